@@ -1,0 +1,58 @@
+"""The DCGAN critic of Radford, Metz and Chintala 2016 (arXiv 1511.06434), in its widely used torch form."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from gankit.errors import PartError
+from gankit.interfaces import Critic, ImageSpec
+from gankit.layers import Norm, NormName, pyramid, with_spectral_norm
+
+
+class DCGANCritic(Critic):
+    """4x4 convolutions of stride 2 with normalisation and LeakyReLU 0.2; scores are logits, without a sigmoid.
+
+    The shorter side of the image must be 4 to 7 times 2^k with k at least 1, and 2^k must divide the longer. At 64x64
+    and width 64 it has 2,765,568 parameters. It has no use for labels. Batch normalisation, the paper's, mixes samples:
+    such a critic is refused together with a gradient penalty.
+
+    Args:
+        image: what to score.
+        width: channels of the largest level; each smaller level has twice as many.
+        norm: "batch", "layer" (GroupNorm with one group) or "none", after every convolution but the first and last.
+        spectral: spectral normalisation of every weight (arXiv 1802.05957).
+
+    Raises:
+        PartError: the size does not fit, or the data are conditional.
+    """
+
+    def __init__(
+        self, image: ImageSpec, *, width: Annotated[int, Ge(1)] = 64, norm: NormName = "batch", spectral: bool = False
+    ) -> None:
+        super().__init__()
+        levels, height, width_ = pyramid(image, "critic dcgan")
+        if image.conditional:
+            raise PartError("critic dcgan cannot use labels: set data.conditional=false, or critic.name=resnet")
+        if not levels:
+            raise PartError(f"critic dcgan cannot score images of {image.height}x{image.width}: 8 pixels at least")
+        channels = [image.channels, *(width << level for level in range(levels))]
+        layers: list[nn.Module] = []
+        for level, (a, b) in enumerate(zip(channels, channels[1:], strict=False)):
+            layers += [nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False)]
+            layers += [Norm(norm, b)] * (level > 0 and norm != "none") + [nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, (height, width_), bias=False))
+        for module in self.layers.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, 0.0, 0.02)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, 1.0, 0.02)
+        if spectral:
+            with_spectral_norm(self)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(n, channels, height, width) to (n,) scores; labels are not used."""
+        scores: Tensor = self.layers(images)
+        return scores.flatten()

@@ -1,0 +1,21 @@
+"""The errors that gankit raises for a user's mistake: one line that says what, where and what to do."""
+
+
+class GankitError(Exception):
+    """A user's mistake or a state that the user can mend; the command line prints it and exits with code 2."""
+
+
+class SettingsError(GankitError):
+    """An experiment, a recipe or an override that cannot be read or is not valid."""
+
+
+class PartError(GankitError):
+    """A part that is unknown, cannot be imported, is of the wrong kind, or does not fit the others."""
+
+
+class DataError(GankitError):
+    """Images, labels or tables that are missing, unreadable or inconsistent."""
+
+
+class RunError(GankitError):
+    """A run folder that is missing, broken, already taken, or whose training cannot go on."""

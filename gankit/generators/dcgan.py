@@ -1,0 +1,55 @@
+"""The DCGAN generator of Radford, Metz and Chintala 2016 (arXiv 1511.06434), in its widely used torch form."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from gankit.errors import PartError
+from gankit.interfaces import Generator, ImageSpec
+from gankit.layers import pyramid
+
+
+class DCGANGenerator(Generator):
+    """Transposed 4x4 convolutions of stride 2 with batch normalisation and ReLU; tanh at the end.
+
+    The shorter side of the image must be 4 to 7 times 2^k with k at least 1, and 2^k must divide the longer. At 64x64
+    and width 64 it has 3,576,704 parameters. It has no use for labels.
+
+    Args:
+        image: what to make.
+        latent_dim: length of a latent vector.
+        width: channels of the largest hidden level; each smaller level has twice as many.
+
+    Raises:
+        PartError: the size does not fit, or the data are conditional.
+    """
+
+    def __init__(
+        self, image: ImageSpec, *, latent_dim: Annotated[int, Ge(1)] = 100, width: Annotated[int, Ge(1)] = 64
+    ) -> None:
+        super().__init__()
+        levels, height, width_ = pyramid(image, "generator dcgan")
+        if image.conditional:
+            raise PartError("generator dcgan cannot use labels: set data.conditional=false, or generator.name=resnet")
+        if not levels:
+            raise PartError(f"generator dcgan cannot make images of {image.height}x{image.width}: 8 pixels at least")
+        channels = [width << level for level in reversed(range(levels))]
+        self.latent_dim = latent_dim
+        layers: list[nn.Module] = [nn.ConvTranspose2d(latent_dim, channels[0], (height, width_), bias=False)]
+        for a, b in zip(channels, [*channels[1:], image.channels], strict=True):
+            layers += [nn.BatchNorm2d(a), nn.ReLU(), nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False)]
+        self.layers = nn.Sequential(*layers, nn.Tanh())
+        for layer in layers:
+            if isinstance(layer, nn.ConvTranspose2d):
+                nn.init.normal_(layer.weight, 0.0, 0.02)
+            elif isinstance(layer, nn.BatchNorm2d):
+                nn.init.normal_(layer.weight, 1.0, 0.02)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(n, latent_dim) to (n, channels, height, width) in [-1, 1]; labels are not used."""
+        images: Tensor = self.layers(z[:, :, None, None].contiguous(memory_format=torch.channels_last))
+        return images

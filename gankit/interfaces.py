@@ -1,0 +1,452 @@
+"""The abstract parts of a GAN and what they exchange: all that a part must import."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, final, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Images = TypeVar("Images", NDArray[Any], Tensor)
+Side = Literal["critic", "generator"]
+Scope = Literal["critic", "critic-turn", "real", "on-request"]
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What the data decides for every network.
+
+    Attributes:
+        channels: 1 for grey, 3 for colour; any positive number works.
+        height: pixels.
+        width: pixels.
+        classes: number of classes when networks are conditioned on classes, else 0.
+        conditions: number of float conditions a sample when networks are conditioned on them, else 0.
+    """
+
+    channels: int
+    height: int
+    width: int
+    classes: int = 0
+    conditions: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.channels, self.height, self.width) < 1 or min(self.classes, self.conditions) < 0:
+            raise ValueError(f"not an image: {self}")
+        if self.classes and self.conditions:
+            raise ValueError("labels are classes or float conditions, not both")
+
+    @property
+    def conditional(self) -> bool:
+        """Whether networks receive labels."""
+        return self.classes > 0 or self.conditions > 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return self.channels, self.height, self.width
+
+
+class Generator(nn.Module, ABC):
+    """Latents to images (Goodfellow et al. 2014, arXiv 1406.2661)."""
+
+    latent_dim: int
+
+    @abstractmethod
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Draw images.
+
+        Args:
+            z: (n, latent_dim) standard normal latents.
+            labels: None, (n,) int64 classes, or (n, k) float conditions.
+
+        Returns:
+            (n, channels, height, width) in [-1, 1].
+        """
+
+
+class Critic(nn.Module, ABC):
+    """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875)."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Score images.
+
+        Args:
+            images: (n, channels, height, width), [-1, 1] before augmentation.
+            labels: None, (n,) int64 classes, or (n, k) float conditions.
+
+        Returns:
+            (n, ...) unbounded scores, larger is more real.
+        """
+
+
+class Augment(nn.Module, ABC):
+    """A random change of images, drawn per sample and twice differentiable (arXiv 2006.10738)."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, channels, height, width) in [-1, 1] to the same shape, not clamped."""
+
+
+@runtime_checkable
+class ClassHead(Protocol):
+    """A critic that also names classes (AC-GAN, arXiv 1610.09585)."""
+
+    def class_logits(self, images: Tensor) -> Tensor:
+        """(n, channels, height, width) to (n, classes) logits."""
+        ...
+
+
+@runtime_checkable
+class LatentMapping(Protocol):
+    """A generator whose latents pass a mapping network first (StyleGAN, arXiv 1812.04948)."""
+
+    def mapping(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(n, latent_dim) to (n, k) inner latents."""
+        ...
+
+    def synthesis(self, inner: Tensor) -> Tensor:
+        """(n, k) inner latents to images in [-1, 1]."""
+        ...
+
+
+class Random(Protocol):
+    """Draws of one turn, one row a sample; the same whatever the number of processes."""
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Values in [0, 1) of the given shape, whose first size is the number of samples."""
+        ...
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal values of the given shape, whose first size is the number of samples."""
+        ...
+
+
+@final
+class Turn:
+    """Everything that one update may read; images are as the critic sees them.
+
+    On the critic's turn fakes carry no graph; on the generator's turn the critic is frozen by the trainer. Each of
+    `real`, `fake`, `real_scores`, `fake_scores` is computed once, when first asked for. The augment is applied inside
+    the turn, as its scope says, so that a loss or a penalty never knows about augmentation.
+
+    Attributes:
+        side: whose update this is, "critic" or "generator".
+        generator: the generator, (n, latent_dim) latents to images.
+        critic: the critic, images to scores.
+        labels: None, (n,) int64 classes, or (n, k) float conditions; the same for reals and fakes.
+        latents: (n, latent_dim) standard normal.
+        step: generator updates done before this turn.
+        random: per-sample draws for losses, equal on resume and for any number of processes.
+    """
+
+    def __init__(
+        self,
+        side: Side,
+        generator: Generator,
+        critic: Critic,
+        *,
+        real: Callable[[], Tensor],
+        labels: Tensor | None,
+        latents: Tensor,
+        step: int,
+        random: Random,
+        augment: Augment | None = None,
+        scope: Scope = "critic",
+        critic_mixes: bool = False,
+    ) -> None:
+        self.side = side
+        self.generator = generator
+        self.critic = critic
+        self.labels = labels
+        self.latents = latents
+        self.step = step
+        self.random = random
+        self._read_real = real
+        self._augment = augment
+        self._critic_mixes = critic_mixes
+        both = scope == "critic" or (scope == "critic-turn" and side == "critic")
+        self._augments_fake = augment is not None and both
+        self._augments_real = augment is not None and (both or scope == "real")
+
+    @cached_property
+    def raw_real(self) -> Tensor:
+        """(n, c, h, w) real images in [-1, 1], never augmented."""
+        return self._read_real()
+
+    @cached_property
+    def raw_fake(self) -> Tensor:
+        """(n, c, h, w) generated images in [-1, 1], never augmented; without graph on the critic's turn."""
+        with torch.set_grad_enabled(self.side == "generator" and torch.is_grad_enabled()):
+            return self.generator(self.latents, self.labels)
+
+    def augmented(self, images: Tensor) -> Tensor:
+        """A fresh random view of images, whatever the scope; the images themselves where there is no augment."""
+        return images if self._augment is None else self._augment(images)
+
+    @cached_property
+    def real(self) -> Tensor:
+        """(n, c, h, w) real images as the critic sees them."""
+        return self.augmented(self.raw_real) if self._augments_real else self.raw_real
+
+    @cached_property
+    def fake(self) -> Tensor:
+        """(n, c, h, w) generated images as the critic sees them."""
+        return self.augmented(self.raw_fake) if self._augments_fake else self.raw_fake
+
+    @cached_property
+    def _both_scores(self) -> tuple[Tensor, Tensor]:
+        # One pass costs less than two, and equals them exactly unless the critic mixes samples.
+        labels = None if self.labels is None else torch.cat([self.labels, self.labels])
+        real, fake = self.critic(torch.cat([self.real, self.fake]), labels).chunk(2)
+        return real, fake
+
+    @cached_property
+    def real_scores(self) -> Tensor:
+        """(n, ...) the critic's scores of `real`."""
+        if self.side == "critic" and not self._critic_mixes:
+            return self._both_scores[0]
+        return self.critic(self.real, self.labels)
+
+    @cached_property
+    def fake_scores(self) -> Tensor:
+        """(n, ...) the critic's scores of `fake`."""
+        if self.side == "critic" and not self._critic_mixes:
+            return self._both_scores[1]
+        return self.critic(self.fake, self.labels)
+
+
+class Loss(ABC):
+    """A term of the critic's and of the generator's objective; either side may stay silent.
+
+    A loss that keeps state between steps gives it `state_dict` and `load_state_dict`; it is then checkpointed.
+
+    Attributes:
+        needs: abilities (Protocols or interfaces) that one of the experiment's parts must have.
+        per_sample: whether the loss differentiates each sample's score by that sample, so that a critic that mixes
+            samples would make it wrong.
+        default_weight: the factor of this loss where the experiment states none.
+    """
+
+    needs: ClassVar[tuple[type, ...]] = ()
+    per_sample: ClassVar[bool] = False
+    default_weight: ClassVar[float] = 1.0
+
+    def critic(self, turn: Turn) -> Tensor | None:
+        """The scalar that the critic's update makes smaller, or None."""
+        return None
+
+    def generator(self, turn: Turn) -> Tensor | None:
+        """The scalar that the generator's update makes smaller, or None."""
+        return None
+
+    def after_step(self, turn: Turn) -> None:
+        """Called once after each optimiser step of either side, with that side's turn; nothing by default."""
+        return None
+
+
+class Features(nn.Module, ABC):
+    """Images to feature vectors, in which distances between sets of images are measured.
+
+    Attributes:
+        dim: length of a feature vector.
+    """
+
+    dim: int
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, channels, height, width) float32 in [0, 255] to (n, dim) features."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(n, channels, height, width) float32 in [0, 255] to (n, k) class logits, where the network has them."""
+        raise NotImplementedError(f"{type(self).__name__} has no class logits")
+
+    @property
+    def protocol(self) -> dict[str, str | int]:
+        """What decides the numbers, for the metrics file: resize, weights and their hash, versions."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a metric may read of some images; only what its `needs` name is computed, the rest is None.
+
+    Attributes:
+        real: whether the images are real.
+        features: (n, dim) float array.
+        logits: (n, k) float array.
+        images: (n, c, h, w) float32 array in [0, 255].
+        labels: (n,) int64 classes or (n, k) float conditions.
+        groups: (n,) group (patient) of each image.
+        ids: (n,) identity of each image within its set.
+    """
+
+    real: bool
+    features: NDArray[Any] | None = None
+    logits: NDArray[Any] | None = None
+    images: NDArray[Any] | None = None
+    labels: NDArray[Any] | None = None
+    groups: NDArray[Any] | None = None
+    ids: NDArray[Any] | None = None
+
+
+class Metric(ABC):
+    """A number about generated images beside real ones, gathered batch by batch.
+
+    State is declared with `add_state` and a function that merges two states, so that several processes give the same
+    number as one pass.
+
+    Attributes:
+        needs: the fields of `Batch` that `update` reads.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("features",)
+
+    def add_state(self, name: str, default: Callable[[], Any], merge: Callable[[Any, Any], Any]) -> None:
+        """Declare the attribute `name`: `default()` makes an empty one, `merge(a, b)` joins those of two metrics."""
+        self.__dict__.setdefault("_states", {})[name] = (default, merge)
+        setattr(self, name, default())
+
+    def reset(self) -> None:
+        """Forget every batch."""
+        for name, (default, _) in self.__dict__.get("_states", {}).items():
+            setattr(self, name, default())
+
+    def merge(self, other: Metric) -> None:
+        """Take in what another metric of the same class has gathered."""
+        for name, (_, merge) in self.__dict__.get("_states", {}).items():
+            setattr(self, name, merge(getattr(self, name), getattr(other, name)))
+
+    @abstractmethod
+    def update(self, batch: Batch) -> None:
+        """Take in some images, real or generated."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """The values by name; the first is the one that tables print."""
+
+
+class Dataset(ABC):
+    """Images with what is known of them, as NumPy arrays that are loaded or rendered at first use.
+
+    Arrays have one row an image; images are channels first. `image` is known without loading pixels.
+    """
+
+    @property
+    @abstractmethod
+    def image(self) -> ImageSpec:
+        """Channels, height, width and number of classes; `conditions` is 0."""
+
+    @property
+    @abstractmethod
+    def images(self) -> NDArray[Any]:
+        """(n, channels, height, width) uint8, uint16 or float32 within `value_range`; may be memory-mapped."""
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The values that stand for black and white; by default the whole range of the integer type."""
+        if self.images.dtype.kind != "u":
+            raise NotImplementedError(f"{type(self).__name__} has {self.images.dtype} images and no value_range")
+        return 0.0, float(np.iinfo(self.images.dtype).max)
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """(n,) classes from 0 to `image.classes` - 1, or None."""
+        return None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name a class."""
+        return tuple(str(label) for label in range(self.image.classes))
+
+    @property
+    def groups(self) -> NDArray[Any] | None:
+        """(n,) group of each image (patient, photograph): a group is never split between training and held-out."""
+        return None
+
+    @property
+    def agreement(self) -> NDArray[np.float64] | None:
+        """(n,) share of raters, in [0, 1], whose call equals the label."""
+        return None
+
+    @property
+    def facts(self) -> Mapping[str, NDArray[Any]]:
+        """Whatever else is known of each image, one array a name; numeric ones can serve as float conditions."""
+        return {}
+
+    @property
+    def splits(self) -> Mapping[str, NDArray[np.int64]]:
+        """Indices of the images of each named split ("train", "val", "test"); empty where there are none."""
+        return {}
+
+    def mirror(self, images: Images) -> Images | None:
+        """The mirror image that keeps the label, or None where mirroring changes it.
+
+        Args:
+            images: (n, channels, height, width) array or tensor of this data set's layout, any dtype.
+        """
+        return images[..., np.arange(images.shape[-1])[::-1].copy()]
+
+    def __len__(self) -> int:
+        labels = self.labels
+        return len(self.images if labels is None else labels)
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Dataset:
+        """The images with the given indices, in that order, with all that is known of them."""
+        return _Subset(self, np.asarray(indices, dtype=np.int64))
+
+
+@final
+class _Subset(Dataset):
+    def __init__(self, whole: Dataset, indices: NDArray[np.int64]) -> None:
+        self.whole = whole
+        self.indices = indices
+
+    def _rows(self, array: NDArray[Any] | None) -> NDArray[Any] | None:
+        return None if array is None else array[self.indices]
+
+    @property
+    def image(self) -> ImageSpec:
+        return self.whole.image
+
+    @cached_property
+    def images(self) -> NDArray[Any]:
+        return self.whole.images[self.indices]
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return self.whole.value_range
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        return self._rows(self.whole.labels)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.whole.class_names
+
+    @property
+    def groups(self) -> NDArray[Any] | None:
+        return self._rows(self.whole.groups)
+
+    @property
+    def agreement(self) -> NDArray[np.float64] | None:
+        return self._rows(self.whole.agreement)
+
+    @property
+    def facts(self) -> Mapping[str, NDArray[Any]]:
+        return {name: values[self.indices] for name, values in self.whole.facts.items()}
+
+    def mirror(self, images: Images) -> Images | None:
+        return self.whole.mirror(images)
+
+    def __len__(self) -> int:
+        return len(self.indices)
