@@ -1,0 +1,119 @@
+"""Differentiable augmentation (Zhao et al. 2020, DiffAugment, arXiv 2006.10738, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Final, Literal, final
+
+import torch
+from annotated_types import MinLen
+from pydantic import BeforeValidator
+from torch import Tensor
+
+from gankit.errors import PartError
+from gankit.interfaces import Augment
+
+Operation = Literal["color", "translation", "cutout"]
+
+
+def _names(policy: object) -> object:
+    return [name.strip() for name in policy.split(",")] if isinstance(policy, str) else policy
+
+
+@final
+class DiffAugment(Augment):
+    """Colour, translation and cutout with the paper's ranges, always on, drawn anew for every sample.
+
+    Draws come from torch's global generator. Works for any number of channels and any height and width, in any
+    floating type; values may leave [-1, 1], and 0 (mid-grey) fills what a shift or a cutout empties.
+
+    Args:
+        policy: operations in their order; a string with commas, "color,cutout", is read too.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Annotated[tuple[Operation, ...], MinLen(1), BeforeValidator(_names)] = (
+            "color",
+            "translation",
+            "cutout",
+        ),
+    ) -> None:
+        super().__init__()
+        if unknown := sorted(set(policy) - set(OPERATIONS)):
+            raise PartError(f"diffaugment has no {', '.join(unknown)}; it has {', '.join(OPERATIONS)}")
+        self.policy = policy
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) in [-1, 1] to the same shape, type and memory format, not clamped; twice differentiable."""
+        channels_last = not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
+        for name in self.policy:
+            images = OPERATIONS[name](images)
+        return images.contiguous(memory_format=torch.channels_last) if channels_last else images
+
+    def extra_repr(self) -> str:
+        """Show the policy."""
+        return f"policy={','.join(self.policy)}"
+
+
+def color(images: Tensor) -> Tensor:
+    """Brightness, then saturation, then contrast of (n, c, h, w) images.
+
+    Brightness adds U(-0.5, 0.5), saturation scales the distance from the mean of the channels by U(0, 2) (one channel
+    stays as it is), contrast the distance from the image's mean by U(0.5, 1.5).
+    """
+    images = images + _uniform(images, -0.5, 0.5)
+    if images.shape[1] > 1:
+        images = torch.lerp(images.mean(1, keepdim=True), images, _uniform(images, 0.0, 2.0))
+    return torch.lerp(images.mean((1, 2, 3), keepdim=True), images, _uniform(images, 0.5, 1.5))
+
+
+def translation(images: Tensor) -> Tensor:
+    """Shift (n, c, h, w) images by whole pixels, up to an eighth (rounded) of each axis either way; 0 comes in."""
+    n, channels, height, width = images.shape
+    rows, no_row = _shifted(n, height, images.device)
+    columns, no_column = _shifted(n, width, images.device)
+    source = (rows[:, :, None] * width + columns[:, None, :]).reshape(n, 1, height * width)
+    moved = images.flatten(2).gather(2, source.expand(n, channels, height * width)).view(images.shape)
+    return moved.masked_fill((no_row[:, :, None] | no_column[:, None, :])[:, None], 0)
+
+
+def cutout(images: Tensor) -> Tensor:
+    """Set a box of half (rounded) the height and width to 0, its centre uniform over (n, c, h, w) images."""
+    n, _, height, width = images.shape
+    rows = _box(n, height, images.device)
+    columns = _box(n, width, images.device)
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
+
+
+OPERATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "color": color,
+    "translation": translation,
+    "cutout": cutout,
+}
+
+
+def _uniform(images: Tensor, low: float, high: float) -> Tensor:
+    """One value a sample, drawn in float32: half precision has only some hundred values."""
+    values = torch.rand(len(images), 1, 1, 1, device=images.device) * (high - low) + low
+    return values.to(images.dtype)
+
+
+def _shifted(n: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(n, size) pixels that move to each place of an axis, and whether there is none."""
+    most = int(0.125 * size + 0.5)
+    shift = torch.randint(-most, most + 1, (n, 1), device=device)
+    source = torch.arange(size, device=device) - shift
+    inside = source.clamp(0, size - 1)
+    return inside, source != inside
+
+
+def _box(n: int, size: int, device: torch.device) -> Tensor:
+    """(n, size) whether a place of an axis is in the box."""
+    length = int(0.5 * size + 0.5)
+    # A box of even length is centred between pixels, of which there is one more, outer edges included.
+    centre = torch.randint(0, size + 1 - length % 2, (n, 1), device=device)
+    start = centre - length // 2
+    place = torch.arange(size, device=device)
+    return (place >= start) & (place < start + length)

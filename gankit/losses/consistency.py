@@ -1,0 +1,43 @@
+"""Balanced consistency regularisation, bCR (Zhao et al. 2020, arXiv 2002.04724, algorithm 1)."""
+
+from __future__ import annotations
+
+from typing import Annotated, final
+
+from annotated_types import Ge
+from torch import Tensor
+
+from gankit.interfaces import Augment, Loss, Turn
+
+
+@final
+class Consistency(Loss):
+    """The critic should score an image and a random view of it alike, for reals and for fakes.
+
+    Reals alone (`fake = 0`, CR-GAN, arXiv 1910.12027) let marks of the augment into the samples, by the bCR paper.
+    Published bCR scores raw images in the adversarial loss: give the augment the scope "on-request". Factors of 10 are
+    those of published configurations.
+    """
+
+    needs = (Augment,)
+
+    def __init__(self, *, real: Annotated[float, Ge(0)] = 10.0, fake: Annotated[float, Ge(0)] = 10.0) -> None:
+        self.real = real
+        self.fake = fake
+
+    def critic(self, turn: Turn) -> Tensor | None:
+        """Factors times the mean squared difference of scores (n, ...) of raw images and fresh views; a scalar."""
+        terms = []
+        if self.real:
+            # Scores that the adversarial loss computed are shared where it saw the raw images.
+            raw = turn.real_scores if turn.real is turn.raw_real else turn.critic(turn.raw_real, turn.labels)
+            terms.append(self.real * _disagreement(turn, raw, turn.raw_real))
+        if self.fake:
+            raw = turn.fake_scores if turn.fake is turn.raw_fake else turn.critic(turn.raw_fake, turn.labels)
+            terms.append(self.fake * _disagreement(turn, raw, turn.raw_fake))
+        return sum(terms[1:], terms[0]) if terms else None
+
+
+def _disagreement(turn: Turn, scores: Tensor, images: Tensor) -> Tensor:
+    view_scores: Tensor = turn.critic(turn.augmented(images), turn.labels)
+    return (scores - view_scores).square().mean()

@@ -1,0 +1,23 @@
+"""Drift term of progressive growing (Karras et al. 2018, PGGAN, arXiv 1710.10196, appendix A.1)."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor
+
+from gankit.interfaces import Loss, Turn
+
+
+@final
+class Drift(Loss):
+    """Keeps the critic's scores of reals near zero, where `wasserstein` leaves their level free.
+
+    The weight is the paper's epsilon, 0.001.
+    """
+
+    default_weight = 1e-3
+
+    def critic(self, turn: Turn) -> Tensor:
+        """Mean of real_scores^2, scores (n, ...); a scalar."""
+        return turn.real_scores.square().mean()

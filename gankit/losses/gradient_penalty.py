@@ -1,0 +1,95 @@
+"""Gradient penalty of WGAN-GP (Gulrajani et al. 2017, arXiv 1704.00028, equation 3 and algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, final
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from gankit.errors import DataError
+from gankit.interfaces import Loss, Turn
+from gankit.losses._gradients import score_gradients
+
+
+def gradient_penalty(
+    critic: Callable[..., Tensor],
+    real: Tensor,
+    fake: Tensor,
+    labels: Tensor | None = None,
+    *,
+    target: float = 1.0,
+    one_sided: bool = False,
+    alpha: Tensor | None = None,
+) -> Tensor:
+    """How far the critic's slope is from `target`, at one point between each real and its fake.
+
+    With x = alpha real + (1 - alpha) fake, the penalty is (norm of d critic(x) / dx - target)^2, where the norm is
+    taken over everything that makes up one sample. It can be differentiated by the critic's parameters, also where the
+    slope is zero; images are detached, so that nothing else receives gradients. Autocast is off inside, and everything
+    is computed in float32 or finer.
+
+    Args:
+        critic: any callable or module that scores each sample without looking at the others (so without batch
+            normalisation): `critic(images)`, or `critic(images, labels)` where labels are given. Scores of shape
+            (n, ...) are averaged per sample before they are differentiated.
+        real: (n, ...) of any trailing shape.
+        fake: the same shape.
+        labels: None, (n,) int64 classes, or (n, k) float conditions; shared by each real, its fake and what lies
+            between.
+        target: the slope to have.
+        one_sided: whether smaller slopes go unpunished.
+        alpha: the real image's share, n values in [0, 1] of shape (n,) or (n, 1, ...); uniform when None.
+
+    Returns:
+        (n,) penalties, one a sample, to be averaged and weighted by the caller.
+
+    Raises:
+        DataError: shapes of `real` and `fake` differ, or `alpha` is not one number a sample.
+        PartError: the critic's scores cannot be differentiated, or there is not one (or one map) a sample.
+    """
+    if real.shape != fake.shape:
+        raise DataError(f"real {tuple(real.shape)} and fake {tuple(fake.shape)} must have one shape")
+    n, dtype = len(real), torch.promote_types(torch.promote_types(real.dtype, fake.dtype), torch.float32)
+    real, fake = real.detach().to(dtype), fake.detach().to(dtype)
+    if alpha is None:
+        alpha = torch.rand(n, dtype=dtype, device=real.device)
+    if alpha.numel() != n or alpha.shape[:1] != real.shape[:1]:
+        raise DataError(f"alpha has shape {tuple(alpha.shape)}, it must be ({n},): one number a sample")
+    alpha = alpha.detach().to(real).reshape(n, *[1] * (real.ndim - 1))
+    gradients = score_gradients(critic, torch.lerp(fake, real, alpha), labels)
+    # Unlike a hand-written root of a sum of squares, this norm has gradient 0 (not NaN) at zero.
+    slopes: Tensor = torch.linalg.vector_norm(gradients[:, None].flatten(1), dim=1)
+    excess = slopes - target
+    return (excess.relu() if one_sided else excess).square()
+
+
+@final
+class GradientPenalty(Loss):
+    """The critic's mean `gradient_penalty` between the reals and the fakes that it sees.
+
+    Where an augment acts on both, it is the augmented images that are interpolated: the critic is held to its slope
+    where it is used. The weight is the paper's lambda.
+    """
+
+    per_sample = True
+    default_weight = 10.0
+
+    def __init__(self, *, target: Annotated[float, Ge(0)] = 1.0, one_sided: bool = False) -> None:
+        self.target = target
+        self.one_sided = one_sided
+
+    def critic(self, turn: Turn) -> Tensor:
+        """Mean of the penalties of turn.real, turn.fake and turn.labels; a scalar."""
+        penalties = gradient_penalty(
+            turn.critic,
+            turn.real,
+            turn.fake,
+            turn.labels,
+            target=self.target,
+            one_sided=self.one_sided,
+            alpha=turn.random.uniform(len(turn.real)),
+        )
+        return penalties.mean()

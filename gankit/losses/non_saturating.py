@@ -1,0 +1,26 @@
+"""Non-saturating loss (Goodfellow et al. 2014, arXiv 1406.2661, section 3)."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from gankit.interfaces import Loss, Turn
+
+
+@final
+class NonSaturating(Loss):
+    """The critic's cross-entropy of "real or generated"; the generator makes fakes look real instead of less fake.
+
+    Scores are logits, written with softplus as in `minimax`; the loss of DCGAN and, with `r1`, of StyleGAN2.
+    """
+
+    def critic(self, turn: Turn) -> Tensor:
+        """Mean of -log D(real) plus mean of -log(1 - D(fake)), from scores (n, ...); a scalar."""
+        return softplus(-turn.real_scores).mean() + softplus(turn.fake_scores).mean()
+
+    def generator(self, turn: Turn) -> Tensor:
+        """Mean of -log D(fake); a scalar."""
+        return softplus(-turn.fake_scores).mean()

@@ -1,0 +1,27 @@
+"""R1 penalty on reals (Mescheder et al. 2018, arXiv 1801.04406, equation 9)."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor
+
+from gankit.interfaces import Loss, Turn
+from gankit.losses._gradients import score_gradients
+
+
+@final
+class R1(Loss):
+    """Half the mean squared slope of the critic at the reals that it sees; the half is the paper's.
+
+    The weight is therefore the papers' gamma, as published (R3GAN writes gamma / 2 E |grad D|^2 too): never halve it.
+    The default, 10, is that of Mescheder et al.
+    """
+
+    per_sample = True
+    default_weight = 10.0
+
+    def critic(self, turn: Turn) -> Tensor:
+        """Half the mean over samples of the squared norm of d score / d real; a scalar."""
+        gradients = score_gradients(turn.critic, turn.real, turn.labels)
+        return gradients.flatten(1).square().sum(1).mean() / 2

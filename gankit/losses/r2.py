@@ -1,0 +1,27 @@
+"""R2 penalty on fakes (Mescheder et al. 2018, arXiv 1801.04406, equation 10; with R1 in R3GAN, arXiv 2501.05441)."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor
+
+from gankit.interfaces import Loss, Turn
+from gankit.losses._gradients import score_gradients
+
+
+@final
+class R2(Loss):
+    """Half the mean squared slope of the critic at the fakes that it sees; the half is the paper's.
+
+    The weight is therefore the papers' gamma, as published (R3GAN writes gamma / 2 E |grad D|^2 too): never halve it.
+    R3GAN gives `r1` and `r2` one gamma.
+    """
+
+    per_sample = True
+    default_weight = 10.0
+
+    def critic(self, turn: Turn) -> Tensor:
+        """Half the mean over samples of the squared norm of d score / d fake; a scalar."""
+        gradients = score_gradients(turn.critic, turn.fake, turn.labels)
+        return gradients.flatten(1).square().sum(1).mean() / 2

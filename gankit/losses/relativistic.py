@@ -1,0 +1,27 @@
+"""Relativistic pairing loss, RpGAN (Jolicoeur-Martineau 2018, arXiv 1807.00734; as in R3GAN, arXiv 2501.05441)."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from gankit.interfaces import Loss, Turn
+
+
+@final
+class Relativistic(Loss):
+    """Only the difference between the scores of a real and of the fake beside it counts, on both sides.
+
+    softplus(-t) = -log sigmoid(t) of that difference t: the critic makes reals score above fakes, the generator fakes
+    above reals. R3GAN adds `r1` and `r2`. A real and its fake share a label, so pairs are of one class.
+    """
+
+    def critic(self, turn: Turn) -> Tensor:
+        """Mean of softplus(fake_scores - real_scores), scores (n, ...) pair by pair; a scalar."""
+        return softplus(turn.fake_scores - turn.real_scores).mean()
+
+    def generator(self, turn: Turn) -> Tensor:
+        """Mean of softplus(real_scores - fake_scores); a scalar."""
+        return softplus(turn.real_scores - turn.fake_scores).mean()

@@ -1,0 +1,25 @@
+"""Wasserstein loss (Arjovsky et al. 2017, arXiv 1701.07875, equations 2 and 3)."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor
+
+from gankit.interfaces import Loss, Turn
+
+
+@final
+class Wasserstein(Loss):
+    """The critic widens the gap between mean scores of reals and fakes; the generator raises those of its fakes.
+
+    The gap estimates the distance only while the critic's slope is held, by `gradient-penalty` or `weight-clipping`.
+    """
+
+    def critic(self, turn: Turn) -> Tensor:
+        """Mean of fake_scores less that of real_scores, each (n, ...); a scalar."""
+        return turn.fake_scores.mean() - turn.real_scores.mean()
+
+    def generator(self, turn: Turn) -> Tensor:
+        """Minus the mean of fake_scores; a scalar."""
+        return -turn.fake_scores.mean()
