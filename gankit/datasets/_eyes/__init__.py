@@ -1,0 +1,1 @@
+"""Shared code of the data set `eyes`: subjects, optics, raters, renderer and estimator."""

@@ -1,0 +1,80 @@
+"""How two eyes lie in one picture, and at which millimetres each of its points looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.errors import DataError
+
+CROP_WIDTH = 34.0
+STRIP_WIDTH = 110.0
+# A rendered point is at most this wide (mm), so that lashes and reflexes are sampled alike in every layout.
+_FINEST = 0.27
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A picture of two eyes.
+
+    Attributes:
+        height: pixels of the whole picture.
+        width: pixels of the whole picture.
+        strip: whether one strip shows both eyes side by side; otherwise the subject's right eye is above the left.
+    """
+
+    height: int
+    width: int
+    strip: bool
+
+    @property
+    def pixel(self) -> float:
+        """Millimetres a pixel."""
+        return STRIP_WIDTH / self.width if self.strip else CROP_WIDTH / self.width
+
+    @property
+    def eye_shape(self) -> tuple[int, int]:
+        """(height, width) in pixels of the part that holds one eye."""
+        return (self.height, self.width // 2) if self.strip else (self.height // 2, self.width)
+
+    @cached_property
+    def finer(self) -> int:
+        """Rendered points a pixel, along each axis."""
+        return max(2, ceil(self.pixel / _FINEST))
+
+    def split(self, pictures: NDArray[Any]) -> NDArray[Any]:
+        """(n, ..., height, width) pictures to (n, 2, ..., h, w) eyes: right eye first, seen on the left or above."""
+        return np.stack(np.split(pictures, 2, axis=-1 if self.strip else -2), axis=1)
+
+    def join(self, eyes: NDArray[Any]) -> NDArray[Any]:
+        """The inverse of `split`."""
+        return np.concatenate([eyes[:, 0], eyes[:, 1]], axis=-1 if self.strip else -2)
+
+    @property
+    def mirrored(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows and columns of the looking-glass picture: the right eye becomes a left one and takes its place."""
+        rows = np.arange(self.height)
+        return rows if self.strip else np.roll(rows, self.height // 2), np.arange(self.width)[::-1].copy()
+
+
+def layout_of(height: int, width: int) -> Layout:
+    """The layout of pictures of this size.
+
+    Args:
+        height: pixels; even, at least 16.
+        width: pixels; equal to the height (two crops, one above the other) or twice the height (one strip).
+
+    Raises:
+        DataError: no layout has this size.
+    """
+    if height >= 16 and height % 2 == 0 and width in (height, 2 * height):
+        return Layout(height, width, strip=width != height)
+    raise DataError(
+        f"eyes: no layout is {height} high and {width} wide; take size = [s, s] (two crops, one above the other) "
+        "or [s, 2 s] (one strip of both eyes) with an even s of at least 16"
+    )

@@ -1,0 +1,73 @@
+"""Where limbus, pupil and corneal reflex stand for a given deviation: the Hirschberg relation of every layout.
+
+The eye turns about a centre 13.5 mm behind the corneal apex. The limbus lies 10.9 mm, the entrance pupil 10.6 mm and
+the corneal centre of curvature (which carries the first Purkinje image of a flash beside the lens) 5.7 mm before it,
+so the reflex moves against the iris: 5.24 sin(theta) mm seen from the limbus and 4.88 sin(theta) mm seen from the
+pupil (Barry and Backes, IOVS 1997;38:2597), here scaled to each subject's Hirschberg ratio.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.datasets._eyes.subjects import Subjects
+
+Array = NDArray[np.float64]
+
+LIMBUS_ARM = 10.9
+LIMBUS_TO_REFLEX = 5.24
+PUPIL_TO_REFLEX = 4.88
+# Lids and canthi lie about as far before the rotation centre as the limbus, so a turned head carries them along.
+LID_ARM = 11.0
+# +1 where temporal is towards the right of the picture: the subject's right eye is seen on the left.
+TEMPORAL = np.array([-1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class EyePositions:
+    """Places in both eyes of each subject, (n, 2): first the right eye, then the left.
+
+    Horizontal places are mm temporal, vertical ones mm up, from the projection of the rotation centre onto the lids.
+
+    Attributes:
+        theta: horizontal rotation in degrees, temporal positive.
+        limbus: horizontal place of the limbus centre.
+        pupil: horizontal place of the pupil centre.
+        reflex: horizontal place of the corneal reflex.
+        limbus_up: vertical place of the limbus centre.
+        pupil_up: vertical place of the pupil centre.
+        reflex_up: vertical place of the corneal reflex.
+    """
+
+    theta: Array
+    limbus: Array
+    pupil: Array
+    reflex: Array
+    limbus_up: Array
+    pupil_up: Array
+    reflex_up: Array
+
+
+def eye_positions(subjects: Subjects) -> EyePositions:
+    """Place limbus, pupil and reflex: the fixing eye shows kappa alone, the other also carries the whole deviation."""
+    deviating = np.arange(2) == subjects["laterality"][:, None]
+    turn = np.degrees(np.arctan(subjects["deviation"] / 100))[:, None] * deviating
+    theta = subjects["kappa"][:, None] + turn + TEMPORAL * subjects["gaze_h"][:, None]
+    side, up = np.sin(np.radians(theta)), np.sin(np.radians(subjects["gaze_v"]))[:, None] * np.ones(2)
+    # 100 PD of a small angle per 4.88 mm is the ratio 20.5 PD/mm, seen from the pupil.
+    scale = (100 / PUPIL_TO_REFLEX / subjects["hirschberg_ratio"])[:, None]
+    carried = TEMPORAL * LID_ARM * np.sin(np.radians(subjects["yaw"]))[:, None]
+    limbus, limbus_up = LIMBUS_ARM * side - carried, LIMBUS_ARM * up
+    reflex, reflex_up = limbus - scale * LIMBUS_TO_REFLEX * side, limbus_up - scale * LIMBUS_TO_REFLEX * up
+    return EyePositions(
+        theta=theta,
+        limbus=limbus,
+        pupil=reflex + scale * PUPIL_TO_REFLEX * side - subjects["pupil_nasal"][:, None],
+        reflex=reflex,
+        limbus_up=limbus_up,
+        pupil_up=reflex_up + scale * PUPIL_TO_REFLEX * up + subjects["pupil_up"][:, None],
+        reflex_up=reflex_up,
+    )

@@ -1,0 +1,86 @@
+"""Ten simulated raters who call each pair of eyes exotropic, esotropic or normal.
+
+The parameters are those fitted to the nine counts of the founding paper's table of selection rates: a description of
+that table, not a finding about raters (docs/eyes.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.datasets._eyes.subjects import Subjects, stream
+
+Array = NDArray[np.float64]
+
+RATERS = 10
+# Of the panels 0 to 299, the one whose nine counts at 60, 70 and 80 % come closest to the paper's (docs/eyes.md).
+DEFAULT_PANEL = 278
+
+
+@dataclass(frozen=True)
+class RaterModel:
+    """How a panel of raters sees a deviation; all but the last two in prism dioptres.
+
+    Attributes:
+        criterion: mean of the raters' criteria, above which a deviation is called one.
+        criterion_sd: their spread, fixed for a rater.
+        bias: mean of the image's own look, towards exotropia: what angle kappa adds.
+        bias_sd: its spread; the subject's kappa decides it.
+        noise: standard deviation of a single look.
+        noise_slope: further standard deviation, as a share of the deviation.
+        lapse: probability of calling a random class.
+    """
+
+    criterion: float = 7.4
+    criterion_sd: float = 1.8
+    bias: float = 1.1
+    bias_sd: float = 0.35
+    noise: float = 2.1
+    noise_slope: float = 0.29
+    lapse: float = 0.17
+
+
+def call(subjects: Subjects, seed: int, panel: int, model: RaterModel | None = None) -> NDArray[np.int64]:
+    """Let a panel of ten raters look at each subject once.
+
+    Args:
+        subjects: n subjects, of which deviation, kappa, label and index are read.
+        seed: the subjects' seed; the looks depend on it, the class and the place in the class.
+        panel: decides the ten criteria and the looks.
+        model: the fitted model by default.
+
+    Returns:
+        (n, 10) classes: 0 exotropia, 1 esotropia, 2 normal.
+    """
+    model = model or RaterModel()
+    label, index, deviation = subjects["label"], subjects["index"], subjects["deviation"]
+    criterion = stream(panel, "criteria").normal(model.criterion, model.criterion_sd, RATERS)
+    look, lapse = np.empty((len(label), RATERS)), np.empty((len(label), RATERS))
+    guess = np.empty((len(label), RATERS), dtype=np.int64)
+    for c in np.unique(label):
+        own = label == c
+        shape = (int(index[own].max()) + 1, RATERS)
+        look[own] = stream(seed, panel, int(c), "look").standard_normal(shape)[index[own]]
+        lapse[own] = stream(seed, panel, int(c), "lapse").random(shape)[index[own]]
+        guess[own] = (3 * stream(seed, panel, int(c), "guess").random(shape)[index[own]]).astype(np.int64)
+    # Angle kappa makes every eye look a little exotropic: it is the one effect that all raters of an image share.
+    bias = model.bias + model.bias_sd * (subjects["kappa"] - 5.0) / 1.2
+    spread = np.sqrt(model.noise**2 + (model.noise_slope * deviation) ** 2)
+    seen = (deviation + bias)[:, None] + spread[:, None] * look
+    calls = np.where(seen > criterion, 0, np.where(seen < -criterion, 1, 2))
+    return np.where(lapse < model.lapse, guess, calls).astype(np.int64)
+
+
+def agreement(calls: NDArray[np.int64], labels: NDArray[np.int64]) -> Array:
+    """(n,) share of the calls (n, 10) that equal the label (n,), in [0, 1]: the selection rate."""
+    return np.asarray(np.count_nonzero(calls == labels[:, None], axis=1) / calls.shape[1], dtype=np.float64)
+
+
+def counts(rates: Array, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(3 classes, 4) images kept with no threshold and at a selection rate of at least 0.6, 0.7 and 0.8."""
+    # Rates are tenths: half a tenth below each threshold is safe from rounding.
+    kept = rates[:, None] > np.array([-1.0, 0.55, 0.65, 0.75])
+    return np.stack([np.count_nonzero(kept[labels == c], axis=0) for c in range(3)])

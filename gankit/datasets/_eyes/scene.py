@@ -1,0 +1,133 @@
+"""The points of a picture in the coordinates of each eye, and the curves of its lids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.datasets._eyes.layouts import Layout
+from gankit.datasets._eyes.optics import TEMPORAL, eye_positions
+from gankit.datasets._eyes.subjects import Subjects
+
+Array = NDArray[np.float32]
+
+
+def coverage(distance: Any, width: Any) -> Array:
+    """Share of a point inside a shape whose edge lies at this signed distance (positive: inside), `width` soft."""
+    return np.clip(distance / width + np.float32(0.5), 0.0, 1.0)
+
+
+def bell(distance: Any, width: Any) -> Array:
+    """exp(-(distance / width)^2)."""
+    return np.exp(-np.square(distance / width))
+
+
+def _arc(t: Array, rise: Array, fall: Array) -> Array:
+    """t^rise (1 - t)^fall with its peak scaled to one: a lid between its canthi at t = 0 and 1."""
+    peak = rise / (rise + fall)
+    return (t**rise * (1 - t) ** fall / (peak**rise * (1 - peak) ** fall)).astype(np.float32)
+
+
+class Scene:
+    """A few subjects' eyes (m = 2 n of them, right and left in turn) on the fine grid of a layout.
+
+    Attributes:
+        u: (m, 1, w) mm temporal of the projected rotation centre.
+        v: (m, h, w) mm up, along the head's own vertical.
+        x: (m, 1, w) mm towards the right of the picture.
+        y: (m, h, 1) mm up in the picture.
+        step: mm between points.
+        upper: (m, 1, w) v of the upper lid margin; both lids meet at and beyond the canthi.
+        lower: (m, 1, w) v of the lower lid margin.
+        crease: (m, 1, w) v of the upper lid's crease.
+        inside: (m, 1, w) mm from the nearer canthus, negative beyond it.
+        t: (m, 1, w) place between the canthi, below 0 nasal and above 1 temporal of them.
+    """
+
+    def __init__(self, subjects: Subjects, layout: Layout) -> None:
+        self.subjects = subjects
+        self.layout = layout
+        self.count = 2 * len(subjects["label"])
+        self.step = layout.pixel / layout.finer
+        self.temporal = self._column(np.tile(TEMPORAL, self.count // 2))
+        self._place_points()
+        self._place_eyes()
+        self._draw_lids()
+
+    @staticmethod
+    def _column(values: NDArray[Any]) -> Array:
+        return np.asarray(values, dtype=np.float32).reshape(-1, 1, 1)
+
+    def __getitem__(self, name: str) -> Array:
+        """(m, 1, 1) a subject's figure, the same for both eyes."""
+        return self._column(np.repeat(self.subjects[name], 2))
+
+    def eyes(self, name: str) -> Array:
+        """(m, 1, 1) a figure that differs between the eyes."""
+        return self._column(self.subjects[name])
+
+    def _place_points(self) -> None:
+        rows, columns = (side * self.layout.finer for side in self.layout.eye_shape)
+        x = (np.arange(columns) - (columns - 1) / 2) * self.step
+        y = ((rows - 1) / 2 - np.arange(rows)) * self.step
+        self.half = self["pupil_distance"] / 2 - 0.92  # rotation centre to midline: pupils stand temporal by kappa
+        self.nasal_canthus = self.half - self["canthi"] / 2
+        framing = self.subjects["framing"].reshape(-1, 2)
+        roll = np.radians(self["roll"])
+        if self.layout.strip:
+            # Half a strip ends at the midline; a rolled head lifts one eye and lowers the other.
+            off = np.repeat(self.subjects["framing"][:, 0], 2, axis=0)
+            middle = self.temporal * (self.layout.eye_shape[1] * self.layout.pixel / 2 - self.half * np.cos(roll))
+            self.x = x[None, None] + middle + self._column(off[:, 0])
+            self.y = y[None, :, None] - self.temporal * self.half * np.sin(roll) + 2.0 + self._column(2.5 * off[:, 1])
+        else:
+            middle = self.temporal * (self["fissure"] / 2 - self.nasal_canthus)
+            self.x = x[None, None] + middle + self._column(framing[:, 0])
+            self.y = y[None, :, None] + 0.6 + self._column(framing[:, 1])
+        self.x, self.y = self.x.astype(np.float32), self.y.astype(np.float32)
+        self.u = self.temporal * self.x
+        # A shear stands for the head's roll: within three degrees it equals it, and lids stay functions of columns.
+        self.v = self.y - np.tan(roll) * self.x
+
+    def _place_eyes(self) -> None:
+        """Turn the places of both eyes with the head, from its axes to those of the picture."""
+        places = eye_positions(self.subjects)
+        cos, sin = np.cos(np.radians(self["roll"])), np.sin(np.radians(self["roll"]))
+
+        def turned(side: NDArray[Any], up: NDArray[Any]) -> tuple[Array, Array]:
+            across, along = self.temporal * self.eyes_of(side), self.eyes_of(up)
+            return across * cos - along * sin, across * sin + along * cos
+
+        self.limbus = turned(places.limbus, places.limbus_up)
+        self.pupil = turned(places.pupil, places.pupil_up)
+        self.reflex = turned(places.reflex, places.reflex_up)
+        self.foreshortening = np.cos(np.radians(self.eyes_of(places.theta)))
+        self.lifted = self.eyes_of(places.limbus_up)
+
+    def eyes_of(self, values: NDArray[Any]) -> Array:
+        """(n, 2) to (m, 1, 1)."""
+        return self._column(values)
+
+    def _draw_lids(self) -> None:
+        fold = self["epicanthus"]
+        nasal = self.nasal_canthus - 0.85 * fold
+        length = self["fissure"] - 0.85 * fold
+        slope = np.tan(np.radians(self["tilt"]))
+        self.t = (self.u + nasal) / length
+        self.nasal = nasal
+        t = np.clip(self.t, 1e-4, 1 - 1e-4)
+        axis = -1.7 + slope * (self.u + self.nasal_canthus)
+        uneven = self.eyes("lid_eyes")
+        # The upper lid follows the gaze almost wholly, the lower one less.
+        upper = self["lid_upper"] + uneven + 0.75 * self.lifted
+        lower = self["lid_lower"] - 0.4 * self.lifted
+        rise = 0.62 + 0.09 * fold
+        peak_axis = -1.7 + slope * (self.nasal_canthus - nasal + length * rise / (rise + 0.72))
+        self.upper = axis + (upper - peak_axis) * _arc(t, rise, np.float32(0.72))
+        self.lower = axis - (lower + peak_axis) * _arc(t, np.float32(0.95), np.float32(0.62))
+        wide = np.clip((self.u + nasal + 0.5) / (length + 4.0), 1e-4, 1 - 1e-4)
+        height = upper - peak_axis + self["crease"]
+        self.crease = axis + 0.3 - 0.5 * np.clip(self.t - 1, 0, 1) * length + height * _arc(wide, np.float32(0.55), np.float32(0.6))
+        self.inside = np.minimum(self.t, 1 - self.t) * length

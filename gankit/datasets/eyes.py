@@ -1,0 +1,123 @@
+"""Eye pairs with known strabismus, rendered: three classes, ten simulated raters, full ground truth (docs/eyes.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from gankit.datasets._eyes.layouts import layout_of
+from gankit.datasets._eyes.raters import DEFAULT_PANEL, agreement, call
+from gankit.datasets._eyes.render import RENDERER, render
+from gankit.datasets._eyes.subjects import CLASS_NAMES, draw_subjects
+from gankit.datasets._store import stored
+from gankit.interfaces import Dataset, Images, ImageSpec
+
+Count = Annotated[int, Field(ge=0)]
+
+
+@final
+class Eyes(Dataset):
+    """Photograph-like pictures of both eyes of simulated subjects with exotropia, esotropia or straight eyes.
+
+    A subject depends on the seed, its class and its place in the class, so that fewer images are a part of more.
+    Everything but `images` is known without rendering. Arrays have one row an image.
+
+    Args:
+        size: (height, width) in pixels. [s, s] stacks two crops, the subject's right eye over the left; [s, 2 s] is one
+            strip of both eyes, the right eye on the left. None is (64, 64).
+        counts: images of exotropia, esotropia and normal; the founding paper's by default.
+        seed: decides subjects, light and camera.
+        panel: decides the ten raters and their looks.
+
+    Attributes:
+        deviation: (n,) float64, prism dioptres, positive for exotropia, negative for esotropia.
+        laterality: (n,) int64, the deviating eye: 0 the subject's right, 1 the left.
+        kappa: (n,) float64, angle kappa in degrees, by which both eyes look temporal.
+        hirschberg_ratio: (n,) float64, prism dioptres of deviation a mm of reflex, seen from the pupil; 15 to 24.
+        gaze: (n, 2) float64, conjugate gaze in degrees: to the right of the picture, and up.
+        head: (n, 2) float64, yaw to the right of the picture and roll against the clock, in degrees.
+        pupil: (n,) float64, diameter in mm.
+        ita: (n,) float64, individual typology angle of the skin in degrees, 55 very light, -50 dark.
+        epicanthus: (n,) float64, mm that an epicanthal fold covers, 0 without one.
+        calls: (n, 10) int64, the class that each rater calls.
+
+    Raises:
+        DataError: no layout has this size.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int] | None = None,
+        *,
+        counts: tuple[Count, Count, Count] = (1250, 451, 999),
+        seed: Annotated[int, Field(ge=0)] = 0,
+        panel: Annotated[int, Field(ge=0)] = DEFAULT_PANEL,
+    ) -> None:
+        self._layout = layout_of(*(size or (64, 64)))
+        self._key = f"eyes-{RENDERER}-{self._layout.height}x{self._layout.width}-{'-'.join(map(str, counts))}-{seed}"
+        self._seed = seed
+        self._subjects = draw_subjects(counts, seed)
+        self.deviation: NDArray[np.float64] = self._subjects["deviation"]
+        self.laterality: NDArray[np.int64] = self._subjects["laterality"]
+        self.kappa: NDArray[np.float64] = self._subjects["kappa"]
+        self.hirschberg_ratio: NDArray[np.float64] = self._subjects["hirschberg_ratio"]
+        self.gaze: NDArray[np.float64] = np.stack([self._subjects["gaze_h"], self._subjects["gaze_v"]], axis=1)
+        self.head: NDArray[np.float64] = np.stack([self._subjects["yaw"], self._subjects["roll"]], axis=1)
+        self.pupil: NDArray[np.float64] = self._subjects["pupil"]
+        self.ita: NDArray[np.float64] = self._subjects["ita"]
+        self.epicanthus: NDArray[np.float64] = self._subjects["epicanthus"]
+        self.calls: NDArray[np.int64] = call(self._subjects, seed, panel)
+
+    @property
+    def image(self) -> ImageSpec:
+        """3 channels, 3 classes."""
+        return ImageSpec(3, self._layout.height, self._layout.width, classes=3)
+
+    @cached_property
+    def images(self) -> NDArray[np.uint8]:
+        """(n, 3, height, width) uint8 sRGB, rendered at first use and kept in the cache."""
+        return stored(self._key, lambda: render(self._subjects, self._layout, self._seed))
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """0 and 255."""
+        return 0.0, 255.0
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(n,) true classes: 0 exotropia, 1 esotropia, 2 normal."""
+        return self._subjects["label"]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """exotropia, esotropia, normal."""
+        return CLASS_NAMES
+
+    @cached_property
+    def agreement(self) -> NDArray[np.float64]:
+        """(n,) share of the ten calls that equal the true class, in [0, 1]."""
+        return agreement(self.calls, self.labels)
+
+    @property
+    def facts(self) -> Mapping[str, NDArray[Any]]:
+        """The ground truth by name: (n,) arrays, with gaze and head pose by component, and the (n, 10) calls."""
+        names = ("deviation", "laterality", "kappa", "hirschberg_ratio", "gaze_h", "gaze_v", "yaw", "roll", "pupil")
+        more = ("ita", "epicanthus", "age")
+        own = {name: self._subjects[name] for name in names + more}
+        return own | {"agreement": self.agreement, "calls": self.calls}
+
+    def mirror(self, images: Images) -> Images:
+        """The subject in a looking glass: width flipped and, where crops are stacked, the two rows exchanged.
+
+        A plain flip of stacked crops would show each eye in the other's place and turn exotropia into esotropia.
+
+        Args:
+            images: (n, channels, height, width) array or tensor of this data set's size, any dtype.
+        """
+        rows, columns = self._layout.mirrored
+        return images[..., rows, :][..., columns]
