@@ -1,0 +1,251 @@
+"""What a CSV file knows of each image: label, group, agreement or the raters' votes, split, and other facts."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.errors import DataError
+
+_DELIMITERS = ",;\t"
+_VOTE_SEPARATORS = ";|"
+_KNOWN = ("file", "label", "group", "agreement", "votes", "split")
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What is known of some images, one row an image; `files` are relative to the images' folder."""
+
+    files: list[str]
+    labels: NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] = ()
+    groups: NDArray[Any] | None = None
+    agreement: NDArray[np.float64] | None = None
+    splits: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    path: Path
+    lines: list[int]
+    columns: dict[str, list[str]]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def where(self, row: int) -> str:
+        return f"{self.path} line {self.lines[row]}"
+
+
+def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Knowledge:
+    """Read a CSV file with a header line; the images come in the order of its rows.
+
+    Columns, in any order and letter case: `file` (path below the folder, with / or \\), and where known `label`
+    (class name), `group` (patient), `split`, and either `agreement` (share of raters in [0, 1]) or the raters' votes,
+    in columns `vote_1`, `vote_2`, ... or in one column `votes` separated by ; or |. Without `label` it is the raters'
+    majority. Any other column is a fact: numbers (an empty cell is NaN), or else text.
+
+    Args:
+        path: the CSV file, in UTF-8 with or without byte order mark, separated by comma, semicolon or tab.
+        files: the images there are, relative to their folder with forward slashes.
+        skip_unlisted: whether images without a row are left out; else they are an error.
+
+    Raises:
+        DataError: one line with the file, the line and what to do.
+    """
+    rows = _read(path)
+    names = _match(rows, files)
+    unlisted = sorted(set(files) - set(names))
+    if unlisted and not skip_unlisted:
+        raise DataError(
+            f"{path} has no row for {len(unlisted)} of {len(files)} images, {unlisted[0]} first; "
+            'add rows, or set unlisted = "skip" to leave such images out'
+        )
+    votes = _votes(rows)
+    called = _called(rows, votes)
+    classes = sorted_names(called or [])
+    _check_spelling(rows, called, votes)
+    splits = rows.columns.get("split")
+    return Knowledge(
+        files=names,
+        labels=None if called is None else np.array([classes.index(name) for name in called], dtype=np.int64),
+        class_names=tuple(classes),
+        groups=np.array(_filled(rows, "group")) if "group" in rows.columns else None,
+        agreement=_agreement(rows, called, votes),
+        splits={} if splits is None else split_indices(splits),
+        facts={name: _fact(cells) for name, cells in rows.columns.items() if _role(name) is None},
+    )
+
+
+def sorted_names(names: Sequence[str]) -> list[str]:
+    """Each name once, in the order of numbers where all are numbers, else of text."""
+    unique = sorted(set(names))
+    return sorted(unique, key=int) if all(name.isdecimal() for name in unique) else unique
+
+
+def split_indices(names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    """The indices of each split; an empty name is in none."""
+    array = np.array(names)
+    return {str(name): np.flatnonzero(array == name) for name in sorted(set(names)) if name}
+
+
+def _role(column: str) -> str | None:
+    """The meaning of a column to gankit, or None for a fact."""
+    name = column.casefold()
+    return name if name in _KNOWN else "vote" if re.fullmatch(r"vote_\d+", name) else None
+
+
+def _read(path: Path) -> _Rows:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            counts = {mark: _has_file(next(csv.reader([header], delimiter=mark), [])) for mark in _DELIMITERS}
+            if not any(counts.values()):
+                raise DataError(f"{path} has no column `file`; its first line must name the columns: file,label,...")
+            reader = csv.reader(file, delimiter=max(counts, key=lambda mark: counts[mark]))
+            file.seek(0)
+            titles = [title.strip() for title in next(reader)]
+            lines, cells = [], []
+            for row in reader:
+                if not any(cell.strip() for cell in row):
+                    continue
+                if len(row) != len(titles):
+                    raise DataError(
+                        f"{path} line {reader.line_num} has {len(row)} cells where the header has {len(titles)}; "
+                        "quote cells that hold the separator"
+                    )
+                lines.append(reader.line_num)
+                cells.append([cell.strip() for cell in row])
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not in UTF-8; save it as CSV UTF-8") from None
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as CSV: {error}") from None
+    titles = [title.casefold() if _role(title) else title for title in titles]
+    twice = [title for title, count in Counter(titles).items() if count > 1]
+    if twice:
+        raise DataError(f"{path} has the column {twice[0]!r} more than once; rename one")
+    if not lines:
+        raise DataError(f"{path} has a header and no rows; add one a image, or remove the file")
+    return _Rows(path, lines, {title: [row[i] for row in cells] for i, title in enumerate(titles)})
+
+
+def _has_file(titles: list[str]) -> bool:
+    return any(title.strip().casefold() == "file" for title in titles)
+
+
+def _match(rows: _Rows, files: Sequence[str]) -> list[str]:
+    """The images that the rows name."""
+    present = set(files)
+    seen: dict[str, int] = {}
+    for row, cell in enumerate(rows.columns["file"]):
+        name = cell.replace("\\", "/").removeprefix("./")
+        if name not in present:
+            close = difflib.get_close_matches(name, files, n=1, cutoff=0.8)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise DataError(
+                f"{rows.where(row)} names {name!r}, and there is no such image; {hint}add the image or remove the row"
+            )
+        if name in seen:
+            raise DataError(f"{rows.where(row)} names {name!r} again, after line {rows.lines[seen[name]]}; remove one")
+        seen[name] = row
+    return list(seen)
+
+
+def _filled(rows: _Rows, column: str) -> list[str]:
+    cells = rows.columns[column]
+    for row, cell in enumerate(cells):
+        if not cell:
+            raise DataError(f"{rows.where(row)} has an empty {column}; fill it in or remove the row")
+    return cells
+
+
+def _votes(rows: _Rows) -> list[list[str]] | None:
+    """The raters' calls of each image, or None where the file has none."""
+    separate = [cells for name, cells in rows.columns.items() if _role(name) == "vote"]
+    if "votes" in rows.columns:
+        if separate:
+            raise DataError(f"{rows.path} has both `votes` and `vote_` columns; keep one kind")
+        calls = [_separated(cell) for cell in rows.columns["votes"]]
+    elif separate:
+        calls = [list(row) for row in zip(*separate, strict=True)]
+    else:
+        return None
+    votes = [[call for call in row if call] for row in calls]
+    if "agreement" in rows.columns:
+        raise DataError(f"{rows.path} has both votes and `agreement`; keep one, for they may contradict each other")
+    for row, cast in enumerate(votes):
+        if not cast:
+            raise DataError(f"{rows.where(row)} has no vote; fill one in or remove the row")
+    return votes
+
+
+def _separated(cell: str) -> list[str]:
+    for mark in _VOTE_SEPARATORS:
+        cell = cell.replace(mark, _VOTE_SEPARATORS[0])
+    return [call.strip() for call in cell.split(_VOTE_SEPARATORS[0])]
+
+
+def _called(rows: _Rows, votes: list[list[str]] | None) -> list[str] | None:
+    """The class of each image."""
+    if "label" in rows.columns:
+        return _filled(rows, "label")
+    if votes is None:
+        return None
+    called = []
+    for row, cast in enumerate(votes):
+        (first, most), *others = Counter(cast).most_common()
+        if others and others[0][1] == most:
+            raise DataError(
+                f"{rows.where(row)}: the votes are tied between {first!r} and {others[0][0]!r}; add a column `label`"
+            )
+        called.append(first)
+    return called
+
+
+def _check_spelling(rows: _Rows, called: list[str] | None, votes: list[list[str]] | None) -> None:
+    """A name in two spellings would count as two classes, and a vote in another spelling as disagreement."""
+    spellings: dict[str, str] = {}
+    for row in range(len(rows)):
+        for name in [*([called[row]] if called else []), *(votes[row] if votes else [])]:
+            first = spellings.setdefault(name.casefold(), name)
+            if first != name:
+                raise DataError(f"{rows.where(row)} says {name!r} where others say {first!r}; use one spelling")
+
+
+def _agreement(
+    rows: _Rows, called: list[str] | None, votes: list[list[str]] | None
+) -> NDArray[np.float64] | None:  # fmt: skip
+    if votes is not None and called is not None:
+        return np.array([cast.count(name) / len(cast) for name, cast in zip(called, votes, strict=True)])
+    if "agreement" not in rows.columns:
+        return None
+    shares = []
+    for row, cell in enumerate(_filled(rows, "agreement")):
+        share = _number(cell)
+        if share is None or not 0 <= share <= 1:
+            raise DataError(f"{rows.where(row)} has agreement {cell!r}; it must be a share of raters from 0 to 1")
+        shares.append(share)
+    return np.array(shares)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _fact(cells: list[str]) -> NDArray[Any]:
+    numbers = [_number(cell) if cell else math.nan for cell in cells]
+    return np.array(cells) if None in numbers else np.array(numbers, dtype=np.float64)

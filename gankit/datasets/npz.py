@@ -1,0 +1,279 @@
+"""Arrays in an npz file: plain ones, or the layout of MedMNIST (Yang et al. 2023, Scientific Data 10:41)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.datasets._archive import Archive
+from gankit.datasets._images import check_range, checked_range, declared_range, fingerprint
+from gankit.datasets._store import stored
+from gankit.errors import DataError
+from gankit.interfaces import Dataset, Images, ImageSpec
+
+_SPLITS = ("train", "val", "test")
+_COLOURS = (1, 3)  # numbers of channels by which the channel axis is told
+
+
+@final
+class Npz(Dataset):
+    """Images and labels from one npz file.
+
+    Plain layout: `images` and, where known, `labels`, `groups`, `agreement`, `class_names`. MedMNIST's layout has each
+    of them with the prefixes `train_`, `val_` and `test_`; they are joined in this order and `splits` says which is
+    which. Any further array with one entry an image is a fact. Images are (n, h, w), (n, h, w, c) or (n, c, h, w).
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | Path,
+        images: str = "images",
+        labels: str = "labels",
+        channels: Literal["first", "last"] | None = None,
+        value_range: tuple[float, float] | None = None,
+        in_memory: bool = True,
+        mirror_keeps_label: bool = True,
+    ) -> None:
+        """
+        Args:
+            path: the file; a relative path starts at the current folder, and ~ is the home folder.
+            images: name of the images' array.
+            labels: name of the labels' array; the default may be absent, then there are no classes.
+            channels: whether channels come first or last; needed only where the shape does not tell.
+            value_range: the values of black and white; by default 0 and the largest of uint8 or uint16. Any other
+                type needs it, and becomes float32.
+            in_memory: False keeps the images memory-mapped in the cache on disk.
+            mirror_keeps_label: False where left and right matter to the label.
+
+        Raises:
+            DataError: here for a value_range that is none; all else is raised when first needed.
+        """
+        self.archive = Archive(Path(path).expanduser())
+        self.names = {"images": images, "labels": labels}
+        self.channels = channels
+        self.declared_range = checked_range(value_range)
+        self.in_memory = in_memory
+        self.mirror_keeps_label = mirror_keeps_label
+
+    @cached_property
+    def _prefixes(self) -> tuple[str, ...]:
+        """What stands before every name: one empty prefix, or one a split."""
+        name = self.names["images"]
+        if name in self.archive.headers:
+            return ("",)
+        found = tuple(f"{split}_" for split in _SPLITS if f"{split}_{name}" in self.archive.headers)
+        if not found:
+            self.archive.header(name)  # names what there is
+        return found
+
+    @cached_property
+    def _counts(self) -> tuple[int, ...]:
+        """Number of images under each prefix."""
+        headers = [self.archive.header(prefix + self.names["images"]) for prefix in self._prefixes]
+        if any(len(header.shape) not in (3, 4) for header in headers):
+            shapes = ", ".join(str(header.shape) for header in headers)
+            raise DataError(f"{self.archive.path}: images must be (n, h, w), (n, h, w, c) or (n, c, h, w): {shapes}")
+        if len({(header.shape[1:], header.dtype) for header in headers}) > 1:
+            shapes = ", ".join(f"{header.shape} {header.dtype}" for header in headers)
+            raise DataError(f"{self.archive.path}: images of the splits differ in shape or type: {shapes}")
+        if sum(header.shape[0] for header in headers) == 0:
+            raise DataError(f"{self.archive.path} has an array of images with no image in it")
+        return tuple(header.shape[0] for header in headers)
+
+    @cached_property
+    def _dtype(self) -> np.dtype[Any]:
+        """The type that `images` has."""
+        stored_type = self.archive.header(self._prefixes[0] + self.names["images"]).dtype
+        if stored_type in (np.uint8, np.uint16):
+            return stored_type.newbyteorder("=")
+        if stored_type.kind not in "iuf":
+            raise DataError(f"{self.archive.path}: images are {stored_type}; save them as uint8, uint16 or float32")
+        if self.declared_range is None:
+            raise DataError(
+                f"{self.archive.path}: images are {stored_type}, which says nothing of black and white; "
+                "set value_range = [black, white], or save them as uint8 or uint16"
+            )
+        return np.dtype(np.float32)
+
+    @cached_property
+    def _channel_axis(self) -> int | None:
+        """The axis of the stored array, or None for grey images without one."""
+        shape = self.archive.header(self._prefixes[0] + self.names["images"]).shape
+        if len(shape) == 3:
+            return None
+        first, last = (self.channels or "first") == "first", (self.channels or "last") == "last"
+        if self.channels is None:
+            first, last = shape[1] in _COLOURS, shape[3] in _COLOURS
+        if first == last:
+            raise DataError(
+                f"{self.archive.path}: images of shape {shape} do not tell which axis holds the channels; "
+                'set channels = "first" or channels = "last"'
+            )
+        return 1 if first else 3
+
+    def _column(self, name: str) -> NDArray[Any] | None:
+        """One array a file or a split, joined over the splits; None where the file has none."""
+        keys = [prefix + name for prefix in self._prefixes]
+        present = [key for key in keys if key in self.archive.headers]
+        if not present:
+            return None
+        for key, count in zip(keys, self._counts, strict=True):
+            shape = self.archive.header(key).shape
+            if not shape or shape[0] != count:
+                raise DataError(f"{self.archive.path}: {key!r} has shape {shape}, and there are {count} images")
+        return np.concatenate([self.archive.read(key) for key in keys])
+
+    def _flat(self, name: str) -> NDArray[Any] | None:
+        """A column with one value an image: (n,) or (n, 1)."""
+        column = self._column(name)
+        if column is not None and column.size != len(column):
+            hint = "; save classes, by .argmax(1) if they are one-hot" if name == self.names["labels"] else ""
+            raise DataError(f"{self.archive.path}: {name!r} must be (n,) or (n, 1), its shape is {column.shape}{hint}")
+        return None if column is None else column.reshape(-1)
+
+    @property
+    def image(self) -> ImageSpec:
+        """From the header of the images, and the labels; reads no pixels."""
+        shape = self.archive.header(self._prefixes[0] + self.names["images"]).shape
+        _ = self._counts, self._dtype  # what cannot be read is refused now
+        axis = self._channel_axis
+        height, width = (size for i, size in enumerate(shape) if i not in (0, axis))
+        return ImageSpec(1 if axis is None else shape[axis], height, width, classes=len(self.class_names))
+
+    @cached_property
+    def images(self) -> NDArray[Any]:
+        """(n, channels, height, width) uint8, uint16, or float32 with a value_range.
+
+        Raises:
+            DataError: the file, its shapes, types or values are not as the class says.
+        """
+        if self.in_memory:
+            return self._read_images()
+        options = (self.names["images"], self.channels, self.declared_range)
+        return stored(self._key(options), self._read_images)
+
+    def _key(self, options: object) -> str:
+        _ = self._dtype  # a missing file is an error that says so
+        return fingerprint("npz", [self.archive.path.resolve()], options)
+
+    def _read_images(self) -> NDArray[Any]:
+        images = self._column(self.names["images"])
+        assert images is not None
+        if self._channel_axis == 3:
+            images = images.transpose(0, 3, 1, 2)
+        elif self._channel_axis is None:
+            images = images[:, None]
+        check_range(images, self.declared_range, str(self.archive.path))
+        return np.ascontiguousarray(images, dtype=self._dtype)
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The values of black and white: the setting, or 0 and the largest of the integer type."""
+        return declared_range(self.declared_range, self._dtype)
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64] | None:
+        """(n,) classes from 0 to k - 1, or None.
+
+        Raises:
+            DataError: labels that are no such classes.
+        """
+        name, path = self.names["labels"], self.archive.path
+        labels = self._flat(name)
+        if labels is None:
+            if name != "labels":
+                self.archive.header(self._prefixes[0] + name)  # names what there is
+            return None
+        if labels.dtype.kind not in "iub":
+            raise DataError(
+                f"{path}: {name!r} are {labels.dtype}, and labels are classes 0, 1, ...; "
+                "save whole numbers, with the names as class_names; a severity goes in an array of its own"
+            )
+        values = np.unique(labels)
+        if not np.array_equal(values, np.arange(len(values))):
+            raise DataError(
+                f"{path}: {name!r} has the values {_short(values)}, and labels count from 0 without gaps; "
+                "renumber them, for instance by np.unique(labels, return_inverse=True)"
+            )
+        return labels.astype(np.int64)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """As `class_names` in the file, else the numbers.
+
+        Raises:
+            DataError: there is not one name a class.
+        """
+        labels = self.labels
+        count = 0 if labels is None else int(labels.max()) + 1
+        if labels is None or "class_names" not in self.archive.headers:
+            return tuple(str(label) for label in range(count))
+        names = self.archive.read("class_names").reshape(-1)
+        if len(names) != count:
+            raise DataError(f"{self.archive.path}: the labels have {count} classes, and class_names has {len(names)}")
+        return tuple(str(name) for name in names)
+
+    @cached_property
+    def groups(self) -> NDArray[Any] | None:
+        """(n,) group of each image, or None."""
+        return self._flat("groups")
+
+    @cached_property
+    def agreement(self) -> NDArray[np.float64] | None:
+        """(n,) share of raters whose call equals the label, or None.
+
+        Raises:
+            DataError: values outside [0, 1].
+        """
+        shares = self._flat("agreement")
+        if shares is None:
+            return None
+        if shares.dtype.kind not in "iufb" or not ((shares >= 0) & (shares <= 1)).all():
+            raise DataError(f"{self.archive.path}: 'agreement' must be shares of raters from 0 to 1")
+        return shares.astype(np.float64)
+
+    @cached_property
+    def facts(self) -> Mapping[str, NDArray[Any]]:
+        """Every further array, of numbers or text, with one entry an image."""
+        own = {*self.names.values(), "groups", "agreement", "class_names"}
+        first = self._prefixes[0]
+        names = [key.removeprefix(first) for key in self.archive.headers if key.startswith(first)]
+        return {name: self._column_of_fact(name) for name in names if name not in own and self._is_fact(name)}
+
+    def _is_fact(self, name: str) -> bool:
+        for prefix, count in zip(self._prefixes, self._counts, strict=True):
+            header = self.archive.headers.get(prefix + name)
+            if header is None or not header.shape or header.shape[0] != count or header.dtype.kind not in "iufbU":
+                return False
+        return True
+
+    def _column_of_fact(self, name: str) -> NDArray[Any]:
+        column = self._column(name)
+        assert column is not None
+        return column.reshape(-1) if column.size == len(column) else column
+
+    @cached_property
+    def splits(self) -> Mapping[str, NDArray[np.int64]]:
+        """Indices of the images of each split in MedMNIST's layout."""
+        if self._prefixes == ("",):
+            return {}
+        ends = np.cumsum((0, *self._counts))
+        return {prefix[:-1]: np.arange(ends[i], ends[i + 1], dtype=np.int64) for i, prefix in enumerate(self._prefixes)}
+
+    def mirror(self, images: Images) -> Images | None:
+        """Left and right exchanged, or None where `mirror_keeps_label` is False."""
+        return super().mirror(images) if self.mirror_keeps_label else None
+
+    def __len__(self) -> int:
+        return sum(self._counts)
+
+
+def _short(values: NDArray[Any]) -> str:
+    shown = ", ".join(str(value) for value in values[:6])
+    return f"{shown}, ..." if len(values) > 6 else shown
