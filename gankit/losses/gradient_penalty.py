@@ -53,12 +53,12 @@ def gradient_penalty(
     if real.shape != fake.shape:
         raise DataError(f"real {tuple(real.shape)} and fake {tuple(fake.shape)} must have one shape")
     n, dtype = len(real), torch.promote_types(torch.promote_types(real.dtype, fake.dtype), torch.float32)
-    real, fake = real.detach().to(dtype), fake.detach().to(dtype)
+    real, fake = real.to(dtype), fake.to(dtype)
     if alpha is None:
         alpha = torch.rand(n, dtype=dtype, device=real.device)
     if alpha.numel() != n or alpha.shape[:1] != real.shape[:1]:
         raise DataError(f"alpha has shape {tuple(alpha.shape)}, it must be ({n},): one number a sample")
-    alpha = alpha.detach().to(real).reshape(n, *[1] * (real.ndim - 1))
+    alpha = alpha.to(real).reshape(n, *[1] * (real.ndim - 1))
     gradients = score_gradients(critic, torch.lerp(fake, real, alpha), labels)
     # Unlike a hand-written root of a sum of squares, this norm has gradient 0 (not NaN) at zero.
     slopes: Tensor = torch.linalg.vector_norm(gradients[:, None].flatten(1), dim=1)
