@@ -1,0 +1,97 @@
+"""Checkpoints that appear only when complete, and the export of a generator."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from gankit.errors import RunError
+
+FORMAT = 1
+KEPT = 2
+"""Checkpoints kept: the newest, and one before it in case the newest cannot be read."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is either there as a whole or not at all, even when the machine stops."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the state after `step` generator updates, and forget all but the newest checkpoints.
+
+    Args:
+        folder: the run's `checkpoints`.
+        step: generator updates done.
+        state: tensors, numbers and strings in dicts and lists.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "step": step, "state": state}, buffer)
+    path = folder / f"step-{step:08d}.pt"
+    write_atomically(path, buffer.getvalue())
+    for old in _sorted(folder)[:-KEPT]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def restore(folder: Path, device: str | torch.device = "cpu") -> tuple[int, dict[str, Any]] | None:
+    """The newest checkpoint that can be read, as (step, state), or None where there is none.
+
+    Raises:
+        RunError: there are checkpoints and none can be read, or one is of a newer gankit.
+    """
+    paths = _sorted(folder)
+    for path in reversed(paths):
+        try:
+            content = torch.load(path, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
+            continue
+        if content["format"] > FORMAT:
+            raise RunError(f"{path} was written by a newer gankit (format {content['format']}): upgrade gankit")
+        return content["step"], content["state"]
+    if paths:
+        raise RunError(f"{folder}: none of {len(paths)} checkpoints can be read; delete them to start at step 0")
+    return None
+
+
+def _sorted(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*.pt") if re.fullmatch(r"step-\d+\.pt", path.name))
+
+
+def export(path: Path, generator: nn.Module, config: dict[str, Any]) -> None:
+    """Write a generator's weights as safetensors with its config in one metadata key; equal runs give equal bytes."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
+    write_atomically(path, to_bytes(tensors, {"gankit": json.dumps(config, sort_keys=True)}))
+
+
+def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A generator's weights and config.
+
+    Raises:
+        RunError: the file is missing or is no export of gankit.
+    """
+    if not path.is_file():
+        raise RunError(f"{path.parent}: there is no generator yet: train or resume the run first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return tensors, json.loads(metadata["gankit"])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise RunError(f"{path} is no generator that gankit exported: {error}") from error

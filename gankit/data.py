@@ -1,0 +1,256 @@
+"""From the data table of an experiment to the images and labels that a training sees."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit
+from torch import Tensor
+from torch.nn import functional as F
+
+from gankit.config import DataTable
+from gankit.errors import DataError
+from gankit.interfaces import Dataset, Images, ImageSpec
+from gankit.seeds import Order, number, source
+
+
+@final
+class Resized(Dataset):
+    """A data set at another size: antialiased bicubic, rounded and clipped to the range at the same depth."""
+
+    def __init__(self, whole: Dataset, size: tuple[int, int]) -> None:
+        self.whole = whole
+        self.size = size
+
+    @property
+    def image(self) -> ImageSpec:
+        """The data set's, at the new size."""
+        return dataclasses.replace(self.whole.image, height=self.size[0], width=self.size[1])
+
+    @cached_property
+    def images(self) -> NDArray[Any]:
+        """(n, channels, height, width) in the data set's type."""
+        images = self.whole.images
+        made = np.empty((len(images), self.image.channels, *self.size), images.dtype)
+        for start in range(0, len(images), 256):
+            chunk = torch.from_numpy(images[start : start + 256].astype(np.float32))
+            chunk = F.interpolate(chunk, self.size, mode="bicubic", antialias=True).clamp(*self.value_range)
+            made[start : start + 256] = (chunk.round() if images.dtype.kind == "u" else chunk).numpy()
+        return made
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The data set's."""
+        return self.whole.value_range
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """The data set's."""
+        return self.whole.labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The data set's."""
+        return self.whole.class_names
+
+    @property
+    def groups(self) -> NDArray[Any] | None:
+        """The data set's."""
+        return self.whole.groups
+
+    @property
+    def agreement(self) -> NDArray[np.float64] | None:
+        """The data set's."""
+        return self.whole.agreement
+
+    @property
+    def facts(self) -> Mapping[str, NDArray[Any]]:
+        """The data set's."""
+        return self.whole.facts
+
+    @property
+    def splits(self) -> Mapping[str, NDArray[np.int64]]:
+        """The data set's."""
+        return self.whole.splits
+
+    def mirror(self, images: Images) -> Images | None:
+        """The data set's."""
+        return self.whole.mirror(images)
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+
+def open_dataset(table: DataTable) -> Dataset:
+    """The data set that a table names, at the table's size, with everything in it.
+
+    Raises:
+        DataError: it is missing, broken, or cannot be made at this size.
+    """
+    dataset: Dataset = table.part.build(table.height_width)
+    return at_size(dataset, table.height_width)
+
+
+def at_size(dataset: Dataset, size: tuple[int, int] | None) -> Dataset:
+    """The data set, resized where it has another size."""
+    if size is None or (dataset.image.height, dataset.image.width) == size:
+        return dataset
+    return Resized(dataset, size)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training draws from.
+
+    Attributes:
+        dataset: the training images.
+        held_out: the images kept from training, or None.
+        image: what networks must make, with classes or conditions where they are conditional.
+        labels: None, (n,) int64 classes, or (n, k) float32 standardised conditions.
+        probabilities: (n,) chance of each image to be drawn, or None for plain epochs.
+        condition_mean: mean of each float condition.
+        condition_scale: standard deviation of each float condition.
+    """
+
+    dataset: Dataset
+    held_out: Dataset | None
+    image: ImageSpec
+    labels: Tensor | None
+    probabilities: NDArray[np.float64] | None
+    condition_mean: list[float]
+    condition_scale: list[float]
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Black and white of the images."""
+        return self.dataset.value_range
+
+    def order(self, seed: int, stream: str) -> Order:
+        """Which images each batch of a stream holds."""
+        return Order(seed, stream, len(self.dataset), self.probabilities)
+
+    def batch(self, indices: NDArray[np.int64], like: Tensor, mirrored: Tensor | None = None) -> Tensor:
+        """(len(indices), c, h, w) images in [-1, 1] on the device and in the type of `like`.
+
+        Args:
+            indices: which images.
+            like: any tensor of the device and type.
+            mirrored: (len(indices),) bool, which of them to show mirrored; None for none.
+        """
+        rows = np.ascontiguousarray(self.dataset.images[indices])
+        raw = torch.from_numpy(rows.astype(np.int32) if rows.dtype == np.uint16 else rows).to(like.device)
+        if mirrored is not None:
+            mirror = self.dataset.mirror(raw)
+            if mirror is not None:
+                raw = torch.where(mirrored.to(like.device)[:, None, None, None], mirror, raw)
+        low, high = self.value_range
+        images = raw.to(like.dtype).sub_(low).mul_(2 / (high - low)).sub_(1)
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> TrainingData:
+    """Choose and check the training images: split, held-out, agreement, subset, labels.
+
+    The held-out images are drawn before the filters of the training part, so that they stay the same whatever
+    agreement or subset is asked for.
+
+    Args:
+        table: the experiment's data table.
+        seed: of the run; decides the held-out images and the subset.
+        data: a data set of the calling program, in place of the one that the table names.
+
+    Raises:
+        DataError: what the table asks for is not in the data; one line with the setting at fault.
+    """
+    dataset = open_dataset(table) if data is None else at_size(data, table.height_width)
+    chosen = _split(dataset, table.split)
+    chosen, held_out = _hold_out(dataset, chosen, table.held_out, seed)
+    if table.min_agreement is not None:
+        if dataset.agreement is None:
+            raise DataError(f"data.min_agreement: {table.name} has no agreement of raters; leave it out")
+        chosen = chosen[dataset.agreement[chosen] >= table.min_agreement - 1e-9]
+    if table.subset is not None:
+        if table.subset > len(chosen):
+            raise DataError(f"data.subset: {table.subset} images asked for, {len(chosen)} are there")
+        drawn = torch.randperm(len(chosen), generator=source(seed, "subset")).numpy()[: table.subset]
+        chosen = chosen[np.sort(drawn)]
+    if len(chosen) < 2:
+        raise DataError(f"data: {len(chosen)} images of {table.name} are left to train on; at least 2 are needed")
+    training = dataset if len(chosen) == len(dataset) else dataset.subset(chosen)
+    held = dataset.subset(held_out) if len(held_out) else None
+    if table.flip and training.mirror(np.zeros((1, *training.image.shape), np.uint8)) is None:
+        raise DataError(f"data.flip: mirroring changes the label of {table.name}'s images; set data.flip=false")
+    image, labels, mean, scale = _labels(training, table)
+    return TrainingData(training, held, image, labels, _probabilities(training, table), mean, scale)
+
+
+def _split(dataset: Dataset, name: str | None) -> NDArray[np.int64]:
+    splits = dataset.splits
+    if name is None and "train" in splits:
+        return np.asarray(splits["train"])
+    if name is None or name == "all":
+        return np.arange(len(dataset))
+    if name not in splits:
+        known = ", ".join(["all", *splits])
+        raise DataError(f"data.split: there is no split {name!r} in this data set; known: {known}")
+    return np.asarray(splits[name])
+
+
+def _hold_out(
+    dataset: Dataset, chosen: NDArray[np.int64], share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if not share:
+        return chosen, np.empty(0, np.int64)
+    state = number(seed, "held-out") % 2**32
+    try:
+        if dataset.groups is not None:
+            splitter = GroupShuffleSplit(1, test_size=share, random_state=state)
+            kept, held = next(splitter.split(chosen, groups=dataset.groups[chosen]))
+        else:
+            labels = np.zeros(len(chosen)) if dataset.labels is None else dataset.labels[chosen]
+            kept, held = next(StratifiedShuffleSplit(1, test_size=share, random_state=state).split(chosen, labels))
+    except ValueError as error:
+        raise DataError(f"data.held_out: {len(chosen)} images cannot be divided so: {error}") from error
+    return chosen[np.sort(kept)], chosen[np.sort(held)]
+
+
+def _labels(dataset: Dataset, table: DataTable) -> tuple[ImageSpec, Tensor | None, list[float], list[float]]:
+    image = dataclasses.replace(dataset.image, classes=0, conditions=0)
+    if table.conditional is False or table.conditional == []:
+        return image, None, [], []
+    if table.conditional is True:
+        if dataset.labels is None or not dataset.image.classes:
+            raise DataError(f"data.conditional: {table.name} has no labels; set data.conditional=false, or add labels")
+        labels = torch.from_numpy(np.array(dataset.labels, dtype=np.int64))
+        return dataclasses.replace(image, classes=dataset.image.classes), labels, [], []
+    known = dict(dataset.facts)
+    if dataset.agreement is not None:
+        known["agreement"] = dataset.agreement
+    numeric = [key for key, values in known.items() if values.ndim == 1 and values.dtype.kind in "biuf"]
+    for name in table.conditional:
+        if name not in numeric:
+            raise DataError(f"data.conditional: {table.name} has no number {name!r} an image; known: {', '.join(numeric)}")
+    columns = np.stack([known[name].astype(np.float64) for name in table.conditional], 1)
+    if not np.isfinite(columns).all():
+        raise DataError(f"data.conditional: {', '.join(table.conditional)} has missing values")
+    mean, scale = columns.mean(0), columns.std(0)
+    scale[scale == 0] = 1.0
+    conditions = torch.from_numpy(((columns - mean) / scale).astype(np.float32))
+    return dataclasses.replace(image, conditions=columns.shape[1]), conditions, mean.tolist(), scale.tolist()
+
+
+def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | None:
+    if not table.balance:
+        return None
+    if dataset.labels is None:
+        raise DataError(f"data.balance: {table.name} has no labels to balance; set data.balance=0")
+    counts = np.bincount(dataset.labels)
+    weights = counts[dataset.labels] ** -table.balance
+    return np.asarray(weights / weights.sum())

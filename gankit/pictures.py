@@ -1,0 +1,65 @@
+"""Image arrays to files: numbered images at full depth, and grids to look at."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+
+def to_pixels(images: Tensor, dtype: str, value_range: tuple[float, float]) -> NDArray[Any]:
+    """(n, c, h, w) in [-1, 1] to the same shape in the data's own type and range, rounded and clipped."""
+    low, high = value_range
+    values = images.detach().double().cpu().clamp(-1, 1).add(1).mul((high - low) / 2).add(low).numpy()
+    return (np.rint(values) if np.dtype(dtype).kind == "u" else values).astype(dtype)
+
+
+def to_8bit(images: NDArray[Any], value_range: tuple[float, float]) -> NDArray[np.uint8]:
+    """(n, c, h, w) of any type to uint8 by its range."""
+    if images.dtype == np.uint8 and value_range == (0.0, 255.0):
+        return images
+    low, high = value_range
+    return np.rint(np.clip((images.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def grid(images: NDArray[np.uint8], columns: int | None = None, scale: int = 1) -> Image.Image:
+    """A picture of (n, c, h, w) uint8 images in rows, each enlarged `scale` times without smoothing."""
+    n, channels, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(n * height / width))
+    rows = math.ceil(n / columns)
+    sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
+        sheet[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+    picture = Image.fromarray(sheet[..., 0] if channels == 1 else sheet[..., :3] if channels >= 3 else sheet[..., 0])
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def grid_png(images: NDArray[Any], value_range: tuple[float, float], columns: int | None = None) -> bytes:
+    """A grid as the bytes of a PNG, small images enlarged so that the sheet can be looked at."""
+    scale = max(1, 128 // max(images.shape[2:]))
+    buffer = io.BytesIO()
+    grid(to_8bit(images, value_range), columns, scale).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def save_image(path: Path, image: NDArray[Any]) -> Path:
+    """Write one (c, h, w) image at its own depth: PNG, or NPY for what PNG files made here cannot hold.
+
+    uint8 grey and colour and uint16 grey become PNG; uint16 colour, float32 and other channel counts become NPY.
+    """
+    channels = image.shape[0]
+    if image.dtype == np.uint8 and channels in (1, 3):
+        Image.fromarray(image[0] if channels == 1 else image.transpose(1, 2, 0)).save(path.with_suffix(".png"))
+        return path.with_suffix(".png")
+    if image.dtype == np.uint16 and channels == 1:
+        Image.fromarray(image[0]).save(path.with_suffix(".png"))
+        return path.with_suffix(".png")
+    np.save(path.with_suffix(".npy"), image, allow_pickle=False)
+    return path.with_suffix(".npy")

@@ -1,0 +1,264 @@
+"""A run folder: its experiment, its generator and critic, and samples from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gankit import checkpoint, seeds
+from gankit.config import Experiment, load
+from gankit.errors import RunError
+from gankit.interfaces import Critic, Generator, ImageSpec
+from gankit.pictures import to_pixels
+from gankit.registry import registry
+
+SAMPLE_BATCH = 64
+Labels = int | str | Sequence[int] | Sequence[str] | Sequence[float] | NDArray[Any] | Tensor | None
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; "auto" is a GPU where there is one.
+
+    Raises:
+        RunError: torch does not know the device, or the machine lacks it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"training.device: {name!r} cannot be used here ({reason}); set training.device=auto") from error
+    return device
+
+
+@final
+class Run:
+    """A training's folder.
+
+    Attributes:
+        path: the folder.
+        experiment: the resolved experiment with the record of the run.
+    """
+
+    def __init__(self, path: Path, experiment: Experiment) -> None:
+        self.path = path
+        self.experiment = experiment
+
+    @property
+    def image(self) -> ImageSpec:
+        """What the generator makes."""
+        return ImageSpec(**self._record.image)
+
+    @property
+    def _record(self) -> Any:
+        if self.experiment.run is None:
+            raise RunError(f"{self.path}: experiment.toml has no [run] table: it was not written by a training")
+        return self.experiment.run
+
+    @property
+    def dtype(self) -> str:
+        """The type in which images are drawn: "uint8", "uint16" or "float32"."""
+        return str(self._record.dtype)
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Black and white of that type."""
+        low, high = self._record.value_range
+        return low, high
+
+    @property
+    def class_names(self) -> list[str]:
+        """One a class."""
+        return list(self._record.class_names)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return choose_device("auto")
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of `log.jsonl`, one a tick."""
+        path = self.path / "log.jsonl"
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+    @property
+    def steps(self) -> int:
+        """Generator updates done, by the newest checkpoint."""
+        restored = checkpoint.restore(self.path / "checkpoints")
+        return restored[0] if restored else 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step of the experiment is done."""
+        return self.steps >= self.experiment.training.steps
+
+    @cached_property
+    def generator(self) -> Generator:
+        """The generator with averaged weights, in evaluation mode.
+
+        Raises:
+            RunError: the run has none yet.
+        """
+        tensors, _ = checkpoint.read_export(self.path / "generator.safetensors")
+        generator: Generator = self.experiment.generator.part.build(self.image)
+        generator.load_state_dict(tensors)
+        return generator.to(self.device).eval().requires_grad_(False)
+
+    @cached_property
+    def critic(self) -> Critic:
+        """The critic of the newest checkpoint, in evaluation mode.
+
+        Raises:
+            RunError: the run has no checkpoint.
+        """
+        restored = checkpoint.restore(self.path / "checkpoints", self.device)
+        if restored is None:
+            raise RunError(f"{self.path}: there is no checkpoint yet: resume the run first")
+        critic: Critic = self.experiment.critic.part.build(self.image)
+        critic.load_state_dict(restored[1]["critic"])
+        return critic.to(self.device).eval().requires_grad_(False)
+
+    def sample(self, n: int, labels: Labels = None, seed: int = 0) -> NDArray[Any]:
+        """Draw images; image i depends only on (seed, i, label i).
+
+        Args:
+            n: how many.
+            labels: for a conditional run: one class or one a sample, by number or name; or float conditions in their
+                own units, (k,) or (n, k). None draws them as they occur in the training images.
+            seed: of the latents, and of labels that are not given.
+
+        Returns:
+            (n, channels, height, width) in the data's type and range, never augmented.
+
+        Raises:
+            RunError: there is no generator yet, or the labels do not fit the run.
+        """
+        return self.decode(*self.draw(n, labels, seed))
+
+    def draw(self, n: int, labels: Labels = None, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+        """The (n, latent_dim) latents and the labels of `sample`, on the CPU."""
+        return seeds.latents(seed, n, self.generator.latent_dim), self.encode_labels(n, labels, seed)
+
+    def decode(self, z: Tensor, labels: Tensor | None) -> NDArray[Any]:
+        """(n, latent_dim) latents and encoded labels to images in the data's type."""
+        return to_pixels(generate(self.generator, z, labels), self.dtype, self.value_range)
+
+    def encode_labels(self, n: int, labels: Labels, seed: int = 0) -> Tensor | None:
+        """(n,) int64 classes or (n, k) standardised conditions, or None for a run without labels.
+
+        Raises:
+            RunError: the labels do not fit the run.
+        """
+        image, record = self.image, self._record
+        if not image.conditional:
+            if labels is not None:
+                raise RunError(f"{self.path} was trained without labels: leave the label out")
+            return None
+        if labels is None:
+            return drawn_labels(n, image, record.label_counts, seed)
+        if image.classes:
+            given = [labels] * n if isinstance(labels, (int, str)) else [_plain(label) for label in labels]
+            classes = [self._class(label) for label in given]
+            if len(classes) != n:
+                raise RunError(f"{len(classes)} labels for {n} samples: give one, or one a sample")
+            return torch.tensor(classes)
+        values = torch.as_tensor(np.asarray(labels, dtype=np.float64))
+        if values.dim() < 2:
+            values = values.reshape(1, -1).expand(n, -1)
+        if tuple(values.shape) != (n, image.conditions):
+            raise RunError(f"conditions have the shape {tuple(values.shape)}; {(n, image.conditions)} is needed")
+        mean, scale = torch.tensor(record.condition_mean), torch.tensor(record.condition_scale)
+        return ((values - mean) / scale).float()
+
+    def _class(self, label: object) -> int:
+        names = self.class_names
+        if isinstance(label, str) and label in names:
+            return names.index(label)
+        if str(label).isdigit() and int(str(label)) < self.image.classes:
+            return int(str(label))
+        known = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+        raise RunError(f"there is no class {label!r} in {self.path}; known: {known}")
+
+
+def _plain(label: Any) -> int | str:
+    """A class as a Python number or name, from whatever holds it."""
+    value = label.item() if isinstance(label, (np.generic, Tensor)) else label
+    return value if isinstance(value, str) else int(value)
+
+
+def drawn_labels(n: int, image: ImageSpec, label_counts: Sequence[int], seed: int) -> Tensor:
+    """Labels as they occur in the training images: (n,) classes by count, or (n, k) standard normal conditions."""
+    draws = [seeds.source(seed, "label", i) for i in range(n)]
+    if not image.classes:
+        return torch.stack([torch.randn(image.conditions, generator=draw) for draw in draws])
+    cumulative = torch.tensor(label_counts, dtype=torch.float64).cumsum(0)
+    places = torch.stack([torch.rand((), generator=draw, dtype=torch.float64) for draw in draws]) * cumulative[-1]
+    return torch.searchsorted(cumulative, places, right=True).clamp(max=image.classes - 1)
+
+
+@torch.no_grad()
+def generate(generator: Generator, z: Tensor, labels: Tensor | None) -> Tensor:
+    """(n, c, h, w) images in [-1, 1] on the CPU, made in batches on the generator's device."""
+    like = next(generator.parameters())
+    made = []
+    for start in range(0, len(z), SAMPLE_BATCH):
+        part = slice(start, start + SAMPLE_BATCH)
+        label = None if labels is None else labels[part].to(like.device)
+        made.append(generator(z[part].to(like), label).float().cpu())
+    return torch.cat(made) if made else torch.empty(0)
+
+
+@torch.no_grad()
+def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | None, seed: int, batches: int) -> None:
+    """Estimate running statistics afresh for the generator's present weights, over `batches` of fixed latents.
+
+    Averaged weights need statistics of their own; with them a sample does not depend on its neighbours.
+
+    Args:
+        generator: changed in place and left in evaluation mode.
+        latent_dim: its latents' length.
+        labels: None, or labels to go through in turn.
+        seed: of the latents.
+        batches: of `SAMPLE_BATCH` latents each.
+    """
+    norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    generator.train()
+    like = next(generator.parameters())
+    for batch in range(batches if norms else 0):
+        z = torch.randn(SAMPLE_BATCH, latent_dim, generator=seeds.source(seed, "statistics", batch)).to(like)
+        label = None
+        if labels is not None:
+            label = labels[(torch.arange(SAMPLE_BATCH) + batch * SAMPLE_BATCH) % len(labels)].to(like.device)
+        generator(z, label)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    generator.eval()
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run's folder.
+
+    Raises:
+        RunError: the folder holds no run.
+        SettingsError: its experiment is not valid, for example because a plug-in is missing.
+    """
+    folder = Path(path)
+    if not (folder / "experiment.toml").is_file():
+        raise RunError(f"{folder}: there is no run here (no experiment.toml)")
+    return Run(folder, load(folder / "experiment.toml"))

@@ -1,0 +1,79 @@
+"""Every random draw is a function of (seed, stream, index), so that a resumed run draws what an unbroken one would."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def number(seed: int, stream: str, *index: int) -> int:
+    """A 63-bit number that depends on all of its arguments."""
+    text = "/".join([str(seed), stream, *map(str, index)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def source(seed: int, stream: str, *index: int) -> torch.Generator:
+    """A CPU generator of its own for one purpose."""
+    return torch.Generator().manual_seed(number(seed, stream, *index))
+
+
+def seed_torch(seed: int, stream: str, *index: int) -> None:
+    """Seed torch's own generators on every device, for parts that draw from them."""
+    torch.manual_seed(number(seed, stream, *index))
+
+
+def latents(seed: int, count: int, dim: int, first: int = 0) -> Tensor:
+    """(count, dim) float32 standard normal latents on the CPU; row i depends only on (seed, first + i)."""
+    rows = [torch.randn(dim, generator=source(seed, "sample", first + i)) for i in range(count)]
+    return torch.stack(rows) if rows else torch.empty(0, dim)
+
+
+class TurnDraws:
+    """Draws of one turn for losses (`gankit.interfaces.Random`), made on the CPU for the whole batch."""
+
+    def __init__(self, seed: int, stream: str, step: int, like: Tensor) -> None:
+        self._source = source(seed, stream, step)
+        self._like = like
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Values in [0, 1) of the given shape."""
+        return torch.rand(shape, generator=self._source).to(self._like)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal values of the given shape."""
+        return torch.randn(shape, generator=self._source).to(self._like)
+
+
+class Order:
+    """Which images each batch holds: whole epochs in random order, or draws with given probabilities.
+
+    Args:
+        seed: of the run.
+        stream: whose batches they are.
+        count: number of images.
+        probabilities: (count,) chance of each image, or None for epochs without repetition.
+    """
+
+    def __init__(self, seed: int, stream: str, count: int, probabilities: NDArray[np.float64] | None = None) -> None:
+        self.seed, self.stream, self.count = seed, stream, count
+        self.cumulative = None if probabilities is None else np.cumsum(probabilities) / np.sum(probabilities)
+        self._epochs: dict[int, NDArray[np.int64]] = {}
+
+    def batch(self, number_: int, size: int) -> NDArray[np.int64]:
+        """(size,) indices of the batch with this number; the same whenever it is asked for."""
+        if self.cumulative is not None:
+            draws = torch.rand(size, generator=source(self.seed, self.stream, number_), dtype=torch.float64).numpy()
+            return np.minimum(np.searchsorted(self.cumulative, draws, side="right"), self.count - 1)
+        places = np.arange(number_ * size, (number_ + 1) * size)
+        epochs = {int(epoch) for epoch in places // self.count}
+        self._epochs = {epoch: self._permutation(epoch) for epoch in epochs}
+        return np.array([self._epochs[int(place // self.count)][place % self.count] for place in places])
+
+    def _permutation(self, epoch: int) -> NDArray[np.int64]:
+        if epoch in self._epochs:
+            return self._epochs[epoch]
+        return torch.randperm(self.count, generator=source(self.seed, self.stream, epoch)).numpy()
