@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gankit.datasets._eyes.layouts import Layout
 from gankit.datasets._eyes.subjects import Subjects
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 _GREY = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)[:, None, None]
 _REACH = 3
@@ -67,7 +69,7 @@ def photograph(light: Array, noise: Array, subjects: Subjects, layout: Layout) -
     mean = np.repeat((eyes * _GREY).sum(axis=2).mean(axis=(1, 2, 3)), copies)
     warm, green = each("warmth"), each("green")
     balance = np.exp(np.stack([warm, green, -1.3 * warm], axis=1))
-    gain = (0.30 / mean) ** 0.45 * np.exp(0.9 * each("exposure"))
+    gain = (0.30 / mean) ** 0.40 * np.exp(0.9 * each("exposure"))
     frames = frames * (balance * gain[:, None]).astype(np.float32)[..., None, None]
     height, width = frames.shape[-2:]
     far = np.square(np.linspace(-1, 1, height))[:, None] * 0.4 + np.square(np.linspace(-1, 1, width)) * 0.6

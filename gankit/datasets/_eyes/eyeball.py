@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ from gankit.datasets._eyes.scene import Scene, bell, coverage
 from gankit.datasets._eyes.skin import light_direction
 from gankit.datasets._eyes.textures import Textures, read_table
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 _GLOBE = 12.0
 
@@ -34,7 +36,7 @@ def _sclera(scene: Scene, textures: Textures) -> list[Array]:
     corner = scene.u + scene.nasal
     far = np.clip(np.abs(scene.u - 0.9) / 9.0 - 0.35, 0.0, 1.0)
     # Vessels follow the level lines of two noises: thin, winding, denser towards the canthi.
-    vessels = red * far * (bell(textures.fine + 0.5 * textures.coarse, 0.25) * 0.6 + 0.20)
+    vessels = red * far * (bell(textures.fine + 0.5 * textures.coarse, 0.40) * 0.40 + 0.18)
     planes = _mix(planes, _colour(scene, linear_from_srgb(np.array([178.0, 92.0, 84.0]))), vessels)
     pink = np.clip(0.85 * np.exp(-np.maximum(corner - 1.0, 0.0) / 1.5), 0.0, 1.0)
     planes = _mix(planes, _colour(scene, linear_from_srgb(np.array([196.0, 120.0, 110.0]))), pink)
@@ -78,10 +80,10 @@ def open_eye(planes: list[Array], scene: Scene, textures: Textures, shade: Array
     flash = scene["flash"]
     nx, ny = np.clip(scene.x / _GLOBE, -0.95, 0.95), np.clip(scene.y / _GLOBE, -0.9, 0.9)
     nz = np.sqrt(np.maximum(1 - nx**2 - ny**2, 0.05))
-    lit = 0.32 + 0.68 * (flash * nz + (1 - flash) * np.maximum(near * nz + right * nx + up * ny, 0) / near)
+    lit = 0.26 + 0.66 * (flash * nz + (1 - flash) * np.maximum(near * nz + right * nx + up * ny, 0) / near)
     lit *= 1 - (0.50 + 0.25 * up) * np.exp(-np.maximum(under, 0.0) / 1.5)
     lit *= 1 - 0.22 * np.exp(-np.maximum(over, 0.0) / 0.8)
-    lit *= 1 - 0.55 * np.square(np.clip(np.abs(scene.t - 0.5) * 2 - 0.25, 0, 1))
+    lit *= 1 - 0.65 * np.square(np.clip(np.abs(scene.t - 0.5) * 2 - 0.25, 0, 1))
 
     eye = [plane * lit for plane in _sclera(scene, textures)]
 

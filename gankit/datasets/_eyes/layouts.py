@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from math import ceil
+from math import ceil, log2
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ from gankit.errors import DataError
 
 CROP_WIDTH = 34.0
 STRIP_WIDTH = 110.0
-# A rendered point is at most this wide (mm), so that lashes and reflexes are sampled alike in every layout.
-_FINEST = 0.27
+# Skin is drawn at points at most this wide (mm), the open eye at twice as many along each axis, so that lashes, limbus
+# and reflexes are sampled alike in every layout.
+_SKIN_POINT = 0.55
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Layout:
         """(height, width) in pixels of the part that holds one eye."""
         return (self.height, self.width // 2) if self.strip else (self.height // 2, self.width)
 
-    @cached_property
+    @property
     def finer(self) -> int:
-        """Rendered points a pixel, along each axis."""
-        return max(2, ceil(self.pixel / _FINEST))
+        """Points of skin a pixel, along each axis; a power of two."""
+        return int(2 ** ceil(log2(max(1.0, self.pixel / _SKIN_POINT))))
 
     def split(self, pictures: NDArray[Any]) -> NDArray[Any]:
         """(n, ..., height, width) pictures to (n, 2, ..., h, w) eyes: right eye first, seen on the left or above."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,22 +14,43 @@ from gankit.datasets._eyes.camera import box_filter, photograph
 from gankit.datasets._eyes.eyeball import open_eye
 from gankit.datasets._eyes.layouts import Layout
 from gankit.datasets._eyes.scene import Scene
-from gankit.datasets._eyes.skin import hairs, skin
+from gankit.datasets._eyes.skin import brows, lashes, skin
 from gankit.datasets._eyes.subjects import Subjects
 from gankit.datasets._eyes.textures import draw_textures
 
+Array = NDArray[np.floating[Any]]
+
 # Part of the cache's key: raise it whenever a pixel changes.
-RENDERER = 1
+RENDERER = 2
 # Points that one thread holds in one array: about what fits its share of the cache.
 _POINTS = 2**18
 
 
+def _twice(part: slice) -> slice:
+    return slice(2 * part.start, 2 * part.stop)
+
+
+def _doubled(points: Array) -> Array:
+    return points.repeat(2, axis=1).repeat(2, axis=2)
+
+
 def _render_some(subjects: Subjects, layout: Layout, seed: int) -> NDArray[np.uint8]:
     textures = draw_textures(subjects, layout, seed)
-    scene = Scene(subjects, layout)
+    scene = Scene(subjects, layout, layout.finer)
     planes, shade = skin(scene, textures)
-    planes = open_eye(planes, scene, textures, shade)
-    hairs(planes, scene, textures, shade)
+    brows(planes, scene, textures, shade)
+    rows, columns = scene.eye_window()
+    if rows.stop:
+        fine = Scene(subjects, layout, 2 * layout.finer)
+        fine.cut(_twice(rows), _twice(columns))
+        inner = [_doubled(plane[:, rows, columns]) for plane in planes]
+        shade = _doubled(shade[:, rows, columns])
+        grain = _doubled(textures.fine[:, rows, columns]), _doubled(textures.coarse[:, rows, columns])
+        near = replace(textures, fine=grain[0], coarse=grain[1])
+        inner = open_eye(inner, fine, near, shade)
+        lashes(inner, fine, near, shade)
+        for plane, part in zip(planes, inner, strict=True):
+            plane[:, rows, columns] = box_filter(part, 2)
     light = np.stack([box_filter(plane, layout.finer) for plane in planes], axis=1)
     return photograph(light, textures.sensor, subjects, layout)
 
@@ -45,7 +68,7 @@ def render(subjects: Subjects, layout: Layout, seed: int, threads: int | None = 
         (n, 3, height, width) uint8.
     """
     count = len(subjects["label"])
-    each = layout.height * layout.width * layout.finer**2
+    each = layout.height * layout.width * (2 * layout.finer) ** 2
     size = max(1, _POINTS // each)
     pictures = np.empty((count, 3, layout.height, layout.width), dtype=np.uint8)
 

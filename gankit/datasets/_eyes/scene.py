@@ -11,17 +11,22 @@ from gankit.datasets._eyes.layouts import Layout
 from gankit.datasets._eyes.optics import TEMPORAL, eye_positions
 from gankit.datasets._eyes.subjects import Subjects
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 
 def coverage(distance: Any, width: Any) -> Array:
     """Share of a point inside a shape whose edge lies at this signed distance (positive: inside), `width` soft."""
-    return np.clip(distance / width + np.float32(0.5), 0.0, 1.0)
+    share: Array = distance / width
+    share += np.float32(0.5)
+    return np.clip(share, 0.0, 1.0, out=share)
 
 
 def bell(distance: Any, width: Any) -> Array:
     """exp(-(distance / width)^2)."""
-    return np.exp(-np.square(distance / width))
+    power: Array = distance / width
+    power *= power
+    np.negative(power, out=power)
+    return np.exp(power, out=power)
 
 
 def _arc(t: Array, rise: Array, fall: Array) -> Array:
@@ -31,7 +36,7 @@ def _arc(t: Array, rise: Array, fall: Array) -> Array:
 
 
 class Scene:
-    """A few subjects' eyes (m = 2 n of them, right and left in turn) on the fine grid of a layout.
+    """A few subjects' eyes (m = 2 n of them, right and left in turn) on a grid of `finer` points a pixel.
 
     Attributes:
         u: (m, 1, w) mm temporal of the projected rotation centre.
@@ -46,11 +51,12 @@ class Scene:
         t: (m, 1, w) place between the canthi, below 0 nasal and above 1 temporal of them.
     """
 
-    def __init__(self, subjects: Subjects, layout: Layout) -> None:
+    def __init__(self, subjects: Subjects, layout: Layout, finer: int) -> None:
         self.subjects = subjects
         self.layout = layout
+        self.finer = finer
         self.count = 2 * len(subjects["label"])
-        self.step = layout.pixel / layout.finer
+        self.step = layout.pixel / finer
         self.temporal = self._column(np.tile(TEMPORAL, self.count // 2))
         self._place_points()
         self._place_eyes()
@@ -69,7 +75,7 @@ class Scene:
         return self._column(self.subjects[name])
 
     def _place_points(self) -> None:
-        rows, columns = (side * self.layout.finer for side in self.layout.eye_shape)
+        rows, columns = (side * self.finer for side in self.layout.eye_shape)
         x = (np.arange(columns) - (columns - 1) / 2) * self.step
         y = ((rows - 1) / 2 - np.arange(rows)) * self.step
         self.half = self["pupil_distance"] / 2 - 0.92  # rotation centre to midline: pupils stand temporal by kappa
@@ -109,6 +115,23 @@ class Scene:
     def eyes_of(self, values: NDArray[Any]) -> Array:
         """(n, 2) to (m, 1, 1)."""
         return self._column(values)
+
+    def eye_window(self) -> tuple[slice, slice]:
+        """The even rows and columns that hold every open eye and its lashes."""
+        near = (self.v < self.upper + 5.5) & (self.v > self.lower - 3.5) & (self.inside > -1.5)
+        rows, columns = np.flatnonzero(near.any(axis=(0, 2))), np.flatnonzero(near.any(axis=(0, 1)))
+        if not len(rows):
+            return slice(0, 0), slice(0, 0)
+        return (
+            slice(rows[0] // 2 * 2, rows[-1] // 2 * 2 + 2),
+            slice(columns[0] // 2 * 2, columns[-1] // 2 * 2 + 2),
+        )
+
+    def cut(self, rows: slice, columns: slice) -> None:
+        """Keep only these points."""
+        self.v, self.y = self.v[:, rows, columns], self.y[:, rows]
+        for name in ("u", "x", "upper", "lower", "crease", "t", "inside"):
+            setattr(self, name, getattr(self, name)[:, :, columns])
 
     def _draw_lids(self) -> None:
         fold = self["epicanthus"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from gankit.datasets._eyes.colours import linear_from_lab, linear_from_srgb
 from gankit.datasets._eyes.scene import Scene, bell, coverage
 from gankit.datasets._eyes.textures import HAIR_STEP, Textures, read_table
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 
 def light_direction(scene: Scene) -> tuple[Array, Array, Array]:
@@ -21,7 +23,7 @@ def light_direction(scene: Scene) -> tuple[Array, Array, Array]:
 
 def crease_reach(scene: Scene) -> Array:
     """(m, 1, w) how deep the crease is along the lid; a fold at the nasal canthus hides its beginning."""
-    return coverage(scene.t - 0.05 - 0.05 * scene["epicanthus"], 0.22) * np.clip(2.4 - scene.t * 1.5, 0.0, 1.0)
+    return coverage(scene.t - 0.05 - 0.05 * scene["epicanthus"], 0.22) * np.clip(3.7 - scene.t * 3.1, 0.0, 1.0)
 
 
 def _relief(scene: Scene, textures: Textures) -> Array:
@@ -31,7 +33,7 @@ def _relief(scene: Scene, textures: Textures) -> Array:
     socket = scene["socket"]
     height = (4.6 * bell(u, 13.0)) * bell(v + 0.5, 9.0)
     height += (socket * 5.0) * bell(v - brow, 6.5)
-    height += (scene["nose"] * bell(u + scene.half, 9.5)) * (8.5 - 0.22 * v)
+    height += (scene["nose"] * bell(u + scene.half, 9.5)) * np.clip(5.5 - 0.30 * v, 3.0, 14.0)
     height -= (socket * 2.6 * bell(u + scene.nasal + 1.5, 5.0)) * bell(v - 6.0, 4.5)
     height -= 0.012 * np.square(np.maximum(u - 8.0, 0.0))
     height += 2.6 * bell(v + 24.0, 9.0)
@@ -39,15 +41,15 @@ def _relief(scene: Scene, textures: Textures) -> Array:
     above = v - scene.crease
     has_crease = np.minimum(scene["crease"], 1.0) * scene["crease_depth"]
     reach = crease_reach(scene)
-    height += (has_crease * reach) * (0.75 / (1 + np.exp(np.clip(-3.2 * above, -30, 30))) - 0.35 * bell(above, 0.45))
+    height += (has_crease * reach) * (0.75 / (1 + np.exp(np.clip(-3.2 * above, -30, 30))) - 0.35 * bell(above, scene["crease_width"]))
     height += (scene["lid_fullness"] * 0.9 * reach) * bell(above - 3.2, 2.6)
     below = scene.lower - v
-    height += (scene["bag"] * 1.9 * bell(u - 1.0, 12.0)) * (bell(below - 3.0, 2.0) - 0.8 * bell(below - 6.2, 1.8))
+    height += (scene["bag"] * 2.4 * bell(u - 1.0, 12.0)) * (bell(below - 3.0, 2.0) - 0.8 * bell(below - 6.2, 1.8))
     fold = scene["epicanthus"] / 3.0
     edge = u + scene.nasal + 0.9 - 0.05 * np.square(v + 1.2)
     height += (fold * 0.8) * bell(v + 1.0, 3.5) * (bell(edge + 1.6, 1.6) - 0.6 * bell(edge, 0.8))
-    feet = np.clip((u - 13.0) / 4.0, 0.0, 1.0)
-    height += (scene["wrinkles"] * 0.11) * feet * np.sin(4.2 * (v + 1.0) / (1 + 0.05 * np.maximum(u - 8, 0)))
+    feet = bell(u - 19.0, 4.0) * bell(v - 0.5, 6.0)
+    height += (scene["wrinkles"] * 0.12) * feet * np.sin(4.2 * (v + 1.0) / (1 + 0.05 * np.maximum(u - 8, 0)))
     height += (0.030 + 0.03 * scene["wrinkles"]) * textures.fine + 0.10 * textures.coarse
     return height
 
@@ -75,12 +77,12 @@ def skin(scene: Scene, textures: Textures) -> tuple[list[Array], Array]:
     key = np.maximum((near - right * slope_x - up * slope_y) * facing, 0.0)
     flash = scene["flash"]
     shade = 0.24 + 0.76 * (flash * facing**1.5 + (1 - flash) * key / near)
-    hollow = bell(u + scene.nasal + 1.0, 6.0) * bell(v - 5.0, 5.0) * 0.40
-    hollow += bell(u - 1.0, 14.0) * bell(v - scene.crease - 2.0, 3.2) * 0.22
+    hollow = bell(u + scene.nasal + 1.0, 6.0) * bell(v - 5.0, 5.0) * 0.62
+    hollow += bell(u - 1.0, 14.0) * bell(v - scene.crease - 2.0, 3.2) * 0.40
     shade *= 1 - scene["socket"] * hollow
     above = v - scene.crease
-    shade *= 1 - (0.42 * np.minimum(scene["crease"], 1.0) * scene["crease_depth"] * crease_reach(scene)) * bell(above, 0.55)
-    shade *= 1 - 0.22 * np.exp(-np.maximum(v - scene.upper, 0.0) / 0.9) * within_lid(scene)
+    shade *= 1 - (0.42 * np.minimum(scene["crease"], 1.0) * scene["crease_depth"] * crease_reach(scene)) * bell(above, scene["crease_width"])
+    shade *= 1 - 0.32 * np.exp(-np.abs(v - scene.upper) / 0.9) * within_lid(scene)
 
     base = linear_from_lab(scene.subjects["skin"])
     colour = [scene.eyes_of(np.repeat(base[:, c], 2)) for c in range(3)]
@@ -110,8 +112,22 @@ def _hair_colour(scene: Scene) -> list[Array]:
     return [scene.eyes_of(np.repeat(paint[:, c], 2)) for c in range(3)]
 
 
-def hairs(planes: list[Array], scene: Scene, textures: Textures, shade: Array) -> None:
-    """Draw lashes and brows over the open eye, in place."""
+def brows(planes: list[Array], scene: Scene, textures: Textures, shade: Array) -> None:
+    """Draw the brows on the skin, in place."""
+    u, v = scene.u, scene.v
+    colour = [paint * (0.4 + 0.6 * shade) for paint in _hair_colour(scene)]
+    along = np.clip((u + scene.half - 11.0) / 45.0, 0.0, 1.0)
+    centre = scene["brow_height"] + scene["brow_arch"] * (1 - np.square((along - 0.62) / 0.62)) + 1.0
+    thick = (1.2 + 2.2 * scene["brow_weight"]) * (1.15 - 0.95 * along**1.5)
+    off = v - centre
+    body = coverage(thick - np.abs(off), 2.6) * coverage(u + scene.half - 11.5, 5.0) * coverage(49.0 - u - scene.half, 8.0)
+    streak = read_table(textures.hairs[:, 2], (0.9 * u - (1.1 - 1.6 * along) * off + 40.0) / HAIR_STEP)
+    share = body * np.clip(0.62 + 0.20 * streak + 0.12 * textures.fine, 0.0, 1.0) * (0.25 + 0.70 * scene["brow_weight"])
+    _blend(planes, colour, np.clip(share, 0.0, 0.93))
+
+
+def lashes(planes: list[Array], scene: Scene, textures: Textures, shade: Array) -> None:
+    """Draw the lashes over the open eye, in place."""
     u, v = scene.u, scene.v
     colour = [paint * (0.4 + 0.6 * shade) for paint in _hair_colour(scene)]
     amount = scene["lashes"]
@@ -120,7 +136,7 @@ def hairs(planes: list[Array], scene: Scene, textures: Textures, shade: Array) -
 
     # The lash line: a dark margin that thickens towards the temple.
     out = v - scene.upper
-    line = coverage(0.30 + 0.12 * across + 0.35 * scene["liner"] - np.abs(out - 0.05), 0.42) * within
+    line = coverage(0.40 + 0.14 * across + 0.35 * scene["liner"] - np.abs(out - 0.05), 0.42) * within
     _blend(planes, colour, line * np.minimum(0.50 + 0.40 * amount + 0.4 * scene["liner"], 0.95))
 
     # Lashes fan out towards the temple and rise from the margin, which they also overhang a little.
@@ -138,12 +154,3 @@ def hairs(planes: list[Array], scene: Scene, textures: Textures, shade: Array) -
     tip = np.clip(1 - out / (1.0 + 0.30 * scene["lash_length"]), 0.0, 1.0) * coverage(out - 0.7, 0.5)
     share = np.clip(strands - 0.35, 0.0, 1.0) * tip * coverage(scene.t - 0.3, 0.2) * coverage(1.0 - scene.t, 0.05)
     _blend(planes, colour, np.clip(share * (0.15 + 0.55 * amount), 0.0, 0.8))
-
-    along = np.clip((u + scene.half - 11.0) / 45.0, 0.0, 1.0)
-    centre = scene["brow_height"] + scene["brow_arch"] * (1 - np.square((along - 0.62) / 0.62)) + 1.0
-    thick = (1.2 + 2.2 * scene["brow_weight"]) * (1.15 - 0.95 * along**1.5)
-    off = v - centre
-    body = coverage(thick - np.abs(off), 2.6) * coverage(u + scene.half - 11.5, 5.0) * coverage(49.0 - u - scene.half, 8.0)
-    streak = read_table(textures.hairs[:, 2], (0.9 * u - (1.1 - 1.6 * along) * off + 40.0) / HAIR_STEP)
-    share = body * np.clip(0.55 + 0.30 * streak + 0.12 * textures.fine, 0.0, 1.0) * (0.25 + 0.70 * scene["brow_weight"])
-    _blend(planes, colour, np.clip(share, 0.0, 0.93))

@@ -14,6 +14,8 @@ Array = NDArray[np.float64]
 Subjects = dict[str, NDArray[Any]]
 
 CLASS_NAMES = ("exotropia", "esotropia", "normal")
+# Standard deviations in degrees, common to both eyes.
+_FACING = {"yaw": 3.0, "roll": 3.0, "gaze_h": 2.0, "gaze_v": 2.0}
 
 
 def stream(*key: int | str) -> np.random.Generator:
@@ -50,7 +52,7 @@ def _draw_class(label: int, count: int, seed: int) -> Subjects:
     older = [20.0, 40.0, 60.0]
     lid_upper = np.select([age < a for a in older], [2.94, 3.23, 3.33], 2.42) + normal("mrd1", 0.25, 0.75)
     lid_lower = np.select([age < a for a in older], [5.37, 5.66, 5.29], 4.45) + normal("mrd2", 0.0, 0.6)
-    facing = {name: normal(name, 0.0, sd) for name, sd in dict(yaw=3.0, roll=3.0, gaze_h=2.0, gaze_v=2.0).items()}
+    facing = {name: normal(name, 0.0, sd) for name, sd in _FACING.items()}
     return facing | {
         "label": np.full(count, label, dtype=np.int64),
         "index": np.arange(count),
@@ -78,7 +80,8 @@ def _draw_class(label: int, count: int, seed: int) -> Subjects:
         "lid_eyes": per_eye("lid-eyes", 0.25),
         "epicanthus": np.where(folded, uniform("fold", 1.0, 3.2), 0.0),
         "crease": np.where(uniform("single") < 0.42, 0.0, uniform("crease", 1.0, 3.6)),
-        "crease_depth": uniform("crease-depth", 0.4, 1.2),
+        "crease_depth": uniform("crease-depth", 0.35, 1.2),
+        "crease_width": uniform("crease-width", 0.40, 0.95),
         "lid_fullness": uniform("fullness", 0.3, 1.0),
         "bag": uniform("bag", 0.05, 0.4) + 0.5 * np.clip((age - 25) / 50, 0, 1) * uniform("older-bag"),
         "circles": uniform("circles", 0.0, 0.5) ** 1.3,
@@ -86,7 +89,7 @@ def _draw_class(label: int, count: int, seed: int) -> Subjects:
         "lashes": uniform("lashes", 0.35, 1.0),
         "lash_length": normal("lash-length", 4.6, 1.2, 2.2, 7.5),
         "liner": np.where(uniform("makeup") < 0.12, uniform("liner", 0.4, 1.0), 0.0) * (age > 16),
-        "brow_height": normal("brow-height", 0.0, 1.8) + 15.0 + 3.0 * grown,
+        "brow_height": np.maximum(normal("brow-height", 14.0, 2.6) + 2.5 * grown, 9.5),
         "brow_weight": uniform("brow", 0.35, 1.0),
         "brow_arch": uniform("arch", 0.5, 3.5),
         "hair": uniform("hair"),
@@ -96,7 +99,7 @@ def _draw_class(label: int, count: int, seed: int) -> Subjects:
         "redness": uniform("redness", 0.1, 1.0) ** 1.6,
         "light_side": normal("light-side", 0.0, 0.45, -0.9, 0.9),
         "light_up": normal("light-up", 0.35, 0.30, -0.4, 0.9),
-        "flash": uniform("flash", 0.10, 0.65),
+        "flash": uniform("flash", 0.05, 0.55),
         "warmth": normal("warmth", 0.02, 0.055),
         "green": normal("green", 0.0, 0.015),
         "exposure": normal("exposure", 0.0, 0.20),

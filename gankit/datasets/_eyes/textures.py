@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter1d
 from gankit.datasets._eyes.layouts import Layout
 from gankit.datasets._eyes.subjects import Subjects, stream
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 COARSE, FINE = 5.0, 1.2
 HAIR_STEP = 0.125
