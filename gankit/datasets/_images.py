@@ -23,6 +23,7 @@ Fit = Literal["crop", "pad", "stretch"]
 _GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
 _COLOUR = frozenset(["P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"])
 _TURNED = range(5, 9)  # the EXIF orientations that exchange height and width
+_BROKEN = (OSError, ValueError, SyntaxError)  # what Pillow raises for files that are cut off or damaged
 _MANY = 500  # pictures; fewer need no progress bar
 _FORMAT = 1  # counts changes of what decoding gives, so that cached arrays of older versions are not read
 
@@ -87,8 +88,8 @@ class Decoder:
         try:
             picture.load()
             upright = ImageOps.exif_transpose(picture)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{where} cannot be decoded ({error}); replace it or take it out") from None
+        except _BROKEN as error:
+            raise _undecodable(where, error) from None
         array = _deep(upright, where) if deep else self._shallow(upright, where)
         if deep and self.grey is False:
             array = np.repeat(array, 3, axis=0)
@@ -126,14 +127,22 @@ def _own_form(picture: Image.Image, where: str) -> Form:
             f"{where} has 16 bits a channel and colour or alpha, which Pillow can only read as 8 bits; "
             "save it as 8-bit or as 16-bit grey, or put the arrays in an npz file"
         )
+    try:
+        pages, orientation = getattr(picture, "n_frames", 1), picture.getexif().get(ExifTags.Base.Orientation)
+    except _BROKEN as error:
+        raise _undecodable(where, error) from None
     # The second picture of an MPO file (some cameras' .jpg) is a preview; other files with many pages hold many images.
-    if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
-        raise DataError(f"{where} holds {getattr(picture, 'n_frames', 1)} pages or frames; save each as its own file")
+    if pages > 1 and picture.format != "MPO":
+        raise DataError(f"{where} holds {pages} pages or frames; save each as its own file")
     width, height = picture.size
     # Pillow's TIFF reader already counts the orientation in.
-    if picture.format != "TIFF" and picture.getexif().get(ExifTags.Base.Orientation) in _TURNED:
+    if picture.format != "TIFF" and orientation in _TURNED:
         width, height = height, width
     return Form(1 if mode in _GREY else 3, height, width, np.dtype(np.uint16 if deep else np.uint8))
+
+
+def _undecodable(where: str, error: Exception) -> DataError:
+    return DataError(f"{where} cannot be decoded ({error}); replace it or take it out")
 
 
 def _stored_deeper(picture: Image.Image) -> bool:
@@ -248,7 +257,7 @@ def open_picture(path: Path) -> Image.Image:
     """
     try:
         return Image.open(path)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*_BROKEN, Image.DecompressionBombError) as error:
         reason = "no picture that Pillow can read" if isinstance(error, UnidentifiedImageError) else str(error)
         raise DataError(f"{path} cannot be read ({reason}); replace it or take it out") from None
 

@@ -90,7 +90,7 @@ class Npz(Dataset):
     def _dtype(self) -> np.dtype[Any]:
         """The type that `images` has."""
         stored_type = self.archive.header(self._prefixes[0] + self.names["images"]).dtype
-        if stored_type in (np.uint8, np.uint16):
+        if stored_type.kind == "u" and stored_type.itemsize <= 2:
             return stored_type.newbyteorder("=")
         if stored_type.kind not in "iuf":
             raise DataError(f"{self.archive.path}: images are {stored_type}; save them as uint8, uint16 or float32")

@@ -1,0 +1,232 @@
+"""Any image classification data set of torchvision.datasets, by the name of its class."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import operator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torchvision.datasets
+from numpy.typing import NDArray
+from PIL import Image
+
+from gankit.datasets._images import (
+    Decoder,
+    Fit,
+    Form,
+    check_range,
+    checked_range,
+    declared_range,
+    decode_all,
+    fingerprint,
+)
+from gankit.datasets._store import stored
+from gankit.errors import DataError
+from gankit.interfaces import Dataset, Images, ImageSpec
+
+_TARGETS = ("targets", "labels", "_labels")  # where torchvision's classes keep all targets, if they do
+_OWN = ("self", "root", "download", "transform", "target_transform", "transforms")
+
+
+@final
+class Torchvision(Dataset):
+    """Pictures and classes of a torchvision data set, such as MNIST, CIFAR10, ImageFolder or FakeData.
+
+    Classes without an image are left out, so that labels count from 0 without gaps; `class_names` says which remain.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int] | None = None,
+        *,
+        dataset: str,
+        root: str | Path | None = None,
+        options: dict[str, Any] | None = None,
+        download: bool = False,
+        fit: Fit = "crop",
+        grey: bool | None = None,
+        value_range: tuple[float, float] | None = None,
+        in_memory: bool = True,
+        mirror_keeps_label: bool = True,
+    ) -> None:
+        """
+        Args:
+            size: (height, width) to resize to, or None where all pictures have one size.
+            dataset: name of the class in torchvision.datasets.
+            root: the folder that torchvision reads, or downloads to; a relative path starts at the current folder.
+            options: the class's own further arguments, such as {"train": False} or {"split": "test"}.
+            download: whether torchvision may fetch what is missing in `root`.
+            fit: how to resize: "crop" fills the size, "pad" adds black bars, "stretch" distorts.
+            grey: True reads all as grey, False all as colour, None as they are (all must be alike).
+            value_range: the values of black and white; by default 0 and the largest of the depth.
+            in_memory: False keeps the decoded pictures memory-mapped in the cache on disk.
+            mirror_keeps_label: False where left and right matter to the label.
+
+        Raises:
+            DataError: an unknown data set or option, or a value_range that is none; all else is raised when first
+                needed.
+        """
+        self.dataset = dataset
+        self.root = None if root is None else Path(root).expanduser()
+        self.options = dict(options or {})
+        self.download = download
+        self.decoder = Decoder(None if size is None else (size[0], size[1]), fit, grey)
+        self.declared_range = checked_range(value_range)
+        self.in_memory = in_memory
+        self.mirror_keeps_label = mirror_keeps_label
+        self._arguments = _arguments(_class(dataset), self.root, self.options, download)
+
+    @cached_property
+    def _source(self) -> Any:
+        """The torchvision data set.
+
+        Raises:
+            DataError: it is absent, damaged, empty, cannot be downloaded, or holds something else than pictures.
+        """
+        try:
+            source = _class(self.dataset)(**self._arguments)
+            count = len(source)
+            first = source[0][0] if count else None
+        except Exception as error:  # strangers' code, with errors of any type for a missing file or a lost connection
+            reason = " ".join(str(error).split()) or type(error).__name__
+            fetch = ", or set download = true" if "download" in self._arguments else ""
+            mend = "check the connection" if self.download else f"put it there{fetch}"
+            place = "" if self.root is None else f" in {self.root}"
+            raise DataError(f"torchvision {self.dataset} cannot be read{place}: {reason}; {mend}") from None
+        if not count:
+            raise DataError(f"torchvision {self.dataset} holds no images; check root and options")
+        if not isinstance(first, Image.Image):
+            raise DataError(
+                f"torchvision {self.dataset} gives {type(first).__name__}, not pictures; choose an image data set"
+            )
+        return source
+
+    def _name(self, index: int) -> str:
+        return f"{self.dataset} image {index}"
+
+    @cached_property
+    def _form(self) -> Form:
+        return self.decoder.form(self._source[0][0], self._name(0))
+
+    @property
+    def image(self) -> ImageSpec:
+        """Channels, height and width of the first picture, and the number of classes; decodes nothing more."""
+        return ImageSpec(*self._form.shape, classes=len(self.class_names))
+
+    @cached_property
+    def images(self) -> NDArray[Any]:
+        """(n, channels, height, width) uint8 or uint16.
+
+        Raises:
+            DataError: a picture differs from the first in size, depth or colour.
+        """
+        return self._decoded() if self.in_memory else stored(self._key(), self._decoded)
+
+    def _key(self) -> str:
+        files = [] if self.root is None else sorted(file for file in self.root.resolve().rglob("*") if file.is_file())
+        options = (self.dataset, sorted(self.options.items()), self.decoder, self.declared_range, len(self))
+        return fingerprint("torchvision", files, (torchvision.__version__, options))
+
+    def _decoded(self) -> NDArray[Any]:
+        source, names = self._source, [self._name(index) for index in range(len(self))]
+        # One thread: nothing says that strangers' data sets can be read by several.
+        images = decode_all(names, lambda index: source[index][0], self.decoder, threads=1)
+        check_range(images, self.declared_range, f"torchvision {self.dataset}")
+        return images
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The values of black and white: the setting, or 0 and the largest of the integer type."""
+        return declared_range(self.declared_range, self._form.dtype)
+
+    @cached_property
+    def _targets(self) -> NDArray[np.int64] | None:
+        """torchvision's own class numbers, or None where it has none."""
+        for name in _TARGETS:
+            values = getattr(self._source, name, None)
+            if values is not None and len(values) == len(self):
+                break
+        else:
+            values = [self._source[index][1] for index in range(len(self))]
+        try:
+            targets = np.array([-1 if value is None else operator.index(value) for value in values], dtype=np.int64)
+        except TypeError:
+            kind = type(values[0]).__name__
+            raise DataError(
+                f"torchvision {self.dataset} has targets of type {kind}, not one class an image; look for an option "
+                "that gives classes"
+            ) from None
+        if (targets < 0).all():
+            return None
+        if (targets < 0).any():
+            raise DataError(
+                f"torchvision {self.dataset} has {(targets < 0).sum()} images without a class among {len(targets)}; "
+                "choose a split that is wholly labelled"
+            )
+        return targets
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64] | None:
+        """(n,) classes in the order of `class_names`, or None.
+
+        Raises:
+            DataError: targets that are not one class an image.
+        """
+        if self._targets is None:
+            return None
+        return np.unique(self._targets, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """By the data set's `classes`, else its numbers."""
+        if self._targets is None:
+            return ()
+        names = getattr(self._source, "classes", None) or ()
+        used = [int(target) for target in np.unique(self._targets)]
+        # ImageNet has several words a class.
+        words = [name if isinstance(name, str) else name[0] for name in names]
+        return tuple(words[target] if used[-1] < len(words) else str(target) for target in used)
+
+    def mirror(self, images: Images) -> Images | None:
+        """Left and right exchanged, or None where `mirror_keeps_label` is False."""
+        return super().mirror(images) if self.mirror_keeps_label else None
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+
+def _class(name: str) -> Any:
+    base = torchvision.datasets.VisionDataset
+    found = {key: value for key, value in vars(torchvision.datasets).items() if inspect.isclass(value)}
+    classes = {key: value for key, value in found.items() if issubclass(value, base) and value is not base}
+    if name not in classes:
+        folded = {key.casefold(): key for key in classes}
+        close = difflib.get_close_matches(name.casefold(), folded, n=1)
+        hint = f"; did you mean {folded[close[0]]!r}?" if close else f"; it has: {', '.join(sorted(classes))}"
+        raise DataError(f"torchvision.datasets has no data set {name!r}{hint}")
+    return classes[name]
+
+
+def _arguments(kind: Any, root: Path | None, options: dict[str, Any], download: bool) -> dict[str, Any]:
+    """What to construct the data set with."""
+    parameters = inspect.signature(kind.__init__).parameters
+    known = [name for name in parameters if name not in _OWN]
+    any_other = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in options:
+        if name in _OWN or (name not in known and not any_other):
+            listed = ", ".join(known) or "none"
+            raise DataError(f"torchvision {kind.__name__} takes no option {name!r} here; options: {listed}")
+    arguments = dict(options)
+    if "root" in parameters:
+        if root is None:
+            raise DataError(f"torchvision {kind.__name__} needs root, the folder that holds it")
+        arguments["root"] = str(root)
+    if "download" in parameters:
+        arguments["download"] = download
+    elif download:
+        raise DataError(f"torchvision cannot download {kind.__name__}; put it in root and leave download out")
+    return arguments

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import error, pixels, save, sixteen_bit_colour_png
+from PIL import Image
+
+from gankit import ImageSpec, build
+from gankit.datasets import _images
+from gankit.datasets.folder import Folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("GANKIT_CACHE", str(folder))
+    return folder
+
+
+class TestFolder:
+    def test_plain_pictures(self, tmp_path: Path) -> None:
+        arrays = [pixels(6, 9, seed=i) for i in range(3)]
+        for i, array in enumerate(arrays):
+            save(tmp_path / f"{i}.png", array)
+        data = Folder(path=tmp_path)
+        assert data.image == ImageSpec(1, 6, 9)
+        assert len(data) == 3
+        assert data.labels is data.groups is data.agreement is None
+        assert (data.class_names, data.facts, data.splits) == ((), {}, {})
+        assert data.images.dtype == np.uint8
+        np.testing.assert_array_equal(data.images, np.stack(arrays)[:, None])
+        assert data.value_range == (0, 255)
+
+    def test_colour_is_channels_first(self, tmp_path: Path) -> None:
+        array = pixels(5, 4, 3)
+        save(tmp_path / "a.png", array)
+        data = Folder(path=tmp_path)
+        assert data.image == ImageSpec(3, 5, 4)
+        np.testing.assert_array_equal(data.images[0], array.transpose(2, 0, 1))
+
+    @pytest.mark.parametrize("suffix", [".png", ".tif", ".TIFF"])
+    def test_sixteen_bits_stay(self, tmp_path: Path, suffix: str) -> None:
+        array = pixels(7, 5, dtype=np.uint16)
+        save(tmp_path / f"a{suffix}", array)
+        data = Folder(path=tmp_path)
+        assert data.image == ImageSpec(1, 7, 5)
+        assert data.images.dtype == np.uint16
+        np.testing.assert_array_equal(data.images[0, 0], array)
+        assert data.value_range == (0, 65535)
+        coloured = Folder(path=tmp_path, grey=False)
+        assert coloured.image.channels == 3
+        np.testing.assert_array_equal(coloured.images[0], np.stack([array] * 3))
+
+    def test_thirty_two_bit_integers_that_fit_sixteen(self, tmp_path: Path) -> None:
+        array = pixels(4, 4, dtype=np.uint16).astype(np.int32)
+        save(tmp_path / "a.tif", array)
+        np.testing.assert_array_equal(Folder(path=tmp_path).images[0, 0], array)
+        save(tmp_path / "a.tif", array + 40000)
+        assert "outside 16 bits" in error(lambda: Folder(path=tmp_path).images)
+
+    def test_header_and_pixels_agree(self, tmp_path: Path) -> None:
+        for name, mode in [("1", "1"), ("p", "P"), ("l", "L"), ("rgb", "RGB"), ("cmyk", "CMYK")]:
+            folder = tmp_path / name
+            folder.mkdir()
+            Image.fromarray(pixels(6, 4, 3)).convert(mode).save(folder / ("a.tif" if mode == "CMYK" else "a.png"))
+            data = Folder(path=folder)
+            assert data.images.shape[1:] == data.image.shape
+            assert data.image.channels == (1 if mode in "1L" else 3)
+
+    def test_palette_keeps_its_colours(self, tmp_path: Path) -> None:
+        array = np.repeat(np.repeat(pixels(2, 2, 3), 3, 0), 3, 1)
+        picture = Image.fromarray(array).convert("P", palette=Image.Palette.ADAPTIVE)
+        picture.save(tmp_path / "a.png")
+        np.testing.assert_array_equal(Folder(path=tmp_path).images[0], array.transpose(2, 0, 1))
+
+    def test_every_suffix_in_any_letter_case(self, tmp_path: Path) -> None:
+        for i, suffix in enumerate([".png", ".JPG", ".jpeg", ".Tif", ".tiff", ".bmp", ".WebP"]):
+            save(tmp_path / f"{i}{suffix}", np.full((8, 8, 3), 100, np.uint8))
+        data = Folder(path=tmp_path)
+        assert len(data) == 7
+        assert np.abs(data.images.astype(int) - 100).max() <= 1
+
+    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+    @pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+    def test_orientation_is_applied(self, tmp_path: Path, suffix: str, orientation: int, turn: int) -> None:
+        array = np.zeros((16, 8, 3), np.uint8)
+        array[:8] = 255
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        save(tmp_path / f"a{suffix}", array, exif=exif)
+        data = Folder(path=tmp_path)
+        upright = np.rot90(array, turn)
+        assert data.image == ImageSpec(3, *upright.shape[:2])
+        assert np.abs(data.images[0].transpose(1, 2, 0).astype(int) - upright).max() < 20
+
+    def test_alpha(self, tmp_path: Path) -> None:
+        opaque = pixels(4, 4, 4)
+        opaque[..., 3] = 255
+        save(tmp_path / "a.png", opaque)
+        np.testing.assert_array_equal(Folder(path=tmp_path).images[0], opaque[..., :3].transpose(2, 0, 1))
+        opaque[1, 1, 3] = 254
+        path = save(tmp_path / "a.png", opaque)
+        text = error(lambda: Folder(path=tmp_path).images)
+        assert text.startswith(f"{path} is partly transparent")
+        assert "without an alpha channel" in text
+
+    def test_transparent_palette_and_grey(self, tmp_path: Path) -> None:
+        palette = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8)).convert("P")
+        palette.save(tmp_path / "a.png", transparency=0)
+        assert "partly transparent" in error(lambda: Folder(path=tmp_path).images)
+        palette.save(tmp_path / "a.png", transparency=7)
+        assert Folder(path=tmp_path).images.shape == (1, 3, 2, 2)
+        (tmp_path / "a.png").unlink()
+        save(tmp_path / "b.png", np.stack([pixels(3, 3), np.zeros((3, 3), np.uint8)], -1))
+        assert "transparent" in error(lambda: Folder(path=tmp_path).images)
+
+    def test_sixteen_bit_colour_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(sixteen_bit_colour_png(pixels(3, 4, 3, dtype=np.uint16)))
+        text = error(lambda: Folder(path=tmp_path).image)
+        assert "16 bits a channel and colour" in text
+        assert "8-bit" in text
+
+    def test_floating_point_is_refused(self, tmp_path: Path) -> None:
+        save(tmp_path / "a.tif", np.zeros((3, 3), np.float32))
+        assert "a.tif is floating-point" in error(lambda: Folder(path=tmp_path).image)
+
+    def test_many_pages_are_refused(self, tmp_path: Path) -> None:
+        frames = [Image.fromarray(pixels(3, 3, seed=i)) for i in range(3)]
+        frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
+        assert "holds 3 pages or frames" in error(lambda: Folder(path=tmp_path).image)
+
+    def test_mixed_depths_are_refused(self, tmp_path: Path) -> None:
+        save(tmp_path / "a.png", pixels(4, 4))
+        save(tmp_path / "b.png", pixels(4, 4, dtype=np.uint16))
+        text = error(lambda: Folder(path=tmp_path).images)
+        assert "b.png has 16 bits a channel where" in text
+        assert "a.png has 8" in text
+
+    def test_mixed_colour_needs_the_setting(self, tmp_path: Path) -> None:
+        save(tmp_path / "a.png", pixels(4, 4))
+        colour = pixels(4, 4, 3)
+        save(tmp_path / "b.png", colour)
+        assert "b.png is colour where" in error(lambda: Folder(path=tmp_path).images)
+        grey = Folder(path=tmp_path, grey=True)
+        assert grey.image.channels == grey.images.shape[1] == 1
+        luma = colour @ np.array([0.299, 0.587, 0.114])
+        assert np.abs(grey.images[1, 0] - luma).max() <= 1
+        assert Folder(path=tmp_path, grey=False).images.shape == (2, 3, 4, 4)
+
+    def test_mixed_sizes_need_a_size(self, tmp_path: Path) -> None:
+        save(tmp_path / "a.png", pixels(4, 6))
+        save(tmp_path / "b.png", pixels(8, 5))
+        text = error(lambda: Folder(path=tmp_path).images)
+        assert "b.png is 8 x 5 pixels (height x width) where" in text
+        assert "a.png is 4 x 6; set data.size = [height, width]" in text
+        data = Folder((3, 7), path=tmp_path)
+        assert data.image == ImageSpec(1, 3, 7)
+        assert data.images.shape == (2, 1, 3, 7)
+
+    def test_twelve_bits_in_sixteen(self, tmp_path: Path) -> None:
+        save(tmp_path / "a.png", pixels(4, 4, dtype=np.uint16) % 4096)
+        data = build("dataset", "folder", path=str(tmp_path), value_range=[0, 4095])
+        assert data.value_range == (0, 4095)
+        assert data.images.max() <= 4095
+        save(tmp_path / "a.png", np.full((4, 4), 5000, np.uint16))
+        assert "values go from 5000 to 5000, outside value_range = [0, 4095]" in error(
+            lambda: Folder(path=tmp_path, value_range=(0, 4095)).images
+        )
+        assert "black before white" in error(lambda: Folder(path=tmp_path, value_range=(1, 1)))
+
+    def test_memory_mapped_equals_in_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for i in range(4):
+            save(tmp_path / f"{i}.png", pixels(12, 10, 3, seed=i))
+        within = Folder((6, 8), path=tmp_path)
+        mapped = Folder((6, 8), path=tmp_path, in_memory=False)
+        assert isinstance(mapped.images, np.memmap)
+        np.testing.assert_array_equal(mapped.images, within.images)
+        with monkeypatch.context() as patch:
+            patch.setattr(Folder, "_decoded", lambda self: pytest.fail("decoded again"))
+            again = Folder((6, 8), path=tmp_path, in_memory=False)
+            np.testing.assert_array_equal(again.images, within.images)
+        assert Folder((6, 8), path=tmp_path, in_memory=False, fit="pad")._key() != mapped._key()
+        save(tmp_path / "0.png", pixels(12, 10, 3, seed=9))
+        changed = Folder((6, 8), path=tmp_path, in_memory=False)
+        np.testing.assert_array_equal(changed.images, Folder((6, 8), path=tmp_path).images)
+        assert (changed.images[0] != within.images[0]).any()
+
+    def test_mirror(self, tmp_path: Path) -> None:
+        save(tmp_path / "a.png", pixels(3, 4))
+        data = Folder(path=tmp_path)
+        np.testing.assert_array_equal(data.mirror(data.images), data.images[..., ::-1])
+        assert Folder(path=tmp_path, mirror_keeps_label=False).mirror(data.images) is None
+
+    def test_image_reads_one_header(self, tmp_path: Path) -> None:
+        save(tmp_path / "a" / "a.png", pixels(3, 4))
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "b.png").write_bytes(b"not a picture")
+        data = Folder(path=tmp_path)
+        assert data.image == ImageSpec(1, 3, 4, classes=2)
+        assert data.labels is not None
+        assert data.labels.tolist() == [0, 1]
+        assert "b.png cannot be read (no picture that Pillow can read)" in error(lambda: data.images)
+
+    def test_truncated_picture(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.png", pixels(40, 40))
+        path.write_bytes(path.read_bytes()[:700])
+        assert error(lambda: Folder(path=tmp_path).images).startswith(f"{path} cannot be decoded")
+
+    def test_missing_empty_and_foreign(self, tmp_path: Path) -> None:
+        assert "does not exist; set path" in error(lambda: Folder(path=tmp_path / "none").image)
+        assert "holds no pictures (png, jpg," in error(lambda: len(Folder(path=tmp_path)))
+        for name in ("notes.txt", "data.json", "README.md", ".DS_Store", ".git/config", "Thumbs.db"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("")
+        save(tmp_path / "a.png", pixels(3, 3))
+        assert len(Folder(path=tmp_path)) == 1
+        (tmp_path / "scan.DCM").write_bytes(b"")
+        (tmp_path / "other.dcm").write_bytes(b"")
+        text = error(lambda: Folder(path=tmp_path).image)
+        assert "(2 .dcm; " in text
+        assert "other.dcm first)" in text
+        assert "is a file, not a folder" in error(lambda: Folder(path=tmp_path / "a.png").image)
+
+    def test_many_pictures(self, tmp_path: Path) -> None:
+        for i in range(_images._MANY + 3):
+            save(tmp_path / f"{i:04}.bmp", np.full((2, 2), i % 256, np.uint8))
+        assert (Folder(path=tmp_path).images[:, 0, 0, 0] == np.arange(_images._MANY + 3) % 256).all()
+
+
+class TestSubFolders:
+    def test_classes(self, tmp_path: Path) -> None:
+        for name in ("good/1.png", "good/deep/2.png", "bad/1.png"):
+            save(tmp_path / name, pixels(3, 3))
+        data = Folder(path=tmp_path)
+        assert data.class_names == ("bad", "good")
+        assert data.labels is not None
+        assert data.labels.tolist() == [0, 1, 1]
+        assert data.labels.dtype == np.int64
+        assert data.files[0] == tmp_path / "bad" / "1.png"
+
+    def test_numbers_are_in_order(self, tmp_path: Path) -> None:
+        for name in ("10/a.png", "2/a.png", "0/a.png"):
+            save(tmp_path / name, pixels(3, 3))
+        assert Folder(path=tmp_path).class_names == ("0", "2", "10")
+
+    def test_splits(self, tmp_path: Path) -> None:
+        for name in ("train/x/1.png", "train/y/2.png", "test/x/3.png", "valid/y/4.png"):
+            save(tmp_path / name, pixels(3, 3))
+        data = Folder(path=tmp_path)
+        assert data.class_names == ("x", "y")
+        assert {name: indices.tolist() for name, indices in data.splits.items()} == {
+            "test": [0], "train": [1, 2], "val": [3],
+        }  # fmt: skip
+
+    def test_a_picture_outside_the_classes(self, tmp_path: Path) -> None:
+        save(tmp_path / "x" / "1.png", pixels(3, 3))
+        save(tmp_path / "2.png", pixels(3, 3))
+        assert "2.png in none; move it into one" in error(lambda: Folder(path=tmp_path).image)
+
+    def test_a_link_back_up_ends(self, tmp_path: Path) -> None:
+        save(tmp_path / "x" / "1.png", pixels(3, 3))
+        try:
+            (tmp_path / "x" / "up").symlink_to(tmp_path, target_is_directory=True)
+        except OSError:
+            pytest.skip("this system makes no links")
+        assert len(Folder(path=tmp_path)) == 1

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import error, pixels
+
+from gankit import ImageSpec, build
+from gankit.datasets.npz import Npz
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("GANKIT_CACHE", str(folder))
+    return folder
+
+
+class TestNpz:
+    def write(self, folder: Path, **arrays: Any) -> Path:
+        path = folder / "data.npz"
+        np.savez_compressed(path, **arrays)
+        return path
+
+    def test_plain(self, tmp_path: Path) -> None:
+        images = pixels(6, 4, 5)
+        path = self.write(
+            tmp_path,
+            images=images,
+            labels=np.array([0, 1, 2, 1, 0, 2], np.uint8)[:, None],
+            groups=np.array([7, 7, 8, 8, 9, 9]),
+            agreement=np.array([1, 0.5, 0.25, 1, 1, 1], np.float32),
+            class_names=np.array(["u", "v", "w"]),
+            severity=np.linspace(0, 1, 6),
+            pair=np.zeros((6, 2)),
+            eye=np.array(list("lrlrlr")),
+            comment=np.array("six images"),
+        )
+        data = Npz(path=path)
+        assert data.image == ImageSpec(1, 4, 5, classes=3)
+        assert len(data) == 6
+        np.testing.assert_array_equal(data.images, images[:, None])
+        assert data.images.dtype == np.uint8
+        assert data.value_range == (0, 255)
+        assert data.labels is not None
+        assert data.labels.tolist() == [0, 1, 2, 1, 0, 2]
+        assert data.labels.dtype == np.int64
+        assert data.class_names == ("u", "v", "w")
+        assert data.groups is not None
+        assert data.groups.tolist() == [7, 7, 8, 8, 9, 9]
+        assert data.agreement is not None
+        assert data.agreement.dtype == np.float64
+        assert set(data.facts) == {"severity", "pair", "eye"}
+        assert data.facts["pair"].shape == (6, 2)
+        assert data.splits == {}
+
+    def test_medmnist(self, tmp_path: Path) -> None:
+        images = pixels(9, 4, 5, 3)
+        labels = np.array([0, 1, 0, 1, 0, 1, 0, 1, 1])[:, None]
+        arrays: dict[str, Any] = {}
+        for name, part in (("test", slice(6, 9)), ("train", slice(0, 4)), ("val", slice(4, 6))):
+            arrays |= {f"{name}_images": images[part], f"{name}_labels": labels[part], f"{name}_age": labels[part] * 9}
+        data = Npz(path=self.write(tmp_path, **arrays))
+        assert data.image == ImageSpec(3, 4, 5, classes=2)
+        np.testing.assert_array_equal(data.images, images.transpose(0, 3, 1, 2))
+        assert data.images.flags.c_contiguous
+        assert {name: indices.tolist() for name, indices in data.splits.items()} == {
+            "train": [0, 1, 2, 3], "val": [4, 5], "test": [6, 7, 8],
+        }  # fmt: skip
+        assert data.labels is not None
+        np.testing.assert_array_equal(data.labels, labels[:, 0])
+        np.testing.assert_array_equal(data.facts["age"], labels[:, 0] * 9)
+
+    @pytest.mark.parametrize(
+        ("shape", "channels", "spec"),
+        [
+            ((2, 5, 6), None, (1, 5, 6)),
+            ((2, 5, 6, 1), None, (1, 5, 6)),
+            ((2, 5, 6, 3), None, (3, 5, 6)),
+            ((2, 3, 5, 6), None, (3, 5, 6)),
+            ((2, 1, 5, 6), None, (1, 5, 6)),
+            ((2, 5, 6, 4), "last", (4, 5, 6)),
+            ((2, 2, 5, 6), "first", (2, 5, 6)),
+            ((2, 3, 5, 3), "last", (3, 3, 5)),
+            ((2, 3, 5, 3), "first", (3, 5, 3)),
+        ],
+    )
+    def test_layouts(self, tmp_path: Path, shape: tuple[int, ...], channels: Any, spec: tuple[int, int, int]) -> None:
+        data = Npz(path=self.write(tmp_path, images=pixels(*shape)), channels=channels)
+        assert data.image == ImageSpec(*spec)
+        assert data.images.shape == (2, *spec)
+
+    @pytest.mark.parametrize("shape", [(2, 3, 5, 3), (2, 5, 6, 4)])
+    def test_unclear_layout(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
+        path = self.write(tmp_path, images=pixels(*shape))
+        assert 'set channels = "first" or channels = "last"' in error(lambda: Npz(path=path).image)
+
+    def test_other_names_and_no_labels(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, scans=pixels(3, 4, 4), grade=np.array([1, 0, 1]))
+        data = Npz(path=path, images="scans", labels="grade")
+        assert data.labels is not None
+        assert data.labels.tolist() == [1, 0, 1]
+        assert data.facts == {}
+        unlabelled = Npz(path=path, images="scans")
+        assert unlabelled.labels is None
+        assert unlabelled.image.classes == 0
+        assert set(unlabelled.facts) == {"grade"}
+
+    def test_sixteen_bits_and_byte_order(self, tmp_path: Path) -> None:
+        images = pixels(3, 4, 4, dtype=np.uint16)
+        data = Npz(path=self.write(tmp_path, images=images.astype(">u2")))
+        assert data.images.dtype == np.uint16
+        assert data.images.dtype.isnative
+        np.testing.assert_array_equal(data.images[:, 0], images)
+        assert data.value_range == (0, 65535)
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+    def test_other_types_need_a_range(self, tmp_path: Path, dtype: Any) -> None:
+        images = np.linspace(-1000, 3000, 48).reshape(3, 4, 4).astype(dtype)
+        path = self.write(tmp_path, images=images)
+        assert "which says nothing of black and white; set value_range" in error(lambda: Npz(path=path).image)
+        data = Npz(path=path, value_range=(-1000, 3000))
+        assert data.images.dtype == np.float32
+        np.testing.assert_allclose(data.images[:, 0], images, rtol=1e-6)
+        assert data.value_range == (-1000, 3000)
+        text = error(lambda: Npz(path=path, value_range=(0, 3000)).images)
+        assert "values go from -1000 to 3000, outside value_range = [0, 3000]" in text
+
+    def test_not_a_number(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, images=np.full((2, 3, 3), np.nan, np.float32))
+        assert "outside value_range" in error(lambda: Npz(path=path, value_range=(0, 1)).images)
+        path = self.write(tmp_path, images=np.zeros((2, 3, 3), bool))
+        assert "images are bool" in error(lambda: Npz(path=path).image)
+
+    def test_memory_mapped_equals_in_memory(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, images=pixels(5, 4, 6, 3))
+        mapped = Npz(path=path, in_memory=False).images
+        assert isinstance(mapped, np.memmap)
+        np.testing.assert_array_equal(mapped, Npz(path=path).images)
+        self.write(tmp_path, images=pixels(5, 4, 6, 3, seed=1)[:4])
+        assert len(Npz(path=path, in_memory=False).images) == 4
+
+    def test_image_reads_no_pixels(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, images=pixels(5, 40, 40), labels=np.array([0, 1, 0, 1, 0]))
+        content = io.BytesIO()
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(content, "w") as new:
+            for name in old.namelist():
+                # The header and few pixels: reading more would fail.
+                new.writestr(name, old.read(name)[:200])
+        path.write_bytes(content.getvalue())
+        data = Npz(path=path)
+        assert data.image == ImageSpec(1, 40, 40, classes=2)
+        assert len(data) == 5
+        assert "'images' cannot be read" in error(lambda: data.images)
+
+    def test_missing_and_foreign_files(self, tmp_path: Path) -> None:
+        assert "there is no file" in error(lambda: Npz(path=tmp_path / "none.npz").image)
+        assert "there is no file" in error(lambda: Npz(path=tmp_path / "none.npz", in_memory=False).images)
+        np.save(tmp_path / "a.npy", np.zeros(3))
+        assert "is no npz file that NumPy can read" in error(lambda: Npz(path=tmp_path / "a.npy").image)
+        with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+            archive.writestr("x.npy", b"nothing")
+        assert "is no npz file that NumPy can read" in error(lambda: Npz(path=tmp_path / "b.zip").image)
+
+    @pytest.mark.parametrize(
+        ("arrays", "message"),
+        [
+            ({"image": pixels(3, 4, 4), "y": [0, 1, 0]}, "no array 'images'; did you mean 'image'? it has: image, y"),
+            ({"images": pixels(3, 4)}, "images must be (n, h, w), (n, h, w, c) or (n, c, h, w): (3, 4)"),
+            ({"images": pixels(0, 4, 4)}, "no image in it"),
+            ({"images": pixels(3, 4, 4), "labels": [0, 1]}, "'labels' has shape (2,), and there are 3 images"),
+            ({"images": pixels(3, 4, 4), "labels": [0.0, 1, 0]}, "'labels' are float64, and labels are classes"),
+            ({"images": pixels(3, 4, 4), "labels": ["a", "b", "a"]}, "'labels' are <U1"),
+            ({"images": pixels(3, 4, 4), "labels": [1, 2, 1]}, "'labels' has the values 1, 2, and labels count from 0"),
+            ({"images": pixels(3, 4, 4), "labels": [0, 2, 0]}, "has the values 0, 2, and"),
+            ({"images": pixels(3, 4, 4), "labels": np.eye(3)}, "must be (n,) or (n, 1), its shape is (3, 3); save"),
+            (
+                {"images": pixels(3, 4, 4), "labels": [0, 1, 0], "class_names": ["a"]},
+                "the labels have 2 classes, and class_names has 1",
+            ),
+            ({"images": pixels(3, 4, 4), "labels": np.array([0, 1, 0], object)}, "'labels' holds Python objects"),
+            (
+                {"train_images": pixels(3, 4, 4), "test_images": pixels(2, 4, 5)},
+                "images of the splits differ in shape or type: (3, 4, 4) uint8, (2, 4, 5) uint8",
+            ),
+            (
+                {"train_images": pixels(3, 4, 4), "test_images": pixels(2, 4, 4), "train_labels": [0, 1, 0]},
+                "no array 'test_labels'",
+            ),
+        ],
+    )
+    def test_refused(self, tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+        path = self.write(tmp_path, **arrays)
+        text = error(lambda: Npz(path=path).image)
+        assert str(path) in text
+        assert message in text
+
+    def test_refused_columns(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, images=pixels(2, 3, 3), agreement=[0.5, 1.5], groups=np.zeros((2, 2)))
+        data = Npz(path=path, labels="grades")
+        assert "no array 'grades'" in error(lambda: data.labels)
+        assert "shares of raters from 0 to 1" in error(lambda: data.agreement)
+        assert "'groups' must be (n,) or (n, 1)" in error(lambda: data.groups)
+
+    def test_mirror_and_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.write(tmp_path, images=pixels(2, 3, 3))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("USERPROFILE", str(tmp_path))
+        data = build("dataset", "npz", path="~/data.npz", mirror_keeps_label=False)
+        assert len(data) == 2
+        assert data.mirror(data.images) is None

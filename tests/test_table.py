@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import error, save
+
+from gankit.datasets.folder import Folder
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with a.png, b.png, c.png and d/e.png, of one value each: 0, 1, 2 and 3."""
+    for value, name in enumerate(["a.png", "b.png", "c.png", "d/e.png"]):
+        save(tmp_path / name, np.full((3, 3), value, np.uint8))
+    return tmp_path
+
+
+def listed(folder: Path, text: str, name: str = "labels.csv", encoding: str = "utf-8", **settings: Any) -> Folder:
+    (folder / name).write_text(text, encoding=encoding)
+    return Folder(path=folder, **settings)
+
+
+class TestTable:
+    def test_all_columns(self, pictures: Path) -> None:
+        data = listed(
+            pictures,
+            "File, Label,group,agreement,split,age,eye\n"
+            "d/e.png,good,p2,1,test,61.5,left\n"
+            "a.png,poor,p1,0.5,train,40,right\n"
+            "\n"
+            "b.png,good,p1,0.75,train,,left\n"
+            '"c.png",poor,p3,0.75,,33,right\n',
+        )
+        assert data.images[:, 0, 0, 0].tolist() == [3, 0, 1, 2]
+        assert data.class_names == ("good", "poor")
+        assert data.labels is not None
+        assert data.labels.tolist() == [0, 1, 0, 1]
+        assert data.groups is not None
+        assert data.groups.tolist() == ["p2", "p1", "p1", "p3"]
+        assert data.agreement is not None
+        assert data.agreement.tolist() == [1, 0.5, 0.75, 0.75]
+        assert {name: indices.tolist() for name, indices in data.splits.items()} == {"test": [0], "train": [1, 2]}
+        assert set(data.facts) == {"age", "eye"}
+        np.testing.assert_array_equal(data.facts["age"], [61.5, 40, np.nan, 33])
+        assert data.facts["eye"].tolist() == ["left", "right", "left", "right"]
+        part = data.subset([2, 0])
+        assert part.groups is not None
+        assert part.groups.tolist() == ["p1", "p2"]
+        assert part.images[:, 0, 0, 0].tolist() == [1, 3]
+
+    @pytest.mark.parametrize("separator", [",", ";", "\t"])
+    def test_separators_marks_and_slashes(self, pictures: Path, separator: str) -> None:
+        text = "file,label\r\na.png,1\r\nb.png,2\r\n./c.png,10\r\nd\\e.png,2\r\n".replace(",", separator)
+        data = listed(pictures, text, encoding="utf-8-sig")
+        assert data.class_names == ("1", "2", "10")
+        assert data.labels is not None
+        assert data.labels.tolist() == [0, 1, 2, 1]
+
+    def test_votes_in_columns(self, pictures: Path) -> None:
+        data = listed(
+            pictures,
+            "file,label,vote_1,vote_2,vote_3\n"
+            "a.png,x,x,y,x\nb.png,y,y,,y\nc.png,x,y,y,\nd/e.png,y,z,y,x\n",
+        )  # fmt: skip
+        assert data.agreement is not None
+        np.testing.assert_allclose(data.agreement, [2 / 3, 1, 0, 1 / 3])
+        assert data.agreement.dtype == np.float64
+        assert data.class_names == ("x", "y")
+        assert data.facts == {}
+
+    def test_votes_in_one_column_without_label(self, pictures: Path) -> None:
+        data = listed(pictures, "file,votes\na.png,x;y;x\nb.png,y|y\nc.png,x;\nd/e.png, y ; x; y ;y\n")
+        assert data.labels is not None
+        assert data.labels.tolist() == [0, 1, 0, 1]
+        assert data.agreement is not None
+        np.testing.assert_allclose(data.agreement, [2 / 3, 1, 1, 3 / 4])
+
+    def test_only_facts(self, pictures: Path) -> None:
+        data = listed(pictures, "file,severity\na.png,0\nb.png,0.5\nc.png,1\nd/e.png,1\n")
+        assert data.labels is None
+        assert data.image.classes == 0
+        assert data.facts["severity"].tolist() == [0, 0.5, 1, 1]
+
+    def test_another_file(self, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+        elsewhere = tmp_path_factory.mktemp("tables") / "mine.csv"
+        elsewhere.write_text("file,label\na.png,u\nb.png,u\nc.png,v\nd/e.png,u\n")
+        assert Folder(path=pictures, table=elsewhere).class_names == ("u", "v")
+        (pictures / "inside.csv").write_text(elsewhere.read_text().replace("u", "w"))
+        assert Folder(path=pictures, table="inside.csv").class_names == ("v", "w")
+        assert "there is no CSV file none.csv" in error(lambda: Folder(path=pictures, table="none.csv").image)
+
+    def test_a_row_without_its_image(self, pictures: Path) -> None:
+        text = error(lambda: listed(pictures, "file,label\na.png,x\n\nbb.png,x\n").image)
+        assert text == (
+            f"{pictures / 'labels.csv'} line 4 names 'bb.png', and there is no such image; did you mean 'b.png'? "
+            "add the image or remove the row"
+        )
+
+    def test_images_without_a_row(self, pictures: Path) -> None:
+        rows = "file,label\na.png,x\nc.png,y\n"
+        text = error(lambda: listed(pictures, rows).image)
+        assert f"{pictures / 'labels.csv'} has no row for 2 of 4 images, b.png first" in text
+        assert 'unlisted = "skip"' in text
+        data = Folder(path=pictures, unlisted="skip")
+        assert data.images[:, 0, 0, 0].tolist() == [0, 2]
+        assert len(data) == 2
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            ("name,label\na.png,x\n", "has no column `file`"),
+            ("", "has no column `file`"),
+            ("file,label\n", "has a header and no rows"),
+            ("file,label\na.png,x,y\n", "line 2 has 3 cells where the header has 2"),
+            ("file,label\na.png\n", "line 2 has 1 cells where the header has 2"),
+            ("file,label,Label\na.png,x,x\n", "has the column 'label' more than once"),
+            ("file,label\na.png,x\na.png,x\n", "line 3 names 'a.png' again, after line 2"),
+            ("file,label\na.png,\nb.png,x\nc.png,x\nd/e.png,x\n", "line 2 has an empty label"),
+            ("file,group\na.png,1\nb.png,\nc.png,x\nd/e.png,x\n", "line 3 has an empty group"),
+            ("file,agreement\na.png,1\nb.png,1.5\nc.png,1\nd/e.png,1\n", "line 3 has agreement '1.5'; it must be"),
+            ("file,agreement\na.png,all\nb.png,1\nc.png,1\nd/e.png,1\n", "line 2 has agreement 'all'"),
+            ("file,agreement\na.png,nan\nb.png,1\nc.png,1\nd/e.png,1\n", "line 2 has agreement 'nan'"),
+            ("file,votes\na.png,x;y\nb.png,x\nc.png,x\nd/e.png,x\n", "line 2: the votes are tied between 'x' and 'y'"),
+            ("file,votes\na.png,x\nb.png,;\nc.png,x\nd/e.png,x\n", "line 3 has no vote"),
+            ("file,votes,vote_1\na.png,x,x\nb.png,x,x\nc.png,x,x\nd/e.png,x,x\n", "both `votes` and `vote_` columns"),
+            ("file,votes,agreement\na.png,x,1\nb.png,x,1\nc.png,x,1\nd/e.png,x,1\n", "both votes and `agreement`"),
+            ("file,label\na.png,x\nb.png,X\nc.png,x\nd/e.png,x\n", "line 3 says 'X' where others say 'x'"),
+            ("file,label,vote_1\na.png,x,x\nb.png,x,X\nc.png,x,x\nd/e.png,x,x\n", "line 3 says 'X' where"),
+        ],
+    )
+    def test_refused(self, pictures: Path, rows: str, message: str) -> None:
+        text = error(lambda: listed(pictures, rows).labels)
+        assert text.startswith(str(pictures / "labels.csv"))
+        assert message in text
+
+    def test_not_utf8(self, pictures: Path) -> None:
+        text = error(lambda: listed(pictures, "file,label\na.png,gr\xfcn\n", encoding="latin-1").image)
+        assert "labels.csv is not in UTF-8; save it as CSV UTF-8" in text
