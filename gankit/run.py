@@ -182,6 +182,11 @@ class Run:
         mean, scale = torch.tensor(record.condition_mean), torch.tensor(record.condition_scale)
         return ((values - mean) / scale).float()
 
+    def decode_conditions(self, labels: Tensor) -> NDArray[np.float64]:
+        """(n, k) standardised conditions to (n, k) in their own units."""
+        mean, scale = np.array(self._record.condition_mean), np.array(self._record.condition_scale)
+        return labels.double().numpy() * scale + mean
+
     def _class(self, label: object) -> int:
         names = self.class_names
         if isinstance(label, str) and label in names:

@@ -1,0 +1,213 @@
+"""The command line: `gankit` and `python -m gankit`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gankit.errors import GankitError
+
+app = typer.Typer(
+    help="Train, swap and judge GANs on few images.", no_args_is_help=True, add_completion=False,
+    pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+cache = typer.Typer(help="What gankit keeps on disk and can make again; GANKIT_CACHE says where.", no_args_is_help=True)
+app.add_typer(cache, name="cache")
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key.path=value.", show_default=False)]
+Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
+RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
+Recipe = Annotated[str, typer.Argument(help="A recipe's name or an experiment file.", show_default=False)]
+Seed = Annotated[int, typer.Option(help="Decides the latents.", min=0)]
+
+
+def _finish(run: Any) -> None:
+    if run.finished:
+        print(f"{run.path}: finished, {run.steps} steps; samples in {run.path / 'samples'}")
+        print(f"next: gankit evaluate {run.path}, gankit report {run.path}, gankit sample {run.path}")
+
+
+def _write_metrics(report: dict[str, Any], path: Path) -> None:
+    import json
+
+    from gankit.checkpoint import write_atomically
+
+    write_atomically(path, (json.dumps(report, indent=2) + "\n").encode())
+
+
+@app.command()
+def demo(overrides: Overrides = None, out: Out = None) -> None:
+    """Train a small WGAN-GP on the embedded eyes, evaluate it and write its report: under ten minutes."""
+    import gankit
+    from gankit.evaluation import text_table
+    from gankit.report import write_report
+    from gankit.run import open_run
+
+    folder = out or Path("runs/demo")
+    if (folder / "experiment.toml").is_file():
+        run = open_run(folder)
+        if not run.finished:
+            run = gankit.resume(folder)
+    else:
+        run = gankit.train(gankit.load("demo", *(overrides or [])), folder)
+    if not (folder / "metrics.json").is_file():
+        settings = run.experiment.evaluation
+        report = gankit.evaluate(run, run, settings.metrics, settings.features, count=settings.count, seed=settings.seed)
+        _write_metrics(report, folder / "metrics.json")
+        print(text_table(report))
+    print(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
+    print(f"report:  {write_report(run)}")
+
+
+@app.command()
+def train(recipe: Recipe, overrides: Overrides = None, out: Out = None) -> None:
+    """Train an experiment into a new run folder."""
+    import gankit
+
+    experiment = gankit.load(recipe, *(overrides or []))
+    _finish(gankit.train(experiment, out or Path("runs") / Path(recipe).stem))
+
+
+@app.command()
+def resume(run: RunFolder) -> None:
+    """Go on with a run from its newest checkpoint; a finished run is left as it is."""
+    import gankit
+
+    _finish(gankit.resume(run))
+
+
+@app.command()
+def sample(
+    run: RunFolder,
+    count: Annotated[int, typer.Option(help="How many images.", min=1)] = 64,
+    label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
+    seed: Seed = 0,
+    out: Out = None,
+) -> None:
+    """Draw images from a run: numbered files, a grid, and labels.csv."""
+    from gankit.run import open_run
+    from gankit.sampling import write_samples
+
+    folder = write_samples(open_run(run), out or run / f"drawn-{seed}", count, label, seed)
+    print(f"{count} images, grid.png and labels.csv in {folder}")
+
+
+@app.command()
+def evaluate(
+    source: Annotated[str, typer.Argument(help="A run, or a folder of images.", show_default=False)],
+    against: Annotated[str | None, typer.Option(help="A folder, an npz file, a data set's name, or a run.")] = None,
+    features: Annotated[str, typer.Option(help="The feature extractor.")] = "pixels",
+    metrics: Annotated[str, typer.Option(help="Metrics, separated by commas.")] = "frechet",
+    count: Annotated[int | None, typer.Option(help="Images to draw from a run.", min=2, show_default=False)] = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="The file to write; a run's metrics.json by default.")] = None,
+) -> None:
+    """Judge a run or a folder of images beside real images; a run is judged beside its own data by default."""
+    import gankit
+    from gankit.evaluation import open_source, text_table
+
+    opened = open_source(source)
+    if against is None and not isinstance(opened, gankit.Run):
+        raise GankitError("--against: say which real images to judge the folder beside")
+    real = opened if against is None else open_source(against)
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    report = gankit.evaluate(opened, real, names, features, count=count, seed=seed)
+    print(text_table(report))
+    path = out or (opened.path / "metrics.json" if isinstance(opened, gankit.Run) else None)
+    if path:
+        _write_metrics(report, path)
+        print(f"written to {path}")
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write a run's report.html."""
+    from gankit.report import write_report
+    from gankit.run import open_run
+
+    print(write_report(open_run(run)))
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="Only this kind of part.", show_default=False)] = None,
+    load: Annotated[bool, typer.Option("--load", help="Import every part, and say which fail and why.")] = False,
+) -> None:
+    """List every part: name, kind, distribution."""
+    from gankit.discovery import KINDS, plural, scan
+    from gankit.registry import registry
+
+    singular = {plural(name): name for name in KINDS}
+    kinds = [registry(singular.get(kind, kind)).kind] if kind else KINDS
+    rows = [row for each in kinds for row in registry(each).list()]
+    widths = [max([len(getattr(row, field)) for row in rows] + [4]) for field in ("name", "kind", "distribution")]
+    failed = 0
+    for row in rows:
+        state = ""
+        if load:
+            try:
+                registry(row.kind).settings(row.name)
+                state = "ok"
+            except GankitError as error:
+                state, failed = f"fails: {error}", failed + 1
+        print("  ".join([row.name.ljust(widths[0]), row.kind.ljust(widths[1]), row.distribution.ljust(widths[2]), state])
+              .rstrip())  # fmt: skip
+    for fault in scan().faults:
+        print(f"gankit: {fault}", file=sys.stderr)
+    if failed:
+        raise GankitError(f"{failed} of {len(rows)} parts cannot be used")
+
+
+@app.command()
+def show(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Print an experiment with every setting filled in."""
+    import gankit
+
+    print(gankit.load(recipe, *(overrides or [])).toml(), end="")
+
+
+@app.command()
+def check(file: Recipe, overrides: Overrides = None) -> None:
+    """Validate an experiment, open its data and build its parts, without training or writing anything."""
+    import gankit
+    from gankit.building import build
+    from gankit.data import prepare
+
+    experiment = gankit.load(file, *(overrides or []))
+    data = prepare(experiment.data, experiment.training.seed)
+    parts = build(experiment, data.image)
+    for name, network in (("generator", parts.generator), ("critic", parts.critic)):
+        print(f"{name} {getattr(experiment, name).name}: {sum(p.numel() for p in network.parameters()):,} parameters")
+    print(f"{len(data.dataset)} images of {data.image.shape} (channels, height, width), {data.image.classes} classes, "
+          f"{data.image.conditions} conditions")  # fmt: skip
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of an experiment file."""
+    import json
+
+    from gankit.schema import schema as make
+
+    print(json.dumps(make(), indent=2))
+
+
+@cache.command("clear")
+def clear() -> None:
+    """Delete what is kept."""
+    from gankit.datasets._store import cache_folder, clear_cache
+
+    print(f"{clear_cache() / 1e6:.1f} MB freed in {cache_folder()}")
+
+
+def main() -> None:
+    """Run the command line: exit code 2 and one line for a user's mistake, 130 after an interrupt."""
+    try:
+        app(prog_name="gankit")
+    except GankitError as error:
+        for line in str(error).splitlines():
+            print(f"gankit: {line}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,77 @@
+"""The report of a run: one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from gankit.checkpoint import write_atomically
+from gankit.evaluation import title
+from gankit.pictures import grid_png
+from gankit.run import Run
+
+SHOWN = 64
+
+
+def write_report(run: Run) -> Path:
+    """Write `report.html` into a run's folder: samples, values with their context, curves and settings.
+
+    Values come from the run's `metrics.json` where `gankit evaluate` has written one.
+
+    Raises:
+        RunError: the run has no generator yet.
+    """
+    metrics_file = run.path / "metrics.json"
+    metrics = json.loads(metrics_file.read_text(encoding="utf-8")) if metrics_file.is_file() else None
+    samples = run.sample(SHOWN, seed=run.experiment.training.seed)
+    environment = Environment(loader=PackageLoader("gankit", "report"), autoescape=True, undefined=StrictUndefined)
+    page = environment.get_template("run.html.j2").render(
+        name=run.path.name,
+        record=run.experiment.run,
+        training=run.experiment.training,
+        steps=run.steps,
+        seconds=run.log[-1]["seconds"] if run.log else None,
+        grid=_uri(grid_png(samples, run.value_range, 8)),
+        curves=[_uri(picture) for picture in _curves(run.log)],
+        metrics=metrics,
+        title=title,
+        experiment=run.experiment.with_run(None).toml(),
+        command=f"gankit train {run.path / 'experiment.toml'} --out NEW_FOLDER",
+    )
+    path = run.path / "report.html"
+    write_atomically(path, page.encode())
+    return path
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _curves(log: list[dict[str, Any]]) -> list[bytes]:
+    """One picture a side: the means of its losses at every tick."""
+    # The object interface: it needs no display and leaves pyplot's global state alone.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    pictures = []
+    for side in ("critic", "generator"):
+        names = sorted({name for row in log for name in row if name.startswith(f"{side}/")})
+        if not names:
+            continue
+        figure = Figure(figsize=(7, 2.6), layout="constrained")
+        axes = figure.add_subplot()
+        for name in names:
+            points = [(row["step"], row[name]) for row in log if name in row]
+            axes.plot(*zip(*points, strict=True), label=name.partition("/")[2], linewidth=1.2)
+        axes.set(xlabel="step (generator updates)", ylabel=f"{side}'s losses")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=8)
+        buffer = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(buffer)
+        pictures.append(buffer.getvalue())
+    return pictures
