@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,16 @@ class TestFolder:
         text = error(lambda: Folder(path=tmp_path).image)
         assert "16 bits a channel and colour" in text
         assert "8-bit" in text
+
+    def test_sixteen_bits_a_pixel_is_no_depth(self, tmp_path: Path) -> None:
+        red, blue = 0b11111 << 11, 0b11111
+        rows = struct.pack("<4H", red, blue, blue, red)
+        header = struct.pack("<IiiHHIIiiIIIII", 40, 2, 2, 1, 16, 3, len(rows), 0, 0, 0, 0, 0xF800, 0x7E0, 0x1F)
+        start = 14 + len(header)
+        (tmp_path / "a.bmp").write_bytes(struct.pack("<2sIHHI", b"BM", start + len(rows), 0, 0, start) + header + rows)
+        image = Folder(path=tmp_path).images[0]
+        assert image[:, 0, 0].tolist() == [0, 0, 255]
+        assert image[:, 1, 0].tolist() == [255, 0, 0]
 
     def test_floating_point_is_refused(self, tmp_path: Path) -> None:
         save(tmp_path / "a.tif", np.zeros((3, 3), np.float32))

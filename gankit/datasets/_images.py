@@ -147,7 +147,8 @@ def _undecodable(where: str, error: Exception) -> DataError:
 
 def _stored_deeper(picture: Image.Image) -> bool:
     """Whether the file has more bits than Pillow's mode keeps: 16-bit colour opens as 8-bit RGB."""
-    return any(";16" in str(tile[3]) for tile in getattr(picture, "tile", []))
+    # In a BMP file 16 are the bits of all three channels.
+    return picture.format != "BMP" and any(";16" in str(tile[3]) for tile in getattr(picture, "tile", []))
 
 
 def _deep(picture: Image.Image, where: str) -> NDArray[np.uint16]:
@@ -164,16 +165,16 @@ def _deep(picture: Image.Image, where: str) -> NDArray[np.uint16]:
 
 
 def resized(image: NDArray[Any], size: Size, fit: Fit = "stretch") -> NDArray[Any]:
-    """An image at another size: bicubic with antialiasing, computed in float32, rounded and clipped for integers.
+    """An image at another size: bicubic with antialiasing, computed in float32, then rounded and clipped.
 
     Args:
-        image: (channels, height, width) uint8, uint16 or float32.
+        image: (channels, height, width) uint8 or uint16.
         size: (height, width).
         fit: "crop" fills the size and cuts what sticks out evenly, "pad" shows all between bars of 0, "stretch"
             distorts.
 
     Returns:
-        (channels, *size) of the same type; float32 stays within the image's own smallest and largest value.
+        (channels, *size) of the same type.
     """
     height, width = image.shape[1:]
     if (height, width) == size:
@@ -187,13 +188,12 @@ def resized(image: NDArray[Any], size: Size, fit: Fit = "stretch") -> NDArray[An
         inner = (max(1, round(height * min(scales))), max(1, round(width * min(scales))))
     result = np.zeros((len(image), *size), dtype=image.dtype)
     top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    whole = np.issubdtype(image.dtype, np.integer)
-    # Bicubic weights overshoot at edges.
-    low, high = (0, np.iinfo(image.dtype).max) if whole else (image.min(), image.max())
     for channel, target in zip(image, result, strict=True):
         source = Image.fromarray(channel.astype(np.float32))
-        values = np.asarray(source.resize(inner[::-1], Image.Resampling.BICUBIC, box=box)).clip(low, high)
-        target[top : top + inner[0], left : left + inner[1]] = values.round() if whole else values
+        values = np.asarray(source.resize(inner[::-1], Image.Resampling.BICUBIC, box=box))
+        # Bicubic weights overshoot at edges.
+        values = values.round().clip(0, np.iinfo(image.dtype).max)
+        target[top : top + inner[0], left : left + inner[1]] = values
     return result
 
 
