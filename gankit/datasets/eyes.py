@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, final
+from typing import Annotated, Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from gankit.datasets._eyes.estimate import deviation_from_angles, eye_angles
 from gankit.datasets._eyes.layouts import layout_of
 from gankit.datasets._eyes.raters import DEFAULT_PANEL, agreement, call
 from gankit.datasets._eyes.render import RENDERER, render
 from gankit.datasets._eyes.subjects import CLASS_NAMES, draw_subjects
 from gankit.datasets._store import stored
+from gankit.errors import DataError
 from gankit.interfaces import Dataset, Images, ImageSpec
 
 Count = Annotated[int, Field(ge=0)]
@@ -121,3 +123,33 @@ class Eyes(Dataset):
         """
         rows, columns = self._layout.mirrored
         return images[..., rows, :][..., columns]
+
+
+def estimate_deviation(images: Any, layout: Literal["stacked", "strip"] | None = None) -> NDArray[np.float64]:
+    """Measure the deviation that pictures show, by Hirschberg's test: corneal reflex against limbus in both eyes.
+
+    It is purely geometric: it finds the limbus and the reflex of each eye and knows the average optics of an eye, no
+    labels. On the data set's own pictures of 64 x 64 the median error is about 3 PD (docs/eyes.md has every layout, blur
+    and noise); subjects' own angle kappa, gaze and Hirschberg ratio, which no picture shows, are most of it.
+
+    Args:
+        images: (n, 3, height, width) array or tensor, uint8 or float in [0, 255].
+        layout: "stacked" (square) or "strip" (twice as wide as high); None goes by the shape.
+
+    Returns:
+        (n,) float64, signed prism dioptres, positive for exotropia; NaN where an eye or its reflex is not found.
+
+    Raises:
+        DataError: the images are of no layout.
+    """
+    pictures = np.asarray(images)
+    if pictures.ndim != 4 or pictures.shape[1] != 3:
+        raise DataError(f"estimate_deviation: images have the shape {pictures.shape}; give (n, 3, height, width)")
+    form = layout_of(pictures.shape[2], pictures.shape[3])
+    if layout is not None and form.strip != (layout == "strip"):
+        raise DataError(f"estimate_deviation: images of {form.height} x {form.width} are not {layout}")
+    found = [
+        deviation_from_angles(eye_angles(pictures[start : start + 128].astype(np.float32), form), form.pixel)
+        for start in range(0, len(pictures), 128)
+    ]
+    return np.concatenate([np.empty(0), *found])
