@@ -183,6 +183,26 @@ def test_r1_looks_at_reals_and_r2_at_fakes_as_the_critic_sees_them(name, place):
 
 
 @pytest.mark.parametrize("name", ["r1", "r2", "gradient-penalty"])
+def test_penalties_of_half_precision_images_are_computed_in_float32(name):
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(2, 8), nn.Softplus(), nn.Linear(8, 1))
+    loss = gankit.build("loss", name)
+    images = torch.tensor([[1.0, 2.0], [0.5, -3.0]]), torch.tensor([[0.5, 0.25], [4.0, 0.0]])
+
+    def penalty(dtype):
+        given = turn(*images)
+        given.critic = lambda images, labels=None: critic(images)
+        given.real, given.fake = (x.to(dtype).reshape(2, 2, 1, 1) for x in images)
+        return loss.critic(given)
+
+    expected = penalty(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = penalty(torch.bfloat16)  # these images are exact in bfloat16
+    assert actual.dtype == torch.float32
+    assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("name", ["r1", "r2", "gradient-penalty"])
 def test_penalties_train_the_critic_and_nothing_else(name):
     given = turn(np.ones((3, 2)), np.zeros((3, 2)), Linear(3.0, 4.0))
     loss = gankit.build("loss", name)
