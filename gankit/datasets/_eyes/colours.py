@@ -17,6 +17,14 @@ _IRIS_SRGB = np.array(
 # Share of the population below which the n-th iris anchor is passed: mostly browns.
 _IRIS_SHARE = np.array([0.0, 0.35, 0.62, 0.80, 0.88, 0.94, 1.0])
 
+_RGB_FROM_XYZ = np.array(
+    [
+        [3.2404542, -1.5371385, -0.4985314],
+        [-0.9692660, 1.8760108, 0.0415560],
+        [0.0556434, -0.2040259, 1.0572252],
+    ]
+)
+
 
 def linear_from_srgb(values: NDArray[Any]) -> Array:
     """sRGB in [0, 255] to linear light in [0, 1], any shape."""
@@ -29,8 +37,7 @@ def linear_from_lab(lab: Array) -> Array:
     fy = (lab[..., 0] + 16) / 116
     f = np.stack([fy + lab[..., 1] / 500, fy, fy - lab[..., 2] / 200], axis=-1)
     xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * [0.95047, 1.0, 1.08883]
-    to_rgb = [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
-    return np.clip(xyz @ np.array(to_rgb).T, 0.0, 1.0)
+    return np.clip(xyz @ _RGB_FROM_XYZ.T, 0.0, 1.0)
 
 
 def ita(lab: Array) -> Array:

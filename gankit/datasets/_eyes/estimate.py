@@ -16,10 +16,10 @@ Array = NDArray[np.floating[Any]]
 
 # Population figures of the renderer's subjects, in degrees: angle kappa and conjugate gaze.
 _KAPPA, _KAPPA_SD, _GAZE_SD = 5.0, 1.2, 2.0
-# Error of one eye's angle for a reflex measured to a twelfth of a pixel, in degrees a mm of pixel.
-_ERROR = 1.3
-# What counts as an eye, from the 1st percentile of renders and the bulk of noise. Steps are out of 255: the limbus (mean
-# over both arcs; the weaker side and the scatter as shares of it) and the reflex; lengths in mm.
+# Standard error of one eye's angle in degrees a mm of pixel: reflex and limbus are found to a seventh of a pixel.
+_ERROR = 1.5
+# What counts as an eye, from the 1st percentile of renders and the bulk of noise. Steps are out of 255: the limbus
+# (mean over both arcs; the weaker side and the scatter as shares of it) and the reflex; lengths in mm.
 _LIMBUS_STEP, _WEAKER_SIDE, _SCATTER, _REFLEX_STEP = 10.0, 0.30, 0.95, 4.5
 # And a pair: the weaker limbus as a share of the stronger, how far apart reflexes may be in height, and radii.
 _WEAKER_EYE, _HEIGHTS, _RADII_APART = 0.55, 0.9, 0.8
@@ -107,9 +107,9 @@ def _is_pair(steps: Array, peak: Array, height: Array, radius: Array, pixel: flo
 def deviation_from_angles(angles: Array, pixel: float) -> NDArray[np.float64]:
     """The most plausible deviation for how far both eyes are turned.
 
-    Either eye may be the one that fixes, and shows kappa and gaze alone. Both hypotheses are solved by weighted least
-    squares over the sum of the angles (2 kappa + deviation, free of gaze) and their difference (the deviation less twice
-    the gaze, free of kappa), and weighed by how well they fit.
+    Either eye may be the one that fixes, and shows kappa and gaze alone. Both hypotheses are solved by weighted
+    least squares over the sum of the angles (2 kappa + deviation, free of gaze) and their difference (the deviation
+    less twice the gaze, free of kappa), and weighed by how well they fit.
 
     Args:
         angles: (n, 2) degrees, right eye first, temporal positive.

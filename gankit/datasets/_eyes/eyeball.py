@@ -81,9 +81,10 @@ def open_eye(planes: list[Array], scene: Scene, textures: Textures, shade: Array
     nx, ny = np.clip(scene.x / _GLOBE, -0.95, 0.95), np.clip(scene.y / _GLOBE, -0.9, 0.9)
     nz = np.sqrt(np.maximum(1 - nx**2 - ny**2, 0.05))
     lit = 0.26 + 0.66 * (flash * nz + (1 - flash) * np.maximum(near * nz + right * nx + up * ny, 0) / near)
-    lit *= 1 - (0.50 + 0.25 * up) * np.exp(-np.maximum(under, 0.0) / 1.5)
+    lit *= 1 - (0.56 + 0.25 * up) * np.exp(-np.maximum(under, 0.0) / 1.5)
     lit *= 1 - 0.22 * np.exp(-np.maximum(over, 0.0) / 0.8)
-    lit *= 1 - 0.65 * np.square(np.clip(np.abs(scene.t - 0.5) * 2 - 0.25, 0, 1))
+    lit *= 1 - 0.80 * np.square(np.clip(np.abs(scene.t - 0.5) * 2 - 0.20, 0, 1))
+    lit *= 1 + 0.03 * textures.coarse
 
     eye = [plane * lit for plane in _sclera(scene, textures)]
 
@@ -101,9 +102,9 @@ def open_eye(planes: list[Array], scene: Scene, textures: Textures, shade: Array
     # What the wet cornea mirrors: a veil of sky or room above, then the flash and a weaker window.
     gx, gy = scene.x - scene.reflex[0], scene.y - scene.reflex[1]
     window = scene["second"]
-    veil = coverage(1 - away, 0.2) * (0.003 + 0.03 * window * bell(dx - right, 0.55) * bell(dy - 0.45, 0.35))
-    second = scene.subjects["second_at"] * np.stack([np.sign(scene.subjects["light_side"]), np.ones(len(scene.subjects["label"]))], 1)
-    sx, sy = (scene.eyes_of(np.repeat(second[:, k], 2)) for k in range(2))
+    veil = coverage(1 - away, 0.2) * (0.001 + 0.03 * window * bell(dx - right, 0.55) * bell(dy - 0.45, 0.35))
+    at = np.repeat(scene.subjects["second_at"], 2, axis=0)
+    sx, sy = scene.eyes_of(at[:, 0]) * np.sign(scene["light_side"]), scene.eyes_of(at[:, 1])
     spot = coverage(0.42 - np.maximum(np.abs(gx - sx), 0.8 * np.abs(gy - sy)), 0.3) * window
     glint = np.maximum(scene["glint"], scene.layout.pixel) / 2
     distance = np.sqrt(gx**2 + gy**2)
@@ -114,7 +115,8 @@ def open_eye(planes: list[Array], scene: Scene, textures: Textures, shade: Array
 
     # The margin of the lower lid: a wet pink ledge with a bright line of tears on its inner edge.
     ledge = coverage(0.85 - np.abs(over), 0.35) * coverage(1.0 - scene.t, 0.1) * coverage(scene.t - 0.02, 0.06)
-    pink = [plane * tint + add * shade for plane, tint, add in zip(planes, (1.0, 0.86, 0.86), (0.10, 0.055, 0.05), strict=True)]
+    tints = ((1.0, 0.10), (0.86, 0.055), (0.86, 0.05))
+    pink = [plane * tint + add * shade for plane, (tint, add) in zip(planes, tints, strict=True)]
     skin = _mix(planes, pink, ledge * coverage(-over, 0.4) * 0.8)
     tears = bell(over - 0.15, 0.28) * (0.05 + 0.10 * scene["flash"])
     eye = [plane + tears for plane in eye]

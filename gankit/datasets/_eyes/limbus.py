@@ -60,8 +60,13 @@ def search(reds: Array, pixel: float, centre: tuple[float, float], spread: tuple
         (m, 2) column and row of the centre in pixels.
     """
     scale = pixel / _SEARCH
-    small = zoom(gaussian_filter(reds, (0, *(2 * [max(0.0, 0.45 / scale - 0.3)]))), (1, scale, scale), order=1,
-                 grid_mode=True, mode="nearest")
+    small = zoom(
+        gaussian_filter(reds, (0, *(2 * [max(0.0, 0.45 / scale - 0.3)]))),
+        (1, scale, scale),
+        order=1,
+        grid_mode=True,
+        mode="nearest",
+    )
     height, width = small.shape[1:]
     pad = int(7 / _SEARCH) + 1
     shape = (fft.next_fast_len(height + pad, real=True), fft.next_fast_len(width + pad, real=True))

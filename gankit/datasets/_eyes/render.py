@@ -21,7 +21,7 @@ from gankit.datasets._eyes.textures import draw_textures
 Array = NDArray[np.floating[Any]]
 
 # Part of the cache's key: raise it whenever a pixel changes.
-RENDERER = 2
+RENDERER = 3
 # Points that one thread holds in one array: about what fits its share of the cache.
 _POINTS = 2**18
 

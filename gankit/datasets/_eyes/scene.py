@@ -152,5 +152,6 @@ class Scene:
         self.lower = axis - (lower + peak_axis) * _arc(t, np.float32(0.95), np.float32(0.62))
         wide = np.clip((self.u + nasal + 0.5) / (length + 4.0), 1e-4, 1 - 1e-4)
         height = upper - peak_axis + self["crease"]
-        self.crease = axis + 0.3 - 0.5 * np.clip(self.t - 1, 0, 1) * length + height * _arc(wide, np.float32(0.55), np.float32(0.6))
+        beyond = np.clip(self.t - 1, 0, 1) * length
+        self.crease = axis + 0.3 - 0.5 * beyond + height * _arc(wide, np.float32(0.55), np.float32(0.6))
         self.inside = np.minimum(self.t, 1 - self.t) * length

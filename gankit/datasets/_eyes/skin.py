@@ -23,7 +23,8 @@ def light_direction(scene: Scene) -> tuple[Array, Array, Array]:
 
 def crease_reach(scene: Scene) -> Array:
     """(m, 1, w) how deep the crease is along the lid; a fold at the nasal canthus hides its beginning."""
-    return coverage(scene.t - 0.05 - 0.05 * scene["epicanthus"], 0.22) * np.clip(3.7 - scene.t * 3.1, 0.0, 1.0)
+    start, end = coverage(scene.t - 0.07 - 0.05 * scene["epicanthus"], 0.32), np.clip(3.3 - scene.t * 2.7, 0.0, 1.0)
+    return start**2 * (3 - 2 * start) * end**2 * (3 - 2 * end)
 
 
 def _relief(scene: Scene, textures: Textures) -> Array:
@@ -33,7 +34,7 @@ def _relief(scene: Scene, textures: Textures) -> Array:
     socket = scene["socket"]
     height = (4.6 * bell(u, 13.0)) * bell(v + 0.5, 9.0)
     height += (socket * 5.0) * bell(v - brow, 6.5)
-    height += (scene["nose"] * bell(u + scene.half, 9.5)) * np.clip(5.5 - 0.30 * v, 3.0, 14.0)
+    height += (scene["nose"] * bell(u + scene.half, 9.5)) * (3.0 + 9.5 / (1 + np.exp((v + 6.0) / 7.0)))
     height -= (socket * 2.6 * bell(u + scene.nasal + 1.5, 5.0)) * bell(v - 6.0, 4.5)
     height -= 0.012 * np.square(np.maximum(u - 8.0, 0.0))
     height += 2.6 * bell(v + 24.0, 9.0)
@@ -41,8 +42,11 @@ def _relief(scene: Scene, textures: Textures) -> Array:
     above = v - scene.crease
     has_crease = np.minimum(scene["crease"], 1.0) * scene["crease_depth"]
     reach = crease_reach(scene)
-    height += (has_crease * reach) * (0.75 / (1 + np.exp(np.clip(-3.2 * above, -30, 30))) - 0.35 * bell(above, scene["crease_width"]))
-    height += (scene["lid_fullness"] * 0.9 * reach) * bell(above - 3.2, 2.6)
+    height += (has_crease * reach) * (
+        0.75 * bell(np.maximum(above, 0.0), 5.0) / (1 + np.exp(np.clip(-3.2 * above, -30, 30)))
+        - 0.35 * bell(above, scene["crease_width"])
+    )
+    height += (scene["lid_fullness"] * 1.7 * reach) * bell(above - 3.2, 2.6)
     below = scene.lower - v
     height += (scene["bag"] * 2.4 * bell(u - 1.0, 12.0)) * (bell(below - 3.0, 2.0) - 0.8 * bell(below - 6.2, 1.8))
     fold = scene["epicanthus"] / 3.0
@@ -59,6 +63,21 @@ def within_lid(scene: Scene) -> Array:
     return coverage(np.minimum(scene.t, 1 - scene.t) + 0.03, 0.12)
 
 
+def _slopes(height: Array, scene: Scene) -> tuple[Array, Array]:
+    """(m, h, w) slopes of the relief, to the right and up."""
+    layout, shape = scene.layout, height.shape
+    # The halves of a strip meet on the bridge of the nose, whose slope must not jump there.
+    whole = layout.join(height.reshape(-1, 2, *shape[1:])) if layout.strip else height
+    slopes = []
+    for axis, sign in ((2, 1), (1, -1)):
+        wide = np.pad(whole, [(0, 0) if k != axis else (1, 1) for k in range(3)], mode="reflect", reflect_type="odd")
+        size = whole.shape[axis]
+        ahead, behind = (wide.take(range(k, k + size), axis=axis) for k in (2, 0))
+        slope = (ahead - behind) * np.float32(sign / (2 * scene.step))
+        slopes.append(layout.split(slope).reshape(shape) if layout.strip else slope)
+    return slopes[0], slopes[1]
+
+
 def skin(scene: Scene, textures: Textures) -> tuple[list[Array], Array]:
     """Draw the skin as if the eyes were shut.
 
@@ -67,11 +86,7 @@ def skin(scene: Scene, textures: Textures) -> tuple[list[Array], Array]:
     """
     u, v = scene.u, scene.v
     height = _relief(scene, textures)
-    slope_x, slope_y = np.empty_like(height), np.empty_like(height)
-    slope_x[:, :, 1:-1] = (height[:, :, 2:] - height[:, :, :-2]) / np.float32(2 * scene.step)
-    slope_x[:, :, 0], slope_x[:, :, -1] = slope_x[:, :, 1], slope_x[:, :, -2]
-    slope_y[:, 1:-1] = (height[:, :-2] - height[:, 2:]) / np.float32(2 * scene.step)
-    slope_y[:, 0], slope_y[:, -1] = slope_y[:, 1], slope_y[:, -2]
+    slope_x, slope_y = _slopes(height, scene)
     facing = 1 / np.sqrt(1 + slope_x**2 + slope_y**2)
     right, up, near = light_direction(scene)
     key = np.maximum((near - right * slope_x - up * slope_y) * facing, 0.0)
@@ -80,13 +95,13 @@ def skin(scene: Scene, textures: Textures) -> tuple[list[Array], Array]:
     hollow = bell(u + scene.nasal + 1.0, 6.0) * bell(v - 5.0, 5.0) * 0.62
     hollow += bell(u - 1.0, 14.0) * bell(v - scene.crease - 2.0, 3.2) * 0.40
     shade *= 1 - scene["socket"] * hollow
-    above = v - scene.crease
-    shade *= 1 - (0.42 * np.minimum(scene["crease"], 1.0) * scene["crease_depth"] * crease_reach(scene)) * bell(above, scene["crease_width"])
+    fold = np.minimum(scene["crease"], 1.0) * scene["crease_depth"] * crease_reach(scene)
+    shade *= 1 - 0.42 * fold * bell(v - scene.crease, scene["crease_width"])
     shade *= 1 - 0.32 * np.exp(-np.abs(v - scene.upper) / 0.9) * within_lid(scene)
 
     base = linear_from_lab(scene.subjects["skin"])
     colour = [scene.eyes_of(np.repeat(base[:, c], 2)) for c in range(3)]
-    mottled = 1 + 0.035 * textures.coarse + 0.035 * textures.fine
+    mottled = 1 + 0.045 * textures.coarse + 0.040 * textures.fine
     from_lids = np.maximum(np.maximum(v - scene.upper, scene.lower - v), -scene.inside)
     flush = (0.35 + 0.65 * scene["redness"]) * np.exp(-np.maximum(from_lids, 0.0) / 2.2) + 0.06 * textures.coarse
     circle = scene["circles"] * bell(scene.lower - 4.0 - v, 4.5) * bell(u + 3.0, 11.0)
@@ -120,7 +135,8 @@ def brows(planes: list[Array], scene: Scene, textures: Textures, shade: Array) -
     centre = scene["brow_height"] + scene["brow_arch"] * (1 - np.square((along - 0.62) / 0.62)) + 1.0
     thick = (1.2 + 2.2 * scene["brow_weight"]) * (1.15 - 0.95 * along**1.5)
     off = v - centre
-    body = coverage(thick - np.abs(off), 2.6) * coverage(u + scene.half - 11.5, 5.0) * coverage(49.0 - u - scene.half, 8.0)
+    body = coverage(thick - np.abs(off), 2.6)
+    body *= coverage(u + scene.half - 11.5, 5.0) * coverage(49.0 - u - scene.half, 8.0)
     streak = read_table(textures.hairs[:, 2], (0.9 * u - (1.1 - 1.6 * along) * off + 40.0) / HAIR_STEP)
     share = body * np.clip(0.62 + 0.20 * streak + 0.12 * textures.fine, 0.0, 1.0) * (0.25 + 0.70 * scene["brow_weight"])
     _blend(planes, colour, np.clip(share, 0.0, 0.93))

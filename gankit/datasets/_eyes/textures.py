@@ -64,14 +64,16 @@ def draw_textures(subjects: Subjects, layout: Layout, seed: int) -> Textures:
             grids.append(random.standard_normal((down.shape[1], across.shape[1]), dtype=np.float32))
         sensor.append(random.standard_normal((3, layout.height, layout.width), dtype=np.float32))
     coarse, fine = (
-        layout.split(down @ np.stack(grids) @ across.T).reshape(-1, layout.eye_shape[0] * layout.finer,
-                                                                layout.eye_shape[1] * layout.finer)
+        layout.split(down @ np.stack(grids) @ across.T).reshape(
+            -1, layout.eye_shape[0] * layout.finer, layout.eye_shape[1] * layout.finer
+        )
         for grids, (down, across) in zip(knots, splines, strict=True)
     )
     strands = np.stack(hairs).reshape(-1, 3, _HAIRS)
     strands = gaussian_filter1d(strands, 1.6, axis=-1)
     rings = np.stack(fibres)
-    rings = np.stack([gaussian_filter1d(rings[:, i], width, axis=-1, mode="wrap") for i, width in ((0, 1.3), (1, 7.0))], 1)
+    widths = enumerate((1.3, 7.0))
+    rings = np.stack([gaussian_filter1d(rings[:, i], width, axis=-1, mode="wrap") for i, width in widths], axis=1)
     return Textures(coarse, fine, _unit(strands), np.repeat(_unit(rings), 2, axis=0), np.stack(sensor))
 
 
