@@ -72,9 +72,9 @@ def build(experiment: Experiment, image: ImageSpec) -> Parts:
     for weighted in losses:
         if weighted.loss.per_sample and mixes:
             raise PartError(
-                f"critic.{_norm_setting(experiment)}: loss {weighted.name} differentiates each sample's score by itself, "
-                f"and critic {experiment.critic.name} mixes the samples of a batch (batch normalisation or batch "
-                "statistics); choose critic.norm=layer or none, or another critic"
+                f"critic.{_norm_setting(experiment)}: critic {experiment.critic.name} mixes the samples of a batch (batch "
+                f"normalisation or batch statistics), but loss {weighted.name} differentiates each sample's score by "
+                "itself; choose critic.norm=layer or none, or another critic"
             )
     _check_sides(losses)
     return Parts(generator, critic, losses, augment, mixes)
@@ -124,9 +124,8 @@ def _check_shapes(
     with torch.no_grad():
         images = copy.deepcopy(generator)(torch.randn(n, generator.latent_dim), labels)
         if tuple(images.shape) != (n, *image.shape):
-            raise PartError(
-                f"generator {experiment.generator.name} makes {tuple(images.shape[1:])} images; the data are {image.shape}"
-            )
+            made = tuple(images.shape[1:])
+            raise PartError(f"generator {experiment.generator.name} makes {made} images; the data are {image.shape}")
         if augment is not None and (seen := augment(images).shape) != images.shape:
             raise PartError(f"augment changes the shape {tuple(images.shape[1:])} of images to {tuple(seen[1:])}")
         scores = copy.deepcopy(critic)(images, labels)
@@ -154,4 +153,4 @@ def mixes_samples(critic: nn.Module, image: ImageSpec) -> bool:
             torch.manual_seed(2)
             scores.append(copy.deepcopy(probe)(torch.cat([first, others]), labels)[0])
     torch.random.set_rng_state(state)
-    return not torch.allclose(*scores, rtol=1e-3, atol=1e-6)
+    return not torch.allclose(scores[0], scores[1], rtol=1e-3, atol=1e-6)

@@ -40,10 +40,24 @@ class Resized(Dataset):
         images = self.whole.images
         made = np.empty((len(images), self.image.channels, *self.size), images.dtype)
         for start in range(0, len(images), 256):
-            chunk = torch.from_numpy(images[start : start + 256].astype(np.float32))
-            chunk = F.interpolate(chunk, self.size, mode="bicubic", antialias=True).clamp(*self.value_range)
-            made[start : start + 256] = (chunk.round() if images.dtype.kind == "u" else chunk).numpy()
+            made[start : start + 256] = self._resized(images[start : start + 256])
         return made
+
+    def _resized(self, images: NDArray[Any]) -> NDArray[Any]:
+        tensor = torch.from_numpy(images.astype(np.float32))
+        tensor = F.interpolate(tensor, self.size, mode="bicubic", antialias=True).clamp(*self.value_range)
+        return (tensor.round() if images.dtype.kind == "u" else tensor).numpy().astype(images.dtype)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The data set's."""
+        return self.whole.dtype
+
+    def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """The images with these indices; memory-mapped ones are resized anew each time rather than kept."""
+        if isinstance(self.whole.images, np.memmap):
+            return self._resized(self.whole.rows(indices))
+        return self.images[indices]
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -144,7 +158,7 @@ class TrainingData:
             like: any tensor of the device and type.
             mirrored: (len(indices),) bool, which of them to show mirrored; None for none.
         """
-        rows = np.ascontiguousarray(self.dataset.images[indices])
+        rows = self.dataset.rows(indices)
         raw = torch.from_numpy(rows.astype(np.int32) if rows.dtype == np.uint16 else rows).to(like.device)
         if mirrored is not None:
             mirror = self.dataset.mirror(raw)
@@ -236,7 +250,9 @@ def _labels(dataset: Dataset, table: DataTable) -> tuple[ImageSpec, Tensor | Non
     numeric = [key for key, values in known.items() if values.ndim == 1 and values.dtype.kind in "biuf"]
     for name in table.conditional:
         if name not in numeric:
-            raise DataError(f"data.conditional: {table.name} has no number {name!r} an image; known: {', '.join(numeric)}")
+            raise DataError(
+                f"data.conditional: {table.name} has no number {name!r} an image; known: {', '.join(numeric) or 'none'}"
+            )
     columns = np.stack([known[name].astype(np.float64) for name in table.conditional], 1)
     if not np.isfinite(columns).all():
         raise DataError(f"data.conditional: {', '.join(table.conditional)} has missing values")

@@ -174,14 +174,16 @@ def _dataset(name: str, **settings: Any) -> Dataset:
 
 
 def _rows(images: ImageSet, extractor: Features, needs: set[str]) -> Rows:
-    gathered: dict[str, list[NDArray[Any]]] = {name: [] for name in ("features", "logits", "images") if name in needs}
+    made: dict[str, Callable[[Tensor], Tensor]] = {
+        "features": extractor, "logits": extractor.logits, "images": lambda images: images,
+    }  # fmt: skip
+    gathered: dict[str, list[NDArray[Any]]] = {name: [] for name in made if name in needs}
     n = len(images.images)
     with torch.no_grad(), tqdm(total=n, unit="image", desc=f"features of {images.name}", disable=n < 2000) as bar:
         for start in range(0, n, FEATURE_BATCH):
             scaled = images.scaled(start, start + FEATURE_BATCH)
             for name, parts in gathered.items():
-                values = scaled if name == "images" else extractor(scaled) if name == "features" else extractor.logits(scaled)
-                parts.append(values.double().cpu().numpy())
+                parts.append(made[name](scaled).double().cpu().numpy())
             bar.update(len(scaled))
     fields = {name: np.concatenate(parts) for name, parts in gathered.items()}
     if not all(np.isfinite(values).all() for values in fields.values()):
@@ -208,7 +210,8 @@ def _judged(part: Part, fake: Rows, real: Rows, seed: int) -> dict[str, Any]:
     def value(fakes: Rows, reals: Rows) -> float:
         return _value(part, fakes, reals)[main]
 
-    variance = _jackknife(real, lambda rows: value(fake, rows), seed) + _jackknife(fake, lambda rows: value(rows, real), seed)
+    variance = _jackknife(real, lambda rows: value(fake, rows), seed)
+    variance += _jackknife(fake, lambda rows: value(rows, real), seed)
     report |= {"standard_error": math.sqrt(variance), "n_real": real.count, "n_fake": fake.count}
     report["real_vs_real"] = _real_against_real(value, fake, real, seed)
     return report
@@ -310,7 +313,7 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
     different = [key for key in keys if first["protocol"][key] != second["protocol"][key]]
     if different and not force:
         told = "; ".join(f"{key}: {first['protocol'][key]} and {second['protocol'][key]}" for key in different)
-        raise GankitError(f"these evaluations cannot be compared ({told}); evaluate both alike, or force the comparison")
+        raise GankitError(f"evaluations that differ cannot be compared ({told}); evaluate both alike, or use force")
     return {
         name: {
             "a": one["value"],

@@ -3,60 +3,36 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Images = TypeVar("Images", NDArray[Any], Tensor)
+from gankit._dataset import Dataset, Images, ImageSpec
+
+__all__ = [
+    "Augment", "Batch", "ClassHead", "Critic", "Dataset", "Features", "Generator", "ImageSpec", "Images",
+    "LatentMapping", "Loss", "Metric", "Random", "Scope", "Side", "Turn",
+]  # fmt: skip
+
 Side = Literal["critic", "generator"]
 Scope = Literal["critic", "critic-turn", "real", "on-request"]
-
-
-@dataclass(frozen=True)
-class ImageSpec:
-    """What the data decides for every network.
-
-    Attributes:
-        channels: 1 for grey, 3 for colour; any positive number works.
-        height: pixels.
-        width: pixels.
-        classes: number of classes when networks are conditioned on classes, else 0.
-        conditions: number of float conditions a sample when networks are conditioned on them, else 0.
-    """
-
-    channels: int
-    height: int
-    width: int
-    classes: int = 0
-    conditions: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.channels, self.height, self.width) < 1 or min(self.classes, self.conditions) < 0:
-            raise ValueError(f"not an image: {self}")
-        if self.classes and self.conditions:
-            raise ValueError("labels are classes or float conditions, not both")
-
-    @property
-    def conditional(self) -> bool:
-        """Whether networks receive labels."""
-        return self.classes > 0 or self.conditions > 0
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width)."""
-        return self.channels, self.height, self.width
 
 
 class Generator(nn.Module, ABC):
     """Latents to images (Goodfellow et al. 2014, arXiv 1406.2661)."""
 
     latent_dim: int
+
+    if TYPE_CHECKING:
+
+        def __call__(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+            """`forward`."""
+            ...
 
     @abstractmethod
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -74,6 +50,12 @@ class Generator(nn.Module, ABC):
 class Critic(nn.Module, ABC):
     """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875)."""
 
+    if TYPE_CHECKING:
+
+        def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+            """`forward`."""
+            ...
+
     @abstractmethod
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Score images.
@@ -89,6 +71,12 @@ class Critic(nn.Module, ABC):
 
 class Augment(nn.Module, ABC):
     """A random change of images, drawn per sample and twice differentiable (arXiv 2006.10738)."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, images: Tensor) -> Tensor:
+            """`forward`."""
+            ...
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -223,7 +211,7 @@ class Turn:
         return self.critic(self.fake, self.labels)
 
 
-class Loss(ABC):
+class Loss(ABC):  # noqa: B024 - either side may stay silent
     """A term of the critic's and of the generator's objective; either side may stay silent.
 
     A loss that keeps state between steps gives it `state_dict` and `load_state_dict`; it is then checkpointed.
@@ -260,6 +248,12 @@ class Features(nn.Module, ABC):
     """
 
     dim: int
+
+    if TYPE_CHECKING:
+
+        def __call__(self, images: Tensor) -> Tensor:
+            """`forward`."""
+            ...
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -332,121 +326,3 @@ class Metric(ABC):
     @abstractmethod
     def compute(self) -> dict[str, float]:
         """The values by name; the first is the one that tables print."""
-
-
-class Dataset(ABC):
-    """Images with what is known of them, as NumPy arrays that are loaded or rendered at first use.
-
-    Arrays have one row an image; images are channels first. `image` is known without loading pixels.
-    """
-
-    @property
-    @abstractmethod
-    def image(self) -> ImageSpec:
-        """Channels, height, width and number of classes; `conditions` is 0."""
-
-    @property
-    @abstractmethod
-    def images(self) -> NDArray[Any]:
-        """(n, channels, height, width) uint8, uint16 or float32 within `value_range`; may be memory-mapped."""
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """The values that stand for black and white; by default the whole range of the integer type."""
-        if self.images.dtype.kind != "u":
-            raise NotImplementedError(f"{type(self).__name__} has {self.images.dtype} images and no value_range")
-        return 0.0, float(np.iinfo(self.images.dtype).max)
-
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        """(n,) classes from 0 to `image.classes` - 1, or None."""
-        return None
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """One name a class."""
-        return tuple(str(label) for label in range(self.image.classes))
-
-    @property
-    def groups(self) -> NDArray[Any] | None:
-        """(n,) group of each image (patient, photograph): a group is never split between training and held-out."""
-        return None
-
-    @property
-    def agreement(self) -> NDArray[np.float64] | None:
-        """(n,) share of raters, in [0, 1], whose call equals the label."""
-        return None
-
-    @property
-    def facts(self) -> Mapping[str, NDArray[Any]]:
-        """Whatever else is known of each image, one array a name; numeric ones can serve as float conditions."""
-        return {}
-
-    @property
-    def splits(self) -> Mapping[str, NDArray[np.int64]]:
-        """Indices of the images of each named split ("train", "val", "test"); empty where there are none."""
-        return {}
-
-    def mirror(self, images: Images) -> Images | None:
-        """The mirror image that keeps the label, or None where mirroring changes it.
-
-        Args:
-            images: (n, channels, height, width) array or tensor of this data set's layout, any dtype.
-        """
-        return images[..., np.arange(images.shape[-1])[::-1].copy()]
-
-    def __len__(self) -> int:
-        labels = self.labels
-        return len(self.images if labels is None else labels)
-
-    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Dataset:
-        """The images with the given indices, in that order, with all that is known of them."""
-        return _Subset(self, np.asarray(indices, dtype=np.int64))
-
-
-@final
-class _Subset(Dataset):
-    def __init__(self, whole: Dataset, indices: NDArray[np.int64]) -> None:
-        self.whole = whole
-        self.indices = indices
-
-    def _rows(self, array: NDArray[Any] | None) -> NDArray[Any] | None:
-        return None if array is None else array[self.indices]
-
-    @property
-    def image(self) -> ImageSpec:
-        return self.whole.image
-
-    @cached_property
-    def images(self) -> NDArray[Any]:
-        return self.whole.images[self.indices]
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        return self.whole.value_range
-
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        return self._rows(self.whole.labels)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.whole.class_names
-
-    @property
-    def groups(self) -> NDArray[Any] | None:
-        return self._rows(self.whole.groups)
-
-    @property
-    def agreement(self) -> NDArray[np.float64] | None:
-        return self._rows(self.whole.agreement)
-
-    @property
-    def facts(self) -> Mapping[str, NDArray[Any]]:
-        return {name: values[self.indices] for name, values in self.whole.facts.items()}
-
-    def mirror(self, images: Images) -> Images | None:
-        return self.whole.mirror(images)
-
-    def __len__(self) -> int:
-        return len(self.indices)

@@ -101,23 +101,20 @@ class LabelEmbedding(nn.Module):
 
     def __init__(self, image: ImageSpec, dim: int, start: float | None) -> None:
         super().__init__()
-        self.of_classes = image.classes > 0
-        if self.of_classes:
-            self.table: nn.Module = nn.Embedding(image.classes, dim)
-        else:
-            self.table = nn.Linear(image.conditions, dim, bias=start is not None)
-        weight = self.table.get_parameter("weight")
+        self.table = (
+            nn.Embedding(image.classes, dim) if image.classes else nn.Linear(image.conditions, dim, start is not None)
+        )
         if start is None:
-            nn.init.xavier_uniform_(weight)
-        elif self.of_classes:
-            nn.init.constant_(weight, start)
+            nn.init.xavier_uniform_(self.table.weight)
+        elif isinstance(self.table, nn.Embedding):
+            nn.init.constant_(self.table.weight, start)
         else:
-            nn.init.zeros_(weight)
-            nn.init.constant_(self.table.get_parameter("bias"), start)
+            nn.init.zeros_(self.table.weight)
+            nn.init.constant_(self.table.bias, start)
 
     def forward(self, labels: Tensor) -> Tensor:
         """(n,) int64 classes or (n, k) float conditions to (n, dim)."""
-        vectors: Tensor = self.table(labels if self.of_classes else labels.to(self.table.get_parameter("weight")))
+        vectors: Tensor = self.table(labels if isinstance(self.table, nn.Embedding) else labels.to(self.table.weight))
         return vectors
 
 

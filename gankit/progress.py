@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,7 +31,7 @@ class Progress:
     def __init__(self, steps: int, done: int, images_a_step: int) -> None:
         self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0.05)
         self._images_a_step = images_a_step
-        self._mark = (done, time.monotonic())
+        self._mark: tuple[float, float] = (done, time.monotonic())
         self._start = time.monotonic()
 
     def step(self, step: int) -> None:
@@ -51,7 +53,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self._bar.write(text)
+        self._bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Leave the bar as it stands."""
@@ -79,7 +81,7 @@ class TickLog:
 
     def add(self, name: str, value: Tensor) -> None:
         """One more value of a name."""
-        total, count = self._sums.get(name, (0.0, 0))
+        total, count = self._sums.get(name, (value.new_zeros((), dtype=torch.float32), 0))
         self._sums[name] = (total + value.float(), count + 1)
 
     def means(self) -> dict[str, float]:

@@ -18,7 +18,6 @@ from gankit.config import Experiment, load
 from gankit.errors import RunError
 from gankit.interfaces import Critic, Generator, ImageSpec
 from gankit.pictures import to_pixels
-from gankit.registry import registry
 
 SAMPLE_BATCH = 64
 Labels = int | str | Sequence[int] | Sequence[str] | Sequence[float] | NDArray[Any] | Tensor | None
@@ -185,7 +184,8 @@ class Run:
     def decode_conditions(self, labels: Tensor) -> NDArray[np.float64]:
         """(n, k) standardised conditions to (n, k) in their own units."""
         mean, scale = np.array(self._record.condition_mean), np.array(self._record.condition_scale)
-        return labels.double().numpy() * scale + mean
+        values: NDArray[np.float64] = labels.double().numpy() * scale + mean
+        return values
 
     def _class(self, label: object) -> int:
         names = self.class_names

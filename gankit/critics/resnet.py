@@ -88,7 +88,7 @@ class ResNetCritic(Critic):
 
     def features(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) to (n, dim), what the head scores."""
-        x = self.stem(images)
+        x: Tensor = self.stem(images)
         for block in self.blocks:
             x = block(x)
         if self.head == "flatten":
@@ -104,4 +104,5 @@ class ResNetCritic(Critic):
             return scores
         if labels is None:
             raise PartError("this critic is conditional: give it labels")
-        return scores + (self.projection(labels) * features).sum(1)
+        projected: Tensor = self.projection(labels) * features
+        return scores + projected.sum(1)

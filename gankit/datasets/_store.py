@@ -39,7 +39,7 @@ def stored(key: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
     """
     path = cache_folder() / "arrays" / f"{key}.npy"
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return _mapped(path)
     except (OSError, ValueError):
         array = make()
     try:
@@ -50,4 +50,9 @@ def stored(key: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
     except OSError:
         array.setflags(write=False)
         return array
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return _mapped(path)
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array

@@ -78,4 +78,5 @@ class ResNetGenerator(Generator):
             x = x.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             x = block(x, labels)
-        return self.conv(F.relu(self.norm(x))).tanh()
+        images: Tensor = self.conv(F.relu(self.norm(x))).tanh()
+        return images

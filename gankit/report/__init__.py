@@ -72,6 +72,6 @@ def _curves(log: list[dict[str, Any]]) -> list[bytes]:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=8)
         buffer = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer)
+        FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
         pictures.append(buffer.getvalue())
     return pictures

@@ -1,0 +1,181 @@
+"""One step of a training: the critic's turns, then the generator's; the same for every recipe."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from gankit import seeds
+from gankit.building import Parts, build
+from gankit.config import Experiment
+from gankit.data import TrainingData
+from gankit.errors import PartError, RunError
+from gankit.interfaces import Critic, Generator, Side, Turn
+from gankit.progress import TickLog
+from gankit.run import choose_device
+
+DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.float64}
+
+
+@final
+class Updates:
+    """Both networks with their optimisers, and what changes them.
+
+    Args:
+        experiment: the settings.
+        data: the images.
+        log: gathers the value of every loss.
+
+    Attributes:
+        step: generator updates done.
+        generator: in training mode, on the device.
+        critic: in training mode, on the device.
+        averaged: the averaged generator's parameters, or None.
+        parts: the losses and the augment beside them.
+    """
+
+    def __init__(self, experiment: Experiment, data: TrainingData, log: TickLog) -> None:
+        self.experiment, self.settings, self.data, self.log = experiment, experiment.training, data, log
+        self.device = choose_device(self.settings.device)
+        self.parts: Parts = build(experiment, data.image)
+        self.like = torch.empty(0, dtype=DTYPES[self.settings.precision], device=self.device)
+        self.generator: Generator = self._placed(self.parts.generator)
+        self.critic: Critic = self._placed(self.parts.critic)
+        if self.parts.augment is not None:
+            self.parts.augment.to(self.device)
+        for weighted in self.parts.losses:
+            if isinstance(weighted.loss, nn.Module):
+                weighted.loss.to(self.device)
+        self.step = 0
+        self.averaged = AveragedModel(self.generator, multi_avg_fn=self._average) if self.settings.averaging else None
+        self.optimizers = {
+            "critic": self._optimizer(self.critic, self.settings.critic_lr),
+            "generator": self._optimizer(self.generator, self.settings.generator_lr),
+        }
+        self.orders = {side: self.data.order(self.settings.seed, f"{side} images") for side in self.optimizers}
+
+    def _placed(self, network: Any) -> Any:
+        return network.to(self.device, self.like.dtype, memory_format=torch.channels_last).train()
+
+    def _optimizer(self, network: nn.Module, rate: float) -> torch.optim.Optimizer:
+        kind = getattr(torch.optim, self.settings.optimizer)
+        known = inspect.signature(kind).parameters
+        options: dict[str, Any] = {"lr": rate}
+        if "betas" in known:
+            options["betas"] = self.settings.betas
+        if "fused" in known:
+            options["fused"] = True
+        options |= self.settings.optimizer_options
+        try:
+            optimizer: torch.optim.Optimizer = kind(network.parameters(), **options)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise PartError(f"training.optimizer_options: {self.settings.optimizer} refuses them: {error}") from error
+        return optimizer
+
+    @torch.no_grad()
+    def _average(self, averaged: Any, current: Any, _: Any) -> None:
+        # A warm-up: the first, poor weights are forgotten quickly.
+        decay = min(self.settings.averaging, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+    def advance(self) -> None:
+        """One generator update, after `critic_steps` critic updates."""
+        remaining = 1 - self.step / self.settings.steps if self.settings.lr_decay == "linear" else 1.0
+        for side, rate in (("critic", self.settings.critic_lr), ("generator", self.settings.generator_lr)):
+            for group in self.optimizers[side].param_groups:
+                group["lr"] = rate * remaining
+        for k in range(self.settings.critic_steps):
+            self._update("critic", self.critic, self.settings.batch, self.step * self.settings.critic_steps + k)
+        self.critic.requires_grad_(False)
+        self._update("generator", self.generator, self.settings.generator_batch or self.settings.batch, self.step)
+        self.critic.requires_grad_(True)
+        self.step += 1
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.generator)
+
+    def _update(self, side: Side, network: nn.Module, batch: int, number: int) -> None:
+        seeds.seed_torch(self.settings.seed, f"{side} turn", number)
+        turn = self._turn(side, batch, number)
+        optimizer = self.optimizers[side]
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            total = self._objective(turn, number)
+        if total is not None:
+            total.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            for weighted in self.parts.losses:
+                weighted.loss.after_step(turn)
+
+    def _turn(self, side: Side, batch: int, number: int) -> Turn:
+        seed, indices = self.settings.seed, self.orders[side].batch(number, batch)
+        draws = seeds.TurnDraws(seed, f"{side} losses", number, self.like)
+        source = seeds.source(seed, f"{side} latents", number)
+        latents = torch.randn(batch, self.generator.latent_dim, generator=source).to(self.like)
+        labels = None if self.data.labels is None else self.data.labels[indices].to(self.device)
+        return Turn(
+            side,
+            self.generator,
+            self.critic,
+            real=lambda: self._real(side, indices, number),
+            labels=labels,
+            latents=latents,
+            step=self.step,
+            random=draws,
+            augment=self.parts.augment,
+            scope=self.experiment.augment.scope if self.experiment.augment else "critic",
+            critic_mixes=self.parts.critic_mixes,
+        )
+
+    def _real(self, side: Side, indices: NDArray[np.int64], number: int) -> Tensor:
+        draws = seeds.TurnDraws(self.settings.seed, f"{side} reals", number, torch.empty(0))
+        mirrored = draws.uniform(len(indices)) < 0.5 if self.experiment.data.flip else None
+        images = self.data.batch(indices, self.like, mirrored)
+        if self.settings.dequantise:
+            low, high = self.data.value_range
+            grey_level = 2 / (high - low)
+            images = images + (draws.uniform(*images.shape).to(self.like) - 0.5) * grey_level
+        return images
+
+    def _objective(self, turn: Turn, number: int) -> Tensor | None:
+        total: Tensor | None = None
+        for weighted in self.parts.losses:
+            if number % weighted.every == 0 and (value := getattr(weighted.loss, turn.side)(turn)) is not None:
+                self.log.add(f"{turn.side}/{weighted.name}", value.detach())
+                total = weighted.weight * value if total is None else total + weighted.weight * value
+        return total
+
+    def _stateful(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {"generator": self.generator, "critic": self.critic}
+        parts |= {f"{side} optimizer": optimizer for side, optimizer in self.optimizers.items()}
+        if self.averaged is not None:
+            parts["averaged"] = self.averaged
+        if self.parts.augment is not None:
+            parts["augment"] = self.parts.augment
+        parts["log"] = self.log
+        parts |= {f"loss {w.name}": w.loss for w in self.parts.losses if hasattr(w.loss, "state_dict")}
+        return parts
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training needs, beside the experiment."""
+        return {name: part.state_dict() for name, part in self._stateful().items()}
+
+    def load_state_dict(self, state: dict[str, Any], origin: Path, names: list[str] | None = None) -> None:
+        """Take up a state, or only the parts that are named.
+
+        Raises:
+            RunError: it does not fit the experiment; names `origin`.
+        """
+        parts = self._stateful()
+        for name in names or parts:
+            try:
+                parts[name].load_state_dict(state[name])
+            except (KeyError, ValueError, RuntimeError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise RunError(f"{origin}: the checkpoint's {name} does not fit this experiment: {reason}") from error

@@ -1,0 +1,62 @@
+"""What tests share: a cache of their own, one thread, and small experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        torch.set_num_threads(1)  # two tests at a time must not fight for two cores
+        yield
+
+
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """The path of a real test set by its place below shared/data; skips where the folder is absent."""
+
+    def find(place: str) -> Path:
+        path = SHARED_DATA / place
+        if not path.exists():
+            pytest.skip(f"{place} is not here")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> Path:
+    """An npz file of 40 colour images of 8x8 in two classes: bright left halves, bright right halves."""
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 60, (40, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(40) % 2
+    for image, label in zip(images, labels, strict=True):
+        image[:, 4 * label : 4 * label + 4] += 150
+    path = tmp_path / "arrays.npz"
+    np.savez(path, images=images, labels=labels, groups=np.arange(40) // 4, severity=draw.normal(size=40))
+    return path
+
+
+@pytest.fixture
+def small(arrays: Path) -> Callable[..., list[str]]:
+    """Overrides of the recipe wgan-gp that make a training of a second; more can be added."""
+
+    def overrides(*more: str) -> list[str]:
+        return [
+            "data.name=npz", f"data.path={arrays}", "generator.width=4", "generator.latent_dim=6", "critic.width=4",
+            "critic.flat_blocks=1", "training.steps=6", "training.batch=4", "training.generator_batch=4",
+            "training.critic_steps=2", "training.tick_every=3", "training.sample_every=6",
+            "training.checkpoint_every=4", *more,
+        ]  # fmt: skip
+
+    return overrides

@@ -1,0 +1,381 @@
+"""The training loop: exact resume, counts, schedules, what a run folder holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import gankit
+from gankit import checkpoint
+from gankit.errors import GankitError, PartError, RunError
+from gankit.interfaces import Loss, Turn
+from gankit.training import Trainer
+
+Small = Callable[..., list[str]]
+
+
+def state(folder: Path) -> dict[str, Any]:
+    restored = checkpoint.restore(folder / "checkpoints")
+    assert restored is not None
+    return restored[1]
+
+
+def assert_equal(a: Any, b: Any, place: str = "") -> None:
+    assert type(a) is type(b), place
+    if isinstance(a, Tensor):
+        assert torch.equal(a, b), place
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), place
+        for key in a:
+            assert_equal(a[key], b[key], f"{place}/{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), place
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{place}/{i}")
+    else:
+        assert a == b, place
+
+
+def log_without_times(folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert_equal(state(a), state(b))
+    assert (a / "generator.safetensors").read_bytes() == (b / "generator.safetensors").read_bytes()
+    assert log_without_times(a) == log_without_times(b)
+
+
+RECIPES = {
+    "wgan-gp": [],
+    "diffaugment": ["augment.name=diffaugment", "data.flip=true", "data.balance=0.5"],
+    "conditional": ["data.conditional=true", "data.held_out=0.2"],
+    "conditions": ['data.conditional=["severity"]', "critic.spectral=true"],
+    "consistency": ["augment.name=diffaugment", 'losses=[{name="hinge"}, {name="consistency"}, {name="r1", every=3}]'],
+    "clipping": ['losses=["wasserstein", "weight-clipping"]', "training.optimizer=RMSprop", "training.lr_decay=none"],
+    "float64": ["training.precision=float64", "training.averaging=0"],
+    "bf16": ["training.precision=bf16"],
+}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_killed_and_resumed_is_bitwise_as_never_stopped(recipe: str, small: Small, tmp_path: Path) -> None:
+    experiment = gankit.load("wgan-gp", *small(*RECIPES[recipe]))
+    gankit.train(experiment, tmp_path / "whole")
+
+    def die(row: dict[str, Any]) -> None:
+        if row["step"] == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        gankit.train(experiment, tmp_path / "cut", on_tick=die)
+    torch.manual_seed(7)  # what the resuming process drew before must not matter
+    run = gankit.resume(tmp_path / "cut")
+    assert run.finished
+    assert run.steps == 6
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_without_a_checkpoint_a_run_starts_at_step_0(small: Small, tmp_path: Path) -> None:
+    experiment = gankit.load("wgan-gp", *small())
+    gankit.train(experiment, tmp_path / "whole")
+
+    def die(row: dict[str, Any]) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        gankit.train(experiment, tmp_path / "cut", on_tick=die)
+    assert not (tmp_path / "cut" / "checkpoints").exists()
+    gankit.resume(tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_broken_newest_checkpoint_falls_back_on_the_one_before(small: Small, tmp_path: Path) -> None:
+    experiment = gankit.load("wgan-gp", *small("training.checkpoint_every=2"))
+    gankit.train(experiment, tmp_path / "whole")
+    gankit.train(experiment, tmp_path / "cut")
+    newest = sorted((tmp_path / "cut" / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert not gankit.open_run(tmp_path / "cut").finished
+    gankit.resume(tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_saves_and_the_resumed_process_ends_the_same(
+    kind: signal.Signals, small: Small, tmp_path: Path
+) -> None:
+    overrides = small("training.steps=400", "training.tick_every=1", "training.checkpoint_every=1000")
+    gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "whole")
+    command = [sys.executable, "-m", "gankit"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen(
+        [*command, "train", "wgan-gp", *overrides, "--out", str(tmp_path / "cut")], env=environment,
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    log = tmp_path / "cut" / "log.jsonl"
+    while not log.exists() or not log.read_text():
+        assert started.poll() is None, started.stderr and started.stderr.read()
+        time.sleep(0.05)
+    started.send_signal(kind)
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 130, errors
+    assert "gankit resume" in errors
+    assert "Traceback" not in errors
+    assert 0 < gankit.open_run(tmp_path / "cut").steps < 400
+    subprocess.run([*command, "resume", str(tmp_path / "cut")], env=environment, check=True, capture_output=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    again = subprocess.run([*command, "resume", str(tmp_path / "cut")], env=environment, capture_output=True, text=True)
+    assert again.returncode == 0
+
+
+def test_resuming_another_seed_or_a_plain_rand_in_a_part(small: Small, tmp_path: Path) -> None:
+    """A stranger's part that draws from torch's own generator resumes exactly too."""
+
+    @gankit.augments.register("noise")
+    class Noise(gankit.Augment):
+        def forward(self, images: Tensor) -> Tensor:
+            return images + 0.1 * torch.randn_like(images)
+
+    experiment = gankit.load("wgan-gp", *small("augment.name=noise", "training.seed=5"))
+    gankit.train(experiment, tmp_path / "whole")
+
+    def die(row: dict[str, Any]) -> None:
+        if row["step"] == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        gankit.train(experiment, tmp_path / "cut", on_tick=die)
+    gankit.resume(tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_training_leaves_torch_as_it_was(small: Small, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    gankit.train(gankit.load("wgan-gp", *small("training.threads=2")), tmp_path / "run")
+    assert torch.equal(torch.rand(4), expected)
+    assert torch.get_num_threads() == 1
+
+
+class Spy(Loss):
+    """Counts what the trainer asks of a loss."""
+
+    calls: list[tuple[str, int, int]] = []  # noqa: RUF012
+    after: list[str] = []  # noqa: RUF012
+
+    def __init__(self, *, which: int = 0) -> None:
+        self.which = which
+
+    def critic(self, turn: Turn) -> Tensor:
+        assert not turn.fake.requires_grad
+        assert all(p.requires_grad for p in turn.critic.parameters())
+        Spy.calls.append(("critic", self.which, turn.step))
+        return turn.fake_scores.mean() - turn.real_scores.mean()
+
+    def generator(self, turn: Turn) -> Tensor:
+        assert turn.fake.requires_grad
+        assert not any(p.requires_grad for p in turn.critic.parameters())
+        Spy.calls.append(("generator", self.which, turn.step))
+        return -turn.fake_scores.mean()
+
+    def after_step(self, turn: Turn) -> None:
+        Spy.after.append(turn.side)
+
+
+def test_counts_of_turns_optimiser_steps_and_intervals(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gankit.losses.register("spy")(Spy)
+    Spy.calls, Spy.after = [], []
+    steps: list[int] = []
+    original = torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self, *a, **k: (steps.append(id(self)), original(self))[1])
+    losses = 'losses=[{name="spy", which=1}, {name="spy", which=2, every=4}, {name="gradient-penalty", every=5}]'
+    experiment = gankit.load("wgan-gp", *small(losses, "training.critic_steps=3", "training.steps=5"))
+    gankit.train(experiment, tmp_path / "run")
+    sides = [side for side, which, _ in Spy.calls if which == 1]
+    assert sides == (["critic"] * 3 + ["generator"]) * 5
+    assert len([c for c in Spy.calls if c[:2] == ("critic", 2)]) == 4  # updates 0, 4, 8, 12 of 15
+    assert [step for side, which, step in Spy.calls if (side, which) == ("generator", 2)] == [0, 4]
+    assert sorted(steps.count(optimizer) for optimizer in set(steps)) == [5, 15]
+    assert Spy.after == [side for side in sides for _ in range(2)]  # once a step for each of the two
+
+
+def test_the_effective_weight_of_every_loss(small: Small, tmp_path: Path) -> None:
+    """The gradient that the critic receives is the sum of weight x every x gradient of each loss that is due."""
+    losses = 'losses=["wasserstein", {name="gradient-penalty", weight=3.0, every=4}, {name="drift", weight=0.5}]'
+    experiment = gankit.load("wgan-gp", *small(losses, "training.precision=float64"))
+    trainer = Trainer(experiment, tmp_path / "run", None).updates
+    weights = {w.name: w.weight for w in trainer.parts.losses}
+    assert weights == {"wasserstein": 1.0, "gradient-penalty": 12.0, "drift": 0.5}
+    for number, due in ((0, ["wasserstein", "gradient-penalty", "drift"]), (1, ["wasserstein", "drift"])):
+        total = trainer._objective(trainer._turn("critic", 4, number), number)
+        assert total is not None
+        single = [
+            weights[w.name] * w.loss.critic(trainer._turn("critic", 4, number))  # type: ignore[operator]
+            for w in trainer.parts.losses
+            if w.name in due
+        ]
+        torch.testing.assert_close(total, sum(single))
+
+
+def test_defaults_of_weights() -> None:
+    experiment = gankit.load("wgan-gp", 'losses=["wasserstein", "gradient-penalty"]')
+    parts = gankit.building.build(experiment, gankit.ImageSpec(3, 8, 8))
+    assert [w.weight for w in parts.losses] == [1.0, 10.0]
+
+
+def test_linear_decay_never_reaches_zero_and_is_in_the_log(small: Small, tmp_path: Path) -> None:
+    run = gankit.train(
+        gankit.load("wgan-gp", *small("training.tick_every=1", "training.lr_decay=linear")), tmp_path / "run"
+    )
+    rates = [row["critic_lr"] for row in run.log]
+    np.testing.assert_allclose(rates, [2e-4 * (6 - k) / 6 for k in range(6)])
+
+
+def test_averaged_weights_follow_the_decay(small: Small, tmp_path: Path) -> None:
+    experiment = gankit.load("wgan-gp", *small("training.averaging=0.5"))
+    trainer = Trainer(experiment, tmp_path / "run", None).updates
+    expected = [p.detach().clone() for p in trainer.generator.parameters()]
+    for step in range(4):
+        trainer.advance()
+        decay = min(0.5, (2 + step) / (11 + step))
+        live = list(trainer.generator.parameters())
+        expected = [p.detach().clone() if step == 0 else decay * e + (1 - decay) * p.detach()
+                    for e, p in zip(expected, live, strict=True)]  # fmt: skip
+    for mine, theirs in zip(trainer.averaged.module.parameters(), expected, strict=True):  # type: ignore[union-attr]
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_run_folder(small: Small, tmp_path: Path) -> None:
+    run = gankit.train(gankit.load("wgan-gp", *small("data.conditional=true")), tmp_path / "run")
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "checkpoints", "experiment.toml", "generator.safetensors", "log.jsonl", "samples",
+    ]  # fmt: skip
+    assert [row["step"] for row in run.log] == [3, 6]
+    assert {"critic/wasserstein", "critic/gradient-penalty", "generator/wasserstein"} <= set(run.log[0])
+    assert run.log[0]["images_per_second"] > 0
+    grids = sorted(path.name for path in (run.path / "samples").iterdir())
+    assert grids == ["step-00000000.png", "step-00000006.png"]
+    again = gankit.open_run(run.path)
+    assert again.experiment == run.experiment
+    assert again.experiment.run is not None
+    assert again.experiment.run.label_counts == [20, 20]
+    assert again.experiment.run.versions["torch"] == torch.__version__
+
+
+def test_equal_runs_give_equal_bytes_whatever_the_folder(small: Small, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        gankit.train(gankit.load("wgan-gp", *small()), tmp_path / name)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    other = gankit.train(gankit.load("wgan-gp", *small("training.seed=1")), tmp_path / "c")
+    exported = [path / "generator.safetensors" for path in (other.path, tmp_path / "a")]
+    assert exported[0].read_bytes() != exported[1].read_bytes()
+
+
+def test_start_from_another_run(small: Small, tmp_path: Path) -> None:
+    first = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "first")
+    experiment = gankit.load("wgan-gp", *small(f"training.start_from={first.path}", "training.seed=9"))
+    trainer = Trainer(experiment, tmp_path / "second", None).updates
+    assert_equal(dict(trainer.generator.state_dict()), dict(state(first.path)["generator"]))
+    with pytest.raises(RunError, match="does not fit"):
+        Trainer(
+            gankit.load("wgan-gp", *small(f"training.start_from={first.path}", "generator.width=8")), tmp_path, None
+        )
+
+
+def test_max_minutes_stops_in_good_order(small: Small, tmp_path: Path) -> None:
+    run = gankit.train(gankit.load("wgan-gp", *small("training.max_minutes=0.00001")), tmp_path / "run")
+    assert run.steps == 1
+    assert not run.finished
+    for _ in range(5):
+        run = gankit.resume(run.path)
+    assert run.finished
+
+
+def test_data_of_the_calling_program(small: Small, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 65535, (12, 1, 8, 8), dtype=np.uint16)
+    data = gankit.wrap("dataset", images)
+    run = gankit.train(gankit.load("wgan-gp", *small("training.max_minutes=0.00001")), tmp_path / "run", data=data)
+    assert run.sample(2).dtype == np.uint16
+    with pytest.raises(RunError, match="resume it there with data="):
+        gankit.resume(run.path)
+    assert gankit.resume(run.path, data=data).steps == 2
+
+
+def test_a_training_that_diverges_ends_with_a_clear_error(small: Small, tmp_path: Path) -> None:
+    experiment = gankit.load("wgan-gp", *small("losses.gradient-penalty.weight=1e30", "training.optimizer=SGD"))
+    with pytest.raises(RunError, match="diverged by step"):
+        gankit.train(experiment, tmp_path / "run")
+
+
+def test_refusals_write_nothing(small: Small, tmp_path: Path) -> None:
+    refused = {
+        "mixes the samples": ['critic={name="dcgan"}', "data.size=16"],
+        "cannot use labels": ["generator.name=dcgan", "data.conditional=true"],
+        "trains the generator": ['losses=["gradient-penalty"]'],
+        "needs an Augment": ['losses=["hinge", "consistency"]'],
+        "cannot make images 30 high": ["data.size=30"],
+        "refuses them": ["training.optimizer_options={momentom=1}"],
+        "cannot be used here": ["training.device=cuda:9"],
+        "there is no run here": ["training.start_from=nowhere"],
+        "no number 'age' an image": ['data.conditional=["age"]'],
+        "41 images asked for": ["data.subset=41"],
+        "has no agreement": ["data.min_agreement=0.8"],
+        "no split 'test'": ["data.split=test"],
+    }
+    for message, overrides in refused.items():
+        with pytest.raises(GankitError, match=message) as caught:
+            gankit.train(gankit.load("wgan-gp", *small(*overrides)), tmp_path / "run")
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_taken(small: Small, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="not empty; choose another"):
+        gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "run")
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
+
+
+def test_evaluation_while_training(small: Small, tmp_path: Path) -> None:
+    run = gankit.train(gankit.load("wgan-gp", *small("evaluation.every=2", "evaluation.count=16")), tmp_path / "run")
+    assert ["metrics" in row for row in run.log] == [False, True]
+    assert run.log[1]["metrics"]["frechet"] > 0
+
+
+def test_tensorboard(small: Small, tmp_path: Path) -> None:
+    run = gankit.train(gankit.load("wgan-gp", *small("training.tensorboard=true")), tmp_path / "run")
+    assert list((run.path / "tensorboard").iterdir())
+
+
+def test_a_loss_that_needs_an_ability(small: Small, tmp_path: Path) -> None:
+    @gankit.losses.register("needs-a-head")
+    class NeedsHead(Loss):
+        needs = (gankit.interfaces.ClassHead,)
+
+        def generator(self, turn: Turn) -> Tensor:
+            return turn.fake.mean()
+
+    with pytest.raises(PartError, match="needs a ClassHead"):
+        gankit.train(gankit.load("wgan-gp", *small('losses=["hinge", "needs-a-head"]')), tmp_path / "run")
