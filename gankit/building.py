@@ -72,9 +72,9 @@ def build(experiment: Experiment, image: ImageSpec) -> Parts:
     for weighted in losses:
         if weighted.loss.per_sample and mixes:
             raise PartError(
-                f"critic.{_norm_setting(experiment)}: critic {experiment.critic.name} mixes the samples of a batch (batch "
-                f"normalisation or batch statistics), but loss {weighted.name} differentiates each sample's score by "
-                "itself; choose critic.norm=layer or none, or another critic"
+                f"critic.{_norm_setting(experiment)}: critic {experiment.critic.name} mixes the samples of a batch "
+                f"(batch normalisation or batch statistics), but loss {weighted.name} differentiates each sample's "
+                "score by itself; choose critic.norm=layer or none, or another critic"
             )
     _check_sides(losses)
     return Parts(generator, critic, losses, augment, mixes)

@@ -1,0 +1,296 @@
+"""Generators and critics: parameter counts, sizes, conditioning, fused layers, what each refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import gankit
+from gankit.building import build, mixes_samples
+from gankit.errors import PartError
+from gankit.interfaces import ImageSpec
+from gankit.layers import Norm, ResampledConv2d, ResidualBlock, pyramid
+from gankit.registry import registry
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "generator", "critic"),
+    [("wgan-gp", 1_204_483, 1_053_825), ("wgan-gp-64", 8_540_483, 7_491_841), ("dcgan", 3_576_704, 2_765_568)],
+)
+def test_parameter_counts_of_the_recipes(recipe: str, generator: int, critic: int) -> None:
+    experiment = gankit.load(recipe)
+    size = experiment.data.size
+    parts = build(experiment, ImageSpec(3, size, size))  # type: ignore[arg-type]
+    assert parameters(parts.generator) == generator
+    assert parameters(parts.critic) == critic
+
+
+@pytest.mark.parametrize("recipe", ["sngan", "wgan", "wgan-gp-diffaugment", "r3gan-loss"])
+def test_the_other_recipes_build(recipe: str) -> None:
+    experiment = gankit.load(recipe)
+    size = experiment.data.size
+    parts = build(experiment, ImageSpec(1, size, size))  # type: ignore[arg-type]
+    assert parts.critic_mixes == (recipe == "wgan")
+
+
+SPECS = [
+    ImageSpec(3, 32, 32), ImageSpec(1, 28, 28), ImageSpec(3, 64, 128), ImageSpec(4, 16, 24), ImageSpec(1, 96, 32),
+    ImageSpec(3, 20, 20, classes=3), ImageSpec(1, 16, 16, conditions=2),
+]  # fmt: skip
+
+
+def labels_of(spec: ImageSpec, n: int) -> Tensor | None:
+    if spec.classes:
+        return torch.arange(n) % spec.classes
+    return torch.randn(n, spec.conditions) if spec.conditions else None
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("name", ["resnet", "dcgan"])
+def test_shapes_ranges_and_gradients(name: str, spec: ImageSpec) -> None:
+    if name == "dcgan" and spec.conditional:
+        for kind in ("generator", "critic"):
+            with pytest.raises(PartError, match=r"cannot use labels: set data\.conditional=false"):
+                gankit.build(kind, name, spec)
+        return
+    torch.manual_seed(0)
+    generator = gankit.build("generator", name, spec, width=4, latent_dim=5)
+    critic = gankit.build("critic", name, spec, width=4)
+    labels = labels_of(spec, 3)
+    images = generator(torch.randn(3, 5), labels)
+    assert images.shape == (3, *spec.shape)
+    assert images.abs().max() <= 1
+    scores = critic(images, labels)
+    assert scores.shape == (3,)
+    scores.sum().backward()
+    for network in (generator, critic):
+        for parameter_name, parameter in network.named_parameters():
+            assert parameter.grad is not None, parameter_name
+            assert torch.isfinite(parameter.grad).all(), parameter_name
+
+
+@pytest.mark.parametrize("spec", [ImageSpec(3, 16, 16, classes=3), ImageSpec(3, 16, 16, conditions=2)], ids=str)
+def test_labels_change_images_and_scores_once_learnt(spec: ImageSpec) -> None:
+    torch.manual_seed(0)
+    generator = gankit.build("generator", "resnet", spec, width=8)
+    critic = gankit.build("critic", "resnet", spec, width=8)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    z = torch.randn(1, 128).expand(2, -1)
+    labels = torch.tensor([0, 2]) if spec.classes else torch.tensor([[0.0, 1.0], [2.0, -1.0]])
+    images = generator(z, labels)
+    assert not torch.allclose(images[0], images[1], atol=1e-3)
+    same = images[:1].expand(2, -1, -1, -1)
+    scores = critic(same, labels)
+    assert not torch.isclose(scores[0], scores[1])
+    with pytest.raises(PartError, match="give it labels"):
+        generator(z)
+    with pytest.raises(PartError, match="give it labels"):
+        critic(same)
+
+
+def test_before_training_conditional_normalisation_is_plain() -> None:
+    x = torch.randn(4, 6, 5, 5)
+    for spec, labels in (
+        (ImageSpec(1, 8, 8, classes=3), torch.tensor([0, 1, 2, 0])),
+        (ImageSpec(1, 8, 8, conditions=2), torch.randn(4, 2)),
+    ):
+        torch.testing.assert_close(Norm("batch", 6, spec)(x, labels), nn.BatchNorm2d(6)(x))
+        torch.testing.assert_close(Norm("layer", 6, spec)(x, labels), nn.GroupNorm(1, 6)(x))
+
+
+def test_projection_is_an_inner_product_with_the_features() -> None:
+    """Miyato and Koyama 2018, equation 4: f(x, y) = linear(phi(x)) + <e(y), phi(x)>."""
+    critic = gankit.build("critic", "resnet", ImageSpec(3, 16, 16, classes=3), width=4)
+    images, labels = torch.randn(5, 3, 16, 16), torch.tensor([0, 1, 2, 1, 0])
+    features = critic.features(images)
+    embedded = dict(critic.named_parameters())["projection.table.weight"][labels]
+    expected = critic.linear(features)[:, 0] + (embedded * features).sum(1)
+    torch.testing.assert_close(critic(images, labels), expected)
+
+
+def test_layer_normalisation_is_over_all_of_a_sample_with_gain_per_channel() -> None:
+    critic = gankit.build("critic", "resnet", ImageSpec(3, 16, 16), width=4, norm="layer")
+    norms = [module for module in critic.modules() if isinstance(module, nn.GroupNorm)]
+    assert norms
+    assert {(norm.num_groups, norm.eps, norm.weight.shape) for norm in norms} == {(1, 1e-5, torch.Size([4]))}
+    assert not mixes_samples(critic, ImageSpec(3, 16, 16))
+
+
+def test_spectral_normalisation_bounds_every_layer() -> None:
+    torch.manual_seed(0)
+    critic = gankit.build("critic", "resnet", ImageSpec(3, 16, 16, classes=2), width=4, spectral=True)
+    for _ in range(60):  # power iterations
+        critic(torch.randn(2, 3, 16, 16), torch.tensor([0, 1]))
+    critic.eval()
+    checked = 0
+    for module in critic.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.Embedding)):
+            top = torch.linalg.matrix_norm(module.weight.flatten(1), ord=2)
+            assert top.item() == pytest.approx(1, abs=0.02)
+            checked += 1
+    assert checked == 14
+
+
+@pytest.mark.parametrize("resample", ["up", "down", None])
+@pytest.mark.parametrize("size", [1, 3])
+def test_fused_convolutions_equal_the_textbook_form(resample: str | None, size: int) -> None:
+    torch.manual_seed(0)
+    fused = ResampledConv2d(3, 5, size, resample, fused=True).double()  # type: ignore[arg-type]
+    plain = ResampledConv2d(3, 5, size, resample, fused=False).double()  # type: ignore[arg-type]
+    nn.init.normal_(fused.bias)  # type: ignore[arg-type]
+    plain.load_state_dict(fused.state_dict())
+    x = torch.randn(2, 3, 6, 8, dtype=torch.float64)
+    expected = F.interpolate(x, scale_factor=2, mode="nearest") if resample == "up" else x
+    expected = F.conv2d(expected, fused.weight, fused.bias, padding=size // 2)
+    expected = F.avg_pool2d(expected, 2) if resample == "down" else expected
+    torch.testing.assert_close(fused(x), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(plain(x), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("resample", ["up", "down"])
+@pytest.mark.parametrize("size", [1, 3])
+def test_fused_convolutions_have_right_first_and_second_derivatives(resample: str, size: int) -> None:
+    torch.manual_seed(0)
+    layer = ResampledConv2d(2, 3, size, resample).double()  # type: ignore[arg-type]
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+
+    def scores(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, x).tanh()  # type: ignore[no-any-return]
+
+    inputs = (x, layer.weight, layer.bias)
+    assert torch.autograd.gradcheck(scores, inputs)
+    assert torch.autograd.gradgradcheck(scores, inputs)
+
+
+def test_a_residual_block_leaves_its_input_alone() -> None:
+    """An in-place ReLU would make the shortcut see relu(x)."""
+    block = ResidualBlock(3, 3, None, "none")
+    x = torch.randn(2, 3, 4, 4)
+    before = x.clone()
+    inner = block.conv2(F.relu(block.conv1(F.relu(x))))
+    torch.testing.assert_close(block(x), x + inner)
+    assert torch.equal(x, before)
+
+
+@given(base=st.integers(4, 7), k=st.integers(0, 6), times=st.integers(1, 5), flat=st.booleans())
+def test_pyramid_takes_what_it_says(base: int, k: int, times: int, flat: bool) -> None:
+    short = base << k
+    long = max(short, (times + 3) << k)
+    spec = ImageSpec(1, short, long) if flat else ImageSpec(1, long, short)
+    levels, height, width = pyramid(spec, "test")
+    assert levels == k
+    assert (height << k, width << k) == (spec.height, spec.width)
+    assert min(height, width) == base
+
+
+@settings(max_examples=50)
+@given(height=st.integers(1, 300), width=st.integers(1, 300))
+def test_pyramid_refuses_the_rest_and_names_sizes_that_fit(height: int, width: int) -> None:
+    fits = any(
+        min(height, width) in (4 << k, 5 << k, 6 << k, 7 << k) and max(height, width) % (1 << k) == 0 for k in range(9)
+    )
+    if fits:
+        pyramid(ImageSpec(1, height, width), "test")
+        return
+    with pytest.raises(PartError, match=r"data\.size, for example") as caught:
+        pyramid(ImageSpec(1, height, width), "test")
+    for side in str(caught.value).rsplit("example ", 1)[1].split(" or "):
+        pyramid(ImageSpec(1, int(side), int(side)), "test")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("generator", {"widths": [4, 4]}, "generator.widths has 2 numbers; a 16x16 image takes 3"),
+        ("critic", {"widths": [4] * 5}, "halves the image 5 times"),
+        ("critic", {"norm": "batch"}, "norm"),
+        ("generator", {"width": 0}, "width"),
+    ],
+)
+def test_settings_that_cannot_work(kind: str, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(PartError, match=message):
+        gankit.build(kind, "resnet", ImageSpec(3, 16, 16), **settings)
+
+
+def test_a_generator_without_normalisation_refuses_labels() -> None:
+    with pytest.raises(PartError, match=r"generator\.norm to batch or layer"):
+        gankit.build("generator", "resnet", ImageSpec(3, 16, 16, classes=2), norm="none")
+
+
+class Draws(nn.Module):
+    """Mixes nothing but draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(3 * 64, 1))
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        scores: Tensor = self.layers(images)
+        return scores
+
+
+class MinibatchStatistics(Draws):
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return super().forward(images, labels) + images.std(0).mean()
+
+
+@pytest.mark.parametrize(
+    ("make", "mixes"),
+    [
+        (lambda: gankit.build("critic", "resnet", ImageSpec(3, 8, 8), width=4), False),
+        (lambda: gankit.build("critic", "resnet", ImageSpec(3, 8, 8), width=4, spectral=True), False),
+        (lambda: gankit.build("critic", "dcgan", ImageSpec(3, 16, 16), width=4, norm="layer"), False),
+        (lambda: gankit.build("critic", "dcgan", ImageSpec(3, 16, 16), width=4), True),
+        (Draws, False),
+        (MinibatchStatistics, True),
+    ],
+)
+def test_critics_that_mix_samples_are_found_and_left_untouched(make: Callable[[], nn.Module], mixes: bool) -> None:
+    critic = make()
+    spec = ImageSpec(3, 8, 8) if not isinstance(critic, registry("critic").get("dcgan")) else ImageSpec(3, 16, 16)
+    before = {name: value.clone() for name, value in critic.state_dict().items()}
+    state = torch.random.get_rng_state()
+    assert mixes_samples(critic, spec) is mixes
+    assert all(torch.equal(value, before[name]) for name, value in critic.state_dict().items())
+    torch.random.set_rng_state(state)
+
+
+@pytest.mark.parametrize("loss", ["gradient-penalty", "r1", "r2"])
+def test_a_critic_that_mixes_is_refused_together_with_a_per_sample_penalty(loss: str) -> None:
+    experiment = gankit.load("dcgan", f'losses=["hinge", "{loss}"]')
+    with pytest.raises(PartError, match=f"critic.norm: critic dcgan mixes .* loss {loss} .* critic.norm=layer or none"):
+        build(experiment, ImageSpec(3, 64, 64))
+    build(gankit.load(experiment, "critic.norm=layer"), ImageSpec(3, 64, 64))
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    spec = ImageSpec(3, 8, 8)
+    torch.manual_seed(1)
+    first = build(gankit.load("wgan-gp", "generator.width=4", "critic.width=4"), spec).generator.state_dict()
+    torch.manual_seed(2)
+    second = build(gankit.load("wgan-gp", "generator.width=4", "critic.width=4"), spec).generator.state_dict()
+    other = build(gankit.load("wgan-gp", "generator.width=4", "critic.width=4", "training.seed=1"), spec)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(other.generator.state_dict()["linear.weight"], first["linear.weight"])
+
+
+def test_block_convolutions_start_with_the_papers_spread() -> None:
+    """Gulrajani et al.: uniform with std sqrt(4 / (fan_in + fan_out)) inside blocks; Glorot elsewhere; zero biases."""
+    torch.manual_seed(0)
+    generator = gankit.build("generator", "resnet", ImageSpec(3, 32, 32))
+    weights = dict(generator.named_parameters())
+    for name, fan, gain in (("blocks.0.conv1", 9 * 256, 4), ("blocks.0.shortcut", 256, 2), ("linear", 128 + 2048, 2)):
+        assert weights[f"{name}.weight"].std().item() == pytest.approx((gain / fan) ** 0.5, rel=0.02)
+        assert not weights[f"{name}.bias"].any()
