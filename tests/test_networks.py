@@ -140,7 +140,7 @@ def test_spectral_normalisation_bounds_every_layer() -> None:
             top = torch.linalg.matrix_norm(module.weight.flatten(1), ord=2)
             assert top.item() == pytest.approx(1, abs=0.02)
             checked += 1
-    assert checked == 14
+    assert checked == 9
 
 
 @pytest.mark.parametrize("resample", ["up", "down", None])
