@@ -21,7 +21,7 @@ from gankit.datasets._eyes.textures import draw_textures
 Array = NDArray[np.floating[Any]]
 
 # Part of the cache's key: raise it whenever a pixel changes.
-RENDERER = 3
+RENDERER = 4
 # Points that one thread holds in one array: about what fits its share of the cache.
 _POINTS = 2**18
 
@@ -47,7 +47,7 @@ def _render_some(subjects: Subjects, layout: Layout, seed: int) -> NDArray[np.ui
         shade = _doubled(shade[:, rows, columns])
         grain = _doubled(textures.fine[:, rows, columns]), _doubled(textures.coarse[:, rows, columns])
         near = replace(textures, fine=grain[0], coarse=grain[1])
-        inner = open_eye(inner, fine, near, shade)
+        open_eye(inner, fine, near, shade)
         lashes(inner, fine, near, shade)
         for plane, part in zip(planes, inner, strict=True):
             plane[:, rows, columns] = box_filter(part, 2)

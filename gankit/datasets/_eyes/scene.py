@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,14 @@ def bell(distance: Any, width: Any) -> Array:
     power *= power
     np.negative(power, out=power)
     return np.exp(power, out=power)
+
+
+def blend(planes: list[Array], paint: Sequence[Any], share: Array) -> None:
+    """Cover planes of light with this share of paint, in place."""
+    for plane, colour in zip(planes, paint, strict=True):
+        change = colour - plane
+        change *= share
+        plane += change
 
 
 def _arc(t: Array, rise: Array, fall: Array) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.datasets._eyes.colours import linear_from_lab, linear_from_srgb
-from gankit.datasets._eyes.scene import Scene, bell, coverage
+from gankit.datasets._eyes.scene import Scene, bell, blend, coverage
 from gankit.datasets._eyes.textures import HAIR_STEP, Textures, read_table
 
 Array = NDArray[np.floating[Any]]
@@ -115,11 +115,6 @@ def skin(scene: Scene, textures: Textures) -> tuple[list[Array], Array]:
     return planes, shade
 
 
-def _blend(planes: list[Array], colour: list[Array], share: Array) -> None:
-    for plane, paint in zip(planes, colour, strict=True):
-        plane += share * (paint - plane)
-
-
 def _hair_colour(scene: Scene) -> list[Array]:
     fair = np.clip((scene.subjects["iris_colour"] - 0.62) * 2.6, 0, 1) * np.clip(scene.subjects["ita"] / 45, 0, 1)
     share = (0.25 * scene.subjects["hair"] + 0.75 * fair * scene.subjects["hair"])[:, None]
@@ -139,7 +134,7 @@ def brows(planes: list[Array], scene: Scene, textures: Textures, shade: Array) -
     body *= coverage(u + scene.half - 11.5, 5.0) * coverage(49.0 - u - scene.half, 8.0)
     streak = read_table(textures.hairs[:, 2], (0.9 * u - (1.1 - 1.6 * along) * off + 40.0) / HAIR_STEP)
     share = body * np.clip(0.62 + 0.20 * streak + 0.12 * textures.fine, 0.0, 1.0) * (0.25 + 0.70 * scene["brow_weight"])
-    _blend(planes, colour, np.clip(share, 0.0, 0.93))
+    blend(planes, colour, np.clip(share, 0.0, 0.93))
 
 
 def lashes(planes: list[Array], scene: Scene, textures: Textures, shade: Array) -> None:
@@ -153,7 +148,7 @@ def lashes(planes: list[Array], scene: Scene, textures: Textures, shade: Array) 
     # The lash line: a dark margin that thickens towards the temple.
     out = v - scene.upper
     line = coverage(0.40 + 0.14 * across + 0.35 * scene["liner"] - np.abs(out - 0.05), 0.42) * within
-    _blend(planes, colour, line * np.minimum(0.50 + 0.40 * amount + 0.4 * scene["liner"], 0.95))
+    blend(planes, colour, line * np.minimum(0.50 + 0.40 * amount + 0.4 * scene["liner"], 0.95))
 
     # Lashes fan out towards the temple and rise from the margin, which they also overhang a little.
     lean = (across - 0.35) * 0.9
@@ -162,11 +157,11 @@ def lashes(planes: list[Array], scene: Scene, textures: Textures, shade: Array) 
     length = scene["lash_length"] * (0.45 + 0.55 * across) * 0.62
     tip = np.clip(1 - out / length, 0.0, 1.0) * coverage(out + 0.55, 0.5)
     share = np.clip(0.35 + 0.65 * strands, 0.0, 1.0) * tip * within * (0.25 + 0.65 * amount)
-    _blend(planes, colour, np.clip(share, 0.0, 0.92))
+    blend(planes, colour, np.clip(share, 0.0, 0.92))
 
     out = scene.lower - v
     root = u - (across - 0.4) * 0.9 * out
     strands = read_table(textures.hairs[:, 1], (root + 40.0) / HAIR_STEP)
     tip = np.clip(1 - out / (1.0 + 0.30 * scene["lash_length"]), 0.0, 1.0) * coverage(out - 0.7, 0.5)
     share = np.clip(strands - 0.35, 0.0, 1.0) * tip * coverage(scene.t - 0.3, 0.2) * coverage(1.0 - scene.t, 0.05)
-    _blend(planes, colour, np.clip(share * (0.15 + 0.55 * amount), 0.0, 0.8))
+    blend(planes, colour, np.clip(share * (0.15 + 0.55 * amount), 0.0, 0.8))
