@@ -55,7 +55,9 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
         run = gankit.train(gankit.load("demo", *(overrides or [])), folder)
     if not (folder / "metrics.json").is_file():
         settings = run.experiment.evaluation
-        report = gankit.evaluate(run, run, settings.metrics, settings.features, count=settings.count, seed=settings.seed)
+        report = gankit.evaluate(
+            run, run, settings.metrics, settings.features, count=settings.count, seed=settings.seed
+        )
         _write_metrics(report, folder / "metrics.json")
         print(text_table(report))
     print(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
@@ -114,6 +116,8 @@ def evaluate(
         raise GankitError("--against: say which real images to judge the folder beside")
     real = opened if against is None else open_source(against)
     names = [name.strip() for name in metrics.split(",") if name.strip()]
+    if not names:
+        raise GankitError("--metrics: name at least one; `gankit list metric` lists them")
     report = gankit.evaluate(opened, real, names, features, count=count, seed=seed)
     print(text_table(report))
     path = out or (opened.path / "metrics.json" if isinstance(opened, gankit.Run) else None)
@@ -153,8 +157,8 @@ def list_(
                 state = "ok"
             except GankitError as error:
                 state, failed = f"fails: {error}", failed + 1
-        print("  ".join([row.name.ljust(widths[0]), row.kind.ljust(widths[1]), row.distribution.ljust(widths[2]), state])
-              .rstrip())  # fmt: skip
+        columns = zip((row.name, row.kind, row.distribution), widths, strict=True)
+        print("  ".join([*(text.ljust(width) for text, width in columns), state]).rstrip())
     for fault in scan().faults:
         print(f"gankit: {fault}", file=sys.stderr)
     if failed:
@@ -204,10 +208,15 @@ def clear() -> None:
 
 
 def main() -> None:
-    """Run the command line: exit code 2 and one line for a user's mistake, 130 after an interrupt."""
+    """Run the command line: 2 and one line for a mistake or a file out of reach, 130 when interrupted."""
     try:
         app(prog_name="gankit")
     except GankitError as error:
         for line in str(error).splitlines():
             print(f"gankit: {line}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"gankit: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)

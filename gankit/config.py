@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import tomlkit
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from gankit.errors import PartError, SettingsError
-from gankit.registry import Part, nested_part, registry
-from gankit.sources import Location, Source
+from gankit.errors import SettingsError
+from gankit.places import Location
+from gankit.registry import Part, nested_part, read_part
+from gankit.sources import Source
+from gankit.validation import explained, unknown
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Lt(1)]
@@ -24,7 +33,17 @@ Rate = Annotated[float, Gt(0), Lt(1)]
 class Settings(BaseModel):
     """Frozen settings without unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explained(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        result: Self = explained(value, handler, list(cls.model_fields))
+        return result
+
+
+def _part_of_table(value: object) -> object:
+    return read_part(*value) if isinstance(value, tuple) else value
 
 
 class PartTable(Settings):
@@ -35,7 +54,7 @@ class PartTable(Settings):
     """
 
     kind: ClassVar[str]
-    part: Part
+    part: Annotated[Part, BeforeValidator(_part_of_table)]
 
     @property
     def name(self) -> str:
@@ -49,18 +68,14 @@ class PartTable(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _read(cls, value: object) -> object:
-        table = {"name": value} if isinstance(value, str) else value
-        if not isinstance(table, Mapping) or "part" in table:
+    def _split(cls, value: object) -> object:
+        """Own keys, and all else as the table of the part, so that both are validated at once."""
+        if not isinstance(value, Mapping):
+            return value if isinstance(value, cls) else {"part": (cls.kind, value)}
+        if isinstance(value.get("part"), Part):
             return value
-        if not isinstance(table.get("name"), str):
-            raise PydanticCustomError("part", f"the table needs a name: which {cls.kind}?")
-        own = {key: item for key, item in table.items() if key in cls.model_fields and key != "part"}
-        rest = {key: item for key, item in table.items() if key not in own and key != "name"}
-        try:
-            return {**own, "part": registry(cls.kind).part(table["name"], rest)}
-        except PartError as error:
-            raise PydanticCustomError("part", "{reason}", {"reason": str(error)}) from error
+        own = {key: item for key, item in value.items() if key in cls.model_fields and key != "part"}
+        return {**own, "part": (cls.kind, {key: item for key, item in value.items() if key not in own})}
 
     def table(self) -> dict[str, Any]:
         """As written in an experiment file."""
@@ -194,9 +209,7 @@ class Training(Settings):
 
         optimizers = [key for key, value in vars(torch.optim).items() if isinstance(value, type) and key != "Optimizer"]
         if name not in optimizers:
-            close = difflib.get_close_matches(name, optimizers, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"torch.optim has no {name!r}{hint}")
+            raise ValueError(f"torch.optim has no {name!r}; {unknown(name, optimizers)}")
         return name
 
 
@@ -321,64 +334,34 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
     Raises:
         SettingsError: the file is missing or not valid; one line an error, each with its place and what to do.
     """
-    if isinstance(recipe_or_path, Experiment):
-        source = Source("experiment", "", recipe_or_path.tables())
-    elif isinstance(recipe_or_path, Mapping):
-        source = Source("experiment", "", {key: value for key, value in recipe_or_path.items()})
-    else:
+    if isinstance(recipe_or_path, (str, Path)):
         source = Source.read(recipe_or_path)
+    else:
+        source = Source.of(recipe_or_path.tables() if isinstance(recipe_or_path, Experiment) else recipe_or_path)
     source.fill_from_default(FILLED)
     source.override(overrides)
     try:
         return Experiment.model_validate(source.values)
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        raise SettingsError("\n".join(dict.fromkeys(_line(source, detail) for detail in details))) from None
+        lines: dict[str, list[str]] = {}
+        for detail in error.errors(include_url=False):
+            location = _written(source.values, detail["loc"], detail["ctx"]["reason"])
+            named = (*location, "name") if detail["ctx"]["reason"] == "part" else location
+            place = f"{source.place(named)}: {'.'.join(map(str, location)) or 'experiment'}"
+            lines.setdefault(place, []).append(detail["msg"])
+        text = "\n".join(f"{place}: {'; or '.join(dict.fromkeys(found))}" for place, found in lines.items())
+        raise SettingsError(text) from None
 
 
-def _line(source: Source, error: ErrorDetails) -> str:
-    """One error as one line: place, setting, what is wrong, what to do."""
-    location = _written(source.values, error["loc"])
-    named: Location = (*location, "name") if error["type"] == "part" else location
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(source.values, location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
-        message = f"there is no such setting{hint}"
-    elif error["type"] not in ("missing", "part", "value_error"):
-        message = f"{message[:1].lower()}{message[1:]}, not {error['input']!r}"
-    return f"{source.place(named)}: {'.'.join(map(str, location)) or 'experiment'}: {message}"
-
-
-def _written(values: Any, location: tuple[str | int, ...]) -> Location:
-    """The part of pydantic's location that stands in the document; the rest names branches of unions."""
+def _written(values: Any, location: tuple[str | int, ...], reason: str) -> Location:
+    """The part of pydantic's location that stands in the document; the rest names fields and branches of unions."""
     written: list[str | int] = []
     for key in location:
-        inside = (isinstance(values, dict) and key in values) or (
-            isinstance(values, list) and isinstance(key, int) and key < len(values)
-        )
-        if inside:
+        try:
             values = values[key]
-        elif not isinstance(values, dict):
-            break
-        written.append(key)
-    return tuple(written)
-
-
-def _known_keys(values: Any, location: Location) -> list[str]:
-    """The keys that the table at a location may have."""
-    fields: type[BaseModel] | None = Experiment
-    keys = list(Experiment.model_fields)
-    for key in location:
-        values = values[key]
-        if isinstance(key, int) or fields is None:
+        except (KeyError, IndexError, TypeError):
             continue
-        annotation = fields.model_fields[key].annotation if key in fields.model_fields else None
-        arguments = [annotation, *getattr(annotation, "__args__", ())]
-        fields = next((a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)), None)
-        keys = list(fields.model_fields) if fields else []
-    if fields is not None and issubclass(fields, PartTable) and isinstance(values, dict):
-        settings = registry(fields.kind).settings(values["name"])
-        keys = ["name", *(key for key in keys if key != "part"), *settings.model_fields]
-    return keys
+        written.append(key)
+    if reason == "missing" and isinstance(values, dict):
+        written.append(location[-1])
+    return tuple(written)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import locale
 import os
 import re
 import sys
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
 from configparser import Error as ConfigParserError
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +24,10 @@ KINDS = ("generator", "critic", "loss", "augment", "metric", "features", "datase
 def plural(kind: str) -> str:
     """The name of a kind's folder and, after `gankit.`, of its entry point group."""
     return {"loss": "losses", "features": "features"}.get(kind, kind + "s")
+
+
+GROUPS = {f"gankit.{plural(kind)}": kind for kind in KINDS}
+"""The kind of each entry point group."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,10 @@ class PlugIn:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
+            place = f"{self.module}:{self.attribute}" if self.attribute else self.module
             raise PartError(
-                f"plug-in {self.qualified_name} ({self.kind}) cannot be imported from {self.module}:{self.attribute}: "
-                f"{type(error).__name__}: {error}; mend or uninstall {self.distribution}, or set "
+                f"plug-in {self.qualified_name} ({self.kind}) cannot be imported from {place}: {type(error).__name__}: "
+                f"{' '.join(str(error).split())}; mend or uninstall {self.distribution}, or set "
                 f"GANKIT_DISABLE_PLUGINS={self.distribution}"
             ) from error
 
@@ -73,57 +78,87 @@ def normalised(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
+def disabled() -> frozenset[str]:
+    """The distributions that `GANKIT_DISABLE_PLUGINS` names, normalised; "*" stands for all."""
+    names = os.environ.get("GANKIT_DISABLE_PLUGINS", "").split(",")
+    return frozenset(normalised(name.strip()) for name in names if name.strip())
+
+
 def scan() -> Scan:
     """The registered plug-ins of every kind, less those that `GANKIT_DISABLE_PLUGINS` names."""
-    disabled = {normalised(name.strip()) for name in os.environ.get("GANKIT_DISABLE_PLUGINS", "").split(",")}
-    if "*" in disabled:
+    off = disabled()
+    if "*" in off:
         return Scan((), ())
-    found = _scan(tuple(sys.path))
-    return Scan(tuple(plugin for plugin in found.plugins if plugin.distribution not in disabled), found.faults)
+    plugins, faults = _scan(tuple(place for place in sys.path if isinstance(place, str)))
+    return Scan(
+        tuple(plugin for plugin in plugins if plugin.distribution not in off),
+        tuple(sentence for distribution, sentence in faults if distribution not in off),
+    )
 
 
 @lru_cache(maxsize=8)
-def _scan(path: tuple[str, ...]) -> Scan:
-    faults: list[str] = []
+def _scan(path: tuple[str, ...]) -> tuple[tuple[PlugIn, ...], tuple[tuple[str, str], ...]]:
+    faults: dict[str, str] = {}
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            entries = [
-                (kind, entry.name, entry.distro.name, entry.module_name, entry.object_name)
-                for kind in KINDS
-                for entry in entrypoints.get_group_all(f"gankit.{plural(kind)}", path=list(path))
-            ]
-        faults += [str(warning.message) for warning in caught]
+        entries = list(_read_together(path))
     except (ConfigParserError, UnicodeError, OSError):
         entries = list(_read_one_by_one(path, faults))
-    unique = dict.fromkeys(PlugIn(kind, name, normalised(dist), module, attribute or "")
-                           for kind, name, dist, module, attribute in entries)  # fmt: skip
-    return Scan(tuple(sorted(unique, key=lambda plugin: (plugin.kind, plugin.name))), tuple(faults))
+    found: dict[tuple[str, str, str], PlugIn] = {}
+    for kind, name, distribution, specification in entries:
+        owner = normalised(distribution)
+        try:
+            entry = entrypoints.EntryPoint.from_string(specification, name)
+        except entrypoints.BadEntryPoint:
+            faults[owner] = f"distribution {owner} registers {kind} {name} as {specification!r}: write module:class"
+            continue
+        # The first on the path is the one that Python imports.
+        plugin = PlugIn(kind, name, owner, entry.module_name, entry.object_name or "")
+        found.setdefault((kind, name, owner), plugin)
+    return tuple(found[key] for key in sorted(found)), tuple(faults.items())
 
 
-def _read_one_by_one(path: tuple[str, ...], faults: list[str]) -> Iterable[tuple[str, str, str, str, str | None]]:
-    """The same entries through importlib.metadata, which reads each distribution by itself; faults are added."""
-    kinds = {f"gankit.{plural(kind)}": kind for kind in KINDS}
+def _read_together(path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
+    """(kind, name, distribution, specification) of every entry point; one malformed distribution ends it."""
+    for config, distribution in entrypoints.iter_files_distros(list(path)):
+        for group, kind in GROUPS.items():
+            if group in config:
+                for name, specification in config[group].items():
+                    yield kind, name, distribution.name, specification
+
+
+def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    """The same through importlib.metadata, which reads each distribution by itself; faults are added."""
     seen: set[str] = set()
     for distribution in importlib.metadata.distributions(path=list(path)):
-        name = distribution.metadata["Name"] or "unknown"
-        if normalised(name) in seen:  # the first on the path is the one that Python imports
+        try:
+            name = dict(distribution.metadata.items()).get("Name")  # type: ignore[attr-defined]  # an email message
+        except (UnicodeError, OSError):
+            name = None
+        if name is None or normalised(name) in seen:  # the first on the path is the one that Python imports
             continue
         seen.add(normalised(name))
         try:
             text = distribution.read_text("entry_points.txt") or ""
+        except (UnicodeError, OSError) as error:
+            faults[normalised(name)] = _fault(name, error)
+            continue
+        try:
+            # As the entrypoints package reads: in the locale's encoding, strictly.
             parser = entrypoints.CaseSensitiveConfigParser(delimiters=("=",))
-            parser.read_string(text)
+            parser.read_string(text.encode().decode(locale.getpreferredencoding(False)))
             for section in parser.sections():
                 parser.items(section)
-            text.encode("ascii")
-        except (ConfigParserError, UnicodeError, OSError) as error:
-            reason = " ".join(str(error).split())
-            faults.append(f"distribution {normalised(name)} has a malformed entry_points.txt: {reason}")
+        except (ConfigParserError, UnicodeError) as error:
+            faults[normalised(name)] = _fault(name, error)
         try:
             entries = list(distribution.entry_points)
         except Exception:  # named above; its parts are out of reach
             continue
         for entry in entries:
-            if entry.group in kinds and (match := re.fullmatch(r"([\w.]+)\s*(?::\s*([\w.]+))?.*", entry.value)):
-                yield kinds[entry.group], entry.name, name, match[1], match[2]
+            if entry.group in GROUPS:
+                yield GROUPS[entry.group], entry.name, name, entry.value
+
+
+def _fault(distribution: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    return f"distribution {normalised(distribution)} has a malformed entry_points.txt: {reason}"

@@ -29,15 +29,18 @@ def to_8bit(images: NDArray[Any], value_range: tuple[float, float]) -> NDArray[n
 
 
 def grid(images: NDArray[np.uint8], columns: int | None = None, scale: int = 1) -> Image.Image:
-    """A picture of (n, c, h, w) uint8 images in rows, each enlarged `scale` times without smoothing."""
+    """A picture of (n, c, h, w) uint8 images in rows, each enlarged `scale` times without smoothing.
+
+    Of two channels the first is shown, of more than three the first three.
+    """
     n, channels, height, width = images.shape
-    columns = columns or math.ceil(math.sqrt(n * height / width))
+    columns = columns or min(n, math.ceil(math.sqrt(n * height / width)))
     rows = math.ceil(n / columns)
     sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 255, np.uint8)
     for i, image in enumerate(images):
         top, left = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
         sheet[top : top + height, left : left + width] = image.transpose(1, 2, 0)
-    picture = Image.fromarray(sheet[..., 0] if channels == 1 else sheet[..., :3] if channels >= 3 else sheet[..., 0])
+    picture = Image.fromarray(sheet[..., :3] if channels >= 3 else sheet[..., 0])
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
@@ -54,12 +57,11 @@ def save_image(path: Path, image: NDArray[Any]) -> Path:
 
     uint8 grey and colour and uint16 grey become PNG; uint16 colour, float32 and other channel counts become NPY.
     """
-    channels = image.shape[0]
-    if image.dtype == np.uint8 and channels in (1, 3):
-        Image.fromarray(image[0] if channels == 1 else image.transpose(1, 2, 0)).save(path.with_suffix(".png"))
-        return path.with_suffix(".png")
-    if image.dtype == np.uint16 and channels == 1:
-        Image.fromarray(image[0]).save(path.with_suffix(".png"))
-        return path.with_suffix(".png")
-    np.save(path.with_suffix(".npy"), image, allow_pickle=False)
-    return path.with_suffix(".npy")
+    grey = len(image) == 1
+    if (image.dtype == np.uint8 and len(image) in (1, 3)) or (image.dtype == np.uint16 and grey):
+        path = path.with_suffix(".png")
+        Image.fromarray(image[0] if grey else image.transpose(1, 2, 0)).save(path)
+    else:
+        path = path.with_suffix(".npy")
+        np.save(path, image, allow_pickle=False)
+    return path

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
+import builtins
+import copy
 import importlib
 import inspect
 import pkgutil
-import typing
-from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import ModuleType, UnionType
-from typing import Annotated, Any, ClassVar, Union
+from types import ModuleType
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
+from gankit.constructors import derived_settings, interface, takes_given
 from gankit.discovery import KINDS, PlugIn, normalised, plural, scan
-from gankit.errors import PartError
+from gankit.errors import GankitError, PartError
+from gankit.validation import unknown
 
-RESERVED: dict[str, frozenset[str]] = {
-    "dataset": frozenset(
-        "name size conditional split held_out min_agreement subset flip balance".split()  # the experiment's own keys
-    ),
-    "loss": frozenset(["name", "weight", "every"]),
-    "augment": frozenset(["name", "scope"]),
+Registered = TypeVar("Registered")
+
+RESERVED: dict[str, tuple[str, ...]] = {
+    "dataset": ("name", "size", "conditional", "split", "held_out", "min_agreement", "subset", "flip", "balance"),
+    "loss": ("name", "weight", "every"),
+    "augment": ("name", "scope"),
 }
-"""Keys of a part's table that belong to gankit, which a part of that kind may not declare."""
-
-GIVEN = ("image", "size")
-"""The positional parameters that a constructor may have; gankit fills them in."""
+"""Keys of a part's table that belong to gankit, which a part of that kind may not declare; for others it is `name`."""
 
 
 class Part(BaseModel):
@@ -45,7 +44,14 @@ class Part(BaseModel):
         return registry(self.kind).construct(self.name, given, self.settings)
 
     def table(self) -> dict[str, Any]:
-        """The part as a table of an experiment file."""
+        """The part as a table of an experiment file.
+
+        Raises:
+            PartError: a setting is None where that is not its default: TOML has no null.
+        """
+        for name, field in type(self.settings).model_fields.items():
+            if getattr(self.settings, name) is None and field.default is not None:
+                raise PartError(f"{self.kind} {self.name}: {name} is None, which no TOML file can hold; leave it out")
         return {"name": self.name, **self.settings.model_dump(mode="json", exclude_none=True)}
 
 
@@ -77,33 +83,38 @@ class Registry:
         path = importlib.import_module(self.package).__path__
         return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
 
-    def list(self) -> list[Listing]:
+    def list(self) -> builtins.list[Listing]:
         """Every part with the distribution that it comes from; plug-ins that share a name are qualified."""
         own = self.built_in()
         plugins = [plugin for plugin in scan().plugins if plugin.kind == self.kind]
         names = [plugin.name for plugin in plugins]
         rows = [Listing(name, self.kind, "gankit") for name in own]
         for plugin in plugins:
-            shared = plugin.name in own or names.count(plugin.name) > 1
+            shared = plugin.name in own or plugin.name in self._registered or names.count(plugin.name) > 1
             name = plugin.qualified_name if shared else plugin.name
             rows.append(Listing(name, self.kind, plugin.distribution))
         return rows + [Listing(name, self.kind, self.IN_PROCESS) for name in self._registered]
 
-    def names(self) -> list[str]:
+    def names(self) -> builtins.list[str]:
         """Every name that `get` takes, as `list` spells it."""
         return [row.name for row in self.list()]
 
-    def register(self, name: str) -> Callable[[type], type]:
-        """Class decorator: the part is known by this name in this process.
+    def register(self, name: str) -> Callable[[Registered], Registered]:
+        """Class decorator: the part is known by this name in this process, before any plug-in of that name.
+
+        A finished part can be registered too; every training then gets a copy of it.
 
         Raises:
-            PartError: the name is one of gankit's own, or the class is not a part of this kind.
+            PartError: the name is one of gankit's own, or what is registered is not a part of this kind.
         """
 
-        def remember(part: type) -> type:
-            if name in self.built_in() or ":" in name:
+        def remember(part: Registered) -> Registered:
+            if name in self.built_in():
                 raise PartError(f"{self.kind} {name!r} cannot be registered: the name is gankit's own; choose another")
-            self._registered[name] = self._checked(part, name)
+            if ":" in name:
+                raise PartError(f"{self.kind} {name!r} cannot be registered: leave out the colon, which names plug-ins")
+            finished = isinstance(part, self.interface())
+            self._registered[name] = _copies_of(part) if finished else self._checked(part, name)
             return part
 
         return remember
@@ -123,7 +134,7 @@ class Registry:
         matches = [
             plugin
             for plugin in plugins
-            if plugin.name == part and distribution in ("", plugin.distribution) or plugin.qualified_name == name
+            if (plugin.name == part and distribution in ("", plugin.distribution)) or plugin.qualified_name == name
         ] or [plugin for plugin in plugins if plugin.name == part and plugin.distribution == normalised(distribution)]
         if len(matches) == 1:
             return matches[0]
@@ -134,10 +145,15 @@ class Registry:
 
     def _unknown(self, name: str, faults: tuple[str, ...]) -> str:
         names = self.names()
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        text = f"there is no {self.kind} named {name!r}; {hint}known: {', '.join(names)}"
-        text += f" (one that a script registers needs `@gankit.{plural(self.kind)}.register({name!r})` in this process)"
+        text = f"there is no {self.kind} named {name!r}; {unknown(name, names)}"
+        if "did you mean" in text:
+            text += f" known: {', '.join(names)}"
+        distribution = name.rpartition(":")[0]
+        if not distribution:
+            call = f"@gankit.{plural(self.kind)}.register({name!r})"
+            text += f" (one that a script registers needs `{call}` in this process)"
+        elif (owner := normalised(distribution)) not in {plugin.distribution for plugin in scan().plugins}:
+            text += f" (distribution {owner} is not installed, or GANKIT_DISABLE_PLUGINS switches it off)"
         return "; ".join([text, *faults])
 
     def qualified(self, name: str) -> str:
@@ -156,15 +172,18 @@ class Registry:
             return self._checked(found.load(), found.qualified_name)
         if found in self._registered:
             return self._registered[found]
-        module = self.module(found)
-        interface = self.interface()
+        try:
+            module = self.module(found)
+        except ImportError as error:
+            raise PartError(f"{self.kind} {found!r} cannot be imported: {error}") from error
+        base = self.interface()
         classes = [
             value
             for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, interface) and value.__module__ == module.__name__
+            if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
         ]
         if len(classes) != 1:
-            raise PartError(f"{module.__name__} must hold exactly one {interface.__name__}, it holds {len(classes)}")
+            raise PartError(f"{module.__name__} must hold exactly one {base.__name__}, it holds {len(classes)}")
         return self._checked(classes[0], found)
 
     def module(self, name: str) -> ModuleType:
@@ -173,15 +192,14 @@ class Registry:
 
     def interface(self) -> type:
         """The abstract class of this kind."""
-        interface: type = getattr(importlib.import_module("gankit.interfaces"), self.kind.capitalize())
-        return interface
+        return interface(self.kind.capitalize())
 
     def _checked(self, part: object, name: str) -> type:
-        interface = self.interface()
-        if not isinstance(part, type) or not issubclass(part, interface):
-            raise PartError(f"{self.kind} {name!r} is {part!r}, which is no subclass of {interface.__name__}")
+        base = self.interface()
+        if not isinstance(part, type) or not issubclass(part, base):
+            raise PartError(f"{self.kind} {name!r} is {part!r}, which is no subclass of {base.__name__}")
         if inspect.isabstract(part):
-            missing = ", ".join(sorted(part.__abstractmethods__))
+            missing = ", ".join(sorted(vars(part)["__abstractmethods__"]))
             raise PartError(f"{self.kind} {name!r} is abstract: {part.__name__} lacks {missing}")
         return part
 
@@ -197,36 +215,28 @@ class Registry:
         return self._settings[part]
 
     def _derive(self, part: type, name: str) -> type[BaseModel]:
-        own = getattr(part, "Settings", None)
         try:
-            if own is not None:
-                config = ConfigDict(extra="forbid", frozen=True)
-                strict = type(f"{part.__name__}Settings", (own,), {"model_config": config, "__module__": own.__module__})
-                return self._unreserved(typing.cast(type[BaseModel], strict), name)
-            hints = typing.get_type_hints(part.__init__, include_extras=True)
-            fields: dict[str, Any] = {}
-            for parameter in _parameters(part):
-                if parameter.kind is parameter.KEYWORD_ONLY:
-                    if parameter.name not in hints:
-                        raise TypeError(f"the setting {parameter.name} has no annotation")
-                    default = ... if parameter.default is parameter.empty else parameter.default
-                    fields[parameter.name] = (_with_nested_parts(hints[parameter.name]), default)
-                elif parameter.name not in GIVEN:
-                    raise TypeError(f"the parameter {parameter.name} is neither keyword-only nor one of {GIVEN}")
-            config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=())
-            model: type[BaseModel] = create_model(f"{part.__name__}Settings", __config__=config, **fields)
-            return self._unreserved(model, name)
+            model = derived_settings(part, self.given, self.reserved, nested_part)
         except PartError:
             raise
         except Exception as error:
             reason = " ".join(str(error).split())
             raise PartError(f"{self.kind} {name!r}: no settings can be read from {part.__name__}: {reason}") from error
-
-    def _unreserved(self, model: type[BaseModel], name: str) -> type[BaseModel]:
-        taken = RESERVED.get(self.kind, frozenset({"name"})) & set(model.model_fields)
-        if taken:
-            raise PartError(f"{self.kind} {name!r} declares {', '.join(sorted(taken))}, which gankit's own keys are")
+        if taken := set(self.reserved) & set(model.model_fields):
+            raise PartError(
+                f"{self.kind} {name!r} declares {', '.join(sorted(taken))}: gankit's own keys; choose other names"
+            )
         return model
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """Keys of a part's table that belong to gankit."""
+        return RESERVED.get(self.kind, ("name",))
+
+    @property
+    def given(self) -> str:
+        """The positional parameter that a constructor may have, which gankit fills in."""
+        return "size" if self.kind == "dataset" else "image"
 
     def part(self, name: str, settings: dict[str, Any]) -> Part:
         """A validated part.
@@ -239,60 +249,63 @@ class Registry:
         return Part(kind=self.kind, name=self.qualified(name), settings=validated)
 
     def construct(self, name: str, given: object, settings: BaseModel) -> Any:
-        """Build a part from validated settings."""
+        """Build a part from validated settings.
+
+        Raises:
+            PartError: as `get`; it needs an image specification and got none; its constructor raises.
+        """
         part = self.get(name)
+        positional = takes_given(part)
+        if positional and self.given == "image" and not isinstance(given, interface("ImageSpec")):
+            raise PartError(f"{self.kind} {name!r} needs image, an ImageSpec, not {given!r}")
         values = {key: _built(getattr(settings, key), given) for key in type(settings).model_fields}
-        takes_given = any(parameter.kind is not parameter.KEYWORD_ONLY for parameter in _parameters(part))
-        return part(given, **values) if takes_given else part(**values)
+        try:
+            return part(given, **values) if positional else part(**values)
+        except GankitError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise PartError(f"{self.kind} {name!r} cannot be built: {type(error).__name__}: {reason}") from error
 
 
-def _parameters(part: type) -> list[inspect.Parameter]:
-    """The constructor's parameters; none where a class without one has `object`'s or a base class's catch-all."""
-    if part.__init__ in (object.__init__, ABC.__init__):
-        return []
-    parameters = list(inspect.signature(part).parameters.values())
-    catch_all = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [parameter for parameter in parameters if parameter.kind not in catch_all]
+def _copies_of(part: object) -> type:
+    """A class without settings whose every instance is a copy of a finished part."""
+
+    def new(cls: type) -> object:
+        return copy.deepcopy(part)
+
+    def init(self: object) -> None:
+        pass
+
+    return type(type(part).__name__, (type(part),), {"__new__": new, "__init__": init})
 
 
-def _kind_of(annotation: object) -> str | None:
-    if not isinstance(annotation, type):
-        return None
-    interfaces = importlib.import_module("gankit.interfaces")
-    return next((kind for kind in KINDS if issubclass(annotation, getattr(interfaces, kind.capitalize()))), None)
+def read_part(kind: str, value: object) -> Part:
+    """A validated part from its name or from a table with a name, for pydantic's validators.
 
-
-def _with_nested_parts(annotation: Any) -> Any:
-    """The annotation with every interface in it replaced by a table that names a part of that kind."""
-    if kind := _kind_of(annotation):
-        return nested_part(kind)
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is None or origin is typing.Literal or not arguments:
-        return annotation
-    if origin is Annotated:
-        return Annotated[(_with_nested_parts(arguments[0]), *arguments[1:])]
-    inner = tuple(_with_nested_parts(argument) if argument is not ... else ... for argument in arguments)
-    if origin in (Union, UnionType):
-        return Union[inner]
-    return origin[inner] if origin in (list, tuple, dict, set, frozenset) else annotation
+    Raises:
+        PydanticCustomError: of the type "part": no name, or a name that cannot be used.
+        pydantic.ValidationError: a setting is not valid.
+    """
+    if isinstance(value, Part):
+        return value
+    table = {"name": value} if isinstance(value, str) else value
+    try:
+        if not isinstance(table, Mapping):
+            raise PartError(f"a name, or a table with a name, is needed, not {value!r}")
+        if not isinstance(table.get("name"), str):
+            raise PartError(f"the table needs a name; known: {', '.join(registry(kind).names())}")
+        return registry(kind).part(table["name"], {key: item for key, item in table.items() if key != "name"})
+    except PartError as error:
+        raise PydanticCustomError("part", "{reason}", {"reason": str(error)}) from error
 
 
 def nested_part(kind: str) -> Any:
     """The type of a field that holds a validated `Part`, read from a name or a table with a name."""
-
-    def read(value: object) -> Part:
-        if isinstance(value, Part):
-            return value
-        table = {"name": value} if isinstance(value, str) else value
-        if not isinstance(table, dict) or not isinstance(table.get("name"), str):
-            raise ValueError(f"expected the name of a {kind}, or a table with a name")
-        try:
-            return registry(kind).part(table["name"], {key: item for key, item in table.items() if key != "name"})
-        except PartError as error:
-            raise ValueError(str(error)) from error
-
-    schema = {"anyOf": [{"type": "string"}, {"type": "object", "required": ["name"]}], "description": f"a {kind}"}
-    return Annotated[Part, BeforeValidator(read), PlainSerializer(Part.table), WithJsonSchema(schema)]
+    table = {"type": "object", "required": ["name"]}
+    schema = {"description": f"one of {plural(kind)}", "anyOf": [{"type": "string"}, table]}
+    read = BeforeValidator(lambda value: read_part(kind, value))
+    return Annotated[Part, read, PlainSerializer(Part.table), WithJsonSchema(schema)]
 
 
 def _built(value: Any, given: object) -> Any:
@@ -315,10 +328,21 @@ def registry(kind: str) -> Registry:
         PartError: there is no such kind.
     """
     if kind not in KINDS:
-        close = difflib.get_close_matches(kind, KINDS, n=1)
-        raise PartError(f"there is no kind of part named {kind!r}; known: {', '.join(KINDS)}" + (
-            f"; did you mean {close[0]!r}?" if close else ""))  # fmt: skip
+        raise PartError(f"there is no kind of part named {kind!r}; {unknown(kind, KINDS)}")
     return _REGISTRIES.setdefault(kind, Registry(kind))
+
+
+def valid_part(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
+    """A part whose settings come from a program rather than a file.
+
+    Raises:
+        PartError: an unknown name, or settings that are not valid.
+    """
+    try:
+        return registry(kind).part(name, dict(settings))
+    except ValidationError as error:
+        details = [f"{'.'.join([name, *map(str, e['loc'])])}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise PartError(f"{kind} {'; '.join(details)}") from None
 
 
 def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
@@ -333,11 +357,4 @@ def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
     Raises:
         PartError: an unknown name, settings that are not valid, or an image that the part cannot make.
     """
-    # Errors name the setting alone: there is no file to point at.
-    from pydantic import ValidationError
-
-    try:
-        return registry(kind).part(name, settings).build(image)
-    except ValidationError as error:
-        details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise PartError(f"{kind} {name!r}: {details}") from None
+    return valid_part(kind, name, settings).build(image)

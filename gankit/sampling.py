@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 from gankit.checkpoint import write_atomically
@@ -31,10 +32,7 @@ def write_samples(run: Run, folder: Path, count: int, label: str | None = None, 
         raise RunError(f"{folder} is not empty; choose another --out")
     wanted: Labels = label
     if label is not None and run.image.conditions:
-        try:
-            wanted = [float(part) for part in label.split(",")]
-        except ValueError as error:
-            raise RunError(f"--label: {label!r} is not {run.image.conditions} numbers separated by commas") from error
+        wanted = _conditions(label, run.image.conditions)
     latents, labels = run.draw(count, wanted, seed)
     images = run.decode(latents, labels)
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,3 +54,13 @@ def write_samples(run: Run, folder: Path, count: int, label: str | None = None, 
             for path, row in zip(files, run.decode_conditions(labels), strict=True):
                 writer.writerow([path.name, *(f"{value:.6g}" for value in row)])
     return folder
+
+
+def _conditions(label: str, count: int) -> list[float]:
+    try:
+        values = [float(part) for part in label.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count or not all(map(math.isfinite, values)):
+        raise RunError(f"--label: {label!r} is not {count} numbers separated by commas")
+    return values

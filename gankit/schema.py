@@ -24,18 +24,19 @@ def schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of an experiment; parts that cannot be imported are left out."""
     definitions: dict[str, Any] = {}
 
-    def model(settings: type[BaseModel]) -> dict[str, Any]:
-        content = settings.model_json_schema(ref_template="#/$defs/{model}")
-        definitions.update(content.pop("$defs", {}))
+    def model(settings: type[BaseModel], owner: str) -> dict[str, Any]:
+        # Two parts may call different tables alike.
+        content = settings.model_json_schema(ref_template=f"#/$defs/{owner}.{{model}}")
+        definitions.update({f"{owner}.{name}": value for name, value in content.pop("$defs", {}).items()})
         return content
 
     def part(table: type[PartTable]) -> dict[str, Any]:
-        own = model(table)
+        own = table.model_json_schema()
         keys = {key: value for key, value in own["properties"].items() if key != "part"}
-        options: list[dict[str, Any]] = []
+        options: list[dict[str, Any]] = [{"type": "string", "description": "the name alone: every setting by default"}]
         for name in registry(table.kind).names():
             try:
-                content = model(registry(table.kind).settings(name))
+                content = model(registry(table.kind).settings(name), f"{table.kind}.{name}".replace(":", "."))
             except PartError:
                 continue
             content["properties"] = {"name": {"const": name}, **keys, **content.get("properties", {})}
@@ -43,9 +44,8 @@ def schema() -> dict[str, Any]:
             content["title"] = f"{table.kind} {name}"
             content["additionalProperties"] = False
             options.append(content)
-        return {"description": own.get("description", ""), "oneOf": options}
+        return {"description": own.get("description", ""), "anyOf": options}
 
-    augment = part(AugmentTable)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "gankit experiment",
@@ -56,9 +56,9 @@ def schema() -> dict[str, Any]:
             "generator": part(GeneratorTable),
             "critic": part(CriticTable),
             "losses": {"type": "array", "minItems": 1, "items": part(LossTable)},
-            "augment": {"anyOf": [{"const": "none"}, augment]},
-            "training": model(Training),
-            "evaluation": model(Evaluation),
+            "augment": part(AugmentTable),
+            "training": model(Training, "training"),
+            "evaluation": model(Evaluation, "evaluation"),
             "run": {"type": "object", "description": "The record of a run; not an input."},
         },
         "$defs": definitions,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from gankit.errors import SettingsError
+from gankit.places import Location, json_places, toml_places, yaml_places
+from gankit.validation import unknown
 
-Location = tuple[str | int, ...]
 DEFAULT_RECIPE = "wgan-gp"
+FORMATS = {".toml": ".toml", ".json": ".json", ".yaml": ".yaml", ".yml": ".yaml"}
 
 
 def recipe_names() -> list[str]:
@@ -31,9 +34,7 @@ def recipe_text(name: str) -> str:
     """
     names = recipe_names()
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise SettingsError(f"there is no recipe or file {name!r}{hint} recipes: {', '.join(names)}".replace("? r", "? R"))
+        raise SettingsError(f"there is no recipe or file {name!r}; {unknown(name, names)}")
     return (resources.files("gankit") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
 
 
@@ -43,15 +44,22 @@ class Source:
 
     Attributes:
         label: how errors name the file.
-        text: the file as it stands.
         values: its content, changed by overrides.
+        text: the file as it stands.
+        format: ".toml", ".json" or ".yaml".
     """
 
     label: str
-    text: str
     values: dict[str, Any]
+    text: str = ""
+    format: str = ".toml"
     filled: set[str] = field(default_factory=set)
     overridden: dict[Location, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tables: Mapping[str, Any]) -> Source:
+        """Settings of the calling program; a copy, which overrides may change."""
+        return cls("experiment", {key: _copied(item) for key, item in tables.items()})
 
     @classmethod
     def read(cls, recipe_or_path: str | Path) -> Source:
@@ -60,23 +68,28 @@ class Source:
         Raises:
             SettingsError: nothing is there, or it cannot be parsed; with the line.
         """
-        path = Path(recipe_or_path).expanduser()
-        if path.is_dir() and (path / "experiment.toml").is_file():
-            path = path / "experiment.toml"
         named = str(recipe_or_path)
+        path = Path(named).expanduser()
+        if path.is_dir():
+            path = path / "experiment.toml"
+            if not path.is_file() and named not in recipe_names():
+                raise SettingsError(f"{named} is a folder without an experiment.toml: name a recipe, a file or a run")
         if not path.is_file():
-            if path.suffix in (".toml", ".json", ".yaml", ".yml") or "/" in named or path.is_dir():
+            if path.suffix in FORMATS or "/" in named:
                 raise SettingsError(f"{named}: there is no such experiment file")
             text = recipe_text(named)
-            return cls(f"recipe {named}", text, tomllib.loads(text))
+            return cls(f"recipe {named}", tomllib.loads(text), text)
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{named}: cannot be read: {error}") from error
-        values = _parsed(text, path.suffix.lower(), str(path))
+            raise SettingsError(f"{path}: cannot be read: {error}") from error
+        form = FORMATS.get(path.suffix.lower(), ".toml")
+        values = _parsed(text, form, str(path))
+        if values is None:  # an empty YAML file, like an empty TOML file
+            values = {}
         if not isinstance(values, dict):
-            raise SettingsError(f"{path}: an experiment is a set of tables, this file holds a {type(values).__name__}")
-        return cls(str(path), text, values)
+            raise SettingsError(f"{path}: an experiment is a set of tables; this file holds {values!r}"[:200])
+        return cls(str(path), values, text, form)
 
     def fill_from_default(self, tables: tuple[str, ...]) -> None:
         """Take the tables that are missing from the default recipe."""
@@ -92,52 +105,67 @@ class Source:
         Raises:
             SettingsError: an override without "=", or whose path leads nowhere.
         """
-        parsed = [_split(text) for text in overrides]
-        # Names first, whatever the order: they drop the settings that a recipe gave the table.
-        for keys, value, text in sorted(parsed, key=lambda item: item[0][-1] != "name"):
+        for keys, value, text in _names_first([_split(text) for text in overrides]):
             self._set(keys, value, text)
 
     def _set(self, keys: list[str], value: Any, text: str) -> None:
         table: Any = self.values
-        location: list[str | int] = []
+        location: Location = ()
         for position, key in enumerate(keys):
-            last = position == len(keys) - 1
-            step: str | int = key
-            if isinstance(table, list):
-                step = _index(table, key, text)
-                if isinstance(table[step], str):
-                    table[step] = {"name": table[step]}
-            elif isinstance(table, dict):
-                if not last and isinstance(table.get(key), str):
-                    table[key] = {"name": table[key]}
-                if not last and table.get(key) is None:
-                    table[key] = {}
-            else:
+            step: Any = _index(table, key, text, location) if isinstance(table, list) else key
+            location = (*location, step)
+            if position == len(keys) - 1:
+                break
+            inner = table[step] if isinstance(table, list) else table.get(step)
+            if inner is None:
+                inner = table[step] = {}
+                self.overridden[location] = text
+            elif isinstance(inner, str):
+                inner = table[step] = {"name": inner}
+            if not isinstance(inner, (dict, list)):
                 raise SettingsError(f"override {text!r}: {'.'.join(map(str, location))} holds a value, not a table")
-            location.append(step)
-            if not last:
-                table = table[step]
+            table = inner
         if keys[-1] == "name" and isinstance(table, dict) and table.get("name") != value:
             table.clear()
+            self._forget(location[:-1])
+        self._forget(location)
         table[location[-1]] = value
-        self.overridden[tuple(location)] = text
+        self.overridden[location] = text
+
+    def _forget(self, location: Location) -> None:
+        """Overrides inside a table that is replaced no longer count."""
+        for inner in [each for each in self.overridden if each[: len(location)] == location and each != location]:
+            del self.overridden[inner]
+
+    @cached_property
+    def _places(self) -> dict[Location, int]:
+        readers = {".toml": toml_places, ".json": json_places, ".yaml": yaml_places}
+        return readers[self.format](self.text)
 
     def place(self, location: Location) -> str:
-        """Where a setting was written: an override, or a file and its line."""
+        """Where a setting was written: an override, or a file and its line; that of the innermost table around it."""
         for length in range(len(location), 0, -1):
             if location[:length] in self.overridden:
                 return f"override {self.overridden[location[:length]]!r}"
         if location and location[0] in self.filled:
             return f"recipe {DEFAULT_RECIPE}"
-        line = find_line(self.text, location)
-        return f"{self.label}:{line}" if line else self.label
+        for length in range(len(location), 0, -1):
+            if location[:length] in self._places:
+                return f"{self.label}:{self._places[location[:length]]}"
+        return self.label
 
 
-def _parsed(text: str, suffix: str, label: str) -> Any:
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _parsed(text: str, form: str, label: str) -> Any:
     try:
-        if suffix == ".json":
+        if form == ".json":
             return json.loads(text)
-        if suffix in (".yaml", ".yml"):
+        if form == ".yaml":
             return _parsed_yaml(text, label)
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -151,14 +179,15 @@ def _parsed(text: str, suffix: str, label: str) -> Any:
 def _parsed_yaml(text: str, label: str) -> Any:
     try:
         from ruamel.yaml import YAML
-        from ruamel.yaml.error import MarkedYAMLError
+        from ruamel.yaml.error import YAMLError
     except ImportError as error:
         raise SettingsError(f"{label}: YAML files need an extra: pip install 'gankit[yaml]'") from error
     try:
         return YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise SettingsError(f"{label}{line}: not YAML: {error.problem}") from error
+    except (YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise SettingsError(f"{label}{f':{mark.line + 1}' if mark else ''}: not YAML: {reason}") from error
 
 
 def _split(text: str) -> tuple[list[str], Any, str]:
@@ -172,52 +201,32 @@ def _split(text: str) -> tuple[list[str], Any, str]:
         return keys, value.strip(), text
 
 
-def _index(items: list[Any], key: str, text: str) -> int:
+def _names_first(parsed: list[tuple[list[str], Any, str]]) -> list[tuple[list[str], Any, str]]:
+    """A new name comes before other settings of its table, which it would drop; nothing passes a whole new table."""
+    ordered: list[tuple[list[str], Any, str]] = []
+    for item in parsed:
+        keys, place = item[0], len(ordered)
+        if keys[-1] == "name":
+            while place and not _bars(ordered[place - 1][0], keys):
+                place -= 1
+        ordered.insert(place, item)
+    return ordered
+
+
+def _bars(earlier: list[str], name: list[str]) -> bool:
+    return earlier[-1] == "name" or earlier == name[: len(earlier)]
+
+
+def _index(items: list[Any], key: str, text: str, location: Location) -> int:
     names = [item.get("name") if isinstance(item, dict) else item for item in items]
-    if key.isdigit() and int(key) < len(items):
+    if key.isdecimal() and int(key) < len(items):
         return int(key)
     if names.count(key) == 1:
         return names.index(key)
-    raise SettingsError(f"override {text!r}: the list has no entry {key!r}; it has {', '.join(map(str, names))}")
-
-
-def find_line(text: str, location: Location) -> int | None:
-    """The line, from 1, on which a setting is written; that of the innermost table around it that can be found."""
-    lines = text.splitlines()
-    if text.lstrip().startswith("{"):
-        return _find_nested(lines, location, '"{}"\\s*:')
-    if not re.search(r"^\s*[^#\s].*=", text, re.MULTILINE):
-        return _find_nested(lines, location, "^\\s*(?:- )?['\"]?{}['\"]?\\s*:")
-    best: tuple[int, int] | None = None
-    counts: dict[str, int] = {}
-    table: Location = ()
-    for number, line in enumerate(lines, 1):
-        written: Location | None = None
-        if match := re.match(r"\s*\[\[\s*([^\]]+?)\s*\]\]", line):
-            counts[match[1]] = counts.get(match[1], -1) + 1
-            written = table = (*_keys(match[1]), counts[match[1]])
-        elif match := re.match(r"\s*\[\s*([^\]]+?)\s*\]", line):
-            written = table = _keys(match[1])
-        elif match := re.match(r"""\s*([\w."'-]+)\s*=""", line):
-            written = (*table, *_keys(match[1]))
-        if written and written == location[: len(written)] and (best is None or len(written) > best[0]):
-            best = (len(written), number)
-    return best[1] if best else None
-
-
-def _keys(path: str) -> Location:
-    return tuple(key.strip().strip("\"'") for key in path.split("."))
-
-
-def _find_nested(lines: list[str], location: Location, pattern: str) -> int | None:
-    found, start = None, 0
-    for key in location:
-        if isinstance(key, int):
-            continue
-        for number in range(start, len(lines)):
-            if re.search(pattern.format(re.escape(key)), lines[number]):
-                found, start = number + 1, number
-                break
-        else:
-            break
-    return found
+    place = ".".join(map(str, location))
+    if key in names:
+        raise SettingsError(
+            f"override {text!r}: {place} has {names.count(key)} entries {key!r}; write their number, from 0"
+        )
+    known = ", ".join(map(str, names)) or "none"
+    raise SettingsError(f"override {text!r}: {place} has no entry {key!r}; it has {known}")

@@ -18,15 +18,16 @@ def wrap(kind: str, module: Any = None, **facts: Any) -> Any:
     """Make a part of something that was written without gankit.
 
     An instance becomes a part; a class becomes a class of parts, which takes the same arguments as keywords (and the
-    image specification where it has a parameter `image`), ready for `gankit.generators.register("mine")`.
+    image specification where it has a parameter `image`). `gankit.generators.register("mine")` takes either: of a class
+    an experiment can set the arguments, of an instance every training gets a copy.
 
     Args:
         kind: "generator", "critic", "augment", "features", "loss" or "dataset".
         module: a module or function, or a class of modules. Networks are called with labels only where `labels=True`.
             For a data set an (n, channels, height, width) array. Not used for a loss.
         facts: what gankit cannot see from outside. Generator: `latent_dim`. Features: `dim`. Generator and critic:
-            `labels` (default False). Loss: `critic` and `generator`, functions of a `Turn`; `per_sample`. Data set:
-            `labels`, `class_names`, `groups`, `agreement`, `facts`, `value_range`, `mirror` (a function, or None where
+            `labels` (default False: a conditional training is refused). Loss: `critic` and `generator`,
+            functions of a `Turn`; `per_sample`. Data set: `labels`, `class_names`, `groups`, `agreement`, `facts`, `value_range`, `mirror` (a function, or None where
             mirroring changes the label).
 
     Raises:
@@ -37,7 +38,7 @@ def wrap(kind: str, module: Any = None, **facts: Any) -> Any:
         "dataset": Arrays,
     }  # fmt: skip
     if kind not in makers:
-        raise PartError(f"a {kind} cannot be wrapped; these can: {', '.join(makers)}")
+        raise PartError(f"kind {kind!r} cannot be wrapped; these can: {', '.join(makers)}")
     given = () if kind == "loss" else (module,)
     try:
         inspect.signature(makers[kind]).bind(*given, **facts)
@@ -50,9 +51,17 @@ def wrap(kind: str, module: Any = None, **facts: Any) -> Any:
 
 def _class_of_parts(kind: str, module: type, make: Callable[..., Any], facts: dict[str, Any]) -> type:
     interface = {"generator": Generator, "critic": Critic, "augment": Augment, "features": Features}[kind]
-    parameters = [p for p in inspect.signature(module).parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    takes_image = any(parameter.name == "image" for parameter in parameters)
-    keywords = [p.replace(kind=p.KEYWORD_ONLY) for p in parameters if p.name != "image"]
+    made_by = inspect.getattr_static(module, "__init__")
+    parameters = inspect.signature(module).parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    takes_image = any(parameter.name == "image" for parameter in named)
+    keywords = []
+    for parameter in named:
+        # A default tells the type where the module's author did not.
+        if parameter.annotation is parameter.empty and parameter.default not in (parameter.empty, None):
+            parameter = parameter.replace(annotation=type(parameter.default))
+        if parameter.name != "image":
+            keywords.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
 
     def construct(self: Any, image: ImageSpec | None = None, **settings: Any) -> None:
         nn.Module.__init__(self)
@@ -72,8 +81,14 @@ def _class_of_parts(kind: str, module: type, make: Callable[..., Any], facts: di
     construct.__signature__ = inspect.Signature([*first, *keywords])  # type: ignore[attr-defined]
     construct.__annotations__ = {p.name: p.annotation for p in keywords if p.annotation is not p.empty}
     # Annotations that are strings are looked up where the module's class was written.
-    construct.__wrapped__ = module.__init__  # type: ignore[attr-defined]
-    return type(module.__name__, (interface,), {"__init__": construct, "forward": forward, "__doc__": module.__doc__})
+    construct.__wrapped__ = made_by  # type: ignore[attr-defined]
+    body = {"__init__": construct, "forward": forward, "__doc__": module.__doc__, "__module__": module.__module__}
+    return type(module.__name__, (interface,), body)
+
+
+def _refuse_labels(labels: Tensor | None) -> None:
+    if labels is not None:
+        raise PartError("this network was wrapped as one without labels: wrap it with labels=True, or train without")
 
 
 @final
@@ -83,6 +98,8 @@ class _Generator(Generator):
         self.module, self.latent_dim, self.takes_labels = module, latent_dim, labels
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        if not self.takes_labels:
+            _refuse_labels(labels)
         images: Tensor = self.module(z, labels) if self.takes_labels else self.module(z)
         return images
 
@@ -98,6 +115,8 @@ class _Critic(Critic):
         self.module, self.takes_labels = module, labels
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        if not self.takes_labels:
+            _refuse_labels(labels)
         scores: Tensor = self.module(images, labels) if self.takes_labels else self.module(images)
         return scores
 
@@ -145,6 +164,12 @@ class _Loss(Loss):
         return self._generator(turn) if self._generator else None
 
 
+def _classes(labels: NDArray[Any]) -> NDArray[np.int64]:
+    if labels.ndim != 1 or labels.dtype.kind not in "iub" or labels.min() < 0:
+        raise DataError(f"labels must be (n,) whole numbers from 0, not {labels.shape} of {labels.dtype}")
+    return labels.astype(np.int64)
+
+
 @final
 class Arrays(Dataset):
     """A data set of arrays in memory; see `gankit.wrap`.
@@ -181,26 +206,34 @@ class Arrays(Dataset):
                 f"images have the shape {self._images.shape} and type {self._images.dtype}; "
                 "(n, channels, height, width) uint8, uint16 or float32 is needed"
             )
+        if not len(self._images):
+            raise DataError("there are no images in the array")
         if value_range is None and self._images.dtype == np.float32:
             raise DataError("float32 images need a value_range: the values that stand for black and white")
+        low, high = self._images.min(), self._images.max()
+        if value_range is not None and not (value_range[0] <= low and high <= value_range[1]):
+            raise DataError(f"images go from {low} to {high}, outside value_range {value_range}")
         columns = {"labels": labels, "groups": groups, "agreement": agreement, **(facts or {})}
         known = {name: np.asarray(values) for name, values in columns.items() if values is not None}
         for name, values in known.items():
-            if len(values) != len(self._images):
-                raise DataError(f"{name} has {len(values)} rows for {len(self._images)} images")
-        self._labels = known["labels"].astype(np.int64) if "labels" in known else None
+            if values.shape[:1] != (len(self._images),):
+                raise DataError(f"{name} has the shape {values.shape}; there are {len(self._images)} images")
+        self._labels = _classes(known["labels"]) if "labels" in known else None
         self._groups, self._agreement = known.get("groups"), known.get("agreement")
+        if self._agreement is not None and not ((self._agreement >= 0) & (self._agreement <= 1)).all():
+            raise DataError("agreement has values outside [0, 1]: it is the share of raters")
         self._facts = {name: known[name] for name in facts or {}}
         self._range, self._mirror = value_range, mirror
         classes = 0 if self._labels is None else int(self._labels.max()) + 1
         self._names = tuple(class_names) if class_names else tuple(map(str, range(classes)))
-        if len(self._names) < classes:
-            raise DataError(f"{len(self._names)} class names for labels up to {classes - 1}")
+        if len(self._names) < classes or (self._names and not classes):
+            raise DataError(f"class_names has {len(self._names)} names for {classes} classes in labels")
 
     @property
     def image(self) -> ImageSpec:
         """Channels, height, width, and one class a name."""
-        return ImageSpec(*self._images.shape[1:], classes=len(self._names))
+        channels, height, width = self._images.shape[1:]
+        return ImageSpec(channels, height, width, classes=len(self._names))
 
     @property
     def images(self) -> NDArray[Any]:

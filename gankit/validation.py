@@ -1,0 +1,66 @@
+"""What pydantic finds wrong with settings, in one sentence a setting."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from typing import Any
+
+from pydantic import ModelWrapValidatorHandler, ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+
+def unknown(name: str, known: Collection[str]) -> str:
+    """What to say after an unknown name: the closest known one, else all of them."""
+    if close := difflib.get_close_matches(name, known, n=1, cutoff=0.5):
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(known)}" if known else "there are none"
+
+
+def explained(value: Any, handler: ModelWrapValidatorHandler[Any], known: Collection[str]) -> Any:
+    """Validate a model; what is wrong is put in gankit's words where it is found.
+
+    Args:
+        value: to validate.
+        handler: pydantic's own validation, as a validator of mode "wrap" gets it.
+        known: the settings that the model has, for "did you mean".
+
+    Raises:
+        ValidationError: its errors have a `sentence`, and the pydantic type as `reason`, in their context.
+    """
+    try:
+        return handler(value)
+    except ValidationError as error:
+        details = [_explained(detail, known) for detail in error.errors(include_url=False)]
+        raise ValidationError.from_exception_data(error.title, details) from None
+
+
+def _explained(error: ErrorDetails, known: Collection[str]) -> InitErrorDetails:
+    context = error.get("ctx", {})
+    if "sentence" not in context:  # a table inside this one has not done so
+        context = {"sentence": _sentence(error, known), "reason": error["type"]}
+    kind = PydanticCustomError("explained", "{sentence}", context)
+    return {"type": kind, "loc": error["loc"], "input": error["input"]}
+
+
+def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
+    message, given, context = error["msg"], error["input"], error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            return f"there is no such setting; {unknown(str(error['loc'][-1]), known)}"
+        case "missing" if isinstance(error["loc"][-1], int):
+            return "the list is too short"
+        case "missing":
+            return "this setting is missing, and has no default"
+        case "model_type" | "dict_type":
+            return f"a table is needed, not {given!r}"
+        case "list_type" | "tuple_type":
+            return f"a list is needed, not {given!r}"
+        case "too_short":
+            return f"at least {context['min_length']} entries are needed, not {context['actual_length']}"
+        case "too_long":
+            return f"at most {context['max_length']} entries are allowed, not {context['actual_length']}"
+        case "part" | "value_error" | "assertion_error":
+            return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        case _:
+            return f"{message[:1].lower()}{message[1:]}, not {given!r}"
