@@ -80,6 +80,18 @@ def build(experiment: Experiment, image: ImageSpec) -> Parts:
     return Parts(generator, critic, losses, augment, mixes)
 
 
+SCOPE_CAUTIONS = {
+    "critic-turn": "the critic never sees the generator's raw images in its own turn; divergence has been reported",
+    "real": "the generator learns the augmented images; use it as a control only",
+}
+
+
+def cautions(experiment: Experiment) -> list[str]:
+    """What a user should know before this experiment trains, one line each."""
+    scope = experiment.augment.scope if experiment.augment else "critic"
+    return [f"augment.scope={scope}: {SCOPE_CAUTIONS[scope]}"] if scope in SCOPE_CAUTIONS else []
+
+
 def _norm_setting(experiment: Experiment) -> str:
     return "norm" if hasattr(experiment.critic.settings, "norm") else "name"
 

@@ -94,4 +94,6 @@ def _with_nested_parts(annotation: Any, nested: Callable[[str], Any]) -> Any:
     inner = tuple(argument if argument is ... else _with_nested_parts(argument, nested) for argument in arguments)
     if origin in (Union, UnionType):
         return functools.reduce(operator.or_, inner)
-    return origin[inner] if origin in (list, tuple, dict, Sequence, Mapping) else annotation
+    if origin is Sequence:  # a tuple, so that equal settings are equal whether they come from a file or a default
+        return tuple[inner[0], ...]  # type: ignore[valid-type]
+    return origin[inner] if origin in (list, tuple, dict, Mapping) else annotation

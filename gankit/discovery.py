@@ -109,7 +109,8 @@ def _scan(path: tuple[str, ...]) -> tuple[tuple[PlugIn, ...], tuple[tuple[str, s
         try:
             entry = entrypoints.EntryPoint.from_string(specification, name)
         except entrypoints.BadEntryPoint:
-            faults[owner] = f"distribution {owner} registers {kind} {name} as {specification!r}: write module:class"
+            fault = f"distribution {owner} registers {kind} {name} as {specification!r}: write module:class"
+            faults.setdefault(owner, fault)
             continue
         # The first on the path is the one that Python imports.
         plugin = PlugIn(kind, name, owner, entry.module_name, entry.object_name or "")
@@ -120,10 +121,12 @@ def _scan(path: tuple[str, ...]) -> tuple[tuple[PlugIn, ...], tuple[tuple[str, s
 def _read_together(path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
     """(kind, name, distribution, specification) of every entry point; one malformed distribution ends it."""
     for config, distribution in entrypoints.iter_files_distros(list(path)):
+        # It takes a name to end at its first hyphen, where some tools wrote hyphens into the folder's name.
+        owner = re.sub(r"-\d.*", "", f"{distribution.name}-{distribution.version or ''}").rstrip("-")
         for group, kind in GROUPS.items():
             if group in config:
                 for name, specification in config[group].items():
-                    yield kind, name, distribution.name, specification
+                    yield kind, name, owner, specification
 
 
 def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:

@@ -40,7 +40,8 @@ def pyramid(image: ImageSpec, part: str) -> tuple[int, int, int]:
         nearest = sorted(sorted(set(sides), key=lambda side: abs(side - short))[:2])
         raise PartError(
             f"{part} cannot make images {image.height} high and {image.width} wide: the shorter side must be 4 to 7 "
-            f"times a power of two that also divides the longer; set data.size, for example {nearest[0]} or {nearest[1]}"
+            "times a power of two that also divides the longer; "
+            f"set data.size, for example {nearest[0]} or {nearest[1]}"
         )
     return k, image.height >> k, image.width >> k
 

@@ -22,8 +22,12 @@ def source(seed: int, stream: str, *index: int) -> torch.Generator:
 
 
 def seed_torch(seed: int, stream: str, *index: int) -> None:
-    """Seed torch's own generators on every device, for parts that draw from them."""
-    torch.manual_seed(number(seed, stream, *index))
+    """Seed torch's own generators on every device in use, for parts that draw from them."""
+    value = number(seed, stream, *index)
+    # torch.manual_seed does the same, but takes a stack trace for each kind of device that is not in use.
+    torch.default_generator.manual_seed(value)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(value)
 
 
 def latents(seed: int, count: int, dim: int, first: int = 0) -> Tensor:
@@ -68,10 +72,11 @@ class Order:
         if self.cumulative is not None:
             draws = torch.rand(size, generator=source(self.seed, self.stream, number_), dtype=torch.float64).numpy()
             return np.minimum(np.searchsorted(self.cumulative, draws, side="right"), self.count - 1)
-        places = np.arange(number_ * size, (number_ + 1) * size)
-        epochs = {int(epoch) for epoch in places // self.count}
+        first, last = number_ * size, (number_ + 1) * size
+        epochs = range(first // self.count, (last - 1) // self.count + 1)
         self._epochs = {epoch: self._permutation(epoch) for epoch in epochs}
-        return np.array([self._epochs[int(place // self.count)][place % self.count] for place in places])
+        offset = epochs[0] * self.count
+        return np.concatenate(list(self._epochs.values()))[first - offset : last - offset]
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
         if epoch in self._epochs:

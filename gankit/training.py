@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gankit import __version__ as gankit_version
 from gankit import checkpoint, seeds
-from gankit.building import probe_labels
+from gankit.building import cautions, probe_labels
 from gankit.config import Experiment, RunRecord
 from gankit.data import TrainingData, prepare
 from gankit.errors import RunError
@@ -131,6 +131,8 @@ class Trainer:
         bar = Progress(settings.steps, self.updates.step, settings.batch * settings.critic_steps)
         started = time.monotonic()
         with StopRequest() as stop, contextlib.closing(self.log), contextlib.closing(bar):
+            for caution in cautions(self.experiment):
+                bar.say(f"caution: {caution}")
             if self.updates.step == 0:
                 self._write_grid()
             while self.updates.step < settings.steps:

@@ -27,8 +27,8 @@ def wrap(kind: str, module: Any = None, **facts: Any) -> Any:
             For a data set an (n, channels, height, width) array. Not used for a loss.
         facts: what gankit cannot see from outside. Generator: `latent_dim`. Features: `dim`. Generator and critic:
             `labels` (default False: a conditional training is refused). Loss: `critic` and `generator`,
-            functions of a `Turn`; `per_sample`. Data set: `labels`, `class_names`, `groups`, `agreement`, `facts`, `value_range`, `mirror` (a function, or None where
-            mirroring changes the label).
+            functions of a `Turn`; `per_sample`. Data set: `labels`, `class_names`, `groups`,
+            `agreement`, `facts`, `value_range`, `mirror` (a function, or None where mirroring changes the label).
 
     Raises:
         PartError: the kind cannot be wrapped, or a fact is missing or unknown.

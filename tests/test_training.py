@@ -379,3 +379,12 @@ def test_a_loss_that_needs_an_ability(small: Small, tmp_path: Path) -> None:
 
     with pytest.raises(PartError, match="needs a ClassHead"):
         gankit.train(gankit.load("wgan-gp", *small('losses=["hinge", "needs-a-head"]')), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("scope", "said"), [("critic", False), ("critic-turn", True), ("real", True)])
+def test_risky_scopes_are_allowed_with_a_caution(
+    scope: str, said: bool, small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = small("augment.name=diffaugment", f"augment.scope={scope}", "training.steps=1")
+    gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
+    assert (f"caution: augment.scope={scope}" in capsys.readouterr().err) == said

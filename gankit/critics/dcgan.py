@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated
 
 from annotated_types import Ge
@@ -40,7 +41,7 @@ class DCGANCritic(Critic):
             raise PartError(f"critic dcgan cannot score images of {image.height}x{image.width}: 8 pixels at least")
         channels = [image.channels, *(width << level for level in range(levels))]
         layers: list[nn.Module] = []
-        for level, (a, b) in enumerate(zip(channels, channels[1:], strict=False)):
+        for level, (a, b) in enumerate(itertools.pairwise(channels)):
             layers += [nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False)]
             layers += [Norm(norm, b)] * (level > 0 and norm != "none") + [nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, (height, width_), bias=False))

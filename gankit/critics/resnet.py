@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 from annotated_types import Ge, MinLen
@@ -72,7 +73,7 @@ class ResNetCritic(Critic):
             self.stem = ResampledConv2d(image.channels, widths[0], 3)
         self.blocks = nn.ModuleList(
             ResidualBlock(a, b, "down", norm, hidden=a, first_bias=first_bias, fused=fused)
-            for a, b in zip(widths, widths[1:], strict=False)
+            for a, b in itertools.pairwise(widths)
         )
         self.blocks.extend(
             ResidualBlock(widths[-1], widths[-1], None, norm, first_bias=first_bias) for _ in range(flat_blocks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 import torch
@@ -66,7 +67,7 @@ class ResNetGenerator(Generator):
         nn.init.zeros_(self.linear.bias)
         self.blocks = nn.ModuleList(
             ResidualBlock(a, b, "up", norm, image=image, first_bias=first_bias, fused=fused)
-            for a, b in zip(channels, channels[1:], strict=False)
+            for a, b in itertools.pairwise(channels)
         )
         self.norm = Norm(norm if head == "norm" else "none", channels[-1])
         self.conv = ResampledConv2d(channels[-1], image.channels, 3)

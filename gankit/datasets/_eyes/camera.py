@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gankit.datasets._eyes.layouts import Layout
 from gankit.datasets._eyes.subjects import Subjects
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[Any]
 
 _GREY = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)[:, None, None]
 _REACH = 3
@@ -93,4 +93,5 @@ def _soften_colour(pictures: Array, share: NDArray[np.float64]) -> Array:
     height, width = colour.shape[-2:]
     pairs = colour.reshape(*colour.shape[:2], height // 2, 2, width // 2, 2).mean(axis=(3, 5))
     coarse = pairs.repeat(2, axis=2).repeat(2, axis=3)
-    return grey + colour + share.astype(np.float32)[:, None, None, None] * (coarse - colour)
+    merged: Array = grey + colour + share.astype(np.float32)[:, None, None, None] * (coarse - colour)
+    return merged

@@ -37,7 +37,8 @@ def linear_from_lab(lab: Array) -> Array:
     fy = (lab[..., 0] + 16) / 116
     f = np.stack([fy + lab[..., 1] / 500, fy, fy - lab[..., 2] / 200], axis=-1)
     xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * [0.95047, 1.0, 1.08883]
-    return np.clip(xyz @ _RGB_FROM_XYZ.T, 0.0, 1.0)
+    rgb: NDArray[np.float64] = np.clip(xyz @ _RGB_FROM_XYZ.T, 0.0, 1.0)
+    return rgb
 
 
 def ita(lab: Array) -> Array:

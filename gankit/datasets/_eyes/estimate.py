@@ -12,7 +12,7 @@ from gankit.datasets._eyes.layouts import Layout
 from gankit.datasets._eyes.limbus import refine, sample, search
 from gankit.datasets._eyes.optics import LIMBUS_TO_REFLEX
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[Any]
 
 # Population figures of the renderer's subjects, in degrees: angle kappa and conjugate gaze.
 _KAPPA, _KAPPA_SD, _GAZE_SD = 5.0, 1.2, 2.0
@@ -39,6 +39,8 @@ def find_reflex(greys: Array, pixel: float, places: Array, radius: Array) -> tup
     """
     step = float(np.clip(pixel / 3, 0.15, 0.25))
     grid = np.arange(-np.ceil(5.0 / step), np.ceil(5.0 / step) + 1) * step
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
     x, y = np.meshgrid(grid, grid[np.abs(grid) < 3.2])
     values = sample(greys, places[:, :1] + x.ravel() / pixel, places[:, 1:] + y.ravel() / pixel).reshape(-1, *x.shape)
     sigma = max(0.36, 0.62 * pixel) / step

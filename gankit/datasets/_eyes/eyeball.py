@@ -12,7 +12,7 @@ from gankit.datasets._eyes.scene import Scene, bell, blend, coverage
 from gankit.datasets._eyes.skin import light_direction
 from gankit.datasets._eyes.textures import Textures, read_table
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[Any]
 
 _GLOBE = 12.0
 # The widest iris with a margin for the reflexes, in mm.
@@ -132,7 +132,8 @@ def open_eye(planes: list[Array], scene: Scene, textures: Textures, shade: Array
 
     # Iris and reflexes fill less than half of the columns, and are the costliest part.
     columns = _columns(scene)
-    near = [np.take_along_axis(points, columns, axis=2) for points in (*eye, scene.x, lit, textures.fine)]
+    sources: list[Array] = [*eye, scene.x, lit, textures.fine]
+    near = [np.take_along_axis(points, columns, axis=2) for points in sources]
     _cornea(scene, textures.fibres, near[:3], *near[3:])
     for plane, part in zip(eye, near[:3], strict=True):
         np.put_along_axis(plane, np.broadcast_to(columns, part.shape), part, axis=2)

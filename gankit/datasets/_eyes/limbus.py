@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import gaussian_filter, zoom
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[Any]
 
 IRIS_RADIUS = 5.75
 # The search for irides runs at about this many mm a pixel, whatever the picture's own resolution.

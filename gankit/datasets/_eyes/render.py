@@ -18,7 +18,7 @@ from gankit.datasets._eyes.skin import brows, lashes, skin
 from gankit.datasets._eyes.subjects import Subjects
 from gankit.datasets._eyes.textures import draw_textures
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[Any]
 
 # Part of the cache's key: raise it whenever a pixel changes.
 RENDERER = 4

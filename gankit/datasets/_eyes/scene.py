@@ -12,7 +12,7 @@ from gankit.datasets._eyes.layouts import Layout
 from gankit.datasets._eyes.optics import TEMPORAL, eye_positions
 from gankit.datasets._eyes.subjects import Subjects
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[Any]
 
 
 def coverage(distance: Any, width: Any) -> Array:
@@ -38,10 +38,11 @@ def blend(planes: list[Array], paint: Sequence[Any], share: Array) -> None:
         plane += change
 
 
-def _arc(t: Array, rise: Array, fall: Array) -> Array:
+def _arc(t: Array, rise: Array | np.float32, fall: Array | np.float32) -> Array:
     """t^rise (1 - t)^fall with its peak scaled to one: a lid between its canthi at t = 0 and 1."""
     peak = rise / (rise + fall)
-    return (t**rise * (1 - t) ** fall / (peak**rise * (1 - peak) ** fall)).astype(np.float32)
+    scaled: Array = (t**rise * (1 - t) ** fall / (peak**rise * (1 - peak) ** fall)).astype(np.float32)
+    return scaled
 
 
 class Scene:
@@ -95,13 +96,15 @@ class Scene:
             # Half a strip ends at the midline; a rolled head lifts one eye and lowers the other.
             off = np.repeat(self.subjects["framing"][:, 0], 2, axis=0)
             middle = self.temporal * (self.layout.eye_shape[1] * self.layout.pixel / 2 - self.half * np.cos(roll))
-            self.x = x[None, None] + middle + self._column(off[:, 0])
-            self.y = y[None, :, None] - self.temporal * self.half * np.sin(roll) + 2.0 + self._column(2.5 * off[:, 1])
+            across: Array = x[None, None] + middle + self._column(off[:, 0])
+            down: Array = (
+                y[None, :, None] - self.temporal * self.half * np.sin(roll) + 2.0 + self._column(2.5 * off[:, 1])
+            )
         else:
             middle = self.temporal * (self["fissure"] / 2 - self.nasal_canthus)
-            self.x = x[None, None] + middle + self._column(framing[:, 0])
-            self.y = y[None, :, None] + 0.6 + self._column(framing[:, 1])
-        self.x, self.y = self.x.astype(np.float32), self.y.astype(np.float32)
+            across = x[None, None] + middle + self._column(framing[:, 0])
+            down = y[None, :, None] + 0.6 + self._column(framing[:, 1])
+        self.x, self.y = across.astype(np.float32), down.astype(np.float32)
         self.u = self.temporal * self.x
         # A shear stands for the head's roll: within three degrees it equals it, and lids stay functions of columns.
         self.v = self.y - np.tan(roll) * self.x

@@ -11,7 +11,7 @@ from gankit.datasets._eyes.colours import linear_from_lab, linear_from_srgb
 from gankit.datasets._eyes.scene import Scene, bell, blend, coverage
 from gankit.datasets._eyes.textures import HAIR_STEP, Textures, read_table
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[Any]
 
 
 def light_direction(scene: Scene) -> tuple[Array, Array, Array]:
@@ -24,7 +24,8 @@ def light_direction(scene: Scene) -> tuple[Array, Array, Array]:
 def crease_reach(scene: Scene) -> Array:
     """(m, 1, w) how deep the crease is along the lid; a fold at the nasal canthus hides its beginning."""
     start, end = coverage(scene.t - 0.07 - 0.05 * scene["epicanthus"], 0.32), np.clip(3.3 - scene.t * 2.7, 0.0, 1.0)
-    return start**2 * (3 - 2 * start) * end**2 * (3 - 2 * end)
+    depth: Array = start**2 * (3 - 2 * start) * end**2 * (3 - 2 * end)
+    return depth
 
 
 def _relief(scene: Scene, textures: Textures) -> Array:

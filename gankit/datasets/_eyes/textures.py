@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter1d
 from gankit.datasets._eyes.layouts import Layout
 from gankit.datasets._eyes.subjects import Subjects, stream
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[Any]
 
 COARSE, FINE = 5.0, 1.2
 HAIR_STEP = 0.125
@@ -27,7 +27,8 @@ def _spline(points: int, step: float, cell: float) -> Array:
     distance = np.abs(place[:, None] - np.arange(int(place[-1]) + 3))
     near, far = 2 / 3 - distance**2 + distance**3 / 2, np.clip(2 - distance, 0, None) ** 3 / 6
     weights = np.where(distance < 1, near, far)
-    return (weights / np.sqrt(np.mean(np.sum(weights**2, axis=1)))).astype(np.float32)
+    scaled: Array = (weights / np.sqrt(np.mean(np.sum(weights**2, axis=1)))).astype(np.float32)
+    return scaled
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def draw_textures(subjects: Subjects, layout: Layout, seed: int) -> Textures:
 
 
 def _unit(values: Array) -> Array:
-    return (values / values.std(axis=-1, keepdims=True)).astype(np.float32)
+    scaled: Array = (values / values.std(axis=-1, keepdims=True)).astype(np.float32)
+    return scaled
 
 
 def read_table(table: Array, place: Array) -> Array:
@@ -90,4 +92,5 @@ def read_table(table: Array, place: Array) -> Array:
     flat = np.concatenate([table, table[:, :1]], axis=1).ravel()
     index = first + rows
     low = flat.take(index)
-    return low + (place - floor) * (flat.take(index + 1) - low)
+    between: Array = low + (place - floor) * (flat.take(index + 1) - low)
+    return between

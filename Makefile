@@ -1,0 +1,43 @@
+# Shortcuts; README.md has the same as plain pip and gankit commands.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+
+.PHONY: demo test test-slow check docs clean
+
+demo: .venv/.installed
+	$(RUN) gankit demo --out runs/demo
+
+test: .venv/.installed-test
+	$(RUN) pytest -n 2
+
+test-slow: .venv/.installed-test
+	$(RUN) pytest -m slow --timeout 3600
+
+check: .venv/.installed-test
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+
+docs: .venv/.installed-docs
+	$(RUN) mkdocs build --strict --quiet --site-dir site
+
+clean:
+	rm -rf .venv site build dist
+
+# One stamp for each set of extras: pip runs again only when pyproject.toml changes.
+.venv/.python:
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/.installed: .venv/.python pyproject.toml
+	$(RUN) pip install --quiet --editable .
+	touch $@
+
+.venv/.installed-test: .venv/.installed
+	$(RUN) pip install --quiet --editable '.[test,offline]'
+	touch $@
+
+.venv/.installed-docs: .venv/.installed
+	$(RUN) pip install --quiet --editable '.[docs]'
+	touch $@

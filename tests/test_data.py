@@ -1,0 +1,164 @@
+"""What of a data set is trained on: split, held-out, agreement, subset, labels, order, mirror, range."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import gankit
+from gankit.config import DataTable
+from gankit.data import Resized, prepare
+from gankit.errors import DataError
+from gankit.interfaces import Dataset
+from gankit.seeds import Order
+
+N = 60
+
+
+def dataset(**facts: object) -> Dataset:
+    """Image i is filled with the grey level i."""
+    images = np.broadcast_to(np.arange(N, dtype=np.uint8)[:, None, None, None], (N, 1, 8, 8)).copy()
+    known = {"labels": np.arange(N) % 3 // 2, "agreement": np.arange(N) / N, "groups": np.arange(N) // 5} | facts
+    return gankit.wrap("dataset", images, **known)
+
+
+def table(**keys: object) -> DataTable:
+    return DataTable.model_validate({"name": "eyes", **keys})
+
+
+def levels(data: Dataset | None) -> list[int]:
+    assert data is not None
+    return data.images[:, 0, 0, 0].tolist()
+
+
+def test_held_out_images_keep_groups_together_and_do_not_depend_on_the_filters() -> None:
+    plain = prepare(table(held_out=0.2), 0, dataset())
+    filtered = prepare(table(held_out=0.2, min_agreement=0.5, subset=10), 0, dataset())
+    assert levels(plain.held_out) == levels(filtered.held_out)
+    assert sorted(levels(plain.dataset) + levels(plain.held_out)) == list(range(N))
+    groups = [set(np.array(levels(part)) // 5) for part in (plain.dataset, plain.held_out)]
+    assert not groups[0] & groups[1]
+    assert min(levels(filtered.dataset)) >= 30
+    assert len(filtered.dataset) == 10
+    assert levels(prepare(table(held_out=0.2), 1, dataset()).held_out) != levels(plain.held_out)
+
+
+def test_held_out_images_have_the_classes_shares() -> None:
+    held = prepare(table(held_out=0.2), 0, dataset(groups=None)).held_out
+    assert held is not None
+    assert np.bincount(held.labels).tolist() == [8, 4]  # type: ignore[arg-type]
+
+
+def test_everything_known_follows_the_chosen_images() -> None:
+    data = prepare(table(subset=20, conditional=True), 0, dataset(facts={"age": np.arange(N) * 2}))
+    chosen = np.array(levels(data.dataset))
+    np.testing.assert_array_equal(data.dataset.labels, chosen % 3 // 2)
+    np.testing.assert_array_equal(data.dataset.groups, chosen // 5)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(data.dataset.facts["age"], chosen * 2)
+    assert data.labels is not None
+    np.testing.assert_array_equal(data.labels.numpy(), chosen % 3 // 2)
+    assert data.image.classes == 2
+
+
+def test_conditions_are_standardised() -> None:
+    data = prepare(table(conditional=["agreement", "age"]), 0, dataset(facts={"age": np.arange(N) * 2.0}))
+    assert data.image.conditions == 2
+    assert data.labels is not None
+    np.testing.assert_allclose(data.labels.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(data.labels.std(0, correction=0), 1, rtol=1e-6)
+    back = data.labels.double().numpy() * data.condition_scale + data.condition_mean
+    np.testing.assert_allclose(back[:, 1], np.arange(N) * 2.0, atol=1e-5)
+
+
+def test_splits() -> None:
+    class Splits(gankit.wrapping.Arrays):  # type: ignore[misc]  # final; only this test adds splits
+        splits = {"train": np.arange(40), "test": np.arange(40, N)}  # type: ignore[assignment]  # noqa: RUF012
+
+    data = Splits(dataset().images)
+    assert levels(prepare(table(), 0, data).dataset) == list(range(40))
+    assert levels(prepare(table(split="test"), 0, data).dataset) == list(range(40, N))
+    assert len(prepare(table(split="all"), 0, data).dataset) == N
+    with pytest.raises(DataError, match="no split 'val' in this data set; known: all, train, test"):
+        prepare(table(split="val"), 0, data)
+
+
+@pytest.mark.parametrize(
+    ("keys", "facts", "message"),
+    [
+        ({"conditional": True}, {"labels": None}, "data.conditional: eyes has no labels"),
+        ({"balance": 1.0}, {"labels": None}, "data.balance: eyes has no labels"),
+        ({"min_agreement": 0.6}, {"agreement": None}, "data.min_agreement: eyes has no agreement"),
+        ({"min_agreement": 1.0}, {}, "0 images of eyes are left"),
+        ({"subset": 61}, {}, "data.subset: 61 images asked for, 60 are there"),
+        ({"flip": True}, {"mirror": None}, "data.flip: mirroring changes the label"),
+        ({"held_out": 0.999}, {}, "data.held_out: 60 images cannot be divided so"),
+        ({"conditional": ["age"]}, {}, "no number 'age' an image; known: agreement"),
+        ({"conditional": ["age"]}, {"facts": {"age": np.full(N, np.nan)}}, "age has missing values"),
+    ],
+)
+def test_refusals(keys: dict[str, object], facts: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        prepare(table(**keys), 0, dataset(**facts))
+    assert "\n" not in str(caught.value)
+
+
+def test_batches_are_in_minus_one_to_one_and_mirrored_where_asked() -> None:
+    images = np.zeros((4, 1, 2, 3), np.uint8)
+    images[..., 0] = 255
+    data = prepare(table(), 0, gankit.wrap("dataset", images))
+    like = torch.empty(0, dtype=torch.float64)
+    batch = data.batch(np.array([0, 1]), like, torch.tensor([False, True]))
+    assert batch.dtype == torch.float64
+    assert batch[0, 0, 0].tolist() == [1, -1, -1]
+    assert batch[1, 0, 0].tolist() == [-1, -1, 1]
+    wide = gankit.wrap("dataset", np.full((4, 1, 2, 2), 4095, np.uint16), value_range=(0, 8190))
+    assert prepare(table(), 0, wide).batch(np.array([0]), like).unique().tolist() == [0]
+
+
+def test_an_epoch_holds_every_image_once_across_batches() -> None:
+    order = Order(0, "test", 10)
+    drawn = np.concatenate([order.batch(k, 4) for k in range(5)])
+    assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
+    assert drawn[:10].tolist() != drawn[10:].tolist()
+    np.testing.assert_array_equal(Order(0, "test", 10).batch(3, 4), drawn[12:16])
+    assert Order(0, "other", 10).batch(0, 10).tolist() != drawn[:10].tolist()
+    assert sorted(Order(0, "test", 3).batch(0, 9).tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("balance", "share"), [(1.0, 0.5), (0.5, 2**0.5 / (1 + 2**0.5)), (0.0, 2 / 3)])
+def test_balance_tempers_the_shares_of_classes(balance: float, share: float) -> None:
+    data = prepare(table(balance=balance), 0, dataset())
+    drawn = data.order(0, "test").batch(0, 60_000)
+    labels = data.dataset.labels
+    assert labels is not None
+    assert (labels[drawn] == 0).mean() == pytest.approx(share, abs=0.01)
+
+
+def test_resized_images_keep_depth_range_and_flat_areas() -> None:
+    images = np.zeros((3, 1, 8, 8), np.uint16)
+    images[0], images[1, :, :, 4:], images[2] = 40_000, 65_535, 7
+    whole = gankit.wrap("dataset", images)
+    resized = Resized(whole, (16, 12))
+    assert resized.image == gankit.ImageSpec(1, 16, 12)
+    assert resized.images.dtype == np.uint16
+    assert (resized.images[0] == 40_000).all()
+    assert (resized.images[2] == 7).all()
+    assert resized.images[1].max() == 65_535
+    assert resized.images[1].min() == 0
+
+
+def test_memory_mapped_images_are_read_row_by_row(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (N, 3, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=images.transpose(0, 2, 3, 1))
+    kept, mapped = (
+        prepare(DataTable.model_validate(
+            {"name": "npz", "path": str(tmp_path / "a.npz"), "in_memory": memory, "size": 16, "subset": 20}
+        ), 0)
+        for memory in (True, False)
+    )  # fmt: skip
+    like, rows = torch.empty(0), np.array([3, 1, 19])
+    assert torch.equal(kept.batch(rows, like), mapped.batch(rows, like))
+    assert "images" not in vars(mapped.dataset)  # nothing was copied as a whole

@@ -1,0 +1,50 @@
+"""Every example runs, with small settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gankit
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SMALL = [
+    "data.counts=[12, 8, 10]", "generator.width=4", "critic.width=4", "training.steps=2", "training.batch=4",
+    "training.generator_batch=4", "training.critic_steps=1",
+]  # fmt: skip
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / script), *arguments], capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", ["train_and_sample.py", "own_loss.py"])
+def test_scripts_that_train(script: str, tmp_path: Path) -> None:
+    run(script, str(tmp_path / "run"), *SMALL)
+    assert gankit.open_run(tmp_path / "run").finished
+
+
+def test_the_table_of_the_eyes() -> None:
+    table = run("eyes_table.py")
+    for count in ("1250", "451", "999"):
+        assert count in table
+
+
+def test_the_experiment_file_is_valid() -> None:
+    experiment = gankit.load(EXAMPLES / "few_images.toml")
+    assert experiment.losses[1].name == "gradient-penalty"
+    assert experiment.training.critic_steps == 3
+
+
+def test_no_example_is_forgotten() -> None:
+    tested = {"train_and_sample.py", "own_loss.py", "eyes_table.py", "few_images.toml"}
+    assert {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".toml")} == tested

@@ -1,0 +1,163 @@
+"""Samples of a run: the same everywhere, alone or together, labelled, at the data's own depth."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gankit
+from gankit import seeds
+from gankit.errors import GankitError, RunError
+from gankit.run import generate, settle_statistics
+from gankit.sampling import write_samples
+
+Small = Callable[..., list[str]]
+
+
+@pytest.fixture
+def plain(small: Small, tmp_path: Path) -> gankit.Run:
+    return gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "plain")
+
+
+@pytest.fixture
+def conditional(small: Small, tmp_path: Path) -> gankit.Run:
+    return gankit.train(gankit.load("wgan-gp", *small("data.conditional=true")), tmp_path / "conditional")
+
+
+def test_latents_are_the_same_everywhere() -> None:
+    expected = torch.tensor([[-0.3686, 0.0429], [0.4457, 1.7162], [-0.2388, -0.9542]])
+    drawn = seeds.latents(3, 3, 2)
+    assert torch.equal(seeds.latents(3, 1, 2, first=2), drawn[2:])
+    assert not torch.equal(seeds.latents(4, 3, 2), drawn)
+    torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-4)
+
+
+def test_a_sample_depends_only_on_seed_number_and_label(plain: gankit.Run, conditional: gankit.Run) -> None:
+    many = plain.sample(70, seed=5)
+    assert many.shape == (70, 3, 8, 8)
+    assert many.dtype == np.uint8
+    np.testing.assert_allclose(plain.sample(3, seed=5).astype(int), many[:3].astype(int), atol=1)
+    assert not np.array_equal(plain.sample(3, seed=6), many[:3])
+    mixed = conditional.sample(4, labels=[0, 1, 0, 1], seed=5).astype(int)
+    zeros = conditional.sample(4, labels=0, seed=5).astype(int)
+    np.testing.assert_allclose(mixed[[0, 2]], zeros[[0, 2]], atol=1)
+    drawn = conditional.draw(60, None, 5)[1]
+    assert drawn is not None
+    assert torch.equal(conditional.draw(9, None, 5)[1], drawn[:9])  # type: ignore[arg-type]
+    assert set(drawn.tolist()) == {0, 1}
+
+
+def test_another_process_draws_the_same(plain: gankit.Run, tmp_path: Path) -> None:
+    code = (
+        "import gankit, numpy, sys, torch; torch.set_num_threads(2); torch.manual_seed(99); "
+        "numpy.save(sys.argv[2], gankit.open_run(sys.argv[1]).sample(5, seed=2))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(plain.path), str(tmp_path / "there.npy")], check=True)
+    there = np.load(tmp_path / "there.npy").astype(int)
+    np.testing.assert_allclose(there, plain.sample(5, seed=2).astype(int), atol=1)
+
+
+def test_networks_of_a_run(plain: gankit.Run) -> None:
+    assert not plain.generator.training
+    images = torch.rand(4, 3, 8, 8) * 2 - 1
+    assert plain.critic(images).shape == (4,)
+    assert not any(p.requires_grad for p in (*plain.generator.parameters(), *plain.critic.parameters()))
+
+
+def test_statistics_settled_for_the_weights_equal_those_of_a_large_batch() -> None:
+    torch.manual_seed(0)
+    generator = gankit.build("generator", "resnet", gankit.ImageSpec(1, 8, 8), width=4, latent_dim=6)
+    settle_statistics(generator, 6, None, seed=0, batches=40)
+    z = torch.randn(4096, 6)
+    settled = generate(generator, z, None)
+    generator.train()
+    with torch.no_grad():
+        batch = generator(z)
+    assert (settled - batch).abs().mean() < 0.02
+    norms = [m for m in generator.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all(norm.momentum == 0.1 for norm in norms)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [("dog", "no class 'dog' .* known: 0 0, 1 1"), (2, "no class 2"), ([0, 1, 0], "3 labels for 2 samples")],
+)
+def test_labels_that_do_not_fit(labels: object, message: str, conditional: gankit.Run) -> None:
+    with pytest.raises(RunError, match=message):
+        conditional.sample(2, labels=labels)  # type: ignore[arg-type]
+
+
+def test_labels_for_a_run_without(plain: gankit.Run) -> None:
+    with pytest.raises(RunError, match="trained without labels"):
+        plain.sample(2, labels=0)
+
+
+def test_conditions_in_their_own_units(small: Small, tmp_path: Path) -> None:
+    run = gankit.train(gankit.load("wgan-gp", *small('data.conditional=["severity"]')), tmp_path / "run")
+    record = run.experiment.run
+    assert record is not None
+    mean, scale = record.condition_mean[0], record.condition_scale[0]
+    encoded = run.encode_labels(2, [mean + 2 * scale])
+    torch.testing.assert_close(encoded, torch.full((2, 1), 2.0))
+    np.testing.assert_allclose(run.decode_conditions(encoded), mean + 2 * scale, rtol=1e-6)  # type: ignore[arg-type]
+    with pytest.raises(RunError, match=r"shape \(2, 2\)"):
+        run.sample(2, labels=[1.0, 2.0])
+
+
+def test_written_samples_hold_the_same_pixels(conditional: gankit.Run, tmp_path: Path) -> None:
+    folder = write_samples(conditional, tmp_path / "out", 5, "1", seed=3)
+    images = [np.asarray(Image.open(folder / f"{i:05d}.png")).transpose(2, 0, 1) for i in range(5)]
+    np.testing.assert_array_equal(images, conditional.sample(5, labels=1, seed=3))
+    rows = list(csv.DictReader((folder / "labels.csv").read_text().splitlines()))
+    assert rows == [{"file": f"{i:05d}.png", "label": "1"} for i in range(5)]
+    dataset = gankit.build("dataset", "folder", None, path=str(folder), unlisted="skip")
+    assert len(dataset) == 5
+
+
+@pytest.mark.parametrize(("dtype", "channels"), [("uint16", 1), ("uint16", 3), ("float32", 1)])
+def test_depth_is_kept(dtype: str, channels: int, small: Small, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0).uniform(100, 4000, (12, channels, 8, 8)).astype(dtype)
+    data = gankit.wrap("dataset", draw, value_range=(0, 4095))
+    run = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "run", data=data)
+    images = run.sample(3)
+    assert images.dtype == dtype
+    assert images.max() > 300
+    folder = write_samples(run, tmp_path / "out", 3)
+    if (dtype, channels) == ("uint16", 1):
+        assert np.array_equal(np.asarray(Image.open(folder / "00001.png")), images[1, 0])
+    else:
+        assert np.array_equal(np.load(folder / "00001.npy"), images[1])
+
+
+def test_samples_are_never_augmented(small: Small, tmp_path: Path) -> None:
+    """Cutout blanks a quarter; the averaged generator's samples are its plain output."""
+    run = gankit.train(gankit.load("wgan-gp", *small("augment.name=diffaugment")), tmp_path / "run")
+    latents, labels = run.draw(4, None, 0)
+    with torch.no_grad():
+        plain = run.generator(latents, labels)
+    expected = np.rint((plain.double().numpy() + 1) * 127.5)
+    np.testing.assert_allclose(run.sample(4).astype(float), expected, atol=1)
+
+
+def test_what_is_no_run(tmp_path: Path, small: Small) -> None:
+    with pytest.raises(RunError, match="no run here"):
+        gankit.open_run(tmp_path)
+    run = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "run")
+    (run.path / "generator.safetensors").write_bytes(b"half a file")
+    with pytest.raises(RunError, match="no generator that gankit exported"):
+        gankit.open_run(run.path).sample(1)
+    for checkpoint in (run.path / "checkpoints").iterdir():
+        checkpoint.write_bytes(b"")
+    with pytest.raises(RunError, match="none of 2 checkpoints can be read"):
+        gankit.resume(run.path)
+    (run.path / "experiment.toml").write_text("[data")
+    with pytest.raises(GankitError, match=r"experiment\.toml: not TOML: Expected ']'"):
+        gankit.open_run(run.path)
