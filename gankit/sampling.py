@@ -62,5 +62,5 @@ def _conditions(label: str, count: int) -> list[float]:
     except ValueError:
         values = []
     if len(values) != count or not all(map(math.isfinite, values)):
-        raise RunError(f"--label: {label!r} is not {count} numbers separated by commas")
+        raise RunError(f"--label: {label!r} is not {count} number(s), separated by commas")
     return values

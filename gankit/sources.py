@@ -70,13 +70,14 @@ class Source:
         """
         named = str(recipe_or_path)
         path = Path(named).expanduser()
-        if path.is_dir():
+        if (path / "experiment.toml").is_file():
             path = path / "experiment.toml"
-            if not path.is_file() and named not in recipe_names():
+        if not path.is_file() and named not in recipe_names():
+            if path.is_dir():
                 raise SettingsError(f"{named} is a folder without an experiment.toml: name a recipe, a file or a run")
-        if not path.is_file():
             if path.suffix in FORMATS or "/" in named:
                 raise SettingsError(f"{named}: there is no such experiment file")
+        if not path.is_file():
             text = recipe_text(named)
             return cls(f"recipe {named}", tomllib.loads(text), text)
         try:

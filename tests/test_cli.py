@@ -1,0 +1,383 @@
+"""The command line: what each command writes and says, and one line with exit code 2 for every mistake."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gankit
+from gankit.cli import main
+
+Small = Callable[..., list[str]]
+
+
+@dataclass
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line of a refusal."""
+        assert self.code == 2, self
+        lines = [line for line in self.err.splitlines() if "decoding" not in line]
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("gankit: ")
+        assert "Traceback" not in self.err
+        return lines[0]
+
+
+Call = Callable[..., Answer]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """`gankit ...` in this process."""
+
+    def run(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["gankit", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code: Any = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return Answer(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Trained for one step: without labels, on classes, on a float condition, on 16-bit grey images."""
+    folder = tmp_path_factory.mktemp("runs")
+    draw = np.random.default_rng(0)
+    colour = draw.integers(0, 255, (20, 3, 8, 8), dtype=np.uint8)
+    grey = draw.integers(0, 65535, (20, 1, 8, 8), dtype=np.uint16)
+    facts = {"labels": np.arange(20) % 2, "class_names": np.array(["left", "right"]), "severity": draw.normal(5, 2, 20)}
+    np.savez(folder / "colour.npz", images=colour, **facts)
+    np.savez(folder / "grey.npz", images=grey)
+    small = ["generator.width=4", "generator.latent_dim=6", "critic.width=4", "critic.flat_blocks=1",
+             "training.steps=1", "training.batch=4", "training.generator_batch=4",
+             "training.critic_steps=1"]  # fmt: skip
+    made = {
+        "plain": ["data.path={}/colour.npz"],
+        "classes": ["data.path={}/colour.npz", "data.conditional=true"],
+        "condition": ["data.path={}/colour.npz", 'data.conditional=["severity"]'],
+        "grey": ["data.path={}/grey.npz"],
+    }
+    for name, overrides in made.items():
+        texts = ["data.name=npz", *small, *(text.format(folder) for text in overrides)]
+        gankit.train(gankit.load("wgan-gp", *texts), folder / name)
+    return {"folder": folder, **{name: folder / name for name in made}}
+
+
+def test_as_a_module_and_as_a_script() -> None:
+    for command in ([sys.executable, "-m", "gankit"], [str(Path(sys.executable).parent / "gankit")]):
+        done = subprocess.run([*command, "list", "loss"], capture_output=True, text=True)
+        assert done.returncode == 0
+        assert done.stderr == ""
+        assert "gradient-penalty  loss  gankit" in done.stdout.splitlines()
+    done = subprocess.run([sys.executable, "-m", "gankit", "show", "nothing"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("gankit: there is no recipe or file 'nothing'; known: ")
+
+
+def test_help(call: Call) -> None:
+    for command in ("", "train", "resume", "sample", "evaluate", "report", "list", "show", "check", "schema", "demo"):
+        answer = call(*command.split(), "--help")
+        assert answer.code == 0
+        assert "Usage: gankit" in answer.out
+    assert call("bogus").code == 2
+    assert "No such command" in call("bogus").err
+
+
+def test_train_and_resume(call: Call, small: Small, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    answer = call("train", "wgan-gp", *small("training.steps=2"), "--out", out)
+    assert answer.code == 0
+    assert answer.out.splitlines()[0] == f"{out}: finished, 2 steps; samples in {out / 'samples'}"
+    assert not (out / "metrics.json").exists()  # neither evaluates nor reports unless asked
+    before = (out / "generator.safetensors").stat().st_mtime_ns
+    answer = call("resume", out)
+    assert answer.code == 0
+    assert "finished, 2 steps" in answer.out
+    assert (out / "generator.safetensors").stat().st_mtime_ns == before
+    assert f"{out} is not empty; go on with: gankit resume {out}" in call("train", "wgan-gp", "--out", out).line
+    assert "there is no run here" in call("resume", tmp_path / "nowhere").line
+
+
+def test_the_run_folder_is_named_after_the_recipe(
+    call: Call, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("train", "wgan-gp", *small("training.steps=1")).code == 0
+    assert (tmp_path / "runs" / "wgan-gp" / "generator.safetensors").is_file()
+
+
+# Mistakes: one clear line with the place, exit code 2, nothing written
+
+
+def bad_folder(tmp_path: Path, kind: str) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    if kind == "empty":
+        return folder
+    for name in ("a", "b", "c"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / f"{name}.png")
+    if kind == "row without image":
+        (folder / "labels.csv").write_text("file,label\na.png,0\nb.png,1\nc.png,0\nd.png,1\n")
+    return folder
+
+
+MISTAKES = {
+    "an unknown name": (
+        ["critic.name=resnett"],
+        "override 'critic.name=resnett': critic: there is no critic named 'resnett'",
+    ),
+    "a wrong type": (
+        ["critic.width=wide"],
+        "override 'critic.width=wide': critic.width: input should be a valid integer",
+    ),
+    "a misspelt key": (["training.stesp=4"], "training.stesp: there is no such setting; did you mean 'steps'?"),
+    "a value out of bounds": (
+        ["training.batch=0"],
+        "training.batch: input should be greater than or equal to 1, not 0",
+    ),
+    "a penalty with batch normalisation": (
+        ["critic=dcgan", "data.size=16"],
+        "critic.norm: critic dcgan mixes the samples of a batch",
+    ),
+    "sizes a network cannot make": (["data.size=30"], "cannot make images 30 high"),
+    "an empty folder": (["data=folder", "data.path={empty}"], "holds no pictures"),
+    "a CSV row without its image": (["data=folder", "data.path={row without image}"], "d.png"),
+    "no labels": (
+        ["data=folder", "data.path={no labels}", "data.conditional=true"],
+        "data.conditional: folder has no labels",
+    ),
+    "a missing folder": (["data=folder", "data.path=/no/where"], "/no/where does not exist"),
+    "no such device": (["training.device=abacus"], "training.device: 'abacus' cannot be used here"),
+    "half an override": (["training.steps"], "override 'training.steps': write key.path=value"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_a_mistake_is_one_line_and_nothing_is_written(
+    call: Call, small: Small, tmp_path: Path, mistake: str, command: str
+) -> None:
+    overrides, message = MISTAKES[mistake]
+    if command == "check" and mistake == "no such device":
+        pytest.skip("whether a device is there only matters to a training")
+    for kind in ("empty", "row without image", "no labels"):
+        if any(f"{{{kind}}}" in text for text in overrides):
+            folder = bad_folder(tmp_path, kind)
+            overrides = [text.replace(f"{{{kind}}}", str(folder)) for text in overrides]
+    kept = [text for text in small() if not text.startswith("data.") or not overrides[0].startswith("data=")]
+    if mistake.startswith("a penalty"):
+        kept = [text for text in kept if not text.startswith("critic.")]
+    before = sorted(tmp_path.rglob("*"))
+    answer = call(command, "wgan-gp", *kept, *overrides, *(["--out", tmp_path / "run"] if command == "train" else []))
+    assert message in answer.line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_several_mistakes_are_several_lines(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "e.toml"
+    file.write_text("[training]\nsteps = 0\nbatsch = 3\n")
+    answer = call("check", file)
+    assert answer.code == 2
+    assert answer.err.splitlines() == [
+        f"gankit: {file}:2: training.steps: input should be greater than or equal to 1, not 0",
+        f"gankit: {file}:3: training.batsch: there is no such setting; did you mean 'batch'?",
+    ]
+
+
+def test_folders_out_of_reach(call: Call, small: Small, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer = call("train", "wgan-gp", *small("training.steps=1"), "--out", tmp_path / "file" / "run")
+    assert "Not a directory" in answer.line
+
+
+# Looking
+
+
+def test_show(call: Call, tmp_path: Path) -> None:
+    answer = call("show", "wgan-gp", "training.steps=7", "augment=diffaugment")
+    assert answer.code == 0
+    (tmp_path / "e.toml").write_text(answer.out)
+    assert gankit.load(tmp_path / "e.toml") == gankit.load("wgan-gp", "training.steps=7", "augment=diffaugment")
+    assert "weight_decay" not in answer.out
+    assert "averaging = 0.999" in answer.out
+
+
+def test_check(call: Call, small: Small) -> None:
+    answer = call("check", "wgan-gp", *small("data.conditional=true"))
+    assert answer.code == 0
+    first, second, third = answer.out.splitlines()
+    assert first.startswith("generator resnet: ")
+    assert second.startswith("critic resnet: ")
+    assert third == "40 images of (3, 8, 8) (channels, height, width), 2 classes, 0 conditions"
+
+
+def test_list(call: Call) -> None:
+    everything = call("list").out.splitlines()
+    assert [line for line in everything if line.split()[1] == "loss"] != []
+    for kind in ("loss", "losses"):
+        rows = [line.split() for line in call("list", kind).out.splitlines()]
+        assert {row[1] for row in rows} == {"loss"}
+        assert ["r1", "loss", "gankit"] in rows
+    loaded = call("list", "augments", "--load")
+    assert loaded.code == 0
+    assert ["diffaugment", "augment", "gankit", "ok"] in [line.split() for line in loaded.out.splitlines()]
+    assert "there is no kind of part named 'looses'; did you mean 'loss'?" in call("list", "looses").line
+
+
+def test_schema(call: Call) -> None:
+    assert json.loads(call("schema").out)["properties"]["losses"]["minItems"] == 1
+
+
+def test_cache(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANKIT_CACHE", str(tmp_path))
+    (tmp_path / "arrays").mkdir()
+    (tmp_path / "arrays" / "x.npy").write_bytes(b"0" * 2_000_000)
+    assert call("cache", "clear").out == f"2.0 MB freed in {tmp_path}\n"
+    assert not (tmp_path / "arrays").exists()
+    assert call("cache", "clear").out == f"0.0 MB freed in {tmp_path}\n"
+
+
+# Samples
+
+
+def rows(folder: Path) -> list[list[str]]:
+    with open(folder / "labels.csv", newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_samples(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "drawn"
+    answer = call("sample", runs["plain"], "--count", 5, "--seed", 3, "--out", out)
+    assert answer.code == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        *(f"{i:05d}.png" for i in range(5)),
+        "grid.png",
+        "labels.csv",
+    ]
+    assert rows(out) == [["file"], *([f"{i:05d}.png"] for i in range(5))]
+    expected = gankit.open_run(runs["plain"]).sample(5, seed=3)
+    for i in range(5):
+        assert np.array_equal(np.asarray(Image.open(out / f"{i:05d}.png")).transpose(2, 0, 1), expected[i])
+    assert "is not empty; choose another --out" in call("sample", runs["plain"], "--out", out).line
+    assert "leave the label out" in call("sample", runs["plain"], "--label", "0", "--out", tmp_path / "x").line
+    assert not (tmp_path / "x").exists()
+    (tmp_path / "file").write_text("")
+    assert "is not empty" in call("sample", runs["plain"], "--out", tmp_path / "file").line
+    (tmp_path / "made").mkdir()
+    assert call("sample", runs["plain"], "--count", 1, "--out", tmp_path / "made").code == 0
+
+
+def test_samples_of_classes(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    for label, name in (("right", "right"), ("1", "right"), ("0", "left")):
+        out = tmp_path / f"drawn-{label}"
+        assert call("sample", runs["classes"], "--count", 3, "--label", label, "--out", out).code == 0
+        assert rows(out) == [["file", "label"], *([f"{i:05d}.png", name] for i in range(3))]
+    assert call("sample", runs["classes"], "--count", 12, "--out", tmp_path / "mixed").code == 0
+    assert {row[1] for row in rows(tmp_path / "mixed")[1:]} == {"left", "right"}
+    line = call("sample", runs["classes"], "--label", "up", "--out", tmp_path / "x").line
+    assert "there is no class 'up'" in line
+    assert "known: 0 left, 1 right" in line
+    assert not (tmp_path / "x").exists()
+
+
+def test_samples_of_conditions(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    assert call("sample", runs["condition"], "--count", 2, "--label", "6.5", "--out", tmp_path / "drawn").code == 0
+    assert rows(tmp_path / "drawn") == [["file", "severity"], ["00000.png", "6.5"], ["00001.png", "6.5"]]
+    for wrong in ("high", "1,2", "nan", ""):
+        line = call("sample", runs["condition"], "--label", wrong, "--out", tmp_path / "x").line
+        assert f"--label: {wrong!r} is not 1 number(s), separated by commas" in line
+    assert not (tmp_path / "x").exists()
+
+
+def test_samples_of_16_bit_images(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    assert call("sample", runs["grey"], "--count", 2, "--out", tmp_path / "drawn").code == 0
+    expected = gankit.open_run(runs["grey"]).sample(2)
+    assert expected.dtype == np.uint16
+    assert expected.max() > 255
+    read = np.asarray(Image.open(tmp_path / "drawn" / "00001.png"))
+    assert np.array_equal(read.astype(np.uint16), expected[1, 0])
+    again = gankit.build("dataset", "folder", path=str(tmp_path / "drawn"), table="labels.csv", unlisted="skip")
+    assert again.images.dtype == np.uint16
+    assert np.array_equal(again.images, expected)
+
+
+def test_samples_by_default_lie_in_the_run(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(runs["plain"], tmp_path / "run")
+    assert call("sample", run, "--count", 1, "--seed", 4).code == 0
+    assert (run / "drawn-4" / "00000.png").is_file()
+    (run / "generator.safetensors").unlink()
+    assert "there is no generator yet" in call("sample", run).line
+
+
+# Judging
+
+
+def pictures(folder: Path, seed: int) -> Path:
+    folder.mkdir()
+    draw = np.random.default_rng(seed)
+    for i in range(12):
+        Image.fromarray(draw.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_evaluate_a_run(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(runs["plain"], tmp_path / "run")
+    answer = call("evaluate", run, "--count", 10)
+    assert answer.code == 0
+    assert "FD (pixels): " in answer.out
+    report = json.loads((run / "metrics.json").read_text())
+    assert report["metrics"]["frechet"]["n_fake"] == 10
+    assert report["metrics"]["frechet"]["n_real"] == 20
+    call("evaluate", run, "--count", 10, "--out", tmp_path / "other.json")
+    assert json.loads((tmp_path / "other.json").read_text()) == report
+
+
+def test_evaluate_a_folder_against_a_folder(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    one, two = pictures(tmp_path / "one", 1), pictures(tmp_path / "two", 2)
+    answer = call("evaluate", one, "--against", two, "--metrics", " frechet,", "--out", tmp_path / "m.json")
+    assert answer.code == 0
+    report = json.loads((tmp_path / "m.json").read_text())
+    assert report["metrics"]["frechet"]["value"] > 0
+    assert call("evaluate", one, "--against", one).out.count("FD (pixels): ") == 1
+    assert call("evaluate", one, "--against", runs["folder"] / "colour.npz").code == 0
+    assert "--against: say which real images" in call("evaluate", one).line
+    assert (
+        "no metric named 'frechett'; did you mean 'frechet'?"
+        in call("evaluate", one, "--against", two, "--metrics", "frechett").line
+    )
+    assert "no features named 'pixel'" in call("evaluate", one, "--against", two, "--features", "pixel").line
+    assert "--metrics: name at least one" in call("evaluate", one, "--against", two, "--metrics", ",").line
+    assert "there is no dataset named" in call("evaluate", tmp_path / "nowhere", "--against", two).line
+    (tmp_path / "void").mkdir()
+    assert "holds no pictures" in call("evaluate", tmp_path / "void", "--against", two).line
+
+
+def test_report(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(runs["plain"], tmp_path / "run")
+    answer = call("report", run)
+    assert answer.code == 0
+    assert answer.out.strip() == str(run / "report.html")
+    assert "<html" in (run / "report.html").read_text()
+    assert "there is no run here" in call("report", tmp_path).line

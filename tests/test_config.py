@@ -1,0 +1,457 @@
+"""Experiments: recipes, files, overrides, and errors that name their place."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gankit
+from gankit.errors import SettingsError
+from gankit.places import json_places, toml_places, yaml_places
+from gankit.registry import registry
+from gankit.schema import schema
+from gankit.sources import recipe_names, recipe_text
+
+
+def errors(source: Any, *overrides: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        gankit.load(source, *overrides)
+    return str(caught.value).splitlines()
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_load_and_round_trip(name: str, tmp_path: Path) -> None:
+    experiment = gankit.load(name)
+    assert gankit.load(write(tmp_path / "e.toml", experiment.toml())) == experiment
+    assert gankit.load(experiment) == experiment
+    assert gankit.load(tomllib.loads(recipe_text(name))) == experiment
+    json_file = write(tmp_path / "e.json", json.dumps(experiment.tables()))
+    assert gankit.load(json_file) == experiment
+    assert recipe_text(name).startswith("#")
+
+
+def test_a_run_record_round_trips(tmp_path: Path) -> None:
+    record = gankit.config.RunRecord(
+        versions={"torch": "2"}, image={"channels": 1, "height": 8, "width": 8}, dtype="uint16", value_range=(0, 4095),
+        images=7, device="cpu", threads=1, class_names=["left eye", "rechts \"schräg\""], condition_mean=[0.1],
+    )  # fmt: skip
+    experiment = gankit.load("wgan-gp").with_run(record)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write(folder / "experiment.toml", experiment.toml())
+    assert gankit.load(folder) == experiment
+    assert gankit.load(str(folder)) == experiment
+    assert experiment.with_run(None) == gankit.load("wgan-gp")
+
+
+def test_tables_that_are_missing_come_from_the_default_recipe(tmp_path: Path) -> None:
+    experiment = gankit.load(write(tmp_path / "e.toml", '[augment]\nname = "diffaugment"\n[training]\nsteps = 3\n'))
+    default = gankit.load("wgan-gp")
+    assert experiment.data == default.data
+    assert experiment.losses == default.losses
+    assert experiment.training.steps == 3
+    assert experiment.training.lr_decay == "none"  # a table that is there is not filled up from the recipe
+    assert experiment.augment is not None
+    assert gankit.load(write(tmp_path / "empty.toml", "")) == default
+    assert gankit.load(write(tmp_path / "empty.yaml", "# nothing\n")) == default
+    assert gankit.load({}) == default
+    assert default.augment is None
+    assert gankit.load("wgan-gp-diffaugment").augment is not None
+
+
+def test_experiments_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        gankit.load("wgan-gp").training.steps = 3  # type: ignore[misc]
+
+
+# Overrides
+
+
+def test_values_of_overrides_are_toml_or_strings() -> None:
+    experiment = gankit.load(
+        "wgan-gp", "data.name=npz", "data.path=/a b/x=y.npz", "data.conditional=true", "training.steps=12",
+        "training.generator_lr=1e-3", "training.betas=[0.5, 0.9]", 'training.device="cpu"', "data.size=[4, 8]",
+        "training.optimizer_options={weight_decay = 0.1}",
+    )  # fmt: skip
+    assert experiment.data.name == "npz"
+    assert str(experiment.data.settings.path) == "/a b/x=y.npz"
+    assert experiment.data.conditional is True
+    assert experiment.data.height_width == (4, 8)
+    assert (experiment.training.steps, experiment.training.generator_lr) == (12, 1e-3)
+    assert experiment.training.betas == (0.5, 0.9)
+    assert experiment.training.device == "cpu"
+    assert experiment.training.optimizer_options == {"weight_decay": 0.1}
+
+
+def test_list_entries_by_number_and_by_name() -> None:
+    experiment = gankit.load("wgan-gp", "losses.0.weight=2", "losses.gradient-penalty.weight=5", "losses.1.every=4")
+    assert [(loss.weight, loss.every) for loss in experiment.losses] == [(2.0, 1), (5.0, 4)]
+    experiment = gankit.load("wgan-gp", 'losses=["hinge", "r1"]', "losses.r1.every=16", "losses.hinge.weight=2")
+    assert [(loss.name, loss.weight, loss.every) for loss in experiment.losses] == [("hinge", 2.0, 1), ("r1", None, 16)]
+    assert gankit.load("wgan-gp", "losses.1=r1").losses[1].name == "r1"
+    assert errors("wgan-gp", "losses.7.weight=1") == [
+        "override 'losses.7.weight=1': losses has no entry '7'; it has wasserstein, gradient-penalty"
+    ]
+    assert "has 2 entries 'r1'" in errors("wgan-gp", 'losses=["r1", "r1"]', "losses.r1.weight=1")[0]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("critic.name=dcgan", "critic.width=8", "training.steps=2"),
+        ("critic.width=8", "critic.name=dcgan", "training.steps=2"),
+        ("training.steps=2", "critic.width=8", "critic.name=resnet", "critic.name=dcgan"),
+    ],
+)
+def test_a_new_name_drops_the_recipes_settings_whatever_the_order(overrides: tuple[str, ...]) -> None:
+    experiment = gankit.load("wgan-gp-64", *overrides)  # its critic has settings that dcgan lacks
+    assert experiment.critic.name == "dcgan"
+    assert experiment.critic.settings == registry("critic").settings("dcgan")(width=8)
+    assert experiment.generator == gankit.load("wgan-gp-64").generator
+
+
+def test_the_same_name_keeps_the_recipes_settings() -> None:
+    assert gankit.load("wgan-gp-64", "critic.name=resnet") == gankit.load("wgan-gp-64")
+    assert gankit.load("wgan-gp", "losses.1.name=r1").losses[1].weight is None
+
+
+def test_a_name_of_an_entry_in_a_list_that_is_new_too() -> None:
+    experiment = gankit.load("wgan-gp", 'losses=["hinge", "r1"]', "losses.r2.every=3", "losses.1.name=r2")
+    assert [(loss.name, loss.every) for loss in experiment.losses] == [("hinge", 1), ("r2", 3)]
+
+
+def test_no_augment_and_string_shorthands() -> None:
+    assert gankit.load("wgan-gp-diffaugment", "augment=none").augment is None
+    assert "augment" not in gankit.load("wgan-gp-diffaugment", "augment=none").tables()
+    experiment = gankit.load("wgan-gp", "augment=diffaugment", "augment.scope=real")
+    assert experiment.augment is not None
+    assert (experiment.augment.name, experiment.augment.scope) == ("diffaugment", "real")
+    experiment = gankit.load("wgan-gp", "evaluation.features.side=4", "critic=dcgan", 'evaluation.metrics=["frechet"]')
+    assert experiment.evaluation.features.settings.side == 4
+    assert experiment.critic.name == "dcgan"
+
+
+def test_overrides_do_not_change_what_they_were_given() -> None:
+    tables = {"training": {"steps": 5}, "losses": ("hinge", {"name": "r1"}), "data": {"name": "eyes"}}
+    experiment = gankit.load(tables, "training.steps=7", "losses.r1.weight=3", "data.flip=true")
+    assert experiment.training.steps == 7
+    assert [loss.weight for loss in experiment.losses] == [None, 3.0]
+    assert tables == {"training": {"steps": 5}, "losses": ("hinge", {"name": "r1"}), "data": {"name": "eyes"}}
+    assert gankit.load("wgan-gp", "training.steps=3") != gankit.load("wgan-gp")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("abc", "override 'abc': write key.path=value, for example training.steps=1000"),
+        ("=3", "write key.path=value"),
+        ("a..b=3", "write key.path=value"),
+        ("training.steps.x=3", "override 'training.steps.x=3': training.steps holds a value, not a table"),
+        ("training=3", "override 'training=3': training: a table is needed, not 3"),
+        ("generator=3", "override 'generator=3': generator: a name, or a table with a name, is needed, not 3"),
+        ("losses=3", "override 'losses=3': losses: a list is needed, not 3"),
+        ("losses=[]", "override 'losses=[]': losses: at least 1 entries are needed, not 0"),
+        ("losses=[3]", "override 'losses=[3]': losses.0: a name, or a table with a name, is needed, not 3"),
+        ("augment.scope=real", "override 'augment.scope=real': augment: the table needs a name; known: "),
+        ("foo.bar=3", "override 'foo.bar=3': foo: there is no such setting; known: data, generator, critic, losses"),
+        ("data.part=3", "override 'data.part=3': data.part: there is no such setting"),
+        ("data.size=[1, 2, 3]", "override 'data.size=[1, 2, 3]': data.size: input should be a valid integer"),
+        ("training.betas=[0.5]", "override 'training.betas=[0.5]': training.betas: the list is too short"),
+        ("training.generator_lr=nan", "training.generator_lr: input should be a finite number, not nan"),
+        ("training.optimizer=Adamm", "training.optimizer: torch.optim has no 'Adamm'; did you mean 'Adam'?"),
+        ("evaluation.features.sde=4", "evaluation.features.sde: there is no such setting; did you mean 'side'?"),
+        ("evaluation.features=4", "evaluation.features: a name, or a table with a name, is needed, not 4"),
+        ("evaluation.metrics.frechet.x=1", "evaluation.metrics.0.x: there is no such setting; known: name"),
+        ('evaluation.metrics=["frechett"]', "evaluation.metrics.0: there is no metric named 'frechett'; did you mean"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_override(override: str, message: str) -> None:
+    (line,) = errors("wgan-gp", override)
+    assert message in line
+    assert line.startswith("override ")
+
+
+def test_an_override_into_a_list_that_is_not_there() -> None:
+    (line,) = errors({"evaluation": {}}, "evaluation.metrics.frechet.x=3")
+    assert line.startswith("override 'evaluation.metrics.frechet.x=3': evaluation.metrics: a list is needed")
+
+
+# Places
+
+
+TOML = '''# A comment with x = 3 and [tables]
+data = {name = "npz", path = """
+steps = 3
+""", subset = "many"}
+generator.name = "resnet"
+generator.widht = 3
+[critic]
+name = "resnett"
+[[losses]]
+name = "wasserstein"
+[[losses]]
+# target = 1
+name = "gradient-penalty"
+taget = 1.0
+weight = -1
+[training]
+steps = 0
+optimizer_options = {"a.b" = 1}
+betas = [
+  0.5,
+  1.5,
+]
+[evaluation]
+metrics = [
+  "frechet",
+  {name = "frechet", x = 3},
+]
+[extra]
+'''
+
+
+def test_every_error_has_its_file_and_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.toml", TOML)
+    lines = errors(path)
+    assert all(line.startswith(f"{path}:") for line in lines)
+    found = {
+        line.removeprefix(f"{path}:").split(": ")[1]: int(line.removeprefix(f"{path}:").split(": ")[0])
+        for line in lines
+    }
+    assert found == {
+        "data.subset": 4, "generator.widht": 6, "critic": 8, "losses.1.taget": 14, "losses.1.weight": 15,
+        "training.steps": 17, "training.betas.1": 21, "evaluation.metrics.1.x": 26, "extra": 28,
+    }  # fmt: skip
+    assert len(lines) == len(found)
+    text = "\n".join(lines)
+    assert "generator.widht: there is no such setting; did you mean 'width'?" in text
+    assert "critic: there is no critic named 'resnett'; did you mean 'resnet'?" in text
+    assert "losses.1.weight: input should be greater than or equal to 0, not -1" in text
+    assert "losses.1.taget: there is no such setting; did you mean 'target'?" in text
+
+
+def test_lines_of_json_and_yaml_are_exact(tmp_path: Path) -> None:
+    tables = {"losses": [{"name": "gradient-penalty"}, {"name": "gradient-penalty", "taget": 1}], "data": {"name": 3}}
+    path = write(tmp_path / "e.json", json.dumps(tables, indent=1))
+    lines = path.read_text().splitlines()
+    wrong_key, wrong_name = (next(i for i, line in enumerate(lines, 1) if x in line) for x in ("taget", ": 3"))
+    known = ", ".join(registry("dataset").names())
+    assert errors(path) == [
+        f"{path}:{wrong_name}: data: the table needs a name; known: {known}",
+        f"{path}:{wrong_key}: losses.1.taget: there is no such setting; did you mean 'target'?",
+    ]
+    path = write(
+        tmp_path / "e.yaml", "losses:\n- name: gradient-penalty\n- name: gradient-penalty\n  taget: a=b\ndata: eyes\n"
+    )
+    assert errors(path) == [f"{path}:4: losses.1.taget: there is no such setting; did you mean 'target'?"]
+
+
+def test_yaml_is_version_1_2(tmp_path: Path) -> None:
+    text = "data:\n  name: npz\n  path: no\ntraining:\n  steps: 1_0\n"
+    (line,) = errors(write(tmp_path / "e.yml", text.replace("1_0", "010.5")))
+    assert "training.steps" in line
+    experiment = gankit.load(write(tmp_path / "f.yaml", text.replace("1_0", "10")))
+    assert str(experiment.data.settings.path) == "no"  # YAML 1.1 reads false
+
+
+def test_overrides_and_recipes_are_named_as_such(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.toml", "[training]\nsteps = 0\n")
+    assert errors(path, "critic.width=x", "training.batch=0") == [
+        "override 'critic.width=x': critic.width: input should be a valid integer, unable to parse string as an "
+        "integer, not 'x'",
+        f"{path}:2: training.steps: input should be greater than or equal to 1, not 0",
+        "override 'training.batch=0': training.batch: input should be greater than or equal to 1, not 0",
+    ]
+    assert errors({"data": {"name": "npz"}}) == ["experiment: data.path: this setting is missing, and has no default"]
+
+
+def test_an_error_in_a_recipe_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = recipe_text("wgan-gp").replace("\nsteps = ", "\nstpes = ").replace('name = "eyes"', 'name = "eyse"')
+    monkeypatch.setattr("gankit.sources.recipe_text", lambda name: text)
+    steps = next(i for i, line in enumerate(text.splitlines(), 1) if line.startswith("stpes"))
+    first, second = errors("wgan-gp")
+    assert first.startswith("recipe wgan-gp:3: data: there is no dataset named 'eyse'; did you mean 'eyes'?")
+    assert second == f"recipe wgan-gp:{steps}: training.stpes: there is no such setting; did you mean 'steps'?"
+    path = write(tmp_path / "e.toml", "[training]\n")
+    assert errors(path)[0].startswith("recipe wgan-gp: data: there is no dataset named 'eyse'")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("e.toml", b"[data]\nname = \n", r"e.toml:2: not TOML: Invalid value"),
+        ("e.toml", b"[data]\nx = 1\nx = 2\n", r"e.toml:3: not TOML: Cannot overwrite a value"),
+        ("e.toml", b"\xff\xfe[data]", r"e.toml: cannot be read: 'utf-8' codec"),
+        ("e.json", b'{"data":\n {"name" "eyes"}}', r"e.json:2: not JSON: Expecting ':' delimiter"),
+        ("e.json", b"[1, 2]", r"e.json: an experiment is a set of tables; this file holds \[1, 2\]"),
+        ("e.yaml", b"data:\n  - [1\n", r"e.yaml:3: not YAML: "),
+        ("e.yaml", b"data: 1\ndata: 2\n", r"e.yaml:2: not YAML: found duplicate key"),
+        ("e.yaml", b"data: \x07\n", r"e.yaml: not YAML: "),
+        ("e.yaml", b"- 1\n", r"e.yaml: an experiment is a set of tables; this file holds \[1\]"),
+        ("e.yaml", b"1: 2\n", r"e.yaml: 1: keys should be strings"),
+        ("e.json", b'{"data": 3}', r"e.json:1: data: a name, or a table with a name, is needed, not 3"),
+        ("e.toml", b"training = 3\n", r"e.toml:1: training: a table is needed, not 3"),
+        ("e.toml", b"[losses]\nname = 'hinge'\n", r"e.toml:1: losses: a list is needed"),
+    ],
+)
+def test_files_that_are_none(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    (line,) = errors(path)
+    assert re.search(message, line), line
+
+
+def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
+    (tmp_path / "e.toml").write_bytes(b"\xef\xbb\xbf[training]\r\nsteps = 5\r\nbatsch = 3\r\n")
+    assert ":3: training.batsch" in errors(tmp_path / "e.toml")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("wgan-gpp", "there is no recipe or file 'wgan-gpp'; did you mean 'wgan-gp'?"),
+        ("nothing-like-it", "there is no recipe or file 'nothing-like-it'; known: dcgan, "),
+        ("nope.toml", "nope.toml: there is no such experiment file"),
+        ("no/where", "no/where: there is no such experiment file"),
+        (".", ". is a folder without an experiment.toml"),
+    ],
+)
+def test_sources_that_are_missing(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (line,) = errors(name)
+    assert line.startswith(message)
+
+
+def test_a_folder_that_is_called_as_a_recipe_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wgan-gp").mkdir()
+    assert gankit.load("wgan-gp").training.steps == 100_000
+
+
+def test_places() -> None:
+    text = '[a.b]\n"c d".e = [\n {f = 1},\n  # g\n {f = [2,\n 3]}]\n'
+    text += "[[h]]\n[[h.i]]\nj = 07:32:00\n[[h]]\n[[h.i]]\n[[h.i]]\nk = {}\n"
+    places = toml_places(text)
+    assert {".".join(map(str, key)): line for key, line in places.items()} == {
+        "a": 1, "a.b": 1, "a.b.c d": 2, "a.b.c d.e": 2, "a.b.c d.e.0": 3, "a.b.c d.e.0.f": 3, "a.b.c d.e.1": 5,
+        "a.b.c d.e.1.f": 5, "a.b.c d.e.1.f.0": 5, "a.b.c d.e.1.f.1": 6, "h": 7, "h.0": 7, "h.0.i": 8, "h.0.i.0": 8,
+        "h.0.i.0.j": 9, "h.1": 10, "h.1.i": 11, "h.1.i.0": 11, "h.1.i.1": 12, "h.1.i.1.k": 13,
+    }  # fmt: skip
+    assert json_places('{"a":\n [1, {"b:": "}]",\n "c"\n: null}],\n "d": {}}') == {
+        ("a",): 1, ("a", 0): 2, ("a", 1): 2, ("a", 1, "b:"): 2, ("a", 1, "c"): 3, ("d",): 5,
+    }  # fmt: skip
+    assert yaml_places("a:\n- 1\n- {b: 2,\n   c: 3}\n") == {
+        ("a",): 1, ("a", 0): 2, ("a", 1): 3, ("a", 1, "b"): 3, ("a", 1, "c"): 4,
+    }  # fmt: skip
+    assert toml_places("") == json_places("{}") == yaml_places("") == {}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_places_find_every_setting_of_a_recipe(name: str) -> None:
+    text = recipe_text(name)
+    lines = text.splitlines()
+    places = toml_places(text)
+
+    def walk(value: Any, location: tuple[str | int, ...]) -> None:
+        if location:
+            key = location[-1] if isinstance(location[-1], str) else ""
+            assert key in lines[places[location] - 1]
+        for key, item in (
+            value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else [])
+        ):
+            walk(item, (*location, key))
+
+    walk(tomllib.loads(text), ())
+
+
+# The JSON schema
+
+
+def valid(value: Any, rule: dict[str, Any], definitions: dict[str, Any]) -> bool:
+    """As much of JSON Schema as gankit's schema uses."""
+    if "$ref" in rule:
+        return valid(value, definitions[rule["$ref"].removeprefix("#/$defs/")], definitions)
+    types = {"object": dict, "array": list, "string": str, "number": (int, float), "integer": int, "boolean": bool,
+             "null": type(None)}  # fmt: skip
+    if "type" in rule and (
+        not isinstance(value, types[rule["type"]]) or (rule["type"] in ("number", "integer") and value is True)
+    ):
+        return False
+    if ("const" in rule and value != rule["const"]) or ("enum" in rule and value not in rule["enum"]):
+        return False
+    if "anyOf" in rule and not any(valid(value, option, definitions) for option in rule["anyOf"]):
+        return False
+    if isinstance(value, (int, float)) and not (
+        rule.get("minimum", value) <= value <= rule.get("maximum", value)
+        and rule.get("exclusiveMinimum", value - 1) < value < rule.get("exclusiveMaximum", value + 1)
+    ):
+        return False
+    if isinstance(value, list):
+        items = [*rule.get("prefixItems", []), *[rule.get("items", {})] * len(value)]
+        return rule.get("minItems", 0) <= len(value) <= rule.get("maxItems", len(value)) and all(
+            valid(item, each, definitions) for item, each in zip(value, items, strict=False)
+        )
+    if isinstance(value, dict):
+        known = rule.get("properties", {})
+        if rule.get("additionalProperties") is False and set(value) - set(known):
+            return False
+        return set(rule.get("required", [])) <= set(value) and all(
+            valid(item, known[key], definitions) for key, item in value.items() if key in known
+        )
+    return True
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Any]:
+    return json.loads(json.dumps(schema()))
+
+
+def test_the_schema_accepts_every_recipe(made: dict[str, Any]) -> None:
+    for name in recipe_names():
+        assert valid(tomllib.loads(recipe_text(name)), made, made["$defs"]), name
+        assert valid(gankit.load(name).tables(), made, made["$defs"]), name
+    assert valid({"augment": "none", "losses": ["hinge"], "critic": "resnet"}, made, made["$defs"])
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"trainig": {}},
+        {"training": {"steps": 0}},
+        {"training": {"stepz": 3}},
+        {"critic": {"width": 4}},
+        {"critic": {"name": "resnet", "widht": 4}},
+        {"critic": {"name": "unheard-of"}},
+        {"losses": []},
+        {"losses": [{"name": "hinge", "weight": -1}]},
+        {"augment": {"name": "diffaugment", "scope": "all"}},
+    ],
+)
+def test_the_schema_refuses_what_loading_refuses(made: dict[str, Any], tables: dict[str, Any]) -> None:
+    assert not valid(tables, made, made["$defs"])
+    errors(tables)
+
+
+def test_the_schema_has_bounds_defaults_and_every_part(made: dict[str, Any]) -> None:
+    training = made["properties"]["training"]["properties"]
+    assert training["steps"]["minimum"] == 1
+    assert training["averaging"] == {**training["averaging"], "default": 0.999, "minimum": 0, "exclusiveMaximum": 1}
+    for table, kind in (("generator", "generator"), ("critic", "critic"), ("data", "dataset"), ("augment", "augment")):
+        options = made["properties"][table]["anyOf"]
+        names = [option["properties"]["name"]["const"] for option in options if "properties" in option]
+        assert names == registry(kind).names()
+    losses = made["properties"]["losses"]["items"]["anyOf"]
+    penalty = next(each for each in losses if each.get("title") == "loss gradient-penalty")["properties"]
+    assert (penalty["target"]["default"], penalty["every"]["minimum"], penalty["every"]["default"]) == (1.0, 1, 1)
+    references = set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(made)))
+    assert references <= set(made["$defs"])

@@ -1,0 +1,351 @@
+"""Parts by name, settings from constructors, and what is refused in one sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+import pytest
+import torch
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ValidationError, model_validator
+from torch import Tensor, nn
+
+import gankit
+from gankit.config import AugmentTable, DataTable, LossTable
+from gankit.discovery import KINDS
+from gankit.errors import PartError, SettingsError
+from gankit.registry import RESERVED, Part, registry
+
+IMAGE = gankit.ImageSpec(3, 8, 8)
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    """What a test registers is gone afterwards."""
+    before = {kind: dict(registry(kind)._registered) for kind in KINDS}
+    yield
+    for kind in KINDS:
+        registry(kind)._registered = before[kind]
+
+
+def refused(make: Callable[[], object]) -> str:
+    with pytest.raises(PartError) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_listing_imports_nothing() -> None:
+    code = (
+        "import sys\nfrom gankit.registry import registry\nfrom gankit.discovery import KINDS\n"
+        "assert all(registry(kind).names() for kind in KINDS)\n"
+        "print([name for name in sys.modules if name == 'torch' or name.startswith('gankit.losses.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_getting_one_part_imports_one_file() -> None:
+    code = (
+        "import sys, gankit\ngankit.losses.get('hinge')\n"
+        "print(sorted(n for n in sys.modules if n.startswith('gankit.losses.') and '._' not in n))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['gankit.losses.hinge']"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_file_name_is_the_name(kind: str) -> None:
+    for name in registry(kind).built_in():
+        part = registry(kind).get(name)
+        assert part.__module__ == f"{registry(kind).package}.{name.replace('-', '_')}"
+        assert issubclass(part, registry(kind).interface())
+        assert registry(kind).qualified(name) == name
+        assert registry(kind).qualified(f"gankit:{name}") == name
+        registry(kind).settings(name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_built_in_settings_are_frozen_and_closed(kind: str) -> None:
+    for name in registry(kind).built_in():
+        model = registry(kind).settings(name)
+        assert model.model_config["frozen"] is True
+        assert model.model_config["extra"] == "forbid"
+        assert registry(kind).settings(name) is model
+
+
+def test_reserved_keys_are_the_tables_own() -> None:
+    for table in (DataTable, LossTable, AugmentTable):
+        assert {"name", *table.model_fields} - {"part"} == set(RESERVED[table.kind])
+
+
+class Blur(gankit.Augment):
+    def __init__(
+        self, *, share: Annotated[float, Ge(0), Le(1)], times: int = 2, way: Literal["up", "down"] = "up",
+        sizes: tuple[int, ...] = (1, 2),
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.share, self.times, self.way, self.sizes = share, times, way, sizes
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.share
+
+
+def test_settings_come_from_the_signature() -> None:
+    gankit.augments.register("blur")(Blur)
+    model = gankit.augments.settings("blur")
+    assert list(model.model_fields) == ["share", "times", "way", "sizes"]
+    settings = model(share=0.5, sizes=[3])
+    assert settings.model_dump() == {"share": 0.5, "times": 2, "way": "up", "sizes": (3,)}
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.share = 1.0  # type: ignore[attr-defined]
+    wrong = {"share": 2.0, "times": "x", "way": "left", "tims": 3}
+    with pytest.raises(ValidationError) as caught:
+        model(**wrong)
+    messages = {error["loc"][0]: error["msg"] for error in caught.value.errors()}
+    assert messages["share"] == "input should be less than or equal to 1, not 2.0"
+    assert messages["times"].startswith("input should be a valid integer")
+    assert messages["way"] == "input should be 'up' or 'down', not 'left'"
+    assert messages["tims"] == "there is no such setting; did you mean 'times'?"
+    with pytest.raises(ValidationError, match="share\n  this setting is missing, and has no default"):
+        model()
+    schema = model.model_json_schema()["properties"]
+    assert (schema["share"]["minimum"], schema["share"]["maximum"], schema["times"]["default"]) == (0, 1, 2)
+
+
+def test_build() -> None:
+    gankit.augments.register("blur")(Blur)
+    part = gankit.build("augment", "blur", share=0.5)
+    assert isinstance(part, Blur)
+    assert part.sizes == (1, 2)
+    assert gankit.build("critic", "resnet", IMAGE, width=4)(torch.zeros(2, 3, 8, 8)).shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: gankit.build("augment", "blur", share=2), "augment blur.share: input should be less than or equal"),
+        (lambda: gankit.build("augment", "blur", shade=0.5), "blur.shade: there is no such setting; did you mean"),
+        (lambda: gankit.build("augment", "blurr"), "no augment named 'blurr'; did you mean 'blur'?"),
+        (lambda: gankit.build("augment", "blur:x"), "distribution blur is not installed"),
+        (lambda: gankit.build("argument", "blur"), "no kind of part named 'argument'; did you mean 'augment'?"),
+        (lambda: gankit.build("critic", "resnet"), "critic 'resnet' needs image, an ImageSpec, not None"),
+        (lambda: gankit.build("critic", "resnet", (3, 8, 8)), "needs image, an ImageSpec, not (3, 8, 8)"),
+    ],
+)  # fmt: skip
+def test_errors_of_build(make: Callable[[], object], message: str) -> None:
+    gankit.augments.register("blur")(Blur)
+    assert message in refused(make)
+
+
+def test_a_constructor_that_raises_is_named() -> None:
+    @gankit.augments.register("fussy")
+    class Fussy(gankit.Augment):
+        def __init__(self, *, k: int = 1) -> None:
+            raise ValueError("k must be\nodd")
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images
+
+    assert (
+        refused(lambda: gankit.build("augment", "fussy"))
+        == "augment 'fussy' cannot be built: ValueError: k must be odd"
+    )
+
+
+def test_a_setting_that_toml_cannot_hold() -> None:
+    @gankit.augments.register("null")
+    class Null(Blur):
+        def __init__(self, *, k: int | None = 1) -> None:
+            super().__init__(share=1)
+
+    part = registry("augment").part("null", {"k": None})
+    assert "k is None, which no TOML file can hold" in refused(part.table)
+
+
+class Range(BaseModel):
+    low: float = 0.0
+    high: float = 1.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low} is above high = {self.high}")
+        return self
+
+
+def test_a_rule_across_settings() -> None:
+    @gankit.augments.register("scaled")
+    class Scaled(gankit.Augment):
+        Settings = Range
+
+        def __init__(self, *, low: float, high: float) -> None:
+            super().__init__()
+            self.low, self.high = low, high
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images * self.low
+
+    assert gankit.build("augment", "scaled", high=3).high == 3.0
+    assert "low = 2.0 is above high = 1.0" in refused(lambda: gankit.build("augment", "scaled", low=2))
+    assert "did you mean 'high'?" in refused(lambda: gankit.build("augment", "scaled", hihg=2))
+    with pytest.raises(SettingsError, match=r"override 'augment.name=scaled': augment: low = 0.9 is above high = 0.1"):
+        gankit.load("wgan-gp", "augment.name=scaled", "augment.low=0.9", "augment.high=0.1")
+
+
+class Sometimes(gankit.Augment):
+    def __init__(
+        self, *, inner: gankit.Augment, more: Sequence[gankit.Augment] = (), other: gankit.Augment | None = None,
+        chance: float = 0.5,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.inner, self.more, self.other, self.chance = inner, nn.ModuleList(more), other, chance
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.inner(images)
+
+
+def test_a_part_inside_a_part() -> None:
+    gankit.augments.register("sometimes")(Sometimes)
+    gankit.augments.register("blur")(Blur)
+    experiment = gankit.load(
+        "wgan-gp", "augment.name=sometimes", "augment.inner.name=diffaugment", 'augment.inner.policy=["color"]',
+        'augment.more=["diffaugment", {name="sometimes", inner="diffaugment"}]', "augment.scope=critic-turn",
+    )  # fmt: skip
+    assert experiment.augment is not None
+    built = experiment.augment.part.build(IMAGE)
+    assert built.inner.policy == ("color",)
+    assert built.other is None
+    assert [type(part).__name__ for part in built.more] == ["DiffAugment", "Sometimes"]
+    assert built(torch.zeros(2, 3, 8, 8)).shape == (2, 3, 8, 8)
+    text = experiment.toml()
+    assert gankit.load(experiment) == experiment
+    assert gankit.load(tomllib.loads(text)) == experiment
+    with pytest.raises(SettingsError) as caught:
+        gankit.load(
+            "wgan-gp", "augment.name=sometimes", "augment.inner.name=diffaugment", "augment.inner.polcy=3",
+            "augment.more.x=3", "augment.other.name=nothing",
+        )  # fmt: skip
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith(
+        "override 'augment.inner.polcy=3': augment.inner.polcy: there is no such setting; did you mean"
+    )
+    assert any("augment.more: " in line for line in lines)
+    assert any("augment.other: there is no augment named 'nothing'" in line for line in lines)
+
+
+def test_a_default_that_names_a_part() -> None:
+    @gankit.augments.register("wrapped")
+    class Wrapped(gankit.Augment):
+        def __init__(self, *, inner: gankit.Augment = "diffaugment") -> None:  # type: ignore[assignment]
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.inner(images)
+
+    assert gankit.build("augment", "wrapped").inner.policy == ("color", "translation", "cutout")
+
+
+def part_of(kind: str, init: Callable[..., None]) -> type:
+    methods = {"forward": lambda self, *inputs: inputs[0], "__init__": init}
+    return type("Strange", (registry(kind).interface(),), methods)
+
+
+def reserved(self: Any, *, scope: str = "x") -> None: ...
+def unannotated(self: Any, *, k=3) -> None: ...  # type: ignore[no-untyped-def]
+def positional(self: Any, image: Any, width: int = 3) -> None: ...
+def other_positional(self: Any, size: Any) -> None: ...
+def unresolved(self: Any, *, k: NoSuchType = 3) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        (reserved, "declares scope: gankit's own keys"),
+        (unannotated, "the setting k has no annotation"),
+        (positional, "the parameter width is positional; settings come after *, and only image before it"),
+        (other_positional, "the parameter size is positional"),
+        (unresolved, "NoSuchType"),
+    ],
+)
+def test_constructors_that_cannot_be_settings(init: Callable[..., None], message: str) -> None:
+    gankit.augments.register("strange")(part_of("augment", init))
+    text = refused(lambda: gankit.augments.settings("strange"))
+    assert message in text
+    assert "augment 'strange'" in text
+
+
+def test_only_augments_reserve_scope_and_every_part_its_name() -> None:
+    gankit.critics.register("strange")(part_of("critic", reserved))
+    assert list(gankit.critics.settings("strange").model_fields) == ["scope"]
+    gankit.critics.register("named")(part_of("critic", lambda self, *, name=1: None))
+
+    def named(self: Any, *, name: str = "x") -> None: ...
+
+    gankit.critics.register("named")(part_of("critic", named))
+    assert "declares name" in refused(lambda: gankit.critics.settings("named"))
+
+
+def test_abstract_classes_and_other_kinds_are_refused() -> None:
+    class Half(gankit.Critic):
+        @abstractmethod
+        def width(self) -> int: ...
+
+    assert (
+        refused(lambda: gankit.critics.register("half")(Half)) == "critic 'half' is abstract: Half lacks forward, width"
+    )
+    assert "is no subclass of Critic" in refused(lambda: gankit.critics.register("blur")(Blur))
+    assert "is no subclass of Critic" in refused(lambda: gankit.critics.register("function")(lambda images: images))  # type: ignore[arg-type]
+    assert "half" not in gankit.critics.names()
+
+
+def test_registering_in_this_process() -> None:
+    assert gankit.augments.register("blur")(Blur) is Blur
+    assert gankit.augments.get("blur") is Blur
+    (row,) = [row for row in registry("augment").list() if row.name == "blur"]
+    assert row.distribution == "this process"
+    gankit.augments.register("blur")(type("Blur2", (Blur,), {}))  # a notebook cell that runs again
+    assert gankit.augments.get("blur").__name__ == "Blur2"
+    assert "the name is gankit's own" in refused(lambda: gankit.augments.register("diffaugment")(Blur))
+    assert "colon" in refused(lambda: gankit.augments.register("a:b")(Blur))
+
+
+def test_a_finished_part_can_be_registered() -> None:
+    mine = Blur(share=0.25)
+    mine.weight = nn.Parameter(torch.ones(2))
+    gankit.augments.register("mine")(mine)
+    first, second = gankit.build("augment", "mine"), gankit.build("augment", "mine")
+    assert isinstance(first, Blur)
+    assert first.share == 0.25
+    assert first is not mine
+    assert first.weight is not second.weight
+    assert torch.equal(first.weight, mine.weight)
+
+
+def test_an_unknown_name_says_which_registration_is_missing() -> None:
+    text = refused(lambda: gankit.losses.get("my-loss"))
+    assert "there is no loss named 'my-loss'" in text
+    assert "known: " in text
+    assert "`@gankit.losses.register('my-loss')` in this process" in text
+    assert "did you mean 'gradient-penalty'?" in refused(lambda: gankit.losses.get("gradient_penalty"))
+
+
+def test_a_run_of_another_process_names_the_registration(tmp_path: Any) -> None:
+    gankit.augments.register("blur")(Blur)
+    (tmp_path / "experiment.toml").write_text(gankit.load("wgan-gp", "augment.name=blur", "augment.share=1").toml())
+    registry("augment")._registered = {}  # as in another process
+    with pytest.raises(SettingsError, match=r"experiment.toml:\d+: augment: .*@gankit.augments.register\('blur'\)"):
+        gankit.open_run(tmp_path)
+
+
+def test_parts_are_equal_by_their_settings() -> None:
+    one, two = (registry("loss").part("gradient-penalty", {}) for _ in range(2))
+    assert one == two
+    assert isinstance(one, Part)
+    assert one != registry("loss").part("gradient-penalty", {"target": 0.0})

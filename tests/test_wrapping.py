@@ -1,0 +1,255 @@
+"""Parts made of a stranger's modules, functions and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gankit
+from gankit.discovery import KINDS
+from gankit.errors import DataError, GankitError, PartError
+from gankit.interfaces import Turn
+from gankit.registry import registry
+
+Small = Callable[..., list[str]]
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    before = {kind: dict(registry(kind)._registered) for kind in KINDS}
+    yield
+    for kind in KINDS:
+        registry(kind)._registered = before[kind]
+
+
+class Painter(nn.Module):
+    """A generator as a stranger writes it: no gankit, positional arguments, some without annotations."""
+
+    def __init__(self, image: Any, latent: int = 5, hidden=3, bias=True) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        self.shape = (image.channels, image.height, image.width)
+        self.body = nn.Sequential(
+            nn.Linear(latent, hidden, bias), nn.Linear(hidden, int(np.prod(self.shape))), nn.Tanh()
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        images: Tensor = self.body(z).view(-1, *self.shape)
+        return images
+
+
+class Judge(nn.Module):
+    def __init__(self, width: int = 2, *, pixels: int = 192) -> None:
+        super().__init__()
+        self.layer = nn.Linear(pixels, width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.layer(images.flatten(1))
+        return scores
+
+
+class Labelled(Judge):
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        assert labels is not None
+        return super().forward(images) * (1 + labels[:, None])
+
+
+class Fade(nn.Module):
+    def __init__(self, share: float = 0.5) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.share
+
+
+class Means(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3))
+
+
+def loss() -> Any:
+    return gankit.wrap(
+        "loss",
+        critic=lambda turn: turn.fake_scores.mean() - turn.real_scores.mean(),
+        generator=lambda turn: -turn.fake_scores.mean(),
+    )
+
+
+def trained(overrides: list[str], out: Path, *more: str, **options: Any) -> gankit.Run:
+    kept = [text for text in overrides if not text.startswith(("generator.", "critic."))]
+    return gankit.train(gankit.load("wgan-gp", *kept, "training.steps=2", *more), out, **options)
+
+
+def test_classes_of_every_kind_train(small: Small, tmp_path: Path) -> None:
+    gankit.generators.register("painter")(gankit.wrap("generator", Painter, latent_dim=7))
+    gankit.critics.register("judge")(gankit.wrap("critic", Judge))
+    gankit.augments.register("fade")(gankit.wrap("augment", Fade))
+    gankit.features.register("means")(gankit.wrap("features", Means, dim=3))
+    gankit.losses.register("mine")(loss())
+    run = trained(
+        small(), tmp_path / "run", "generator.name=painter", "generator.latent=7", "generator.hidden=4",
+        "critic.name=judge", "critic.width=3", "augment.name=fade", "augment.share=0.25",
+        'losses=["mine", {name="gradient-penalty", weight=2.0}]', "evaluation.features=means", "training.tick_every=1",
+        "evaluation.every=2", "evaluation.count=8",
+    )  # fmt: skip
+    assert run.finished
+    assert run.sample(3).shape == (3, 3, 8, 8)
+    assert {"critic/mine", "critic/gradient-penalty", "generator/mine"} <= set(run.log[0])
+    assert run.log[1]["metrics"]["frechet"] > 0
+    assert run.generator.part.module.body[0].weight.shape == (4, 7)
+    assert gankit.open_run(run.path).experiment == run.experiment
+    assert gankit.evaluate(run, run, features="means", count=10)["metrics"]["frechet"]["value"] > 0
+
+
+def test_instances_of_every_kind_train(small: Small, tmp_path: Path) -> None:
+    image = gankit.ImageSpec(3, 8, 8)
+    generator = gankit.wrap("generator", Painter(image), latent_dim=5)
+    gankit.generators.register("painter")(generator)
+    gankit.critics.register("judge")(gankit.wrap("critic", Judge()))
+    gankit.augments.register("fade")(gankit.wrap("augment", lambda images: images * 0.5))
+    gankit.losses.register("mine")(loss())
+    before = [parameter.clone() for parameter in generator.parameters()]
+    more = ["generator.name=painter", "critic.name=judge", "augment.name=fade", 'losses=["mine"]']
+    first, second = (trained(small(), tmp_path / name, *more) for name in ("a", "b"))
+    assert (first.path / "generator.safetensors").read_bytes() == (second.path / "generator.safetensors").read_bytes()
+    for old, new in zip(before, generator.parameters(), strict=True):
+        assert torch.equal(old, new)  # each training has a copy
+
+
+def test_a_module_of_ones_own_loop() -> None:
+    image = gankit.ImageSpec(3, 8, 8)
+    generator = gankit.wrap("generator", Painter(image), latent_dim=5)
+    critic = gankit.wrap("critic", Judge())
+    assert isinstance(generator, gankit.Generator)
+    assert isinstance(critic, gankit.Critic)
+    fake, real = generator(torch.randn(4, 5)), torch.rand(4, 3, 8, 8)
+    assert gankit.losses.gradient_penalty.gradient_penalty(critic, real, fake).shape == (4,)
+
+
+def test_settings_of_wrapped_classes() -> None:
+    gankit.generators.register("painter")(gankit.wrap("generator", Painter, latent_dim=5))
+    model = gankit.generators.settings("painter")
+    assert {name: field.annotation for name, field in model.model_fields.items()} == {
+        "latent": int, "hidden": int, "bias": bool,
+    }  # fmt: skip
+    part = gankit.build("generator", "painter", gankit.ImageSpec(1, 4, 4))
+    assert (part.latent_dim, part(torch.zeros(2, 5)).shape) == (5, (2, 1, 4, 4))
+    with pytest.raises(PartError, match=r"painter.hiden: there is no such setting; did you mean 'hidden'\?"):
+        gankit.build("generator", "painter", gankit.ImageSpec(1, 4, 4), hiden=3)
+    assert gankit.generators.get("painter").__name__ == "Painter"
+    assert "A generator as a stranger writes it" in (gankit.generators.get("painter").__doc__ or "")
+
+
+def test_labels(small: Small, tmp_path: Path) -> None:
+    gankit.generators.register("painter")(gankit.wrap("generator", Painter, latent_dim=5))
+    gankit.critics.register("judge")(gankit.wrap("critic", Judge))
+    gankit.critics.register("labelled")(gankit.wrap("critic", Labelled, labels=True))
+    more = ["data.conditional=true", 'losses=["wasserstein"]']
+    with pytest.raises(PartError, match="wrap it with labels=True"):
+        trained(small(), tmp_path / "run", "generator.name=painter", "critic.name=labelled", *more)
+    with pytest.raises(PartError, match="wrap it with labels=True"):
+        trained(small(), tmp_path / "run", "critic.name=judge", *more)
+    assert not (tmp_path / "run").exists()
+    kept = [text for text in small(*more, "training.steps=2") if not text.startswith("critic.")]
+    assert gankit.train(gankit.load("wgan-gp", *kept, "critic.name=labelled"), tmp_path / "run").finished
+
+
+def test_a_loss_by_functions() -> None:
+    one_sided = gankit.wrap("loss", critic=lambda turn: turn, per_sample=True)
+    assert one_sided.per_sample is True
+    turn: Turn = object()  # type: ignore[assignment]
+    assert one_sided.critic(turn) is turn
+    assert one_sided.generator(turn) is None
+    assert gankit.wrap("loss").per_sample is False
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: gankit.wrap("generator", Judge()),
+            r"wrap\('generator'\): missing a required .*argument: 'latent_dim'",
+        ),
+        (lambda: gankit.wrap("features", Means), r"wrap\('features'\): missing a required .*argument: 'dim'"),
+        (
+            lambda: gankit.wrap("critic", Judge(), width=3),
+            r"wrap\('critic'\): got an unexpected keyword argument 'width'",
+        ),
+        (lambda: gankit.wrap("loss", discriminator=abs), "unexpected keyword argument 'discriminator'"),
+        (lambda: gankit.wrap("metric", abs), "kind 'metric' cannot be wrapped; these can: generator, critic"),
+        (lambda: gankit.wrap("crtic", abs), "kind 'crtic' cannot be wrapped"),
+    ],
+)
+def test_errors(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(PartError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+# Arrays
+
+
+def images(n: int = 12, dtype: Any = np.uint8) -> Any:
+    draw = np.random.default_rng(0)
+    return (
+        draw.random((n, 3, 8, 8), dtype=np.float32)
+        if dtype == np.float32
+        else draw.integers(0, 255, (n, 3, 8, 8), dtype)
+    )
+
+
+def test_arrays_with_all_that_is_known_train(small: Small, tmp_path: Path) -> None:
+    data = gankit.wrap(
+        "dataset", images(), labels=[0, 1, 2] * 4, class_names=("a", "b", "c"), groups=np.arange(12) // 3,
+        agreement=np.linspace(0.5, 1, 12), facts={"severity": np.arange(12.0)}, mirror=None,
+    )  # fmt: skip
+    assert (len(data), data.image.classes, data.value_range) == (12, 3, (0.0, 255.0))
+    assert data.mirror(data.images) is None
+    assert [data.class_names[k] for k in data.subset([4]).labels] == ["b"]
+    overrides = [text for text in small("training.steps=2") if not text.startswith("data.")]
+    experiment = gankit.load("wgan-gp", *overrides, "data.flip=false", "data.size=8", 'data.conditional=["severity"]')
+    run = gankit.train(experiment, tmp_path / "run", data=data)
+    assert run.image.conditions == 1
+    assert run.sample(2, labels=[4.5]).dtype == np.uint8
+
+
+def test_arrays_mirror_by_default() -> None:
+    data = gankit.wrap("dataset", images())
+    assert np.array_equal(data.mirror(data.images), data.images[..., ::-1])
+    tensor = torch.from_numpy(data.images)
+    assert torch.equal(data.mirror(tensor), tensor.flip(-1))
+    assert data.labels is None
+    assert data.image == gankit.ImageSpec(3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("array", "facts", "message"),
+    [
+        (np.zeros((4, 8, 8), np.uint8), {}, r"images have the shape \(4, 8, 8\)"),
+        (np.zeros((4, 3, 8, 8)), {}, "type float64"),
+        (np.zeros((0, 3, 8, 8), np.uint8), {}, "there are no images"),
+        (images(dtype=np.float32), {}, "float32 images need a value_range"),
+        (images(dtype=np.float32) * 3, {"value_range": (0.0, 1.0)}, r"outside value_range \(0.0, 1.0\)"),
+        (images(dtype=np.float32) * np.nan, {"value_range": (0.0, 1.0)}, "outside value_range"),
+        (images(), {"labels": [0, 1]}, r"labels has the shape \(2,\); there are 12 images"),
+        (images(), {"labels": np.arange(12) / 2}, r"labels must be \(n,\) whole numbers from 0, not .* float64"),
+        (images(), {"labels": np.arange(12) - 1}, "whole numbers from 0"),
+        (images(), {"labels": np.eye(12, dtype=int)}, r"labels must be \(n,\)"),
+        (images(), {"labels": [0, 2] * 6, "class_names": ("a", "b")}, "class_names has 2 names for 3 classes"),
+        (images(), {"class_names": ("a", "b")}, "class_names has 2 names for 0 classes"),
+        (images(), {"agreement": np.full(12, 80)}, r"agreement has values outside \[0, 1\]"),
+        (images(), {"facts": {"age": [1]}}, r"age has the shape \(1,\)"),
+        (images(), {"groups": 3}, r"groups has the shape \(\)"),
+    ],
+)  # fmt: skip
+def test_arrays_that_do_not_fit(array: Any, facts: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        gankit.wrap("dataset", array, **facts)
+    assert isinstance(caught.value, GankitError)
+    assert "\n" not in str(caught.value)
