@@ -19,9 +19,9 @@ from tqdm import tqdm
 import gankit
 from gankit import seeds
 from gankit.config import Evaluation
-from gankit.errors import DataError, GankitError
+from gankit.errors import DataError, GankitError, RunError
 from gankit.interfaces import Batch, Dataset, Features, ImageSpec, Metric
-from gankit.registry import Part, registry
+from gankit.registry import Part, registry, valid_part
 from gankit.run import Run, open_run
 
 FEATURE_BATCH = 64
@@ -100,6 +100,8 @@ def evaluate(
         if len(images.images) < 2:
             raise DataError(f"{images.name}: {len(images.images)} images; at least 2 are needed")
     extractor = _extractor(features, reals.images.shape[1:])
+    if not metrics:
+        raise GankitError("metrics: name at least one")
     parts = [metric if isinstance(metric, Part) else _part("metric", metric) for metric in metrics]
     needs = {need for part in parts for need in registry("metric").get(part.name).needs}  # type: ignore[attr-defined]
     real_rows, fake_rows = (_rows(images, extractor, needs) for images in (reals, fakes))
@@ -109,7 +111,9 @@ def evaluate(
 
 def _part(kind: str, value: str | dict[str, Any]) -> Part:
     table = {"name": value} if isinstance(value, str) else dict(value)
-    return registry(kind).part(table.pop("name"), table)
+    if not isinstance(table.get("name"), str):
+        raise GankitError(f"{kind}: the table needs a name: which {kind}?")
+    return valid_part(kind, table.pop("name"), table)
 
 
 def _extractor(features: str | dict[str, Any] | Part | Features, shape: tuple[int, ...]) -> Features:
@@ -132,6 +136,10 @@ def image_set(source: Source, role: str, count: int | None, seed: int) -> ImageS
         if count is None:
             from gankit.data import prepare
 
+            if source.experiment.run is not None and source.experiment.run.data_in_process:
+                raise RunError(
+                    f"{source.path} was trained on data of the program that started it: give the real images"
+                )
             data = prepare(source.experiment.data, source.experiment.training.seed)
             name = "held-out images" if data.held_out else "training images"
             return image_set(data.held_out or data.dataset, name, None, seed)
@@ -162,7 +170,8 @@ def open_source(name: str | Path) -> Run | Dataset:
     if (path / "experiment.toml").is_file():
         return open_run(path)
     if path.is_dir():
-        return _dataset("folder", path=str(path))
+        # A folder that `gankit sample` wrote holds its grid beside the images that labels.csv lists.
+        return _dataset("folder", path=str(path), unlisted="skip")
     if path.suffix == ".npz":
         return _dataset("npz", path=str(path))
     return _dataset(str(name))

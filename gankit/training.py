@@ -227,8 +227,8 @@ class Trainer:
             threads=torch.get_num_threads(),
             data_in_process=in_process,
         )
-        self.folder.mkdir(parents=True, exist_ok=True)
         text = self.experiment.with_run(record).toml()
+        self.folder.mkdir(parents=True, exist_ok=True)
         checkpoint.write_atomically(self.folder / "experiment.toml", text.encode())
 
     def _versions(self) -> dict[str, str]:
