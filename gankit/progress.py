@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gankit.checkpoint import write_atomically
 from gankit.errors import RunError
 
 
@@ -58,6 +59,15 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it stands."""
         self._bar.close()
+
+
+def log_row(line: str) -> dict[str, Any] | None:
+    """A line of log.jsonl, or None where a killed run left half of one."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
 
 
 class TickLog:
@@ -105,9 +115,9 @@ class TickLog:
         """Drop lines of steps that a resumed training will do again."""
         if not self.path.is_file():
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= step]
-        self.path.write_text("".join(kept), encoding="utf-8")
+        lines = [(line, log_row(line)) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        kept = [line + "\n" for line, row in lines if row is not None and row["step"] <= step]
+        write_atomically(self.path, "".join(kept).encode())
 
     def state_dict(self) -> dict[str, Any]:
         """Sums since the last tick, so that the next tick of a resumed run is the same."""
@@ -124,10 +134,17 @@ class TickLog:
 
 
 class StopRequest:
-    """While entered, the first interrupt (Ctrl-C, SIGTERM) only asks to stop; the second one interrupts at once."""
+    """While entered, the first interrupt (Ctrl-C, SIGTERM) only asks to stop; a later one interrupts at once.
+
+    A terminal and a wrapper such as `timeout` or make may both pass on the same interrupt, so that a second one within
+    `GRACE` seconds counts as the first.
+    """
+
+    GRACE = 2.0
 
     def __init__(self) -> None:
         self.asked = False
+        self._when = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -137,9 +154,10 @@ class StopRequest:
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if not self.asked:
+            self.asked, self._when = True, time.monotonic()
+        elif time.monotonic() - self._when > self.GRACE:
             raise KeyboardInterrupt
-        self.asked = True
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         for kind, handler in self._before.items():

@@ -187,7 +187,7 @@ def test_a_run_beside_its_own_data_and_its_report(small: Small, tmp_path: Path) 
 def test_a_stranger_s_extractor() -> None:
     def brightness(images: torch.Tensor) -> torch.Tensor:
         assert images.dtype == torch.float32
-        assert 0 <= images.min()
+        assert images.min() >= 0
         assert images.max() <= 255
         return images.mean((2, 3))
 
