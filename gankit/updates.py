@@ -48,6 +48,8 @@ class Updates:
         self.like = torch.empty(0, dtype=DTYPES[self.settings.precision], device=self.device)
         self.generator: Generator = self._placed(self.parts.generator)
         self.critic: Critic = self._placed(self.parts.critic)
+        # Not all of them: a critic may hold a pretrained network that its author froze.
+        self._trained = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
         if self.parts.augment is not None:
             self.parts.augment.to(self.device)
         for weighted in self.parts.losses:
@@ -65,6 +67,9 @@ class Updates:
         return network.to(self.device, self.like.dtype, memory_format=torch.channels_last).train()
 
     def _optimizer(self, network: nn.Module, rate: float) -> torch.optim.Optimizer:
+        if self.settings.optimizer in ("LBFGS", "SparseAdam"):
+            why = "evaluates its own steps" if self.settings.optimizer == "LBFGS" else "takes sparse gradients alone"
+            raise PartError(f"training.optimizer: {self.settings.optimizer} {why}; choose another, for example Adam")
         kind = getattr(torch.optim, self.settings.optimizer)
         known = inspect.signature(kind).parameters
         options: dict[str, Any] = {"lr": rate}
@@ -93,12 +98,16 @@ class Updates:
                 group["lr"] = rate * remaining
         for k in range(self.settings.critic_steps):
             self._update("critic", self.critic, self.settings.batch, self.step * self.settings.critic_steps + k)
-        self.critic.requires_grad_(False)
+        self._freeze_critic(True)
         self._update("generator", self.generator, self.settings.generator_batch or self.settings.batch, self.step)
-        self.critic.requires_grad_(True)
+        self._freeze_critic(False)
         self.step += 1
         if self.averaged is not None:
             self.averaged.update_parameters(self.generator)
+
+    def _freeze_critic(self, frozen: bool) -> None:
+        for parameter in self._trained:
+            parameter.requires_grad_(not frozen)
 
     def _update(self, side: Side, network: nn.Module, batch: int, number: int) -> None:
         seeds.seed_torch(self.settings.seed, f"{side} turn", number)
@@ -119,6 +128,8 @@ class Updates:
         source = seeds.source(seed, f"{side} latents", number)
         latents = torch.randn(batch, self.generator.latent_dim, generator=source).to(self.like)
         labels = None if self.data.labels is None else self.data.labels[indices].to(self.device)
+        if labels is not None and labels.is_floating_point():
+            labels = labels.to(self.like.dtype)
         return Turn(
             side,
             self.generator,
@@ -137,7 +148,7 @@ class Updates:
         draws = seeds.TurnDraws(self.settings.seed, f"{side} reals", number, torch.empty(0))
         mirrored = draws.uniform(len(indices)) < 0.5 if self.experiment.data.flip else None
         images = self.data.batch(indices, self.like, mirrored)
-        if self.settings.dequantise:
+        if self.settings.dequantise and self.data.dataset.dtype.kind == "u":  # floats have no grey levels
             low, high = self.data.value_range
             grey_level = 2 / (high - low)
             images = images + (draws.uniform(*images.shape).to(self.like) - 0.5) * grey_level
@@ -175,7 +186,25 @@ class Updates:
         parts = self._stateful()
         for name in names or parts:
             try:
-                parts[name].load_state_dict(state[name])
+                if isinstance(parts[name], torch.optim.Optimizer):
+                    _load_optimizer(parts[name], state[name])
+                else:
+                    parts[name].load_state_dict(state[name])
             except (KeyError, ValueError, RuntimeError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise RunError(f"{origin}: the checkpoint's {name} does not fit this experiment: {reason}") from error
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take up an optimiser's state; its options stay those of the experiment.
+
+    Raises:
+        ValueError: the state is of another optimiser.
+    """
+    options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    own, saved = options[0].keys(), state["param_groups"][0].keys() - {"params"}
+    if not (own <= saved or saved <= own):  # a newer torch may know more of them
+        raise ValueError("it is the state of another optimizer")
+    optimizer.load_state_dict(state)
+    for group, option in zip(optimizer.param_groups, options, strict=True):
+        group.update(option)

@@ -1,0 +1,82 @@
+"""What changes the networks: frozen parts, dequantisation, optimisers and their options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gankit
+from gankit.errors import PartError, RunError
+from gankit.interfaces import Critic, ImageSpec
+from gankit.training import Trainer
+
+Small = Callable[..., list[str]]
+
+
+def test_what_a_critics_author_froze_stays_frozen(small: Small, tmp_path: Path) -> None:
+    @gankit.critics.register("half-frozen")
+    class HalfFrozen(Critic):
+        def __init__(self, image: ImageSpec) -> None:
+            super().__init__()
+            self.pretrained = nn.Conv2d(image.channels, 4, 3).requires_grad_(False)
+            self.head = nn.Linear(4, 1)
+
+        def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+            scores: Tensor = self.head(self.pretrained(images).relu().mean((2, 3)))
+            return scores
+
+    # Weight decay would change a parameter whose gradient is zero, too.
+    options = ["critic={name='half-frozen'}", "training.optimizer_options={weight_decay=0.5}"]
+    updates = Trainer(gankit.load("wgan-gp", *small(*options)), tmp_path / "run", None).updates
+    pretrained, head = (part.weight.detach().clone() for part in (updates.critic.pretrained, updates.critic.head))  # type: ignore[attr-defined]
+    for _ in range(3):
+        updates.advance()
+    assert torch.equal(updates.critic.pretrained.weight, pretrained)  # type: ignore[attr-defined]
+    assert not torch.equal(updates.critic.head.weight, head)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("dtype", "top", "level"), [("uint8", 255, 1), ("uint16", 65535, 1), ("float32", 1.0, 0)])
+def test_dequantisation_is_within_half_a_grey_level(
+    dtype: str, top: float, level: int, small: Small, tmp_path: Path
+) -> None:
+    images = (np.random.default_rng(0).random((12, 1, 8, 8)) * top).astype(dtype)
+    data = gankit.wrap("dataset", images, value_range=(0, top))
+    experiment = gankit.load("wgan-gp", *small("training.dequantise=true", "training.precision=float64"))
+    updates = Trainer(experiment, tmp_path / "run", data).updates
+    indices = np.arange(12)
+    exact = images.astype(np.float64) / top * 2 - 1
+    off = (updates._real("critic", indices, 0).numpy() - exact) / (2 / top)
+    assert np.abs(off).max() <= level / 2 + 1e-6
+    if level:
+        assert off.std() == pytest.approx(12**-0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("optimizer", ["LBFGS", "SparseAdam"])
+def test_optimisers_that_cannot_train_networks(optimizer: str, small: Small, tmp_path: Path) -> None:
+    with pytest.raises(PartError, match=rf"training\.optimizer: {optimizer} .*choose another"):
+        gankit.train(gankit.load("wgan-gp", *small(f"training.optimizer={optimizer}")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_has_the_options_of_its_experiment(small: Small, tmp_path: Path) -> None:
+    """Somebody who edits experiment.toml sees the edit take effect, or is told that it cannot."""
+    run = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "run")
+    trainer = Trainer(gankit.load(run.path, "training.betas=[0.3, 0.8]"), run.path, None)
+    trainer.restore()
+    assert trainer.updates.step == 6
+    assert trainer.updates.optimizers["critic"].param_groups[0]["betas"] == (0.3, 0.8)
+    with pytest.raises(RunError, match=r"checkpoint's critic optimizer does not fit .* another optimizer"):
+        Trainer(gankit.load(run.path, "training.optimizer=RMSprop"), run.path, None).restore()
+
+
+def test_conditions_have_the_type_of_the_networks(small: Small, tmp_path: Path) -> None:
+    options = ['data.conditional=["severity"]', "training.precision=float64"]
+    updates = Trainer(gankit.load("wgan-gp", *small(*options)), tmp_path / "run", None).updates
+    labels = updates._turn("critic", 4, 0).labels
+    assert labels is not None
+    assert labels.dtype == torch.float64
