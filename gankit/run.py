@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from gankit.config import Experiment, load
 from gankit.errors import RunError
 from gankit.interfaces import Critic, Generator, ImageSpec
 from gankit.pictures import to_pixels
+from gankit.progress import log_row
 
 SAMPLE_BATCH = 64
 Labels = int | str | Sequence[int] | Sequence[str] | Sequence[float] | NDArray[Any] | Tensor | None
@@ -80,6 +80,11 @@ class Run:
         """One a class."""
         return list(self._record.class_names)
 
+    @property
+    def exported(self) -> Path:
+        """The file of the averaged generator, written with every checkpoint."""
+        return self.path / "generator.safetensors"
+
     @cached_property
     def device(self) -> torch.device:
         """Where the networks are."""
@@ -90,7 +95,7 @@ class Run:
         """The lines of `log.jsonl`, one a tick."""
         path = self.path / "log.jsonl"
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+        return [row for row in map(log_row, text.splitlines()) if row is not None]
 
     @property
     def steps(self) -> int:
@@ -108,11 +113,11 @@ class Run:
         """The generator with averaged weights, in evaluation mode.
 
         Raises:
-            RunError: the run has none yet.
+            RunError: the run has none yet, or it does not fit experiment.toml.
         """
-        tensors, _ = checkpoint.read_export(self.path / "generator.safetensors")
+        tensors, _ = checkpoint.read_export(self.exported)
         generator: Generator = self.experiment.generator.part.build(self.image)
-        generator.load_state_dict(tensors)
+        self._load(generator, tensors, "generator")
         return generator.to(self.device).eval().requires_grad_(False)
 
     @cached_property
@@ -126,8 +131,15 @@ class Run:
         if restored is None:
             raise RunError(f"{self.path}: there is no checkpoint yet: resume the run first")
         critic: Critic = self.experiment.critic.part.build(self.image)
-        critic.load_state_dict(restored[1]["critic"])
+        self._load(critic, restored[1]["critic"], "critic")
         return critic.to(self.device).eval().requires_grad_(False)
+
+    def _load(self, network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(f"{self.path}: the {name}'s weights do not fit experiment.toml: {reason}") from error
 
     def sample(self, n: int, labels: Labels = None, seed: int = 0) -> NDArray[Any]:
         """Draw images; image i depends only on (seed, i, label i).
@@ -166,7 +178,9 @@ class Run:
                 raise RunError(f"{self.path} was trained without labels: leave the label out")
             return None
         if labels is None:
-            return drawn_labels(n, image, record.label_counts, seed)
+            exported = checkpoint.read_export(self.exported)[1] if image.conditions else {}
+            conditions = torch.tensor(exported["conditions"]) if image.conditions else None
+            return drawn_labels(n, image, record.label_counts, conditions, seed)
         if image.classes:
             given = [labels] * n if isinstance(labels, (int, str)) else [_plain(label) for label in labels]
             classes = [self._class(label) for label in given]
@@ -203,14 +217,26 @@ def _plain(label: Any) -> int | str:
     return value if isinstance(value, str) else int(value)
 
 
-def drawn_labels(n: int, image: ImageSpec, label_counts: Sequence[int], seed: int) -> Tensor:
-    """Labels as they occur in the training images: (n,) classes by count, or (n, k) standard normal conditions."""
-    draws = [seeds.source(seed, "label", i) for i in range(n)]
-    if not image.classes:
-        return torch.stack([torch.randn(image.conditions, generator=draw) for draw in draws])
+def drawn_labels(
+    n: int, image: ImageSpec, label_counts: Sequence[int], conditions: Tensor | None, seed: int
+) -> Tensor | None:
+    """Labels as they occur in the training images; label i depends only on (seed, i).
+
+    Args:
+        n: how many.
+        image: whether they are classes, conditions, or None.
+        label_counts: training images a class.
+        conditions: (m, k) conditions of training images; whole rows are drawn, so that they fit together.
+        seed: of the draws.
+    """
+    if not image.conditional:
+        return None
+    draws = [torch.rand((), generator=seeds.source(seed, "label", i), dtype=torch.float64) for i in range(n)]
+    places = torch.stack(draws) if draws else torch.empty(0, dtype=torch.float64)
+    if conditions is not None:
+        return conditions[(places * len(conditions)).long()]
     cumulative = torch.tensor(label_counts, dtype=torch.float64).cumsum(0)
-    places = torch.stack([torch.rand((), generator=draw, dtype=torch.float64) for draw in draws]) * cumulative[-1]
-    return torch.searchsorted(cumulative, places, right=True).clamp(max=image.classes - 1)
+    return torch.searchsorted(cumulative, places * cumulative[-1], right=True).clamp(max=image.classes - 1)
 
 
 @torch.no_grad()

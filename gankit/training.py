@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gankit import __version__ as gankit_version
 from gankit import checkpoint, seeds
-from gankit.building import cautions, probe_labels
+from gankit.building import cautions
 from gankit.config import Experiment, RunRecord
 from gankit.data import TrainingData, prepare
 from gankit.errors import RunError
@@ -32,6 +32,8 @@ from gankit.updates import Updates
 
 GRID_IMAGES = 64
 STATISTICS_BATCHES = 8
+CONDITIONS = 2048
+"""Training images whose float conditions are exported with the generator, to draw conditions from."""
 
 
 def train(
@@ -58,12 +60,15 @@ def train(
         KeyboardInterrupt: it was interrupted; a checkpoint was written first.
     """
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose another --out")
+    if folder.exists() and any(folder.iterdir()):
         is_run = (folder / "experiment.toml").is_file()
         hint = f"go on with: gankit resume {folder}" if is_run else "choose another --out"
         raise RunError(f"{folder} is not empty; {hint}")
     with _threads(experiment):
         trainer = Trainer(experiment.with_run(None), folder, data)
+        trainer.start()
         trainer.write_experiment(in_process=data is not None)
         return trainer.run(on_tick)
 
@@ -84,11 +89,12 @@ def resume(
         on_tick: called with each further line of the log.
 
     Raises:
-        GankitError: there is no run, its parts or data are missing, or no checkpoint can be read.
+        GankitError: there is no run, its parts or data are missing, the data or parts are not those that it started
+            with, or no checkpoint can be read.
         KeyboardInterrupt: as for `train`.
     """
     run = open_run(path)
-    if run.finished and (run.path / "generator.safetensors").is_file():
+    if run.finished and run.exported.is_file():
         return run
     record = run.experiment.run
     if record is not None and record.data_in_process and data is None:
@@ -122,8 +128,6 @@ class Trainer:
         self.image = self.data.image
         self.log = TickLog(folder / "log.jsonl", self.settings.tensorboard)
         self.updates = Updates(experiment, self.data, self.log)
-        if self.settings.start_from:
-            self._start_from(self.settings.start_from)
 
     def run(self, on_tick: Callable[[dict[str, Any]], None] | None) -> Run:
         """Every remaining step, with ticks, sample grids and checkpoints on the way."""
@@ -153,16 +157,14 @@ class Trainer:
                     if stop.asked:
                         raise KeyboardInterrupt
                     break
-        return open_run(self.folder)
+        run = open_run(self.folder)
+        if not run.exported.is_file():
+            self._export()
+        return run
 
     def _tick(self, bar: Progress, on_tick: Callable[[dict[str, Any]], None] | None) -> None:
         losses = self.log.means()
-        wrong = [name for name, value in losses.items() if not math.isfinite(value)]
-        if wrong:
-            raise RunError(
-                f"{self.folder}: the training diverged by step {self.updates.step} ({', '.join(wrong)} is not finite); "
-                "start anew with smaller training.generator_lr and training.critic_lr; the checkpoint before is kept"
-            )
+        self._check_finite([name for name, value in losses.items() if not math.isfinite(value)])
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.updates.optimizers.items()}
         row: dict[str, Any] = {"step": self.updates.step, **losses, **rates, **bar.speed()}
         every = self.experiment.evaluation.every
@@ -173,16 +175,26 @@ class Trainer:
         if on_tick is not None:
             on_tick(row)
 
+    def _check_finite(self, wrong: list[str]) -> None:
+        if wrong:
+            raise RunError(
+                f"{self.folder}: the training diverged by step {self.updates.step} ({', '.join(wrong)} is not finite); "
+                "start anew with smaller training.generator_lr and training.critic_lr; the checkpoint before is kept"
+            )
+
     def _sampler(self) -> Generator:
         """A copy of the generator to sample from: averaged weights, statistics settled for them, evaluation mode."""
+        networks = {"generator": self.updates.generator, "critic": self.updates.critic}
+        self._check_finite(
+            [n for n, part in networks.items() if not all(p.isfinite().all() for p in part.parameters())]
+        )
         sampler = copy.deepcopy(self.updates.generator)
         if self.updates.averaged is not None:
             averaged = dict(self.updates.averaged.module.named_parameters())
             for name, parameter in sampler.named_parameters():
                 parameter.data.copy_(averaged[name].data)
-        seed, labels = self.settings.seed, None
-        if self.image.conditional:
-            labels = drawn_labels(STATISTICS_BATCHES * SAMPLE_BATCH, self.image, self._label_counts(), seed)
+        seed = self.settings.seed
+        labels = self._drawn_labels(STATISTICS_BATCHES * SAMPLE_BATCH, seed)
         settle_statistics(sampler, sampler.latent_dim, labels, seed, STATISTICS_BATCHES)
         return sampler
 
@@ -191,9 +203,13 @@ class Trainer:
         return to_pixels(images, str(self.data.dataset.dtype), self.data.value_range)
 
     def _write_grid(self) -> None:
-        """Samples of fixed latents; with classes one class a row, in turn."""
-        labels = probe_labels(GRID_IMAGES // 8, self.image)
-        labels = None if labels is None else labels.repeat_interleave(8, 0)
+        """Samples of fixed latents; a row of each class in turn, or rows by the first condition."""
+        rows, labels = GRID_IMAGES // 8, None
+        if self.image.classes:
+            labels = (torch.arange(rows) % self.image.classes).repeat_interleave(8)
+        elif (conditions := self._conditions()) is not None:
+            ranks = torch.linspace(0, len(conditions) - 1, rows).long()
+            labels = conditions[conditions[:, 0].argsort(stable=True)[ranks]].repeat_interleave(8, 0)
         pictures = self._draw(self._sampler(), GRID_IMAGES, self.settings.seed, labels)
         path = self.folder / "samples" / f"step-{self.updates.step:08d}.png"
         path.parent.mkdir(exist_ok=True)
@@ -202,9 +218,16 @@ class Trainer:
     def _evaluate(self) -> dict[str, float]:
         settings = self.experiment.evaluation
         n = settings.count or len(self.data.dataset)
-        labels = drawn_labels(n, self.image, self._label_counts(), settings.seed) if self.image.conditional else None
-        fake = self._draw(self._sampler(), n, settings.seed, labels)
+        fake = self._draw(self._sampler(), n, settings.seed, self._drawn_labels(n, settings.seed))
         return quick_values(fake, self.data.dataset, settings, self.data.value_range)
+
+    def _drawn_labels(self, n: int, seed: int) -> Tensor | None:
+        return drawn_labels(n, self.image, self._label_counts(), self._conditions(), seed)
+
+    def _conditions(self) -> Tensor | None:
+        """(up to CONDITIONS, k) standardised conditions of training images, evenly picked; None without conditions."""
+        labels = self.data.labels if self.image.conditions else None
+        return None if labels is None else labels[:: math.ceil(len(labels) / CONDITIONS)]
 
     def _label_counts(self) -> list[int]:
         labels = self.data.dataset.labels
@@ -212,8 +235,13 @@ class Trainer:
 
     def write_experiment(self, in_process: bool) -> None:
         """Make the folder and write the experiment with the record of this run."""
+        text = self.experiment.with_run(self._record(in_process)).toml()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_atomically(self.folder / "experiment.toml", text.encode())
+
+    def _record(self, in_process: bool) -> RunRecord:
         dataset = self.data.dataset
-        record = RunRecord(
+        return RunRecord(
             versions=self._versions(),
             image=dataclasses.asdict(self.image),
             dtype=str(dataset.dtype),
@@ -227,9 +255,6 @@ class Trainer:
             threads=torch.get_num_threads(),
             data_in_process=in_process,
         )
-        text = self.experiment.with_run(record).toml()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_atomically(self.folder / "experiment.toml", text.encode())
 
     def _versions(self) -> dict[str, str]:
         versions = {"gankit": gankit_version, "python": platform.python_version()}
@@ -242,8 +267,12 @@ class Trainer:
         return versions
 
     def save(self) -> None:
-        """Write a checkpoint that resumes exactly, and the generator as it samples now."""
+        """Write the generator as it samples now, and a checkpoint that resumes exactly."""
+        # In this order: a run killed in between does the last steps again, and exports them then.
+        self._export()
         checkpoint.save(self.folder / "checkpoints", self.updates.step, self.updates.state_dict())
+
+    def _export(self) -> None:
         config = {
             "generator": self.experiment.generator.table(),
             "image": dataclasses.asdict(self.image),
@@ -251,19 +280,46 @@ class Trainer:
             "value_range": list(self.data.value_range),
             "class_names": list(self.data.dataset.class_names),
         }
+        if (conditions := self._conditions()) is not None:
+            config["conditions"] = conditions.tolist()
         checkpoint.export(self.folder / "generator.safetensors", self._sampler(), config)
 
     def restore(self) -> None:
         """Take up the newest checkpoint, or start at step 0 where there is none.
 
         Raises:
-            RunError: the checkpoint does not fit the experiment.
+            RunError: the data have changed, or the checkpoint does not fit the experiment.
         """
+        self._check_data()
         restored = checkpoint.restore(self.folder / "checkpoints", self.updates.device)
-        self.updates.step, state = restored or (0, None)
-        self.log.forget_after(self.updates.step)
-        if state is not None:
+        if restored is None:
+            self.start()
+        else:
+            self.updates.step, state = restored
             self.updates.load_state_dict(state, self.folder)
+        self.log.forget_after(self.updates.step)
+
+    def _check_data(self) -> None:
+        """The images must be those of the first start, as far as its record tells."""
+        if self.experiment.run is None:
+            return
+        before, now = self.experiment.run.model_dump(), self._record(False).model_dump()
+        exact = ("image", "dtype", "value_range", "class_names", "images", "label_counts")
+        different = [name for name in exact if before[name] != now[name]]
+        different += [
+            name for name in ("condition_mean", "condition_scale") if not np.allclose(before[name], now[name])
+        ]
+        if different:
+            told = "; ".join(f"{name} was {before[name]}, is {now[name]}" for name in different)
+            raise RunError(
+                f"{self.folder}: the data are not those that the run started with ({told}); put them back, or start "
+                "anew in another folder"
+            )
+
+    def start(self) -> None:
+        """Take up the weights of the run that `training.start_from` names, where it names one."""
+        if self.settings.start_from:
+            self._start_from(self.settings.start_from)
 
     def _start_from(self, path: str) -> None:
         folder = open_run(path).path

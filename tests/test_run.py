@@ -161,3 +161,36 @@ def test_what_is_no_run(tmp_path: Path, small: Small) -> None:
     (run.path / "experiment.toml").write_text("[data")
     with pytest.raises(GankitError, match=r"experiment\.toml: not TOML: Expected ']'"):
         gankit.open_run(run.path)
+
+
+def test_drawn_conditions_are_those_of_training_images(small: Small, tmp_path: Path) -> None:
+    """Whole rows, in their own units: not what a normal distribution of the same mean and spread would give."""
+    images = np.random.default_rng(0).integers(0, 255, (30, 1, 8, 8), dtype=np.uint8)
+    severity = np.array([0.0] * 27 + [10.0] * 3)
+    data = gankit.wrap("dataset", images, facts={"severity": severity, "twice": 2 * severity})
+    experiment = gankit.load("wgan-gp", *small('data.conditional=["severity", "twice"]'))
+    run = gankit.train(experiment, tmp_path / "run", data=data)
+    encoded = run.draw(400, None, seed=1)[1]
+    assert encoded is not None
+    drawn = run.decode_conditions(encoded)
+    np.testing.assert_allclose(drawn[:, 1], 2 * drawn[:, 0], atol=1e-5)
+    np.testing.assert_allclose(drawn[:, 0], drawn[:, 0].round(-1), atol=1e-5)
+    assert 0.05 < (drawn[:, 0] > 5).mean() < 0.16
+    assert torch.equal(run.draw(9, None, 1)[1], encoded[:9])  # type: ignore[arg-type]
+
+
+def test_weights_that_do_not_fit_an_edited_experiment(plain: gankit.Run) -> None:
+    file = plain.path / "experiment.toml"
+    file.write_text(file.read_text().replace("width = 4", "width = 8"))
+    edited = gankit.open_run(plain.path)
+    for network in ("generator", "critic"):
+        with pytest.raises(RunError, match=rf"the {network}'s weights do not fit experiment\.toml") as caught:
+            getattr(edited, network)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_log_that_ends_in_half_a_line(plain: gankit.Run) -> None:
+    rows = plain.log
+    with open(plain.path / "log.jsonl", "a") as file:
+        file.write('garbage}\n{"step": 7, "losses": {"a": 1}')
+    assert plain.log == rows

@@ -296,12 +296,12 @@ def test_equal_runs_give_equal_bytes_whatever_the_folder(small: Small, tmp_path:
 def test_start_from_another_run(small: Small, tmp_path: Path) -> None:
     first = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "first")
     experiment = gankit.load("wgan-gp", *small(f"training.start_from={first.path}", "training.seed=9"))
-    trainer = Trainer(experiment, tmp_path / "second", None).updates
-    assert_equal(dict(trainer.generator.state_dict()), dict(state(first.path)["generator"]))
+    trainer = Trainer(experiment, tmp_path / "second", None)
+    trainer.start()
+    assert_equal(dict(trainer.updates.generator.state_dict()), dict(state(first.path)["generator"]))
     with pytest.raises(RunError, match="does not fit"):
-        Trainer(
-            gankit.load("wgan-gp", *small(f"training.start_from={first.path}", "generator.width=8")), tmp_path, None
-        )
+        gankit.train(gankit.load(experiment, "generator.width=8"), tmp_path / "third")
+    assert not (tmp_path / "third").exists()
 
 
 def test_max_minutes_stops_in_good_order(small: Small, tmp_path: Path) -> None:
@@ -389,3 +389,86 @@ def test_risky_scopes_are_allowed_with_a_caution(
     overrides = small("augment.name=diffaugment", f"augment.scope={scope}", "training.steps=1")
     gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
     assert (f"caution: augment.scope={scope}" in capsys.readouterr().err) == said
+
+
+def test_a_run_killed_between_its_two_last_files_still_exports_its_generator(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = gankit.load("wgan-gp", *small())
+    gankit.train(experiment, tmp_path / "whole")
+    for name in ("save", "export"):
+        real, calls = getattr(checkpoint, name), []
+
+        def die(*arguments: Any, real: Any = real, calls: list[int] = calls) -> Any:
+            calls.append(1)
+            if len(calls) == 2:  # the first is at step 4, the second at the end
+                raise Killed
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, name, die)
+            with pytest.raises(Killed):
+                gankit.train(experiment, tmp_path / name)
+        gankit.resume(tmp_path / name)
+        assert_same_run(tmp_path / "whole", tmp_path / name)
+    (tmp_path / "save" / "generator.safetensors").unlink()
+    gankit.resume(tmp_path / "save")
+    assert_same_run(tmp_path / "whole", tmp_path / "save")
+
+
+def test_resuming_on_other_data_is_refused(small: Small, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    images, severity = draw.integers(0, 255, (12, 1, 8, 8), dtype=np.uint8), draw.normal(size=12)
+
+    def data(n: int, scale: float = 1.0) -> gankit.Dataset:
+        made: gankit.Dataset = gankit.wrap("dataset", images[:n], facts={"severity": scale * severity[:n]})
+        return made
+
+    experiment = gankit.load("wgan-gp", *small('data.conditional=["severity"]', "training.max_minutes=0.00001"))
+    run = gankit.train(experiment, tmp_path / "run", data=data(12))
+    with pytest.raises(RunError, match="images was 12, is 11"):
+        gankit.resume(run.path, data=data(11))
+    with pytest.raises(RunError, match="condition_scale was"):
+        gankit.resume(run.path, data=data(12, 3.0))
+    assert gankit.resume(run.path, data=data(12)).steps == 2
+
+
+def test_a_run_that_started_from_another_resumes_without_it(small: Small, tmp_path: Path) -> None:
+    first = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "first")
+    overrides = small(f"training.start_from={first.path}", "training.max_minutes=0.00001")
+    second = gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "second")
+    first.path.rename(tmp_path / "moved")
+    assert gankit.resume(second.path).steps == 2
+
+
+def test_no_checkpoint_holds_weights_that_are_not_finite(small: Small, tmp_path: Path) -> None:
+    """Also where the losses are looked at more rarely than checkpoints are written."""
+    options = ["losses.gradient-penalty.weight=1e30", "training.optimizer=SGD", "training.tick_every=1000"]
+    with pytest.raises(RunError, match=r"diverged by step 4 \(.*critic"):
+        gankit.train(gankit.load("wgan-gp", *small(*options)), tmp_path / "run")
+    assert checkpoint.restore(tmp_path / "run" / "checkpoints") is None
+
+
+def test_grids_show_the_same_conditions_at_every_step(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(gankit.load("wgan-gp", *small('data.conditional=["severity"]')), tmp_path, None)
+    shown: list[Tensor] = []
+    monkeypatch.setattr(trainer, "_sampler", lambda: None)
+    monkeypatch.setattr(
+        trainer, "_draw", lambda sampler, n, seed, labels: shown.append(labels) or np.zeros((n, 3, 8, 8))
+    )
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        trainer._write_grid()
+    assert torch.equal(shown[0], shown[1])
+    rows = shown[0].view(8, 8)
+    assert (rows[1:] >= rows[:-1]).all()
+    assert trainer.data.labels is not None
+    assert (rows[0, 0], rows[-1, 0]) == (trainer.data.labels.min(), trainer.data.labels.max())
+
+
+def test_an_out_that_is_a_file(small: Small, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("thesis")
+    with pytest.raises(RunError, match="run is a file; choose another --out"):
+        gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "run")
