@@ -151,7 +151,8 @@ def _check_shapes(
 def mixes_samples(critic: nn.Module, image: ImageSpec) -> bool:
     """Whether the critic, in training mode, lets a sample's score depend on the other samples of its batch.
 
-    The first sample is scored twice, among two sets of others; the critic itself is left untouched.
+    The first sample is scored twice, among two sets of others; the critic itself is left untouched. Its copy's weights
+    are shaken first, since a last layer that starts at zero would hide everything before it.
     """
     probe = copy.deepcopy(critic).train()
     labels = probe_labels(MIXING_SAMPLES, image)
@@ -159,6 +160,8 @@ def mixes_samples(critic: nn.Module, image: ImageSpec) -> bool:
     scores = []
     state = torch.random.get_rng_state()
     with torch.no_grad():
+        for parameter in probe.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
         for scale in (0.1, 3.0):
             torch.manual_seed(1)  # the same draws in a critic that draws, for example dropout
             others = torch.randn(MIXING_SAMPLES - 1, *image.shape) * scale

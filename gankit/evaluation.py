@@ -88,8 +88,9 @@ def evaluate(
     Returns:
         `{"protocol": {...}, "metrics": {name: {"value", "standard_error", "n_real", "n_fake", "real_vs_real"}}}`. The
         standard error is the jackknife's (Efron and Stein 1981) over both sets, by group where the images have groups:
-        the spread of the value at this number of images, not its bias. `real_vs_real` holds the mean value of ten
-        disjoint splits of the reals at `n` = min(n_fake, n_real // 2), and the fakes' value against the same halves.
+        the spread of the value at this number of images, not its bias; None where too few images or groups tell it.
+        `real_vs_real` holds the mean value of ten disjoint splits of the reals (at most one group is in both parts) at
+        `n` = min(n_fake, n_real // 2), and the fakes' value against the same parts.
 
     Raises:
         GankitError: too few images, images that the extractor refuses, float images without a range, unknown parts.
@@ -131,7 +132,7 @@ def image_set(source: Source, role: str, count: int | None, seed: int) -> ImageS
         GankitError: nothing is there, or float images come without a range.
     """
     if isinstance(source, (str, Path)):
-        source = open_source(source)
+        role, source = str(source), open_source(source)
     if isinstance(source, Run):
         if count is None:
             from gankit.data import prepare
@@ -219,24 +220,33 @@ def _judged(part: Part, fake: Rows, real: Rows, seed: int) -> dict[str, Any]:
     def value(fakes: Rows, reals: Rows) -> float:
         return _value(part, fakes, reals)[main]
 
-    variance = _jackknife(real, lambda rows: value(fake, rows), seed)
-    variance += _jackknife(fake, lambda rows: value(rows, real), seed)
-    report |= {"standard_error": math.sqrt(variance), "n_real": real.count, "n_fake": fake.count}
+    of_real = _jackknife(real, lambda rows: value(fake, rows), seed)
+    of_fake = _jackknife(fake, lambda rows: value(rows, real), seed)
+    error = None if of_real is None or of_fake is None else math.sqrt(of_real + of_fake)
+    report |= {"standard_error": error, "n_real": real.count, "n_fake": fake.count}
     report["real_vs_real"] = _real_against_real(value, fake, real, seed)
     return report
 
 
-def _jackknife(rows: Rows, value: Callable[[Rows], float], seed: int) -> float:
-    """The variance of `value` as one set of rows varies: Efron and Stein 1981, by groups of equal chance."""
-    units = rows.fields.get("groups", np.arange(rows.count))
-    names, unit = np.unique(units, return_inverse=True)
+def _units(rows: Rows) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """What varies independently: the groups (patients) of the rows, or each row; and which one each row is of."""
+    names, unit = np.unique(rows.fields.get("groups", np.arange(rows.count)), return_inverse=True)
+    return names, unit.reshape(-1)
+
+
+def _jackknife(rows: Rows, value: Callable[[Rows], float], seed: int) -> float | None:
+    """The variance of `value` as one set of rows varies: Efron and Stein 1981, by groups of equal chance.
+
+    None where there are too few to leave any out.
+    """
+    names, unit = _units(rows)
     if len(names) > LEAVE_ONE_OUT:
         order = torch.randperm(len(names), generator=seeds.source(seed, "jackknife")).numpy()
         unit = (order % GROUPS)[unit]
     parts = int(unit.max()) + 1
     left = [np.flatnonzero(unit != part) for part in range(parts)]
     if parts < 2 or min(map(len, left)) < 2:
-        return 0.0
+        return None
     values = np.array([value(rows.take(indices)) for indices in left])
     return float((parts - 1) / parts * ((values - values.mean()) ** 2).sum())
 
@@ -248,11 +258,14 @@ def _real_against_real(
     if n < 2:
         return None
     between, beside = [], []
+    names, unit = _units(real)
     for split in range(SPLITS):
-        order = torch.randperm(real.count, generator=seeds.source(seed, "split", split)).numpy()
+        # Images of one patient are alike: with some in either part, the parts would look more alike than two samples.
+        rank = torch.randperm(len(names), generator=seeds.source(seed, "split", split)).numpy()
+        order = np.argsort(rank[unit], kind="stable")
         drawn = torch.randperm(fake.count, generator=seeds.source(seed, "split of fakes", split)).numpy()
         reference = real.take(order[:n])
-        between.append(value(real.take(order[n : 2 * n]), reference))
+        between.append(value(real.take(order[-n:]), reference))
         beside.append(value(fake.take(drawn[:n]), reference))
     return {"value": float(np.mean(between)), "n": n, "fake_value_at_n": float(np.mean(beside))}
 
@@ -328,7 +341,9 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
             "a": one["value"],
             "b": (other := second["metrics"][name])["value"],
             "difference": other["value"] - one["value"],
-            "standard_error": math.hypot(one["standard_error"], other["standard_error"]),
+            "standard_error": None
+            if None in (one["standard_error"], other["standard_error"])
+            else math.hypot(one["standard_error"], other["standard_error"]),
         }
         for name, one in first["metrics"].items()
         if name in second["metrics"]
@@ -356,8 +371,9 @@ def text_table(report: dict[str, Any]) -> str:
     lines = [f"fake: {protocol['fake']}   real: {protocol['real']}   features: {protocol['features']}, "
              f"{protocol['features_dim']} dimensions"]  # fmt: skip
     for name, entry in report["metrics"].items():
+        error = "" if entry["standard_error"] is None else f" +- {entry['standard_error']:.2g}"
         lines.append(
-            f"{title(name, protocol['features'])}: {entry['value']:.4g} +- {entry['standard_error']:.2g} "
+            f"{title(name, protocol['features'])}: {entry['value']:.4g}{error} "
             f"(n = {entry['n_fake']} fake, {entry['n_real']} real)"
         )
         if beside := entry["real_vs_real"]:

@@ -105,6 +105,42 @@ def test_real_against_real_is_disjoint_and_at_equal_n() -> None:
     assert len({tuple(sorted(reference)) for reference, _ in pairs}) == 10
 
 
+def test_the_parts_of_real_against_real_share_at_most_one_group() -> None:
+    """Patients whose images are copies: parts that shared patients would show a distance that is too small."""
+    shared: list[int] = []
+
+    @gankit.metrics.register("group-spy")
+    class Spy(Metric):
+        needs = ("groups",)
+
+        def __init__(self) -> None:
+            self.sets: dict[bool, set[int] | None] = {}
+
+        def update(self, batch: Batch) -> None:
+            self.sets[batch.real] = None if batch.groups is None else set(batch.groups.tolist())
+
+        def compute(self) -> dict[str, float]:
+            if (real := self.sets[True]) is not None and (other := self.sets[False]) is not None:
+                shared.append(len(real & other))
+            return {"group-spy": 0.0}
+
+    real = gankit.wrap("dataset", noise(41, 0), groups=np.arange(41) // 4)
+    report = gankit.evaluate(noise(30, 1), real, ["group-spy"])
+    assert report["metrics"]["group-spy"]["real_vs_real"]["n"] == 20
+    assert len(shared) == 10
+    assert max(shared) <= 1
+
+
+def test_a_standard_error_that_cannot_be_told_is_none() -> None:
+    one_patient = gankit.wrap("dataset", noise(20, 0), groups=np.zeros(20, int))
+    few = {"name": "pixels", "side": 1}
+    for fake, real in ((noise(20, 1), one_patient), (noise(2, 1), noise(20, 0))):
+        report = gankit.evaluate(fake, real, features=few)
+        assert report["metrics"]["frechet"]["standard_error"] is None
+        assert "+-" not in text_table(report)
+        assert gankit.compare(report, report)["frechet"]["standard_error"] is None
+
+
 def test_few_images_are_warned_of_and_too_few_refused() -> None:
     report = gankit.evaluate(noise(20, 0), noise(30, 1), features="pixels")
     assert "20 images in 64 dimensions" in report["protocol"]["warnings"][0]

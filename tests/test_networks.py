@@ -246,6 +246,19 @@ class MinibatchStatistics(Draws):
         return super().forward(images, labels) + images.std(0).mean()
 
 
+class ZeroHead(nn.Module):
+    """Mixes, which its last layer hides until it has been trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm2d(3), nn.Linear(3 * 64, 1)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        scores: Tensor = self.head(self.norm(images).flatten(1))
+        return scores
+
+
 @pytest.mark.parametrize(
     ("make", "mixes"),
     [
@@ -255,6 +268,7 @@ class MinibatchStatistics(Draws):
         (lambda: gankit.build("critic", "dcgan", ImageSpec(3, 16, 16), width=4), True),
         (Draws, False),
         (MinibatchStatistics, True),
+        (ZeroHead, True),
     ],
 )
 def test_critics_that_mix_samples_are_found_and_left_untouched(make: Callable[[], nn.Module], mixes: bool) -> None:
