@@ -162,3 +162,13 @@ def test_memory_mapped_images_are_read_row_by_row(tmp_path: Path) -> None:
     like, rows = torch.empty(0), np.array([3, 1, 19])
     assert torch.equal(kept.batch(rows, like), mapped.batch(rows, like))
     assert "images" not in vars(mapped.dataset)  # nothing was copied as a whole
+
+
+def test_black_and_white_become_the_ends_of_the_range() -> None:
+    images = np.array([-1000, -300, 400], np.float32).repeat(16).reshape(3, 1, 4, 4)
+    data = prepare(gankit.load("wgan-gp").data.model_copy(update={"size": None}), 0, gankit.wrap(
+        "dataset", images, value_range=(-1000, 400)
+    ))  # fmt: skip
+    batch = data.batch(np.arange(3), torch.empty(0))
+    torch.testing.assert_close(batch[:, 0, 0, 0], torch.tensor([-1.0, 0.0, 1.0]))
+    assert images.min() == -1000  # the data set's own array is not touched

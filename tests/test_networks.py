@@ -308,3 +308,12 @@ def test_block_convolutions_start_with_the_papers_spread() -> None:
     for name, fan, gain in (("blocks.0.conv1", 9 * 256, 4), ("blocks.0.shortcut", 256, 2), ("linear", 128 + 2048, 2)):
         assert weights[f"{name}.weight"].std().item() == pytest.approx((gain / fan) ** 0.5, rel=0.02)
         assert not weights[f"{name}.bias"].any()
+
+
+def test_the_sum_head_is_the_mean_head_times_the_pixels() -> None:
+    torch.manual_seed(0)
+    mean = gankit.build("critic", "resnet", ImageSpec(1, 16, 16), width=4, head="mean")
+    total = gankit.build("critic", "resnet", ImageSpec(1, 16, 16), width=4, head="sum")
+    total.load_state_dict(mean.state_dict())
+    images = torch.rand(3, 1, 16, 16)
+    torch.testing.assert_close(total.features(images), 64 * mean.features(images))
