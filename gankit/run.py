@@ -241,13 +241,18 @@ def drawn_labels(
 
 @torch.no_grad()
 def generate(generator: Generator, z: Tensor, labels: Tensor | None) -> Tensor:
-    """(n, c, h, w) images in [-1, 1] on the CPU, made in batches on the generator's device."""
+    """(n, c, h, w) images in [-1, 1] on the CPU, made in batches on the generator's device.
+
+    Equal latents give equal images, also of a generator that draws from torch's own generator.
+    """
     like = next(generator.parameters())
     made = []
-    for start in range(0, len(z), SAMPLE_BATCH):
-        part = slice(start, start + SAMPLE_BATCH)
-        label = None if labels is None else labels[part].to(like.device)
-        made.append(generator(z[part].to(like), label).float().cpu())
+    with torch.random.fork_rng([like.device] if like.is_cuda else []):
+        for start in range(0, len(z), SAMPLE_BATCH):
+            seeds.seed_torch(0, "sample batch", start)
+            part = slice(start, start + SAMPLE_BATCH)
+            label = None if labels is None else labels[part].to(like.device)
+            made.append(generator(z[part].to(like), label).float().cpu())
     return torch.cat(made) if made else torch.empty(0)
 
 

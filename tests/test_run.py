@@ -194,3 +194,23 @@ def test_a_log_that_ends_in_half_a_line(plain: gankit.Run) -> None:
     with open(plain.path / "log.jsonl", "a") as file:
         file.write('garbage}\n{"step": 7, "losses": {"a": 1}')
     assert plain.log == rows
+
+
+def test_a_generator_that_draws_noise_gives_the_same_images_for_a_seed() -> None:
+    class Noisy(gankit.Generator):
+        latent_dim = 3
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(3, 4)
+
+        def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+            noisy: torch.Tensor = self.linear(z) + torch.randn(len(z), 4)
+            return noisy.tanh().view(-1, 1, 2, 2)
+
+    generator, z = Noisy(), torch.randn(100, 3)
+    before = torch.random.get_rng_state()
+    images = generate(generator, z, None)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(5)
+    assert torch.equal(generate(generator, z, None), images)
