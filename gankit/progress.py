@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -16,7 +17,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gankit.checkpoint import write_atomically
 from gankit.errors import RunError
 
 
@@ -117,7 +117,9 @@ class TickLog:
             return
         lines = [(line, log_row(line)) for line in self.path.read_text(encoding="utf-8").splitlines()]
         kept = [line + "\n" for line, row in lines if row is not None and row["step"] <= step]
-        write_atomically(self.path, "".join(kept).encode())
+        shorter = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        shorter.write_text("".join(kept), encoding="utf-8")
+        os.replace(shorter, self.path)  # as a whole: a run may be killed here too
 
     def state_dict(self) -> dict[str, Any]:
         """Sums since the last tick, so that the next tick of a resumed run is the same."""
