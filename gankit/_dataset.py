@@ -121,6 +121,11 @@ class Dataset(ABC):
         """
         return images[..., np.arange(images.shape[-1])[::-1].copy()]
 
+    @property
+    def changed_by_mirror(self) -> frozenset[str]:
+        """The names in `facts` whose values the mirror image does not share."""
+        return frozenset()
+
     def __len__(self) -> int:
         labels = self.labels
         return len(self.images if labels is None else labels)
@@ -180,6 +185,10 @@ class _Subset(Dataset):
 
     def mirror(self, images: Images) -> Images | None:
         return self.whole.mirror(images)
+
+    @property
+    def changed_by_mirror(self) -> frozenset[str]:
+        return self.whole.changed_by_mirror
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -50,6 +50,7 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
     if (folder / "experiment.toml").is_file():
         run = open_run(folder)
         if not run.finished:
+            (folder / "metrics.json").unlink(missing_ok=True)  # it judged an earlier state
             run = gankit.resume(folder)
     else:
         run = gankit.train(gankit.load("demo", *(overrides or [])), folder)
@@ -118,9 +119,11 @@ def evaluate(
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     if not names:
         raise GankitError("--metrics: name at least one; `gankit list metric` lists them")
+    path = out or (opened.path / "metrics.json" if isinstance(opened, gankit.Run) else None)
+    if path and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise GankitError(f"--out: {path} cannot be written: name a file in a folder that exists")
     report = gankit.evaluate(opened, real, names, features, count=count, seed=seed)
     print(text_table(report))
-    path = out or (opened.path / "metrics.json" if isinstance(opened, gankit.Run) else None)
     if path:
         _write_metrics(report, path)
         print(f"written to {path}")
@@ -216,7 +219,6 @@ def main() -> None:
             print(f"gankit: {line}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"gankit: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"gankit: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)

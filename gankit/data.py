@@ -98,6 +98,11 @@ class Resized(Dataset):
         """The data set's."""
         return self.whole.mirror(images)
 
+    @property
+    def changed_by_mirror(self) -> frozenset[str]:
+        """The data set's."""
+        return self.whole.changed_by_mirror
+
     def __len__(self) -> int:
         return len(self.whole)
 
@@ -201,6 +206,9 @@ def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> Trainin
     held = dataset.subset(held_out) if len(held_out) else None
     if table.flip and training.mirror(np.zeros((1, *training.image.shape), np.uint8)) is None:
         raise DataError(f"data.flip: mirroring changes the label of {table.name}'s images; set data.flip=false")
+    names = table.conditional if isinstance(table.conditional, list) else []
+    if table.flip and (changed := sorted(training.changed_by_mirror.intersection(names))):
+        raise DataError(f"data.flip: mirroring changes {', '.join(changed)} of {table.name}; set data.flip=false")
     image, labels, mean, scale = _labels(training, table)
     return TrainingData(training, held, image, labels, _probabilities(training, table), mean, scale)
 

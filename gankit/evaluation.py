@@ -175,6 +175,8 @@ def open_source(name: str | Path) -> Run | Dataset:
         return _dataset("folder", path=str(path), unlisted="skip")
     if path.suffix == ".npz":
         return _dataset("npz", path=str(path))
+    if len(path.parts) > 1:
+        raise DataError(f"{name}: there is no such folder or file")
     return _dataset(str(name))
 
 

@@ -193,7 +193,7 @@ class Turn:
     def _both_scores(self) -> tuple[Tensor, Tensor]:
         # One pass costs less than two, and equals them exactly unless the critic mixes samples.
         labels = None if self.labels is None else torch.cat([self.labels, self.labels])
-        real, fake = self.critic(torch.cat([self.real, self.fake]), labels).chunk(2)
+        real, fake = self._scores(torch.cat([self.real, self.fake]), labels).chunk(2)
         return real, fake
 
     @cached_property
@@ -201,14 +201,19 @@ class Turn:
         """(n, ...) the critic's scores of `real`."""
         if self.side == "critic" and not self._critic_mixes:
             return self._both_scores[0]
-        return self.critic(self.real, self.labels)
+        return self._scores(self.real, self.labels)
 
     @cached_property
     def fake_scores(self) -> Tensor:
         """(n, ...) the critic's scores of `fake`."""
         if self.side == "critic" and not self._critic_mixes:
             return self._both_scores[1]
-        return self.critic(self.fake, self.labels)
+        return self._scores(self.fake, self.labels)
+
+    def _scores(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        scores = self.critic(images, labels)
+        # Losses average and subtract scores, which half precision is too coarse for.
+        return scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
 
 
 class Loss(ABC):  # noqa: B024 - either side may stay silent

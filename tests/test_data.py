@@ -172,3 +172,10 @@ def test_black_and_white_become_the_ends_of_the_range() -> None:
     batch = data.batch(np.arange(3), torch.empty(0))
     torch.testing.assert_close(batch[:, 0, 0, 0], torch.tensor([-1.0, 0.0, 1.0]))
     assert images.min() == -1000  # the data set's own array is not touched
+
+
+def test_conditions_that_a_mirror_changes_are_refused_together_with_flip() -> None:
+    small = {"counts": [4, 4, 4], "flip": True, "size": 32}
+    with pytest.raises(DataError, match=r"data\.flip: mirroring changes laterality of eyes"):
+        prepare(table(conditional=["deviation", "laterality"], **small), 0)
+    assert prepare(table(conditional=["deviation", "agreement"], **small), 0).image.conditions == 2

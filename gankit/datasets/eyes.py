@@ -124,6 +124,11 @@ class Eyes(Dataset):
         rows, columns = self._layout.mirrored
         return images[..., rows, :][..., columns]
 
+    @property
+    def changed_by_mirror(self) -> frozenset[str]:
+        """The facts that name a side."""
+        return frozenset({"laterality", "gaze_h", "yaw", "roll"})
+
 
 def estimate_deviation(images: Any, layout: Literal["stacked", "strip"] | None = None) -> NDArray[np.float64]:
     """Measure the deviation that pictures show, by Hirschberg's test: corneal reflex against limbus in both eyes.
