@@ -39,6 +39,6 @@ def test_the_demo_makes_eyes_in_time(tmp_path: Path) -> None:
     assert run.finished
     assert run.log[-1]["seconds"] < 7 * 60
     found = np.isfinite(estimate_deviation(run.sample(500)))
-    assert found.mean() > 0.8
+    assert found.mean() > 0.7
     untrained = np.random.default_rng(0).integers(0, 255, (100, 3, 32, 32), dtype=np.uint8)
     assert np.isfinite(estimate_deviation(untrained)).mean() < 0.1
