@@ -186,6 +186,16 @@ class Registry:
             raise PartError(f"{module.__name__} must hold exactly one {base.__name__}, it holds {len(classes)}")
         return self._checked(classes[0], found)
 
+    def attribute(self, name: str) -> ModuleType:
+        """The file of one of gankit's own parts as an attribute of its folder, imported only then (PEP 562).
+
+        Raises:
+            AttributeError: there is none.
+        """
+        if name.startswith("__") or name.replace("_", "-") not in self.built_in():
+            raise AttributeError(f"module {self.package!r} has no attribute {name!r}")
+        return self.module(name)
+
     def module(self, name: str) -> ModuleType:
         """The file of one of gankit's own parts."""
         return importlib.import_module(f"{self.package}.{name.replace('-', '_')}")
