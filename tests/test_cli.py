@@ -369,7 +369,8 @@ def test_evaluate_a_folder_against_a_folder(call: Call, runs: dict[str, Path], t
     )
     assert "no features named 'pixel'" in call("evaluate", one, "--against", two, "--features", "pixel").line
     assert "--metrics: name at least one" in call("evaluate", one, "--against", two, "--metrics", ",").line
-    assert "there is no dataset named" in call("evaluate", tmp_path / "nowhere", "--against", two).line
+    assert "nowhere: there is no such folder or file" in call("evaluate", tmp_path / "nowhere", "--against", two).line
+    assert "there is no dataset named 'nowhere'" in call("evaluate", "nowhere", "--against", two).line
     (tmp_path / "void").mkdir()
     assert "holds no pictures" in call("evaluate", tmp_path / "void", "--against", two).line
 
