@@ -135,41 +135,97 @@ class Dataset(ABC):
         return _Subset(self, np.asarray(indices, dtype=np.int64))
 
 
-@final
-class _Subset(Dataset):
-    def __init__(self, whole: Dataset, indices: NDArray[np.int64]) -> None:
+class View(Dataset):
+    """Another data set seen in part or changed: whatever a view does not say otherwise is the whole's.
+
+    Attributes:
+        whole: the data set that is seen.
+    """
+
+    def __init__(self, whole: Dataset) -> None:
         self.whole = whole
+
+    @abstractmethod
+    def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """The view's images with these indices; of memory-mapped images nothing else is read."""
+
+    @property
+    def image(self) -> ImageSpec:
+        """The whole's."""
+        return self.whole.image
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The whole's."""
+        return self.whole.dtype
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The whole's."""
+        return self.whole.value_range
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """The whole's."""
+        return self.whole.labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The whole's."""
+        return self.whole.class_names
+
+    @property
+    def groups(self) -> NDArray[Any] | None:
+        """The whole's."""
+        return self.whole.groups
+
+    @property
+    def agreement(self) -> NDArray[np.float64] | None:
+        """The whole's."""
+        return self.whole.agreement
+
+    @property
+    def facts(self) -> Mapping[str, NDArray[Any]]:
+        """The whole's."""
+        return self.whole.facts
+
+    @property
+    def splits(self) -> Mapping[str, NDArray[np.int64]]:
+        """The whole's."""
+        return self.whole.splits
+
+    def mirror(self, images: Images) -> Images | None:
+        """The whole's."""
+        return self.whole.mirror(images)
+
+    @property
+    def changed_by_mirror(self) -> frozenset[str]:
+        """The whole's."""
+        return self.whole.changed_by_mirror
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+
+@final
+class _Subset(View):
+    def __init__(self, whole: Dataset, indices: NDArray[np.int64]) -> None:
+        super().__init__(whole)
         self.indices = indices
 
     def _chosen(self, array: NDArray[Any] | None) -> NDArray[Any] | None:
         return None if array is None else array[self.indices]
 
-    @property
-    def image(self) -> ImageSpec:
-        return self.whole.image
-
     @cached_property
     def images(self) -> NDArray[Any]:
         return self.whole.rows(self.indices)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.whole.dtype
 
     def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         return self.whole.rows(self.indices[indices])
 
     @property
-    def value_range(self) -> tuple[float, float]:
-        return self.whole.value_range
-
-    @property
     def labels(self) -> NDArray[np.int64] | None:
         return self._chosen(self.whole.labels)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.whole.class_names
 
     @property
     def groups(self) -> NDArray[Any] | None:
@@ -183,12 +239,9 @@ class _Subset(Dataset):
     def facts(self) -> Mapping[str, NDArray[Any]]:
         return {name: values[self.indices] for name, values in self.whole.facts.items()}
 
-    def mirror(self, images: Images) -> Images | None:
-        return self.whole.mirror(images)
-
     @property
-    def changed_by_mirror(self) -> frozenset[str]:
-        return self.whole.changed_by_mirror
+    def splits(self) -> Mapping[str, NDArray[np.int64]]:
+        return {}  # the whole's indices mean other images here
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -15,18 +14,19 @@ from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit
 from torch import Tensor
 from torch.nn import functional as F
 
+from gankit._dataset import View
 from gankit.config import DataTable
 from gankit.errors import DataError
-from gankit.interfaces import Dataset, Images, ImageSpec
+from gankit.interfaces import Dataset, ImageSpec
 from gankit.seeds import Order, number, source
 
 
 @final
-class Resized(Dataset):
+class Resized(View):
     """A data set at another size: antialiased bicubic, rounded and clipped to the range at the same depth."""
 
     def __init__(self, whole: Dataset, size: tuple[int, int]) -> None:
-        self.whole = whole
+        super().__init__(whole)
         self.size = size
 
     @property
@@ -48,63 +48,11 @@ class Resized(Dataset):
         tensor = F.interpolate(tensor, self.size, mode="bicubic", antialias=True).clamp(*self.value_range)
         return (tensor.round() if images.dtype.kind == "u" else tensor).numpy().astype(images.dtype)
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The data set's."""
-        return self.whole.dtype
-
     def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """The images with these indices; memory-mapped ones are resized anew each time rather than kept."""
         if isinstance(self.whole.images, np.memmap):
             return self._resized(self.whole.rows(indices))
         return self.images[indices]
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """The data set's."""
-        return self.whole.value_range
-
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        """The data set's."""
-        return self.whole.labels
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The data set's."""
-        return self.whole.class_names
-
-    @property
-    def groups(self) -> NDArray[Any] | None:
-        """The data set's."""
-        return self.whole.groups
-
-    @property
-    def agreement(self) -> NDArray[np.float64] | None:
-        """The data set's."""
-        return self.whole.agreement
-
-    @property
-    def facts(self) -> Mapping[str, NDArray[Any]]:
-        """The data set's."""
-        return self.whole.facts
-
-    @property
-    def splits(self) -> Mapping[str, NDArray[np.int64]]:
-        """The data set's."""
-        return self.whole.splits
-
-    def mirror(self, images: Images) -> Images | None:
-        """The data set's."""
-        return self.whole.mirror(images)
-
-    @property
-    def changed_by_mirror(self) -> frozenset[str]:
-        """The data set's."""
-        return self.whole.changed_by_mirror
-
-    def __len__(self) -> int:
-        return len(self.whole)
 
 
 def open_dataset(table: DataTable) -> Dataset:

@@ -75,17 +75,18 @@ class Killed(BaseException):
     pass
 
 
+def die_at_step_6(row: dict[str, Any]) -> None:
+    if row["step"] == 6:
+        raise Killed
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_killed_and_resumed_is_bitwise_as_never_stopped(recipe: str, small: Small, tmp_path: Path) -> None:
     experiment = gankit.load("wgan-gp", *small(*RECIPES[recipe]))
     gankit.train(experiment, tmp_path / "whole")
 
-    def die(row: dict[str, Any]) -> None:
-        if row["step"] == 6:
-            raise Killed
-
     with pytest.raises(Killed):
-        gankit.train(experiment, tmp_path / "cut", on_tick=die)
+        gankit.train(experiment, tmp_path / "cut", on_tick=die_at_step_6)
     torch.manual_seed(7)  # what the resuming process drew before must not matter
     run = gankit.resume(tmp_path / "cut")
     assert run.finished
@@ -158,12 +159,8 @@ def test_resuming_another_seed_or_a_plain_rand_in_a_part(small: Small, tmp_path:
     experiment = gankit.load("wgan-gp", *small("augment.name=noise", "training.seed=5"))
     gankit.train(experiment, tmp_path / "whole")
 
-    def die(row: dict[str, Any]) -> None:
-        if row["step"] == 6:
-            raise Killed
-
     with pytest.raises(Killed):
-        gankit.train(experiment, tmp_path / "cut", on_tick=die)
+        gankit.train(experiment, tmp_path / "cut", on_tick=die_at_step_6)
     gankit.resume(tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
