@@ -205,7 +205,7 @@ def schema() -> None:
 @cache.command("clear")
 def clear() -> None:
     """Delete what is kept."""
-    from gankit.datasets._store import cache_folder, clear_cache
+    from gankit.cache import cache_folder, clear_cache
 
     print(f"{clear_cache() / 1e6:.1f} MB freed in {cache_folder()}")
 

@@ -20,7 +20,7 @@ import gankit
 from gankit import seeds
 from gankit.config import Evaluation
 from gankit.errors import DataError, GankitError, RunError
-from gankit.interfaces import Batch, Dataset, Features, ImageSpec, Metric
+from gankit.interfaces import Dataset, Features, ImageSpec, Metric, Rows
 from gankit.registry import Part, registry, valid_part
 from gankit.run import Run, open_run
 
@@ -48,22 +48,6 @@ class ImageSet:
         """Some of the images as float32 in [0, 255]."""
         low, high = self.value_range
         return torch.from_numpy((self.images[start:stop].astype(np.float32) - low) * (255 / (high - low)))
-
-
-@dataclass(frozen=True)
-class Rows:
-    """One row an image of each field that a metric may need."""
-
-    fields: dict[str, NDArray[Any]]
-    count: int
-
-    def take(self, indices: NDArray[np.int64]) -> Rows:
-        """Some of the rows."""
-        return Rows({name: values[indices] for name, values in self.fields.items()}, len(indices))
-
-    def batch(self, real: bool) -> Batch:
-        """The rows as a metric reads them."""
-        return Batch(real=real, **self.fields)
 
 
 def evaluate(
@@ -187,7 +171,7 @@ def _dataset(name: str, **settings: Any) -> Dataset:
 
 def _rows(images: ImageSet, extractor: Features, needs: set[str]) -> Rows:
     made: dict[str, Callable[[Tensor], Tensor]] = {
-        "features": extractor, "logits": extractor.logits, "images": lambda images: images,
+        "features": extractor, "images": lambda images: images,
     }  # fmt: skip
     gathered: dict[str, list[NDArray[Any]]] = {name: [] for name in made if name in needs}
     n = len(images.images)
@@ -208,8 +192,8 @@ def _rows(images: ImageSet, extractor: Features, needs: set[str]) -> Rows:
 
 def _value(part: Part, fake: Rows, real: Rows) -> dict[str, float]:
     metric: Metric = part.build()
-    metric.update(real.batch(True))
-    metric.update(fake.batch(False))
+    metric.update(real.batch(np.arange(real.count), True))
+    metric.update(fake.batch(np.arange(fake.count), False))
     return metric.compute()
 
 

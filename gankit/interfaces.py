@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gankit._dataset import Dataset, Images, ImageSpec
+from gankit._metric import Batch, Indices, Metric, Moments, Pool, Resampling, Rows
+from gankit.errors import PartError
 
 __all__ = [
-    "Augment", "Batch", "ClassHead", "Critic", "Dataset", "Features", "Generator", "ImageSpec", "Images",
-    "LatentMapping", "Loss", "Metric", "Random", "Scope", "Side", "Turn",
+    "Augment", "Batch", "ClassHead", "Critic", "Dataset", "Features", "Generator", "ImageSpec", "Images", "Indices",
+    "LatentMapping", "Loss", "Metric", "Moments", "Pool", "Random", "Resampling", "Rows", "Scope", "Side", "Turn",
 ]  # fmt: skip
 
 Side = Literal["critic", "generator"]
@@ -264,70 +264,18 @@ class Features(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) float32 in [0, 255] to (n, dim) features."""
 
-    def logits(self, images: Tensor) -> Tensor:
-        """(n, channels, height, width) float32 in [0, 255] to (n, k) class logits, where the network has them."""
-        raise NotImplementedError(f"{type(self).__name__} has no class logits")
+    def logits(self, features: Tensor) -> Tensor:
+        """(n, dim) features to (n, k) class logits, where the network has a class head on top of them.
+
+        Raises:
+            PartError: it has none.
+        """
+        raise PartError(f"features {type(self).__name__} have no class logits; choose features of a classifier")
 
     @property
     def protocol(self) -> dict[str, str | int]:
-        """What decides the numbers, for the metrics file: resize, weights and their hash, versions."""
+        """What decides the numbers, for the metrics file: resize, weights and their hash, versions.
+
+        Features are cached on disk only where it names a `weights_sha256`: then nothing outside it may decide them.
+        """
         return {}
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a metric may read of some images; only what its `needs` name is computed, the rest is None.
-
-    Attributes:
-        real: whether the images are real.
-        features: (n, dim) float array.
-        logits: (n, k) float array.
-        images: (n, c, h, w) float32 array in [0, 255].
-        labels: (n,) int64 classes or (n, k) float conditions.
-        groups: (n,) group (patient) of each image.
-        ids: (n,) identity of each image within its set.
-    """
-
-    real: bool
-    features: NDArray[Any] | None = None
-    logits: NDArray[Any] | None = None
-    images: NDArray[Any] | None = None
-    labels: NDArray[Any] | None = None
-    groups: NDArray[Any] | None = None
-    ids: NDArray[Any] | None = None
-
-
-class Metric(ABC):
-    """A number about generated images beside real ones, gathered batch by batch.
-
-    State is declared with `add_state` and a function that merges two states, so that several processes give the same
-    number as one pass.
-
-    Attributes:
-        needs: the fields of `Batch` that `update` reads.
-    """
-
-    needs: ClassVar[tuple[str, ...]] = ("features",)
-
-    def add_state(self, name: str, default: Callable[[], Any], merge: Callable[[Any, Any], Any]) -> None:
-        """Declare the attribute `name`: `default()` makes an empty one, `merge(a, b)` joins those of two metrics."""
-        self.__dict__.setdefault("_states", {})[name] = (default, merge)
-        setattr(self, name, default())
-
-    def reset(self) -> None:
-        """Forget every batch."""
-        for name, (default, _) in self.__dict__.get("_states", {}).items():
-            setattr(self, name, default())
-
-    def merge(self, other: Metric) -> None:
-        """Take in what another metric of the same class has gathered."""
-        for name, (_, merge) in self.__dict__.get("_states", {}).items():
-            setattr(self, name, merge(getattr(self, name), getattr(other, name)))
-
-    @abstractmethod
-    def update(self, batch: Batch) -> None:
-        """Take in some images, real or generated."""
-
-    @abstractmethod
-    def compute(self) -> dict[str, float]:
-        """The values by name; the first is the one that tables print."""

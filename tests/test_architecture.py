@@ -25,13 +25,14 @@ PROJECT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
 # layers below, otherwise only those that are named. Imports inside functions count too.
 LAYERS: list[tuple[set[str], str | set[str]]] = [
     ({"errors", "_dataset"}, set()),
-    ({"interfaces"}, {"errors", "_dataset"}),
+    ({"_metric", "cache"}, {"errors"}),
+    ({"interfaces"}, {"errors", "_dataset", "_metric"}),
     ({"discovery", "pictures"}, {"errors"}),
     ({"seeds", "distributed", "checkpoint", "layers", "progress"}, {"errors", "interfaces", "seeds"}),
     ({"validation", "places"}, {"errors"}),
     ({"constructors"}, {"errors", "interfaces", "discovery", "validation"}),
     ({"registry"}, {"errors", "interfaces", "discovery", "validation", "constructors"}),
-    (KIND_FOLDERS, {"errors", "interfaces", "layers"}),
+    (KIND_FOLDERS, {"errors", "interfaces", "layers", "cache"}),
     ({"sources"}, {"errors", "places", "validation"}),
     ({"config"}, {"errors", "places", "validation", "registry", "sources"}),
     ({"data", "building", "schema", "wrapping"}, "*"),

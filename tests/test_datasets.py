@@ -8,7 +8,8 @@ import pytest
 from pictures import error, pixels, save
 
 from gankit import Dataset, GankitError, ImageSpec, build
-from gankit.datasets import _images, _store
+from gankit.cache import clear_cache
+from gankit.datasets import _images
 from gankit.datasets.folder import Folder
 from gankit.datasets.npz import Npz
 from gankit.datasets.torchvision import Torchvision
@@ -179,7 +180,7 @@ class TestCommon:
         save(tmp_path / "a.png", pixels(30, 30))
         assert isinstance(Folder(path=tmp_path, in_memory=False).images, np.memmap)
         assert any(cache.rglob("folder-*.npy"))
-        assert _store.clear_cache() > 900
+        assert clear_cache() > 900
         assert not any(cache.rglob("*.npy"))
 
 

@@ -12,8 +12,8 @@ import torch
 
 import gankit
 from gankit.errors import GankitError
-from gankit.evaluation import Rows, _jackknife, text_table
-from gankit.interfaces import Batch, Metric
+from gankit.evaluation import _jackknife, text_table
+from gankit.interfaces import Batch, Metric, Rows
 from gankit.report import write_report
 
 Small = Callable[..., list[str]]

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from gankit.cache import stored
 from gankit.datasets._eyes.estimate import deviation_from_angles, eye_angles
 from gankit.datasets._eyes.layouts import layout_of
 from gankit.datasets._eyes.raters import DEFAULT_PANEL, agreement, call
 from gankit.datasets._eyes.render import RENDERER, render
 from gankit.datasets._eyes.subjects import CLASS_NAMES, draw_subjects
-from gankit.datasets._store import stored
 from gankit.errors import DataError
 from gankit.interfaces import Dataset, Images, ImageSpec
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gankit.cache import stored
 from gankit.datasets._images import (
     Decoder,
     Fit,
@@ -24,7 +25,6 @@ from gankit.datasets._images import (
     fingerprint,
     open_picture,
 )
-from gankit.datasets._store import stored
 from gankit.datasets._table import Knowledge, read_table, sorted_names, split_indices
 from gankit.errors import DataError
 from gankit.interfaces import Dataset, Images, ImageSpec

@@ -14,6 +14,7 @@ import torchvision.datasets
 from numpy.typing import NDArray
 from PIL import Image
 
+from gankit.cache import stored
 from gankit.datasets._images import (
     Decoder,
     Fit,
@@ -24,7 +25,6 @@ from gankit.datasets._images import (
     decode_all,
     fingerprint,
 )
-from gankit.datasets._store import stored
 from gankit.errors import DataError
 from gankit.interfaces import Dataset, Images, ImageSpec
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -92,8 +92,6 @@ class Frechet(Metric):
     Called FID only for Inception features with clean-fid's resize. Feature rows of both sides are kept, so that merged
     metrics give what one pass gives.
     """
-
-    needs: ClassVar[tuple[str, ...]] = ("features",)
 
     real: list[NDArray[Any]]
     fake: list[NDArray[Any]]
