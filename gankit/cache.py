@@ -1,17 +1,27 @@
-"""Arrays that are costly to make, kept on disk and read back memory-mapped."""
+"""What is costly to make, kept on disk: arrays that are read back memory-mapped, and downloaded weights."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
+
+from gankit.errors import GankitError
+
+Folder = Literal["arrays", "features"]
+DIGEST = 32
+ABANDONED = 3600.0
+"""Seconds after which a temporary file belongs to no living writer."""
 
 
 def cache_folder() -> Path:
@@ -19,40 +29,88 @@ def cache_folder() -> Path:
     return Path(os.environ.get("GANKIT_CACHE") or platformdirs.user_cache_dir("gankit"))
 
 
+def feature_limit() -> float:
+    """Bytes that cached features may take: `GANKIT_CACHE_GB` times 1e9, by default 2e9.
+
+    Raises:
+        GankitError: the variable holds no number.
+    """
+    text = os.environ.get("GANKIT_CACHE_GB") or "2"
+    try:
+        return float(text) * 1e9
+    except ValueError:
+        raise GankitError(f"GANKIT_CACHE_GB={text}: a number of gigabytes is needed, for example 2") from None
+
+
 def clear_cache() -> int:
-    """Delete the cache; returns the number of bytes freed."""
-    folder = cache_folder() / "arrays"
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    shutil.rmtree(folder, ignore_errors=True)
+    """Delete arrays and features, and leave downloaded weights; returns the number of bytes freed."""
+    size = 0
+    for name in ("arrays", "features"):
+        folder = cache_folder() / name
+        size += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        shutil.rmtree(folder, ignore_errors=True)
     return size
 
 
-def stored(key: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays") -> NDArray[Any]:
     """The array of this key, read-only: memory-mapped from the cache, made first where it is missing or broken.
 
     Two processes may ask at once: a file appears under its name only when it is complete. Where the folder cannot be
-    written, the array stays in memory.
+    written, the array stays in memory. Features carry a digest that is checked at every reading, and those unused
+    longest make room when they outgrow `feature_limit`.
 
     Args:
         key: a file name that changes whenever the content would.
         make: makes the array.
+        folder: "arrays" for decoded or rendered images, "features" for features.
     """
-    path = cache_folder() / "arrays" / f"{key}.npy"
+    path = cache_folder() / folder / f"{key}.npy"
+    checked = folder == "features"
     try:
-        return _mapped(path)
+        return _mapped(path, checked)
     except (OSError, ValueError):
         array = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
             np.save(file, array, allow_pickle=False)
+            if checked:
+                file.flush()
+                file.write(_digest(np.memmap(file.name, np.uint8, mode="r")))
         os.replace(file.name, path)
-    except OSError:
+        if checked:
+            _make_room(path.parent, feature_limit())
+        return _mapped(path, checked)
+    except (OSError, ValueError):  # no folder to write, or cleared by another process at this moment
         array.setflags(write=False)
         return array
-    return _mapped(path)
 
 
-def _mapped(path: Path) -> NDArray[Any]:
+def _mapped(path: Path, checked: bool) -> NDArray[Any]:
+    if checked:
+        content = np.memmap(path, np.uint8, mode="r")
+        if _digest(content[:-DIGEST]) != content[-DIGEST:].tobytes():
+            raise ValueError(f"{path} is damaged")
+        with contextlib.suppress(OSError):
+            os.utime(path)  # used just now
     array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
+
+
+def _digest(content: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(content.data, digest_size=DIGEST).digest()
+
+
+def _make_room(folder: Path, limit: float) -> None:
+    """Delete the files unused longest until the rest fits; the newest stays in any case."""
+    files = []
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):  # another process may have deleted it
+            files.append((path.stat().st_mtime, path.stat().st_size, path))
+    total = 0
+    for age, (used, size, path) in enumerate(sorted(files, reverse=True)):
+        total += size
+        waits = path.suffix == ".tmp" and time.time() - used < ABANDONED
+        if age > 0 and (total > limit or path.suffix == ".tmp") and not waits:
+            with contextlib.suppress(OSError):
+                path.unlink()

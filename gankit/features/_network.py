@@ -1,0 +1,152 @@
+"""What networks share: weights hashed as they are loaded, clean-fid's resize (Parmar et al. 2022, arXiv 2104.11222)."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import itertools
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from cleanfid.resize import make_resizer
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gankit.errors import PartError
+from gankit.interfaces import Features
+
+Resizer = Callable[[NDArray[Any]], NDArray[np.float32]]
+"""(height, width, 3) to (side, side, 3) float32."""
+
+
+class Network(Features):
+    """A network that is never trained, on images of the size and channels that it was made for.
+
+    Attributes:
+        name: of the part, for messages.
+        channels: that the network reads, 3 or 1.
+        side: height and width of the images that the network gets, in pixels; None leaves them as they are.
+    """
+
+    name: ClassVar[str]
+    channels: int = 3
+    side: int | None
+
+    @abstractmethod
+    def read(self, images: Tensor) -> Tensor:
+        """(n, self.channels, side, side) float32 in [0, 255] to (n, dim)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, 1 or 3, height, width) float32 in [0, 255] to (n, dim), without gradients, on the network's device.
+
+        Raises:
+            PartError: the images have another number of channels, or colours and the network reads grey.
+        """
+        if images.ndim != 4:
+            raise PartError(f"features {self.name} read (n, channels, height, width) images, not {tuple(images.shape)}")
+        self.check_channels(images.shape[1])
+        with torch.no_grad():
+            if self.side is None:
+                return self.read(self._placed(images.float().expand(-1, self.channels, -1, -1)))
+            small = _resized(images.detach().float().cpu().numpy(), self.resizer(self.side), self.side)
+            return self.read(self._placed(torch.from_numpy(small[:, : self.channels])))
+
+    def check_channels(self, channels: int) -> None:
+        """
+        Raises:
+            PartError: the network cannot read images of so many channels.
+        """
+        if channels not in (1, 3):
+            raise PartError(f"features {self.name} read grey or RGB images: 1 or 3 channels, these have {channels}")
+        if channels > self.channels:
+            raise PartError(f"features {self.name}: the network reads grey images, these have {channels} channels")
+
+    def resizer(self, side: int) -> Resizer:
+        """clean-fid's: each channel by Pillow's bicubic filter in floating point, clipped to [0, 255], not rounded."""
+        made: Resizer = make_resizer("PIL", False, "bicubic", (side, side))
+        return made
+
+    def _placed(self, images: Tensor) -> Tensor:
+        weight = next(itertools.chain(self.parameters(), self.buffers()), images)
+        return images.contiguous().to(weight.device)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode: an image's features do not depend on its neighbours in the batch."""
+        return super().train(False)
+
+    @property
+    def protocol(self) -> dict[str, str | int]:
+        """The resize and the versions that decide the numbers."""
+        resized = "none" if self.side is None else f"clean-fid, PIL bicubic in float, {self.side}x{self.side}"
+        versions = {name: importlib.metadata.version(name) for name in ("clean-fid", "pillow")}
+        return {"resize": resized, **versions, "torch": str(torch.__version__)}
+
+
+def _resized(images: NDArray[np.float32], resize: Resizer, side: int) -> NDArray[np.float32]:
+    """(n, 1 or 3, height, width) to (n, 3, side, side); grey is repeated, as Pillow's conversion to RGB does."""
+    colours = np.broadcast_to(images, (len(images), 3, *images.shape[2:])).transpose(0, 2, 3, 1)
+    small = np.empty((len(images), 3, side, side), dtype=np.float32)
+
+    def fill(i: int) -> None:
+        small[i] = resize(colours[i]).transpose(2, 0, 1)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # Pillow resizes without the interpreter's lock
+        list(pool.map(fill, range(len(images))))
+    return small
+
+
+def weights_of(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
+    """A file's bytes and their sha256: what is loaded is what was hashed, whoever writes to the file meanwhile.
+
+    Raises:
+        PartError: the file cannot be read, or its sha256 is not the one given.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PartError(f"the weights {path} cannot be read ({error.strerror}); set the path of a file") from error
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and found != sha256.lower():
+        raise PartError(f"{path} has the sha256 {found}, not {sha256} as set; fetch the file again or correct sha256")
+    return content, found
+
+
+def load_script(content: bytes, path: Path) -> torch.jit.ScriptModule:
+    """A TorchScript archive, on the CPU and in evaluation mode.
+
+    Raises:
+        PartError: it is none.
+    """
+    load: Callable[..., torch.jit.ScriptModule] = torch.jit.load
+    try:
+        with without_deprecations():
+            script = load(io.BytesIO(content), map_location="cpu")
+    except (RuntimeError, ValueError) as error:
+        raise PartError(f"{path} is no TorchScript archive ({reason(error)}); save one with torch.jit.save") from error
+    script.eval()
+    return script
+
+
+@contextmanager
+def without_deprecations() -> Iterator[None]:
+    """TorchScript is deprecated since torch 2.14, and the archives that people have are TorchScript."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def reason(error: BaseException) -> str:
+    """What an error says first, in one line of at most 200 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    # TorchScript tells the trace first and the error last, all else the error first.
+    line = lines[-1 if any("TorchScript" in line for line in lines) else 0]
+    return line.partition(". ")[0][:200]

@@ -1,0 +1,133 @@
+"""Inception-v3 (Szegedy et al. 2016, arXiv 1512.00567): the features of FID (Heusel et al. 2017, arXiv 1706.08500)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Annotated, ClassVar, final
+
+import torch
+from cleanfid import downloads_helper
+from cleanfid.inception_torchscript import InceptionV3W
+from cleanfid.resize import build_resizer
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gankit.cache import cache_folder
+from gankit.errors import PartError
+from gankit.features._network import Network, Resizer, reason, weights_of, without_deprecations
+
+_FILE = "inception-2015-12-05.pt"  # the name that clean-fid's loader asks for
+
+
+@final
+class InceptionV3(Network):
+    """The network and preprocessing of clean-fid (Parmar et al. 2022, arXiv 2104.11222), its mode "clean".
+
+    Pixels are resized to 299x299 and become (x - 128) / 128; the features are the 2048 spatial means before the last
+    layer. The weights are NVIDIA's TorchScript copy of the network of 2015-12-05, which FID is defined by.
+    """
+
+    name: ClassVar[str] = "inception-v3"
+    side = 299
+    dim = 2048
+
+    def __init__(
+        self,
+        *,
+        weights: str | Path | None = None,
+        sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None,
+    ) -> None:
+        """
+        Args:
+            weights: the file, under any name; a relative path starts at the current folder, and ~ is the home folder.
+                By default clean-fid downloads it once, into the folder "weights" of gankit's cache.
+            sha256: that the file must have, in hexadecimal; by default it is only recorded.
+
+        Raises:
+            PartError: the file cannot be read or downloaded, has another sha256, or is not this network.
+        """
+        super().__init__()
+        path = _downloaded() if weights is None else Path(weights).expanduser()
+        content, self.weights_sha256 = weights_of(path, sha256)
+        remedy = "delete it to download it again" if weights is None else f"set weights to NVIDIA's {_FILE}"
+        try:
+            self.network = _loaded(content)
+            shape = tuple(self.forward(torch.zeros(1, 3, self.side, self.side)).shape)
+        except OSError as error:
+            where = tempfile.gettempdir()
+            raise PartError(
+                f"{path} cannot be copied to {where} ({reason(error)}); set TMPDIR to free space"
+            ) from error
+        except Exception as error:
+            # Whatever a strange or broken archive raises, on loading or on first use.
+            raise PartError(
+                f"{path} is no Inception-v3 archive with {self.dim} features ({reason(error)}); {remedy}"
+            ) from error
+        if shape != (1, self.dim):
+            raise PartError(f"{path} gives features of the shape {shape} for one image, not (1, {self.dim}); {remedy}")
+
+    def read(self, images: Tensor) -> Tensor:
+        """(n, 3, 299, 299) in [0, 255] to (n, 2048)."""
+        features: Tensor = self.network(images)
+        return features
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(n, 2048) features to (n, 1008) logits, without the bias, as the original Inception score (arXiv 1606.03498).
+
+        Raises:
+            PartError: the archive has no class head.
+        """
+        weight = getattr(getattr(self.network.base, "output", None), "weight", None)
+        if not isinstance(weight, Tensor) or weight.ndim != 2 or weight.shape[1] != self.dim:
+            raise PartError(f"the weights of features {self.name} have no class head; use NVIDIA's {_FILE}")
+        with torch.no_grad():
+            return functional.linear(features.to(weight), weight)
+
+    def resizer(self, side: int) -> Resizer:
+        """clean-fid's mode "clean"."""
+        made: Resizer = build_resizer("clean")
+        return made
+
+    @property
+    def protocol(self) -> dict[str, str | int]:
+        """The weights' sha256, the resize, which logits, and the versions of what computes them."""
+        return {**super().protocol, "weights_sha256": self.weights_sha256, "logits": "without bias"}
+
+
+def _loaded(content: bytes) -> nn.Module:
+    # clean-fid loads a file of one name from a folder: a private one, so that it loads the bytes that were hashed.
+    with tempfile.TemporaryDirectory(prefix="gankit-") as folder, without_deprecations():
+        (Path(folder) / _FILE).write_bytes(content)
+        network: nn.Module = InceptionV3W(folder, download=False)
+    return network.eval()
+
+
+def _downloaded() -> Path:
+    """The file in gankit's cache, downloaded by clean-fid where it is missing.
+
+    It appears under its name only when it is complete, so that two processes may ask at once.
+
+    Raises:
+        PartError: it cannot be downloaded.
+    """
+    path = cache_folder() / "weights" / _FILE
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="download-", dir=path.parent) as folder:
+            file = downloads_helper.check_download_inception(fpath=folder)
+            if not zipfile.is_zipfile(file):
+                raise OSError("the download was cut off, or is not the file")
+            os.replace(file, path)
+    except Exception as error:
+        # urllib raises OSError, http.client and the system's proxy settings raise others.
+        raise PartError(
+            f"the Inception-v3 weights {path} are missing and {downloads_helper.inception_url} cannot be downloaded "
+            f"({reason(error)}); fetch it elsewhere and set weights to its path, or choose features efficientnet-lite0"
+        ) from error
+    return path

@@ -1,0 +1,108 @@
+"""A network of one's own from a TorchScript file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gankit.errors import PartError
+from gankit.features._network import Network, load_script, reason, weights_of
+from gankit.interfaces import ImageSpec
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@final
+class TorchScript(Network):
+    """Whatever a scripted or traced module gives for images, which must be one vector an image.
+
+    The module is called with (n, channels, height, width) float32 images and gives (n, d) or (n, d, 1, 1). Distances in
+    it are as good as the network; Woodland et al. 2024 (arXiv 2311.13717) compare some on medical images.
+    """
+
+    name: ClassVar[str] = "torchscript"
+
+    def __init__(
+        self,
+        image: ImageSpec,
+        *,
+        path: str | Path,
+        sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None,
+        size: Annotated[int, Field(ge=1, le=4096)] | None = None,
+        channels: Literal[1, 3] = 3,
+        low: Finite = 0.0,
+        high: Finite = 255.0,
+    ) -> None:
+        """
+        Args:
+            image: what the images are; the network is tried on two random ones.
+            path: the file; a relative path starts at the current folder, and ~ is the home folder.
+            sha256: that the file must have, in hexadecimal; by default it is only recorded.
+            size: height and width that images are resized to, by clean-fid's bicubic filter; by default they stay.
+            channels: that the network reads; grey images are repeated for 3, colour images are refused for 1.
+            low: what the network wants for black, for example 0 or -1.
+            high: what the network wants for white, for example 1 or 255.
+
+        Raises:
+            PartError: the file cannot be read, has another sha256 or is no TorchScript archive; the network cannot read
+                these images, does not give one vector of finite numbers an image, or gives an image other features
+                beside other neighbours or each time.
+        """
+        super().__init__()
+        if not low < high:
+            raise PartError(f"features {self.name}: low is {low} and high is {high}; low must be below high")
+        self.path, self.side, self.channels = Path(path).expanduser(), size, channels
+        self.low, self.high = low, high
+        self.check_channels(image.channels)
+        content, self.weights_sha256 = weights_of(self.path, sha256)
+        self.network = load_script(content, self.path)
+        shape = (2, image.channels, image.height, image.width)
+        images = 255 * torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        both, first = self.forward(images), self.forward(images[:1])
+        self.dim = both.shape[1]
+        if first.shape[1] != self.dim or not torch.allclose(
+            both[:1], first, rtol=1e-3, atol=1e-3 * float(first.abs().max())
+        ):
+            raise PartError(
+                f"{self.path} gives an image other features alone than beside another image; save the network in "
+                "evaluation mode, without random layers and without statistics of the batch"
+            )
+
+    def read(self, images: Tensor) -> Tensor:
+        """(n, channels, height, width) in [0, 255] to (n, dim) float32.
+
+        Raises:
+            PartError: the network fails, or gives something else.
+        """
+        scaled = self.low + images * ((self.high - self.low) / 255)
+        try:
+            features = self.network(scaled)
+        except Exception as error:
+            # What a network raises is its author's choice.
+            shape = " x ".join(map(str, images.shape[1:]))
+            raise PartError(
+                f"{self.path} fails on images of {shape} ({reason(error)}); set size or channels"
+            ) from error
+        if not isinstance(features, Tensor) or not features.is_floating_point():
+            kind = features.dtype if isinstance(features, Tensor) else type(features).__name__
+            raise PartError(f"{self.path} gives {kind}, not a tensor of floating-point features")
+        n = len(images)
+        if features.ndim not in (2, 4) or len(features) != n or features.shape[2:] not in ((), (1, 1)):
+            raise PartError(
+                f"{self.path} gives the shape {tuple(features.shape)} for {n} images; it must be ({n}, d) or "
+                f"({n}, d, 1, 1)"
+            )
+        features = features.flatten(1).float()
+        if not features.isfinite().all():
+            raise PartError(f"{self.path} gives features that are not finite; check low and high, and the images")
+        return features
+
+    @property
+    def protocol(self) -> dict[str, str | int]:
+        """The file's sha256, the resize, the channels and range that the network gets, and the versions."""
+        seen = f"{self.low} to {self.high}"
+        return {**super().protocol, "weights_sha256": self.weights_sha256, "channels": self.channels, "range": seen}
