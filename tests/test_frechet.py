@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gankit import Batch, GankitError, build
+from gankit.interfaces import Moments, Pool, Resampling, Rows
+from gankit.metrics._leave_out import trace_roots
 from gankit.metrics.frechet import Frechet, frechet_distance, frechet_distance_from_moments
 
 Array = NDArray[Any]
@@ -236,12 +238,14 @@ def test_a_negative_part_that_rounding_explains_is_taken() -> None:
 
 
 class TestMetric:
-    real, fake = rows(50, 6, 1), rows(33, 6, 2) * 2
+    real, fake = rows(50, 30, 1), rows(33, 30, 2) * 2  # fewer than twice the dimension: rows are kept
+    many_real, many_fake = rows(500, 30, 1) + 5, rows(400, 30, 2) * 2  # more: moments
 
-    def filled(self, real: Array, fake: Array) -> Frechet:
+    def filled(self, real: Array, fake: Array, size: int = 1000) -> Frechet:
         metric = Frechet()
-        metric.update(Batch(real=True, features=real))
-        metric.update(Batch(real=False, features=fake))
+        for features, is_real in ((real, True), (fake, False)):
+            for start in range(0, len(features), size):
+                metric.update(Batch(real=is_real, features=features[start : start + size]))
         return metric
 
     def test_value(self) -> None:
@@ -250,6 +254,27 @@ class TestMetric:
         metric.update(Batch(real=True, features=self.real))
         metric.update(Batch(real=False, features=self.fake))
         assert metric.compute() == {"frechet": frechet_distance(self.real, self.fake)}
+
+    @pytest.mark.parametrize("size", [1, 7, 59, 60, 61, 250, 1000])
+    def test_any_batches_give_what_all_rows_give(self, size: int) -> None:
+        whole = frechet_distance(self.many_real, self.many_fake)
+        assert self.filled(self.many_real, self.many_fake, size).compute()["frechet"] == pytest.approx(whole, rel=1e-12)
+        mixed = self.filled(self.many_real, self.fake, size).compute()["frechet"]  # moments beside rows
+        assert mixed == pytest.approx(frechet_distance(self.many_real, self.fake), rel=1e-10)
+
+    def test_an_offset_costs_no_digits_when_streaming(self) -> None:
+        whole = frechet_distance(self.many_real, self.many_fake)
+        found = self.filled(self.many_real + 1e6, self.many_fake + 1e6, 37).compute()["frechet"]
+        assert found == pytest.approx(whole, rel=1e-8)  # sums of products instead of co-moments lose all of it
+
+    @pytest.mark.parametrize("offset", [0.0, 1e4])
+    def test_identical_sets_are_at_exactly_zero_in_any_order_and_batches(self, offset: float) -> None:
+        shuffled = np.random.default_rng(0).permutation(self.many_real)
+        assert self.filled(self.many_real + offset, self.many_real + offset, 50).compute()["frechet"] == 0
+        assert self.filled(np.vstack([self.many_real, self.many_real]) + offset, shuffled[:0]).real.n == 1000
+        metric = self.filled(self.many_real + offset, shuffled[:250] + offset, 33)
+        metric.update(Batch(real=False, features=shuffled[250:] + offset))
+        assert metric.compute()["frechet"] == 0
 
     def test_chunks_merge_to_one_pass(self) -> None:
         whole = self.filled(self.real, self.fake).compute()["frechet"]
@@ -260,6 +285,39 @@ class TestMetric:
         other.merge(self.filled(self.real[:20], self.fake[:30]))
         assert other.compute()["frechet"] == pytest.approx(whole, rel=1e-12)
         assert second.compute()["frechet"] == frechet_distance(self.real[20:], self.fake[30:])
+
+    @pytest.mark.parametrize("cuts", [(10, 390), (45, 100), (200, 300), (400, 20)])
+    def test_rows_and_moments_merge_in_any_combination(self, cuts: tuple[int, int]) -> None:
+        whole = frechet_distance(self.many_real, self.many_fake)
+        first = self.filled(self.many_real[: cuts[0]], self.many_fake[: cuts[1]])
+        second = self.filled(self.many_real[cuts[0] :], self.many_fake[cuts[1] :])
+        kept = first.compute()["frechet"]
+        merged = self.filled(self.many_real[:0], self.many_fake[:0])
+        merged.merge(first)
+        merged.merge(second)
+        assert merged.compute()["frechet"] == pytest.approx(whole, rel=1e-12)
+        assert first.compute()["frechet"] == kept
+
+    def test_rows_are_dropped_when_they_outgrow_the_moments(self) -> None:
+        metric = self.filled(self.many_real, self.many_fake)
+        assert metric.real.rows() is None
+        assert self.filled(self.real, self.fake).real.rows() is not None
+
+    def test_moments_stand_for_rows(self) -> None:
+        metric = Frechet()
+        mean, covariance = moments(self.many_real)
+        metric.update(Batch(real=True, moments=Moments(500, mean, covariance)))
+        metric.update(Batch(real=False, features=self.fake))
+        assert metric.compute()["frechet"] == pytest.approx(frechet_distance(self.many_real, self.fake), rel=1e-9)
+        with pytest.raises(GankitError, match="moments stand for a whole set"):
+            metric.update(Batch(real=True, features=self.real))
+        with pytest.raises(GankitError, match="not symmetric"):
+            Frechet().update(Batch(real=True, moments=Moments(3, np.zeros(2), np.array([[1.0, 0.5], [0.4, 1.0]]))))
+
+    def test_few_images_are_cautioned_of(self) -> None:
+        few, many = self.filled(self.real[:20], self.many_fake), self.filled(self.many_real, self.many_fake)
+        assert "20 images in 30 dimensions" in few.cautions({})[0]
+        assert many.cautions({}) == []
 
     def test_reset_and_reused_buffers(self) -> None:
         metric = self.filled(self.real, self.real)
@@ -279,3 +337,53 @@ class TestMetric:
             metric.compute()
         with pytest.raises(GankitError, match="needs features"):
             metric.update(Batch(real=True))
+        with pytest.raises(GankitError, match="29 dimensions after 30"):
+            metric.update(Batch(real=True, features=self.real[:, 1:]))
+        with pytest.raises(GankitError, match="NaN or infinite"):
+            metric.update(Batch(real=True, features=np.full((2, 30), np.nan)))
+        metric.update(Batch(real=False, features=self.fake[:, 1:]))
+        with pytest.raises(GankitError, match="differ in dimension"):
+            metric.compute()
+
+
+class TestParts:
+    """Distances between parts of one pool, as standard errors, splits and permutations ask for them."""
+
+    @pytest.mark.parametrize(("n", "m", "d"), [(30, 25, 50), (40, 45, 10), (60, 20, 30), (20, 60, 30), (9, 8, 4)])
+    @pytest.mark.parametrize("size", [1, 4])
+    def test_parts_equal_the_distance_of_their_rows(self, n: int, m: int, d: int, size: int) -> None:
+        x, y = rows(n, d, 1, decay=0.6) + 7, rows(m, d, 2, decay=0.6) * 1.3
+        pool = Pool(Rows({"features": x.astype(np.float32)}, n), Rows({"features": y.astype(np.float32)}, m))
+        all_rows = np.vstack([x, y]).astype(np.float32)
+        resampling = Frechet().resampling(pool)
+        draw = np.random.default_rng(0)
+        for _ in range(3):
+            order = draw.permutation(n + m)
+            one, other = order[: n // 2], order[n // 2 : n // 2 + max(2, m // 3)]
+            truth = frechet_distance(all_rows[one], all_rows[other])
+            assert resampling.values(one, other)["frechet"] == pytest.approx(truth, rel=1e-9)
+        parts = [draw.choice(side, size, replace=False) for side in (pool.reals, pool.fakes) for _ in range(3)]
+        exact = Resampling(Frechet(), pool).left_out(parts)
+        for found, expected in zip(resampling.left_out(parts), exact, strict=True):
+            assert found["frechet"] == pytest.approx(expected["frechet"], rel=1e-6)
+        assert resampling.left_out([]) == []
+
+    def test_dead_and_repeated_features(self) -> None:
+        x, y = rows(40, 12, 1), rows(30, 12, 2)
+        x[:, 3] = y[:, 3] = 2.0
+        x[:, 5] = x[:, 4]
+        y[:, 5] = y[:, 4]
+        pool = Pool(Rows({"features": x}, 40), Rows({"features": y}, 30))
+        parts = [pool.reals[:6], pool.fakes[:5]]
+        exact = Resampling(Frechet(), pool).left_out(parts)
+        for found, expected in zip(Frechet().resampling(pool).left_out(parts), exact, strict=True):
+            assert found["frechet"] == pytest.approx(expected["frechet"], rel=1e-5)
+
+    @settings(max_examples=40, deadline=None)
+    @given(q=st.integers(1, 12), k=st.integers(1, 4), seed=st.integers(0, 2**32 - 1), decay=st.floats(0, 4))
+    def test_traces_of_roots_without_rows(self, q: int, k: int, seed: int, decay: float) -> None:
+        draw = np.random.default_rng(seed)
+        full = draw.normal(size=(q + 6, q)) * np.arange(1, q + 1) ** -decay
+        values, vectors = np.linalg.eigh(full.T @ full)
+        truth = np.linalg.svd(full[k:], compute_uv=False).sum()
+        assert trace_roots(values, [(full @ vectors)[:k]])[0] == pytest.approx(truth, rel=1e-6)

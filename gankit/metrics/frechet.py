@@ -1,29 +1,22 @@
-"""Frechet distance of two Gaussian fits: Heusel et al. 2017, arXiv 1706.08500, eq. 6; Dowson and Landau 1982.
-
-With A = (X - mean) / sqrt(n - 1) and B likewise, the covariances are A'A and B'B, and the troublesome trace of
-sqrt(A'A B'B) is the nuclear norm of A B': real, not negative, and free of the square roots of rounding errors that
-forming the product of covariances brings. One path serves all inputs, since only factors of the covariances matter:
-rows themselves, their triangular factors, or the roots that an eigendecomposition gives.
-"""
+"""Frechet distance of two Gaussian fits: Heusel et al. 2017, arXiv 1706.08500, eq. 6; Dowson and Landau 1982."""
 
 from __future__ import annotations
 
 import math
-import operator
-from typing import Any, final
+from collections.abc import Mapping, Sequence
+from typing import final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from gankit.errors import GankitError
-from gankit.interfaces import Batch, Metric
+from gankit.interfaces import Batch, Indices, Metric, Pool, Resampling
+from gankit.metrics._covariance import UNIT, Matrix, compact, covariance_term, root, squared
+from gankit.metrics._frechet_parts import FrechetParts
+from gankit.metrics._gathered import Gathered, check_rows
 
-_Matrix = NDArray[np.float64]
-
-_NEGATIVE_SHARE = 1e-10
+NEGATIVE_SHARE = 1e-10
 """The largest negative part of a covariance's spectrum, as a share of its trace, that rounding explains."""
-
-_UNIT = float(np.finfo(np.float64).eps)
 
 
 def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
@@ -46,18 +39,13 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     if first.shape[1] != second.shape[1]:
         raise GankitError(f"features differ in dimension: x is {first.shape}, y is {second.shape}; use one extractor")
     mean_x, mean_y = first.mean(0), second.mean(0)
-    # A mean of n values is off by n rounding errors of their average size, at most.
-    slack = _UNIT * (len(first) * np.abs(first).mean(0) + len(second) * np.abs(second).mean(0))
-    shift = _squared(mean_x - mean_y)
-    if shift <= _squared(slack):
-        shift = 0.0
+    shift = _shift(mean_x, mean_y, len(first) * np.abs(first).mean(0) + len(second) * np.abs(second).mean(0))
     root_x = (first - mean_x) / math.sqrt(len(first) - 1)
     root_y = (second - mean_y) / math.sqrt(len(second) - 1)
-    if min(root_x.shape[0], root_y.shape[0]) >= root_x.shape[1]:
-        # The triangular factors have the same A'A and are no longer than wide. With a short side, A B' is thin, and
-        # cheaper than any factorisation of the long side.
-        root_x, root_y = np.linalg.qr(root_x, mode="r"), np.linalg.qr(root_y, mode="r")
-    return shift + _covariance_term(root_x, root_y)
+    if min(len(first), len(second)) > first.shape[1]:
+        # With a short side, A B' is thin, and cheaper than any factorisation of the long side.
+        root_x, root_y = compact(root_x), compact(root_y)
+    return shift + covariance_term(root_x, root_y)
 
 
 def frechet_distance_from_moments(mu1: ArrayLike, sigma1: ArrayLike, mu2: ArrayLike, sigma2: ArrayLike) -> float:
@@ -82,30 +70,36 @@ def frechet_distance_from_moments(mu1: ArrayLike, sigma1: ArrayLike, mu2: ArrayL
     mean2, root2 = _moments(mu2, sigma2, "2")
     if mean1.shape != mean2.shape:
         raise GankitError(f"moments differ in dimension: mu1 is {mean1.shape}, mu2 is {mean2.shape}")
-    return _squared(mean1 - mean2) + _covariance_term(root1, root2)
+    return squared(mean1 - mean2) + covariance_term(root1, root2)
 
 
 @final
 class Frechet(Metric):
     """The Frechet distance between real and generated images in feature space.
 
-    Called FID only for Inception features with clean-fid's resize. Feature rows of both sides are kept, so that merged
-    metrics give what one pass gives.
+    Called FID only for Inception features with clean-fid's resize. Rows are kept while they are fewer than twice the
+    dimension, then mean and co-moment: memory does not grow with the number of images, and merged metrics give what
+    one pass gives.
     """
 
-    real: list[NDArray[Any]]
-    fake: list[NDArray[Any]]
+    better = "lower"
+    takes_moments = True
+
+    real: Gathered
+    fake: Gathered
 
     def __init__(self) -> None:
-        self.add_state("real", list, operator.add)
-        self.add_state("fake", list, operator.add)
+        self.add_state("real", Gathered, Gathered.merge)
+        self.add_state("fake", Gathered, Gathered.merge)
 
     def update(self, batch: Batch) -> None:
-        """Take in (n, d) features of real or of generated images."""
-        if batch.features is None:
-            raise GankitError("the frechet metric needs features, and this batch has none")
-        # A copy: the caller may fill its buffer again.
-        (self.real if batch.real else self.fake).append(np.array(batch.features))
+        """Take in (n, d) features of real or of generated images, or the moments of all of them."""
+        side = self.real if batch.real else self.fake
+        if batch.moments is not None:
+            _moments(batch.moments.mean, batch.moments.covariance, " of the statistics")
+            side.set_moments(batch.moments)
+        else:
+            side.add(self.wanted(batch, "features"))
 
     def compute(self) -> dict[str, float]:
         """`frechet`, at least 0.
@@ -113,24 +107,69 @@ class Frechet(Metric):
         Raises:
             GankitError: as `frechet_distance`, or a side without images.
         """
-        if not self.real or not self.fake:
-            side = "fake" if self.real else "real"
-            raise GankitError(f"the frechet metric has seen no {side} images; it needs at least 2 of each side")
-        return {"frechet": frechet_distance(np.concatenate(self.real), np.concatenate(self.fake))}
+        for side, name in ((self.real, "real"), (self.fake, "fake")):
+            if side.n == 0:
+                raise GankitError(f"the frechet metric has seen no {name} images; it needs at least 2 of each side")
+        x, y = self.real.rows(), self.fake.rows()
+        if x is not None and y is not None:
+            return {"frechet": frechet_distance(x, y)}
+        (mean_x, root_x), (mean_y, root_y) = self.real.mean_and_factor(), self.fake.mean_and_factor()
+        if mean_x.shape != mean_y.shape:
+            raise GankitError(f"features differ in dimension: {len(mean_x)} of real and {len(mean_y)} of fake images")
+        slack = sum(
+            (side.n or 1) * np.sqrt(np.square(mean) + np.square(factor).sum(0))
+            for side, mean, factor in ((self.real, mean_x, root_x), (self.fake, mean_y, root_y))
+        )
+        return {"frechet": _shift(mean_x, mean_y, slack) + covariance_term(root_x, root_y)}
+
+    def cautions(self, real_vs_real: Mapping[str, float]) -> list[str]:
+        """Fewer images than dimensions."""
+        n = min((side.n for side in (self.real, self.fake) if side.n is not None), default=0)
+        if n >= self.real.dim:
+            return []
+        return [
+            f"{n} images in {self.real.dim} dimensions: the Frechet distance is mostly bias; read it beside the "
+            "real-against-real value and at equal n only"
+        ]
+
+    def resampling(self, pool: Pool) -> Resampling:
+        """Values on parts of a pool from inner products of its features; leave-outs from one eigendecomposition."""
+        return _FrechetResampling(self, pool)
 
 
-def _features(values: ArrayLike, name: str) -> _Matrix:
+class _FrechetResampling(Resampling):
+    def __init__(self, metric: Metric, pool: Pool) -> None:
+        super().__init__(metric, pool)
+        features = pool.column("features")
+        assert features is not None
+        self.parts = FrechetParts(features)
+
+    def values(self, real: Indices, fake: Indices) -> dict[str, float]:
+        if min(len(real), len(fake)) > self.parts.dim or not self.parts.has_products:
+            rows = self.parts.rows
+            return {"frechet": frechet_distance(rows[real], rows[fake])}
+        return {"frechet": self.parts.distance(real, fake)}
+
+    def left_out(self, parts: Sequence[Indices]) -> list[dict[str, float]]:
+        values = self.parts.left_out(self.pool.reals, self.pool.fakes, parts)
+        return [{"frechet": float(value)} for value in values]
+
+
+def _features(values: ArrayLike, name: str) -> Matrix:
     rows = np.asarray(values, dtype=np.float64)
-    if rows.ndim != 2 or rows.shape[1] == 0:
-        raise GankitError(f"{name} must be (n, d) features, its shape is {rows.shape}")
+    check_rows(rows, name)
     if len(rows) < 2:
         raise GankitError(f"{name} has {len(rows)} rows of features; a covariance needs at least 2")
-    if not np.isfinite(rows).all():
-        raise GankitError(f"{name} has features that are NaN or infinite; look for the images that cause them")
     return rows
 
 
-def _moments(mu: ArrayLike, sigma: ArrayLike, which: str) -> tuple[_Matrix, _Matrix]:
+def _shift(mean_x: Matrix, mean_y: Matrix, sizes: Matrix) -> float:
+    """The squared distance of two means; a mean of n values is off by n rounding errors of their average size."""
+    shift = squared(mean_x - mean_y)
+    return 0.0 if shift <= squared(UNIT * sizes) else shift
+
+
+def _moments(mu: ArrayLike, sigma: ArrayLike, which: str) -> tuple[Matrix, Matrix]:
     """A mean, and a root R of a covariance: R'R is the covariance."""
     mean, covariance = np.asarray(mu, dtype=np.float64), np.asarray(sigma, dtype=np.float64)
     if mean.ndim != 1 or mean.size == 0 or covariance.shape != (mean.size, mean.size):
@@ -139,34 +178,13 @@ def _moments(mu: ArrayLike, sigma: ArrayLike, which: str) -> tuple[_Matrix, _Mat
         )
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise GankitError(f"mu{which} or sigma{which} has values that are NaN or infinite")
-    tolerance = _NEGATIVE_SHARE * np.abs(np.diagonal(covariance)).sum()
+    tolerance = NEGATIVE_SHARE * np.abs(np.diagonal(covariance)).sum()
     if np.abs(covariance - covariance.T).max() > tolerance:
         raise GankitError(f"sigma{which} is not symmetric, so it is no covariance")
-    values, vectors = np.linalg.eigh(covariance)
+    values = np.linalg.eigvalsh(covariance)
     if -values[values < 0].sum() > tolerance:
         raise GankitError(
             f"sigma{which} is no covariance: its negative eigenvalues sum to {values[values < 0].sum():.3g} "
             f"beside a trace of {np.trace(covariance):.3g}; compute it in float64"
         )
-    return mean, np.sqrt(values.clip(min=0))[:, None] * vectors.T
-
-
-def _squared(values: _Matrix) -> float:
-    return float(np.square(values).sum())
-
-
-def _covariance_term(a: _Matrix, b: _Matrix) -> float:
-    """tr(A'A) + tr(B'B) - 2 |A B'|_nuclear of (n, d) and (m, d) factors; 0 within its own rounding error.
-
-    The exact value is never negative. The rounding error of the nuclear norm: a perturbation E moves it by at most
-    sqrt(k) |E|_F with k = min(n, m). The product's error is sqrt(d) u |A|_F |B|_F and the singular value
-    decomposition is exact for a matrix that far off with sqrt(n + m) in place of sqrt(d) (the usual bounds, with square
-    roots because rounding errors of either sign cancel: Higham and Mary 2019, SIAM J. Sci. Comput. 41). As
-    2 |A|_F |B|_F <= tr(A'A) + tr(B'B), the whole term is off by at most
-    u sqrt(k) (sqrt(d) + sqrt(n + m)) (tr(A'A) + tr(B'B)); twice that leaves room for the sums.
-    """
-    traces = _squared(a) + _squared(b)
-    singular = np.linalg.svd(a @ b.T, compute_uv=False)
-    term = traces - 2 * float(singular.sum())
-    bound = 2 * _UNIT * math.sqrt(len(singular)) * (math.sqrt(a.shape[1]) + math.sqrt(len(a) + len(b))) * traces
-    return 0.0 if abs(term) <= bound else term
+    return mean, root(covariance)

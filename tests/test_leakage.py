@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gankit import Batch, GankitError, build
+from gankit.interfaces import Pool, Resampling, Rows
+from gankit.metrics.leakage import Leakage, shrink
+
+Array = NDArray[Any]
+
+
+def noise(n: int, seed: int, channels: int = 1, height: int = 12, width: int = 12) -> Array:
+    draw = np.random.default_rng(seed)
+    return draw.integers(0, 256, (n, channels, height, width)).astype(np.float32)
+
+
+def batch(images: Array, real: bool, labels: Array | None = None, names: tuple[str, ...] | None = None) -> Batch:
+    return Batch(real=real, images=images, ids=np.arange(len(images)), labels=labels, class_names=names)
+
+
+def filled(first: Array, second: Array, threshold: float = 3.0) -> Leakage:
+    metric = Leakage(threshold=threshold)
+    metric.update(batch(first, False))
+    metric.update(batch(second, True))
+    return metric
+
+
+def rms(x: Array, y: Array) -> float:
+    return float(np.sqrt(np.square(x.astype(np.float64) - y.astype(np.float64)).mean()))
+
+
+def averaged(image: Array, height: int, width: int) -> Array:
+    """Area averaging by repeating every pixel until the new pixels are whole blocks, one axis at a time."""
+    c, h, w = image.shape
+    low = image.astype(np.float64).repeat(height, axis=1).reshape(c, height, h, w).mean(2)
+    return low.repeat(width, axis=2).reshape(c, height, width, w).mean(3)
+
+
+@pytest.mark.parametrize(("size", "new"), [((12, 12), (4, 6)), ((7, 10), (3, 10)), ((9, 5), (1, 4)), ((6, 6), (6, 6))])
+def test_shrinking_is_exact_area_averaging(size: tuple[int, int], new: tuple[int, int]) -> None:
+    image = noise(1, 0, 2, *size)[0].astype(np.float64)
+    small = shrink(image, *new)
+    np.testing.assert_allclose(small, averaged(image, *new), rtol=1e-13)
+    assert np.square(small).mean() <= np.square(image).mean() * (1 + 1e-12)
+    if size == new:
+        assert (small == image).all()
+
+
+def test_controls_in_order() -> None:
+    second = noise(60, 1)
+    draw = np.random.default_rng(0)
+    slight = second[:20] + draw.normal(0, 2, (20, 1, 12, 12)).astype(np.float32)
+    strong = second[:20] + draw.normal(0, 5, (20, 1, 12, 12)).astype(np.float32)
+    sets = {"copies": second[:20], "near": slight, "far": strong, "unrelated": noise(20, 2)}
+    values = {name: filled(first, second).compute() for name, first in sets.items()}
+    assert values["copies"] == {"leakage": 1.0, "exact duplicates": 1.0}
+    assert values["near"] == {"leakage": 1.0, "exact duplicates": 0.0}
+    assert values["far"] == values["unrelated"] == {"leakage": 0.0, "exact duplicates": 0.0}
+
+
+@pytest.mark.parametrize("size", [(8, 8), (12, 12), (24, 40), (70, 65), (128, 64)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_equals_brute_force(size: tuple[int, int], channels: int) -> None:
+    """Differences around the threshold, on images smaller than, equal to and larger than what is compared."""
+    second, draw = noise(40, 1, channels, *size), np.random.default_rng(2)
+    first = noise(30, 3, channels, *size)
+    for i in range(20):
+        first[i] = second[draw.integers(40)] + 0.31 * i
+    small = tuple(min(64, side) for side in size)
+    x, y = ([averaged(image, *small).astype(np.float32) for image in side] for side in (first, second))
+    table = np.array([[rms(a, b) for b in y] for a in x])
+    metric = filled(first, second)
+    values = metric.compute()
+    assert values == {"leakage": (table.min(1) < 3).mean(), "exact duplicates": 1 / 30}
+    pairs = metric.details()["pairs"]
+    found = {(pair["fake"], pair["real"]): pair["distance"] for pair in pairs}
+    assert found == pytest.approx({(i, j): table[i, j] for i, j in np.argwhere(table < 3).tolist()}, rel=1e-6)
+    assert [pair["distance"] for pair in pairs] == sorted(found.values())
+    assert metric.details()["exact_pairs"] == 1
+    assert metric.details()["near_pairs"] == len(pairs) - 1
+
+
+def test_the_threshold_is_exclusive_and_in_grey_levels() -> None:
+    second = noise(5, 1)
+    first = second + 3
+    assert filled(first, second).compute()["leakage"] == 0
+    assert filled(first, second, threshold=3.0001).compute()["leakage"] == 1
+    assert filled(first - 1, second).compute()["leakage"] == 1
+    assert filled(first - 1, second).details() == {}
+    exact = filled(np.concatenate([second[:1], second[1:3] + 0.001]), second, threshold=0)
+    assert exact.compute() == {"leakage": 1 / 3, "exact duplicates": 1 / 3}
+
+
+def test_sets_of_different_sizes_meet_at_the_smaller_one() -> None:
+    large = noise(10, 1, 3, 48, 96)
+    small = np.stack([averaged(image, 24, 32) for image in large]).astype(np.float32)
+    metric = filled(np.concatenate([small[:4], noise(4, 2, 3, 24, 32)]), large)
+    # 96 columns are first kept at 64, so that 32 are not quite the direct average, but near.
+    assert metric.compute()["exact duplicates"] == 0
+    halves = np.stack([averaged(image, 24, 48) for image in large[..., :96]]).astype(np.float32)
+    direct = filled(halves, noise(3, 3, 3, 48, 48)).compute()
+    assert direct["leakage"] == 0
+    tall = noise(6, 4, 1, 64, 40)
+    shrunk = np.stack([averaged(image, 32, 20) for image in tall]).astype(np.float32)
+    assert filled(shrunk, tall).compute() == {"leakage": 1.0, "exact duplicates": 0.0}
+    assert filled(tall, shrunk).compute() == {"leakage": 1.0, "exact duplicates": 0.0}
+
+
+def test_an_image_and_its_larger_self_are_not_exact() -> None:
+    flat = np.full((1, 1, 8, 8), 9, np.float32)
+    assert filled(flat, flat.reshape(1, 1, 4, 16)).compute() == {"leakage": 1.0, "exact duplicates": 0.0}
+
+
+def test_grey_images_are_found_among_colour_ones() -> None:
+    grey = noise(5, 1)
+    assert filled(grey, grey.repeat(3, axis=1)).compute() == {"leakage": 1.0, "exact duplicates": 0.0}
+    assert filled(grey.repeat(3, axis=1), grey).compute()["leakage"] == 1
+
+
+def test_different_labels_are_told() -> None:
+    images, labels = noise(10, 1), np.arange(10) % 2
+    other = labels.copy()
+    other[:3] = 1 - other[:3]
+    for names in (None, ("benign", "malignant")):
+        metric = Leakage()
+        metric.update(batch(images, False, labels, names))
+        metric.update(batch(images, True, other, names))
+        metric.compute()
+        assert metric.details()["differently_labelled_pairs"] == 3
+        assert metric.cautions({}) == ["3 of 10 pairs of duplicates carry different labels: correct them"]
+    swapped = Leakage()
+    swapped.update(batch(images, False, labels, ("benign", "malignant")))
+    swapped.update(batch(images, True, 1 - labels, ("malignant", "benign")))
+    swapped.compute()
+    assert swapped.details()["differently_labelled_pairs"] == 0  # names count, not their numbers
+    assert swapped.cautions({}) == []
+    severity = Leakage()
+    severity.update(batch(images, False, np.ones((10, 2))))
+    severity.update(batch(images, True, np.ones((10, 2)) + np.eye(10, 2)))
+    severity.compute()
+    assert severity.details()["differently_labelled_pairs"] == 2
+    for first, second in ((labels, None), (None, None)):
+        unknown = Leakage()
+        unknown.update(batch(images, False, first))
+        unknown.update(batch(images, True, second))
+        unknown.compute()
+        assert "differently_labelled_pairs" not in unknown.details()
+        assert unknown.cautions({}) == []
+
+
+def test_the_fifty_closest_pairs_are_listed() -> None:
+    second = noise(90, 1)
+    first = second + np.linspace(0, 2, 90, dtype=np.float32)[:, None, None, None]
+    metric = filled(first[::-1].copy(), second)
+    metric.compute()
+    pairs = metric.details()["pairs"]
+    assert [pair["real"] for pair in pairs] == list(range(50))
+    assert [pair["fake"] for pair in pairs] == list(range(89, 39, -1))
+    assert metric.details()["near_pairs"] == 89
+    assert type(pairs[0]["fake"]) is int
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 12))
+def test_order_batches_and_merging_change_nothing(seed: int, n: int) -> None:
+    draw = np.random.default_rng(seed)
+    whole, left, right = Leakage(), Leakage(), Leakage()
+    few = draw.integers(0, 4, (5, 1, 2, 2)).astype(np.float32)
+    for real in (True, False):
+        images, labels = few[draw.integers(0, 5, n)], draw.integers(0, 2, n)
+        whole.update(batch(images, real, labels))
+        order, cut = draw.permutation(n), int(draw.integers(0, n))
+        for metric, part in ((left, order[:cut]), (right, order[cut:])):
+            for places in np.array_split(part, 2):
+                metric.update(Batch(real=real, images=images[places], ids=places, labels=labels[places]))
+    left.merge(right)
+    assert left.compute() == whole.compute()
+    assert left.details() == whole.details()
+    assert left.cautions({}) == whole.cautions({})
+    left.reset()
+    with pytest.raises(GankitError, match="no images of the first"):
+        left.compute()
+
+
+def rows(images: Array, value_range: tuple[float, float] = (0.0, 255.0)) -> Rows:
+    return Rows({"images": images, "ids": np.arange(len(images))}, len(images), value_range)
+
+
+@pytest.mark.parametrize("size", [12, 20])
+def test_resampling_equals_fresh_metrics(size: int) -> None:
+    draw = np.random.default_rng(0)
+    real = noise(40, 1).astype(np.uint8)
+    real[5:9], real[30] = real[4], np.clip(real[31].astype(int) + 1, 0, 255)
+    fake = noise(30, 2, 1, size, size).astype(np.uint8)
+    fake[12] = fake[3]
+    if size == 12:
+        fake[:6], fake[6:8] = real[2:8], np.clip(real[10:12].astype(int) + 2, 0, 255)
+    pool = Pool(rows(real), rows(fake))
+    shared, fresh = Leakage().resampling(pool), Resampling(Leakage(), pool)
+    assert (type(shared) is Resampling) == (size != 12)
+    mixed = draw.permutation(70)
+    halves = draw.permutation(pool.reals)
+    for first, second in ((pool.reals, pool.fakes), (mixed[:40], mixed[40:]), (halves[:20], halves[20:])):
+        assert shared.values(first, second) == fresh.values(first, second)
+    parts = [pool.reals[2:5], pool.reals[::7], pool.fakes[:1], pool.fakes[5:20]]
+    assert shared.left_out(parts) == fresh.left_out(parts)
+    with pytest.raises(GankitError, match="no images of the second"):
+        shared.values(np.zeros(0, np.int64), pool.fakes)
+
+
+def test_memory_holds_small_copies() -> None:
+    metric = Leakage()
+    buffer = noise(2, 1, 3, 300, 200)
+    metric.update(batch(buffer, True))
+    assert [image.small.shape for image in metric.real] == [(3, 64, 64)] * 2
+    assert all(image.small.base is None and image.small.dtype == np.float32 for image in metric.real)
+    whole = buffer.copy()
+    buffer[:] = 0
+    metric.update(batch(whole, False))
+    assert metric.compute() == {"leakage": 1.0, "exact duplicates": 1.0}
+
+
+class TestErrors:
+    def test_sets_without_images(self) -> None:
+        metric = build("metric", "leakage")
+        with pytest.raises(GankitError, match=r"no images of the first \(generated\) set"):
+            metric.compute()
+        metric.update(batch(noise(1, 1), False))
+        with pytest.raises(GankitError, match=r"no images of the second \(real\) set"):
+            metric.compute()
+        metric.update(batch(noise(1, 1), True))
+        assert metric.compute()["leakage"] == 1
+
+    def test_settings(self) -> None:
+        assert build("metric", "leakage", threshold=1.5).threshold == 1.5  # type: ignore[attr-defined]
+        with pytest.raises(GankitError, match="threshold"):
+            build("metric", "leakage", threshold=-1)
+
+    def test_batches_that_do_not_fit(self) -> None:
+        metric = Leakage()
+        with pytest.raises(GankitError, match="needs images, and the real images have none"):
+            metric.update(Batch(real=True, ids=np.arange(3)))
+        with pytest.raises(GankitError, match="needs ids"):
+            metric.update(Batch(real=True, images=noise(3, 1)))
+        with pytest.raises(GankitError, match=r"those of the first set have shape \(3, 12, 12\)"):
+            metric.update(batch(noise(3, 1)[:, 0], False))
+        broken = noise(3, 1)
+        broken[1, 0, 2, 2] = np.nan
+        with pytest.raises(GankitError, match="image 1 of the second set has values that are NaN"):
+            metric.update(batch(broken, True))
+
+    def test_different_numbers_of_channels(self) -> None:
+        with pytest.raises(GankitError, match=r"images of \[2, 3\] channels"):
+            filled(noise(3, 1, 2), noise(3, 1, 3)).compute()
+
+
+def split(path: Path, name: str, real: bool) -> Batch:
+    with np.load(path) as file:
+        images, labels = file[f"{name}_images"].astype(np.float32), file[f"{name}_labels"].ravel()
+    return batch(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2), real, labels)
+
+
+@pytest.mark.parametrize(
+    ("data", "first", "second", "exact", "near"),
+    [
+        ("breastmnist", "train", "test", 1, 20),
+        ("breastmnist", "train", "val", 0, 6),
+        ("breastmnist", "val", "test", 0, 2),
+        ("retinamnist", "train", "test", 0, 0),
+        ("retinamnist", "train", "val", 0, 0),
+        ("retinamnist", "val", "test", 0, 0),
+    ],
+)
+def test_real_splits(
+    real_data: Callable[[str], Path], data: str, first: str, second: str, exact: int, near: int
+) -> None:
+    """What is known of the data sets: shared/data/README.md; exact pairs are counted among the near ones there."""
+    path, metric = real_data(f"{data}/{data}.npz"), Leakage()
+    metric.update(split(path, first, False))
+    metric.update(split(path, second, True))
+    values, details = metric.compute(), metric.details()
+    assert details["exact_pairs"] == exact
+    assert details["exact_pairs"] + details["near_pairs"] == near == len(details["pairs"])
+    hit = {pair["fake"] for pair in details["pairs"]}
+    assert values["leakage"] == pytest.approx(len(hit) / len(metric.fake))
+    if exact:
+        twin = details["pairs"][0]
+        assert twin["distance"] == 0
+        assert metric.fake[twin["fake"]].label != metric.real[twin["real"]].label
+        assert "carry different labels" in metric.cautions({})[0]

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gankit import Batch, GankitError, build
+from gankit.interfaces import Moments, Pool, Resampling, Rows
+from gankit.metrics.variance_ratio import VarianceRatio, variance_ratio
+
+Array = NDArray[Any]
+
+
+def rows(n: int, d: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(size=(n, d)) * np.arange(1, d + 1) ** -0.5
+
+
+def filled(real: Array, fake: Array, size: int = 10**9) -> VarianceRatio:
+    metric = VarianceRatio()
+    for values, is_real in ((real, True), (fake, False)):
+        for start in range(0, len(values), size):
+            metric.update(Batch(real=is_real, features=values[start : start + size]))
+    return metric
+
+
+def reference(real: Array, fake: Array) -> float:
+    return float(np.trace(np.atleast_2d(np.cov(fake.T))) / np.trace(np.atleast_2d(np.cov(real.T))))
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(2, 2, 1), (2, 30, 4), (50, 20, 6), (10, 12, 100)])
+def test_equals_the_traces_of_covariances(n: int, m: int, d: int) -> None:
+    real, fake = rows(n, d, 1) + 3, rows(m, d, 2) * 0.7 - 1
+    assert variance_ratio(real, fake) == pytest.approx(reference(real, fake), rel=1e-12)
+    assert filled(real, fake).compute() == {"variance-ratio": variance_ratio(real, fake)}
+
+
+def test_by_hand() -> None:
+    # Variances 2 + 0 and 8 + 2.
+    assert variance_ratio([[0, 5], [2, 5]], [[0, 0], [4, 2]]) == 5
+
+
+def test_a_shrunken_set_is_told_at_any_number_of_images() -> None:
+    # The Frechet distance between few images understates exactly this.
+    for n in (10, 100):
+        found = [variance_ratio(rows(n, 50, seed), rows(n, 50, seed + 1000) * 0.5) for seed in range(200)]
+        assert np.mean(found) == pytest.approx(0.25, rel=0.03)
+    x = rows(20, 5)
+    assert variance_ratio(x, x[::-1]) == pytest.approx(1, rel=1e-14)
+    assert variance_ratio(x, np.full((7, 5), 0.1)) == 0.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(2, 30), m=st.integers(2, 30), d=st.integers(1, 8), seed=st.integers(0, 2**32 - 1),
+    scale=st.floats(0.01, 100), offset=st.floats(-1e4, 1e4), size=st.integers(1, 12),
+)  # fmt: skip
+def test_properties(n: int, m: int, d: int, seed: int, scale: float, offset: float, size: int) -> None:
+    random = np.random.default_rng(seed)
+    real, fake = random.normal(size=(n, d)), random.normal(size=(m, d)) * scale
+    value = variance_ratio(real, fake)
+    assert value == pytest.approx(reference(real, fake), rel=1e-9)
+    assert variance_ratio(fake, real) == pytest.approx(1 / value, rel=1e-9)
+    turn = np.linalg.qr(random.normal(size=(d, d)))[0]
+    assert variance_ratio(real @ turn, fake @ turn) == pytest.approx(value, rel=1e-9)
+    assert variance_ratio(random.permutation(real), random.permutation(fake)) == pytest.approx(value, rel=1e-9)
+    assert filled(real + offset, fake - offset, size).compute()["variance-ratio"] == pytest.approx(value, rel=1e-6)
+
+
+def test_an_offset_of_a_million_changes_nothing() -> None:
+    # A peer's sums of products lose every digit here.
+    real, fake = rows(50, 20, 1), rows(60, 20, 2)
+    expected = variance_ratio(real, fake)
+    for size in (1, 7, 60):
+        assert filled(real + 1e6, fake + 1e6, size).compute()["variance-ratio"] == pytest.approx(expected, rel=1e-8)
+
+
+def test_merged_is_whole_and_reset_forgets() -> None:
+    real, fake = rows(50, 6, 1), rows(40, 6, 2)
+    whole = filled(real, fake).compute()["variance-ratio"]
+    first, second = filled(real[:1], fake[:30]), filled(real[1:], fake[30:])
+    first.merge(second)
+    assert first.compute()["variance-ratio"] == pytest.approx(whole, rel=1e-12)
+    assert second.compute()["variance-ratio"] == pytest.approx(variance_ratio(real[1:], fake[30:]), rel=1e-12)
+    first.reset()
+    first.merge(filled(real, fake))
+    assert first.compute()["variance-ratio"] == whole
+
+
+def moments(x: Array, n: int | None) -> Moments:
+    return Moments(n, x.mean(0), np.cov(x.T))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_moments_stand_for_rows(known: bool) -> None:
+    real, fake = rows(50, 6, 1), rows(40, 6, 2)
+    metric = VarianceRatio()
+    metric.update(Batch(real=True, moments=moments(real, 50 if known else None)))
+    metric.update(Batch(real=False, features=fake))
+    assert metric.compute()["variance-ratio"] == pytest.approx(variance_ratio(real, fake), rel=1e-12)
+    more = Batch(real=True, features=rows(10, 6, 3))
+    if known:
+        metric.update(more)
+        expected = variance_ratio(np.concatenate([real, rows(10, 6, 3)]), fake)
+        assert metric.compute()["variance-ratio"] == pytest.approx(expected, rel=1e-12)
+    else:
+        with pytest.raises(GankitError, match="without a number of images cannot be joined"):
+            metric.update(more)
+
+
+def test_metric_facts() -> None:
+    metric = build("metric", "variance-ratio")
+    assert (metric.needs, metric.better, metric.takes_moments) == (("features",), None, True)
+
+
+def test_resampling_equals_a_fresh_metric() -> None:
+    real, fake = rows(30, 6, 1), rows(22, 6, 2) * 0.8 + 1
+    pool = Pool(Rows({"features": real}, 30), Rows({"features": fake}, 22))
+    shared, plain = VarianceRatio().resampling(pool), Resampling(VarianceRatio(), pool)
+    assert type(shared) is not Resampling
+    random = np.random.default_rng(0)
+    for size in (2, 11, 26):
+        order = random.permutation(52)
+        assert shared.values(order[:size], order[-size:]) == pytest.approx(
+            plain.values(order[:size], order[-size:]), rel=1e-10
+        )
+    patients = np.arange(30) // 4
+    parts = [pool.reals[patients == patient] for patient in range(8)] + [*pool.fakes[:, None], pool.fakes[:20]]
+    for found, expected in zip(shared.left_out(parts), plain.left_out(parts), strict=True):
+        assert found == pytest.approx(expected, rel=1e-10)
+    assert shared.standard_errors() is None
+    with pytest.raises(GankitError, match="1 real images"):
+        shared.values(np.array([0]), np.array([4, 5]))
+
+
+def test_resampling_of_collapsed_and_constant_parts() -> None:
+    real = np.concatenate([rows(10, 4, 1), np.full((5, 4), 0.1)])
+    fake = rows(8, 4, 2) * 1e-5 + 100
+    pool = Pool(Rows({"features": real}, 15), Rows({"features": fake}, 8))
+    shared, plain = VarianceRatio().resampling(pool), Resampling(VarianceRatio(), pool)
+    assert shared.values(pool.reals, pool.fakes) == plain.values(pool.reals, pool.fakes)
+    assert shared.left_out([pool.fakes[:3]]) == plain.left_out([pool.fakes[:3]])
+    with pytest.raises(GankitError, match="constant"):
+        shared.values(np.arange(10, 15), pool.fakes)
+    with pytest.raises(GankitError, match="constant"):
+        shared.left_out([np.arange(10)])
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "message"),
+    [
+        (np.zeros((1, 3)), np.zeros((5, 3)), "real: 1 rows; at least 2"),
+        (np.zeros((5, 3)), np.zeros((0, 3)), "fake: 0 rows"),
+        (np.zeros((5, 3)), np.zeros((5, 4)), "differ in dimension"),
+        (np.full((5, 3), np.inf), np.zeros((5, 3)), "real have values that are NaN or infinite"),
+        (np.full((9, 3), 0.1), rows(5, 3), "real images' features are constant"),
+    ],
+)
+def test_refused(real: Array, fake: Array, message: str) -> None:
+    with pytest.raises(GankitError, match=message):
+        variance_ratio(real, fake)
+
+
+def test_metric_errors() -> None:
+    metric = VarianceRatio()
+    with pytest.raises(GankitError, match="0 real images; at least 2"):
+        metric.compute()
+    with pytest.raises(GankitError, match="needs features"):
+        metric.update(Batch(real=True))
+    with pytest.raises(GankitError, match="real images have values that are NaN"):
+        metric.update(Batch(real=True, features=np.full((2, 2), np.nan)))
+    metric.update(Batch(real=True, features=rows(1, 3)))
+    with pytest.raises(GankitError, match="1 real images; at least 2"):
+        metric.compute()
+    with pytest.raises(GankitError, match="3 and of 4 dimensions"):
+        metric.update(Batch(real=True, features=rows(2, 4)))
+    metric.update(Batch(real=True, features=rows(2, 3)))
+    with pytest.raises(GankitError, match="0 generated images"):
+        metric.compute()
+    metric.update(Batch(real=False, features=rows(2, 4)))
+    with pytest.raises(GankitError, match="3 of real and 4 of generated"):
+        metric.compute()
+    # Many equal values: 0.1 has no exact mean, and the features are constant all the same.
+    metric = filled(np.full((1000, 3), 0.1), rows(5, 3), size=7)
+    with pytest.raises(GankitError, match="constant"):
+        metric.compute()
