@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gankit import augments, critics, datasets, features, generators, losses, metrics
     from gankit.config import Experiment, load
     from gankit.errors import GankitError
-    from gankit.evaluation import compare, evaluate
+    from gankit.evaluation import compare, evaluate, statistics
     from gankit.interfaces import Augment, Batch, Critic, Dataset, Features, Generator, ImageSpec, Loss, Metric, Turn
     from gankit.registry import build
     from gankit.run import Run, open_run
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _HOME = {
     "config": ["Experiment", "load"],
     "errors": ["GankitError"],
-    "evaluation": ["compare", "evaluate"],
+    "evaluation": ["compare", "evaluate", "statistics"],
     "interfaces": [
         "Augment", "Batch", "Critic", "Dataset", "Features", "Generator", "ImageSpec", "Loss", "Metric", "Turn",
     ],
@@ -36,7 +36,7 @@ _FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses
 __all__ = [
     "Augment", "Batch", "Critic", "Dataset", "Experiment", "Features", "GankitError", "Generator", "ImageSpec", "Loss",
     "Metric", "Run", "Turn", "augments", "build", "compare", "critics", "datasets", "evaluate", "features",
-    "generators", "load", "losses", "metrics", "open_run", "resume", "train", "wrap",
+    "generators", "load", "losses", "metrics", "open_run", "resume", "statistics", "train", "wrap",
 ]  # fmt: skip
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar, final
@@ -50,6 +51,21 @@ class ImageSpec:
         return self.channels, self.height, self.width
 
 
+def content_digest(
+    read: Callable[[NDArray[np.int64]], NDArray[Any]],
+    indices: NDArray[np.int64],
+    dtype: np.dtype[Any],
+    value_range: tuple[float, float],
+) -> str:
+    """A hash of images (n, c, h, w) that `read` gives, some at a time."""
+    digest = hashlib.blake2b(repr((len(indices), str(dtype), tuple(map(float, value_range)))).encode(), digest_size=16)
+    for start in range(0, len(indices), 256):
+        images = np.ascontiguousarray(read(indices[start : start + 256]))
+        digest.update(repr(images.shape[1:]).encode())
+        digest.update(images.data)
+    return digest.hexdigest()
+
+
 class Dataset(ABC):
     """Images with what is known of them, as NumPy arrays that are loaded or rendered at first use.
 
@@ -82,6 +98,15 @@ class Dataset(ABC):
         """The images with these indices, copied; of memory-mapped images nothing else is read."""
         rows: NDArray[Any] = np.asarray(self.images[indices])
         return rows
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """The images with these indices, for a single pass over them: what need not be kept is not."""
+        return self.rows(indices)
+
+    def digest(self, indices: NDArray[np.int64] | None = None) -> str:
+        """A hash of the content of these images, or of all, with their type and range: equal for equal images."""
+        places = np.arange(len(self)) if indices is None else indices
+        return content_digest(self.read, places, self.dtype, self.value_range)
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -148,6 +173,14 @@ class View(Dataset):
     @abstractmethod
     def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """The view's images with these indices; of memory-mapped images nothing else is read."""
+
+    @abstractmethod
+    def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """The view's images with these indices, for a single pass over them."""
+
+    @abstractmethod
+    def digest(self, indices: NDArray[np.int64] | None = None) -> str:
+        """A hash of the view's images with these indices, or of all."""
 
     @property
     def image(self) -> ImageSpec:
@@ -222,6 +255,12 @@ class _Subset(View):
 
     def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         return self.whole.rows(self.indices[indices])
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        return self.whole.read(self.indices[indices])
+
+    def digest(self, indices: NDArray[np.int64] | None = None) -> str:
+        return self.whole.digest(self.indices if indices is None else self.indices[indices])
 
     @property
     def labels(self) -> NDArray[np.int64] | None:

@@ -40,13 +40,22 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
         step: generator updates done.
         state: tensors, numbers and strings in dicts and lists.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "step": step, "state": state}, buffer)
-    path = folder / f"step-{step:08d}.pt"
-    write_atomically(path, buffer.getvalue())
+    path = _write(folder / f"step-{step:08d}.pt", step, state)
     for old in _sorted(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
+    return path
+
+
+def save_best(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the state of the best generator so far, beside the newest checkpoints."""
+    return _write(folder / "best.pt", step, state)
+
+
+def _write(path: Path, step: int, state: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "step": step, "state": state}, buffer)
+    write_atomically(path, buffer.getvalue())
     return path
 
 

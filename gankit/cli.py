@@ -22,6 +22,14 @@ Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", 
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
 Recipe = Annotated[str, typer.Argument(help="A recipe's name or an experiment file.", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Decides the latents.", min=0)]
+Best = Annotated[bool, typer.Option("--best", help="Take the generator that was best while training, not the last.")]
+Extractor = Annotated[
+    str | None,
+    typer.Option(help='The feature extractor: a name, or a TOML table {name = "...", ...}.', show_default=False),
+]
+WindowText = Annotated[
+    str | None, typer.Option("--window", help="Black and white of files that are not 8-bit, as 0,4095.")
+]
 
 
 def _finish(run: Any) -> None:
@@ -30,21 +38,14 @@ def _finish(run: Any) -> None:
         print(f"next: gankit evaluate {run.path}, gankit report {run.path}, gankit sample {run.path}")
 
 
-def _write_metrics(report: dict[str, Any], path: Path) -> None:
-    import json
-
-    from gankit.checkpoint import write_atomically
-
-    write_atomically(path, (json.dumps(report, indent=2) + "\n").encode())
-
-
 @app.command()
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Train a small WGAN-GP on the embedded eyes, evaluate it and write its report: under ten minutes."""
     import gankit
-    from gankit.evaluation import text_table
+    from gankit.evaluation import write_metrics
     from gankit.report import write_report
     from gankit.run import open_run
+    from gankit.tables import text_table
 
     folder = out or Path("runs/demo")
     if (folder / "experiment.toml").is_file():
@@ -57,9 +58,9 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
     if not (folder / "metrics.json").is_file():
         settings = run.experiment.evaluation
         report = gankit.evaluate(
-            run, run, settings.metrics, settings.features, count=settings.count, seed=settings.seed
+            run, run, settings.metrics, settings.features, count=settings.count, seed=settings.seed, pictures=folder
         )
-        _write_metrics(report, folder / "metrics.json")
+        write_metrics(report, folder / "metrics.json")
         print(text_table(report))
     print(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
     print(f"report:  {write_report(run)}")
@@ -88,45 +89,112 @@ def sample(
     count: Annotated[int, typer.Option(help="How many images.", min=1)] = 64,
     label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
     seed: Seed = 0,
+    best: Best = False,
     out: Out = None,
 ) -> None:
     """Draw images from a run: numbered files, a grid, and labels.csv."""
     from gankit.run import open_run
     from gankit.sampling import write_samples
 
-    folder = write_samples(open_run(run), out or run / f"drawn-{seed}", count, label, seed)
+    folder = write_samples(open_run(run, best=best), out or run / f"drawn-{seed}", count, label, seed)
     print(f"{count} images, grid.png and labels.csv in {folder}")
 
 
 @app.command()
 def evaluate(
-    source: Annotated[str, typer.Argument(help="A run, or a folder of images.", show_default=False)],
-    against: Annotated[str | None, typer.Option(help="A folder, an npz file, a data set's name, or a run.")] = None,
-    features: Annotated[str, typer.Option(help="The feature extractor.")] = "pixels",
-    metrics: Annotated[str, typer.Option(help="Metrics, separated by commas.")] = "frechet",
+    source: Annotated[str, typer.Argument(help="A run, a folder of images, or an npz file.", show_default=False)],
+    against: Annotated[
+        str | None,
+        typer.Option(help="Real images: a folder, an npz file, a data set's name, a run, or a statistics file."),
+    ] = None,
+    features: Extractor = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Metrics, separated by commas, or a TOML list.", show_default=False)
+    ] = None,
+    training: Annotated[str | None, typer.Option(help="The images that the generator was trained on.")] = None,
     count: Annotated[int | None, typer.Option(help="Images to draw from a run.", min=2, show_default=False)] = None,
     seed: Seed = 0,
+    best: Best = False,
+    window: WindowText = None,
+    permutations: Annotated[int, typer.Option(help="Of a permutation test; 0 for none.", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="The file to write; a run's metrics.json by default.")] = None,
 ) -> None:
     """Judge a run or a folder of images beside real images; a run is judged beside its own data by default."""
     import gankit
-    from gankit.evaluation import open_source, text_table
+    from gankit.evaluation import write_metrics
+    from gankit.image_sets import open_source
+    from gankit.run import open_run
+    from gankit.tables import text_table
 
-    opened = open_source(source)
-    if against is None and not isinstance(opened, gankit.Run):
+    span = _window(window)
+    opened: Any = open_source(source, span)
+    if best:
+        opened = open_run(source, best=True)
+    is_run = isinstance(opened, gankit.Run)
+    if against is None and not is_run:
         raise GankitError("--against: say which real images to judge the folder beside")
-    real = opened if against is None else open_source(against)
-    names = [name.strip() for name in metrics.split(",") if name.strip()]
-    if not names:
-        raise GankitError("--metrics: name at least one; `gankit list metric` lists them")
-    path = out or (opened.path / "metrics.json" if isinstance(opened, gankit.Run) else None)
+    settings = opened.experiment.evaluation if is_run else None
+    names = settings.metrics if metrics is None and settings else _metrics(metrics)
+    path = out or (opened.path / "metrics.json" if is_run else None)
     if path and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise GankitError(f"--out: {path} cannot be written: name a file in a folder that exists")
-    report = gankit.evaluate(opened, real, names, features, count=count, seed=seed)
+    report = gankit.evaluate(
+        source if not is_run else opened, against if against is not None else opened, names,
+        settings.features if features is None and settings else _toml(features), training=training, count=count,
+        seed=seed, window=span, permutations=permutations, pictures=path.parent if path else None,
+    )  # fmt: skip
     print(text_table(report))
     if path:
-        _write_metrics(report, path)
+        write_metrics(report, path)
         print(f"written to {path}")
+
+
+@app.command()
+def statistics(
+    source: Annotated[str, typer.Argument(help="Real images: a folder, an npz file, a data set, a run.")],
+    out: Annotated[Path, typer.Option(help="The npz file to write.", show_default=False)],
+    features: Extractor = None,
+    window: WindowText = None,
+) -> None:
+    """Store mean and covariance of the features of real images, as clean-fid and pytorch-fid read them."""
+    import gankit
+
+    if out.suffix != ".npz" or not out.absolute().parent.is_dir():
+        raise GankitError(f"--out: {out} must be an .npz file in a folder that exists")
+    found = gankit.statistics(source, _toml(features), window=_window(window))
+    print(f"{found.moments.n} images of {found.name}: {found.write(out)}")
+
+
+def _toml(text: str | None) -> Any:
+    """A TOML value, or the text itself where it is none."""
+    import tomllib
+
+    try:
+        return None if text is None else tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _metrics(text: str | None) -> Any:
+    if text is None:
+        return None
+    found = _toml(text)
+    names = found if isinstance(found, list) else [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise GankitError("--metrics: name at least one; `gankit list metric` lists them")
+    return names
+
+
+def _window(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        black, white = (float(value) for value in text.split(","))
+    except ValueError:
+        raise GankitError(f"--window {text}: two numbers are needed, black and white, for example 0,4095") from None
+    if not black < white:
+        raise GankitError(f"--window {text}: black must be below white")
+    return black, white
 
 
 @app.command()

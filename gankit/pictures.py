@@ -52,6 +52,14 @@ def grid_png(images: NDArray[Any], value_range: tuple[float, float], columns: in
     return buffer.getvalue()
 
 
+def pairs_png(
+    upper: NDArray[Any], upper_range: tuple[float, float], lower: NDArray[Any], lower_range: tuple[float, float]
+) -> bytes:
+    """Two rows of (n, c, h, w) images, one above the other, as the bytes of a PNG."""
+    both = np.concatenate([to_8bit(upper, upper_range), to_8bit(lower, lower_range)])
+    return grid_png(both, (0.0, 255.0), len(upper))
+
+
 def save_image(path: Path, image: NDArray[Any]) -> Path:
     """Write one (c, h, w) image at its own depth: PNG, or NPY for what PNG files made here cannot hold.
 

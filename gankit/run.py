@@ -20,6 +20,7 @@ from gankit.pictures import to_pixels
 from gankit.progress import log_row
 
 SAMPLE_BATCH = 64
+LAST, BEST = "generator.safetensors", "generator-best.safetensors"
 Labels = int | str | Sequence[int] | Sequence[str] | Sequence[float] | NDArray[Any] | Tensor | None
 
 
@@ -47,11 +48,13 @@ class Run:
     Attributes:
         path: the folder.
         experiment: the resolved experiment with the record of the run.
+        wants_best: whether `generator` is the best one while training rather than the last.
     """
 
-    def __init__(self, path: Path, experiment: Experiment) -> None:
+    def __init__(self, path: Path, experiment: Experiment, wants_best: bool = False) -> None:
         self.path = path
         self.experiment = experiment
+        self.wants_best = wants_best
 
     @property
     def image(self) -> ImageSpec:
@@ -82,8 +85,23 @@ class Run:
 
     @property
     def exported(self) -> Path:
-        """The file of the averaged generator, written with every checkpoint."""
-        return self.path / "generator.safetensors"
+        """The file of the averaged generator: the last, written with every checkpoint, or the best."""
+        return self.path / (BEST if self.wants_best else LAST)
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """{"metric", "value", "step"} of the best generator that an evaluation while training found, or None."""
+        path = self.path / BEST
+        return dict(checkpoint.read_export(path)[1]["best"]) if path.is_file() else None
+
+    def export_bytes(self) -> bytes:
+        """The exported generator's file, for a digest.
+
+        Raises:
+            RunError: the run has none yet.
+        """
+        checkpoint.read_export(self.exported)  # its errors say what to do
+        return self.exported.read_bytes()
 
     @cached_property
     def device(self) -> torch.device:
@@ -287,14 +305,20 @@ def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | No
     generator.eval()
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, *, best: bool = False) -> Run:
     """Open a run's folder.
 
+    Args:
+        path: the folder.
+        best: takes the generator with the best value while training, in place of the last one.
+
     Raises:
-        RunError: the folder holds no run.
+        RunError: the folder holds no run, or no best generator where one is asked for.
         SettingsError: its experiment is not valid, for example because a plug-in is missing.
     """
     folder = Path(path)
     if not (folder / "experiment.toml").is_file():
         raise RunError(f"{folder}: there is no run here (no experiment.toml)")
-    return Run(folder, load(folder / "experiment.toml"))
+    if best and not (folder / BEST).is_file():
+        raise RunError(f"{folder}: no best generator was kept: train with evaluation.every=1, or leave out best")
+    return Run(folder, load(folder / "experiment.toml"), best)

@@ -23,11 +23,11 @@ from gankit.building import cautions
 from gankit.config import Experiment, RunRecord
 from gankit.data import TrainingData, prepare
 from gankit.errors import RunError
-from gankit.evaluation import quick_values
+from gankit.evaluation import InTraining
 from gankit.interfaces import Dataset, Generator
 from gankit.pictures import grid_png, to_pixels
 from gankit.progress import Progress, StopRequest, TickLog
-from gankit.run import SAMPLE_BATCH, Run, drawn_labels, generate, open_run, settle_statistics
+from gankit.run import BEST, LAST, SAMPLE_BATCH, Run, drawn_labels, generate, open_run, settle_statistics
 from gankit.updates import Updates
 
 GRID_IMAGES = 64
@@ -128,6 +128,7 @@ class Trainer:
         self.image = self.data.image
         self.log = TickLog(folder / "log.jsonl", self.settings.tensorboard)
         self.updates = Updates(experiment, self.data, self.log)
+        self.evaluation: InTraining | None = None
 
     def run(self, on_tick: Callable[[dict[str, Any]], None] | None) -> Run:
         """Every remaining step, with ticks, sample grids and checkpoints on the way."""
@@ -216,10 +217,26 @@ class Trainer:
         checkpoint.write_atomically(path, grid_png(pictures, self.data.value_range, 8))
 
     def _evaluate(self) -> dict[str, float]:
+        """Values of the generator as it samples now; the best so far is kept, since GANs collapse late."""
         settings = self.experiment.evaluation
-        n = settings.count or len(self.data.dataset)
-        fake = self._draw(self._sampler(), n, settings.seed, self._drawn_labels(n, settings.seed))
-        return quick_values(fake, self.data.dataset, settings, self.data.value_range)
+        if self.evaluation is None:
+            reference = self.data.held_out or self.data.dataset
+            self.evaluation = InTraining(settings, reference, self.data.value_range)
+        n, sampler = self.evaluation.count, self._sampler()
+        labels = self._drawn_labels(n, settings.seed)
+        values = self.evaluation.values(
+            self._draw(sampler, n, settings.seed, labels), None if labels is None else labels.numpy()
+        )
+        name, value = next(iter(values.items()))
+        better = self.evaluation.better
+        if settings.keep_best and better is not None and math.isfinite(value):
+            best = open_run(self.folder).best
+            if best is None or (value < best["value"] if better == "lower" else value > best["value"]):
+                state = self.updates.state_dict()
+                checkpoint.save_best(self.folder / "checkpoints", self.updates.step, state)
+                found = {"metric": name, "value": value, "step": self.updates.step}
+                checkpoint.export(self.folder / BEST, sampler, self._export_config() | {"best": found})
+        return values
 
     def _drawn_labels(self, n: int, seed: int) -> Tensor | None:
         return drawn_labels(n, self.image, self._label_counts(), self._conditions(), seed)
@@ -273,6 +290,9 @@ class Trainer:
         checkpoint.save(self.folder / "checkpoints", self.updates.step, self.updates.state_dict())
 
     def _export(self) -> None:
+        checkpoint.export(self.folder / LAST, self._sampler(), self._export_config())
+
+    def _export_config(self) -> dict[str, Any]:
         config = {
             "generator": self.experiment.generator.table(),
             "image": dataclasses.asdict(self.image),
@@ -282,7 +302,7 @@ class Trainer:
         }
         if (conditions := self._conditions()) is not None:
             config["conditions"] = conditions.tolist()
-        checkpoint.export(self.folder / "generator.safetensors", self._sampler(), config)
+        return config
 
     def restore(self) -> None:
         """Take up the newest checkpoint, or start at step 0 where there is none.

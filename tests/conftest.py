@@ -56,7 +56,7 @@ def small(arrays: Path) -> Callable[..., list[str]]:
             "data.name=npz", f"data.path={arrays}", "generator.width=4", "generator.latent_dim=6", "critic.width=4",
             "critic.flat_blocks=1", "training.steps=6", "training.batch=4", "training.generator_batch=4",
             "training.critic_steps=2", "training.tick_every=3", "training.sample_every=6",
-            "training.checkpoint_every=4", *more,
+            "training.checkpoint_every=4", "evaluation.features=pixels", 'evaluation.metrics=["frechet"]', *more,
         ]  # fmt: skip
 
     return overrides

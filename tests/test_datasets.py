@@ -97,7 +97,8 @@ class TestTorchvision:
         key = data._key()
         save(tmp_path / "cat" / "1.png", pixels(5, 5, 3))
         assert Torchvision(dataset="ImageFolder", root=tmp_path)._key() != key
-        assert "set data.size" in error(lambda: Torchvision(dataset="ImageFolder", root=tmp_path).images)
+        text = error(lambda: Torchvision(dataset="ImageFolder", root=tmp_path).images)
+        assert "data.size = [height, width] resizes all" in text
 
     def test_classes_without_an_image_are_left_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import torchvision.datasets

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ import torch
 
 import gankit
 from gankit.errors import GankitError
-from gankit.evaluation import _jackknife, text_table
-from gankit.interfaces import Batch, Metric, Rows
+from gankit.interfaces import Batch, Metric, Pool, Resampling, Rows
 from gankit.report import write_report
+from gankit.tables import text_table
+from gankit.uncertainty import jackknife
 
 Small = Callable[..., list[str]]
 
@@ -41,27 +43,36 @@ def noise(n: int, seed: int, shift: float = 0, size: int = 8) -> np.ndarray:
     return np.clip(np.rint(draw), 0, 255).astype(np.uint8)
 
 
+def evaluate(fake: Any, real: Any, metrics: Any = ("frechet",), features: Any = "pixels", **more: Any) -> Any:
+    return gankit.evaluate(fake, real, metrics, features, **more)
+
+
+def variance(features: np.ndarray, groups: np.ndarray | None = None) -> float:
+    """The jackknife's variance of the mean of the first feature of generated images."""
+    fields = {"features": features} if groups is None else {"features": features, "groups": groups}
+    pool = Pool(Rows({"features": np.zeros((3, 1))}, 3), Rows(fields, len(features)))
+    found = jackknife(Resampling(MeanGap(), pool), "fake", {"mean-gap": 0.0}, 50, 0)["mean-gap"]
+    assert found is not None
+    return found
+
+
 def test_the_jackknife_is_the_standard_error_of_a_mean() -> None:
     values = np.random.default_rng(0).normal(size=(150, 1))
-    rows = Rows({"features": values}, 150)
-    variance = _jackknife(rows, lambda rows: float(rows.fields["features"].mean()), 0)
-    assert variance == pytest.approx(values.var(ddof=1) / 150)
+    assert variance(values) == pytest.approx(values.var(ddof=1) / 150)
     many = np.random.default_rng(1).normal(size=(5000, 1))
-    variance = _jackknife(Rows({"features": many}, 5000), lambda rows: float(rows.fields["features"].mean()), 0)
-    assert variance == pytest.approx(many.var(ddof=1) / 5000, rel=0.6)  # 50 groups: a chi-square of 49 degrees
+    assert variance(many) == pytest.approx(many.var(ddof=1) / 5000, rel=0.6)  # 50 groups: a chi-square of 49 degrees
 
 
 def test_the_jackknife_leaves_out_whole_groups() -> None:
     """Copies of an image within a group add no information: the error is that of the group means."""
     means = np.random.default_rng(0).normal(size=40)
-    rows = Rows({"features": np.repeat(means, 5)[:, None], "groups": np.repeat(np.arange(40), 5)}, 200)
-    variance = _jackknife(rows, lambda rows: float(rows.fields["features"].mean()), 0)
-    assert variance == pytest.approx(means.var(ddof=1) / 40)
+    found = variance(np.repeat(means, 5)[:, None], np.repeat(np.arange(40), 5))
+    assert found == pytest.approx(means.var(ddof=1) / 40)
 
 
 def test_values_of_a_metric_in_closed_form() -> None:
     fake, real = noise(120, 0, shift=10, size=1), noise(90, 1, size=1)
-    report = gankit.evaluate(fake, real, ["mean-gap"], {"name": "pixels", "side": 1})
+    report = evaluate(fake, real, ["mean-gap"], {"name": "pixels", "side": 1})
     entry = report["metrics"]["mean-gap"]
     means = [images.astype(float).mean((1, 2, 3)) / 255 for images in (fake, real)]
     assert entry["value"] == pytest.approx(means[0].mean() - means[1].mean(), abs=1e-6)
@@ -94,7 +105,7 @@ def test_real_against_real_is_disjoint_and_at_equal_n() -> None:
 
     real = np.arange(41, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 4, 4), np.uint8)
     fake = 100 + np.arange(30, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 4, 4), np.uint8)
-    report = gankit.evaluate(fake, real, ["spy-metric"], {"name": "pixels", "side": 1})
+    report = evaluate(fake, real, ["spy-metric"], {"name": "pixels", "side": 1})
     assert report["metrics"]["spy-metric"]["real_vs_real"]["n"] == 20
     pairs = seen[-20:]
     for (reference, others), (same_reference, fakes) in zip(pairs[::2], pairs[1::2], strict=True):
@@ -125,7 +136,7 @@ def test_the_parts_of_real_against_real_share_at_most_one_group() -> None:
             return {"group-spy": 0.0}
 
     real = gankit.wrap("dataset", noise(41, 0), groups=np.arange(41) // 4)
-    report = gankit.evaluate(noise(30, 1), real, ["group-spy"])
+    report = evaluate(noise(30, 1), real, ["group-spy"])
     assert report["metrics"]["group-spy"]["real_vs_real"]["n"] == 20
     assert len(shared) == 10
     assert max(shared) <= 1
@@ -135,28 +146,28 @@ def test_a_standard_error_that_cannot_be_told_is_none() -> None:
     one_patient = gankit.wrap("dataset", noise(20, 0), groups=np.zeros(20, int))
     few = {"name": "pixels", "side": 1}
     for fake, real in ((noise(20, 1), one_patient), (noise(2, 1), noise(20, 0))):
-        report = gankit.evaluate(fake, real, features=few)
+        report = evaluate(fake, real, features=few)
         assert report["metrics"]["frechet"]["standard_error"] is None
         assert "+-" not in text_table(report)
         assert gankit.compare(report, report)["frechet"]["standard_error"] is None
 
 
 def test_few_images_are_warned_of_and_too_few_refused() -> None:
-    report = gankit.evaluate(noise(20, 0), noise(30, 1), features="pixels")
+    report = evaluate(noise(20, 0), noise(30, 1), features="pixels")
     assert "20 images in 64 dimensions" in report["protocol"]["warnings"][0]
     assert "warning: 20 images" in text_table(report)
-    assert "FD (pixels): " in text_table(report)
-    enough = gankit.evaluate(noise(80, 0), noise(80, 1), features="pixels")
+    assert "FD (pixels) " in text_table(report)
+    enough = evaluate(noise(80, 0), noise(80, 1), features="pixels")
     assert enough["protocol"]["warnings"] == []
     with pytest.raises(GankitError, match="real: 1 images; at least 2"):
-        gankit.evaluate(noise(5, 0), noise(1, 1))
-    small = gankit.evaluate(noise(5, 0), noise(3, 1), features={"name": "pixels", "side": 1})
+        evaluate(noise(5, 0), noise(1, 1))
+    small = evaluate(noise(5, 0), noise(3, 1), features={"name": "pixels", "side": 1})
     assert small["metrics"]["frechet"]["real_vs_real"] is None
 
 
 def test_the_distance_tells_sets_apart_and_does_not_depend_on_order() -> None:
     real, same, other = noise(80, 0), noise(80, 1), noise(80, 2, shift=30)
-    values = [gankit.evaluate(fake, real)["metrics"]["frechet"]["value"] for fake in (real, same, other, other[::-1])]
+    values = [evaluate(fake, real)["metrics"]["frechet"]["value"] for fake in (real, same, other, other[::-1])]
     assert values[0] == 0
     assert values[1] < values[2] / 3
     assert values[2] == pytest.approx(values[3], rel=1e-9)
@@ -165,14 +176,15 @@ def test_the_distance_tells_sets_apart_and_does_not_depend_on_order() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: gankit.evaluate(noise(5, 0).astype(np.float32), noise(5, 1)), "fake images are float32"),
-        (lambda: gankit.evaluate(noise(5, 0)[:, 0], noise(5, 1)), r"\(n, channels, height, width\) is needed"),
-        (lambda: gankit.evaluate(np.repeat(noise(5, 0), 3, 1), noise(5, 1)), "pixels features are for 1 channels"),
-        (lambda: gankit.evaluate(noise(5, 0), noise(5, 1), ["frechett"]), "did you mean 'frechet'"),
-        (lambda: gankit.evaluate(noise(5, 0), noise(5, 1), []), "metrics: name at least one"),
-        (lambda: gankit.evaluate(noise(5, 0), noise(5, 1), [{"name": "frechet", "x": 1}]), "x"),
-        (lambda: gankit.evaluate(noise(5, 0), noise(5, 1), [{}]), "needs a name"),
-        (lambda: gankit.evaluate("nowhere.npz", noise(5, 1)), r"nowhere\.npz"),
+        (lambda: evaluate(noise(5, 0).astype(np.float32), noise(5, 1)), "fake images: images are float32, and which"),
+        (lambda: evaluate(noise(5, 0), noise(5, 1).astype(np.uint16)), "real images: images are uint16, and which"),
+        (lambda: evaluate(noise(5, 0)[:, 0], noise(5, 1)), r"\(n, channels, height, width\) is needed"),
+        (lambda: evaluate(np.repeat(noise(5, 0), 3, 1), noise(5, 1)), "pixels features are for 1 channels"),
+        (lambda: evaluate(noise(5, 0), noise(5, 1), ["frechett"]), "did you mean 'frechet'"),
+        (lambda: evaluate(noise(5, 0), noise(5, 1), []), "metrics: name at least one"),
+        (lambda: evaluate(noise(5, 0), noise(5, 1), [{"name": "frechet", "x": 1}]), "x"),
+        (lambda: evaluate(noise(5, 0), noise(5, 1), [{}]), "needs a name"),
+        (lambda: evaluate("nowhere.npz", noise(5, 1)), r"nowhere\.npz"),
         (lambda: gankit.compare("nowhere.json", "nowhere.json"), "is no metrics file"),
     ],
 )
@@ -185,17 +197,17 @@ def test_refusals(call: Callable[[], object], message: str) -> None:
 def test_sixteen_bits_are_scaled_by_their_range() -> None:
     narrow = noise(80, 0)
     wide = gankit.wrap("dataset", narrow.astype(np.uint16) * 16, value_range=(0, 4080))
-    report = gankit.evaluate(wide, narrow)
+    report = evaluate(wide, narrow)
     assert report["metrics"]["frechet"]["value"] == pytest.approx(0, abs=1e-9)
 
 
 def test_compare_wants_equal_protocols() -> None:
     real = noise(60, 0)
-    a, b = (gankit.evaluate(noise(60, seed, shift=seed), real) for seed in (1, 9))
+    a, b = (evaluate(noise(60, seed, shift=seed), real) for seed in (1, 9))
     compared = gankit.compare(a, b)["frechet"]
     assert compared["difference"] == b["metrics"]["frechet"]["value"] - a["metrics"]["frechet"]["value"]
     assert compared["difference"] > compared["standard_error"] > 0
-    fewer = gankit.evaluate(noise(50, 9), real)
+    fewer = evaluate(noise(50, 9), real)
     with pytest.raises(GankitError, match="n_fake: 60 and 50"):
         gankit.compare(a, fewer)
     assert "frechet" in gankit.compare(a, fewer, force=True)
@@ -203,10 +215,10 @@ def test_compare_wants_equal_protocols() -> None:
 
 def test_a_run_beside_its_own_data_and_its_report(small: Small, tmp_path: Path) -> None:
     run = gankit.train(gankit.load("wgan-gp", *small("data.held_out=0.25")), tmp_path / "run<b>")
-    report = gankit.evaluate(run, run, count=12)
+    report = evaluate(run, run, count=12)
     assert report["protocol"]["real"] == "held-out images"
     assert report["protocol"]["n_real"] == 8 + 4 * (report["protocol"]["n_real"] == 12)  # whole groups of four
-    assert gankit.evaluate(str(run.path), run, count=12) == report
+    assert evaluate(str(run.path), run, count=12) == report
     page = write_report(run).read_text()
     assert "gankit evaluate" in page
     (run.path / "metrics.json").write_text(json.dumps(report))
@@ -217,7 +229,7 @@ def test_a_run_beside_its_own_data_and_its_report(small: Small, tmp_path: Path) 
     assert "<b>" not in page  # names are escaped
     assert "http" not in page.replace("http-equiv", "")  # self-contained
     everything = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "all")
-    assert "training images" in gankit.evaluate(everything, everything)["protocol"]["warnings"][-1]
+    assert "training images" in evaluate(everything, everything)["protocol"]["warnings"][-1]
 
 
 def test_a_stranger_s_extractor() -> None:
@@ -227,5 +239,5 @@ def test_a_stranger_s_extractor() -> None:
         assert images.max() <= 255
         return images.mean((2, 3))
 
-    report = gankit.evaluate(noise(20, 0), noise(20, 1, 50), ["mean-gap"], gankit.wrap("features", brightness, dim=1))
+    report = evaluate(noise(20, 0), noise(20, 1, 50), ["mean-gap"], gankit.wrap("features", brightness, dim=1))
     assert report["metrics"]["mean-gap"]["value"] == pytest.approx(-50, abs=3)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import __version__ as PIL_VERSION
 from tqdm import tqdm
 
 from gankit.errors import DataError
@@ -198,7 +199,12 @@ def resized(image: NDArray[Any], size: Size, fit: Fit = "stretch") -> NDArray[An
 
 
 def decode_all(
-    names: Sequence[str], load: Callable[[int], Image.Image], decoder: Decoder, *, threads: int
+    names: Sequence[str],
+    load: Callable[[int], Image.Image],
+    decoder: Decoder,
+    *,
+    threads: int,
+    like: tuple[Form, str] | None = None,
 ) -> NDArray[Any]:
     """Every picture in one array (n, channels, height, width).
 
@@ -207,17 +213,20 @@ def decode_all(
         load: opens the picture with an index; several threads call it at once unless `threads` is 1.
         decoder: how to decode.
         threads: how many decode at once.
+        like: what all must be like, and its name; the first of them by default.
 
     Raises:
         DataError: a picture cannot be decoded, or differs from the first in depth, colour or size.
     """
-    with load(0) as picture:
-        first = decoder.form(picture, names[0])
+    if like is None:
+        with load(0) as picture:
+            like = decoder.form(picture, names[0]), names[0]
+    first, first_name = like
     result = np.empty((len(names), *first.shape), dtype=first.dtype)
 
     def decode(index: int) -> None:
         with load(index) as picture:
-            _check_alike(decoder.form(picture, names[index]), names[index], first, names[0])
+            _check_alike(decoder.form(picture, names[index]), names[index], first, first_name)
             result[index] = decoder(picture, names[index])
 
     with ThreadPoolExecutor(threads) as pool:
@@ -245,7 +254,8 @@ def _check_alike(form: Form, name: str, first: Form, first_name: str) -> None:
     if form.shape != first.shape:
         raise DataError(
             f"{name} is {form.height} x {form.width} pixels (height x width) where {first_name} is "
-            f"{first.height} x {first.width}; set data.size = [height, width] to resize all, and fit to say how"
+            f"{first.height} x {first.width}; in an experiment data.size = [height, width] resizes all, and fit says "
+            "how; elsewhere bring them to one size first"
         )
 
 
@@ -269,6 +279,14 @@ def fingerprint(prefix: str, files: Iterable[Path], options: object) -> str:
         status = file.stat()
         digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return f"{prefix}-{digest.hexdigest()[:32]}"
+
+
+def files_digest(files: Sequence[Path], options: object) -> str:
+    """A hash of the content of files, in their order, and of what else decides the images they give."""
+    digest = hashlib.blake2b(repr((_FORMAT, PIL_VERSION, options)).encode(), digest_size=16)
+    for file in files:
+        digest.update(hashlib.blake2b(file.read_bytes(), digest_size=16).digest())
+    return digest.hexdigest()
 
 
 def decoding_threads() -> int:

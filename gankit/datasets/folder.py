@@ -22,6 +22,7 @@ from gankit.datasets._images import (
     declared_range,
     decode_all,
     decoding_threads,
+    files_digest,
     fingerprint,
     open_picture,
 )
@@ -106,6 +107,10 @@ class Folder(Dataset):
     @property
     def files(self) -> list[Path]:
         """The pictures, in the order of the arrays."""
+        return self._files
+
+    @cached_property
+    def _files(self) -> list[Path]:
         return [self.path / name for name in self.known.files]
 
     @cached_property
@@ -119,6 +124,11 @@ class Folder(Dataset):
         """Channels, height and width of the first picture (header only, after resizing), and the number of classes."""
         return ImageSpec(*self._form.shape, classes=len(self.known.class_names))
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8 or uint16, by the header of the first picture."""
+        return self._form.dtype
+
     @cached_property
     def images(self) -> NDArray[Any]:
         """(n, channels, height, width) uint8 or uint16.
@@ -128,13 +138,29 @@ class Folder(Dataset):
         """
         return self._decoded() if self.in_memory else stored(self._key(), self._decoded)
 
+    def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """The pictures with these indices; unless all are at hand already, only these are decoded and none is kept."""
+        if "images" in self.__dict__ or not self.in_memory:
+            return self.images[indices]
+        return self._decode([self.files[index] for index in indices])
+
+    def digest(self, indices: NDArray[np.int64] | None = None) -> str:
+        """A hash of the files' bytes and of how they are decoded; no picture is decoded for it."""
+        files = self.files if indices is None else [self.files[index] for index in indices]
+        return files_digest(files, (self.decoder, self.value_range))
+
     def _key(self) -> str:
         return fingerprint("folder", [file.resolve() for file in self.files], (self.decoder, self.declared_range))
 
     def _decoded(self) -> NDArray[Any]:
-        files = self.files
+        return self._decode(self.files)
+
+    def _decode(self, files: list[Path]) -> NDArray[Any]:
         names = [str(file) for file in files]
-        images = decode_all(names, lambda i: open_picture(files[i]), self.decoder, threads=decoding_threads())
+        like = self._form, str(self.files[0])
+        images = decode_all(
+            names, lambda i: open_picture(files[i]), self.decoder, threads=decoding_threads(), like=like
+        )
         check_range(images, self.declared_range, str(self.path))
         return images
 

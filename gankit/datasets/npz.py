@@ -97,7 +97,8 @@ class Npz(Dataset):
         if self.declared_range is None:
             raise DataError(
                 f"{self.archive.path}: images are {stored_type}, which says nothing of black and white; "
-                "set value_range = [black, white], or save them as uint8 or uint16"
+                "set value_range = [black, white] (when evaluating --window black,white), or save them as uint8 or "
+                "uint16"
             )
         return np.dtype(np.float32)
 
@@ -145,6 +146,11 @@ class Npz(Dataset):
         axis = self._channel_axis
         height, width = (size for i, size in enumerate(shape) if i not in (0, axis))
         return ImageSpec(1 if axis is None else shape[axis], height, width, classes=len(self.class_names))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of `images`, by the header."""
+        return self._dtype
 
     @cached_property
     def images(self) -> NDArray[Any]:

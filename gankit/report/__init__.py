@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gankit.checkpoint import write_atomically
-from gankit.evaluation import title
 from gankit.pictures import grid_png
 from gankit.run import Run
+from gankit.tables import cells
 
 SHOWN = 64
 
@@ -39,7 +39,8 @@ def write_report(run: Run) -> Path:
         grid=_uri(grid_png(samples, run.value_range, 8)),
         curves=[_uri(picture) for picture in _curves(run.log)],
         metrics=metrics,
-        title=title,
+        table=cells(metrics) if metrics else [],
+        pairs=[_uri(path.read_bytes()) for path in sorted(run.path.glob("*-pairs.png"))] if metrics else [],
         experiment=run.experiment.with_run(None).toml(),
         command=f"gankit train {run.path / 'experiment.toml'} --out NEW_FOLDER",
     )

@@ -1,0 +1,52 @@
+"""Evaluations as tables that a person can read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def title(metric: str, features: str) -> str:
+    """How a value is headed: the name FID is kept for Inception's features with clean-fid's resize."""
+    if metric.split()[0].split("-")[0] != "frechet":
+        return metric
+    rest = metric.removeprefix("frechet").replace("-infinity", " at infinity")
+    return f"FID{rest}" if features == "inception-v3" else f"FD{rest} ({features})"
+
+
+def cells(report: dict[str, Any]) -> list[list[str]]:
+    """Header and rows of a table: value and standard error, numbers of images, real against real, p-value."""
+    metrics = report["metrics"]
+    with_p = any("p_value" in entry for entry in metrics.values())
+    header = ["metric", "value", "n fake", "n real", "at n", "fake-real", "real-real"] + ["p"] * with_p
+    rows = []
+    for name, entry in metrics.items():
+        beside, error = entry["real_vs_real"], entry["standard_error"]
+        value = f"{entry['value']:.4g}" + ("" if error is None else f" +- {error:.2g}")
+        row = [title(name, report["protocol"]["features"]), value]
+        row += ["?" if entry[key] is None else str(entry[key]) for key in ("n_fake", "n_real")]
+        row += ["-"] * 3 if beside is None else [
+            str(beside["n"]), f"{beside['fake_value_at_n']:.4g}", f"{beside['value']:.4g}",
+        ]  # fmt: skip
+        if with_p:
+            row.append(f"{entry['p_value']['value']:.3g}" if "p_value" in entry else "-")
+        rows.append(row)
+    return [header, *rows]
+
+
+def text_table(report: dict[str, Any]) -> str:
+    """An evaluation as lines for a terminal."""
+    protocol = report["protocol"]
+    weights = protocol["features_protocol"].get("weights_sha256")
+    lines = [
+        f"fake: {protocol['fake']}   real: {protocol['real']}",
+        f"features: {protocol['features']}, {protocol['features_dim']} dimensions, "
+        f"resize {protocol['features_protocol'].get('resize', 'unknown')}"
+        + (f", weights {weights[:12]}" if weights else ""),
+    ]
+    table = cells(report)
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        first, *rest = (text.ljust(width) if column == 0 else text.rjust(width)
+                        for column, (text, width) in enumerate(zip(row, widths, strict=True)))  # fmt: skip
+        lines.append("  ".join([first, *rest]))
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in protocol["warnings"])])

@@ -1,0 +1,190 @@
+"""What belongs to a value: its standard error, real images against real ones, and how often chance does as much."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from gankit import seeds
+from gankit.errors import GankitError
+from gankit.interfaces import Metric, Pool, Resampling
+from gankit.registry import Part
+
+SPLITS = 10
+"""Disjoint splits of the reals whose mean is the real-against-real value."""
+LEAVE_ONE_OUT = 200
+"""Up to so many images (groups) the jackknife leaves out one at a time; above, one of `Metric.jackknife_groups`."""
+
+Values = dict[str, float]
+
+
+def judged(part: Part, pool: Pool, seed: int, permutations: int = 0) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The values of a metric with all that belongs to them, and what a reader must know of them.
+
+    Args:
+        part: the metric.
+        pool: real and generated images with what the metric needs.
+        seed: of groups, splits and permutations.
+        permutations: of a permutation test; 0 for none.
+
+    Raises:
+        GankitError: the metric cannot judge these images.
+    """
+    metric, resampling = gathered(part, pool), part.build().resampling(pool)
+    values, counts, details = metric.compute(), metric.counts(), dict(metric.details())
+    errors = standard_errors(metric, resampling, values, seed)
+    floor = real_against_real(resampling, values, seed)
+    cautions = metric.cautions({name: entry["value"] for name, entry in floor.items()})
+    chances: dict[str, dict[str, Any]] = {}
+    if permutations and metric.better:
+        chances = p_values(part, pool, metric.better, permutations, seed)
+    entries: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        n_real, n_fake = counts.get(name, (pool.real.count, pool.fake.count))
+        entries[name] = {
+            "value": value, "standard_error": errors[name], "n_real": n_real, "n_fake": n_fake,
+            "real_vs_real": floor.get(name), **chances.get(name, {}), "metric": part.table(),
+        }  # fmt: skip
+    if details:
+        entries[next(iter(entries))]["details"] = details
+    return entries, cautions
+
+
+def gathered(part: Part, pool: Pool) -> Metric:
+    """The metric after all images of a pool."""
+    metric: Metric = part.build()
+    for indices, real in ((pool.reals, True), (pool.fakes, False)):
+        for batch in pool.batches(indices, real):
+            metric.update(batch)
+    if "training" in metric.needs:
+        for batch in pool.training_batches():
+            metric.update(batch)
+    return metric
+
+
+def standard_errors(metric: Metric, resampling: Resampling, values: Values, seed: int) -> dict[str, float | None]:
+    """Of each value: in closed form where the metric has one and images are independent, else the jackknife's."""
+    pool = resampling.pool
+    if "groups" not in pool.real.fields and "groups" not in pool.fake.fields:
+        closed = resampling.standard_errors()
+        if closed is not None:
+            return {name: closed.get(name) for name in values}
+    variances = [jackknife(resampling, side, values, metric.jackknife_groups, seed) for side in ("real", "fake")]
+    sums = {name: [variance.get(name) for variance in variances] for name in values}
+    return {
+        name: None if None in found else math.sqrt(sum(v for v in found if v is not None))
+        for name, found in sums.items()
+    }
+
+
+def jackknife(resampling: Resampling, side: str, values: Values, groups: int, seed: int) -> dict[str, float | None]:
+    """The variance of values as one side varies: Efron and Stein 1981, by patients where the images have groups.
+
+    None where too few can be left out, or a value cannot be computed without some.
+    """
+    pool = resampling.pool
+    places = pool.reals if side == "real" else pool.fakes
+    names, unit = units(pool, side)
+    if len(names) > LEAVE_ONE_OUT:
+        order = torch.randperm(len(names), generator=seeds.source(seed, "jackknife")).numpy()
+        unit = (order % groups)[unit]
+    parts = [places[unit == number] for number in range(int(unit.max()) + 1)]
+    if len(parts) < 2 or len(places) - max(map(len, parts)) < 2:
+        return {}
+    try:
+        left = resampling.left_out(parts)
+    except GankitError:
+        return {}
+    variances: dict[str, float | None] = {}
+    for name in values:
+        found = np.array([each.get(name, math.nan) for each in left])
+        spread = (len(parts) - 1) / len(parts) * float(((found - found.mean()) ** 2).sum())
+        variances[name] = spread if math.isfinite(spread) else None
+    return variances
+
+
+def units(pool: Pool, side: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """What varies independently: the groups (patients) of a side's images, or each image; and which one each is of."""
+    rows = pool.real if side == "real" else pool.fake
+    names, unit = np.unique(rows.fields.get("groups", np.arange(rows.count)), return_inverse=True)
+    return names, unit.reshape(-1)
+
+
+def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict[str, dict[str, Any]]:
+    """Mean values of ten disjoint splits of the reals at n = min(n_fake, n_real // 2), and the fakes' beside them.
+
+    Images of one patient are alike: with some in either part, the parts would look more alike than two samples. So at
+    most one group is in both.
+    """
+    pool = resampling.pool
+    n = min(pool.fake.count, pool.real.count // 2)
+    if n < 2:
+        return {}
+    names, unit = units(pool, "real")
+    between: list[Values] = []
+    beside: list[Values] = []
+    try:
+        for split in range(SPLITS):
+            rank = torch.randperm(len(names), generator=seeds.source(seed, "split", split)).numpy()
+            order = np.argsort(rank[unit], kind="stable")
+            drawn = torch.randperm(pool.fake.count, generator=seeds.source(seed, "split of fakes", split)).numpy()
+            between.append(resampling.values(order[:n], order[-n:]))
+            beside.append(resampling.values(order[:n], pool.fakes[drawn[:n]]))
+    except GankitError:
+        return {}
+    means = [{name: float(np.mean([v.get(name, math.nan) for v in found])) for name in values} for found in
+             (between, beside)]  # fmt: skip
+    return {
+        name: {"value": means[0][name], "n": n, "fake_value_at_n": means[1][name]}
+        for name in values
+        if math.isfinite(means[0][name]) and math.isfinite(means[1][name])
+    }
+
+
+def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) -> dict[str, dict[str, Any]]:
+    """How often a random division of all images into two sets gives values at least as bad: a permutation test.
+
+    Valid at any n where images are exchangeable. Whole groups are exchanged where both sides have them; where only
+    one side has, one image of each of its groups takes part.
+    """
+    pool = _one_image_a_group(pool, seed)
+    resampling: Resampling = part.build().resampling(pool)
+    _, real_unit = units(pool, "real")
+    _, fake_unit = units(pool, "fake")
+    reals = int(real_unit.max()) + 1
+    unit = np.concatenate([real_unit, fake_unit + reals])
+    everything = np.arange(len(unit))
+
+    def divided(rank: NDArray[np.int64]) -> Values:
+        is_real = rank[unit] < reals
+        return resampling.values(everything[is_real], everything[~is_real])
+
+    every = int(unit.max()) + 1
+    observed = divided(np.arange(every))
+    worse = dict.fromkeys(observed, 1)
+    sign = 1 if better == "lower" else -1
+    for number in tqdm(range(permutations), unit="permutation", desc=f"{part.name} by chance", delay=1):
+        values = divided(torch.randperm(every, generator=seeds.source(seed, "permutation", number)).numpy())
+        for name, value in observed.items():
+            slack = 1e-9 * abs(value)  # equal divisions are ties, whatever the order of sums
+            worse[name] += sign * values.get(name, math.inf * sign) >= sign * value - slack
+    known = {"permutations": permutations, "n_real": pool.real.count, "n_fake": pool.fake.count}
+    return {name: {"p_value": {"value": count / (permutations + 1), **known}} for name, count in worse.items()}
+
+
+def _one_image_a_group(pool: Pool, seed: int) -> Pool:
+    grouped = [side for side in ("real", "fake") if "groups" in (pool.real if side == "real" else pool.fake).fields]
+    if len(grouped) != 1:
+        return pool
+    _, unit = units(pool, grouped[0])
+    order = torch.randperm(len(unit), generator=seeds.source(seed, "one of each group")).numpy()
+    _, first = np.unique(unit[order], return_index=True)
+    chosen = np.sort(order[first])
+    if grouped[0] == "real":
+        return pool.subset(np.concatenate([chosen, pool.fakes]))
+    return pool.subset(np.concatenate([pool.reals, pool.fakes[chosen]]))

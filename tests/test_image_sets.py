@@ -1,0 +1,181 @@
+"""Images to be judged reach the features from anywhere, as they are: depth, windows, labels, digests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gankit
+from gankit import GankitError
+from gankit.image_sets import ImageSet, image_set, open_source
+from gankit.interfaces import Dataset
+
+DRAW = np.random.default_rng(0)
+COLOUR = DRAW.integers(0, 256, (6, 3, 5, 7), dtype=np.uint8)
+DEEP = DRAW.integers(0, 4096, (6, 1, 5, 7), dtype=np.uint16)
+
+
+def folder(path: Path, images: np.ndarray) -> Path:
+    path.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(path / f"{number}.png")
+    return path
+
+
+def pixels(images: ImageSet) -> np.ndarray:
+    found: np.ndarray = images.read(np.arange(images.count))
+    return found
+
+
+def test_the_same_images_from_everywhere(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=COLOUR)
+    sources = [COLOUR, torch.from_numpy(COLOUR), gankit.wrap("dataset", COLOUR), folder(tmp_path / "f", COLOUR),
+               str(tmp_path / "a.npz"), tmp_path / "a.npz"]  # fmt: skip
+    sets = [image_set(source, "images") for source in sources]
+    for images in sets:
+        np.testing.assert_array_equal(pixels(images), COLOUR)
+        assert (images.count, images.shape, images.value_range) == (6, (3, 5, 7), (0.0, 255.0))
+    digests = [images.digest() for images in sets]
+    assert len({digests[i] for i in (0, 1, 2, 4, 5)}) == 1  # a folder's is that of its files
+    assert digests[3] != digests[0]
+
+
+def test_digests_tell_content_order_depth_and_range_apart() -> None:
+    def digest(images: np.ndarray, window: tuple[float, float] | None = None) -> str:
+        return image_set(images, "x", window=window).digest()
+
+    changed = COLOUR.copy()
+    changed[3, 1, 2, 4] ^= 1
+    turned = COLOUR.transpose(0, 1, 3, 2)
+    found = [digest(COLOUR), digest(changed), digest(COLOUR[::-1]), digest(COLOUR[:5]), digest(turned),
+             digest(COLOUR.astype(np.uint16), (0, 255)), digest(COLOUR.astype(np.uint16), (0, 256))]  # fmt: skip
+    assert len(set(found)) == len(found)
+    assert digest(COLOUR.copy()) == found[0]
+    whole = image_set(COLOUR, "x")
+    assert whole.subset(np.array([4, 1])).digest() != whole.subset(np.array([1, 4])).digest()
+    np.testing.assert_array_equal(pixels(whole.subset(np.array([4, 1]))), COLOUR[[4, 1]])
+
+
+def test_digests_of_views() -> None:
+    dataset: Dataset = gankit.wrap("dataset", COLOUR, labels=[0, 1] * 3)
+    chosen = dataset.subset([4, 1])
+    assert chosen.digest() == gankit.wrap("dataset", COLOUR[[4, 1]]).digest()
+    assert chosen.subset([1]).digest() == gankit.wrap("dataset", COLOUR[[1]]).digest()
+    assert chosen.digest(np.array([1])) == chosen.subset([1]).digest()
+    np.testing.assert_array_equal(chosen.read(np.array([1])), COLOUR[[1]])
+
+
+def test_a_folder_s_digest_follows_its_files_and_how_they_are_read(tmp_path: Path) -> None:
+    path = folder(tmp_path / "f", COLOUR)
+    build: Callable[..., Dataset] = lambda **more: gankit.build("dataset", "folder", path=str(path), **more)  # noqa: E731
+    first = build().digest()
+    assert build().digest() == first
+    assert build(grey=True).digest() != first
+    assert build().digest(np.array([0, 1])) != first
+    Image.fromarray(COLOUR[0].transpose(1, 2, 0) ^ 1).save(path / "5.png")
+    assert build().digest() != first
+
+
+def test_a_folder_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gankit.datasets import folder as module
+
+    path = folder(tmp_path / "f", COLOUR)
+    opened: list[str] = []
+    monkeypatch.setattr(module, "open_picture", lambda path: opened.append(path.name) or Image.open(path))
+    images = image_set(str(path), "x")
+    np.testing.assert_array_equal(images.read(np.array([4, 2])), COLOUR[[4, 2]])
+    assert sorted(set(opened)) == ["0.png", "2.png", "4.png"]  # the first one says what all are like
+
+
+@pytest.mark.parametrize("kind", ["array", "npz", "folder"])
+def test_deep_images_want_a_window(kind: str, tmp_path: Path) -> None:
+    source: object = DEEP
+    if kind == "npz":
+        np.savez(tmp_path / "a.npz", images=DEEP)
+        source = str(tmp_path / "a.npz")
+    if kind == "folder":
+        source = str(folder(tmp_path / "f", DEEP))
+    with pytest.raises(GankitError, match=r"uint16, and which values are black and white.*--window black,white"):
+        image_set(source, "real")  # type: ignore[arg-type]
+    images = image_set(source, "real", window=(0, 4095))  # type: ignore[arg-type]
+    assert images.value_range == (0, 4095)
+    np.testing.assert_array_equal(pixels(images), DEEP)
+    with pytest.raises(GankitError, match="outside"):
+        pixels(image_set(source, "real", window=(0, 1000)))  # type: ignore[arg-type]
+
+
+def test_float_images_want_a_window(tmp_path: Path) -> None:
+    values = DEEP.astype(np.float32) / 4095
+    np.savez(tmp_path / "a.npz", images=values)
+    for source in (values, str(tmp_path / "a.npz")):
+        with pytest.raises(GankitError, match=r"float32.*--window black,white"):
+            image_set(source, "real")
+        assert image_set(source, "real", window=(0, 1)).value_range == (0, 1)
+    Image.fromarray(values[0, 0]).save(tmp_path / "one.tiff")
+    (tmp_path / "f").mkdir()
+    Image.fromarray(values[0, 0]).save(tmp_path / "f" / "one.tiff")
+    with pytest.raises(GankitError, match="floating-point, which says nothing of black and white"):
+        image_set(str(tmp_path / "f"), "real")
+
+
+def test_a_window_leaves_8_bit_images_alone(tmp_path: Path) -> None:
+    for source in (COLOUR, str(folder(tmp_path / "f", COLOUR))):
+        assert image_set(source, "real", window=(0, 4095)).value_range == (0, 255)
+
+
+def test_the_window_decides_what_features_see() -> None:
+    wide = DEEP[:, :, :4, :4]
+    narrow = np.rint(wide * (255 / 4095)).astype(np.uint8)
+    report = gankit.evaluate(wide, narrow, ["frechet"], {"name": "pixels", "side": 1}, window=(0, 4095))
+    assert report["metrics"]["frechet"]["value"] < 1e-5
+    assert report["protocol"]["features_protocol"]["side"] == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path / "nothing", "there is no such folder or file"),
+        (lambda path: path / "nothing.npz", "nothing.npz"),
+        (lambda path: "nowhere", "no dataset named 'nowhere'"),
+        (lambda path: np.zeros((3, 4, 4), np.uint8), r"\(n, channels, height, width\) is needed"),
+        (lambda path: np.zeros((3, 1, 4, 4), complex), "complex128"),
+        (lambda path: np.full((3, 1, 4, 4), np.nan), "float64"),
+    ],
+)
+def test_refusals(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(GankitError, match=message) as caught:
+        image_set(make(tmp_path), "real")  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_mixed_sizes_are_named(tmp_path: Path) -> None:
+    path = folder(tmp_path / "f", COLOUR)
+    Image.fromarray(COLOUR[0].transpose(1, 2, 0)[:4]).save(path / "5.png")
+    with pytest.raises(GankitError, match=re.escape("5.png is 4 x 7 pixels")) as caught:
+        gankit.evaluate(str(path), COLOUR, ["frechet"], "pixels")
+    assert "bring them to one size first" in str(caught.value)
+
+
+def test_nan_pixels_are_named() -> None:
+    broken = np.zeros((4, 1, 4, 4), np.float32)
+    broken[2, 0, 1, 1] = np.nan
+    with pytest.raises(GankitError, match=r"NaN|outside the window"):
+        gankit.evaluate(broken, broken, ["frechet"], "pixels", window=(0, 1))
+
+
+def test_one_image_or_none_is_refused() -> None:
+    for count in (0, 1):
+        with pytest.raises(GankitError, match=f"fake: {count} images; at least 2 are needed"):
+            gankit.evaluate(COLOUR[:count], COLOUR, ["frechet"], "pixels")
+
+
+def test_data_sets_by_name() -> None:
+    dataset = open_source("eyes")
+    assert isinstance(dataset, Dataset)
+    assert len(image_set("eyes", "real").class_names or ()) == 3
