@@ -205,7 +205,7 @@ class Metric(ABC):
     """
 
     needs: tuple[str, ...] = ("features",)
-    better: ClassVar[Literal["lower", "higher"] | None] = None
+    better: Literal["lower", "higher"] | None = None
     takes_moments: ClassVar[bool] = False
     jackknife_groups: ClassVar[int] = 50
 

@@ -168,9 +168,13 @@ def _beside_statistics(
 ) -> dict[str, Any]:
     chosen, network = extractor(features, fakes.shape)
     own = {"features": chosen, "features_dim": network.dim, "features_protocol": network.protocol}
-    different = [key for key, value in own.items() if key in stored.protocol and stored.protocol[key] != value]
+    different = [
+        key
+        for key, value in own.items()
+        if key in stored.protocol and _unversioned(stored.protocol[key]) != _unversioned(value)
+    ]
     if different or network.dim != len(stored.moments.mean):
-        told = "; ".join(f"{key}: {stored.protocol[key]} in the file, {own[key]} here" for key in different)
+        told = "; ".join(f"{key}: {stored.protocol[key]} in the file, {own[key]} here" for key in different[:2])
         raise DataError(
             f"{stored.name} has the statistics of other features ({told or f'{len(stored.moments.mean)} dimensions'}); "
             f"features {chosen} have {network.dim} dimensions: choose the features that the file was made with"
@@ -180,6 +184,8 @@ def _beside_statistics(
     warnings = []
     if not stored.protocol:
         warnings.append(f"{stored.name} does not say which features, resize and weights it was made with")
+    elif stored.protocol["features_protocol"] != network.protocol:
+        warnings.append(f"{stored.name} was made with {stored.protocol['features_protocol'].get('versions')}")
     features_ = extraction.features(fakes, network)
     values: dict[str, dict[str, Any]] = {}
     for each in parts:
@@ -194,6 +200,11 @@ def _beside_statistics(
         warnings += metric.cautions({})
     protocol = _protocol(chosen, network, stored, fakes, seed)
     return {"protocol": protocol | {"warnings": warnings}, "metrics": values}
+
+
+def _unversioned(value: Any) -> Any:
+    """A value of the protocol without the versions of packages, which rarely change a digit that is printed."""
+    return {key: item for key, item in value.items() if key != "versions"} if isinstance(value, dict) else value
 
 
 def _free(name: str, taken: dict[str, Any]) -> str:
@@ -315,7 +326,7 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
     for name in shared:
         one, other = first["metrics"][name], second["metrics"][name]
         pairs += [(f"{name}.{key}", one.get(key), other.get(key)) for key in ("metric", "n_real", "n_fake")]
-    different = [f"{key}: {one} and {other}" for key, one, other in pairs if one != other]
+    different = [f"{key}: {one} and {other}" for key, one, other in pairs if _unversioned(one) != _unversioned(other)]
     if different and not force:
         raise GankitError(
             f"evaluations that differ cannot be compared ({'; '.join(different)}); evaluate both alike, or use force"

@@ -274,8 +274,9 @@ class Features(nn.Module, ABC):
 
     @property
     def protocol(self) -> dict[str, str | int]:
-        """What decides the numbers, for the metrics file: resize, weights and their hash, versions.
+        """What decides the numbers, for the metrics file: resize, weights and their hash, versions of packages.
 
+        Values are compared only where all is equal but the text under the key `versions`.
         Features are cached on disk only where it names a `weights_sha256`: then nothing outside it may decide them.
         """
         return {}

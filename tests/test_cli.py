@@ -346,7 +346,7 @@ def test_evaluate_a_run(call: Call, runs: dict[str, Path], tmp_path: Path) -> No
     run = shutil.copytree(runs["plain"], tmp_path / "run")
     answer = call("evaluate", run, "--count", 10)
     assert answer.code == 0
-    assert "FD (pixels) " in answer.out
+    assert "FD (efficientnet-lite0) " in answer.out
     report = json.loads((run / "metrics.json").read_text())
     assert report["metrics"]["frechet"]["n_fake"] == 10
     assert report["metrics"]["frechet"]["n_real"] == 20

@@ -136,7 +136,7 @@ def test_no_augment_and_string_shorthands() -> None:
     experiment = gankit.load("wgan-gp", "augment=diffaugment", "augment.scope=real")
     assert experiment.augment is not None
     assert (experiment.augment.name, experiment.augment.scope) == ("diffaugment", "real")
-    experiment = gankit.load("wgan-gp", "evaluation.features.side=4", "critic=dcgan", 'evaluation.metrics=["frechet"]')
+    experiment = gankit.load("demo", "evaluation.features.side=4", "critic=dcgan", 'evaluation.metrics=["frechet"]')
     assert experiment.evaluation.features.settings.side == 4
     assert experiment.critic.name == "dcgan"
 
@@ -169,9 +169,9 @@ def test_overrides_do_not_change_what_they_were_given() -> None:
         ("training.betas=[0.5]", "override 'training.betas=[0.5]': training.betas: the list is too short"),
         ("training.generator_lr=nan", "training.generator_lr: input should be a finite number, not nan"),
         ("training.optimizer=Adamm", "training.optimizer: torch.optim has no 'Adamm'; did you mean 'Adam'?"),
-        ("evaluation.features.sde=4", "evaluation.features.sde: there is no such setting; did you mean 'side'?"),
+        ("evaluation.features={name='pixels', sde=4}", "evaluation.features.sde: there is no such setting; did you mean"),
         ("evaluation.features=4", "evaluation.features: a name, or a table with a name, is needed, not 4"),
-        ("evaluation.metrics.frechet.x=1", "evaluation.metrics.0.x: there is no such setting; known: name"),
+        ('evaluation.metrics=[{name="frechet", x=1}]', "evaluation.metrics.0.x: there is no such setting; known: name"),
         ('evaluation.metrics=["frechett"]', "evaluation.metrics.0: there is no metric named 'frechett'; did you mean"),
     ],
 )  # fmt: skip

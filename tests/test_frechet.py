@@ -201,13 +201,13 @@ def test_properties(n: int, m: int, d: int, seed: int, scale: float, offset: flo
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (np.zeros((1, 3)), np.zeros((5, 3)), "x has 1 rows.*at least 2"),
-        (np.zeros((5, 3)), np.zeros((0, 3)), "y has 0 rows"),
+        (np.zeros((1, 3)), np.zeros((5, 3)), "features x: 1 rows; at least 2"),
+        (np.zeros((5, 3)), np.zeros((0, 3)), "features y: 0 rows"),
         (np.zeros((5, 3)), np.zeros((5, 4)), "differ in dimension"),
-        (np.zeros(5), np.zeros((5, 4)), r"x must be \(n, d\)"),
-        (np.zeros((5, 0)), np.zeros((5, 0)), r"x must be \(n, d\)"),
-        (np.full((5, 3), np.nan), np.zeros((5, 3)), "x has features that are NaN"),
-        (np.zeros((5, 3)), np.full((5, 3), np.inf), "y has features that are NaN or infinite"),
+        (np.zeros(5), np.zeros((5, 4)), r"features x must be \(n, d\)"),
+        (np.zeros((5, 0)), np.zeros((5, 0)), r"features x must be \(n, d\)"),
+        (np.full((5, 3), np.nan), np.zeros((5, 3)), "features x have values that are NaN"),
+        (np.zeros((5, 3)), np.full((5, 3), np.inf), "features y have values that are NaN or infinite"),
     ],
 )
 def test_refused_features(x: Array, y: Array, message: str) -> None:

@@ -413,10 +413,10 @@ class TestErrors:
             (rows(5), rows(5), None, np.zeros(5), "of one group"),
             (rows(5), rows(5, 3), None, None, "features of different lengths"),
             (rows(5), rows(5), rows(5, 3), None, "features of different lengths"),
-            (rows(5) * np.nan, rows(5), None, None, "real images have features that are NaN"),
-            (rows(5), rows(5) * np.inf, None, None, "generated images have features that are NaN or infinite"),
-            (rows(5), rows(5), rows(5) * np.nan, None, "training images have features that are NaN"),
-            (rows(5)[:, :0], rows(5)[:, :0], None, None, r"\(n, d\) is needed"),
+            (rows(5) * np.nan, rows(5), None, None, "real images have values that are NaN"),
+            (rows(5), rows(5) * np.inf, None, None, "generated images have values that are NaN or infinite"),
+            (rows(5), rows(5), rows(5) * np.nan, None, "training images have values that are NaN"),
+            (rows(5)[:, :0], rows(5)[:, :0], None, None, r"must be \(n, d\)"),
         ],
     )
     def test_refused(

@@ -33,10 +33,12 @@ class Network(Features):
     Attributes:
         name: of the part, for messages.
         channels: that the network reads, 3 or 1.
+        packages: whose versions decide the numbers too, beside clean-fid's, Pillow's and torch's.
         side: height and width of the images that the network gets, in pixels; None leaves them as they are.
     """
 
     name: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
     channels: int = 3
     side: int | None
 
@@ -84,10 +86,10 @@ class Network(Features):
 
     @property
     def protocol(self) -> dict[str, str | int]:
-        """The resize and the versions that decide the numbers."""
+        """The resize, and the versions of what computes the numbers."""
         resized = "none" if self.side is None else f"clean-fid, PIL bicubic in float, {self.side}x{self.side}"
-        versions = {name: importlib.metadata.version(name) for name in ("clean-fid", "pillow")}
-        return {"resize": resized, **versions, "torch": str(torch.__version__)}
+        versions = [f"{name} {importlib.metadata.version(name)}" for name in ("clean-fid", "pillow", *self.packages)]
+        return {"resize": resized, "versions": ", ".join([*versions, f"torch {torch.__version__}"])}
 
 
 def _resized(images: NDArray[np.float32], resize: Resizer, side: int) -> NDArray[np.float32]:

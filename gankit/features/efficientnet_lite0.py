@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 from pathlib import Path
 from typing import ClassVar, final
@@ -27,6 +26,7 @@ class EfficientNetLite0(Network):
     """
 
     name: ClassVar[str] = "efficientnet-lite0"
+    packages: ClassVar[tuple[str, ...]] = ("efficientnet-lite-pytorch",)
     side = 224
     dim = 1280
 
@@ -71,5 +71,4 @@ class EfficientNetLite0(Network):
     @property
     def protocol(self) -> dict[str, str | int]:
         """The weights' sha256, the resize, and the versions of what computes them."""
-        package = "efficientnet-lite-pytorch"
-        return {**super().protocol, "weights_sha256": self.weights_sha256, package: importlib.metadata.version(package)}
+        return {**super().protocol, "weights_sha256": self.weights_sha256}

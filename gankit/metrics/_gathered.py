@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gankit.errors import GankitError
 from gankit.interfaces import Moments
 from gankit.metrics._covariance import Matrix, compact, root
+from gankit.metrics._rows import checked
 
 
 class Gathered:
@@ -37,8 +38,7 @@ class Gathered:
         Raises:
             GankitError: not (n, d), another d than before, or values that are not finite.
         """
-        check_rows(rows, "features")
-        self._take(rows)
+        self._take(checked(rows, "features"))
 
     def set_moments(self, moments: Moments) -> None:
         """Take moments in place of rows.
@@ -145,14 +145,3 @@ class Gathered:
             return mean, compact((rows - mean) / math.sqrt(len(rows) - 1))
         moments = self.moments()
         return moments.mean, root(moments.covariance)
-
-
-def check_rows(rows: NDArray[np.floating], name: str) -> None:
-    """
-    Raises:
-        GankitError: not (n, d), or values that are not finite.
-    """
-    if rows.ndim != 2 or rows.shape[1] == 0:
-        raise GankitError(f"{name} must be (n, d) features, its shape is {rows.shape}")
-    if not np.isfinite(rows).all():
-        raise GankitError(f"{name} has features that are NaN or infinite; look for the images that cause them")

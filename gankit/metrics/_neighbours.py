@@ -13,7 +13,6 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.errors import GankitError
 from gankit.interfaces import Indices
 
 Matrix = NDArray[np.float64]
@@ -22,22 +21,6 @@ Apart = tuple[NDArray[Any], NDArray[Any]]
 
 _BLOCK, _CHUNK = 4_000_000, 500_000
 """Numbers in a block of products and in a chunk of differences: 32 MB, and what stays in the processor's cache."""
-_LARGEST = 1e100
-"""Squares of larger features overflow."""
-
-
-def feature_rows(values: NDArray[Any], whose: str) -> Matrix:
-    """(n, d) features as float64.
-
-    Raises:
-        GankitError: another shape, or values that are NaN, infinite or above 1e100.
-    """
-    rows = np.ascontiguousarray(values, dtype=np.float64)
-    if rows.ndim != 2 or rows.shape[1] == 0:
-        raise GankitError(f"{whose} have features of shape {rows.shape}; (n, d) is needed")
-    if not (np.abs(rows) < _LARGEST).all():
-        raise GankitError(f"{whose} have features that are NaN or infinite; look for the images that cause them")
-    return rows
 
 
 def distances(x: NDArray[Any], y: NDArray[Any], i: Indices, j: Indices, *, either_sign: bool = False) -> Matrix:

@@ -13,7 +13,8 @@ from gankit.errors import GankitError
 from gankit.interfaces import Batch, Indices, Metric, Pool, Resampling
 from gankit.metrics._covariance import UNIT, Matrix, compact, covariance_term, root, squared
 from gankit.metrics._frechet_parts import FrechetParts
-from gankit.metrics._gathered import Gathered, check_rows
+from gankit.metrics._gathered import Gathered
+from gankit.metrics._rows import pair
 
 NEGATIVE_SHARE = 1e-10
 """The largest negative part of a covariance's spectrum, as a share of its trace, that rounding explains."""
@@ -35,9 +36,7 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     Raises:
         GankitError: fewer than 2 rows, different d, or values that are not finite.
     """
-    first, second = _features(x, "x"), _features(y, "y")
-    if first.shape[1] != second.shape[1]:
-        raise GankitError(f"features differ in dimension: x is {first.shape}, y is {second.shape}; use one extractor")
+    first, second = pair(x, y, 2)
     mean_x, mean_y = first.mean(0), second.mean(0)
     shift = _shift(mean_x, mean_y, len(first) * np.abs(first).mean(0) + len(second) * np.abs(second).mean(0))
     root_x = (first - mean_x) / math.sqrt(len(first) - 1)
@@ -153,14 +152,6 @@ class _FrechetResampling(Resampling):
     def left_out(self, parts: Sequence[Indices]) -> list[dict[str, float]]:
         values = self.parts.left_out(self.pool.reals, self.pool.fakes, parts)
         return [{"frechet": float(value)} for value in values]
-
-
-def _features(values: ArrayLike, name: str) -> Matrix:
-    rows = np.asarray(values, dtype=np.float64)
-    check_rows(rows, name)
-    if len(rows) < 2:
-        raise GankitError(f"{name} has {len(rows)} rows of features; a covariance needs at least 2")
-    return rows
 
 
 def _shift(mean_x: Matrix, mean_y: Matrix, sizes: Matrix) -> float:

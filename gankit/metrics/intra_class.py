@@ -54,7 +54,7 @@ class IntraClass(Metric):
         # The default is a name, as in a file; a registry has built it by now, a direct call has not.
         self.metric: Metric = get(metric)() if isinstance(metric, str) else metric
         self.needs = tuple(dict.fromkeys((*self.metric.needs, "labels")))
-        self.better = self.metric.better  # type: ignore[misc]
+        self.better = self.metric.better
         self.add_state("classes", dict, _joined)
         self.add_state("numbers", dict, _added)
         self.add_state("names", frozenset, frozenset.union)

@@ -19,7 +19,8 @@ from scipy.stats import hypergeom, norm
 
 from gankit.errors import GankitError
 from gankit.interfaces import Batch, Indices, Metric, Pool, Resampling
-from gankit.metrics._neighbours import Matrix, Shortlist, feature_rows, nearest
+from gankit.metrics._neighbours import Matrix, Shortlist, nearest
+from gankit.metrics._rows import checked
 
 LEVEL = 0.001
 """Chance that a value of new images is called beyond chance."""
@@ -43,12 +44,16 @@ class _Images:
         return _units(self.codes)
 
 
+def _float64(values: NDArray[Any], whose: str) -> Matrix:
+    return np.ascontiguousarray(checked(values, f"features of {whose} images"), dtype=np.float64)
+
+
 def _images(parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]], whose: str) -> _Images:
     if not parts or not sum(len(part[0]) for part in parts):
         raise GankitError(f"memorisation has seen no {whose} images; give some")
     if len({part[0].shape[1:] for part in parts}) > 1:
         raise GankitError(f"{whose} images have features of different lengths; use one extractor")
-    rows = feature_rows(np.concatenate([part[0] for part in parts]), f"{whose} images")
+    rows = _float64(np.concatenate([part[0] for part in parts]), whose)
     ids = [name for part in parts for name in part[1].tolist()]
     digests = [blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
     order = sorted(range(len(rows)), key=lambda place: (digests[place], str(ids[place])))
@@ -288,7 +293,7 @@ class _Separate(Resampling):
 
     def __init__(self, metric: Metric, pool: Pool) -> None:
         super().__init__(metric, pool)
-        rows = feature_rows(np.concatenate([pool.real.fields["features"], pool.fake.fields["features"]]), "the images")
+        rows = _float64(np.concatenate([pool.real.fields["features"], pool.fake.fields["features"]]), "all")
         parts = [(batch.features, batch.ids, batch.groups) for batch in pool.training_batches()]
         train = _images(parts, "training").rows  # type: ignore[arg-type]
         place, near = nearest(rows, train)
@@ -310,7 +315,7 @@ class _LeftOut(Resampling):
         super().__init__(metric, pool)
         rows = pool.real
         self._real = _images([(rows.fields["features"], rows.fields["ids"], rows.fields.get("groups"))], "real")
-        self._fake = feature_rows(pool.fake.fields["features"], "generated images")
+        self._fake = _float64(pool.fake.fields["features"], "generated")
         self._position = np.argsort(self._real.order)
         self._lists: dict[tuple[str, bool], Shortlist] = {}
 
