@@ -83,12 +83,12 @@ def evaluate(
     needs = {need for each in parts for need in each.build().needs}
     reals, trained = _references(real, run, training, seed, window, "training" in needs)
     if isinstance(reals, Statistics):
-        return _beside_statistics(image_set(run, name, count or reals.moments.n or 0, seed, window), reals, parts,
+        if isinstance(run, Run) and count is None and reals.moments.n is None:
+            raise GankitError(f"{reals.name} does not say of how many images it is: say how many to draw by count")
+        return _beside_statistics(image_set(run, name, count or reals.moments.n, seed, window), reals, parts,
                                   features if features is not None else default_features(), seed)  # fmt: skip
     fakes = image_set(run, name, count or reals.count, seed, window)
-    for images in (reals, fakes, *([trained] if trained else [])):
-        if images.count < 2:
-            raise DataError(f"{images.name}: {images.count} images; at least 2 are needed")
+    _check_counts(reals, fakes, *([trained] if trained else []))
     chosen, network = extractor(features if features is not None else default_features(), reals.shape)
     pool = Pool(
         extraction.rows(reals, network, needs),
@@ -159,6 +159,12 @@ def _references(
     return reals, None if trained is not None and trained.digest() == reals.digest() else trained
 
 
+def _check_counts(*sets: ImageSet) -> None:
+    for images in sets:
+        if images.count < 2:
+            raise DataError(f"{images.name}: {images.count} images; at least 2 are needed")
+
+
 def _in_process(run: Run) -> bool:
     return run.experiment.run is not None and run.experiment.run.data_in_process
 
@@ -166,6 +172,7 @@ def _in_process(run: Run) -> bool:
 def _beside_statistics(
     fakes: ImageSet, stored: Statistics, parts: list[Part], features: Named | Features, seed: int
 ) -> dict[str, Any]:
+    _check_counts(fakes)
     chosen, network = extractor(features, fakes.shape)
     own = {"features": chosen, "features_dim": network.dim, "features_protocol": network.protocol}
     different = [
@@ -218,7 +225,7 @@ def _free(name: str, taken: dict[str, Any]) -> str:
 
 def _picture(path: Path, fakes: ImageSet, reals: ImageSet, pairs: list[dict[str, Any]]) -> None:
     """Each generated image above the real one that it is closest to."""
-    if not pairs or fakes.shape != reals.shape:
+    if not pairs:
         return
     places = [np.array([pair[side] for pair in pairs[:8]]) for side in ("fake", "real")]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, from_numpy
+from torch.nn import functional
 
 
 def to_pixels(images: Tensor, dtype: str, value_range: tuple[float, float]) -> NDArray[Any]:
@@ -55,9 +56,16 @@ def grid_png(images: NDArray[Any], value_range: tuple[float, float], columns: in
 def pairs_png(
     upper: NDArray[Any], upper_range: tuple[float, float], lower: NDArray[Any], lower_range: tuple[float, float]
 ) -> bytes:
-    """Two rows of (n, c, h, w) images, one above the other, as the bytes of a PNG."""
-    both = np.concatenate([to_8bit(upper, upper_range), to_8bit(lower, lower_range)])
-    return grid_png(both, (0.0, 255.0), len(upper))
+    """Two rows of (n, c, h, w) images as the bytes of a PNG; the lower ones are brought to the size of the upper."""
+    rows = [to_8bit(upper, upper_range), to_8bit(lower, lower_range)]
+    if rows[0].shape[2:] != rows[1].shape[2:]:
+        small = functional.interpolate(
+            from_numpy(rows[1].astype(np.float32)), rows[0].shape[2:], mode="bicubic", antialias=True
+        )
+        rows[1] = small.round().clamp(0, 255).numpy().astype(np.uint8)
+    channels = max(row.shape[1] for row in rows)
+    rows = [np.repeat(row, channels, 1) if row.shape[1] == 1 else row for row in rows]
+    return grid_png(np.concatenate(rows), (0.0, 255.0), len(upper))
 
 
 def save_image(path: Path, image: NDArray[Any]) -> Path:

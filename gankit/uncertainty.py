@@ -48,7 +48,7 @@ def judged(part: Part, pool: Pool, seed: int, permutations: int = 0) -> tuple[di
         n_real, n_fake = counts.get(name, (pool.real.count, pool.fake.count))
         entries[name] = {
             "value": value, "standard_error": errors[name], "n_real": n_real, "n_fake": n_fake,
-            "real_vs_real": floor.get(name), **chances.get(name, {}), "metric": part.table(),
+            "real_vs_real": floor.get(name), **(chances.get(name, {}) if n_fake else {}), "metric": part.table(),
         }  # fmt: skip
     if details:
         entries[next(iter(entries))]["details"] = details

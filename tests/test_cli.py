@@ -377,6 +377,44 @@ def test_evaluate_a_folder_against_a_folder(call: Call, runs: dict[str, Path], t
     assert "holds no pictures" in call("evaluate", tmp_path / "void", "--against", two).line
 
 
+def test_evaluate_with_everything(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    one, two = pictures(tmp_path / "one", 1), pictures(tmp_path / "two", 2)
+    file = tmp_path / "m.json"
+    metrics = '["kid", {name = "precision-recall", k = 2}, "memorisation"]'
+    chosen = ["--features", '{name = "pixels", side = 2}', "--metrics", metrics, "--permutations", 19]
+    answer = call("evaluate", one, "--against", two, *chosen, "--training", two, "--out", file)
+    assert answer.code == 0
+    report = json.loads(file.read_text())
+    assert report["protocol"]["features_dim"] == 12
+    assert report["metrics"]["kid"]["p_value"]["permutations"] == 19
+    assert report["metrics"]["precision"]["details"] == {"k": 2}
+    assert (tmp_path / "memorisation-pairs.png").is_file()
+    assert "no best generator was kept" in call("evaluate", runs["plain"], "--best").line
+
+
+def test_windows(call: Call, tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 4096, (12, 8, 8), dtype=np.uint16)
+    np.savez(tmp_path / "deep.npz", images=deep)
+    plain = [tmp_path / "deep.npz", "--against", tmp_path / "deep.npz", "--features", "pixels", "--metrics", "frechet"]
+    assert "--window black,white" in call("evaluate", *plain).line
+    assert call("evaluate", *plain, "--window", "0,4095").code == 0
+    assert "outside value_range" in call("evaluate", *plain, "--window", "0,100").line
+    for text in ("5", "a,b", "9,1", "1,2,3"):
+        assert f"--window {text}: " in call("evaluate", *plain, "--window", text).line
+
+
+def test_statistics(call: Call, tmp_path: Path) -> None:
+    one, two = pictures(tmp_path / "one", 1), pictures(tmp_path / "two", 2)
+    plain = ["--features", "pixels"]
+    answer = call("statistics", one, *plain, "--out", tmp_path / "one.npz")
+    assert answer.out.strip() == f"12 images of {one}: {tmp_path / 'one.npz'}"
+    answer = call("evaluate", two, "--against", tmp_path / "one.npz", *plain, "--metrics", "frechet")
+    assert answer.code == 0
+    assert "FD (pixels) " in answer.out
+    assert "must be an .npz file" in call("statistics", one, *plain, "--out", tmp_path / "one.txt").line
+    assert "must be an .npz file" in call("statistics", one, *plain, "--out", tmp_path / "no" / "one.npz").line
+
+
 def test_report(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
     run = shutil.copytree(runs["plain"], tmp_path / "run")
     answer = call("report", run)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import gankit
 from gankit.errors import GankitError
 from gankit.interfaces import Batch, Metric, Pool, Resampling, Rows
 from gankit.report import write_report
-from gankit.tables import text_table
+from gankit.tables import text_table, title
 from gankit.uncertainty import jackknife
 
 Small = Callable[..., list[str]]
@@ -241,3 +242,82 @@ def test_a_stranger_s_extractor() -> None:
 
     report = evaluate(noise(20, 0), noise(20, 1, 50), ["mean-gap"], gankit.wrap("features", brightness, dim=1))
     assert report["metrics"]["mean-gap"]["value"] == pytest.approx(-50, abs=3)
+
+
+def test_the_default_is_a_whole_report() -> None:
+    report = gankit.evaluate(noise(40, 0, 3), noise(50, 1), features="pixels")
+    names = ["frechet", "kid", "precision", "recall", "density", "coverage", "variance-ratio", "memorisation"]
+    assert list(report["metrics"])[:8] == names
+    for entry in report["metrics"].values():
+        assert {"value", "standard_error", "n_real", "n_fake", "real_vs_real", "metric"} <= set(entry)
+    assert report["metrics"]["precision"]["details"] == {"k": 4}
+    assert report["metrics"]["kid"]["metric"]["name"] == "kid"
+    lines = text_table(report).splitlines()
+    assert len({len(line) for line in lines[2 : 3 + len(report["metrics"])]}) == 1  # columns stand below each other
+    json.dumps(report)  # plain numbers only
+
+
+def test_titles_keep_the_name_fid_for_inception() -> None:
+    assert title("frechet", "inception-v3") == "FID"
+    assert title("frechet", "efficientnet-lite0") == "FD (efficientnet-lite0)"
+    assert title("frechet-infinity", "inception-v3") == "FID at infinity"
+    assert title("frechet of wbc", "pixels") == "FD of wbc (pixels)"
+    assert title("kid", "inception-v3") == "kid"
+
+
+def test_training_images_are_told_from_held_out_ones(tmp_path: Path) -> None:
+    """A copycat of images that the reference does not hold: seen only where the training images are given."""
+    training, held_out, new = noise(60, 0), noise(60, 1), noise(60, 2)
+    alone = evaluate(training[:30], held_out, ["memorisation"])["metrics"]
+    assert alone["near-copies"]["value"] < 0.2
+    given = evaluate(training[:30], held_out, ["memorisation"], training=training, pictures=tmp_path)
+    assert given["metrics"]["near-copies"]["value"] == 1
+    assert given["metrics"]["memorisation"]["value"] == 1
+    assert (given["protocol"]["training"], given["protocol"]["n_training"]) == ("training", 60)
+    assert any("near copies" in warning for warning in given["protocol"]["warnings"])
+    pairs = given["metrics"]["memorisation"]["details"]["pairs"]
+    assert len(pairs) == 8
+    assert all(pair["fake"] == pair["real"] and pair["distance"] == 0 for pair in pairs)
+    with Image.open(tmp_path / "memorisation-pairs.png") as picture:
+        shown = np.asarray(picture)
+    assert shown.shape[0] < shown.shape[1] / 3
+    cell = 9 * 16  # eight pixels and a line, enlarged 16 times
+    np.testing.assert_array_equal(shown[:cell], shown[cell : 2 * cell])  # copies: both rows are equal
+    fine = evaluate(new, held_out, ["memorisation"], training=training)
+    assert fine["metrics"]["near-copies"]["value"] < 0.2
+
+
+def test_pairs_of_unlike_sizes_and_colours_are_shown(tmp_path: Path) -> None:
+    evaluate(noise(20, 0, size=8), noise(20, 1, size=16), ["memorisation"], pictures=tmp_path)
+    assert (tmp_path / "memorisation-pairs.png").is_file()
+
+
+def test_a_run_s_own_training_images_serve_beside_another_reference(small: Small, tmp_path: Path) -> None:
+    run = gankit.train(gankit.load("wgan-gp", *small("training.steps=1", "data.held_out=0.25")), tmp_path / "run")
+    other = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
+    protocol = evaluate(run, other, ["memorisation"])["protocol"]
+    assert protocol["training"] == "training images"
+    assert protocol["n_training"] in (28, 32)
+    assert "training" not in evaluate(run, other)["protocol"]  # frechet asks for none
+
+
+def test_the_seed_decides_everything() -> None:
+    fake, real = noise(250, 0), noise(260, 1)
+    first, again, other = (evaluate(fake, real, ["frechet"], permutations=19, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first["metrics"]["frechet"]["value"] == other["metrics"]["frechet"]["value"]
+    assert first["metrics"]["frechet"]["standard_error"] != other["metrics"]["frechet"]["standard_error"]
+
+
+def test_compare_knows_the_reals_and_the_settings() -> None:
+    fake = noise(60, 2)
+    a, b = (evaluate(fake, noise(60, seed)) for seed in (0, 1))
+    with pytest.raises(GankitError, match="real_content"):
+        gankit.compare(a, b)
+    real = noise(60, 0)
+    c, d = (evaluate(fake, real, [{"name": "precision-recall", "k": k}]) for k in (2, 3))
+    with pytest.raises(GankitError, match=r"precision\.metric"):
+        gankit.compare(c, d)
+    newer = json.loads(json.dumps(a))
+    newer["protocol"]["features_protocol"]["versions"] = "torch 99"
+    assert gankit.compare(a, newer)["frechet"]["difference"] == 0

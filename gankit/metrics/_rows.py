@@ -70,7 +70,9 @@ def checked(values: ArrayLike, name: str) -> NDArray[Any]:
     return rows
 
 
-def pair(x: ArrayLike, y: ArrayLike, least: int, names: tuple[str, str] = ("features x", "features y")) -> tuple[Matrix, Matrix]:
+def pair(
+    x: ArrayLike, y: ArrayLike, least: int, names: tuple[str, str] = ("features x", "features y")
+) -> tuple[Matrix, Matrix]:
     """Two sets of features in float64.
 
     Raises:

@@ -54,22 +54,29 @@ def _uri(png: bytes) -> str:
 
 
 def _curves(log: list[dict[str, Any]]) -> list[bytes]:
-    """One picture a side: the means of its losses at every tick."""
+    """One picture a side, the means of its losses at every tick; and one of the first value of each evaluation."""
     # The object interface: it needs no display and leaves pyplot's global state alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    pictures = []
+    plots = []
     for side in ("critic", "generator"):
         names = sorted({name for row in log for name in row if name.startswith(f"{side}/")})
-        if not names:
+        lines = {name.partition("/")[2]: [(row["step"], row[name]) for row in log if name in row] for name in names}
+        plots.append((f"{side}'s losses", lines))
+    judged = [row for row in log if row.get("metrics")]
+    if judged:
+        name = next(iter(judged[0]["metrics"]))
+        plots.append((name, {name: [(row["step"], row["metrics"].get(name)) for row in judged]}))
+    pictures = []
+    for label, lines in plots:
+        if not lines:
             continue
         figure = Figure(figsize=(7, 2.6), layout="constrained")
         axes = figure.add_subplot()
-        for name in names:
-            points = [(row["step"], row[name]) for row in log if name in row]
-            axes.plot(*zip(*points, strict=True), label=name.partition("/")[2], linewidth=1.2)
-        axes.set(xlabel="step (generator updates)", ylabel=f"{side}'s losses")
+        for name, points in lines.items():
+            axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2)
+        axes.set(xlabel="step (generator updates)", ylabel=label)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=8)
         buffer = io.BytesIO()
