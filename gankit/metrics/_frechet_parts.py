@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.metrics._covariance import Matrix, root, squared
+from gankit.metrics._covariance import Matrix, compact, root, squared
 from gankit.metrics._leave_out import trace_roots
 
 PRODUCTS = 7000
@@ -30,16 +31,31 @@ class FrechetParts:
         self.rows -= self.rows.mean(0)
         self.dim = self.rows.shape[1]
         self.has_products = len(self.rows) <= PRODUCTS
-        self._products = self.rows @ self.rows.T if self.has_products else np.empty((0, 0))
+
+    @cached_property
+    def _products(self) -> Matrix:
+        return self.rows @ self.rows.T
 
     def distance(self, x: NDArray[np.int64], y: NDArray[np.int64]) -> float:
-        """The distance of two sets of rows, from their inner products."""
+        """The distance of two sets of rows: of few from their inner products, of many from factors of covariances."""
+        if min(len(x), len(y)) > self.dim or not self.has_products:
+            return self._from_rows(x, y)
         within, across = [self._products[np.ix_(part, part)] for part in (x, y)], self._products[np.ix_(x, y)]
         shift = within[0].mean() + within[1].mean() - 2 * across.mean()
         traces = [(np.trace(products) - products.sum() / len(products)) / (len(products) - 1) for products in within]
         centred = across - across.mean(0) - across.mean(1)[:, None] + across.mean()
         scale = math.sqrt((len(x) - 1) * (len(y) - 1))
         return float(max(shift, 0.0) + sum(traces) - 2 * nuclear_norm(centred) / scale)
+
+    def _from_rows(self, x: NDArray[np.int64], y: NDArray[np.int64]) -> float:
+        means, factors = [], []
+        for part in (x, y):
+            rows = self.rows[part]
+            mean = rows.mean(0)
+            means.append(mean)
+            factors.append(compact((rows - mean) / math.sqrt(len(rows) - 1)))
+        norm = nuclear_norm(factors[0] @ factors[1].T)
+        return squared(means[0] - means[1]) + sum(map(squared, factors)) - 2 * norm
 
     def left_out(self, x: NDArray[np.int64], y: NDArray[np.int64], parts: Sequence[NDArray[np.int64]]) -> Matrix:
         """The distance of x and y without each of some parts, each a part of either.

@@ -27,7 +27,8 @@ class Gathered:
 
     def __init__(self) -> None:
         self.n: int | None = 0
-        self._rows: list[NDArray[np.floating]] = []
+        self._rows: list[NDArray[np.floating]] = []  # those that are not yet in the scatter
+        self._scattered = 0
         self._mean: Matrix | None = None
         self._scatter: Matrix | None = None  # sum of outer products of centred rows
         self._moments: Moments | None = None
@@ -38,7 +39,7 @@ class Gathered:
         Raises:
             GankitError: not (n, d), another d than before, or values that are not finite.
         """
-        self._take(checked(rows, "features"))
+        self._take(np.array(checked(rows, "features")))
 
     def set_moments(self, moments: Moments) -> None:
         """Take moments in place of rows.
@@ -59,53 +60,55 @@ class Gathered:
         merged = Gathered()
         for part in (self, other):
             if part._moments is not None:
-                if self.n and other.n:
-                    raise GankitError("moments stand for a whole set: they cannot be joined with other features")
                 merged.set_moments(part._moments)
-            elif part._mean is not None and part._scatter is not None:
-                merged._absorb(part.n or 0, part._mean, part._scatter)
+            if part._mean is not None and part._scatter is not None:
+                merged._absorb(part._scattered, part._mean, part._scatter)
             for rows in part._rows:
                 merged._take(rows)
         return merged
 
     def _take(self, rows: NDArray[np.floating]) -> None:
-        assert self.n is not None
+        self._check(rows.shape[1])
+        if not len(rows):
+            return
+        self._rows.append(rows)
+        self.n = (self.n or 0) + len(rows)
+        if sum(map(len, self._rows)) >= (2 * self.dim if self._scatter is None else self.BLOCK):
+            self._flush()
+
+    def _check(self, dim: int) -> None:
         if self._moments is not None:
             raise GankitError("moments stand for a whole set: they cannot be joined with other features")
-        if self.n and rows.shape[1] != self.dim:
-            raise GankitError(f"features have {rows.shape[1]} dimensions after {self.dim}: use one extractor")
-        if self._mean is None:
-            self._rows.append(np.array(rows))
-            self.n += len(rows)
-            if self.n < 2 * self.dim:
-                return
-            gathered, self._rows, self.n = self._rows, [], 0
-            rows = np.concatenate(gathered)
-        for start in range(0, len(rows), self.BLOCK):
-            block = np.asarray(rows[start : start + self.BLOCK], dtype=np.float64)
-            mean = block.mean(0)
-            block = block - mean
-            self._absorb(len(block), mean, block.T @ block)
+        if self.n and dim != self.dim:
+            raise GankitError(f"features have {dim} dimensions after {self.dim}: use one extractor")
+
+    def _flush(self) -> None:
+        """Put the rows into mean and scatter."""
+        while self._rows:
+            rows = self._rows.pop(0)
+            while self._rows and len(rows) < self.BLOCK:
+                rows = np.concatenate([rows, *self._rows])
+                self._rows = []
+            for start in range(0, len(rows), self.BLOCK):
+                block = rows[start : start + self.BLOCK].astype(np.float64)
+                mean = block.mean(0)
+                block -= mean
+                self._add(len(block), mean, block.T @ block)
 
     def _absorb(self, n: int, mean: Matrix, scatter: Matrix) -> None:
-        assert self.n is not None
-        if self._rows:  # few rows beside co-moments of the other part of a merge
-            gathered, self._rows, self.n = self._rows, [], 0
-            self._mean, self._scatter = mean.copy(), scatter.copy()
-            self.n = n
-            for rows in gathered:
-                self._take(rows)
-            return
+        self._check(len(mean))
+        self._add(n, mean, scatter)
+        self.n = (self.n or 0) + n
+
+    def _add(self, n: int, mean: Matrix, scatter: Matrix) -> None:
         if self._mean is None or self._scatter is None:
-            self.n, self._mean, self._scatter = n, mean.copy(), scatter.copy()
+            self._scattered, self._mean, self._scatter = n, mean.copy(), scatter.copy()
             return
-        if len(mean) != len(self._mean):
-            raise GankitError(f"features have {len(mean)} dimensions after {len(self._mean)}: use one extractor")
-        shift, total = mean - self._mean, self.n + n
+        shift, total = mean - self._mean, self._scattered + n
         self._mean += shift * (n / total)
         self._scatter += scatter
-        self._scatter += np.outer(shift, shift * (self.n * n / total))
-        self.n = total
+        self._scatter += np.outer(shift, shift * (self._scattered * n / total))
+        self._scattered = total
 
     @property
     def dim(self) -> int:
@@ -117,8 +120,10 @@ class Gathered:
         return self._rows[0].shape[1] if self._rows else 0
 
     def rows(self) -> Matrix | None:
-        """(n, d) float64 rows, where they are still at hand."""
-        return np.concatenate(self._rows).astype(np.float64) if self._rows else None
+        """(n, d) float64 rows, where all of them are still at hand."""
+        if self._scatter is not None or not self._rows:
+            return None
+        return np.concatenate(self._rows).astype(np.float64, copy=False)
 
     def moments(self) -> Moments:
         """Mean and unbiased covariance.
@@ -130,17 +135,14 @@ class Gathered:
             return self._moments
         if self.n is None or self.n < 2:
             raise GankitError(f"{self.n} rows of features; a covariance needs at least 2")
-        if (rows := self.rows()) is not None:
-            mean = rows.mean(0)
-            rows = rows - mean
-            return Moments(self.n, mean, rows.T @ rows / (self.n - 1))
+        self._flush()
         assert self._mean is not None
         assert self._scatter is not None
         return Moments(self.n, self._mean, self._scatter / (self.n - 1))
 
     def mean_and_factor(self) -> tuple[Matrix, Matrix]:
         """The mean, and a factor A of the covariance: A'A; as exact as what is kept allows."""
-        if (rows := self.rows()) is not None:
+        if (rows := self.rows()) is not None and len(rows) > 1:
             mean = rows.mean(0)
             return mean, compact((rows - mean) / math.sqrt(len(rows) - 1))
         moments = self.moments()

@@ -144,9 +144,6 @@ class _FrechetResampling(Resampling):
         self.parts = FrechetParts(features)
 
     def values(self, real: Indices, fake: Indices) -> dict[str, float]:
-        if min(len(real), len(fake)) > self.parts.dim or not self.parts.has_products:
-            rows = self.parts.rows
-            return {"frechet": frechet_distance(rows[real], rows[fake])}
         return {"frechet": self.parts.distance(real, fake)}
 
     def left_out(self, parts: Sequence[Indices]) -> list[dict[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -14,6 +15,10 @@ from gankit.metrics._rows import FeatureRows, Matrix, digests, pair, pooled, shu
 
 BLOCK = 2000
 """Rows of one side up to which all pairs are used."""
+
+
+SHARED = 7000
+"""Images of the largest pool whose kernel is kept: 400 MB."""
 
 
 def kernel_distance(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
@@ -67,24 +72,24 @@ class Kid(FeatureRows):
         return {"kid": kernel_distance(*self.both(2))[0]}
 
     def resampling(self, pool: Pool) -> Resampling:
-        """Values from the kernel between all images of the pool, up to 2,000 a side."""
-        sizes = pool.real.count, pool.fake.count
-        return _SharedKernel(self, pool) if min(sizes) >= 2 and max(sizes) <= BLOCK else _Independent(self, pool)
-
-
-class _Independent(Resampling):
-    def standard_errors(self) -> dict[str, float] | None:
-        rows, n = pooled(self.pool, 2), self.pool.real.count
-        return {"kid": kernel_distance(rows[:n], rows[n:])[1]}
+        """Values on up to 2,000 images a side from one kernel between all images of the pool."""
+        return _SharedKernel(self, pool)
 
 
 class _SharedKernel(Resampling):
     def __init__(self, metric: Kid, pool: Pool) -> None:
         super().__init__(metric, pool)
-        self.kernel = cubic_kernel(pooled(pool, 2))
+        self.rows = pooled(pool, 2)
+
+    @cached_property
+    def kernel(self) -> Matrix:
+        return cubic_kernel(self.rows)
+
+    def _shares(self, n: int, m: int) -> bool:
+        return 2 <= min(n, m) <= max(n, m) <= BLOCK and len(self.rows) <= SHARED
 
     def values(self, real: Indices, fake: Indices) -> dict[str, float]:
-        if not 2 <= min(len(real), len(fake)) <= max(len(real), len(fake)) <= BLOCK:
+        if not self._shares(len(real), len(fake)):
             return super().values(real, fake)
         sums = self._sums(real, fake)
         value = discrepancy(sums[real, 0].sum(), sums[fake, 1].sum(), sums[real, 1].sum(), len(real), len(fake))
@@ -92,6 +97,8 @@ class _SharedKernel(Resampling):
 
     def left_out(self, parts: Sequence[Indices]) -> list[dict[str, float]]:
         n, m = self.pool.real.count, self.pool.fake.count
+        if not self._shares(n, m):
+            return super().left_out(parts)
         sums = self._sums(self.pool.reals, self.pool.fakes)
         of_real, of_fake, between = sums[:n, 0].sum(), sums[n:, 1].sum(), sums[:n, 1].sum()
         values = []
@@ -108,7 +115,10 @@ class _SharedKernel(Resampling):
         return values
 
     def standard_errors(self) -> dict[str, float] | None:
-        return {"kid": with_error([terms_of(self.kernel, self.pool.real.count)])[1]}
+        n = self.pool.real.count
+        if self._shares(n, self.pool.fake.count):
+            return {"kid": with_error([terms_of(self.kernel, n)])[1]}
+        return {"kid": kernel_distance(self.rows[:n], self.rows[n:])[1]}
 
     def _sums(self, real: Indices, fake: Indices) -> Matrix:
         """(N, 2): each image's kernel summed over the real and over the generated ones."""
