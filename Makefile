@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test test-slow check docs clean
+.PHONY: demo test test-slow bench check docs clean
 
 demo: .venv/.installed
 	$(RUN) gankit demo --out runs/demo
@@ -13,6 +13,9 @@ test: .venv/.installed-test
 
 test-slow: .venv/.installed-test
 	$(RUN) pytest -m slow --timeout 3600
+
+bench: .venv/.installed-test
+	OMP_NUM_THREADS=2 $(BIN)/python tests/benchmarks/metrics.py
 
 check: .venv/.installed-test
 	$(RUN) ruff check

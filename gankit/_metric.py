@@ -85,6 +85,12 @@ class Rows:
         fields = {name: values[indices] for name, values in self.fields.items()}
         return Rows(fields, len(indices), self.value_range, self.class_names)
 
+    @property
+    def step(self) -> int:
+        """How many rows a batch may have: as many as `Pool.BATCH`, fewer of large images."""
+        images = self.fields.get("images")
+        return Pool.BATCH if images is None else max(1, min(Pool.BATCH, 2**24 // int(np.prod(images.shape[1:]))))
+
     def batch(self, indices: Indices, real: bool, training: bool = False) -> Batch:
         """Some of the rows as a metric reads them."""
         fields: dict[str, Any] = {name: values[indices] for name, values in self.fields.items()}
@@ -135,15 +141,14 @@ class Pool:
         """The images at these places, some at a time, shown to a metric as real or as generated ones."""
         is_real = indices < self.real.count
         for rows, places in ((self.real, indices[is_real]), (self.fake, indices[~is_real] - self.real.count)):
-            for start in range(0, len(places), self.BATCH):
-                yield rows.batch(places[start : start + self.BATCH], real)
+            for start in range(0, len(places), rows.step):
+                yield rows.batch(places[start : start + rows.step], real)
 
     def training_batches(self) -> Iterator[Batch]:
         """The training images, some at a time; nothing where there are none beside the real ones."""
-        rows = self.training
-        for start in range(0, rows.count if rows else 0, self.BATCH):
-            assert rows is not None
-            yield rows.batch(np.arange(start, min(start + self.BATCH, rows.count)), True, training=True)
+        if (rows := self.training) is not None:
+            for start in range(0, rows.count, rows.step):
+                yield rows.batch(np.arange(start, min(start + rows.step, rows.count)), True, training=True)
 
 
 class Resampling:

@@ -66,6 +66,7 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
     """
     path = cache_folder() / folder / f"{key}.npy"
     checked = folder == "features"
+    limit = feature_limit()  # before anything is made in vain
     try:
         return _mapped(path, checked)
     except (OSError, ValueError):
@@ -79,7 +80,7 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
                 file.write(_digest(np.memmap(file.name, np.uint8, mode="r")))
         os.replace(file.name, path)
         if checked:
-            _make_room(path.parent, feature_limit())
+            _make_room(path.parent, limit)
         return _mapped(path, checked)
     except (OSError, ValueError):  # no folder to write, or cleared by another process at this moment
         array.setflags(write=False)

@@ -179,6 +179,8 @@ def _metrics(text: str | None) -> Any:
     if text is None:
         return None
     found = _toml(text)
+    if isinstance(found, dict):
+        return [found]
     names = found if isinstance(found, list) else [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise GankitError("--metrics: name at least one; `gankit list metric` lists them")

@@ -7,28 +7,27 @@ import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 import PIL
 import scipy
 import torch
-from numpy.typing import NDArray
 
 import gankit
-from gankit import extraction, seeds
+from gankit import extraction
 from gankit.checkpoint import write_atomically
-from gankit.config import Evaluation, default_features, default_metrics
+from gankit.config import default_features, default_metrics
 from gankit.errors import DataError, GankitError
 from gankit.extraction import extractor, part
-from gankit.image_sets import ImageSet, Source, Window, dataset_set, image_set, open_source, run_data
-from gankit.interfaces import Batch, Dataset, Features, Metric, Pool, Rows
-from gankit.metrics._gathered import Gathered
+from gankit.image_sets import ImageSet, Source, Window, image_set, open_source, run_data
+from gankit.interfaces import Batch, Features, Metric, Pool
+from gankit.metrics.frechet import Frechet
 from gankit.moments import Statistics
 from gankit.pictures import pairs_png
 from gankit.registry import Part
 from gankit.run import Run
-from gankit.uncertainty import LEAVE_ONE_OUT, gathered, judged
+from gankit.uncertainty import LEAVE_ONE_OUT, free_name, judged
 
 Named = str | dict[str, Any] | Part
 
@@ -77,17 +76,27 @@ def evaluate(
     """
     run = open_source(run_or_images, window) if isinstance(run_or_images, (str, Path)) else run_or_images
     name = str(run_or_images) if isinstance(run_or_images, (str, Path)) else "fake"
-    parts = [part("metric", metric) for metric in (metrics if metrics is not None else default_metrics())]
-    if not parts:
+    if permutations < 0:
+        raise GankitError(f"permutations: {permutations} divisions cannot be made; 0 is for none")
+    parts = None if metrics is None else [part("metric", metric) for metric in metrics]
+    if parts is not None and not parts:
         raise GankitError("metrics: name at least one")
-    needs = {need for each in parts for need in each.build().needs}
+    wanted = parts or [part("metric", metric) for metric in default_metrics()]
+    needs = {need for each in wanted for need in each.build().needs}
     reals, trained = _references(real, run, training, seed, window, "training" in needs)
     if isinstance(reals, Statistics):
+        if permutations:
+            raise GankitError(
+                f"{reals.name} holds no images to divide anew: leave out permutations, or give the images"
+            )
         if isinstance(run, Run) and count is None and reals.moments.n is None:
             raise GankitError(f"{reals.name} does not say of how many images it is: say how many to draw by count")
-        return _beside_statistics(image_set(run, name, count or reals.moments.n, seed, window), reals, parts,
+        drawn = count or (reals.moments.n if isinstance(run, Run) else None)
+        serving = parts or [each for each in wanted if each.build().takes_moments]
+        return _beside_statistics(image_set(run, name, drawn, seed, window), reals, serving,
                                   features if features is not None else default_features(), seed)  # fmt: skip
-    fakes = image_set(run, name, count or reals.count, seed, window)
+    fakes = image_set(run, name, count or (reals.count if isinstance(run, Run) else None), seed, window)
+    parts = wanted
     _check_counts(reals, fakes, *([trained] if trained else []))
     chosen, network = extractor(features if features is not None else default_features(), reals.shape)
     pool = Pool(
@@ -100,16 +109,25 @@ def evaluate(
     for each in parts:
         entries, cautions = judged(each, pool, seed, permutations)
         for key, entry in entries.items():
-            values[_free(key, values)] = entry
+            values[free_name(key, values)] = entry
             if pictures is not None and "pairs" in entry.get("details", {}):
                 beside = trained if trained and "training" in each.build().needs else reals
                 _picture(Path(pictures) / f"{key}-pairs.png", fakes, beside, entry["details"]["pairs"])
         warnings += cautions
+    if "training" in needs and training is None and trained is None and reals.name != "training images":
+        warnings.append(
+            f"no training images were given: copies are looked for among the real images ({reals.name}), so that a "
+            "generator that was trained on others passes whatever it copies"
+        )
+    if fakes.value_range != reals.value_range and (0.0, 255.0) not in (fakes.value_range, reals.value_range):
+        warnings.append(
+            f"black and white are {fakes.value_range} of the generated and {reals.value_range} of the real images"
+        )
     if reals.name == "training images":
         warnings.append("the reference is the training images, which a copy of them would match best")
     protocol = _protocol(chosen, network, reals, fakes, seed) | {"warnings": list(dict.fromkeys(warnings))}
     if trained:
-        protocol |= {"training": trained.name, "n_training": trained.count}
+        protocol |= {"training": trained.name, "n_training": trained.count, "training_content": trained.digest()}
     return {"protocol": protocol, "metrics": values}
 
 
@@ -117,7 +135,7 @@ def statistics(images: Source, features: Named | Features | None = None, *, wind
     """Mean and covariance of the features of real images, to be stored in place of the images.
 
     Args:
-        images: as in `evaluate`, of a run its training images.
+        images: as the real images of `evaluate`: of a run its held-out images, or its training images without any.
         features: as in `evaluate`.
         window: as in `evaluate`.
 
@@ -128,7 +146,7 @@ def statistics(images: Source, features: Named | Features | None = None, *, wind
     if isinstance(reals, Statistics):
         return reals
     chosen, network = extractor(features if features is not None else default_features(), reals.shape)
-    gathering = Gathered()
+    gathering = Frechet().real
     gathering.add(extraction.features(reals, network))
     protocol = {"features": chosen, "features_dim": network.dim, "features_protocol": network.protocol,
                 "content": reals.digest()}  # fmt: skip
@@ -153,9 +171,13 @@ def _references(
     if not wants_training:
         return reals, None
     if training is not None:
-        trained = image_set(training, "training", None, seed, window)
-    elif isinstance(judged_source, Run) and not isinstance(source, Run) and not _in_process(judged_source):
+        opened = open_source(training, window) if isinstance(training, (str, Path)) else training
+        name = str(training) if isinstance(training, (str, Path)) else "training"
+        trained = run_data(opened)[0] if isinstance(opened, Run) else image_set(opened, name, None, seed, window)
+    elif isinstance(judged_source, Run) and not _in_process(judged_source):
         trained = run_data(judged_source)[0]
+    elif isinstance(judged_source, Run):
+        trained = None
     return reals, None if trained is not None and trained.digest() == reals.digest() else trained
 
 
@@ -187,12 +209,14 @@ def _beside_statistics(
             f"features {chosen} have {network.dim} dimensions: choose the features that the file was made with"
         )
     if wrong := [each.name for each in parts if not each.build().takes_moments]:
-        raise DataError(f"{stored.name} holds moments only, which do not serve {', '.join(wrong)}: give the images")
+        raise DataError(
+            f"{stored.name} holds moments only, which do not serve {', '.join(wrong)}: leave these out, or give images"
+        )
     warnings = []
     if not stored.protocol:
         warnings.append(f"{stored.name} does not say which features, resize and weights it was made with")
-    elif stored.protocol["features_protocol"] != network.protocol:
-        warnings.append(f"{stored.name} was made with {stored.protocol['features_protocol'].get('versions')}")
+    elif (versions := stored.protocol.get("features_protocol", {}).get("versions")) != network.protocol.get("versions"):
+        warnings.append(f"{stored.name} was made with {versions}")
     features_ = extraction.features(fakes, network)
     values: dict[str, dict[str, Any]] = {}
     for each in parts:
@@ -200,7 +224,7 @@ def _beside_statistics(
         metric.update(Batch(real=True, moments=stored.moments))
         metric.update(Batch(real=False, features=features_))
         for key, value in metric.compute().items():
-            values[_free(key, values)] = {
+            values[free_name(key, values)] = {
                 "value": value, "standard_error": None, "n_real": stored.moments.n, "n_fake": fakes.count,
                 "real_vs_real": None, "metric": each.table(),
             }  # fmt: skip
@@ -212,15 +236,6 @@ def _beside_statistics(
 def _unversioned(value: Any) -> Any:
     """A value of the protocol without the versions of packages, which rarely change a digit that is printed."""
     return {key: item for key, item in value.items() if key != "versions"} if isinstance(value, dict) else value
-
-
-def _free(name: str, taken: dict[str, Any]) -> str:
-    """A name for a value, numbered where an evaluation has two metrics of one name."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}-{number}"
-    return free
 
 
 def _picture(path: Path, fakes: ImageSet, reals: ImageSet, pairs: list[dict[str, Any]]) -> None:
@@ -237,7 +252,10 @@ def _protocol(name: str, network: Features, reals: ImageSet | Statistics, fakes:
     if isinstance(reals, Statistics):
         real = {"n_real": reals.moments.n, "real_size": None, "real_content": reals.protocol.get("content")}
     else:
-        real = {"n_real": reals.count, "real_size": list(reals.shape), "real_content": reals.digest()}
+        real = {
+            "n_real": reals.count, "real_size": list(reals.shape), "real_range": list(reals.value_range),
+            "real_content": reals.digest(),
+        }  # fmt: skip
     return {
         "features": name,
         "features_dim": network.dim,
@@ -247,6 +265,7 @@ def _protocol(name: str, network: Features, reals: ImageSet | Statistics, fakes:
         **real,
         "n_fake": fakes.count,
         "fake_size": list(fakes.shape),
+        "fake_range": list(fakes.value_range),
         "fake_content": fakes.digest(),
         "seed": seed,
         "standard_error": "the spread of the value at this number of images, not its bias: in closed form for kid, "
@@ -256,56 +275,6 @@ def _protocol(name: str, network: Features, reals: ImageSet | Statistics, fakes:
             "scipy": scipy.__version__, "pillow": PIL.__version__, "python": platform.python_version(),
         },
     }  # fmt: skip
-
-
-@final
-class InTraining:
-    """Bare values while a generator trains: on a fixed subset of the reals, whose features are computed once.
-
-    Args:
-        settings: the experiment's evaluation.
-        reference: the real images.
-        value_range: black and white of reals and fakes.
-    """
-
-    def __init__(self, settings: Evaluation, reference: Dataset, value_range: tuple[float, float]) -> None:
-        self.settings, self.value_range = settings, value_range
-        reals = dataset_set(reference, "real")
-        if settings.subset is not None and settings.subset < reals.count:
-            order = np.argsort([seeds.number(settings.seed, "evaluated subset", i) for i in range(reals.count)])
-            reals = reals.subset(np.sort(order[: settings.subset]))
-        self.count = settings.count or reals.count
-        if settings.subset is not None:
-            self.count = min(self.count, settings.subset)
-        self._reals = reals
-        self._network: Features | None = None
-        self._rows: Rows | None = None
-
-    def values(self, fake: NDArray[Any], labels: NDArray[Any] | None) -> dict[str, float]:
-        """The metrics' values of (count, c, h, w) generated images, in the order of the settings.
-
-        Raises:
-            GankitError: as `evaluate`.
-        """
-        needs = {need for each in self.settings.metrics for need in each.build().needs} - {"training"}
-        if self._network is None or self._rows is None:
-            _, self._network = extractor(self.settings.features, self._reals.shape)
-            self._rows = extraction.rows(self._reals, self._network, needs, quiet=True)
-        fakes = ImageSet(
-            "fake", len(fake), fake.shape[1:], self.value_range, fake.__getitem__, lambda: "",
-            labels, None, self._reals.class_names,
-        )  # fmt: skip
-        pool = Pool(self._rows, extraction.rows(fakes, self._network, needs, quiet=True, cached=False))
-        values: dict[str, float] = {}
-        for each in self.settings.metrics:
-            for name, value in gathered(each, pool).compute().items():
-                values[_free(name, values)] = value
-        return values
-
-    @property
-    def better(self) -> str | None:
-        """Whether a lower or higher first value is better, or None where neither is."""
-        return None if not self.settings.metrics else self.settings.metrics[0].build().better
 
 
 def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, force: bool = False) -> dict[str, Any]:
@@ -324,11 +293,14 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
         GankitError: they differ in features, real images, numbers of images, sizes or settings of a metric, so that the
             values cannot be compared.
     """
-    first, second = (value if isinstance(value, dict) else _read_metrics(Path(value)) for value in (a, b))
+    first, second = (value if isinstance(value, dict) else read_metrics(Path(value)) for value in (a, b))
     keys = (
-        "features", "features_dim", "features_protocol", "n_real", "n_fake", "real_size", "fake_size", "real_content",
+        "features", "features_dim", "features_protocol", "n_real", "n_fake", "real_size", "fake_size", "real_range",
+        "fake_range", "real_content", "training_content",
     )  # fmt: skip
     shared = [name for name in first["metrics"] if name in second["metrics"]]
+    if not shared:
+        raise GankitError("the evaluations have no value in common: judge both by the same metrics")
     pairs = [(key, first["protocol"].get(key), second["protocol"].get(key)) for key in keys]
     for name in shared:
         one, other = first["metrics"][name], second["metrics"][name]
@@ -351,7 +323,12 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
     }
 
 
-def _read_metrics(path: Path) -> dict[str, Any]:
+def read_metrics(path: Path) -> dict[str, Any]:
+    """A metrics file.
+
+    Raises:
+        GankitError: it is missing, or none.
+    """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return {"protocol": content["protocol"], "metrics": content["metrics"]}

@@ -38,14 +38,18 @@ def part(kind: str, value: str | dict[str, Any] | Part) -> Part:
     """
     if isinstance(value, Part):
         return value
+    if not isinstance(value, (str, dict)):
+        raise PartError(f"{kind}: a name, or a table with a name, is needed, not {value!r}")
     table = {"name": value} if isinstance(value, str) else dict(value)
     if not isinstance(table.get("name"), str):
         raise PartError(f"{kind}: the table needs a name: which {kind}?")
     return valid_part(kind, table.pop("name"), table)
 
 
-def extractor(features: str | dict[str, Any] | Part | Features, shape: tuple[int, int, int]) -> tuple[str, Features]:
-    """Name and network of features for images of this shape, ready for use on the device at hand.
+def extractor(
+    features: str | dict[str, Any] | Part | Features, shape: tuple[int, int, int], device: str = "auto"
+) -> tuple[str, Features]:
+    """Name and network of features for images of this shape, ready for use on a device, "auto" a GPU if there is one.
 
     Raises:
         PartError: it is unknown, or cannot be built.
@@ -55,7 +59,7 @@ def extractor(features: str | dict[str, Any] | Part | Features, shape: tuple[int
     else:
         chosen = part("features", features)
         name, network = chosen.name, chosen.build(ImageSpec(*shape))
-    return name, network.to(choose_device("auto")).eval()
+    return name, network.to(choose_device(device)).eval()
 
 
 def rows(images: ImageSet, network: Features, needs: set[str], *, quiet: bool = False, cached: bool = True) -> Rows:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gankit import __version__ as gankit_version
+from gankit import seeds
 from gankit._dataset import content_digest
 from gankit.data import prepare
-from gankit.errors import DataError, RunError
+from gankit.errors import DataError, PartError, RunError
 from gankit.interfaces import Dataset, Indices
 from gankit.moments import Statistics
-from gankit.registry import build
+from gankit.registry import build, registry
 from gankit.run import Run, open_run
 
 Window = tuple[float, float] | None
@@ -88,7 +93,10 @@ def open_source(name: str | Path, window: Window = None) -> Run | Dataset | Stat
         return Statistics.read(path) if Statistics.is_file(path) else _windowed("npz", window, path=str(path))
     if len(path.parts) > 1:
         raise DataError(f"{name}: there is no such folder or file")
-    dataset: Dataset = build("dataset", str(name))
+    try:
+        dataset: Dataset = build("dataset", str(name))
+    except PartError as error:
+        raise PartError(f"{name}: there is no such folder or file here, and {error}") from None
     return dataset
 
 
@@ -109,7 +117,7 @@ def _without_window(name: str, dtype: Any) -> DataError:
 
 
 def image_set(source: Source, role: str, count: int | None = None, seed: int = 0, window: Window = None) -> ImageSet:
-    """Images from whatever holds them; a run draws `count` of them.
+    """Images from whatever holds them: all of them, or `count` drawn from a run, or chosen at random from a set.
 
     Raises:
         GankitError: nothing is there, or images deeper than 8 bits come without a window.
@@ -118,30 +126,52 @@ def image_set(source: Source, role: str, count: int | None = None, seed: int = 0
         role, source = str(source), open_source(source, window)
     if isinstance(source, Run):
         return _drawn(source, count or 1, seed)
+    return _chosen(_all_of(source, role, window), count, seed)
+
+
+def _chosen(images: ImageSet, count: int | None, seed: int) -> ImageSet:
+    if count is None or count == images.count:
+        return images
+    if not 0 < count < images.count:
+        raise DataError(f"{images.name}: {count} images are asked for, and there are {images.count}")
+    order = torch.randperm(images.count, generator=seeds.source(seed, "chosen images")).numpy()
+    return images.subset(np.sort(order[:count]))
+
+
+def _all_of(source: Source, role: str, window: Window) -> ImageSet:
     if isinstance(source, Dataset):
         return dataset_set(source, role)
     if isinstance(source, Statistics):
         raise DataError(f"{role}: a statistics file stands for the real images only, and holds none")
-    images = source.detach().cpu().numpy() if isinstance(source, Tensor) else np.asarray(source)
+    if isinstance(source, Tensor):
+        source = source.detach().cpu().float() if source.dtype.itemsize == 2 and source.is_floating_point() else source
+        source = source.detach().cpu().numpy()
+    try:
+        images = np.asarray(source)
+    except ValueError as error:
+        raise DataError(f"{role} images cannot be read as one array ({error}); use one size") from None
     if images.ndim != 4:
         raise DataError(f"{role} images have the shape {images.shape}; (n, channels, height, width) is needed")
     if images.dtype == np.uint8:
         window = (0.0, 255.0)
     elif window is None or images.dtype.kind not in "uif":
         raise _without_window(f"{role} images", images.dtype)
+    elif not (math.isfinite(window[0]) and math.isfinite(window[1]) and window[0] < window[1]):
+        raise DataError(f"window {window}: two finite numbers are needed, black below white")
     elif images.size and not (window[0] <= images.min() and images.max() <= window[1]):
         raise DataError(f"{role} images go from {images.min():g} to {images.max():g}, outside the window {window}")
     everything = np.arange(len(images))
     return ImageSet(
         role, len(images), images.shape[1:], window, images.__getitem__,
-        lambda: content_digest(images.__getitem__, everything, images.dtype, window),
+        functools.cache(lambda: content_digest(images.__getitem__, everything, images.dtype, window)),
     )  # fmt: skip
 
 
 def dataset_set(dataset: Dataset, name: str) -> ImageSet:
     """The images of a data set, under this name."""
     return ImageSet(
-        name, len(dataset), dataset.image.shape, dataset.value_range, dataset.read, dataset.digest, dataset.labels,
+        name, len(dataset), dataset.image.shape, dataset.value_range, dataset.read,
+        functools.cache(lambda: dataset.digest()), dataset.labels,
         dataset.groups, dataset.class_names or None,
     )  # fmt: skip
 
@@ -169,9 +199,14 @@ def _drawn(run: Run, count: int, seed: int) -> ImageSet:
             kept.append(run.decode(*run.draw(count, None, seed)))
         return kept[0][places]
 
+    @functools.cache
     def digest() -> str:
+        if run.experiment.generator.name not in registry("generator").built_in():
+            # The code of others may change without a sign of it: the images themselves tell.
+            return content_digest(read, np.arange(count), np.dtype(run.dtype), run.value_range)
         state = hashlib.blake2b(run.export_bytes(), digest_size=16)
-        state.update(f"{count} {seed} {run.device.type} {run.dtype} {run.value_range}".encode())
+        made = f"{count} {seed} {run.device.type} {run.dtype} {run.value_range} {gankit_version} {torch.__version__}"
+        state.update(made.encode())
         return state.hexdigest()
 
     name = f"run {run.path.name}{' (best)' if run.wants_best else ''}"

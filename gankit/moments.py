@@ -62,6 +62,8 @@ class Statistics:
             raise DataError(
                 f"{path}: no statistics can be read ({error}); they are npz files with mu and sigma"
             ) from None
+        if n is not None and n < 2:
+            raise DataError(f"{path}: the statistics are of {n} images; at least 2 are needed")
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
             raise DataError(
                 f"{path}: mu must be (d,) and sigma (d, d); their shapes are {mean.shape} and {covariance.shape}"

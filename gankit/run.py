@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -182,7 +182,7 @@ class Run:
 
     def decode(self, z: Tensor, labels: Tensor | None) -> NDArray[Any]:
         """(n, latent_dim) latents and encoded labels to images in the data's type."""
-        return to_pixels(generate(self.generator, z, labels), self.dtype, self.value_range)
+        return drawn_pixels(self.generator, z, labels, self.dtype, self.value_range)
 
     def encode_labels(self, n: int, labels: Labels, seed: int = 0) -> Tensor | None:
         """(n,) int64 classes or (n, k) standardised conditions, or None for a run without labels.
@@ -257,21 +257,26 @@ def drawn_labels(
     return torch.searchsorted(cumulative, places * cumulative[-1], right=True).clamp(max=image.classes - 1)
 
 
-@torch.no_grad()
-def generate(generator: Generator, z: Tensor, labels: Tensor | None) -> Tensor:
-    """(n, c, h, w) images in [-1, 1] on the CPU, made in batches on the generator's device.
+def drawn_pixels(
+    generator: Generator, z: Tensor, labels: Tensor | None, dtype: str, value_range: tuple[float, float]
+) -> NDArray[Any]:
+    """(n, c, h, w) images in the data's type and range; no more than a batch of them is there as floats."""
+    return np.concatenate([to_pixels(images, dtype, value_range) for images in batches(generator, z, labels)])
+
+
+def batches(generator: Generator, z: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
+    """Batches of (k, c, h, w) images in [-1, 1] on the CPU, made on the generator's device; at least one.
 
     Equal latents give equal images, also of a generator that draws from torch's own generator.
     """
     like = next(generator.parameters())
-    made = []
-    with torch.random.fork_rng([like.device] if like.is_cuda else []):
-        for start in range(0, len(z), SAMPLE_BATCH):
+    for start in range(0, max(len(z), 1), SAMPLE_BATCH):
+        part = slice(start, start + SAMPLE_BATCH)
+        label = None if labels is None else labels[part].to(like.device)
+        with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
             seeds.seed_torch(0, "sample batch", start)
-            part = slice(start, start + SAMPLE_BATCH)
-            label = None if labels is None else labels[part].to(like.device)
-            made.append(generator(z[part].to(like), label).float().cpu())
-    return torch.cat(made) if made else torch.empty(0)
+            images = generator(z[part].to(like), label).float().cpu()
+        yield images
 
 
 @torch.no_grad()
@@ -320,5 +325,8 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
     if not (folder / "experiment.toml").is_file():
         raise RunError(f"{folder}: there is no run here (no experiment.toml)")
     if best and not (folder / BEST).is_file():
-        raise RunError(f"{folder}: no best generator was kept: train with evaluation.every=1, or leave out best")
+        raise RunError(
+            f"{folder}: no best generator was kept: that needs evaluation.every above 0, and a first metric of which "
+            "lower or higher is better (frechet, kid, precision-recall, ...); leave out best"
+        )
     return Run(folder, load(folder / "experiment.toml"), best)

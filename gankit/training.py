@@ -22,12 +22,12 @@ from gankit import checkpoint, seeds
 from gankit.building import cautions
 from gankit.config import Experiment, RunRecord
 from gankit.data import TrainingData, prepare
-from gankit.errors import RunError
-from gankit.evaluation import InTraining
+from gankit.errors import GankitError, RunError
+from gankit.in_training import InTraining
 from gankit.interfaces import Dataset, Generator
-from gankit.pictures import grid_png, to_pixels
+from gankit.pictures import grid_png
 from gankit.progress import Progress, StopRequest, TickLog
-from gankit.run import BEST, LAST, SAMPLE_BATCH, Run, drawn_labels, generate, open_run, settle_statistics
+from gankit.run import BEST, LAST, SAMPLE_BATCH, Run, drawn_labels, drawn_pixels, open_run, settle_statistics
 from gankit.updates import Updates
 
 GRID_IMAGES = 64
@@ -69,6 +69,7 @@ def train(
     with _threads(experiment):
         trainer = Trainer(experiment.with_run(None), folder, data)
         trainer.start()
+        trainer.check_evaluation()
         trainer.write_experiment(in_process=data is not None)
         return trainer.run(on_tick)
 
@@ -150,7 +151,7 @@ class Trainer:
                     self._tick(bar, on_tick)
                 if self.updates.step % settings.sample_every == 0 or ending:
                     self._write_grid()
-                if self.updates.step % settings.checkpoint_every == 0 or ending:
+                if self.updates.step % settings.checkpoint_every == 0 or ending or stop.asked:
                     self.save()
                 if (late or stop.asked) and not last:
                     reason = "interrupted" if stop.asked else "training.max_minutes is used up"
@@ -168,9 +169,12 @@ class Trainer:
         self._check_finite([name for name, value in losses.items() if not math.isfinite(value)])
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.updates.optimizers.items()}
         row: dict[str, Any] = {"step": self.updates.step, **losses, **rates, **bar.speed()}
-        every = self.experiment.evaluation.every
-        if every and (self.updates.step // self.settings.tick_every) % every == 0:
-            row["metrics"] = self._evaluate()
+        every = self.experiment.evaluation.every * self.settings.tick_every
+        if every and (self.updates.step % every == 0 or self.updates.step == self.settings.steps):
+            try:
+                row["metrics"] = self._evaluate(keep=True)
+            except GankitError as error:  # of collapsed images, say: no reason to lose a training
+                bar.say(f"caution: no values at step {self.updates.step}: {error}")
         self.log.write(row)
         bar.show(losses)
         if on_tick is not None:
@@ -200,8 +204,8 @@ class Trainer:
         return sampler
 
     def _draw(self, sampler: Generator, n: int, seed: int, labels: Tensor | None) -> Any:
-        images = generate(sampler, seeds.latents(seed, n, sampler.latent_dim), labels)
-        return to_pixels(images, str(self.data.dataset.dtype), self.data.value_range)
+        z, dtype = seeds.latents(seed, n, sampler.latent_dim), str(self.data.dataset.dtype)
+        return drawn_pixels(sampler, z, labels, dtype, self.data.value_range)
 
     def _write_grid(self) -> None:
         """Samples of fixed latents; a row of each class in turn, or rows by the first condition."""
@@ -216,12 +220,23 @@ class Trainer:
         path.parent.mkdir(exist_ok=True)
         checkpoint.write_atomically(path, grid_png(pictures, self.data.value_range, 8))
 
-    def _evaluate(self) -> dict[str, float]:
+    def check_evaluation(self) -> None:
+        """Judge the first generator, where generators are judged while training: what cannot work is refused now.
+
+        Raises:
+            GankitError: the features or metrics of the experiment cannot judge these images.
+        """
+        if self.experiment.evaluation.every:
+            self._evaluate(keep=False)
+
+    def _evaluate(self, keep: bool) -> dict[str, float]:
         """Values of the generator as it samples now; the best so far is kept, since GANs collapse late."""
         settings = self.experiment.evaluation
         if self.evaluation is None:
-            reference = self.data.held_out or self.data.dataset
-            self.evaluation = InTraining(settings, reference, self.data.value_range)
+            held_out, data = self.data.held_out, self.data.dataset
+            self.evaluation = InTraining(
+                settings, held_out or data, self.data.value_range, data if held_out else None, self.settings.device
+            )
         n, sampler = self.evaluation.count, self._sampler()
         labels = self._drawn_labels(n, settings.seed)
         values = self.evaluation.values(
@@ -229,7 +244,7 @@ class Trainer:
         )
         name, value = next(iter(values.items()))
         better = self.evaluation.better
-        if settings.keep_best and better is not None and math.isfinite(value):
+        if keep and settings.keep_best and better is not None and math.isfinite(value):
             best = open_run(self.folder).best
             if best is None or (value < best["value"] if better == "lower" else value > best["value"]):
                 state = self.updates.state_dict()

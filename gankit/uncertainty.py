@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,16 @@ def judged(part: Part, pool: Pool, seed: int, permutations: int = 0) -> tuple[di
     cautions = metric.cautions({name: entry["value"] for name, entry in floor.items()})
     chances: dict[str, dict[str, Any]] = {}
     if permutations and metric.better:
-        chances = p_values(part, pool, metric.better, permutations, seed)
+        try:
+            chances = p_values(part, pool, metric.better, permutations, seed)
+        except GankitError as error:
+            cautions = [*cautions, f"{part.name}: no p-value: some divisions have no value ({error})"]
     entries: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         n_real, n_fake = counts.get(name, (pool.real.count, pool.fake.count))
+        if name in floor and n_real + n_fake:
+            # Of a class, about as many as its share of each part.
+            floor[name]["n"] = min(floor[name]["n"], n_fake or floor[name]["n"], max(n_real // 2, 1))
         entries[name] = {
             "value": value, "standard_error": errors[name], "n_real": n_real, "n_fake": n_fake,
             "real_vs_real": floor.get(name), **(chances.get(name, {}) if n_fake else {}), "metric": part.table(),
@@ -53,6 +60,15 @@ def judged(part: Part, pool: Pool, seed: int, permutations: int = 0) -> tuple[di
     if details:
         entries[next(iter(entries))]["details"] = details
     return entries, cautions
+
+
+def free_name(name: str, taken: Mapping[str, Any]) -> str:
+    """A name for a value, numbered where an evaluation has two metrics of one name."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
 
 
 def gathered(part: Part, pool: Pool) -> Metric:
@@ -75,17 +91,21 @@ def standard_errors(metric: Metric, resampling: Resampling, values: Values, seed
         if closed is not None:
             return {name: closed.get(name) for name in values}
     variances = [jackknife(resampling, side, values, metric.jackknife_groups, seed) for side in ("real", "fake")]
-    sums = {name: [variance.get(name) for variance in variances] for name in values}
-    return {
-        name: None if None in found else math.sqrt(sum(v for v in found if v is not None))
-        for name, found in sums.items()
-    }
+    errors: dict[str, float | None] = {}
+    for name in values:
+        found = [variance.get(name) for variance in variances]
+        # A value that no image changes, such as a precision of 0, is at a bound: its error cannot be told.
+        error = math.sqrt(sum(variance for variance in found if variance is not None))
+        errors[name] = None if None in found or error == 0 else error
+    return errors
 
 
 def jackknife(resampling: Resampling, side: str, values: Values, groups: int, seed: int) -> dict[str, float | None]:
-    """The variance of values as one side varies: Efron and Stein 1981, by patients where the images have groups.
+    """The variance of values as one side varies, by patients where the images have groups.
 
-    None where too few can be left out, or a value cannot be computed without some.
+    The jackknife of Efron and Stein 1981; for parts of unlike sizes that of Busing, Meijer and Van der Leeden 1999
+    (Statistics and Computing 9, eq. 10), which equals it for equal ones. None where too few can be left out, or a value
+    cannot be computed without some.
     """
     pool = resampling.pool
     places = pool.reals if side == "real" else pool.fakes
@@ -101,9 +121,12 @@ def jackknife(resampling: Resampling, side: str, values: Values, groups: int, se
     except GankitError:
         return {}
     variances: dict[str, float | None] = {}
-    for name in values:
+    share = np.array([len(part) for part in parts]) / len(places)  # 1 / h of the paper
+    for name, value in values.items():
         found = np.array([each.get(name, math.nan) for each in left])
-        spread = (len(parts) - 1) / len(parts) * float(((found - found.mean()) ** 2).sum())
+        estimate = len(parts) * value - float(((1 - share) * found).sum())
+        pseudo = value / share - (1 / share - 1) * found
+        spread = float(((pseudo - estimate) ** 2 / (1 / share - 1)).mean())
         variances[name] = spread if math.isfinite(spread) else None
     return variances
 
@@ -118,13 +141,14 @@ def units(pool: Pool, side: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
 def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict[str, dict[str, Any]]:
     """Mean values of ten disjoint splits of the reals at n = min(n_fake, n_real // 2), and the fakes' beside them.
 
-    Images of one patient are alike: with some in either part, the parts would look more alike than two samples. So at
-    most one group is in both.
+    Images of one patient are alike: with some in either part, the parts would look more alike than two samples. So the
+    reals are divided into halves of which at most one group is in both, and n images are drawn from each.
     """
     pool = resampling.pool
     n = min(pool.fake.count, pool.real.count // 2)
     if n < 2:
         return {}
+    middle = pool.real.count // 2
     names, unit = units(pool, "real")
     between: list[Values] = []
     beside: list[Values] = []
@@ -133,8 +157,12 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
             rank = torch.randperm(len(names), generator=seeds.source(seed, "split", split)).numpy()
             order = np.argsort(rank[unit], kind="stable")
             drawn = torch.randperm(pool.fake.count, generator=seeds.source(seed, "split of fakes", split)).numpy()
-            between.append(resampling.values(order[:n], order[-n:]))
-            beside.append(resampling.values(order[:n], pool.fakes[drawn[:n]]))
+            reference, other = (
+                half[torch.randperm(len(half), generator=seeds.source(seed, f"{which} half", split)).numpy()[:n]]
+                for which, half in (("first", order[:middle]), ("second", order[-middle:]))
+            )
+            between.append(resampling.values(reference, other))
+            beside.append(resampling.values(reference, pool.fakes[drawn[:n]]))
     except GankitError:
         return {}
     means = [{name: float(np.mean([v.get(name, math.nan) for v in found])) for name in values} for found in
@@ -149,8 +177,11 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
 def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) -> dict[str, dict[str, Any]]:
     """How often a random division of all images into two sets gives values at least as bad: a permutation test.
 
-    Valid at any n where images are exchangeable. Whole groups are exchanged where both sides have them; where only
-    one side has, one image of each of its groups takes part.
+    Valid at any n where images are exchangeable. Whole groups are exchanged where both sides have groups of one size;
+    else one image of each group takes part.
+
+    Raises:
+        GankitError: a division has too few images for the metric.
     """
     pool = _one_image_a_group(pool, seed)
     resampling: Resampling = part.build().resampling(pool)
@@ -178,13 +209,13 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
 
 
 def _one_image_a_group(pool: Pool, seed: int) -> Pool:
-    grouped = [side for side in ("real", "fake") if "groups" in (pool.real if side == "real" else pool.fake).fields]
-    if len(grouped) != 1:
+    """The pool as it is where its units are exchangeable: single images, or groups of one size on both sides."""
+    known = [units(pool, side)[1] for side in ("real", "fake")]
+    if len({int(size) for unit in known for size in np.bincount(unit)}) == 1:
         return pool
-    _, unit = units(pool, grouped[0])
-    order = torch.randperm(len(unit), generator=seeds.source(seed, "one of each group")).numpy()
-    _, first = np.unique(unit[order], return_index=True)
-    chosen = np.sort(order[first])
-    if grouped[0] == "real":
-        return pool.subset(np.concatenate([chosen, pool.fakes]))
-    return pool.subset(np.concatenate([pool.reals, pool.fakes[chosen]]))
+    chosen = []
+    for offset, side, unit in zip((0, pool.real.count), ("real", "fake"), known, strict=True):
+        order = torch.randperm(len(unit), generator=seeds.source(seed, f"one of each {side} group")).numpy()
+        _, first = np.unique(unit[order], return_index=True)
+        chosen.append(np.sort(order[first]) + offset)
+    return pool.subset(np.concatenate(chosen))

@@ -40,7 +40,7 @@ LAYERS: list[tuple[set[str], str | set[str]]] = [
     ({"image_sets"}, "*"),
     ({"extraction"}, "*"),
     ({"uncertainty"}, "*"),
-    ({"evaluation", "updates"}, "*"),
+    ({"evaluation", "in_training", "updates"}, "*"),
     ({"tables"}, set()),
     ({"training"}, "*"),
     ({"ranking", "study", "report"}, "*"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 import gankit
 from gankit import Batch, GankitError, Metric, checkpoint
-from gankit.evaluation import InTraining
+from gankit.in_training import InTraining
 from gankit.run import BEST, open_run
 
 Small = Callable[..., list[str]]
@@ -20,7 +21,7 @@ EVERY = ("evaluation.every=1", "training.tick_every=1", "evaluation.count=8", "t
 
 
 class Scripted(Metric):
-    """Values from a list, one a call."""
+    """Values from a list, one a call after that which checks the evaluation before training."""
 
     better = "lower"
     script: tuple[float, ...] = ()
@@ -32,7 +33,7 @@ class Scripted(Metric):
     def compute(self) -> dict[str, float]:
         """The next value."""
         Scripted.calls += 1
-        return {"scripted": Scripted.script[Scripted.calls - 1]}
+        return {"scripted": Scripted.script[Scripted.calls - 1] if Scripted.calls > 0 else -1e9}
 
 
 gankit.metrics.register("scripted-value")(Scripted)
@@ -41,7 +42,7 @@ gankit.metrics.register("scripted-value")(Scripted)
 def scripted(
     small: Small, out: Path, values: tuple[float, ...], *more: str, better: str | None = "lower"
 ) -> gankit.Run:
-    Scripted.script, Scripted.calls = values, 0
+    Scripted.script, Scripted.calls = values, -1
     Scripted.better = better  # type: ignore[assignment]
     return gankit.train(gankit.load("wgan-gp", *small(*EVERY, 'evaluation.metrics=["scripted-value"]', *more)), out)
 
@@ -139,9 +140,9 @@ def test_held_out_images_are_the_reference(small: Small, tmp_path: Path, monkeyp
     counts = []
     make = InTraining.__init__
 
-    def spy(self: InTraining, settings: object, reference: gankit.Dataset, value_range: tuple[float, float]) -> None:
+    def spy(self: InTraining, settings: Any, reference: gankit.Dataset, *more: Any) -> None:
         counts.append(len(reference))
-        make(self, settings, reference, value_range)  # type: ignore[arg-type]
+        make(self, settings, reference, *more)
 
     monkeypatch.setattr(InTraining, "__init__", spy)
     gankit.train(gankit.load("wgan-gp", *small(*EVERY, "data.held_out=0.25")), tmp_path / "run")

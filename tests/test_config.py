@@ -169,7 +169,7 @@ def test_overrides_do_not_change_what_they_were_given() -> None:
         ("training.betas=[0.5]", "override 'training.betas=[0.5]': training.betas: the list is too short"),
         ("training.generator_lr=nan", "training.generator_lr: input should be a finite number, not nan"),
         ("training.optimizer=Adamm", "training.optimizer: torch.optim has no 'Adamm'; did you mean 'Adam'?"),
-        ("evaluation.features={name='pixels', sde=4}", "evaluation.features.sde: there is no such setting; did you mean"),
+        ("evaluation.features={name='pixels', sde=4}", "evaluation.features.sde: there is no such setting; did you"),
         ("evaluation.features=4", "evaluation.features: a name, or a table with a name, is needed, not 4"),
         ('evaluation.metrics=[{name="frechet", x=1}]', "evaluation.metrics.0.x: there is no such setting; known: name"),
         ('evaluation.metrics=["frechett"]', "evaluation.metrics.0: there is no metric named 'frechett'; did you mean"),

@@ -52,7 +52,7 @@ def variance(features: np.ndarray, groups: np.ndarray | None = None) -> float:
     """The jackknife's variance of the mean of the first feature of generated images."""
     fields = {"features": features} if groups is None else {"features": features, "groups": groups}
     pool = Pool(Rows({"features": np.zeros((3, 1))}, 3), Rows(fields, len(features)))
-    found = jackknife(Resampling(MeanGap(), pool), "fake", {"mean-gap": 0.0}, 50, 0)["mean-gap"]
+    found = jackknife(Resampling(MeanGap(), pool), "fake", {"mean-gap": float(features.mean())}, 50, 0)["mean-gap"]
     assert found is not None
     return found
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gankit
@@ -43,6 +44,22 @@ def test_the_table_of_the_eyes() -> None:
         assert count in table
 
 
+def test_a_metric_of_one_s_own(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 200, (24, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "real.npz", images=grey)
+    np.savez(tmp_path / "fake.npz", images=grey + np.uint8(20))
+    table = run("own_metric.py", str(tmp_path / "fake.npz"), str(tmp_path / "real.npz"))
+    assert "brightness" in table
+    assert "20 +-" in table
+
+
+def test_the_tables_of_standard_errors() -> None:
+    tables = run("standard_errors.py", "--repeats", "3", "--errors", "2", "--sizes", "12", "16", "24")
+    for title in ("256 features, one distribution", "by patient", "patients on both sides, exchanged whole"):
+        assert title in tables
+    assert "nan" not in tables
+
+
 def test_the_experiment_file_is_valid() -> None:
     experiment = gankit.load(EXAMPLES / "few_images.toml")
     assert experiment.losses[1].name == "gradient-penalty"
@@ -50,5 +67,12 @@ def test_the_experiment_file_is_valid() -> None:
 
 
 def test_no_example_is_forgotten() -> None:
-    tested = {"train_and_sample.py", "own_loss.py", "eyes_table.py", "few_images.toml"}
+    tested = {
+        "train_and_sample.py",
+        "own_loss.py",
+        "eyes_table.py",
+        "few_images.toml",
+        "own_metric.py",
+        "standard_errors.py",
+    }
     assert {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".toml")} == tested

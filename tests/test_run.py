@@ -16,7 +16,7 @@ from PIL import Image
 import gankit
 from gankit import seeds
 from gankit.errors import GankitError, RunError
-from gankit.run import generate, settle_statistics
+from gankit.run import batches, settle_statistics
 from gankit.sampling import write_samples
 
 Small = Callable[..., list[str]]
@@ -77,7 +77,7 @@ def test_statistics_settled_for_the_weights_equal_those_of_a_large_batch() -> No
     generator = gankit.build("generator", "resnet", gankit.ImageSpec(1, 8, 8), width=4, latent_dim=6)
     settle_statistics(generator, 6, None, seed=0, batches=40)
     z = torch.randn(4096, 6)
-    settled = generate(generator, z, None)
+    settled = torch.cat(list(batches(generator, z, None)))
     generator.train()
     with torch.no_grad():
         batch = generator(z)
@@ -210,7 +210,7 @@ def test_a_generator_that_draws_noise_gives_the_same_images_for_a_seed() -> None
 
     generator, z = Noisy(), torch.randn(100, 3)
     before = torch.random.get_rng_state()
-    images = generate(generator, z, None)
+    images = torch.cat(list(batches(generator, z, None)))
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(5)
-    assert torch.equal(generate(generator, z, None), images)
+    assert torch.equal(torch.cat(list(batches(generator, z, None))), images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -96,8 +97,19 @@ class SharedDistances(Resampling):
             self.widths[start : start + 512] = np.take_along_axis(part, near, 1)
 
     def values(self, real: Indices, fake: Indices) -> dict[str, float]:
+        return self._values(real, fake, neighbour(min(len(real), len(fake)), self.k))
+
+    def left_out(self, parts: Sequence[Indices]) -> list[dict[str, float]]:
+        """With the k of the whole: another k is another quantity, whose change would tell nothing of the error."""
+        reals, fakes = self.pool.reals, self.pool.fakes
+        k, found = neighbour(min(len(reals), len(fakes)), self.k), []
+        for part in parts:
+            real, fake = np.setdiff1d(reals, part), np.setdiff1d(fakes, part)
+            found.append(self._values(real, fake, neighbour(min(len(real), len(fake)), k)))
+        return found
+
+    def _values(self, real: Indices, fake: Indices, k: int) -> dict[str, float]:
         n = min(len(real), len(fake))
-        k = neighbour(n, self.k)
         real, fake = (
             side if len(side) == n else side[shuffled([self.content[place] for place in side])[:n]]
             for side in (real, fake)

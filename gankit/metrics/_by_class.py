@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -139,12 +140,26 @@ class ByClass(Resampling):
             few = min(part.real.count, part.fake.count) < 2
             self.classes[known] = Resampling(inner, part) if few else inner.resampling(part)
 
+    @cached_property
+    def _whole(self) -> dict[Key, Result]:
+        return self._results(self.pool.reals, self.pool.fakes)
+
     def values(self, real: Indices, fake: Indices) -> dict[str, float]:
-        return combined(self._results(real, fake))
+        """As for any metric, but without the mean where a class drops out of it."""
+        return self._of_all(self._results(real, fake))
+
+    def _of_all(self, results: dict[Key, Result]) -> dict[str, float]:
+        values = combined(results)
+        if any(
+            isinstance(found, dict) and not isinstance(results.get(key), dict) for key, found in self._whole.items()
+        ):
+            # The mean over other classes is another quantity, to be compared with nothing.
+            del values[next(iter(values))]
+        return values
 
     def left_out(self, parts: Sequence[Indices]) -> list[dict[str, float]]:
-        """As for any metric, but without the mean where a class drops out of it."""
-        whole = self._results(self.pool.reals, self.pool.fakes)
+        """As `values`."""
+        whole = self._whole
         results = [dict(whole) for _ in parts]
         for number, (key, resampling) in enumerate(self.classes.items()):
             if isinstance(whole.get(key), dict):
@@ -153,16 +168,11 @@ class ByClass(Resampling):
                 left = _left_out(resampling, [own[place] for place in touched])
                 for place, found in zip(touched, left, strict=True):
                     results[place][key] = found
-        values = [combined(each) for each in results]
-        for each, value in zip(results, values, strict=True):
-            if any(isinstance(whole[key], dict) and not isinstance(each[key], dict) for key in whole):
-                # The mean over other classes is another quantity, whose change would tell nothing of its error.
-                del value[next(iter(value))]
-        return values
+        return [self._of_all(each) for each in results]
 
     def standard_errors(self) -> dict[str, float] | None:
         errors: dict[Key, Result] = {}
-        for key, result in self._results(self.pool.reals, self.pool.fakes).items():
+        for key, result in self._whole.items():
             if isinstance(result, dict):
                 error = self.classes[key].standard_errors()
                 name = next(iter(result))

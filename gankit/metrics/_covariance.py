@@ -24,6 +24,11 @@ def squared(values: Matrix) -> float:
     return float(np.vdot(values, values))
 
 
+def spurious(eigenvalues: Matrix) -> float:
+    """The size below which an eigenvalue may be a rounding error of zero."""
+    return len(eigenvalues) * UNIT * float(eigenvalues.max(initial=0.0))
+
+
 def cholesky(covariance: Matrix) -> Matrix | None:
     """The upper triangular R with R'R = covariance, or None where it is singular or nearly so."""
     try:
@@ -35,11 +40,15 @@ def cholesky(covariance: Matrix) -> Matrix | None:
 
 
 def root(covariance: Matrix) -> Matrix:
-    """Some R with R'R = covariance, of a positive semi-definite matrix; negative eigenvalues are rounding errors."""
+    """Some R with R'R = covariance, of a positive semi-definite matrix.
+
+    Eigenvalues within rounding of zero count as zero: their roots would be a thousand times larger than they are.
+    """
     factor = cholesky(covariance)
     if factor is None:
         values, vectors = np.linalg.eigh(covariance)
-        factor = np.sqrt(values.clip(min=0))[:, None] * vectors.T
+        values[values < spurious(values)] = 0
+        factor = np.sqrt(values)[:, None] * vectors.T
     return factor
 
 

@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.metrics._covariance import Matrix, compact, root, squared
+from gankit.errors import GankitError
+from gankit.metrics._covariance import Matrix, compact, root, spurious, squared
 from gankit.metrics._leave_out import trace_roots
 
 PRODUCTS = 7000
@@ -37,7 +38,13 @@ class FrechetParts:
         return self.rows @ self.rows.T
 
     def distance(self, x: NDArray[np.int64], y: NDArray[np.int64]) -> float:
-        """The distance of two sets of rows: of few from their inner products, of many from factors of covariances."""
+        """The distance of two sets of rows: of few from their inner products, of many from factors of covariances.
+
+        Raises:
+            GankitError: fewer than 2 rows.
+        """
+        if min(len(x), len(y)) < 2:
+            raise GankitError(f"{min(len(x), len(y))} rows of features; a covariance needs at least 2")
         if min(len(x), len(y)) > self.dim or not self.has_products:
             return self._from_rows(x, y)
         within, across = [self._products[np.ix_(part, part)] for part in (x, y)], self._products[np.ix_(x, y)]
@@ -45,7 +52,7 @@ class FrechetParts:
         traces = [(np.trace(products) - products.sum() / len(products)) / (len(products) - 1) for products in within]
         centred = across - across.mean(0) - across.mean(1)[:, None] + across.mean()
         scale = math.sqrt((len(x) - 1) * (len(y) - 1))
-        return float(max(shift, 0.0) + sum(traces) - 2 * nuclear_norm(centred) / scale)
+        return float(max(shift, 0.0) + max(sum(traces) - 2 * nuclear_norm(centred) / scale, 0.0))
 
     def _from_rows(self, x: NDArray[np.int64], y: NDArray[np.int64]) -> float:
         means, factors = [], []
@@ -55,7 +62,7 @@ class FrechetParts:
             means.append(mean)
             factors.append(compact((rows - mean) / math.sqrt(len(rows) - 1)))
         norm = nuclear_norm(factors[0] @ factors[1].T)
-        return squared(means[0] - means[1]) + sum(map(squared, factors)) - 2 * norm
+        return squared(means[0] - means[1]) + max(sum(map(squared, factors)) - 2 * norm, 0.0)
 
     def left_out(self, x: NDArray[np.int64], y: NDArray[np.int64], parts: Sequence[NDArray[np.int64]]) -> Matrix:
         """The distance of x and y without each of some parts, each a part of either.
@@ -99,7 +106,8 @@ def nuclear_norm(matrix: Matrix) -> float:
     if min(matrix.shape) <= EXACT:
         return float(np.linalg.svd(matrix, compute_uv=False).sum())
     short = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    return float(np.sqrt(np.linalg.eigvalsh(short @ short.T).clip(min=0)).sum())
+    values: Matrix = np.linalg.eigvalsh(short @ short.T).astype(np.float64, copy=False)
+    return float(np.sqrt(values[values > spurious(values)]).sum())
 
 
 def _bases(x: Matrix, y: Matrix) -> list[tuple[Matrix, Matrix]]:

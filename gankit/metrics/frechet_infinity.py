@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, final
 
 import numpy as np
@@ -50,3 +51,8 @@ class FrechetInfinity(FeatureRows):
         sizes = np.unique(np.floor(n / shares).astype(np.int64))
         values = [frechet_distance(sides[0][:size], sides[1][:size]) for size in sizes]
         return {"frechet-infinity": float(np.polynomial.Polynomial.fit(1 / sizes, values, 1).convert().coef[0])}
+
+    def counts(self) -> Mapping[str, tuple[int, int]]:
+        """As many images of either side as the smaller one has."""
+        n = min(sum(map(len, side)) for side in (self.real, self.fake))
+        return {"frechet-infinity": (n, n)}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gankit.checkpoint import write_atomically
+from gankit.evaluation import read_metrics
 from gankit.pictures import grid_png
 from gankit.run import Run
 from gankit.tables import cells
@@ -27,7 +27,7 @@ def write_report(run: Run) -> Path:
         RunError: the run has no generator yet.
     """
     metrics_file = run.path / "metrics.json"
-    metrics = json.loads(metrics_file.read_text(encoding="utf-8")) if metrics_file.is_file() else None
+    metrics = read_metrics(metrics_file) if metrics_file.is_file() else None
     samples = run.sample(SHOWN, seed=run.experiment.training.seed)
     environment = Environment(loader=PackageLoader("gankit", "report"), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("run.html.j2").render(
@@ -40,13 +40,19 @@ def write_report(run: Run) -> Path:
         curves=[_uri(picture) for picture in _curves(run.log)],
         metrics=metrics,
         table=cells(metrics) if metrics else [],
-        pairs=[_uri(path.read_bytes()) for path in sorted(run.path.glob("*-pairs.png"))] if metrics else [],
+        pairs=[_uri(path.read_bytes()) for path in _pairs(run.path, metrics or {"metrics": {}})],
         experiment=run.experiment.with_run(None).toml(),
         command=f"gankit train {run.path / 'experiment.toml'} --out NEW_FOLDER",
     )
     path = run.path / "report.html"
     write_atomically(path, page.encode())
     return path
+
+
+def _pairs(folder: Path, metrics: dict[str, Any]) -> list[Path]:
+    """The pictures of pairs that belong to these values."""
+    found = [folder / f"{name}-pairs.png" for name, entry in metrics["metrics"].items() if "details" in entry]
+    return [path for path in found if path.is_file()]
 
 
 def _uri(png: bytes) -> str:
