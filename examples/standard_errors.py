@@ -95,7 +95,7 @@ def mean_kernel(m1: np.ndarray, s1: np.ndarray, m2: np.ndarray, s2: np.ndarray) 
 
 @dataclass(frozen=True)
 class Found:
-    """Of one value: all of them, and the standard errors of the first ones (nan where there is none)."""
+    """Of one value: all of them, and the standard errors of the first ones (nan where none is told)."""
 
     values: np.ndarray
     errors: np.ndarray
@@ -109,11 +109,14 @@ class Found:
     def ratio(self) -> float:
         """Mean printed standard error over the true one."""
         spread = self.values.std(ddof=1)
-        return float(self.errors.mean() / spread) if spread > 1e-12 else float("nan")
+        told = self.errors[np.isfinite(self.errors)]
+        return float(told.mean() / spread) if spread > 1e-12 and len(told) else float("nan")
 
     def coverage(self, truth: float) -> float:
-        """How often a value is within 1.96 of its standard errors of the truth."""
-        return float((np.abs(self.values[: len(self.errors)] - truth) <= WITHIN * self.errors + 1e-12).mean())
+        """How often a value is within 1.96 of its standard errors of the truth, where it has one."""
+        told = np.isfinite(self.errors)
+        off = np.abs(self.values[: len(self.errors)][told] - truth)
+        return float((off <= WITHIN * self.errors[told] + 1e-12).mean()) if told.any() else float("nan")
 
 
 def simulate(case: Case, repeats: int, errors: int, seed: int = 0, bar: tqdm | None = None) -> dict[str, Found]:
@@ -165,7 +168,8 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
 
 def of_expected(found: Found) -> str:
     ratio = "-" if np.isnan(found.ratio) else f"{found.ratio:.2f}"
-    return f"{found.coverage(found.expected):.2f} ({ratio})"
+    told = np.isfinite(found.errors).mean()
+    return f"{found.coverage(found.expected):.2f} ({ratio})" + (f" of {told:.0%}" if told < 1 else "")
 
 
 def of_population(found: Found, truth: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,75 @@ def test_held_out_images_are_the_reference(small: Small, tmp_path: Path, monkeyp
     monkeypatch.setattr(InTraining, "__init__", spy)
     gankit.train(gankit.load("wgan-gp", *small(*EVERY, "data.held_out=0.25")), tmp_path / "run")
     assert counts in ([8], [12])  # whole groups of four of 40
+
+
+def test_copies_of_training_images_are_seen_beside_held_out_ones() -> None:
+    draw = np.random.default_rng(0)
+    training, held_out = (gankit.wrap("dataset", draw.integers(0, 256, (40, 1, 6, 6), dtype=np.uint8)) for _ in "ab")
+    table = {"features": "pixels", "metrics": ["memorisation"]}
+    settings = gankit.load({"data": {"name": "eyes"}, "evaluation": table}).evaluation
+    judge = InTraining(settings, held_out, (0, 255), training)
+    assert judge.values(training.images[:20], None)["near-copies"] == 1
+    assert judge.values(draw.integers(0, 256, (20, 1, 6, 6), dtype=np.uint8), None)["near-copies"] < 0.3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (['evaluation.metrics=["intra-class"]'], "intra-class needs the class of each image"),
+        (['evaluation.metrics=["inception-score"]'], "no class logits"),
+        (["evaluation.features={name='torchscript', path='nowhere.pt'}"], "nowhere.pt"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused_before_training(
+    overrides: list[str], message: str, small: Small, tmp_path: Path
+) -> None:
+    with pytest.raises(GankitError, match=message):
+        gankit.train(gankit.load("wgan-gp", *small(*EVERY, *overrides)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_values_that_fail_later_cost_no_training(
+    small: Small, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Fails(Scripted):
+        def compute(self) -> dict[str, float]:
+            Scripted.calls += 1
+            if Scripted.calls == 2:
+                raise GankitError("this one is broken")
+            return {"scripted": 1.0}
+
+    Scripted.calls = -1
+    gankit.metrics.register("fails-once")(Fails)
+    run = gankit.train(gankit.load("wgan-gp", *small(*EVERY, 'evaluation.metrics=["fails-once"]')), tmp_path / "run")
+    assert run.finished
+    assert ["metrics" in row for row in run.log] == [True, False, True, True, True, True]
+    assert "no values at step 2: this one is broken" in capfd.readouterr().err
+
+
+def test_a_stop_between_two_evaluations_adds_none(small: Small, tmp_path: Path) -> None:
+    overrides = small("evaluation.every=2", "training.tick_every=2", "training.steps=8", "training.lr_decay=none")
+    experiment = gankit.load("wgan-gp", *overrides)
+    whole = gankit.train(experiment, tmp_path / "whole")
+    part = gankit.train(gankit.load(experiment, "training.max_minutes=1e-9"), tmp_path / "part")
+    while not part.finished:
+        part = gankit.resume(part.path)  # one step at a time
+    judged = [[row["step"] for row in run.log if "metrics" in row] for run in (whole, part)]
+    assert judged == [[4, 8], [4, 8]]
+    assert part.best == whole.best
+
+
+def test_an_interrupt_during_an_evaluation_loses_no_step(small: Small, tmp_path: Path) -> None:
+    class Interrupts(Scripted):
+        def compute(self) -> dict[str, float]:
+            Scripted.calls += 1
+            if Scripted.calls == 3:
+                signal.raise_signal(signal.SIGINT)
+            return {"scripted": 1.0}
+
+    Scripted.calls = -1
+    gankit.metrics.register("interrupts")(Interrupts)
+    overrides = small(*EVERY, 'evaluation.metrics=["interrupts"]', "training.checkpoint_every=100")
+    with pytest.raises(KeyboardInterrupt):
+        gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
+    assert open_run(tmp_path / "run").steps == 3

@@ -392,6 +392,28 @@ def test_evaluate_with_everything(call: Call, runs: dict[str, Path], tmp_path: P
     assert "no best generator was kept" in call("evaluate", runs["plain"], "--best").line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--features", "3"], "a name, or a table with a name, is needed, not 3"),
+        (["--features", '["pixels"]'], "a name, or a table with a name, is needed"),
+        (["--features", "pixels", "--metrics", '["kid", 3]'], "a name, or a table with a name, is needed, not 3"),
+        (["--features", "pixels", "--count", "13"], "13 images are asked for, and there are 12"),
+        (["--features", "pixels", "--training", "nowhere"], "nowhere: there is no such folder or file here"),
+    ],
+)
+def test_mistakes_in_judging(arguments: list[str], message: str, call: Call, tmp_path: Path) -> None:
+    one, two = pictures(tmp_path / "one", 1), pictures(tmp_path / "two", 2)
+    assert message in call("evaluate", one, "--against", two, *arguments).line
+
+
+def test_a_single_table_is_a_metric(call: Call, tmp_path: Path) -> None:
+    one, two = pictures(tmp_path / "one", 1), pictures(tmp_path / "two", 2)
+    answer = call("evaluate", one, "--against", two, "--features", "pixels", "--metrics", '{name = "kid"}')
+    assert answer.code == 0
+    assert "kid " in answer.out
+
+
 def test_windows(call: Call, tmp_path: Path) -> None:
     deep = np.random.default_rng(0).integers(0, 4096, (12, 8, 8), dtype=np.uint16)
     np.savez(tmp_path / "deep.npz", images=deep)

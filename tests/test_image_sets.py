@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -179,3 +180,36 @@ def test_data_sets_by_name() -> None:
     dataset = open_source("eyes")
     assert isinstance(dataset, Dataset)
     assert len(image_set("eyes", "real").class_names or ()) == 3
+
+
+def test_a_part_of_a_set_is_drawn_by_the_seed() -> None:
+    images = [image_set(COLOUR, "x", 4, seed) for seed in (0, 0, 1)]
+    assert [each.count for each in images] == [4, 4, 4]
+    np.testing.assert_array_equal(pixels(images[0]), pixels(images[1]))
+    assert len({each.digest() for each in images}) == 2
+    report = gankit.evaluate(COLOUR, COLOUR, ["frechet"], {"name": "pixels", "side": 1}, count=4)
+    assert (report["protocol"]["n_fake"], report["protocol"]["n_real"]) == (4, 6)
+    for count in (7, -1):
+        with pytest.raises(GankitError, match=f"{count} images are asked for, and there are 6"):
+            image_set(COLOUR, "x", count)
+
+
+@pytest.mark.parametrize("window", [(0, math.inf), (0, 0), (255, 0), (math.nan, 1)])
+def test_windows_that_are_none(window: tuple[float, float]) -> None:
+    with pytest.raises(GankitError, match="two finite numbers are needed, black below white"):
+        image_set(DEEP, "real", window=window)
+
+
+def test_ranges_that_differ_are_said() -> None:
+    wide = gankit.wrap("dataset", DEEP)
+    report = gankit.evaluate(wide, DEEP, ["frechet"], {"name": "pixels", "side": 1}, window=(0, 4095))
+    assert report["protocol"]["fake_range"] == [0, 65535]
+    assert report["protocol"]["real_range"] == [0, 4095]
+    assert any("black and white are" in warning for warning in report["protocol"]["warnings"])
+
+
+def test_half_precision_tensors_are_read() -> None:
+    images = image_set(torch.rand(3, 1, 4, 4).bfloat16(), "x", window=(0, 1))
+    assert pixels(images).dtype == np.float32
+    with pytest.raises(GankitError, match="cannot be read as one array"):
+        image_set([np.zeros((1, 2, 2)), np.zeros((1, 3, 3))], "x")  # type: ignore[arg-type]

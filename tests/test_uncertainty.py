@@ -374,6 +374,108 @@ def noise(n: int, seed: int) -> Array:
     return np.random.default_rng(seed).integers(0, 256, (n, 1, 8, 8), dtype=np.uint8)
 
 
+class Mean(Metric):
+    """The mean of the first generated feature."""
+
+    def __init__(self) -> None:
+        self.add_state("sums", lambda: np.zeros(2), np.add)
+
+    def update(self, batch: Batch) -> None:
+        features = self.wanted(batch, "features")
+        if not batch.real:
+            self.sums += features[:, 0].sum(), len(features)  # type: ignore[attr-defined]
+
+    def compute(self) -> dict[str, float]:
+        return {"mean": float(self.sums[0] / self.sums[1])}  # type: ignore[attr-defined]
+
+
+def test_patients_of_unlike_numbers_of_images_weigh_as_they_must() -> None:
+    """For a mean, the jackknife of parts of unlike sizes has a closed form in the means of the parts."""
+    random = np.random.default_rng(0)
+    sizes = np.array([55, 5, 9, 1, 20, 10])
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    features = random.normal(size=(len(groups), 1)) + random.normal(size=len(sizes))[groups, None]
+    pool = Pool(rows(random.normal(size=(5, 1))), rows(features, groups))
+    mean = float(features.mean())
+    found = jackknife(Resampling(Mean(), pool), "fake", {"mean": mean}, 50, 0)["mean"]
+    of_parts = np.array([features[groups == group].mean() for group in range(len(sizes))])
+    assert found == pytest.approx(float(((of_parts - mean) ** 2 / (len(groups) / sizes - 1)).mean()))
+
+
+def test_halves_of_patients_give_images_of_many_patients() -> None:
+    """Few generated images beside many of each of few patients: reals are drawn from halves, not patient by patient."""
+    seen: list[tuple[set[int], set[int]]] = []
+
+    class Spy(Resampling):
+        def values(self, real: Array, fake: Array) -> dict[str, float]:
+            groups = self.pool.real.fields["groups"]
+            if fake.max() < len(groups):
+                seen.append((set(groups[real].tolist()), set(groups[fake].tolist())))
+                assert len(real) == len(fake) == 50
+                assert not set(real.tolist()) & set(fake.tolist())
+            return {"mean": 0.0}
+
+    random = np.random.default_rng(0)
+    real, groups = patients(random, 20, 50, 2)
+    pool = Pool(rows(real, groups), rows(random.normal(size=(50, 2))))
+    found = real_against_real(Spy(Mean(), pool), {"mean": 0.0}, 0)
+    assert found["mean"]["n"] == 50
+    assert len(seen) == 10
+    for one, other in seen:
+        assert not one & other  # twenty patients of one size: halves of ten
+        assert len(one) >= 8
+        assert len(other) >= 8
+
+
+def test_perfect_images_look_as_real_as_real_ones_with_patients() -> None:
+    """A generator that draws new patients is no better than real images, by real-real beside fake-real."""
+    random = np.random.default_rng(1)
+    real, groups = patients(random, 40, 25, 8)
+    fake = patients(random, 40, 1, 8)[0]
+    pool = Pool(rows(real, groups), rows(fake))
+    found = real_against_real(part("metric", "frechet").build().resampling(pool), {"frechet": 0.0}, 0)["frechet"]
+    assert 0.6 < found["value"] / found["fake_value_at_n"] < 1.7
+
+
+def test_groups_of_unlike_sizes_are_not_exchanged_whole() -> None:
+    random = np.random.default_rng(0)
+    many, few = patients(random, 12, 6, 2), patients(random, 20, 2, 2)
+    found = p_values(part("metric", "frechet"), Pool(rows(*many), rows(*few)), "lower", 9, 0)["frechet"]["p_value"]
+    assert (found["n_real"], found["n_fake"]) == (12, 20)  # one image of each
+    alike = p_values(part("metric", "frechet"), Pool(rows(*many), rows(*patients(random, 8, 6, 2))), "lower", 9, 0)
+    assert (alike["frechet"]["p_value"]["n_real"], alike["frechet"]["p_value"]["n_fake"]) == (72, 48)
+
+
+@pytest.mark.parametrize("name", ["frechet", "kid", "precision-recall"])
+def test_a_test_that_cannot_be_made_costs_no_evaluation(name: str) -> None:
+    random = np.random.default_rng(0)
+    pool = Pool(rows(random.normal(size=(40, 2)), np.zeros(40, int)), rows(random.normal(size=(6, 2))))
+    entries, cautions = judged(part("metric", name), pool, 0, 19)
+    entry = next(iter(entries.values()))
+    assert "p_value" not in entry
+    assert math.isfinite(entry["value"])
+    assert any("no p-value" in caution for caution in cautions)
+
+
+def test_a_value_that_nothing_changes_has_no_error_that_can_be_told() -> None:
+    """Sets far apart: every precision is 0, of all images and without any."""
+    random = np.random.default_rng(0)
+    real, fake = random.normal(size=(30, 2)), random.normal(size=(30, 2)) + 100
+    entries, _ = judged(part("metric", "precision-recall"), Pool(rows(real), rows(fake)), 0)
+    assert entries["precision"]["value"] == 0
+    assert entries["precision"]["standard_error"] is None
+
+
+def test_the_k_of_the_whole_is_kept_when_images_are_left_out() -> None:
+    random = np.random.default_rng(0)
+    pool = Pool(rows(random.normal(size=(41, 3))), rows(random.normal(size=(41, 3))))
+    resampling = part("metric", "precision-recall").build().resampling(pool)
+    fixed = part("metric", {"name": "precision-recall", "k": 4}).build().resampling(pool)
+    parts = [pool.reals[:3], pool.fakes[5:9]]
+    assert resampling.left_out(parts) == fixed.left_out(parts)
+    assert resampling.values(pool.reals[3:], pool.fakes) != fixed.values(pool.reals[3:], pool.fakes)
+
+
 def test_metrics_that_clash_get_numbers() -> None:
     metrics = ["kid", "kid", {"name": "precision-recall", "k": 2}, {"name": "precision-recall", "k": 3}, "kid"]
     report = gankit.evaluate(noise(30, 0), noise(30, 1), metrics, {"name": "pixels", "side": 2}, permutations=9)
