@@ -387,3 +387,16 @@ class TestParts:
         values, vectors = np.linalg.eigh(full.T @ full)
         truth = np.linalg.svd(full[k:], compute_uv=False).sum()
         assert trace_roots(values, [(full @ vectors)[:k]])[0] == pytest.approx(truth, rel=1e-6)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.6, 1.0])
+def test_eigenvalues_of_many_images_are_as_exact_as_singular_values(decay: float) -> None:
+    """Features in no special basis, well and badly conditioned: beside the factors of a QR decomposition."""
+    basis = rotation(560)
+    x, y = (rows(1500, 560, seed, decay) @ basis * scale for seed, scale in ((1, 1.0), (2, 1.05)))
+    centred = [(side - side.mean(0)) / math.sqrt(1499) for side in (x, y)]
+    one, other = (np.linalg.qr(side, mode="r") for side in centred)
+    singular = np.linalg.svd(one @ other.T, compute_uv=False).sum()
+    truth = ((x.mean(0) - y.mean(0)) ** 2).sum() + (one**2).sum() + (other**2).sum() - 2 * singular
+    assert frechet_distance(x, y) == pytest.approx(float(truth), rel=1e-11)
+    assert frechet_distance(x, x[::-1]) == 0.0

@@ -16,7 +16,9 @@ Matrix = NDArray[np.float64]
 
 UNIT = float(np.finfo(np.float64).eps)
 CONDITION = 1e-10
-"""The smallest squared pivot of a Cholesky factor, as a share of the largest, up to which it is as good as exact."""
+"""How small a squared pivot of a Cholesky factor, or a squared singular value, may be beside the largest."""
+LARGE = 512
+"""From this size on, eigenvalues are tried before singular values."""
 
 
 def squared(values: Matrix) -> float:
@@ -76,8 +78,22 @@ def covariance_term(a: Matrix, b: Matrix) -> float:
     2 |A|_F |B|_F <= tr(A'A) + tr(B'B), the whole term is off by at most
     u sqrt(k) (sqrt(d) + sqrt(n + m)) (tr(A'A) + tr(B'B)); twice that leaves room for the sums.
     """
-    traces = squared(a) + squared(b)
-    singular = np.linalg.svd(a @ b.T, compute_uv=False)
-    term = traces - 2 * float(singular.sum())
-    bound = 2 * UNIT * math.sqrt(len(singular)) * (math.sqrt(a.shape[1]) + math.sqrt(len(a) + len(b))) * traces
+    traces, product = squared(a) + squared(b), a @ b.T
+    bound = 2 * UNIT * math.sqrt(min(product.shape)) * (math.sqrt(a.shape[1]) + math.sqrt(len(a) + len(b))) * traces
+    roots = _roots(product) if len(product) == product.shape[1] >= LARGE else None
+    if roots is None:
+        roots = np.linalg.svd(product, compute_uv=False).astype(np.float64, copy=False)
+    else:
+        bound += UNIT * roots[-1] ** 2 * float(np.sqrt((1 / roots**2).sum()))
+    term = traces - 2 * float(roots.sum())
     return 0.0 if abs(term) <= bound else term
+
+
+def _roots(product: Matrix) -> Matrix | None:
+    """Singular values, rising, as roots of eigenvalues: four times faster, where none is small enough to be harmed.
+
+    An eigenvalue w is off by some u w_max, its root by u w_max / (2 sqrt(w)): of a spread of `CONDITION`, their sum by
+    some 1e-12 of it.
+    """
+    values: Matrix = np.linalg.eigvalsh(product @ product.T).astype(np.float64, copy=False)
+    return np.sqrt(values) if values[0] > CONDITION * values[-1] else None
