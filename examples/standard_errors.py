@@ -169,6 +169,8 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
 def of_expected(found: Found) -> str:
     ratio = "-" if np.isnan(found.ratio) else f"{found.ratio:.2f}"
     told = np.isfinite(found.errors).mean()
+    if not told:
+        return "-"
     return f"{found.coverage(found.expected):.2f} ({ratio})" + (f" of {told:.0%}" if told < 1 else "")
 
 
