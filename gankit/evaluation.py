@@ -174,10 +174,8 @@ def _references(
         opened = open_source(training, window) if isinstance(training, (str, Path)) else training
         name = str(training) if isinstance(training, (str, Path)) else "training"
         trained = run_data(opened)[0] if isinstance(opened, Run) else image_set(opened, name, None, seed, window)
-    elif isinstance(judged_source, Run) and not _in_process(judged_source):
-        trained = run_data(judged_source)[0]
-    elif isinstance(judged_source, Run):
-        trained = None
+    elif isinstance(judged_source, Run) and not (isinstance(source, Run) and source.path == judged_source.path):
+        trained = None if _in_process(judged_source) else run_data(judged_source)[0]
     return reals, None if trained is not None and trained.digest() == reals.digest() else trained
 
 
