@@ -67,6 +67,7 @@ def build(experiment: Experiment, image: ImageSpec) -> Parts:
         augment: Augment | None = experiment.augment.part.build(image) if experiment.augment else None
         losses = tuple(_weighted(experiment.losses, image))
         _check_needs(losses, [part for part in (generator, critic, augment) if part is not None])
+        _check_held_out(experiment, losses, augment)
         _check_shapes(experiment, generator, critic, augment, image)
         mixes = mixes_samples(critic, image)
     for weighted in losses:
@@ -114,6 +115,14 @@ def _check_needs(losses: tuple[WeightedLoss, ...], parts: list[Any]) -> None:
                 what = f"an {need.__name__}" if need.__name__[0] in "AEIOU" else f"a {need.__name__}"
                 hint = "; add an [augment] table" if need is Augment else ""
                 raise PartError(f"loss {weighted.name} needs {what}, which none of the experiment's parts is{hint}")
+
+
+def _check_held_out(experiment: Experiment, losses: tuple[WeightedLoss, ...], augment: Augment | None) -> None:
+    readers = [f"loss {weighted.name}" for weighted in losses if weighted.loss.needs_held_out]
+    if experiment.augment and augment is not None and augment.needs_held_out:
+        readers.append(f"augment {experiment.augment.name}")
+    if readers and not experiment.data.held_out:
+        raise PartError(f"{readers[0]} looks at held-out images: set data.held_out, for example data.held_out=0.1")
 
 
 def _check_sides(losses: tuple[WeightedLoss, ...]) -> None:

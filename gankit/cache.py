@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +85,21 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
     except (OSError, ValueError):  # no folder to write, or cleared by another process at this moment
         array.setflags(write=False)
         return array
+
+
+def fingerprint(prefix: str, files: Iterable[Path], options: object) -> str:
+    """A key for `stored` that changes when a file's path, size or time of change does, or an option.
+
+    Args:
+        prefix: what the array is, as part of a file name.
+        files: the files that it is made of.
+        options: whatever else decides its content, versions of decoders included; told apart by its `repr`.
+    """
+    digest = hashlib.sha256(repr(options).encode())
+    for file in files:
+        status = file.stat()
+        digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return f"{prefix}-{digest.hexdigest()[:32]}"
 
 
 def _mapped(path: Path, checked: bool) -> NDArray[Any]:

@@ -87,7 +87,7 @@ class TrainingData:
 
     Attributes:
         dataset: the training images.
-        held_out: the images kept from training, or None.
+        held_out: the images kept from training, or None; their labels are those of training.
         image: what networks must make, with classes or conditions where they are conditional.
         labels: None, (n,) int64 classes, or (n, k) float32 standardised conditions.
         probabilities: (n,) chance of each image to be drawn, or None for plain epochs.
@@ -96,7 +96,7 @@ class TrainingData:
     """
 
     dataset: Dataset
-    held_out: Dataset | None
+    held_out: TrainingData | None
     image: ImageSpec
     labels: Tensor | None
     probabilities: NDArray[np.float64] | None
@@ -160,14 +160,20 @@ def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> Trainin
     if len(chosen) < 2:
         raise DataError(f"data: {len(chosen)} images of {table.name} are left to train on; at least 2 are needed")
     training = dataset if len(chosen) == len(dataset) else dataset.subset(chosen)
-    held = dataset.subset(held_out) if len(held_out) else None
     if table.flip and training.mirror(np.zeros((1, *training.image.shape), np.uint8)) is None:
         raise DataError(f"data.flip: mirroring changes the label of {table.name}'s images; set data.flip=false")
     names = table.conditional if isinstance(table.conditional, list) else []
     if table.flip and (changed := sorted(training.changed_by_mirror.intersection(names))):
         raise DataError(f"data.flip: mirroring changes {', '.join(changed)} of {table.name}; set data.flip=false")
-    image, labels, mean, scale = _labels(training, table)
-    return TrainingData(training, held, image, labels, _probabilities(training, table), mean, scale)
+    own = _drawn(training, table, None)
+    held = _drawn(dataset.subset(held_out), table, own) if len(held_out) else None
+    return dataclasses.replace(own, held_out=held)
+
+
+def _drawn(dataset: Dataset, table: DataTable, training: TrainingData | None) -> TrainingData:
+    """Some images as a training draws them; float conditions are on the scale of the training images."""
+    image, labels, mean, scale = _labels(dataset, table, training)
+    return TrainingData(dataset, None, image, labels, _probabilities(dataset, table), mean, scale)
 
 
 def _split(dataset: Dataset, name: str | None) -> NDArray[np.int64]:
@@ -200,7 +206,9 @@ def _hold_out(
     return chosen[np.sort(kept)], chosen[np.sort(held)]
 
 
-def _labels(dataset: Dataset, table: DataTable) -> tuple[ImageSpec, Tensor | None, list[float], list[float]]:
+def _labels(
+    dataset: Dataset, table: DataTable, training: TrainingData | None
+) -> tuple[ImageSpec, Tensor | None, list[float], list[float]]:
     image = dataclasses.replace(dataset.image, classes=0, conditions=0)
     if table.conditional is False or table.conditional == []:
         return image, None, [], []
@@ -223,6 +231,8 @@ def _labels(dataset: Dataset, table: DataTable) -> tuple[ImageSpec, Tensor | Non
         raise DataError(f"data.conditional: {', '.join(table.conditional)} has missing values")
     mean, scale = columns.mean(0), columns.std(0)
     scale[scale == 0] = 1.0
+    if training is not None:
+        mean, scale = np.array(training.condition_mean), np.array(training.condition_scale)
     conditions = torch.from_numpy(((columns - mean) / scale).astype(np.float32))
     return dataclasses.replace(image, conditions=columns.shape[1]), conditions, mean.tolist(), scale.tolist()
 

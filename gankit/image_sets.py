@@ -186,7 +186,7 @@ def run_data(run: Run) -> tuple[ImageSet, ImageSet | None]:
     if run.experiment.run is not None and run.experiment.run.data_in_process:
         raise RunError(f"{run.path} was trained on data of the program that started it: give the real images")
     data = prepare(run.experiment.data, run.experiment.training.seed)
-    held_out = None if data.held_out is None else dataset_set(data.held_out, "held-out images")
+    held_out = None if data.held_out is None else dataset_set(data.held_out.dataset, "held-out images")
     return dataset_set(data.dataset, "training images"), held_out
 
 

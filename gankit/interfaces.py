@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,9 @@ from gankit._metric import Batch, Indices, Metric, Moments, Pool, Resampling, Ro
 from gankit.errors import PartError
 
 __all__ = [
-    "Augment", "Batch", "ClassHead", "Critic", "Dataset", "Features", "Generator", "ImageSpec", "Images", "Indices",
-    "LatentMapping", "Loss", "Metric", "Moments", "Pool", "Random", "Resampling", "Rows", "Scope", "Side", "Turn",
+    "Augment", "Batch", "ClassHead", "Critic", "Dataset", "FeatureCritic", "Features", "Generator", "ImageSpec",
+    "Images", "Indices", "LatentMapping", "Loss", "Metric", "Moments", "Pool", "Random", "Resampling", "Rows",
+    "Scope", "Side", "Turn",
 ]  # fmt: skip
 
 Side = Literal["critic", "generator"]
@@ -70,7 +71,15 @@ class Critic(nn.Module, ABC):
 
 
 class Augment(nn.Module, ABC):
-    """A random change of images, drawn per sample and twice differentiable (arXiv 2006.10738)."""
+    """A random change of images, drawn per sample and twice differentiable (arXiv 2006.10738).
+
+    One that adapts keeps what it learned in buffers, which are checkpointed as those of any module.
+
+    Attributes:
+        needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
+    """
+
+    needs_held_out: bool = False
 
     if TYPE_CHECKING:
 
@@ -82,13 +91,34 @@ class Augment(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) in [-1, 1] to the same shape, not clamped."""
 
+    def after_step(self, turn: Turn) -> None:
+        """Called once after each optimiser step of either side, with that side's turn; nothing by default."""
+        return None
+
 
 @runtime_checkable
-class ClassHead(Protocol):
+class FeatureCritic(Protocol):
+    """A critic whose scores are a function of inner features, which losses read without a second pass.
+
+    `forward(images, labels)` equals `score(features(images), labels)`. The turn takes the second form, so that scores
+    and whatever else stands on the features (a decoder, a class head) share one pass.
+    """
+
+    def features(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """(n, channels, height, width) to one tensor (n, ...), or several."""
+        ...
+
+    def score(self, features: Any, labels: Tensor | None = None) -> Tensor:
+        """What `features` gave, and labels, to (n, ...) scores."""
+        ...
+
+
+@runtime_checkable
+class ClassHead(FeatureCritic, Protocol):
     """A critic that also names classes (AC-GAN, arXiv 1610.09585)."""
 
-    def class_logits(self, images: Tensor) -> Tensor:
-        """(n, channels, height, width) to (n, classes) logits."""
+    def class_logits(self, features: Any) -> Tensor:
+        """What `features` gave to (n, classes) logits."""
         ...
 
 
@@ -122,8 +152,8 @@ class Turn:
     """Everything that one update may read; images are as the critic sees them.
 
     On the critic's turn fakes carry no graph; on the generator's turn the critic is frozen by the trainer. Each of
-    `real`, `fake`, `real_scores`, `fake_scores` is computed once, when first asked for. The augment is applied inside
-    the turn, as its scope says, so that a loss or a penalty never knows about augmentation.
+    `real`, `fake`, `held_out`, their scores and features is computed once, when first asked for. The augment is applied
+    inside the turn, as its scope says, so that a loss or a penalty never knows about augmentation.
 
     Attributes:
         side: whose update this is, "critic" or "generator".
@@ -133,6 +163,7 @@ class Turn:
         latents: (n, latent_dim) standard normal.
         step: generator updates done before this turn.
         random: per-sample draws for losses, equal on resume and for any number of processes.
+        log: `log(name, value)` adds a number, a tensor without shape, to the log, where a tick writes its mean.
     """
 
     def __init__(
@@ -149,6 +180,8 @@ class Turn:
         augment: Augment | None = None,
         scope: Scope = "critic",
         critic_mixes: bool = False,
+        held_out: Callable[[], tuple[Tensor, Tensor | None]] | None = None,
+        log: Callable[[str, Tensor], None] = lambda name, value: None,
     ) -> None:
         self.side = side
         self.generator = generator
@@ -160,6 +193,8 @@ class Turn:
         self._read_real = real
         self._augment = augment
         self._critic_mixes = critic_mixes
+        self._read_held_out = held_out
+        self.log = log
         both = scope == "critic" or (scope == "critic-turn" and side == "critic")
         self._augments_fake = augment is not None and both
         self._augments_real = augment is not None and (both or scope == "real")
@@ -190,30 +225,101 @@ class Turn:
         return self.augmented(self.raw_fake) if self._augments_fake else self.raw_fake
 
     @cached_property
-    def _both_scores(self) -> tuple[Tensor, Tensor]:
+    def _drawn_held_out(self) -> tuple[Tensor, Tensor | None]:
+        if self._read_held_out is None:
+            raise PartError("no images are held out: set data.held_out, for example data.held_out=0.1")
+        return self._read_held_out()
+
+    @cached_property
+    def held_out(self) -> Tensor:
+        """(n, c, h, w) images kept from training, as the critic would see them if they were among the reals.
+
+        Raises:
+            PartError: the experiment holds no images out.
+        """
+        images = self._drawn_held_out[0]
+        return self.augmented(images) if self._augments_real else images
+
+    @property
+    def held_out_labels(self) -> Tensor | None:
+        """None, (n,) int64 classes, or (n, k) float conditions of `held_out`."""
+        return self._drawn_held_out[1]
+
+    @property
+    def _together(self) -> bool:
         # One pass costs less than two, and equals them exactly unless the critic mixes samples.
+        return self.side == "critic" and not self._critic_mixes
+
+    @cached_property
+    def _both_images(self) -> Tensor:
+        return torch.cat([self.real, self.fake])
+
+    @cached_property
+    def _both_features(self) -> Tensor | tuple[Tensor, ...]:
+        return self._features(self._both_images)
+
+    @cached_property
+    def _both_scores(self) -> tuple[Tensor, Tensor]:
         labels = None if self.labels is None else torch.cat([self.labels, self.labels])
-        real, fake = self._scores(torch.cat([self.real, self.fake]), labels).chunk(2)
+        if isinstance(self.critic, FeatureCritic):
+            scores = _fine(self.critic.score(self._both_features, labels))
+        else:
+            scores = _fine(self.critic(self._both_images, labels))
+        real, fake = scores.chunk(2)
         return real, fake
+
+    def _features(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if not isinstance(self.critic, FeatureCritic):
+            raise PartError(f"critic {type(self.critic).__name__} shows no inner features: it is no FeatureCritic")
+        return self.critic.features(images)
+
+    @cached_property
+    def real_features(self) -> Tensor | tuple[Tensor, ...]:
+        """What the `features` of a `FeatureCritic` give of `real`, from the pass that gives the scores.
+
+        Raises:
+            PartError: the critic is no `FeatureCritic`.
+        """
+        return _half(self._both_features, 0) if self._together else self._features(self.real)
+
+    @cached_property
+    def fake_features(self) -> Tensor | tuple[Tensor, ...]:
+        """As `real_features`, of `fake`."""
+        return _half(self._both_features, 1) if self._together else self._features(self.fake)
 
     @cached_property
     def real_scores(self) -> Tensor:
         """(n, ...) the critic's scores of `real`."""
-        if self.side == "critic" and not self._critic_mixes:
+        if self._together:
             return self._both_scores[0]
-        return self._scores(self.real, self.labels)
+        if isinstance(self.critic, FeatureCritic):
+            return _fine(self.critic.score(self.real_features, self.labels))
+        return _fine(self.critic(self.real, self.labels))
 
     @cached_property
     def fake_scores(self) -> Tensor:
         """(n, ...) the critic's scores of `fake`."""
-        if self.side == "critic" and not self._critic_mixes:
+        if self._together:
             return self._both_scores[1]
-        return self._scores(self.fake, self.labels)
+        if isinstance(self.critic, FeatureCritic):
+            return _fine(self.critic.score(self.fake_features, self.labels))
+        return _fine(self.critic(self.fake, self.labels))
 
-    def _scores(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        scores = self.critic(images, labels)
-        # Losses average and subtract scores, which half precision is too coarse for.
-        return scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
+    @cached_property
+    def held_out_scores(self) -> Tensor:
+        """(n, ...) the critic's scores of `held_out`."""
+        return _fine(self.critic(self.held_out, self.held_out_labels))
+
+
+def _half(features: Tensor | tuple[Tensor, ...], which: int) -> Tensor | tuple[Tensor, ...]:
+    if isinstance(features, Tensor):
+        return features.chunk(2)[which]
+    return tuple(part.chunk(2)[which] for part in features)
+
+
+def _fine(scores: Tensor) -> Tensor:
+    """Losses average and subtract scores, which half precision is too coarse for."""
+    return scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
 
 
 class Loss(ABC):  # noqa: B024 - either side may stay silent
@@ -226,11 +332,13 @@ class Loss(ABC):  # noqa: B024 - either side may stay silent
         per_sample: whether the loss differentiates each sample's score by that sample, so that a critic that mixes
             samples would make it wrong.
         default_weight: the factor of this loss where the experiment states none.
+        needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
     """
 
     needs: ClassVar[tuple[type, ...]] = ()
     per_sample: ClassVar[bool] = False
     default_weight: ClassVar[float] = 1.0
+    needs_held_out: bool = False
 
     def critic(self, turn: Turn) -> Tensor | None:
         """The scalar that the critic's update makes smaller, or None."""

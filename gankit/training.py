@@ -234,8 +234,9 @@ class Trainer:
         settings = self.experiment.evaluation
         if self.evaluation is None:
             held_out, data = self.data.held_out, self.data.dataset
+            reals = data if held_out is None else held_out.dataset
             self.evaluation = InTraining(
-                settings, held_out or data, self.data.value_range, data if held_out else None, self.settings.device
+                settings, reals, self.data.value_range, data if held_out else None, self.settings.device
             )
         n, sampler = self.evaluation.count, self._sampler()
         labels = self._drawn_labels(n, settings.seed)

@@ -61,7 +61,9 @@ class Updates:
             "critic": self._optimizer(self.critic, self.settings.critic_lr),
             "generator": self._optimizer(self.generator, self.settings.generator_lr),
         }
-        self.orders = {side: self.data.order(self.settings.seed, f"{side} images") for side in self.optimizers}
+        seed, held = self.settings.seed, data.held_out
+        self.orders = {side: data.order(seed, f"{side} images") for side in self.optimizers}
+        self.held_out_orders = {side: held.order(seed, f"{side} held-out") for side in self.optimizers if held}
 
     def _placed(self, network: Any) -> Any:
         return network.to(self.device, self.like.dtype, memory_format=torch.channels_last).train()
@@ -121,35 +123,47 @@ class Updates:
             optimizer.step()
             for weighted in self.parts.losses:
                 weighted.loss.after_step(turn)
+            if self.parts.augment is not None:
+                self.parts.augment.after_step(turn)
 
     def _turn(self, side: Side, batch: int, number: int) -> Turn:
         seed, indices = self.settings.seed, self.orders[side].batch(number, batch)
         draws = seeds.TurnDraws(seed, f"{side} losses", number, self.like)
         source = seeds.source(seed, f"{side} latents", number)
         latents = torch.randn(batch, self.generator.latent_dim, generator=source).to(self.like)
-        labels = None if self.data.labels is None else self.data.labels[indices].to(self.device)
-        if labels is not None and labels.is_floating_point():
-            labels = labels.to(self.like.dtype)
         return Turn(
             side,
             self.generator,
             self.critic,
-            real=lambda: self._real(side, indices, number),
-            labels=labels,
+            real=lambda: self._images(self.data, f"{side} reals", indices, number),
+            labels=self._labels(self.data, indices),
             latents=latents,
             step=self.step,
             random=draws,
             augment=self.parts.augment,
             scope=self.experiment.augment.scope if self.experiment.augment else "critic",
             critic_mixes=self.parts.critic_mixes,
+            held_out=None if self.data.held_out is None else lambda: self._held_out(side, batch, number),
+            log=lambda name, value: self.log.add(name, value.detach()),
         )
 
-    def _real(self, side: Side, indices: NDArray[np.int64], number: int) -> Tensor:
-        draws = seeds.TurnDraws(self.settings.seed, f"{side} reals", number, torch.empty(0))
+    def _labels(self, data: TrainingData, indices: NDArray[np.int64]) -> Tensor | None:
+        if data.labels is None:
+            return None
+        labels = data.labels[indices].to(self.device)
+        return labels.to(self.like.dtype) if labels.is_floating_point() else labels
+
+    def _held_out(self, side: Side, batch: int, number: int) -> tuple[Tensor, Tensor | None]:
+        assert self.data.held_out is not None
+        indices, held = self.held_out_orders[side].batch(number, batch), self.data.held_out
+        return self._images(held, f"{side} held-out", indices, number), self._labels(held, indices)
+
+    def _images(self, data: TrainingData, stream: str, indices: NDArray[np.int64], number: int) -> Tensor:
+        draws = seeds.TurnDraws(self.settings.seed, stream, number, torch.empty(0))
         mirrored = draws.uniform(len(indices)) < 0.5 if self.experiment.data.flip else None
-        images = self.data.batch(indices, self.like, mirrored)
-        if self.settings.dequantise and self.data.dataset.dtype.kind == "u":  # floats have no grey levels
-            low, high = self.data.value_range
+        images = data.batch(indices, self.like, mirrored)
+        if self.settings.dequantise and data.dataset.dtype.kind == "u":  # floats have no grey levels
+            low, high = data.value_range
             grey_level = 2 / (high - low)
             images = images + (draws.uniform(*images.shape).to(self.like) - 0.5) * grey_level
         return images

@@ -10,7 +10,7 @@ import torch
 
 import gankit
 from gankit.config import DataTable
-from gankit.data import Resized, prepare
+from gankit.data import Resized, TrainingData, prepare
 from gankit.errors import DataError
 from gankit.interfaces import Dataset
 from gankit.seeds import Order
@@ -29,8 +29,9 @@ def table(**keys: object) -> DataTable:
     return DataTable.model_validate({"name": "eyes", **keys})
 
 
-def levels(data: Dataset | None) -> list[int]:
+def levels(data: Dataset | TrainingData | None) -> list[int]:
     assert data is not None
+    data = data.dataset if isinstance(data, TrainingData) else data
     return data.images[:, 0, 0, 0].tolist()
 
 
@@ -49,7 +50,7 @@ def test_held_out_images_keep_groups_together_and_do_not_depend_on_the_filters()
 def test_held_out_images_have_the_classes_shares() -> None:
     held = prepare(table(held_out=0.2), 0, dataset(groups=None)).held_out
     assert held is not None
-    assert np.bincount(held.labels).tolist() == [8, 4]  # type: ignore[arg-type]
+    assert np.bincount(held.dataset.labels).tolist() == [8, 4]  # type: ignore[arg-type]
 
 
 def test_everything_known_follows_the_chosen_images() -> None:

@@ -50,7 +50,7 @@ def test_dequantisation_is_within_half_a_grey_level(
     updates = Trainer(experiment, tmp_path / "run", data).updates
     indices = np.arange(12)
     exact = images.astype(np.float64) / top * 2 - 1
-    off = (updates._real("critic", indices, 0).numpy() - exact) / (2 / top)
+    off = (updates._images(updates.data, "critic reals", indices, 0).numpy() - exact) / (2 / top)
     assert np.abs(off).max() <= level / 2 + 1e-6
     if level:
         assert off.std() == pytest.approx(12**-0.5, rel=0.1)

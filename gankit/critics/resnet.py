@@ -99,7 +99,10 @@ class ResNetCritic(Critic):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """(n, channels, height, width) and labels to (n,) scores."""
-        features = self.features(images)
+        return self.score(self.features(images), labels)
+
+    def score(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(n, dim) features and labels to (n,) scores."""
         scores: Tensor = self.linear(features).squeeze(1)
         if self.projection is None:
             return scores

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -17,16 +17,14 @@ from PIL import __version__ as PIL_VERSION
 from tqdm import tqdm
 
 from gankit.errors import DataError
-
-Size = tuple[int, int]
-Fit = Literal["crop", "pad", "stretch"]
+from gankit.resizing import Fit, Size, resized
 
 _GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
 _COLOUR = frozenset(["P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"])
 _TURNED = range(5, 9)  # the EXIF orientations that exchange height and width
 _BROKEN = (OSError, ValueError, SyntaxError)  # what Pillow raises for files that are cut off or damaged
 _MANY = 500  # pictures; fewer need no progress bar
-_FORMAT = 1  # counts changes of what decoding gives, so that cached arrays of older versions are not read
+FORMAT = 1  # counts changes of what decoding gives, so that cached arrays of older versions are not read
 
 
 @dataclass(frozen=True)
@@ -165,39 +163,6 @@ def _deep(picture: Image.Image, where: str) -> NDArray[np.uint16]:
     return array.astype(np.uint16)[None]
 
 
-def resized(image: NDArray[Any], size: Size, fit: Fit = "stretch") -> NDArray[Any]:
-    """An image at another size: bicubic with antialiasing, computed in float32, then rounded and clipped.
-
-    Args:
-        image: (channels, height, width) uint8 or uint16.
-        size: (height, width).
-        fit: "crop" fills the size and cuts what sticks out evenly, "pad" shows all between bars of 0, "stretch"
-            distorts.
-
-    Returns:
-        (channels, *size) of the same type.
-    """
-    height, width = image.shape[1:]
-    if (height, width) == size:
-        return image
-    inner, box = size, (0.0, 0.0, float(width), float(height))
-    scales = size[0] / height, size[1] / width
-    if fit == "crop":
-        cut_y, cut_x = height - size[0] / max(scales), width - size[1] / max(scales)
-        box = (cut_x / 2, cut_y / 2, width - cut_x / 2, height - cut_y / 2)
-    elif fit == "pad":
-        inner = (max(1, round(height * min(scales))), max(1, round(width * min(scales))))
-    result = np.zeros((len(image), *size), dtype=image.dtype)
-    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    for channel, target in zip(image, result, strict=True):
-        source = Image.fromarray(channel.astype(np.float32))
-        values = np.asarray(source.resize(inner[::-1], Image.Resampling.BICUBIC, box=box))
-        # Bicubic weights overshoot at edges.
-        values = values.round().clip(0, np.iinfo(image.dtype).max)
-        target[top : top + inner[0], left : left + inner[1]] = values
-    return result
-
-
 def decode_all(
     names: Sequence[str],
     load: Callable[[int], Image.Image],
@@ -272,18 +237,9 @@ def open_picture(path: Path) -> Image.Image:
         raise DataError(f"{path} cannot be read ({reason}); replace it or take it out") from None
 
 
-def fingerprint(prefix: str, files: Iterable[Path], options: object) -> str:
-    """A cache key that changes when a file's path, size or time of change does, or an option."""
-    digest = hashlib.sha256(repr((_FORMAT, options)).encode())
-    for file in files:
-        status = file.stat()
-        digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    return f"{prefix}-{digest.hexdigest()[:32]}"
-
-
 def files_digest(files: Sequence[Path], options: object) -> str:
     """A hash of the content of files, in their order, and of what else decides the images they give."""
-    digest = hashlib.blake2b(repr((_FORMAT, PIL_VERSION, options)).encode(), digest_size=16)
+    digest = hashlib.blake2b(repr((FORMAT, PIL_VERSION, options)).encode(), digest_size=16)
     for file in files:
         digest.update(hashlib.blake2b(file.read_bytes(), digest_size=16).digest())
     return digest.hexdigest()

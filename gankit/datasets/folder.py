@@ -12,10 +12,10 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.cache import stored
+from gankit.cache import fingerprint, stored
 from gankit.datasets._images import (
+    FORMAT,
     Decoder,
-    Fit,
     Form,
     check_range,
     checked_range,
@@ -23,12 +23,12 @@ from gankit.datasets._images import (
     decode_all,
     decoding_threads,
     files_digest,
-    fingerprint,
     open_picture,
 )
-from gankit.datasets._table import Knowledge, read_table, sorted_names, split_indices
 from gankit.errors import DataError
+from gankit.image_tables import Knowledge, read_table, sorted_names, split_indices
 from gankit.interfaces import Dataset, Images, ImageSpec
+from gankit.resizing import Fit
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _BESIDE = (".csv", ".txt", ".json", ".md")  # files that may lie beside the pictures
@@ -150,7 +150,9 @@ class Folder(Dataset):
         return files_digest(files, (self.decoder, self.value_range))
 
     def _key(self) -> str:
-        return fingerprint("folder", [file.resolve() for file in self.files], (self.decoder, self.declared_range))
+        return fingerprint(
+            "folder", [file.resolve() for file in self.files], (FORMAT, self.decoder, self.declared_range)
+        )
 
     def _decoded(self) -> NDArray[Any]:
         return self._decode(self.files)

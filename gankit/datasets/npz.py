@@ -10,9 +10,9 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.cache import stored
+from gankit.cache import fingerprint, stored
 from gankit.datasets._archive import Archive
-from gankit.datasets._images import check_range, checked_range, declared_range, fingerprint
+from gankit.datasets._images import check_range, checked_range, declared_range
 from gankit.errors import DataError
 from gankit.interfaces import Dataset, Images, ImageSpec
 

@@ -14,19 +14,19 @@ import torchvision.datasets
 from numpy.typing import NDArray
 from PIL import Image
 
-from gankit.cache import stored
+from gankit.cache import fingerprint, stored
 from gankit.datasets._images import (
+    FORMAT,
     Decoder,
-    Fit,
     Form,
     check_range,
     checked_range,
     declared_range,
     decode_all,
-    fingerprint,
 )
 from gankit.errors import DataError
 from gankit.interfaces import Dataset, Images, ImageSpec
+from gankit.resizing import Fit
 
 _TARGETS = ("targets", "labels", "_labels")  # where torchvision's classes keep all targets, if they do
 _OWN = ("self", "root", "download", "transform", "target_transform", "transforms")
@@ -129,7 +129,7 @@ class Torchvision(Dataset):
     def _key(self) -> str:
         files = [] if self.root is None else sorted(file for file in self.root.resolve().rglob("*") if file.is_file())
         options = (self.dataset, sorted(self.options.items()), self.decoder, self.declared_range, len(self))
-        return fingerprint("torchvision", files, (torchvision.__version__, options))
+        return fingerprint("torchvision", files, (FORMAT, torchvision.__version__, options))
 
     def _decoded(self) -> NDArray[Any]:
         source, names = self._source, [self._name(index) for index in range(len(self))]
