@@ -1,6 +1,6 @@
 """How far a printed standard error can be trusted: beside the true spread of values of known distributions.
 
-Prints the tables of docs/standard-errors.md. One core takes some minutes.
+Prints the tables of docs/measured/standard-errors.md. One core takes some minutes.
 """
 
 import argparse

@@ -515,7 +515,7 @@ def test_population_values_of_the_script() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_what_the_page_on_standard_errors_says() -> None:
-    """docs/standard-errors.md, at fewer repeats of some of its sizes."""
+    """docs/measured/standard-errors.md, at fewer repeats of some of its sizes."""
     example = script()
     for n in (25, 100):
         for scale, shift in ((1.0, 0.0), (0.5, 0.1**0.5)):

@@ -4,7 +4,7 @@
     python tests/benchmarks/metrics.py --quick    small sizes: some minutes
 
 Peers take turns with gankit (A B A B), and medians count. Results go to metrics.json beside this file, and the page
-docs/metrics-numbers.md is written from them.
+docs/measured/metrics-numbers.md is written from them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Array = NDArray[Any]
 Row = dict[str, Any]
 
 ROOT = Path(__file__).parents[2]
-JSON, PAGE = Path(__file__).with_suffix(".json"), ROOT / "docs" / "metrics-numbers.md"
+JSON, PAGE = Path(__file__).with_suffix(".json"), ROOT / "docs" / "measured" / "metrics-numbers.md"
 THREADS = 2
 DIM = 2048
 PARTS = ("streaming", "frechet", "folders", "repeated", "metrics")  # streaming first, while the heap is small
@@ -511,7 +511,7 @@ def times(ratio: float) -> str:
 
 
 def page(results: Row) -> str:
-    """docs/metrics-numbers.md from the results."""
+    """docs/measured/metrics-numbers.md from the results."""
     facts, versions = results["machine"], results["machine"]["versions"]
     said = [
         "# The metrics in numbers",

@@ -1,7 +1,7 @@
 """Ten simulated raters who call each pair of eyes exotropic, esotropic or normal.
 
 The parameters are those fitted to the nine counts of the founding paper's table of selection rates: a description of
-that table, not a finding about raters (docs/eyes.md).
+that table, not a finding about raters (docs/explanation/eyes.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gankit.datasets._eyes.subjects import Subjects, stream
 Array = NDArray[np.float64]
 
 RATERS = 10
-# Of the panels 0 to 299, the one whose nine counts at 60, 70 and 80 % come closest to the paper's (docs/eyes.md).
+# Of the panels 0 to 299, the one whose nine counts at 60, 70 and 80 % come closest to the paper's (docs/explanation/eyes.md).
 DEFAULT_PANEL = 278
 
 
