@@ -161,12 +161,14 @@ class Registry:
         found = self.find(name)
         return found if isinstance(found, str) else found.qualified_name
 
-    def get(self, name: str) -> type:
-        """The part's class; imports one file.
+    def get(self, name: str | type) -> type:
+        """The part's class; imports one file. A class stands for itself, registered or not.
 
         Raises:
             PartError: the name is unknown or ambiguous, the import fails, or what it gives is no part of this kind.
         """
+        if isinstance(name, type):
+            return self._checked(name, name.__name__)
         found = self.find(name)
         if isinstance(found, PlugIn):
             return self._checked(found.load(), found.qualified_name)
@@ -213,7 +215,7 @@ class Registry:
             raise PartError(f"{self.kind} {name!r} is abstract: {part.__name__} lacks {missing}")
         return part
 
-    def settings(self, name: str) -> type[BaseModel]:
+    def settings(self, name: str | type) -> type[BaseModel]:
         """The frozen model of a part's settings: its own `Settings`, or derived from its constructor.
 
         Raises:
@@ -224,9 +226,11 @@ class Registry:
             self._settings[part] = self._derive(part, name)
         return self._settings[part]
 
-    def _derive(self, part: type, name: str) -> type[BaseModel]:
+    def _derive(self, part: type, name: str | type) -> type[BaseModel]:
         try:
             model = derived_settings(part, self.given, self.reserved, nested_part)
+            if not issubclass(model, BaseModel):
+                raise TypeError("its Settings is no pydantic.BaseModel")
         except PartError:
             raise
         except Exception as error:
@@ -252,13 +256,19 @@ class Registry:
         """A validated part.
 
         Raises:
-            PartError: as `get` and `settings`.
+            PartError: as `get` and `settings`; a validator of the part's own fails with another error than ValueError.
             pydantic.ValidationError: a setting is unknown, missing or of the wrong type.
         """
-        validated = self.settings(name).model_validate(settings)
+        model = self.settings(name)
+        try:
+            validated = model.model_validate(settings)
+        except (ValidationError, GankitError):
+            raise
+        except Exception as error:  # a validator of the part's own
+            raise PartError(f"{self.kind} {name!r} cannot validate its settings: {_reason(error)}") from error
         return Part(kind=self.kind, name=self.qualified(name), settings=validated)
 
-    def construct(self, name: str, given: object, settings: BaseModel) -> Any:
+    def construct(self, name: str | type, given: object, settings: BaseModel) -> Any:
         """Build a part from validated settings.
 
         Raises:
@@ -273,9 +283,12 @@ class Registry:
             return part(given, **values) if positional else part(**values)
         except GankitError:
             raise
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise PartError(f"{self.kind} {name!r} cannot be built: {type(error).__name__}: {reason}") from error
+        except (Exception, SystemExit) as error:
+            raise PartError(f"{self.kind} {name!r} cannot be built: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _copies_of(part: object) -> type:

@@ -1,0 +1,66 @@
+"""Conformance suites that plug-in authors inherit: three lines test a part as gankit tests its own.
+
+    import gankit.testing
+    from my_package import MyCritic
+
+    class TestMyCritic(gankit.testing.CriticTests):
+        part = MyCritic
+
+pytest then runs every test of the suite on the part. `suites` makes such classes for all registered parts of a
+distribution. Needs pytest (`pip install pytest`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+for _file in ("_suite", "_networks", "_losses", "_augments", "_metrics", "_features", "_datasets"):
+    pytest.register_assert_rewrite(f"gankit.testing.{_file}")  # so that a failure shows the values
+
+from gankit.discovery import KINDS, normalised  # noqa: E402
+from gankit.registry import registry  # noqa: E402
+from gankit.testing._augments import AugmentTests  # noqa: E402
+from gankit.testing._datasets import DatasetTests  # noqa: E402
+from gankit.testing._features import FeaturesTests  # noqa: E402
+from gankit.testing._losses import LossTests  # noqa: E402
+from gankit.testing._metrics import MetricTests  # noqa: E402
+from gankit.testing._networks import CriticTests, GeneratorTests  # noqa: E402
+from gankit.testing._suite import Suite  # noqa: E402
+
+__all__ = [
+    "AugmentTests", "CriticTests", "DatasetTests", "FeaturesTests", "GeneratorTests", "LossTests", "MetricTests",
+    "suites",
+]  # fmt: skip
+
+SUITES: dict[str, type[Suite]] = {
+    suite.kind: suite
+    for suite in (GeneratorTests, CriticTests, LossTests, AugmentTests, MetricTests, FeaturesTests, DatasetTests)
+}
+
+
+def suites(distribution: str, **changes: Mapping[str, Any]) -> dict[str, type[Suite]]:
+    """A test class for every part that a distribution registers, found now, so that no list needs to be kept.
+
+    In a test file, `globals().update(gankit.testing.suites("my-package"))` tests them all.
+
+    Args:
+        distribution: whose parts, for example "gankit".
+        changes: attributes and methods of single test classes, by their names: a loss `margin` is tested by
+            `TestMarginLoss`, and `TestMarginLoss={"settings": {"margin": 0.5}}` changes its settings.
+
+    Raises:
+        ValueError: a change names no class.
+    """
+    made: dict[str, type[Suite]] = {}
+    for kind in KINDS:
+        for row in registry(kind).list():
+            if row.distribution == normalised(distribution):
+                words = [*row.name.rpartition(":")[2].split("-"), kind]
+                name = "Test" + "".join(word.capitalize() for word in words)
+                made[name] = type(name, (SUITES[kind],), {"part": row.name, **changes.get(name, {})})
+    if unknown := changes.keys() - made.keys():
+        raise ValueError(f"no part is tested by {', '.join(sorted(unknown))}; there are {', '.join(made)}")
+    return made

@@ -1,0 +1,177 @@
+"""The suite for augments."""
+
+from __future__ import annotations
+
+import copy
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Side, Turn
+from gankit.testing._suite import Suite, derivatives_agree, directions, each_image, saved_and_loaded, slope
+
+SIDES: tuple[Side, Side] = ("critic", "generator")
+ALIKE = 64
+
+
+class AugmentTests(Suite):
+    """Tests of an augment: give its class, or its registered name, as `part`."""
+
+    kind = "augment"
+    image: ClassVar[ImageSpec] = ImageSpec(3, 16, 16)
+
+    def images(self, n: int, image: ImageSpec | None = None, dtype: torch.dtype = torch.float64) -> Tensor:
+        """(n, channels, height, width) in [-1, 1]."""
+        return torch.rand(n, *(image or self.image).shape, dtype=dtype) * 2 - 1
+
+    def seen(self, augment: Augment, images: Tensor, seed: int = 5) -> Tensor:
+        """A view under a seed, of a copy of the augment, so that no call changes the next."""
+        torch.manual_seed(seed)
+        return copy.deepcopy(augment)(images)
+
+    @each_image
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_keeps_shape_and_type(self, kind_of_image: str, dtype: torch.dtype) -> None:
+        """(n, channels, height, width) to the same, finite."""
+        image = self.like(kind_of_image)
+        augment = self.build_or_skip(image)
+        for n in (5, 1):
+            images = self.images(n, image, dtype)
+            view = augment(images)
+            assert view.shape == images.shape, f"{tuple(images.shape)} becomes {tuple(view.shape)}"
+            assert view.dtype == dtype, f"{dtype} becomes {view.dtype}"
+            assert torch.isfinite(view).all(), "values are not finite"
+
+    def test_keeps_its_input(self) -> None:
+        """Raw images are read again, by losses that compare views."""
+        augment, images = self.build(), self.images(4)
+        before = images.clone()
+        augment(images)
+        assert torch.equal(images, before), "the augment changes its input in place"
+
+    def test_draws_anew_for_every_sample(self) -> None:
+        """One draw a batch shows the critic batches that are all bright, or all shifted."""
+        augment = self.build()
+        images = self.images(1).expand(ALIKE, -1, -1, -1)
+        first, second = self.seen(augment, images, 5), self.seen(augment, images, 6)
+        if torch.equal(first, second):
+            pytest.skip("it draws nothing")
+        assert any(not torch.equal(first[0], other) for other in first[1:]), (
+            f"{ALIKE} equal images in one batch get one and the same view: draw one value a sample"
+        )
+
+    def test_mixes_no_samples(self) -> None:
+        """A view of one image does not depend on the others, or a penalty per sample would be wrong."""
+        augment = self.build()
+        images = self.images(4)
+        others = torch.cat([images[:1], self.images(3) * 0.3])
+        torch.testing.assert_close(self.seen(augment, images)[0], self.seen(augment, others)[0], rtol=1e-9, atol=1e-9)
+
+    def test_is_deterministic_under_a_seed(self) -> None:
+        """Draws come from torch's own generator, which the trainer seeds before every turn."""
+        augment, images = self.build(), self.images(4)
+        assert torch.equal(self.seen(augment, images), self.seen(augment, images)), (
+            "two views under one seed differ: draw by torch, not by random or numpy"
+        )
+
+    def test_is_twice_differentiable(self) -> None:
+        """The generator learns through it, and penalties differentiate that once more."""
+        augment = self.build()
+        images = self.images(4).requires_grad_()
+
+        def total(at: Tensor) -> Tensor:
+            return self.seen(augment, at).pow(3).sum()
+
+        value = total(images)
+        assert value.requires_grad, "no gradient flows through the augment: leave out detach, no_grad and NumPy"
+        (gradient,) = torch.autograd.grad(value, images, create_graph=True)
+        assert gradient.any(), "the view does not depend on the images"
+        pairs, second_pairs = [], []
+        for v in directions(images):
+
+            def moved(t: float, v: Tensor = v) -> Tensor:
+                return total(images + t * v)
+
+            pairs.append(((gradient * v).sum().item(), slope(moved)))
+            (second,) = torch.autograd.grad((gradient * v).sum(), images, retain_graph=True)
+
+            def along(t: float, v: Tensor = v) -> Tensor:
+                with torch.enable_grad():
+                    at = (images.detach() + t * v).requires_grad_()
+                    (moved,) = torch.autograd.grad(total(at), at)
+                return (moved * v).sum()
+
+            second_pairs.append(((second * v).sum().item(), slope(along)))
+        derivatives_agree(pairs, "the augment")
+        derivatives_agree(second_pairs, "the augment's gradient")
+
+    def test_takes_part_in_a_step(self) -> None:
+        """`after_step` is called with the turn of either side, whether or not images are held out."""
+        augment = self.build()
+        for side in SIDES:
+            for _ in range(2):
+                turn = self._turn(side, augment)
+                loss = turn.fake_scores.mean() - turn.real_scores.mean()
+                loss.backward()  # type: ignore[no-untyped-call]
+                augment.after_step(turn)
+        assert torch.isfinite(augment(self.images(4, dtype=torch.float32))).all()
+
+    def _turn(self, side: Side, augment: Augment) -> Turn:
+        critic = _Mean()
+        critic.requires_grad_(side == "critic")
+        real, held_out = self.images(4, dtype=torch.float32), self.images(4, dtype=torch.float32)
+        return Turn(
+            side, _Latents(self.image), critic, real=lambda: real, labels=None, latents=torch.randn(4, 8), step=0,
+            random=_NoDraws(), augment=augment, held_out=lambda: (held_out, None),
+        )  # fmt: skip
+
+    def test_state_survives_a_checkpoint(self) -> None:
+        """What it learned is in buffers, and a resumed training goes on with it."""
+        augment, other = self.build(), self.build()
+        for _ in range(2):
+            turn = self._turn("critic", augment)
+            (turn.fake_scores.mean() - turn.real_scores.mean()).backward()  # type: ignore[no-untyped-call]
+            augment.after_step(turn)
+        other.load_state_dict(saved_and_loaded(augment.state_dict()))
+        images = self.images(8)
+        assert torch.equal(self.seen(augment, images), self.seen(other, images)), (
+            "an augment with the saved state sees something else: keep what it learns in buffers"
+        )
+        for one in (augment, other):
+            torch.manual_seed(7)
+            one.after_step(self._turn("critic", one))
+        assert torch.equal(self.seen(augment, images), self.seen(other, images)), "after one more step they differ"
+
+
+class _Mean(Critic):
+    """Scores brightness."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.gain * images.flatten(1).mean(1)
+
+
+class _Latents(Generator):
+    """A linear map to pixels."""
+
+    def __init__(self, image: ImageSpec) -> None:
+        super().__init__()
+        self.latent_dim, self.image = 8, image
+        self.linear = torch.nn.Linear(8, image.channels * image.height * image.width)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        images: Tensor = self.linear(z).tanh().reshape(len(z), *self.image.shape)
+        return images
+
+
+class _NoDraws:
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape)

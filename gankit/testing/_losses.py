@@ -1,0 +1,299 @@
+"""The suite for losses."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gankit.errors import PartError
+from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Loss, Side, Turn
+from gankit.registry import valid_part
+from gankit.testing._suite import Suite, labels_for, saved_and_loaded
+
+SIDES: tuple[Side, Side] = ("critic", "generator")
+each_side = pytest.mark.parametrize("side", SIDES)
+
+
+class LossTests(Suite):
+    """Tests of a loss: give its class, or its registered name, as `part`.
+
+    Attributes:
+        critic: name of the critic that the loss is tried with, or its class; one that mixes no samples.
+        critic_settings: of that critic.
+        generator: name of the generator, or its class.
+        generator_settings: of that generator.
+        augment: an augment that the loss is tried with, as a class; losses that need one get a fixed view by default.
+        averages: whether the value on a batch is the mean of the values on its halves, as that of a mean over samples
+            is; False for a loss that compares the samples of a batch with one another.
+    """
+
+    kind = "loss"
+    image: ClassVar[ImageSpec] = ImageSpec(3, 16, 16)
+    critic: ClassVar[str | type[Critic]] = "resnet"
+    critic_settings: ClassVar[Mapping[str, Any]] = {"width": 6, "flat_blocks": 1}
+    generator: ClassVar[str | type[Generator]] = "resnet"
+    generator_settings: ClassVar[Mapping[str, Any]] = {"width": 6, "latent_dim": 8}
+    augment: ClassVar[type[Augment] | None] = None
+    averages: ClassVar[bool] = True
+
+    SAMPLES: ClassVar[int] = 6
+
+    def turn(self, side: Side, rows: slice = slice(None), *, seed: int = 0, **changes: Any) -> Turn:
+        """A turn of `SAMPLES` fixed samples, or of some rows of them, in float64.
+
+        Args:
+            side: whose turn.
+            rows: which samples.
+            seed: of the draws that the loss makes.
+            changes: what else the turn is given in place of the suite's own, for example another critic.
+        """
+        parts = {**self._parts(), **changes}
+        real, labels = parts.pop("real"), parts.pop("labels")
+        critic: nn.Module = parts.pop("critic").requires_grad_(side == "critic")
+        torch.manual_seed(seed)
+        return Turn(
+            side,
+            parts.pop("generator"),
+            critic,  # type: ignore[arg-type]
+            real=lambda: real[rows],
+            labels=None if labels is None else labels[rows],
+            latents=parts.pop("latents")[rows],
+            step=0,
+            random=_RowsOfDraws(seed, self.SAMPLES, rows),
+            held_out=lambda: (real.flip(0)[rows], None if labels is None else labels.flip(0)[rows]),
+            **parts,
+        )
+
+    def _parts(self, image: ImageSpec | None = None) -> dict[str, Any]:
+        """Fresh networks, always the same, and fixed samples."""
+        image = image or self.image
+        torch.manual_seed(1)
+        generator = _made("generator", self.generator, image, self.generator_settings).double()
+        critic = _made("critic", self.critic, image, self.critic_settings).double()
+        with torch.no_grad():
+            for parameter in [*generator.parameters(), *critic.parameters()]:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        real = torch.rand(self.SAMPLES, *image.shape, dtype=torch.float64) * 2 - 1
+        latents = torch.randn(self.SAMPLES, generator.latent_dim, dtype=torch.float64)
+        augment = self.augment() if self.augment else _View() if Augment in self._class().needs else None
+        # The generator normalises by its running statistics, so that a fake does not depend on the other fakes.
+        return {
+            "generator": generator.eval(), "critic": critic, "real": real, "latents": latents,
+            "labels": labels_for(image, self.SAMPLES, real), "augment": augment,
+        }  # fmt: skip
+
+    def _class(self) -> type[Loss]:
+        return type(self.build())
+
+    def value(self, side: Side, rows: slice = slice(None), loss: Loss | None = None, **changes: Any) -> Tensor:
+        """The loss of one side on a fresh turn; skips where it stays silent on that side."""
+        turn = self.turn(side, rows, **changes)
+        value = getattr(loss or self.build(), side)(turn)
+        if value is None:
+            pytest.skip(f"it is silent on the {side}'s turn")
+        assert isinstance(value, Tensor), f"the {side}'s loss is {value!r}, not a tensor"
+        assert value.dim() == 0, f"the {side}'s loss has shape {tuple(value.shape)}: take its mean"
+        return value
+
+    def test_finds_what_it_needs_among_the_suite_s_parts(self) -> None:
+        """Each of `needs` is an ability of the critic, the generator or the augment that the suite is given."""
+        parts = self._parts()
+        for need in self._class().needs:
+            assert any(isinstance(parts[name], need) for name in ("generator", "critic", "augment")), (
+                f"the loss needs a {need.__name__}: set `critic`, `generator` or `augment` of this test class to a "
+                "part that is one"
+            )
+
+    def test_acts_on_one_side_at_least(self) -> None:
+        """A loss that is silent on both and does nothing after a step has a misspelt method."""
+        names, part = ("critic", "generator", "after_step"), self._class()
+        assert any(getattr(part, name) is not getattr(Loss, name) for name in names), (
+            "it overrides none of critic, generator and after_step"
+        )
+
+    @each_side
+    def test_trains_its_side_and_no_other(self, side: Side) -> None:
+        """Finite gradients reach the network whose turn it is; fakes that were not detached train the other one too."""
+        changes = self._parts()
+        generator, critic = changes["generator"], changes["critic"]
+        generator.requires_grad_()
+        value = self.value(side, **changes)
+        assert torch.isfinite(value), f"the {side}'s loss is {value}"
+        assert value.requires_grad, f"no gradient flows from the {side}'s loss: leave out detach, no_grad and item"
+        value.backward()  # type: ignore[no-untyped-call]
+        network, other = (critic, generator) if side == "critic" else (generator, critic)
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        assert gradients, f"the {side}'s loss does not depend on the {side}"
+        assert all(torch.isfinite(gradient).all() for gradient in gradients), "gradients are not finite"
+        assert any(gradient.any() for gradient in gradients), "all gradients are zero"
+        reached = [name for name, parameter in other.named_parameters() if parameter.grad is not None]
+        assert not reached, (
+            f"the {side}'s loss trains the {'generator' if side == 'critic' else 'critic'} too ({reached[0]}, ...): on "
+            "the critic's turn take turn.fake, or detach"
+        )
+
+    @each_side
+    def test_is_a_mean_over_samples(self, side: Side) -> None:
+        """One norm or one root over the whole batch is not the mean of what its halves give."""
+        if not self.averages:
+            pytest.skip("it compares the samples of a batch")
+        half = self.SAMPLES // 2
+        whole = self.value(side)
+        halves = [self.value(side, rows) for rows in (slice(0, half), slice(half, None))]
+        torch.testing.assert_close(
+            whole, torch.stack(halves).mean(), rtol=1e-7, atol=1e-9,
+            msg=lambda text: "the value on a batch is not the mean of the values on its halves. A norm over the whole "
+            "batch makes it so, and so do draws that are not one row a sample of turn.random. " + text,
+        )  # fmt: skip
+
+    @each_side
+    def test_draws_are_one_a_sample(self, side: Side) -> None:
+        """Over n equal samples the spread between seeds falls as 1 / sqrt(n); with one draw a batch it stays."""
+        if not self.averages:
+            pytest.skip("it compares the samples of a batch")
+        parts = self._parts()
+        equal = {name: parts[name][:1].expand(self.SAMPLES, *parts[name].shape[1:]) for name in ("real", "latents")}
+        if parts["labels"] is not None:
+            equal["labels"] = parts["labels"][:1].expand(self.SAMPLES, *parts["labels"].shape[1:])
+        parts |= equal
+        one_sample, all_samples = slice(0, 1), slice(None)
+        if len({self.value(side, one_sample, seed=seed, **parts).item() for seed in range(3)}) == 1:
+            return  # it draws nothing
+        one, many = (
+            statistics.variance([self.value(side, rows, seed=seed, **parts).item() for seed in range(40)])
+            for rows in (one_sample, all_samples)
+        )
+        # With independent draws the ratio is SAMPLES in expectation, and between 3 and 12 for 40 seeds almost surely.
+        assert many <= one / (self.SAMPLES / 3), (
+            f"the variance between seeds is {one:.3g} with one sample and {many:.3g} with {self.SAMPLES} equal ones: "
+            "draw one row a sample, as turn.random.uniform(len(turn.real))"
+        )
+
+    @each_side
+    def test_is_deterministic_under_a_seed(self, side: Side) -> None:
+        """The same turn twice gives the same value, bit by bit."""
+        assert torch.equal(self.value(side), self.value(side))
+
+    @each_side
+    def test_keeps_the_images(self, side: Side) -> None:
+        """Other losses of the turn read the same tensors."""
+        turn = self.turn(side)
+        before = {name: getattr(turn, name).detach().clone() for name in ("real", "fake", "real_scores", "fake_scores")}
+        getattr(self.build(), side)(turn)
+        for name, value in before.items():
+            assert torch.equal(getattr(turn, name), value), f"the loss changes turn.{name} in place"
+
+    @each_side
+    @pytest.mark.parametrize("kind_of_image", ["grey", "wide", "classes", "conditions"])
+    def test_takes_every_kind_of_image(self, side: Side, kind_of_image: str) -> None:
+        """Grey, not square, and with labels, where the suite's networks take them."""
+        image = self.like(kind_of_image)
+        try:
+            loss, parts = self.build(image), self._parts(image)
+        except PartError as error:
+            pytest.skip(f"refused: {error}")
+        assert torch.isfinite(self.value(side, loss=loss, **parts))
+
+    @each_side
+    def test_takes_maps_of_scores(self, side: Side) -> None:
+        """A critic may score patches: (n, 1, h, w)."""
+        if any(not isinstance(_Patches(self.image), need) for need in self._class().needs if need is not Augment):
+            pytest.skip("it needs more of a critic")
+        critic = _Patches(self.image).double()
+        assert torch.isfinite(self.value(side, critic=critic))
+
+    def test_says_that_it_differentiates_sample_by_sample(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`per_sample = True`, so that a critic with batch normalisation is refused together with it."""
+        calls: list[Any] = []
+        grad = torch.autograd.grad
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            calls.append(args)
+            return grad(*args, **kwargs)
+
+        monkeypatch.setattr(torch.autograd, "grad", counted)
+        self.build().critic(self.turn("critic"))
+        assert not calls or self._class().per_sample, "it differentiates scores by images: set per_sample = True"
+
+    @each_side
+    def test_acts_after_a_step(self, side: Side) -> None:
+        """`after_step` is called with the turn of either side."""
+        turn = self.turn(side)
+        loss = self.build()
+        getattr(loss, side)(turn)
+        loss.after_step(turn)
+
+    def test_state_survives_a_checkpoint(self) -> None:
+        """A loss with a state goes on from where it was."""
+        loss = self.build()
+        if not hasattr(loss, "state_dict"):
+            pytest.skip("it keeps no state")
+        for side in SIDES:
+            turn = self.turn(side)
+            getattr(loss, side)(turn)
+            loss.after_step(turn)
+        other = self.build()
+        other.load_state_dict(saved_and_loaded(loss.state_dict()))
+        for side in SIDES:
+            values = [getattr(one, side)(self.turn(side)) for one in (copy.deepcopy(loss), other)]
+            if values[0] is not None:
+                assert torch.equal(*values), f"a loss with the saved state gives another value on the {side}'s turn"
+
+    def test_has_a_sensible_weight(self) -> None:
+        """`default_weight` is the factor where the experiment states none."""
+        assert 0 < self._class().default_weight < float("inf")
+
+
+def _made(kind: str, part: str | type, image: ImageSpec, settings: Mapping[str, Any]) -> Any:
+    if isinstance(part, str):
+        return valid_part(kind, part, settings).build(image)
+    return part(image, **settings)
+
+
+class _RowsOfDraws:
+    """Draws for all samples, of which a turn sees its rows: as two processes share a batch."""
+
+    def __init__(self, seed: int, count: int, rows: slice) -> None:
+        self._source = torch.Generator().manual_seed(seed)
+        self._count, self._rows = count, rows
+        self._seen = len(range(count)[rows])
+
+    def _draw(self, draw: Any, shape: tuple[int, ...]) -> Tensor:
+        assert shape[:1] == (self._seen,), (
+            f"the loss draws {shape} for {self._seen} samples: the first size is the number of samples"
+        )
+        values: Tensor = draw((self._count, *shape[1:]), generator=self._source, dtype=torch.float64)
+        return values[self._rows]
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Values in [0, 1)."""
+        return self._draw(torch.rand, shape)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal values."""
+        return self._draw(torch.randn, shape)
+
+
+class _View(Augment):
+    """A view that is always the same, so that parts of a batch see what the whole does."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 0.7 * images.flip(2) + 0.1
+
+
+class _Patches(Critic):
+    """Scores patches of 4x4 pixels; smooth."""
+
+    def __init__(self, image: ImageSpec) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(image.channels, 4, 4, 4), nn.Softplus(), nn.Conv2d(4, 1, 1))
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        scores: Tensor = self.layers(images)
+        return scores

@@ -1,0 +1,187 @@
+"""What the suites of all kinds share: building the part, its settings, its source."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import tomlkit
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+
+from gankit.building import probe_labels
+from gankit.errors import GankitError, PartError
+from gankit.interfaces import ImageSpec
+from gankit.registry import Part, registry
+
+SOURCE = re.compile(r"arXiv \d{4}\.\d{4,5}|doi\b|10\.\d{4,}/|\b[A-Z][\w-]+( (and|,) [A-Z][\w-]+| et al\.)*,? \(?\d{4}")
+"""An arXiv number, a DOI, or authors with a year."""
+
+IMAGES: dict[str, dict[str, Any]] = {
+    "colour": {"channels": 3},
+    "grey": {"channels": 1},
+    "wide": {"width": 2},
+    "tall": {"height": 2},
+    "classes": {"classes": 3},
+    "conditions": {"conditions": 2},
+}
+"""Kinds of images that a part is tried with, as changes of the suite's own; sizes are factors."""
+
+each_image = pytest.mark.parametrize("kind_of_image", IMAGES)
+
+
+class Suite:
+    """What every kind is tested for; a suite of one kind inherits it.
+
+    Attributes:
+        kind: of part.
+        part: the class, or the name of a registered part.
+        settings: of the part in all tests but that of its defaults, for example a small width.
+        image: a specification that the part must take; others it may refuse in one line, and their tests are skipped.
+    """
+
+    kind: ClassVar[str]
+    part: ClassVar[str | type]
+    settings: ClassVar[Mapping[str, Any]] = {}
+    image: ClassVar[ImageSpec] = ImageSpec(3, 32, 32)
+    cites: ClassVar[bool] = True
+
+    def write(self, folder: Path) -> Mapping[str, Any]:
+        """Write the files that the part needs into an empty folder, and return the settings that name them."""
+        return {}
+
+    @pytest.fixture(autouse=True)
+    def _seeded(self, tmp_path: Path) -> Iterator[None]:
+        # On a fork of torch's generator, so that the order of tests decides nothing.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.files = dict(self.write(tmp_path))
+            yield
+
+    @property
+    def settings_model(self) -> type[BaseModel]:
+        """The model of the part's settings."""
+        return registry(self.kind).settings(self.part)
+
+    def build(self, image: ImageSpec | None = None, **settings: Any) -> Any:
+        """The part with the suite's settings and more, for `image` or the suite's own.
+
+        Raises:
+            PartError: it refuses the image or the settings.
+        """
+        return self._construct(self.given(image), {**self.settings, **self.files, **settings})
+
+    def given(self, image: ImageSpec | None) -> Any:
+        """What the constructor's positional parameter is given."""
+        return image or self.image
+
+    def _construct(self, given: Any, settings: Mapping[str, Any]) -> Any:
+        try:
+            validated = self.settings_model.model_validate(settings)
+        except ValidationError as error:
+            reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise PartError(f"{self.kind} {self.part}: {reasons}") from error
+        return registry(self.kind).construct(self.part, given, validated)
+
+    def like(self, kind_of_image: str) -> ImageSpec:
+        """The suite's image, made grey, wide, conditional and so on."""
+        changes = dict(IMAGES[kind_of_image])
+        for side in ("height", "width"):
+            if side in changes:
+                changes[side] *= getattr(self.image, side)
+        return replace(self.image, **changes)
+
+    def build_or_skip(self, image: ImageSpec) -> Any:
+        """The part for an image that it may refuse; a refusal in one line skips the test."""
+        try:
+            return self.build(image)
+        except PartError as error:
+            one_line(error)
+            pytest.skip(f"refused: {error}")
+
+    def test_builds_from_defaults(self) -> None:
+        """Nothing but what is given and the files it needs."""
+        assert isinstance(self._construct(self.given(None), self.files), registry(self.kind).interface())
+
+    def test_settings_refuse_unknown_keys(self) -> None:
+        """A misspelt key must not be ignored."""
+        with pytest.raises(ValidationError, match="no_such_setting"):
+            self.settings_model.model_validate({**self.settings, **self.files, "no_such_setting": 1})
+
+    def test_settings_survive_an_experiment_file(self) -> None:
+        """A run's experiment.toml builds the part that was trained."""
+        validated = self.settings_model.model_validate({**self.settings, **self.files})
+        table = Part(kind=self.kind, name="x", settings=validated).table()
+        read = tomllib.loads(tomlkit.dumps(table))
+        assert self.settings_model.model_validate({k: v for k, v in read.items() if k != "name"}) == validated
+
+    def test_cites_its_source(self) -> None:
+        """The first lines of the class or of its file name a paper: arXiv number, DOI, or authors and year."""
+        if not self.cites:
+            pytest.skip(f"a {self.kind} need not come from a paper")
+        part = registry(self.kind).get(self.part)
+        texts = [part.__doc__ or "", sys.modules[part.__module__].__doc__ or ""]
+        assert any(SOURCE.search(inspect.cleandoc(text)) for text in texts), (
+            f"{part.__name__} cites no source: name the paper in the first lines, as in 'Zhao et al. 2020, arXiv "
+            "2006.10738, section 3'"
+        )
+
+
+def labels_for(image: ImageSpec, n: int, like: Tensor | None = None) -> Tensor | None:
+    """Any valid labels of n samples, or None; float conditions take the type of `like`."""
+    labels = probe_labels(n, image)
+    return labels.to(like.dtype) if labels is not None and like is not None and image.conditions else labels
+
+
+def saved_and_loaded(state: Mapping[str, Any]) -> Any:
+    """A state as a checkpoint gives it back."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    try:
+        return torch.load(file, weights_only=True)
+    except Exception as error:
+        pytest.fail(f"the state holds more than tensors, numbers and text, so no checkpoint can be read back: {error}")
+
+
+def directions(like: Tensor, count: int = 5) -> list[Tensor]:
+    """Standard normal directions of one shape, whatever the state of torch's own generator."""
+    source = torch.Generator().manual_seed(0)
+    return [torch.randn(like.shape, generator=source, dtype=like.dtype) for _ in range(count)]
+
+
+def slope(function: Callable[[float], Tensor], step: float = 1e-7) -> float:
+    """The derivative at 0 of a function of one number, by central differences."""
+    with torch.no_grad():
+        return ((function(step) - function(-step)) / (2 * step)).item()
+
+
+def derivatives_agree(pairs: list[tuple[float, float]], what: str) -> None:
+    """Most of the derivatives equal their finite differences; a kink near one of the points may spoil a few.
+
+    Args:
+        pairs: (by autograd, by differences) in random directions.
+        what: has these derivatives.
+    """
+    assert all(map(_finite, [value for pair in pairs for value in pair])), f"{what}: derivatives are not finite"
+    scale = max(max(abs(by_differences) for _, by_differences in pairs), 1e-9)
+    errors = sorted(abs(a - b) / scale for a, b in pairs)
+    assert errors[len(errors) // 2] < 1e-3, f"{what}: derivatives differ from finite differences: {pairs}"
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0
+
+
+def one_line(error: GankitError) -> None:
+    """Assert that an error takes one line."""
+    assert "\n" not in str(error), f"an error takes one line: {error}"

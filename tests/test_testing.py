@@ -1,0 +1,88 @@
+"""The conformance suites: each planted fault is caught by the test that should catch it, and right parts pass."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+import gankit.testing
+
+FAULTY = Path(__file__).with_name("planted_faults.py")
+
+# Test class: a test that must fail, and what it must say.
+CAUGHT = {
+    "PenaltyOfTheWholeBatch": ("test_is_a_mean_over_samples[critic]", "norm over the whole batch"),
+    "OneAlphaABatch": ("test_draws_are_one_a_sample[critic]", "draw one row a sample"),
+    "OneAlphaOfTheTurn": ("test_draws_are_one_a_sample[critic]", "the first size is the number of samples"),
+    "UndetachedFakes": ("test_trains_its_side_and_no_other[critic]", "trains the generator too"),
+    "SilentlyPerSample": ("test_says_that_it_differentiates_sample_by_sample", "set per_sample = True"),
+    "ChangesScores": ("test_keeps_the_images[critic]", "changes turn.real in place"),
+    "Misspelt": ("test_acts_on_one_side_at_least", "overrides none of critic, generator and after_step"),
+    "ReluBeforeAShortcut": ("test_activations_in_place_change_nothing_that_is_used_again", "leave out inplace=True"),
+    "UnusedLayer": ("test_every_parameter_gets_a_finite_gradient[grey]", "no gradient reaches forgotten.weight"),
+    "IgnoresLabels": ("test_labels_matter[classes]", "other labels change nothing"),
+    "WrongPenalty": ("test_has_finite_first_and_second_derivatives", "the gradient penalty: derivatives differ"),
+    "WithoutSource": ("test_cites_its_source", "cites no source"),
+    "Unbounded": ("test_makes_images_of_the_right_shape_and_range[colour]", "end on tanh"),
+    "HiddenState": ("test_state_survives_a_checkpoint", "a buffer is missing"),
+    "MixesSamples": ("test_an_image_depends_on_its_own_latents_alone_when_sampling", "not close"),
+    "OneDrawABatch": ("test_draws_anew_for_every_sample", "draw one value a sample"),
+    "Contrast": ("test_mixes_no_samples", "not close"),
+    "DrawnElsewhere": ("test_is_deterministic_under_a_seed", "draw by torch"),
+    "Rounded": ("test_is_twice_differentiable", "does not depend on the images"),
+    "MeanOfBatches": ("test_does_not_depend_on_the_batch_size[7]", "in batches of 7"),
+    "LosesTheOther": ("test_merges_what_several_processes_gathered", "merged and in one pass"),
+    "NeverForgets": ("test_forgets_on_reset", "after reset"),
+    "Unasked": ("test_says_what_is_missing", "self.wanted(batch, 'features')"),
+    "OfTheBatch": ("test_features_of_an_image_are_its_own", "not close"),
+    "Noise": ("test_everything_known_has_one_row_an_image", "assert"),
+}
+RIGHT = ["PlainCritic", "PlainGenerator", "Brightness", "MeanDistance"]
+
+Results = dict[str, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """The message of each failed test of each class; empty for one that passed."""
+    report = tmp_path_factory.mktemp("faults") / "report.xml"
+    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--junitxml={report}", str(FAULTY)]
+    subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    found: Results = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = case.attrib["classname"].rpartition(".Test")[2]
+        failure = case.find("failure")
+        found.setdefault(name, {})[case.attrib["name"]] = "" if failure is None else "".join(failure.itertext())
+    return found
+
+
+@pytest.mark.parametrize("name", CAUGHT)
+def test_a_planted_fault_is_caught(name: str, results: Results) -> None:
+    test, message = CAUGHT[name]
+    assert message in results[name][test], f"{test} of {name} says: {results[name][test] or 'nothing, it passes'}"
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_part_passes(name: str, results: Results) -> None:
+    assert len(results[name]) > 9
+    assert not [test for test, failure in results[name].items() if failure]
+
+
+def test_every_planted_fault_is_listed(results: Results) -> None:
+    assert set(results) == {*CAUGHT, *RIGHT}
+
+
+def test_suites_are_found_from_the_registries() -> None:
+    classes = gankit.testing.suites("gankit", TestHingeLoss={"settings": {}})
+    assert classes["TestGradientPenaltyLoss"].part == "gradient-penalty"
+    assert issubclass(classes["TestEyesDataset"], gankit.testing.DatasetTests)
+    assert not gankit.testing.suites("not-installed")
+
+
+def test_a_change_of_no_class_is_refused() -> None:
+    with pytest.raises(ValueError, match="no part is tested by TestNothing; there are TestDcganGenerator"):
+        gankit.testing.suites("gankit", TestNothing={})
