@@ -132,7 +132,7 @@ def _check_sides(losses: tuple[WeightedLoss, ...]) -> None:
 
 
 def probe_labels(n: int, image: ImageSpec) -> Tensor | None:
-    """Any valid labels of n samples."""
+    """Any valid labels of n samples: (n,) int64 classes, (n, k) float conditions, or None."""
     if image.classes:
         return torch.arange(n) % image.classes
     return torch.randn(n, image.conditions) if image.conditions else None

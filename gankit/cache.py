@@ -61,7 +61,7 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
 
     Args:
         key: a file name that changes whenever the content would.
-        make: makes the array.
+        make: makes the array, of any shape.
         folder: "arrays" for decoded or rendered images, "features" for features.
     """
     path = cache_folder() / folder / f"{key}.npy"

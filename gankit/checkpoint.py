@@ -90,7 +90,7 @@ def export(path: Path, generator: nn.Module, config: dict[str, Any]) -> None:
 
 
 def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A generator's weights and config.
+    """A generator's weights by name, each of any shape, and its config.
 
     Raises:
         RunError: the file is missing or is no export of gankit.

@@ -50,17 +50,17 @@ class Resized(View):
         return (tensor.round() if images.dtype.kind == "u" else tensor).numpy().astype(images.dtype)
 
     def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """The images with these indices; memory-mapped ones are resized anew each time rather than kept."""
+        """(k,) indices to (k, c, h, w) images; memory-mapped ones are resized anew each time rather than kept."""
         if isinstance(self.whole.images, np.memmap):
             return self._resized(self.whole.rows(indices))
         return self.images[indices]
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """The images with these indices, resized now and not kept."""
+        """(k,) indices to (k, c, h, w) images, resized now and not kept."""
         return self._resized(self.whole.read(indices))
 
     def digest(self, indices: NDArray[np.int64] | None = None) -> str:
-        """The whole's, with the size."""
+        """The whole's, of the rows with these indices or of all, with the size."""
         return hashlib.blake2b(f"{self.whole.digest(indices)} {self.size}".encode(), digest_size=16).hexdigest()
 
 

@@ -95,7 +95,7 @@ def sorted_names(names: Sequence[str]) -> list[str]:
 
 
 def split_indices(names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-    """The indices of each split; an empty name is in none."""
+    """(k,) indices of each split; an empty name is in none."""
     array = np.array(names)
     return {str(name): np.flatnonzero(array == name) for name in sorted(set(names)) if name}
 

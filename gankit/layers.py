@@ -142,7 +142,11 @@ class Norm(nn.Module):
             self.shift = LabelEmbedding(image, channels, 0.0)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(n, c, h, w) and labels to (n, c, h, w)."""
+        """(n, c, h, w) and labels to (n, c, h, w).
+
+        Raises:
+            PartError: labels are missing.
+        """
         normalised: Tensor = self.norm(x)
         if self.gain is None or self.shift is None:
             return normalised

@@ -46,7 +46,7 @@ def grid(images: NDArray[np.uint8], columns: int | None = None, scale: int = 1) 
 
 
 def grid_png(images: NDArray[Any], value_range: tuple[float, float], columns: int | None = None) -> bytes:
-    """A grid as the bytes of a PNG, small images enlarged so that the sheet can be looked at."""
+    """A grid of (n, c, h, w) images as the bytes of a PNG, small images enlarged so that the sheet can be looked at."""
     scale = max(1, 128 // max(images.shape[2:]))
     buffer = io.BytesIO()
     grid(to_8bit(images, value_range), columns, scale).save(buffer, "PNG")

@@ -74,6 +74,9 @@ class TickLog:
     """Means of values between ticks, one JSON line a tick, and the same for TensorBoard.
 
     Values stay on the device until a tick asks for their mean.
+
+    Raises:
+        RunError: TensorBoard is asked for and missing.
     """
 
     def __init__(self, path: Path, tensorboard: bool) -> None:
@@ -90,7 +93,7 @@ class TickLog:
             self._make_writer = lambda: SummaryWriter(str(path.parent / "tensorboard"))
 
     def add(self, name: str, value: Tensor) -> None:
-        """One more value of a name."""
+        """One more value of a name, a scalar."""
         total, count = self._sums.get(name, (value.new_zeros((), dtype=torch.float32), 0))
         self._sums[name] = (total + value.float(), count + 1)
 

@@ -288,7 +288,7 @@ def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | No
     Args:
         generator: changed in place and left in evaluation mode.
         latent_dim: its latents' length.
-        labels: None, or labels to go through in turn.
+        labels: None, or (n,) classes or (n, k) conditions to go through in turn.
         seed: of the latents.
         batches: of `SAMPLE_BATCH` latents each.
     """

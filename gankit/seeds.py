@@ -44,11 +44,11 @@ class TurnDraws:
         self._like = like
 
     def uniform(self, *shape: int) -> Tensor:
-        """Values in [0, 1) of the given shape."""
+        """Values in [0, 1) of the given shape, (n, ...)."""
         return torch.rand(shape, generator=self._source).to(self._like)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal values of the given shape."""
+        """Standard normal values of the given shape, (n, ...)."""
         return torch.randn(shape, generator=self._source).to(self._like)
 
 

@@ -132,7 +132,7 @@ def jackknife(resampling: Resampling, side: str, values: Values, groups: int, se
 
 
 def units(pool: Pool, side: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """What varies independently: the groups (patients) of a side's images, or each image; and which one each is of."""
+    """What varies independently: (k,) groups (patients) of a side's images, or images; and (n,) which one each is."""
     rows = pool.real if side == "real" else pool.fake
     names, unit = np.unique(rows.fields.get("groups", np.arange(rows.count)), return_inverse=True)
     return names, unit.reshape(-1)

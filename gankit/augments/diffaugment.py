@@ -29,6 +29,9 @@ class DiffAugment(Augment):
 
     Args:
         policy: operations in their order; a string with commas, "color,cutout", is read too.
+
+    Raises:
+        PartError: an operation is unknown.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Eye pairs with known strabismus, rendered: three classes, ten simulated raters, full ground truth (docs/explanation/eyes.md)."""
+"""Eye pairs with known strabismus, rendered: three classes, ten simulated raters (docs/explanation/eyes.md)."""
 
 from __future__ import annotations
 
@@ -134,8 +134,9 @@ def estimate_deviation(images: Any, layout: Literal["stacked", "strip"] | None =
     """Measure the deviation that pictures show, by Hirschberg's test: corneal reflex against limbus in both eyes.
 
     It is purely geometric: it finds the limbus and the reflex of each eye and knows the average optics of an eye, no
-    labels. On the data set's own pictures of 64 x 64 the median error is about 3 PD (docs/explanation/eyes.md has every layout,
-    blur and noise); subjects' own angle kappa, gaze and Hirschberg ratio, which no picture shows, are most of it.
+    labels. On the data set's own pictures of 64 x 64 the median error is about 3 PD (docs/explanation/eyes.md has every
+    layout, blur and noise); subjects' own angle kappa, gaze and Hirschberg ratio, which no picture shows, are most of
+    it.
 
     Args:
         images: (n, 3, height, width) array or tensor, uint8 or float in [0, 255].

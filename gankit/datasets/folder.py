@@ -139,13 +139,13 @@ class Folder(Dataset):
         return self._decoded() if self.in_memory else stored(self._key(), self._decoded)
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """The pictures with these indices; unless all are at hand already, only these are decoded and none is kept."""
+        """(k,) indices to (k, c, h, w) pictures; unless all are at hand, only these are decoded and none is kept."""
         if "images" in self.__dict__ or not self.in_memory:
             return self.images[indices]
         return self._decode([self.files[index] for index in indices])
 
     def digest(self, indices: NDArray[np.int64] | None = None) -> str:
-        """A hash of the files' bytes and of how they are decoded; no picture is decoded for it."""
+        """A hash of the bytes of files, (k,) indices or all, and of how they are decoded; none is decoded for it."""
         files = self.files if indices is None else [self.files[index] for index in indices]
         return files_digest(files, (self.decoder, self.value_range))
 
@@ -198,7 +198,7 @@ class Folder(Dataset):
 
     @property
     def splits(self) -> Mapping[str, NDArray[np.int64]]:
-        """Indices of the images of each split: by the CSV file, or by folders named train, val and test."""
+        """(k,) indices of the images of each split: by the CSV file, or by folders named train, val and test."""
         return self.known.splits
 
     def mirror(self, images: Images) -> Images | None:

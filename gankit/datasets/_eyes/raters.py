@@ -16,7 +16,8 @@ from gankit.datasets._eyes.subjects import Subjects, stream
 Array = NDArray[np.float64]
 
 RATERS = 10
-# Of the panels 0 to 299, the one whose nine counts at 60, 70 and 80 % come closest to the paper's (docs/explanation/eyes.md).
+# Of the panels 0 to 299, the one whose nine counts at 60, 70 and 80 % come closest to the paper's
+# (docs/explanation/eyes.md).
 DEFAULT_PANEL = 278
 
 

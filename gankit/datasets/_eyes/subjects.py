@@ -1,4 +1,4 @@
-"""Who is in the pictures: every random figure of a subject, drawn from published anatomy (sources in docs/explanation/eyes.md)."""
+"""Who is in the pictures: every random figure of a subject, from published anatomy (docs/explanation/eyes.md)."""
 
 from __future__ import annotations
 
