@@ -1,0 +1,108 @@
+"""A part added by a newcomer touches one file: it is then listed, validated, documented and tested."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LOSS = '''"""Hinge loss with a margin of one's own (after Lim and Ye 2017, arXiv 1705.02894)."""
+
+from __future__ import annotations
+
+from typing import Annotated, final
+
+from annotated_types import Gt
+from torch import Tensor
+
+from gankit.interfaces import Loss, Turn
+
+
+@final
+class WideHinge(Loss):
+    """The critic pushes reals above the margin and fakes below its negative.
+
+    Args:
+        margin: where pushing ends.
+    """
+
+    def __init__(self, *, margin: Annotated[float, Gt(0)] = 2.0) -> None:
+        self.margin = margin
+
+    def critic(self, turn: Turn) -> Tensor:
+        """Mean of max(0, margin - real_scores) plus mean of max(0, margin + fake_scores); a scalar."""
+        return (self.margin - turn.real_scores).relu().mean() + (self.margin + turn.fake_scores).relu().mean()
+
+    def generator(self, turn: Turn) -> Tensor:
+        """Minus the mean of fake_scores; a scalar."""
+        return -turn.fake_scores.mean()
+'''
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with one more file, which no other file names."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    for name in ("gankit", "docs", "examples"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "tests").mkdir()
+    for name in ("test_conformance.py", "pictures.py"):
+        shutil.copy(ROOT / "tests" / name, folder / "tests")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "gankit" / "losses" / "wide_hinge.py").write_text(LOSS)
+    return folder
+
+
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_it_is_listed(copy: Path) -> None:
+    done = python(copy, "-m", "gankit", "list", "loss")
+    assert re.search(r"^wide-hinge\s+loss\s+gankit$", done.stdout, re.MULTILINE), done.stdout + done.stderr
+
+
+def test_it_is_validated(copy: Path) -> None:
+    for margin, code, text in (("0.5", 0, ""), ("-1", 2, "losses.0.margin")):
+        (copy / "x.toml").write_text(f'[[losses]]\nname = "wide-hinge"\nmargin = {margin}\n')
+        done = python(copy, "-m", "gankit", "check", "x.toml")
+        assert done.returncode == code, done.stderr
+        assert text in done.stderr
+
+
+def test_it_is_documented(copy: Path) -> None:
+    done = python(copy, "docs/generate.py", "reference")
+    assert done.returncode == 0, done.stderr
+    page = (copy / "reference" / "losses.md").read_text()
+    assert "wide-hinge" in page
+    assert "where pushing ends" in page
+    assert "margin" in page
+    assert "arxiv.org/abs/1705.02894" in page
+
+
+def test_it_is_tested(copy: Path) -> None:
+    done = python(
+        copy,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-rA",
+        "tests/test_conformance.py",
+        "-k",
+        "WideHinge",
+    )
+    passed = re.findall(r"^PASSED .*TestWideHingeLoss", done.stdout, re.MULTILINE)
+    assert done.returncode == 0, done.stdout
+    assert len(passed) >= 20
