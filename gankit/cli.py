@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gankit.errors import GankitError
+from gankit.errors import GankitError, ProcessLostError
 
 app = typer.Typer(
     help="Train, swap and judge GANs on few images.", no_args_is_help=True, add_completion=False,
@@ -121,6 +122,7 @@ def evaluate(
 ) -> None:
     """Judge a run or a folder of images beside real images; a run is judged beside its own data by default."""
     import gankit
+    from gankit import distributed
     from gankit.evaluation import write_metrics
     from gankit.image_sets import open_source
     from gankit.run import open_run
@@ -138,13 +140,15 @@ def evaluate(
     path = out or (opened.path / "metrics.json" if is_run else None)
     if path and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise GankitError(f"--out: {path} cannot be written: name a file in a folder that exists")
-    report = gankit.evaluate(
-        source if not is_run else opened, against if against is not None else opened, names,
-        settings.features if features is None and settings else _toml(features), training=training, count=count,
-        seed=seed, window=span, permutations=permutations, pictures=path.parent if path else None,
-    )  # fmt: skip
+    with distributed.started():
+        first = distributed.rank() == 0
+        report = gankit.evaluate(
+            source if not is_run else opened, against if against is not None else opened, names,
+            settings.features if features is None and settings else _toml(features), training=training, count=count,
+            seed=seed, window=span, permutations=permutations, pictures=path.parent if path and first else None,
+        )  # fmt: skip
     print(text_table(report))
-    if path:
+    if path and first:
         write_metrics(report, path)
         print(f"written to {path}")
 
@@ -282,9 +286,15 @@ def clear() -> None:
 
 def main() -> None:
     """Run the command line: 2 and one line for a mistake or a file out of reach, 130 when interrupted."""
+    # Of several processes that torchrun started, the first one speaks; the others only of a process that was lost.
+    first = os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
+    if not first:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     try:
         app(prog_name="gankit")
     except GankitError as error:
+        if not first and not isinstance(error, ProcessLostError):
+            sys.exit(2)
         for line in str(error).splitlines():
             print(f"gankit: {line}", file=sys.stderr)
         sys.exit(2)

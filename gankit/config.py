@@ -262,7 +262,8 @@ class RunRecord(Settings):
         label_counts: training images a class.
         images: training images.
         device: the device in use.
-        threads: CPU threads in use.
+        threads: CPU threads in use, in each process.
+        processes: that trained together at the start.
         data_in_process: whether the data came from the calling program, so that only it can resume the run.
     """
 
@@ -277,6 +278,7 @@ class RunRecord(Settings):
     images: int
     device: str
     threads: int
+    processes: int = 1
     data_in_process: bool = False
 
 

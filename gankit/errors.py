@@ -19,3 +19,7 @@ class DataError(GankitError):
 
 class RunError(GankitError):
     """A run folder that is missing, broken, already taken, or whose training cannot go on."""
+
+
+class ProcessLostError(RunError):
+    """Another process of a training by several is gone."""

@@ -100,9 +100,9 @@ def evaluate(
     _check_counts(reals, fakes, *([trained] if trained else []))
     chosen, network = extractor(features if features is not None else default_features(), reals.shape)
     pool = Pool(
-        extraction.rows(reals, network, needs),
-        extraction.rows(fakes, network, needs),
-        extraction.rows(trained, network, needs) if trained else None,
+        extraction.rows(reals, network, needs, shared=True),
+        extraction.rows(fakes, network, needs, shared=True),
+        extraction.rows(trained, network, needs, shared=True) if trained else None,
     )
     values: dict[str, dict[str, Any]] = {}
     warnings: list[str] = []

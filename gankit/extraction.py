@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from gankit import distributed
 from gankit.cache import stored
 from gankit.errors import DataError, PartError
 from gankit.image_sets import ImageSet
@@ -62,7 +63,15 @@ def extractor(
     return name, network.to(choose_device(device)).eval()
 
 
-def rows(images: ImageSet, network: Features, needs: set[str], *, quiet: bool = False, cached: bool = True) -> Rows:
+def rows(
+    images: ImageSet,
+    network: Features,
+    needs: set[str],
+    *,
+    quiet: bool = False,
+    cached: bool = True,
+    shared: bool = False,
+) -> Rows:
     """What metrics need of some images.
 
     Args:
@@ -71,6 +80,7 @@ def rows(images: ImageSet, network: Features, needs: set[str], *, quiet: bool = 
         needs: fields of `Batch`; what is not known of the images is left out.
         quiet: no progress bar.
         cached: whether features are looked up and kept on disk.
+        shared: whether the processes of torchrun share the work; all must ask, and all get everything.
 
     Raises:
         DataError: images differ in shape, or features are not finite.
@@ -78,7 +88,7 @@ def rows(images: ImageSet, network: Features, needs: set[str], *, quiet: bool = 
     """
     fields: dict[str, NDArray[Any]] = {"ids": np.arange(images.count)}
     if needs & {"features", "logits"}:
-        fields["features"] = features(images, network, quiet=quiet, cached=cached)
+        fields["features"] = features(images, network, quiet=quiet, cached=cached, shared=shared)
     if "logits" in needs:
         fields["logits"] = _logits(fields["features"], network)
     if "images" in needs:
@@ -89,8 +99,10 @@ def rows(images: ImageSet, network: Features, needs: set[str], *, quiet: bool = 
     return Rows(fields, images.count, images.value_range, images.class_names)
 
 
-def features(images: ImageSet, network: Features, *, quiet: bool = False, cached: bool = True) -> NDArray[np.float32]:
-    """(n, dim) float32 features, of what is cached and of what is not.
+def features(
+    images: ImageSet, network: Features, *, quiet: bool = False, cached: bool = True, shared: bool = False
+) -> NDArray[np.float32]:
+    """(n, dim) float32 features, of what is cached and of what is not; arguments as for `rows`.
 
     Raises:
         DataError: images differ in shape, or features are not finite.
@@ -103,7 +115,8 @@ def features(images: ImageSet, network: Features, *, quiet: bool = False, cached
         # Only weights that are known by their hash make features that can be known again.
         device = _device(network).type  # whose rounding errors differ
         content = images.digest() if cached and "weights_sha256" in protocol else None
-        for chunk in chunks:
+        mine = chunks[distributed.rank() :: distributed.size()] if shared else chunks
+        for chunk in mine:
             if content is None:
                 made.append(_pass(images, chunk, network, bar.update))
                 continue
@@ -112,6 +125,9 @@ def features(images: ImageSet, network: Features, *, quiet: bool = False, cached
             make = functools.partial(_pass, images, chunk, network, bar.update)
             made.append(stored(key, make, "features"))
             bar.update(int(chunk[-1]) + 1 - bar.n)  # all of them, where they were cached
+    if shared and distributed.size() > 1:
+        parts = distributed.gathered(made)
+        made = [parts[number % len(parts)][number // len(parts)] for number in range(len(chunks))]
     return np.concatenate(made) if made else np.empty((0, network.dim), np.float32)
 
 

@@ -163,6 +163,8 @@ class Turn:
         latents: (n, latent_dim) standard normal.
         step: generator updates done before this turn.
         random: per-sample draws for losses, equal on resume and for any number of processes.
+        batch: samples of this update, in all processes together.
+        average: the mean of a tensor over all processes; a state that follows it stays the same in each.
         log: `log(name, value)` adds a number, a tensor without shape, to the log, where a tick writes its mean.
     """
 
@@ -181,6 +183,8 @@ class Turn:
         scope: Scope = "critic",
         critic_mixes: bool = False,
         held_out: Callable[[], tuple[Tensor, Tensor | None]] | None = None,
+        batch: int | None = None,
+        average: Callable[[Tensor], Tensor] = lambda value: value,
         log: Callable[[str, Tensor], None] = lambda name, value: None,
     ) -> None:
         self.side = side
@@ -190,6 +194,8 @@ class Turn:
         self.latents = latents
         self.step = step
         self.random = random
+        self.batch = len(latents) if batch is None else batch
+        self.average = average
         self._read_real = real
         self._augment = augment
         self._critic_mixes = critic_mixes

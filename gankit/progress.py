@@ -27,23 +27,27 @@ class Progress:
         steps: generator updates in all.
         done: those done before.
         images_a_step: real images that the critic sees a step.
+        quiet: shows and says nothing, in all processes but the first.
     """
 
-    def __init__(self, steps: int, done: int, images_a_step: int) -> None:
-        self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0.05)
+    def __init__(self, steps: int, done: int, images_a_step: int, quiet: bool = False) -> None:
+        self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0.05, disable=quiet)
+        self._quiet = quiet
+        self._step = done
         self._images_a_step = images_a_step
         self._mark: tuple[float, float] = (done, time.monotonic())
         self._start = time.monotonic()
 
     def step(self, step: int) -> None:
         """A step is done."""
-        self._bar.update(step - self._bar.n)
+        self._bar.update(step - self._step)
+        self._step = step
 
     def speed(self) -> dict[str, float]:
         """Seconds since the start, and real images a second since the last call."""
         now, (step, then) = time.monotonic(), self._mark
-        self._mark = (self._bar.n, now)
-        rate = (self._bar.n - step) * self._images_a_step / max(now - then, 1e-9)
+        self._mark = (self._step, now)
+        rate = (self._step - step) * self._images_a_step / max(now - then, 1e-9)
         self._bar.set_description(f"{rate:.0f} images/s")
         return {"seconds": round(now - self._start, 2), "images_per_second": round(rate, 2)}
 
@@ -54,7 +58,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self._bar.write(text, file=sys.stderr)
+        if not self._quiet:
+            self._bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from gankit.errors import PartError
 
 
 def number(seed: int, stream: str, *index: int) -> int:
@@ -37,19 +40,40 @@ def latents(seed: int, count: int, dim: int, first: int = 0) -> Tensor:
 
 
 class TurnDraws:
-    """Draws of one turn for losses (`gankit.interfaces.Random`), made on the CPU for the whole batch."""
+    """Draws of one turn for losses (`gankit.interfaces.Random`), made on the CPU for the whole batch.
 
-    def __init__(self, seed: int, stream: str, step: int, like: Tensor) -> None:
+    Args:
+        seed: of the run.
+        stream: what draws.
+        step: its number.
+        like: (0,) tensor of the type and device of the draws.
+        rows: (start, stop, total): which rows of a global batch are this process's; None for all.
+    """
+
+    def __init__(
+        self, seed: int, stream: str, step: int, like: Tensor, rows: tuple[int, int, int] | None = None
+    ) -> None:
         self._source = source(seed, stream, step)
         self._like = like
+        self._rows = rows
+
+    def _drawn(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        if self._rows is None:
+            return draw(shape, generator=self._source).to(self._like)
+        start, stop, total = self._rows
+        if shape[:1] != (stop - start,):
+            raise PartError(
+                f"draws of shape {shape} for {stop - start} samples: the first size is the number of samples"
+            )
+        return draw((total, *shape[1:]), generator=self._source)[start:stop].to(self._like)
 
     def uniform(self, *shape: int) -> Tensor:
         """Values in [0, 1) of the given shape, (n, ...)."""
-        return torch.rand(shape, generator=self._source).to(self._like)
+        return self._drawn(torch.rand, shape)
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal values of the given shape, (n, ...)."""
-        return torch.randn(shape, generator=self._source).to(self._like)
+        return self._drawn(torch.randn, shape)
 
 
 class Order:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gankit import __version__ as gankit_version
-from gankit import checkpoint, seeds
+from gankit import checkpoint, distributed, seeds
 from gankit.building import cautions
 from gankit.config import Experiment, RunRecord
 from gankit.data import TrainingData, prepare
@@ -60,18 +60,21 @@ def train(
         KeyboardInterrupt: it was interrupted; a checkpoint was written first.
     """
     folder = Path(out)
+    with distributed.started(), _threads(experiment):
+        distributed.first_does(lambda: _check_free(folder))
+        trainer = Trainer(experiment.with_run(None), folder, data)
+        trainer.start()
+        distributed.first_does(lambda: trainer.begin(in_process=data is not None))
+        return trainer.run(on_tick)
+
+
+def _check_free(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; choose another --out")
     if folder.exists() and any(folder.iterdir()):
         is_run = (folder / "experiment.toml").is_file()
         hint = f"go on with: gankit resume {folder}" if is_run else "choose another --out"
         raise RunError(f"{folder} is not empty; {hint}")
-    with _threads(experiment):
-        trainer = Trainer(experiment.with_run(None), folder, data)
-        trainer.start()
-        trainer.check_evaluation()
-        trainer.write_experiment(in_process=data is not None)
-        return trainer.run(on_tick)
 
 
 def resume(
@@ -100,7 +103,7 @@ def resume(
     record = run.experiment.run
     if record is not None and record.data_in_process and data is None:
         raise RunError(f"{run.path} was trained on data of the program that started it: resume it there with data=...")
-    with _threads(run.experiment):
+    with distributed.started(), _threads(run.experiment):
         trainer = Trainer(run.experiment, run.path, data)
         trainer.restore()
         return trainer.run(on_tick)
@@ -133,40 +136,45 @@ class Trainer:
 
     def run(self, on_tick: Callable[[dict[str, Any]], None] | None) -> Run:
         """Every remaining step, with ticks, sample grids and checkpoints on the way."""
-        settings = self.settings
-        bar = Progress(settings.steps, self.updates.step, settings.batch * settings.critic_steps)
+        settings, writes = self.settings, distributed.rank() == 0
+        bar = Progress(settings.steps, self.updates.step, settings.batch * settings.critic_steps, quiet=not writes)
         started = time.monotonic()
         with StopRequest() as stop, contextlib.closing(self.log), contextlib.closing(bar):
             for caution in cautions(self.experiment):
                 bar.say(f"caution: {caution}")
-            if self.updates.step == 0:
+            if self.updates.step == 0 and writes:
                 self._write_grid()
             while self.updates.step < settings.steps:
                 self.updates.advance()
                 bar.step(self.updates.step)
                 last = self.updates.step == settings.steps
                 late = settings.max_minutes is not None and time.monotonic() - started > settings.max_minutes * 60
-                ending = last or late or stop.asked
+                # One interrupted process stops all, at one and the same step.
+                stopped = distributed.anyone(stop.asked)
+                ending = distributed.anyone(late) or last or stopped
                 if self.updates.step % settings.tick_every == 0 or ending:
-                    self._tick(bar, on_tick)
-                if self.updates.step % settings.sample_every == 0 or ending:
+                    self._tick(bar, on_tick if writes else None)
+                if (self.updates.step % settings.sample_every == 0 or ending) and writes:
                     self._write_grid()
-                if self.updates.step % settings.checkpoint_every == 0 or ending or stop.asked:
+                if (self.updates.step % settings.checkpoint_every == 0 or ending) and writes:
                     self.save()
-                if (late or stop.asked) and not last:
-                    reason = "interrupted" if stop.asked else "training.max_minutes is used up"
+                if ending and not last:
+                    reason = "interrupted" if stopped else "training.max_minutes is used up"
                     bar.say(f"{reason} at step {self.updates.step}; go on with: gankit resume {self.folder}")
-                    if stop.asked:
+                    if stopped:
                         raise KeyboardInterrupt
                     break
+        distributed.wait()  # for what process 0 writes
         run = open_run(self.folder)
-        if not run.exported.is_file():
+        if not run.exported.is_file() and writes:
             self._export()
         return run
 
     def _tick(self, bar: Progress, on_tick: Callable[[dict[str, Any]], None] | None) -> None:
-        losses = self.log.means()
+        losses = distributed.means(self.log.means())
         self._check_finite([name for name, value in losses.items() if not math.isfinite(value)])
+        if distributed.rank():
+            return
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.updates.optimizers.items()}
         row: dict[str, Any] = {"step": self.updates.step, **losses, **rates, **bar.speed()}
         every = self.experiment.evaluation.every * self.settings.tick_every
@@ -194,6 +202,7 @@ class Trainer:
             [n for n, part in networks.items() if not all(p.isfinite().all() for p in part.parameters())]
         )
         sampler = copy.deepcopy(self.updates.generator)
+        distributed.synchronise(sampler, False)  # one process draws
         if self.updates.averaged is not None:
             averaged = dict(self.updates.averaged.module.named_parameters())
             for name, parameter in sampler.named_parameters():
@@ -220,14 +229,17 @@ class Trainer:
         path.parent.mkdir(exist_ok=True)
         checkpoint.write_atomically(path, grid_png(pictures, self.data.value_range, 8))
 
-    def check_evaluation(self) -> None:
-        """Judge the first generator, where generators are judged while training: what cannot work is refused now.
+    def begin(self, in_process: bool) -> None:
+        """Judge the first generator, where generators are judged while training, and write the experiment.
 
         Raises:
-            GankitError: the features or metrics of the experiment cannot judge these images.
+            GankitError: the features or metrics of the experiment cannot judge these images; nothing is written then.
         """
         if self.experiment.evaluation.every:
             self._evaluate(keep=False)
+        text = self.experiment.with_run(self._record(in_process)).toml()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_atomically(self.folder / "experiment.toml", text.encode())
 
     def _evaluate(self, keep: bool) -> dict[str, float]:
         """Values of the generator as it samples now; the best so far is kept, since GANs collapse late."""
@@ -266,12 +278,6 @@ class Trainer:
         labels = self.data.dataset.labels
         return [] if labels is None else np.bincount(labels, minlength=self.data.dataset.image.classes).tolist()
 
-    def write_experiment(self, in_process: bool) -> None:
-        """Make the folder and write the experiment with the record of this run."""
-        text = self.experiment.with_run(self._record(in_process)).toml()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_atomically(self.folder / "experiment.toml", text.encode())
-
     def _record(self, in_process: bool) -> RunRecord:
         dataset = self.data.dataset
         return RunRecord(
@@ -286,6 +292,7 @@ class Trainer:
             images=len(dataset),
             device=str(self.updates.device),
             threads=torch.get_num_threads(),
+            processes=distributed.size(),
             data_in_process=in_process,
         )
 
@@ -333,7 +340,7 @@ class Trainer:
         else:
             self.updates.step, state = restored
             self.updates.load_state_dict(state, self.folder)
-        self.log.forget_after(self.updates.step)
+        distributed.first_does(lambda: self.log.forget_after(self.updates.step))
 
     def _check_data(self) -> None:
         """The images must be those of the first start, as far as its record tells."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from gankit import seeds
+from gankit import distributed, seeds
 from gankit.building import Parts, build
 from gankit.config import Experiment
 from gankit.data import TrainingData
@@ -66,7 +66,9 @@ class Updates:
         self.held_out_orders = {side: held.order(seed, f"{side} held-out") for side in self.optimizers if held}
 
     def _placed(self, network: Any) -> Any:
-        return network.to(self.device, self.like.dtype, memory_format=torch.channels_last).train()
+        network = network.to(self.device, self.like.dtype, memory_format=torch.channels_last).train()
+        distributed.synchronise(network)
+        return network
 
     def _optimizer(self, network: nn.Module, rate: float) -> torch.optim.Optimizer:
         if self.settings.optimizer in ("LBFGS", "SparseAdam"):
@@ -112,30 +114,32 @@ class Updates:
             parameter.requires_grad_(not frozen)
 
     def _update(self, side: Side, network: nn.Module, batch: int, number: int) -> None:
-        seeds.seed_torch(self.settings.seed, f"{side} turn", number)
-        turn = self._turn(side, batch, number)
+        share = distributed.share(batch)
+        rank = distributed.rank()  # processes that draw alike would augment alike
+        seeds.seed_torch(self.settings.seed, f"{side} turn", *([number, rank] if rank else [number]))
+        turn = self._turn(side, share, number)
         optimizer = self.optimizers[side]
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
             total = self._objective(turn, number)
         if total is not None:
-            total.backward()  # type: ignore[no-untyped-call]
+            (share.weight * total).backward()  # type: ignore[no-untyped-call]
+            distributed.sum_gradients(network.parameters())
             optimizer.step()
-            for weighted in self.parts.losses:
-                weighted.loss.after_step(turn)
-            if self.parts.augment is not None:
-                self.parts.augment.after_step(turn)
+            for part in [*(weighted.loss for weighted in self.parts.losses), self.parts.augment]:
+                if part is not None:
+                    part.after_step(turn)
 
-    def _turn(self, side: Side, batch: int, number: int) -> Turn:
-        seed, indices = self.settings.seed, self.orders[side].batch(number, batch)
-        draws = seeds.TurnDraws(seed, f"{side} losses", number, self.like)
+    def _turn(self, side: Side, share: distributed.Share, number: int) -> Turn:
+        seed, indices = self.settings.seed, self.orders[side].batch(number, share.total)[share.rows]
+        draws = self._draws(f"{side} losses", number, share, self.like)
         source = seeds.source(seed, f"{side} latents", number)
-        latents = torch.randn(batch, self.generator.latent_dim, generator=source).to(self.like)
+        latents = torch.randn(share.total, self.generator.latent_dim, generator=source)[share.rows].to(self.like)
         return Turn(
             side,
             self.generator,
             self.critic,
-            real=lambda: self._images(self.data, f"{side} reals", indices, number),
+            real=lambda: self._images(self.data, f"{side} reals", indices, number, share),
             labels=self._labels(self.data, indices),
             latents=latents,
             step=self.step,
@@ -143,7 +147,9 @@ class Updates:
             augment=self.parts.augment,
             scope=self.experiment.augment.scope if self.experiment.augment else "critic",
             critic_mixes=self.parts.critic_mixes,
-            held_out=None if self.data.held_out is None else lambda: self._held_out(side, batch, number),
+            held_out=None if self.data.held_out is None else lambda: self._held_out(side, share, number),
+            batch=share.total,
+            average=distributed.average,
             log=lambda name, value: self.log.add(name, value.detach()),
         )
 
@@ -153,13 +159,19 @@ class Updates:
         labels = data.labels[indices].to(self.device)
         return labels.to(self.like.dtype) if labels.is_floating_point() else labels
 
-    def _held_out(self, side: Side, batch: int, number: int) -> tuple[Tensor, Tensor | None]:
-        assert self.data.held_out is not None
-        indices, held = self.held_out_orders[side].batch(number, batch), self.data.held_out
-        return self._images(held, f"{side} held-out", indices, number), self._labels(held, indices)
+    def _draws(self, stream: str, number: int, share: distributed.Share, like: Tensor) -> seeds.TurnDraws:
+        rows = (share.start, share.stop, share.total)
+        return seeds.TurnDraws(self.settings.seed, stream, number, like, rows if distributed.size() > 1 else None)
 
-    def _images(self, data: TrainingData, stream: str, indices: NDArray[np.int64], number: int) -> Tensor:
-        draws = seeds.TurnDraws(self.settings.seed, stream, number, torch.empty(0))
+    def _held_out(self, side: Side, share: distributed.Share, number: int) -> tuple[Tensor, Tensor | None]:
+        assert self.data.held_out is not None
+        indices, held = self.held_out_orders[side].batch(number, share.total)[share.rows], self.data.held_out
+        return self._images(held, f"{side} held-out", indices, number, share), self._labels(held, indices)
+
+    def _images(
+        self, data: TrainingData, stream: str, indices: NDArray[np.int64], number: int, share: distributed.Share
+    ) -> Tensor:
+        draws = self._draws(stream, number, share, torch.empty(0))
         mirrored = draws.uniform(len(indices)) < 0.5 if self.experiment.data.flip else None
         images = data.batch(indices, self.like, mirrored)
         if self.settings.dequantise and data.dataset.dtype.kind == "u":  # floats have no grey levels

@@ -1,0 +1,267 @@
+"""Several processes that train as one: started by torchrun, gradients averaged by one call, one process writes.
+
+Every process draws the same batch and works on its share of the rows, so that the sum of the gradients is that of one
+process with the whole batch. A wrapper around the networks is not used: its hooks miss parameters that only a penalty's
+second derivative reaches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from gankit.errors import GankitError, ProcessLostError, RunError
+
+Result = TypeVar("Result")
+PATIENCE = datetime.timedelta(minutes=30)
+"""How long a process waits for another, which may be judging images."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The rows of a global batch that one process works on.
+
+    Attributes:
+        start: the first row.
+        stop: one after the last.
+        total: rows of the global batch.
+    """
+
+    start: int
+    stop: int
+    total: int
+
+    @property
+    def weight(self) -> float:
+        """The factor of a mean over these rows in the mean over all: their share of the batch."""
+        return (self.stop - self.start) / self.total
+
+    @property
+    def rows(self) -> slice:
+        """The rows as an index."""
+        return slice(self.start, self.stop)
+
+
+_together = False
+"""Whether the processes work together now; a group that the calling program started for itself does not count."""
+
+
+def size() -> int:
+    """The number of processes; 1 outside `started`."""
+    return dist.get_world_size() if _together else 1
+
+
+def rank() -> int:
+    """This process's number, from 0; process 0 writes and speaks."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def launched() -> tuple[int, int]:
+    """(rank, size) that torchrun gave this process; (0, 1) without torchrun."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_device() -> int:
+    """The number of this process's GPU on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@contextlib.contextmanager
+def started() -> Iterator[None]:
+    """Join the other processes that torchrun started; without torchrun nothing happens.
+
+    Raises:
+        ProcessLostError: another process was lost.
+    """
+    global _together
+    number, count = launched()
+    if count == 1 or _together:
+        yield
+        return
+    own = not dist.is_initialized()
+    if own:
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(local_device() % torch.cuda.device_count())
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    _together = True
+    try:
+        yield
+    except RuntimeError as error:
+        if not lost(error):
+            raise
+        raise ProcessLostError(
+            f"process {number} of {count}: another process was lost ({' '.join(str(error).split())[:120]}); look at "
+            "its own message, then go on from the last checkpoint with gankit resume RUN, under torchrun with as many "
+            "processes as there are, or alone"
+        ) from error
+    finally:
+        _together = False
+        if own:
+            with contextlib.suppress(RuntimeError):
+                dist.destroy_process_group()
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error of a collective call says that another process is gone."""
+    text = str(error).lower()
+    return any(
+        sign in text for sign in ("connection closed by peer", "connection reset", "broken pipe", "gloo", "nccl")
+    )
+
+
+def share(batch: int) -> Share:
+    """This process's rows of a global batch: as equal shares as whole rows allow.
+
+    Raises:
+        RunError: there are more processes than rows.
+    """
+    number, count = rank(), size()
+    if batch < count:
+        raise RunError(f"training.batch: {batch} images cannot be shared by {count} processes; enlarge the batch")
+    return Share(batch * number // count, batch * (number + 1) // count, batch)
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Add up the gradients of all processes, in one call; parameters without gradient have none anywhere."""
+    if size() == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+    torch._foreach_copy_(gradients, [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)])
+
+
+def average(value: Tensor) -> Tensor:
+    """The mean of a floating tensor of any shape over all processes, without graph; all must ask."""
+    if size() == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / size()
+
+
+def anyone(flag: bool) -> bool:
+    """Whether the flag is set in any process; all must ask."""
+    if size() == 1:
+        return flag
+    flags = torch.tensor([int(flag)])  # on the CPU: nothing is read back from a GPU
+    dist.all_reduce(flags)
+    return bool(flags.item())
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    anyone(False)
+
+
+def means(values: dict[str, float]) -> dict[str, float]:
+    """The means over all processes, which have the same names; all must ask."""
+    if size() == 1:
+        return values
+    total = average(torch.tensor(list(values.values()), dtype=torch.float64))
+    return dict(zip(values, total.tolist(), strict=True))
+
+
+def first_does(action: Callable[[], Result]) -> Result:
+    """What process 0 makes, or its error, in all processes; all must ask.
+
+    Raises:
+        GankitError: the action raised it in process 0.
+    """
+    if size() == 1:
+        return action()
+    told: list[Any] = [None]
+    if rank() == 0:
+        try:
+            told = [(action(), None)]
+        except GankitError as error:
+            told = [(None, error)]
+    dist.broadcast_object_list(told, src=0)
+    made: Result
+    made, refusal = told[0]
+    if refusal is not None:
+        raise refusal
+    return made
+
+
+def gathered(value: Any) -> list[Any]:
+    """The values of all processes in their order; all must ask."""
+    if size() == 1:
+        return [value]
+    values: list[Any] = [None] * size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation (Ioffe and Szegedy 2015, arXiv 1502.03167) by the statistics of all processes' rows.
+
+    Equal to one process that has the whole batch, through any derivative, on any device; torch's own needs GPUs.
+    """
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        return None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, ...) to the same shape."""
+        if not self.training or size() == 1:
+            return super().forward(x)
+        dims = [0, *range(2, x.dim())]
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        count = _total(x.new_tensor([x.numel() / x.shape[1]]))
+        mean = _total(x.sum(dims)) / count
+        centred = x - mean.view(shape)
+        variance = _total(centred.square().sum(dims)) / count
+        self._follow(mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
+        y = centred * (variance + self.eps).rsqrt().view(shape)
+        return y if self.weight is None else torch.addcmul(self.bias.view(shape), y, self.weight.view(shape))
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        rate = 1 / self.num_batches_tracked.to(mean) if self.momentum is None else self.momentum
+        for running, value in ((self.running_mean, mean), (self.running_var, variance)):
+            running.add_((value - running) * rate)
+
+
+class _Total(torch.autograd.Function):
+    """The sum over all processes, which can be differentiated however often: each process's share reaches all sums."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return _total(gradient)
+
+
+def _total(x: Tensor) -> Tensor:
+    total: Tensor = _Total.apply(x)
+    return total
+
+
+def synchronise(network: nn.Module, on: bool = True) -> None:
+    """Let every batch normalisation of a network use the rows of all processes, in place; or its own again.
+
+    Parameters and state stay as they are.
+    """
+    for module in network.modules():
+        if on and size() > 1 and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.__dict__.setdefault("_own_class", type(module))
+            module.__class__ = SynchronisedBatchNorm
+        elif not on and isinstance(module, SynchronisedBatchNorm):
+            module.__class__ = module.__dict__.pop("_own_class")

@@ -1,0 +1,239 @@
+"""Several processes train as one: torchrun with gloo on this machine, compared with one process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed as dist
+from torch import nn
+
+import gankit
+from gankit import checkpoint, distributed, extraction, seeds
+from gankit.distributed import Share, SynchronisedBatchNorm, share
+from gankit.errors import PartError, ProcessLostError, RunError
+from gankit.image_sets import image_set
+
+SMALL = [
+    "data.counts=[12, 10, 12]", "data.size=16", "data.flip=true", "generator.latent_dim=6", "training.steps=6",
+    "training.batch=6", "training.generator_batch=5", "training.critic_steps=2", "training.tick_every=3",
+    "training.sample_every=6", "training.checkpoint_every=2", "training.device=cpu", "training.threads=1",
+]  # fmt: skip
+DOUBLE = [*SMALL, "training.precision=float64"]
+RESNET = ["wgan-gp", "generator.width=6", "critic.width=6", "critic.flat_blocks=1"]
+DCGAN = ["dcgan", "generator.width=6", "critic.width=6"]
+LAZY = 'losses=[{name="wasserstein", every=2}, {name="gradient-penalty"}]'
+
+
+def command(processes: int, *arguments: str) -> list[str]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] * (processes > 1)
+    return [sys.executable, *torchrun, "-m", "gankit", *arguments]
+
+
+def started(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command(processes, *arguments), env=environment, capture_output=True, text=True, check=False)
+
+
+def state(run: Path) -> dict[str, Any]:
+    restored = checkpoint.restore(run / "checkpoints")
+    assert restored is not None
+    return restored[1]
+
+
+def difference(one: Path, other: Path, part: str) -> float:
+    """Norm of the difference of all weights and statistics over the norm of all."""
+    a, b = (torch.cat([v.double().flatten() for v in state(run)[part].values()]) for run in (one, other))
+    return ((a - b).norm() / a.norm()).item()
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [("wgan-gp", RESNET), ("a lazy penalty, alone every other time", [*RESNET, LAZY]), ("batch norm", DCGAN)],
+)
+def test_two_processes_end_where_one_does(name: str, recipe: list[str], tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    gankit.train(gankit.load(recipe[0], *recipe[1:], *DOUBLE), one)
+    done = started(2, "train", *recipe, *DOUBLE, "--out", str(two))
+    assert done.returncode == 0, done.stderr
+    for part in ("generator", "critic"):
+        assert difference(one, two, part) < 1e-9, f"{part} of {name}"
+    rows = [[json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (one, two)]
+    for a, b in zip(*rows, strict=True):
+        assert a["step"] == b["step"]
+        for key in a:
+            if "/" in key:  # means of the processes' means, whose shares of an odd batch differ
+                assert b[key] == pytest.approx(a[key], rel=0.2, abs=0.05)
+    assert done.stdout.count("finished, 6 steps") == 1, "one process speaks"
+    assert gankit.open_run(two).experiment.run.processes == 2  # type: ignore[union-attr]
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    through, changing = tmp_path / "through", tmp_path / "changing"
+    gankit.train(gankit.load(RESNET[0], *RESNET[1:], *DOUBLE), through)
+    done = started(2, "train", *RESNET, *DOUBLE, "training.steps=4", "--out", str(changing))
+    assert done.returncode == 0, done.stderr
+    text = (changing / "experiment.toml").read_text()
+    (changing / "experiment.toml").write_text(text.replace("steps = 4\n", "steps = 6\n", 1))
+    gankit.resume(changing)
+    # The rate falls to 0 at the last step, so that the first four steps had smaller rates there.
+    assert state(changing)["generator"].keys() == state(through)["generator"].keys()
+    done = started(3, "resume", str(changing))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_lost_process_ends_the_run_with_an_error_and_a_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = [*RESNET, *SMALL, "training.steps=4000", "training.lr_decay=none"]
+    process = subprocess.Popen(
+        command(2, "train", *settings, "--out", str(out)), env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while len(list((out / "checkpoints").glob("*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        ranks = {rank_of(int(child)): int(child) for child in children}
+        os.kill(ranks["1"], signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0
+    assert "gankit: process 0 of 2: another process was lost" in errors
+    assert "gankit resume RUN" in errors
+    restored = checkpoint.restore(out / "checkpoints")
+    assert restored is not None
+    assert restored[0] >= 2
+    text = (out / "experiment.toml").read_text()
+    (out / "experiment.toml").write_text(text.replace("steps = 4000\n", f"steps = {restored[0] + 1}\n", 1))
+    assert gankit.resume(out).finished
+
+
+def rank_of(pid: int) -> str:
+    variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return next((v.partition("=")[2] for v in variables if v.startswith("RANK=")), "")
+
+
+def test_a_mistake_is_told_once(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "x").write_text("x")
+    done = started(2, "train", *RESNET, *SMALL, "--out", str(taken))
+    assert done.returncode != 0
+    assert len(re.findall(r"^gankit: .*is not empty", done.stderr, re.MULTILINE)) == 1
+    done = started(2, "train", *RESNET, *SMALL, "training.batch=1", "--out", str(tmp_path / "b"))
+    assert "training.batch: 1 images cannot be shared by 2 processes" in done.stderr
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group of this process alone, which calls itself two."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_synchronised_batch_normalisation_is_batch_normalisation(alone: None, momentum: float | None) -> None:
+    """Through second derivatives, running statistics and state."""
+    torch.manual_seed(0)
+    plain = nn.BatchNorm2d(3, momentum=momentum).double()
+    nn.init.normal_(plain.weight)
+    ours = nn.Sequential(nn.BatchNorm2d(3, momentum=momentum)).double()
+    ours[0].load_state_dict(plain.state_dict())
+    distributed.synchronise(ours)
+    assert isinstance(ours[0], SynchronisedBatchNorm)
+    x = torch.randn(4, 3, 5, 2, dtype=torch.float64, requires_grad=True)
+    for _ in range(2):
+        made = []
+        for norm in (plain, ours):
+            y = norm(x)
+            (first,) = torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)
+            made.append([y, first, *torch.autograd.grad(first.square().sum(), [x, *norm.parameters()])])
+        for a, b in zip(*made, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    for (name, a), b in zip(plain.state_dict().items(), ours[0].state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+    torch.testing.assert_close(plain.eval()(x), ours.eval()(x))
+    distributed.synchronise(ours, False)
+    assert type(ours[0]) is nn.BatchNorm2d
+
+
+def test_shares_are_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert share(7) == Share(0, 7, 7)
+    monkeypatch.setattr(distributed, "size", lambda: 3)
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        shares.append(share(7))
+    assert [list(range(7))[s.rows] for s in shares] == [[0, 1], [2, 3], [4, 5, 6]]
+    assert sum(s.weight for s in shares) == pytest.approx(1)
+    with pytest.raises(RunError, match=r"training.batch: 2 images cannot be shared by 3 processes"):
+        share(2)
+
+
+def test_draws_are_rows_of_the_global_draws() -> None:
+    like = torch.empty(0, dtype=torch.float64)
+    whole = seeds.TurnDraws(0, "s", 3, like)
+    part = seeds.TurnDraws(0, "s", 3, like, (2, 5, 7))
+    assert torch.equal(whole.uniform(7, 2)[2:5], part.uniform(3, 2))
+    assert torch.equal(whole.normal(7)[2:5], part.normal(3))
+    with pytest.raises(PartError, match=r"draws of shape \(1,\) for 3 samples"):
+        part.uniform(1)
+
+
+def test_without_torchrun_nothing_is_started() -> None:
+    with distributed.started():
+        assert (distributed.rank(), distributed.size()) == (0, 1)
+        assert distributed.gathered(3) == [3]
+        assert distributed.first_does(lambda: 4) == 4
+        assert distributed.means({"a": 1.5}) == {"a": 1.5}
+
+
+def test_a_lost_process_is_told_from_other_errors() -> None:
+    assert distributed.lost(RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
+    assert not distributed.lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert issubclass(ProcessLostError, RunError)
+
+
+def test_evaluation_is_shared_and_exact(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    gankit.train(gankit.load(RESNET[0], *RESNET[1:], *SMALL), run)
+    settings = ["--features", "pixels", "--metrics", "frechet,kid", "--count", "30"]
+    for processes in (1, 2):
+        done = started(processes, "evaluate", str(run), *settings, "--out", str(tmp_path / f"{processes}.json"))
+        assert done.returncode == 0, done.stderr
+    one, two = (json.loads((tmp_path / f"{n}.json").read_text()) for n in (1, 2))
+    assert one == two
+    assert one["metrics"]["frechet"]["value"] > 0
+
+
+def test_the_features_of_a_part_of_the_images_are_made_by_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, 8, 8), dtype=np.uint8)
+    monkeypatch.setattr(extraction, "CHUNK", 2)
+    _, network = extraction.extractor("pixels", (3, 8, 8))
+    whole = extraction.features(image_set(images, "x"), network)
+    monkeypatch.setattr(distributed, "size", lambda: 3)
+    parts = []
+    for rank in range(3):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "gathered", lambda made: parts.append(made) or [made] * 3)
+        with contextlib.suppress(IndexError, ValueError):
+            extraction.features(image_set(images, "x"), network, shared=True)
+    assert [len(made) for made in parts] == [2, 1, 1], "chunks of each process"
+    monkeypatch.setattr(distributed, "gathered", lambda made: parts)
+    assert np.array_equal(extraction.features(image_set(images, "x"), network, shared=True), whole)
