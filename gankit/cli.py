@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -282,6 +283,8 @@ def clear() -> None:
 
 def main() -> None:
     """Run the command line: 2 and one line for a mistake or a file out of reach, 130 when interrupted."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a plug-in's name may be beyond the locale's letters
     try:
         app(prog_name="gankit")
     except GankitError as error:

@@ -37,7 +37,7 @@ class _NetworkTests(Suite):
         image = self.like(kind_of_image)
         network = self.build_or_skip(image)
         outputs = self.trained(network, self.inputs(network, image))
-        (outputs * torch.randn_like(outputs)).sum().backward()
+        (outputs * torch.randn_like(outputs)).sum().backward()  # type: ignore[no-untyped-call]
         trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
         missing = [name for name, value in trained.items() if value.grad is None]
         assert not missing, (
