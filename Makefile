@@ -22,8 +22,9 @@ check: .venv/.installed-test
 	$(RUN) ruff format --check
 	$(RUN) mypy
 
-docs: .venv/.installed-docs
-	$(RUN) mkdocs build --strict --quiet --site-dir site
+docs: .venv/.installed-test
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet --site-dir site
 
 clean:
 	rm -rf .venv site build dist
@@ -38,9 +39,5 @@ clean:
 	touch $@
 
 .venv/.installed-test: .venv/.installed
-	$(RUN) pip install --quiet --editable '.[test,offline]'
-	touch $@
-
-.venv/.installed-docs: .venv/.installed
-	$(RUN) pip install --quiet --editable '.[docs]'
+	$(RUN) pip install --quiet --editable '.[test,offline,docs]'
 	touch $@

@@ -8,6 +8,7 @@ from torch.nn.functional import softplus
 import gankit
 
 
+# --8<-- [start:loss]
 @gankit.losses.register("margin")
 class Margin(gankit.Loss):
     def __init__(self, *, margin: float = 1.0) -> None:
@@ -20,7 +21,12 @@ class Margin(gankit.Loss):
         return softplus(-turn.fake_scores).mean()
 
 
+# --8<-- [end:loss]
+
+
+# --8<-- [start:train]
 out, *overrides = sys.argv[1:] or ["runs/own-loss"]
 losses = 'losses=[{name="margin", margin=0.5}, {name="r1", weight=1.0}]'
 run = gankit.train(gankit.load("wgan-gp", losses, *overrides), out)
+# --8<-- [end:train]
 print(run.path, run.steps)

@@ -330,6 +330,11 @@ class Experiment(Settings):
         """The experiment as the text of a TOML file."""
         return tomlkit.dumps(self.tables())
 
+    def part_names(self) -> list[str]:
+        """Qualified names of all parts that are trained, those within other parts too."""
+        tables = [self.data, self.generator, self.critic, *self.losses, *([self.augment] if self.augment else [])]
+        return [name for table in tables for name in table.part.names()]
+
     def with_run(self, record: RunRecord | None) -> Self:
         """The same experiment with another run record."""
         return self.model_copy(update={"run": record})

@@ -194,6 +194,11 @@ def _hold_out(
     if not share:
         return chosen, np.empty(0, np.int64)
     state = number(seed, "held-out") % 2**32
+    if dataset.groups is not None and len(np.unique(dataset.groups[chosen])) == 1:
+        raise DataError(
+            f"data.held_out: all {len(chosen)} images are of one group (patient), which is never divided; correct the "
+            "groups of the data, or set data.held_out=0"
+        )
     try:
         if dataset.groups is not None:
             splitter = GroupShuffleSplit(1, test_size=share, random_state=state)

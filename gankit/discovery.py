@@ -89,15 +89,25 @@ def scan() -> Scan:
     off = disabled()
     if "*" in off:
         return Scan((), ())
-    plugins, faults = _scan(tuple(place for place in sys.path if isinstance(place, str)))
+    path = tuple(place for place in sys.path if isinstance(place, str))
+    plugins, faults = _scan(path, tuple(map(_changed, path)))
     return Scan(
         tuple(plugin for plugin in plugins if plugin.distribution not in off),
         tuple(sentence for distribution, sentence in faults if distribution not in off),
     )
 
 
+def _changed(place: str) -> int:
+    """When something was last installed into a folder of sys.path, or removed; 0 where there is none."""
+    try:
+        return os.stat(place or os.curdir).st_mtime_ns
+    except (OSError, ValueError):
+        return 0
+
+
 @lru_cache(maxsize=8)
-def _scan(path: tuple[str, ...]) -> tuple[tuple[PlugIn, ...], tuple[tuple[str, str], ...]]:
+def _scan(path: tuple[str, ...], changed: tuple[int, ...]) -> tuple[tuple[PlugIn, ...], tuple[tuple[str, str], ...]]:
+    """Plug-ins, and (distribution, sentence) of each fault; `changed` makes it read anew what was installed since."""
     faults: dict[str, str] = {}
     try:
         entries = list(_read_together(path))

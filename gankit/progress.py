@@ -53,7 +53,11 @@ class Progress:
 
     def show(self, losses: dict[str, float]) -> None:
         """Put the critic's last losses behind the bar."""
-        critic = {name.removeprefix("critic/"): value for name, value in losses.items() if name.startswith("critic/")}
+        critic = {
+            name.removeprefix("critic/").rpartition(":")[2]: value
+            for name, value in losses.items()
+            if name.startswith("critic/")
+        }
         self._bar.set_postfix({name[:12]: f"{value:.3g}" for name, value in critic.items()})
 
     def say(self, text: str) -> None:

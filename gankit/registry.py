@@ -43,6 +43,11 @@ class Part(BaseModel):
         """The part itself; `given` is its image specification or, for data sets, its size."""
         return registry(self.kind).construct(self.name, given, self.settings)
 
+    def names(self) -> list[str]:
+        """Its own qualified name and those of the parts within its settings."""
+        within = [getattr(self.settings, key) for key in type(self.settings).model_fields]
+        return [self.name, *(name for part in _parts_in(within) for name in part.names())]
+
     def table(self) -> dict[str, Any]:
         """The part as a table of an experiment file.
 
@@ -329,6 +334,13 @@ def nested_part(kind: str) -> Any:
     schema = {"description": f"one of {plural(kind)}", "anyOf": [{"type": "string"}, table]}
     read = BeforeValidator(lambda value: read_part(kind, value))
     return Annotated[Part, read, PlainSerializer(Part.table), WithJsonSchema(schema)]
+
+
+def _parts_in(value: Any) -> list[Part]:
+    if isinstance(value, Part):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [part for item in items for part in _parts_in(item)]
 
 
 def _built(value: Any, given: object) -> Any:

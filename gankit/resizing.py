@@ -13,7 +13,8 @@ Fit = Literal["crop", "pad", "stretch"]
 
 
 def resized(image: NDArray[Any], size: Size, fit: Fit = "stretch") -> NDArray[Any]:
-    """An image at another size: bicubic with antialiasing, computed in float32, then rounded and clipped.
+    """An image at another size: bicubic with antialiasing, computed in float32, rounded, clipped to what 8 bits hold or
+    to the values of the image itself.
 
     Args:
         image: (channels, height, width) uint8 or uint16.
@@ -39,7 +40,8 @@ def resized(image: NDArray[Any], size: Size, fit: Fit = "stretch") -> NDArray[An
     for channel, target in zip(image, result, strict=True):
         source = Image.fromarray(channel.astype(np.float32))
         values = np.asarray(source.resize(inner[::-1], Image.Resampling.BICUBIC, box=box))
-        # Bicubic weights overshoot at edges.
-        values = values.round().clip(0, np.iinfo(image.dtype).max)
+        # Bicubic weights overshoot at edges: of deep images, whose white may be anywhere, beyond their own values.
+        low, high = (image.min(), image.max()) if image.dtype.itemsize > 1 else (0, 255)
+        values = values.round().clip(low, high)
         target[top : top + inner[0], left : left + inner[1]] = values
     return result

@@ -299,12 +299,15 @@ def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | No
         norm.momentum = None  # a plain mean over the batches
     generator.train()
     like = next(generator.parameters())
-    for batch in range(batches if norms else 0):
+    # Whatever follows the weights in training mode: statistics, or the vectors of spectral normalisation.
+    for batch in range(batches if any(True for _ in generator.buffers()) else 0):
         z = torch.randn(SAMPLE_BATCH, latent_dim, generator=seeds.source(seed, "statistics", batch)).to(like)
         label = None
         if labels is not None:
             label = labels[(torch.arange(SAMPLE_BATCH) + batch * SAMPLE_BATCH) % len(labels)].to(like.device)
-        generator(z, label)
+        with torch.random.fork_rng():
+            seeds.seed_torch(seed, "statistics of a batch", batch)  # for generators that draw
+            generator(z, label)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     generator.eval()

@@ -299,10 +299,9 @@ class Trainer:
     def _versions(self) -> dict[str, str]:
         versions = {"gankit": gankit_version, "python": platform.python_version()}
         versions |= {"torch": torch.__version__, "numpy": np.__version__}
-        tables = [self.experiment.data, self.experiment.generator, self.experiment.critic, self.experiment.augment]
-        for table in [*tables, *self.experiment.losses]:
-            distribution, _, part = table.name.rpartition(":") if table else ("", "", "")
-            if distribution and part:
+        for name in self.experiment.part_names():
+            distribution, _, _ = name.rpartition(":")
+            if distribution:
                 versions[distribution] = importlib.metadata.version(distribution)
         return versions
 

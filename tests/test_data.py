@@ -47,6 +47,11 @@ def test_held_out_images_keep_groups_together_and_do_not_depend_on_the_filters()
     assert levels(prepare(table(held_out=0.2), 1, dataset()).held_out) != levels(plain.held_out)
 
 
+def test_one_group_alone_is_not_divided() -> None:
+    with pytest.raises(DataError, match=r"data.held_out: all 60 images are of one group \(patient\)"):
+        prepare(table(held_out=0.2), 0, dataset(groups=np.zeros(N)))
+
+
 def test_held_out_images_have_the_classes_shares() -> None:
     held = prepare(table(held_out=0.2), 0, dataset(groups=None)).held_out
     assert held is not None
@@ -76,7 +81,7 @@ def test_conditions_are_standardised() -> None:
 
 def test_splits() -> None:
     class Splits(gankit.wrapping.Arrays):  # type: ignore[misc]  # final; only this test adds splits
-        splits = {"train": np.arange(40), "test": np.arange(40, N)}  # type: ignore[assignment]  # noqa: RUF012
+        splits = {"train": np.arange(40), "test": np.arange(40, N)}  # type: ignore[assignment]
 
     data = Splits(dataset().images)
     assert levels(prepare(table(), 0, data).dataset) == list(range(40))

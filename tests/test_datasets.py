@@ -54,6 +54,12 @@ class TestResize:
         assert result.dtype == np.uint16
         np.testing.assert_allclose(result[0, 8, 2:-2], ramp.reshape(64, 4).mean(1)[2:-2], atol=1)
 
+    def test_edges_of_deep_images_stay_within_their_values(self) -> None:
+        """Twelve bits of sixteen: a bicubic filter overshoots beside an edge."""
+        edge = np.repeat(np.array([100, 4095], np.uint16), 32)[None, None].repeat(64, 1)
+        result = _images.resized(edge, (20, 20))
+        assert (result.min(), result.max()) == (100, 4095)
+
     def test_antialiased_and_clipped(self) -> None:
         board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[None]
         assert np.abs(_images.resized(board, (8, 8)).astype(int) - 127).max() <= 4

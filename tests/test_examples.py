@@ -1,59 +1,175 @@
-"""Every example runs, with small settings."""
+"""Every example runs, with small settings; in this process, since importing torch anew for each would take longest."""
 
 from __future__ import annotations
 
+import csv
 import os
+import re
+import runpy
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
+from PIL import Image
 
 import gankit
 from gankit import checkpoint
+from gankit.discovery import KINDS
+from gankit.registry import registry
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SMALL = [
-    "data.counts=[12, 8, 10]", "generator.width=4", "critic.width=4", "training.steps=2", "training.batch=4",
-    "training.generator_batch=4", "training.critic_steps=1",
+QUICK = [
+    "data.counts=[12, 8, 10]", "training.steps=2", "training.batch=4", "training.generator_batch=4",
+    "training.critic_steps=1", "evaluation.features=pixels",
 ]  # fmt: skip
+NARROW = ["generator.width=4", "critic.width=4"]
+LEVELS = ["generator.widths=[4, 4, 4, 4]", "critic.widths=[4, 4, 4, 4]", "generator.latent_dim=4"]
+
+Run = Callable[..., str]
 
 
-def run(script: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / script), *arguments], capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Runs a script as `python script arguments` would, and gives what it prints; registered parts go afterwards."""
+    for kind in KINDS:
+        monkeypatch.setattr(registry(kind), "_registered", {})
+
+    def script(name: str, *arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        capsys.readouterr()
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    yield script
+    get_reusable_executor().shutdown(wait=True)  # the processes of joblib
 
 
-@pytest.mark.parametrize("script", ["train_and_sample.py", "own_loss.py"])
-def test_scripts_that_train(script: str, tmp_path: Path) -> None:
-    run(script, str(tmp_path / "run"), *SMALL)
-    # A run with a loss of the script's own opens only where the script has registered it.
-    restored = checkpoint.restore(tmp_path / "run" / "checkpoints")
-    assert restored is not None
-    assert restored[0] == 2
+def steps(folder: Path) -> int:
+    """Of the newest checkpoint; a run with parts of a script's own opens only where the script registers them."""
+    restored = checkpoint.restore(folder / "checkpoints")
+    return 0 if restored is None else restored[0]
 
 
-def test_the_table_of_the_eyes() -> None:
+@pytest.mark.parametrize(
+    ("script", "overrides"),
+    [
+        ("train_and_sample.py", NARROW),
+        ("two_minutes.py", LEVELS),
+        ("own_loss.py", NARROW),
+        ("own_critic.py", NARROW),
+        ("wrapped_networks.py", ["critic.ndf=4"]),
+    ],
+)
+def test_scripts_that_train(run: Run, script: str, overrides: list[str], tmp_path: Path) -> None:
+    run(script, tmp_path / "run", *QUICK, *overrides)
+    assert steps(tmp_path / "run") == 2
+
+
+def test_a_critic_in_ten_lines() -> None:
+    text = (EXAMPLES / "own_critic.py").read_text()
+    section = text.partition("[start:critic]")[2].partition("# --8<-- [end:critic]")[0]
+    assert len([line for line in section.splitlines() if line.strip()]) <= 10
+
+
+def test_a_loop_by_hand(run: Run, tmp_path: Path) -> None:
+    printed = run("hand_written_loop.py", tmp_path / "drawn", "steps=3", "batch=4", "width=4", "images=10")
+    assert re.findall(r"^step (\d+): gap ", printed, re.MULTILINE) == ["1", "3"]
+    with Image.open(tmp_path / "drawn" / "grid.png") as picture:
+        grid = np.asarray(picture)
+    assert grid.shape == (8 * 34 + 2, 8 * 34 + 2, 3)
+    assert grid[2:34, 2:34].std() > 0
+
+
+def test_the_penalty_in_a_loop_of_others(run: Run) -> None:
+    printed = run("penalty_elsewhere.py", "steps=60")
+    found = {name: float(value) for name, value in re.findall(r"^(\w+): frechet ([\d.]+)", printed, re.MULTILINE)}
+    assert list(found) == ["generated", "real", "noise"]
+    assert found["real"] < found["generated"] < found["noise"]
+
+
+def test_dcgan_beside_wgan_gp(run: Run, tmp_path: Path) -> None:
+    small = [*QUICK, *NARROW, "training.tick_every=1", "evaluation.every=1"]
+    printed = run("dcgan_or_wgan_gp.py", tmp_path, *small)
+    assert "DCGAN: estimate" in printed
+    assert "WGAN-GP: estimate" in printed
+    with Image.open(tmp_path / "curves.png") as curves:
+        assert curves.size == (900, 500)
+    rows = {name: gankit.open_run(tmp_path / name).log for name in ("dcgan", "wgan-gp")}
+    assert all(len(log) == 2 and "metrics" in log[0] for log in rows.values())
+    assert "critic/gradient-penalty" in rows["wgan-gp"][0]
+    assert "critic/gradient-penalty" not in rows["dcgan"][0]
+
+
+def test_the_scopes_of_an_augment(run: Run, tmp_path: Path) -> None:
+    printed = run("few_images_scopes.py", tmp_path, *QUICK, *NARROW)
+    scopes = ["none", "critic", "critic-turn", "real"]
+    assert [line.split()[0] for line in printed.splitlines()] == ["scope", *scopes]
+    augments = [gankit.open_run(tmp_path / scope).experiment.augment for scope in scopes]
+    assert [augment.scope if augment else "none" for augment in augments] == scopes
+    with Image.open(tmp_path / "scopes.png") as picture:
+        assert picture.size == (8 * (96 + 2) + 2, 4 * (96 + 2) + 2)
+
+
+def test_a_folder_of_one_s_own(run: Run, tmp_path: Path) -> None:
+    printed = run("own_folder.py", tmp_path / "out", "patients=30", *LEVELS, "training.steps=2", "training.batch=4")
+    with open(tmp_path / "out" / "pictures" / "labels.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 60
+    assert len({row["group"] for row in rows}) == 30
+    assert {f"vote_{rater}" for rater in range(1, 11)} < rows[0].keys()
+    trained = gankit.open_run(tmp_path / "out" / "run")
+    assert trained.finished
+    assert trained.class_names == ["esotropia", "exotropia", "normal"]
+    assert "frechet within classes" in printed
+
+
+def test_many_trainings(run: Run, tmp_path: Path) -> None:
+    given = [tmp_path / "many", *QUICK, *LEVELS, "--seeds", 2]
+    table = run("many_trainings.py", *given, "--jobs", 2)
+    assert [line[:22].strip() for line in table.splitlines()[1:]] == ["wgan-gp", "diffaugment", "weaker penalty"]
+    runs = sorted(path.name for path in (tmp_path / "many").iterdir())
+    assert len(runs) == 6
+    written = (tmp_path / "many" / runs[0] / "log.jsonl").read_bytes()
+    assert run("many_trainings.py", *given, "--jobs", 1) == table
+    assert (tmp_path / "many" / runs[0] / "log.jsonl").read_bytes() == written
+
+
+def test_a_search_goes_on(run: Run, tmp_path: Path) -> None:
+    import optuna
+
+    given = [tmp_path / "search", *QUICK, *LEVELS, "--seeds", 1]
+    run("search_with_optuna.py", *given, "--trials", 1)
+    shutil.rmtree(tmp_path / "search" / "trial-0-0")  # it is not trained again
+    printed = run("search_with_optuna.py", *given, "--trials", 2)
+    assert not (tmp_path / "search" / "trial-0-0").exists()
+    study = optuna.load_study(study_name="demo", storage=f"sqlite:///{tmp_path / 'search' / 'study.db'}")
+    assert len(study.trials) == 2
+    assert study.trials[0].params != study.trials[1].params
+    assert "best of 2" in printed
+    assert "recipe on fresh seeds and test images" in printed
+
+
+def test_the_table_of_the_eyes(run: Run) -> None:
     table = run("eyes_table.py")
     for count in ("1250", "451", "999"):
         assert count in table
 
 
-def test_a_metric_of_one_s_own(tmp_path: Path) -> None:
+def test_a_metric_of_one_s_own(run: Run, tmp_path: Path) -> None:
     grey = np.random.default_rng(0).integers(0, 200, (24, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "real.npz", images=grey)
     np.savez(tmp_path / "fake.npz", images=grey + np.uint8(20))
-    table = run("own_metric.py", str(tmp_path / "fake.npz"), str(tmp_path / "real.npz"))
+    table = run("own_metric.py", tmp_path / "fake.npz", tmp_path / "real.npz")
     assert "brightness" in table
     assert "20 +-" in table
 
 
-def test_the_tables_of_standard_errors() -> None:
+def test_the_tables_of_standard_errors(run: Run) -> None:
     tables = run("standard_errors.py", "--repeats", "3", "--errors", "2", "--sizes", "12", "16", "24")
     for title in ("256 features, one distribution", "by patient", "patients on both sides, exchanged whole"):
         assert title in tables
@@ -66,13 +182,35 @@ def test_the_experiment_file_is_valid() -> None:
     assert experiment.training.critic_steps == 3
 
 
+def test_the_plug_in_is_installed_found_trained_and_tested(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    shutil.copytree(EXAMPLES / "plugin", source, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(target)}
+
+    def python(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments], cwd=source, capture_output=True, text=True, env=surroundings,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    python("pip", "install", *options, "--target", str(target), str(source))
+    assert re.search(r"^soft-margin +loss +gankit-soft-margin$", python("gankit", "list", "loss"), re.MULTILINE)
+    small = [*QUICK, *NARROW, "training.threads=1"]
+    python("gankit", "train", "soft_margin.toml", *small, "--out", str(tmp_path / "run"))
+    assert 'name = "gankit-soft-margin:soft-margin"' in (tmp_path / "run" / "experiment.toml").read_text()
+    assert "failed" not in python("pytest", "-q", "-W", "error", "-p", "no:cacheprovider")
+
+
 def test_no_example_is_forgotten() -> None:
-    tested = {
-        "train_and_sample.py",
-        "own_loss.py",
-        "eyes_table.py",
-        "few_images.toml",
-        "own_metric.py",
-        "standard_errors.py",
-    }
-    assert {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".toml")} == tested
+    text = Path(__file__).read_text(encoding="utf-8")
+    files = [path for path in EXAMPLES.iterdir() if path.suffix in (".py", ".toml")]
+    assert len(files) > 10
+    assert [path.name for path in files if f'"{path.name}"' not in text] == []
+    assert [path.name for path in EXAMPLES.iterdir() if path.is_dir() and path.name != "__pycache__"] == ["plugin"]
+    plugin = [path for path in (EXAMPLES / "plugin").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert {path.name for path in plugin} == {
+        "README.md", "gankit_soft_margin.py", "pyproject.toml", "soft_margin.toml", "test_soft_margin.py",
+    }  # fmt: skip

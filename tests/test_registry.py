@@ -226,6 +226,10 @@ def test_a_part_inside_a_part() -> None:
     text = experiment.toml()
     assert gankit.load(experiment) == experiment
     assert gankit.load(tomllib.loads(text)) == experiment
+    assert experiment.part_names() == [
+        "eyes", "resnet", "resnet", "wasserstein", "gradient-penalty", "sometimes", "diffaugment", "diffaugment",
+        "sometimes", "diffaugment",
+    ]  # fmt: skip
     with pytest.raises(SettingsError) as caught:
         gankit.load(
             "wgan-gp", "augment.name=sometimes", "augment.inner.name=diffaugment", "augment.inner.polcy=3",

@@ -177,8 +177,8 @@ def test_training_leaves_torch_as_it_was(small: Small, tmp_path: Path) -> None:
 class Spy(Loss):
     """Counts what the trainer asks of a loss."""
 
-    calls: list[tuple[str, int, int]] = []  # noqa: RUF012
-    after: list[str] = []  # noqa: RUF012
+    calls: list[tuple[str, int, int]] = []
+    after: list[str] = []
 
     def __init__(self, *, which: int = 0) -> None:
         self.which = which

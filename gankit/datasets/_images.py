@@ -24,7 +24,7 @@ _COLOUR = frozenset(["P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"])
 _TURNED = range(5, 9)  # the EXIF orientations that exchange height and width
 _BROKEN = (OSError, ValueError, SyntaxError)  # what Pillow raises for files that are cut off or damaged
 _MANY = 500  # pictures; fewer need no progress bar
-FORMAT = 1  # counts changes of what decoding gives, so that cached arrays of older versions are not read
+FORMAT = 2  # counts changes of what decoding gives, so that cached arrays of older versions are not read
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,10 @@ class Consistency(Loss):
     Reals alone (`fake = 0`, CR-GAN, arXiv 1910.12027) let marks of the augment into the samples, by the bCR paper.
     Published bCR scores raw images in the adversarial loss: give the augment the scope "on-request". Factors of 10 are
     those of published configurations.
+
+    Args:
+        real: the factor of the term on reals; 0 leaves it out.
+        fake: the factor of the term on fakes; 0 leaves it out.
     """
 
     needs = (Augment,)

@@ -72,6 +72,10 @@ class GradientPenalty(Loss):
 
     Where an augment acts on both, it is the augmented images that are interpolated: the critic is held to its slope
     where it is used. The weight is the paper's lambda.
+
+    Args:
+        target: the slope that the critic should have.
+        one_sided: whether smaller slopes go unpunished.
     """
 
     per_sample = True

@@ -16,6 +16,9 @@ class WeightClipping(Loss):
 
     This bounds the critic's slope, roughly; `gradient-penalty` was made to replace it. The paper trains with RMSprop
     at 5e-5 beside it.
+
+    Args:
+        clip: the largest absolute value that a parameter of the critic keeps.
     """
 
     def __init__(self, *, clip: Annotated[float, Gt(0)] = 0.01) -> None:

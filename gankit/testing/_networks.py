@@ -26,16 +26,24 @@ class _NetworkTests(Suite):
         """What the network is called with: latents or images, and labels."""
         raise NotImplementedError
 
+    def trained(self, network: Any, inputs: Inputs) -> Tensor:
+        """What a training differentiates: the outputs, and whatever else losses ask the network for, as one tensor."""
+        outputs: Tensor = network(*inputs)
+        return outputs
+
     @each_image
     def test_every_parameter_gets_a_finite_gradient(self, kind_of_image: str) -> None:
         """A parameter that nothing depends on is trained by no step, and one that is not finite spoils all."""
         image = self.like(kind_of_image)
         network = self.build_or_skip(image)
-        outputs = network(*self.inputs(network, image))
-        (outputs * torch.randn_like(outputs)).sum().backward()
+        outputs = self.trained(network, self.inputs(network, image))
+        (outputs * torch.randn_like(outputs)).sum().backward()  # type: ignore[no-untyped-call]
         trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
         missing = [name for name, value in trained.items() if value.grad is None]
-        assert not missing, f"no gradient reaches {', '.join(missing)}"
+        assert not missing, (
+            f"no gradient reaches {', '.join(missing)}; where a loss asks the network for more than forward, let "
+            "`trained` of this test class return that too"
+        )
         broken = [name for name, value in trained.items() if not torch.isfinite(value.grad).all()]
         assert not broken, f"gradients are not finite: {', '.join(broken)}"
         assert not trained or any(value.grad.any() for value in trained.values()), "every gradient is zero"

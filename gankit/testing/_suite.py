@@ -56,7 +56,7 @@ class Suite:
     cites: ClassVar[bool] = True
 
     def write(self, folder: Path) -> Mapping[str, Any]:
-        """Write the files that the part needs into an empty folder, and return the settings that name them."""
+        """Write the files that the part needs into an empty folder, and return the settings that name them, as text."""
         return {}
 
     @pytest.fixture(autouse=True)
@@ -159,7 +159,7 @@ def directions(like: Tensor, count: int = 5) -> list[Tensor]:
     return [torch.randn(like.shape, generator=source, dtype=like.dtype) for _ in range(count)]
 
 
-def slope(function: Callable[[float], Tensor], step: float = 1e-7) -> float:
+def slope(function: Callable[[float], Tensor], step: float = 1e-8) -> float:
     """The derivative at 0 of a function of one number, by central differences."""
     with torch.no_grad():
         return ((function(step) - function(-step)) / (2 * step)).item()

@@ -1,0 +1,5 @@
+"""Adaptive discriminator augmentation for gankit (Karras et al. 2020, arXiv 2006.06676)."""
+
+from gankit_adaptive_augment.adaptive import AdaptiveAugment
+
+__all__ = ["AdaptiveAugment"]

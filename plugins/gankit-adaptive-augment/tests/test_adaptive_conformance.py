@@ -1,0 +1,15 @@
+"""The augment passes gankit's suite for augments."""
+
+import gankit.testing
+
+from gankit_adaptive_augment import AdaptiveAugment
+
+
+class TestSign(gankit.testing.AugmentTests):
+    part = AdaptiveAugment
+    settings = {"start": 0.5}  # noqa: RUF012
+
+
+class TestHeldOut(gankit.testing.AugmentTests):
+    part = AdaptiveAugment
+    settings = {"start": 0.5, "rule": "held-out", "inner": {"name": "diffaugment", "policy": ["color"]}}  # noqa: RUF012

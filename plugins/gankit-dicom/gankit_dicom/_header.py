@@ -1,0 +1,156 @@
+"""What must be known of a DICOM file before its pixels are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom import Dataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import (
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+)
+
+from gankit_dicom._guard import Problem, guarded
+from gankit_dicom._tones import Tones, tones
+
+GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+PIXELS = (
+    "BitsAllocated", "BitsStored", "Columns", "HighBit", "ModalityLUTSequence", "NumberOfFrames",
+    "PerFrameFunctionalGroupsSequence", "PhotometricInterpretation", "PixelRepresentation", "PlanarConfiguration",
+    "RescaleIntercept", "RescaleSlope", "Rows", "SamplesPerPixel", "SharedFunctionalGroupsSequence", "VOILUTFunction",
+    "VOILUTSequence", "WindowCenter", "WindowWidth",
+    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue")),
+    *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
+    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
+)  # fmt: skip
+"""All that decoding reads beside the pixels: the other elements, which tell of the patient, are never parsed."""
+_BROKEN = "has the suffix or the mark of DICOM and cannot be read as an image; replace it or take it out"
+_PERSON = (
+    "AccessionNumber", "BurnedInAnnotation", "OtherPatientIDs", "PatientBirthDate", "PatientID", "PatientName",
+    "SpecificCharacterSet", "StudyInstanceUID",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Header:
+    """A file's header; what tells of the patient stays in memory and in no `repr`.
+
+    Attributes:
+        frames: number of images.
+        channels: 1 or 3.
+        height: pixels.
+        width: pixels.
+        bits: of each channel.
+        burned_in: whether the file says that its pixels show who the patient is.
+        views: of its grey frames, whether each has a window of its own, and the span of its modality values.
+        problem: why its pixels cannot be read, or None.
+        patient: id, or "".
+        study: unique id, or "".
+        secrets: what must not be shown.
+    """
+
+    frames: int = 1
+    channels: int = 1
+    height: int = 1
+    width: int = 1
+    bits: int = 8
+    burned_in: bool = False
+    views: frozenset[tuple[bool, tuple[float, float]]] = frozenset()
+    problem: str | None = None
+    patient: str = field(default="", repr=False)
+    study: str = field(default="", repr=False)
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
+
+
+def read_header(path: Path) -> Header | None:
+    """A file's header, or None for a DICOM file that holds no image (a report, a plan, a directory)."""
+    try:
+        header = guarded(lambda: pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*PIXELS, *_PERSON]))
+    except Problem:
+        return Header(problem=_BROKEN)
+    if "Rows" not in header and "Columns" not in header:
+        kind = header.file_meta.get("MediaStorageSOPClassUID")
+        # Names of the standard's classes; images without size, and files without class, are cut off.
+        return Header(problem=_BROKEN) if kind is None or "Image" in kind.name else None
+    person = guarded(lambda: _person(header))
+    try:
+        return replace(guarded(lambda: _image(header)), **person)
+    except Problem as problem:
+        return Header(problem=str(problem), **person)
+
+
+def _person(header: Dataset) -> dict[str, Any]:
+    secrets = {str(header.get(name) or "").strip() for name in ("PatientID", "PatientBirthDate", "AccessionNumber")}
+    others = header.get("OtherPatientIDs") or []
+    secrets |= {others} if isinstance(others, str) else {str(other) for other in others}
+    name = str(header.get("PatientName") or "")
+    secrets |= {name, *re.split(r"[\s^=,_.-]+", name)}
+    return {
+        "patient": str(header.get("PatientID") or "").strip(),
+        "study": str(header.get("StudyInstanceUID") or "").strip(),
+        "secrets": frozenset(secrets - {""}),
+    }
+
+
+def _image(header: Dataset) -> Header:
+    if "TransferSyntaxUID" not in header.file_meta:
+        raise Problem("does not say how its pixels are stored; replace it or take it out")
+    _check_decoder(header)
+    kind = str(header.get("PhotometricInterpretation"))
+    if kind not in GREY + COLOUR:
+        raise Problem("has colours of a kind that cannot be read; convert it to RGB, or take it out")
+    colour = kind in COLOUR
+    samples = 3 if colour and kind != "PALETTE COLOR" else 1
+    allocated, stored = int(header.get("BitsAllocated") or 0), int(header.get("BitsStored") or 0)
+    frames, height, width = int(header.get("NumberOfFrames") or 1), int(header.Rows), int(header.Columns)
+    sizes = min(frames, height, width) >= 1 and 1 <= stored <= allocated <= 32
+    if not sizes or header.get("SamplesPerPixel") != samples or header.get("PixelRepresentation") not in (0, 1):
+        raise Problem("has a header whose sizes, bits and colours do not fit each other; replace it or take it out")
+    if int(header.get("HighBit", stored - 1)) != stored - 1:
+        raise Problem("keeps its values in the upper bits, as the standard no longer allows; convert it or take it out")
+    if header.original_encoding[1] is False and _has_tables(header):
+        raise Problem("has lookup tables in big-endian order; convert it to Explicit VR Little Endian")
+    views = frozenset((view.has_own, view.span) for view in (() if colour else _all_tones(header, frames)))
+    bits = int(header.RedPaletteColorLookupTableDescriptor[2]) if kind == "PALETTE COLOR" else stored
+    burned_in = str(header.get("BurnedInAnnotation") or "").strip().upper() == "YES"
+    return Header(frames, 3 if colour else 1, height, width, bits, burned_in, views)
+
+
+def _has_tables(header: Dataset) -> bool:
+    return any(name in header for name in ("ModalityLUTSequence", "VOILUTSequence", "RedPaletteColorLookupTableData"))
+
+
+def _all_tones(header: Dataset, frames: int) -> Iterator[Tones]:
+    """Of each frame; frames of files without functional groups share theirs."""
+    own = len(header.get("PerFrameFunctionalGroupsSequence") or [])
+    return (tones(header, frame) for frame in range(frames if own else 1))
+
+
+def _check_decoder(header: Dataset) -> None:
+    syntax = header.file_meta.TransferSyntaxUID
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        available = None
+    if available is None:
+        raise Problem("is video, or compressed in a way that pydicom cannot decode; convert it to an uncompressed file")
+    if not available:
+        raise Problem(f"is compressed ({syntax.name}), and no decoder of it is installed: {decoders(header)}")
+
+
+def decoders(header: Dataset) -> str:
+    """What to install for a compressed file; "" for a file that needs nothing."""
+    syntax = header.file_meta.TransferSyntaxUID
+    if syntax in JPEG2000TransferSyntaxes:
+        return "pip install pylibjpeg pylibjpeg-openjpeg"
+    if syntax in [*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes]:
+        return "pip install pylibjpeg pylibjpeg-libjpeg"
+    return ""

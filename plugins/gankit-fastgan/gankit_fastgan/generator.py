@@ -1,0 +1,92 @@
+"""The generator of Liu et al. 2021 (FastGAN, arXiv 2101.04775, section 3.1)."""
+
+from __future__ import annotations
+
+from typing import Annotated, final
+
+import torch
+from annotated_types import Ge
+from gankit.errors import PartError
+from gankit.interfaces import Generator, ImageSpec
+from gankit.layers import Norm, ResampledConv2d, pyramid, with_spectral_norm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gankit_fastgan.layers import GatedUp, SkipLayerExcitation, channels_at
+
+Width = Annotated[int, Ge(1)]
+
+
+@final
+class FastGANGenerator(Generator):
+    """One gated convolution a doubling, with gates from small maps to large ones; batch normalisation throughout.
+
+    The shorter side of the image must be 4 to 7 times 2^k with k at least 1, and 2^k must divide the longer. At 64x64
+    and width 64 it has 21,984,839 parameters. It has no use for labels.
+
+    Args:
+        image: what to make.
+        latent_dim: length of a latent vector.
+        width: channels where the shorter side is 64 to 127 pixels; twice as many at half the side.
+        reach: doublings from a map to the one that it gates. In the paper the sides are 16 times apart (8 and 128, 16
+            and 256, 32 and 512), which is 4; images of less than 64 pixels take the most that they have, k.
+        noise: adds noise in each doubling; see `gankit_fastgan.layers.Noise`.
+        spectral: spectral normalisation of every weight (arXiv 1802.05957).
+
+    Raises:
+        PartError: the size does not fit, or the data are conditional.
+    """
+
+    def __init__(
+        self,
+        image: ImageSpec,
+        *,
+        latent_dim: Width = 256,
+        width: Width = 64,
+        reach: Width = 4,
+        noise: bool = True,
+        spectral: bool = True,
+    ) -> None:
+        super().__init__()
+        levels, height, width_ = pyramid(image, "generator fastgan")
+        if image.conditional:
+            raise PartError("generator fastgan cannot use labels: set data.conditional=false, or generator.name=resnet")
+        if not levels:
+            raise PartError(
+                f"generator fastgan cannot make images of {image.height}x{image.width}: the shorter side must be 8 "
+                "pixels at least; set data.size=8 or more"
+            )
+        self.latent_dim = latent_dim
+        self.reach = min(reach, levels)
+        channels = [channels_at(width, level) for level in range(levels + 1)]
+        self.start = (2 * channels[0], height, width_)
+        self.linear = nn.Linear(latent_dim, 2 * channels[0] * height * width_, bias=False)
+        self.norm = Norm("batch", 2 * channels[0])
+        self.blocks = nn.ModuleList(
+            GatedUp(channels[level - 1], channels[level], noise=(height << level, width_ << level) if noise else None)
+            for level in range(1, levels + 1)
+        )
+        self.gates = nn.ModuleList(
+            SkipLayerExcitation(channels[level - self.reach], channels[level])
+            for level in range(self.reach, levels + 1)
+        )
+        self.conv = ResampledConv2d(channels[-1], image.channels, 3)
+        if spectral:
+            with_spectral_norm(self)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(n, latent_dim) to (n, channels, height, width) in [-1, 1]; labels are not used.
+
+        In training it draws from torch's global generator, in evaluation it draws nothing.
+        """
+        x = self.linear(z).view(-1, *self.start)
+        if self.conv.weight.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous(memory_format=torch.channels_last)
+        maps = [F.glu(self.norm(x), 1)]
+        for level, block in enumerate(self.blocks, 1):
+            x = block(maps[-1])
+            if level >= self.reach:
+                x = self.gates[level - self.reach](maps[level - self.reach], x)
+            maps.append(x)
+        images: Tensor = self.conv(maps[-1]).tanh()
+        return images

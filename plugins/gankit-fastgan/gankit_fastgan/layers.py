@@ -1,0 +1,171 @@
+"""Layers of both networks: gated up-sampling, noise, skip-layer excitation, residual down-sampling, crops."""
+
+from __future__ import annotations
+
+import torch
+from gankit.layers import Norm, NormName, ResampledConv2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SLOPE = 0.2
+"""Of every leaky ReLU."""
+
+
+def channels_at(width: int, level: int) -> int:
+    """Channels of a map whose shorter side is 4 to 7 times 2^level: halved with each doubling, never below 3.
+
+    The paper prints no channel numbers but one: three where the side is 512 or more.
+    """
+    return max(16 * width >> level, 3)
+
+
+class Noise(nn.Module):
+    """Adds one map of normal noise to all channels, times a learned factor that starts at 0 (arXiv 1812.04948).
+
+    In training every sample gets a fresh map from torch's global generator. In evaluation all samples get the same
+    one, drawn at construction and kept with the weights: an image then depends on its latent alone.
+
+    Args:
+        height: of the maps.
+        width: of the maps.
+    """
+
+    fixed: Tensor
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.zeros(()))
+        self.register_buffer("fixed", torch.randn(1, 1, height, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, height, width) to the same."""
+        noise = torch.randn_like(x[:, :1]) if self.training else self.fixed
+        return x + self.factor * noise
+
+
+class GatedUp(nn.Module):
+    """Nearest up-sampling, one 3x3 convolution, noise, normalisation and a gated linear unit (arXiv 1612.08083).
+
+    Args:
+        channels_in: channels of the input.
+        channels_out: channels of the output.
+        norm: the normalisation.
+        noise: height and width of the output where noise is added, else None.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, norm: NormName = "batch", noise: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__()
+        self.conv = ResampledConv2d(channels_in, 2 * channels_out, 3, "up", bias=norm == "none")
+        self.noise = nn.Identity() if noise is None else Noise(*noise)
+        self.norm = Norm(norm, 2 * channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels_in, h, w) to (n, channels_out, 2 h, 2 w)."""
+        return F.glu(self.norm(self.noise(self.conv(x))), 1)
+
+
+class SkipLayerExcitation(nn.Module):
+    """Gates the channels of a large map by a small one: y = F(small) * large (section 3.1, equation 1).
+
+    F pools the small map to 4x4; a 4x4 convolution makes it 1x1, a leaky ReLU and a 1x1 convolution follow, and a
+    sigmoid gives one gate a channel.
+
+    Args:
+        channels_small: channels of the small map.
+        channels_large: channels of the large map.
+    """
+
+    def __init__(self, channels_small: int, channels_large: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels_small, channels_large, 4)
+        self.excite = nn.Conv2d(channels_large, channels_large, 1)
+
+    def forward(self, small: Tensor, large: Tensor) -> Tensor:
+        """(n, channels_small, h, w) and (n, channels_large, h', w') to (n, channels_large, h', w')."""
+        inner = F.leaky_relu(self.squeeze(F.adaptive_avg_pool2d(small, 4)), SLOPE)
+        gates: Tensor = self.excite(inner).sigmoid()
+        return large * gates
+
+
+class ResidualDown(nn.Module):
+    """Halves a map on two paths and takes their mean: two convolutions, or pooling and a 1x1 convolution.
+
+    Every convolution is followed by normalisation and a leaky ReLU.
+
+    Args:
+        channels_in: channels of the input.
+        channels_out: channels of the output.
+        norm: the normalisation.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, norm: NormName) -> None:
+        super().__init__()
+        bias = norm == "none"
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1, bias=bias)
+        self.norm1 = Norm(norm, channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=bias)
+        self.norm2 = Norm(norm, channels_out)
+        self.shortcut = ResampledConv2d(channels_in, channels_out, 1, "down", bias=bias)
+        self.norm3 = Norm(norm, channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels_in, h, w) to (n, channels_out, h / 2, w / 2)."""
+        inner = F.leaky_relu(self.norm1(self.conv1(x)), SLOPE)
+        inner = F.leaky_relu(self.norm2(self.conv2(inner)), SLOPE)
+        return (inner + F.leaky_relu(self.norm3(self.shortcut(x)), SLOPE)) / 2
+
+
+class Decoder(nn.Module):
+    """Feature maps to a small image: gated up-sampling `doublings` times, a 3x3 convolution, tanh (section 3.2).
+
+    Args:
+        width: as the critic's.
+        level: of the maps; channels follow `channels_at`.
+        channels_in: channels of the maps.
+        channels_out: channels of the image.
+        doublings: 4 in the paper.
+        norm: the normalisation.
+    """
+
+    def __init__(
+        self, width: int, level: int, channels_in: int, channels_out: int, doublings: int, norm: NormName
+    ) -> None:
+        super().__init__()
+        blocks = []
+        for step in range(1, doublings + 1):
+            channels = channels_at(width, level + step)
+            blocks.append(GatedUp(channels_in, channels, norm))
+            channels_in = channels
+        self.blocks = nn.Sequential(*blocks)
+        self.conv = ResampledConv2d(channels_in, channels_out, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels_in, h, w) to (n, channels_out, h * 2^doublings, w * 2^doublings) in [-1, 1]."""
+        images: Tensor = self.conv(self.blocks(x)).tanh()
+        return images
+
+
+def quarters(maps: Tensor, corners: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Of every sample a part of half its height and width, at whole cells of a grid.
+
+    Equal corners and grids show the same part of feature maps and of images.
+
+    Args:
+        maps: (n, c, h, w), where h and w are multiples of the grid's sides.
+        corners: (n, 2) in [0, 1): where the part lies, from top to bottom and from left to right.
+        grid: even numbers of cells in height and width.
+
+    Returns:
+        (n, c, h / 2, w / 2).
+    """
+    places = []
+    for axis, cells in enumerate(grid):
+        size = maps.shape[2 + axis]
+        # A coarse type may round a draw up to 1.
+        first = (corners[:, axis] * (cells // 2 + 1)).long().clamp(max=cells // 2) * (size // cells)
+        places.append(first[:, None] + torch.arange(size // 2, device=maps.device))
+    sample = torch.arange(len(maps), device=maps.device)[:, None, None]
+    rows, columns = places
+    return maps[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,120 @@
+"""The example experiment: it is valid, trains, resumes exactly, and its samples depend on (seed, i) alone."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import gankit
+import numpy as np
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1]
+SMALL = (
+    "data.size=32", "data.subset=16", "data.counts=[5, 5, 10]", "generator.width=2", "generator.latent_dim=6",
+    "critic.width=2", "training.batch=4", "training.device=cpu", "training.threads=1",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def small(*more):
+    """The example with small networks and few images."""
+    return gankit.load(FOLDER / "fastgan.toml", *SMALL, *more)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, _own_cache):
+    """Four steps with averaged weights."""
+    return gankit.train(small("training.steps=4"), tmp_path_factory.mktemp("runs") / "whole")
+
+
+def test_two_steps(tmp_path):
+    """Every loss is logged and finite, and both networks move."""
+    rows = []
+    made = gankit.train(small("training.steps=2", "training.tick_every=1"), tmp_path / "run", on_tick=rows.append)
+    assert made.finished
+    names = [name for name in rows[-1] if name.startswith("critic/")]
+    assert sorted(name.rpartition(":")[2].rpartition("/")[2] for name in names) == ["fastgan-reconstruction", "hinge"]
+    assert all(np.isfinite(row[name]) for row in rows for name in names)
+    assert not any("reconstruction" in name for name in rows[-1] if name.startswith("generator/"))
+    assert rows[0][names[1]] != rows[1][names[1]]
+
+
+def test_noise_has_been_learned(run):
+    """Its factors leave 0, so that the tests of samples below test it."""
+    assert any(parameter.item() != 0 for name, parameter in run.generator.named_parameters() if "factor" in name)
+
+
+class Stopped(Exception):
+    """The program that trains is stopped."""
+
+
+def test_resumes_exactly(tmp_path):
+    """Stopped in the third of four steps, the run ends bitwise as the one that never stopped."""
+
+    def stop(row):
+        if row["step"] == 3:
+            raise Stopped
+
+    experiment = small("training.steps=4", "training.checkpoint_every=2", "training.tick_every=1")
+    with pytest.raises(Stopped):
+        gankit.train(experiment, tmp_path / "stopped", on_tick=stop)
+    assert gankit.open_run(tmp_path / "stopped").steps == 2
+    torch.manual_seed(5)  # what torch draws elsewhere must not matter
+    resumed = gankit.resume(tmp_path / "stopped")
+    torch.manual_seed(6)
+    whole = gankit.train(experiment, tmp_path / "whole")
+    assert resumed.finished
+    assert resumed.exported.read_bytes() == whole.exported.read_bytes()
+
+
+def test_samples_depend_on_seed_and_number_alone(run):
+    """The same image whatever the batch it is drawn in, and however often."""
+    many = run.sample(70, seed=3)
+    torch.manual_seed(1)
+    for n in (1, 3, 65):
+        assert np.array_equal(run.sample(n, seed=3), many[:n])
+    assert not np.array_equal(many[0], many[1])
+    assert not np.array_equal(run.sample(1, seed=4), many[:1])
+
+
+def test_the_readme_s_experiment_is_the_example_s():
+    """The fragment says what the file says."""
+    (text,) = re.findall(r"```toml\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.S)
+    whole = tomllib.loads((FOLDER / "fastgan.toml").read_text(encoding="utf-8"))
+    assert {name: whole[name] for name in ("generator", "critic", "losses", "augment")} == tomllib.loads(text)
+
+
+def test_settings_of_the_readme_are_those_of_the_parts():
+    """Names and defaults in the table."""
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`(?:generator|critic)\..*?) \| (.*?) \|", readme, re.MULTILINE)
+    told = {
+        name: tomllib.loads(f"x = {default}")["x"] for names, default in rows for name in re.findall("`(.*?)`", names)
+    }
+    tables = gankit.load({kind: {"name": "fastgan"} for kind in ("generator", "critic")}).tables()
+    found = {f"{kind}.{key}": tables[kind][key] for kind in ("generator", "critic") for key in tables[kind]}
+    assert told == {key: value for key, value in found.items() if not key.endswith(".name")}
+
+
+def test_a_gradient_penalty_needs_another_normalisation(tmp_path):
+    """gankit refuses batch statistics beside it; with "layer" it trains."""
+    losses = 'losses=[{name="wasserstein"}, {name="gradient-penalty"}, {name="fastgan-reconstruction"}]'
+    with pytest.raises(gankit.GankitError, match=r"critic\.norm: .*mixes the samples"):
+        gankit.train(small(losses, "training.steps=1"), tmp_path / "batch")
+    assert gankit.train(small(losses, "training.steps=1", "critic.norm=layer"), tmp_path / "layer").finished
+
+
+def test_the_reconstruction_needs_a_critic_that_draws(tmp_path):
+    """Another critic is refused before training, in one line that says what is lacking."""
+    with pytest.raises(gankit.GankitError, match=r"^loss \S*fastgan-reconstruction needs a Reconstructs"):
+        gankit.train(small("critic.name=resnet", "critic.width=4"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

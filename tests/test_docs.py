@@ -1,0 +1,327 @@
+"""The documentation: every block on every page runs or is included from a file that does; generated pages are whole."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+import gankit
+from gankit import cli
+from gankit.discovery import KINDS
+from gankit.registry import registry
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+EXAMPLES = (ROOT / "tests" / "test_examples.py").read_text(encoding="utf-8")
+GENERATED = {
+    "experiment.md", "generators.md", "critics.md", "losses.md", "augments.md", "metrics.md", "features.md",
+    "datasets.md", "recipes.md", "command-line.md", "errors.md",
+}  # fmt: skip
+WRITTEN = sorted(
+    path.relative_to(DOCS).as_posix()
+    for path in DOCS.rglob("*.md")
+    if not (path.parent.name == "reference" and path.name in GENERATED)
+)
+INCLUDED = re.compile(r'^--8<-- "([^"]+)"$')
+NOT_RUN = ("pip", ".venv/bin/pip", "make", "git", "torchrun", "source", "cd", "mkdir", "export")
+LANGUAGES = ("python", "sh", "toml", "text", "json")
+
+
+@dataclass
+class Block:
+    """A fenced block: its language, lines, the first line's number, and the hidden comment directly above it."""
+
+    language: str
+    lines: list[str]
+    line: int
+    note: str
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines) + "\n"
+
+    @property
+    def included(self) -> list[str]:
+        return [found[1] for line in self.lines if (found := INCLUDED.match(line.strip()))]
+
+
+def blocks(text: str) -> list[Block]:
+    found: list[Block] = []
+    fence, indent, note = "", 0, ""
+    for number, line in enumerate(text.splitlines(), 1):
+        opened = re.match(r"^( *)(```+)(.*)$", line)
+        if fence:
+            if opened and opened[2] == fence and not opened[3]:
+                fence, note = "", ""
+            else:
+                found[-1].lines.append(line[indent:])
+        elif opened:
+            fence, indent = opened[2], len(opened[1])
+            found.append(Block(opened[3].strip().split(" ")[0], [], number + 1, note))
+        elif comment := re.match(r"^ *<!-- (.*) -->$", line):
+            note = comment[1]
+        elif line.strip():
+            note = ""
+    assert not fence, "a fence is not closed"
+    return found
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Every command of a shell block, as words; comments are left out."""
+    for line in text.replace("\\\n", " ").splitlines():
+        for command in re.split(r" && ", line):
+            if words := shlex.split(command, comments=True):
+                yield words
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The generated pages by name."""
+    folder = tmp_path_factory.mktemp("reference")
+    _module("generate").write(folder)
+    return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+
+
+def _module(name: str) -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DOCS)
+        return {found: importlib.import_module(found) for found in ("generate", "mistakes")}[name]
+
+
+@pytest.fixture
+def own_parts() -> Iterator[None]:
+    """Parts that a page registers are gone after it."""
+    before = {kind: dict(registry(kind)._registered) for kind in KINDS}
+    yield
+    for kind in KINDS:
+        registry(kind)._registered = before[kind]
+
+
+class Page:
+    """The blocks of one page, run in order in one folder and one namespace."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.space: dict[str, Any] = {"__name__": "__main__"}
+        self.capsys = capsys
+
+    def run(self, block: Block) -> None:
+        assert block.language in LANGUAGES, f"line {block.line}: a block of {block.language or 'no language'}"
+        for target in block.included:
+            check_included(target)
+        if block.included:
+            assert len(block.included) == len(block.lines), f"line {block.line}: lines beside an included file"
+            if block.language == "toml" and not block.included[0].startswith("plugins/"):
+                self.toml(Block("toml", [included(target) for target in block.included], block.line, block.note))
+        elif block.language != "text":
+            getattr(self, block.language)(block)
+
+    def python(self, block: Block) -> None:
+        exec(compile("\n" * (block.line - 1) + block.text, "page", "exec"), self.space)
+
+    def json(self, block: Block) -> None:
+        json.loads(block.text)
+
+    def toml(self, block: Block) -> None:
+        content = tomllib.loads(block.text)
+        if block.note == "pyproject":
+            groups = content.get("project", {}).get("entry-points", {})
+            assert set(groups) <= {registry(kind).package for kind in KINDS}
+            return
+        gankit.load(over_the_default(content) if block.note == "part" else content)
+
+    def sh(self, block: Block) -> None:
+        small = block.note.removeprefix("small: ").split() if block.note.startswith("small: ") else []
+        words = list(commands(block.text))
+        for number, command in enumerate(words):
+            if command[0] in NOT_RUN or command[:3] in (["python", "-m", "venv"], ["python3", "-m", "venv"]):
+                continue
+            if command[0] == "python" and re.fullmatch(r"examples/\w+\.py", command[1]):
+                check_included(command[1])
+                continue
+            assert command[0] == "gankit", f"line {block.line}: {' '.join(command)} is not run by the tests"
+            shown = " ".join(command)
+            more = small if command[1] in ("train", "demo") else []
+            code, output = self.command([*command[1:], *more])
+            if block.note.startswith("fails: ") and number == len(words) - 1:
+                assert code == 2, f"{shown}: exit code {code}\n{output}"
+                assert block.note.removeprefix("fails: ") in output, output
+            else:
+                assert code == 0, f"{shown}: exit code {code}\n{output}"
+
+    def command(self, arguments: list[str]) -> tuple[int, str]:
+        self.capsys.readouterr()
+        code = 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["gankit", *arguments])
+            try:
+                cli.main()
+            except SystemExit as stop:
+                code = stop.code if isinstance(stop.code, int) else 0
+        shown = self.capsys.readouterr()
+        return code, shown.out + shown.err
+
+
+def over_the_default(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The default recipe with a fragment of an experiment in it."""
+    tables = gankit.load("wgan-gp").tables()
+    for name, table in content.items():
+        fragment = isinstance(table, dict) and "name" not in table and name in tables
+        tables[name] = {**tables[name], **table} if fragment else table
+    return tables
+
+
+def check_included(target: str) -> None:
+    path, _, section = target.partition(":")
+    file = ROOT / path
+    assert file.is_file(), f"{path} is included, and there is no such file"
+    if section:
+        text = file.read_text(encoding="utf-8")
+        for mark in ("start", "end"):
+            assert f"--8<-- [{mark}:{section}]" in text, f"{path} has no {mark} of section {section}"
+    if path.startswith("examples/"):
+        assert f'"{Path(path).name}"' in EXAMPLES, f"{path} is included, and tests/test_examples.py does not run it"
+
+
+def included(target: str) -> str:
+    path, _, section = target.partition(":")
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if section:
+        text = text.split(f"--8<-- [start:{section}]\n")[1].split(f"--8<-- [end:{section}]")[0].rpartition("\n")[0]
+    return text
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_block_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_parts: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = Page(capsys)
+    for block in blocks((DOCS / name).read_text(encoding="utf-8")):
+        page.run(block)
+
+
+def test_every_file_included_elsewhere_exists() -> None:
+    for name in WRITTEN:
+        for line in (DOCS / name).read_text(encoding="utf-8").splitlines():
+            if found := INCLUDED.match(line.strip()):
+                check_included(found[1])
+
+
+def test_every_block_of_the_generated_pages_runs(
+    generated: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text in generated.values():
+        for block in blocks(text):
+            Page(capsys).run(block)
+
+
+def _nav(entry: Any) -> Iterator[str]:
+    if isinstance(entry, str):
+        yield entry
+    else:
+        for item in entry if isinstance(entry, list) else entry.values():
+            yield from _nav(item)
+
+
+def test_every_page_is_reached_from_the_navigation() -> None:
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    listed = list(_nav(settings["nav"]))
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {*WRITTEN, *(f"reference/{name}" for name in GENERATED)}
+
+
+def test_generated_pages_are_those_that_git_ignores(generated: dict[str, str]) -> None:
+    assert set(generated) == GENERATED
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    kept = {path.name for path in (DOCS / "reference").glob("*.md")} - GENERATED
+    assert "docs/reference/*.md" in ignored
+    assert {f"!docs/reference/{name}" for name in kept} <= set(ignored)
+
+
+def test_no_row_of_a_generated_table_has_a_gap(generated: dict[str, str]) -> None:
+    gaps = []
+    for name, text in generated.items():
+        rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
+        assert rows, name
+        gaps += [f"{name}: {' | '.join(row)}" for row in rows if not all(cell.strip() for cell in row)]
+    assert not gaps, "\n".join(gaps)
+
+
+def test_every_part_and_setting_is_on_its_page(generated: dict[str, str]) -> None:
+    for kind in KINDS:
+        text = generated[f"{registry(kind).package.removeprefix('gankit.')}.md"]
+        for name in registry(kind).built_in():
+            assert f"| [`{name}`](#{name}) |" in text
+            section = text.split(f"{{ #{name} }}")[1].split("\n## ")[0]
+            for setting in registry(kind).settings(name).model_fields:
+                assert f"| `{setting}` |" in section, f"{kind} {name}: {setting}"
+
+
+def test_every_key_and_command_is_on_its_page(generated: dict[str, str]) -> None:
+    from gankit.config import DataTable, Evaluation, Training
+
+    for model in (DataTable, Evaluation, Training):
+        for key in set(model.model_fields) - {"part"}:
+            assert f"| `{key}` |" in generated["experiment.md"]
+    for command in cli.app.registered_commands:
+        assert command.callback is not None
+        assert f"## `gankit {command.name or command.callback.__name__}`" in generated["command-line.md"]
+
+
+def test_most_errors_have_an_example_and_all_are_listed(generated: dict[str, str]) -> None:
+    mistakes = _module("mistakes")
+    shown, _, rest = generated["errors.md"].partition("## Messages without an example")
+    without = [line for line in rest.splitlines() if re.match(r"- `\w+Error`: ", line)]
+    # Making the mistakes reached all other places that raise an error.
+    assert 0 < len(without) < 0.35 * len(mistakes.sites())
+    assert len(re.findall(r"^:   `\w+Error`: \S", shown, re.MULTILINE)) == len(mistakes.mistakes())
+    for error in ("SettingsError", "PartError", "DataError", "RunError"):
+        assert f":   `{error}`: " in shown
+
+
+def test_a_mistake_that_is_none_is_noticed() -> None:
+    mistakes = _module("mistakes")
+    here = os.getcwd()
+    with mistakes.stage(), pytest.raises(AssertionError, match="nothing is wrong with it"):
+        mistakes.made(mistakes.Mistake("Runs", "", "gankit show wgan-gp"))
+    assert os.getcwd() == here
+    assert gankit.GankitError.__init__ is Exception.__init__
+
+
+PLANTED = {
+    "no language": ("```\nx\n```", "no language"),
+    "unknown language": ("```ruby\nputs 1\n```", "ruby"),
+    "unrunnable line": ("```sh\nrm -r here\n```", "rm -r here is not run"),
+    "failing command": ("```sh\ngankit show wgan-gpp\n```", "exit code 2"),
+    "command that should fail": ("<!-- fails: no such -->\n```sh\ngankit list loss\n```", "exit code 0"),
+    "wrong words": ("<!-- fails: a cat -->\n```sh\ngankit show wgan-gpp\n```", "did you mean"),
+    "failing code": ("```python\nassert 1 == 2, 'no'\n```", "no"),
+    "bad experiment": ("```toml\n[training]\nstep = 1\n```", "did you mean"),
+    "missing file": ('```python\n--8<-- "examples/none.py"\n```', "no such file"),
+    "missing section": ('```python\n--8<-- "examples/own_loss.py:none"\n```', "section none"),
+}
+
+
+@pytest.mark.parametrize("case", PLANTED)
+def test_planted_faults_are_found(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text, words = PLANTED[case]
+    [block] = blocks(text)
+    with pytest.raises((AssertionError, gankit.GankitError), match=words):
+        Page(capsys).run(block)

@@ -1,0 +1,188 @@
+"""The distributions under plugins/: each is installed with pip, and works there through public names alone."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributions import PIP, Environment, wheels
+
+import gankit
+from gankit.discovery import GROUPS, KINDS, plural
+
+ROOT = Path(gankit.__file__).parents[1]
+FOLDERS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
+
+KIND_FOLDERS = {plural(kind) for kind in KINDS}
+PUBLIC = KIND_FOLDERS | {"interfaces", "layers", "errors", "resizing", "image_tables", "cache", "testing"}
+SINGLE = {("gankit.registry", "nested_part")}
+"""Public names of modules that are not public as a whole."""
+
+
+def project(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    return found
+
+
+@pytest.fixture(scope="session", params=FOLDERS, ids=lambda folder: folder.name)
+def folder(request: pytest.FixtureRequest) -> Path:
+    """The source of each of them in turn."""
+    found: Path = request.param
+    return found
+
+
+@pytest.fixture(scope="session")
+def shipped(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment into which it is installed; tests leave it as it is."""
+    shipped = Environment(tmp_path_factory.mktemp("shipped"))
+    shipped.install(*wheels([folder], tmp_path_factory.mktemp("wheels")))
+    return shipped
+
+
+@pytest.fixture
+def without_source(folder: Path, tmp_path: Path) -> Path:
+    """A copy without the package, so that only the installed one can be imported."""
+    shutil.copytree(
+        folder, tmp_path / folder.name,
+        ignore=lambda place, names: [name for name in names if name.startswith((".", "gankit_")) or name == "dist"],
+    )  # fmt: skip
+    return tmp_path / folder.name
+
+
+def scans(folder: Path) -> None:
+    """Six patients' slices, as the example of gankit-dicom names them."""
+    pydicom = pytest.importorskip("pydicom")
+    slice_ = pydicom.dcmread(pydicom.data.get_testdata_file("CT_small.dcm", download=False))
+    (folder / "scans").mkdir()
+    for number in range(6):
+        slice_.PatientID, slice_.StudyInstanceUID = f"patient {number}", pydicom.uid.generate_uid()
+        slice_.file_meta.MediaStorageSOPInstanceUID = slice_.SOPInstanceUID = pydicom.uid.generate_uid()
+        slice_.save_as(folder / "scans" / f"{number}.dcm")
+
+
+def test_all_are_here() -> None:
+    assert {folder.name for folder in FOLDERS} >= {"gankit-adaptive-augment", "gankit-dicom", "gankit-fastgan"}
+    for folder in FOLDERS:
+        assert project(folder)["name"] == folder.name
+        (requirement,) = [text for text in project(folder)["dependencies"] if re.match(r"gankit\b(?!-)", text)]
+        assert re.fullmatch(r"gankit>=[\d.]+,<[\d.]+", requirement), "it states the versions that it works with"
+
+
+def test_its_requirements_are_met(folder: Path, shipped: Environment) -> None:
+    aloud = [word for word in PIP if word != "--quiet"]
+    done = subprocess.run([*aloud, "--python", str(shipped.interpreter), "check"], capture_output=True, text=True)
+    assert done.stdout
+    assert not [line for line in done.stdout.splitlines() if line.startswith(f"{folder.name} ")]
+
+
+def test_its_parts_load_and_its_examples_are_valid(shipped: Environment, without_source: Path) -> None:
+    groups = {GROUPS[group]: parts for group, parts in project(without_source)["entry-points"].items()}
+    examples = [path for path in sorted(without_source.glob("*.toml")) if path.name != "pyproject.toml"]
+    assert examples
+    assert groups
+    if "dataset" in groups:
+        scans(shipped.folder)
+    quiet, *answers = shipped.several(
+        ["list", {"GANKIT_DISABLE_PLUGINS": without_source.name}],
+        *(["list", kind, "--load"] for kind in groups),
+        *([command, path] for path in examples for command in ("check", "show")),
+    )
+    assert without_source.name not in quiet.out
+    for answer in answers:
+        assert (answer.code, answer.err) == (0, ""), answer
+    for parts, answer in zip(groups.items(), answers, strict=False):
+        for name in parts[1]:
+            assert answer.rows[name].split() == [name, parts[0], without_source.name, "ok"]
+    for answer in answers[len(groups) + 1 :: 2]:
+        assert f'name = "{without_source.name}:' in answer.out, "an example uses what it is an example of"
+
+
+def test_its_own_tests_pass_on_what_is_installed(shipped: Environment, without_source: Path) -> None:
+    done = subprocess.run(
+        [str(shipped.interpreter), "-P", "-m", "pytest", "-p", "no:cacheprovider", "tests"],
+        env=shipped.variables, cwd=without_source, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr
+    assert "[100%]" in done.stdout
+
+
+def imported(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
+    """(line, module, name) of everything of gankit that is imported; the name is "" for a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name, "") for alias in node.names if alias.name.split(".")[0] == "gankit")
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "gankit":
+            yield from ((node.lineno, node.module or "", alias.name) for alias in node.names)
+
+
+def is_public(module: str, name: str) -> bool:
+    """Whether a third party may import it."""
+    if any(word.startswith("_") for word in (*module.split("."), name)):
+        return False
+    _, *rest = module.split(".")
+    if not rest:
+        return name == "" or name in {*gankit.__all__, *PUBLIC}
+    return (module, name) in SINGLE or (rest[0] in PUBLIC and (len(rest) == 1 or rest[0] in KIND_FOLDERS))
+
+
+def own_private(trees: list[ast.Module]) -> set[str]:
+    """Names that start with one underscore and are defined in these files."""
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    names |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+@cache
+def gankits_private() -> set[str]:
+    return own_private([ast.parse(path.read_text()) for path in Path(gankit.__file__).parent.rglob("*.py")])
+
+
+def offences(trees: dict[Path, ast.Module]) -> list[str]:
+    """Where files of a distribution use what is private to gankit: imports, attributes, dotted text."""
+    own = own_private(list(trees.values()))
+    foreign = gankits_private() - own
+    found = []
+    for path, tree in trees.items():
+        found += [f"{path.name}:{line}: {module} {name}" for line, module, name in imported(tree)
+                  if not is_public(module, name)]  # fmt: skip
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                of_gankit = isinstance(node.value, ast.Name) and node.value.id == "gankit"
+                if node.attr in foreign or (of_gankit and not is_public("gankit", node.attr)):
+                    found.append(f"{path.name}:{node.lineno}: .{node.attr}")
+            elif isinstance(node, ast.Constant) and re.fullmatch(r"'gankit\.(\w+\.)*_\w+'", repr(node.value)):
+                found.append(f"{path.name}:{node.lineno}: {node.value!r}")
+    return found
+
+
+def test_it_uses_only_public_names(folder: Path) -> None:
+    files = [path for path in sorted(folder.rglob("*.py")) if not any(part.startswith(".") for part in path.parts)]
+    assert len(files) > 2
+    assert not offences({path: ast.parse(path.read_text()) for path in files})
+
+
+def test_the_search_for_private_names_finds_them() -> None:
+    private = [
+        "import gankit.updates", "from gankit import _metric", "from gankit.losses._terms import x",
+        "from gankit.interfaces import _fine", "import gankit.losses._terms", "from gankit.registry import Registry",
+        "from gankit import updates", "import gankit\ngankit.updates.Updates", "turn._augment(images)",
+        "patch('gankit.interfaces._fine')", "def f():\n    from gankit.cli import main",
+    ]  # fmt: skip
+    public = [
+        "import gankit", "from gankit import ImageSpec, losses, testing", "import gankit.testing",
+        "from gankit.losses.gradient_penalty import gradient_penalty", "gankit.train(gankit.load('x'), 'y')",
+        "from gankit.interfaces import Turn", "self._own = 1\nself._own", "from gankit_own._module import _name",
+        "from gankit.registry import nested_part",
+    ]  # fmt: skip
+    assert [text for text in private if not offences({Path("x.py"): ast.parse(text)})] == []
+    assert [text for text in public if offences({Path("x.py"): ast.parse(text)})] == []

@@ -1,0 +1,201 @@
+"""The built site in a real browser: links, images, console, search, phone width, copy buttons."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urldefrag
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+REQUIRED = os.environ.get("GANKIT_REQUIRE_BROWSER") == "1"
+PHONE = {"width": 375, "height": 800}
+DESKTOP = {"width": 1280, "height": 900}
+LOOK = """() => ({
+    ids: [...document.querySelectorAll('[id]')].map(each => each.id),
+    links: [...document.querySelectorAll('a[href]')].map(each => each.href),
+    broken: [...document.images].filter(each => each.complete && !each.naturalWidth).map(each => each.src),
+    silent: [...document.images].filter(each => !each.alt && each.closest('article')).map(each => each.src),
+    blocks: document.querySelectorAll('.highlight pre').length,
+    buttons: document.querySelectorAll('.highlight [data-clipboard-target], .highlight [data-md-type=copy]').length,
+})"""
+
+
+@dataclass
+class Seen:
+    """What the browser found on one page."""
+
+    ids: set[str]
+    links: list[str]
+    broken: list[str]
+    silent: list[str]
+    blocks: int
+    buttons: int
+    phone_width: int
+    faults: list[str] = field(default_factory=list)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Files of a folder, without a line for each request."""
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built strictly: a warning of mkdocs fails."""
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("__pycache__"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs")
+        importlib.import_module("mistakes")
+        importlib.import_module("generate").write(folder / "docs" / "reference")
+    settings = folder / "mkdocs.yml"
+    settings.write_text(f"INHERIT: {ROOT / 'mkdocs.yml'}\ndocs_dir: docs\nsite_dir: site\n", encoding="utf-8")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--config-file", str(settings)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    """Where the site is served."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; where it is missing the tests are skipped, or fail where GANKIT_REQUIRE_BROWSER=1 is set."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        assert not REQUIRED, "playwright is not installed"
+        pytest.skip("playwright is not installed")
+    if CHROMIUM is None:
+        assert not REQUIRED, "chromium is not installed"
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path, address: str, browser: Any) -> dict[str, Seen]:
+    """What the browser finds on every page, by address."""
+    found = {}
+    context = browser.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("console", lambda told: faults.append(f"console: {told.text}") if told.type in ("error", "warning") else 0)
+    page.on("pageerror", lambda error: faults.append(f"script: {error}"))
+    page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
+    page.on("response", lambda answer: faults.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else 0)
+    page.on(
+        "request", lambda asked: None if asked.url.startswith((address, "data:", "blob:")) else faults.append(asked.url)
+    )
+    for path in sorted(site.rglob("*.html")):
+        if path.name == "404.html":
+            continue
+        url = address + path.relative_to(site).as_posix().removesuffix("index.html")
+        faults.clear()
+        page.set_viewport_size(DESKTOP)
+        page.goto(url, wait_until="networkidle")
+        look = page.evaluate(LOOK)
+        page.set_viewport_size(PHONE)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        look["ids"] = set(look["ids"])
+        found[url] = Seen(**look, phone_width=width, faults=list(faults))
+    context.close()
+    return found
+
+
+def test_every_page_is_visited(pages: dict[str, Seen], site: Path) -> None:
+    assert len(pages) == len(list((site.parent / "docs").rglob("*.md")))
+
+
+def test_no_page_has_a_fault_or_asks_for_anything_outside(pages: dict[str, Seen]) -> None:
+    assert not {url: seen.faults for url, seen in pages.items() if seen.faults}
+
+
+def test_no_link_or_anchor_is_broken(pages: dict[str, Seen], address: str, site: Path) -> None:
+    broken = []
+    for url, seen in pages.items():
+        for link in seen.links:
+            target, anchor = urldefrag(link)
+            if not target.startswith(address):
+                continue
+            if target not in pages:
+                if not (site / target.removeprefix(address)).is_file():
+                    broken.append(f"{url}: {link}")
+            elif anchor and anchor not in pages[target].ids and not anchor.startswith("__"):
+                broken.append(f"{url}: {link}")
+    assert not broken, "\n".join(broken)
+    assert sum(link.startswith(address) for seen in pages.values() for link in seen.links) > 500
+
+
+def test_every_image_is_there_and_says_what_it_shows(pages: dict[str, Seen], address: str) -> None:
+    assert not {url: seen.broken for url, seen in pages.items() if seen.broken}
+    assert not {url: seen.silent for url, seen in pages.items() if seen.silent}
+
+
+def test_every_code_block_has_a_copy_button(pages: dict[str, Seen]) -> None:
+    assert not {url: (seen.blocks, seen.buttons) for url, seen in pages.items() if seen.buttons != seen.blocks}
+    assert sum(seen.blocks for seen in pages.values()) > 30
+
+
+def test_no_page_is_wider_than_a_phone(pages: dict[str, Seen]) -> None:
+    assert not {url: seen.phone_width for url, seen in pages.items() if seen.phone_width > PHONE["width"]}
+
+
+def test_the_copy_button_copies(address: str, browser: Any) -> None:
+    context = browser.new_context(viewport=DESKTOP)
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+    page = context.new_page()
+    page.goto(address, wait_until="networkidle")
+    page.locator(".highlight").first.hover()
+    page.locator(".highlight [data-clipboard-target], .highlight [data-md-type=copy]").first.click()
+    assert "gankit demo" in page.evaluate("navigator.clipboard.readText()")
+    context.close()
+
+
+def test_search_finds_the_gradient_penalty(address: str, browser: Any) -> None:
+    page = browser.new_page(viewport=DESKTOP)
+    page.goto(address, wait_until="networkidle")
+    page.locator(".md-search__input").click()
+    page.keyboard.type("gradient penalty", delay=20)
+    result = page.locator(".md-search-result__link").first
+    result.wait_for(state="visible", timeout=20_000)
+    result.click()
+    page.wait_for_url(lambda url: urldefrag(url)[0].split("?")[0] != address)
+    assert "gradient-penalty" in page.url
+    assert {"gradient", "penalty"} <= set(page.locator("article").inner_text().casefold().split())
+    page.close()
+
+
+def test_both_colour_schemes_can_be_chosen(address: str, browser: Any) -> None:
+    for scheme, expected in (("light", "default"), ("dark", "slate")):
+        page = browser.new_page(color_scheme=scheme)
+        page.goto(address, wait_until="networkidle")
+        assert page.locator("body").get_attribute("data-md-color-scheme") == expected
+        page.close()
