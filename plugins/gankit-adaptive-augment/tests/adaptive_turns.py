@@ -67,7 +67,7 @@ def plain(*greys: float) -> Tensor:
 def make_turn(
     real: Tensor, *, fake: float = -1.0, held_out: Tensor | None = None, critic: Critic | None = None,
     side: Side = "critic", augment: Augment | None = None,
-    log: Callable[[str, Tensor], None] = lambda name, value: None,
+    log: Callable[[str, Tensor], None] = lambda name, value: None, **several: Any,
 ) -> Turn:  # fmt: skip
     class NoDraws:
         def uniform(self, *shape: int) -> Tensor:
@@ -78,6 +78,7 @@ def make_turn(
     return Turn(
         side, Plain(fake), critic or Grey(), real=lambda: real, labels=None, latents=torch.zeros(N, 1), step=0,
         random=NoDraws(), held_out=None if held_out is None else lambda: (held_out, None), log=log, augment=augment,
+        **several,
     )  # fmt: skip
 
 

@@ -260,10 +260,17 @@ def in_a_process(rank: int, address: str, results: Path) -> None:
     """One of two processes, each of which sees reals and held-out images of its own."""
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     sign, gap = adaptive(target=0.2, images=100 * N), held_out_rule(images=100 * N)
+
+    def average(value: Tensor) -> Tensor:
+        total = value.clone()
+        torch.distributed.all_reduce(total)
+        return total / 2
+
+    both: dict[str, Any] = {"batch": 2 * N, "average": average}
     for _ in range(2):
         # Alone, the first process would find r = 1 and 0, the second r = -0.5 and 1.
-        step(sign, make_turn(plain(0.5) if rank == 0 else plain(-0.5, -0.5, -0.5, 0.5)))
-        step(gap, make_turn(plain(1.0), fake=(-1.0, -2.0)[rank], held_out=plain((1.0, -2.0)[rank])))
+        step(sign, make_turn(plain(0.5) if rank == 0 else plain(-0.5, -0.5, -0.5, 0.5), **both))
+        step(gap, make_turn(plain(1.0), fake=(-1.0, -2.0)[rank], held_out=plain((1.0, -2.0)[rank]), **both))
     torch.save([sign.state_dict(), gap.state_dict()], results / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
