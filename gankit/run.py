@@ -267,15 +267,17 @@ def drawn_pixels(
 def batches(generator: Generator, z: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
     """Batches of (k, c, h, w) images in [-1, 1] on the CPU, made on the generator's device; at least one.
 
-    Equal latents give equal images, also of a generator that draws from torch's own generator.
+    Equal latents give equal images, also of a generator that draws from torch's own generator. Every batch is filled
+    up, since another size may be rounded otherwise.
     """
     like = next(generator.parameters())
     for start in range(0, max(len(z), 1), SAMPLE_BATCH):
-        part = slice(start, start + SAMPLE_BATCH)
-        label = None if labels is None else labels[part].to(like.device)
+        count = min(len(z) - start, SAMPLE_BATCH)
+        rows = (start + torch.arange(SAMPLE_BATCH)).clamp(max=max(len(z) - 1, 0))[: SAMPLE_BATCH if count else 0]
+        label = None if labels is None else labels[rows].to(like.device)
         with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
             seeds.seed_torch(0, "sample batch", start)
-            images = generator(z[part].to(like), label).float().cpu()
+            images = generator(z[rows].to(like), label)[:count].float().cpu()
         yield images
 
 

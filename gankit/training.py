@@ -154,6 +154,8 @@ class Trainer:
                 ending = distributed.anyone(late) or last or stopped
                 if self.updates.step % settings.tick_every == 0 or ending:
                     self._tick(bar, on_tick if writes else None)
+                    stopped = distributed.anyone(stop.asked)  # judging images takes its time
+                    ending = ending or stopped
                 if (self.updates.step % settings.sample_every == 0 or ending) and writes:
                     self._write_grid()
                 if (self.updates.step % settings.checkpoint_every == 0 or ending) and writes:

@@ -44,7 +44,7 @@ def test_a_sample_depends_only_on_seed_number_and_label(plain: gankit.Run, condi
     many = plain.sample(70, seed=5)
     assert many.shape == (70, 3, 8, 8)
     assert many.dtype == np.uint8
-    np.testing.assert_allclose(plain.sample(3, seed=5).astype(int), many[:3].astype(int), atol=1)
+    np.testing.assert_array_equal(plain.sample(3, seed=5), many[:3])
     assert not np.array_equal(plain.sample(3, seed=6), many[:3])
     mixed = conditional.sample(4, labels=[0, 1, 0, 1], seed=5).astype(int)
     zeros = conditional.sample(4, labels=0, seed=5).astype(int)
