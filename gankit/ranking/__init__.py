@@ -23,14 +23,14 @@ from gankit.ranking.folders import write_folder
 from gankit.ranking.key import Key
 from gankit.ranking.page import write_page
 from gankit.ranking.ratings import Finding
-from gankit.ranking.realism import realism
+from gankit.ranking.realism import realism_score
 from gankit.ranking.scores import Classifier, critic_scores, label_scores, realism_scores, wanted_classes
 from gankit.registry import Part
 from gankit.run import Run, open_run
 from gankit.sampling import asked, label_texts
 from gankit.validation import unknown
 
-__all__ = ["Finding", "Ranking", "rank", "realism", "write_page", "write_ranking"]
+__all__ = ["Finding", "Ranking", "rank", "realism_score", "write_page", "write_ranking"]
 
 COUNT, KEEP = 100, 10
 """The founding paper's."""

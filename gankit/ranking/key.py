@@ -117,7 +117,7 @@ def read_key(path: Path) -> tuple[Key, str]:
         content = path.read_bytes()
         table: dict[str, Any] = json.loads(content)
         if table.pop("format") != FORMAT:
-            raise ValueError("another format")
+            raise RunError(f"{path} was written by a newer gankit: upgrade gankit")
         table["images"] = tuple(Shown(**each) for each in table["images"])
         return Key(**table), hashlib.sha256(content).hexdigest()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -11,11 +11,13 @@ from gankit.metrics._rows import pair
 
 NEIGHBOUR = 3
 """The paper's k."""
+TIE = 1e-6
+"""Squares that differ by less are equal: two images that are each other's k-th neighbour have one radius."""
 DISTANCES = 2**24
 """Distances that are held at once."""
 
 
-def realism(real: ArrayLike, fake: ArrayLike, *, k: int = NEIGHBOUR) -> NDArray[np.float64]:
+def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = NEIGHBOUR) -> NDArray[np.float64]:
     """Realism scores: the largest ratio of a real image's radius to its distance from the generated image.
 
     The radius of a real image is the distance to its k-th nearest other real one. As published, the half of the real
@@ -47,7 +49,7 @@ def realism(real: ArrayLike, fake: ArrayLike, *, k: int = NEIGHBOUR) -> NDArray[
             for start in range(0, n, step)
         ]
     )
-    kept = radii <= np.median(radii)
+    kept = radii <= np.median(radii) * (1 + TIE)
     reals, radii = reals[kept], radii[kept]
     best = np.empty(len(fakes))
     for start in range(0, len(fakes), step):

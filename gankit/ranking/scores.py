@@ -19,7 +19,7 @@ from gankit.errors import GankitError, PartError, RunError
 from gankit.extraction import BATCH, extractor
 from gankit.image_sets import ImageSet, Source, image_set, run_data
 from gankit.interfaces import Features
-from gankit.ranking.realism import realism
+from gankit.ranking.realism import realism_score
 from gankit.registry import Part
 from gankit.run import Run, batches
 from gankit.validation import unknown
@@ -70,7 +70,7 @@ def _score(run: Run, images: Tensor, labels: Tensor | None) -> Tensor:
 def realism_scores(
     run: Run, images: NDArray[Any], features: str | dict[str, Any] | Part | Features | None, real: Source | None
 ) -> tuple[Scores, list[str]]:
-    """`realism` of drawn images beside the run's held-out images, or its training images where it has none.
+    """`realism_score` of drawn images beside the run's held-out images, or its training images where it has none.
 
     Args:
         run: whose images they are.
@@ -91,7 +91,7 @@ def realism_scores(
         reals = image_set(real, "real images", window=run.value_range)
     chosen = run.experiment.evaluation.features if features is None else features
     _, network = extractor(chosen if chosen is not None else default_features(), reals.shape)
-    scores = realism(
+    scores = realism_score(
         extraction.features(reals, network, quiet=True),
         extraction.features(drawn_set(run, images), network, quiet=True),
     )
