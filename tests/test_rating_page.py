@@ -19,6 +19,7 @@ from PIL import Image
 
 import gankit
 from gankit.errors import GankitError
+from gankit.pictures import image_png
 from gankit.ranking import rank, write_page
 from gankit.ranking.key import Key, read_key
 from gankit.ranking.page import class_keys
@@ -143,6 +144,15 @@ def test_class_names_are_escaped(page: Path) -> None:
     assert text.count("</script>") == 2
     for name in CLASSES:
         assert html.escape(name, quote=False).replace('"', "&#34;").replace("'", "&#39;") in text
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "L"), (3, "RGB"), (5, "RGB")])
+def test_deep_images_and_odd_channels_become_8_bit(channels: int, mode: str) -> None:
+    image = np.arange(channels * 4, dtype=np.uint16).reshape(channels, 2, 2) * 200
+    picture = Image.open(io.BytesIO(image_png(image, (0.0, 4000.0))))
+    expected = np.rint(image / 4000 * 255).astype(np.uint8)
+    assert picture.mode == mode
+    assert np.array_equal(np.asarray(picture), expected[0] if mode == "L" else expected[:3].transpose(1, 2, 0))
 
 
 def test_keys_of_classes() -> None:
@@ -362,6 +372,11 @@ def test_progress_goes_to_another_browser(browser: Any, person: Person, page: Pa
     assert other.place == "Image 3 of 8, 2 rated"
     assert other.page.input_value("#rater") == "Cy"
     assert rows(other.saved()[1]) == rows(person.saved()[1])
+    for answer, place in (("dismiss", "Image 3 of 8, 2 rated"), ("accept", "Image 1 of 8, 0 rated")):
+        other.page.once("dialog", lambda dialog, answer=answer: getattr(dialog, answer)())
+        other.page.locator("#anew").click()
+        assert other.place == place
+    assert other.page.input_value("#rater") == ""
     other.close()
 
 

@@ -151,7 +151,7 @@ def _check_counts(count: int, keep: int) -> None:
     if count < 1:
         raise GankitError(f"count: {count} images cannot be ranked")
     if not 1 <= keep <= count:
-        raise GankitError(f"keep: {keep} of {count} images cannot be kept")
+        raise GankitError(f"keep: {keep} of {count} images cannot be kept: keep 1 to {count}")
 
 
 def _ordered(

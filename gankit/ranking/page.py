@@ -53,8 +53,8 @@ def write_page(
         )
     check_folder(folder)
     latents, labels = run.draw(count, asked(run, label), seed)
-    images = run.decode(latents, labels)
     reals, places = _reals(run, real)
+    images = run.decode(latents, labels)
     key = seal(
         run, seed, label, label_texts(run, labels) or [""] * count, reals.name if reals else None,
         [(place, _class_of(reals, place)) for place in places] if reals else [],
@@ -81,7 +81,9 @@ def _reals(run: Run, wanted: int) -> tuple[ImageSet | None, list[int]]:
     trained, held_out = run_data(run)
     reals = held_out or trained
     if wanted > reals.count:
-        raise GankitError(f"real: {wanted} real images are to be mixed in, and there are {reals.count} {reals.name}")
+        raise GankitError(
+            f"real: {wanted} real images are to be mixed in, and there are {reals.count} {reals.name}: mix in fewer"
+        )
     return reals, real_places(reals.count, wanted)
 
 

@@ -190,7 +190,9 @@ def wanted_classes(run: Run, labels: Tensor | None, label: str | None, n: int) -
         return labels.numpy()
     names = run.class_names
     if label is None:
-        raise GankitError(f"by label: {run.path} was trained without labels: say by label which class is asked for")
+        raise GankitError(
+            f"by label: {run.path} was trained without labels: name the class that is asked for by --label"
+        )
     if label not in names and not (label.isdecimal() and int(label) < len(names)):
         raise GankitError(f"by label: there is no class {label!r} in {run.path}; {unknown(label, names)}")
     return np.full(n, names.index(label) if label in names else int(label), dtype=np.int64)
