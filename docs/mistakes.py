@@ -24,6 +24,7 @@ from PIL import Image
 
 import gankit
 import gankit.interfaces
+import gankit.ranking
 from gankit import errors
 from gankit.cli import app
 from gankit.discovery import KINDS

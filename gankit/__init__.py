@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gankit.errors import GankitError
     from gankit.evaluation import compare, evaluate, statistics
     from gankit.interfaces import Augment, Batch, Critic, Dataset, Features, Generator, ImageSpec, Loss, Metric, Turn
+    from gankit.ranking import rank
     from gankit.registry import build
     from gankit.run import Run, open_run
     from gankit.training import resume, train
@@ -25,6 +26,7 @@ _HOME = {
     "interfaces": [
         "Augment", "Batch", "Critic", "Dataset", "Features", "Generator", "ImageSpec", "Loss", "Metric", "Turn",
     ],
+    "ranking": ["rank"],
     "registry": ["build"],
     "run": ["Run", "open_run"],
     "training": ["resume", "train"],
@@ -36,7 +38,7 @@ _FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses
 __all__ = [
     "Augment", "Batch", "Critic", "Dataset", "Experiment", "Features", "GankitError", "Generator", "ImageSpec", "Loss",
     "Metric", "Run", "Turn", "augments", "build", "compare", "critics", "datasets", "evaluate", "features",
-    "generators", "load", "losses", "metrics", "open_run", "resume", "statistics", "train", "wrap",
+    "generators", "load", "losses", "metrics", "open_run", "rank", "resume", "statistics", "train", "wrap",
 ]  # fmt: skip
 
 

@@ -103,6 +103,51 @@ def sample(
 
 
 @app.command()
+def rank(
+    run: RunFolder,
+    count: Annotated[int | None, typer.Option(help="Images to draw; 100 by default.", min=1)] = None,
+    keep: Annotated[int, typer.Option(help="How many are best and worst.", min=1)] = 10,
+    by: Annotated[str, typer.Option(help="critic, realism, label, or ratings:FILE.csv,FILE.csv,...")] = "critic",
+    label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides the latents; 0 by default.", min=0)] = None,
+    best: Best = False,
+    features: Extractor = None,
+    against: Annotated[str | None, typer.Option(help="Other real images for realism.", show_default=False)] = None,
+    classifier: Annotated[
+        str | None, typer.Option(help="For label: a TorchScript file or features with class logits.")
+    ] = None,
+    page: Annotated[bool, typer.Option("--page", help="Write a page on which a person rates the images.")] = False,
+    real: Annotated[int, typer.Option(help="Real images to mix in on the page.", min=0)] = 0,
+    key: Annotated[Path | None, typer.Option(help="The page's key, where it is not beside the ratings.")] = None,
+    out: Out = None,
+) -> None:
+    """Draw images and keep the best and the worst; or write a page on which a person rates them blindly."""
+    from gankit import ranking
+    from gankit.run import open_run
+
+    opened = open_run(run, best=best)
+    if page:
+        path = ranking.write_page(
+            opened, out or run / f"rating-{seed or 0}", count or ranking.COUNT, seed=seed or 0, label=label, real=real
+        )
+        print(f"page: {path}\nkey:  {path.parent / 'key.json'} (sealed: give raters the page alone)")
+        return
+    if real:
+        raise GankitError("--real mixes real images into a page: add --page")
+    way = by.partition(":")[0]
+    found = ranking.rank(
+        opened, count, keep, by, seed=seed, label=label, features=_toml(features), real=against,
+        classifier=_toml(classifier), key=key,
+    )  # fmt: skip
+    folder = ranking.write_ranking(found, out or run / f"ranked-{way}-{found.seed}")
+    for name, numbers in (("best", found.best), ("worst", found.worst)):
+        print(f"{name}:  " + ", ".join(f"{number} ({found.scores[number]:.4g})" for number in numbers))
+    for text in (*found.findings, *found.notes):
+        print(text)
+    print(f"ranking.csv, best.png and worst.png in {folder}")
+
+
+@app.command()
 def evaluate(
     source: Annotated[str, typer.Argument(help="A run, a folder of images, or an npz file.", show_default=False)],
     against: Annotated[

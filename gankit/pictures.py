@@ -53,6 +53,18 @@ def grid_png(images: NDArray[Any], value_range: tuple[float, float], columns: in
     return buffer.getvalue()
 
 
+def image_png(image: NDArray[Any], value_range: tuple[float, float]) -> bytes:
+    """One (c, h, w) image as the bytes of a PNG of 8 bits that says nothing but its pixels.
+
+    Of two channels the first is shown, of more than three the first three.
+    """
+    pixels = to_8bit(image[None], value_range)[0]
+    buffer = io.BytesIO()
+    shown = pixels[:3].transpose(1, 2, 0) if len(pixels) >= 3 else pixels[0]
+    Image.fromarray(np.ascontiguousarray(shown)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def pairs_png(
     upper: NDArray[Any], upper_range: tuple[float, float], lower: NDArray[Any], lower_range: tuple[float, float]
 ) -> bytes:

@@ -6,6 +6,8 @@ import csv
 import math
 from pathlib import Path
 
+from torch import Tensor
+
 from gankit.checkpoint import write_atomically
 from gankit.errors import RunError
 from gankit.pictures import grid_png, save_image
@@ -30,10 +32,7 @@ def write_samples(run: Run, folder: Path, count: int, label: str | None = None, 
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not empty; choose another --out")
-    wanted: Labels = label
-    if label is not None and run.image.conditions:
-        wanted = _conditions(label, run.image.conditions)
-    latents, labels = run.draw(count, wanted, seed)
+    latents, labels = run.draw(count, asked(run, label), seed)
     images = run.decode(latents, labels)
     folder.mkdir(parents=True, exist_ok=True)
     digits = max(5, len(str(count - 1)))
@@ -56,7 +55,15 @@ def write_samples(run: Run, folder: Path, count: int, label: str | None = None, 
     return folder
 
 
-def _conditions(label: str, count: int) -> list[float]:
+def asked(run: Run, label: str | None) -> Labels:
+    """A label as the command line names it, for `Run.draw`: a class, or the numbers of "1.5,0.2" for conditions.
+
+    Raises:
+        RunError: the run has conditions, and these are not their numbers.
+    """
+    count = run.image.conditions
+    if label is None or not count:
+        return label
     try:
         values = [float(part) for part in label.split(",")]
     except ValueError:
@@ -64,3 +71,12 @@ def _conditions(label: str, count: int) -> list[float]:
     if len(values) != count or not all(map(math.isfinite, values)):
         raise RunError(f"--label: {label!r} is not {count} number(s), separated by commas")
     return values
+
+
+def label_texts(run: Run, labels: Tensor | None) -> list[str] | None:
+    """(n,) classes or (n, k) standardised conditions as `asked` reads them, one text a sample; None for None."""
+    if labels is None:
+        return None
+    if run.image.classes:
+        return [run.class_names[k] for k in labels.tolist()]
+    return [",".join(f"{value:.6g}" for value in row) for row in run.decode_conditions(labels)]

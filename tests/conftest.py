@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+REQUIRED = os.environ.get("GANKIT_REQUIRE_BROWSER") == "1"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -60,3 +65,20 @@ def small(arrays: Path) -> Callable[..., list[str]]:
         ]  # fmt: skip
 
     return overrides
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; where it is missing the tests are skipped, or fail where GANKIT_REQUIRE_BROWSER=1 is set."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        assert not REQUIRED, "playwright is not installed"
+        pytest.skip("playwright is not installed")
+    if CHROMIUM is None:
+        assert not REQUIRED, "chromium is not installed"
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield opened
+        opened.close()

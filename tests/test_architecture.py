@@ -37,6 +37,7 @@ LAYERS: list[tuple[set[str], str | set[str]]] = [
     ({"config"}, {"errors", "places", "validation", "registry", "sources"}),
     ({"data", "building", "schema", "wrapping"}, "*"),
     ({"run", "moments"}, "*"),
+    ({"sampling"}, "*"),
     ({"image_sets"}, "*"),
     ({"extraction"}, "*"),
     ({"uncertainty"}, "*"),
@@ -47,7 +48,6 @@ LAYERS: list[tuple[set[str], str | set[str]]] = [
     ({"ranking"}, "*"),
     ({"study"}, "*"),
     ({"testing"}, "*"),
-    ({"sampling"}, "*"),
     ({"cli"}, "*"),
     ({"__main__"}, {"cli"}),
 ]

@@ -19,8 +19,6 @@ from urllib.parse import urldefrag
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-REQUIRED = os.environ.get("GANKIT_REQUIRE_BROWSER") == "1"
 PHONE = {"width": 375, "height": 800}
 DESKTOP = {"width": 1280, "height": 900}
 LOOK = """() => ({
@@ -81,23 +79,6 @@ def address(site: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_address[1]}/"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium; where it is missing the tests are skipped, or fail where GANKIT_REQUIRE_BROWSER=1 is set."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        assert not REQUIRED, "playwright is not installed"
-        pytest.skip("playwright is not installed")
-    if CHROMIUM is None:
-        assert not REQUIRED, "chromium is not installed"
-        pytest.skip("chromium is not installed")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

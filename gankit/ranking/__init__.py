@@ -1,0 +1,257 @@
+"""Order generated images by the critic, nearness to reals, a classifier or people; keep the best and the worst."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.checkpoint import write_atomically
+from gankit.errors import GankitError, RunError
+from gankit.image_sets import Source, open_source
+from gankit.interfaces import Features
+from gankit.pictures import grid_png, save_image
+from gankit.ranking import ratings
+from gankit.ranking.folders import write_folder
+from gankit.ranking.key import Key
+from gankit.ranking.page import write_page
+from gankit.ranking.ratings import Finding
+from gankit.ranking.realism import realism_score
+from gankit.ranking.scores import Classifier, critic_scores, label_scores, realism_scores, wanted_classes
+from gankit.registry import Part
+from gankit.run import Run, open_run
+from gankit.sampling import asked, label_texts
+from gankit.validation import unknown
+
+__all__ = ["Finding", "Ranking", "rank", "realism_score", "write_page", "write_ranking"]
+
+COUNT, KEEP = 100, 10
+"""The founding paper's."""
+WAYS = ("critic", "realism", "label", "ratings")
+
+
+@final
+@dataclass(frozen=True)
+class Ranking:
+    """Drawn images in order.
+
+    Attributes:
+        by: "critic", "realism", "label" or "ratings".
+        images: (n, c, h, w) in the data's type, by number.
+        value_range: black and white of that type.
+        scores: (n,) by number; larger is better. Infinity where an image equals a real one (realism).
+        order: (n,) numbers of the images, best first; of equal scores the smaller number first.
+        keep: how many are best and worst.
+        seed: of the drawn images.
+        labels: one text an image, "" where it has none.
+        findings: what ratings are worth: agreement, real images recognised.
+        notes: what to know of the scores.
+    """
+
+    by: str
+    images: NDArray[Any]
+    value_range: tuple[float, float]
+    scores: NDArray[np.float64]
+    order: NDArray[np.int64]
+    keep: int
+    seed: int
+    labels: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> NDArray[np.int64]:
+        """(keep,) numbers of the best images, best first."""
+        return self.order[: self.keep]
+
+    @property
+    def worst(self) -> NDArray[np.int64]:
+        """(keep,) numbers of the worst images, worst first."""
+        return self.order[::-1][: self.keep]
+
+
+def rank(
+    run: Run | str | Path,
+    count: int | None = None,
+    keep: int = KEEP,
+    by: str = "critic",
+    *,
+    seed: int | None = None,
+    label: str | None = None,
+    features: str | dict[str, Any] | Part | Features | None = None,
+    real: Source | None = None,
+    classifier: Classifier | None = None,
+    key: str | Path | None = None,
+) -> Ranking:
+    """Draw images from a run and put them in order.
+
+    Args:
+        run: the run, or its folder.
+        count: images to draw, 100 by default; of ratings of a page as many as were on it.
+        keep: how many are best and worst.
+        by: "critic", the score of the run's critic, of the newest checkpoint; "realism", the score of Kynkaanniemi et
+            al. 2019 beside the run's held-out images (or its training images); "label", a classifier's confidence in
+            the class that was asked for; "ratings:A.csv,B.csv", the mean of people's scores.
+        seed: of the drawn images, 0 by default; of ratings of a page it is the page's.
+        label: a class, or conditions as "1.5,0.2", of all images; for by="label" and a run without labels the class
+            that is asked for.
+        features: for realism; by default those of the run's evaluation.
+        real: other real images for realism: whatever `gankit.evaluate` takes.
+        classifier: for by="label": a TorchScript file, features with class logits, or a function of
+            (n, c, h, w) float32 images in [0, 255] that gives (n, classes) logits in the order of the run's classes, or
+            of its own `class_names`.
+        key: of a rating page, where it lies neither beside the ratings nor in the run's folder.
+
+    Raises:
+        GankitError: an unknown way, more to keep than there are images, a missing classifier or key, ratings that do
+            not fit the images.
+    """
+    opened = run if isinstance(run, Run) else open_run(run)
+    way, _, argument = by.partition(":")
+    if way not in WAYS or bool(argument) != (way == "ratings"):
+        raise GankitError(f"by {by!r}: critic, realism, label or ratings:FILE.csv is needed; {unknown(way, WAYS)}")
+    for name, value, only in (("features", features, "realism"), ("real", real, "realism"),
+                              ("classifier", classifier, "label"), ("key", key, "ratings")):  # fmt: skip
+        if value is not None and way != only:
+            raise GankitError(f"{name} is for by {only}, not for by {way}: leave it out")
+    if way == "ratings":
+        return _by_ratings(opened, argument, count, keep, seed, label, None if key is None else Path(key))
+    number = COUNT if count is None else count
+    seed = seed or 0
+    _check_counts(number, keep)
+    conditional = way != "label" or opened.image.conditional
+    latents, labels = opened.draw(number, asked(opened, label) if conditional else None, seed)
+    texts = label_texts(opened, labels)
+    if way == "label":
+        if classifier is None:
+            raise GankitError("by label needs a classifier: give a TorchScript file, or in Python a function")
+        wanted = wanted_classes(opened, labels, label, number)
+        texts = [opened.class_names[k] for k in wanted]
+    images = opened.decode(latents, labels)
+    notes: list[str] = []
+    if way == "critic":
+        scores, notes = critic_scores(opened, latents, labels)
+    elif way == "realism":
+        source = open_source(real, opened.value_range) if isinstance(real, (str, Path)) else real
+        scores, notes = realism_scores(opened, images, features, source)
+    else:
+        assert classifier is not None
+        scores = label_scores(opened, images, wanted, classifier)
+    return _ordered(opened, way, images, scores, keep, seed, texts, (), notes)
+
+
+def _check_counts(count: int, keep: int) -> None:
+    if count < 1:
+        raise GankitError(f"count: {count} images cannot be ranked")
+    if not 1 <= keep <= count:
+        raise GankitError(f"keep: {keep} of {count} images cannot be kept: keep 1 to {count}")
+
+
+def _ordered(
+    run: Run, way: str, images: NDArray[Any], scores: NDArray[np.float64], keep: int, seed: int,
+    labels: Sequence[str] | None, findings: Sequence[Finding], notes: Sequence[str],
+) -> Ranking:  # fmt: skip
+    order = np.argsort(-scores, kind="stable")
+    texts = tuple(labels or [""] * len(images))
+    return Ranking(way, images, run.value_range, scores, order, keep, seed, texts, tuple(findings), tuple(notes))
+
+
+def _by_ratings(
+    run: Run, files: str, count: int | None, keep: int, seed: int | None, label: str | None, given: Path | None
+) -> Ranking:
+    paths = [Path(files)] if Path(files).is_file() else [Path(part) for part in files.split(",") if part.strip()]
+    raters = ratings.read_ratings(paths)
+    beside = [*dict.fromkeys(path.absolute().parent for path in paths)]
+    key = ratings.key_of(raters, given, [*beside, run.path, *sorted(run.path.glob("rating-*"))])
+    if key is None:
+        number, seed = COUNT if count is None else count, seed or 0
+        _check_counts(number, keep)
+        raters = ratings.by_number(raters, number)
+        names, real = [str(i) for i in range(number)], [False] * number
+    else:
+        run = _of_the_page(run, key, count, seed, label)
+        number, seed, label = len(key.generated), key.seed, key.label
+        _check_counts(number, keep)
+        names, real = [each.id for each in key.images], [each.real for each in key.images]
+    ratings.check_images(raters, names, any(real))
+    latents, encoded = run.draw(number, asked(run, label), seed)
+    texts = label_texts(run, encoded) or [""] * number
+    known = texts if key is None else [each.label for each in key.images]
+    if run.image.conditions:  # a diagnosis is no number
+        known = [text if each else "" for text, each in zip(known, real, strict=True)]
+    scored = names if key is None else [each.id for each in key.generated]
+    found = ratings.findings(raters, names, real, known)
+    notes = [f"the mean of {len(raters)} raters"] if len(raters) > 1 else []
+    images, scores = run.decode(latents, encoded), ratings.mean_scores(raters, scored)
+    return _ordered(run, "ratings", images, scores, keep, seed, texts, found, notes)
+
+
+def _of_the_page(run: Run, key: Key, count: int | None, seed: int | None, label: str | None) -> Run:
+    """The run with the generator that made the page's images."""
+    own = {"count": len(key.generated), "seed": key.seed, "label": key.label}
+    for name, value in (("count", count), ("seed", seed), ("label", label)):
+        if value is not None and value != own[name]:
+            raise GankitError(f"{name}: the rating page has {own[name]}, not {value}: leave it out")
+    run = run if run.wants_best == key.best else open_run(run.path, best=key.best)
+    if hashlib.sha256(run.export_bytes()).hexdigest() != key.generator:
+        raise RunError(
+            f"{run.path}: its generator is not the one of the rated images (run {key.run}): it was trained on "
+            "since, or is of another run"
+        )
+    return run
+
+
+def write_ranking(ranking: Ranking, folder: Path) -> Path:
+    """Write ranking.csv, grids of the best and the worst, these images as files, and findings.csv where there are any.
+
+    The folder appears only when it is complete.
+
+    Args:
+        ranking: what `rank` found.
+        folder: to write; it must not exist, or be empty.
+
+    Raises:
+        RunError: the folder is taken.
+    """
+    with_findings = [["rater", "what", "value", "low", "high", "n"]] + [
+        ["" if cell is None else cell for cell in (each.rater, each.what, each.value, each.low, each.high, each.n)]
+        for each in ranking.findings
+    ]
+
+    def fill(new: Path) -> None:
+        files: dict[int, str] = {}
+        for name, numbers in (("worst", ranking.worst), ("best", ranking.best)):
+            (new / name).mkdir()
+            for number in numbers.tolist():
+                path = save_image(new / name / f"{number:05d}", ranking.images[number])
+                files[number] = path.relative_to(new).as_posix()
+            write_atomically(new / f"{name}.png", grid_png(ranking.images[numbers], ranking.value_range))
+        rows = [
+            [
+                place,
+                number,
+                files.get(number, ""),
+                repr(float(ranking.scores[number])),
+                ranking.labels[number],
+                ranking.seed,
+            ]
+            for place, number in enumerate(ranking.order.tolist(), 1)
+        ]
+        _write_csv(new / "ranking.csv", [["rank", "image", "file", "score", "label", "seed"], *rows])
+        if ranking.findings:
+            _write_csv(new / "findings.csv", with_findings)
+
+    return write_folder(folder, fill)
+
+
+def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    write_atomically(path, text.getvalue().encode())

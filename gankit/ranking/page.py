@@ -1,0 +1,121 @@
+"""A page on which a person rates shuffled images blindly, and its sealed key."""
+
+from __future__ import annotations
+
+import base64
+import string
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from gankit.checkpoint import write_atomically
+from gankit.errors import GankitError
+from gankit.image_sets import ImageSet, run_data
+from gankit.pictures import image_png
+from gankit.ranking.folders import check_folder, write_folder
+from gankit.ranking.key import Key, real_places, seal
+from gankit.run import Run
+from gankit.sampling import asked, label_texts
+
+RESERVED = "urgo"
+"""Keys of the page's own: undo, real, generated, other."""
+
+
+def write_page(
+    run: Run, folder: Path, count: int = 100, *, seed: int = 0, label: str | None = None, real: int = 0
+) -> Path:
+    """Write page.html, which shows images one by one and takes ratings, and key.json, which tells what they are.
+
+    The page is one file that needs no other, and nothing from a network. It holds pixels, all written by the same
+    encoder, ids that say nothing, the class names of the data, and the sha256 of the key; not the run's name, seed,
+    labels, or which images are real. Order and ids come of a secret that only the key holds, and so does the choice of
+    real images; the hash shows whether the key was changed afterwards.
+
+    Args:
+        run: where images are drawn from.
+        folder: to write; it must not exist, or be empty.
+        count: images to draw.
+        seed: of the drawn images.
+        label: a class, or conditions as "1.5,0.2", of all drawn images; None draws labels as they occur.
+        real: real images to mix in, of the held-out images or else of the training images.
+
+    Returns:
+        the page's path.
+
+    Raises:
+        GankitError: too few images, fewer real ones than are to be mixed in, or data that are gone.
+    """
+    if count < 1 or real < 0:
+        raise GankitError(
+            f"a page needs at least one image to draw and no fewer than 0 real ones, not {count} and {real}"
+        )
+    check_folder(folder)
+    latents, labels = run.draw(count, asked(run, label), seed)
+    reals, places = _reals(run, real)
+    images = run.decode(latents, labels)
+    key = seal(
+        run, seed, label, label_texts(run, labels) or [""] * count, reals.name if reals else None,
+        [(place, _class_of(reals, place)) for place in places] if reals else [],
+    )  # fmt: skip
+    pictures = []
+    for each in key.images:
+        if each.real:
+            assert reals is not None
+            pictures.append(image_png(reals.read(np.array([each.number]))[0], reals.value_range))
+        else:
+            pictures.append(image_png(images[each.number], run.value_range))
+    page = _page(key, pictures, run.class_names)
+
+    def fill(new: Path) -> None:
+        write_atomically(new / "page.html", page.encode())
+        write_atomically(new / "key.json", key.content())
+
+    return write_folder(folder, fill) / "page.html"
+
+
+def _reals(run: Run, wanted: int) -> tuple[ImageSet | None, list[int]]:
+    if not wanted:
+        return None, []
+    trained, held_out = run_data(run)
+    reals = held_out or trained
+    if wanted > reals.count:
+        raise GankitError(
+            f"real: {wanted} real images are to be mixed in, and there are {reals.count} {reals.name}: mix in fewer"
+        )
+    return reals, real_places(reals.count, wanted)
+
+
+def _class_of(reals: ImageSet, place: int) -> str:
+    if reals.labels is None or reals.class_names is None:
+        return ""
+    return reals.class_names[int(reals.labels[place])]
+
+
+def _page(key: Key, pictures: Sequence[bytes], class_names: Sequence[str]) -> str:
+    environment = Environment(loader=PackageLoader("gankit", "ranking"), autoescape=True, undefined=StrictUndefined)
+    data = {
+        "key": key.digest,
+        "images": [
+            {"id": each.id, "src": "data:image/png;base64," + base64.b64encode(png).decode()}
+            for each, png in zip(key.images, pictures, strict=True)
+        ],
+        "classes": list(class_names),
+        "calls": key.reals is not None,
+    }
+    classes = list(zip(class_names, class_keys(class_names), strict=True))
+    return environment.get_template("page.html.j2").render(data=data, classes=classes, count=len(pictures))
+
+
+def class_keys(names: Sequence[str]) -> list[str]:
+    """One letter a name, of the name where one is free; "" where the letters are used up."""
+    free = [letter for letter in string.ascii_lowercase if letter not in RESERVED]
+    found = []
+    for name in names:
+        own = [letter for letter in name.casefold() if letter in free]
+        letter = next(iter([*own, *free]), "")
+        found.append(letter)
+        if letter:
+            free.remove(letter)
+    return found

@@ -1,0 +1,269 @@
+"""People's ratings in CSV files: read, checked against the images, averaged, and compared with each other."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.errors import DataError
+from gankit.ranking.agreement import krippendorff_alpha, wilson
+from gankit.ranking.key import Key, read_key
+
+COLUMNS = ("image", "score", "diagnosis", "call", "rater", "key")
+REAL, GENERATED = "real", "generated"
+
+
+@final
+@dataclass(frozen=True)
+class Rater:
+    """What one person said of images.
+
+    Attributes:
+        name: of the person, or of the file.
+        path: the file.
+        scores: by image; larger is better.
+        diagnoses: by image, "" for none.
+        calls: by image "real" or "generated", "" for none.
+        keys: the hashes of keys that the rows name.
+    """
+
+    name: str
+    path: Path
+    scores: dict[str, float] = field(default_factory=dict)
+    diagnoses: dict[str, str] = field(default_factory=dict)
+    calls: dict[str, str] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
+
+
+@final
+@dataclass(frozen=True)
+class Finding:
+    """One number that tells what ratings are worth.
+
+    Attributes:
+        rater: whose, or "all".
+        what: it is.
+        value: the number, or None where it cannot be told.
+        low: lower end of its 95 % interval, or None.
+        high: upper end.
+        n: images that it is of.
+    """
+
+    rater: str
+    what: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    def __str__(self) -> str:
+        value = "cannot be told" if self.value is None else f"{self.value:.3g}"
+        interval = "" if self.low is None else f", 95 % interval {self.low:.2f} to {self.high:.2f}"
+        who = "" if self.rater == "all" else f"{self.rater}: "
+        return f"{who}{self.what} {value}{interval} (n = {self.n})"
+
+
+def read_ratings(paths: Sequence[Path]) -> list[Rater]:
+    """Raters of CSV files with the columns `image` and `score`, and where known `diagnosis`, `call`, `rater`, `key`.
+
+    A file is of one rater, or of several by its column `rater`.
+
+    Raises:
+        DataError: a file that cannot be read, a score that is no number, an image twice: one line with file and line.
+    """
+    raters: list[Rater] = []
+    for path in paths:
+        raters += _read(path)
+    names = [rater.name for rater in raters]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{twice[0]} is the rater of two files: give each rater's ratings once, or other names")
+    return raters
+
+
+def _read(path: Path) -> list[Rater]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            delimiter = max(",;\t", key=file.readline().count)
+            file.seek(0)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            table = [(reader.line_num, cells) for cells in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"ratings {path} cannot be read ({reason}): give a CSV file in UTF-8") from error
+    titles = [title.strip().casefold() for title in table[0][1]] if table else []
+    if "file" in titles and "image" not in titles:
+        titles[titles.index("file")] = "image"
+    if missing := [name for name in COLUMNS[:2] if name not in titles]:
+        raise DataError(f"ratings {path} have no column {missing[0]!r}: their first line must be image,score,...")
+    found: dict[str, Rater] = {}
+    for number, cells in table[1:]:
+        if not any(cell.strip() for cell in cells):
+            continue
+        where = f"ratings {path} line {number}"
+        if len(cells) != len(titles):
+            raise DataError(f"{where}: {len(cells)} cells, and {len(titles)} columns")
+        row = {title: cell.strip() for title, cell in zip(titles, cells, strict=True)}
+        name = row.get("rater") or path.stem
+        rater = found.setdefault(name, Rater(name, path))
+        image = row["image"]
+        if image in rater.scores:
+            raise DataError(f"{where}: {name} has rated image {image} twice")
+        rater.scores[image] = _score(row["score"], where)
+        rater.diagnoses[image] = row.get("diagnosis", "")
+        rater.calls[image] = call = row.get("call", "")
+        if call not in (REAL, GENERATED, ""):
+            raise DataError(f"{where}: the call {call!r} is neither {REAL} nor {GENERATED}")
+        rater.keys.add(row.get("key", ""))
+    if not found:
+        raise DataError(f"ratings {path} hold no rating")
+    return list(found.values())
+
+
+def _score(text: str, where: str) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise DataError(f"{where}: the score {text!r} is no number")
+    return score
+
+
+def key_of(raters: Sequence[Rater], given: Path | None, folders: Sequence[Path]) -> Key | None:
+    """The key that ratings name, or None where they name images by their numbers.
+
+    Args:
+        raters: all of the same page.
+        given: its file; otherwise it is looked for.
+        folders: where a `key.json` may lie.
+
+    Raises:
+        DataError: ratings of several pages, or a key that is missing or was changed since the page was written.
+        RunError: the file that is given is no key.
+    """
+    digests = set().union(*(rater.keys for rater in raters))
+    if len(digests) > 1:
+        raise DataError("the ratings are of different pages, or lost their key: rank the ratings of one page at a time")
+    [digest] = digests
+    if not digest:
+        if given is not None:
+            raise DataError(f"--key {given}: the ratings name no key: leave it out")
+        return None
+    paths = [given] if given else [folder / "key.json" for folder in folders]
+    found = [(path, *read_key(path)) for path in paths if given or path.is_file()]
+    for _, key, actual in found:
+        if actual == digest:
+            return key
+    if given or len(found) == 1:
+        path, _, actual = found[0]
+        raise DataError(
+            f"{path} is not the key that the page was sealed with, or it was changed: its sha256 is {actual[:12]}..., "
+            f"the ratings say {digest[:12]}..."
+        )
+    raise DataError(
+        f"the key {digest[:12]}... of the ratings is not in {', '.join(str(folder) for folder in folders)}: "
+        "give it by --key"
+    )
+
+
+def by_number(raters: Sequence[Rater], count: int) -> list[Rater]:
+    """Ratings of images that are named by number or file (12, 00012.png), named "0" to "count - 1".
+
+    Raises:
+        DataError: an image is named otherwise.
+    """
+    found = []
+    for rater in raters:
+        names: dict[str, str] = {}
+        for image in rater.scores:
+            stem = Path(image).stem
+            if not stem.isdecimal() or int(stem) >= count:
+                raise _unknown(rater, image, f"the images are 0 to {count - 1}")
+            if (name := str(int(stem))) in names.values():
+                raise DataError(f"ratings {rater.path}: {rater.name} has rated image {name} twice")
+            names[image] = name
+        scores = {names[image]: score for image, score in rater.scores.items()}
+        diagnoses, calls = (
+            {names[image]: text for image, text in column.items()} for column in (rater.diagnoses, rater.calls)
+        )
+        found.append(replace(rater, scores=scores, diagnoses=diagnoses, calls=calls))
+    return found
+
+
+def _unknown(rater: Rater, image: str, known: str) -> DataError:
+    return DataError(f"ratings {rater.path}: there is no image {image!r}; {known}")
+
+
+def check_images(raters: Sequence[Rater], images: Sequence[str], with_calls: bool) -> None:
+    """
+    Raises:
+        DataError: a rater left out an image, or rated one that is not there; or has not called each real or generated.
+    """  # fmt: skip
+    for rater in raters:
+        known = set(images)
+        if strange := [image for image in rater.scores if image not in known]:
+            raise _unknown(rater, strange[0], f"it is none of the {len(known)} of the key")
+        for what, column in (("score", rater.scores), ("call", rater.calls if with_calls else rater.scores)):
+            missing = [image for image in images if column.get(image, "") == ""]
+            if missing:
+                raise DataError(
+                    f"ratings {rater.path}: {rater.name} gives no {what} for {len(missing)} of {len(images)} images, "
+                    f"{missing[0]} first: rate all of them"
+                )
+
+
+def mean_scores(raters: Sequence[Rater], images: Sequence[str]) -> NDArray[np.float64]:
+    """(n,) mean over raters of the scores of these images."""
+    table = np.array([[rater.scores[image] for image in images] for rater in raters])
+    means: NDArray[np.float64] = table.mean(0)
+    return means
+
+
+def findings(
+    raters: Sequence[Rater], images: Sequence[str], real: Sequence[bool], labels: Sequence[str]
+) -> list[Finding]:
+    """Agreement of raters, how many real images each recognised, and how often the diagnosis is what was asked for.
+
+    Args:
+        raters: who rated all images.
+        images: their names.
+        real: which are real.
+        labels: what each image was asked to show, or shows, "" where that is not known.
+    """
+    found: list[Finding] = []
+    if len(raters) > 1:
+        scores = [[rater.scores[image] for image in images] for rater in raters]
+        found.append(Finding("all", "Krippendorff's alpha of scores", krippendorff_alpha(scores, "interval"),
+                             None, None, len(images)))  # fmt: skip
+        texts = [[rater.diagnoses[image].casefold() for image in images] for rater in raters]
+        if any(text for row in texts for text in row):
+            known = sorted({text for row in texts for text in row if text})
+            coded = [[known.index(text) if text else math.nan for text in row] for row in texts]
+            found.append(Finding("all", "Krippendorff's alpha of diagnoses", krippendorff_alpha(coded, "nominal"),
+                                 None, None, len(images)))  # fmt: skip
+    for rater in raters:
+        if any(real):
+            for kind, what in ((True, "real images recognised"), (False, "generated images taken for real")):
+                calls = [rater.calls[image] == REAL for image, each in zip(images, real, strict=True) if each is kind]
+                found.append(_share(rater.name, what, calls))
+        for kind, what in ((False, "generated images diagnosed as asked"), (True, "real images diagnosed as labelled")):
+            same = [
+                rater.diagnoses[image].casefold() == label.casefold()
+                for image, each, label in zip(images, real, labels, strict=True)
+                if each is kind and label and rater.diagnoses[image]
+            ]
+            if same:
+                found.append(_share(rater.name, what, same))
+    return found
+
+
+def _share(rater: str, what: str, outcomes: list[bool]) -> Finding:
+    k, n = sum(outcomes), len(outcomes)
+    return Finding(rater, what, k / n, *wilson(k, n), n)

@@ -1,0 +1,552 @@
+"""Ranking: realism in closed form, scores by hand, ratings of people and their key, files and one-line refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import gankit
+from gankit.errors import DataError, GankitError, PartError, RunError
+from gankit.ranking import Ranking, rank, realism_score, write_page, write_ranking
+from gankit.ranking.agreement import krippendorff_alpha, wilson
+from gankit.ranking.key import read_key
+from gankit.run import batches
+
+Rows = list[list[str]]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, gankit.Run]:
+    """Trained for one step: without labels, on classes, on a float condition, and on classes with held-out images."""
+    folder = tmp_path_factory.mktemp("runs")
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 60, (40, 3, 8, 8), dtype=np.uint8)
+    labels = np.arange(40) % 2
+    for image, label in zip(images, labels, strict=True):
+        image[:, :, 4 * label : 4 * label + 4] += 150
+    np.savez(folder / "d.npz", images=images, labels=labels, class_names=np.array(["left", "right"]),
+             severity=draw.normal(5, 2, 40))  # fmt: skip
+    small = ["data.name=npz", f"data.path={folder}/d.npz", "generator.width=4", "generator.latent_dim=6",
+             "critic.width=4", "critic.flat_blocks=1", "training.steps=1", "training.batch=4",
+             "training.generator_batch=4", "training.critic_steps=1", "evaluation.features=pixels"]  # fmt: skip
+    made = {
+        "plain": [], "classes": ["data.conditional=true"], "condition": ['data.conditional=["severity"]'],
+        "held": ["data.conditional=true", "data.held_out=0.25"],
+    }  # fmt: skip
+    return {name: gankit.train(gankit.load("wgan-gp", *small, *more), folder / name) for name, more in made.items()}
+
+
+@pytest.fixture
+def own(runs: dict[str, gankit.Run], tmp_path: Path) -> gankit.Run:
+    """A run on classes in a folder of this test's own."""
+    return gankit.open_run(shutil.copytree(runs["held"].path, tmp_path / "own"))
+
+
+def column(values: list[float]) -> np.ndarray[Any, Any]:
+    return np.array(values, dtype=np.float64)[:, None]
+
+
+# Realism
+
+
+def test_realism_of_points_on_a_line_is_the_papers() -> None:
+    # Radii to the third neighbour are 3, 2, 2, 2, 2, 2, 3: the median is 2, and the two ends are left out.
+    scores = realism_score(column([0, 1, 2, 3, 4, 5, 6]), column([3.5, 8, -1, 4, 2.2]))
+    np.testing.assert_allclose(scores, [4, 2 / 3, 1, math.inf, 10], rtol=1e-12)
+
+
+def test_a_lonely_real_image_lends_nothing() -> None:
+    # Radii 1 five times and 6: an image beside the lonely one is far from all others.
+    reals = column([0, 1, 2, 3, 4, 10])
+    np.testing.assert_allclose(
+        realism_score(reals, column([10, 9, 2.5, -2]), k=1), [1 / 6, 1 / 5, 2, 1 / 2], rtol=1e-12
+    )
+
+
+def test_realism_beside_real_images_of_radius_0() -> None:
+    # Four equal images have the radius 0; 6, 7 and 8 have 2; 5 and 9 have 3, above the median.
+    reals = column([0, 0, 0, 0, 5, 6, 7, 8, 9])
+    np.testing.assert_allclose(realism_score(reals, column([0, 1, 9, 7])), [math.inf, 0.4, 2, math.inf], rtol=1e-12)
+    assert realism_score(column([1, 1, 1, 1, 1]), column([1, 2])).tolist() == [math.inf, 0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_realism_beside_a_loop(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gankit.ranking.realism.DISTANCES", 100)
+    draw = np.random.default_rng(seed)
+    reals, fakes, k = draw.normal(size=(31 + seed, 5)), draw.normal(size=(23, 5)), 1 + seed
+    radii = [sorted(math.dist(a, b) for b in reals)[k] for a in reals]
+    middle = float(np.median(radii))
+    expected = [max(r / math.dist(f, a) for a, r in zip(reals, radii, strict=True) if r <= middle) for f in fakes]
+    found = realism_score(reals, fakes, k=k)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    np.testing.assert_allclose(realism_score(reals * 8 + 3, fakes * 8 + 3, k=k), found, rtol=1e-9)
+
+
+def test_realism_refuses() -> None:
+    with pytest.raises(GankitError, match="needs at least 5 real images, and there are 4"):
+        realism_score(np.zeros((4, 2)), np.zeros((1, 2)))
+    with pytest.raises(GankitError, match="k = 0"):
+        realism_score(np.zeros((4, 2)), np.zeros((1, 2)), k=0)
+    with pytest.raises(GankitError, match="differ in dimension"):
+        realism_score(np.zeros((9, 2)), np.zeros((1, 3)))
+    with pytest.raises(GankitError, match="NaN"):
+        realism_score(np.full((9, 2), np.nan), np.zeros((1, 2)))
+
+
+# The four ways
+
+
+def test_critic_order_is_that_of_scores_by_hand(runs: dict[str, gankit.Run]) -> None:
+    for name, label in (("plain", None), ("classes", None), ("classes", "right"), ("condition", "4.5")):
+        run = runs[name]
+        found = rank(run, 70, 5, seed=3, label=label)
+        wanted: Any = [4.5] if label == "4.5" else label
+        z, labels = run.draw(70, wanted, 3)
+        floats = torch.cat(list(batches(run.generator, z, labels)))
+        scores = run.critic(floats, labels).double()
+        np.testing.assert_allclose(found.scores, scores.numpy(), rtol=1e-4, atol=1e-6)
+        assert np.array_equal(found.order, np.argsort(-found.scores, kind="stable"))
+        assert np.array_equal(found.best, found.order[:5])
+        assert np.array_equal(found.worst, found.order[:-6:-1])
+        assert found.scores[found.best[0]] == found.scores.max()
+        assert found.scores[found.worst[0]] == found.scores.min()
+        assert np.array_equal(found.images, run.sample(70, wanted, 3))
+        assert found.notes == ()
+    assert set(rank(runs["classes"], 12).labels) == {"left", "right"}
+    assert rank(runs["plain"].path, 12).labels == ("",) * 12
+
+
+class Odd(nn.Module):
+    """A critic of one's own."""
+
+    def __init__(self, score: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.score = score
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.score(images)
+
+
+def with_critic(run: gankit.Run, score: Callable[[Tensor], Tensor]) -> gankit.Run:
+    opened = gankit.open_run(run.path)
+    opened.__dict__["critic"] = Odd(score)
+    return opened
+
+
+def test_score_maps_are_averaged_and_ties_go_by_number(runs: dict[str, gankit.Run]) -> None:
+    found = rank(with_critic(runs["plain"], lambda x: x), 8, 2)
+    floats = torch.cat(list(batches(runs["plain"].generator, runs["plain"].draw(8)[0], None)))
+    np.testing.assert_allclose(found.scores, floats.double().mean((1, 2, 3)), rtol=1e-5)
+    equal = rank(with_critic(runs["plain"], lambda x: x.new_zeros(len(x))), 8, 2)
+    assert equal.order.tolist() == list(range(8))
+
+
+def test_a_critic_that_mixes_samples_is_told_of_and_nan_is_refused(runs: dict[str, gankit.Run]) -> None:
+    mixed = rank(with_critic(runs["plain"], lambda x: x.mean((1, 2, 3)) - x.mean()), 8, 2)
+    assert "change each other's scores" in mixed.notes[0]
+    with pytest.raises(RunError, match="score of image 0 is not finite"):
+        rank(with_critic(runs["plain"], lambda x: x.mean((1, 2, 3)) * math.nan), 8, 2)
+
+
+def test_realism_is_beside_the_held_out_images(runs: dict[str, gankit.Run]) -> None:
+    from gankit.features.pixels import Pixels
+    from gankit.image_sets import run_data
+
+    for name, which in (("held", 1), ("classes", 0)):
+        run = runs[name]
+        reals = run_data(run)[which]
+        assert reals is not None
+        found = rank(run, 9, 3, "realism", seed=1)
+        pixels = Pixels(run.image)
+        rows = [pixels(torch.tensor(images).float()).numpy()
+                for images in (reals.read(np.arange(reals.count)), run.sample(9, seed=1))]  # fmt: skip
+        np.testing.assert_allclose(found.scores, realism_score(*rows), rtol=1e-5)
+        assert found.notes[0] == f"reference: {reals.count} {reals.name}"
+        assert len(found.notes) == 2 - which
+    itself = rank(runs["held"], 9, 3, "realism", seed=1, real=runs["held"].sample(9, seed=1))
+    assert np.isinf(itself.scores).sum() >= 4  # those whose radius is not above the median
+
+
+def test_label_is_the_softmax_of_the_asked_class(runs: dict[str, gankit.Run], tmp_path: Path) -> None:
+    class Sides(nn.Module):
+        """How bright either half is."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.stack([images[..., :4].mean((1, 2, 3)), images[..., 4:].mean((1, 2, 3))], 1) / 10
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates TorchScript
+        torch.jit.save(torch.jit.script(Sides()), tmp_path / "sides.pt")
+    images = runs["classes"].sample(12, seed=2).astype(np.float64)
+    halves = np.stack([images[..., :4].mean((1, 2, 3)), images[..., 4:].mean((1, 2, 3))], 1) / 10
+    sure = np.exp(halves) / np.exp(halves).sum(1, keepdims=True)
+    labels = runs["classes"].draw(12, None, 2)[1]
+    assert labels is not None
+    expected = sure[np.arange(12), labels.numpy()]
+
+    class Swapped(Sides):
+        class_names = ("right", "other", "left")
+
+        def forward(self, images: Tensor) -> Tensor:
+            left, right = super().forward(images).unbind(1)
+            return torch.stack([right, torch.full_like(right, -1e9), left], 1)
+
+    scripted = {"name": "torchscript", "path": str(tmp_path / "sides.pt")}
+    for classifier in (Sides(), tmp_path / "sides.pt", str(tmp_path / "sides.pt"), scripted, Swapped()):
+        found = rank(runs["classes"], 12, 3, "label", seed=2, classifier=classifier)  # type: ignore[arg-type]
+        np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
+    plain = rank(runs["plain"], 12, 3, "label", label="right", classifier=Sides())
+    assert plain.labels == ("right",) * 12
+    assert np.array_equal(plain.images, runs["plain"].sample(12))
+
+
+def test_features_with_a_class_head_classify(runs: dict[str, gankit.Run]) -> None:
+    class Headed(gankit.Features):
+        dim = 3
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((2, 3))
+
+        def logits(self, features: Tensor) -> Tensor:
+            return features[:, :2] / 100
+
+    found = rank(runs["classes"], 6, 2, "label", label="left", classifier=Headed())
+    means = runs["classes"].sample(6, "left").mean((2, 3))[:, :2] / 100
+    np.testing.assert_allclose(found.scores, 1 / (1 + np.exp(means[:, 1] - means[:, 0])), rtol=1e-5)
+
+
+def logits(*shape: int, fill: float = 0.0) -> Callable[[Tensor], Tensor]:
+    return lambda images: torch.full(shape or (len(images), 2), fill)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("plain", {"by": "beauty"}, "by 'beauty': critic, realism, label or ratings:FILE.csv is needed"),
+        ("plain", {"by": "ratings"}, "ratings:FILE.csv is needed"),
+        ("plain", {"by": "critic:x"}, "is needed"),
+        ("plain", {"count": 0}, "count: 0 images"),
+        ("plain", {"count": 3}, "keep: 10 of 3 images cannot be kept"),
+        ("plain", {"keep": 0}, "keep: 0"),
+        ("plain", {"features": "pixels"}, "features is for by realism, not for by critic"),
+        ("plain", {"classifier": logits()}, "classifier is for by label"),
+        ("plain", {"key": "key.json"}, "key is for by ratings"),
+        ("plain", {"label": "right"}, "leave the label out"),
+        ("plain", {"by": "label", "label": "left"}, "needs a classifier"),
+        ("plain", {"by": "label", "classifier": logits()}, "name the class that is asked for by --label"),
+        ("plain", {"by": "label", "label": "up", "classifier": logits()}, "there is no class 'up'"),
+        ("condition", {"by": "label", "classifier": logits()}, "conditioned on numbers"),
+        ("classes", {"by": "label", "classifier": lambda x: x[:, :, 0, 0]}, "gives 3 logits, and there are 2 classes"),
+        ("classes", {"by": "label", "classifier": logits(7)}, r"the shape \(14,\) for 100 images"),
+        ("classes", {"by": "label", "classifier": logits(fill=math.nan)}, "logits of image 0 are not finite"),
+        ("classes", {"by": "label", "classifier": "missing.pt"}, "missing.pt cannot be read"),
+        ("classes", {"by": "label", "classifier": "inceptio"}, "inceptio"),
+    ],
+)  # fmt: skip
+def test_refused(runs: dict[str, gankit.Run], name: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(GankitError, match=message):
+        rank(runs[name], **arguments)
+
+
+def test_a_classifier_without_the_class(runs: dict[str, gankit.Run]) -> None:
+    strange = Odd(lambda images: torch.zeros(len(images), 2))
+    strange.class_names = ["left", "rigth"]  # type: ignore[assignment]
+    with pytest.raises(PartError, match="the classifier has no class 'right'; did you mean 'rigth'"):
+        rank(runs["classes"], by="label", label="right", classifier=strange)
+
+
+# Files
+
+
+def read(path: Path) -> Rows:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_files_of_a_ranking(runs: dict[str, gankit.Run], tmp_path: Path) -> None:
+    found = rank(runs["condition"], 20, 4, seed=5)
+    folder = write_ranking(found, tmp_path / "out" / "ranked")
+    assert sorted(path.name for path in folder.iterdir()) == ["best", "best.png", "ranking.csv", "worst", "worst.png"]
+    head, *lines = read(folder / "ranking.csv")
+    assert head == ["rank", "image", "file", "score", "label", "seed"]
+    assert [int(line[0]) for line in lines] == list(range(1, 21))
+    assert [int(line[1]) for line in lines] == found.order.tolist()
+    assert [float(line[3]) for line in lines] == found.scores[found.order].tolist()
+    assert {line[5] for line in lines} == {"5"}
+    assert [line[2] for line in lines[4:16]] == [""] * 12
+    for line in (*lines[:4], *lines[16:]):
+        assert np.array_equal(np.asarray(Image.open(folder / line[2])).transpose(2, 0, 1), found.images[int(line[1])])
+        again = rank(runs["condition"], 20, 4, seed=5, label=line[4])  # the label can be asked for again
+        assert np.abs(again.images[int(line[1])].astype(int) - found.images[int(line[1])]).max() <= 1
+    for name, numbers in (("best", found.best), ("worst", found.worst)):
+        assert sorted(path.name for path in (folder / name).iterdir()) == sorted(f"{n:05d}.png" for n in numbers)
+        sheet = np.asarray(Image.open(folder / f"{name}.png"))
+        assert np.array_equal(sheet[16 + 8, 16 + 8], found.images[numbers[0], :, 0, 0])  # scaled 16 times
+    with pytest.raises(RunError, match="is not empty; choose another --out"):
+        write_ranking(found, folder)
+
+
+def test_a_folder_appears_only_when_it_is_complete(
+    runs: dict[str, gankit.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    found = rank(runs["plain"], 6, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("gankit.ranking.grid_png", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_ranking(found, tmp_path / "ranked")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "ranked").mkdir()
+    assert write_ranking(found, tmp_path / "ranked").is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["ranked"]
+
+
+# Agreement
+
+
+def test_alpha_of_the_published_example() -> None:
+    # Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, section D.
+    rows = ["1 2 3 3 2 1 4 1 2 . . .", "1 2 3 3 2 2 4 1 2 5 . 3", ". 3 3 3 2 3 4 2 2 5 1 .", "1 2 3 3 2 4 4 1 2 5 1 ."]
+    table = [[math.nan if cell == "." else float(cell) for cell in row.split()] for row in rows]
+    nominal, interval = krippendorff_alpha(table, "nominal"), krippendorff_alpha(table, "interval")
+    assert nominal == pytest.approx(0.743, abs=5e-4)
+    assert interval == pytest.approx(0.849, abs=5e-4)
+    assert krippendorff_alpha([[1, 2, 3], [1, 2, 3]], "interval") == 1
+    assert krippendorff_alpha([[1, 1], [1, 1]], "nominal") is None
+    assert krippendorff_alpha([[1, math.nan], [math.nan, 1]], "nominal") is None
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 5), (1, 1), (8, 10), (5, 5), (37, 400)])
+def test_wilson_is_scipys(k: int, n: int) -> None:
+    expected = scipy.stats.binomtest(k, n).proportion_ci(method="wilson")
+    np.testing.assert_allclose(wilson(k, n), expected, atol=1e-12)
+
+
+def test_no_share() -> None:
+    with pytest.raises(GankitError, match="2 of 1 is no share"):
+        wilson(2, 1)
+
+
+# Ratings by number
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_scores_of_several_raters_are_averaged(runs: dict[str, gankit.Run], tmp_path: Path) -> None:
+    one = write(tmp_path / "ada.csv", "image,score,diagnosis", "0,1,left", "1,5,right", "2,3,left", "3,2,left")
+    two = write(
+        tmp_path / "bo.csv", "\ufefffile;score", "00003.png;4", "drawn/00001.png;3", "00000.png;2", "00002.png;3"
+    )
+    found = rank(runs["classes"], 4, 2, f"ratings:{one},{two}", label="left")
+    assert found.scores.tolist() == [1.5, 4, 3, 3]
+    assert found.order.tolist() == [1, 2, 3, 0]
+    assert np.array_equal(found.images, runs["classes"].sample(4, "left"))
+    by_what = {each.what: each for each in found.findings}
+    alpha = by_what["Krippendorff's alpha of scores"]
+    assert alpha.value == pytest.approx(krippendorff_alpha([[1, 5, 3, 2], [2, 3, 3, 4]], "interval"))
+    asked = by_what["generated images diagnosed as asked"]
+    assert (asked.rater, asked.value, asked.n) == ("ada", 0.75, 4)
+    assert (asked.low, asked.high) == wilson(3, 4)
+    together = write(tmp_path / "all.csv", "rater,image,score", *(f"ada,{i},{i}" for i in range(4)),
+                     *(f"bo,{i},{3 - i}" for i in range(4)))  # fmt: skip
+    both = rank(runs["classes"], 4, 2, f"ratings:{together}")
+    assert both.scores.tolist() == [1.5] * 4
+    assert both.order.tolist() == [0, 1, 2, 3]
+    alone = rank(runs["plain"], 4, 2, f"ratings:{one}")
+    assert (alone.findings, alone.notes) == ((), ())
+
+
+GOOD = ("0,1", "1,2", "2,3")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ((), "no column 'image'"),
+        (("image,grade", "0,1"), "no column 'score'"),
+        (("image,score",), "hold no rating"),
+        (("image,score", "0,good"), "line 2: the score 'good' is no number"),
+        (("image,score", "0,nan"), "the score 'nan' is no number"),
+        (("image,score", "0,1,2"), "3 cells, and 2 columns"),
+        (("image,score", *GOOD, "0,2"), "line 5: r has rated image 0 twice"),
+        (("image,score", *GOOD, "00000.png,2"), "has rated image 0 twice"),
+        (("image,score", *GOOD[:2]), "gives no score for 1 of 3 images, 2 first"),
+        (("image,score", *GOOD, "3,1"), "there is no image '3'; the images are 0 to 2"),
+        (("image,score", *GOOD, "cat.png,1"), "there is no image 'cat.png'"),
+        (("image,score,call", "0,1,maybe"), "the call 'maybe' is neither real nor generated"),
+        (("image,score", '0,"1'), "cannot be read"),
+        (("image,score,key", "0,1,", "1,1,abc", "2,1,abc"), "of different pages"),
+        (("image,score,key", "0,1,abc", "1,1,abc", "2,1,abc"), "the key abc... of the ratings is not in"),
+    ],
+)
+def test_bad_ratings_are_one_line(
+    runs: dict[str, gankit.Run], tmp_path: Path, lines: tuple[str, ...], message: str
+) -> None:
+    path = write(tmp_path / "r.csv", *lines)
+    with pytest.raises(DataError) as raised:
+        rank(runs["plain"], 3, 1, f"ratings:{path}")
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_files_that_are_missing_or_given_twice(runs: dict[str, gankit.Run], tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv", "image,score", *GOOD)
+    with pytest.raises(DataError, match="cannot be read"):
+        rank(runs["plain"], 3, 1, f"ratings:{path},{tmp_path}/none.csv")
+    with pytest.raises(DataError, match="r is the rater of two files"):
+        rank(runs["plain"], 3, 1, f"ratings:{path},{path}")
+    with pytest.raises(DataError, match="the ratings name no key"):
+        rank(runs["plain"], 3, 1, f"ratings:{path}", key=path)
+
+
+# Ratings of a page
+
+
+def rate(page: Path, name: str, score: Callable[[Any], int], call: Callable[[Any], str] = lambda each: "") -> Path:
+    """The ratings of a person who sees what the images are."""
+    key, digest = read_key(page.parent / "key.json")
+    rows = [f"{each.id},{score(each)},{each.label},{call(each)},{name},{digest}" for each in key.images]
+    return write(page.parent / f"{name}.csv", "image,score,diagnosis,call,rater,key", *rows)
+
+
+def test_ratings_of_a_page_find_their_key_and_images(own: gankit.Run, tmp_path: Path) -> None:
+    page = write_page(own, own.path / "rating-7", 9, seed=7, real=6)
+    ada = rate(page, "ada", lambda each: 5 if each.real else each.number % 5 + 1, lambda each: "real")
+    bo = rate(page, "bo", lambda each: 1, lambda each: "real" if each.real else "generated")
+    found = rank(own, None, 3, f"ratings:{ada},{bo}")
+    assert found.seed == 7
+    assert found.scores.tolist() == [(number % 5 + 2) / 2 for number in range(9)]
+    assert found.order.tolist() == [4, 3, 8, 2, 7, 1, 6, 0, 5]
+    assert np.array_equal(found.images, own.sample(9, seed=7))
+    value = {(each.rater, each.what): (each.value, each.n) for each in found.findings}
+    assert value["ada", "real images recognised"] == (1, 6)
+    assert value["ada", "generated images taken for real"] == (1, 9)
+    assert value["bo", "generated images taken for real"] == (0, 9)
+    assert value["bo", "generated images diagnosed as asked"] == (1, 9)
+    assert value["bo", "real images diagnosed as labelled"] == (1, 6)
+    assert value["all", "Krippendorff's alpha of diagnoses"] == (1, 15)
+    low = next(each for each in found.findings if each.what == "real images recognised")
+    assert (low.low, low.high) == wilson(6, 6)
+    assert str(low) == "ada: real images recognised 1, 95 % interval 0.61 to 1.00 (n = 6)"
+    written = write_ranking(found, tmp_path / "ranked")
+    assert read(written / "findings.csv")[0] == ["rater", "what", "value", "low", "high", "n"]
+    assert len(read(written / "findings.csv")) == 1 + len(found.findings)
+    # Elsewhere the key is found in the run's folder, or given.
+    moved = Path(shutil.copy(ada, tmp_path / "ada.csv"))
+    assert rank(own, 9, 3, f"ratings:{moved}", seed=7).scores[4] == 5
+    hidden = page.parent.rename(tmp_path / "hidden")
+    with pytest.raises(DataError, match="give it by --key"):
+        rank(own, None, 3, f"ratings:{moved}")
+    assert rank(own, None, 3, f"ratings:{moved}", key=hidden / "key.json").scores[4] == 5
+    with pytest.raises(GankitError, match="count: the rating page has 9, not 8"):
+        rank(own, 8, 3, f"ratings:{moved}", key=hidden / "key.json")
+    with pytest.raises(GankitError, match="label: the rating page has None, not left"):
+        rank(own, None, 3, f"ratings:{moved}", key=hidden / "key.json", label="left")
+
+
+def test_ratings_that_do_not_fit_the_page(own: gankit.Run) -> None:
+    page = write_page(own, own.path / "rating", 4, real=2)
+    path = rate(page, "ada", lambda each: 3, lambda each: "" if each.real else "generated")
+    with pytest.raises(DataError, match=r"ada gives no call for 2 of 6 images, \w+ first"):
+        rank(own, None, 2, f"ratings:{path}")
+    lines = path.read_text().splitlines()
+    write(path, *lines[:-1])
+    with pytest.raises(DataError, match="gives no score for 1 of 6 images"):
+        rank(own, None, 2, f"ratings:{path}")
+    write(path, *lines, lines[-1].replace(lines[-1].split(",")[0], "0123456789ab"))
+    with pytest.raises(DataError, match="there is no image '0123456789ab'; it is none of the 6 of the key"):
+        rank(own, None, 2, f"ratings:{path}")
+
+
+def test_a_key_that_was_changed_is_noticed(own: gankit.Run) -> None:
+    page = write_page(own, own.path / "rating", 4, real=2)
+    path, key = rate(page, "ada", lambda each: 3, lambda each: "real"), page.parent / "key.json"
+    assert len(rank(own, None, 2, f"ratings:{path}").order) == 4
+    table = json.loads(key.read_text())
+    for each in table["images"]:
+        each["real"] = not each["real"]
+    key.write_text(json.dumps(table, indent=1) + "\n")
+    with pytest.raises(DataError, match="is not the key that the page was sealed with, or it was changed"):
+        rank(own, None, 2, f"ratings:{path}")
+    key.write_text("{}")
+    with pytest.raises(RunError, match="is no key of a rating page"):
+        rank(own, None, 2, f"ratings:{path}")
+
+
+def test_ratings_of_another_generator_are_refused(own: gankit.Run, runs: dict[str, gankit.Run]) -> None:
+    page = write_page(own, own.path / "rating", 4)
+    path = rate(page, "ada", lambda each: 3)
+    with pytest.raises(RunError, match="its generator is not the one of the rated images"):
+        rank(runs["classes"], None, 2, f"ratings:{path}")
+
+
+# The command line
+
+
+def test_command(
+    runs: dict[str, gankit.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gankit.cli import main
+
+    def call(*arguments: object) -> tuple[int, list[str], list[str]]:
+        monkeypatch.setattr("sys.argv", ["gankit", "rank", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        shown = capsys.readouterr()
+        return code, shown.out.splitlines(), shown.err.splitlines()
+
+    run = shutil.copytree(runs["held"].path, tmp_path / "run")
+    code, out, _ = call(run, "--count", 12, "--keep", 2, "--seed", 4)
+    found: Ranking = rank(run, 12, 2, seed=4)
+    assert code == 0
+    assert out == [
+        "best:  " + ", ".join(f"{n} ({found.scores[n]:.4g})" for n in found.best),
+        "worst:  " + ", ".join(f"{n} ({found.scores[n]:.4g})" for n in found.worst),
+        f"ranking.csv, best.png and worst.png in {run / 'ranked-critic-4'}",
+    ]
+    code, out, _ = call(run, "--count", 12, "--keep", 2, "--by", "realism", "--features", '{name="pixels",side=4}')
+    assert (code, out[2]) == (0, "reference: 10 held-out images")
+    code, out, _ = call(run, "--page", "--count", 5, "--real", 3)
+    page = run / "rating-0" / "page.html"
+    assert (code, out) == (
+        0,
+        [f"page: {page}", f"key:  {page.parent / 'key.json'} (sealed: give raters the page alone)"],
+    )
+    ratings = rate(page, "ada", lambda each: 3, lambda each: "real")
+    code, out, _ = call(run, "--by", f"ratings:{ratings}", "--keep", 2)
+    assert (code, out[0]) == (0, "best:  0 (3), 1 (3)")
+    assert out[2] == "ada: real images recognised 1, 95 % interval 0.44 to 1.00 (n = 3)"
+    assert (run / "ranked-ratings-0" / "ranking.csv").is_file()
+    for arguments, message in (
+        ([run, "--real", 3], "gankit: --real mixes real images into a page: add --page"),
+        ([run, "--page"], f"gankit: {run / 'rating-0'} is not empty; choose another --out"),
+        ([run, "--page", "--real", 11, "--out", tmp_path / "x"],
+         "gankit: real: 11 real images are to be mixed in, and there are 10 held-out images: mix in fewer"),
+        ([run, "--by", "ratings:none.csv"],
+         "gankit: ratings none.csv cannot be read (No such file or directory): give a CSV file in UTF-8"),
+        ([tmp_path], f"gankit: {tmp_path}: there is no run here (no experiment.toml)"),
+    ):  # fmt: skip
+        assert call(*arguments) == (2, [], [message])
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,446 @@
+"""The rating page: sealed bytes, and a person's work on it in a real browser, from a file and without a network."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import json
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gankit
+from gankit.errors import GankitError
+from gankit.pictures import image_png
+from gankit.ranking import rank, write_page
+from gankit.ranking.key import Key, read_key
+from gankit.ranking.page import class_keys
+
+CLASSES = ["left </script><b>", 'right, "it\'s"', "up & down"]
+SEED = 918273645
+PHONE = {"width": 375, "height": 700}
+
+
+def trained(folder: Path, data: Path, *more: str) -> gankit.Run:
+    """A run of one step."""
+    small = ["data.name=npz", f"data.path={data}", "generator.width=4", "generator.latent_dim=6", "critic.width=4",
+             "critic.flat_blocks=1", "training.steps=1", "training.batch=4", "training.generator_batch=4",
+             "training.critic_steps=1", *more]  # fmt: skip
+    return gankit.train(gankit.load("wgan-gp", *small), folder)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> gankit.Run:
+    """On three classes whose names a page must escape, in a folder whose name a page must not tell."""
+    folder = tmp_path_factory.mktemp("runs")
+    draw = np.random.default_rng(0)
+    np.savez(folder / "d.npz", images=draw.integers(0, 255, (42, 3, 8, 8), dtype=np.uint8),
+             labels=np.arange(42) % 3, class_names=np.array(CLASSES))  # fmt: skip
+    return trained(folder / "telltale-run", folder / "d.npz", "data.conditional=true", "data.held_out=0.3")
+
+
+@pytest.fixture(scope="module")
+def page(run: gankit.Run) -> Path:
+    """Five drawn images and three real ones."""
+    return write_page(run, run.path / "rating", 5, seed=SEED, real=3)
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(encoding="utf-8"))
+    assert found
+    content: dict[str, Any] = json.loads(found[1])
+    return content
+
+
+def key_of(page: Path) -> Key:
+    return read_key(page.parent / "key.json")[0]
+
+
+def pixels(entry: dict[str, str]) -> Any:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(entry["src"].partition(",")[2]))))
+
+
+# Sealed
+
+
+def test_the_page_shows_the_images_of_the_key(page: Path, run: gankit.Run) -> None:
+    from gankit.image_sets import run_data
+
+    reals = run_data(run)[1]
+    assert reals is not None
+    assert reals.labels is not None
+    drawn, key = run.sample(5, seed=SEED), key_of(page)
+    labels = run.draw(5, None, SEED)[1]
+    assert labels is not None
+    shown = data_of(page)["images"]
+    assert [each["id"] for each in shown] == [each.id for each in key.images]
+    assert sorted(each.number for each in key.images if not each.real) == list(range(5))
+    assert len({each.number for each in key.images if each.real}) == 3
+    for entry, each in zip(shown, key.images, strict=True):
+        expected = reals.read(np.array([each.number]))[0] if each.real else drawn[each.number]
+        assert np.array_equal(pixels(entry), expected.transpose(1, 2, 0))
+        assert each.label == CLASSES[reals.labels[each.number] if each.real else labels[each.number]]
+
+
+def test_the_page_tells_nothing_of_its_images(page: Path, run: gankit.Run) -> None:
+    text, key = page.read_text(encoding="utf-8"), key_of(page)
+    for secret in (str(SEED), run.path.name, "telltale", key.secret, key.secret[:16], key.generator, "held-out",
+                   str(run.path), gankit.__version__):  # fmt: skip
+        assert secret not in text
+    content = data_of(page)
+    assert set(content) == {"key", "images", "classes", "calls"}
+    assert content["key"] == key.digest
+    for entry in content["images"]:
+        assert set(entry) == {"id", "src"}
+        assert re.fullmatch("[0-9a-f]{12}", entry["id"])
+    assert len({each.id for each in key.images}) == 8
+    # What stands outside the data is the same whatever the images are.
+    other = write_page(run, run.path / "other", 7, seed=3, real=1, label="up & down")
+    bare = [re.sub(r'(id="data">).*?(</script>)', r"\1\2", each.read_text(encoding="utf-8")) for each in (page, other)]
+    assert bare[0] == bare[1]
+
+
+def test_pictures_hold_pixels_only_and_come_from_one_encoder(page: Path) -> None:
+    heads = set()
+    for entry in data_of(page)["images"]:
+        content, place, chunks = base64.b64decode(entry["src"].partition(",")[2]), 8, []
+        while place < len(content):
+            (length,) = struct.unpack(">I", content[place : place + 4])
+            chunks.append(content[place + 4 : place + 8])
+            place += 12 + length
+        assert chunks == [b"IHDR", b"IDAT", b"IEND"]
+        heads.add(content[:33])
+    assert len(heads) == 1
+
+
+def test_order_ids_and_choice_come_of_a_fresh_secret(page: Path, run: gankit.Run, tmp_path: Path) -> None:
+    keys = [key_of(page), *(key_of(write_page(run, tmp_path / str(i), 5, seed=SEED, real=3)) for i in range(12))]
+    assert len({key.secret for key in keys}) == len({key.digest for key in keys}) == 13
+    assert len({each.id for key in keys for each in key.images}) == 13 * 8
+    assert len({tuple((each.real, each.number) for each in key.images) for key in keys}) == 13
+    assert len({tuple(sorted(each.number for each in key.images if each.real)) for key in keys}) > 6
+    assert {key.images[0].real for key in keys} == {True, False}
+
+
+def test_without_real_images_no_call_is_asked_for(run: gankit.Run, tmp_path: Path) -> None:
+    text = write_page(run, tmp_path / "page", 3).read_text(encoding="utf-8")
+    assert "real image or a generated one" not in text
+    assert 'data-field="call"' not in text
+    assert data_of(tmp_path / "page" / "page.html")["calls"] is False
+
+
+def test_class_names_are_escaped(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not any(name in text for name in CLASSES)
+    assert data_of(page)["classes"] == CLASSES
+    assert text.count("</script>") == 2
+    for name in CLASSES:
+        assert html.escape(name, quote=False).replace('"', "&#34;").replace("'", "&#39;") in text
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "L"), (3, "RGB"), (5, "RGB")])
+def test_deep_images_and_odd_channels_become_8_bit(channels: int, mode: str) -> None:
+    image = np.arange(channels * 4, dtype=np.uint16).reshape(channels, 2, 2) * 200
+    picture = Image.open(io.BytesIO(image_png(image, (0.0, 4000.0))))
+    expected = np.rint(image / 4000 * 255).astype(np.uint8)
+    assert picture.mode == mode
+    assert np.array_equal(np.asarray(picture), expected[0] if mode == "L" else expected[:3].transpose(1, 2, 0))
+
+
+def test_keys_of_classes() -> None:
+    assert class_keys(["exotropia", "esotropia", "normal"]) == ["e", "s", "n"]
+    assert class_keys(["0", "urgo", "a"]) == ["a", "b", "c"]
+    many = class_keys([str(number) for number in range(30)])
+    assert len(set(many[:22])) == 22
+    assert many[22:] == [""] * 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"count": 0}, "at least one image"),
+        ({"count": 1, "real": -1}, "at least one image"),
+        ({"count": 1, "real": 14}, "14 real images are to be mixed in, and there are 13 held-out images"),
+        ({"count": 1, "label": "down"}, "there is no class 'down'"),
+    ],
+)
+def test_pages_that_cannot_be_written(run: gankit.Run, tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(GankitError, match=message):
+        write_page(run, tmp_path / "page", **arguments)
+    assert not (tmp_path / "page").exists()
+
+
+# In a browser
+
+
+class Person:
+    """Someone at the page, in a browser without a network."""
+
+    def __init__(self, browser: Any, page: Path, **settings: Any) -> None:
+        self.faults: list[str] = []
+        self.context = browser.new_context(accept_downloads=True, offline=True, **settings)
+        self.page = self.context.new_page()
+        self.page.on("console", lambda told: self.faults.append(f"console: {told.text}"))
+        self.page.on("pageerror", lambda error: self.faults.append(f"script: {error}"))
+        self.page.on("request", lambda asked: self._asked(asked.url))
+        self.url = page.as_uri()
+        self.page.goto(self.url)
+
+    def _asked(self, url: str) -> None:
+        if url != self.url and not url.startswith(("data:", "blob:")):
+            self.faults.append(url)
+
+    def type(self, keys: str) -> None:
+        for key in keys.split():
+            self.page.keyboard.press(key)
+
+    @property
+    def place(self) -> str:
+        return str(self.page.locator("#place").inner_text())
+
+    @property
+    def told(self) -> str:
+        return str(self.page.locator("#told").inner_text())
+
+    @property
+    def chosen(self) -> list[str]:
+        found: list[str] = self.page.evaluate(
+            "[...document.querySelectorAll('[aria-pressed=true]')].map(each => each.dataset.value)"
+        )
+        return found
+
+    def saved(self, button: str = "#save") -> tuple[str, bytes]:
+        with self.page.expect_download() as waiting:
+            self.page.locator(button).click()
+        return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+
+    def reload(self) -> None:
+        # Chromium stores from another process: a reload within milliseconds of an answer may come before it.
+        for _ in range(20):
+            self.page.reload()
+            if self.told.startswith("Welcome back"):
+                break
+            self.page.wait_for_timeout(100)
+
+    def close(self) -> None:
+        self.context.close()
+        assert self.faults == []
+
+
+@pytest.fixture
+def person(browser: Any, page: Path) -> Iterator[Person]:
+    someone = Person(browser, page, viewport={"width": 1000, "height": 900})
+    yield someone
+    someone.close()
+
+
+def rows(content: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(content.decode(), newline="")))
+
+
+def test_by_keyboard_from_the_first_image_to_the_csv(
+    person: Person, page: Path, run: gankit.Run, tmp_path: Path
+) -> None:
+    ids, digest = [each["id"] for each in data_of(page)["images"]], data_of(page)["key"]
+    assert person.place == "Image 1 of 8, 0 rated"
+    assert person.page.locator("#image").get_attribute("alt") == "image 1 of 8"
+    typed = []
+    for number in range(8):
+        score, letter, call = str(number % 5 + 1), "lip"[number % 3], "rg"[number % 2]
+        typed.append([score, CLASSES[number % 3], ["real", "generated"][number % 2]])
+        person.type(f"{score} {letter}")
+        assert person.chosen == typed[-1][:2]
+        assert person.place == f"Image {number + 1} of 8, {number} rated"
+        person.type(call)  # the last answer moves on
+    assert person.place == "Image 8 of 8, 8 rated"
+    assert person.told == "All 8 images are rated: save the ratings."
+    assert person.page.locator("#save").inner_text() == "Save ratings"
+    person.page.fill("#rater", 'Ada "the eye", L.')
+    name, content = person.saved()
+    assert name == f"ratings-{digest[:8]}-Ada-the-eye-L.csv"
+    head, *lines = rows(content)
+    assert head == ["image", "score", "diagnosis", "call", "rater", "key"]
+    assert lines == [[ids[i], *typed[i], 'Ada "the eye", L.', digest] for i in range(8)]
+    # What was saved is what is ranked.
+    (tmp_path / name).write_bytes(content)
+    found = rank(run, None, 2, f"ratings:{tmp_path / name}", key=page.parent / "key.json")
+    for i, each in enumerate(key_of(page).images):
+        if not each.real:
+            assert found.scores[each.number] == int(typed[i][0])
+    recognised = next(each for each in found.findings if each.what == "real images recognised")
+    called = [typed[i][2] == "real" for i, each in enumerate(key_of(page).images) if each.real]
+    assert recognised.value == pytest.approx(np.mean(called))
+
+
+def test_a_reload_goes_on_and_undo_takes_back(person: Person) -> None:
+    person.type("4 l g 2 p r 5")
+    assert person.place == "Image 3 of 8, 2 rated"
+    person.page.fill("#rater", "Bo")
+    person.reload()
+    assert person.place == "Image 3 of 8, 2 rated"
+    assert person.told == "Welcome back: 2 of 8 images are rated."
+    assert person.chosen == ["5"]
+    assert person.page.input_value("#rater") == "Bo"
+    assert person.page.locator("#undo").is_disabled()
+    person.type("ArrowLeft")
+    assert person.chosen == ["2", CLASSES[2], "real"]
+    person.type("1 i")  # changes of a rated image stay there
+    assert person.chosen == ["1", CLASSES[1], "real"]
+    person.type("u")
+    assert person.chosen == ["1", CLASSES[2], "real"]
+    assert person.told == "Undone."
+    person.type("u ArrowLeft ArrowLeft ArrowLeft")
+    assert person.place == "Image 1 of 8, 2 rated"
+    person.type("ArrowRight")
+    assert person.chosen == ["2", CLASSES[2], "real"]
+    person.type("x 9 Control+u")  # no keys of the page
+    assert person.chosen == ["2", CLASSES[2], "real"]
+    name, content = person.saved()
+    assert person.told == "Saved, but 6 images are not fully rated yet."
+    assert name.endswith("-Bo.csv")
+    assert [row[1] for row in rows(content)[1:]] == ["4", "2", "5"]
+
+
+def test_a_diagnosis_in_own_words(person: Person, page: Path) -> None:
+    words = 'ptosis, left; "mild" <b>&amp; é'
+    person.type("3 g o")
+    person.page.keyboard.type(words)
+    person.type("Enter")
+    assert person.place == "Image 2 of 8, 1 rated"
+    assert person.page.input_value("#other") == ""
+    person.type("ArrowLeft")
+    assert person.page.input_value("#other") == words
+    person.reload()
+    person.type("ArrowLeft")
+    assert person.page.input_value("#other") == words
+    # Leaving the field by a click keeps the words and moves no further than the click says.
+    person.type("ArrowRight 2 r o")
+    person.page.keyboard.type("nystagmus")
+    person.page.locator("#next").click()
+    assert person.place == "Image 3 of 8, 2 rated"
+    person.type("o")
+    person.page.keyboard.type("never mind")
+    person.type("Escape")
+    assert person.page.input_value("#other") == ""
+    person.type("1")  # the keys are the page's again
+    assert person.chosen == ["1"]
+    _, content = person.saved()
+    assert [row[2] for row in rows(content)[1:]] == [words, "nystagmus", ""]
+
+
+def test_progress_goes_to_another_browser(browser: Any, person: Person, page: Path, tmp_path: Path) -> None:
+    person.page.fill("#rater", "Cy")
+    person.type("Enter 4 l g 2 p r")
+    person.page.locator("summary").nth(1).click()
+    name, content = person.saved("#export")
+    assert name == f"progress-{data_of(page)['key'][:8]}-Cy.json"
+    other = Person(browser, page)
+    other.page.locator("summary").nth(1).click()
+
+    def imported(text: bytes) -> str:
+        path = tmp_path / "progress.json"
+        path.write_bytes(text)
+        other.page.set_input_files("#import", path)
+        for _ in range(200):
+            if other.told and not other.page.input_value("#import"):
+                break
+            other.page.wait_for_timeout(20)
+        told = other.told
+        other.page.evaluate("document.getElementById('told').textContent = ''")
+        return told
+
+    first = data_of(page)["images"][0]["id"]
+    for wrong, message in (
+        (b"no json", "it is no progress file"),
+        (b"[]", "it is of another page"),
+        (b"null", "it is of another page"),
+        (content.replace(data_of(page)["key"].encode(), b"0" * 64), "it is of another page"),
+        (content.replace(first.encode(), b"0" * 12), "it names images that are not here"),
+        (content.replace(b'"4"', b'"6"'), "it holds an answer that this page cannot give"),
+    ):
+        assert imported(wrong) == f"The file cannot be imported: {message}."
+        assert other.place == "Image 1 of 8, 0 rated"
+    assert imported(content) == "Imported: 2 of 8 images are rated."
+    assert other.place == "Image 3 of 8, 2 rated"
+    assert other.page.input_value("#rater") == "Cy"
+    assert rows(other.saved()[1]) == rows(person.saved()[1])
+    for answer, place in (("dismiss", "Image 3 of 8, 2 rated"), ("accept", "Image 1 of 8, 0 rated")):
+        other.page.once("dialog", lambda dialog, answer=answer: getattr(dialog, answer)())
+        other.page.locator("#anew").click()
+        assert other.place == place
+    assert other.page.input_value("#rater") == ""
+    other.close()
+
+
+def test_on_a_phone_by_touch(browser: Any, page: Path) -> None:
+    phone = Person(browser, page, viewport=PHONE, has_touch=True, is_mobile=True, color_scheme="dark")
+    for detail in phone.page.locator("summary").all():
+        detail.tap()
+    assert phone.page.evaluate("document.documentElement.scrollWidth") == 375
+    small = phone.page.evaluate(
+        "[...document.querySelectorAll('button, label.file, input[type=text]')]"
+        ".filter(each => each.getBoundingClientRect().height < 44).map(each => each.textContent)"
+    )
+    assert small == []
+    phone.page.locator("[data-value='4']").tap()
+    phone.page.locator("[data-field=diagnosis]").nth(1).tap()
+    phone.page.locator("[data-value=generated]").tap()
+    assert phone.place == "Image 2 of 8, 1 rated"
+    phone.close()
+
+
+CONTRAST = """() => {
+    const light = text => text.match(/[\\d.]+/g).slice(0, 3).map(Number).map(part => part / 255)
+        .map(part => part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4)
+        .reduce((sum, part, i) => sum + part * [.2126, .7152, .0722][i], 0);
+    const ground = each => { const own = getComputedStyle(each).backgroundColor;
+        return own === 'rgba(0, 0, 0, 0)' ? ground(each.parentElement) : own; };
+    return Math.min(...[...document.querySelectorAll('h1, p, button:enabled, .question, .soft, summary, label')]
+        .filter(each => each.textContent.trim()).map(each => {
+            const [high, low] = [light(getComputedStyle(each).color), light(ground(each))].sort((a, b) => b - a);
+            return (high + .05) / (low + .05);
+        }));
+}"""
+
+
+def test_light_dark_and_names(browser: Any, page: Path) -> None:
+    grounds = set()
+    for scheme in ("light", "dark"):
+        someone = Person(browser, page, color_scheme=scheme)
+        someone.type("3")
+        assert someone.page.evaluate(CONTRAST) >= 4.5
+        grounds.add(someone.page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        for question in ("How real does it look?", "What does it show?", "Is it a real image or a generated one?"):
+            assert someone.page.get_by_role("group", name=question).count() == 1
+        assert someone.page.get_by_role("group", name="What does it show?").get_by_role("button").count() == 3
+        assert someone.page.get_by_role("button", name="3", pressed=True).count() == 1
+        assert someone.page.get_by_role("progressbar", name="images rated").count() == 1
+        for name in ("Your name", "Other"):
+            assert someone.page.get_by_role("textbox", name=name).count() == 1
+        someone.close()
+    assert len(grounds) == 2
+
+
+def test_a_page_without_classes_and_with_spoilt_storage(browser: Any, run: gankit.Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", images=np.random.default_rng(1).integers(0, 255, (8, 1, 8, 8), dtype=np.uint8))
+    plain = trained(tmp_path / "plain", tmp_path / "d.npz")
+    page = write_page(plain, tmp_path / "page", 3)
+    someone = Person(browser, page)
+    someone.type("2 ArrowRight 5 o")  # a score does not move on: there may be something to say
+    someone.page.keyboard.type("a line")
+    someone.type("Enter ArrowRight 1")
+    assert someone.place == "Image 3 of 3, 3 rated"
+    assert [row[1:3] for row in rows(someone.saved()[1])[1:]] == [["2", ""], ["5", "a line"], ["1", ""]]
+    someone.page.evaluate(f"localStorage.setItem('gankit-rating-{data_of(page)['key']}', '[1')")
+    someone.page.reload()
+    assert someone.place == "Image 1 of 3, 0 rated"
+    assert someone.told.startswith("What this browser kept cannot be read (")
+    someone.close()
