@@ -23,7 +23,7 @@ from gankit.pictures import grid_png
 from gankit.registry import Part
 from gankit.run import SAMPLE_BATCH, Run
 from gankit.study.agreement_settings import AgreementStudy
-from gankit.study.arms import Arm, StudyImages, percent
+from gankit.study.arms import Arm, StudyImages
 from gankit.study.deviation import Estimator
 from gankit.uncertainty import gathered, jackknife, standard_errors
 
@@ -126,15 +126,16 @@ class Judge:
         ])  # fmt: skip
 
     def reals(self) -> dict[str, Any]:
-        """Real against real at the numbers that generators are judged at, for each threshold.
+        """Real against real at the numbers that generators are judged at, for each threshold and random subset.
 
         Held-out images stand for generated ones, so that the two sides have no image (and no patient) in common.
         """
         table, images = self.study.study, self.images
         found: dict[str, Any] = {}
-        for threshold in images.thresholds:
-            own = self._full.take(images.training_at(threshold))
-            held = self._held_out.take(images.held_out_at(threshold))
+        for arm in [arm for arm in images.arms(self.study) if not arm.scope]:
+            alike = images.held_out_at(0.0 if arm.control else arm.threshold)
+            own = self._full.take(images.chosen(arm, self.study))
+            held = self._held_out.take(alike)
             pool = Pool(own, held)
             entry: dict[str, Any] = {
                 name: _spreads(FEW, pool, [
@@ -147,11 +148,11 @@ class Judge:
             }  # fmt: skip
             entry["equal"] = _equal(pool, images.n)
             if self.estimator:
-                entry["deviation"] = self.estimator.shares(images.held_out.read(images.held_out_at(threshold)))
-            found[percent(threshold)] = entry
+                entry["deviation"] = self.estimator.shares(images.held_out.read(alike))
+            found[arm.name] = entry
         whole = _equal(Pool(self._full, self._held_out), images.n)
         return {
-            "thresholds": found, "whole": whole, "features": self.name, "dim": self.dim, "protocol": self.protocol,
+            "arms": found, "whole": whole, "features": self.name, "dim": self.dim, "protocol": self.protocol,
             "estimator": self.estimator.known if self.estimator else None,
         }  # fmt: skip
 
