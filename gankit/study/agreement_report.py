@@ -15,7 +15,7 @@ from gankit.pictures import grid_png
 from gankit.report import png_uri
 from gankit.run import Run, open_run
 from gankit.study.agreement import RUN, Findings, failures
-from gankit.study.agreement_tables import metric_name, short, table1, table2, write_tables
+from gankit.study.agreement_tables import EQUAL, metric_name, short, table1, table2, write_tables
 from gankit.study.arms import Arm, heading, percent
 from gankit.study.conclusions import conclusions, share
 from gankit.study.estimates import ROWS, Estimates, Where
@@ -32,6 +32,7 @@ def write_agreement_report(findings: Findings) -> Path:
     runs = [open_run(t.folder / RUN) for t in findings.trainings if not t.outcome.failure]
     record = runs[0].experiment.run
     assert record is not None
+    header, *rows = table2(estimates)
     environment = Environment(loader=PackageLoader("gankit", "study"), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("agreement.html.j2").render(
         data=study.data.name,
@@ -40,7 +41,8 @@ def write_agreement_report(findings: Findings) -> Path:
         conclusions=conclusions(estimates),
         cautions=cautions(findings),
         table1=table1(estimates),
-        table2=short(table2(estimates)),
+        table2=short([header, *(row for row in rows if not row[0].startswith(EQUAL))]),
+        equal=short([header, *(row for row in rows if row[0].startswith(EQUAL))]),
         n=images.n,
         study=study.study,
         training=study.training,
@@ -203,7 +205,7 @@ def methods(findings: Findings, estimates: Estimates, version: str) -> str:
     losses = " and ".join(loss["name"].replace("-", " ") for loss in parts["losses"])
     augment = parts.get("augment")
     shown = f", with the augment {augment['name']} (scope {(table.scopes or [augment['scope']])[0]})" if augment else ""
-    rates = ", ".join("none" if not t else f"{percent(t)} %" for t in images.thresholds)
+    thresholds = ", ".join("none" if not t else f"{percent(t)} %" for t in images.thresholds)
     counts = ", ".join(
         f"{len(images.training_at(t))} at {heading(t)}" if t else f"{len(images.training_at(t))} of all"
         for t in images.thresholds
@@ -218,18 +220,19 @@ def methods(findings: Findings, estimates: Estimates, version: str) -> str:
         if table.controls else ""
     )  # fmt: skip
     seeds = sorted({training.seed for training in findings.trainings})
+    rates = f"{training.generator_lr:g} and {training.critic_lr:g}"
     return (
         f"Networks ({parts['generator']['name']} generator, {parts['critic']['name']} critic, losses: {losses}{shown}) "
         f"were trained with gankit {version} on the images of {study.data.name} on which at least a given share of the "
-        f"raters agreed (selection rate, SR: {rates}; training images: {counts}), for {training.steps} generator "
-        f"updates with {training.critic_steps} critic update(s) each and a batch of {training.batch}, {training.optimizer} at "
-        f"rates of {training.generator_lr:g} and {training.critic_lr:g}, with seeds {', '.join(map(str, seeds))}.{warm}"
-        f"{control} {100 * study.data.held_out:g} % of the images were held out before any selection "
+        f"raters agreed (selection rate, SR: {thresholds}; training images: {counts}), for {training.steps} generator "
+        f"updates with {training.critic_steps} critic update(s) each and a batch of {training.batch}, "
+        f"{training.optimizer} at rates of {rates}, with seeds {', '.join(map(str, seeds))}.{warm}{control} "
+        f"{100 * study.data.held_out:g} % of the images were held out before any selection "
         f"({len(images.held_out)}). From each generator {table.drawn} images were drawn, and the {table.kept} with the "
         f"highest and lowest critic scores kept. Distances ({metric_name(estimates, 'frechet')}, KID) use features of "
         f"{findings.reals['features']} ({findings.reals['dim']} dimensions; {protocol}). Standard errors are the "
         f"jackknife's over images of both sides (closed form for KID). Values were also computed at {images.n} images "
-        "a side beside the training images, all training images, and held-out images, and between disjoint sets of real "
-        "images of the same numbers. Intervals of differences are Student's, from the spread between trainings of "
+        "a side beside the training images, all training images, and held-out images, and between disjoint sets of "
+        "real images of the same numbers. Intervals of differences are Student's, from the spread between trainings of "
         "different seeds pooled over arms."
     )

@@ -13,6 +13,8 @@ from gankit.study.judging import KEPT_VALUES, REFERENCES
 from gankit.tables import title
 
 Table = list[list[str]]
+EQUAL = "Equal n"
+"""How rows of equal numbers on either side begin."""
 REFERENCE_WORDS = {
     "subset": "own training images", "full": "all training images", "held-out": "held-out images",
     "held-out-same": "held-out images of this SR",
@@ -59,7 +61,7 @@ def table2(estimates: Estimates) -> Table:
         for reference in REFERENCES:
             for metric in KEPT_VALUES:
                 where = Where("equal", reference, metric)
-                rows.append(_row(estimates, f"Equal n{suffix}", arms, where, REFERENCE_WORDS[reference]))
+                rows.append(_row(estimates, f"{EQUAL}{suffix}", arms, where, REFERENCE_WORDS[reference]))
     return rows
 
 
