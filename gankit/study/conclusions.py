@@ -82,7 +82,7 @@ def _falls(
         values = ", ".join(f"{_value(estimates, arm, at)} at {heading(arm.threshold)}" for arm in arms)
         parts.append(f"{_named(estimates, metric)}: {values}; from first to last {_interval(difference)}.")
         real = [estimates.between_reals(arm, at) for arm in (lowest, highest)]
-        if metric == "frechet" and not same_reals and real[0] and real[1]:
+        if metric == "frechet" and not same_reals and real[0] and real[1] and real[0]["n"] == real[1]["n"]:
             parts.append(
                 f"Between real images the same value goes from {real[0]['mean']:.3g} to {real[1]['mean']:.3g}: that "
                 "much of a change lies in the images and not in the networks."
@@ -153,9 +153,9 @@ def _kept(estimates: Estimates, lowest: Arm, highest: Arm, row: str) -> Conclusi
 
 
 def share(hits: int, n: int) -> str:
-    """A share in percent with its 95 % interval after Wilson."""
+    """A share in percent of n that were measured, with its 95 % interval after Wilson."""
     low, high = wilson(hits, n, LEVEL)
-    return f"{100 * hits / n:.0f} % ({100 * low:.0f} to {100 * high:.0f})" if n else "none measured"
+    return f"{100 * hits / n:.0f} % ({100 * low:.0f} to {100 * high:.0f}, n = {n})" if n else "none measured"
 
 
 def _strabismus(estimates: Estimates) -> Conclusion | None:
