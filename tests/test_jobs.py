@@ -115,7 +115,7 @@ def test_names_must_serve_as_folders(names: tuple[str, ...], tmp_path: Path) -> 
 def test_a_broken_result_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "result.json").write_text("{")
-    with pytest.raises(RunError, match="result.json cannot be read"):
+    with pytest.raises(RunError, match=r"result\.json cannot be read"):
         run_jobs([Job("a", count)], tmp_path, quiet=True)
 
 

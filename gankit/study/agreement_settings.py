@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +15,8 @@ from gankit.errors import SettingsError
 from gankit.study.reading import read_study
 
 PACKAGED = "eyes"
+HELD_OUT = 0.2
+"""The share of images that are held out where a study does not say."""
 Control = Literal["random-subset"]
 Scope = Literal["critic", "critic-turn", "real"]
 
@@ -71,13 +74,21 @@ class AgreementTable(Settings):
 
 
 class AgreementStudy(Experiment):
-    """An experiment that is trained once for each arm of a study of rater agreement.
+    """An experiment that is trained once for each arm of a study of rater agreement; it holds out a fifth by default.
 
     Attributes:
         study: what is compared.
     """
 
     study: AgreementTable = Field(default_factory=AgreementTable)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_out(cls, value: object) -> object:
+        """A study needs held-out images, so that there are some where nothing is said of them."""
+        if isinstance(value, Mapping) and isinstance(value.get("data"), Mapping):
+            return {**value, "data": {"held_out": HELD_OUT, **value["data"]}}
+        return value
 
     def tables(self) -> dict[str, Any]:
         """As `Experiment.tables`, with the table `study`."""

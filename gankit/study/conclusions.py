@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from scipy.stats import t as student
+
 from gankit.study.arms import Arm, heading, percent
 from gankit.study.deviation import wilson
 from gankit.study.estimates import LEVEL, Difference, Estimates, Where
@@ -131,8 +133,11 @@ def _kept(estimates: Estimates, lowest: Arm, highest: Arm, row: str) -> Conclusi
     if len(ends) < 2 or len(noise) < 2:
         return None
     spread = estimates.spread(where)
-    each = max(noise[0][1] ** 2, noise[1][1] ** 2, spread.total**2 if spread else 0.0)
-    half = 1.96 * math.sqrt(each / ends[0].seeds + each / ends[1].seeds)
+    # The extremes vary more than random ones: by what the jackknife says, or trainings show, where that is more.
+    single = [max(sd**2, end.fake_error**2) for end, (_, sd) in zip(ends, noise, strict=True)]
+    between = spread.total**2 if spread else 0.0
+    quantile = float(student.ppf((1 + LEVEL) / 2, spread.freedom)) if spread and between > max(single) else 1.96
+    half = quantile * math.sqrt(sum(max(one, between) / end.seeds for one, end in zip(single, ends, strict=True)))
     change = ends[1].value - ends[0].value
     wanted = change > half if row == "top" else change < -half
     word = {"top": "rise", "bottom": "fall"}[row]

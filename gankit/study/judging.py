@@ -106,11 +106,11 @@ class Judge:
         for each in [part("metric", name) for name in names]:
             metric, resampling = gathered(each, pool), each.build().resampling(pool)
             values = metric.compute()
-            errors = standard_errors(metric, resampling, values, 0)
-            own = jackknife(resampling, "fake", values, metric.jackknife_groups, 0)
+            sides = [jackknife(resampling, side, values, metric.jackknife_groups, 0) for side in ("real", "fake")]
+            errors = standard_errors(metric, resampling, values, 0, sides)
             for name, value in values.items():
                 if name in KEPT_VALUES:
-                    variance = own.get(name)
+                    variance = sides[1].get(name)
                     found[name] = {
                         "value": value, "standard_error": errors[name],
                         "fake_error": None if variance is None else math.sqrt(variance),
