@@ -18,6 +18,9 @@ app = typer.Typer(
 )  # fmt: skip
 cache = typer.Typer(help="What gankit keeps on disk and can make again; GANKIT_CACHE says where.", no_args_is_help=True)
 app.add_typer(cache, name="cache")
+study = typer.Typer(help="Whole experiments over many trainings, which go on where they were stopped.",
+                    no_args_is_help=True)  # fmt: skip
+app.add_typer(study, name="study")
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key.path=value.", show_default=False)]
 Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
@@ -29,6 +32,16 @@ Extractor = Annotated[
     str | None,
     typer.Option(help='The feature extractor: a name, or a TOML table {name = "...", ...}.', show_default=False),
 ]
+StudyWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE] [KEY.PATH=VALUE]...",
+        help="A study file, the packaged study of the eyes by default; and settings as key.path=value.",
+        show_default=False,
+    ),
+]
+Workers = Annotated[int, typer.Option(help="Trainings at a time.", min=1)]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of each training.", min=1, show_default=False)]
 WindowText = Annotated[
     str | None, typer.Option("--window", help="Black and white of files that are not 8-bit, as 0,4095.")
 ]
@@ -256,6 +269,32 @@ def report(run: RunFolder) -> None:
     from gankit.run import open_run
 
     print(write_report(open_run(run)))
+
+
+@study.command()
+def agreement(words: StudyWords = None, out: Out = None, workers: Workers = 1, threads: Threads = None) -> None:
+    """Train on images that ever more raters agree on, and judge the generators: tables, controls and a report."""
+    from gankit.study.agreement import failures, run_agreement
+    from gankit.study.agreement_report import cautions, write_agreement_report
+    from gankit.study.agreement_settings import load_study
+
+    file, overrides = _study_words(words)
+    found = run_agreement(
+        load_study(file, *overrides), out or Path("runs/study-agreement"), workers=workers, threads=threads
+    )
+    print(f"report: {write_agreement_report(found)}")
+    failed = failures(found)
+    for caution in cautions(found):
+        if caution != failed:
+            print(f"caution: {caution}")
+    if failed:
+        raise GankitError(failed)
+
+
+def _study_words(words: list[str] | None) -> tuple[str | None, list[str]]:
+    """The file, where the first word is one, and the overrides."""
+    given = words or []
+    return (given[0], given[1:]) if given and "=" not in given[0] else (None, given)
 
 
 @app.command("list")

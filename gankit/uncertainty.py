@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,14 +83,30 @@ def gathered(part: Part, pool: Pool) -> Metric:
     return metric
 
 
-def standard_errors(metric: Metric, resampling: Resampling, values: Values, seed: int) -> dict[str, float | None]:
-    """Of each value: in closed form where the metric has one and images are independent, else the jackknife's."""
+def standard_errors(
+    metric: Metric,
+    resampling: Resampling,
+    values: Values,
+    seed: int,
+    variances: Sequence[Mapping[str, float | None]] | None = None,
+) -> dict[str, float | None]:
+    """Of each value: in closed form where the metric has one and images are independent, else the jackknife's.
+
+    Args:
+        metric: with all images.
+        resampling: of the same.
+        values: of all images.
+        seed: of groups.
+        variances: what `jackknife` gave of the real and of the generated side, where that is known.
+    """
     pool = resampling.pool
     if "groups" not in pool.real.fields and "groups" not in pool.fake.fields:
         closed = resampling.standard_errors()
         if closed is not None:
             return {name: closed.get(name) for name in values}
-    variances = [jackknife(resampling, side, values, metric.jackknife_groups, seed) for side in ("real", "fake")]
+    variances = variances or [
+        jackknife(resampling, side, values, metric.jackknife_groups, seed) for side in ("real", "fake")
+    ]
     errors: dict[str, float | None] = {}
     for name in values:
         found = [variance.get(name) for variance in variances]

@@ -1,0 +1,238 @@
+"""The report of a study of rater agreement: one self-contained page, and the tables as files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from gankit.checkpoint import write_atomically
+from gankit.pictures import grid_png
+from gankit.report import png_uri
+from gankit.run import Run, open_run
+from gankit.study.agreement import RUN, Findings, failures
+from gankit.study.agreement_tables import EQUAL, metric_name, short, table1, table2, write_tables
+from gankit.study.arms import Arm, heading, percent
+from gankit.study.conclusions import conclusions, share
+from gankit.study.estimates import ROWS, Estimates, Where
+from gankit.study.trainings import spoken
+
+SHOWN = 10
+
+
+def write_agreement_report(findings: Findings) -> Path:
+    """Write `report.html`, and `table1` and `table2` as .csv and .tex, into a study's folder."""
+    estimates = Estimates(findings)
+    write_tables(estimates, findings.folder)
+    study, images = findings.study, findings.images
+    runs = [open_run(t.folder / RUN) for t in findings.trainings if not t.outcome.failure]
+    record = runs[0].experiment.run
+    assert record is not None
+    header, *rows = table2(estimates)
+    environment = Environment(loader=PackageLoader("gankit", "study"), autoescape=True, undefined=StrictUndefined)
+    page = environment.get_template("agreement.html.j2").render(
+        data=study.data.name,
+        image=record.image,
+        thresholds=[percent(t) for t in images.thresholds],
+        conclusions=conclusions(estimates),
+        cautions=cautions(findings),
+        table1=table1(estimates),
+        table2=short([header, *(row for row in rows if not row[0].startswith(EQUAL))]),
+        equal=short([header, *(row for row in rows if row[0].startswith(EQUAL))]),
+        n=images.n,
+        study=study.study,
+        training=study.training,
+        reals=findings.reals,
+        deviations=_deviations(estimates),
+        pictures=[png_uri(picture) for picture in (_by_threshold(estimates), _losses(runs)) if picture],
+        real_grid=png_uri(_real_grid(findings)),
+        grids=_grids(estimates),
+        trainings=[
+            {
+                "title": t.arm.title, "seed": t.seed, "folder": (t.folder / RUN).relative_to(findings.folder),
+                "images": len(images.chosen(t.arm, study)), "seconds": spoken(t.outcome.seconds),
+                "threads": t.outcome.threads, "failure": t.outcome.failure,
+            }
+            for t in findings.trainings
+        ],
+        seconds=spoken(findings.seconds),
+        versions=record.versions,
+        device=record.device,
+        methods=methods(findings, estimates, record.versions["gankit"]),
+        experiment=study.toml(),
+        command=f"gankit study agreement {findings.folder / 'study.toml'} --out NEW_FOLDER",
+    )  # fmt: skip
+    path = findings.folder / "report.html"
+    write_atomically(path, page.encode())
+    return path
+
+
+def cautions(findings: Findings) -> list[str]:
+    """What a reader must know before the numbers."""
+    study, images, reals = findings.study.study, findings.images, findings.reals
+    found = []
+    if failed := failures(findings):
+        found.append(failed)
+    few = [n for n in sorted({study.kept, study.drawn, images.n}) if n < reals["dim"]]
+    if few:
+        found.append(
+            f"the features have {reals['dim']} dimensions, and sets of {', '.join(map(str, few))} images cannot fill "
+            "them: a Frechet distance of so few images is mostly bias; read it beside real against real, compare it at "
+            "equal n only, or read KID, which has no such bias"
+        )
+    if all(images.seeds(arm, findings.study)[1:] == [] for arm in images.arms(findings.study)):
+        found.append(
+            "every arm was trained once, so that nobody knows how much trainings differ, and no conclusion is drawn: "
+            "set study.seeds_at_ends=3, say"
+        )
+    if findings.study.data.name == "eyes" and reals["estimator"] is None:
+        found.append("the deviation cannot be measured well enough on images of this size, and is left out")
+    return found
+
+
+def _deviations(estimates: Estimates) -> list[list[str]]:
+    """Shares of strabismic images among drawn, best, worst and real ones, a row an arm."""
+    findings = estimates.findings
+    if findings.reals["estimator"] is None:
+        return []
+    rows = []
+    for arm in [arm for arm in estimates.arms() if estimates.trainings(arm)]:
+        shares = []
+        for row in ROWS:
+            counts = [t.outcome.result["deviation"][row] for t in estimates.trainings(arm)]
+            shares.append(share(*(sum(count[key] for count in counts) for key in ("strabismic", "measured"))))
+        real = findings.reals["arms"][Arm(arm.threshold, arm.control).name]["deviation"]
+        rows.append([arm.title, *shares, share(real["strabismic"], real["measured"])])
+    return rows
+
+
+def _real_grid(findings: Findings) -> bytes:
+    dataset = findings.images.full
+    places = np.linspace(0, len(dataset) - 1, min(2 * SHOWN, len(dataset))).astype(np.int64)
+    return grid_png(dataset.read(places), dataset.value_range, SHOWN)
+
+
+def _grids(estimates: Estimates) -> list[dict[str, Any]]:
+    """Best and worst of the first training of each arm, with their numbers."""
+    kept, found = estimates.findings.study.study.kept, []
+    for arm in estimates.arms():
+        for training in estimates.trainings(arm)[:1]:
+            rows = []
+            for row, word in (("top", f"Top {kept}"), ("bottom", f"Bottom {kept}")):
+                entry = training.outcome.result["drawn"][row]
+                values = ", ".join(f"{metric_name(estimates, m)} {v['value']:.3g}" for m, v in entry.items())
+                picture = png_uri((training.folder / f"{row}.png").read_bytes())
+                rows.append({"words": f"{word}: n = {kept}, {values}", "picture": picture})
+            everything = png_uri((training.folder / "all.png").read_bytes())
+            found.append({"title": arm.title, "seed": training.seed, "rows": rows, "all": everything})
+    return found
+
+
+def _figure(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
+    # The object interface: it needs no display and leaves pyplot's global state alone.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    draw(figure)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
+    return buffer.getvalue()
+
+
+def _by_threshold(estimates: Estimates) -> bytes | None:
+    """The distance by selection rate: as the paper has it, and beside held-out images with the controls."""
+    images, study = estimates.findings.images, estimates.findings.study.study
+    if len(images.thresholds) < 2:
+        return None
+    panels: list[tuple[str, list[tuple[str, list[Arm], Where]]]] = [
+        ("to own training images, as in the paper", [
+            (name if row == "all" else f"{name} {study.kept}", [Arm(t) for t in images.thresholds], Where("drawn", row))
+            for row, name in ROWS.items()
+        ]),
+        (f"to held-out images, {images.n} a side", [
+            (label, [Arm(t, control, scope) for t in images.thresholds], Where("equal", "held-out"))
+            for label, control, scope in (
+                ("by agreement", "", ""), ("random subset", "random-subset", ""),
+                *((f"scope {scope}", "", scope) for scope in study.scopes[1:]),
+            )
+        ]),
+    ]  # fmt: skip
+
+    def draw(figure: Any) -> None:
+        for axes, (label, lines) in zip(figure.subplots(1, 2), panels, strict=True):
+            for name, arms, where in lines:
+                points = [(arm.threshold, found) for arm in arms if (found := estimates.of(arm, where)) is not None]
+                if points:
+                    axes.errorbar(
+                        [100 * at for at, _ in points], [found.value for _, found in points],
+                        [found.error or 0.0 for _, found in points], label=name, marker="o", capsize=3, linewidth=1.2,
+                    )  # fmt: skip
+            axes.set(xlabel="selection rate, %", ylabel=metric_name(estimates, "frechet"), title=label)
+            axes.grid(alpha=0.3)
+            axes.legend(frameon=False, fontsize=8)
+
+    return _figure(draw, (9, 3.4))
+
+
+def _losses(runs: list[Run]) -> bytes | None:
+    """The critic's first loss of every training."""
+    logs = [run.log for run in runs]
+    names = sorted({name for log in logs for row in log for name in row if name.startswith("critic/")})
+    if not names:
+        return None
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for run, log in zip(runs, logs, strict=True):
+            points = [(row["step"], row[names[-1]]) for row in log if names[-1] in row]
+            axes.plot(*zip(*points, strict=True), label=run.path.parent.name, linewidth=0.9)
+        axes.set(xlabel="step (generator updates)", ylabel=names[-1].partition("/")[2])
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=6, ncols=2)
+
+    return _figure(draw, (9, 3.4))
+
+
+def methods(findings: Findings, estimates: Estimates, version: str) -> str:
+    """A paragraph for a paper."""
+    study, table, images = findings.study, findings.study.study, findings.images
+    parts, training = study.tables(), study.training
+    losses = " and ".join(loss["name"].replace("-", " ") for loss in parts["losses"])
+    augment = parts.get("augment")
+    shown = f", with the augment {augment['name']} (scope {(table.scopes or [augment['scope']])[0]})" if augment else ""
+    thresholds = ", ".join("none" if not t else f"{percent(t)} %" for t in images.thresholds)
+    counts = ", ".join(
+        f"{len(images.training_at(t))} at {heading(t)}" if t else f"{len(images.training_at(t))} of all"
+        for t in images.thresholds
+    )
+    protocol = ", ".join(f"{key} {value}" for key, value in findings.reals["protocol"].items())
+    warm = (
+        f" All started from one network trained for {table.warm_start} steps on all training images."
+        if table.warm_start else ""
+    )  # fmt: skip
+    control = (
+        " For each selection rate another network was trained on as many images drawn at random."
+        if table.controls else ""
+    )  # fmt: skip
+    seeds = sorted({training.seed for training in findings.trainings})
+    rates = f"{training.generator_lr:g} and {training.critic_lr:g}"
+    return (
+        f"Networks ({parts['generator']['name']} generator, {parts['critic']['name']} critic, losses: {losses}{shown}) "
+        f"were trained with gankit {version} on the images of {study.data.name} on which at least a given share of the "
+        f"raters agreed (selection rate, SR: {thresholds}; training images: {counts}), for {training.steps} generator "
+        f"updates with {training.critic_steps} critic update(s) each and a batch of {training.batch}, "
+        f"{training.optimizer} at rates of {rates}, with seeds {', '.join(map(str, seeds))}.{warm}{control} "
+        f"{100 * study.data.held_out:g} % of the images were held out before any selection "
+        f"({len(images.held_out)}). From each generator {table.drawn} images were drawn, and the {table.kept} with the "
+        f"highest and lowest critic scores kept. Distances ({metric_name(estimates, 'frechet')}, KID) use features of "
+        f"{findings.reals['features']} ({findings.reals['dim']} dimensions; {protocol}). Standard errors are the "
+        f"jackknife's over images of both sides (closed form for KID). Values were also computed at {images.n} images "
+        "a side beside the training images, all training images, and held-out images, and between disjoint sets of "
+        "real images of the same numbers. Intervals of differences are Student's, from the spread between trainings of "
+        "different seeds pooled over arms."
+    )

@@ -1,0 +1,476 @@
+"""The study of rater agreement: the command, resuming, planted effects, its tables, and bad input."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import gankit
+from gankit.cli import main
+from gankit.data import prepare
+from gankit.errors import DataError, GankitError, RunError, SettingsError
+from gankit.run import Run, open_run
+from gankit.study import agreement
+from gankit.study.agreement import run_agreement
+from gankit.study.agreement_report import cautions, write_agreement_report
+from gankit.study.agreement_settings import load_study
+from gankit.study.agreement_tables import table1, table2, tex
+from gankit.study.arms import Arm, StudyImages
+from gankit.study.conclusions import conclusions
+from gankit.study.deviation import Estimator, wilson
+from gankit.study.estimates import Estimates, Where
+from gankit.study.judging import Judge, by_critic
+
+NETWORKS = [
+    "generator.widths=[4,4]", "generator.latent_dim=4", "critic.widths=[4,4]", "training.batch=4",
+    "training.critic_steps=1", "training.steps=3", "training.tick_every=1", "training.sample_every=3",
+    "training.checkpoint_every=1", "evaluation.features=pixels",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def votes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 60 pictures of 8x8 in two classes, one with a name that pages must escape, and ten raters' votes."""
+    folder = tmp_path_factory.mktemp("votes")
+    draw = np.random.default_rng(0)
+    classes = ("left", "<b>right</b> & co_1")
+    lines = ["file,label," + ",".join(f"vote_{rater}" for rater in range(1, 11))]
+    for number in range(60):
+        label = number % 2
+        picture = draw.integers(0, 60, (8, 8, 3), dtype=np.uint8)
+        picture[:, 4 * label : 4 * label + 4] += 150
+        Image.fromarray(picture).save(folder / f"{number}.png")
+        agreeing = 10 if number % 3 else draw.integers(1, 7)
+        calls = [classes[label if rater < agreeing else 1 - label] for rater in range(10)]
+        lines.append(",".join([f"{number}.png", classes[label], *calls]))
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def words(votes: Path) -> list[str]:
+    """Overrides of the packaged study for a study of this folder with tiny networks."""
+    return [
+        "data.name=folder", f"data.path={votes}", "data.size=8", "data.flip=false", *NETWORKS,
+        "study.thresholds=[0,0.8]", "study.seeds_at_ends=1", "study.drawn=12", "study.kept=3", "study.warm_start=2",
+        'study.scopes=["critic"]',
+    ]  # fmt: skip
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["gankit", "study", "agreement", *arguments])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+FILES = ("table1.csv", "table2.csv", "table1.tex", "table2.tex")
+
+
+@pytest.fixture(scope="module")
+def done(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study that the command made in one go."""
+    folder = tmp_path_factory.mktemp("study") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        assert run_command(patch, *words, "--out", str(folder)) == 0
+    return folder
+
+
+def test_the_command_writes_a_report_tables_and_run_folders(done: Path) -> None:
+    assert {path.name for path in done.iterdir()} == {"study.toml", "jobs", "report.html", *FILES}
+    names = {path.name for path in (done / "jobs").iterdir() if path.is_dir()}
+    assert names == {"warm-start", "reals", "sr0-seed0", "sr80-seed0", "sr80-random-subset-seed0"}
+    for name in names - {"warm-start", "reals"}:
+        run = open_run(done / "jobs" / name / "run")
+        assert run.finished
+        assert run.experiment.training.start_from == str(done / "jobs" / "warm-start" / "run")
+        order = read_rows(done / "jobs" / name / "ranking.csv")
+        scores = [float(row[2]) for row in order[1:]]
+        assert scores == sorted(scores, reverse=True)
+        assert sorted(int(row[1]) for row in order[1:]) == list(range(12))
+    rows = read_rows(done / "table1.csv")
+    assert rows[0] == ["SR", "<b>right</b> & co_1", "left", "all", "held out"]
+    assert [row[0] for row in rows[1:]] == ["None", "80"]
+    counted = [gankit.load(done / "jobs" / name / "run").run for name in ("sr0-seed0", "sr80-seed0")]
+    assert [row[1:3] for row in rows[1:]] == [list(map(str, record.label_counts)) for record in counted if record]
+    rows = read_rows(done / "table2.csv")
+    assert [row[0] for row in rows[1:4]] == ["All", "Top 3", "Bot 3"]
+    assert [row[3] for row in rows[1:4]] == ["12", "3", "3"]
+    assert {row[1] for row in rows[1:]} == {"FD (pixels)", "KID", "precision", "recall"}
+    assert any(row[0] == "Equal n, random subset" and row[2] == "held-out images" for row in rows)
+
+
+def test_the_report_stands_alone_and_escapes(done: Path) -> None:
+    page = (done / "report.html").read_text()
+    assert "&lt;b&gt;right&lt;/b&gt; &amp; co_1" in page
+    assert "<b>right" not in page
+    assert all(value.startswith("data:image/png;base64,") for value in re.findall(r'src="([^"]{0,30})', page))
+    assert not re.findall(r"<(?:link|script)", page)
+    for text in ("cannot fill them", "every arm was trained once", "gankit study agreement", "@media print",
+                 "Kullback-Leibler", "interpolates", "Cannot be told", "random subset", "held-out images"):  # fmt: skip
+        assert text in page, text
+    assert r"\textless{}b\textgreater{}right\textless{}/b\textgreater{} \& co\_1" in (done / "table1.tex").read_text()
+
+
+def test_a_killed_study_goes_on_and_repeats_nothing(
+    done: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real = tmp_path / "killed", agreement.trained
+
+    def killed(experiment: gankit.Experiment, run: Path) -> Run:
+        if run.parent.name != "sr80-seed0":
+            return real(experiment, run)
+
+        def kill(row: dict[str, Any]) -> None:
+            if row["step"] == 2:
+                raise KeyboardInterrupt
+
+        return gankit.train(experiment, run, on_tick=kill)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(agreement, "trained", killed)
+        assert run_command(patch, *words, "--out", str(folder)) == 130
+    assert open_run(folder / "jobs" / "sr80-seed0" / "run").steps == 1  # its newest checkpoint
+    finished = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
+    assert {path.parent.name for path in finished} == {"warm-start", "reals", "sr0-seed0"}
+    went_on: list[str] = []
+    monkeypatch.setattr(agreement, "trained", lambda *given: (went_on.append(given[1].parent.name), real(*given))[1])
+    assert run_command(monkeypatch, *words, "--out", str(folder)) == 0
+    assert went_on == ["sr80-seed0", "sr80-random-subset-seed0"]
+    assert all(path.stat().st_mtime_ns == then for path, then in finished.items())
+    for name in FILES:
+        assert (folder / name).read_bytes() == (done / name).read_bytes(), name
+
+
+def test_a_finished_study_is_only_reported_again(
+    done: Path, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {name: (done / name).read_bytes() for name in FILES}
+    monkeypatch.setattr(agreement, "trained", lambda *_: pytest.fail("nothing is left to train"))
+    assert run_command(monkeypatch, str(done / "study.toml"), "--out", str(done)) == 0
+    assert {name: (done / name).read_bytes() for name in FILES} == before
+    assert run_command(monkeypatch, *words, "study.kept=4", "--out", str(done)) == 2
+    assert "holds a study of other settings (study.kept was 3, is 4); choose another --out" in capsys.readouterr().err
+
+
+def test_a_training_that_diverges_is_marked(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = agreement.trained
+
+    def diverging(experiment: gankit.Experiment, run: Path) -> Run:
+        if run.parent.name == "sr80-seed0":
+            raise RunError(f"{run}: the training diverged by step 2")
+        return real(experiment, run)
+
+    monkeypatch.setattr(agreement, "trained", diverging)
+    assert run_command(monkeypatch, *words, "study.warm_start=0", "--out", str(tmp_path / "s")) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("gankit: 1 of 3 trainings failed and are marked in the report (sr80-seed0: ")
+    rows = read_rows(tmp_path / "s" / "table2.csv")
+    assert rows[1][9:13] == ["failed", "-", "-", "0 of 1"]
+    page = (tmp_path / "s" / "report.html").read_text()
+    assert page.count("the training diverged by step 2") == 2  # at the top, and beside its folder
+
+
+# ---- planted effects, with a generator that draws what it was trained on --------------------------------------------
+
+
+def spreads(agreement_: NDArray[np.float64], wider: bool) -> NDArray[np.float64]:
+    """How much images vary, by the agreement on them."""
+    return np.where(agreement_ < 0.8, 40.0 if wider else 15.0, 15.0)
+
+
+def squares(spread: NDArray[np.float64], draw: np.random.Generator) -> NDArray[np.uint8]:
+    """Grey images of 4x4 squares, 8x8 pixels, that vary as told."""
+    values = 128 + spread[:, None, None, None] * draw.normal(size=(len(spread), 1, 4, 4))
+    return values.clip(0, 255).astype(np.uint8).repeat(2, 2).repeat(2, 3)
+
+
+def perfect(real: Callable[..., Run], wider: bool) -> Callable[..., Run]:
+    """Trainings whose generator draws new images of the distribution that it was trained on."""
+
+    def trained(experiment: gankit.Experiment, folder: Path) -> Run:
+        run = real(experiment, folder)
+        known = prepare(experiment.data, experiment.training.seed).dataset.agreement
+        assert known is not None
+
+        def sample(n: int, labels: object = None, seed: int = 0) -> NDArray[np.uint8]:
+            draw = np.random.default_rng([seed, len(known)])
+            return squares(spreads(draw.choice(known, n), wider), draw)
+
+        run.sample = sample  # type: ignore[method-assign]
+        return run
+
+    return trained
+
+
+def planted_study(wider: bool, folder: Path) -> Estimates:
+    """A study of 500 images; on half of them nine of ten raters agree, on the others four, which vary more if told so."""
+    known, path = np.tile([0.9, 0.4], 250), folder / "planted.npz"
+    np.savez(path, images=squares(spreads(known, wider), np.random.default_rng(1)), agreement=known)
+    overrides = [
+        "data.name=npz", f"data.path={path}", "data.flip=false", "data.size=8", "data.held_out=0.5",
+        "generator.name=dcgan", "generator.width=2", "generator.latent_dim=2", "critic.widths=[2,2]", "augment=none",
+        "study.scopes=[]", "study.thresholds=[0,0.8]", "study.seeds_at_ends=3", "study.drawn=100", "study.kept=10",
+        "study.warm_start=0", "training.steps=1", "training.batch=4", "training.critic_steps=1",
+        "evaluation.features={name='pixels',side=4}",
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "trained", perfect(agreement.trained, wider))
+        return Estimates(run_agreement(load_study(None, *overrides), folder / "study", quiet=True))
+
+
+@pytest.fixture(scope="module")
+def effect(tmp_path_factory: pytest.TempPathFactory) -> Estimates:
+    """A study in which higher agreement truly means a narrower distribution, and every generator is perfect."""
+    return planted_study(True, tmp_path_factory.mktemp("effect"))
+
+
+def test_the_tables_tell_a_planted_effect(effect: Estimates) -> None:
+    estimates = effect
+    everything, chosen, control = Arm(0.0), Arm(0.8), Arm(0.8, "random-subset")
+    own, held_out, same = Where("drawn", "all"), Where("equal", "held-out"), Where("equal", "held-out-same")
+    # A narrower distribution is nearer to its own images, and so are reals; but it is farther from all images.
+    for arm, real_arm in ((everything, 0.0), (chosen, 0.8)):
+        value, real = estimates.of(arm, own), estimates.between_reals(Arm(real_arm), own)
+        assert value is not None
+        assert real is not None
+        assert real["mean"] == pytest.approx(value.value, rel=0.25)
+        assert (value.seeds, value.n_fake) == (3, 100)
+    verdicts = {
+        (name, where): difference.verdict
+        for name, first in (("all", everything), ("random", control))
+        for where in (own, held_out, same)
+        if (difference := estimates.difference(first, chosen, where, same_reals=where != own))
+    }
+    assert verdicts == {
+        ("all", own): "lower", ("all", held_out): "higher", ("all", same): "lower",
+        ("random", own): "lower", ("random", held_out): "higher", ("random", same): "lower",
+    }  # fmt: skip
+    found = {conclusion.question: conclusion for conclusion in conclusions(estimates)}
+    answers = [conclusion.answer for conclusion in found.values()]
+    assert answers[:3] == [
+        "yes", "no, it rises", "no, it is worse beside images of any agreement, yes beside images of the same",
+    ]  # fmt: skip
+    assert "Between real images the same value goes from" in next(iter(found.values())).text
+    narrow = next(row for row in table2(estimates)[1:] if row[0] == "All" and row[1] == "FD (pixels)")
+    assert float(narrow[5]) > 2 * float(narrow[9])
+    assert float(narrow[7]) > 2 * float(narrow[11])
+    assert table1(estimates)[1:] == [["None", *2 * [str(len(estimates.findings.images.full))], "250"],
+                                     ["80", *2 * [str(estimates.findings.images.counts(0.8)[0])],
+                                      str(len(estimates.findings.images.held_out_at(0.8)))]]  # fmt: skip
+    write_agreement_report(estimates.findings)
+
+
+def test_without_an_effect_none_is_told(tmp_path: Path) -> None:
+    estimates = planted_study(False, tmp_path)
+    assert [conclusion.answer for conclusion in conclusions(estimates)] == ["cannot be told"] * 5
+    # Sampling explains all of the spread between generators that differ in nothing else.
+    spread = estimates.spread(Where("equal", "held-out", "kid"))
+    assert spread is not None
+    assert spread.freedom == 6
+    assert spread.beyond < spread.total
+    assert not [caution for caution in cautions(estimates.findings) if "trained once" in caution]
+
+
+def test_differences_follow_from_seeds_and_sampling(effect: Estimates) -> None:
+    estimates = effect
+    where = Where("equal", "held-out")
+    values = {
+        arm: np.array([
+            t.outcome.result["equal"]["held-out"]["frechet"]["value"]
+            for t in estimates.findings.trainings if t.arm == arm
+        ])
+        for arm in estimates.arms()
+    }  # fmt: skip
+    sampling = {
+        arm: np.mean([
+            t.outcome.result["equal"]["held-out"]["frechet"]["fake_error"] ** 2
+            for t in estimates.findings.trainings if t.arm == arm
+        ])
+        for arm in estimates.arms()
+    }  # fmt: skip
+    first, second = Arm(0.0), Arm(0.8)
+    pooled = np.mean([found.var(ddof=1) for found in values.values()])
+    each = max(pooled, (sampling[first] + sampling[second]) / 2)
+    half = 2.446911851144969 * np.sqrt(each * 2 / 3)  # Student's, 6 degrees of freedom
+    found = estimates.difference(first, second, where, same_reals=True)
+    assert found is not None
+    assert found.value == pytest.approx(values[second].mean() - values[first].mean())
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half))
+    spread = estimates.spread(where)
+    assert spread is not None
+    assert spread.total == pytest.approx(np.sqrt(pooled))
+    everything = np.mean(list(sampling.values()))
+    assert spread.beyond == pytest.approx(np.sqrt(max(pooled - everything, 0)))
+
+
+# ---- pieces ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_packaged_study_has_the_arms_that_it_says() -> None:
+    study = load_study(None, "data.counts=[125,45,100]", "data.size=16", "generator.widths=[8,8,8]",
+                       "critic.widths=[8,8,8]")  # fmt: skip
+    images = StudyImages(study)
+    arms = images.arms(study)
+    seeds = {arm.name: images.seeds(arm, study) for arm in arms}
+    assert seeds == {
+        "sr0": [0, 1, 2], "sr60": [0], "sr70": [0], "sr80": [0, 1, 2], "sr60-random-subset": [0],
+        "sr70-random-subset": [0], "sr80-random-subset": [0, 1, 2], "sr0-critic-turn": [0], "sr60-critic-turn": [0],
+        "sr70-critic-turn": [0], "sr80-critic-turn": [0],
+    }  # fmt: skip
+    digests = set()
+    for arm in arms:
+        experiment = images.experiment(arm, 0, study, None)
+        data = prepare(experiment.data, experiment.training.seed)
+        assert data.held_out is not None
+        digests.add(data.held_out.dataset.digest())
+        assert data.dataset.digest() == images.full.subset(images.chosen(arm, study)).digest()
+        assert experiment.augment is not None
+        assert experiment.augment.scope == (arm.scope or "critic")
+    assert len(digests) == 1  # the same images are held out of every training
+    assert images.n == len(images.held_out_at(0.8)) < len(images.held_out)
+
+
+def test_the_estimator_is_tried_on_reals_of_the_same_size() -> None:
+    study = load_study(None, "data.counts=[60,20,50]", "data.size=32")
+    images = StudyImages(study)
+    estimator = Estimator.of(study, images)
+    assert estimator is not None
+    assert estimator.known["n"] == len(images.held_out)
+    assert estimator.known["median_error"] < 8
+    assert estimator.known["sensitivity"] + estimator.known["specificity"] > 1.3
+    shares = estimator.shares(np.zeros((3, 3, 32, 32), np.uint8))
+    assert shares == {"n": 3, "measured": 0, "strabismic": 0}
+    assert Estimator.of(load_study(None, "data.name=npz", "data.path=x.npz"), images) is None
+
+
+def test_wilson_is_what_it_should_be() -> None:
+    low, high = wilson(80, 100)
+    assert (high - low) / 2 == pytest.approx(0.078, abs=5e-4)
+    p, z = 0.8, 1.959963984540054  # the ends solve (p - x)^2 = z^2 x (1 - x) / n
+    for end in (low, high):
+        assert (p - end) ** 2 == pytest.approx(z**2 * end * (1 - end) / 100)
+    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson(5, 5)[1] == 1.0
+
+
+def test_images_are_ordered_by_their_critic(done: Path) -> None:
+    run = open_run(done / "jobs" / "sr0-seed0" / "run")
+    images = run.sample(70, seed=3)
+    order, scores = by_critic(run, images, 3)
+    with torch.no_grad():
+        wanted = run.critic.double()(torch.from_numpy(images.astype(np.float64)) / 127.5 - 1).reshape(70, -1).mean(1)
+    np.testing.assert_allclose(scores, wanted.numpy(), rtol=1e-4, atol=1e-5)
+    assert (np.diff(scores[order]) <= 0).all()
+
+
+def test_groups_give_standard_errors_by_group(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 255, (40, 8, 8, 3), dtype=np.uint8)
+    path = tmp_path / "g.npz"
+    np.savez(path, images=images, agreement=np.ones(40), groups=np.arange(40) // 4)
+    study = load_study(None, "data.name=npz", f"data.path={path}", "data.size=8", "data.flip=false", *NETWORKS)
+    judge = Judge(study, StudyImages(study))
+    assert len(np.unique(judge._full.fields["groups"])) == 8
+    assert set(judge._full.fields["groups"]).isdisjoint(judge._held_out.fields["groups"])
+
+
+def test_tex_says_every_character_as_it_stands() -> None:
+    lines = tex([["a_b", "50 %"], ["x & y", "3 ± 1"], ["{\\}^~#$", "<"]]).splitlines()
+    assert lines[0] == r"\begin{tabular}{lr}"
+    assert lines[2] == r"a\_b & 50 \% \\"
+    assert lines[4] == r"x \& y & 3 $\pm$ 1 \\"
+    assert lines[5] == r"\{\textbackslash{}\}\textasciicircum{}\textasciitilde{}\#\$ & \textless{} \\"
+
+
+# ---- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["study.threshold=[1]"], "override 'study.threshold=[1]': study.threshold: there is no such setting; did you"),
+        (["study.thresholds=[0.8,0.6]"], "study.thresholds: thresholds rise, each once"),
+        (["study.thresholds=[80]"], "study.thresholds.0: input should be less than or equal to 1"),
+        (["study.kept=60"], "the best and the worst 60 of 100 overlap; draw more or keep fewer"),
+        (['study.scopes=["critic","critic"]'], "study.scopes: each scope once"),
+        (["data.held_out=0"], "data.held_out: a study judges beside images kept from training"),
+        (["data.min_agreement=0.7"], "data.min_agreement: study.thresholds decides this in a study"),
+        (["data.subset=70"], "data.subset: study.controls decides this in a study"),
+        (["training.max_minutes=3"], "training.max_minutes: a training of a study runs to its end"),
+        (["training.start_from=x"], "study eyes:13: study.warm_start: training.start_from names a run"),
+        (["augment=none"], "study eyes:12: study.scopes: there is no augment whose scope could vary"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_with_their_place(overrides: list[str], told: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        load_study(None, *overrides)
+
+
+def test_a_file_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[data]\nname = "eyes"\nheld_out = 0.2\n\n[study]\nkept = 5\ndrawn = "many"\n')
+    with pytest.raises(SettingsError, match=re.escape("mine.toml:7: study.drawn: input should be a valid integer")):
+        load_study(path)
+    with pytest.raises(SettingsError, match="there is no such experiment file"):
+        load_study(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({}, "study.thresholds: npz knows no raters' agreement, so there is nothing to choose images by"),
+        ({"agreement": np.where(np.arange(60) % 2 == 0, 0.9, 0.3)}, "0.8 leaves no training image of class 1 (of 24)"),
+        ({"agreement": np.where(np.arange(60) < 6, 0.9, 0.3)}, "0.8 leaves 5 training images of npz; at least 10"),
+        ({"agreement": np.full(60, 0.3)}, "0.8 leaves 0 training images of npz"),
+    ],
+)
+def test_images_that_do_not_serve_are_refused_before_anything_is_written(
+    facts: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, images=np.zeros((60, 8, 8, 3), np.uint8), labels=np.arange(60) % 2, **facts)
+    study = load_study(None, "data.name=npz", f"data.path={path}", "data.size=8", *NETWORKS, "study.thresholds=[0,0.8]")
+    with pytest.raises(DataError, match=re.escape(told)):
+        run_agreement(study, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_alone_are_told_in_one_line(
+    real_data: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    path = real_data("retinamnist/retinamnist.npz")
+    code = run_command(monkeypatch, "data.name=npz", f"data.path={path}", "--out", str(tmp_path / "out"))
+    said = capsys.readouterr().err
+    assert code == 2
+    assert said.count("\n") == 1
+    assert "npz knows no raters' agreement" in said
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(GankitError, match="is not empty and holds no study"):
+        run_agreement(load_study(None, *words), tmp_path, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
