@@ -66,6 +66,11 @@ def content_digest(
     return digest.hexdigest()
 
 
+def left_right(images: Images) -> Images:
+    """(..., width) array or tensor with left and right exchanged, on its own device; a copy."""
+    return images.flip(-1) if isinstance(images, Tensor) else images[..., ::-1].copy()
+
+
 class Dataset(ABC):
     """Images with what is known of them, as NumPy arrays that are loaded or rendered at first use.
 
@@ -144,7 +149,7 @@ class Dataset(ABC):
         Args:
             images: (n, channels, height, width) array or tensor of this data set's layout, any dtype.
         """
-        return images[..., np.arange(images.shape[-1])[::-1].copy()]
+        return left_right(images)
 
     @property
     def changed_by_mirror(self) -> frozenset[str]:

@@ -172,6 +172,8 @@ class Training(Settings):
         averaging: decay a step of the averaged generator, which samples come from; 0 keeps none.
         dequantise: adds uniform noise of one grey level to 8-bit images, centred.
         precision: "float32", "bf16" (autocast; penalties stay in float32) or "float64".
+        compile: true runs networks as code of `torch.compile`, where that works; "all" also what penalties
+            differentiate, which is slower on CPUs. The first step takes a minute or more.
         device: "auto" takes a GPU where there is one.
         threads: CPU threads; None leaves torch's own choice.
         seed: decides every random draw.
@@ -196,6 +198,7 @@ class Training(Settings):
     averaging: Share = 0.999
     dequantise: bool = False
     precision: Literal["float32", "bf16", "float64"] = "float32"
+    compile: bool | Literal["all"] = False
     device: str = "auto"
     threads: Count | None = None
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0

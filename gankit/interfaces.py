@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gankit._dataset import Dataset, Images, ImageSpec
 from gankit._metric import Batch, Indices, Metric, Moments, Pool, Resampling, Rows
+from gankit.compilation import call
 from gankit.errors import PartError
 
 __all__ = [
@@ -214,7 +215,7 @@ class Turn:
     def raw_fake(self) -> Tensor:
         """(n, c, h, w) generated images in [-1, 1], never augmented; without graph on the critic's turn."""
         with torch.set_grad_enabled(self.side == "generator" and torch.is_grad_enabled()):
-            return self.generator(self.latents, self.labels)
+            return call(self.generator, self.latents, self.labels)
 
     def augmented(self, images: Tensor) -> Tensor:
         """A fresh random view of images, whatever the scope; the images themselves where there is no augment."""
@@ -268,16 +269,16 @@ class Turn:
     def _both_scores(self) -> tuple[Tensor, Tensor]:
         labels = None if self.labels is None else torch.cat([self.labels, self.labels])
         if isinstance(self.critic, FeatureCritic):
-            scores = _fine(self.critic.score(self._both_features, labels))
+            scores = _fine(call(self.critic.score, self._both_features, labels))
         else:
-            scores = _fine(self.critic(self._both_images, labels))
+            scores = _fine(call(self.critic, self._both_images, labels))
         real, fake = scores.chunk(2)
         return real, fake
 
     def _features(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         if not isinstance(self.critic, FeatureCritic):
             raise PartError(f"critic {type(self.critic).__name__} shows no inner features: it is no FeatureCritic")
-        return self.critic.features(images)
+        return call(self.critic.features, images)
 
     @cached_property
     def real_features(self) -> Tensor | tuple[Tensor, ...]:
@@ -299,8 +300,8 @@ class Turn:
         if self._together:
             return self._both_scores[0]
         if isinstance(self.critic, FeatureCritic):
-            return _fine(self.critic.score(self.real_features, self.labels))
-        return _fine(self.critic(self.real, self.labels))
+            return _fine(call(self.critic.score, self.real_features, self.labels))
+        return _fine(call(self.critic, self.real, self.labels))
 
     @cached_property
     def fake_scores(self) -> Tensor:
@@ -308,13 +309,13 @@ class Turn:
         if self._together:
             return self._both_scores[1]
         if isinstance(self.critic, FeatureCritic):
-            return _fine(self.critic.score(self.fake_features, self.labels))
-        return _fine(self.critic(self.fake, self.labels))
+            return _fine(call(self.critic.score, self.fake_features, self.labels))
+        return _fine(call(self.critic, self.fake, self.labels))
 
     @cached_property
     def held_out_scores(self) -> Tensor:
         """(n, ...) the critic's scores of `held_out`."""
-        return _fine(self.critic(self.held_out, self.held_out_labels))
+        return _fine(call(self.critic, self.held_out, self.held_out_labels))
 
 
 def _half(features: Tensor | tuple[Tensor, ...], which: int) -> Tensor | tuple[Tensor, ...]:

@@ -146,6 +146,8 @@ class Trainer:
                 self._write_grid()
             while self.updates.step < settings.steps:
                 self.updates.advance()
+                while self.updates.cautions:
+                    bar.say(f"caution: {self.updates.cautions.pop(0)}")
                 bar.step(self.updates.step)
                 last = self.updates.step == settings.steps
                 late = settings.max_minutes is not None and time.monotonic() - started > settings.max_minutes * 60

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from gankit import distributed, seeds
 from gankit.building import Parts, build
+from gankit.compilation import Compilation
 from gankit.config import Experiment
 from gankit.data import TrainingData
 from gankit.errors import PartError, RunError
@@ -35,6 +36,7 @@ class Updates:
 
     Attributes:
         step: generator updates done.
+        cautions: lines to tell the user, gathered until somebody takes them.
         generator: in training mode, on the device.
         critic: in training mode, on the device.
         averaged: the averaged generator's parameters, or None.
@@ -56,6 +58,10 @@ class Updates:
             if isinstance(weighted.loss, nn.Module):
                 weighted.loss.to(self.device)
         self.step = 0
+        self.cautions: list[str] = []
+        changing = [self.generator, self.critic, self.parts.augment, self.log, *(w.loss for w in self.parts.losses)]
+        changing = [part for part in changing if hasattr(part, "state_dict")]
+        self.compilation = Compilation(changing, self.cautions.append, self.settings.compile == "all")
         self.averaged = AveragedModel(self.generator, multi_avg_fn=self._average) if self.settings.averaging else None
         self.optimizers = {
             "critic": self._optimizer(self.critic, self.settings.critic_lr),
@@ -115,20 +121,29 @@ class Updates:
 
     def _update(self, side: Side, network: nn.Module, batch: int, number: int) -> None:
         share = distributed.share(batch)
-        rank = distributed.rank()  # processes that draw alike would augment alike
-        seeds.seed_torch(self.settings.seed, f"{side} turn", *([number, rank] if rank else [number]))
-        turn = self._turn(side, share, number)
-        optimizer = self.optimizers[side]
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            total = self._objective(turn, number)
-        if total is not None:
-            (share.weight * total).backward()  # type: ignore[no-untyped-call]
+        if self.settings.compile:
+            turn = self.compilation.attempt(side, lambda: self._differentiated(side, share, number))
+        else:
+            turn = self._differentiated(side, share, number)
+        if turn is not None:
             distributed.sum_gradients(network.parameters())
-            optimizer.step()
+            self.optimizers[side].step()
             for part in [*(weighted.loss for weighted in self.parts.losses), self.parts.augment]:
                 if part is not None:
                     part.after_step(turn)
+
+    def _differentiated(self, side: Side, share: distributed.Share, number: int) -> Turn | None:
+        """A turn whose gradients are there, or None where no loss is due."""
+        rank = distributed.rank()  # processes that draw alike would augment alike
+        seeds.seed_torch(self.settings.seed, f"{side} turn", *([number, rank] if rank else [number]))
+        turn = self._turn(side, share, number)
+        self.optimizers[side].zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            total = self._objective(turn, number)
+        if total is None:
+            return None
+        (share.weight * total).backward()  # type: ignore[no-untyped-call]
+        return turn
 
     def _turn(self, side: Side, share: distributed.Share, number: int) -> Turn:
         seed, indices = self.settings.seed, self.orders[side].batch(number, share.total)[share.rows]
@@ -196,6 +211,8 @@ class Updates:
         if self.parts.augment is not None:
             parts["augment"] = self.parts.augment
         parts["log"] = self.log
+        if self.settings.compile:
+            parts["compilation"] = self.compilation
         parts |= {f"loss {w.name}": w.loss for w in self.parts.losses if hasattr(w.loss, "state_dict")}
         return parts
 
@@ -211,6 +228,8 @@ class Updates:
         """
         parts = self._stateful()
         for name in names or parts:
+            if name == "compilation" and name not in state:
+                continue  # training.compile was set since
             try:
                 if isinstance(parts[name], torch.optim.Optimizer):
                     _load_optimizer(parts[name], state[name])

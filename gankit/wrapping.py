@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from gankit._dataset import left_right
 from gankit.errors import DataError, PartError
 from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, Images, ImageSpec, Loss, Turn
 
@@ -198,7 +199,7 @@ class Arrays(Dataset):
         agreement: ArrayLike | None = None,
         facts: Mapping[str, ArrayLike] | None = None,
         value_range: tuple[float, float] | None = None,
-        mirror: Callable[[Any], Any] | None = lambda images: images[..., np.arange(images.shape[-1])[::-1].copy()],
+        mirror: Callable[[Any], Any] | None = left_right,
     ) -> None:
         self._images = np.asarray(images)
         if self._images.ndim != 4 or self._images.dtype not in (np.uint8, np.uint16, np.float32):

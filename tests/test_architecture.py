@@ -25,14 +25,14 @@ PROJECT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
 # layers below, otherwise only those that are named. Imports inside functions count too.
 LAYERS: list[tuple[set[str], str | set[str]]] = [
     ({"errors", "_dataset"}, set()),
-    ({"_metric", "cache", "resizing", "image_tables"}, {"errors"}),
-    ({"interfaces"}, {"errors", "_dataset", "_metric"}),
+    ({"_metric", "cache", "resizing", "image_tables", "compilation"}, {"errors"}),
+    ({"interfaces"}, {"errors", "_dataset", "_metric", "compilation"}),
     ({"discovery", "pictures"}, {"errors"}),
     ({"seeds", "distributed", "checkpoint", "layers", "progress"}, {"errors", "interfaces", "seeds"}),
     ({"validation", "places"}, {"errors"}),
     ({"constructors"}, {"errors", "interfaces", "discovery", "validation"}),
     ({"registry"}, {"errors", "interfaces", "discovery", "validation", "constructors"}),
-    (KIND_FOLDERS, {"errors", "interfaces", "layers", "cache", "resizing", "image_tables"}),
+    (KIND_FOLDERS, {"errors", "interfaces", "layers", "cache", "resizing", "image_tables", "compilation"}),
     ({"sources"}, {"errors", "places", "validation"}),
     ({"config"}, {"errors", "places", "validation", "registry", "sources"}),
     ({"data", "building", "schema", "wrapping"}, "*"),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gankit import compilation
 from gankit.errors import PartError
 
 
@@ -30,7 +31,10 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
     """
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-        images = images.detach().to(torch.promote_types(images.dtype, torch.float32)).requires_grad_()
+        images = images.detach().to(torch.promote_types(images.dtype, torch.float32))
+        if create_graph and compilation.differentiates():
+            return compilation.call(_compilable, critic, images, labels)
+        images.requires_grad_()
         scores = critic(images) if labels is None else critic(images, labels)
         if scores.shape[:1] != images.shape[:1]:
             raise PartError(
@@ -48,3 +52,16 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
             # Tied to the scores, so that the critic's parameters get a gradient of zero instead of an error.
             gradients = torch.zeros_like(images) + (0 * means).reshape(-1, *[1] * (images.ndim - 1))
         return gradients if create_graph else gradients.detach()
+
+
+def _compilable(critic: Callable[..., Tensor], images: Tensor, labels: Tensor | None) -> Tensor:
+    """The same by `torch.func`: compiled code cannot be differentiated twice, so the first time is within it."""
+
+    def total(images: Tensor) -> Tensor:
+        scores = critic(images) if labels is None else critic(images, labels)
+        if scores.shape[:1] != images.shape[:1]:
+            raise PartError("not one score, or one map, a sample")
+        return (scores.flatten(1).mean(1) if scores.ndim > 1 else scores).sum()
+
+    gradients: Tensor = torch.func.grad(total)(images)
+    return gradients

@@ -1,0 +1,130 @@
+"""Functions of networks by `torch.compile`, while a training asks for it (`training.compile`).
+
+Turns and penalties hand what they ask of a network to `call`, which is a plain call outside of `Compilation.attempt`.
+Networks themselves stay as they are: nothing of the compiler is in their state, their copies or their exports, and a
+part that calls a network by itself, to differentiate it twice, meets the network that its author wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, final
+
+import torch
+from torch import nn
+
+Result = TypeVar("Result")
+_active: Compilation | None = None
+
+
+def call(function: Callable[..., Result], *arguments: Any) -> Result:
+    """`function(*arguments)`: a network, its method, or a function of one; compiled where a training compiles."""
+    return function(*arguments) if _active is None else _active.run(function, *arguments)
+
+
+def differentiates() -> bool:
+    """Whether gradients that will be differentiated again shall be compiled too, by `torch.func` within `call`."""
+    return _active is not None and _active.gradients
+
+
+@final
+class Compilation:
+    """The compiled functions of one training, and on which side's turns they failed.
+
+    Whatever keeps the compiler from its work (no C++ compiler, a network that it cannot read, a loss that
+    differentiates twice what was compiled) ends it for that side: the turn is done again without, from the same state.
+
+    Args:
+        parts: networks, losses and whatever else a turn may change before its optimiser's step.
+        told: takes the line that says so.
+        gradients: whether gradients that penalties differentiate again are compiled too.
+    """
+
+    def __init__(self, parts: list[Any], told: Callable[[str], None], gradients: bool = True) -> None:
+        self.gradients = gradients
+        self._parts = parts
+        self._told = told
+        self._functions: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self._failed: set[str] = set()
+        # Shapes are compiled one by one: code for any shape would depend on which came first, and so would the
+        # rounding of a resumed training. Draws are those of the uncompiled network.
+        self._options: dict[str, Any] = {"fullgraph": True, "dynamic": False, "options": {"fallback_random": True}}
+        if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
+            self._options["isolate_recompiles"] = True  # other trainings of this process do not count
+
+    def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The function as compiled code, made when first asked for, applied to its arguments."""
+        if function not in self._functions:
+            self._functions[function] = torch.compile(function, **self._options)
+        # The compiler warns of its own inner workings; what stops it is told by `attempt`.
+        before = logging.root.manager.disable
+        logging.disable(max(logging.WARNING, before))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return self._functions[function](*arguments)  # type: ignore[no-any-return]
+        finally:
+            logging.disable(before)
+
+    def attempt(self, side: str, work: Callable[[], Result]) -> Result:
+        """What `work` makes, compiled where that works; it must start from the same seed when called again."""
+        if side in self._failed:
+            return work()
+        before = [_state(part) for part in self._parts]
+        try:
+            with self._activated():
+                return work()
+        except Exception as error:
+            reason = error
+        for part, state in zip(self._parts, before, strict=True):
+            _restore(part, state)
+        made = work()  # raises what was no fault of the compiler
+        self._failed.add(side)
+        self._told(f"training.compile: the {side}'s turns go on without it: {_told(reason)}")
+        return made
+
+    @contextlib.contextmanager
+    def _activated(self) -> Iterator[None]:
+        global _active
+        before, _active = _active, self
+        try:
+            yield
+        finally:
+            _active = before
+
+    def state_dict(self) -> dict[str, list[str]]:
+        """The sides that go on without, so that a resumed training rounds as an unbroken one."""
+        return {"failed": sorted(self._failed)}
+
+    def load_state_dict(self, state: dict[str, list[str]]) -> None:
+        """Take up the sides that go on without."""
+        self._failed = set(state["failed"])
+
+
+def _state(part: Any) -> Any:
+    """What a turn may change in a part; of modules their buffers, since parameters wait for the optimiser."""
+    if isinstance(part, nn.Module):
+        return [buffer.clone() for buffer in part.buffers()]
+    return copy.deepcopy(part.state_dict())
+
+
+@torch.no_grad()
+def _restore(part: Any, state: Any) -> None:
+    if isinstance(part, nn.Module):
+        for buffer, value in zip(part.buffers(), state, strict=True):
+            buffer.copy_(value)
+    else:
+        part.load_state_dict(state)
+
+
+def _told(error: Exception) -> str:
+    """The first line of an error that says something."""
+    if type(error).__name__ == "FailOnRecompileLimitHit":
+        return "it would be compiled for too many shapes"
+    lines: list[str] = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,0 +1,161 @@
+"""What a step does not do: gradients that nobody uses, conversions on the host, values read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+import gankit
+from gankit.data import prepare
+from gankit.distributed import share
+from gankit.losses._gradients import score_gradients
+from gankit.training import Trainer
+from gankit.updates import Updates
+
+Small = Callable[..., list[str]]
+CONVOLUTION, BACKWARD = torch.ops.aten.convolution, torch.ops.aten.convolution_backward
+
+
+class Operations(TorchDispatchMode):
+    """Every operation, with its arguments and floating point operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Any, tuple[Any, ...]]] = []
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        packet = func._overloadpacket
+        if packet in (CONVOLUTION, BACKWARD):
+            self.flops += flop_registry[packet](*args, **(kwargs or {}), out_val=out)
+        self.seen.append((packet, args))
+        return out
+
+    def of(self, packet: Any) -> list[tuple[Any, ...]]:
+        return [args for operation, args in self.seen if operation is packet]
+
+
+def counted(work: Callable[[], Any]) -> Operations:
+    with Operations() as operations:
+        work()
+    return operations
+
+
+def updates(small: Small, folder: Path, *overrides: str) -> Updates:
+    # Weights of different widths, so that shapes say whose they are.
+    widths = ["generator.width=6", "critic.width=4", *overrides]
+    return Trainer(gankit.load("wgan-gp", *small(*widths)), folder, None).updates
+
+
+def test_a_penaltys_first_derivative_has_no_gradients_of_weights() -> None:
+    """It costs what the scores cost: one convolution back for each one forward."""
+    critic = gankit.build("critic", "resnet", gankit.ImageSpec(3, 16, 16), width=4)
+    images = torch.randn(3, 3, 16, 16)
+    forward = counted(lambda: critic(images))
+    operations = counted(lambda: score_gradients(critic, images))
+    assert len(forward.of(CONVOLUTION)) > 5
+    assert [args[-1] for args in operations.of(BACKWARD)] == [[True, False, False]] * len(forward.of(CONVOLUTION))
+    assert operations.flops == 2 * forward.flops
+
+
+def test_the_critics_turn_makes_fakes_without_graph_and_scores_once(small: Small, tmp_path: Path) -> None:
+    step = updates(small, tmp_path / "run", 'losses=["hinge"]')
+    turn = step._turn("critic", share(4), 0)
+    fakes = counted(lambda: step.generator(turn.latents))
+    both = torch.cat([turn.real, turn.fake])
+    scores = counted(lambda: step.critic(both))
+    operations = counted(lambda: step._update("critic", step.critic, 4, 0))
+    assert len(operations.of(CONVOLUTION)) == len(fakes.of(CONVOLUTION)) + len(scores.of(CONVOLUTION))
+    assert len(operations.of(BACKWARD)) == len(scores.of(CONVOLUTION))
+    # Forward, gradients of weights, and gradients of inputs but for the images.
+    pixels = [args for args in scores.of(CONVOLUTION) if args[0].shape[1] == 3]
+    first = sum(flop_registry[CONVOLUTION](*args, out_val=torch.ops.aten.convolution(*args)) for args in pixels)
+    assert operations.flops == fakes.flops + 3 * scores.flops - first
+
+
+def test_the_generators_turn_computes_no_gradients_of_the_critic(small: Small, tmp_path: Path) -> None:
+    step = updates(small, tmp_path / "run")
+    step.advance()
+    step._freeze_critic(True)
+    before = [None if p.grad is None else p.grad.clone() for p in step.critic.parameters()]
+    operations = counted(lambda: step._update("generator", step.generator, 4, 1))
+    own = [p.shape for p in step.generator.parameters() if p.dim() == 4]
+    with_weights = [args for args in operations.of(BACKWARD) if args[-1][1]]
+    assert len(with_weights) == len(own)
+    assert len(operations.of(BACKWARD)) == len(operations.of(CONVOLUTION)) > len(own)
+    for parameter, gradient in zip(step.critic.parameters(), before, strict=True):
+        assert gradient is None or torch.equal(parameter.grad, gradient)  # type: ignore[arg-type]
+
+
+def test_everything_is_channels_last_and_adam_is_fused(small: Small, tmp_path: Path) -> None:
+    step = updates(small, tmp_path / "run", "data.flip=true", "training.dequantise=true")
+    turn = step._turn("critic", share(4), 0)
+    parameters = [p for network in (step.generator, step.critic) for p in network.parameters() if p.dim() == 4]
+    for tensor in [*parameters, turn.real, turn.fake]:
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+    assert all(optimizer.param_groups[0]["fused"] is True for optimizer in step.optimizers.values())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_images_are_converted_and_mirrored_on_the_device(dtype: Any) -> None:
+    """Only the rows in their own type and the draws of mirrors go there, and nothing comes back."""
+    images = np.zeros((9, 3, 8, 8), dtype)
+    table = gankit.load("wgan-gp").data.model_copy(update={"size": None})
+    data = prepare(table, 0, gankit.wrap("dataset", images, value_range=(0, 1)))
+    like = torch.empty(0, device="meta")
+    operations = counted(lambda: data.batch(np.arange(4), like, torch.ones(4, dtype=torch.bool)))
+    on_host = [
+        (packet, args[0].dtype, args[0].numel())
+        for packet, args in operations.seen
+        if isinstance(args[0], torch.Tensor) and args[0].device.type == "cpu"
+        if packet is not torch.ops.aten.lift_fresh  # which does nothing
+    ]
+    copies, kept = torch.ops.aten._to_copy, {"uint8": torch.uint8, "uint16": torch.int32, "float32": torch.float32}
+    assert on_host == [(copies, kept[np.dtype(dtype).name], 4 * 3 * 64), (copies, torch.bool, 4)]
+
+
+class NoReadBack(TorchDispatchMode):
+    """Refuses to turn a tensor into a number."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func._overloadpacket not in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero), func
+        return func(*args, **(kwargs or {}))
+
+
+READ = {
+    "wgan-gp": ["augment.name=diffaugment", "data.flip=true", "training.dequantise=true", "data.balance=1.0"],
+    "conditional": ["data.conditional=true", "critic.spectral=true", "data.held_out=0.2"],
+    "many losses": ['losses=["relativistic", "r1", "r2", "drift", {name="consistency", real=1.0}]',
+                    "augment.name=diffaugment"],
+    "clipping": ['losses=["wasserstein", "weight-clipping"]', "training.optimizer=RMSprop"],
+    "bf16": ["training.precision=bf16", 'data.conditional=["severity"]'],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", READ)
+def test_nothing_is_read_back_between_ticks(
+    case: str, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = updates(small, tmp_path / "run", *READ[case])
+    assert step.averaged is not None
+    follow, counter = step.averaged.update_parameters, step.averaged.n_averaged
+    assert counter.device.type == "cpu"  # whatever the device, so that reading it waits for nothing
+
+    def unwatched(network: Any) -> None:
+        with torch.utils._python_dispatch._disable_current_modes():
+            follow(network)
+
+    monkeypatch.setattr(step.averaged, "update_parameters", unwatched)
+    with NoReadBack():
+        for _ in range(2):
+            step.advance()
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoReadBack():
+        step.log.means()
