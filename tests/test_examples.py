@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import runpy
@@ -152,6 +153,52 @@ def test_a_search_goes_on(run: Run, tmp_path: Path) -> None:
     assert study.trials[0].params != study.trials[1].params
     assert "best of 2" in printed
     assert "recipe on fresh seeds and test images" in printed
+
+
+def test_a_lazy_penalty_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: Path) -> None:
+    quick = ["data.subset=24", "training.batch=4", "evaluation.features=pixels", *LEVELS]
+    out = tmp_path / "lazy"
+    given = ["lazy_penalty.py", out, *quick, "--npz", arrays, "--every", 1, 2, "--steps", 2, "--seeds", 1, "--jobs", 1]
+    run(*given, "--rounds", 1)
+    measured = json.loads((out / "costs.json").read_text())
+    assert [len(values) for values in measured.values()] == [6, 6]
+    assert min(*measured["1"], *measured["2"]) > 0
+    (out / "costs.json").write_text('{"1": [3.0, 1.0, 1.0], "2": [1.5, 0.5, 0.9]}')
+    printed = run(*given)
+    assert "| 2 | 0.9000 | 0.50 (0.50 to 0.90) | 4 |" in printed
+    for name in ("eyes", "arrays"):
+        assert re.search(rf"^{name}: (\d+) generated beside \1 held-out images$", printed, re.MULTILINE)
+        lazy = out / f"{name}-every-2-0"
+        assert {path.name for path in lazy.glob("judged-*")} >= {"judged-2.json", "judged-4.json"}
+        assert gankit.open_run(lazy).steps == 4
+        assert gankit.open_run(out / f"{name}-every-1-0").steps == 2
+        whole = gankit.train(gankit.load(lazy), tmp_path / name)  # never stopped
+        assert (lazy / "generator.safetensors").read_bytes() == whole.exported.read_bytes()
+    rows = [line for line in printed.splitlines() if line.startswith("| every = ")]
+    assert [row.split(" | ")[:2] for row in rows] == 2 * [
+        ["| every = 1", "2"], ["| every = 2, equal steps", "2"], ["| every = 2, equal time", "4"],
+    ]  # fmt: skip
+    with Image.open(out / "samples.png") as picture:
+        assert picture.size == (10 * (64 + 2) + 2, 2 * (64 + 2) + 2)
+    written = (lazy / "log.jsonl").read_bytes()
+    assert run(*given) == printed
+    assert (lazy / "log.jsonl").read_bytes() == written
+
+
+def test_bf16_beside_float32(run: Run, tmp_path: Path) -> None:
+    quick = ["data.subset=24", "training.batch=4", "training.tick_every=1", "evaluation.every=1"]
+    narrow = ["generator={name='resnet', width=4}", "critic={name='resnet', width=4}"]
+    given = ["bf16_curve.py", tmp_path, *quick, *narrow, "--steps", 2, "--seeds", 1, "--rounds", 1, "--jobs", 1]
+    printed = run(*given)
+    for name in ("narrow", "width 64"):
+        assert re.search(rf"^\| {name} \| [\d.]+ \| [\d.]+ \| [\d.]+ \(", printed, re.MULTILINE)
+    ends = re.findall(r"^\| (float32|bf16) \| [\d.]+ \| [\d.]+ \|$", printed, re.MULTILINE)
+    assert ends == ["float32", "bf16"]
+    for precision in ("float32", "bf16"):
+        assert gankit.open_run(tmp_path / f"{precision}-0").experiment.training.precision == precision
+    with Image.open(tmp_path / "curves.png") as curves:
+        assert curves.size == (900, 360)
+    assert run(*given) == printed
 
 
 def test_the_table_of_the_eyes(run: Run) -> None:

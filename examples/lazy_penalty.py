@@ -1,0 +1,164 @@
+"""What a lazy penalty (`every = k`) does to quality, at equal steps and at equal time.
+
+Trains the recipe `demo` at constant rates, so that a longer training begins as the shorter one does: each is judged
+after as many steps as the others, and again after as many as cost what `every = 1` cost. Prints the tables of
+docs/measured/lazy-penalty.md. Run it again after a stop, and only what is unfinished is done.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from torchvision.utils import save_image
+
+import gankit
+
+# --8<-- [start:settings]
+SETTINGS = [
+    "data.held_out=0.2", "augment=none",
+    "generator.widths=[64, 32, 16, 16]", "critic.widths=[16, 16, 32, 64]",
+    "training.batch=16", "training.lr_decay=none", "training.threads=1", "training.max_minutes=1000",
+    "training.sample_every=100000", "training.checkpoint_every=500", "evaluation.features=efficientnet-lite0",
+]  # fmt: skip
+# --8<-- [end:settings]
+METRICS = ("kid", "frechet")
+
+
+def experiment(data: list[str], every: int, *settings: str) -> gankit.Experiment:
+    return gankit.load("demo", *SETTINGS, *data, f"losses.gradient-penalty.every={every}", *settings)
+
+
+def costs(out: Path, data: list[str], every: list[int], rounds: int, overrides: list[str]) -> dict[int, list[float]]:
+    """CPU seconds a step for each interval, in turns in one process: six values a round; kept for later calls."""
+    path = out / "costs.json"
+    if not path.is_file():
+        period = math.lcm(*every)  # over which every interval has its share of penalties
+        length = [f"training.tick_every={period}", f"training.steps={7 * period}"]
+        found: dict[int, list[float]] = {k: [] for k in every}
+        for _ in range(rounds):
+            for k in every:
+                ticks: list[float] = []
+                with tempfile.TemporaryDirectory() as folder:
+                    gankit.train(
+                        experiment(data, k, *overrides, *length),
+                        folder,
+                        on_tick=lambda row, ticks=ticks: ticks.append(time.process_time()),
+                    )
+                # The first period allocates.
+                found[k] += [(after - before) / period for before, after in itertools.pairwise(ticks)]
+        path.write_text(json.dumps(found), encoding="utf-8")
+    return {int(k): values for k, values in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def trained(folder: Path, wanted: gankit.Experiment) -> gankit.Run:
+    """The run in a folder, begun or gone on with until it has the steps that are wanted."""
+    if not (folder / "experiment.toml").is_file():
+        return gankit.train(wanted, folder)
+    further = gankit.load(folder, f"training.steps={wanted.training.steps}")
+    (folder / "experiment.toml").write_text(further.toml(), encoding="utf-8")
+    return gankit.resume(folder)
+
+
+def job(folder: Path, data: list[str], every: int, seed: int, stops: list[int], overrides: list[str]) -> list[dict]:
+    """What gankit.evaluate says after each number of steps, beside the images that this seed held out."""
+    found = []
+    for steps in sorted(set(stops)):
+        judged = folder / f"judged-{steps}.json"
+        if not judged.is_file():
+            wanted = experiment(data, every, *overrides, f"training.seed={seed}", f"training.steps={steps}")
+            run = trained(folder, wanted)
+            report = gankit.evaluate(run, run, METRICS, wanted.evaluation.features)
+            judged.write_text(json.dumps(report["metrics"]), encoding="utf-8")
+        found.append(json.loads(judged.read_text(encoding="utf-8")))
+    return found
+
+
+def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
+    for row in (head, ["---"] * len(head), *rows):
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
+def row(label: str, steps: int, found: list[dict], first: list[dict]) -> list[str]:
+    """Means over seeds with the spread of a seed, the mean printed error, and mean difference (seed by seed)."""
+    cells = [label, str(steps)]
+    for name in METRICS:
+        values, base = (np.array([each[name]["value"] for each in side]) for side in (found, first))
+        error = np.mean([each[name]["standard_error"] for each in found])
+        spread = values.std(ddof=1) if len(values) > 1 else math.nan
+        cells += [f"{values.mean():.4g} +- {spread:.2g}", f"{error:.2g}"]
+        less = values - base
+        each = " ".join(f"{d:+.2g}" for d in less)
+        cells.append("" if found is first else f"{less.mean():+.2g} ({each})")
+    return cells
+
+
+def pictures(path: Path, folders: list[Path]) -> None:
+    """The first ten samples of each run, a row each, twice as large."""
+    rows = torch.tensor(np.concatenate([gankit.open_run(folder).sample(10, seed=1) for folder in folders])) / 255
+    save_image(rows.repeat_interleave(2, 2).repeat_interleave(2, 3), path, nrow=10)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", nargs="?", type=Path, default=Path("runs/lazy"))
+    parser.add_argument("overrides", nargs="*", help="settings of all trainings, as key.path=value")
+    parser.add_argument("--npz", type=Path, help="trains on the images in this file too, as squares of 32 pixels")
+    parser.add_argument("--every", type=int, nargs="+", default=[1, 2, 5], help="the first is what others are beside")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of the measurement of cost")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, of one thread each")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    sets = {"eyes": ["data.subset=1500"]}
+    if given.npz is not None:
+        sets[given.npz.stem] = ["data.name=npz", f"data.path={given.npz}", "data.size=32"]
+
+    cost = costs(given.out, sets["eyes"], given.every, given.rounds, given.overrides)
+    first, rows, stops = given.every[0], [], {}
+    for k in given.every:
+        ratios = [own / base for own, base in zip(cost[k], cost[first], strict=True)]
+        ratio = statistics.median(ratios)
+        # Not fewer: an interval that saves nothing has its equal steps as equal time.
+        stops[k] = [given.steps, max(given.steps, round(given.steps / ratio))]
+        spread = f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        rows.append([str(k), f"{statistics.median(cost[k]):.4f}", spread, str(stops[k][1])])
+    print("\n".join(table(["every", "CPU s a step", f"over that of {first}", "steps at equal time"], rows)))
+
+    # Seeds outermost: what is there after a stop is a whole comparison with fewer of them.
+    tasks = [(name, k, seed) for seed in range(given.seeds) for name in sets for k in given.every]
+    folders = {task: given.out / "{}-every-{}-{}".format(*task) for task in tasks}
+    results = Parallel(n_jobs=given.jobs)(
+        delayed(job)(folders[task], sets[task[0]], task[1], task[2], stops[task[1]], given.overrides) for task in tasks
+    )
+    found = dict(zip(tasks, results, strict=True))
+    for name in sets:
+        rows = []
+        base = [found[name, first, seed][0] for seed in range(given.seeds)]
+        for label, stop in (("steps", 0), ("time", -1)):
+            for k in given.every:
+                if k != first or stop == 0:
+                    side = base if k == first else [found[name, k, seed][stop] for seed in range(given.seeds)]
+                    title = f"every = {k}" + ("" if k == first else f", equal {label}")
+                    rows.append(row(title, stops[k][stop], side, base))
+        kid = base[0]["kid"]
+        print(f"{name}: {kid['n_fake']} generated beside {kid['n_real']} held-out images\n")
+        head = ["", "steps"]
+        for metric in METRICS:
+            head += [f"{metric}, mean +- of a seed", "printed error", f"less every = {first}"]
+        print("\n".join(table(head, rows)))
+    pictures(given.out / "samples.png", [folders["eyes", k, 0] for k in given.every])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Training in bf16: one-step gradients beside those of float32, and penalties that are float32 throughout."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import gankit
+from gankit.interfaces import Loss, Side, Turn
+from gankit.training import Trainer
+from gankit.updates import Updates
+
+Small = Callable[..., list[str]]
+
+BATCH = 16
+RECIPES = {
+    "wasserstein": ['losses=["wasserstein", "gradient-penalty"]'],
+    "hinge": ['losses=["hinge"]', "critic.spectral=true"],
+    "r1": ['losses=["non-saturating", "r1"]'],
+    "r1 and r2": ['losses=["relativistic", "r1", "r2"]'],
+    "augmented": ['losses=["wasserstein", "gradient-penalty"]', "augment.name=diffaugment"],
+    "classes": ['losses=["hinge", "r1"]', "data.conditional=true"],
+}
+# Of the norm of the difference over the norm, and of the cosine from 1. A bfloat16 has 8 bits: each operation is off by
+# up to 1 part in 256. The generator's gradient runs through both networks, each there and back.
+TOLERANCES: dict[Side, tuple[float, float]] = {"critic": (0.04, 0.001), "generator": (0.15, 0.01)}
+
+
+def updates(small: Small, folder: Path, precision: str, *settings: str) -> Updates:
+    wide = ["generator.width=16", "critic.width=16", f"training.batch={BATCH}", f"training.generator_batch={BATCH}"]
+    experiment = gankit.load("wgan-gp", *small(*wide, *settings, f"training.precision={precision}"))
+    return Trainer(experiment, folder, None).updates
+
+
+def gradients(of: Updates, side: Side, state: dict[str, Any]) -> Tensor:
+    """All gradients of one update of one side, from the networks of the state."""
+    of.load_state_dict(copy.deepcopy(state), Path("state"), ["generator", "critic"])
+    network = of.generator if side == "generator" else of.critic
+    of._freeze_critic(side == "generator")
+    of._update(side, network, BATCH, 7)
+    of._freeze_critic(False)
+    found = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    assert {gradient.dtype for gradient in found} == {of.like.dtype}
+    return torch.cat([gradient.double().flatten() for gradient in found])
+
+
+def differences(found: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Norm of the difference over the reference's norm, and 1 less the cosine between the two."""
+    cosine = torch.nn.functional.cosine_similarity(found, reference, dim=0)
+    return float((found - reference).norm() / reference.norm()), float(1 - cosine)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_one_step_gradients_are_those_of_float32_within_bf16_rounding(
+    recipe: str, small: Small, tmp_path: Path
+) -> None:
+    begun = updates(small, tmp_path, "float32", *RECIPES[recipe])
+    for _ in range(3):  # past the initial zeros
+        begun.advance()
+    state = copy.deepcopy(begun.state_dict())
+    found = {precision: updates(small, tmp_path, precision, *RECIPES[recipe]) for precision in ("float64", "bf16")}
+    for side, (norm, cosine) in TOLERANCES.items():
+        reference = gradients(begun, side, state)
+        exact, rounded = (gradients(each, side, state) for each in found.values())
+        assert differences(reference, exact)[0] < 1e-3
+        off = differences(rounded, reference)
+        assert off[0] < norm
+        assert off[1] < cosine
+        assert off[0] > 1e-3  # it was not float32 that ran
+
+
+class GeneratorAlone(Loss):
+    """Nothing for the critic, whose update is then that of the penalty beside it."""
+
+    def generator(self, turn: Turn) -> Tensor:
+        return -turn.fake_scores.mean()
+
+
+def penalty_alone(name: str, precision: str, small: Small, folder: Path) -> tuple[Tensor, float]:
+    """The critic's gradients of one update by a penalty alone, beside fakes drawn in bf16, and its value."""
+    losses = f'losses=["generator-alone", {{name="{name}", weight=1.0}}]'
+    of = updates(small, folder, precision, losses)
+    plain = of._turn
+
+    def beside_rounded_fakes(*given: Any) -> Turn:
+        turn = plain(*given)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert turn.fake.dtype == torch.bfloat16  # drawn here, and kept
+        return turn
+
+    of._turn = beside_rounded_fakes  # type: ignore[method-assign,assignment]
+    return gradients(of, "critic", of.state_dict()), of.log.means()[f"critic/{name}"]
+
+
+@pytest.mark.parametrize("name", ["gradient-penalty", "r1", "r2"])
+def test_a_penalty_is_exactly_that_of_float32(
+    name: str, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gankit.losses.register("generator-alone")(GeneratorAlone)
+    expected, value = penalty_alone(name, "float32", small, tmp_path)
+    found, same_value = penalty_alone(name, "bf16", small, tmp_path)
+    assert same_value == value > 0
+    assert torch.equal(found, expected)
+    # Where autocast cannot be switched off, both are others: the comparison would notice.
+    autocast = torch.autocast
+    monkeypatch.setattr(torch, "autocast", lambda device, *_, **__: autocast(device, torch.bfloat16))
+    off, other_value = penalty_alone(name, "bf16", small, tmp_path)
+    assert other_value != value
+    assert differences(off, expected)[0] > 1e-3
+
+
+@pytest.mark.parametrize("name", ["gradient-penalty", "r1", "r2"])
+def test_every_layer_of_the_critic_is_float32_within_a_penalty(name: str, small: Small, tmp_path: Path) -> None:
+    gankit.losses.register("generator-alone")(GeneratorAlone)
+    for first, types in (("generator-alone", {torch.float32}), ("wasserstein", {torch.bfloat16, torch.float32})):
+        of = updates(small, tmp_path, "bf16", f'losses=["{first}", "{name}"]')
+        seen: set[tuple[torch.nn.Module, torch.dtype]] = set()
+
+        def note(layer: torch.nn.Module, _: Any, output: Tensor, seen: Any = seen) -> None:
+            seen.add((layer, output.dtype))
+
+        layers = [module for module in of.critic.modules() if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))]
+        for layer in layers:
+            layer.register_forward_hook(note)
+        of._update("critic", of.critic, BATCH, 0)
+        assert seen == {(layer, dtype) for layer in layers for dtype in types}
