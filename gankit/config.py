@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import tomlkit
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -29,6 +29,7 @@ from gankit.validation import explained, unknown
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Lt(1)]
 Rate = Annotated[float, Gt(0), Lt(1)]
+Read = TypeVar("Read", bound=BaseModel)
 
 
 class Settings(BaseModel):
@@ -107,6 +108,7 @@ class DataTable(PartTable):
         held_out: the share of images kept from training, drawn class by class, and whole groups at a time.
         min_agreement: keeps images on which at least this share of raters agrees.
         subset: keeps this many images, drawn by the seed.
+        split_seed: decides the held-out images and the subset; `training.seed` where None.
         flip: shows each image or its label-preserving mirror image, at random.
         balance: 0 draws images as they come, 1 draws classes equally often, between tempers: p ~ count^(1 - balance).
     """
@@ -118,6 +120,7 @@ class DataTable(PartTable):
     held_out: Share = 0.0
     min_agreement: Annotated[float, Ge(0), Le(1)] | None = None
     subset: Count | None = None
+    split_seed: Annotated[int, Ge(0), Lt(2**63)] | None = None
     flip: bool = False
     balance: Annotated[float, Ge(0), Le(1)] = 0.0
 
@@ -362,8 +365,13 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
         source = Source.of(recipe_or_path.tables() if isinstance(recipe_or_path, Experiment) else recipe_or_path)
     source.fill_from_default(FILLED)
     source.override(overrides)
+    return validated(Experiment, source)
+
+
+def validated(model: type[Read], source: Source) -> Read:
+    """Settings from the document that holds them; raises SettingsError as `load` does."""
     try:
-        return Experiment.model_validate(source.values)
+        return model.model_validate(source.values)
     except ValidationError as error:
         lines: dict[str, list[str]] = {}
         for detail in error.errors(include_url=False):

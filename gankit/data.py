@@ -139,13 +139,14 @@ def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> Trainin
 
     Args:
         table: the experiment's data table.
-        seed: of the run; decides the held-out images and the subset.
+        seed: of the run; decides the held-out images and the subset where the table has no `split_seed`.
         data: a data set of the calling program, in place of the one that the table names.
 
     Raises:
         DataError: what the table asks for is not in the data; one line with the setting at fault.
     """
     dataset = open_dataset(table) if data is None else at_size(data, table.height_width)
+    seed = seed if table.split_seed is None else table.split_seed
     chosen = _split(dataset, table.split)
     chosen, held_out = _hold_out(dataset, chosen, table.held_out, seed)
     if table.min_agreement is not None:
@@ -155,8 +156,7 @@ def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> Trainin
     if table.subset is not None:
         if table.subset > len(chosen):
             raise DataError(f"data.subset: {table.subset} images asked for, {len(chosen)} are there")
-        drawn = torch.randperm(len(chosen), generator=source(seed, "subset")).numpy()[: table.subset]
-        chosen = chosen[np.sort(drawn)]
+        chosen = chosen[random_subset(len(chosen), table.subset, seed)]
     if len(chosen) < 2:
         raise DataError(f"data: {len(chosen)} images of {table.name} are left to train on; at least 2 are needed")
     training = dataset if len(chosen) == len(dataset) else dataset.subset(chosen)
@@ -168,6 +168,11 @@ def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> Trainin
     own = _drawn(training, table, None)
     held = _drawn(dataset.subset(held_out), table, own) if len(held_out) else None
     return dataclasses.replace(own, held_out=held)
+
+
+def random_subset(count: int, size: int, seed: int) -> NDArray[np.int64]:
+    """(size,) rising places among `count` images, as `data.subset` draws them; a smaller draw is part of a larger."""
+    return np.sort(torch.randperm(count, generator=source(seed, "subset")).numpy()[:size])
 
 
 def _drawn(dataset: Dataset, table: DataTable, training: TrainingData | None) -> TrainingData:

@@ -47,6 +47,16 @@ def test_held_out_images_keep_groups_together_and_do_not_depend_on_the_filters()
     assert levels(prepare(table(held_out=0.2), 1, dataset()).held_out) != levels(plain.held_out)
 
 
+def test_the_split_seed_keeps_the_draws_of_all_training_seeds() -> None:
+    chosen = [prepare(table(held_out=0.2, subset=10, split_seed=5), seed, dataset()) for seed in (0, 1, 5)]
+    assert len({data.dataset.digest() for data in chosen}) == 1
+    plain = [prepare(table(held_out=0.2, subset=10), seed, dataset()) for seed in (5, 1)]
+    assert plain[0].dataset.digest() == chosen[0].dataset.digest() != plain[1].dataset.digest()
+    assert plain[0].held_out is not None
+    assert chosen[0].held_out is not None
+    assert plain[0].held_out.dataset.digest() == chosen[0].held_out.dataset.digest()
+
+
 def test_one_group_alone_is_not_divided() -> None:
     with pytest.raises(DataError, match=r"data.held_out: all 60 images are of one group \(patient\)"):
         prepare(table(held_out=0.2), 0, dataset(groups=np.zeros(N)))

@@ -36,11 +36,11 @@ def write_report(run: Run) -> Path:
         training=run.experiment.training,
         steps=run.steps,
         seconds=run.log[-1]["seconds"] if run.log else None,
-        grid=_uri(grid_png(samples, run.value_range, 8)),
-        curves=[_uri(picture) for picture in _curves(run.log)],
+        grid=png_uri(grid_png(samples, run.value_range, 8)),
+        curves=[png_uri(picture) for picture in curves(run.log)],
         metrics=metrics,
         table=cells(metrics) if metrics else [],
-        pairs=[_uri(path.read_bytes()) for path in _pairs(run.path, metrics or {"metrics": {}})],
+        pairs=[png_uri(path.read_bytes()) for path in _pairs(run.path, metrics or {"metrics": {}})],
         experiment=run.experiment.with_run(None).toml(),
         command=f"gankit train {run.path / 'experiment.toml'} --out NEW_FOLDER",
     )
@@ -55,11 +55,12 @@ def _pairs(folder: Path, metrics: dict[str, Any]) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def _uri(png: bytes) -> str:
+def png_uri(png: bytes) -> str:
+    """A picture within a page."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def _curves(log: list[dict[str, Any]]) -> list[bytes]:
+def curves(log: list[dict[str, Any]]) -> list[bytes]:
     """One picture a side, the means of its losses at every tick; and one of the first value of each evaluation."""
     # The object interface: it needs no display and leaves pyplot's global state alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
