@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from gankit.study.classifier_intervals import TestCases, crossed, drawn_scores, paired_difference
+from gankit.study.classifier_intervals import Cases, crossed, drawn_scores, paired_difference
 from gankit.study.classifier_scores import balanced_accuracy, macro_f1
 
 SHARES = (0.46, 0.17, 0.37)  # exotropia, esotropia, normal, as the founding paper has them
@@ -37,7 +37,7 @@ def trial(random, cases_n, per_group, seeds, null, draws):
     counts = np.maximum(2, np.round(np.array(SHARES) * groups)).astype(int)
     labels = np.repeat(np.repeat(np.arange(len(SHARES)), counts), per_group)
     group = np.arange(len(labels)) // per_group
-    cases = TestCases.of(labels, group)
+    cases = Cases.of(labels, group)
     first, second = (cases.counts(arm, len(SHARES)) for arm in predictions(random, labels, group, seeds, *NULLS[null]))
     weights = cases.draws(random, draws) if draws else None
     found = []

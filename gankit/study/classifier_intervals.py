@@ -51,7 +51,7 @@ def independent_cases(hits: Floats, sizes: Floats) -> float:
 
 
 @dataclass(frozen=True)
-class TestCases:
+class Cases:
     """The test cases in their groups; groups are drawn within strata, by the class that most of their cases have.
 
     Attributes:
@@ -65,7 +65,7 @@ class TestCases:
     stratum: NDArray[np.int64]
 
     @classmethod
-    def of(cls, labels: NDArray[np.int64], groups: NDArray[np.generic] | None) -> TestCases:
+    def of(cls, labels: NDArray[np.int64], groups: NDArray[np.generic] | None) -> Cases:
         """From (n,) classes, and the (n,) groups where there are any: every case is its own group where not."""
         names = np.arange(len(labels)) if groups is None else groups
         group = np.unique(names, return_inverse=True)[1]
@@ -108,7 +108,7 @@ def drawn_scores(counts: Floats, score: Score, weights: Floats) -> Floats:
     Args:
         counts: (seeds, groups, k, k).
         score: of (..., k, k) confusion matrices.
-        weights: (draws, groups) from `TestCases.draws`.
+        weights: (draws, groups) from `Cases.draws`.
 
     Returns:
         (draws, seeds) scores.
@@ -133,12 +133,12 @@ def crossed(drawn: Floats, random: np.random.Generator, level: float = LEVEL) ->
     return float(low), float(high)
 
 
-def score_interval(cases: TestCases, counts: Floats, score: Score, seed: int) -> tuple[float, float, float]:
+def score_interval(cases: Cases, counts: Floats, score: Score, seed: int) -> tuple[float, float, float]:
     """The mean of a score over seeds, and its percentile interval over groups and seeds.
 
     Args:
         cases: the test cases.
-        counts: (seeds, groups, k, k) from `TestCases.counts`.
+        counts: (seeds, groups, k, k) from `Cases.counts`.
         score: of (..., k, k) confusion matrices.
         seed: of the draws.
     """
@@ -169,9 +169,7 @@ class Difference:
     seeds_error: float | None
 
 
-def paired_difference(
-    cases: TestCases, first: Floats, second: Floats, score: Score, level: float = LEVEL
-) -> Difference:
+def paired_difference(cases: Cases, first: Floats, second: Floats, score: Score, level: float = LEVEL) -> Difference:
     """The paired difference of two arms, with a t interval over test cases and seeds, both taken as samples.
 
     The half-width is sqrt(t_c^2 V_c + t_s^2 V_s). V_c is the variance of the mean over seeds by dropping one group at a
@@ -199,7 +197,7 @@ def paired_difference(
     cases_variance = sum(variance for variance, _ in parts)
     squares = 0.0
     if cases_variance > 0:
-        df = cases_variance**2 / sum(variance**2 / df for variance, df in parts)  # Satterthwaite 1946
+        df = 1 / sum((variance / cases_variance) ** 2 / df for variance, df in parts)  # Satterthwaite 1946
         squares += _quantile(level, df) ** 2 * cases_variance
     seeds_error = None
     if seeds > 1:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gankit.seeds import number
 from gankit.study.classifier_data import Parts, labels_of, numbers
 from gankit.study.classifier_intervals import (
-    TestCases,
+    Cases,
     confusions,
     crossed,
     independent_cases,
@@ -50,7 +50,7 @@ class Judge:
         self.settings = study.classifier
         self.names = list(parts.test.class_names)
         self.labels = labels_of(parts.test)
-        self.cases = TestCases.of(self.labels, parts.test.groups)
+        self.cases = Cases.of(self.labels, parts.test.groups)
         self.seed = number(study.training.seed, "intervals")
         self.rarest = parts.rarest
         self.parts = parts
