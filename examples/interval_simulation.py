@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import sys
 import time
 
 import numpy as np
@@ -61,19 +62,23 @@ def main() -> None:
     parser.add_argument("--per-group", type=int, nargs="+", default=[1, 4])
     given = parser.parse_args()
     started = time.process_time()
-    print("| null | cases | a group | seeds | " + " | ".join(f"t, {s} | bootstrap, {s}" for s in SCORES) + " |")
-    print("|---|" + "---|" * (3 + 2 * len(SCORES)))
-    worst = 0.0
-    for null, cases, per_group, seeds in itertools.product(NULLS, given.cases, given.per_group, given.seeds):
+    settings = list(itertools.product(NULLS, given.cases, given.per_group))
+    found = {}
+    for (null, cases, per_group), seeds in itertools.product(settings, given.seeds):
         random = np.random.default_rng([cases, per_group, seeds, list(NULLS).index(null)])
         draws = [given.draws if number < given.bootstraps else 0 for number in range(given.trials)]
-        found = np.array([trial(random, cases, per_group, seeds, null, each) for each in draws])
-        outside, width = np.nanmean(found, axis=0).T
-        cells = [f"{100 * share:.1f} % ({wide:.3f})" for share, wide in zip(outside, width, strict=True)]
-        print(f"| {null} | {cases} | {per_group} | {seeds} | {' | '.join(cells)} |", flush=True)
-        if seeds > 1:
-            worst = max(worst, *outside[::2])
-    print(f"worst of the t interval with two seeds or more: {100 * worst:.1f} %")
+        trials = np.array([trial(random, cases, per_group, seeds, null, each) for each in draws])
+        found[null, cases, per_group, seeds] = np.nanmean(trials, axis=0).reshape(len(SCORES), 2, 2)
+        print(".", end="", flush=True, file=sys.stderr)
+    for (place, score), (method, name) in itertools.product(enumerate(SCORES), enumerate(("t interval", "bootstrap"))):
+        print(f"\n{name}, {score}: share that leaves out 0 (mean width)\n")
+        print("| null | cases | a group | " + " | ".join(f"{n} seed{'s' if n > 1 else ''}" for n in given.seeds) + " |")
+        print("|---|" + "---|" * (2 + len(given.seeds)))
+        for setting in settings:
+            cells = [found[(*setting, seeds)][place, method] for seeds in given.seeds]
+            print(f"| {' | '.join(map(str, setting))} | {' | '.join(f'{100 * o:.1f} % ({w:.2f})' for o, w in cells)} |")
+    worst = max(values[:, 0, 0].max() for key, values in found.items() if key[-1] > 1 or given.seeds == [1])
+    print(f"\nworst of the t interval with two seeds or more: {100 * worst:.1f} %")
     print(f"{time.process_time() - started:.0f} s of CPU time")
 
 

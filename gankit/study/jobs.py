@@ -6,6 +6,7 @@ import _thread
 import contextlib
 import json
 import re
+import signal
 import sys
 import threading
 import time
@@ -198,7 +199,7 @@ def _clock(own: Path, stop: Path | None) -> Iterator[Callable[[], float]]:
                 noted = time.monotonic()
                 write_atomically(kept, f"{seconds():.2f}".encode())
             if stop is not None and stop.exists():
-                _thread.interrupt_main()  # as if from the keyboard: a training then ends with a checkpoint
+                _interrupt()
                 return
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -209,6 +210,14 @@ def _clock(own: Path, stop: Path | None) -> Iterator[Callable[[], float]]:
         ended.set()
         thread.join()
         write_atomically(kept, f"{seconds():.2f}".encode())
+
+
+def _interrupt() -> None:
+    """Interrupt the main thread as the keyboard would: a training then ends with a checkpoint."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # ends a wait too
+    else:
+        _thread.interrupt_main()
 
 
 def _number(path: Path) -> float:

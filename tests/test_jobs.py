@@ -1,0 +1,174 @@
+"""Jobs of a study: resumed and never repeated, failures marked, interrupts and dead workers survived."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gankit
+from gankit.errors import GankitError, RunError
+from gankit.registry import registry
+from gankit.study.jobs import Job, run_jobs
+
+
+def count(folder: Path) -> dict[str, Any]:
+    """Says how often it was started in this folder."""
+    started = len(list(folder.glob("started-*")))
+    (folder / f"started-{started}").touch()
+    return {"started": started + 1, "threads": torch.get_num_threads(), "process": os.getpid()}
+
+
+def fail(folder: Path) -> dict[str, Any]:
+    raise GankitError("the images are broken")
+
+
+def die_once(folder: Path) -> dict[str, Any]:
+    found = count(folder)
+    if found["started"] == 1:
+        os._exit(9)
+    return found
+
+
+def use_the_script_part(folder: Path) -> dict[str, Any]:
+    return {"part": registry("loss").get("of-the-script").__name__, **count(folder)}
+
+
+def interrupted_once(folder: Path) -> dict[str, Any]:
+    if count(folder)["started"] == 1:
+        raise KeyboardInterrupt
+    return {"gone on": True}
+
+
+def test_results_come_in_order_and_jobs_are_not_repeated(tmp_path: Path) -> None:
+    jobs = [Job(name, count) for name in ("b", "a", "c.d-e_1")]
+    for _ in range(2):
+        found = run_jobs(jobs, tmp_path / "jobs", threads=1, quiet=True)
+        assert list(found) == ["b", "a", "c.d-e_1"]
+        assert all(outcome.result["started"] == 1 and outcome.failure is None for outcome in found.values())
+    more = run_jobs([*jobs, Job("new", count)], tmp_path / "jobs", quiet=True)
+    assert [outcome.result["started"] for outcome in more.values()] == [1, 1, 1, 1]
+
+
+def test_threads_are_set_recorded_and_put_back(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    found = run_jobs([Job("a", count)], tmp_path, threads=3, quiet=True)["a"]
+    assert (found.result["threads"], found.threads, torch.get_num_threads()) == (3, 3, before)
+    assert run_jobs([Job("b", count)], tmp_path, quiet=True)["b"].threads == before
+
+
+def test_a_failure_is_marked_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run_jobs([Job("bad", fail), Job("good", count)], tmp_path)
+    assert found["bad"].failure == "the images are broken"
+    assert found["bad"].result == {}
+    assert found["good"].result["started"] == 1
+    shown = capsys.readouterr().err
+    assert "bad failed: the images are broken" in shown
+    assert "2 of 2 jobs" in shown
+    again = run_jobs([Job("bad", count)], tmp_path, quiet=True)  # not tried again
+    assert again["bad"].failure == "the images are broken"
+    (tmp_path / "bad" / "result.json").unlink()
+    assert run_jobs([Job("bad", count)], tmp_path, quiet=True)["bad"].failure is None
+
+
+def test_an_interrupt_stops_and_the_next_start_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = [Job("first", count), Job("second", interrupted_once), Job("third", count)]
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(jobs, tmp_path, quiet=True)
+    assert "stopped with 2 of 3 jobs to do" in capsys.readouterr().err
+    assert not (tmp_path / "third").exists()
+    found = run_jobs(jobs, tmp_path, quiet=True)
+    assert found["first"].result["started"] == 1
+    assert found["second"].result == {"gone on": True}
+    assert found["third"].result["started"] == 1
+
+
+def test_the_time_of_earlier_starts_counts(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "seconds.txt").write_text("100.5")
+    assert run_jobs([Job("a", count)], tmp_path, quiet=True)["a"].seconds >= 100.5
+
+
+def test_other_errors_are_not_hidden(tmp_path: Path) -> None:
+    def broken(folder: Path) -> dict[str, Any]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_jobs([Job("a", broken)], tmp_path, quiet=True)
+    assert not (tmp_path / "a" / "result.json").exists()
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a/b",), ("",), ("..",), ("a b",)])
+def test_names_must_serve_as_folders(names: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="names are different"):
+        run_jobs([Job(name, count) for name in names], tmp_path, quiet=True)
+
+
+def test_a_broken_result_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "result.json").write_text("{")
+    with pytest.raises(RunError, match=r"result\.json cannot be read"):
+        run_jobs([Job("a", count)], tmp_path, quiet=True)
+
+
+def test_workers_survive_a_death_and_know_the_parts_of_the_script(tmp_path: Path) -> None:
+    class OfTheScript(gankit.Loss):
+        """Registered here alone."""
+
+    gankit.losses.register("of-the-script")(OfTheScript)
+    try:
+        jobs = [Job("quick", count), Job("part", use_the_script_part), Job("dies", die_once)]
+        found = run_jobs(jobs, tmp_path, workers=2, threads=1, quiet=True)
+    finally:
+        del registry("loss")._registered["of-the-script"]
+    assert found["part"].result["part"] == "OfTheScript"
+    assert found["dies"].result["started"] == 2
+    assert all(outcome.failure is None and outcome.threads == 1 for outcome in found.values())
+    assert os.getpid() not in {outcome.result["process"] for outcome in found.values()}
+    assert (tmp_path / "quick" / "output.txt").is_file()
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from gankit.study.jobs import Job, run_jobs
+
+def wait(folder):
+    (folder / "here").touch()
+    time.sleep(0 if (folder / "mark").exists() else 60)
+    return {}
+
+def main():
+    run_jobs([Job(name, wait) for name in "abcd"], Path(sys.argv[1]), workers=2, threads=1, quiet=True)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_the_parent_reaches_its_workers(tmp_path: Path) -> None:
+    script, jobs = tmp_path / "script.py", tmp_path / "jobs"
+    script.write_text(SCRIPT)
+    process = subprocess.Popen([sys.executable, str(script), str(jobs)], stderr=subprocess.PIPE, text=True)
+    late = time.monotonic() + 60
+    while not all((jobs / name / "here").is_file() for name in "ab") and time.monotonic() < late:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "stopped with 4 of 4 jobs to do" in said
+    assert not (jobs / "c").exists()
+    for name in "abcd":
+        (jobs / name).mkdir(exist_ok=True)
+        (jobs / name / "mark").touch()
+    subprocess.run([sys.executable, str(script), str(jobs)], check=True)
+    assert all(json.loads((jobs / name / "result.json").read_text())["result"] == {} for name in "abcd")
