@@ -209,6 +209,8 @@ def test_what_arms_learn_from(write: Write, tmp_path: Path) -> None:
     few = parts.train.images[labels == 1].astype(float)
     nearest = [np.abs(few - image).mean((1, 2, 3)).min() for image in copies.images[96:].astype(float)]
     assert 1 < max(nearest) < 8  # 2 % of 255, in each pixel
+    enough = study(write(), ALL, "classifier.synthetic_fill=0.1")
+    assert len(lesson_of("synthetic", enough, parts, 0, tmp_path).images) == 96
     half = study(write(), "classifier.synthetic_fill=0.5", 'classifier.synthetic_classes=["some", "few"]')
     assert classifier_training.added_labels(half, parts).tolist() == [1] * 8  # 32 of 48 are more than half
 
@@ -260,6 +262,13 @@ def test_an_arm_whose_generator_fails_is_marked(write: Write, tmp_path: Path) ->
     assert lost(found).startswith("3 trainings failed and their arms are left out: generator-0, synthetic-0")
     assert "its arm is left out" in (tmp_path / "out" / "report.html").read_text()
     assert any("1 generators for 2 seeds" in note for note in found["protocol"]["notes"])
+
+
+def test_it_is_said_when_nothing_is_added(write: Write, tmp_path: Path) -> None:
+    small = study(write(), 'classifier.arms=["copies"]', "classifier.steps=1", "classifier.synthetic_fill=0.1")
+    found = run_classifier_study(small, tmp_path / "out", quiet=True)
+    assert found["arms"]["copies"]["added"] == 0
+    assert any(note.startswith("nothing is added in any arm") for note in found["protocol"]["notes"])
 
 
 def test_a_classifier_can_be_loaded(write: Write, tmp_path: Path) -> None:

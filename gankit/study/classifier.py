@@ -26,7 +26,15 @@ from gankit.study.classifier_networks import FILE, Classifier, load_classifier, 
 from gankit.study.classifier_report import interval, write_report
 from gankit.study.classifier_scores import Floats, softmax
 from gankit.study.classifier_settings import BAR, ClassifierStudy, load_classifier_study
-from gankit.study.classifier_training import LOGITS, RUN, train_arm, train_generator, train_regression
+from gankit.study.classifier_training import (
+    ADDING,
+    LOGITS,
+    RUN,
+    added_labels,
+    train_arm,
+    train_generator,
+    train_regression,
+)
 from gankit.study.jobs import Job, Outcome, run_jobs
 from gankit.study.reading import claim
 
@@ -207,6 +215,8 @@ def _protocol(study: ClassifierStudy, parts: Parts, outcomes: dict[str, Outcome]
     if study.classifier.seeds == 1:
         notes.append("one seed: intervals know nothing of what another seed would change, and are too short")
     own = study.classifier
+    if not set(own.arms).isdisjoint(ADDING) and not len(added_labels(study, parts)):
+        notes.append("nothing is added in any arm: the classes to fill up have images enough for synthetic_fill")
     if own.generated and (own.generators or own.seeds) < own.seeds:
         notes.append(f"{own.generators} generators for {own.seeds} seeds: intervals leave out a part of their spread")
     return {

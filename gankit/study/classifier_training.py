@@ -28,6 +28,8 @@ JUDGED = 256
 CURVE = 20
 """Points of the curve of losses."""
 LOGITS, RUN = "logits.npy", "run"
+ADDING: tuple[ArmName, ...] = ("synthetic", "classical-synthetic", "copies")
+"""Arms with more images than the real ones."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ def lesson_of(arm: ArmName, study: ClassifierStudy, parts: Parts, seed: int, gen
     """
     images, labels = np.asarray(parts.train.images), labels_of(parts.train)
     classes, weights, own = parts.train.image.classes, None, study.classifier
-    if "synthetic" in arm or arm == "copies":
-        added = added_labels(study, parts)
+    added = added_labels(study, parts)
+    if len(added) and arm in ADDING:
         if arm == "copies":
             more = _copies(images, labels, added, parts.train, own.copy_noise, seed)
         else:
