@@ -291,6 +291,25 @@ def agreement(words: StudyWords = None, out: Out = None, workers: Workers = 1, t
         raise GankitError(failed)
 
 
+@study.command()
+def classifier(words: StudyWords = None, out: Out = None, workers: Workers = 1, threads: Threads = None) -> None:
+    """Train a classifier on real images, and with oversampling, classical augmentation or generated images."""
+    import shlex
+
+    from gankit.study.classifier import load_classifier_study, lost, run_classifier_study, text_table
+
+    file, overrides = _study_words(words)
+    folder = out or Path("runs/study-classifier")
+    command = shlex.join(["gankit", "study", "classifier", *(words or []), "--out", "NEW_FOLDER"])
+    metrics = run_classifier_study(
+        load_classifier_study(file, *overrides), folder, workers=workers, threads=threads, command=command
+    )
+    print(text_table(metrics))
+    print(f"report: {folder / 'report.html'}")
+    if failed := lost(metrics):
+        raise GankitError(failed)
+
+
 def _study_words(words: list[str] | None) -> tuple[str | None, list[str]]:
     """The file, where the first word is one, and the overrides."""
     given = words or []

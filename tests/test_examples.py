@@ -223,6 +223,15 @@ def test_the_tables_of_standard_errors(run: Run) -> None:
     assert "nan" not in tables
 
 
+def test_intervals_of_paired_differences_where_there_is_none(run: Run) -> None:
+    given = ["--cases", "60", "--seeds", "3", "5", "--per-group", "2", "--bootstraps", "10", "--draws", "100"]
+    tables = run("interval_simulation.py", "--trials", "250", *given)
+    assert tables.count("| exchangeable, seeds differ much | 60 | 2 | ") == 4
+    assert "nan" not in tables
+    worst = float(re.search(r"two seeds or more: ([\d.]+) %", tables)[1])  # type: ignore[index]
+    assert worst <= 5 + 3 * 100 * (0.05 * 0.95 / 250) ** 0.5  # three standard errors of so few trials
+
+
 def test_the_experiment_file_is_valid() -> None:
     experiment = gankit.load(EXAMPLES / "few_images.toml")
     assert experiment.losses[1].name == "gradient-penalty"

@@ -1,0 +1,86 @@
+"""How often an interval of a paired difference leaves out 0 where there is no difference: simulated, no training."""
+
+import argparse
+import itertools
+import sys
+import time
+
+import numpy as np
+
+from gankit.study.classifier_intervals import Cases, crossed, drawn_scores, paired_difference
+from gankit.study.classifier_scores import balanced_accuracy, macro_f1
+
+SHARES = (0.46, 0.17, 0.37)  # exotropia, esotropia, normal, as the founding paper has them
+SCORES = {"balanced accuracy": balanced_accuracy, "macro F1": macro_f1}
+NULLS = {
+    # (of the arms on single cases, of a seed on whole classes): standard deviations in logits
+    "exchangeable, seeds alike": (0.0, 0.0),
+    "exchangeable, seeds differ": (0.0, 0.5),
+    "exchangeable, seeds differ much": (0.0, 1.0),
+    "arms good at different cases": (1.0, 0.5),
+}
+
+
+def predictions(random, labels, group, seeds, arm_spread, seed_spread):
+    """(2, seeds, n) predictions of two arms that are equally good on average over all possible cases and seeds."""
+    n, classes = len(labels), len(SHARES)
+    case = 1.0 + random.normal(0, 1, n) + random.normal(0, 1, group.max() + 1)[group]  # hard and easy cases, patients
+    arm = random.normal(0, arm_spread, (2, 1, n)) if arm_spread else np.zeros((2, 1, n))
+    seed = random.normal(0, seed_spread, (2, seeds, classes))[..., labels]
+    right = random.random((2, seeds, n)) < 1 / (1 + np.exp(-(case + arm + seed)))
+    other = (labels + random.integers(1, classes, (2, seeds, n))) % classes
+    return np.where(right, labels, other)
+
+
+def trial(random, cases_n, per_group, seeds, null, draws):
+    """For each score, whether either interval leaves out 0, and its width; no bootstrap where `draws` is 0."""
+    groups = max(2 * len(SHARES), cases_n // per_group)
+    counts = np.maximum(2, np.round(np.array(SHARES) * groups)).astype(int)
+    labels = np.repeat(np.repeat(np.arange(len(SHARES)), counts), per_group)
+    group = np.arange(len(labels)) // per_group
+    cases = Cases.of(labels, group)
+    first, second = (cases.counts(arm, len(SHARES)) for arm in predictions(random, labels, group, seeds, *NULLS[null]))
+    weights = cases.draws(random, draws) if draws else None
+    found = []
+    for score in SCORES.values():
+        interval = paired_difference(cases, first, second, score)
+        spans = [(interval.low, interval.high), (np.nan, np.nan)]
+        if weights is not None:
+            drawn = drawn_scores(first, score, weights) - drawn_scores(second, score, weights)
+            spans[1] = crossed(drawn, random)
+        found += [(np.nan if np.isnan(low) else float(not low <= 0 <= high), high - low) for low, high in spans]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--bootstraps", type=int, default=200, help="trials that have the bootstrap too, which is slow")
+    parser.add_argument("--draws", type=int, default=500, help="of the bootstrap")
+    parser.add_argument("--cases", type=int, nargs="+", default=[50, 150, 500])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 5, 10])
+    parser.add_argument("--per-group", type=int, nargs="+", default=[1, 4])
+    given = parser.parse_args()
+    started = time.process_time()
+    settings = list(itertools.product(NULLS, given.cases, given.per_group))
+    found = {}
+    for (null, cases, per_group), seeds in itertools.product(settings, given.seeds):
+        random = np.random.default_rng([cases, per_group, seeds, list(NULLS).index(null)])
+        draws = [given.draws if number < given.bootstraps else 0 for number in range(given.trials)]
+        trials = np.array([trial(random, cases, per_group, seeds, null, each) for each in draws])
+        found[null, cases, per_group, seeds] = np.nanmean(trials, axis=0).reshape(len(SCORES), 2, 2)
+        print(".", end="", flush=True, file=sys.stderr)
+    for (place, score), (method, name) in itertools.product(enumerate(SCORES), enumerate(("t interval", "bootstrap"))):
+        print(f"\n{name}, {score}: share that leaves out 0 (mean width)\n")
+        print("| null | cases | a group | " + " | ".join(f"{n} seed{'s' if n > 1 else ''}" for n in given.seeds) + " |")
+        print("|---|" + "---|" * (2 + len(given.seeds)))
+        for setting in settings:
+            cells = [found[(*setting, seeds)][place, method] for seeds in given.seeds]
+            print(f"| {' | '.join(map(str, setting))} | {' | '.join(f'{100 * o:.1f} % ({w:.2f})' for o, w in cells)} |")
+    worst = max(values[:, 0, 0].max() for key, values in found.items() if key[-1] > 1 or given.seeds == [1])
+    print(f"\nworst of the t interval with two seeds or more: {100 * worst:.1f} %")
+    print(f"{time.process_time() - started:.0f} s of CPU time")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,525 @@
+"""A study of a classifier: planted data, chance data, groups, equal steps, resume, refusals, files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import gankit
+from gankit import checkpoint
+from gankit.cli import app
+from gankit.errors import DataError, GankitError, PartError, RunError, SettingsError
+from gankit.study import classifier_training
+from gankit.study.classifier import load_classifier, load_classifier_study, lost, run_classifier_study
+from gankit.study.classifier_data import check_apart, notes_of, parts_of
+from gankit.study.classifier_networks import FILE, SmallNetwork, TorchvisionNetwork, new_network
+from gankit.study.classifier_report import ARMS
+from gankit.study.classifier_settings import Classical, ClassifierStudy, ClassifierTable
+from gankit.study.classifier_training import augmented, fit, lesson_of, outputs_of
+
+N, CLASSES = 120, 3
+COUNTS = (60, 20, 40)
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """An npz file of 120 colour images of 8 x 8 in three classes of 60, 20 and 40, two a patient."""
+
+    def made(planted: bool = True, **more: Any) -> Path:
+        draw = np.random.default_rng(0)
+        labels = np.repeat(np.arange(CLASSES), COUNTS)
+        images = draw.integers(0, 120, (N, 8, 8, 3), dtype=np.uint8)
+        severity = draw.integers(0, 31, N)
+        if planted:  # a class is a bright channel, severity brightens all of them
+            images[np.arange(N), :, :, labels] += 100
+            images += severity[:, None, None, None].astype(np.uint8)
+        arrays = {
+            "images": images, "labels": labels, "groups": np.arange(N) // 2, "class_names": ["many", "few", "some"],
+            "severity": severity, **more,
+        }  # fmt: skip
+        path = tmp_path / f"data-{planted}-{len(more)}.npz"
+        np.savez(path, **{name: values for name, values in arrays.items() if values is not None})
+        return path
+
+    return made
+
+
+def study(path: Path, *overrides: str) -> ClassifierStudy:
+    small = [
+        "data.name=npz", f"data.path={path}", "generator.name=resnet", "generator.width=4", "generator.latent_dim=6",
+        "critic.name=resnet", "critic.width=4", "critic.flat_blocks=1", "augment=none", "training.steps=2",
+        "training.batch=4", "training.critic_steps=1", "training.tick_every=2", "training.sample_every=2",
+        "training.checkpoint_every=1", "classifier.steps=60", "classifier.batch=16", "classifier.width=8",
+        "classifier.seeds=2", "classifier.groupings={}",
+    ]  # fmt: skip
+    return load_classifier_study("wgan-gp", *small, *overrides)
+
+
+REAL = 'classifier.arms=["real"]'
+
+
+def test_planted_classes_are_found(write: Write, tmp_path: Path) -> None:
+    overrides = [REAL, 'classifier.groupings={rare=["few"]}', "classifier.regression=severity", "classifier.steps=120"]
+    found = run_classifier_study(study(write(), *overrides), tmp_path / "out", quiet=True)
+    real = found["arms"]["real"]
+    for score in ("balanced accuracy", "macro F1", "AUC"):
+        assert real[score]["value"] > 0.95
+        assert 0 <= real[score]["low"] <= real[score]["value"] <= real[score]["high"] <= 1
+    rare = real["groupings"]["rare"]
+    assert rare["sensitivity"]["value"] > 0.9
+    assert rare["specificity"]["value"] > 0.95
+    assert rare["sensitivity"]["n"] == 4
+    assert rare["sensitivity"]["low"] < 0.6  # of four cases in two groups hardly anything is known
+    assert np.array(real["confusion"]).sum() == 24
+    regression = found["regression"]
+    error = regression["mean absolute error"]["value"]
+    assert error < 0.8 * regression["mean absolute error of the training mean"]
+    assert regression["correlation"]["low"] > 0.4
+
+
+def test_chance_stays_at_chance(write: Write, tmp_path: Path) -> None:
+    """Images that say nothing of the label: intervals of areas and recalls hold what a coin would give."""
+    overrides = ['classifier.arms=["oversampling", "real"]', "classifier.folds=2"]
+    found = run_classifier_study(study(write(planted=False), *overrides), tmp_path / "out", quiet=True)
+    for arm in found["arms"].values():
+        assert arm["balanced accuracy"]["low"] < 1 / 3 < arm["balanced accuracy"]["high"]
+        assert arm["AUC"]["low"] < 0.5 < arm["AUC"]["high"]
+        assert arm["balanced accuracy"]["value"] < 0.55
+    for row in found["differences"]:
+        assert row["low"] <= 0 <= row["high"]
+
+
+def test_no_group_is_on_both_sides_whatever_the_seed(write: Write) -> None:
+    path = write()
+    tests = set()
+    for seed in range(5):
+        parts = parts_of(study(path, f"training.seed={seed}", "data.subset=80"))
+        assert parts.train.groups is not None
+        assert parts.test.groups is not None
+        assert not set(parts.train.groups) & set(parts.test.groups)
+        assert len(parts.train) == 80  # the filters of the data table are for the training part
+        assert np.bincount(parts.test.labels).tolist() == [12, 4, 8]
+        tests.add(tuple(parts.test_indices))
+    assert len(tests) > 1
+    same = [tuple(parts_of(study(path, "classifier.steps=7")).test_indices) for _ in range(2)]
+    assert same[0] == same[1]
+
+
+def test_parts_that_share_are_refused(write: Write) -> None:
+    dataset = gankit.build("dataset", "npz", path=str(write()))
+    everything = np.arange(N)
+    with pytest.raises(DataError, match="30 cases are in the training and in the test part"):
+        check_apart(dataset, everything[:60], everything[30:])
+    with pytest.raises(
+        DataError, match=r"60 groups \(patients\) are in the training and in the test part, for example 0"
+    ):
+        check_apart(dataset, everything[::2], everything[1::2])
+    with pytest.raises(DataError, match="the test part has no case of 'many'"):
+        check_apart(dataset, everything[:100], everything[100:])
+
+
+def test_named_splits(write: Write, tmp_path: Path) -> None:
+    whole = np.load(write())
+    arrays: dict[str, Any] = {"class_names": whole["class_names"]}
+    for name, places in (("train", np.arange(0, N, 2)), ("val", np.arange(1, N, 4)), ("test", np.arange(3, N, 4))):
+        arrays |= {f"{name}_images": whole["images"][places], f"{name}_labels": whole["labels"][places]}
+    arrays["test_images"][0] = arrays["train_images"][0]
+    arrays["test_images"][1] = arrays["train_images"][50]  # of another class
+    path = tmp_path / "splits.npz"
+    np.savez(path, **arrays)
+    parts = parts_of(study(path))
+    assert (len(parts.train), len(parts.test)) == (60, 30)
+    assert notes_of(parts)[0] == "2 test images are identical to training images, 1 of them with another label"
+    assert notes_of(parts)[1].startswith("only 5 test cases of few")
+    parts = parts_of(study(path, "classifier.test_split=val"))
+    assert (parts.test_indices == np.arange(60, 90)).all()
+    parts = parts_of(study(path, "data.split=all"))
+    assert (len(parts.train), len(parts.test)) == (96, 24)
+    with pytest.raises(
+        DataError, match=r"classifier\.test_split: there is no split 'tset' in this data set; known: train"
+    ):
+        parts_of(study(path, "classifier.test_split=tset"))
+
+
+THREE = 'classifier.arms=["real", "classical", "synthetic"]'
+ALL = 'classifier.arms=["real", "oversampling", "classical", "synthetic", "classical-synthetic", "copies"]'
+
+
+def test_every_arm_takes_as_many_steps_and_differs_in_its_images_alone(write: Write, tmp_path: Path) -> None:
+    small = study(write(), ALL, "classifier.steps=8", "classifier.checkpoint_every=3")
+    counted: dict[str, int] = {}
+    inner = torch.optim.AdamW.step
+
+    def counting(self: Any, *arguments: Any, **more: Any) -> Any:
+        counted["steps"] = counted.get("steps", 0) + 1
+        return inner(self, *arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", counting)
+        found = run_classifier_study(small, tmp_path / "out", quiet=True)
+    assert counted["steps"] == 6 * 2 * 8
+    assert {arm: entry["steps"] for arm, entry in found["arms"].items()} == {arm: [8, 8] for arm in found["arms"]}
+    added = {arm: entry["added"] for arm, entry in found["arms"].items()}
+    assert added == {
+        "real": 0,
+        "oversampling": 0,
+        "classical": 0,
+        "synthetic": 32,
+        "classical-synthetic": 32,
+        "copies": 32,
+    }
+    logits = {arm: np.load(tmp_path / "out" / "jobs" / f"{arm}-0" / "logits.npy") for arm in added}
+    assert len({values.tobytes() for values in logits.values()}) == 6
+    assert found["failures"] == {}
+    compared = {(row["arm"], row["against"]) for row in found["differences"]}
+    assert compared == {
+        (arm, against) for against in ("real", "classical") for arm in added if arm not in (against, "real")
+    }
+    # The generator saw the training part alone.
+    run = gankit.open_run(tmp_path / "out" / "jobs" / "generator-0" / "run")
+    assert run.experiment.run is not None
+    assert run.experiment.run.images == 96
+    assert run.experiment.run.label_counts == [48, 16, 32]
+
+
+def test_what_arms_learn_from(write: Write, tmp_path: Path) -> None:
+    whole = study(write(), ALL)
+    parts = parts_of(whole)
+    real = lesson_of("real", whole, parts, 0, None)
+    assert (len(real.images), real.weights, real.classical, real.balanced) == (96, None, None, False)
+    order = lesson_of("oversampling", whole, parts, 0, None).order(0)
+    labels = np.asarray(parts.train.labels)
+    drawn = np.bincount(labels[np.concatenate([order.batch(i, 16) for i in range(400)])]) / 6400
+    assert drawn == pytest.approx([1 / 3] * 3, abs=0.02)
+    weights = lesson_of("classical", whole, parts, 0, None).weights
+    assert weights is not None
+    assert weights.tolist() == pytest.approx([96 / (3 * n) for n in (48, 16, 32)])
+    copies = lesson_of("copies", whole, parts, 0, None)
+    assert copies.targets[96:].tolist() == [1] * 32
+    few = parts.train.images[labels == 1].astype(float)
+    nearest = [np.abs(few - image).mean((1, 2, 3)).min() for image in copies.images[96:].astype(float)]
+    assert 1 < max(nearest) < 8  # 2 % of 255, in each pixel
+    enough = study(write(), ALL, "classifier.synthetic_fill=0.1")
+    assert len(lesson_of("synthetic", enough, parts, 0, tmp_path).images) == 96
+    half = study(write(), "classifier.synthetic_fill=0.5", 'classifier.synthetic_classes=["some", "few"]')
+    assert classifier_training.added_labels(half, parts).tolist() == [1] * 8  # 32 of 48 are more than half
+
+
+def test_a_killed_study_repeats_nothing(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = study(
+        write(), 'classifier.arms=["real", "classical"]', "classifier.steps=9", "classifier.checkpoint_every=4"
+    )
+    whole = run_classifier_study(small, tmp_path / "whole", quiet=True)
+    inner, calls = classifier_training.augmented, []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 7:  # in the first training with augmentation, after the checkpoint at step 4
+            raise KeyboardInterrupt
+        return inner(*arguments)
+
+    monkeypatch.setattr(classifier_training, "augmented", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_classifier_study(small, tmp_path / "parts", quiet=True)
+    done = tmp_path / "parts" / "jobs" / "real-0" / "result.json"
+    before = done.stat().st_mtime_ns
+    found = run_classifier_study(small, tmp_path / "parts", quiet=True)
+    assert done.stat().st_mtime_ns == before
+    assert len(calls) == 7 + 5 + 9  # steps 4 to 8 of the first seed, all of the second
+    result = json.loads((tmp_path / "parts" / "jobs" / "classical-0" / "result.json").read_text())["result"]
+    assert result["resumed_at"] == 4
+    for name in ("classical-0", "classical-1", "real-1"):
+        ended, straight = ((tmp_path / each / "jobs" / name / FILE).read_bytes() for each in ("parts", "whole"))
+        assert ended == straight
+    assert found["differences"] == whole["differences"]
+    run_classifier_study(small, tmp_path / "parts", quiet=True)
+    assert len(calls) == 21
+    with pytest.raises(RunError, match=r"holds a study of other settings \(classifier.steps was 9, is 10\)"):
+        run_classifier_study(study(write(), 'classifier.arms=["real", "classical"]', "classifier.steps=10",
+                                   "classifier.checkpoint_every=4"), tmp_path / "parts", quiet=True)  # fmt: skip
+
+
+def test_an_arm_whose_generator_fails_is_marked(write: Write, tmp_path: Path) -> None:
+    small = study(write(), 'classifier.arms=["real", "synthetic"]', "classifier.steps=2", "classifier.generators=1",
+                  "training.generator_lr=0.9", "training.critic_lr=0.9", "training.steps=40",
+                  "training.optimizer=SGD")  # fmt: skip
+    found = run_classifier_study(small, tmp_path / "out", quiet=True)
+    assert list(found["arms"]) == ["real"]
+    assert found["differences"] == []
+    assert list(found["failures"]) == ["generator-0", "synthetic-0", "synthetic-1"]
+    assert "diverged" in found["failures"]["generator-0"]
+    assert "the generator generator-0 has failed" in found["failures"]["synthetic-0"]
+    assert lost(found).startswith("3 trainings failed and their arms are left out: generator-0, synthetic-0")
+    assert "its arm is left out" in (tmp_path / "out" / "report.html").read_text()
+    assert any("1 generators for 2 seeds" in note for note in found["protocol"]["notes"])
+
+
+def test_it_is_said_when_nothing_is_added(write: Write, tmp_path: Path) -> None:
+    small = study(write(), 'classifier.arms=["copies"]', "classifier.steps=1", "classifier.synthetic_fill=0.1")
+    found = run_classifier_study(small, tmp_path / "out", quiet=True)
+    assert found["arms"]["copies"]["added"] == 0
+    assert any(note.startswith("nothing is added in any arm") for note in found["protocol"]["notes"])
+
+
+def test_a_classifier_can_be_loaded(write: Write, tmp_path: Path) -> None:
+    run_classifier_study(study(write(), REAL, "classifier.seeds=1"), tmp_path / "out", quiet=True)
+    parts = parts_of(study(write(), REAL))
+    loaded = load_classifier(tmp_path / "out")
+    assert loaded.class_names == ("many", "few", "some")
+    images = torch.from_numpy(parts.test.images.astype(np.float32))
+    logits = loaded(images / 127.5 - 1)
+    assert logits.shape == (24, 3)
+    kept = np.load(tmp_path / "out" / "jobs" / "real-0" / "logits.npy")
+    assert logits.numpy() == pytest.approx(kept, abs=1e-4)
+    assert load_classifier(tmp_path / "out" / FILE, grey_levels=True)(images).numpy() == pytest.approx(kept, abs=1e-4)
+    with pytest.raises(PartError, match=r"was trained on images of \(3, 8, 8\)"):
+        loaded(torch.zeros(1, 3, 16, 16))
+    with pytest.raises(RunError, match="there is no classifier here"):
+        load_classifier(tmp_path)
+    checkpoint.export(tmp_path / "other.safetensors", torch.nn.Linear(2, 2), {"kind": "generator"})
+    with pytest.raises(RunError, match="holds no classifier"):
+        load_classifier(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 9), (3, 32, 32), (7, 64, 20), (2, 1, 1)])
+def test_the_small_network_takes_any_images(shape: tuple[int, int, int]) -> None:
+    network = SmallNetwork(gankit.ImageSpec(*shape), 4, width=4)
+    assert network(torch.zeros(2, *shape)).shape == (2, 4)
+
+
+def test_networks_of_torchvision(tmp_path: Path, write: Write) -> None:
+    grey = gankit.ImageSpec(1, 32, 32)
+    named = study(write(), "classifier.network=squeezenet1_1").classifier
+    network = new_network(grey, 3, named)
+    assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
+    with pytest.raises(PartError, match="squeezenet1_1 sees grey or colour images, not 2 channels"):
+        new_network(gankit.ImageSpec(2, 32, 32), 3, named)
+    with pytest.raises(PartError, match=r"cannot take images of 8 x 8 .* set classifier.input_size=224"):
+        TorchvisionNetwork(gankit.ImageSpec(3, 8, 8), 3, "squeezenet1_1")
+    assert TorchvisionNetwork(gankit.ImageSpec(3, 8, 8), 3, "squeezenet1_1", 32)(torch.zeros(2, 3, 8, 8)).shape == (
+        2,
+        3,
+    )
+    # Weights of a network of other classes: all but the head are taken.
+    from torchvision import models
+
+    published = models.squeezenet1_1(weights=None, num_classes=10)
+    torch.save(published.state_dict(), tmp_path / "weights.pth")
+    setting = f"classifier.weights={tmp_path / 'weights.pth'}"
+    started = new_network(grey, 3, study(write(), "classifier.network=squeezenet1_1", setting).classifier)
+    assert isinstance(started, TorchvisionNetwork)
+    first = next(iter(published.parameters()))
+    assert torch.equal(next(started.network.parameters()), first)
+    with pytest.raises(PartError, match=r"weights.pth is not of alexnet: .* name the network that it belongs to"):
+        new_network(gankit.ImageSpec(3, 64, 64), 3, study(write(), "classifier.network=alexnet", setting).classifier)
+    (tmp_path / "weights.pth").write_bytes(b"no weights")
+    with pytest.raises(PartError, match=r"weights\.pth cannot be read"):
+        new_network(grey, 3, study(write(), "classifier.network=squeezenet1_1", setting).classifier)
+
+
+def test_augmentation_keeps_what_it_should() -> None:
+    images = torch.rand(6, 3, 10, 14) * 2 - 1
+    still = Classical(shift=0, rotate=0, scale=0, brightness=0, contrast=0)
+    assert torch.allclose(augmented(images, still, torch.Generator()), images, atol=1e-5)
+    flat = torch.full((64, 1, 9, 9), 0.2)
+    moved = augmented(flat, Classical(brightness=0.1, contrast=0.5), torch.Generator().manual_seed(0))
+    assert moved.std((1, 2, 3)).max() < 1e-5  # what comes in from outside repeats the edge
+    assert 0.0 < moved.min() < 0.1
+    assert 0.3 < moved.max() < 0.4001  # a tenth of the range of 2, either way
+    # A dot moves by at most the shift, and stays whole.
+    dots = torch.full((200, 1, 21, 21), -1.0)
+    dots[:, :, 10, 10] = 1
+    shifted = augmented(dots, still.model_copy(update={"shift": 0.2}), torch.Generator().manual_seed(0))
+    where = shifted.flatten(1).argmax(1)
+    rows, columns = where // 21 - 10, where % 21 - 10
+    assert rows.abs().max() == columns.abs().max() == 4
+    # A quarter turn turns a bar.
+    bars = torch.full((400, 1, 21, 21), -1.0)
+    bars[:, :, 10] = 1
+    turned = augmented(bars, still.model_copy(update={"rotate": 90.0}), torch.Generator().manual_seed(0))
+    upright = ((turned[:, 0, :, 10] + 1) / 2).sum(1)
+    assert upright.max() > 19
+    assert upright.min() < 2
+
+
+def test_mirror_images_come_from_the_data_set(write: Write) -> None:
+    """Data whose labels depend on the side are never mirrored."""
+    images = np.zeros((1, 3, 8, 8), np.uint8)
+    images[..., :4] = 200
+    seen = {}
+    for keeps in ("true", "false"):
+        whole = study(write(), f"data.mirror_keeps_label={keeps}", REAL)
+        lesson = lesson_of("classical", whole, parts_of(whole), 0, None)
+        still = Classical(flip=True, shift=0, rotate=0, scale=0, brightness=0, contrast=0)
+        lesson = classifier_training.Lesson(
+            np.repeat(images, 4, 0), lesson.targets[:4], lesson.dataset, classical=still
+        )
+        batches = [classifier_training._batch(lesson, np.arange(4), 0, step, torch.device("cpu")) for step in range(8)]
+        seen[keeps] = {bool(image[0, 0, 0] > 0) for batch in batches for image in batch}
+    assert seen == {"true": {True, False}, "false": {True}}
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["classifier.network=resnet81"], r"classifier.network: torchvision has no network 'resnet81'; did you mean"),
+        (
+            ["classifier.network=resnet18", "classifier.weights=none.pth"],
+            "there is no file none.pth; weights are never",
+        ),
+        (["classifier.weights=none.pth"], "classifier.weights: they are for networks of torchvision"),
+        (["classifier.step=3"], "classifier.step: there is no such setting; did you mean 'steps'"),
+        (['classifier.arms=["real", "real"]'], "classifier.arms: each arm once"),
+        (["training.max_minutes=3"], "training.max_minutes: a training of a study runs to its end"),
+        (['data.conditional=["severity"]'], "data.conditional: a generator for a classifier is conditioned on classes"),
+    ],
+)
+def test_settings_that_do_not_fit(write: Write, overrides: list[str], words: str) -> None:
+    with pytest.raises(SettingsError, match=words) as found:
+        study(write(), *overrides)
+    assert len(str(found.value).splitlines()) == 1
+    assert str(found.value).startswith("override '")
+
+
+@pytest.mark.parametrize(
+    ("more", "overrides", "words"),
+    [
+        ({"labels": None, "class_names": None}, [], "the data have no labels of two classes or more"),
+        ({"groups": np.repeat([0, 1, 2], COUNTS)}, [], r"class 'many' is in 1 group \(patients\) of npz"),
+        ({"groups": np.where(np.arange(N) < 60, 0, 1 + np.arange(N) % 2)}, [], "class 'many' is in 1 group"),
+        ({}, ["classifier.regression=sevrity"], "no number 'sevrity' an image; did you mean 'severity'"),
+        ({"severity": np.full(N, np.nan)}, ["classifier.regression=severity"], "severity has missing values"),
+        ({}, ['classifier.synthetic_classes=["fewer"]'], "npz has no class 'fewer'; did you mean 'few'"),
+        ({}, ['classifier.groupings={x=["a"]}'], "classifier.groupings.x: npz has no class 'a'"),
+        ({}, ['classifier.groupings={x=["many", "few", "some"]}'], "every class is positive"),
+        ({}, ["data.split=train"], "data.split: there is no split 'train' in this data set; known: all"),
+        ({}, ["data.min_agreement=0.6"], "npz has no agreement of raters"),
+    ],
+)
+def test_data_that_do_not_fit(
+    write: Write, tmp_path: Path, more: dict[str, Any], overrides: list[str], words: str
+) -> None:
+    with pytest.raises(DataError, match=words) as found:
+        run_classifier_study(study(write(**more), *overrides), tmp_path / "out", quiet=True)
+    assert len(str(found.value).splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_groups_are_two_folds(write: Write) -> None:
+    parts = parts_of(study(write(groups=np.arange(N) % 2)))
+    assert (len(parts.train), len(parts.test)) == (60, 60)
+    # Three groups that lack a class each: one alone on a side never has all.
+    groups = np.repeat(list("acabbc"), (30, 30, 10, 10, 20, 20))
+    with pytest.raises(DataError, match="no fold of 3 has every class on both sides; set fewer folds"):
+        parts_of(study(write(groups=groups)))
+
+
+def test_generators_that_cannot_learn_classes_are_refused_first(write: Write, tmp_path: Path) -> None:
+    with pytest.raises(GankitError, match="uses labels in its normalisation"):
+        run_classifier_study(study(write(), "generator.norm=none"), tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+# The command
+
+
+def test_the_command(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["<b>many</b>", "few", "some"]
+    small = study(write(class_names=names), THREE, "classifier.steps=3", "classifier.calibration=true",
+                  "classifier.regression=severity", 'classifier.groupings={rare=["few"]}')  # fmt: skip
+    (tmp_path / "study.toml").write_text(small.toml())
+    arguments = ["study", "classifier", str(tmp_path / "study.toml"), "--out", str(tmp_path / "out")]
+    app(arguments, standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert re.search(r"^synthetic +less classical +[+-]\d\.\d{3} \[", printed, re.MULTILINE)
+    assert f"report: {tmp_path / 'out' / 'report.html'}" in printed
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<b>many" not in page
+    assert "&lt;b&gt;many&lt;/b&gt;" in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    for words in (
+        "Presence of rare",
+        "A number: severity",
+        "Brier score",
+        "Generated images of few",
+        "Methods, to paste",
+    ):
+        assert words in page
+    said = re.sub(r"<[^>]+>", " ", page.partition("<body>")[2]).lower()
+    assert not re.search(r"\b(significant\w*|helps|hurts|better|worse|proves?|equivalent|no evidence)\b", said)
+    rows = table(tmp_path / "out" / "results.csv")
+    assert {row["seed"] for row in rows} == {"0", "1"}
+    assert {row["arm"] for row in rows} == {*small.classifier.arms, "regression"}
+    predictions = table(tmp_path / "out" / "predictions.csv")
+    assert len(predictions) == 24 * 3 * 2
+    matrix = table(tmp_path / "out" / "confusion-real.csv")
+    assert [row["true"] for row in matrix] == names
+    assert sum(float(row[name]) for row in matrix for name in names) == 24
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written["protocol"]["command"].startswith("gankit study classifier ")
+    assert {"gankit", "torch", "scikit-learn"} <= set(written["protocol"]["versions"])
+    shutil.rmtree(tmp_path / "out" / "jobs" / "real-1")  # the same command does what is missing, and no more
+    app(arguments, standalone_mode=False)
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["differences"] == written["differences"]
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_setting_is_on_the_page() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "classifier-study.md").read_text(encoding="utf-8")
+    own = {name for name in ClassifierTable.model_fields if name != "classical"}
+    assert [name for name in own if f"`{name}`" not in page] == []
+    assert [name for name in Classical.model_fields if f".{name}`" not in page] == []
+    assert [arm for arm in ARMS if f"| `{arm}` |" not in page] == []
+
+
+def test_the_packaged_study_is_valid() -> None:
+    packaged = load_classifier_study(None, "data.counts=[20, 10, 20]")
+    parts = parts_of(packaged)
+    assert parts.train.class_names[parts.rarest] == "esotropia"
+    assert packaged.generator_experiment(3).training.seed == 3
+    assert packaged.generator_experiment(3).data.conditional is True
+
+
+@pytest.mark.parametrize("place", ["bccd_cells/bccd_cells_64.npz", "breastmnist/breastmnist.npz"])
+def test_real_images(place: str, real_data: Callable[[str], Path], tmp_path: Path) -> None:
+    path = real_data(place)
+    small = study(path, "data.size=16", 'classifier.arms=["real", "classical"]', "classifier.steps=40",
+                  "classifier.seeds=1")  # fmt: skip
+    found = run_classifier_study(small, tmp_path / "out", quiet=True)
+    groups = found["protocol"]["groups"]["test"]
+    if "bccd" in place:
+        assert groups > 30
+        assert found["arms"]["real"]["balanced accuracy"]["value"] > 0.6
+    else:
+        assert groups is None
+        assert found["protocol"]["notes"][0] == (
+            "1 test images are identical to training images, 1 of them with another label"
+        )
+    assert any("one seed" in note for note in found["protocol"]["notes"])
+
+
+def test_outputs_do_not_depend_on_the_batch(write: Write, tmp_path: Path) -> None:
+    whole = study(write(), REAL, "classifier.steps=3")
+    parts = parts_of(whole)
+    network = SmallNetwork(parts.train.image, 3, width=4)
+    done = fit(network, lesson_of("real", whole, parts, 0, None), whole.classifier, 0, tmp_path)
+    assert (done["steps"], done["resumed_at"], len(done["losses"])) == (3, 0, 3)
+    one = np.concatenate([outputs_of(network, parts.test.subset([i])) for i in range(5)])
+    assert outputs_of(network, parts.test)[:5] == pytest.approx(one, abs=1e-5)
