@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import tomlkit
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,7 +25,7 @@ from gankit.errors import SettingsError
 from gankit.places import Location
 from gankit.registry import Part, nested_part, read_part
 from gankit.sources import Source
-from gankit.validation import explained, unknown
+from gankit.validation import explained, rising, unknown
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Lt(1)]
@@ -109,6 +110,7 @@ class DataTable(PartTable):
         subset: keeps this many images, drawn by the seed.
         flip: shows each image or its label-preserving mirror image, at random.
         balance: 0 draws images as they come, 1 draws classes equally often, between tempers: p ~ count^(1 - balance).
+        weights: draws images in proportion to this fact of each, or "agreement"; `balance` then tempers classes' sums.
     """
 
     kind = "dataset"
@@ -120,6 +122,7 @@ class DataTable(PartTable):
     subset: Count | None = None
     flip: bool = False
     balance: Annotated[float, Ge(0), Le(1)] = 0.0
+    weights: str | None = None
 
     @property
     def height_width(self) -> tuple[int, int] | None:
@@ -176,6 +179,7 @@ class Training(Settings):
         sample_every: steps between sample grids.
         checkpoint_every: steps between checkpoints.
         max_minutes: stops in good order, resumable, when this time is used up.
+        label_fade: [first, last] step, between which labels come in, from no influence to all; None has all at once.
         start_from: a run whose weights to start from.
         tensorboard: also writes the log for TensorBoard (extra `tensorboard`).
     """
@@ -200,6 +204,7 @@ class Training(Settings):
     sample_every: Count = 1000
     checkpoint_every: Count = 1000
     max_minutes: Annotated[float, Gt(0)] | None = None
+    label_fade: Annotated[tuple[Annotated[int, Ge(0)], Count], AfterValidator(rising)] | None = None
     start_from: str | None = None
     tensorboard: bool = False
 

@@ -23,10 +23,12 @@ from gankit.validation import unknown
 Registered = TypeVar("Registered")
 
 RESERVED: dict[str, tuple[str, ...]] = {
-    "dataset": ("name", "size", "conditional", "split", "held_out", "min_agreement", "subset", "flip", "balance"),
+    "dataset": (
+        "name", "size", "conditional", "split", "held_out", "min_agreement", "subset", "flip", "balance", "weights",
+    ),
     "loss": ("name", "weight", "every"),
     "augment": ("name", "scope"),
-}
+}  # fmt: skip
 """Keys of a part's table that belong to gankit, which a part of that kind may not declare; for others it is `name`."""
 
 
