@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from gankit import seeds
-from gankit.config import Experiment, LossTable
+from gankit.config import Experiment, LossTable, Training
 from gankit.errors import PartError
-from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Loss
+from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, Loss
+from gankit.layers import Fading
 
 MIXING_SAMPLES = 4
 
@@ -66,7 +67,8 @@ def build(experiment: Experiment, image: ImageSpec) -> Parts:
         critic: Critic = experiment.critic.part.build(image)
         augment: Augment | None = experiment.augment.part.build(image) if experiment.augment else None
         losses = tuple(_weighted(experiment.losses, image))
-        _check_needs(losses, [part for part in (generator, critic, augment) if part is not None])
+        _check_needs(experiment, losses, [part for part in (generator, critic, augment) if part is not None])
+        _check_fade(experiment, image, {"generator": generator, "critic": critic})
         _check_held_out(experiment, losses, augment)
         _check_shapes(experiment, generator, critic, augment, image)
         mixes = mixes_samples(critic, image)
@@ -90,7 +92,11 @@ SCOPE_CAUTIONS = {
 def cautions(experiment: Experiment) -> list[str]:
     """What a user should know before this experiment trains, one line each."""
     scope = experiment.augment.scope if experiment.augment else "critic"
-    return [f"augment.scope={scope}: {SCOPE_CAUTIONS[scope]}"] if scope in SCOPE_CAUTIONS else []
+    found = [f"augment.scope={scope}: {SCOPE_CAUTIONS[scope]}"] if scope in SCOPE_CAUTIONS else []
+    influence = label_influence(experiment.training, experiment.training.steps)
+    if influence < 1:
+        found.append(f"training.label_fade: labels have {influence:.0%} of their influence when the training ends")
+    return found
 
 
 def _norm_setting(experiment: Experiment) -> str:
@@ -108,13 +114,38 @@ def _weighted(tables: list[LossTable], image: ImageSpec) -> list[WeightedLoss]:
     return weighted
 
 
-def _check_needs(losses: tuple[WeightedLoss, ...], parts: list[Any]) -> None:
+def _check_needs(experiment: Experiment, losses: tuple[WeightedLoss, ...], parts: list[Any]) -> None:
+    hints: dict[type, str] = {Augment: "; add an [augment] table"}
+    if hasattr(experiment.critic.settings, "class_head"):
+        hints[ClassHead] = "; set critic.class_head=true"
     for weighted in losses:
         for need in weighted.loss.needs:
             if not any(isinstance(part, need) for part in parts):
                 what = f"an {need.__name__}" if need.__name__[0] in "AEIOU" else f"a {need.__name__}"
-                hint = "; add an [augment] table" if need is Augment else ""
-                raise PartError(f"loss {weighted.name} needs {what}, which none of the experiment's parts is{hint}")
+                raise PartError(
+                    f"loss {weighted.name} needs {what}, which none of the experiment's parts is{hints.get(need, '')}"
+                )
+
+
+def _check_fade(experiment: Experiment, image: ImageSpec, networks: dict[str, nn.Module]) -> None:
+    if experiment.training.label_fade is None:
+        return
+    if not image.conditional:
+        raise PartError("training.label_fade: there are no labels to fade in; set data.conditional")
+    for kind, network in networks.items():
+        if not any(isinstance(module, Fading) for module in network.modules()):
+            raise PartError(
+                f"training.label_fade: {kind} {getattr(experiment, kind).name} takes labels by none of gankit.layers' "
+                "modules, so that they cannot be faded in; leave label_fade out"
+            )
+
+
+def label_influence(training: Training, step: int) -> float:
+    """How much labels act after this many generator updates, 0 to 1 (Shahbazi et al. 2022, arXiv 2201.06578)."""
+    if training.label_fade is None:
+        return 1.0
+    first, last = training.label_fade
+    return min(max((step - first) / (last - first), 0.0), 1.0)
 
 
 def _check_held_out(experiment: Experiment, losses: tuple[WeightedLoss, ...], augment: Augment | None) -> None:

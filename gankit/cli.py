@@ -25,6 +25,7 @@ app.add_typer(study, name="study")
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key.path=value.", show_default=False)]
 Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
+AnyRun = Annotated[Path, typer.Argument(help="A run's folder, or eyes, which comes with gankit.", show_default=False)]
 Recipe = Annotated[str, typer.Argument(help="A recipe's name or an experiment file.", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Decides the latents.", min=0)]
 Best = Annotated[bool, typer.Option("--best", help="Take the generator that was best while training, not the last.")]
@@ -100,7 +101,7 @@ def resume(run: RunFolder) -> None:
 
 @app.command()
 def sample(
-    run: RunFolder,
+    run: AnyRun,
     count: Annotated[int, typer.Option(help="How many images.", min=1)] = 64,
     label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
     seed: Seed = 0,
@@ -111,7 +112,9 @@ def sample(
     from gankit.run import open_run
     from gankit.sampling import write_samples
 
-    folder = write_samples(open_run(run, best=best), out or run / f"drawn-{seed}", count, label, seed)
+    opened = open_run(run, best=best)
+    beside = Path() if opened.packaged else run
+    folder = write_samples(opened, out or beside / f"drawn-{seed}", count, label, seed)
     print(f"{count} images, grid.png and labels.csv in {folder}")
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 import tomlkit
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,7 +25,7 @@ from gankit.errors import SettingsError
 from gankit.places import Location
 from gankit.registry import Part, nested_part, read_part
 from gankit.sources import Source
-from gankit.validation import explained, unknown
+from gankit.validation import explained, rising, unknown
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Lt(1)]
@@ -111,6 +112,7 @@ class DataTable(PartTable):
         split_seed: decides the held-out images and the subset; `training.seed` where None.
         flip: shows each image or its label-preserving mirror image, at random.
         balance: 0 draws images as they come, 1 draws classes equally often, between tempers: p ~ count^(1 - balance).
+        weights: draws images in proportion to this fact of each, or "agreement"; `balance` then tempers classes' sums.
     """
 
     kind = "dataset"
@@ -123,6 +125,7 @@ class DataTable(PartTable):
     split_seed: Annotated[int, Ge(0), Lt(2**63)] | None = None
     flip: bool = False
     balance: Annotated[float, Ge(0), Le(1)] = 0.0
+    weights: str | None = None
 
     @property
     def height_width(self) -> tuple[int, int] | None:
@@ -181,6 +184,7 @@ class Training(Settings):
         sample_every: steps between sample grids.
         checkpoint_every: steps between checkpoints.
         max_minutes: stops in good order, resumable, when this time is used up.
+        label_fade: [first, last] step, between which labels come in, from no influence to all; None has all at once.
         start_from: a run whose weights to start from.
         tensorboard: also writes the log for TensorBoard (extra `tensorboard`).
     """
@@ -206,6 +210,7 @@ class Training(Settings):
     sample_every: Count = 1000
     checkpoint_every: Count = 1000
     max_minutes: Annotated[float, Gt(0)] | None = None
+    label_fade: Annotated[tuple[Annotated[int, Ge(0)], Count], AfterValidator(rising)] | None = None
     start_from: str | None = None
     tensorboard: bool = False
 

@@ -227,16 +227,7 @@ def _labels(
             raise DataError(f"data.conditional: {table.name} has no labels; set data.conditional=false, or add labels")
         labels = torch.from_numpy(np.array(dataset.labels, dtype=np.int64))
         return dataclasses.replace(image, classes=dataset.image.classes), labels, [], []
-    known = dict(dataset.facts)
-    if dataset.agreement is not None:
-        known["agreement"] = dataset.agreement
-    numeric = [key for key, values in known.items() if values.ndim == 1 and values.dtype.kind in "biuf"]
-    for name in table.conditional:
-        if name not in numeric:
-            raise DataError(
-                f"data.conditional: {table.name} has no number {name!r} an image; known: {', '.join(numeric) or 'none'}"
-            )
-    columns = np.stack([known[name].astype(np.float64) for name in table.conditional], 1)
+    columns = np.stack([_numbers(dataset, table, "conditional", name) for name in table.conditional], 1)
     if not np.isfinite(columns).all():
         raise DataError(f"data.conditional: {', '.join(table.conditional)} has missing values")
     mean, scale = columns.mean(0), columns.std(0)
@@ -247,11 +238,45 @@ def _labels(
     return dataclasses.replace(image, conditions=columns.shape[1]), conditions, mean.tolist(), scale.tolist()
 
 
+def _numbers(dataset: Dataset, table: DataTable, key: str, name: str) -> NDArray[np.float64]:
+    """(n,) a fact of the images, or the raters' agreement, that a key of the table names."""
+    known = dict(dataset.facts)
+    if dataset.agreement is not None:
+        known["agreement"] = dataset.agreement
+    numeric = [fact for fact, values in known.items() if values.ndim == 1 and values.dtype.kind in "biuf"]
+    if name not in numeric:
+        found = ", ".join(numeric) or "none"
+        raise DataError(f"data.{key}: {table.name} has no number {name!r} an image; known: {found}")
+    return known[name].astype(np.float64)
+
+
 def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | None:
-    if not table.balance:
+    if not table.balance and table.weights is None:
         return None
-    if dataset.labels is None:
-        raise DataError(f"data.balance: {table.name} has no labels to balance; set data.balance=0")
-    counts = np.bincount(dataset.labels)
-    weights = counts[dataset.labels] ** -table.balance
+    weights = np.ones(len(dataset)) if table.weights is None else _weights(dataset, table, table.weights)
+    if table.balance:
+        if dataset.labels is None:
+            raise DataError(f"data.balance: {table.name} has no labels to balance; set data.balance=0")
+        sums = np.bincount(dataset.labels, weights)
+        for label in np.unique(dataset.labels):
+            if not sums[label]:
+                raise DataError(
+                    f"data.weights: every image of class {dataset.class_names[label]} has {table.weights} 0, so that "
+                    "data.balance cannot draw it; set data.balance=0, or choose other weights"
+                )
+        # Of the classes' sums, so that balance=1 draws them equally often whatever their weights.
+        weights = weights * sums[dataset.labels] ** -table.balance
     return np.asarray(weights / weights.sum())
+
+
+def _weights(dataset: Dataset, table: DataTable, name: str) -> NDArray[np.float64]:
+    weights = _numbers(dataset, table, "weights", name)
+    unusable = ~(np.isfinite(weights) & (weights >= 0))
+    if unusable.any():
+        raise DataError(
+            f"data.weights: {name} is missing, infinite or below 0 in {unusable.sum()} of {len(weights)} images of "
+            f"{table.name}; weights are numbers from 0 up"
+        )
+    if not weights.any():
+        raise DataError(f"data.weights: {name} is 0 in all {len(weights)} images of {table.name}")
+    return weights

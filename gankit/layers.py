@@ -91,8 +91,30 @@ def _resampled(x: Tensor, up: bool) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest") if up else F.avg_pool2d(x, 2)
 
 
-class LabelEmbedding(nn.Module):
+class Fading(nn.Module):
+    """A module by which labels act on a network; `training.label_fade` scales how much.
+
+    Networks start without labels, which come in little by little (Shahbazi et al. 2022, arXiv 2201.06578).
+
+    Attributes:
+        influence: 0 for none, 1 for all of it; no part of the state, set by whoever trains or loads the network.
+    """
+
+    influence: float = 1.0
+
+
+def set_influence(network: nn.Module, influence: float) -> None:
+    """Set how much labels act, 0 to 1, in each `Fading` module of a network."""
+    for module in network.modules():
+        if isinstance(module, Fading):
+            module.influence = influence
+
+
+class LabelEmbedding(Fading):
     """Classes or float conditions to vectors: a table of rows, or a linear map.
+
+    With an influence of 0 every label has the same vector: the mean of the rows or the bias, so that a network is then
+    the one without labels; zeros where `start` is None.
 
     Args:
         image: says which, and how many.
@@ -102,6 +124,7 @@ class LabelEmbedding(nn.Module):
 
     def __init__(self, image: ImageSpec, dim: int, start: float | None) -> None:
         super().__init__()
+        self.has_common = start is not None
         self.table = (
             nn.Embedding(image.classes, dim) if image.classes else nn.Linear(image.conditions, dim, start is not None)
         )
@@ -116,7 +139,32 @@ class LabelEmbedding(nn.Module):
     def forward(self, labels: Tensor) -> Tensor:
         """(n,) int64 classes or (n, k) float conditions to (n, dim)."""
         vectors: Tensor = self.table(labels if isinstance(self.table, nn.Embedding) else labels.to(self.table.weight))
-        return vectors
+        if self.influence == 1:
+            return vectors
+        if not self.has_common:
+            return self.influence * vectors
+        common = self.table.weight.mean(0) if isinstance(self.table, nn.Embedding) else self.table.bias
+        return common + self.influence * (vectors - common)
+
+
+class ClassLogits(Fading):
+    """A linear head that names classes; with an influence of 0 it holds all of them for equally likely.
+
+    Args:
+        image: how many classes.
+        dim: length of the features.
+    """
+
+    def __init__(self, image: ImageSpec, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, image.classes)
+        nn.init.xavier_uniform_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(n, dim) features to (n, classes) logits."""
+        logits: Tensor = self.linear(features)
+        return logits if self.influence == 1 else self.influence * logits
 
 
 class Norm(nn.Module):

@@ -23,8 +23,10 @@ from gankit.validation import unknown
 Registered = TypeVar("Registered")
 
 RESERVED: dict[str, tuple[str, ...]] = {
-    "dataset": ("name", "size", "conditional", "split", "held_out", "min_agreement", "subset", "split_seed", "flip",
-                "balance"),
+    "dataset": (
+        "name", "size", "conditional", "split", "held_out", "min_agreement", "subset", "split_seed", "flip", "balance",
+        "weights",
+    ),
     "loss": ("name", "weight", "every"),
     "augment": ("name", "scope"),
 }  # fmt: skip

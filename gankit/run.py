@@ -13,14 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gankit import checkpoint, seeds
+from gankit.building import label_influence
 from gankit.config import Experiment, load
 from gankit.errors import RunError
 from gankit.interfaces import Critic, Generator, ImageSpec
+from gankit.layers import set_influence
 from gankit.pictures import to_pixels
 from gankit.progress import log_row
 
 SAMPLE_BATCH = 64
 LAST, BEST = "generator.safetensors", "generator-best.safetensors"
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""Runs that come with gankit: folders with an experiment and a generator, and no checkpoint."""
 Labels = int | str | Sequence[int] | Sequence[str] | Sequence[float] | NDArray[Any] | Tensor | None
 
 
@@ -83,6 +87,27 @@ class Run:
         """One a class."""
         return list(self._record.class_names)
 
+    def check_own(self, action: str) -> None:
+        """Refuse what would write to a run that comes with gankit, or needs its checkpoint.
+
+        Args:
+            action: as the error names it.
+
+        Raises:
+            RunError: the run comes with gankit.
+        """
+        if self.packaged:
+            name = self.path.name
+            raise RunError(
+                f"{action}: the run {name} comes with gankit, as a generator alone; train it anew with: "
+                f"gankit train {name} --out runs/{name}"
+            )
+
+    @property
+    def packaged(self) -> bool:
+        """Whether the run comes with gankit."""
+        return self.path.parent == PRETRAINED
+
     @property
     def exported(self) -> Path:
         """The file of the averaged generator: the last, written with every checkpoint, or the best."""
@@ -133,9 +158,10 @@ class Run:
         Raises:
             RunError: the run has none yet, or it does not fit experiment.toml.
         """
-        tensors, _ = checkpoint.read_export(self.exported)
+        tensors, config = checkpoint.read_export(self.exported)
         generator: Generator = self.experiment.generator.part.build(self.image)
         self._load(generator, tensors, "generator")
+        set_influence(generator, config.get("label_influence", 1.0))
         return generator.to(self.device).eval().requires_grad_(False)
 
     @cached_property
@@ -147,9 +173,11 @@ class Run:
         """
         restored = checkpoint.restore(self.path / "checkpoints", self.device)
         if restored is None:
+            self.check_own("critic")
             raise RunError(f"{self.path}: there is no checkpoint yet: resume the run first")
         critic: Critic = self.experiment.critic.part.build(self.image)
         self._load(critic, restored[1]["critic"], "critic")
+        set_influence(critic, label_influence(self.experiment.training, restored[0]))
         return critic.to(self.device).eval().requires_grad_(False)
 
     def _load(self, network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
@@ -315,11 +343,16 @@ def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | No
     generator.eval()
 
 
+def pretrained_names() -> list[str]:
+    """The runs that come with gankit."""
+    return sorted(path.parent.name for path in PRETRAINED.glob("*/experiment.toml"))
+
+
 def open_run(path: str | Path, *, best: bool = False) -> Run:
-    """Open a run's folder.
+    """Open a run's folder, or a run that comes with gankit.
 
     Args:
-        path: the folder.
+        path: the folder; where there is no file or folder of that name, a run of `pretrained_names`.
         best: takes the generator with the best value while training, in place of the last one.
 
     Raises:
@@ -327,8 +360,12 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
         SettingsError: its experiment is not valid, for example because a plug-in is missing.
     """
     folder = Path(path)
+    if not folder.exists() and str(path) in pretrained_names():
+        folder = PRETRAINED / folder
     if not (folder / "experiment.toml").is_file():
-        raise RunError(f"{folder}: there is no run here (no experiment.toml)")
+        hides = str(path) in pretrained_names()
+        hint = f"; it hides the run {path} that comes with gankit: open that one from another folder" if hides else ""
+        raise RunError(f"{folder}: there is no run here (no experiment.toml){hint}")
     if best and not (folder / BEST).is_file():
         raise RunError(
             f"{folder}: no best generator was kept: that needs evaluation.every above 0, and a first metric of which "

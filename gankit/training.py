@@ -19,12 +19,13 @@ from torch import Tensor
 
 from gankit import __version__ as gankit_version
 from gankit import checkpoint, distributed, seeds
-from gankit.building import cautions
+from gankit.building import cautions, label_influence
 from gankit.config import Experiment, RunRecord
 from gankit.data import TrainingData, prepare
 from gankit.errors import GankitError, RunError
 from gankit.in_training import InTraining
 from gankit.interfaces import Dataset, Generator
+from gankit.layers import set_influence
 from gankit.pictures import grid_png
 from gankit.progress import Progress, StopRequest, TickLog
 from gankit.run import BEST, LAST, SAMPLE_BATCH, Run, drawn_labels, drawn_pixels, open_run, settle_statistics
@@ -98,6 +99,7 @@ def resume(
         KeyboardInterrupt: as for `train`.
     """
     run = open_run(path)
+    run.check_own("resume")
     if run.finished and run.exported.is_file():
         return run
     record = run.experiment.run
@@ -181,6 +183,8 @@ class Trainer:
             return
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.updates.optimizers.items()}
         row: dict[str, Any] = {"step": self.updates.step, **losses, **rates, **bar.speed()}
+        if self.settings.label_fade:
+            row["label_influence"] = self._influence
         every = self.experiment.evaluation.every * self.settings.tick_every
         if every and (self.updates.step % every == 0 or self.updates.step == self.settings.steps):
             try:
@@ -199,6 +203,10 @@ class Trainer:
                 "start anew with smaller training.generator_lr and training.critic_lr; the checkpoint before is kept"
             )
 
+    @property
+    def _influence(self) -> float:
+        return label_influence(self.settings, self.updates.step)
+
     def _sampler(self) -> Generator:
         """A copy of the generator to sample from: averaged weights, statistics settled for them, evaluation mode."""
         networks = {"generator": self.updates.generator, "critic": self.updates.critic}
@@ -206,6 +214,7 @@ class Trainer:
             [n for n, part in networks.items() if not all(p.isfinite().all() for p in part.parameters())]
         )
         sampler = copy.deepcopy(self.updates.generator)
+        set_influence(sampler, self._influence)  # of the next step, as after a resume
         distributed.synchronise(sampler, False)  # one process draws
         if self.updates.averaged is not None:
             averaged = dict(self.updates.averaged.module.named_parameters())
@@ -319,7 +328,7 @@ class Trainer:
         checkpoint.export(self.folder / LAST, self._sampler(), self._export_config())
 
     def _export_config(self) -> dict[str, Any]:
-        config = {
+        config: dict[str, Any] = {
             "generator": self.experiment.generator.table(),
             "image": dataclasses.asdict(self.image),
             "dtype": str(self.data.dataset.dtype),
@@ -328,6 +337,8 @@ class Trainer:
         }
         if (conditions := self._conditions()) is not None:
             config["conditions"] = conditions.tolist()
+        if self.settings.label_fade:
+            config["label_influence"] = self._influence
         return config
 
     def restore(self) -> None:

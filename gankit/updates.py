@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from gankit import distributed, seeds
-from gankit.building import Parts, build
+from gankit.building import Parts, build, label_influence
 from gankit.compilation import Compilation
 from gankit.config import Experiment
 from gankit.data import TrainingData
 from gankit.errors import PartError, RunError
 from gankit.interfaces import Critic, Generator, Side, Turn
+from gankit.layers import set_influence
 from gankit.progress import TickLog
 from gankit.run import choose_device
 
@@ -106,6 +107,9 @@ class Updates:
         for side, rate in (("critic", self.settings.critic_lr), ("generator", self.settings.generator_lr)):
             for group in self.optimizers[side].param_groups:
                 group["lr"] = rate * remaining
+        if self.settings.label_fade:
+            for network in (self.generator, self.critic):
+                set_influence(network, label_influence(self.settings, self.step))
         for k in range(self.settings.critic_steps):
             self._update("critic", self.critic, self.settings.batch, self.step * self.settings.critic_steps + k)
         self._freeze_critic(True)

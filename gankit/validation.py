@@ -64,3 +64,14 @@ def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
             return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
         case _:
             return f"{message[:1].lower()}{message[1:]}, not {given!r}"
+
+
+def rising(steps: tuple[int, int]) -> tuple[int, int]:
+    """The two numbers, for pydantic.
+
+    Raises:
+        ValueError: the second is not above the first.
+    """
+    if not steps[0] < steps[1]:
+        raise ValueError(f"the second step must be above the first, not {list(steps)}")
+    return steps

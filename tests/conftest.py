@@ -48,7 +48,8 @@ def arrays(tmp_path: Path) -> Path:
     for image, label in zip(images, labels, strict=True):
         image[:, 4 * label : 4 * label + 4] += 150
     path = tmp_path / "arrays.npz"
-    np.savez(path, images=images, labels=labels, groups=np.arange(40) // 4, severity=draw.normal(size=40))
+    np.savez(path, images=images, labels=labels, groups=np.arange(40) // 4, severity=draw.normal(size=40),
+             severe=draw.random(40))  # fmt: skip
     return path
 
 

@@ -75,6 +75,10 @@ globals().update(
         TestResnetCritic={"settings": SMALL},
         TestDcganGenerator={"settings": SMALL},
         TestDcganCritic={"settings": SMALL},
+        TestAuxiliaryClassLoss={
+            "image": ImageSpec(3, 16, 16, classes=3),
+            "critic_settings": {"width": 6, "flat_blocks": 1, "class_head": True},
+        },
         TestEyesDataset={"settings": {"counts": [6, 4, 5]}},
         TestFolderDataset={"write": pictures},
         TestNpzDataset={"write": arrays},

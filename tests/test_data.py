@@ -113,6 +113,16 @@ def test_splits() -> None:
         ({"held_out": 0.999}, {}, "data.held_out: 60 images cannot be divided so"),
         ({"conditional": ["age"]}, {}, "no number 'age' an image; known: agreement"),
         ({"conditional": ["age"]}, {"facts": {"age": np.full(N, np.nan)}}, "age has missing values"),
+        ({"weights": "age"}, {}, "data.weights: eyes has no number 'age' an image; known: agreement"),
+        ({"weights": "agreement"}, {"agreement": None}, "data.weights: eyes has no number 'agreement'"),
+        ({"weights": "age"}, {"facts": {"age": np.r_[np.nan, np.ones(N - 1)]}}, "age is missing, .* in 1 of 60 images"),
+        ({"weights": "age"}, {"facts": {"age": np.arange(N) - 2.0}}, "age is missing, .* below 0 in 2 of 60 images"),
+        ({"weights": "age"}, {"facts": {"age": np.zeros(N)}}, "age is 0 in all 60 images of eyes"),
+        (
+            {"weights": "age", "balance": 0.5},
+            {"facts": {"age": np.arange(N) % 3 // 2}},
+            "every image of class 0 has age 0, so that data.balance cannot draw it",
+        ),
     ],
 )
 def test_refusals(keys: dict[str, object], facts: dict[str, object], message: str) -> None:
@@ -151,6 +161,38 @@ def test_balance_tempers_the_shares_of_classes(balance: float, share: float) -> 
     labels = data.dataset.labels
     assert labels is not None
     assert (labels[drawn] == 0).mean() == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_weights_decide_how_often_an_image_is_drawn(balance: float) -> None:
+    """In proportion to the weight within a class; classes by their sums of weights, tempered by balance."""
+    age = np.arange(N) % 5.0
+    data = prepare(table(weights="age", balance=balance), 0, dataset(facts={"age": age}))
+    labels = data.dataset.labels
+    assert labels is not None
+    sums = np.array([age[labels == label].sum() for label in (0, 1)])
+    shares = sums ** (1 - balance) / (sums ** (1 - balance)).sum()
+    expected = age / sums[labels] * shares[labels]
+    draws = 200_000
+    counts = np.bincount(data.order(0, "test").batch(0, draws), minlength=N)
+    assert counts[age == 0].sum() == 0
+    drawn = expected > 0
+    chi_squared = ((counts - draws * expected)[drawn] ** 2 / (draws * expected[drawn])).sum()
+    assert chi_squared < 47 + 4 * np.sqrt(2 * 47)  # 48 images are drawn at all
+
+
+def test_equal_weights_are_none() -> None:
+    plain = prepare(table(balance=0.5), 0, dataset()).probabilities
+    equal = prepare(table(balance=0.5, weights="age"), 0, dataset(facts={"age": np.full(N, 3)})).probabilities
+    assert plain is not None
+    assert equal is not None
+    np.testing.assert_allclose(equal, plain, rtol=1e-12)
+
+
+def test_agreement_weighs_images() -> None:
+    data = prepare(table(weights="agreement", min_agreement=0.5), 0, dataset())
+    assert data.probabilities is not None
+    np.testing.assert_allclose(data.probabilities, np.arange(30, N) / np.arange(30, N).sum())
 
 
 def test_resized_images_keep_depth_range_and_flat_areas() -> None:

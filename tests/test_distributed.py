@@ -33,6 +33,10 @@ SMALL = [
 DOUBLE = [*SMALL, "training.precision=float64"]
 RESNET = ["wgan-gp", "generator.width=6", "critic.width=6", "critic.flat_blocks=1"]
 DCGAN = ["dcgan", "generator.width=6", "critic.width=6"]
+LABELS = [
+    *RESNET, "data.conditional=true", "data.weights=agreement", "data.balance=0.5", "critic.class_head=true",
+    "training.label_fade=[1, 8]", 'losses=["hinge", "auxiliary-class"]',
+]  # fmt: skip
 LAZY = 'losses=[{name="wasserstein", every=2}, {name="gradient-penalty"}]'
 
 
@@ -60,7 +64,12 @@ def difference(one: Path, other: Path, part: str) -> float:
 
 @pytest.mark.parametrize(
     ("name", "recipe"),
-    [("wgan-gp", RESNET), ("a lazy penalty, alone every other time", [*RESNET, LAZY]), ("batch norm", DCGAN)],
+    [
+        ("wgan-gp", RESNET),
+        ("a lazy penalty, alone every other time", [*RESNET, LAZY]),
+        ("batch norm", DCGAN),
+        ("labels", LABELS),
+    ],
 )
 def test_two_processes_end_where_one_does(name: str, recipe: list[str], tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 import gankit
 from gankit.building import build, mixes_samples
 from gankit.errors import PartError
-from gankit.interfaces import ImageSpec
+from gankit.interfaces import ClassHead, ImageSpec
 from gankit.layers import Norm, ResampledConv2d, ResidualBlock, pyramid
 from gankit.registry import registry
 
@@ -118,6 +119,45 @@ def test_projection_is_an_inner_product_with_the_features() -> None:
     embedded = dict(critic.named_parameters())["projection.table.weight"][labels]
     expected = critic.linear(features)[:, 0] + (embedded * features).sum(1)
     torch.testing.assert_close(critic(images, labels), expected)
+
+
+def test_a_class_head_stands_on_the_features() -> None:
+    image = ImageSpec(3, 16, 16, classes=3)
+    torch.manual_seed(0)
+    plain = gankit.build("critic", "resnet", image, width=4)
+    torch.manual_seed(0)
+    critic = gankit.build("critic", "resnet", image, width=4, class_head=True)
+    assert isinstance(critic, ClassHead)
+    assert not isinstance(plain, ClassHead)
+    state = plain.state_dict()
+    added = {name: value for name, value in critic.state_dict().items() if name not in state}
+    assert {name: tuple(value.shape) for name, value in added.items()} == {
+        "logits.linear.weight": (3, 4), "logits.linear.bias": (3,),
+    }  # fmt: skip
+    for name, value in state.items():
+        assert torch.equal(critic.state_dict()[name], value), f"{name} starts elsewhere"
+    images, labels = torch.randn(5, 3, 16, 16), torch.tensor([0, 1, 2, 1, 0])
+    features = critic.features(images)
+    expected = features @ added["logits.linear.weight"].T + added["logits.linear.bias"]
+    torch.testing.assert_close(critic.class_logits(features), expected)
+    torch.testing.assert_close(critic(images, labels), plain(images, labels))
+    copied = copy.deepcopy(critic)
+    with torch.no_grad():
+        copied.logits.linear.bias.add_(1)
+    torch.testing.assert_close(copied.class_logits(features), expected + 1)  # the copy's own head
+
+
+def test_a_class_head_can_stand_in_for_the_projection() -> None:
+    image = ImageSpec(3, 16, 16, classes=3)
+    critic = gankit.build("critic", "resnet", image, width=4, class_head=True, projection=False)
+    assert critic.projection is None
+    images = torch.randn(3, 3, 16, 16)
+    assert torch.equal(critic(images, torch.tensor([0, 1, 2])), critic(images))
+    with pytest.raises(PartError, match="would ignore the labels"):
+        gankit.build("critic", "resnet", image, width=4, projection=False)
+    for spec in (ImageSpec(3, 16, 16), ImageSpec(3, 16, 16, conditions=2)):
+        with pytest.raises(PartError, match="class_head needs classes"):
+            gankit.build("critic", "resnet", spec, width=4, class_head=True)
 
 
 def test_layer_normalisation_is_over_all_of_a_sample_with_gain_per_channel() -> None:

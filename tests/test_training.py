@@ -60,11 +60,15 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert log_without_times(a) == log_without_times(b)
 
 
+CLASS_LOSSES = 'losses=["wasserstein", {name="auxiliary-class", fake=false, generator=0.5}]'
 RECIPES = {
     "wgan-gp": [],
     "diffaugment": ["augment.name=diffaugment", "data.flip=true", "data.balance=0.5"],
     "conditional": ["data.conditional=true", "data.held_out=0.2"],
     "conditions": ['data.conditional=["severity"]', "critic.spectral=true"],
+    "class head": ["data.conditional=true", "data.weights=severe", "critic.class_head=true", CLASS_LOSSES],
+    "fade": ["data.conditional=true", "training.label_fade=[1, 9]", "training.tick_every=1"],
+    "fade of conditions": ['data.conditional=["severity"]', "training.label_fade=[0, 5]"],
     "consistency": ["augment.name=diffaugment", 'losses=[{name="hinge"}, {name="consistency"}, {name="r1", every=3}]'],
     "clipping": ['losses=["wasserstein", "weight-clipping"]', "training.optimizer=RMSprop", "training.lr_decay=none"],
     "float64": ["training.precision=float64", "training.averaging=0"],
@@ -341,6 +345,14 @@ def test_refusals_write_nothing(small: Small, tmp_path: Path) -> None:
         "41 images asked for": ["data.subset=41"],
         "has no agreement": ["data.min_agreement=0.8"],
         "no split 'test'": ["data.split=test"],
+        "no labels to fade in": ["training.label_fade=[0, 4]"],
+        "needs a ClassHead, .*set critic.class_head=true": [
+            "data.conditional=true",
+            'losses=["hinge", "auxiliary-class"]',
+        ],
+        "needs classes: set data.conditional": [CLASS_LOSSES],
+        "class_head needs classes": ["critic.class_head=true"],
+        "critic resnet would ignore the labels": ["critic.projection=false", "data.conditional=true"],
     }
     for message, overrides in refused.items():
         with pytest.raises(GankitError, match=message) as caught:

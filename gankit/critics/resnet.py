@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
-from gankit.layers import LabelEmbedding, ResampledConv2d, ResidualBlock, pyramid, with_spectral_norm
+from gankit.layers import ClassLogits, LabelEmbedding, ResampledConv2d, ResidualBlock, pyramid, with_spectral_norm
 
 Width = Annotated[int, Ge(1)]
 
@@ -34,10 +34,13 @@ class ResNetCritic(Critic):
         first_bias: whether each block's first convolution has a bias.
         stem: "block" for a residual block on pixels that halves the size, "conv" for one 3x3 convolution.
         head: "mean" or "sum" for ReLU and pooling over pixels, "flatten" for neither.
+        projection: whether labels are projected; only a critic with a class head can do without.
+        class_head: adds logits of the classes, from the same features, for the loss `auxiliary-class`.
         fused: convolutions fused with pooling; equal up to rounding, faster.
 
     Raises:
-        PartError: the size cannot be halved as often as the widths ask.
+        PartError: the size cannot be halved as often as the widths ask, there are no classes for a class head, or
+            labels would go unused.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class ResNetCritic(Critic):
         first_bias: bool = True,
         stem: Literal["block", "conv"] = "block",
         head: Literal["mean", "sum", "flatten"] = "mean",
+        projection: bool = True,
+        class_head: bool = False,
         fused: bool = True,
     ) -> None:
         super().__init__()
@@ -83,7 +88,14 @@ class ResNetCritic(Critic):
         self.linear = nn.Linear(dim, 1)
         nn.init.xavier_uniform_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
-        self.projection = LabelEmbedding(image, dim, None) if image.conditional else None
+        if class_head and not image.classes:
+            raise PartError("critic.class_head needs classes: set data.conditional=true, or critic.class_head=false")
+        if image.conditional and not (projection or class_head):
+            raise PartError("critic resnet would ignore the labels: set critic.projection or critic.class_head")
+        self.projection = LabelEmbedding(image, dim, None) if image.conditional and projection else None
+        self.logits = ClassLogits(image, dim) if class_head else None
+        if class_head:
+            self.class_logits = self._class_logits  # only then is it a ClassHead
         if spectral:
             with_spectral_norm(self)
 
@@ -110,3 +122,8 @@ class ResNetCritic(Critic):
             raise PartError("this critic is conditional: give it labels")
         projected: Tensor = self.projection(labels) * features
         return scores + projected.sum(1)
+
+    def _class_logits(self, features: Tensor) -> Tensor:
+        assert self.logits is not None
+        logits: Tensor = self.logits(features)
+        return logits

@@ -24,8 +24,9 @@ def write_report(run: Run) -> Path:
     Values come from the run's `metrics.json` where `gankit evaluate` has written one.
 
     Raises:
-        RunError: the run has no generator yet.
+        RunError: the run has no generator yet, or comes with gankit.
     """
+    run.check_own("report")
     metrics_file = run.path / "metrics.json"
     metrics = read_metrics(metrics_file) if metrics_file.is_file() else None
     samples = run.sample(SHOWN, seed=run.experiment.training.seed)

@@ -31,8 +31,8 @@ IMAGES: dict[str, dict[str, Any]] = {
     "grey": {"channels": 1},
     "wide": {"width": 2},
     "tall": {"height": 2},
-    "classes": {"classes": 3},
-    "conditions": {"conditions": 2},
+    "classes": {"classes": 3, "conditions": 0},
+    "conditions": {"classes": 0, "conditions": 2},
 }
 """Kinds of images that a part is tried with, as changes of the suite's own; sizes are factors."""
 
