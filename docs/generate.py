@@ -17,7 +17,7 @@ from griffe import Docstring, DocstringSectionKind
 from pydantic import BaseModel
 
 import gankit
-from gankit import cli, config
+from gankit import cli, config, part_tables
 from gankit.discovery import KINDS, plural
 from gankit.registry import registry
 
@@ -199,9 +199,9 @@ def experiment_page() -> str:
     )
     _, tables, _ = described(config.Experiment.__doc__)
     parts: dict[str, tuple[type[BaseModel], str]] = {
-        "data": (config.DataTable, "datasets"), "generator": (config.GeneratorTable, "generators"),
-        "critic": (config.CriticTable, "critics"), "losses": (config.LossTable, "losses"),
-        "augment": (config.AugmentTable, "augments"),
+        "data": (part_tables.DataTable, "datasets"), "generator": (part_tables.GeneratorTable, "generators"),
+        "critic": (part_tables.CriticTable, "critics"), "losses": (part_tables.LossTable, "losses"),
+        "augment": (part_tables.AugmentTable, "augments"),
     }  # fmt: skip
     for name, about in tables.items():
         heading = f"[[{name}]]" if name == "losses" else f"[{name}]"

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from gankit import seeds
-from gankit.config import Experiment, LossTable, Training
+from gankit.config import Experiment, Training
 from gankit.errors import PartError
 from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, Loss
 from gankit.layers import Fading
+from gankit.part_tables import LossTable
 
 MIXING_SAMPLES = 4
 

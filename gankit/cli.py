@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from gankit.errors import GankitError, ProcessLostError
+from gankit.study.commands import study
 
 app = typer.Typer(
     help="Train, swap and judge GANs on few images.", no_args_is_help=True, add_completion=False,
@@ -18,8 +19,6 @@ app = typer.Typer(
 )  # fmt: skip
 cache = typer.Typer(help="What gankit keeps on disk and can make again; GANKIT_CACHE says where.", no_args_is_help=True)
 app.add_typer(cache, name="cache")
-study = typer.Typer(help="Whole experiments over many trainings, which go on where they were stopped.",
-                    no_args_is_help=True)  # fmt: skip
 app.add_typer(study, name="study")
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key.path=value.", show_default=False)]
@@ -33,16 +32,6 @@ Extractor = Annotated[
     str | None,
     typer.Option(help='The feature extractor: a name, or a TOML table {name = "...", ...}.', show_default=False),
 ]
-StudyWords = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[FILE] [KEY.PATH=VALUE]...",
-        help="A study file, the packaged study of the eyes by default; and settings as key.path=value.",
-        show_default=False,
-    ),
-]
-Workers = Annotated[int, typer.Option(help="Trainings at a time.", min=1)]
-Threads = Annotated[int | None, typer.Option(help="CPU threads of each training.", min=1, show_default=False)]
 WindowText = Annotated[
     str | None, typer.Option("--window", help="Black and white of files that are not 8-bit, as 0,4095.")
 ]
@@ -272,51 +261,6 @@ def report(run: RunFolder) -> None:
     from gankit.run import open_run
 
     print(write_report(open_run(run)))
-
-
-@study.command()
-def agreement(words: StudyWords = None, out: Out = None, workers: Workers = 1, threads: Threads = None) -> None:
-    """Train on images that ever more raters agree on, and judge the generators: tables, controls and a report."""
-    from gankit.study.agreement import failures, run_agreement
-    from gankit.study.agreement_report import cautions, write_agreement_report
-    from gankit.study.agreement_settings import load_study
-
-    file, overrides = _study_words(words)
-    found = run_agreement(
-        load_study(file, *overrides), out or Path("runs/study-agreement"), workers=workers, threads=threads
-    )
-    print(f"report: {write_agreement_report(found)}")
-    failed = failures(found)
-    for caution in cautions(found):
-        if caution != failed:
-            print(f"caution: {caution}")
-    if failed:
-        raise GankitError(failed)
-
-
-@study.command()
-def classifier(words: StudyWords = None, out: Out = None, workers: Workers = 1, threads: Threads = None) -> None:
-    """Train a classifier on real images, and with oversampling, classical augmentation or generated images."""
-    import shlex
-
-    from gankit.study.classifier import load_classifier_study, lost, run_classifier_study, text_table
-
-    file, overrides = _study_words(words)
-    folder = out or Path("runs/study-classifier")
-    command = shlex.join(["gankit", "study", "classifier", *(words or []), "--out", "NEW_FOLDER"])
-    metrics = run_classifier_study(
-        load_classifier_study(file, *overrides), folder, workers=workers, threads=threads, command=command
-    )
-    print(text_table(metrics))
-    print(f"report: {folder / 'report.html'}")
-    if failed := lost(metrics):
-        raise GankitError(failed)
-
-
-def _study_words(words: list[str] | None) -> tuple[str | None, list[str]]:
-    """The file, where the first word is one, and the overrides."""
-    given = words or []
-    return (given[0], given[1:]) if given and "=" not in given[0] else (None, given)
 
 
 @app.command("list")

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gankit._dataset import View
-from gankit.config import DataTable
 from gankit.errors import DataError
 from gankit.interfaces import Dataset, ImageSpec
+from gankit.part_tables import DataTable
 from gankit.seeds import Order, number, source
 
 

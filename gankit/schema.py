@@ -6,17 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gankit.config import (
-    AugmentTable,
-    CriticTable,
-    DataTable,
-    Evaluation,
-    GeneratorTable,
-    LossTable,
-    PartTable,
-    Training,
-)
+from gankit.config import Evaluation, Training
 from gankit.errors import PartError
+from gankit.part_tables import AugmentTable, CriticTable, DataTable, GeneratorTable, LossTable, PartTable
 from gankit.registry import registry
 
 

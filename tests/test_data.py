@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import gankit
-from gankit.config import DataTable
 from gankit.data import Resized, TrainingData, prepare
 from gankit.errors import DataError
 from gankit.interfaces import Dataset
+from gankit.part_tables import DataTable
 from gankit.seeds import Order
 
 N = 60

@@ -277,7 +277,8 @@ def test_every_part_and_setting_is_on_its_page(generated: dict[str, str]) -> Non
 
 
 def test_every_key_and_command_is_on_its_page(generated: dict[str, str]) -> None:
-    from gankit.config import DataTable, Evaluation, Training
+    from gankit.config import Evaluation, Training
+    from gankit.part_tables import DataTable
 
     for model in (DataTable, Evaluation, Training):
         for key in set(model.model_fields) - {"part"}:

@@ -97,7 +97,7 @@ def raised(node: Definition) -> set[str]:
 def test_every_function_names_the_errors_that_it_raises() -> None:
     lacking = []
     for name, node, owners in ALL:
-        if name.startswith("cli.py"):
+        if name.startswith(("cli.py", "study/commands.py")):
             continue  # docstrings of commands are their help
         if isinstance(node, ast.ClassDef):
             constructors = [c for c in node.body if isinstance(c, ast.FunctionDef) and c.name == "__init__"]

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ValidationError, model_validator
 from torch import Tensor, nn
 
 import gankit
-from gankit.config import AugmentTable, DataTable, LossTable
 from gankit.discovery import KINDS
 from gankit.errors import PartError, SettingsError
+from gankit.part_tables import AugmentTable, DataTable, LossTable
 from gankit.registry import RESERVED, Part, registry
 
 IMAGE = gankit.ImageSpec(3, 8, 8)

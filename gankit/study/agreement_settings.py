@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import Field, field_validator, model_validator
 
-from gankit.config import Experiment, Settings
+from gankit.config import Experiment
 from gankit.errors import SettingsError
+from gankit.part_tables import Settings
 from gankit.study.reading import read_study
 
 PACKAGED = "eyes"

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import Field, field_validator
 
-from gankit.config import Experiment, Rate, Settings
+from gankit.config import Experiment
 from gankit.errors import SettingsError
+from gankit.part_tables import Rate, Settings
 from gankit.study.reading import read_study
 from gankit.validation import unknown
 

@@ -48,8 +48,6 @@ class StandIn(types.ModuleType):
 @contextlib.contextmanager
 def importable() -> Iterator[None]:
     """While entered, peers can be imported."""
-    import torch._dynamo
-    import torch.utils.tensorboard
     import torchvision  # noqa: F401 - these look for tensorflow themselves, and must not find the stand-in
 
     os.environ |= {"TENSORBOARD_LOGGING": "0", "CONSOLE_LOGGING": "0", "VISDOM_LOGGING": "0"}  # torchgan reads them
