@@ -261,7 +261,7 @@ def test_an_arm_whose_generator_fails_is_marked(write: Write, tmp_path: Path) ->
     assert "the generator generator-0 has failed" in found["failures"]["synthetic-0"]
     assert lost(found).startswith("3 trainings failed and their arms are left out: generator-0, synthetic-0")
     assert "its arm is left out" in (tmp_path / "out" / "report.html").read_text()
-    assert any("1 generators for 2 seeds" in note for note in found["protocol"]["notes"])
+    assert any("1 generator for 2 seeds" in note for note in found["protocol"]["notes"])
 
 
 def test_it_is_said_when_nothing_is_added(write: Write, tmp_path: Path) -> None:

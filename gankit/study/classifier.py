@@ -218,7 +218,8 @@ def _protocol(study: ClassifierStudy, parts: Parts, outcomes: dict[str, Outcome]
     if not set(own.arms).isdisjoint(ADDING) and not len(added_labels(study, parts)):
         notes.append("nothing is added in any arm: the classes to fill up have images enough for synthetic_fill")
     if own.generated and (own.generators or own.seeds) < own.seeds:
-        notes.append(f"{own.generators} generators for {own.seeds} seeds: intervals leave out a part of their spread")
+        few = f"{own.generators} generator{'s' if own.generators != 1 else ''}"
+        notes.append(f"{few} for {own.seeds} seeds: intervals leave out a part of their spread")
     return {
         "data": study.data.name,
         "image": list(parts.train.image.shape),

@@ -194,7 +194,7 @@ def _draw_losses(axes: Any, arms: dict[str, Any], steps: int) -> None:
     for arm, found in arms.items():
         places = (np.arange(len(found["losses"])) + 0.5) * steps / len(found["losses"])
         axes.plot(places, found["losses"], label=arm, linewidth=1.2)
-    axes.set(xlabel="optimiser step", ylabel="loss on training batches, mean of seeds")
+    axes.set(xlabel="optimiser step", ylabel="training loss, mean of seeds")
     axes.legend(frameon=False, fontsize=8)
 
 
