@@ -32,7 +32,6 @@ import speed_peers
 import torch
 from flops import Flops
 from torch import Tensor
-from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
@@ -310,7 +309,9 @@ def memory_of(who: str, batch: int, width: int) -> None:
     torch.set_num_threads(THREADS)
     warnings.simplefilter("ignore")
     lazy = ["losses.gradient-penalty.every=5"] if who == "gankit, every=5" else []
-    step = speed_peers.mimicry(batch, width) if who == "torch-mimicry" else updates(batch, width, 32, *SAME, *lazy).advance
+    step = (
+        speed_peers.mimicry(batch, width) if who == "torch-mimicry" else updates(batch, width, 32, *SAME, *lazy).advance
+    )
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     step(), step()
