@@ -14,8 +14,9 @@ test: .venv/.installed-test
 test-slow: .venv/.installed-test
 	$(RUN) pytest -m slow --timeout 3600
 
-bench: .venv/.installed-test
+bench: .venv/.installed-test .bench/.installed
 	OMP_NUM_THREADS=2 $(BIN)/python tests/benchmarks/metrics.py
+	OMP_NUM_THREADS=2 $(BIN)/python tests/benchmarks/speed.py
 
 check: .venv/.installed-test
 	$(RUN) ruff check
@@ -27,7 +28,7 @@ docs: .venv/.installed-test
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet --site-dir site
 
 clean:
-	rm -rf .venv site build dist
+	rm -rf .venv .bench site build dist
 
 # One stamp for each set of extras: pip runs again only when pyproject.toml changes.
 .venv/.python:
@@ -40,4 +41,9 @@ clean:
 
 .venv/.installed-test: .venv/.installed
 	$(RUN) pip install --quiet --editable '.[test,offline,docs]'
+	touch $@
+
+# The libraries that training is measured beside, without what they ask for: old versions of torch and the like.
+.bench/.installed: .venv/.installed-test
+	$(RUN) pip install --quiet --no-deps --upgrade --target .bench torch-mimicry==0.1.16 torchgan==0.1.0 vegans==0.4.0
 	touch $@

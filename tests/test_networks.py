@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import gankit
 from gankit.building import build, mixes_samples
@@ -248,6 +250,57 @@ def test_pyramid_refuses_the_rest_and_names_sizes_that_fit(height: int, width: i
         pyramid(ImageSpec(1, height, width), "test")
     for side in str(caught.value).rsplit("example ", 1)[1].split(" or "):
         pyramid(ImageSpec(1, int(side), int(side)), "test")
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("resample", [None, "down"])
+def test_third_derivatives_of_convolutions_are_those_of_torch(resample: str | None, size: int) -> None:
+    torch.manual_seed(0)
+    layer = ResampledConv2d(2, 3, size, resample).double()  # type: ignore[arg-type]
+    x = torch.randn(2, 2, 6, 6, dtype=torch.float64, requires_grad=True)
+    inputs = (x, layer.weight, layer.bias)
+
+    def torch_alone(x: Tensor) -> Tensor:
+        y = F.conv2d(x, layer.weight, layer.bias, padding=size // 2)
+        return F.avg_pool2d(y, 2) if resample else y
+
+    def third(layer: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(layer(x).pow(3).sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(each.pow(3).sum() for each in first), inputs, create_graph=True)
+        return torch.autograd.grad(sum(each.square().sum() for each in second), inputs)
+
+    for found, expected in zip(third(layer), third(torch_alone), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10 * float(expected.abs().max()))
+
+
+class WeightGradients(TorchDispatchMode):
+    """Counts gradients of convolutions by their weights, and the largest kernel that a convolution is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = self.kernel = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.aten.convolution_backward.default:
+            self.count += args[-1][1]
+        if function is torch.ops.aten.convolution.default:
+            self.kernel = max(self.kernel, args[1].shape[-1])
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_penalty_computes_each_weight_gradient_once_and_as_cheaply_as_a_first_derivative() -> None:
+    torch.manual_seed(0)
+    critic = gankit.build("critic", "resnet", ImageSpec(3, 32, 32), width=4)
+    convolutions = sum(isinstance(module, ResampledConv2d) for module in critic.modules())
+    images = torch.randn(2, 3, 32, 32, requires_grad=True)
+    scores = critic(images).sum()
+    with WeightGradients() as first:
+        (gradient,) = torch.autograd.grad(scores, images, create_graph=True)
+    with WeightGradients() as second:
+        gradient.square().sum().backward()
+    assert first.count == 0
+    assert second.count == convolutions
+    assert second.kernel == 4
 
 
 @pytest.mark.parametrize(

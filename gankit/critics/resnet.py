@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, MinLen
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
-from gankit.layers import ClassLogits, LabelEmbedding, ResampledConv2d, ResidualBlock, pyramid, with_spectral_norm
+from gankit.layers import (
+    ClassLogits, LabelEmbedding, ResampledConv2d, ResidualBlock, pyramid, relu, with_spectral_norm,
+)  # fmt: skip
 
 Width = Annotated[int, Ge(1)]
 
@@ -106,7 +107,7 @@ class ResNetCritic(Critic):
             x = block(x)
         if self.head == "flatten":
             return x.flatten(1)
-        x = F.relu(x)
+        x = relu(x)
         return x.mean((2, 3)) if self.head == "mean" else x.sum((2, 3))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -69,10 +69,10 @@ def page(results: Row) -> str:
     facts, versions = results["machine"], results["machine"]["versions"]
     said = [
         "# Training in numbers",
-        f"What a training step costs, beside torch-mimicry {versions['torch-mimicry']}, torchgan {versions['torchgan']} "
-        f"and vegans {versions['vegans']} in the same process, taking turns. Medians are given, and ratios of each turn "
-        "with the least and the greatest of them. `make bench` measures all of it again and writes this page. How "
-        "gankit saves work is told [under Speed](../explanation/speed.md).",
+        f"What a training step costs, beside torch-mimicry {versions['torch-mimicry']}, torchgan "
+        f"{versions['torchgan']} and vegans {versions['vegans']} in the same process, taking turns. Medians are given, "
+        "and ratios of each turn with the least and the greatest of them. `make bench` measures all of it again and "
+        "writes this page. How gankit saves work is told [under Speed](../explanation/speed.md).",
     ]
     if results["quick"]:
         said.append("**These are figures of a trial run (`--quick`) with tiny networks: they show what is measured, "
@@ -136,7 +136,7 @@ def trainers_page(found: list[Row]) -> list[str]:
 
 
 def loop_page(found: list[Row]) -> list[str]:
-    lines = [(row["batch"], seconds(row["hand"]["wall_s"] / row["steps"]), seconds(row["gankit"]["wall_s"] / row["steps"]),
+    lines = [(row["batch"], *(seconds(row[who]["wall_s"] / row["steps"]) for who in ("hand", "gankit")),
               ratio(row["times"]["wall"]), ratio(row["times"]["cpu"]),
               f"{TARGETS['loop']:g}: {verdict(row['times']['wall']['median'], TARGETS['loop'], least=False)}")
              for row in found]  # fmt: skip

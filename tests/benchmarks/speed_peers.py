@@ -48,8 +48,8 @@ class StandIn(types.ModuleType):
 @contextlib.contextmanager
 def importable() -> Iterator[None]:
     """While entered, peers can be imported."""
-    import torchvision  # noqa: F401 - these look for tensorflow themselves, and must not find the stand-in
-
+    for name in ("torch._dynamo", "torch.utils.tensorboard", "torchvision"):
+        importlib.import_module(name)  # they look for tensorflow themselves, and must not find the stand-in
     os.environ |= {"TENSORBOARD_LOGGING": "0", "CONSOLE_LOGGING": "0", "VISDOM_LOGGING": "0"}  # torchgan reads them
     stood_in = [name for name in ABSENT if name not in sys.modules]
     sys.modules |= {name: StandIn(name) for name in stood_in}
