@@ -84,9 +84,13 @@ class Compilation:
         for part, state in zip(self._parts, before, strict=True):
             _restore(part, state)
         made = work()  # raises what was no fault of the compiler
-        self._failed.add(side)
-        self._told(f"training.compile: the {side}'s turns go on without it: {_told(reason)}")
+        self.give_up(side, _told(reason))
         return made
+
+    def give_up(self, side: str, reason: str) -> None:
+        """Compile nothing more on this side's turns, and say so."""
+        self._failed.add(side)
+        self._told(f"training.compile: the {side}'s turns go on without it: {reason}")
 
     @contextlib.contextmanager
     def _activated(self) -> Iterator[None]:

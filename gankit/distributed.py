@@ -265,3 +265,8 @@ def synchronise(network: nn.Module, on: bool = True) -> None:
             module.__class__ = SynchronisedBatchNorm
         elif not on and isinstance(module, SynchronisedBatchNorm):
             module.__class__ = module.__dict__.pop("_own_class")
+
+
+def synchronised(*networks: nn.Module) -> bool:
+    """Whether any batch normalisation of these networks uses the rows of all processes."""
+    return any(isinstance(module, SynchronisedBatchNorm) for network in networks for module in network.modules())

@@ -63,6 +63,9 @@ class Updates:
         changing = [self.generator, self.critic, self.parts.augment, self.log, *(w.loss for w in self.parts.losses)]
         changing = [part for part in changing if hasattr(part, "state_dict")]
         self.compilation = Compilation(changing, self.cautions.append, self.settings.compile == "all")
+        if self.settings.compile and distributed.synchronised(self.generator, self.critic):
+            for side in ("critic", "generator"):
+                self.compilation.give_up(side, "batch normalisation is synchronised between processes")
         self.averaged = AveragedModel(self.generator, multi_avg_fn=self._average) if self.settings.averaging else None
         self.optimizers = {
             "critic": self._optimizer(self.critic, self.settings.critic_lr),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import gankit
-from gankit import checkpoint
+from gankit import checkpoint, distributed
 from gankit.compilation import Compilation, call, differentiates
 from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec, Loss, Turn
@@ -206,38 +208,43 @@ def test_without_a_compiler_it_says_so(
     assert "second line" not in errors
 
 
+class Quadratic(nn.Module):
+    """Scores of (n, 2, 2) images, three a sample, or none that fit."""
+
+    def __init__(self, fits: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 12, dtype=torch.float64).view(3, 4))
+        self.fits = fits
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        scores = (images.flatten(1) @ self.weight.t()).square()
+        scores = scores if labels is None else scores * labels[:, None]
+        return scores if self.fits else scores.flatten()
+
+
 def test_errors_that_are_not_the_compilers_come_through(quick: list[Any]) -> None:
     told: list[str] = []
-    session = Compilation([], told.append)
-
-    def flat(images: Tensor) -> Tensor:
-        return images.sum().reshape(1)
-
-    def work() -> Tensor:
-        return score_gradients(flat, torch.rand(3, 2))
-
+    critic, images = Quadratic(fits=False), torch.rand(3, 2, 2, dtype=torch.float64)
     with pytest.raises(PartError, match=r"needs scores of shape \(3, \.\.\.\)"):
-        session.attempt("critic", work)
+        Compilation([critic], told.append).attempt("critic", lambda: score_gradients(critic, images))
+    assert len(quick) == 1
     assert not told
     assert not differentiates()
 
 
-def test_gradients_of_compiled_and_of_plain_functions(quick: list[Any]) -> None:
-    weight = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-
-    def critic(images: Tensor, labels: Tensor | None = None) -> Tensor:
-        scores = (images.flatten(1) @ weight.t()).square()
-        return scores if labels is None else scores * labels[:, None]
-
+def test_gradients_of_compiled_networks_and_of_plain_functions(quick: list[Any]) -> None:
+    module = Quadratic()
     images, found = torch.randn(5, 2, 2, dtype=torch.float64), []
+    plain: Callable[..., Tensor] = lambda *arguments: module(*arguments)  # noqa: E731 - no module, so not compiled
     for labels in (None, torch.arange(5)):
         session = Compilation([], lambda text: pytest.fail(text))
-        for attempt in (lambda work: work(), functools.partial(session.attempt, "critic")):
-            gradients = attempt(lambda labels=labels: score_gradients(critic, images, labels))
-            (second,) = torch.autograd.grad(gradients.square().sum(), weight)
+        for critic in (plain, module):
+            gradients = session.attempt("critic", lambda c=critic, y=labels: score_gradients(c, images, y))
+            (second,) = torch.autograd.grad(gradients.square().sum(), module.weight)
             found.append((gradients, second))
         for a, b in zip(*found[-2:], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+            assert a.abs().max() > 0
     assert len(quick) == 2
 
 
@@ -250,6 +257,40 @@ def test_many_shapes_end_in_uncompiled_turns(quick: list[Any], capfd: pytest.Cap
         torch.testing.assert_close(scores, linear(images))
     assert told == ["training.compile: the critic's turns go on without it: it would be compiled for too many shapes"]
     assert not capfd.readouterr().err
+
+
+def test_synchronised_batch_normalisation_is_not_compiled(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    for norm, told in (("batch", 2), ("layer", 0)):
+        overrides = small("training.compile=true", f"generator.norm={norm}")
+        updates = Trainer(gankit.load("wgan-gp", *overrides), tmp_path / norm, None).updates
+        assert len(updates.cautions) == told
+        assert all("synchronised between processes" in line for line in updates.cautions)
+        assert len(updates.compilation.state_dict()["failed"]) == told
+
+
+QUICK_PROCESS = """
+import functools, torch
+from gankit.cli import main
+original = torch.compile
+torch.compile = functools.wraps(original)(lambda f, *, options, **more: original(f, backend="aot_eager", **more))
+main()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_compile_each_for_itself(small: Small, tmp_path: Path) -> None:
+    overrides = small("generator.norm=layer", "training.precision=float64", "training.steps=3", "training.device=cpu")
+    eager = trained(small, tmp_path / "eager", *overrides)
+    (tmp_path / "quick.py").write_text(QUICK_PROCESS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(tmp_path / "quick.py"), "train", "wgan-gp", *overrides, "training.compile=all", "--out"]
+    done = subprocess.run([*command, str(tmp_path / "two")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "caution" not in done.stderr
+    assert difference(eager, tmp_path / "two") < 1e-9
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gankit import compilation
 from gankit.errors import PartError
@@ -32,7 +32,8 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
         images = images.detach().to(torch.promote_types(images.dtype, torch.float32))
-        if create_graph and compilation.differentiates():
+        # A function that is new on every turn would be compiled on every turn.
+        if create_graph and compilation.differentiates() and isinstance(critic, nn.Module):
             return compilation.call(_compilable, critic, images, labels)
         images.requires_grad_()
         scores = critic(images) if labels is None else critic(images, labels)
