@@ -119,7 +119,7 @@ def rank(
     features: Extractor = None,
     against: Annotated[str | None, typer.Option(help="Other real images for realism.", show_default=False)] = None,
     classifier: Annotated[
-        str | None, typer.Option(help="For label: a TorchScript file or features with class logits.")
+        str | None, typer.Option(help="For label: a study's .safetensors, a TorchScript file, or features with logits.")
     ] = None,
     page: Annotated[bool, typer.Option("--page", help="Write a page on which a person rates the images.")] = False,
     real: Annotated[int, typer.Option(help="Real images to mix in on the page.", min=0)] = 0,
@@ -142,7 +142,7 @@ def rank(
     way = by.partition(":")[0]
     found = ranking.rank(
         opened, count, keep, by, seed=seed, label=label, features=_toml(features), real=against,
-        classifier=_toml(classifier), key=key,
+        classifier=_classifier(classifier), key=key,
     )  # fmt: skip
     folder = ranking.write_ranking(found, out or run / f"ranked-{way}-{found.seed}")
     for name, numbers in (("best", found.best), ("worst", found.worst)):
@@ -228,6 +228,15 @@ def _toml(text: str | None) -> Any:
         return None if text is None else tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _classifier(text: str | None) -> Any:
+    """A classifier that a study saved, or what `gankit.rank` takes."""
+    if text is None or not text.endswith(".safetensors"):
+        return _toml(text)
+    from gankit.study.classifier import load_classifier
+
+    return load_classifier(text, grey_levels=True)
 
 
 def _metrics(text: str | None) -> Any:
