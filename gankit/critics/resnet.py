@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
 from gankit.layers import (
-    ClassLogits, LabelEmbedding, ResampledConv2d, ResidualBlock, pyramid, relu, with_spectral_norm,
+    ClassLogits,
+    LabelEmbedding,
+    ResampledConv2d,
+    ResidualBlock,
+    pyramid,
+    relu,
+    with_spectral_norm,
 )  # fmt: skip
 
 Width = Annotated[int, Ge(1)]
