@@ -201,6 +201,25 @@ def test_bf16_beside_float32(run: Run, tmp_path: Path) -> None:
     assert run(*given) == printed
 
 
+def test_what_conditional_eyes_measure_as(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    gankit.train(gankit.load("eyes", "data.conditional=false", "critic.class_head=false", "data.balance=0",
+                             'losses=["wasserstein"]', *QUICK, *LEVELS), tmp_path / "plain")  # fmt: skip
+    small = ["--count", 30, "--counts", 12, 8, 10]
+    table = run("conditional_eyes.py", "eyes", "--beside", "plain", *small, "--picture", tmp_path / "rows.png")
+    for row in ("eyes, asked for esotropia", "plain, without labels", "real normal", "real, all"):
+        counts = re.search(rf"^{row} +(\d+) ((?: +[\d.]+ \[-?[\d.]+, [\d.]+\]){{4}})$", table, re.MULTILINE)
+        assert counts, row
+        shares = [float(share) for share in re.findall(r"([\d.]+) \[", counts[2])]
+        assert sum(shares) == pytest.approx(1, abs=0.03)
+    assert (
+        len(re.findall(r"^(?:eyes|plain), \w+ +30 +\d+ +-?[\d.]+ \+- [\d.]+ +-?[\d.]+ at \d+$", table, re.MULTILINE))
+        == 6
+    )
+    with Image.open(tmp_path / "rows.png") as picture:
+        assert picture.width > picture.height
+
+
 def test_the_table_of_the_eyes(run: Run) -> None:
     table = run("eyes_table.py")
     for count in ("1250", "451", "999"):

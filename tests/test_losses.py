@@ -309,9 +309,9 @@ def test_consistency_averages_patch_scores_and_trains_the_critic_alone():
 
 
 def test_every_loss_is_listed_with_its_default_weight():
-    weights = {name: gankit.build("loss", name).default_weight for name in registry("loss").built_in()}
+    weights = {name: registry("loss").get(name).default_weight for name in registry("loss").built_in()}
     special = {"gradient-penalty": 10.0, "r1": 10.0, "r2": 10.0, "drift": 1e-3}
-    plain = [*ADVERSARIAL, "weight-clipping", "consistency"]
+    plain = [*ADVERSARIAL, "weight-clipping", "consistency", "auxiliary-class"]
     assert weights == {**dict.fromkeys(plain, 1.0), **special}
 
 

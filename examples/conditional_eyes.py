@@ -1,0 +1,102 @@
+"""Does a class come out as it is asked for? Deviations measured on generated eyes, class by class, with intervals."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+import gankit
+from gankit.datasets.eyes import Eyes, estimate_deviation
+from gankit.pictures import grid_png
+
+THRESHOLD = 8.0  # prism dioptres; about where the simulated raters begin to call strabismus
+
+
+# --8<-- [start:measure]
+def measured(images: np.ndarray) -> np.ndarray:
+    """How many of some pictures measure exotropic, esotropic and normal, and in how many no eyes are found."""
+    deviation = estimate_deviation(images)
+    counts = [(deviation > THRESHOLD).sum(), (deviation < -THRESHOLD).sum(), (abs(deviation) <= THRESHOLD).sum()]
+    return np.array([*counts, np.isnan(deviation).sum()])
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927)."""
+    z, p = 1.96, hits / n
+    centre, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return (centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)
+
+
+# --8<-- [end:measure]
+
+
+def shares(name: str, images: np.ndarray) -> None:
+    counts, n = measured(images), len(images)
+    intervals = ["{:.2f} [{:.2f}, {:.2f}]".format(count / n, *wilson(count, n)) for count in counts]
+    print(f"{name:36}{n:6}" + "".join(f"{text:>21}" for text in intervals))
+
+
+def distance(name: str, images: np.ndarray, reals: np.ndarray, features: str) -> None:
+    value = gankit.evaluate(images, reals, ["kid"], features)["metrics"]["kid"]
+    within = value["real_vs_real"]
+    print(
+        f"{name:36}{value['n_fake']:6}{value['n_real']:6}{value['value']:10.4f} +- {value['standard_error']:.4f}"
+        f"{within['value']:12.4f} at {within['n']}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", nargs="?", default="eyes", help="a run that is conditional on the classes of eyes")
+    parser.add_argument("--beside", nargs="*", default=[], metavar="RUN", help="other runs, with labels or without")
+    parser.add_argument(
+        "--count", type=int, default=1000, help="pictures to draw, of each class where there are labels"
+    )
+    parser.add_argument("--counts", type=int, nargs=3, default=[1250, 451, 999], help="real pictures of each class")
+    parser.add_argument("--features", default="pixels")
+    parser.add_argument("--picture", type=Path, help="a file for rows of generated and real pictures")
+    given = parser.parse_args()
+
+    run = gankit.open_run(given.run)
+    # Other subjects than those of the training, whose seed is 0.
+    real = Eyes((run.image.height, run.image.width), counts=tuple(given.counts), seed=1)
+    reals = {name: real.images[real.labels == label] for label, name in enumerate(real.class_names)}
+    runs = [run, *map(gankit.open_run, given.beside)]
+    drawn = [
+        {name: each.sample(given.count, labels=name, seed=1) for name in reals}
+        if each.image.classes
+        else dict.fromkeys(reals, each.sample(given.count, seed=1))
+        for each in runs
+    ]
+    names = [each.path.name for each in runs]
+
+    error = abs(estimate_deviation(real.images) - real.deviation)
+    print(f"the estimator's error on {len(error)} real pictures of {run.image.height} x {run.image.width}, in PD: "
+          f"median {np.nanmedian(error):.1f}, mean {np.nanmean(error):.1f}")  # fmt: skip
+    for label, name in enumerate(reals):
+        print(f"  {name}: median {np.nanmedian(error[real.labels == label]):.1f}")
+
+    columns = "".join(f"{text:>21}" for text in ("exotropic", "esotropic", "normal", "not found"))
+    print(f"\n{f'measured, {THRESHOLD:g} PD':36}{'n':>6}{columns}")
+    for each, title, images in zip(runs, names, drawn, strict=True):
+        if each.image.classes:
+            for name in reals:
+                shares(f"{title}, asked for {name}", images[name])
+        else:
+            shares(f"{title}, without labels", images["normal"])
+    for name in reals:
+        shares(f"real {name}", reals[name])
+    shares("real, all", real.images)
+
+    print(f"\n{f'kid on {given.features}':36}{'n':>6}{'reals':>6}{'value':>10}{'':10}{'real against real':>17}")
+    for name in reals:
+        for title, images in zip(names, drawn, strict=True):
+            distance(f"{title}, {name}", images[name], reals[name], given.features)
+
+    if given.picture:
+        # The same latents in each row of generated pictures.
+        rows = [images[name][:16] for images in (drawn[0], reals) for name in reals]
+        given.picture.write_bytes(grid_png(np.concatenate(rows), run.value_range, len(rows[0])))
+
+
+main()
