@@ -22,6 +22,7 @@ import gankit
 from gankit import cli
 from gankit.discovery import KINDS
 from gankit.registry import registry
+from gankit.study.agreement_settings import load_study
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -140,6 +141,10 @@ class Page:
             groups = content.get("project", {}).get("entry-points", {})
             assert set(groups) <= {registry(kind).package for kind in KINDS}
             return
+        if block.note == "study":
+            Path("page-study.toml").write_text(block.text)
+            load_study("page-study.toml")
+            return
         gankit.load(over_the_default(content) if block.note == "part" else content)
 
     def sh(self, block: Block) -> None:
@@ -153,7 +158,7 @@ class Page:
                 continue
             assert command[0] == "gankit", f"line {block.line}: {' '.join(command)} is not run by the tests"
             shown = " ".join(command)
-            more = small if command[1] in ("train", "demo") else []
+            more = small if command[1] in ("train", "demo", "study") else []
             code, output = self.command([*command[1:], *more])
             if block.note.startswith("fails: ") and number == len(words) - 1:
                 assert code == 2, f"{shown}: exit code {code}\n{output}"
