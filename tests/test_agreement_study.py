@@ -223,7 +223,7 @@ def perfect(real: Callable[..., Run], wider: bool) -> Callable[..., Run]:
 
 
 def planted_study(wider: bool, folder: Path) -> Estimates:
-    """500 images; on half of them nine of ten raters agree, on the others four, which vary more if told so."""
+    """A study of 500 images, of which half have an agreement of .9, the others of .4; these vary more if told so."""
     known, path = np.tile([0.9, 0.4], 250), folder / "planted.npz"
     np.savez(path, images=squares(spreads(known, wider), np.random.default_rng(1)), agreement=known)
     overrides = [

@@ -22,6 +22,7 @@ import gankit
 from gankit import cli
 from gankit.discovery import KINDS
 from gankit.registry import registry
+from gankit.study.agreement_settings import load_study
 from gankit.study.classifier_settings import load_classifier_study
 
 ROOT = Path(__file__).parents[1]
@@ -144,6 +145,10 @@ class Page:
         if "classifier" in content:  # a study's file, which commands of the page may name
             Path("study.toml").write_text(block.text, encoding="utf-8")
             load_classifier_study("study.toml")
+            return
+        if block.note == "study":
+            Path("page-study.toml").write_text(block.text)
+            load_study("page-study.toml")
             return
         gankit.load(over_the_default(content) if block.note == "part" else content)
 

@@ -16,7 +16,7 @@ from gankit.study.agreement_settings import AgreementStudy
 from gankit.study.arms import Arm, StudyImages
 from gankit.study.jobs import RESULT, Job, Outcome, run_jobs
 from gankit.study.judging import Judge
-from gankit.study.reading import claim
+from gankit.study.reading import claim, is_begun
 from gankit.study.trainings import seconds_a_step, spoken, trained
 
 JOBS, WARM, REALS, RUN = "jobs", "warm-start", "reals", "run"
@@ -90,6 +90,7 @@ def run_agreement(
     folder = Path(out)
     images = StudyImages(study)
     text = study.toml()
+    is_begun(folder, text)
     trainings = [(arm, seed) for arm in images.arms(study) for seed in images.seeds(arm, study)]
     first = images.experiment(*trainings[0], study, None)
     if not all((folder / JOBS / _name(arm, seed) / RESULT).is_file() for arm, seed in trainings):

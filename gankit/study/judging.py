@@ -19,6 +19,7 @@ from gankit.errors import GankitError
 from gankit.extraction import extractor, part, rows
 from gankit.image_sets import ImageSet, dataset_set, image_set
 from gankit.interfaces import Indices, Pool, Rows
+from gankit.metrics.kid import BLOCK
 from gankit.pictures import grid_png
 from gankit.registry import Part
 from gankit.run import SAMPLE_BATCH, Run
@@ -102,8 +103,10 @@ class Judge:
         return {name: every.take(places[_some(len(places), n, name)]) for name, (every, places) in sets.items()}
 
     def _values(self, names: Sequence[str], reals: Rows, fakes: Rows) -> Values:
-        pool, found = Pool(reals, fakes), {}
+        found: Values = {}
         for each in [part("metric", name) for name in names]:
+            seen = reals.take(_block(np.arange(reals.count))) if each.name == "kid" else reals
+            pool = Pool(seen, fakes)
             metric, resampling = gathered(each, pool), each.build().resampling(pool)
             values = metric.compute()
             sides = [jackknife(resampling, side, values, metric.jackknife_groups, 0) for side in ("real", "fake")]
@@ -114,14 +117,14 @@ class Judge:
                     found[name] = {
                         "value": value, "standard_error": errors[name],
                         "fake_error": None if variance is None else math.sqrt(variance),
-                        "n_real": reals.count, "n_fake": fakes.count,
+                        "n_real": seen.count, "n_fake": fakes.count,
                     }  # fmt: skip
         return found
 
     def _chance(self, own: Rows, drawn: Rows) -> Values:
         """What as many of the drawn images as are kept give when they are chosen at random."""
         pool, kept = Pool(own, drawn), self.study.study.kept
-        return _spreads(FEW, pool, [
+        return _spreads(["frechet"], pool, [
             (pool.reals, pool.fakes[_some(drawn.count, kept, "chance", number)]) for number in range(CHANCE_DRAWS)
         ])  # fmt: skip
 
@@ -193,9 +196,16 @@ def _spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indice
 def _each(metric: Part, pool: Pool, draws: list[tuple[Indices, Indices]]) -> list[dict[str, float]]:
     resampling = metric.build().resampling(pool)
     try:
+        if metric.name == "kid":
+            draws = [(_block(real), fake) for real, fake in draws]
         return [dict(resampling.values(real, fake)) for real, fake in draws]
     except GankitError:  # too few images for this metric
         return []
+
+
+def _block(real: Indices) -> Indices:
+    """As many of these images as KID takes at once, beyond which each value would cost a second."""
+    return real if len(real) <= BLOCK else real[_some(len(real), BLOCK, "block of the kernel distance")]
 
 
 def _some(count: int, size: int, stream: str, number: int = 0) -> Indices:

@@ -40,12 +40,12 @@ def read_study(
     return validated(model, source), source
 
 
-def claim(folder: Path, text: str) -> None:
-    """Make a study's folder, or find it as the same study left it.
+def is_begun(folder: Path, text: str) -> bool:
+    """Whether the folder holds this very study already; False where it is free.
 
     Args:
         folder: of the study.
-        text: its settings as TOML, kept as study.toml.
+        text: its settings as TOML.
 
     Raises:
         RunError: the folder holds something else, or a study of other settings.
@@ -57,11 +57,21 @@ def claim(folder: Path, text: str) -> None:
         if different := sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)):
             told = "; ".join(f"{key} was {found.get(key)}, is {wanted.get(key)}" for key in different[:3])
             raise RunError(f"{folder} holds a study of other settings ({told}); choose another --out")
-        return
+        return True
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not empty and holds no study; choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode())
+    return False
+
+
+def claim(folder: Path, text: str) -> None:
+    """Make a study's folder, and keep its settings there as study.toml, where it is not begun.
+
+    Raises:
+        RunError: as `is_begun`.
+    """
+    if not is_begun(folder, text):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "study.toml", text.encode())
 
 
 def _leaves(value: Any, path: str = "") -> dict[str, Any]:
