@@ -6,13 +6,15 @@ normalisation de Vries et al. 2017 (arXiv 1707.00683).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from gankit.differentiation import convolved, pooled
+from gankit.differentiation import relu as relu
 from gankit.errors import PartError
 from gankit.interfaces import ImageSpec
 
@@ -44,188 +46,6 @@ def pyramid(image: ImageSpec, part: str) -> tuple[int, int, int]:
             f"set data.size, for example {nearest[0]} or {nearest[1]}"
         )
     return k, image.height >> k, image.width >> k
-
-
-Setting = tuple[int, int]
-"""Stride and padding of a convolution."""
-
-
-def _gradients(
-    setting: Setting, gradient: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Of a convolution, by its input, weight and bias; only those that are wanted."""
-    stride, padding = setting
-    found: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.convolution_backward(
-        gradient, x, weight, [len(weight)] if wanted[2] else None,
-        [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, wanted,
-    )  # fmt: skip
-    return found
-
-
-class _Convolution(torch.autograd.Function):
-    """A convolution whose second derivatives cost what its first ones do.
-
-    <g, x * w> is linear in each of the three, so that x * w, its gradient by x and that by w are each other's
-    derivatives. torch instead takes the gradient by w in a second derivative from a convolution with a kernel as large
-    as the image, which takes two to seven times as long on a CPU.
-
-    This node knows only the gradient by x. That by the weight and the bias is of `_Weights`, through whose output,
-    `ending`, it passes the gradient on: where only x is differentiated by, as in a penalty, it is then not computed.
-    """
-
-    @staticmethod
-    def forward(
-        context: Any, x: Tensor, weight: Tensor, ending: Tensor, bias: Tensor | None, setting: Setting
-    ) -> Tensor:
-        context.setting = setting
-        context.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, *setting)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = context.saved_tensors
-        by_x = (
-            _InputGradient.apply(gradient, weight, x.detach(), context.setting) if context.needs_input_grad[0] else None
-        )
-        return by_x, None, gradient, None, None
-
-
-class _Weights(torch.autograd.Function):
-    """Where the gradients of a convolution by its weight and bias start: an empty tensor of the output's shape."""
-
-    @staticmethod
-    def forward(context: Any, weight: Tensor, bias: Tensor | None, x: list[Tensor], setting: Setting) -> Tensor:
-        context.setting = setting
-        context.save_for_backward(weight, *x)
-        height, width = (
-            (side + 2 * setting[1] - kernel) // setting[0] + 1
-            for side, kernel in zip(x[0].shape[2:], weight.shape[2:], strict=True)
-        )
-        return weight.new_empty(()).expand(len(x[0]), len(weight), height, width)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight, x = context.saved_tensors
-        wanted = context.needs_input_grad
-        if not torch.is_grad_enabled():
-            return *_gradients(context.setting, gradient, x, weight, (False, *wanted[:2]))[1:], None, None
-        by_weight = _WeightGradient.apply(gradient, x, weight.detach(), context.setting) if wanted[0] else None
-        return by_weight, gradient.sum((0, 2, 3)) if wanted[1] else None, None, None
-
-
-class _InputGradient(torch.autograd.Function):
-    """The gradient of a convolution by its input, of which `like` gives the shape."""
-
-    @staticmethod
-    def forward(context: Any, gradient: Tensor, weight: Tensor, like: Tensor, setting: Setting) -> Tensor:
-        context.setting = setting
-        context.save_for_backward(gradient, weight)
-        found = _gradients(setting, gradient, like, weight, (True, False, False))[0]
-        assert found is not None
-        return found
-
-    @staticmethod
-    def backward(context: Any, by: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, weight = context.saved_tensors
-        by_gradient, by_weight = context.needs_input_grad[:2]
-        return (
-            _convolved(by, weight, None, *context.setting) if by_gradient else None,
-            _WeightGradient.apply(gradient, by, weight.detach(), context.setting) if by_weight else None,
-            None,
-            None,
-        )
-
-
-class _WeightGradient(torch.autograd.Function):
-    """The gradient of a convolution by its weight, of which `like` gives the shape."""
-
-    @staticmethod
-    def forward(context: Any, gradient: Tensor, x: Tensor, like: Tensor, setting: Setting) -> Tensor:
-        context.setting = setting
-        context.save_for_backward(gradient, x)
-        found = _gradients(setting, gradient, x, like, (False, True, False))[1]
-        assert found is not None
-        return found
-
-    @staticmethod
-    def backward(context: Any, by: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, x = context.saved_tensors
-        by_gradient, by_x = context.needs_input_grad[:2]
-        return (
-            _convolved(x, by, None, *context.setting) if by_gradient else None,
-            _InputGradient.apply(gradient, by, x.detach(), context.setting) if by_x else None,
-            None,
-            None,
-        )
-
-
-def _torch_alone() -> bool:
-    """Whether to take torch's own operations: `torch.func` and compilation know no others, and no graph is made."""
-    apart = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return apart or not torch.is_grad_enabled()
-
-
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
-    if _torch_alone() or torch.is_autocast_enabled(x.device.type):
-        return F.conv2d(x, weight, bias, stride, padding)
-    ending = _Weights.apply(weight, bias, [x], (stride, padding))
-    y: Tensor = _Convolution.apply(x, weight, ending, bias, (stride, padding))
-    return y
-
-
-class _Relu(torch.autograd.Function):
-    """A ReLU whose second derivative, zero, is not sent backwards.
-
-    torch's own sends a tensor of zeros, with which the whole network is differentiated once more.
-    """
-
-    @staticmethod
-    def forward(context: Any, x: Tensor) -> Tensor:
-        y = F.relu(x)
-        context.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        passed: Tensor = _Passed.apply(gradient, context.saved_tensors[0].detach())
-        return passed
-
-
-class _Passed(torch.autograd.Function):
-    """What of a gradient a ReLU lets through, given its output."""
-
-    @staticmethod
-    def forward(context: Any, gradient: Tensor, output: Tensor) -> Tensor:
-        context.save_for_backward(output)
-        passed: Tensor = torch.ops.aten.threshold_backward(gradient, output, 0)
-        return passed
-
-    @staticmethod
-    def backward(context: Any, by: Tensor) -> tuple[Tensor | None, ...]:
-        return _Passed.apply(by, context.saved_tensors[0]), None
-
-
-def relu(x: Tensor) -> Tensor:
-    """(n, ...) to the same shape, negative values to 0; what differentiates twice costs less than with torch's.
-
-    A parameter that has no part in a second derivative, such as a bias, is then without gradient instead of at zero.
-    """
-    if _torch_alone():
-        return F.relu(x)
-    y: Tensor = _Relu.apply(x)
-    return y
-
-
-class _Pooled(torch.autograd.Function):
-    """2x2 mean pooling of even sides; as of `_Relu`, a second derivative of zero is not sent backwards."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 2)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        return F.interpolate(gradient / 4, scale_factor=2, mode="nearest")
 
 
 def _four(weight: Tensor) -> Tensor:
@@ -261,7 +81,7 @@ class ResampledConv2d(nn.Conv2d):
             kernel = _four(self.weight)
             if up:
                 return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), self.bias, stride=2, padding=1)
-            return _convolved(x, kernel / 4, self.bias, 2, 1)
+            return convolved(x, kernel / 4, self.bias, 2, 1)
         # A 1x1 convolution and resampling commute.
         first = up != (self.fused and self.kernel_size == (1, 1))
         if first:
@@ -269,16 +89,11 @@ class ResampledConv2d(nn.Conv2d):
         return _resampled(self._plain(x), up)
 
     def _plain(self, x: Tensor) -> Tensor:
-        return _convolved(x, self.weight, self.bias, 1, self.kernel_size[0] // 2)
+        return convolved(x, self.weight, self.bias, 1, self.kernel_size[0] // 2)
 
 
 def _resampled(x: Tensor, up: bool) -> Tensor:
-    if up:
-        return F.interpolate(x, scale_factor=2, mode="nearest")
-    if _torch_alone() or x.shape[2] % 2 or x.shape[3] % 2:
-        return F.avg_pool2d(x, 2)
-    pooled: Tensor = _Pooled.apply(x)
-    return pooled
+    return F.interpolate(x, scale_factor=2, mode="nearest") if up else pooled(x)
 
 
 class Fading(nn.Module):

@@ -28,7 +28,11 @@ LAYERS: list[tuple[set[str], str | set[str]]] = [
     ({"_metric", "cache", "resizing", "image_tables", "compilation"}, {"errors"}),
     ({"interfaces"}, {"errors", "_dataset", "_metric", "compilation"}),
     ({"discovery", "pictures"}, {"errors"}),
-    ({"seeds", "distributed", "checkpoint", "layers", "progress"}, {"errors", "interfaces", "seeds"}),
+    ({"differentiation"}, set()),
+    (
+        {"seeds", "distributed", "checkpoint", "layers", "progress"},
+        {"errors", "interfaces", "seeds", "differentiation"},
+    ),
     ({"validation", "places"}, {"errors"}),
     ({"constructors"}, {"errors", "interfaces", "discovery", "validation"}),
     ({"registry"}, {"errors", "interfaces", "discovery", "validation", "constructors"}),
@@ -115,7 +119,7 @@ def test_imports_run_one_way(path: Path) -> None:
 def test_modules_that_stand_side_by_side_do_not_import_each_other() -> None:
     for path in sources():
         if top(path) in {"seeds", "distributed", "checkpoint", "layers"}:
-            assert {other for _, other in own_imports(path)} <= {"errors", "interfaces"}, path
+            assert {other for _, other in own_imports(path)} <= {"errors", "interfaces", "differentiation"}, path
 
 
 def test_the_package_imports_nothing_at_once() -> None:

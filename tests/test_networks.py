@@ -273,6 +273,23 @@ def test_third_derivatives_of_convolutions_are_those_of_torch(resample: str | No
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10 * float(expected.abs().max()))
 
 
+def test_a_penalty_has_the_gradients_of_torch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    critic = gankit.build("critic", "resnet", ImageSpec(3, 20, 12), width=4).double()
+    images = torch.randn(2, 3, 20, 12, dtype=torch.float64, requires_grad=True)
+
+    def gradients() -> list[Tensor]:
+        (slopes,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+        found = torch.autograd.grad(slopes.pow(3).sum(), list(critic.parameters()), allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(critic.parameters(), found, strict=True)]
+
+    found = gradients()
+    monkeypatch.setattr("gankit.differentiation._torch_alone", lambda: True)
+    for own, expected in zip(found, gradients(), strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-11, atol=1e-14)
+    assert sum(bool(each.any()) for each in found) == sum(p.dim() > 1 for p in critic.parameters())
+
+
 class WeightGradients(TorchDispatchMode):
     """Counts gradients of convolutions by their weights, and the largest kernel that a convolution is given."""
 
