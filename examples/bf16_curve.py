@@ -59,10 +59,10 @@ def costs(settings: list[str], rounds: int, steps: int = 5) -> dict[str, list[fl
     return found
 
 
-def job(folder: Path, wanted: gankit.Experiment) -> list[dict]:
+def job(folder: Path, precision: str, settings: list[str]) -> list[dict]:
     """The log of one training."""
     begun = (folder / "experiment.toml").is_file()  # by an earlier call
-    run = gankit.resume(folder) if begun else gankit.train(wanted, folder)
+    run = gankit.resume(folder) if begun else gankit.train(experiment(precision, *settings), folder)
     return run.log
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     tasks = list(itertools.product(PRECISIONS, range(given.seeds)))
     settings = [*JUDGE, *NETWORKS["narrow"], *given.overrides, f"training.steps={given.steps}"]
     logs = Parallel(n_jobs=given.jobs)(
-        delayed(job)(given.out / f"{precision}-{seed}", experiment(precision, *settings, f"training.seed={seed}"))
+        delayed(job)(given.out / f"{precision}-{seed}", precision, [*settings, f"training.seed={seed}"])
         for precision, seed in tasks
     )
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")

@@ -82,6 +82,12 @@ def job(folder: Path, data: list[str], every: int, seed: int, stops: list[int], 
     return found
 
 
+def slope_error(folder: Path, steps: int) -> float:
+    """Root of the mean (slope - 1)^2, where the penalty was taken, over the second half of so many steps."""
+    rows = [row for row in gankit.open_run(folder).log if steps / 2 < row["step"] <= steps]
+    return math.sqrt(np.mean([row["critic/gradient-penalty"] for row in rows]))
+
+
 def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
     for row in (head, ["---"] * len(head), *rows):
         yield f"| {' | '.join(row)} |"
@@ -151,12 +157,17 @@ def main() -> None:
                     side = base if k == first else [found[name, k, seed][stop] for seed in range(given.seeds)]
                     title = f"every = {k}" + ("" if k == first else f", equal {label}")
                     rows.append(row(title, stops[k][stop], side, base))
-        kid = base[0]["kid"]
-        print(f"{name}: {kid['n_fake']} generated beside {kid['n_real']} held-out images\n")
+        counts = " or ".join(str(n) for n in sorted({each["kid"]["n_real"] for each in base}))
+        print(f"{name}: {counts} held-out images, by seed, and as many generated ones\n")
         head = ["", "steps"]
         for metric in METRICS:
             head += [f"{metric}, mean +- of a seed", "printed error", f"less every = {first}"]
         print("\n".join(table(head, rows)))
+        rows = []
+        for k in given.every:
+            errors = [slope_error(folders[name, k, seed], given.steps) for seed in range(given.seeds)]
+            rows.append([str(k), " ".join(f"{error:.3f}" for error in errors)])
+        print("\n".join(table(["every", "slope off by, seed by seed"], rows)))
     pictures(given.out / "samples.png", [folders["eyes", k, 0] for k in given.every])
 
 

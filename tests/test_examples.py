@@ -167,7 +167,7 @@ def test_a_lazy_penalty_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: P
     printed = run(*given)
     assert "| 2 | 0.9000 | 0.50 (0.50 to 0.90) | 4 |" in printed
     for name in ("eyes", "arrays"):
-        assert re.search(rf"^{name}: (\d+) generated beside \1 held-out images$", printed, re.MULTILINE)
+        assert re.search(rf"^{name}: \d+ held-out images, by seed, and as many generated ones$", printed, re.MULTILINE)
         lazy = out / f"{name}-every-2-0"
         assert {path.name for path in lazy.glob("judged-*")} >= {"judged-2.json", "judged-4.json"}
         assert gankit.open_run(lazy).steps == 4
@@ -178,6 +178,7 @@ def test_a_lazy_penalty_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: P
     assert [row.split(" | ")[:2] for row in rows] == 2 * [
         ["| every = 1", "2"], ["| every = 2, equal steps", "2"], ["| every = 2, equal time", "4"],
     ]  # fmt: skip
+    assert len(re.findall(r"^\| [12] \| 0\.\d+ \|$", printed, re.MULTILINE)) == 4  # how far slopes are off
     with Image.open(out / "samples.png") as picture:
         assert picture.size == (10 * (64 + 2) + 2, 2 * (64 + 2) + 2)
     written = (lazy / "log.jsonl").read_bytes()
