@@ -80,11 +80,11 @@ class Compilation:
             with self._activated():
                 return work()
         except Exception as error:
-            reason = error
+            reason = _told(error)  # the error itself would keep the turn's memory
         for part, state in zip(self._parts, before, strict=True):
             _restore(part, state)
         made = work()  # raises what was no fault of the compiler
-        self.give_up(side, _told(reason))
+        self.give_up(side, reason)
         return made
 
     def give_up(self, side: str, reason: str) -> None:
@@ -106,8 +106,8 @@ class Compilation:
         return {"failed": sorted(self._failed)}
 
     def load_state_dict(self, state: dict[str, list[str]]) -> None:
-        """Take up the sides that go on without."""
-        self._failed = set(state["failed"])
+        """Take up the sides that go on without, beside those that do so here."""
+        self._failed |= set(state["failed"])
 
 
 def _state(part: Any) -> Any:

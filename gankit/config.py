@@ -55,7 +55,7 @@ class Training(Settings):
         dequantise: adds uniform noise of one grey level to 8-bit images, centred.
         precision: "float32", "bf16" (autocast; penalties stay in float32) or "float64".
         compile: true runs networks as code of `torch.compile`, where that works; "all" also what penalties
-            differentiate, which is slower on CPUs. The first step takes a minute or more.
+            differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
         device: "auto" takes a GPU where there is one.
         threads: CPU threads; None leaves torch's own choice.
         seed: decides every random draw.
