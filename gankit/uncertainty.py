@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import norm
 from tqdm import tqdm
 
 from gankit import seeds
@@ -235,3 +236,20 @@ def _one_image_a_group(pool: Pool, seed: int) -> Pool:
         _, first = np.unique(unit[order], return_index=True)
         chosen.append(np.sort(order[first]) + offset)
     return pool.subset(np.concatenate(chosen))
+
+
+def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """The score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, 209).
+
+    Args:
+        hits: cases that count, 0 to n, not necessarily whole.
+        n: independent cases, not necessarily whole; of none the interval is (0, 1).
+        level: of the interval.
+    """
+    if not n:
+        return 0.0, 1.0
+    z, share = float(norm.ppf((1 + level) / 2)), hits / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    # Exactly 0 and 1 at the ends, which rounding would miss.
+    return (0.0 if hits <= 0 else middle - half), (1.0 if hits >= n else middle + half)

@@ -17,7 +17,6 @@ from gankit.study.classifier_intervals import (
     independent_cases,
     paired_difference,
     score_interval,
-    wilson,
 )
 from gankit.study.classifier_scores import (
     auc,
@@ -41,19 +40,6 @@ def drawn(n: int = 90, seeds: int = 2, per_group: int = 1, wrong: float = 0.3, s
     groups = np.arange(n) // per_group
     other = (labels + draw.integers(1, CLASSES, (seeds, n))) % CLASSES
     return labels, groups, np.where(draw.random((seeds, n)) < wrong, other, labels)
-
-
-def test_wilson_against_closed_form_values() -> None:
-    # k = 0: [0, z^2 / (n + z^2)]; k = n: [n / (n + z^2), 1]; the half-widths are those of Wilson's formula at p = 0.8.
-    z2 = stats.norm.ppf(0.975) ** 2
-    assert wilson(0.0, 10) == pytest.approx((0.0, z2 / (10 + z2)))
-    assert wilson(1.0, 10) == pytest.approx((10 / (10 + z2), 1.0))
-    for n, half in ((100, 0.078), (200, 0.055), (400, 0.039), (600, 0.032)):
-        low, high = wilson(0.8, n)
-        assert (high - low) / 2 == pytest.approx(half, abs=5e-4)
-    for k, n in ((3, 17), (42, 49), (1, 2)):
-        expected = stats.binomtest(k, n).proportion_ci(method="wilson")
-        assert wilson(k / n, n) == pytest.approx((expected.low, expected.high))
 
 
 def test_cases_of_groups_that_agree_count_once() -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -21,9 +20,10 @@ from torch import Tensor, nn
 import gankit
 from gankit.errors import DataError, GankitError, PartError, RunError
 from gankit.ranking import Ranking, rank, realism_score, write_page, write_ranking
-from gankit.ranking.agreement import krippendorff_alpha, wilson
+from gankit.ranking.agreement import krippendorff_alpha
 from gankit.ranking.key import read_key
 from gankit.run import batches
+from gankit.uncertainty import wilson
 
 Rows = list[list[str]]
 
@@ -330,17 +330,6 @@ def test_alpha_of_the_published_example() -> None:
     assert krippendorff_alpha([[1, 2, 3], [1, 2, 3]], "interval") == 1
     assert krippendorff_alpha([[1, 1], [1, 1]], "nominal") is None
     assert krippendorff_alpha([[1, math.nan], [math.nan, 1]], "nominal") is None
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 5), (1, 1), (8, 10), (5, 5), (37, 400)])
-def test_wilson_is_scipys(k: int, n: int) -> None:
-    expected = scipy.stats.binomtest(k, n).proportion_ci(method="wilson")
-    np.testing.assert_allclose(wilson(k, n), expected, atol=1e-12)
-
-
-def test_no_share() -> None:
-    with pytest.raises(GankitError, match="2 of 1 is no share"):
-        wilson(2, 1)
 
 
 # Ratings by number

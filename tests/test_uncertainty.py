@@ -19,7 +19,7 @@ from gankit import GankitError
 from gankit.extraction import part
 from gankit.interfaces import Batch, Metric, Pool, Resampling, Rows
 from gankit.metrics.kid import kernel_distance
-from gankit.uncertainty import gathered, jackknife, judged, p_values, real_against_real, standard_errors
+from gankit.uncertainty import gathered, jackknife, judged, p_values, real_against_real, standard_errors, wilson
 
 Array = NDArray[Any]
 Draw = Callable[[np.random.Generator], Pool]
@@ -550,3 +550,17 @@ def test_what_the_page_on_standard_errors_says() -> None:
         for p in example.chances(case, both, 200).values():
             assert low <= (p <= 0.05 + 1e-9).mean() <= high
             assert p.min() >= 1 / 40
+
+
+def test_wilson_against_closed_form_values() -> None:
+    # k = 0: [0, z^2 / (n + z^2)]; k = n: [n / (n + z^2), 1]; the half-widths are those of Wilson's formula at p = 0.8.
+    z2 = stats.norm.ppf(0.975) ** 2
+    assert wilson(0, 10) == pytest.approx((0, z2 / (10 + z2)))
+    assert wilson(10, 10) == pytest.approx((10 / (10 + z2), 1))
+    assert wilson(0, 0) == (0, 1)
+    for n, half in ((100, 0.078), (200, 0.055), (400, 0.039), (600, 0.032)):
+        low, high = wilson(0.8 * n, n)
+        assert (high - low) / 2 == pytest.approx(half, abs=5e-4)
+    for k, n in ((3, 17), (42, 49), (1, 2), (0, 5), (5, 5), (37, 400)):
+        expected = stats.binomtest(k, n).proportion_ci(method="wilson")
+        assert wilson(k, n) == pytest.approx((expected.low, expected.high), abs=1e-12)

@@ -1,32 +1,11 @@
-"""How far raters agree, and how sure a share is: Krippendorff 2011 (alpha), Wilson 1927 (interval)."""
+"""How far raters agree (Krippendorff 2011)."""
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-
-from gankit.errors import GankitError
-
-NORMAL_QUANTILE = 1.959963984540054
-"""Of 97.5 %, for intervals of 95 %."""
-
-
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share of k in n (Wilson 1927, J. Am. Stat. Assoc. 22, 209).
-
-    Raises:
-        GankitError: k is not between 0 and n, or n is 0.
-    """
-    if not 0 <= k <= n or n == 0:
-        raise GankitError(f"{k} of {n} is no share")
-    share, z2 = k / n, NORMAL_QUANTILE**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = NORMAL_QUANTILE / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # Exactly 0 and 1 at the ends, which rounding would miss.
-    return (0.0 if k == 0 else middle - half), (1.0 if k == n else middle + half)
 
 
 def krippendorff_alpha(ratings: ArrayLike, level: Literal["nominal", "interval"]) -> float | None:

@@ -15,20 +15,6 @@ LEVEL = 0.95
 DRAWS = 1000
 
 
-def wilson(share: float, n: float, level: float = LEVEL) -> tuple[float, float]:
-    """The score interval of a proportion (Wilson 1927, JASA 22:209).
-
-    Args:
-        share: the proportion found, in [0, 1].
-        n: independent cases, not necessarily whole.
-        level: of the interval.
-    """
-    z = float(stats.norm.ppf((1 + level) / 2))
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def independent_cases(hits: Floats, sizes: Floats) -> float:
     """How many independent cases tell as much of a proportion as cases in groups (Rao and Scott 1992).
 

@@ -17,7 +17,6 @@ from gankit.study.classifier_intervals import (
     independent_cases,
     paired_difference,
     score_interval,
-    wilson,
 )
 from gankit.study.classifier_scores import (
     Floats,
@@ -33,6 +32,7 @@ from gankit.study.classifier_scores import (
     softmax,
 )
 from gankit.study.classifier_settings import BAR, ClassifierStudy
+from gankit.uncertainty import wilson
 
 SCORES: dict[str, Score] = {"balanced accuracy": balanced_accuracy, "macro F1": macro_f1}
 Values = dict[str, Any]
@@ -101,7 +101,7 @@ class Judge:
         by_group = np.bincount(self.cases.group[among], hits.mean(0)[among], minlength=groups).astype(np.float64)
         n = independent_cases(by_group, sizes)
         share = float(by_group.sum() / sizes.sum())
-        low, high = wilson(share, n)
+        low, high = wilson(share * n, n)
         by_seed = hits[:, among].mean(1)
         return {**_entry(share, low, high, by_seed), "n": int(among.sum()), "independent": round(n, 1)}
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from scipy.stats import t as student
 
 from gankit.study.arms import Arm, heading, percent
-from gankit.study.deviation import wilson
 from gankit.study.estimates import LEVEL, Difference, Estimates, Where
 from gankit.tables import title
+from gankit.uncertainty import wilson
 
 CANNOT = "cannot be told"
 

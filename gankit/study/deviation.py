@@ -6,7 +6,6 @@ from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from gankit.datasets.eyes import estimate_deviation
 from gankit.study.agreement_settings import AgreementStudy
@@ -60,13 +59,3 @@ class Estimator:
             "measured": int(measured.sum()),
             "strabismic": int((np.abs(found[measured]) >= self.limit).sum()),
         }
-
-
-def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The interval of a share after Wilson 1927 (J. Am. Stat. Assoc. 22); (0, 1) of none."""
-    if n == 0:
-        return 0.0, 1.0
-    z, share = float(norm.ppf((1 + level) / 2)), hits / n
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * float(np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))) / (1 + z**2 / n)
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -21,8 +21,9 @@ from gankit.image_sets import ImageSet, dataset_set, image_set
 from gankit.interfaces import Indices, Pool, Rows
 from gankit.metrics.kid import BLOCK
 from gankit.pictures import grid_png
+from gankit.ranking import rank
 from gankit.registry import Part
-from gankit.run import SAMPLE_BATCH, Run
+from gankit.run import Run
 from gankit.study.agreement_settings import AgreementStudy
 from gankit.study.arms import Arm, StudyImages
 from gankit.study.deviation import Estimator
@@ -76,9 +77,9 @@ class Judge:
         count = max(table.drawn, images.n)
         made = run.sample(count, seed=seed)  # other latents for each seed: trainings are then independent
         fakes = self._rows(image_set(made, f"run {run.path.parent.name}", window=run.value_range))
-        order, scores = by_critic(run, made[: table.drawn], seed)
-        kept = {"all": np.arange(table.drawn), "top": order[: table.kept], "bottom": order[::-1][: table.kept]}
-        self._write(folder, run, made, order, scores, kept)
+        ranking = rank(run, table.drawn, table.kept, "critic", seed=seed)
+        kept = {"all": np.arange(table.drawn), "top": ranking.best, "bottom": ranking.worst}
+        self._write(folder, run, made, ranking.order, ranking.scores, kept)
         own = self._full.take(images.chosen(arm, self.study))
         drawn = {name: self._values(FEW, own, fakes.take(chosen)) for name, chosen in kept.items()}
         chance = self._chance(own, fakes.take(kept["all"]))
@@ -212,30 +213,3 @@ def _some(count: int, size: int, stream: str, number: int = 0) -> Indices:
     """(size,) rising places of `count`, drawn for this stream."""
     drawn = torch.randperm(count, generator=seeds.source(0, f"study {stream}", number)).numpy()
     return np.sort(drawn[:size])
-
-
-@torch.no_grad()
-def by_critic(run: Run, images: NDArray[Any], seed: int) -> tuple[Indices, NDArray[np.float64]]:
-    """Order of a run's own drawn images, best first, by its critic's mean score of each.
-
-    Args:
-        run: whose critic scores.
-        images: (n, c, h, w) the first n of `run.sample(..., seed=seed)`.
-        seed: that they were drawn by, which their labels follow.
-
-    Returns:
-        (n,) places, and (n,) scores.
-    """
-    low, high = run.value_range
-    labels = run.encode_labels(len(images), None, seed)
-    like = next(run.critic.parameters())
-    scores = []
-    for start in range(0, len(images), SAMPLE_BATCH):
-        batch = torch.from_numpy(images[start : start + SAMPLE_BATCH].astype(np.float32)).to(like)
-        label = None if labels is None else labels[start : start + SAMPLE_BATCH].to(like.device)
-        given = run.critic((batch - low) * (2 / (high - low)) - 1, label)
-        scores.append(
-            given.flatten(1).mean(1).double().cpu().numpy() if given.dim() > 1 else given.double().cpu().numpy()
-        )
-    values = np.concatenate(scores)
-    return np.argsort(-values, kind="stable"), values
