@@ -45,8 +45,9 @@ def gradients(of: Updates, side: Side, state: dict[str, Any]) -> Tensor:
     of._freeze_critic(side == "generator")
     of._update(side, network, BATCH, 7)
     of._freeze_critic(False)
-    found = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    assert {gradient.dtype for gradient in found} == {of.like.dtype}
+    assert {parameter.grad.dtype for parameter in network.parameters() if parameter.grad is not None} == {of.like.dtype}
+    # One that has no part in a penalty is without gradient, or has zeros.
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters()]
     return torch.cat([gradient.double().flatten() for gradient in found])
 
 
