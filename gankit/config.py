@@ -225,6 +225,10 @@ class Experiment(Settings):
         tables = [self.data, self.generator, self.critic, *self.losses, *([self.augment] if self.augment else [])]
         return [name for table in tables for name in table.part.names()]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By its tables: the models of parts' settings are made anew in each process.
+        return type(self).model_validate, (self.tables(),)
+
     def with_run(self, record: RunRecord | None) -> Self:
         """The same experiment with another run record."""
         return self.model_copy(update={"run": record})

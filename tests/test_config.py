@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -455,3 +458,15 @@ def test_the_schema_has_bounds_defaults_and_every_part(made: dict[str, Any]) -> 
     assert (penalty["target"]["default"], penalty["every"]["minimum"], penalty["every"]["default"]) == (1.0, 1, 1)
     references = set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(made)))
     assert references <= set(made["$defs"])
+
+
+@pytest.mark.parametrize("overrides", [[], ["augment.name=diffaugment", "training.seed=3"]])
+def test_an_experiment_can_be_sent_to_another_process(overrides: list[str], tmp_path: Path) -> None:
+    """As joblib does, whose workers know nothing of the models of settings that this process has made."""
+    experiment = gankit.load("wgan-gp", *overrides)
+    assert pickle.loads(pickle.dumps(experiment)) == experiment
+    file = tmp_path / "experiment.pickle"
+    file.write_bytes(pickle.dumps(experiment))
+    code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).toml(), end='')"
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    assert done.stdout == experiment.toml()
