@@ -1,13 +1,14 @@
-"""What a CSV file knows of each image: label, group, agreement or the raters' votes, split, and other facts."""
+"""What a CSV file or sub-folders know of each image: label, group, agreement or votes, split, and other facts."""
 
 from __future__ import annotations
 
 import csv
 import difflib
 import math
+import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from gankit.errors import DataError
 
 _DELIMITERS = ",;\t"
 _VOTE_SEPARATORS = ";|"
+_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _KNOWN = ("file", "label", "group", "agreement", "votes", "split")
 
 
@@ -98,6 +100,38 @@ def split_indices(names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
     """(k,) indices of each split; an empty name is in none."""
     array = np.array(names)
     return {str(name): np.flatnonzero(array == name) for name in sorted(set(names)) if name}
+
+
+def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Files below a folder, hidden ones left out; links are followed unless they lead back up.
+
+    Args:
+        folder: where to begin.
+        above: real paths of the folders on the way here.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from files_below(entry, above | {real})
+        else:
+            yield entry
+
+
+def folders_of(files: Sequence[str]) -> tuple[dict[str, NDArray[np.int64]], list[list[str]]]:
+    """What the folders of files say, by their relative paths with forward slashes.
+
+    Returns:
+        (k,) indices of each split where every file is below a folder named train, val or test; and the folders that
+        each file is in, below those.
+    """
+    folders = [name.split("/")[:-1] for name in files]
+    if not all(each and each[0] in _SPLITS for each in folders):
+        return {}, folders
+    return split_indices([_SPLITS[each[0]] for each in folders]), [each[1:] for each in folders]
 
 
 def _role(column: str) -> str | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, final
@@ -26,14 +25,13 @@ from gankit.datasets._images import (
     open_picture,
 )
 from gankit.errors import DataError
-from gankit.image_tables import Knowledge, read_table, sorted_names, split_indices
+from gankit.image_tables import Knowledge, files_below, folders_of, read_table, sorted_names
 from gankit.interfaces import Dataset, Images, ImageSpec
 from gankit.resizing import Fit
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _BESIDE = (".csv", ".txt", ".json", ".md")  # files that may lie beside the pictures
 _SYSTEM = ("Thumbs.db", "desktop.ini")  # files that a file manager leaves behind
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 @final
@@ -215,7 +213,7 @@ def _pictures(folder: Path) -> list[str]:
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise DataError(f"the folder {folder} {what}; set path to the folder of the pictures ({Path.cwd()} is current)")
     pictures, unknown = [], []
-    for file in _walk(folder, frozenset()):
+    for file in files_below(folder):
         suffix = file.suffix.lower()
         if suffix in SUFFIXES:
             pictures.append(file.relative_to(folder).as_posix())
@@ -234,27 +232,9 @@ def _pictures(folder: Path) -> list[str]:
     return sorted(pictures)
 
 
-def _walk(folder: Path, above: frozenset[str]) -> Iterator[Path]:
-    """Files below a folder, hidden ones left out; links are followed unless they lead back up."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _walk(entry, above | {real})
-        else:
-            yield entry
-
-
 def _from_sub_folders(folder: Path, files: list[str]) -> Knowledge:
     """Classes by the first folder of each path, or by the second below folders named train, val and test."""
-    parts = [name.split("/")[:-1] for name in files]
-    splits: Mapping[str, NDArray[np.int64]] = {}
-    if all(folders and folders[0] in _SPLITS for folders in parts):
-        splits = split_indices([_SPLITS[folders[0]] for folders in parts])
-        parts = [folders[1:] for folders in parts]
+    splits, parts = folders_of(files)
     if not any(parts):
         return Knowledge(files, splits=splits)
     for name, folders in zip(files, parts, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +12,8 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import Field, field_validator, model_validator
 
 from gankit.config import Experiment
-from gankit.errors import SettingsError
 from gankit.part_tables import Settings
-from gankit.study.reading import read_study
+from gankit.study.reading import read_study, refusal
 
 PACKAGED = "eyes"
 HELD_OUT = 0.2
@@ -116,8 +116,7 @@ def load_study(file: str | Path | None, *overrides: str) -> AgreementStudy:
     """
     study, source = read_study(AgreementStudy, PACKAGED, file, overrides)
 
-    def refuse(table: str, key: str, why: str) -> SettingsError:
-        return SettingsError(f"{source.place((table, key))}: {table}.{key}: {why}")
+    refuse = functools.partial(refusal, source)
 
     if not study.data.held_out:
         raise refuse("data", "held_out", "a study judges beside images kept from training; set data.held_out=0.2, say")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,9 +10,8 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import Field, field_validator
 
 from gankit.config import Experiment
-from gankit.errors import SettingsError
 from gankit.part_tables import Rate, Settings
-from gankit.study.reading import read_study
+from gankit.study.reading import read_study, refusal
 from gankit.validation import unknown
 
 PACKAGED = "classifier-eyes"
@@ -154,8 +154,7 @@ def load_classifier_study(file: str | Path | None, *overrides: str) -> Classifie
     study, source = read_study(ClassifierStudy, PACKAGED, file, overrides)
     own = study.classifier
 
-    def refuse(table: str, key: str, why: str) -> SettingsError:
-        return SettingsError(f"{source.place((table, key))}: {table}.{key}: {why}")
+    refuse = functools.partial(refusal, source)
 
     if isinstance(study.data.conditional, list) and study.data.conditional and own.generated:
         raise refuse("data", "conditional", "a generator for a classifier is conditioned on classes; set it to true")

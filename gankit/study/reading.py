@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from gankit.checkpoint import write_atomically
 from gankit.config import FILLED, Experiment, validated
-from gankit.errors import RunError
+from gankit.errors import RunError, SettingsError
 from gankit.sources import Source
 
 Study = TypeVar("Study", bound=Experiment)
@@ -38,6 +38,11 @@ def read_study(
     source.fill_from_default(FILLED)
     source.override(overrides)
     return validated(model, source), source
+
+
+def refusal(source: Source, table: str, key: str, why: str) -> SettingsError:
+    """The error that a setting does not fit the study, with the place where it is written."""
+    return SettingsError(f"{source.place((table, key))}: {table}.{key}: {why}")
 
 
 def is_begun(folder: Path, text: str) -> bool:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Side, Turn
-from gankit.testing._suite import Suite, derivatives_agree, directions, each_image, saved_and_loaded, slope
+from gankit.testing._suite import SIDES, Suite, derivatives_agree, directions, each_image, saved_and_loaded, slope
 
-SIDES: tuple[Side, Side] = ("critic", "generator")
 ALIKE = 64
 
 

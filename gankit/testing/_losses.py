@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Loss, Side, Turn
 from gankit.registry import valid_part
-from gankit.testing._suite import Suite, labels_for, saved_and_loaded
+from gankit.testing._suite import SIDES, Suite, labels_for, saved_and_loaded
 
-SIDES: tuple[Side, Side] = ("critic", "generator")
 each_side = pytest.mark.parametrize("side", SIDES)
 
 

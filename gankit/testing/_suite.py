@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gankit.building import probe_labels
 from gankit.errors import GankitError, PartError
-from gankit.interfaces import ImageSpec
+from gankit.interfaces import ImageSpec, Side
 from gankit.registry import Part, registry
 
 SOURCE = re.compile(r"arXiv \d{4}\.\d{4,5}|doi\b|10\.\d{4,}/|\b[A-Z][\w-]+( (and|,) [A-Z][\w-]+| et al\.)*,? \(?\d{4}")
@@ -35,6 +35,8 @@ IMAGES: dict[str, dict[str, Any]] = {
     "conditions": {"classes": 0, "conditions": 2},
 }
 """Kinds of images that a part is tried with, as changes of the suite's own; sizes are factors."""
+
+SIDES: tuple[Side, Side] = ("critic", "generator")
 
 each_image = pytest.mark.parametrize("kind_of_image", IMAGES)
 

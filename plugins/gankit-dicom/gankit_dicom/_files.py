@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from gankit.errors import DataError
-from gankit.image_tables import Knowledge, sorted_names, split_indices
+from gankit.image_tables import Knowledge, files_below, folders_of, sorted_names
 from numpy.typing import NDArray
 
 DIRECTORY = "DICOMDIR"
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _BESIDE = (".csv", ".txt", ".json", ".md")  # files that may lie beside the images, as in gankit's `folder`
 _SYSTEM = ("Thumbs.db", "desktop.ini")
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def find(folder: Path) -> tuple[list[str], dict[str, int]]:
@@ -33,7 +31,7 @@ def find(folder: Path) -> tuple[list[str], dict[str, int]]:
     found, others = [], {DIRECTORY: 0, "not DICOM": 0}
     reason = None
     try:
-        for file in _walk(folder, frozenset()):
+        for file in files_below(folder):
             if file.name.upper() == DIRECTORY:
                 others[DIRECTORY] += 1
             elif _is_dicom(file) or file.suffix.lower() in _SUFFIXES:
@@ -53,20 +51,6 @@ def _is_dicom(file: Path) -> bool:
         return content.read(132)[128:] == b"DICM"
 
 
-def _walk(folder: Path, above: frozenset[str]) -> Iterator[Path]:
-    """Files below a folder, hidden ones left out; links are followed unless they lead back up."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    for entry in folder.iterdir():
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _walk(entry, above | {real})
-        else:
-            yield entry
-
-
 def from_sub_folders(files: list[str], classes: bool) -> tuple[Knowledge, list[str]]:
     """Splits by top folders named train, val and test, and classes by the first folder of each path below them.
 
@@ -76,11 +60,7 @@ def from_sub_folders(files: list[str], classes: bool) -> tuple[Knowledge, list[s
     Raises:
         DataError: some files are in sub-folders and others in none.
     """
-    parts = [name.split("/")[:-1] for name in files]
-    splits: Mapping[str, NDArray[np.int64]] = {}
-    if all(folders and folders[0] in _SPLITS for folders in parts):
-        splits = split_indices([_SPLITS[folders[0]] for folders in parts])
-        parts = [folders[1:] for folders in parts]
+    splits, parts = folders_of(files)
     if not classes or not any(parts):
         return Knowledge(files, splits=splits), []
     lost = sum(not folders for folders in parts)
