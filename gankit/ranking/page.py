@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from gankit.image_sets import ImageSet, run_data
 from gankit.pictures import image_png
 from gankit.ranking.folders import check_folder, write_folder
 from gankit.ranking.key import Key, real_places, seal
+from gankit.report import png_uri
 from gankit.run import Run
 from gankit.sampling import asked, label_texts
 
@@ -97,10 +97,7 @@ def _page(key: Key, pictures: Sequence[bytes], class_names: Sequence[str]) -> st
     environment = Environment(loader=PackageLoader("gankit", "ranking"), autoescape=True, undefined=StrictUndefined)
     data = {
         "key": key.digest,
-        "images": [
-            {"id": each.id, "src": "data:image/png;base64," + base64.b64encode(png).decode()}
-            for each, png in zip(key.images, pictures, strict=True)
-        ],
+        "images": [{"id": each.id, "src": png_uri(png)} for each, png in zip(key.images, pictures, strict=True)],
         "classes": list(class_names),
         "calls": key.reals is not None,
     }
