@@ -139,7 +139,7 @@ def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> Trainin
 
     Args:
         table: the experiment's data table.
-        seed: of the run; decides the held-out images and the subset where the table has no `split_seed`.
+        seed: of the run; decides the held-out images and the subset where the table has no seeds for them.
         data: a data set of the calling program, in place of the one that the table names.
 
     Raises:
@@ -156,7 +156,8 @@ def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> Trainin
     if table.subset is not None:
         if table.subset > len(chosen):
             raise DataError(f"data.subset: {table.subset} images asked for, {len(chosen)} are there")
-        chosen = chosen[random_subset(len(chosen), table.subset, seed)]
+        own_seed = seed if table.subset_seed is None else table.subset_seed
+        chosen = chosen[random_subset(len(chosen), table.subset, own_seed)]
     if len(chosen) < 2:
         raise DataError(f"data: {len(chosen)} images of {table.name} are left to train on; at least 2 are needed")
     training = dataset if len(chosen) == len(dataset) else dataset.subset(chosen)

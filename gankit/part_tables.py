@@ -93,6 +93,7 @@ class DataTable(PartTable):
         min_agreement: keeps images on which at least this share of raters agrees.
         subset: keeps this many images, drawn by the seed.
         split_seed: decides the held-out images and the subset; `training.seed` where None.
+        subset_seed: decides the subset in place of `split_seed`.
         flip: shows each image or its label-preserving mirror image, at random.
         balance: 0 draws images as they come, 1 draws classes equally often, between tempers: p ~ count^(1 - balance).
         weights: draws images in proportion to this fact of each, or "agreement"; `balance` then tempers classes' sums.
@@ -106,6 +107,7 @@ class DataTable(PartTable):
     min_agreement: Annotated[float, Ge(0), Le(1)] | None = None
     subset: Count | None = None
     split_seed: Annotated[int, Ge(0), Lt(2**63)] | None = None
+    subset_seed: Annotated[int, Ge(0), Lt(2**63)] | None = None
     flip: bool = False
     balance: Annotated[float, Ge(0), Le(1)] = 0.0
     weights: str | None = None

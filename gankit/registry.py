@@ -24,8 +24,8 @@ Registered = TypeVar("Registered")
 
 RESERVED: dict[str, tuple[str, ...]] = {
     "dataset": (
-        "name", "size", "conditional", "split", "held_out", "min_agreement", "subset", "split_seed", "flip", "balance",
-        "weights",
+        "name", "size", "conditional", "split", "held_out", "min_agreement", "subset", "split_seed", "subset_seed",
+        "flip", "balance", "weights",
     ),
     "loss": ("name", "weight", "every"),
     "augment": ("name", "scope"),

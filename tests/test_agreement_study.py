@@ -336,16 +336,17 @@ def test_the_packaged_study_has_the_arms_that_it_says() -> None:
         "sr70-random-subset": [0], "sr80-random-subset": [0, 1, 2], "sr0-critic-turn": [0], "sr60-critic-turn": [0],
         "sr70-critic-turn": [0], "sr80-critic-turn": [0],
     }  # fmt: skip
-    digests = set()
-    for arm in arms:
-        experiment = images.experiment(arm, 0, study, None)
+    digests, control = set(), Arm(0.8, "random-subset")
+    for arm, seed in [*((arm, 0) for arm in arms), (control, 1)]:
+        experiment = images.experiment(arm, seed, study, None)
         data = prepare(experiment.data, experiment.training.seed)
         assert data.held_out is not None
         digests.add(data.held_out.dataset.digest())
-        assert data.dataset.digest() == images.full.subset(images.chosen(arm, study)).digest()
+        assert data.dataset.digest() == images.full.subset(images.chosen(arm, seed)).digest()
         assert experiment.augment is not None
         assert experiment.augment.scope == (arm.scope or "critic")
     assert len(digests) == 1  # the same images are held out of every training
+    assert not np.array_equal(images.chosen(control, 0), images.chosen(control, 1))  # each seed has a subset of its own
     assert images.n == len(images.held_out_at(0.8)) < len(images.held_out)
 
 

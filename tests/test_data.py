@@ -57,6 +57,17 @@ def test_the_split_seed_keeps_the_draws_of_all_training_seeds() -> None:
     assert plain[0].held_out.dataset.digest() == chosen[0].held_out.dataset.digest()
 
 
+def test_the_subset_seed_draws_other_subsets_beside_the_same_held_out_images() -> None:
+    chosen = [prepare(table(held_out=0.2, subset=10, subset_seed=seed), 0, dataset()) for seed in (0, 1)]
+    assert chosen[0].dataset.digest() != chosen[1].dataset.digest()
+    held_out = [data.held_out for data in chosen]
+    assert held_out[0] is not None
+    assert held_out[1] is not None
+    assert held_out[0].dataset.digest() == held_out[1].dataset.digest()
+    as_before = prepare(table(held_out=0.2, subset=10), 0, dataset())
+    assert as_before.dataset.digest() == chosen[0].dataset.digest()
+
+
 def test_one_group_alone_is_not_divided() -> None:
     with pytest.raises(DataError, match=r"data.held_out: all 60 images are of one group \(patient\)"):
         prepare(table(held_out=0.2), 0, dataset(groups=np.zeros(N)))

@@ -54,7 +54,7 @@ def write_agreement_report(findings: Findings) -> Path:
         trainings=[
             {
                 "title": t.arm.title, "seed": t.seed, "folder": (t.folder / RUN).relative_to(findings.folder),
-                "images": len(images.chosen(t.arm, study)), "seconds": spoken(t.outcome.seconds),
+                "images": len(images.chosen(t.arm, t.seed)), "seconds": spoken(t.outcome.seconds),
                 "threads": t.outcome.threads, "failure": t.outcome.failure,
             }
             for t in findings.trainings

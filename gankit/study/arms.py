@@ -136,21 +136,21 @@ class StudyImages:
         """The experiment of one training."""
         data: dict[str, Any] = {"split_seed": split_seed(study)}
         if arm.control:
-            data["subset"] = len(self.training_at(arm.threshold))
+            data |= {"subset": len(self.training_at(arm.threshold)), "subset_seed": seed}
         elif arm.threshold:
             data["min_agreement"] = arm.threshold
         training = {"seed": seed, "start_from": start_from or study.training.start_from}
         scope = arm.scope or next(iter(study.study.scopes), None)
         return study.experiment(data=data, training=training, **({"augment": {"scope": scope}} if scope else {}))
 
-    def chosen(self, arm: Arm, study: AgreementStudy) -> Indices:
-        """(k,) places in `full` of the images that an arm trains on."""
+    def chosen(self, arm: Arm, seed: int) -> Indices:
+        """(k,) places in `full` of the images that a training is on; each seed draws a random subset of its own."""
         kept = self.training_at(arm.threshold)
-        return random_subset(len(self.full), len(kept), split_seed(study)) if arm.control else kept
+        return random_subset(len(self.full), len(kept), seed) if arm.control else kept
 
 
 def split_seed(study: AgreementStudy) -> int:
-    """What decides the held-out images and the random subsets of all trainings."""
+    """What decides the held-out images of all trainings."""
     return study.training.seed if study.data.split_seed is None else study.data.split_seed
 
 

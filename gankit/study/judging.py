@@ -80,23 +80,23 @@ class Judge:
         ranking = rank(run, table.drawn, table.kept, "critic", seed=seed)
         kept = {"all": np.arange(table.drawn), "top": ranking.best, "bottom": ranking.worst}
         self._write(folder, run, made, ranking.order, ranking.scores, kept)
-        own = self._full.take(images.chosen(arm, self.study))
+        own = self._full.take(images.chosen(arm, seed))
         drawn = {name: self._values(FEW, own, fakes.take(chosen)) for name, chosen in kept.items()}
         chance = self._chance(own, fakes.take(kept["all"]))
         equal = {
             name: self._values(MANY, reals, fakes.take(np.arange(images.n)))
-            for name, reals in self._references(arm).items()
+            for name, reals in self._references(arm, seed).items()
         }
         deviation = (
             {name: self.estimator.shares(made[chosen]) for name, chosen in kept.items()} if self.estimator else {}
         )
         return {"drawn": drawn, "chance": chance, "equal": equal, "deviation": deviation, "n_real": own.count}
 
-    def _references(self, arm: Arm) -> dict[str, Rows]:
-        """As many reals of each kind, drawn without regard to the arm's seed."""
+    def _references(self, arm: Arm, seed: int) -> dict[str, Rows]:
+        """As many reals of each kind."""
         images, n = self.images, self.images.n
         sets = {
-            "subset": (self._full, images.chosen(arm, self.study)),
+            "subset": (self._full, images.chosen(arm, seed)),
             "full": (self._full, np.arange(len(images.full))),
             "held-out": (self._held_out, np.arange(len(images.held_out))),
             "held-out-same": (self._held_out, images.held_out_at(arm.threshold)),
@@ -138,7 +138,7 @@ class Judge:
         found: dict[str, Any] = {}
         for arm in [arm for arm in images.arms(self.study) if not arm.scope]:
             alike = images.held_out_at(0.0 if arm.control else arm.threshold)
-            own = self._full.take(images.chosen(arm, self.study))
+            own = self._full.take(images.chosen(arm, images.seeds(arm, self.study)[0]))
             held = self._held_out.take(alike)
             pool = Pool(own, held)
             entry: dict[str, Any] = {
