@@ -25,6 +25,7 @@ from gankit.study.classifier_networks import FILE, SmallNetwork, TorchvisionNetw
 from gankit.study.classifier_report import ARMS
 from gankit.study.classifier_settings import Classical, ClassifierStudy, ClassifierTable
 from gankit.study.classifier_training import augmented, fit, lesson_of, outputs_of
+from gankit.study.trainings import TIMED, WARMING
 
 N, CLASSES = 120, 3
 COUNTS = (60, 20, 40)
@@ -151,6 +152,7 @@ def test_named_splits(write: Write, tmp_path: Path) -> None:
         parts_of(study(path, "classifier.test_split=tset"))
 
 
+TRIED = WARMING + TIMED  # steps that an estimate throws away
 THREE = 'classifier.arms=["real", "classical", "synthetic"]'
 ALL = 'classifier.arms=["real", "oversampling", "classical", "synthetic", "classical-synthetic", "copies"]'
 
@@ -167,7 +169,7 @@ def test_every_arm_takes_as_many_steps_and_differs_in_its_images_alone(write: Wr
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", counting)
         found = run_classifier_study(small, tmp_path / "out", quiet=True)
-    assert counted["steps"] == 6 * 2 * 8
+    assert counted["steps"] == 6 * 2 * 8 + TRIED
     assert {arm: entry["steps"] for arm, entry in found["arms"].items()} == {arm: [8, 8] for arm in found["arms"]}
     added = {arm: entry["added"] for arm, entry in found["arms"].items()}
     assert added == {
@@ -224,7 +226,7 @@ def test_a_killed_study_repeats_nothing(write: Write, tmp_path: Path, monkeypatc
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(1)
-        if len(calls) == 7:  # in the first training with augmentation, after the checkpoint at step 4
+        if len(calls) == TRIED + 7:  # in the first training with augmentation, after the checkpoint at step 4
             raise KeyboardInterrupt
         return inner(*arguments)
 
@@ -235,7 +237,7 @@ def test_a_killed_study_repeats_nothing(write: Write, tmp_path: Path, monkeypatc
     before = done.stat().st_mtime_ns
     found = run_classifier_study(small, tmp_path / "parts", quiet=True)
     assert done.stat().st_mtime_ns == before
-    assert len(calls) == 7 + 5 + 9  # steps 4 to 8 of the first seed, all of the second
+    assert len(calls) == 2 * TRIED + 7 + 5 + 9  # steps 4 to 8 of the first seed, all of the second
     result = json.loads((tmp_path / "parts" / "jobs" / "classical-0" / "result.json").read_text())["result"]
     assert result["resumed_at"] == 4
     for name in ("classical-0", "classical-1", "real-1"):
@@ -243,7 +245,7 @@ def test_a_killed_study_repeats_nothing(write: Write, tmp_path: Path, monkeypatc
         assert ended == straight
     assert found["differences"] == whole["differences"]
     run_classifier_study(small, tmp_path / "parts", quiet=True)
-    assert len(calls) == 21
+    assert len(calls) == 2 * TRIED + 21
     with pytest.raises(RunError, match=r"holds a study of other settings \(classifier.steps was 9, is 10\)"):
         run_classifier_study(study(write(), 'classifier.arms=["real", "classical"]', "classifier.steps=10",
                                    "classifier.checkpoint_every=4"), tmp_path / "parts", quiet=True)  # fmt: skip
@@ -443,7 +445,9 @@ def test_the_command(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "study.toml").write_text(small.toml())
     arguments = ["study", "classifier", str(tmp_path / "study.toml"), "--out", str(tmp_path / "out")]
     app(arguments, standalone_mode=False)
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    estimate = r"^2 generators of 2 steps at [\d.e-]+ s and 8 classifiers of 3 steps at [\d.e-]+ s: about \d+ s of work"
+    assert re.search(estimate, told, re.MULTILINE)
     assert re.search(r"^synthetic +less classical +[+-]\d\.\d{3} \[", printed, re.MULTILINE)
     assert f"report: {tmp_path / 'out' / 'report.html'}" in printed
     page = (tmp_path / "out" / "report.html").read_text()
@@ -473,6 +477,9 @@ def test_the_command(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture
     assert {"gankit", "torch", "scikit-learn"} <= set(written["protocol"]["versions"])
     shutil.rmtree(tmp_path / "out" / "jobs" / "real-1")  # the same command does what is missing, and no more
     app(arguments, standalone_mode=False)
+    assert " of work" in capsys.readouterr().err
+    app(arguments, standalone_mode=False)
+    assert " of work" not in capsys.readouterr().err  # nothing is left to do
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["differences"] == written["differences"]
 
 

@@ -58,6 +58,29 @@ def test_results_come_in_order_and_jobs_are_not_repeated(tmp_path: Path) -> None
     assert [outcome.result["started"] for outcome in more.values()] == [1, 1, 1, 1]
 
 
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    script = f"""
+import sys, time
+from gankit.study.jobs import Job, run_jobs
+from pathlib import Path
+def slow(folder):
+    (folder / "begun").touch()
+    sys.stdin.readline()
+    return {{}}
+run_jobs([Job("slow", slow)], Path({str(tmp_path)!r}), quiet=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as other:
+        until = time.monotonic() + 60
+        while not (tmp_path / "slow" / "begun").exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        with pytest.raises(RunError, match="another process is at these jobs; wait for it"):
+            run_jobs([Job("mine", count)], tmp_path, quiet=True)
+        assert not (tmp_path / "mine").exists()
+        other.kill()  # leaves no lock behind
+    assert run_jobs([Job("mine", count)], tmp_path, quiet=True)["mine"].result["started"] == 1
+
+
 def test_threads_are_set_recorded_and_put_back(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     found = run_jobs([Job("a", count)], tmp_path, threads=3, quiet=True)["a"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 import time
 import tomllib
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from gankit.study.arms import Arm, StudyImages
 from gankit.study.jobs import RESULT, Job, Outcome, run_jobs
 from gankit.study.judging import Judge
 from gankit.study.reading import claim, is_begun
-from gankit.study.trainings import seconds_a_step, spoken, trained
+from gankit.study.trainings import announce, seconds_a_step, trained
 
 JOBS, WARM, REALS, RUN = "jobs", "warm-start", "reals", "run"
 
@@ -130,13 +129,9 @@ def _estimate(
 ) -> None:
     """Say what the trainings will cost, from a few steps; also what cannot be trained is found here."""
     a_step = seconds_a_step(first, threads)
-    work = (count * study.training.steps + study.study.warm_start) * a_step
+    warm = [(1, "warm start", study.study.warm_start, a_step)] if study.study.warm_start else []
     if not quiet:
-        shared = f", {spoken(work / min(workers, count))} with {workers} workers" if workers > 1 else ""
-        text = (
-            f"{count} trainings of {study.training.steps} steps at {a_step:.2g} s: about {spoken(work)} of work{shared}"
-        )
-        print(f"{text}, and the judging; a study that is stopped goes on with the same command", file=sys.stderr)
+        announce([(count, "training", study.training.steps, a_step), *warm], workers)
 
 
 def _warm(tables: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import io
 import json
@@ -31,12 +32,14 @@ from gankit.study.classifier_training import (
     LOGITS,
     RUN,
     added_labels,
+    seconds_a_fitting_step,
     train_arm,
     train_generator,
     train_regression,
 )
-from gankit.study.jobs import Job, Outcome, run_jobs
+from gankit.study.jobs import RESULT, Job, Outcome, run_jobs
 from gankit.study.reading import claim
+from gankit.study.trainings import announce, seconds_a_step
 
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
 
@@ -70,7 +73,7 @@ def run_classifier_study(
         workers: trainings at a time.
         threads: CPU threads of each; `training.threads` where None.
         command: that repeats the study, for the report.
-        quiet: no progress bar.
+        quiet: no progress bar, and no estimate.
 
     Returns:
         What `metrics.json` holds.
@@ -83,12 +86,13 @@ def run_classifier_study(
     claim(folder, study.toml())
     (folder / JOBS).mkdir(exist_ok=True)
     threads = threads or study.training.threads
-    generators = _generators(study)
-    jobs = [*generators, *_trainings(study, folder / JOBS)]
+    generators, others = _generators(study), _trainings(study, folder / JOBS)
+    if not all((folder / JOBS / job.name / RESULT).is_file() for job in [*generators, *others]):
+        generators, others = _estimate(study, parts, generators, others, workers, threads, quiet)
     # Trainings need the generators; the bar over all of them tells how much is left.
     if generators:
         run_jobs(generators, folder / JOBS, workers=workers, threads=threads, quiet=quiet)
-    outcomes = run_jobs(jobs, folder / JOBS, workers=workers, threads=threads, quiet=quiet)
+    outcomes = run_jobs([*generators, *others], folder / JOBS, workers=workers, threads=threads, quiet=quiet)
     metrics = _judged(study, parts, outcomes, folder, command)
     write_atomically(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
     write_report(study, parts, metrics, folder)
@@ -146,28 +150,42 @@ def _generator_seed(study: ClassifierStudy, seed: int) -> int:
 def _generators(study: ClassifierStudy) -> list[Job]:
     if not study.classifier.generated:
         return []
-    tables, training = study.tables(), study.training
-    cost = 3.0 * training.steps * training.batch * training.critic_steps
+    tables = study.tables()
     wanted = sorted({_generator_seed(study, seed) for seed in _seeds(study)})
-    return [
-        Job(f"{GENERATOR}-{seed}", functools.partial(train_generator, tables=tables, seed=seed), cost)
-        for seed in wanted
-    ]
+    return [Job(f"{GENERATOR}-{seed}", functools.partial(train_generator, tables=tables, seed=seed)) for seed in wanted]
 
 
 def _trainings(study: ClassifierStudy, folder: Path) -> list[Job]:
     tables, own = study.tables(), study.classifier
-    cost = float(own.steps * own.batch)
     jobs = []
     for seed in _seeds(study):  # seed by seed: a study cut short has all arms of its first seeds
         for arm in own.arms:
             generator = folder / f"{GENERATOR}-{_generator_seed(study, seed)}" / RUN if "synthetic" in arm else None
             run = functools.partial(train_arm, tables=tables, arm=arm, seed=seed, generator=generator)
-            jobs.append(Job(f"{arm}-{seed}", run, cost))
+            jobs.append(Job(f"{arm}-{seed}", run))
         if own.regression is not None:
             run = functools.partial(train_regression, tables=tables, seed=seed)
-            jobs.append(Job(f"{REGRESSION}-{seed}", run, cost))
+            jobs.append(Job(f"{REGRESSION}-{seed}", run))
     return jobs
+
+
+def _estimate(
+    study: ClassifierStudy, parts: Parts, generators: list[Job], others: list[Job], workers: int, threads: int | None,
+    quiet: bool,
+) -> tuple[list[Job], list[Job]]:  # fmt: skip
+    """Say what the trainings will cost, from a few steps of each kind; also the same jobs, which know their cost."""
+    making = 0.0
+    if generators:
+        making = seconds_a_step(study.generator_experiment(study.training.seed), threads, parts.train)
+    fitting = seconds_a_fitting_step(study, parts, threads)
+    steps, own_steps = study.training.steps, study.classifier.steps
+    work = [(len(generators), "generator", steps, making), (len(others), "classifier", own_steps, fitting)]
+    if not quiet:
+        announce([kind for kind in work if kind[0]], workers)
+    return (
+        [dataclasses.replace(job, cost=steps * making) for job in generators],
+        [dataclasses.replace(job, cost=own_steps * fitting) for job in others],
+    )
 
 
 def _judged(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from gankit.seeds import Order
 from gankit.study.classifier_data import Parts, labels_of, numbers, parts_of
 from gankit.study.classifier_networks import FILE, new_network, save_network
 from gankit.study.classifier_settings import ArmName, Classical, ClassifierStudy, ClassifierTable
+from gankit.study.trainings import TIMED, WARMING
 from gankit.training import resume, train
 
 JUDGED = 256
@@ -208,6 +211,23 @@ def fit(network: nn.Module, lesson: Lesson, settings: ClassifierTable, seed: int
     network.eval()
     curve = [float(total / n) for total, n in zip(losses, counts, strict=True) if n]
     return {"steps": steps, "resumed_at": resumed_at, "losses": curve}
+
+
+def seconds_a_fitting_step(study: ClassifierStudy, parts: Parts, threads: int | None) -> float:
+    """How long a step of an arm's training takes, from a few with classical augmentation that are thrown away."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    device = choose_device(study.training.device)
+    lesson = lesson_of("classical", study, parts, 0, None)
+    try:
+        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+            network = new_network(parts.train.image, parts.train.image.classes, study.classifier).to(device)
+            for steps in (WARMING, TIMED):
+                start = time.perf_counter()
+                fit(network, lesson, study.classifier.model_copy(update={"steps": steps}), 0, Path(folder))
+            return (time.perf_counter() - start) / TIMED
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.no_grad()

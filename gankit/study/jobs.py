@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import filelock
 import joblib
 import torch
 from tqdm import tqdm
@@ -26,7 +27,7 @@ from gankit.errors import GankitError, RunError
 from gankit.progress import StopRequest
 from gankit.registry import Registry, registry
 
-RESULT, CLOCK, STOP, OUTPUT = "result.json", "seconds.txt", ".stop", "output.txt"
+RESULT, CLOCK, STOP, LOCK, OUTPUT = "result.json", "seconds.txt", ".stop", ".lock", "output.txt"
 POLL = 0.3
 """Seconds between looks at the folder: for results, and for the wish to stop."""
 CLOCK_EVERY = 10.0
@@ -87,7 +88,7 @@ def run_jobs(
         quiet: no progress bar.
 
     Raises:
-        RunError: workers die again and again.
+        RunError: workers die again and again, or another process is at these jobs.
         KeyboardInterrupt: it was interrupted; running jobs were asked to stop in good order first.
         ValueError: two jobs of one name, or a name that no folder can have.
     """
@@ -95,6 +96,14 @@ def run_jobs(
     if wrong := [name for name in names if not re.fullmatch(r"[\w.-]*\w", name) or names.count(name) > 1]:
         raise ValueError(f"job {wrong[0]!r}: names are different, of letters, digits, dots, hyphens and underscores")
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=0):
+            return _run_jobs(jobs, folder, workers, threads, quiet)
+    except filelock.Timeout:
+        raise RunError(f"{folder}: another process is at these jobs; wait for it, or stop it and start again") from None
+
+
+def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | None, quiet: bool) -> dict[str, Outcome]:
     (folder / STOP).unlink(missing_ok=True)
     share = threads or (torch.get_num_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
     parts = _registered() if workers > 1 else []

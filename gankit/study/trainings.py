@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +13,7 @@ import torch
 import gankit
 from gankit.config import Experiment
 from gankit.errors import RunError
+from gankit.interfaces import Dataset
 from gankit.run import Run
 from gankit.training import Trainer
 
@@ -30,8 +33,13 @@ def trained(experiment: Experiment, folder: Path) -> Run:
     return run
 
 
-def seconds_a_step(experiment: Experiment, threads: int | None = None) -> float:
+def seconds_a_step(experiment: Experiment, threads: int | None = None, data: Dataset | None = None) -> float:
     """How long a step takes, from a few that are thrown away.
+
+    Args:
+        experiment: the training.
+        threads: of the CPU, where the experiment does not say.
+        data: a data set in place of the one that the experiment names.
 
     Raises:
         GankitError: the experiment cannot be trained.
@@ -40,7 +48,7 @@ def seconds_a_step(experiment: Experiment, threads: int | None = None) -> float:
     torch.set_num_threads(experiment.training.threads or threads or before)
     try:
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
-            trainer = Trainer(experiment, Path(folder), None)
+            trainer = Trainer(experiment, Path(folder), data)
             for _ in range(WARMING):
                 trainer.updates.advance()
             start = time.perf_counter()
@@ -51,6 +59,27 @@ def seconds_a_step(experiment: Experiment, threads: int | None = None) -> float:
             return (time.perf_counter() - start) / TIMED
     finally:
         torch.set_num_threads(before)
+
+
+def announce(work: Sequence[tuple[int, str, int, float]], workers: int) -> None:
+    """Say on stderr what a study will cost.
+
+    Args:
+        work: for each kind of training how many, what one is called, its steps, and seconds a step.
+        workers: trainings at a time.
+    """
+    kinds = [
+        f"{count} {name}{'s' if count > 1 else ''} of {steps} steps at {each:.2g} s"
+        for count, name, steps, each in work
+    ]
+    seconds = sum(count * steps * each for count, _, steps, each in work)
+    at_a_time = min(workers, max(count for count, *_ in work))
+    shared = f", {spoken(seconds / at_a_time)} with {at_a_time} at a time" if at_a_time > 1 else ""
+    print(
+        f"{' and '.join(kinds)}: about {spoken(seconds)} of work{shared}, and the judging; a study that is stopped "
+        "goes on with the same command",
+        file=sys.stderr,
+    )
 
 
 def spoken(seconds: float) -> str:
