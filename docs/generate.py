@@ -20,6 +20,9 @@ import gankit
 from gankit import cli, config, part_tables
 from gankit.discovery import KINDS, plural
 from gankit.registry import registry
+from gankit.study.agreement_settings import AgreementStudy
+from gankit.study.classifier_settings import ClassifierStudy
+from gankit.study.schema import TABLES
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parent / "gankit" / "recipes"
@@ -84,6 +87,8 @@ def type_of(schema: dict[str, Any]) -> str:
         if "one of" in schema.get("description", ""):
             return f"{schema['description']}: a name, or a table with a name"
         return " or ".join(dict.fromkeys(type_of(each) for each in schema["anyOf"] if each.get("type") != "null"))
+    if "$ref" in schema:  # to the model of a table inside this one
+        return "table"
     if "enum" in schema or "const" in schema:
         return " or ".join(code(toml(value)) for value in schema.get("enum", [schema.get("const")]))
     match schema.get("type"):
@@ -93,6 +98,8 @@ def type_of(schema: dict[str, Any]) -> str:
             )
         case "array":
             return f"list of: {type_of(schema.get('items', {}))}"
+        case "object" if isinstance(schema.get("additionalProperties"), dict):
+            return f"table of: {type_of(schema['additionalProperties'])}"
         case "object":
             return "table"
         case "integer":
@@ -112,9 +119,11 @@ BOUNDS = {
 
 
 def bounds_of(schema: dict[str, Any]) -> str:
-    """The bounds of a setting, also those within a list or beside a null."""
+    """The bounds of a setting, also those within a list or a table, or beside a null."""
     inner = [schema, *schema.get("anyOf", []), *schema.get("prefixItems", [])]
-    inner += [each["items"] for each in inner if isinstance(each.get("items"), dict)]
+    inner += [
+        each[key] for each in inner for key in ("items", "additionalProperties") if isinstance(each.get(key), dict)
+    ]
     found = []
     for each in inner:
         keys = [key for key in BOUNDS if key in each and not (key.endswith("Items") and "prefixItems" in each)]
@@ -195,7 +204,8 @@ def experiment_page() -> str:
         "Tables that a file lacks come from the recipe [`wgan-gp`](recipes.md#wgan-gp); keys that a table lacks have "
         "the defaults given here. `key.path=value` on the command line overrides both: `training.steps=1000`, "
         "`losses.gradient-penalty.weight=5`. `gankit show` prints an experiment with every key filled in, and "
-        "`gankit schema` a JSON schema for editors. [How to write one](../how-to/experiment-files.md).\n"
+        "`gankit schema` a [JSON schema for editors](../how-to/experiment-files.md#editor). "
+        "[How to write one](../how-to/experiment-files.md).\n"
     )
     _, tables, _ = described(config.Experiment.__doc__)
     parts: dict[str, tuple[type[BaseModel], str]] = {
@@ -218,6 +228,41 @@ def experiment_page() -> str:
             leave_out = ()
         if set(model.model_fields) - set(leave_out):
             text += settings_table(model, described(model.__doc__)[1], leave_out)
+    return text
+
+
+def studies_page() -> str:
+    """The table that each kind of study has beside those of an experiment, the tables in it, and the packaged file."""
+    text = (
+        "# Study files\n\nA study file is an [experiment file](experiment.md) with one table more. Tables that it "
+        "lacks come from the recipe [`wgan-gp`](recipes.md#wgan-gp); keys that a table lacks have the defaults given "
+        "here. Without a file a study is the packaged one. `key.path=value` on the command line overrides both: "
+        "`study.seeds=3`, `classifier.classical.rotate=0`. `gankit schema --study agreement` and "
+        "`gankit schema --study classifier` print [JSON schemas for editors](../how-to/experiment-files.md#editor).\n"
+    )
+    studies: dict[str, tuple[type[BaseModel], str]] = {
+        "agreement": (AgreementStudy, "eyes"), "classifier": (ClassifierStudy, "classifier-eyes"),
+    }  # fmt: skip
+    for study, (name, model) in TABLES.items():
+        whole, packaged = studies[study]
+        others = " ".join(described(whole.__doc__)[0].split())
+        text += (
+            f"\n## `[{name}]` {{ #{name} }}\n\n{prose(described(model.__doc__)[0])} For "
+            f"[`gankit study {study}`](command-line.md#study-{study}); [how to](../how-to/{study}-study.md).\n\n"
+            f"{settings_table(model, described(model.__doc__)[1])}"
+        )
+        for key, field in model.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                about, names, _ = described(inner.__doc__)
+                text += (
+                    f"\n### `[{name}.{key}]` {{ #{name}-{key} }}\n\n{prose(about)}\n\n{settings_table(inner, names)}"
+                )
+        text += f"\n### The other tables {{ #{name}-others }}\n\n{prose(others)}\n"
+        text += (
+            f"\n### The packaged study {{ #{name}-packaged }}\n\n<!-- study -->\n"
+            f'```toml\n--8<-- "gankit/study/{packaged}.toml"\n```\n'
+        )
     return text
 
 
@@ -318,6 +363,7 @@ def command_line_page() -> str:
 def pages() -> Iterator[tuple[str, str]]:
     """File name and text of every generated page but that of the errors."""
     yield "experiment.md", experiment_page()
+    yield "studies.md", studies_page()
     yield from part_pages()
     yield "recipes.md", recipes_page()
     yield "command-line.md", command_line_page()

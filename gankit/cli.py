@@ -327,13 +327,16 @@ def check(file: Recipe, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of an experiment file."""
+def schema(
+    study: Annotated[str | None, typer.Option(help="Of a study's file: agreement, or classifier.")] = None,
+) -> None:
+    """Print the JSON schema of an experiment file, or of a study's file, by which editors complete it."""
     import json
 
     from gankit.schema import schema as make
+    from gankit.study.schema import study_schema
 
-    print(json.dumps(make(), indent=2))
+    print(json.dumps(make() if study is None else study_schema(study), indent=2))
 
 
 @cache.command("clear")

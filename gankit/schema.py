@@ -1,4 +1,4 @@
-"""The JSON schema of an experiment file, for editors: every part that is installed, with its settings."""
+"""The JSON schema of an experiment file, or of one with further tables: every installed part with its settings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from gankit.part_tables import AugmentTable, CriticTable, DataTable, GeneratorTa
 from gankit.registry import registry
 
 
-def schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of an experiment; parts that cannot be imported are left out."""
+def schema(**more: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of an experiment; parts that cannot be imported are left out.
+
+    Args:
+        more: further tables by name, as a study has one.
+    """
     definitions: dict[str, Any] = {}
 
     def model(settings: type[BaseModel], owner: str) -> dict[str, Any]:
@@ -44,6 +48,7 @@ def schema() -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": {
+            **{name: model(table, name) for name, table in more.items()},
             "data": part(DataTable),
             "generator": part(GeneratorTable),
             "critic": part(CriticTable),

@@ -248,6 +248,10 @@ def test_list(call: Call) -> None:
 
 def test_schema(call: Call) -> None:
     assert json.loads(call("schema").out)["properties"]["losses"]["minItems"] == 1
+    for study, table in (("agreement", "study"), ("classifier", "classifier")):
+        made = json.loads(call("schema", "--study", study).out)
+        assert (made["title"], next(iter(made["properties"]))) == (f"gankit study {study}", table)
+    assert "there is no study 'agreements'; did you mean 'agreement'?" in call("schema", "--study", "agreements").line
 
 
 def test_cache(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

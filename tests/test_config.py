@@ -19,6 +19,9 @@ from gankit.places import json_places, toml_places, yaml_places
 from gankit.registry import registry
 from gankit.schema import schema
 from gankit.sources import recipe_names, recipe_text
+from gankit.study.agreement_settings import load_study
+from gankit.study.classifier_settings import load_classifier_study
+from gankit.study.schema import study_schema
 
 
 def errors(source: Any, *overrides: str) -> list[str]:
@@ -405,8 +408,11 @@ def valid(value: Any, rule: dict[str, Any], definitions: dict[str, Any]) -> bool
             valid(item, each, definitions) for item, each in zip(value, items, strict=False)
         )
     if isinstance(value, dict):
-        known = rule.get("properties", {})
-        if rule.get("additionalProperties") is False and set(value) - set(known):
+        known, others = rule.get("properties", {}), rule.get("additionalProperties", True)
+        further = [item for key, item in value.items() if key not in known]
+        if others is False and further:
+            return False
+        if isinstance(others, dict) and not all(valid(item, others, definitions) for item in further):
             return False
         return set(rule.get("required", [])) <= set(value) and all(
             valid(item, known[key], definitions) for key, item in value.items() if key in known
@@ -458,6 +464,62 @@ def test_the_schema_has_bounds_defaults_and_every_part(made: dict[str, Any]) -> 
     assert (penalty["target"]["default"], penalty["every"]["minimum"], penalty["every"]["default"]) == (1.0, 1, 1)
     references = set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(made)))
     assert references <= set(made["$defs"])
+
+
+STUDIES = {"agreement": ("eyes", load_study), "classifier": ("classifier-eyes", load_classifier_study)}
+
+
+@pytest.fixture(scope="module", params=STUDIES)
+def of_study(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return request.param, json.loads(json.dumps(study_schema(request.param)))
+
+
+def test_the_schema_of_a_study_accepts_the_packaged_one(of_study: tuple[str, dict[str, Any]]) -> None:
+    name, made = of_study
+    packaged, load = STUDIES[name]
+    text = (Path(gankit.__file__).parent / "study" / f"{packaged}.toml").read_text(encoding="utf-8")
+    assert valid(tomllib.loads(text), made, made["$defs"])
+    assert valid(load(None).tables(), made, made["$defs"])
+    references = set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(made)))
+    assert references <= set(made["$defs"])
+    assert not valid(tomllib.loads(text), schema(), schema()["$defs"])  # of an experiment without the study's table
+
+
+@pytest.mark.parametrize(
+    ("study", "text"),
+    [
+        ("agreement", "[study]\nthreshold = [0.5]"),
+        ("agreement", "[study]\nthresholds = [1.5]"),
+        ("agreement", '[study]\ncontrols = ["no-subset"]'),
+        ("agreement", "[classifier]\nseeds = 2"),
+        ("agreement", '[data]\nname = "eyes"\nmin_agreement = 0.5'),
+        ("agreement", '[data]\nname = "eyes"\nsubset = 9'),
+        ("agreement", "[training]\nmax_minutes = 5.0"),
+        ("classifier", "[classifier]\nseed = 2"),
+        ("classifier", '[classifier]\narms = ["unreal"]'),
+        ("classifier", "[classifier]\ngroupings = {none = []}"),
+        ("classifier", "[classifier.classical]\nrotation = 3"),
+        ("classifier", "[classifier.classical]\nrotate = 181"),
+        ("classifier", "[study]\nseeds = 2"),
+        ("classifier", "[training]\nmax_minutes = 5.0"),
+    ],
+)
+def test_the_schema_of_a_study_refuses_what_loading_refuses(study: str, text: str, tmp_path: Path) -> None:
+    made = study_schema(study)
+    assert not valid(tomllib.loads(text), made, made["$defs"])
+    with pytest.raises(SettingsError):
+        STUDIES[study][1](write(tmp_path / "study.toml", text))
+
+
+def test_the_schema_of_a_study_tells_its_own_defaults(made: dict[str, Any], tmp_path: Path) -> None:
+    def held_out(of: dict[str, Any]) -> set[float]:
+        tables = [each["properties"] for each in of["properties"]["data"]["anyOf"] if "properties" in each]
+        return {table["held_out"]["default"] for table in tables}
+
+    file = write(tmp_path / "study.toml", '[data]\nname = "eyes"')
+    for name, (_, load) in STUDIES.items():
+        assert held_out(study_schema(name)) == {load(file).data.held_out}, name
+    assert held_out(made) == {gankit.load(file).data.held_out} == {0.0}
 
 
 @pytest.mark.parametrize("overrides", [[], ["augment.name=diffaugment", "training.seed=3"]])

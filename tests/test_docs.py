@@ -23,14 +23,15 @@ from gankit import cli
 from gankit.discovery import KINDS
 from gankit.registry import registry
 from gankit.study.agreement_settings import load_study
-from gankit.study.classifier_settings import load_classifier_study
+from gankit.study.classifier_settings import Classical, load_classifier_study
+from gankit.study.schema import TABLES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 EXAMPLES = (ROOT / "tests" / "test_examples.py").read_text(encoding="utf-8")
 GENERATED = {
     "experiment.md", "generators.md", "critics.md", "losses.md", "augments.md", "metrics.md", "features.md",
-    "datasets.md", "recipes.md", "command-line.md", "errors.md",
+    "datasets.md", "recipes.md", "command-line.md", "errors.md", "studies.md",
 }  # fmt: skip
 WRITTEN = sorted(
     path.relative_to(DOCS).as_posix()
@@ -288,6 +289,9 @@ def test_every_key_and_command_is_on_its_page(generated: dict[str, str]) -> None
     for model in (DataTable, Evaluation, Training):
         for key in set(model.model_fields) - {"part"}:
             assert f"| `{key}` |" in generated["experiment.md"]
+    for name, table in [*TABLES.values(), ("classifier-classical", Classical)]:
+        section = re.split(r"\n##+ ", generated["studies.md"].split(f"{{ #{name} }}")[1])[0]
+        assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(table.model_fields)
     for command in cli.app.registered_commands:
         assert command.callback is not None
         assert f"## `gankit {command.name or command.callback.__name__}`" in generated["command-line.md"]

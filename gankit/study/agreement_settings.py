@@ -18,6 +18,8 @@ from gankit.study.reading import read_study, refusal
 PACKAGED = "eyes"
 HELD_OUT = 0.2
 """The share of images that are held out where a study does not say."""
+DECIDED = {"min_agreement": "study.thresholds", "subset": "study.controls"}
+"""Settings of the data that a study must leave out, and what decides them in it."""
 Control = Literal["random-subset"]
 Scope = Literal["critic", "critic-turn", "real"]
 
@@ -29,14 +31,16 @@ class AgreementTable(Settings):
         thresholds: shares of raters (selection rates) below which an image is left out, in rising order; 0 keeps all.
         seeds: trainings of each arm, of the seeds `training.seed` and up.
         seeds_at_ends: trainings of the lowest and the highest threshold and of the random subset as large as the
-            latter's; the spread between them stands for all arms.
+            latter's, where these are more than `seeds`; the spread between them stands for all arms.
         drawn: images drawn of each generator for the table of the founding paper.
-        kept: best and worst of them by the critic's score.
-        controls: "random-subset" trains besides on as many images as each threshold leaves, drawn at random.
+        kept: so many best and so many worst of them, by the critic's score, are judged besides.
+        controls: "random-subset" trains besides on as many images as each threshold leaves, drawn at random; an empty
+            list for no control.
         scopes: scopes of the augment. The first is that of every training; each further one trains each threshold once
             more, without controls. By default the experiment's own.
         warm_start: steps of one training on all training images that every other one starts from; 0 for none.
-        strabismic: measured deviation, in prism dioptres, from which an eye pair counts as strabismic.
+        strabismic: measured deviation, in prism dioptres, from which a pair of the data set `eyes` counts as
+            strabismic.
     """
 
     thresholds: Annotated[list[Annotated[float, Ge(0), Le(1)]], MinLen(1)] = Field(
@@ -75,7 +79,11 @@ class AgreementTable(Settings):
 
 
 class AgreementStudy(Experiment):
-    """An experiment that is trained once for each arm of a study of rater agreement; it holds out a fifth by default.
+    """An experiment that is trained for each arm of a study of rater agreement.
+
+    Its `data.held_out` is 0.2 by default and cannot be 0: a study judges beside images kept from training. It leaves
+    out `data.min_agreement` and `data.subset`, which its arms decide, and `training.max_minutes`, since every training
+    runs to its end. `training.start_from` and `study.warm_start` exclude each other.
 
     Attributes:
         study: what is compared.
@@ -120,7 +128,7 @@ def load_study(file: str | Path | None, *overrides: str) -> AgreementStudy:
 
     if not study.data.held_out:
         raise refuse("data", "held_out", "a study judges beside images kept from training; set data.held_out=0.2, say")
-    for key, why in (("min_agreement", "study.thresholds"), ("subset", "study.controls")):
+    for key, why in DECIDED.items():
         if getattr(study.data, key) is not None:
             raise refuse("data", key, f"{why} decides this in a study; leave it out")
     if study.training.max_minutes is not None:

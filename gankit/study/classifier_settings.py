@@ -26,7 +26,7 @@ class Classical(Settings):
     """Random changes of real images that keep the label; every one is drawn anew for each image of each batch.
 
     Attributes:
-        flip: shows each image or its label-preserving mirror image; left out where the data have none.
+        flip: shows each image or its mirror image that keeps the label; no change where the data set has none.
         shift: at most this share of the height and of the width.
         rotate: at most these degrees either way.
         scale: at most this share larger or smaller.
@@ -46,11 +46,14 @@ class ClassifierTable(Settings):
     """What a study of a classifier trains, and on what.
 
     Attributes:
-        network: "small", gankit's own, or a classification network of torchvision by name, without weights.
+        network: "small", gankit's own: a few convolutions for images of any size and channels; or a classification
+            network of torchvision by name.
         width: channels of the small network's first layer.
-        weights: a file of weights for a network of torchvision, as torchvision publishes them.
-        input_size: pixels to which images are resized for the network; their own size where None.
-        steps: optimiser steps of every training, whatever the arm.
+        weights: a file of weights for a network of torchvision, as torchvision publishes them; its head is left out.
+            Nothing is downloaded, and without a file first weights are drawn.
+        input_size: pixels to which images are resized for a network of torchvision; their own size where None.
+        steps: optimiser steps of every training, whatever the arm. The last weights are tested, so that nothing is
+            chosen on the test part.
         batch: images a step.
         lr: the highest learning rate of AdamW; it falls to 0 along a cosine.
         weight_decay: AdamW's.
@@ -60,14 +63,14 @@ class ClassifierTable(Settings):
         arms: what is trained on: "real" images; "oversampling" draws classes equally often; "classical" augments and
             weights classes, the bar to beat; "synthetic" adds generated images of the rare class; "classical-synthetic"
             does both, without weights of classes; "copies", a control, adds noised copies in place of generated images.
-        folds: one of so many folds of the cases is the test part.
+        folds: one of so many folds of the cases, stratified by class, is the test part.
         test_split: the named split to test on; by default "test" where the data have one, else a fold.
         synthetic_classes: classes that generated images are added to; the rarest where none is named.
         synthetic_fill: images of such a class, real and generated, over those of the most frequent class.
         copy_noise: standard deviation of the noise of copies, as a share of the range.
         groupings: names with the classes that are positive in each, for sensitivity and specificity.
-        regression: a number known of each image that another network learns, or None.
-        calibration: adds the Brier score, the calibration error and a diagram.
+        regression: a number known of each image that a network of its own learns, or None.
+        calibration: adds the Brier score, the calibration error and their diagram.
         checkpoint_every: steps between checkpoints of a training.
         classical: the augmentation of the arms that have one.
     """
@@ -120,6 +123,10 @@ class ClassifierTable(Settings):
 
 class ClassifierStudy(Experiment):
     """An experiment whose data classifiers learn, and whose generator makes images for some of them.
+
+    The generator is trained on the training part alone and conditioned on classes, so that `data.conditional` cannot
+    name facts of the images where an arm needs generated ones. `training.max_minutes` is left out, since every training
+    runs to its end.
 
     Attributes:
         classifier: what is trained.
