@@ -95,11 +95,11 @@ def done(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_writes_a_report_tables_and_run_folders(done: Path) -> None:
     assert {path.name for path in done.iterdir()} == {"study.toml", "jobs", "report.html", *FILES}
     names = {path.name for path in (done / "jobs").iterdir() if path.is_dir()}
-    assert names == {"warm-start", "reals", "sr0-seed0", "sr80-seed0", "sr80-random-subset-seed0"}
-    for name in names - {"warm-start", "reals"}:
+    assert names == {"warm-start-seed0", "reals", "sr0-seed0", "sr80-seed0", "sr80-random-subset-seed0"}
+    for name in names - {"warm-start-seed0", "reals"}:
         run = open_run(done / "jobs" / name / "run")
         assert run.finished
-        assert run.experiment.training.start_from == str(done / "jobs" / "warm-start" / "run")
+        assert run.experiment.training.start_from == str(done / "jobs" / "warm-start-seed0" / "run")
         order = read_rows(done / "jobs" / name / "ranking.csv")
         scores = [float(row[2]) for row in order[1:]]
         assert scores == sorted(scores, reverse=True)
@@ -148,7 +148,7 @@ def test_a_killed_study_goes_on_and_repeats_nothing(
         assert run_command(patch, *words, "--out", str(folder)) == 130
     assert open_run(folder / "jobs" / "sr80-seed0" / "run").steps == 1  # its newest checkpoint
     finished = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
-    assert {path.parent.name for path in finished} == {"warm-start", "reals", "sr0-seed0"}
+    assert {path.parent.name for path in finished} == {"warm-start-seed0", "reals", "sr0-seed0"}
     went_on: list[str] = []
     monkeypatch.setattr(agreement, "trained", lambda *given: (went_on.append(given[1].parent.name), real(*given))[1])
     assert run_command(monkeypatch, *words, "--out", str(folder)) == 0
@@ -375,7 +375,7 @@ def test_groups_give_standard_errors_by_group(tmp_path: Path) -> None:
 
 
 def test_tex_says_every_character_as_it_stands() -> None:
-    lines = tex([["a_b", "50 %"], ["x & y", "3 ± 1"], ["{\\}^~#$", "<"]]).splitlines()
+    lines = tex(["a_b", "50 %"], [("", [["x & y", "3 ± 1"], ["{\\}^~#$", "<"]])]).splitlines()
     assert lines[0] == r"\begin{tabular}{lr}"
     assert lines[2] == r"a\_b & 50 \% \\"
     assert lines[4] == r"x \& y & 3 $\pm$ 1 \\"

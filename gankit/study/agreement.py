@@ -48,7 +48,7 @@ class Findings:
         images: its images.
         trainings: one a generator.
         reals: what `Judge.reals` gave.
-        warm: of the warm start, or None without one.
+        seconds: that all jobs took.
         folder: of the study.
     """
 
@@ -56,18 +56,13 @@ class Findings:
     images: StudyImages
     trainings: list[Training]
     reals: dict[str, Any]
-    warm: Outcome | None
+    seconds: float
     folder: Path
 
     @property
     def failed(self) -> list[Training]:
         """Trainings without values."""
         return [training for training in self.trainings if training.outcome.failure]
-
-    @property
-    def seconds(self) -> float:
-        """Of all jobs."""
-        return sum(t.outcome.seconds for t in self.trainings) + (self.warm.seconds if self.warm else 0.0)
 
 
 def run_agreement(
@@ -93,31 +88,29 @@ def run_agreement(
     trainings = [(arm, seed) for arm in images.arms(study) for seed in images.seeds(arm, study)]
     first = images.experiment(*trainings[0], study, None)
     if not all((folder / JOBS / _name(arm, seed) / RESULT).is_file() for arm, seed in trainings):
-        _estimate(first, len(trainings), study, workers, threads, quiet)
+        starts = len({seed for _, seed in trainings}) if study.study.warm_start else 0
+        _estimate(first, len(trainings), starts, study, workers, threads, quiet)
     claim(folder, text)
-    start, warm = None, None
-    if study.study.warm_start:
-        changed = study.experiment(
-            data={"split_seed": first.data.split_seed}, training={"steps": study.study.warm_start},
-            **({"augment": {"scope": study.study.scopes[0]}} if study.study.scopes else {}),
-        )  # fmt: skip
-        job = Job(WARM, functools.partial(_warm, changed.tables()))
-        warm = run_jobs([job], folder / JOBS, threads=threads, quiet=True)[WARM]
-        if warm.failure:
-            raise RunError(f"the warm start failed, from which all trainings start: {warm.failure}")
-        start = str(folder / JOBS / WARM / RUN)
+    warm = _warm_starts(study, images, trainings) if study.study.warm_start else []
     jobs = [Job(REALS, functools.partial(_reals, text), cost=0.1 * study.training.steps)]
     for arm, seed in trainings:
+        start = str(folder / JOBS / f"{WARM}-seed{seed}" / RUN) if warm else None
         tables = images.experiment(arm, seed, study, start).tables()
         work = functools.partial(_train_and_judge, text, tables, arm, seed)
         jobs.append(Job(_name(arm, seed), work, cost=study.training.steps))
-    outcomes = run_jobs(jobs, folder / JOBS, workers=workers, threads=threads, quiet=quiet)
+    if warm:
+        started = run_jobs(warm, folder / JOBS, workers=workers, threads=threads, quiet=quiet)
+        if failed := next((outcome for outcome in started.values() if outcome.failure), None):
+            raise RunError(f"the {failed.name} failed, from which trainings start: {failed.failure}")
+    # The bar over all of them tells how much is left.
+    outcomes = run_jobs([*warm, *jobs], folder / JOBS, workers=workers, threads=threads, quiet=quiet)
     if outcomes[REALS].failure:
         raise RunError(f"the real images cannot be judged: {outcomes[REALS].failure}")
     done = [Training(a, s, folder / JOBS / _name(a, s), outcomes[_name(a, s)]) for a, s in trainings]
     if all(training.outcome.failure for training in done):
         raise RunError(f"no training succeeded; the first failed so: {done[0].outcome.failure}")
-    return Findings(study, images, done, outcomes[REALS].result, warm, folder)
+    seconds = sum(outcome.seconds for outcome in outcomes.values())
+    return Findings(study, images, done, outcomes[REALS].result, seconds, folder)
 
 
 def _name(arm: Arm, seed: int) -> str:
@@ -125,13 +118,24 @@ def _name(arm: Arm, seed: int) -> str:
 
 
 def _estimate(
-    first: Experiment, count: int, study: AgreementStudy, workers: int, threads: int | None, quiet: bool
+    first: Experiment, count: int, starts: int, study: AgreementStudy, workers: int, threads: int | None, quiet: bool
 ) -> None:
     """Say what the trainings will cost, from a few steps; also what cannot be trained is found here."""
     a_step = seconds_a_step(first, threads)
-    warm = [(1, "warm start", study.study.warm_start, a_step)] if study.study.warm_start else []
+    warm = [(starts, "warm start", study.study.warm_start, a_step)] if starts else []
     if not quiet:
         announce([(count, "training", study.training.steps, a_step), *warm], workers)
+
+
+def _warm_starts(study: AgreementStudy, images: StudyImages, trainings: list[tuple[Arm, int]]) -> list[Job]:
+    """One for each seed, so that trainings of several seeds have nothing in common."""
+    everything, jobs = Arm(0.0), []
+    for seed in sorted({seed for _, seed in trainings}):
+        experiment = images.experiment(everything, seed, study, None)
+        training = experiment.training.model_copy(update={"steps": study.study.warm_start})
+        tables = experiment.model_copy(update={"training": training}).tables()
+        jobs.append(Job(f"{WARM}-seed{seed}", functools.partial(_warm, tables), cost=study.study.warm_start))
+    return jobs
 
 
 def _warm(tables: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from gankit.pictures import grid_png
 from gankit.report import png_uri
 from gankit.run import Run, open_run
 from gankit.study.agreement import RUN, Findings, failures
-from gankit.study.agreement_tables import EQUAL, metric_name, short, table1, table2, write_tables
+from gankit.study.agreement_tables import EQUAL, block_title, blocks, metric_name, rows, table1, write_tables
 from gankit.study.arms import Arm, heading, percent
 from gankit.study.conclusions import conclusions, share
 from gankit.study.estimates import ROWS, Estimates, Where
@@ -32,17 +32,19 @@ def write_agreement_report(findings: Findings) -> Path:
     runs = [open_run(t.folder / RUN) for t in findings.trainings if not t.outcome.failure]
     record = runs[0].experiment.run
     assert record is not None
-    header, *rows = table2(estimates)
+    parts = blocks(rows(estimates))
     environment = Environment(loader=PackageLoader("gankit", "study"), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("agreement.html.j2").render(
         data=study.data.name,
         image=record.image,
-        thresholds=[percent(t) for t in images.thresholds],
+        headings=[heading(t) for t in images.thresholds],
         conclusions=conclusions(estimates),
         cautions=cautions(findings),
         table1=table1(estimates),
-        table2=short([header, *(row for row in rows if not row[0].startswith(EQUAL))]),
-        equal=short([header, *(row for row in rows if row[0].startswith(EQUAL))]),
+        table2=[block for block in parts if block[0].images != EQUAL],
+        equal=[block for block in parts if block[0].images == EQUAL],
+        is_equal=EQUAL,
+        block_title=block_title,
         n=images.n,
         study=study.study,
         training=study.training,
@@ -212,7 +214,8 @@ def methods(findings: Findings, estimates: Estimates, version: str) -> str:
     )
     protocol = ", ".join(f"{key} {value}" for key, value in findings.reals["protocol"].items())
     warm = (
-        f" All started from one network trained for {table.warm_start} steps on all training images."
+        f" Those of a seed started from one network that was trained with it on all training images for "
+        f"{table.warm_start} steps."
         if table.warm_start else ""
     )  # fmt: skip
     control = (

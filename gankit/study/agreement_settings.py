@@ -38,7 +38,8 @@ class AgreementTable(Settings):
             list for no control.
         scopes: scopes of the augment. The first is that of every training; each further one trains each threshold once
             more, without controls. By default the experiment's own.
-        warm_start: steps of one training on all training images that every other one starts from; 0 for none.
+        warm_start: steps of one training of each seed on all training images, from which the others of that seed start;
+            0 for none.
         strabismic: measured deviation, in prism dioptres, from which a pair of the data set `eyes` counts as
             strabismic.
     """
