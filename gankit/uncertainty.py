@@ -118,11 +118,24 @@ def standard_errors(
 
 
 def jackknife(resampling: Resampling, side: str, values: Values, groups: int, seed: int) -> dict[str, float | None]:
-    """The variance of values as one side varies, by patients where the images have groups.
+    """The variance of values as one side varies: the sum of squared `influences`, or None where there are none."""
+    return squared(influences(resampling, side, values, groups, seed))
+
+
+def squared(moved: Mapping[str, NDArray[np.float64] | None]) -> dict[str, float | None]:
+    """Variances by `influences`."""
+    return {name: None if each is None else float((each**2).sum()) for name, each in moved.items()}
+
+
+def influences(
+    resampling: Resampling, side: str, values: Values, groups: int, seed: int
+) -> dict[str, NDArray[np.float64] | None]:
+    """How far each part of one side moves values, by patients where the images have groups.
 
     The jackknife of Efron and Stein 1981; for parts of unlike sizes that of Busing, Meijer and Van der Leeden 1999
-    (Statistics and Computing 9, eq. 10), which equals it for equal ones. None where too few can be left out, or a value
-    cannot be computed without some.
+    (Statistics and Computing 9, eq. 10), which equals it for equal ones. The variance is the sum of squares; of the
+    difference of two values beside the same images, that of the difference's. Empty where too few can be left out,
+    None for a value that cannot be computed without some.
     """
     pool = resampling.pool
     places = pool.reals if side == "real" else pool.fakes
@@ -137,15 +150,15 @@ def jackknife(resampling: Resampling, side: str, values: Values, groups: int, se
         left = resampling.left_out(parts)
     except GankitError:
         return {}
-    variances: dict[str, float | None] = {}
+    moved: dict[str, NDArray[np.float64] | None] = {}
     share = np.array([len(part) for part in parts]) / len(places)  # 1 / h of the paper
     for name, value in values.items():
         found = np.array([each.get(name, math.nan) for each in left])
         estimate = len(parts) * value - float(((1 - share) * found).sum())
         pseudo = value / share - (1 / share - 1) * found
-        spread = float(((pseudo - estimate) ** 2 / (1 / share - 1)).mean())
-        variances[name] = spread if math.isfinite(spread) else None
-    return variances
+        each = (pseudo - estimate) / np.sqrt((1 / share - 1) * len(parts))
+        moved[name] = each if np.isfinite(each).all() else None
+    return moved
 
 
 def units(pool: Pool, side: str) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ from gankit.pictures import grid_png
 from gankit.report import png_uri
 from gankit.run import Run, open_run
 from gankit.study.agreement import RUN, Findings, failures
-from gankit.study.agreement_tables import EQUAL, block_title, blocks, metric_name, rows, table1, write_tables
+from gankit.study.agreement_tables import EQUAL, block_title, blocks, rows, table1, write_tables
 from gankit.study.arms import Arm, heading, percent
-from gankit.study.conclusions import conclusions, share
+from gankit.study.conclusions import conclusions, counts, share
 from gankit.study.estimates import ROWS, Estimates, Where
 from gankit.study.trainings import spoken
 
@@ -43,14 +45,20 @@ def write_agreement_report(findings: Findings) -> Path:
         table1=table1(estimates),
         table2=[block for block in parts if block[0].images != EQUAL],
         equal=[block for block in parts if block[0].images == EQUAL],
-        is_equal=EQUAL,
         block_title=block_title,
         n=images.n,
         study=study.study,
         training=study.training,
         reals=findings.reals,
         deviations=_deviations(estimates),
-        pictures=[png_uri(picture) for picture in (_by_threshold(estimates), _losses(runs)) if picture],
+        pictures=[
+            (png_uri(picture), caption)
+            for picture, caption in (
+                (_by_threshold(estimates), "Distance by selection rate; bars: standard error of one training."),
+                (_losses(runs), "The critic's loss by step, a colour for each kind of training."),
+            )
+            if picture
+        ],
         real_grid=png_uri(_real_grid(findings)),
         grids=_grids(estimates),
         trainings=[
@@ -66,7 +74,7 @@ def write_agreement_report(findings: Findings) -> Path:
         device=record.device,
         methods=methods(findings, estimates, record.versions["gankit"]),
         experiment=study.toml(),
-        command=f"gankit study agreement {findings.folder / 'study.toml'} --out NEW_FOLDER",
+        command=f"gankit study agreement {shlex.quote(str(findings.folder / 'study.toml'))} --out NEW_FOLDER",
     )  # fmt: skip
     path = findings.folder / "report.html"
     write_atomically(path, page.encode())
@@ -83,9 +91,19 @@ def cautions(findings: Findings) -> list[str]:
     if few:
         found.append(
             f"the features have {reals['dim']} dimensions, and sets of {', '.join(map(str, few))} images cannot fill "
-            "them: a Frechet distance of so few images is mostly bias; read it beside real against real, compare it at "
-            "equal n only, or read KID, which has no such bias"
+            "them: a Frechet distance of so few images is mostly bias, and at equal n a generator of more alike images "
+            "has less of it; read it beside real against real, or read KID, which has no such bias"
         )
+    if study.warm_start:
+        found.append(
+            f"trainings of a seed share their first {study.warm_start} steps, on all training images, so that "
+            "selection rates differ less than they would from scratch"
+        )
+    for lower, upper in itertools.pairwise(images.thresholds):
+        if len(images.training_at(lower)) == len(images.training_at(upper)):
+            found.append(
+                f"SR {percent(upper)} leaves out no more images than {percent(lower)}: the same training twice"
+            )
     if all(images.seeds(arm, findings.study)[1:] == [] for arm in images.arms(findings.study)):
         found.append(
             "every arm was trained once, so that nobody knows how much trainings differ, and no conclusion is drawn: "
@@ -102,13 +120,10 @@ def _deviations(estimates: Estimates) -> list[list[str]]:
     if findings.reals["estimator"] is None:
         return []
     rows = []
-    for arm in [arm for arm in estimates.arms() if estimates.trainings(arm)]:
-        shares = []
-        for row in ROWS:
-            counts = [t.outcome.result["deviation"][row] for t in estimates.trainings(arm)]
-            shares.append(share(*(sum(count[key] for count in counts) for key in ("strabismic", "measured"))))
+    for arm in estimates.arms():
+        shares = [share(*counts(estimates, arm, row)) if estimates.trainings(arm) else "failed" for row in ROWS]
         real = findings.reals["arms"][Arm(arm.threshold, arm.control).name]["deviation"]
-        rows.append([arm.title, *shares, share(real["strabismic"], real["measured"])])
+        rows.append([arm.title, *shares, share(real["strabismic"], real["measured"], real["n"])])
     return rows
 
 
@@ -120,13 +135,16 @@ def _real_grid(findings: Findings) -> bytes:
 
 def _grids(estimates: Estimates) -> list[dict[str, Any]]:
     """Best and worst of the first training of each arm, with their numbers."""
-    kept, found = estimates.findings.study.study.kept, []
+    kept = estimates.findings.study.study.kept
+    found: list[dict[str, Any]] = []
     for arm in estimates.arms():
+        if not estimates.trainings(arm):
+            found.append({"title": f"{arm.title}: failed", "seed": "", "rows": [], "all": ""})
         for training in estimates.trainings(arm)[:1]:
             rows = []
             for row, word in (("top", f"Top {kept}"), ("bottom", f"Bottom {kept}")):
                 entry = training.outcome.result["drawn"][row]
-                values = ", ".join(f"{metric_name(estimates, m)} {v['value']:.3g}" for m, v in entry.items())
+                values = ", ".join(f"{estimates.metric_name(m)} {v['value']:.3g}" for m, v in entry.items())
                 picture = png_uri((training.folder / f"{row}.png").read_bytes())
                 rows.append({"words": f"{word}: n = {kept}, {values}", "picture": picture})
             everything = png_uri((training.folder / "all.png").read_bytes())
@@ -167,14 +185,15 @@ def _by_threshold(estimates: Estimates) -> bytes | None:
 
     def draw(figure: Any) -> None:
         for axes, (label, lines) in zip(figure.subplots(1, 2), panels, strict=True):
-            for name, arms, where in lines:
+            for place, (name, arms, where) in enumerate(lines):
+                aside = 0.8 * (place - (len(lines) - 1) / 2)  # so that bars do not cover each other
                 points = [(arm.threshold, found) for arm in arms if (found := estimates.of(arm, where)) is not None]
                 if points:
                     axes.errorbar(
-                        [100 * at for at, _ in points], [found.value for _, found in points],
+                        [100 * at + aside for at, _ in points], [found.value for _, found in points],
                         [found.error or 0.0 for _, found in points], label=name, marker="o", capsize=3, linewidth=1.2,
                     )  # fmt: skip
-            axes.set(xlabel="selection rate, %", ylabel=metric_name(estimates, "frechet"), title=label)
+            axes.set(xlabel="selection rate, %", ylabel=estimates.metric_name("frechet"), title=label)
             axes.grid(alpha=0.3)
             axes.legend(frameon=False, fontsize=8)
 
@@ -182,60 +201,80 @@ def _by_threshold(estimates: Estimates) -> bytes | None:
 
 
 def _losses(runs: list[Run]) -> bytes | None:
-    """The critic's first loss of every training."""
-    logs = [run.log for run in runs]
-    names = sorted({name for log in logs for row in log for name in row if name.startswith("critic/")})
-    if not names:
+    """The critic's first loss of every training; a colour for each arm."""
+    name = runs[0].experiment.losses[0].name
+    curves = [[(row["step"], row[f"critic/{name}"]) for row in run.log if f"critic/{name}" in row] for run in runs]
+    if not any(curves):
         return None
+    arms = [run.path.parent.name.rpartition("-seed")[0] for run in runs]
 
     def draw(figure: Any) -> None:
-        axes = figure.add_subplot()
-        for run, log in zip(runs, logs, strict=True):
-            points = [(row["step"], row[names[-1]]) for row in log if names[-1] in row]
-            axes.plot(*zip(*points, strict=True), label=run.path.parent.name, linewidth=0.9)
-        axes.set(xlabel="step (generator updates)", ylabel=names[-1].partition("/")[2])
+        axes, seen = figure.add_subplot(), list(dict.fromkeys(arms))
+        for arm, points in zip(arms, curves, strict=True):
+            if not points:
+                continue
+            label = f"_{arm}" if arm in {line.get_label() for line in axes.lines} else arm
+            axes.plot(*zip(*points, strict=True), label=label, color=f"C{seen.index(arm) % 10}",
+                      linestyle="-" if seen.index(arm) < 10 else ":", linewidth=0.9)  # fmt: skip
+        axes.set(xlabel="step (generator updates)", ylabel=name)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=6, ncols=2)
+        axes.legend(frameon=False, fontsize=7, ncols=2)
 
     return _figure(draw, (9, 3.4))
 
 
 def methods(findings: Findings, estimates: Estimates, version: str) -> str:
     """A paragraph for a paper."""
-    study, table, images = findings.study, findings.study.study, findings.images
-    parts, training = study.tables(), study.training
-    losses = " and ".join(loss["name"].replace("-", " ") for loss in parts["losses"])
+    study, table, images, reals = findings.study, findings.study.study, findings.images, findings.reals
+    parts, training, shape = study.tables(), study.training, images.full.image
+    losses = " and ".join(_loss(loss) for loss in parts["losses"])
     augment = parts.get("augment")
-    shown = f", with the augment {augment['name']} (scope {(table.scopes or [augment['scope']])[0]})" if augment else ""
-    thresholds = ", ".join("none" if not t else f"{percent(t)} %" for t in images.thresholds)
+    scopes = " or ".join(table.scopes or [augment["scope"]]) if augment else ""
+    shown = f", with the augment {augment['name']} (scope {scopes})" if augment else ""
     counts = ", ".join(
-        f"{len(images.training_at(t))} at {heading(t)}" if t else f"{len(images.training_at(t))} of all"
+        f"{len(images.training_at(t))} at {heading(t)} ("
+        + ", ".join(f"{n} {name}" for n, name in zip(images.counts(t), images.class_names, strict=True)) + ")"
         for t in images.thresholds
-    )
-    protocol = ", ".join(f"{key} {value}" for key, value in findings.reals["protocol"].items())
+    )  # fmt: skip
+    seeds: dict[int, list[str]] = {}
+    for arm in estimates.arms():
+        seeds.setdefault(len(images.seeds(arm, study)), []).append(arm.title)
+    repeats = "; ".join(f"{'one training' if n == 1 else f'{n} trainings'} of {', '.join(a)}" for n, a in seeds.items())
+    protocol = ", ".join(f"{key} {value}" for key, value in reals["protocol"].items())
     warm = (
         f" Those of a seed started from one network that was trained with it on all training images for "
         f"{table.warm_start} steps."
         if table.warm_start else ""
     )  # fmt: skip
     control = (
-        " For each selection rate another network was trained on as many images drawn at random."
+        " For each selection rate another network was trained on as many images drawn at random from all classes, "
+        "anew for each seed."
         if table.controls else ""
     )  # fmt: skip
-    seeds = sorted({training.seed for training in findings.trainings})
-    rates = f"{training.generator_lr:g} and {training.critic_lr:g}"
+    grouped = images.full.groups is not None
     return (
         f"Networks ({parts['generator']['name']} generator, {parts['critic']['name']} critic, losses: {losses}{shown}) "
-        f"were trained with gankit {version} on the images of {study.data.name} on which at least a given share of the "
-        f"raters agreed (selection rate, SR: {thresholds}; training images: {counts}), for {training.steps} generator "
-        f"updates with {training.critic_steps} critic update(s) each and a batch of {training.batch}, "
-        f"{training.optimizer} at rates of {rates}, with seeds {', '.join(map(str, seeds))}.{warm}{control} "
+        f"were trained with gankit {version} on the images of {study.data.name} at {shape.height} x {shape.width} "
+        f"pixels{', mirrored at random' if study.data.flip else ''}, on which at least a given share of the raters "
+        f"agreed (selection rate, SR; training images: {counts}), for {training.steps} generator updates with "
+        f"{training.critic_steps} critic update{'s' if training.critic_steps > 1 else ''} each and a batch of "
+        f"{training.batch}, {training.optimizer} at rates of {training.generator_lr:g} and {training.critic_lr:g}"
+        f"{' that fell linearly to 0' if training.lr_decay == 'linear' else ''}, weights averaged with "
+        f"{training.averaging:g}: {repeats}.{warm}{control} "
         f"{100 * study.data.held_out:g} % of the images were held out before any selection "
         f"({len(images.held_out)}). From each generator {table.drawn} images were drawn, and the {table.kept} with the "
-        f"highest and lowest critic scores kept. Distances ({metric_name(estimates, 'frechet')}, KID) use features of "
-        f"{findings.reals['features']} ({findings.reals['dim']} dimensions; {protocol}). Standard errors are the "
-        f"jackknife's over images of both sides (closed form for KID). Values were also computed at {images.n} images "
-        "a side beside the training images, all training images, and held-out images, and between disjoint sets of "
-        "real images of the same numbers. Intervals of differences are Student's, from the spread between trainings of "
-        "different seeds pooled over arms."
+        f"highest and lowest critic scores kept. Distances ({estimates.metric_name('frechet')}, KID) use features of "
+        f"{reals['features']} ({reals['dim']} dimensions; {protocol}). Standard errors are the jackknife's over "
+        f"{'patients' if grouped else 'images'} of both sides{'' if grouped else ' (closed form for KID)'}. Values "
+        f"were also computed at {images.n} images a side beside the training images, all training images, and held-out "
+        "images, and between disjoint sets of real images of the same numbers. Intervals of differences are Student's, "
+        "from the spread between trainings of different seeds pooled over arms and the jackknife over real images."
     )
+
+
+def _loss(table: dict[str, Any]) -> str:
+    weight, every = table.get("weight", 1.0), table.get("every", 1)
+    told = [f"weight {weight:g}"] if weight != 1 else []
+    told += [f"every {every} critic updates"] if every != 1 else []
+    name = str(table["name"]).replace("-", " ")
+    return name + (f" ({', '.join(told)})" if told else "")

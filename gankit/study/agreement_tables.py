@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from gankit.checkpoint import write_atomically
 from gankit.study.arms import Arm, heading, percent
-from gankit.study.estimates import ROWS, Estimate, Estimates, Where
+from gankit.study.conclusions import counts
+from gankit.study.estimates import ROWS, Estimate, Estimates, Spread, Where
 from gankit.study.judging import KEPT_VALUES, REFERENCES
-from gankit.tables import title
+from gankit.uncertainty import wilson
 
 Table = list[list[str]]
 EQUAL = "Equal n"
@@ -25,25 +27,35 @@ REFERENCE_WORDS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What one arm has in one row, as text; "-" where there is nothing.
+    """What one arm has in one row.
 
     Attributes:
-        value: the mean over trainings, or "failed".
-        error: its standard error.
-        real: the value between real images, with their number where it is another.
-        trainings: how many, of how many where some failed.
+        estimate: the value, or None.
+        real: {"mean", "sd", "n"} of draws of real images in the place of generated ones, or None.
+        failed: trainings without values.
     """
 
-    value: str
-    error: str
-    real: str
-    trainings: str
+    estimate: Estimate | None
+    real: dict[str, float] | None
+    failed: int
 
     @property
     def text(self) -> str:
         """The value with its error, and a mark where trainings failed."""
-        marked = f" [{self.trainings} trainings]" if " of " in self.trainings else ""
-        return self.value + ("" if self.error == "-" else f" ± {self.error}") + marked
+        if self.estimate is None:
+            return "failed" if self.failed else "-"
+        seeds, error = self.estimate.seeds, self.estimate.error
+        of = f" [{seeds} of {seeds + self.failed} trainings]" if self.failed else ""
+        return f"{self.estimate.value:.4g}" + ("" if error is None else f" ± {error:.2g}") + of
+
+    @property
+    def real_text(self) -> str:
+        """The value between reals and how much single draws vary, with their number where it is another."""
+        if self.real is None or self.estimate is None:
+            return "-"
+        n = f" (n = {self.real['n']})" if self.real["n"] != self.estimate.n_fake else ""
+        # All held-out images at once are one draw.
+        return f"{self.real['mean']:.4g}" + (f" ± {self.real['sd']:.2g}" if self.real["sd"] > 1e-12 else "") + n
 
 
 @dataclass(frozen=True)
@@ -55,20 +67,38 @@ class Row:
         images: which generated images: "All", "Top 10", "Bot 10", "Equal n".
         metric: the name of the value.
         beside: which real images.
-        n_fake: generated images of each training.
-        n_real: real images, of each selection rate where they differ.
         cells: one a selection rate.
-        between: standard deviation between trainings beyond what the sampling of images explains.
+        spread: between trainings; None where no arm of the row has several.
     """
 
     variant: str
     images: str
     metric: str
     beside: str
-    n_fake: str
-    n_real: str
     cells: list[Cell]
-    between: str
+    spread: Spread | None
+
+    @property
+    def name(self) -> str:
+        """Among the rows of its block."""
+        return self.metric if self.images == EQUAL else self.images
+
+    @property
+    def n_fake(self) -> str:
+        """Generated images of each training."""
+        return "/".join(dict.fromkeys(str(cell.estimate.n_fake) for cell in self.cells if cell.estimate))
+
+    @property
+    def n_real(self) -> str:
+        """Real images, of each selection rate where they differ."""
+        known = [str(cell.estimate.n_real) if cell.estimate else "-" for cell in self.cells]
+        return known[0] if len(set(known)) == 1 else "/".join(known)
+
+    @property
+    def between(self) -> str:
+        """How much trainings differ, and how much of that sampling makes."""
+        found = self.spread
+        return "-" if found is None else f"{found.total:.2g} ({found.sampling:.2g})"
 
 
 def table1(estimates: Estimates) -> Table:
@@ -105,17 +135,53 @@ def rows(estimates: Estimates) -> list[Row]:
 
 
 def table2(estimates: Estimates) -> Table:
-    """Every row with a column for each selection rate's value, error, value between reals, and trainings."""
-    columns = [
-        f"{heading(threshold)} {what}".strip()
-        for threshold in estimates.findings.images.thresholds
-        for what in ("", "error", "real-real", "trainings")
+    """Every row, a column for each number; nothing where there is none.
+
+    "error" is the standard error of one training as both sides are sampled, "real-real" the mean over draws of real
+    images in the place of the generated ones, "real-real sd" how much single draws vary. Between trainings: their
+    standard deviation, what of it the sampling of generated images makes, and the degrees of freedom.
+    """
+    columns = ("", "error", "n real", "real-real", "real-real sd", "real-real n", "trainings", "failed")
+    header = ["images", "variant", "metric", "beside", "n fake"]
+    header += [
+        f"{heading(threshold)} {what}".strip() for threshold in estimates.findings.images.thresholds for what in columns
     ]
-    table = [["images", "metric", "beside", "n fake", "n real", *columns, "between trainings"]]
+    table = [[*header, "sd between trainings", "sd of sampling", "degrees of freedom"]]
     for row in rows(estimates):
-        cells = [text for cell in row.cells for text in (cell.value, cell.error, cell.real, cell.trainings)]
-        name = f"{row.images}, {row.variant}" if row.variant else row.images
-        table.append([name, row.metric, row.beside, row.n_fake, row.n_real, *cells, row.between])
+        cells = [text for cell in row.cells for text in _numbers(cell)]
+        ends = ["", "", ""]
+        if row.spread is not None:
+            ends = [_number(row.spread.total), _number(row.spread.sampling), str(row.spread.freedom)]
+        table.append([row.images, row.variant, row.metric, row.beside, row.n_fake, *cells, *ends])
+    return table
+
+
+def _numbers(cell: Cell) -> list[str]:
+    found, real = cell.estimate, cell.real or {}
+    if found is None:
+        return ["", "", "", "", "", "", "0" if cell.failed else "", str(cell.failed) if cell.failed else ""]
+    return [
+        _number(found.value), _number(found.error), str(found.n_real), _number(real.get("mean")),
+        _number(real.get("sd")), str(real.get("n", "")), str(found.seeds), str(cell.failed),
+    ]  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def deviations(estimates: Estimates) -> Table:
+    """How many images measure as strabismic, a row for each arm and choice of images; a header alone for other data."""
+    findings = estimates.findings
+    table = [["trained on", "images", "strabismic", "measured", "n", "share", "low", "high"]]
+    for arm in estimates.arms() if findings.reals["estimator"] is not None else []:
+        real = findings.reals["arms"][Arm(arm.threshold, arm.control).name]["deviation"]
+        found = [(row, counts(estimates, arm, row)) for row in ROWS] if estimates.trainings(arm) else []
+        found.append(("held-out reals", (real["strabismic"], real["measured"], real["n"])))
+        for name, (hits, measured, n) in found:
+            low, high = wilson(hits, measured)
+            shares = map(_number, (hits / measured, low, high)) if measured else ("", "", "")
+            table.append([arm.title, name, str(hits), str(measured), str(n), *shares])
     return table
 
 
@@ -129,66 +195,56 @@ def blocks(found: list[Row]) -> list[list[Row]]:
     ]
 
 
-def metric_name(estimates: Estimates, metric: str) -> str:
-    """As it heads values."""
-    return "KID" if metric == "kid" else title(metric, str(estimates.findings.reals["features"]))
-
-
 def _row(estimates: Estimates, variant: str, images: str, arms: list[Arm], where: Where, beside: str) -> Row:
-    found = [estimates.of(arm, where) for arm in arms]
-    known = [estimate for estimate in found if estimate is not None]
-    n_fake = dict.fromkeys(str(estimate.n_fake) for estimate in known)
-    n_real = [str(estimate.n_real) for estimate in known]
-    spread = estimates.spread(where)
-    return Row(
-        variant, images, metric_name(estimates, where.metric), beside, "/".join(n_fake),
-        "/".join(n_real if len(set(n_real)) > 1 else n_real[:1]),
-        [_cell(estimates, arm, estimate, where) for arm, estimate in zip(arms, found, strict=True)],
-        "-" if spread is None else f"{spread.beyond:.3g}",
-    )  # fmt: skip
-
-
-def _cell(estimates: Estimates, arm: Arm, estimate: Estimate | None, where: Where) -> Cell:
-    failed = estimates.failed(arm)
-    if estimate is None:
-        return Cell("failed" if failed else "-", "-", "-", f"0 of {failed}" if failed else "-")
-    real = estimates.between_reals(arm, where)
-    between = "-" if real is None else f"{real['mean']:.4g}"
-    if real is not None and real["n"] != estimate.n_fake:
-        between += f" (n = {real['n']})"
-    return Cell(
-        f"{estimate.value:.4g}",
-        "-" if estimate.error is None else f"{estimate.error:.2g}",
-        between,
-        f"{estimate.seeds} of {estimate.seeds + failed}" if failed else str(estimate.seeds),
-    )
+    several = any(len(estimates.trainings(arm)) > 1 for arm in arms)
+    cells = [
+        Cell(found, estimates.between_reals(arm, where) if found else None, estimates.failed(arm))
+        for arm in arms
+        for found in [estimates.of(arm, where)]
+    ]
+    name = estimates.metric_name(where.metric)
+    return Row(variant, images, name, beside, cells, estimates.spread(where) if several else None)
 
 
 def write_tables(estimates: Estimates, folder: Path) -> None:
-    """Write table1 and table2 as .csv and .tex."""
-    for name, table in (("table1", table1(estimates)), ("table2", table2(estimates))):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(table)
-        write_atomically(folder / f"{name}.csv", text.getvalue().encode())
-    header, *counts = table1(estimates)
-    write_atomically(folder / "table1.tex", tex(header, [("", counts)]).encode())
-    header = ["", "n", *(heading(threshold) for threshold in estimates.findings.images.thresholds), "between trainings"]
-    parts = []
-    for block in blocks(rows(estimates)):
-        lines = []
-        for row in block:
-            name = row.metric if row.images == EQUAL else row.images
-            lines.append([name, row.n_fake, *(cell.text for cell in row.cells), row.between])
-            lines.append(["real against real", "", *(cell.real for cell in row.cells), ""])
-        parts.append((block_title(block), lines))
-    write_atomically(folder / "table2.tex", tex(header, parts).encode())
+    """Write table1 and table2 as .csv and .tex, what controls and equal numbers gave as table2-controls.tex.
+
+    And deviations.csv, where deviations can be measured.
+    """
+    tables = {"table1": table1(estimates), "table2": table2(estimates), "deviations": deviations(estimates)}
+    for name, table in tables.items():
+        if len(table) > 1:
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows(table)
+            write_atomically(folder / f"{name}.csv", text.getvalue().encode())
+    header, *lines = tables["table1"]
+    write_atomically(folder / "table1.tex", tex(header, [("", lines)]).encode())
+    header = ["", "n", *(heading(threshold) for threshold in estimates.findings.images.thresholds), "Between trainings"]
+    parts = blocks(rows(estimates))
+    paper = [block for block in parts if not block[0].variant and block[0].images != EQUAL]
+    for name, chosen in (("table2", paper), ("table2-controls", [block for block in parts if block not in paper])):
+        found = [(block_title(block), _lines(block)) for block in chosen]
+        write_atomically(folder / f"{name}.tex", tex(header, found, TEX_NOTES).encode())
+
+
+TEX_NOTES = """Value and standard error of one training as both sides are sampled; the mean where there are several.
+Real against real: held-out real images in the place of generated ones, mean and standard deviation of single draws.
+Between trainings: standard deviation between seeds (what sampling alone makes of it), pooled over selection rates."""
+
+
+def _lines(block: list[Row]) -> Table:
+    lines = []
+    for row in block:
+        lines.append([row.name, row.n_fake, *(cell.text for cell in row.cells), row.between])
+        lines.append(["real against real", "", *(cell.real_text for cell in row.cells), ""])
+    return lines
 
 
 def block_title(block: list[Row]) -> str:
     """What heads a block of rows."""
     first = block[0]
     what = f"{first.images} beside {first.beside}" if first.images == EQUAL else f"{first.metric} to {first.beside}"
-    return f"{what} (n = {first.n_real})" + (f", {first.variant}" if first.variant else "")
+    return f"{what} ({first.n_real} reals)" + (f", {first.variant}" if first.variant else "")
 
 
 _TEX = {
@@ -197,18 +253,18 @@ _TEX = {
 }  # fmt: skip
 
 
-def tex(header: list[str], parts: list[tuple[str, Table]]) -> str:
-    """A LaTeX tabular of a header and rows under headings, every character of them as it stands."""
+def tex(header: list[str], parts: list[tuple[str, Table]], notes: str = "") -> str:
+    """A LaTeX tabular of a header and rows under headings, every character of them as it stands; notes are comments."""
+
+    def escaped(cell: str) -> str:
+        return re.sub(r"(?<![\w.}])-(?=\d)", "$-$", "".join(_TEX.get(mark, mark) for mark in cell))
 
     def line(cells: list[str]) -> str:
         return " & ".join(escaped(cell) for cell in cells) + r" \\"
-
-    def escaped(cell: str) -> str:
-        return "".join(_TEX.get(mark, mark) for mark in cell)
 
     lines = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\hline", line(header), r"\hline"]
     for words, table in parts:
         if words:
             lines.append(rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{escaped(words)}}}}} \\")
         lines += [*map(line, table), r"\hline"]
-    return "\n".join([*lines, r"\end{tabular}", ""])
+    return "\n".join([*(f"% {note}" for note in notes.splitlines()), *lines, r"\end{tabular}", ""])

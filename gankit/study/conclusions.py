@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy.stats import t as student
 
-from gankit.study.arms import Arm, heading, percent
+from gankit.study.arms import Arm, heading
 from gankit.study.estimates import LEVEL, Difference, Estimates, Where
-from gankit.tables import title
 from gankit.uncertainty import wilson
 
 CANNOT = "cannot be told"
+METRICS = ("frechet", "kid")
+"""The distances that answers are drawn from. KID alone is free of the bias that also differs between generators."""
 
 
 @dataclass(frozen=True)
@@ -34,31 +37,46 @@ def conclusions(estimates: Estimates) -> list[Conclusion]:
     """Everything that the study can say of the paper's conclusions, each in one paragraph."""
     study, images = estimates.findings.study.study, estimates.findings.images
     lowest, highest = Arm(images.thresholds[0]), Arm(images.thresholds[-1])
-    found: list[Conclusion | None] = []
+    found: list[Conclusion] = []
     if lowest != highest:
+        change = f"Does the distance fall from {heading(lowest.threshold)} to {heading(highest.threshold)}"
         found += [
-            _falls(estimates, lowest, highest, Where("drawn", "all"), "to each network's own training images", False),
+            _falls(estimates, f"{change}, to each network's own training images?", Where("drawn", "all"), False),
             _falls(
-                estimates, lowest, highest, Where("equal", "held-out"),
-                f"to held-out images of any agreement, at {images.n} images a side", True,
+                estimates, f"{change}, to held-out images of any agreement, at {images.n} images a side?",
+                Where("equal", "held-out"), True,
             ),
         ]  # fmt: skip
-        found.append(_against_random(estimates, highest))
+    if Arm(highest.threshold, "random-subset") in estimates.arms():
+        found += [
+            _against_random(estimates, highest, "held-out", "any agreement", "these beside all"),
+            _against_random(estimates, highest, "held-out-same", "the same SR", "all beside these"),
+        ]
+    if lowest != highest:
         found += [_kept(estimates, lowest, highest, row) for row in ("top", "bottom")]
-    found.append(_strabismus(estimates))
-    found += [_scope(estimates, scope) for scope in study.scopes[1:]]
-    return [conclusion for conclusion in found if conclusion is not None]
+    if estimates.findings.reals["estimator"] is not None:
+        found += [_strabismus(estimates, row) for row in ("all", "top")]
+    return found + [_scope(estimates, scope) for scope in study.scopes[1:]]
 
 
-def _named(estimates: Estimates, metric: str) -> str:
-    return "KID" if metric == "kid" else title(metric, str(estimates.findings.reals["features"]))
+def _joint(answers: Sequence[tuple[str, str]]) -> str:
+    """One answer of several, or whose they are: pairs of a name and an answer."""
+    if len({answer for _, answer in answers}) == 1:
+        return answers[0][1]
+    return ", ".join(f"{answer} by {name}" for name, answer in answers)
+
+
+def _missing(estimates: Estimates, question: str, arms: Sequence[Arm]) -> Conclusion:
+    lost = ", ".join(arm.title for arm in arms if not estimates.trainings(arm))
+    return Conclusion(question, CANNOT, f"There is no value of {lost or arms[-1].title}.")
 
 
 def _value(estimates: Estimates, arm: Arm, where: Where) -> str:
-    found = estimates.of(arm, where)
+    found, failed = estimates.of(arm, where), estimates.failed(arm)
     if found is None:
         return "no value"
-    return f"{found.value:.3g}" + ("" if found.error is None else f" ± {found.error:.2g}")
+    of = f" ({found.seeds} of {found.seeds + failed} trainings)" if failed else ""
+    return f"{found.value:.3g}" + ("" if found.error is None else f" ± {found.error:.2g}") + of
 
 
 def _interval(difference: Difference) -> str:
@@ -68,155 +86,179 @@ def _interval(difference: Difference) -> str:
     )
 
 
-def _falls(
-    estimates: Estimates, lowest: Arm, highest: Arm, where: Where, what: str, same_reals: bool
-) -> Conclusion | None:
-    question = f"Does the distance fall as agreement rises, {what}?"
-    parts, answer = [], CANNOT
-    for metric in ("frechet", "kid"):
+def _between(real: dict[str, float]) -> str:
+    return f"{real['mean']:.3g} ± {real['sd']:.2g}"
+
+
+def _falls(estimates: Estimates, question: str, where: Where, same_reals: bool) -> Conclusion:
+    arms = [Arm(threshold) for threshold in estimates.findings.images.thresholds]
+    parts, answers = [], []
+    for metric in METRICS:
         at = Where(where.group, where.row, metric)
-        difference = estimates.difference(lowest, highest, at, same_reals=same_reals)
+        difference = estimates.difference(arms[0], arms[-1], at, same_reals=same_reals)
         if difference is None:
-            continue
-        if metric == "frechet":
-            answer = {"lower": "yes", "higher": "no, it rises"}.get(difference.verdict, CANNOT)
-        arms = [Arm(threshold) for threshold in estimates.findings.images.thresholds]
+            return _missing(estimates, question, (arms[0], arms[-1]))
+        answers.append(
+            (estimates.metric_name(metric), {"lower": "yes", "higher": "no, it rises"}.get(difference.verdict, CANNOT))
+        )
         values = ", ".join(f"{_value(estimates, arm, at)} at {heading(arm.threshold)}" for arm in arms)
-        parts.append(f"{_named(estimates, metric)}: {values}; from first to last {_interval(difference)}.")
-        real = [estimates.between_reals(arm, at) for arm in (lowest, highest)]
-        if metric == "frechet" and not same_reals and real[0] and real[1] and real[0]["n"] == real[1]["n"]:
+        parts.append(f"{estimates.metric_name(metric)}: {values}; from first to last {_interval(difference)}.")
+        real = [estimates.between_reals(arm, at) for arm in (arms[0], arms[-1])]
+        if not same_reals and real[0] and real[1] and real[0]["n"] == real[1]["n"]:
             parts.append(
-                f"Between real images the same value goes from {real[0]['mean']:.3g} to {real[1]['mean']:.3g}: that "
-                "much of a change lies in the images and not in the networks."
+                f"Between real images the same value goes from {_between(real[0])} to {_between(real[1])} (± of a "
+                "single draw): so much of the change is of the images, whatever the networks."
             )
-    return Conclusion(question, answer, " ".join(parts)) if parts else None
+    return Conclusion(question, _joint(answers), " ".join(parts))
 
 
-def _against_random(estimates: Estimates, highest: Arm) -> Conclusion | None:
-    control = Arm(highest.threshold, "random-subset")
-    if control not in estimates.arms():
-        return None
-    parts, verdicts = [], []
-    n = estimates.findings.images.n
-    for row, what in (
-        ("held-out", "any agreement"),
-        ("held-out-same", f"an SR of at least {percent(highest.threshold)}"),
-    ):
-        for metric in ("frechet", "kid"):
-            where = Where("equal", row, metric)
-            difference = estimates.difference(control, highest, where, same_reals=True)
-            if difference is None:
-                continue
-            verdicts += [difference.verdict] if metric == "frechet" else []
-            parts.append(
-                f"{_named(estimates, metric)} to held-out images of {what}: "
-                f"{_value(estimates, control, where)} for the random subset, {_value(estimates, highest, where)} for "
-                f"{heading(highest.threshold)}, {_interval(difference)}."
-            )
-    if not parts:
-        return None
-    words = {"lower": "yes", "higher": "no, it is worse"}
-    answers = [words.get(verdict, CANNOT) for verdict in verdicts]
-    answer = answers[0] if len(set(answers)) == 1 else (
-        f"{answers[0]} beside images of any agreement, {answers[1]} beside images of the same"
-    )  # fmt: skip
-    question = f"Are images chosen by agreement better to train on than as many drawn at random (n = {n} a side)?"
-    return Conclusion(question, answer, " ".join(parts))
+def _against_random(estimates: Estimates, highest: Arm, row: str, what: str, perfect: str) -> Conclusion:
+    control, reals = Arm(highest.threshold, "random-subset"), estimates.findings.reals
+    question = (
+        f"Trained on the images of {heading(highest.threshold)}, does a network come nearer to held-out images of "
+        f"{what} than trained on as many drawn at random (n = {estimates.findings.images.n} a side)?"
+    )
+    parts, answers = [], []
+    for metric in METRICS:
+        where, name = Where("equal", row, metric), estimates.metric_name(metric)
+        difference = estimates.difference(control, highest, where, same_reals=True)
+        if difference is None:
+            return _missing(estimates, question, (control, highest))
+        answers.append((name, {"lower": "yes", "higher": "no, it is farther"}.get(difference.verdict, CANNOT)))
+        parts.append(
+            f"{name}: {_value(estimates, control, where)} for the random subset, "
+            f"{_value(estimates, highest, where)} for {heading(highest.threshold)}, {_interval(difference)}."
+        )
+        own = reals["arms"][highest.name]
+        ideal = (reals["whole"], own[perfect]) if row == "held-out" else (own[perfect], own["equal"])
+        if all(metric in each for each in ideal):
+            parts.append(f"Perfect networks would get {_between(ideal[0][metric])} and {_between(ideal[1][metric])}.")
+    return Conclusion(question, _joint(answers), " ".join(parts))
 
 
-def _kept(estimates: Estimates, lowest: Arm, highest: Arm, row: str) -> Conclusion | None:
+def _kept(estimates: Estimates, lowest: Arm, highest: Arm, row: str) -> Conclusion:
     """Whether the change of the best (worst) few is more than what as few at random would show."""
-    kept, where = estimates.findings.study.study.kept, Where("drawn", row)
-    arms = (lowest, highest)
+    kept, where, arms = estimates.findings.study.study.kept, Where("drawn", row), (lowest, highest)
+    word = {"top": "rise", "bottom": "fall"}[row]
+    question = f"Is the {row} {kept}'s {word} more than noise at n = {kept}?"
     ends = [end for arm in arms if (end := estimates.of(arm, where)) is not None]
     noise = [chance for arm in arms if (chance := estimates.chance(arm, "frechet")) is not None]
     if len(ends) < 2 or len(noise) < 2:
-        return None
+        return _missing(estimates, question, arms)
     spread = estimates.spread(where)
     # The extremes vary more than random ones: by what the jackknife says, or trainings show, where that is more.
-    single = [max(sd**2, end.fake_error**2) for end, (_, sd) in zip(ends, noise, strict=True)]
+    single = [max(sd**2, (end.fake_error or 0.0) ** 2) for end, (_, sd) in zip(ends, noise, strict=True)]
     between = spread.total**2 if spread else 0.0
-    quantile = float(student.ppf((1 + LEVEL) / 2, spread.freedom)) if spread and between > max(single) else 1.96
+    quantile = float(student.ppf((1 + LEVEL) / 2, spread.freedom if spread else 1e6))
     half = quantile * math.sqrt(sum(max(one, between) / end.seeds for one, end in zip(single, ends, strict=True)))
-    change = ends[1].value - ends[0].value
-    wanted = change > half if row == "top" else change < -half
-    word = {"top": "rise", "bottom": "fall"}[row]
-    answer = "yes" if wanted else CANNOT if abs(change) <= half else f"no, it goes the other way by {abs(change):.3g}"
+    change, by_chance = ends[1].value - ends[0].value, noise[1][0] - noise[0][0]
+    sign = 1 if row == "top" else -1
+    if abs(change) <= half or spread is None:
+        answer = CANNOT
+    elif sign * change < 0:
+        answer = f"no, it goes the other way by {abs(change):.3g}"
+    else:
+        answer = "yes" if sign * (change - by_chance) > half else f"yes, but no more than {kept} drawn at random {word}"
     place = [(end.value - mean) / sd if sd else 0.0 for end, (mean, sd) in zip(ends, noise, strict=True)]
     real = estimates.between_reals(highest, where)
     text = (
-        f"{_named(estimates, 'frechet')}: {_value(estimates, lowest, where)} at {heading(lowest.threshold)}, "
-        f"{_value(estimates, highest, where)} at {heading(highest.threshold)}: a change of {change:+.3g}. {kept} of "
-        f"the drawn images chosen at random vary by {noise[0][1]:.2g} and {noise[1][1]:.2g}, so that a change within "
-        f"± {half:.2g} is noise. Beside such random choices ({noise[0][0]:.3g} and {noise[1][0]:.3g} on average) the "
-        f"critic's choice stands {place[0]:+.1f} and {place[1]:+.1f} standard deviations off."
+        f"{estimates.metric_name('frechet')}: {_value(estimates, lowest, where)} at {heading(lowest.threshold)}, "
+        f"{_value(estimates, highest, where)} at {heading(highest.threshold)}: a change of {change:+.3g}, where one "
+        f"within ± {half:.2g} is noise{'' if spread else ' of sampling, and nobody knows how trainings differ'}. "
+        f"{kept} of the drawn images chosen at random get {noise[0][0]:.3g} ± {noise[0][1]:.2g} and "
+        f"{noise[1][0]:.3g} ± {noise[1][1]:.2g}, a change of {by_chance:+.3g}; beside these the critic's choice stands "
+        f"{place[0]:+.1f} and {place[1]:+.1f} standard deviations off."
     )
     if real:
-        text += f" {real['n']} real images get {real['mean']:.3g} ± {real['sd']:.2g}."
-    name = {"top": "top", "bottom": "bottom"}[row]
-    return Conclusion(f"Is the {name} {kept}'s {word} more than noise at n = {kept}?", answer, text)
+        text += f" {real['n']} real images get {_between(real)}."
+    return Conclusion(question, answer, text)
 
 
-def share(hits: int, n: int) -> str:
-    """A share in percent of n that were measured, with its 95 % interval after Wilson."""
+def share(hits: int, n: int, of: int | None = None) -> str:
+    """A share in percent of n that were measured (of so many), with its 95 % interval after Wilson."""
     low, high = wilson(hits, n, LEVEL)
-    return f"{100 * hits / n:.0f} % ({100 * low:.0f} to {100 * high:.0f}, n = {n})" if n else "none measured"
+    told = f"n = {n}" if of in (None, n) else f"n = {n} of {of}"
+    return f"{100 * hits / n:.0f} % ({100 * low:.0f} to {100 * high:.0f}, {told})" if n else "none measured"
 
 
-def _strabismus(estimates: Estimates) -> Conclusion | None:
-    known = estimates.findings.reals["estimator"]
-    if known is None:
-        return None
-    parts, shown = [], []
-    for threshold in estimates.findings.images.thresholds:
-        counts = {
-            row: [
-                sum(t.outcome.result["deviation"][row][key] for t in estimates.trainings(Arm(threshold)))
-                for key in ("strabismic", "measured")
-            ]
-            for row in ("all", "top")
-        }
-        real = estimates.findings.reals["arms"][Arm(threshold).name]["deviation"]
-        if not counts["all"][1] or not real["measured"]:
+def counts(estimates: Estimates, arm: Arm, row: str) -> tuple[int, int, int]:
+    """Strabismic, measured and all images of an arm's trainings: "all" that were drawn, "top" or "bottom"."""
+    found = [training.outcome.result["deviation"][row] for training in estimates.trainings(arm)]
+    strabismic, measured, n = (sum(each[key] for each in found) for key in ("strabismic", "measured", "n"))
+    return strabismic, measured, n
+
+
+def _strabismus(estimates: Estimates, row: str) -> Conclusion:
+    """The paper: few samples show strabismus. Judged at each selection rate by the difference from the reals' share."""
+    study, known = estimates.findings.study.study, estimates.findings.reals["estimator"]
+    what = "generated images" if row == "all" else f"of the top {study.kept}"
+    question = f"Do fewer {what} than real ones show strabismus?"
+    arms = [Arm(threshold) for threshold in estimates.findings.images.thresholds]
+    variance, freedom = _share_variance(estimates, row)
+    parts, answers = [], []
+    for arm in arms:
+        strabismic, measured, n = counts(estimates, arm, row)
+        real = estimates.findings.reals["arms"][arm.name]["deviation"]
+        name = heading(arm.threshold)
+        if not measured or not real["measured"]:
+            answers.append((name, CANNOT))
+            parts.append(f"{name}: none measured.")
             continue
-        drawn, reals = wilson(*counts["all"]), wilson(real["strabismic"], real["measured"])
-        shown.append("fewer" if drawn[1] < reals[0] else "more" if drawn[0] > reals[1] else "as many")
-        kept = estimates.findings.study.study.kept
+        drawn, reals = strabismic / measured, real["strabismic"] / real["measured"]
+        trainings = len(estimates.trainings(arm))
+        binomial = [p * (1 - p) / k for p, k in ((drawn, measured), (reals, real["measured"]))]
+        half = math.inf
+        if freedom:
+            error = math.sqrt(max(binomial[0], variance / trainings) + binomial[1])
+            half = float(student.ppf((1 + LEVEL) / 2, freedom)) * error
+        change = drawn - reals
+        answers.append((name, CANNOT if abs(change) <= half else "yes" if change < 0 else "no, more do"))
+        interval = f", {100 * change:+.0f} ± {100 * half:.0f} points" if freedom else ""
         parts.append(
-            f"{heading(threshold)}: {share(*counts['all'])} of the drawn images, {share(*counts['top'])} of the top "
-            f"{kept}, {share(real['strabismic'], real['measured'])} of held-out reals."
+            f"{name}: {share(strabismic, measured, n)}, {share(real['strabismic'], real['measured'], real['n'])} of "
+            f"held-out reals{interval}."
         )
-    if not parts:
-        return None
-    same = set(shown)
-    answer = (
-        {"fewer": "yes", "more": "no, more do", "as many": CANNOT}[shown[0]] if len(same) == 1 else "it depends on SR"
-    )
-    limit = estimates.findings.study.study.strabismic
     parts.append(
-        f"Measured on the pixels from {limit:g} prism dioptres on; on {known['n']} reals of this size the measurement "
-        f"is off by {known['median_error']:.2g} PD (median), sensitivity {known['sensitivity']:.2f}, specificity "
-        f"{known['specificity']:.2f}, {100 * known['not_measured']:.0f} % cannot be measured. Images that cannot be "
-        "measured do not count; the intervals do not know how trainings differ."
+        f"Measured on the pixels from {study.strabismic:g} prism dioptres on; on {known['n']} reals of this size the "
+        f"measurement is off by {known['median_error']:.2g} PD (median), calls {100 * known['sensitivity']:.0f} % of "
+        f"those labelled strabismic (their deviation may be smaller) and {100 * (1 - known['specificity']):.0f} % of "
+        f"the others, and gives up on {100 * known['not_measured']:.0f} %. Images that cannot be measured do not count."
     )
-    return Conclusion("Do fewer generated images than real ones show strabismus?", answer, " ".join(parts))
+    alike = len({answer for _, answer in answers}) == 1
+    answer = answers[0][1] if alike else "; ".join(f"{answer} at {name}" for name, answer in answers)
+    return Conclusion(question, answer, " ".join(parts))
 
 
-def _scope(estimates: Estimates, scope: str) -> Conclusion | None:
-    where = Where("equal", "held-out")
-    first = estimates.findings.study.study.scopes[0]
-    parts, verdicts = [], []
-    for threshold in estimates.findings.images.thresholds:
-        difference = estimates.difference(Arm(threshold), Arm(threshold, scope=scope), where, same_reals=True)
-        if difference is not None:
-            verdicts.append(difference.verdict)
-            parts.append(
-                f"{heading(threshold)}: {_value(estimates, Arm(threshold), where)} with scope {first}, "
-                f"{_value(estimates, Arm(threshold, scope=scope), where)} with {scope}, {_interval(difference)}."
-            )
-    if not parts:
-        return None
-    words = {"lower": "yes", "higher": "no, worse"}
-    answer = words.get(verdicts[0], CANNOT) if len(set(verdicts)) == 1 else "it depends on SR"
-    text = f"{_named(estimates, 'frechet')} to held-out images. " + " ".join(parts)
-    return Conclusion(f"Is the augment's scope {scope} better than {first}?", answer, text)
+def _share_variance(estimates: Estimates, row: str) -> tuple[float, int]:
+    """How much the shares of an arm's trainings vary, pooled over arms with several; and degrees of freedom."""
+    squares, freedom = 0.0, 0
+    for arm in estimates.arms():
+        found = [training.outcome.result["deviation"][row] for training in estimates.trainings(arm)]
+        shares = np.array([each["strabismic"] / each["measured"] for each in found if each["measured"]])
+        if len(shares) > 1:
+            squares += float(((shares - shares.mean()) ** 2).sum())
+            freedom += len(shares) - 1
+    return (squares / freedom if freedom else 0.0), freedom
+
+
+def _scope(estimates: Estimates, scope: str) -> Conclusion:
+    first, thresholds = estimates.findings.study.study.scopes[0], estimates.findings.images.thresholds
+    question = f"Does the augment's scope {scope} come nearer to held-out images than {first}?"
+    pairs = [(Arm(threshold), Arm(threshold, scope=scope)) for threshold in thresholds]
+    pairs = [pair for pair in pairs if all(estimates.trainings(arm) for arm in pair)]
+    parts, answers = [], []
+    for metric in METRICS:
+        where, name = Where("equal", "held-out", metric), estimates.metric_name(metric)
+        difference = estimates.contrast(pairs, where, same_reals=True)
+        if difference is None:
+            return Conclusion(question, CANNOT, f"There is no value of both, or none of scope {scope}.")
+        answers.append((name, {"lower": "yes", "higher": "no, it is farther"}.get(difference.verdict, CANNOT)))
+        values = ", ".join(
+            f"{_value(estimates, one, where)} and {_value(estimates, other, where)} at {heading(one.threshold)}"
+            for one, other in pairs
+        )
+        parts.append(f"{name} with {first} and {scope}: {values}; on average {_interval(difference)}.")
+    if len(pairs) < len(thresholds):
+        parts.append(f"Compared at {len(pairs)} of {len(thresholds)} selection rates, the others failed.")
+    parts.append(f"Trainings with {scope} are taken to differ from seed to seed as the others do.")
+    return Conclusion(question, _joint(answers), " ".join(parts))

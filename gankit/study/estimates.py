@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from gankit.study.agreement import Findings, Training
 from gankit.study.arms import Arm
+from gankit.tables import title
 
 LEVEL = 0.95
 ROWS = {"all": "All", "top": "Top", "bottom": "Bot"}
@@ -39,8 +41,10 @@ class Estimate:
     Attributes:
         value: the mean.
         error: standard error of one training's value as both sides vary, the mean over trainings; None where untold.
-        real_error: the part of it that the real images make.
         fake_error: the part of it that the generated images make.
+        influences: (k,) how far each part of the real images moves the mean; their squares sum to the variance that
+            these images make, where all trainings are judged beside the same. None where it is untold.
+        real_error: the part of the error that the real images make.
         seeds: trainings that the mean is of.
         n_real: real images.
         n_fake: generated images of each training.
@@ -48,8 +52,9 @@ class Estimate:
 
     value: float
     error: float | None
-    real_error: float
-    fake_error: float
+    fake_error: float | None
+    influences: NDArray[np.float64] | None
+    real_error: float | None
     seeds: int
     n_real: int
     n_fake: int
@@ -61,13 +66,18 @@ class Spread:
 
     Attributes:
         total: standard deviation between trainings of an arm.
-        beyond: the part of it that the sampling of images does not explain; 0 where all is explained.
+        sampling: what the sampling of generated images alone would make of it.
         freedom: degrees of freedom.
     """
 
     total: float
-    beyond: float
+    sampling: float
     freedom: int
+
+    @property
+    def beyond(self) -> float:
+        """The part of it that sampling does not explain; 0 where all is explained."""
+        return math.sqrt(max(self.total**2 - self.sampling**2, 0.0))
 
 
 @dataclass(frozen=True)
@@ -119,14 +129,14 @@ class Estimates:
         entries = self._entries(arm, where)
         if not entries:
             return None
-        known = [entry for entry in entries if entry["standard_error"] is not None]
-        fake = [entry["fake_error"] or 0.0 for entry in entries]
-        real = [math.sqrt(max(e["standard_error"] ** 2 - (e["fake_error"] or 0.0) ** 2, 0.0)) for e in known]
+        moved = [entry["real_influences"] for entry in entries if entry["real_influences"] is not None]
+        whole = len(moved) == len(entries) and len({len(each) for each in moved}) == 1
         return Estimate(
             float(np.mean([entry["value"] for entry in entries])),
-            _root_mean(entry["standard_error"] for entry in known) if known else None,
-            _root_mean(real) if real else 0.0,
-            _root_mean(fake),
+            _root_mean(entry["standard_error"] for entry in entries),
+            _root_mean(None if v is None else math.sqrt(v) for v in (entry["fake_variance"] for entry in entries)),
+            np.mean(moved, axis=0) if whole else None,
+            _root_mean(math.sqrt(sum(value**2 for value in each)) for each in moved),
             len(entries), entries[0]["n_real"], entries[0]["n_fake"],
         )  # fmt: skip
 
@@ -148,30 +158,34 @@ class Estimates:
                 values = np.array([entry["value"] for entry in entries])
                 squares += float(((values - values.mean()) ** 2).sum())
                 freedom += len(entries) - 1
-                sampling += [(entry["fake_error"] or 0.0) ** 2 for entry in entries]
+                sampling += [entry["fake_variance"] or 0.0 for entry in entries]
         if not freedom:
             return None
-        variance, explained = squares / freedom, float(np.mean(sampling))
-        return Spread(math.sqrt(variance), math.sqrt(max(variance - explained, 0.0)), freedom)
+        return Spread(math.sqrt(squares / freedom), math.sqrt(float(np.mean(sampling))), freedom)
 
     def difference(self, first: Arm, second: Arm, where: Where, *, same_reals: bool) -> Difference | None:
-        """The second arm's value less the first's, or None where one has none.
+        """The second arm's value less the first's, or None where one has none; as `contrast`."""
+        return self.contrast([(first, second)], where, same_reals=same_reals)
 
-        Its error is the spread between trainings, at least that of sampling, and with other reals on either side the
-        error that they make; the interval is Student's with the degrees of freedom of the spread.
+    def contrast(self, pairs: Sequence[tuple[Arm, Arm]], where: Where, *, same_reals: bool) -> Difference | None:
+        """The mean over pairs of arms of the second's value less the first's, or None where one has none.
+
+        Its error is the spread between trainings, at least that of sampling, and what the real images make of the
+        difference: of the same ones by what each part of them moves both values, of others that of both. The interval
+        is Student's with the degrees of freedom of the spread.
         """
-        one, other = self.of(first, where), self.of(second, where)
-        if one is None or other is None:
+        found = [(self.of(first, where), self.of(second, where)) for first, second in pairs]
+        known = [(one, other) for one, other in found if one is not None and other is not None]
+        if not known or len(known) < len(found):
             return None
-        spread = self.spread(where)
-        sampling = (one.fake_error**2 + other.fake_error**2) / 2
-        each = max(spread.total**2, sampling) if spread else sampling
-        variance = each * (1 / one.seeds + 1 / other.seeds)
-        if not same_reals:
-            variance += one.real_error**2 + other.real_error**2
+        spread, every = self.spread(where), [each for pair in known for each in pair]
+        errors = [each.fake_error for each in every if each.fake_error is not None]
+        real = _real_variance(known, same_reals)
+        each = max(spread.total**2 if spread else 0.0, float(np.mean(np.square(errors))) if errors else 0.0)
+        variance = sum(each / one.seeds for one in every) / len(known) ** 2 + (real or 0.0)
         half = float(student.ppf((1 + LEVEL) / 2, spread.freedom if spread else 1e6)) * math.sqrt(variance)
-        value = other.value - one.value
-        return Difference(value, value - half, value + half, spread is not None)
+        value = float(np.mean([other.value - one.value for one, other in known]))
+        return Difference(value, value - half, value + half, spread is not None and real is not None)
 
     def between_reals(self, arm: Arm, where: Where) -> dict[str, float] | None:
         """{"mean", "sd", "n"} of real images in the place of generated ones, or None where it is not known."""
@@ -193,8 +207,26 @@ class Estimates:
         known = [entry for entry in found if entry is not None]
         if not known:
             return None
-        return float(np.mean([entry["mean"] for entry in known])), _root_mean(entry["sd"] for entry in known)
+        sd = math.sqrt(float(np.mean(np.square([entry["sd"] for entry in known]))))
+        return float(np.mean([entry["mean"] for entry in known])), sd
+
+    def metric_name(self, metric: str) -> str:
+        """As it heads values."""
+        return "KID" if metric == "kid" else title(metric, str(self.findings.reals["features"]))
 
 
-def _root_mean(values: Iterable[float]) -> float:
-    return math.sqrt(float(np.mean(np.square(list(values)))))
+def _real_variance(pairs: Sequence[tuple[Estimate, Estimate]], same: bool) -> float | None:
+    """What the real images make of a mean difference; None where it is untold."""
+    if same:
+        moved = [other.influences - one.influences for one, other in pairs
+                 if one.influences is not None and other.influences is not None]  # fmt: skip
+        return None if len(moved) < len(pairs) else float((np.mean(moved, axis=0) ** 2).sum())
+    errors = [each.real_error for pair in pairs for each in pair]
+    known = [error for error in errors if error is not None]
+    return None if len(known) < len(errors) else float(np.sum(np.square(known))) / len(pairs) ** 2
+
+
+def _root_mean(values: Iterable[float | None]) -> float | None:
+    """The root of the mean square of those that are known."""
+    known = [value for value in values if value is not None]
+    return math.sqrt(float(np.mean(np.square(known)))) if known else None

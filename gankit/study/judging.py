@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
@@ -27,7 +26,7 @@ from gankit.run import Run
 from gankit.study.agreement_settings import AgreementStudy
 from gankit.study.arms import Arm, StudyImages
 from gankit.study.deviation import Estimator
-from gankit.uncertainty import gathered, jackknife, standard_errors
+from gankit.uncertainty import gathered, influences, squared, standard_errors
 
 FEW, MANY = ("frechet", "kid"), ("frechet", "kid", "precision-recall")
 """Metrics of the drawn images, best and worst; and of equal numbers."""
@@ -110,14 +109,15 @@ class Judge:
             pool = Pool(seen, fakes)
             metric, resampling = gathered(each, pool), each.build().resampling(pool)
             values = metric.compute()
-            sides = [jackknife(resampling, side, values, metric.jackknife_groups, 0) for side in ("real", "fake")]
-            errors = standard_errors(metric, resampling, values, 0, sides)
+            real, fake = (influences(resampling, side, values, metric.jackknife_groups, 0) for side in ("real", "fake"))
+            errors = standard_errors(metric, resampling, values, 0, [squared(real), squared(fake)])
             for name, value in values.items():
                 if name in KEPT_VALUES:
-                    variance = sides[1].get(name)
+                    moved = real.get(name)
                     found[name] = {
                         "value": value, "standard_error": errors[name],
-                        "fake_error": None if variance is None else math.sqrt(variance),
+                        "fake_variance": squared(fake).get(name),
+                        "real_influences": None if moved is None else moved.tolist(),
                         "n_real": seen.count, "n_fake": fakes.count,
                     }  # fmt: skip
         return found
@@ -151,6 +151,9 @@ class Judge:
                 )
             }  # fmt: skip
             entry["equal"] = _equal(pool, images.n)
+            if not arm.control:  # what perfect generators of all images and of these get beside the other's images
+                entry["all beside these"] = _equal(Pool(self._full, held), images.n)
+                entry["these beside all"] = _equal(Pool(own, self._held_out), images.n)
             if self.estimator:
                 entry["deviation"] = self.estimator.shares(images.held_out.read(alike))
             found[arm.name] = entry
