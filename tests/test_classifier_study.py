@@ -493,6 +493,11 @@ def test_every_arm_is_on_the_page() -> None:
     assert [arm for arm in ARMS if f"| `{arm}` |" not in page] == []
 
 
+def test_the_number_of_the_packaged_study_can_be_taken_away() -> None:
+    assert load_classifier_study(None).classifier.regression == "deviation"
+    assert load_classifier_study(None, "classifier.regression=none").classifier.regression is None
+
+
 def test_the_packaged_study_is_valid() -> None:
     packaged = load_classifier_study(None, "data.counts=[20, 10, 20]")
     parts = parts_of(packaged)

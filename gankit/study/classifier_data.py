@@ -127,7 +127,7 @@ def _check_names(study: ClassifierStudy, dataset: Dataset) -> None:
         if own.regression not in numeric:
             raise DataError(
                 f"classifier.regression: {study.data.name} has no number {own.regression!r} an image; "
-                f"{unknown(own.regression, list(numeric))}"
+                f"{unknown(own.regression, list(numeric))}; classifier.regression=none learns no number"
             )
         if not np.isfinite(numeric[own.regression]).all():
             raise DataError(f"classifier.regression: {own.regression} has missing values")

@@ -69,7 +69,7 @@ class ClassifierTable(Settings):
         synthetic_fill: images of such a class, real and generated, over those of the most frequent class.
         copy_noise: standard deviation of the noise of copies, as a share of the range.
         groupings: names with the classes that are positive in each, for sensitivity and specificity.
-        regression: a number known of each image that a network of its own learns, or None.
+        regression: a number known of each image that a network of its own learns; "none" takes one away.
         calibration: adds the Brier score, the calibration error and their diagram.
         checkpoint_every: steps between checkpoints of a training.
         classical: the augmentation of the arms that have one.
@@ -103,6 +103,11 @@ class ClassifierTable(Settings):
         if len(set(values)) < len(values):
             raise ValueError(f"each arm once; these are {', '.join(values)}")
         return values
+
+    @field_validator("regression", mode="before")
+    @classmethod
+    def _none(cls, name: object) -> object:
+        return None if name == "none" else name  # so that an override can take away what a file says
 
     @field_validator("network")
     @classmethod
