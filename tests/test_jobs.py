@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,11 @@ def count(folder: Path) -> dict[str, Any]:
     started = len(list(folder.glob("started-*")))
     (folder / f"started-{started}").touch()
     return {"started": started + 1, "threads": torch.get_num_threads(), "process": os.getpid()}
+
+
+def wait(folder: Path) -> dict[str, Any]:
+    time.sleep(0.7)  # long enough for a look
+    return {}
 
 
 def fail(folder: Path) -> dict[str, Any]:
@@ -56,6 +62,13 @@ def test_results_come_in_order_and_jobs_are_not_repeated(tmp_path: Path) -> None
         assert all(outcome.result["started"] == 1 and outcome.failure is None for outcome in found.values())
     more = run_jobs([*jobs, Job("new", count)], tmp_path / "jobs", quiet=True)
     assert [outcome.result["started"] for outcome in more.values()] == [1, 1, 1, 1]
+
+
+def test_the_time_left_is_told_before_a_job_has_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_jobs([Job("one", wait, cost=600.0), Job("two", count, cost=300.0)], tmp_path, threads=1)
+    said = capsys.readouterr().err
+    assert re.search(r"0 of 2 jobs +0%.*, (15:00|14:5\d) left", said)
+    assert re.search(r"2 of 2 jobs +100%.*, 00:00 left", said)
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:

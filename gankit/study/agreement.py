@@ -87,17 +87,19 @@ def run_agreement(
     is_begun(folder, text)
     trainings = [(arm, seed) for arm in images.arms(study) for seed in images.seeds(arm, study)]
     first = images.experiment(*trainings[0], study, None)
+    a_step = 0.0
     if not all((folder / JOBS / _name(arm, seed) / RESULT).is_file() for arm, seed in trainings):
         starts = len({seed for _, seed in trainings}) if study.study.warm_start else 0
-        _estimate(first, len(trainings), starts, study, workers, threads, quiet)
+        a_step = _estimate(first, len(trainings), starts, study, workers, threads, quiet)
     claim(folder, text)
-    warm = _warm_starts(study, images, trainings) if study.study.warm_start else []
-    jobs = [Job(REALS, functools.partial(_reals, text), cost=0.1 * study.training.steps)]
+    warm = _warm_starts(study, images, trainings, a_step) if study.study.warm_start else []
+    each = a_step * study.training.steps
+    jobs = [Job(REALS, functools.partial(_reals, text), cost=each / 10)]
     for arm, seed in trainings:
         start = str(folder / JOBS / f"{WARM}-seed{seed}" / RUN) if warm else None
         tables = images.experiment(arm, seed, study, start).tables()
         work = functools.partial(_train_and_judge, text, tables, arm, seed)
-        jobs.append(Job(_name(arm, seed), work, cost=study.training.steps))
+        jobs.append(Job(_name(arm, seed), work, cost=each))
     if warm:
         started = run_jobs(warm, folder / JOBS, workers=workers, threads=threads, quiet=quiet)
         if failed := next((outcome for outcome in started.values() if outcome.failure), None):
@@ -119,22 +121,26 @@ def _name(arm: Arm, seed: int) -> str:
 
 def _estimate(
     first: Experiment, count: int, starts: int, study: AgreementStudy, workers: int, threads: int | None, quiet: bool
-) -> None:
-    """Say what the trainings will cost, from a few steps; also what cannot be trained is found here."""
+) -> float:
+    """Say what the trainings will cost, from a few steps, and give the seconds of one; what cannot be trained is found
+    here, too."""
     a_step = seconds_a_step(first, threads)
     warm = [(starts, "warm start", study.study.warm_start, a_step)] if starts else []
     if not quiet:
         announce([(count, "training", study.training.steps, a_step), *warm], workers)
+    return a_step
 
 
-def _warm_starts(study: AgreementStudy, images: StudyImages, trainings: list[tuple[Arm, int]]) -> list[Job]:
+def _warm_starts(
+    study: AgreementStudy, images: StudyImages, trainings: list[tuple[Arm, int]], a_step: float
+) -> list[Job]:
     """One for each seed, so that trainings of several seeds have nothing in common."""
     everything, jobs = Arm(0.0), []
     for seed in sorted({seed for _, seed in trainings}):
         experiment = images.experiment(everything, seed, study, None)
         training = experiment.training.model_copy(update={"steps": study.study.warm_start})
         tables = experiment.model_copy(update={"training": training}).tables()
-        jobs.append(Job(f"{WARM}-seed{seed}", functools.partial(_warm, tables), cost=study.study.warm_start))
+        jobs.append(Job(f"{WARM}-seed{seed}", functools.partial(_warm, tables), cost=a_step * study.study.warm_start))
     return jobs
 
 

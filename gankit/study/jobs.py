@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import json
+import math
 import re
 import signal
 import sys
@@ -32,6 +33,8 @@ POLL = 0.3
 """Seconds between looks at the folder: for results, and for the wish to stop."""
 CLOCK_EVERY = 10.0
 """Seconds between notes of the time that a job has taken, of which a killed one loses no more."""
+SHOW_EVERY = 2.0
+"""Seconds between looks at the time left."""
 RESTARTS = 2
 """How often jobs start again after a worker died without any job finished in between."""
 
@@ -44,7 +47,7 @@ class Job:
         name: of its folder; letters, digits, dots, hyphens and underscores.
         run: does the work in a folder that is there, and goes on with what it finds in it; gives what JSON can hold.
             What it carries goes to other processes by cloudpickle.
-        cost: how long it takes beside others, for the time left.
+        cost: seconds that it is expected to take, for the time left.
     """
 
     name: str
@@ -243,20 +246,45 @@ def _watched(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> It
     for name in [name for name in undone if (folder / name / RESULT).is_file()]:
         del undone[name]
     total, over = sum(job.cost for job in jobs), threading.Event()
-    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
+    start, at_first = time.monotonic(), sum(undone.values())
+    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix} left"
+
+    latest, shown = start, -math.inf  # the end of a job, or the start; and when the bar was shown
+
+    def left() -> str:
+        """By the jobs that ended since the start; until one has, by what all are expected to take."""
+        todo = sum(undone.values())
+        expected = todo * (latest - start) / (at_first - todo) if todo < at_first else todo / workers
+        return tqdm.format_interval(max(expected - (time.monotonic() - latest), 0.0))
+
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if workers > 1 else None
         bar = stack.enter_context(
-            tqdm(total=total, initial=total - sum(undone.values()), smoothing=0, bar_format=form, disable=quiet)
+            tqdm(
+                total=total,
+                initial=total - sum(undone.values()),
+                smoothing=0,
+                bar_format=form,
+                delay=POLL / 2,
+                disable=quiet,
+            )
         )
 
         def look() -> None:
+            nonlocal latest, shown
             ended = [name for name in undone if (folder / name / RESULT).is_file()]
+            done, now = 0.0, time.monotonic()
             for name in ended:
                 if failure := _outcome(folder / name).failure:
                     bar.write(f"{name} failed: {failure}", file=sys.stderr)
-                bar.update(undone.pop(name))
-            bar.set_description_str(f"{len(jobs) - len(undone)} of {len(jobs)} jobs", refresh=bool(ended))
+                done += undone.pop(name)
+                latest = now
+            if ended or now - shown > SHOW_EVERY:
+                shown = now
+                bar.set_postfix_str(left(), refresh=False)
+                bar.set_description_str(f"{len(jobs) - len(undone)} of {len(jobs)} jobs", refresh=False)
+                bar.update(done)
+                bar.refresh()
 
         def watch() -> None:
             while not over.wait(POLL):
