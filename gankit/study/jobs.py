@@ -283,7 +283,7 @@ def _watched(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> It
                 shown = now
                 bar.set_postfix_str(left(), refresh=False)
                 bar.set_description_str(f"{len(jobs) - len(undone)} of {len(jobs)} jobs", refresh=False)
-                bar.update(done)
+                bar.n += done
                 bar.refresh()
 
         def watch() -> None:
