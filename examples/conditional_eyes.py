@@ -37,12 +37,14 @@ def shares(name: str, images: np.ndarray) -> None:
 
 
 def distance(name: str, images: np.ndarray, reals: np.ndarray, features: str) -> None:
-    value = gankit.evaluate(images, reals, ["kid"], features)["metrics"]["kid"]
-    within = value["real_vs_real"]
-    print(
-        f"{name:36}{value['n_fake']:6}{value['n_real']:6}{value['value']:10.4f} +- {value['standard_error']:.4f}"
-        f"{within['value']:12.4f} at {within['n']}"
-    )
+    found = gankit.evaluate(images, reals, ["kid", "precision-recall"], features)["metrics"]
+    print(f"{name:30}{len(images):6}{len(reals):6}", end="")
+    for metric in ("kid", "precision", "recall"):
+        value, within = found[metric], found[metric]["real_vs_real"]
+        error = value["standard_error"]  # none of a value that no single picture changes
+        told = f"{value['value']:.4f}" + ("" if error is None else f" +- {error:.4f}")
+        print(f"{told:>18} ({within['value']:.2f})", end="")
+    print(f"  {found['kid']['real_vs_real']['n']:6}")
 
 
 def main() -> None:
@@ -88,7 +90,8 @@ def main() -> None:
         shares(f"real {name}", reals[name])
     shares("real, all", real.images)
 
-    print(f"\n{f'kid on {given.features}':36}{'n':>6}{'reals':>6}{'value':>10}{'':10}{'real against real':>17}")
+    columns = "".join(f"{text:>25}" for text in ("kid (real)", "precision (real)", "recall (real)"))
+    print(f"\n{f'on {given.features}':30}{'n':>6}{'reals':>6}{columns}{'real n':>8}")
     for name in reals:
         for title, images in zip(names, drawn, strict=True):
             distance(f"{title}, {name}", images[name], reals[name], given.features)

@@ -242,20 +242,19 @@ def _number(path: Path) -> float:
 @contextlib.contextmanager
 def _watched(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> Iterator[None]:
     """A bar over all jobs with the time left; with workers, an interrupt is passed on by a file that they look for."""
-    undone = {job.name: job.cost for job in jobs}
-    for name in [name for name in undone if (folder / name / RESULT).is_file()]:
-        del undone[name]
-    total, over = sum(job.cost for job in jobs), threading.Event()
-    start, at_first = time.monotonic(), sum(undone.values())
-    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix} left"
-
-    latest, shown = start, -math.inf  # the end of a job, or the start; and when the bar was shown
+    cost = {job.name: job.cost for job in jobs}
+    undone = {name: each for name, each in cost.items() if not (folder / name / RESULT).is_file()}
+    taken = {name: _outcome(folder / name).seconds for name in cost if name not in undone}
+    total, over = sum(cost.values()), threading.Event()
+    latest, shown = time.monotonic(), -math.inf  # the end of a job, or the start; and when the bar was shown
+    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
 
     def left() -> str:
-        """By the jobs that ended since the start; until one has, by what all are expected to take."""
-        todo = sum(undone.values())
-        expected = todo * (latest - start) / (at_first - todo) if todo < at_first else todo / workers
-        return tqdm.format_interval(max(expected - (time.monotonic() - latest), 0.0))
+        """What the others are expected to take, by as much longer as those that ended took, whenever they were done."""
+        expected = sum(cost[name] for name in taken)
+        slower = sum(taken.values()) / expected if expected else 1.0
+        seconds = slower * sum(undone.values()) / min(workers, max(len(undone), 1))
+        return tqdm.format_interval(max(seconds - (time.monotonic() - latest), 0.0))
 
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if workers > 1 else None
@@ -263,9 +262,7 @@ def _watched(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> It
             tqdm(
                 total=total,
                 initial=total - sum(undone.values()),
-                smoothing=0,
                 bar_format=form,
-                delay=POLL / 2,
                 disable=quiet,
             )
         )
@@ -275,13 +272,14 @@ def _watched(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> It
             ended = [name for name in undone if (folder / name / RESULT).is_file()]
             done, now = 0.0, time.monotonic()
             for name in ended:
-                if failure := _outcome(folder / name).failure:
-                    bar.write(f"{name} failed: {failure}", file=sys.stderr)
+                outcome = _outcome(folder / name)
+                if outcome.failure:
+                    bar.write(f"{name} failed: {outcome.failure}", file=sys.stderr)
                 done += undone.pop(name)
-                latest = now
+                taken[name], latest = outcome.seconds, now
             if ended or now - shown > SHOW_EVERY:
                 shown = now
-                bar.set_postfix_str(left(), refresh=False)
+                bar.set_postfix_str(f"{left()} left", refresh=False)
                 bar.set_description_str(f"{len(jobs) - len(undone)} of {len(jobs)} jobs", refresh=False)
                 bar.n += done
                 bar.refresh()
