@@ -444,6 +444,7 @@ def test_tex_says_every_character_as_it_stands() -> None:
         (["data.held_out=0"], "data.held_out: a study judges beside images kept from training"),
         (["data.min_agreement=0.7"], "data.min_agreement: study.thresholds decides this in a study"),
         (["data.subset=70"], "data.subset: study.controls decides this in a study"),
+        (["data.subset_seed=7"], "data.subset_seed: study.controls decides this in a study"),
         (["training.max_minutes=3"], "training.max_minutes: a training of a study runs to its end"),
         (["training.start_from=x"], "study eyes:13: study.warm_start: training.start_from names a run"),
         (["augment=none"], "study eyes:12: study.scopes: there is no augment whose scope could vary"),

@@ -18,7 +18,7 @@ from gankit.study.reading import read_study, refusal
 PACKAGED = "eyes"
 HELD_OUT = 0.2
 """The share of images that are held out where a study does not say."""
-DECIDED = {"min_agreement": "study.thresholds", "subset": "study.controls"}
+DECIDED = {"min_agreement": "study.thresholds", "subset": "study.controls", "subset_seed": "study.controls"}
 """Settings of the data that a study must leave out, and what decides them in it."""
 Control = Literal["random-subset"]
 Scope = Literal["critic", "critic-turn", "real"]
@@ -83,8 +83,8 @@ class AgreementStudy(Experiment):
     """An experiment that is trained for each arm of a study of rater agreement.
 
     Its `data.held_out` is 0.2 by default and cannot be 0: a study judges beside images kept from training. It leaves
-    out `data.min_agreement` and `data.subset`, which its arms decide, and `training.max_minutes`, since every training
-    runs to its end. `training.start_from` and `study.warm_start` exclude each other.
+    out `data.min_agreement`, `data.subset` and `data.subset_seed`, which its arms decide, and `training.max_minutes`,
+    since every training runs to its end. `training.start_from` and `study.warm_start` exclude each other.
 
     Attributes:
         study: what is compared.

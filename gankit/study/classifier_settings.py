@@ -147,7 +147,7 @@ class ClassifierStudy(Experiment):
         """The experiment of a generator of classes, which gets its training part from the study."""
         tables = {name: value for name, value in self.tables().items() if name not in ("classifier", "run")}
         tables["data"] = {**tables["data"], "conditional": True}
-        for decided in ("split", "min_agreement", "subset"):  # when the parts were made
+        for decided in ("split", "min_agreement", "subset", "subset_seed"):  # when the parts were made
             tables["data"].pop(decided, None)
         tables["training"] = {**tables["training"], "seed": seed}
         return Experiment.model_validate(tables)
