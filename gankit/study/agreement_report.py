@@ -24,6 +24,10 @@ from gankit.study.estimates import ROWS, Estimates, Where
 from gankit.study.trainings import spoken
 
 SHOWN = 10
+CAPTION = (
+    "Distance by selection rate: lines of the first seed, crosses of the others; bars are the standard error of one "
+    "training."
+)
 
 
 def write_agreement_report(findings: Findings) -> Path:
@@ -54,7 +58,7 @@ def write_agreement_report(findings: Findings) -> Path:
         pictures=[
             (png_uri(picture), caption)
             for picture, caption in (
-                (_by_threshold(estimates), "Distance by selection rate; bars: standard error of one training."),
+                (_by_threshold(estimates), CAPTION),
                 (_losses(runs), "The critic's loss by step, a colour for each kind of training."),
             )
             if picture
@@ -187,12 +191,23 @@ def _by_threshold(estimates: Estimates) -> bytes | None:
         for axes, (label, lines) in zip(figure.subplots(1, 2), panels, strict=True):
             for place, (name, arms, where) in enumerate(lines):
                 aside = 0.8 * (place - (len(lines) - 1) / 2)  # so that bars do not cover each other
-                points = [(arm.threshold, found) for arm in arms if (found := estimates.of(arm, where)) is not None]
+                known = [arm for arm in arms if estimates.by_seed(arm, where)]
+                seeds = estimates.common(known, where)[:1] if known else []
+                points = [(arm, found) for arm in known if (found := estimates.of(arm, where, seeds or None))]
                 if points:
                     axes.errorbar(
-                        [100 * at + aside for at, _ in points], [found.value for _, found in points],
-                        [found.error or 0.0 for _, found in points], label=name, marker="o", capsize=3, linewidth=1.2,
+                        [100 * arm.threshold + aside for arm, _ in points], [found.value for _, found in points],
+                        [found.error or 0.0 for _, found in points], label=name, color=f"C{place}", marker="o",
+                        capsize=3, linewidth=1.2,
                     )  # fmt: skip
+                for arm, _ in points:
+                    others = [value for seed, value in estimates.by_seed(arm, where).items() if seed not in seeds]
+                    axes.plot([100 * arm.threshold + aside] * len(others), others, "x", color=f"C{place}", alpha=0.6)
+            real = [(arm.threshold, estimates.between_reals(arm, lines[0][2])) for arm in lines[0][1]]
+            drawn = [(100 * threshold, found["mean"]) for threshold, found in real if found is not None]
+            if drawn:
+                axes.plot(*zip(*drawn, strict=True), "--", color="0.4", linewidth=1, label="reals in place of All"
+                          if lines[0][2].row == "all" else "reals")  # fmt: skip
             axes.set(xlabel="selection rate, %", ylabel=estimates.metric_name("frechet"), title=label)
             axes.grid(alpha=0.3)
             axes.legend(frameon=False, fontsize=8)
@@ -267,8 +282,9 @@ def methods(findings: Findings, estimates: Estimates, version: str) -> str:
         f"{reals['features']} ({reals['dim']} dimensions; {protocol}). Standard errors are the jackknife's over "
         f"{'patients' if grouped else 'images'} of both sides{'' if grouped else ' (closed form for KID)'}. Values "
         f"were also computed at {images.n} images a side beside the training images, all training images, and held-out "
-        "images, and between disjoint sets of real images of the same numbers. Intervals of differences are Student's, "
-        "from the spread between trainings of different seeds pooled over arms and the jackknife over real images."
+        "images, and between disjoint sets of real images of the same numbers. Differences are over trainings of the "
+        "same seed; their intervals are Student's, from the residual of arm and seed over all arms with several seeds "
+        "and the jackknife over real images."
     )
 
 

@@ -33,11 +33,13 @@ class Cell:
         estimate: the value, or None.
         real: {"mean", "sd", "n"} of draws of real images in the place of generated ones, or None.
         failed: trainings without values.
+        by_seed: the value of each training.
     """
 
     estimate: Estimate | None
     real: dict[str, float] | None
     failed: int
+    by_seed: dict[int, float]
 
     @property
     def text(self) -> str:
@@ -56,6 +58,12 @@ class Cell:
         n = f" (n = {self.real['n']})" if self.real["n"] != self.estimate.n_fake else ""
         # All held-out images at once are one draw.
         return f"{self.real['mean']:.4g}" + (f" ± {self.real['sd']:.2g}" if self.real["sd"] > 1e-12 else "") + n
+
+    @property
+    def seeds_text(self) -> str:
+        """The values of several trainings, seed by seed."""
+        values = [f"{value:.4g}" for _, value in sorted(self.by_seed.items())]
+        return ", ".join(values) if len(values) > 1 else ""
 
 
 @dataclass(frozen=True)
@@ -198,20 +206,44 @@ def blocks(found: list[Row]) -> list[list[Row]]:
 def _row(estimates: Estimates, variant: str, images: str, arms: list[Arm], where: Where, beside: str) -> Row:
     several = any(len(estimates.trainings(arm)) > 1 for arm in arms)
     cells = [
-        Cell(found, estimates.between_reals(arm, where) if found else None, estimates.failed(arm))
+        Cell(
+            found, estimates.between_reals(arm, where) if found else None, estimates.failed(arm),
+            estimates.by_seed(arm, where),
+        )
         for arm in arms
         for found in [estimates.of(arm, where)]
-    ]
+    ]  # fmt: skip
     name = estimates.metric_name(where.metric)
     return Row(variant, images, name, beside, cells, estimates.spread(where) if several else None)
+
+
+def trainings(estimates: Estimates) -> Table:
+    """Every value of every training, one a row."""
+    table = [["training", "seed", "images", "beside", "metric", "value", "standard error", "n fake", "n real"]]
+    for training in [training for training in estimates.findings.trainings if not training.outcome.failure]:
+        for group, entries in (
+            ("drawn", training.outcome.result["drawn"]),
+            ("equal", training.outcome.result["equal"]),
+        ):
+            for row, values in entries.items():
+                which, beside = (row, "subset") if group == "drawn" else ("equal n", row)
+                for metric, each in values.items():
+                    numbers = [_number(each["value"]), _number(each["standard_error"])]
+                    counted = [str(each["n_fake"]), str(each["n_real"])]
+                    names = [training.arm.title, str(training.seed), which, REFERENCE_WORDS[beside], metric]
+                    table.append([*names, *numbers, *counted])
+    return table
 
 
 def write_tables(estimates: Estimates, folder: Path) -> None:
     """Write table1 and table2 as .csv and .tex, what controls and equal numbers gave as table2-controls.tex.
 
-    And deviations.csv, where deviations can be measured.
+    And trainings.csv with every value, and deviations.csv, where deviations can be measured.
     """
-    tables = {"table1": table1(estimates), "table2": table2(estimates), "deviations": deviations(estimates)}
+    tables = {
+        "table1": table1(estimates), "table2": table2(estimates), "trainings": trainings(estimates),
+        "deviations": deviations(estimates),
+    }  # fmt: skip
     for name, table in tables.items():
         if len(table) > 1:
             text = io.StringIO()

@@ -71,19 +71,24 @@ def _missing(estimates: Estimates, question: str, arms: Sequence[Arm]) -> Conclu
     return Conclusion(question, CANNOT, f"There is no value of {lost or arms[-1].title}.")
 
 
-def _value(estimates: Estimates, arm: Arm, where: Where) -> str:
-    found, failed = estimates.of(arm, where), estimates.failed(arm)
+def _value(estimates: Estimates, arm: Arm, where: Where, seeds: Sequence[int] | None = None) -> str:
+    found, failed = estimates.of(arm, where, seeds or None), estimates.failed(arm)
     if found is None:
         return "no value"
-    of = f" ({found.seeds} of {found.seeds + failed} trainings)" if failed else ""
+    of = f" ({failed} trainings failed)" if failed else ""
     return f"{found.value:.3g}" + ("" if found.error is None else f" ± {found.error:.2g}") + of
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}" if seeds else "all seeds"
 
 
 def _interval(difference: Difference) -> str:
     text = f"a change of {difference.value:+.3g} (95 % interval {difference.low:+.3g} to {difference.high:+.3g}"
-    return text + (
-        ")" if difference.whole else ", of sampling alone: with one seed an arm nobody knows how trainings differ)"
-    )
+    if not difference.whole:
+        return text + ", of sampling alone: with one seed an arm nobody knows how trainings differ)"
+    pairs = f", {difference.matched} pair{'s' if difference.matched > 1 else ''} of trainings of the same seed"
+    return text + (pairs if difference.matched else "") + ")"
 
 
 def _between(real: dict[str, float]) -> str:
@@ -101,8 +106,10 @@ def _falls(estimates: Estimates, question: str, where: Where, same_reals: bool) 
         answers.append(
             (estimates.metric_name(metric), {"lower": "yes", "higher": "no, it rises"}.get(difference.verdict, CANNOT))
         )
-        values = ", ".join(f"{_value(estimates, arm, at)} at {heading(arm.threshold)}" for arm in arms)
-        parts.append(f"{estimates.metric_name(metric)}: {values}; from first to last {_interval(difference)}.")
+        seeds = estimates.common([arm for arm in arms if estimates.trainings(arm)], at)
+        values = ", ".join(f"{_value(estimates, arm, at, seeds)} at {heading(arm.threshold)}" for arm in arms)
+        name = estimates.metric_name(metric)
+        parts.append(f"{name} of {_seeds(seeds)}: {values}; from first to last {_interval(difference)}.")
         real = [estimates.between_reals(arm, at) for arm in (arms[0], arms[-1])]
         if not same_reals and real[0] and real[1] and real[0]["n"] == real[1]["n"]:
             parts.append(
@@ -143,28 +150,23 @@ def _kept(estimates: Estimates, lowest: Arm, highest: Arm, row: str) -> Conclusi
     question = f"Is the {row} {kept}'s {word} more than noise at n = {kept}?"
     ends = [end for arm in arms if (end := estimates.of(arm, where)) is not None]
     noise = [chance for arm in arms if (chance := estimates.chance(arm, "frechet")) is not None]
-    if len(ends) < 2 or len(noise) < 2:
+    difference = estimates.difference(lowest, highest, where, same_reals=False)
+    if difference is None or len(noise) < 2:
         return _missing(estimates, question, arms)
-    spread = estimates.spread(where)
-    # The extremes vary more than random ones: by what the jackknife says, or trainings show, where that is more.
-    single = [max(sd**2, (end.fake_error or 0.0) ** 2) for end, (_, sd) in zip(ends, noise, strict=True)]
-    between = spread.total**2 if spread else 0.0
-    quantile = float(student.ppf((1 + LEVEL) / 2, spread.freedom if spread else 1e6))
-    half = quantile * math.sqrt(sum(max(one, between) / end.seeds for one, end in zip(single, ends, strict=True)))
-    change, by_chance = ends[1].value - ends[0].value, noise[1][0] - noise[0][0]
+    by_chance, half = noise[1][0] - noise[0][0], (difference.high - difference.low) / 2
     sign = 1 if row == "top" else -1
-    if abs(change) <= half or spread is None:
+    if difference.verdict == CANNOT:
         answer = CANNOT
-    elif sign * change < 0:
-        answer = f"no, it goes the other way by {abs(change):.3g}"
+    elif sign * difference.value < 0:
+        answer = f"no, it goes the other way by {abs(difference.value):.3g}"
     else:
-        answer = "yes" if sign * (change - by_chance) > half else f"yes, but no more than {kept} drawn at random {word}"
+        more = sign * (difference.value - by_chance) > half
+        answer = "yes" if more else f"yes, but no more than {kept} drawn at random {word}"
     place = [(end.value - mean) / sd if sd else 0.0 for end, (mean, sd) in zip(ends, noise, strict=True)]
     real = estimates.between_reals(highest, where)
     text = (
         f"{estimates.metric_name('frechet')}: {_value(estimates, lowest, where)} at {heading(lowest.threshold)}, "
-        f"{_value(estimates, highest, where)} at {heading(highest.threshold)}: a change of {change:+.3g}, where one "
-        f"within ± {half:.2g} is noise{'' if spread else ' of sampling, and nobody knows how trainings differ'}. "
+        f"{_value(estimates, highest, where)} at {heading(highest.threshold)}: {_interval(difference)}. "
         f"{kept} of the drawn images chosen at random get {noise[0][0]:.3g} ± {noise[0][1]:.2g} and "
         f"{noise[1][0]:.3g} ± {noise[1][1]:.2g}, a change of {by_chance:+.3g}; beside these the critic's choice stands "
         f"{place[0]:+.1f} and {place[1]:+.1f} standard deviations off."
@@ -253,12 +255,14 @@ def _scope(estimates: Estimates, scope: str) -> Conclusion:
         if difference is None:
             return Conclusion(question, CANNOT, f"There is no value of both, or none of scope {scope}.")
         answers.append((name, {"lower": "yes", "higher": "no, it is farther"}.get(difference.verdict, CANNOT)))
+        seeds = [estimates.common(pair, where) for pair in pairs]
         values = ", ".join(
-            f"{_value(estimates, one, where)} and {_value(estimates, other, where)} at {heading(one.threshold)}"
-            for one, other in pairs
+            f"{_value(estimates, one, where, same)} and {_value(estimates, other, where, same)} at "
+            f"{heading(one.threshold)} ({_seeds(same)})"
+            for (one, other), same in zip(pairs, seeds, strict=True)
         )
         parts.append(f"{name} with {first} and {scope}: {values}; on average {_interval(difference)}.")
     if len(pairs) < len(thresholds):
         parts.append(f"Compared at {len(pairs)} of {len(thresholds)} selection rates, the others failed.")
-    parts.append(f"Trainings with {scope} are taken to differ from seed to seed as the others do.")
+    parts.append(f"Trainings with {scope} are taken to differ from each other as the others do.")
     return Conclusion(question, _joint(answers), " ".join(parts))

@@ -89,12 +89,14 @@ class Difference:
         low: lower end of its 95 % interval.
         high: upper end.
         whole: whether the interval knows how much trainings differ; without several seeds it does not.
+        matched: pairs of trainings of the same seed that it is over; 0 where trainings are not matched.
     """
 
     value: float
     low: float
     high: float
     whole: bool
+    matched: int
 
     @property
     def verdict(self) -> str:
@@ -120,13 +122,22 @@ class Estimates:
         """Trainings of an arm without values."""
         return sum(training.arm == arm for training in self.findings.failed)
 
-    def _entries(self, arm: Arm, where: Where) -> list[dict[str, Any]]:
-        rows = [t.outcome.result[where.group].get(where.row, {}).get(where.metric) for t in self.trainings(arm)]
-        return [row for row in rows if row is not None]
+    def _entries(self, arm: Arm, where: Where) -> dict[int, dict[str, Any]]:
+        """What each seed's training has there, where it has anything."""
+        rows = {t.seed: t.outcome.result[where.group].get(where.row, {}).get(where.metric) for t in self.trainings(arm)}
+        return {seed: row for seed, row in rows.items() if row is not None}
 
-    def of(self, arm: Arm, where: Where) -> Estimate | None:
-        """The arm's value, or None where no training of it has one."""
-        entries = self._entries(arm, where)
+    def by_seed(self, arm: Arm, where: Where) -> dict[int, float]:
+        """The value of each training."""
+        return {seed: entry["value"] for seed, entry in self._entries(arm, where).items()}
+
+    def common(self, arms: Sequence[Arm], where: Where) -> list[int]:
+        """Seeds of which all arms have values."""
+        return sorted(set.intersection(*(set(self._entries(arm, where)) for arm in arms)))
+
+    def of(self, arm: Arm, where: Where, seeds: Sequence[int] | None = None) -> Estimate | None:
+        """The arm's value, over some seeds where told; None where no training of it has one."""
+        entries = [entry for seed, entry in self._entries(arm, where).items() if seeds is None or seed in seeds]
         if not entries:
             return None
         moved = [entry["real_influences"] for entry in entries if entry["real_influences"] is not None]
@@ -153,7 +164,7 @@ class Estimates:
     def _spread(self, where: Where) -> Spread | None:
         squares, freedom, sampling = 0.0, 0, []
         for arm in self.arms():
-            entries = self._entries(arm, where)
+            entries = self._entries(arm, where).values()
             if len(entries) > 1:
                 values = np.array([entry["value"] for entry in entries])
                 squares += float(((values - values.mean()) ** 2).sum())
@@ -170,22 +181,46 @@ class Estimates:
     def contrast(self, pairs: Sequence[tuple[Arm, Arm]], where: Where, *, same_reals: bool) -> Difference | None:
         """The mean over pairs of arms of the second's value less the first's, or None where one has none.
 
-        Its error is the spread between trainings, at least that of sampling, and what the real images make of the
-        difference: of the same ones by what each part of them moves both values, of others that of both. The interval
-        is Student's with the degrees of freedom of the spread.
+        Trainings of one seed (and one warm start) have much in common. So trainings of the same seed are compared, and
+        the error is what is left between trainings beyond their arm and their seed (the residual of a two-way layout
+        over all arms with several seeds), with its degrees of freedom in Student's interval. Where no two arms have
+        several seeds it is the spread between trainings, at least that of sampling. To this comes what the real images
+        make of the difference: of the same ones by what each part of them moves both values, of others that of both.
         """
-        found = [(self.of(first, where), self.of(second, where)) for first, second in pairs]
+        residual, spread = self._residual(where), self.spread(where)
+        shared = [self.common(pair, where) for pair in pairs]
+        matched = residual is not None and bool(pairs) and all(shared)
+        found = [
+            (self.of(first, where, seeds if matched else None), self.of(second, where, seeds if matched else None))
+            for (first, second), seeds in zip(pairs, shared, strict=True)
+        ]
         known = [(one, other) for one, other in found if one is not None and other is not None]
         if not known or len(known) < len(found):
             return None
-        spread, every = self.spread(where), [each for pair in known for each in pair]
-        errors = [each.fake_error for each in every if each.fake_error is not None]
+        every = [each for pair in known for each in pair]
+        if residual is not None and matched:
+            each, freedom = residual
+        else:
+            errors = [each.fake_error for each in every if each.fake_error is not None]
+            floor = float(np.mean(np.square(errors))) if errors else 0.0
+            each, freedom = max(spread.total**2 if spread else 0.0, floor), spread.freedom if spread else 0
         real = _real_variance(known, same_reals)
-        each = max(spread.total**2 if spread else 0.0, float(np.mean(np.square(errors))) if errors else 0.0)
         variance = sum(each / one.seeds for one in every) / len(known) ** 2 + (real or 0.0)
-        half = float(student.ppf((1 + LEVEL) / 2, spread.freedom if spread else 1e6)) * math.sqrt(variance)
+        half = float(student.ppf((1 + LEVEL) / 2, freedom or 1e6)) * math.sqrt(variance)
         value = float(np.mean([other.value - one.value for one, other in known]))
-        return Difference(value, value - half, value + half, spread is not None and real is not None)
+        whole = freedom > 0 and real is not None
+        return Difference(value, value - half, value + half, whole, sum(map(len, shared)) if matched else 0)
+
+    def _residual(self, where: Where) -> tuple[float, int] | None:
+        """Variance between trainings beyond their arm and their seed, and its degrees of freedom."""
+        arms = [arm for arm in self.arms() if len(self._entries(arm, where)) > 1]
+        seeds = self.common(arms, where) if arms else []
+        if len(arms) < 2 or len(seeds) < 2:
+            return None
+        values = np.array([[self.by_seed(arm, where)[seed] for seed in seeds] for arm in arms])
+        left = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+        freedom = (len(arms) - 1) * (len(seeds) - 1)
+        return float((left**2).sum()) / freedom, freedom
 
     def between_reals(self, arm: Arm, where: Where) -> dict[str, float] | None:
         """{"mean", "sd", "n"} of real images in the place of generated ones, or None where it is not known."""
