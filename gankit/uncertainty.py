@@ -123,14 +123,14 @@ def jackknife(resampling: Resampling, side: str, values: Values, groups: int, se
 
 
 def squared(moved: Mapping[str, NDArray[np.float64] | None]) -> dict[str, float | None]:
-    """Variances by `influences`."""
+    """Variances by `influences`, (k,) each."""
     return {name: None if each is None else float((each**2).sum()) for name, each in moved.items()}
 
 
 def influences(
     resampling: Resampling, side: str, values: Values, groups: int, seed: int
 ) -> dict[str, NDArray[np.float64] | None]:
-    """How far each part of one side moves values, by patients where the images have groups.
+    """(k,) how far each of k parts of one side moves a value, by patients where the images have groups.
 
     The jackknife of Efron and Stein 1981; for parts of unlike sizes that of Busing, Meijer and Van der Leeden 1999
     (Statistics and Computing 9, eq. 10), which equals it for equal ones. The variance is the sum of squares; of the
