@@ -263,7 +263,7 @@ def _watched(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> It
                 total=total,
                 initial=total - sum(undone.values()),
                 bar_format=form,
-                disable=quiet,
+                disable=quiet or not undone,
             )
         )
 
