@@ -309,12 +309,13 @@ def _parameters(command: Any) -> Iterator[tuple[str, Any, Any, object]]:
 def command_line_page() -> str:
     """Every command with its arguments and options, from the Typer application."""
     words = {str: "text", int: "whole number", Path: "path", bool: "flag", list[str]: "any number of texts"}
+    groups = [("", cli.app), *((f"{group.name} ", group.typer_instance) for group in cli.app.registered_groups)]
     commands = [
-        (each.name or each.callback.__name__, each.callback) for each in cli.app.registered_commands if each.callback
+        (first + (each.name or each.callback.__name__), each.callback)
+        for first, group in groups
+        for each in (group.registered_commands if group else [])
+        if each.callback
     ]
-    for group in cli.app.registered_groups:
-        inner = group.typer_instance.registered_commands if group.typer_instance else []
-        commands += [(f"{group.name} {each.name}", each.callback) for each in inner if each.callback]
     summary, sections = [], []
     for name, command in commands:
         usage, rows = f"gankit {name}", []

@@ -295,6 +295,8 @@ def test_every_key_and_command_is_on_its_page(generated: dict[str, str]) -> None
     for command in cli.app.registered_commands:
         assert command.callback is not None
         assert f"## `gankit {command.name or command.callback.__name__}`" in generated["command-line.md"]
+    for command in ("study agreement", "study classifier", "cache clear"):
+        assert f"## `gankit {command}` {{ #{command.replace(' ', '-')} }}" in generated["command-line.md"]
 
 
 def test_most_errors_have_an_example_and_all_are_listed(generated: dict[str, str]) -> None:
