@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gankit.config import Experiment
 from gankit.part_tables import Settings
-from gankit.study.reading import read_study, refusal
+from gankit.study.reading import experiment_of, read_study
 
 PACKAGED = "eyes"
 HELD_OUT = 0.2
@@ -106,11 +105,7 @@ class AgreementStudy(Experiment):
 
     def experiment(self, **changes: dict[str, Any]) -> Experiment:
         """The experiment of one training: its tables with some settings changed, table by table."""
-        tables = {name: value for name, value in self.tables().items() if name not in ("study", "run")}
-        for name, settings in changes.items():
-            changed = {**tables.get(name, {}), **settings}
-            tables[name] = {key: value for key, value in changed.items() if value is not None}
-        return Experiment.model_validate(tables)
+        return experiment_of(self, "study", changes)
 
 
 def load_study(file: str | Path | None, *overrides: str) -> AgreementStudy:
@@ -123,17 +118,12 @@ def load_study(file: str | Path | None, *overrides: str) -> AgreementStudy:
     Raises:
         SettingsError: as `gankit.load`; or a setting that the study itself decides.
     """
-    study, source = read_study(AgreementStudy, PACKAGED, file, overrides)
-
-    refuse = functools.partial(refusal, source)
-
+    study, refuse = read_study(AgreementStudy, PACKAGED, file, overrides)
     if not study.data.held_out:
         raise refuse("data", "held_out", "a study judges beside images kept from training; set data.held_out=0.2, say")
     for key, why in DECIDED.items():
         if getattr(study.data, key) is not None:
             raise refuse("data", key, f"{why} decides this in a study; leave it out")
-    if study.training.max_minutes is not None:
-        raise refuse("training", "max_minutes", "a training of a study runs to its end; leave it out, set fewer steps")
     if study.study.warm_start and study.training.start_from:
         raise refuse("study", "warm_start", "training.start_from names a run to start from already; leave out one")
     if study.study.scopes and study.augment is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +10,7 @@ from pydantic import Field, field_validator
 
 from gankit.config import Experiment
 from gankit.part_tables import Rate, Settings
-from gankit.study.reading import read_study, refusal
+from gankit.study.reading import experiment_of, read_study
 from gankit.validation import unknown
 
 PACKAGED = "classifier-eyes"
@@ -145,12 +144,9 @@ class ClassifierStudy(Experiment):
 
     def generator_experiment(self, seed: int) -> Experiment:
         """The experiment of a generator of classes, which gets its training part from the study."""
-        tables = {name: value for name, value in self.tables().items() if name not in ("classifier", "run")}
-        tables["data"] = {**tables["data"], "conditional": True}
-        for decided in ("split", "min_agreement", "subset", "subset_seed"):  # when the parts were made
-            tables["data"].pop(decided, None)
-        tables["training"] = {**tables["training"], "seed": seed}
-        return Experiment.model_validate(tables)
+        decided = dict.fromkeys(("split", "min_agreement", "subset", "subset_seed"))  # when the parts were made
+        data = {"conditional": True, **decided}
+        return experiment_of(self, "classifier", {"data": data, "training": {"seed": seed}})
 
 
 def load_classifier_study(file: str | Path | None, *overrides: str) -> ClassifierStudy:
@@ -163,11 +159,8 @@ def load_classifier_study(file: str | Path | None, *overrides: str) -> Classifie
     Raises:
         SettingsError: as `gankit.load`; or settings that do not fit each other.
     """
-    study, source = read_study(ClassifierStudy, PACKAGED, file, overrides)
+    study, refuse = read_study(ClassifierStudy, PACKAGED, file, overrides)
     own = study.classifier
-
-    refuse = functools.partial(refusal, source)
-
     if isinstance(study.data.conditional, list) and study.data.conditional and own.generated:
         raise refuse("data", "conditional", "a generator for a classifier is conditioned on classes; set it to true")
     if own.weights is not None:
@@ -177,6 +170,4 @@ def load_classifier_study(file: str | Path | None, *overrides: str) -> Classifie
             )
         if not Path(own.weights).expanduser().is_file():
             raise refuse("classifier", "weights", f"there is no file {own.weights}; weights are never downloaded")
-    if study.training.max_minutes is not None:
-        raise refuse("training", "max_minutes", "a training of a study runs to its end; leave it out, set fewer steps")
     return study

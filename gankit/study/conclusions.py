@@ -6,14 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.stats import t as student
 
 from gankit.study.arms import Arm, heading
-from gankit.study.estimates import LEVEL, Difference, Estimates, Where
+from gankit.study.estimates import CANNOT, LEVEL, Difference, Estimates, Where, pooled
 from gankit.uncertainty import wilson
 
-CANNOT = "cannot be told"
 METRICS = ("frechet", "kid")
 """The distances that answers are drawn from. KID alone is free of the bias that also differs between generators."""
 
@@ -57,6 +55,11 @@ def conclusions(estimates: Estimates) -> list[Conclusion]:
     if estimates.findings.reals["estimator"] is not None:
         found += [_strabismus(estimates, row) for row in ("all", "top")]
     return found + [_scope(estimates, scope) for scope in study.scopes[1:]]
+
+
+def _answer(difference: Difference, higher: str) -> str:
+    """Whether a distance falls; `higher` where it rises."""
+    return {"lower": "yes", "higher": higher}.get(difference.verdict, CANNOT)
 
 
 def _joint(answers: Sequence[tuple[str, str]]) -> str:
@@ -103,12 +106,10 @@ def _falls(estimates: Estimates, question: str, where: Where, same_reals: bool) 
         difference = estimates.difference(arms[0], arms[-1], at, same_reals=same_reals)
         if difference is None:
             return _missing(estimates, question, (arms[0], arms[-1]))
-        answers.append(
-            (estimates.metric_name(metric), {"lower": "yes", "higher": "no, it rises"}.get(difference.verdict, CANNOT))
-        )
+        name = estimates.metric_name(metric)
+        answers.append((name, _answer(difference, "no, it rises")))
         seeds = estimates.common([arm for arm in arms if estimates.trainings(arm)], at)
         values = ", ".join(f"{_value(estimates, arm, at, seeds)} at {heading(arm.threshold)}" for arm in arms)
-        name = estimates.metric_name(metric)
         parts.append(f"{name} of {_seeds(seeds)}: {values}; from first to last {_interval(difference)}.")
         real = [estimates.between_reals(arm, at) for arm in (arms[0], arms[-1])]
         if not same_reals and real[0] and real[1] and real[0]["n"] == real[1]["n"]:
@@ -131,7 +132,7 @@ def _against_random(estimates: Estimates, highest: Arm, row: str, what: str, per
         difference = estimates.difference(control, highest, where, same_reals=True)
         if difference is None:
             return _missing(estimates, question, (control, highest))
-        answers.append((name, {"lower": "yes", "higher": "no, it is farther"}.get(difference.verdict, CANNOT)))
+        answers.append((name, _answer(difference, "no, it is farther")))
         parts.append(
             f"{name}: {_value(estimates, control, where)} for the random subset, "
             f"{_value(estimates, highest, where)} for {heading(highest.threshold)}, {_interval(difference)}."
@@ -196,7 +197,7 @@ def _strabismus(estimates: Estimates, row: str) -> Conclusion:
     what = "generated images" if row == "all" else f"of the top {study.kept}"
     question = f"Do fewer {what} than real ones show strabismus?"
     arms = [Arm(threshold) for threshold in estimates.findings.images.thresholds]
-    variance, freedom = _share_variance(estimates, row)
+    variance, freedom = pooled([_shares(estimates, arm, row) for arm in estimates.arms()])
     parts, answers = [], []
     for arm in arms:
         strabismic, measured, n = counts(estimates, arm, row)
@@ -231,16 +232,10 @@ def _strabismus(estimates: Estimates, row: str) -> Conclusion:
     return Conclusion(question, answer, " ".join(parts))
 
 
-def _share_variance(estimates: Estimates, row: str) -> tuple[float, int]:
-    """How much the shares of an arm's trainings vary, pooled over arms with several; and degrees of freedom."""
-    squares, freedom = 0.0, 0
-    for arm in estimates.arms():
-        found = [training.outcome.result["deviation"][row] for training in estimates.trainings(arm)]
-        shares = np.array([each["strabismic"] / each["measured"] for each in found if each["measured"]])
-        if len(shares) > 1:
-            squares += float(((shares - shares.mean()) ** 2).sum())
-            freedom += len(shares) - 1
-    return (squares / freedom if freedom else 0.0), freedom
+def _shares(estimates: Estimates, arm: Arm, row: str) -> list[float]:
+    """The share of strabismic images of each training of an arm."""
+    found = [training.outcome.result["deviation"][row] for training in estimates.trainings(arm)]
+    return [each["strabismic"] / each["measured"] for each in found if each["measured"]]
 
 
 def _scope(estimates: Estimates, scope: str) -> Conclusion:
@@ -254,7 +249,7 @@ def _scope(estimates: Estimates, scope: str) -> Conclusion:
         difference = estimates.contrast(pairs, where, same_reals=True)
         if difference is None:
             return Conclusion(question, CANNOT, f"There is no value of both, or none of scope {scope}.")
-        answers.append((name, {"lower": "yes", "higher": "no, it is farther"}.get(difference.verdict, CANNOT)))
+        answers.append((name, _answer(difference, "no, it is farther")))
         seeds = [estimates.common(pair, where) for pair in pairs]
         values = ", ".join(
             f"{_value(estimates, one, where, same)} and {_value(estimates, other, where, same)} at "

@@ -16,6 +16,7 @@ from gankit.study.arms import Arm
 from gankit.tables import title
 
 LEVEL = 0.95
+CANNOT = "cannot be told"
 ROWS = {"all": "All", "top": "Top", "bottom": "Bot"}
 
 
@@ -102,7 +103,7 @@ class Difference:
     def verdict(self) -> str:
         """ "lower", "higher", or "cannot be told"; never one of the first two where trainings may differ unknown."""
         if not self.whole or self.low <= 0 <= self.high:
-            return "cannot be told"
+            return CANNOT
         return "lower" if self.high < 0 else "higher"
 
 
@@ -162,17 +163,12 @@ class Estimates:
         return self._spreads[where]
 
     def _spread(self, where: Where) -> Spread | None:
-        squares, freedom, sampling = 0.0, 0, []
-        for arm in self.arms():
-            entries = self._entries(arm, where).values()
-            if len(entries) > 1:
-                values = np.array([entry["value"] for entry in entries])
-                squares += float(((values - values.mean()) ** 2).sum())
-                freedom += len(entries) - 1
-                sampling += [entry["fake_variance"] or 0.0 for entry in entries]
+        arms = [entries for arm in self.arms() if len(entries := list(self._entries(arm, where).values())) > 1]
+        variance, freedom = pooled([[entry["value"] for entry in entries] for entries in arms])
         if not freedom:
             return None
-        return Spread(math.sqrt(squares / freedom), math.sqrt(float(np.mean(sampling))), freedom)
+        sampling = float(np.mean([entry["fake_variance"] or 0.0 for entries in arms for entry in entries]))
+        return Spread(math.sqrt(variance), math.sqrt(sampling), freedom)
 
     def difference(self, first: Arm, second: Arm, where: Where, *, same_reals: bool) -> Difference | None:
         """The second arm's value less the first's, or None where one has none; as `contrast`."""
@@ -248,6 +244,14 @@ class Estimates:
     def metric_name(self, metric: str) -> str:
         """As it heads values."""
         return "KID" if metric == "kid" else title(metric, str(self.findings.reals["features"]))
+
+
+def pooled(arms: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Variance within arms, and its degrees of freedom: (0, 0) where none has several values."""
+    several = [np.array(values) for values in arms if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in several)
+    return (squares / freedom if freedom else 0.0), freedom
 
 
 def _real_variance(pairs: Sequence[tuple[Estimate, Estimate]], same: bool) -> float | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import tomllib
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,17 +19,17 @@ Study = TypeVar("Study", bound=Experiment)
 
 def read_study(
     model: type[Study], packaged: str, file: str | Path | None, overrides: tuple[str, ...]
-) -> tuple[Study, Source]:
-    """A study and where its settings are written, for errors that name the line.
+) -> tuple[Study, Callable[[str, str, str], SettingsError]]:
+    """A study, and what makes the error of a table, a key and a reason, which names the line that is at fault.
 
     Args:
-        model: the experiment with its table `study`.
+        model: the experiment with the study's own table.
         packaged: the name of the study that is read where there is no file.
         file: a TOML, JSON or YAML file, a recipe, or None.
         overrides: settings as `key.path=value`.
 
     Raises:
-        SettingsError: as `gankit.load`.
+        SettingsError: as `gankit.load`, or trainings would end before their last step.
     """
     if file is None:
         text = (resources.files("gankit") / "study" / f"{packaged}.toml").read_text(encoding="utf-8")
@@ -37,12 +39,29 @@ def read_study(
     source.values.pop("run", None)  # of a run's experiment.toml
     source.fill_from_default(FILLED)
     source.override(overrides)
-    return validated(model, source), source
+    study, refuse = validated(model, source), functools.partial(_refusal, source)
+    if study.training.max_minutes is not None:
+        raise refuse("training", "max_minutes", "a training of a study runs to its end; leave it out, set fewer steps")
+    return study, refuse
 
 
-def refusal(source: Source, table: str, key: str, why: str) -> SettingsError:
-    """The error that a setting does not fit the study, with the place where it is written."""
+def _refusal(source: Source, table: str, key: str, why: str) -> SettingsError:
     return SettingsError(f"{source.place((table, key))}: {table}.{key}: {why}")
+
+
+def experiment_of(study: Experiment, own: str, changes: Mapping[str, Mapping[str, Any]]) -> Experiment:
+    """The experiment of one training of a study.
+
+    Args:
+        study: the study.
+        own: the name of its own table, which is left out.
+        changes: settings that differ, by table; None takes one away.
+    """
+    tables = {name: value for name, value in study.tables().items() if name not in (own, "run")}
+    for name, settings in changes.items():
+        changed = {**tables.get(name, {}), **settings}
+        tables[name] = {key: value for key, value in changed.items() if value is not None}
+    return Experiment.model_validate(tables)
 
 
 def is_begun(folder: Path, text: str) -> bool:
