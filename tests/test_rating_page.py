@@ -222,13 +222,13 @@ class Person:
             self.page.locator(button).click()
         return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
 
-    def reload(self) -> None:
-        # Chromium stores from another process: a reload within milliseconds of an answer may come before it.
-        for _ in range(20):
-            self.page.reload()
-            if self.told.startswith("Welcome back"):
-                break
-            self.page.wait_for_timeout(100)
+    def hears(self, start: str) -> None:
+        """Waits until the page says something that starts so."""
+        self.page.wait_for_function("start => document.getElementById('told').textContent.startsWith(start)", arg=start)
+
+    def reload(self, expected: str) -> None:
+        self.page.reload()
+        self.hears(expected)
 
     def close(self) -> None:
         self.context.close()
@@ -284,9 +284,8 @@ def test_a_reload_goes_on_and_undo_takes_back(person: Person) -> None:
     person.type("4 l g 2 p r 5")
     assert person.place == "Image 3 of 8, 2 rated"
     person.page.fill("#rater", "Bo")
-    person.reload()
+    person.reload("Welcome back: 2 of 8 images are rated.")
     assert person.place == "Image 3 of 8, 2 rated"
-    assert person.told == "Welcome back: 2 of 8 images are rated."
     assert person.chosen == ["5"]
     assert person.page.input_value("#rater") == "Bo"
     assert person.page.locator("#undo").is_disabled()
@@ -318,7 +317,7 @@ def test_a_diagnosis_in_own_words(person: Person, page: Path) -> None:
     assert person.page.input_value("#other") == ""
     person.type("ArrowLeft")
     assert person.page.input_value("#other") == words
-    person.reload()
+    person.reload("Welcome back: 1 of 8 images are rated.")
     person.type("ArrowLeft")
     assert person.page.input_value("#other") == words
     # Leaving the field by a click keeps the words and moves no further than the click says.
@@ -439,8 +438,51 @@ def test_a_page_without_classes_and_with_spoilt_storage(browser: Any, run: ganki
     someone.type("Enter ArrowRight 1")
     assert someone.place == "Image 3 of 3, 3 rated"
     assert [row[1:3] for row in rows(someone.saved()[1])[1:]] == [["2", ""], ["5", "a line"], ["1", ""]]
-    someone.page.evaluate(f"localStorage.setItem('gankit-rating-{data_of(page)['key']}', '[1')")
-    someone.page.reload()
-    assert someone.place == "Image 1 of 3, 0 rated"
-    assert someone.told.startswith("What this browser kept cannot be read (")
+    for spoilt in ("[1", None, {}):
+        someone.page.evaluate("spoilt => stored('readwrite', store => store.put(spoilt, data.key))", spoilt)
+        someone.reload("What this browser kept cannot be read (it is of another page).")
+        assert someone.place == "Image 1 of 3, 0 rated"
     someone.close()
+
+
+def test_what_is_answered_before_the_browser_has_read_what_it_kept(browser: Any, page: Path) -> None:
+    someone = Person(browser, page)
+    someone.type("4 l g 2 p r 5")
+    someone.page.fill("#rater", "Di")
+    # The read of what was kept ends a second after the page has opened.
+    someone.page.add_init_script(
+        """const open = indexedDB.open.bind(indexedDB);
+        indexedDB.open = (...given) => {
+            const real = open(...given), late = {};
+            real.onupgradeneeded = () => { late.result = real.result; late.onupgradeneeded(); };
+            real.onsuccess = () => setTimeout(() => { late.result = real.result; late.onsuccess(); }, 1000);
+            return late;
+        };"""
+    )
+    someone.page.reload()
+    someone.type("1 ArrowRight ArrowRight p r")
+    someone.hears("Welcome back: 3 of 8 images are rated.")
+    assert someone.place == "Image 4 of 8, 3 rated"
+    assert someone.page.input_value("#rater") == "Di"
+    answers = [row[1:4] for row in rows(someone.saved()[1])[1:]]
+    assert answers == [["1", CLASSES[0], "generated"], ["2", CLASSES[2], "real"], ["5", CLASSES[2], "real"]]
+    someone.reload("Welcome back: 3 of 8 images are rated.")
+    someone.close()
+
+
+def test_a_browser_that_keeps_nothing_says_so(browser: Any, page: Path) -> None:
+    nothing = "This browser keeps nothing: export your progress before you close the page."
+    for refusal in (
+        "Object.defineProperty(window, 'indexedDB', {value: undefined})",
+        "indexedDB.open = () => { throw new DOMException('denied', 'SecurityError'); }",
+        "IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }",
+    ):
+        someone = Person(browser, page)
+        someone.page.add_init_script(refusal)
+        someone.page.reload()
+        for answer in ("4", "l", "g"):  # the last one leads to the next image
+            someone.type(answer)
+            someone.hears(nothing)
+        assert someone.place == "Image 2 of 8, 1 rated"
+        assert rows(someone.saved()[1])[1][1:4] == ["4", CLASSES[0], "generated"]
+        someone.close()
