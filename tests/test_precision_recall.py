@@ -193,6 +193,7 @@ class TestDistances:
         x, y = (np.random.default_rng(seed).integers(-50, 50, (40, 30)) + 1000.0 for seed in (1, 2))
         np.testing.assert_array_equal(squared_distances(x, y), np.square(x[:, None] - y).sum(2))
 
+    @pytest.mark.slow
     def test_speed(self) -> None:
         x = rows(1000, 1024)
         start = time.perf_counter()
