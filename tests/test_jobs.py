@@ -28,11 +28,6 @@ def count(folder: Path) -> dict[str, Any]:
     return {"started": started + 1, "threads": torch.get_num_threads(), "process": os.getpid()}
 
 
-def wait(folder: Path) -> dict[str, Any]:
-    time.sleep(0.7)  # long enough for a look
-    return {}
-
-
 def fail(folder: Path) -> dict[str, Any]:
     raise GankitError("the images are broken")
 
@@ -65,7 +60,7 @@ def test_results_come_in_order_and_jobs_are_not_repeated(tmp_path: Path) -> None
 
 
 def test_the_time_left_is_told_before_a_job_has_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_jobs([Job("one", wait, cost=600.0), Job("two", count, cost=300.0)], tmp_path, threads=1)
+    run_jobs([Job("one", count, cost=600.0), Job("two", count, cost=300.0)], tmp_path, threads=1)
     said = capsys.readouterr().err
     assert re.search(r"0 of 2 jobs +0%.*, (15:00|14:5\d) left", said)
     assert re.search(r"2 of 2 jobs +100%.*, 00:00 left", said)

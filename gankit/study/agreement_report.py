@@ -19,7 +19,7 @@ from gankit.run import Run, open_run
 from gankit.study.agreement import RUN, Findings, failures
 from gankit.study.agreement_tables import EQUAL, block_title, blocks, rows, table1, write_tables
 from gankit.study.arms import Arm, heading, percent
-from gankit.study.conclusions import conclusions, counts, share
+from gankit.study.conclusions import REALS, conclusions, counts, share
 from gankit.study.estimates import ROWS, Estimates, Where
 from gankit.study.trainings import spoken
 
@@ -120,14 +120,12 @@ def cautions(findings: Findings) -> list[str]:
 
 def _deviations(estimates: Estimates) -> list[list[str]]:
     """Shares of strabismic images among drawn, best, worst and real ones, a row an arm."""
-    findings = estimates.findings
-    if findings.reals["estimator"] is None:
+    if estimates.findings.reals["estimator"] is None:
         return []
     rows = []
     for arm in estimates.arms():
         shares = [share(*counts(estimates, arm, row)) if estimates.trainings(arm) else "failed" for row in ROWS]
-        real = findings.reals["arms"][Arm(arm.threshold, arm.control).name]["deviation"]
-        rows.append([arm.title, *shares, share(real["strabismic"], real["measured"], real["n"])])
+        rows.append([arm.title, *shares, share(*counts(estimates, arm, REALS))])
     return rows
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gankit.checkpoint import write_atomically
 from gankit.study.arms import Arm, heading, percent
-from gankit.study.conclusions import counts
+from gankit.study.conclusions import REALS, counts
 from gankit.study.estimates import ROWS, Estimate, Estimates, Spread, Where
 from gankit.study.judging import KEPT_VALUES, REFERENCES
 from gankit.uncertainty import wilson
@@ -180,16 +180,13 @@ def _number(value: float | None) -> str:
 
 def deviations(estimates: Estimates) -> Table:
     """How many images measure as strabismic, a row for each arm and choice of images; a header alone for other data."""
-    findings = estimates.findings
     table = [["trained on", "images", "strabismic", "measured", "n", "share", "low", "high"]]
-    for arm in estimates.arms() if findings.reals["estimator"] is not None else []:
-        real = findings.reals["arms"][Arm(arm.threshold, arm.control).name]["deviation"]
-        found = [(row, counts(estimates, arm, row)) for row in ROWS] if estimates.trainings(arm) else []
-        found.append(("held-out reals", (real["strabismic"], real["measured"], real["n"])))
-        for name, (hits, measured, n) in found:
+    for arm in estimates.arms() if estimates.findings.reals["estimator"] is not None else []:
+        for row in (*(ROWS if estimates.trainings(arm) else ()), REALS):
+            hits, measured, n = counts(estimates, arm, row)
             low, high = wilson(hits, measured)
             shares = map(_number, (hits / measured, low, high)) if measured else ("", "", "")
-            table.append([arm.title, name, str(hits), str(measured), str(n), *shares])
+            table.append([arm.title, row, str(hits), str(measured), str(n), *shares])
     return table
 
 
@@ -220,18 +217,15 @@ def _row(estimates: Estimates, variant: str, images: str, arms: list[Arm], where
 def trainings(estimates: Estimates) -> Table:
     """Every value of every training, one a row."""
     table = [["training", "seed", "images", "beside", "metric", "value", "standard error", "n fake", "n real"]]
-    for training in [training for training in estimates.findings.trainings if not training.outcome.failure]:
-        for group, entries in (
-            ("drawn", training.outcome.result["drawn"]),
-            ("equal", training.outcome.result["equal"]),
-        ):
-            for row, values in entries.items():
-                which, beside = (row, "subset") if group == "drawn" else ("equal n", row)
-                for metric, each in values.items():
-                    numbers = [_number(each["value"]), _number(each["standard_error"])]
-                    counted = [str(each["n_fake"]), str(each["n_real"])]
-                    names = [training.arm.title, str(training.seed), which, REFERENCE_WORDS[beside], metric]
-                    table.append([*names, *numbers, *counted])
+    for training in estimates.findings.trainings:
+        result = training.outcome.result  # empty where it failed
+        sets = [(row, "subset", values) for row, values in result.get("drawn", {}).items()]
+        sets += [("equal n", row, values) for row, values in result.get("equal", {}).items()]
+        for which, beside, values in sets:
+            for metric, each in values.items():
+                names = [training.arm.title, str(training.seed), which, REFERENCE_WORDS[beside], metric]
+                numbers = [_number(each["value"]), _number(each["standard_error"])]
+                table.append([*names, *numbers, str(each["n_fake"]), str(each["n_real"])])
     return table
 
 

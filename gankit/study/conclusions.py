@@ -12,6 +12,7 @@ from gankit.study.arms import Arm, heading
 from gankit.study.estimates import CANNOT, LEVEL, Difference, Estimates, Where, pooled
 from gankit.uncertainty import wilson
 
+REALS = "held-out reals"
 METRICS = ("frechet", "kid")
 """The distances that answers are drawn from. KID alone is free of the bias that also differs between generators."""
 
@@ -185,8 +186,11 @@ def share(hits: int, n: int, of: int | None = None) -> str:
 
 
 def counts(estimates: Estimates, arm: Arm, row: str) -> tuple[int, int, int]:
-    """Strabismic, measured and all images of an arm's trainings: "all" that were drawn, "top" or "bottom"."""
-    found = [training.outcome.result["deviation"][row] for training in estimates.trainings(arm)]
+    """Strabismic, measured and all images: "all" that an arm's trainings drew, "top" or "bottom", or `REALS`."""
+    if row == REALS:
+        found = [estimates.findings.reals["arms"][Arm(arm.threshold, arm.control).name]["deviation"]]
+    else:
+        found = [training.outcome.result["deviation"][row] for training in estimates.trainings(arm)]
     strabismic, measured, n = (sum(each[key] for each in found) for key in ("strabismic", "measured", "n"))
     return strabismic, measured, n
 
@@ -200,27 +204,23 @@ def _strabismus(estimates: Estimates, row: str) -> Conclusion:
     variance, freedom = pooled([_shares(estimates, arm, row) for arm in estimates.arms()])
     parts, answers = [], []
     for arm in arms:
-        strabismic, measured, n = counts(estimates, arm, row)
-        real = estimates.findings.reals["arms"][arm.name]["deviation"]
+        drawn, real = counts(estimates, arm, row), counts(estimates, arm, REALS)
         name = heading(arm.threshold)
-        if not measured or not real["measured"]:
+        if not drawn[1] or not real[1]:
             answers.append((name, CANNOT))
             parts.append(f"{name}: none measured.")
             continue
-        drawn, reals = strabismic / measured, real["strabismic"] / real["measured"]
+        (of_drawn, n_drawn), (of_real, n_real) = ((hits / seen, seen) for hits, seen, _ in (drawn, real))
         trainings = len(estimates.trainings(arm))
-        binomial = [p * (1 - p) / k for p, k in ((drawn, measured), (reals, real["measured"]))]
+        binomial = [p * (1 - p) / n for p, n in ((of_drawn, n_drawn), (of_real, n_real))]
         half = math.inf
         if freedom:
             error = math.sqrt(max(binomial[0], variance / trainings) + binomial[1])
             half = float(student.ppf((1 + LEVEL) / 2, freedom)) * error
-        change = drawn - reals
+        change = of_drawn - of_real
         answers.append((name, CANNOT if abs(change) <= half else "yes" if change < 0 else "no, more do"))
         interval = f", {100 * change:+.0f} ± {100 * half:.0f} points" if freedom else ""
-        parts.append(
-            f"{name}: {share(strabismic, measured, n)}, {share(real['strabismic'], real['measured'], real['n'])} of "
-            f"held-out reals{interval}."
-        )
+        parts.append(f"{name}: {share(*drawn)}, {share(*real)} of held-out reals{interval}.")
     parts.append(
         f"Measured on the pixels from {study.strabismic:g} prism dioptres on; on {known['n']} reals of this size the "
         f"measurement is off by {known['median_error']:.2g} PD (median), calls {100 * known['sensitivity']:.0f} % of "

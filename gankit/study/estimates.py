@@ -75,11 +75,6 @@ class Spread:
     sampling: float
     freedom: int
 
-    @property
-    def beyond(self) -> float:
-        """The part of it that sampling does not explain; 0 where all is explained."""
-        return math.sqrt(max(self.total**2 - self.sampling**2, 0.0))
-
 
 @dataclass(frozen=True)
 class Difference:

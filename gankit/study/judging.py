@@ -110,13 +110,14 @@ class Judge:
             metric, resampling = gathered(each, pool), each.build().resampling(pool)
             values = metric.compute()
             real, fake = (influences(resampling, side, values, metric.jackknife_groups, 0) for side in ("real", "fake"))
-            errors = standard_errors(metric, resampling, values, 0, [squared(real), squared(fake)])
+            variances = squared(fake)
+            errors = standard_errors(metric, resampling, values, 0, [squared(real), variances])
             for name, value in values.items():
                 if name in KEPT_VALUES:
                     moved = real.get(name)
                     found[name] = {
                         "value": value, "standard_error": errors[name],
-                        "fake_variance": squared(fake).get(name),
+                        "fake_variance": variances.get(name),
                         "real_influences": None if moved is None else moved.tolist(),
                         "n_real": seen.count, "n_fake": fakes.count,
                     }  # fmt: skip
