@@ -167,6 +167,18 @@ def test_workers_survive_a_death_and_know_the_parts_of_the_script(tmp_path: Path
     assert (tmp_path / "quick" / "output.txt").is_file()
 
 
+def test_workers_that_were_there_before_go_where_the_program_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers live on for a while, and paths of a study may be relative to where its program stands."""
+    for place in ("first", "second"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        found = run_jobs([Job(name, count) for name in "ab"], Path("jobs"), workers=2, threads=1, quiet=True)
+        assert [outcome.result["started"] for outcome in found.values()] == [1, 1]
+        assert (tmp_path / place / "jobs" / "a" / "started-0").is_file()
+
+
 SCRIPT = """
 import sys, time
 from pathlib import Path

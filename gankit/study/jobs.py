@@ -6,6 +6,7 @@ import _thread
 import contextlib
 import json
 import math
+import os
 import re
 import signal
 import sys
@@ -109,11 +110,11 @@ def run_jobs(
 def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | None, quiet: bool) -> dict[str, Outcome]:
     (folder / STOP).unlink(missing_ok=True)
     share = threads or (torch.get_num_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
-    parts = _registered() if workers > 1 else []
+    parts, home = (_registered(), Path.cwd()) if workers > 1 else ([], None)
     restarts = 0
     with _watched(jobs, folder, workers, quiet):
         while todo := [job for job in jobs if not (folder / job.name / RESULT).is_file()]:
-            calls = [joblib.delayed(_do)(job, folder, share, workers > 1, parts) for job in todo]
+            calls = [joblib.delayed(_do)(job, folder, share, home, parts) for job in todo]
             try:
                 ends = joblib.Parallel(n_jobs=workers, batch_size=1)(calls)
             except BrokenProcessPool as error:
@@ -137,9 +138,14 @@ def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | No
 
 
 def _do(
-    job: Job, folder: Path, threads: int, apart: bool, parts: list[tuple[str, str, Any]]
+    job: Job, folder: Path, threads: int, home: Path | None, parts: list[tuple[str, str, Any]]
 ) -> Literal["done", "stopped"]:
-    """One job, here or in a worker; `apart` says that its words go to a file, since others speak at the same time."""
+    """One job; here, or in a worker, which is told the working directory that paths are relative to.
+
+    It may have served before, from another one. Its words go to a file, since others speak at the same time.
+    """
+    if home is not None:
+        os.chdir(home)
     for kind, name, part in parts:
         registry(kind).register(name)(part)
     own = folder / job.name
@@ -149,7 +155,7 @@ def _do(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with _clock(own, folder / STOP if apart else None) as seconds, _words(own / OUTPUT if apart else None):
+        with _clock(own, folder / STOP if home else None) as seconds, _words(own / OUTPUT if home else None):
             try:
                 content: dict[str, Any] = {"result": job.run(own)}
             except GankitError as error:
