@@ -17,15 +17,17 @@ from griffe import Docstring, DocstringSectionKind
 from pydantic import BaseModel
 
 import gankit
-from gankit import cli, config, part_tables
-from gankit.discovery import KINDS, plural
+from gankit import cli
+from gankit.experiments import experiment as config
+from gankit.experiments import tables as part_tables
 from gankit.registry import registry
-from gankit.study.agreement_settings import AgreementStudy
-from gankit.study.classifier_settings import ClassifierStudy
-from gankit.study.schema import TABLES
+from gankit.registry.plugins import KINDS, plural
+from gankit.studies.agreement.settings import AgreementStudy
+from gankit.studies.classifier.settings import ClassifierStudy
+from gankit.studies.schema import TABLES
 
 HERE = Path(__file__).parent
-RECIPES = HERE.parent / "gankit" / "recipes"
+RECIPES = HERE.parent / "gankit" / "experiments" / "recipes"
 SOURCE = re.compile(r"arXiv \d{4}\.\d{4,5}")
 TITLES = {"dataset": "Data sets", "features": "Features"}
 OPENINGS = {
@@ -241,7 +243,7 @@ def studies_page() -> str:
         "`gankit schema --study classifier` print [JSON schemas for editors](../how-to/experiment-files.md#editor).\n"
     )
     studies: dict[str, tuple[type[BaseModel], str]] = {
-        "agreement": (AgreementStudy, "eyes"), "classifier": (ClassifierStudy, "classifier-eyes"),
+        "agreement": (AgreementStudy, "agreement/eyes"), "classifier": (ClassifierStudy, "classifier/eyes"),
     }  # fmt: skip
     for study, (name, model) in TABLES.items():
         whole, packaged = studies[study]
@@ -261,7 +263,7 @@ def studies_page() -> str:
         text += f"\n### The other tables {{ #{name}-others }}\n\n{prose(others)}\n"
         text += (
             f"\n### The packaged study {{ #{name}-packaged }}\n\n<!-- study -->\n"
-            f'```toml\n--8<-- "gankit/study/{packaged}.toml"\n```\n'
+            f'```toml\n--8<-- "gankit/studies/{packaged}.toml"\n```\n'
         )
     return text
 
@@ -285,7 +287,7 @@ def recipes_page() -> str:
         ])  # fmt: skip
         sections.append(
             f"## `{path.stem}` {{ #{path.stem} }}\n\n{prose(comment)}\n\n"
-            f'```toml\n--8<-- "gankit/recipes/{path.name}"\n```\n'
+            f'```toml\n--8<-- "gankit/experiments/recipes/{path.name}"\n```\n'
         )
     head = table(["recipe", "what it is", "generator / critic", "losses", "augment", "pixels", "steps"], rows)
     opening = (

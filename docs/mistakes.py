@@ -27,8 +27,8 @@ import gankit.interfaces
 import gankit.ranking
 from gankit import errors
 from gankit.cli import app
-from gankit.discovery import KINDS
 from gankit.registry import registry
+from gankit.registry.plugins import KINDS
 
 HERE = Path(__file__).parent
 PACKAGE = Path(gankit.__file__).parent

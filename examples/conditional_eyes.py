@@ -7,7 +7,7 @@ import numpy as np
 
 import gankit
 from gankit.datasets.eyes import Eyes, estimate_deviation
-from gankit.pictures import grid_png
+from gankit.images.pictures import grid_png
 
 THRESHOLD = 8.0  # prism dioptres; about where the simulated raters begin to call strabismus
 

@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 
-from gankit.study.classifier_intervals import Cases, crossed, drawn_scores, paired_difference
-from gankit.study.classifier_scores import balanced_accuracy, macro_f1
+from gankit.studies.classifier.intervals import Cases, crossed, drawn_scores, paired_difference
+from gankit.studies.classifier.scores import balanced_accuracy, macro_f1
 
 SHARES = (0.46, 0.17, 0.37)  # exotropia, esotropia, normal, as the founding paper has them
 SCORES = {"balanced accuracy": balanced_accuracy, "macro F1": macro_f1}

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 
 import gankit
-from gankit.tables import text_table
+from gankit.evaluation.tables import text_table
 
 
 @gankit.metrics.register("brightness")

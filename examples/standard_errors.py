@@ -13,10 +13,10 @@ import torch
 from tqdm import tqdm
 
 from gankit import seeds
-from gankit.extraction import part
+from gankit.evaluation.extraction import part
+from gankit.evaluation.uncertainty import p_values, standard_errors
 from gankit.interfaces import Pool, Rows
 from gankit.metrics.frechet import frechet_distance_from_moments
-from gankit.uncertainty import p_values, standard_errors
 
 SIZES = (25, 50, 100, 200, 400)
 METRICS = ("frechet", "kid", "precision-recall", "variance-ratio", "inception-score", "memorisation")

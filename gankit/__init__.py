@@ -5,32 +5,32 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from gankit.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from gankit import augments, critics, datasets, features, generators, losses, metrics
-    from gankit.config import Experiment, load
     from gankit.errors import GankitError
-    from gankit.evaluation import compare, evaluate, statistics
+    from gankit.evaluation.evaluate import compare, evaluate, statistics
+    from gankit.experiments.experiment import Experiment, load
     from gankit.interfaces import Augment, Batch, Critic, Dataset, Features, Generator, ImageSpec, Loss, Metric, Turn
     from gankit.ranking import rank
     from gankit.registry import build
-    from gankit.run import Run, open_run
-    from gankit.training import resume, train
-    from gankit.wrapping import wrap
+    from gankit.registry.wrapping import wrap
+    from gankit.runs.run import Run, open_run
+    from gankit.training.trainer import resume, train
 
 _HOME = {
-    "config": ["Experiment", "load"],
     "errors": ["GankitError"],
-    "evaluation": ["compare", "evaluate", "statistics"],
+    "evaluation.evaluate": ["compare", "evaluate", "statistics"],
+    "experiments.experiment": ["Experiment", "load"],
     "interfaces": [
         "Augment", "Batch", "Critic", "Dataset", "Features", "Generator", "ImageSpec", "Loss", "Metric", "Turn",
     ],
     "ranking": ["rank"],
     "registry": ["build"],
-    "run": ["Run", "open_run"],
-    "training": ["resume", "train"],
-    "wrapping": ["wrap"],
+    "registry.wrapping": ["wrap"],
+    "runs.run": ["Run", "open_run"],
+    "training.trainer": ["resume", "train"],
 }  # fmt: skip
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 _FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses", "metrics"]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from gankit.errors import GankitError, ProcessLostError
-from gankit.study.commands import study
+from gankit.studies.commands import study
 
 app = typer.Typer(
     help="Train, swap and judge GANs on few images.", no_args_is_help=True, add_completion=False,
@@ -47,10 +47,10 @@ def _finish(run: Any) -> None:
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Train a small WGAN-GP on the embedded eyes, evaluate it and write its report: under ten minutes."""
     import gankit
-    from gankit.evaluation import write_metrics
+    from gankit.evaluation.evaluate import write_metrics
+    from gankit.evaluation.tables import text_table
     from gankit.report import write_report
-    from gankit.run import open_run
-    from gankit.tables import text_table
+    from gankit.runs.run import open_run
 
     folder = out or Path("runs/demo")
     if (folder / "experiment.toml").is_file():
@@ -98,8 +98,8 @@ def sample(
     out: Out = None,
 ) -> None:
     """Draw images from a run: numbered files, a grid, and labels.csv."""
-    from gankit.run import open_run
-    from gankit.sampling import write_samples
+    from gankit.runs.run import open_run
+    from gankit.runs.sampling import write_samples
 
     opened = open_run(run, best=best)
     beside = Path() if opened.packaged else run
@@ -128,7 +128,7 @@ def rank(
 ) -> None:
     """Draw images and keep the best and the worst; or write a page on which a person rates them blindly."""
     from gankit import ranking
-    from gankit.run import open_run
+    from gankit.runs.run import open_run
 
     opened = open_run(run, best=best)
     if page:
@@ -174,10 +174,10 @@ def evaluate(
     """Judge a run or a folder of images beside real images; a run is judged beside its own data by default."""
     import gankit
     from gankit import distributed
-    from gankit.evaluation import write_metrics
-    from gankit.image_sets import open_source
-    from gankit.run import open_run
-    from gankit.tables import text_table
+    from gankit.evaluation.evaluate import write_metrics
+    from gankit.evaluation.sources import open_source
+    from gankit.evaluation.tables import text_table
+    from gankit.runs.run import open_run
 
     span = _window(window)
     opened: Any = open_source(source, span)
@@ -234,7 +234,7 @@ def _classifier(text: str | None) -> Any:
     """A classifier that a study saved, or what `gankit.rank` takes."""
     if text is None or not text.endswith(".safetensors"):
         return _toml(text)
-    from gankit.study.classifier import load_classifier
+    from gankit.studies.classifier.study import load_classifier
 
     return load_classifier(text, grey_levels=True)
 
@@ -267,7 +267,7 @@ def _window(text: str | None) -> tuple[float, float] | None:
 def report(run: RunFolder) -> None:
     """Write a run's report.html."""
     from gankit.report import write_report
-    from gankit.run import open_run
+    from gankit.runs.run import open_run
 
     print(write_report(open_run(run)))
 
@@ -278,8 +278,8 @@ def list_(
     load: Annotated[bool, typer.Option("--load", help="Import every part, and say which fail and why.")] = False,
 ) -> None:
     """List every part: name, kind, distribution."""
-    from gankit.discovery import KINDS, plural, scan
     from gankit.registry import registry
+    from gankit.registry.plugins import KINDS, plural, scan
 
     singular = {plural(name): name for name in KINDS}
     kinds = [registry(singular.get(kind, kind)).kind] if kind else KINDS
@@ -314,8 +314,8 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
 def check(file: Recipe, overrides: Overrides = None) -> None:
     """Validate an experiment, open its data and build its parts, without training or writing anything."""
     import gankit
-    from gankit.building import build
-    from gankit.data import prepare
+    from gankit.training.assembly import build
+    from gankit.training.data import prepare
 
     experiment = gankit.load(file, *(overrides or []))
     data = prepare(experiment.data, experiment.training.seed)
@@ -333,8 +333,8 @@ def schema(
     """Print the JSON schema of an experiment file, or of a study's file, by which editors complete it."""
     import json
 
-    from gankit.schema import schema as make
-    from gankit.study.schema import study_schema
+    from gankit.experiments.schema import schema as make
+    from gankit.studies.schema import study_schema
 
     print(json.dumps(make() if study is None else study_schema(study), indent=2))
 

@@ -112,7 +112,7 @@ class PlainCritic(Critic):
     def __init__(self, image: ImageSpec, *, width: int = 6) -> None:
         super().__init__()
         if image.conditional:
-            raise gankit.interfaces.PartError("it uses no labels")
+            raise gankit.errors.PartError("it uses no labels")
         self.stem = nn.Conv2d(image.channels, width, 3, padding=1)
         self.first, self.second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
         self.relu = nn.ReLU(inplace=True)
@@ -204,7 +204,7 @@ class PlainGenerator(Generator):
     def __init__(self, image: ImageSpec, *, latent_dim: int = 5) -> None:
         super().__init__()
         if image.conditional:
-            raise gankit.interfaces.PartError("it uses no labels")
+            raise gankit.errors.PartError("it uses no labels")
         self.image, self.latent_dim = image, latent_dim
         self.linear = nn.Linear(latent_dim, image.channels * image.height * image.width)
 

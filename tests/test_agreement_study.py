@@ -18,19 +18,19 @@ from PIL import Image
 
 import gankit
 from gankit.cli import main
-from gankit.data import prepare
 from gankit.errors import DataError, GankitError, RunError, SettingsError
-from gankit.run import Run, open_run
-from gankit.study import agreement
-from gankit.study.agreement import run_agreement
-from gankit.study.agreement_report import cautions, write_agreement_report
-from gankit.study.agreement_settings import load_study
-from gankit.study.agreement_tables import table1, table2, tex
-from gankit.study.arms import Arm, StudyImages
-from gankit.study.conclusions import conclusions
-from gankit.study.deviation import Estimator
-from gankit.study.estimates import Estimates, Spread, Where
-from gankit.study.judging import Judge
+from gankit.runs.run import Run, open_run
+from gankit.studies.agreement import study as agreement
+from gankit.studies.agreement.arms import Arm, StudyImages
+from gankit.studies.agreement.conclusions import conclusions
+from gankit.studies.agreement.deviation import Estimator
+from gankit.studies.agreement.estimates import Estimates, Spread, Where
+from gankit.studies.agreement.judging import Judge
+from gankit.studies.agreement.report import cautions, write_agreement_report
+from gankit.studies.agreement.settings import load_study
+from gankit.studies.agreement.study import run_agreement
+from gankit.studies.agreement.tables import table1, table2, tex
+from gankit.training.data import prepare
 
 NETWORKS = [
     "generator.widths=[4,4]", "generator.latent_dim=4", "critic.widths=[4,4]", "training.batch=4",

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 import gankit
-from gankit import Batch, GankitError, Metric, checkpoint
-from gankit.in_training import InTraining
-from gankit.run import BEST, open_run
+from gankit import Batch, GankitError, Metric
+from gankit.evaluation.while_training import InTraining
+from gankit.runs import checkpoint
+from gankit.runs.run import BEST, open_run
 
 Small = Callable[..., list[str]]
 EVERY = ("evaluation.every=1", "training.tick_every=1", "evaluation.count=8", "training.lr_decay=none")

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from gankit.study.classifier_intervals import (
+from gankit.studies.classifier.intervals import (
     Cases,
     confusions,
     crossed,
@@ -18,7 +18,7 @@ from gankit.study.classifier_intervals import (
     paired_difference,
     score_interval,
 )
-from gankit.study.classifier_scores import (
+from gankit.studies.classifier.scores import (
     auc,
     balanced_accuracy,
     brier,

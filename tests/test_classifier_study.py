@@ -15,17 +15,17 @@ import pytest
 import torch
 
 import gankit
-from gankit import checkpoint
 from gankit.cli import app
 from gankit.errors import DataError, GankitError, PartError, RunError, SettingsError
-from gankit.study import classifier_training
-from gankit.study.classifier import load_classifier, load_classifier_study, lost, run_classifier_study
-from gankit.study.classifier_data import check_apart, notes_of, parts_of
-from gankit.study.classifier_networks import FILE, SmallNetwork, TorchvisionNetwork, new_network
-from gankit.study.classifier_report import ARMS
-from gankit.study.classifier_settings import Classical, ClassifierStudy
-from gankit.study.classifier_training import augmented, fit, lesson_of, outputs_of
-from gankit.study.trainings import TIMED, WARMING
+from gankit.runs import checkpoint
+from gankit.studies.classifier import training as classifier_training
+from gankit.studies.classifier.data import check_apart, notes_of, parts_of
+from gankit.studies.classifier.networks import FILE, SmallNetwork, TorchvisionNetwork, new_network
+from gankit.studies.classifier.report import ARMS
+from gankit.studies.classifier.settings import Classical, ClassifierStudy
+from gankit.studies.classifier.study import load_classifier, load_classifier_study, lost, run_classifier_study
+from gankit.studies.classifier.training import augmented, fit, lesson_of, outputs_of
+from gankit.studies.trainings import TIMED, WARMING
 
 N, CLASSES = 120, 3
 COUNTS = (60, 20, 40)

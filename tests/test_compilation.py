@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 import gankit
-from gankit import checkpoint, distributed
-from gankit.compilation import Compilation, call, differentiates
+from gankit import distributed
 from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec, Loss, Turn
-from gankit.losses._gradients import score_gradients
+from gankit.nn.compilation import Compilation, call, differentiates
+from gankit.nn.gradients import score_gradients
 from gankit.registry import registry
-from gankit.training import Trainer
+from gankit.runs import checkpoint
+from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
 needs_a_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")

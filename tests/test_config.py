@@ -15,13 +15,13 @@ import pytest
 
 import gankit
 from gankit.errors import SettingsError
-from gankit.places import json_places, toml_places, yaml_places
+from gankit.experiments.document import recipe_names, recipe_text
+from gankit.experiments.lines import json_places, toml_places, yaml_places
+from gankit.experiments.schema import schema
 from gankit.registry import registry
-from gankit.schema import schema
-from gankit.sources import recipe_names, recipe_text
-from gankit.study.agreement_settings import load_study
-from gankit.study.classifier_settings import load_classifier_study
-from gankit.study.schema import study_schema
+from gankit.studies.agreement.settings import load_study
+from gankit.studies.classifier.settings import load_classifier_study
+from gankit.studies.schema import study_schema
 
 
 def errors(source: Any, *overrides: str) -> list[str]:
@@ -47,7 +47,7 @@ def test_recipes_load_and_round_trip(name: str, tmp_path: Path) -> None:
 
 
 def test_a_run_record_round_trips(tmp_path: Path) -> None:
-    record = gankit.config.RunRecord(
+    record = gankit.experiments.experiment.RunRecord(
         versions={"torch": "2"}, image={"channels": 1, "height": 8, "width": 8}, dtype="uint16", value_range=(0, 4095),
         images=7, device="cpu", threads=1, class_names=["left eye", "rechts \"schräg\""], condition_mean=[0.1],
     )  # fmt: skip
@@ -283,7 +283,7 @@ def test_overrides_and_recipes_are_named_as_such(tmp_path: Path) -> None:
 
 def test_an_error_in_a_recipe_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     text = recipe_text("wgan-gp").replace("\nsteps = ", "\nstpes = ").replace('name = "eyes"', 'name = "eyse"')
-    monkeypatch.setattr("gankit.sources.recipe_text", lambda name: text)
+    monkeypatch.setattr("gankit.experiments.document.recipe_text", lambda name: text)
     steps = next(i for i, line in enumerate(text.splitlines(), 1) if line.startswith("stpes"))
     first, second = errors("wgan-gp")
     assert first.startswith("recipe wgan-gp:3: data: there is no dataset named 'eyse'; did you mean 'eyes'?")
@@ -466,7 +466,7 @@ def test_the_schema_has_bounds_defaults_and_every_part(made: dict[str, Any]) -> 
     assert references <= set(made["$defs"])
 
 
-STUDIES = {"agreement": ("eyes", load_study), "classifier": ("classifier-eyes", load_classifier_study)}
+STUDIES = {"agreement": ("agreement/eyes", load_study), "classifier": ("classifier/eyes", load_classifier_study)}
 
 
 @pytest.fixture(scope="module", params=STUDIES)
@@ -477,7 +477,7 @@ def of_study(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 def test_the_schema_of_a_study_accepts_the_packaged_one(of_study: tuple[str, dict[str, Any]]) -> None:
     name, made = of_study
     packaged, load = STUDIES[name]
-    text = (Path(gankit.__file__).parent / "study" / f"{packaged}.toml").read_text(encoding="utf-8")
+    text = (Path(gankit.__file__).parent / "studies" / f"{packaged}.toml").read_text(encoding="utf-8")
     assert valid(tomllib.loads(text), made, made["$defs"])
     assert valid(load(None).tables(), made, made["$defs"])
     references = set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(made)))

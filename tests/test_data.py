@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import gankit
-from gankit.data import Resized, TrainingData, prepare
 from gankit.errors import DataError
+from gankit.experiments.tables import DataTable
 from gankit.interfaces import Dataset
-from gankit.part_tables import DataTable
 from gankit.seeds import Order
+from gankit.training.data import Resized, TrainingData, prepare
 
 N = 60
 
@@ -101,7 +101,7 @@ def test_conditions_are_standardised() -> None:
 
 
 def test_splits() -> None:
-    class Splits(gankit.wrapping.Arrays):  # type: ignore[misc]  # final; only this test adds splits
+    class Splits(gankit.registry.wrapping.Arrays):  # type: ignore[misc]  # final; only this test adds splits
         splits = {"train": np.arange(40), "test": np.arange(40, N)}  # type: ignore[assignment]
 
     data = Splits(dataset().images)

@@ -9,10 +9,10 @@ from pictures import error, pixels, save
 
 from gankit import Dataset, GankitError, ImageSpec, build
 from gankit.cache import clear_cache
-from gankit.datasets import _images
 from gankit.datasets.folder import Folder
 from gankit.datasets.npz import Npz
 from gankit.datasets.torchvision import Torchvision
+from gankit.images import decoding as _images
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

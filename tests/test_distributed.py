@@ -20,10 +20,12 @@ from torch import distributed as dist
 from torch import nn
 
 import gankit
-from gankit import checkpoint, distributed, extraction, seeds
+from gankit import distributed, seeds
 from gankit.distributed import Share, SynchronisedBatchNorm, share
 from gankit.errors import PartError, ProcessLostError, RunError
-from gankit.image_sets import image_set
+from gankit.evaluation import extraction
+from gankit.evaluation.sources import image_set
+from gankit.runs import checkpoint
 
 SMALL = [
     "data.counts=[12, 10, 12]", "data.size=16", "data.flip=true", "generator.latent_dim=6", "training.steps=6",

@@ -20,11 +20,11 @@ import yaml
 
 import gankit
 from gankit import cli
-from gankit.discovery import KINDS
 from gankit.registry import registry
-from gankit.study.agreement_settings import load_study
-from gankit.study.classifier_settings import Classical, load_classifier_study
-from gankit.study.schema import TABLES
+from gankit.registry.plugins import KINDS
+from gankit.studies.agreement.settings import load_study
+from gankit.studies.classifier.settings import Classical, load_classifier_study
+from gankit.studies.schema import TABLES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -283,8 +283,8 @@ def test_every_part_and_setting_is_on_its_page(generated: dict[str, str]) -> Non
 
 
 def test_every_key_and_command_is_on_its_page(generated: dict[str, str]) -> None:
-    from gankit.config import Evaluation, Training
-    from gankit.part_tables import DataTable
+    from gankit.experiments.experiment import Evaluation, Training
+    from gankit.experiments.tables import DataTable
 
     for model in (DataTable, Evaluation, Training):
         for key in set(model.model_fields) - {"part"}:

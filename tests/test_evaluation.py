@@ -14,10 +14,10 @@ from PIL import Image
 
 import gankit
 from gankit.errors import GankitError
+from gankit.evaluation.tables import text_table, title
+from gankit.evaluation.uncertainty import jackknife
 from gankit.interfaces import Batch, Metric, Pool, Resampling, Rows
 from gankit.report import write_report
-from gankit.tables import text_table, title
-from gankit.uncertainty import jackknife
 
 Small = Callable[..., list[str]]
 

@@ -19,9 +19,9 @@ from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
 import gankit
-from gankit import checkpoint
-from gankit.discovery import KINDS
 from gankit.registry import registry
+from gankit.registry.plugins import KINDS
+from gankit.runs import checkpoint
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 QUICK = [

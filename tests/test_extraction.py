@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 import gankit
-from gankit import GankitError, cache, extraction
+from gankit import GankitError, cache
 from gankit.cache import clear_cache, stored
-from gankit.image_sets import image_set
+from gankit.evaluation import extraction
+from gankit.evaluation.sources import image_set
 from gankit.interfaces import Features
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (150, 1, 6, 6), dtype=np.uint8)

@@ -9,8 +9,8 @@ from pictures import error, pixels, save, sixteen_bit_colour_png
 from PIL import Image
 
 from gankit import ImageSpec, build
-from gankit.datasets import _images
 from gankit.datasets.folder import Folder
+from gankit.images import decoding as _images
 
 
 @pytest.fixture(autouse=True)

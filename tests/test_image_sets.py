@@ -14,7 +14,7 @@ from PIL import Image
 
 import gankit
 from gankit import GankitError
-from gankit.image_sets import ImageSet, image_set, open_source
+from gankit.evaluation.sources import ImageSet, image_set, open_source
 from gankit.interfaces import Dataset
 
 DRAW = np.random.default_rng(0)

@@ -18,7 +18,7 @@ import torch
 import gankit
 from gankit.errors import GankitError, RunError
 from gankit.registry import registry
-from gankit.study.jobs import Job, run_jobs
+from gankit.studies.jobs import Job, run_jobs
 
 
 def count(folder: Path) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def test_the_time_left_is_told_before_a_job_has_ended(tmp_path: Path, capsys: py
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     script = f"""
 import sys, time
-from gankit.study.jobs import Job, run_jobs
+from gankit.studies.jobs import Job, run_jobs
 from pathlib import Path
 def slow(folder):
     (folder / "begun").touch()
@@ -182,7 +182,7 @@ def test_workers_that_were_there_before_go_where_the_program_has_gone(
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from gankit.study.jobs import Job, run_jobs
+from gankit.studies.jobs import Job, run_jobs
 
 def wait(folder):
     (folder / "here").touch()

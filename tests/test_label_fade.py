@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import gankit
-from gankit.building import probe_labels
 from gankit.errors import PartError, SettingsError
 from gankit.interfaces import ImageSpec
-from gankit.layers import Fading, LabelEmbedding, set_influence
+from gankit.nn.layers import Fading, LabelEmbedding, set_influence
+from gankit.training.assembly import probe_labels
 
 Small = Callable[..., list[str]]
 

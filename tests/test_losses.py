@@ -8,8 +8,8 @@ from torch import nn
 import gankit
 from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, Generator, Turn
-from gankit.layers import set_influence
 from gankit.losses.gradient_penalty import gradient_penalty
+from gankit.nn.layers import set_influence
 from gankit.registry import registry
 
 ADVERSARIAL = ["wasserstein", "minimax", "non-saturating", "least-squares", "hinge", "relativistic"]

@@ -9,8 +9,8 @@ import pytest
 
 import gankit
 from gankit import GankitError
+from gankit.evaluation.statistics import Statistics
 from gankit.metrics.frechet import frechet_distance
-from gankit.moments import Statistics
 
 DRAW = np.random.default_rng(0)
 REAL, FAKE = (DRAW.integers(low, 256, (90, 1, 6, 6), dtype=np.uint8) for low in (0, 60))
@@ -55,8 +55,8 @@ def test_foreign_files_are_read_with_a_warning(tmp_path: Path) -> None:
         report = gankit.evaluate(FAKE, str(tmp_path / "theirs.npz"), ["frechet"], FEATURES)
         assert report["metrics"]["frechet"]["n_real"] is None
         assert "does not say which features" in report["protocol"]["warnings"][0]
-    from gankit import extraction
-    from gankit.image_sets import image_set
+    from gankit.evaluation import extraction
+    from gankit.evaluation.sources import image_set
 
     network = gankit.build("features", "pixels", gankit.ImageSpec(1, 6, 6), side=3)
     truth = frechet_distance(rows, extraction.features(image_set(FAKE, "x"), network))

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gankit
-from gankit.building import build, mixes_samples
 from gankit.errors import PartError
 from gankit.interfaces import ClassHead, ImageSpec
-from gankit.layers import Norm, ResampledConv2d, ResidualBlock, pyramid
+from gankit.nn.layers import Norm, ResampledConv2d, ResidualBlock, pyramid
 from gankit.registry import registry
+from gankit.training.assembly import build, mixes_samples
 
 
 def parameters(network: nn.Module) -> int:
@@ -284,7 +284,7 @@ def test_a_penalty_has_the_gradients_of_torch_alone(monkeypatch: pytest.MonkeyPa
         return [torch.zeros_like(p) if g is None else g for p, g in zip(critic.parameters(), found, strict=True)]
 
     found = gradients()
-    monkeypatch.setattr("gankit.differentiation._torch_alone", lambda: True)
+    monkeypatch.setattr("gankit.nn.double_backward._torch_alone", lambda: True)
     for own, expected in zip(found, gradients(), strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-11, atol=1e-14)
     assert sum(bool(each.any()) for each in found) == sum(p.dim() > 1 for p in critic.parameters())

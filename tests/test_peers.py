@@ -16,8 +16,9 @@ from cleanfid import fid as clean_fid
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gankit import Batch, extraction
-from gankit.image_sets import image_set
+from gankit import Batch
+from gankit.evaluation import extraction
+from gankit.evaluation.sources import image_set
 from gankit.interfaces import Features
 from gankit.metrics._distances import squared_distances
 from gankit.metrics.frechet import frechet_distance

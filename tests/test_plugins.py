@@ -10,9 +10,9 @@ import pytest
 
 import gankit
 from gankit.cli import main
-from gankit.discovery import normalised, scan
 from gankit.errors import PartError, SettingsError
 from gankit.registry import registry
+from gankit.registry.plugins import normalised, scan
 
 MODULE = """
 import torch

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import gankit
 from gankit.interfaces import Loss, Side, Turn
-from gankit.training import Trainer
-from gankit.updates import Updates
+from gankit.training.step import Updates
+from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
 

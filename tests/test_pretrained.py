@@ -20,7 +20,7 @@ from gankit import cli
 from gankit.datasets.eyes import estimate_deviation
 from gankit.errors import RunError
 from gankit.report import write_report
-from gankit.run import PRETRAINED, pretrained_names
+from gankit.runs.run import PRETRAINED, pretrained_names
 
 CHANCE_BELOW = 1e-3
 

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 import gankit
 from gankit.errors import DataError, GankitError, PartError, RunError
+from gankit.evaluation.uncertainty import wilson
 from gankit.ranking import Ranking, rank, realism_score, write_page, write_ranking
 from gankit.ranking.agreement import krippendorff_alpha
 from gankit.ranking.key import read_key
-from gankit.run import batches
-from gankit.uncertainty import wilson
+from gankit.runs.run import batches
 
 Rows = list[list[str]]
 
@@ -163,8 +163,8 @@ def test_a_critic_that_mixes_samples_is_told_of_and_nan_is_refused(runs: dict[st
 
 
 def test_realism_is_beside_the_held_out_images(runs: dict[str, gankit.Run]) -> None:
+    from gankit.evaluation.sources import run_data
     from gankit.features.pixels import Pixels
-    from gankit.image_sets import run_data
 
     for name, which in (("held", 1), ("classes", 0)):
         run = runs[name]

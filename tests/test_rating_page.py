@@ -19,7 +19,7 @@ from PIL import Image
 
 import gankit
 from gankit.errors import GankitError
-from gankit.pictures import image_png
+from gankit.images.pictures import image_png
 from gankit.ranking import rank, write_page
 from gankit.ranking.key import Key, read_key
 from gankit.ranking.page import class_keys
@@ -72,7 +72,7 @@ def pixels(entry: dict[str, str]) -> Any:
 
 
 def test_the_page_shows_the_images_of_the_key(page: Path, run: gankit.Run) -> None:
-    from gankit.image_sets import run_data
+    from gankit.evaluation.sources import run_data
 
     reals = run_data(run)[1]
     assert reals is not None

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ValidationError, model_validator
 from torch import Tensor, nn
 
 import gankit
-from gankit.discovery import KINDS
 from gankit.errors import PartError, SettingsError
-from gankit.part_tables import AugmentTable, DataTable, LossTable
+from gankit.experiments.tables import AugmentTable, DataTable, LossTable
 from gankit.registry import RESERVED, Part, registry
+from gankit.registry.plugins import KINDS
 
 IMAGE = gankit.ImageSpec(3, 8, 8)
 
@@ -42,7 +42,7 @@ def refused(make: Callable[[], object]) -> str:
 
 def test_listing_imports_nothing() -> None:
     code = (
-        "import sys\nfrom gankit.registry import registry\nfrom gankit.discovery import KINDS\n"
+        "import sys\nfrom gankit.registry import registry\nfrom gankit.registry.plugins import KINDS\n"
         "assert all(registry(kind).names() for kind in KINDS)\n"
         "print([name for name in sys.modules if name == 'torch' or name.startswith('gankit.losses.')])"
     )

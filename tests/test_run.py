@@ -16,8 +16,8 @@ from PIL import Image
 import gankit
 from gankit import seeds
 from gankit.errors import GankitError, RunError
-from gankit.run import batches, settle_statistics
-from gankit.sampling import write_samples
+from gankit.runs.run import batches, settle_statistics
+from gankit.runs.sampling import write_samples
 
 Small = Callable[..., list[str]]
 

@@ -16,7 +16,7 @@ import pytest
 from distributions import PIP, Environment, wheels
 
 import gankit
-from gankit.discovery import GROUPS, KINDS, plural
+from gankit.registry.plugins import GROUPS, KINDS, plural
 
 ROOT = Path(gankit.__file__).parents[1]
 FOLDERS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
@@ -173,7 +173,7 @@ def test_it_uses_only_public_names(folder: Path) -> None:
 
 def test_the_search_for_private_names_finds_them() -> None:
     private = [
-        "import gankit.updates", "from gankit import _metric", "from gankit.losses._terms import x",
+        "import gankit.training.step", "from gankit import _metric", "from gankit.losses._terms import x",
         "from gankit.interfaces import _fine", "import gankit.losses._terms", "from gankit.registry import Registry",
         "from gankit import updates", "import gankit\ngankit.updates.Updates", "turn._augment(images)",
         "patch('gankit.interfaces._fine')", "def f():\n    from gankit.cli import main",

@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 import gankit
-from gankit.data import prepare
 from gankit.distributed import share
-from gankit.losses._gradients import score_gradients
-from gankit.training import Trainer
-from gankit.updates import Updates
+from gankit.nn.gradients import score_gradients
+from gankit.training.data import prepare
+from gankit.training.step import Updates
+from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
 CONVOLUTION, BACKWARD = torch.ops.aten.convolution, torch.ops.aten.convolution_backward

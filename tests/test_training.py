@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 import gankit
-from gankit import checkpoint
 from gankit.distributed import share
 from gankit.errors import GankitError, PartError, RunError
 from gankit.interfaces import Loss, Turn
-from gankit.training import Trainer
+from gankit.runs import checkpoint
+from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
 
@@ -243,7 +243,7 @@ def test_the_effective_weight_of_every_loss(small: Small, tmp_path: Path) -> Non
 
 def test_defaults_of_weights() -> None:
     experiment = gankit.load("wgan-gp", 'losses=["wasserstein", "gradient-penalty"]')
-    parts = gankit.building.build(experiment, gankit.ImageSpec(3, 8, 8))
+    parts = gankit.training.assembly.build(experiment, gankit.ImageSpec(3, 8, 8))
     assert [w.weight for w in parts.losses] == [1.0, 10.0]
 
 

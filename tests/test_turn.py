@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 import gankit
-from gankit.data import prepare
 from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, FeatureCritic, Generator, Loss, Side, Turn
 from gankit.registry import registry
 from gankit.seeds import TurnDraws
-from gankit.training import Trainer
+from gankit.training.data import prepare
+from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
 

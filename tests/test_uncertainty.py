@@ -16,10 +16,18 @@ from scipy import stats
 
 import gankit
 from gankit import GankitError
-from gankit.extraction import part
+from gankit.evaluation.extraction import part
+from gankit.evaluation.uncertainty import (
+    gathered,
+    jackknife,
+    judged,
+    p_values,
+    real_against_real,
+    standard_errors,
+    wilson,
+)
 from gankit.interfaces import Batch, Metric, Pool, Resampling, Rows
 from gankit.metrics.kid import kernel_distance
-from gankit.uncertainty import gathered, jackknife, judged, p_values, real_against_real, standard_errors, wilson
 
 Array = NDArray[Any]
 Draw = Callable[[np.random.Generator], Pool]

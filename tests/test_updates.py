@@ -14,7 +14,7 @@ import gankit
 from gankit.distributed import share
 from gankit.errors import PartError, RunError
 from gankit.interfaces import Critic, ImageSpec
-from gankit.training import Trainer
+from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import gankit
-from gankit.discovery import KINDS
 from gankit.errors import DataError, GankitError, PartError
 from gankit.interfaces import Turn
 from gankit.registry import registry
+from gankit.registry.plugins import KINDS
 
 Small = Callable[..., list[str]]
 

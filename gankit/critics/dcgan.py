@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
-from gankit.layers import Norm, NormName, pyramid, with_spectral_norm
+from gankit.nn.layers import Norm, NormName, pyramid, with_spectral_norm
 
 
 class DCGANCritic(Critic):

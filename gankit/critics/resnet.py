@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
-from gankit.layers import (
+from gankit.nn.layers import (
     ClassLogits,
     LabelEmbedding,
     ResampledConv2d,
@@ -18,7 +18,7 @@ from gankit.layers import (
     pyramid,
     relu,
     with_spectral_norm,
-)  # fmt: skip
+)
 
 Width = Annotated[int, Ge(1)]
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.cache import fingerprint, stored
-from gankit.datasets._images import (
+from gankit.errors import DataError
+from gankit.images.decoding import (
     FORMAT,
     Decoder,
     Form,
@@ -24,10 +25,9 @@ from gankit.datasets._images import (
     files_digest,
     open_picture,
 )
-from gankit.errors import DataError
-from gankit.image_tables import Knowledge, files_below, folders_of, read_table, sorted_names
+from gankit.images.labels_csv import Knowledge, files_below, folders_of, read_table, sorted_names
+from gankit.images.resizing import Fit
 from gankit.interfaces import Dataset, Images, ImageSpec
-from gankit.resizing import Fit
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _BESIDE = (".csv", ".txt", ".json", ".md")  # files that may lie beside the pictures

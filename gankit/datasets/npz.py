@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from gankit.cache import fingerprint, stored
 from gankit.datasets._archive import Archive
-from gankit.datasets._images import check_range, checked_range, declared_range
 from gankit.errors import DataError
+from gankit.images.decoding import check_range, checked_range, declared_range
 from gankit.interfaces import Dataset, Images, ImageSpec
 
 _SPLITS = ("train", "val", "test")

@@ -15,18 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gankit.cache import fingerprint, stored
-from gankit.datasets._images import (
-    FORMAT,
-    Decoder,
-    Form,
-    check_range,
-    checked_range,
-    declared_range,
-    decode_all,
-)
 from gankit.errors import DataError
+from gankit.images.decoding import FORMAT, Decoder, Form, check_range, checked_range, declared_range, decode_all
+from gankit.images.resizing import Fit
 from gankit.interfaces import Dataset, Images, ImageSpec
-from gankit.resizing import Fit
 
 _TARGETS = ("targets", "labels", "_labels")  # where torchvision's classes keep all targets, if they do
 _OWN = ("self", "root", "download", "transform", "target_transform", "transforms")

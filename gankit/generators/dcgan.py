@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec
-from gankit.layers import pyramid
+from gankit.nn.layers import pyramid
 
 
 class DCGANGenerator(Generator):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec
-from gankit.layers import Norm, NormName, ResampledConv2d, ResidualBlock, pyramid
+from gankit.nn.layers import Norm, NormName, ResampledConv2d, ResidualBlock, pyramid
 
 Width = Annotated[int, Ge(1)]
 HeadName = Literal["norm", "plain"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gankit.errors import DataError
 from gankit.interfaces import Loss, Turn
-from gankit.losses._gradients import score_gradients
+from gankit.nn.gradients import score_gradients
 
 
 def gradient_penalty(

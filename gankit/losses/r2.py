@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor
 
 from gankit.interfaces import Loss, Turn
-from gankit.losses._gradients import score_gradients
+from gankit.nn.gradients import score_gradients
 
 
 @final

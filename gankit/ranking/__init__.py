@@ -13,11 +13,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.checkpoint import write_atomically
 from gankit.errors import GankitError, RunError
-from gankit.image_sets import Source, open_source
+from gankit.evaluation.sources import Source, open_source
+from gankit.images.pictures import grid_png, save_image
 from gankit.interfaces import Features
-from gankit.pictures import grid_png, save_image
 from gankit.ranking import ratings
 from gankit.ranking.folders import write_folder
 from gankit.ranking.key import Key
@@ -26,9 +25,10 @@ from gankit.ranking.ratings import Finding
 from gankit.ranking.realism import realism_score
 from gankit.ranking.scores import Classifier, critic_scores, label_scores, realism_scores, wanted_classes
 from gankit.registry import Part
-from gankit.run import Run, open_run
-from gankit.sampling import asked, label_texts
-from gankit.validation import unknown
+from gankit.registry.messages import unknown
+from gankit.runs.checkpoint import write_atomically
+from gankit.runs.run import Run, open_run
+from gankit.runs.sampling import asked, label_texts
 
 __all__ = ["Finding", "Ranking", "rank", "realism_score", "write_page", "write_ranking"]
 

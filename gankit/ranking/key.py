@@ -13,7 +13,7 @@ from typing import Any, final
 import numpy as np
 
 from gankit.errors import RunError
-from gankit.run import Run
+from gankit.runs.run import Run
 
 FORMAT = 1
 

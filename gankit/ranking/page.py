@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gankit.checkpoint import write_atomically
 from gankit.errors import GankitError
-from gankit.image_sets import ImageSet, run_data
-from gankit.pictures import image_png
+from gankit.evaluation.sources import ImageSet, run_data
+from gankit.images.pictures import image_png
 from gankit.ranking.folders import check_folder, write_folder
 from gankit.ranking.key import Key, real_places, seal
 from gankit.report import png_uri
-from gankit.run import Run
-from gankit.sampling import asked, label_texts
+from gankit.runs.checkpoint import write_atomically
+from gankit.runs.run import Run
+from gankit.runs.sampling import asked, label_texts
 
 RESERVED = "urgo"
 """Keys of the page's own: undo, real, generated, other."""

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import DataError
+from gankit.evaluation.uncertainty import wilson
 from gankit.ranking.agreement import krippendorff_alpha
 from gankit.ranking.key import Key, read_key
-from gankit.uncertainty import wilson
 
 COLUMNS = ("image", "score", "diagnosis", "call", "rater", "key")
 REAL, GENERATED = "real", "generated"

@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gankit import extraction
-from gankit._dataset import content_digest
-from gankit.config import default_features
 from gankit.errors import GankitError, PartError, RunError
-from gankit.extraction import BATCH, extractor
-from gankit.image_sets import ImageSet, Source, image_set, run_data
+from gankit.evaluation import extraction
+from gankit.evaluation.extraction import BATCH, extractor
+from gankit.evaluation.sources import ImageSet, Source, image_set, run_data
+from gankit.experiments.experiment import default_features
 from gankit.interfaces import Features
+from gankit.interfaces.dataset import content_digest
 from gankit.ranking.realism import realism_score
 from gankit.registry import Part
-from gankit.run import Run, batches
-from gankit.validation import unknown
+from gankit.registry.messages import unknown
+from gankit.runs.run import Run, batches
 
 Scores = NDArray[np.float64]
 Classifier = Callable[[Tensor], Any] | Features | str | Path | dict[str, Any] | Part

@@ -9,11 +9,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gankit.checkpoint import write_atomically
-from gankit.evaluation import read_metrics
-from gankit.pictures import grid_png
-from gankit.run import Run
-from gankit.tables import cells
+from gankit.evaluation.evaluate import read_metrics
+from gankit.evaluation.tables import cells
+from gankit.images.pictures import grid_png
+from gankit.runs.checkpoint import write_atomically
+from gankit.runs.run import Run
 
 SHOWN = 64
 

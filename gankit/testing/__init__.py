@@ -20,8 +20,8 @@ import pytest
 for _file in ("_suite", "_networks", "_losses", "_augments", "_metrics", "_features", "_datasets"):
     pytest.register_assert_rewrite(f"gankit.testing.{_file}")  # so that a failure shows the values
 
-from gankit.discovery import KINDS, normalised  # noqa: E402
 from gankit.registry import registry  # noqa: E402
+from gankit.registry.plugins import KINDS, normalised  # noqa: E402
 from gankit.testing._augments import AugmentTests  # noqa: E402
 from gankit.testing._datasets import DatasetTests  # noqa: E402
 from gankit.testing._features import FeaturesTests  # noqa: E402

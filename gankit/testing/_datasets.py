@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from gankit.constructors import takes_given
 from gankit.errors import GankitError
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.registry import registry
+from gankit.registry.settings import takes_given
 from gankit.testing._suite import Suite, one_line
 
 

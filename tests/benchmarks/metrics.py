@@ -40,9 +40,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import gankit
-from gankit import Batch, extraction, uncertainty
+from gankit import Batch
+from gankit.evaluation import extraction, uncertainty
+from gankit.evaluation.sources import image_set
 from gankit.features.inception_v3 import InceptionV3
-from gankit.image_sets import image_set
 from gankit.interfaces import Features, Pool, Rows
 from gankit.metrics.frechet import Frechet, frechet_distance
 

@@ -37,8 +37,8 @@ from tqdm import tqdm
 
 import gankit
 from gankit.interfaces import ImageSpec
-from gankit.training import Trainer
-from gankit.updates import Updates
+from gankit.training.step import Updates
+from gankit.training.trainer import Trainer
 
 Row = dict[str, Any]
 

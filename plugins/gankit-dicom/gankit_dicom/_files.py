@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from gankit.errors import DataError
-from gankit.image_tables import Knowledge, files_below, folders_of, sorted_names
+from gankit.images.labels_csv import Knowledge, files_below, folders_of, sorted_names
 from numpy.typing import NDArray
 
 DIRECTORY = "DICOMDIR"

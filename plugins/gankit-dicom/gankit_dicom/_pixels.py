@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from gankit.resizing import Fit, Size, resized
+from gankit.images.resizing import Fit, Size, resized
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_color_lut

@@ -14,9 +14,9 @@ import numpy as np
 import pydicom
 from gankit.cache import fingerprint, stored
 from gankit.errors import DataError
-from gankit.image_tables import Knowledge, read_table
+from gankit.images.labels_csv import Knowledge, read_table
+from gankit.images.resizing import Fit
 from gankit.interfaces import Dataset, Images, ImageSpec
-from gankit.resizing import Fit
 from numpy.typing import NDArray
 
 from gankit_dicom._checks import check_alike, check_readable, check_sub_folders

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from dicom_files import error, header, palette, pixels, save
 from gankit import ImageSpec
-from gankit.resizing import resized
+from gankit.images.resizing import resized
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import (

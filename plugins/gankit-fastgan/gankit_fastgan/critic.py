@@ -8,7 +8,7 @@ from typing import Annotated, final
 from annotated_types import Ge
 from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
-from gankit.layers import Norm, NormName, ResampledConv2d, pyramid, with_spectral_norm
+from gankit.nn.layers import Norm, NormName, ResampledConv2d, pyramid, with_spectral_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec
-from gankit.layers import Norm, ResampledConv2d, pyramid, with_spectral_norm
+from gankit.nn.layers import Norm, ResampledConv2d, pyramid, with_spectral_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from gankit.layers import Norm, NormName, ResampledConv2d
+from gankit.nn.layers import Norm, NormName, ResampledConv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -1,0 +1,1 @@
+"""From a TOML file to validated settings, with file and line."""

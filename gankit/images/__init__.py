@@ -1,0 +1,1 @@
+"""Decoding, label tables, resizing and pictures."""

@@ -1,0 +1,283 @@
+"""Pictures to arrays at full depth: decoding, colour, alpha, orientation and antialiased resizing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import __version__ as PIL_VERSION
+from tqdm import tqdm
+
+from gankit.errors import DataError
+from gankit.images.resizing import Fit, Size, resized
+
+_GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
+_COLOUR = frozenset(["P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"])
+_TURNED = range(5, 9)  # the EXIF orientations that exchange height and width
+_BROKEN = (OSError, ValueError, SyntaxError)  # what Pillow raises for files that are cut off or damaged
+_MANY = 500  # pictures; fewer need no progress bar
+FORMAT = 2  # counts changes of what decoding gives, so that cached arrays of older versions are not read
+
+
+@dataclass(frozen=True)
+class Form:
+    """Shape and depth of a picture as an array."""
+
+    channels: int
+    height: int
+    width: int
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return self.channels, self.height, self.width
+
+    @property
+    def colour(self) -> str:
+        """In words."""
+        return "grey" if self.channels == 1 else "colour"
+
+    @property
+    def bits(self) -> int:
+        """Bits a channel."""
+        return self.dtype.itemsize * 8
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Pillow images to arrays (c, h, w) of one size and one number of channels.
+
+    Attributes:
+        size: (height, width) to resize to, or None to keep each picture's own.
+        fit: "crop" fills the size and cuts what sticks out, "pad" shows all with black bars, "stretch" distorts.
+        grey: True makes all grey, False all colour, None keeps each picture's own.
+    """
+
+    size: Size | None = None
+    fit: Fit = "crop"
+    grey: bool | None = None
+
+    def form(self, picture: Image.Image, where: str) -> Form:
+        """What `__call__` will give, from the header alone.
+
+        Raises:
+            DataError: a kind of picture that cannot be read without loss.
+        """
+        own = _own_form(picture, where)
+        height, width = self.size or (own.height, own.width)
+        channels = own.channels if self.grey is None else 1 if self.grey else 3
+        return Form(channels, height, width, own.dtype)
+
+    def __call__(self, picture: Image.Image, where: str) -> NDArray[Any]:
+        """(channels, height, width) uint8 or uint16.
+
+        Raises:
+            DataError: a kind of picture that cannot be read without loss.
+        """
+        deep = _own_form(picture, where).dtype.itemsize > 1
+        try:
+            picture.load()
+            upright = ImageOps.exif_transpose(picture)
+        except _BROKEN as error:
+            raise _undecodable(where, error) from None
+        array = _deep(upright, where) if deep else self._shallow(upright, where)
+        if deep and self.grey is False:
+            array = np.repeat(array, 3, axis=0)
+        return array if self.size is None else resized(array, self.size, self.fit)
+
+    def _shallow(self, picture: Image.Image, where: str) -> NDArray[Any]:
+        grey = picture.mode in _GREY
+        if picture.has_transparency_data:
+            picture = picture.convert("LA" if grey else "RGBA")
+            if picture.getchannel("A").getextrema() != (255, 255):
+                raise DataError(
+                    f"{where} is partly transparent: what shows through is not in the file; "
+                    "save it without an alpha channel, on the background that you want"
+                )
+        wanted = grey if self.grey is None else self.grey
+        if grey or not wanted:
+            picture = picture.convert("L" if wanted else "RGB")
+        else:
+            picture = picture.convert("RGB").convert("L")
+        array = np.array(picture)
+        return array[None] if wanted else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _own_form(picture: Image.Image, where: str) -> Form:
+    mode = picture.mode
+    if mode not in _GREY | _COLOUR:
+        what = "floating-point" if mode == "F" else f"of Pillow mode {mode}"
+        raise DataError(
+            f"{where} is {what}, which says nothing of black and white; "
+            "save it as 8- or 16-bit PNG, or put the arrays in an npz file with a value_range"
+        )
+    deep = mode.startswith("I")
+    if not deep and _stored_deeper(picture):
+        raise DataError(
+            f"{where} has 16 bits a channel and colour or alpha, which Pillow can only read as 8 bits; "
+            "save it as 8-bit or as 16-bit grey, or put the arrays in an npz file"
+        )
+    try:
+        pages, orientation = getattr(picture, "n_frames", 1), picture.getexif().get(ExifTags.Base.Orientation)
+    except _BROKEN as error:
+        raise _undecodable(where, error) from None
+    # The second picture of an MPO file (some cameras' .jpg) is a preview; other files with many pages hold many images.
+    if pages > 1 and picture.format != "MPO":
+        raise DataError(f"{where} holds {pages} pages or frames; save each as its own file")
+    width, height = picture.size
+    # Pillow's TIFF reader already counts the orientation in.
+    if picture.format != "TIFF" and orientation in _TURNED:
+        width, height = height, width
+    return Form(1 if mode in _GREY else 3, height, width, np.dtype(np.uint16 if deep else np.uint8))
+
+
+def _undecodable(where: str, error: Exception) -> DataError:
+    return DataError(f"{where} cannot be decoded ({error}); replace it or take it out")
+
+
+def _stored_deeper(picture: Image.Image) -> bool:
+    """Whether the file has more bits than Pillow's mode keeps: 16-bit colour opens as 8-bit RGB."""
+    # In a BMP file 16 are the bits of all three channels.
+    return picture.format != "BMP" and any(";16" in str(tile[3]) for tile in getattr(picture, "tile", []))
+
+
+def _deep(picture: Image.Image, where: str) -> NDArray[np.uint16]:
+    if "transparency" in picture.info:
+        raise DataError(f"{where} has a transparent grey value; save it without transparency")
+    array = np.array(picture)
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise DataError(
+            f"{where} has values from {low} to {high}, outside 16 bits; "
+            "rescale to 0..65535, or put the arrays in an npz file with a value_range"
+        )
+    return array.astype(np.uint16)[None]
+
+
+def decode_all(
+    names: Sequence[str],
+    load: Callable[[int], Image.Image],
+    decoder: Decoder,
+    *,
+    threads: int,
+    like: tuple[Form, str] | None = None,
+) -> NDArray[Any]:
+    """Every picture in one array (n, channels, height, width).
+
+    Args:
+        names: what error messages call the pictures.
+        load: opens the picture with an index; several threads call it at once unless `threads` is 1.
+        decoder: how to decode.
+        threads: how many decode at once.
+        like: what all must be like, and its name; the first of them by default.
+
+    Raises:
+        DataError: a picture cannot be decoded, or differs from the first in depth, colour or size.
+    """
+    if like is None:
+        with load(0) as picture:
+            like = decoder.form(picture, names[0]), names[0]
+    first, first_name = like
+    result = np.empty((len(names), *first.shape), dtype=first.dtype)
+
+    def decode(index: int) -> None:
+        with load(index) as picture:
+            _check_alike(decoder.form(picture, names[index]), names[index], first, first_name)
+            result[index] = decoder(picture, names[index])
+
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            done = pool.map(decode, range(len(names)))
+            for _ in tqdm(done, "decoding", len(names), unit=" images", delay=2, disable=len(names) <= _MANY):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return result
+
+
+def _check_alike(form: Form, name: str, first: Form, first_name: str) -> None:
+    if form.dtype != first.dtype:
+        raise DataError(
+            f"{name} has {form.bits} bits a channel where {first_name} has {first.bits}: black and white would differ; "
+            "save all at one depth"
+        )
+    if form.channels != first.channels:
+        raise DataError(
+            f"{name} is {form.colour} where {first_name} is {first.colour}; set grey = true (all grey) or "
+            "grey = false (all colour)"
+        )
+    if form.shape != first.shape:
+        raise DataError(
+            f"{name} is {form.height} x {form.width} pixels (height x width) where {first_name} is "
+            f"{first.height} x {first.width}; in an experiment data.size = [height, width] resizes all, and fit says "
+            "how; elsewhere bring them to one size first"
+        )
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A picture file of which only the header is read.
+
+    Raises:
+        DataError: it is not a picture that Pillow can read.
+    """
+    try:
+        return Image.open(path)
+    except (*_BROKEN, Image.DecompressionBombError) as error:
+        reason = "no picture that Pillow can read" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise DataError(f"{path} cannot be read ({reason}); replace it or take it out") from None
+
+
+def files_digest(files: Sequence[Path], options: object) -> str:
+    """A hash of the content of files, in their order, and of what else decides the images they give."""
+    digest = hashlib.blake2b(repr((FORMAT, PIL_VERSION, options)).encode(), digest_size=16)
+    for file in files:
+        digest.update(hashlib.blake2b(file.read_bytes(), digest_size=16).digest())
+    return digest.hexdigest()
+
+
+def decoding_threads() -> int:
+    """Pillow decodes and resizes without the interpreter's lock; more than a few threads wait for the disk."""
+    return min(4, os.cpu_count() or 1)
+
+
+def check_range(images: NDArray[Any], value_range: tuple[float, float] | None, where: str) -> None:
+    """
+    Raises:
+        DataError: values that are NaN or outside a declared range.
+    """
+    if value_range is None:
+        return
+    low, high = float(images.min()), float(images.max())
+    if not (value_range[0] <= low and high <= value_range[1]):
+        raise DataError(
+            f"{where}: values go from {low:g} to {high:g}, outside value_range = [{value_range[0]:g}, "
+            f"{value_range[1]:g}]; widen the range or clip the images"
+        )
+
+
+def declared_range(value_range: tuple[float, float] | None, dtype: DTypeLike) -> tuple[float, float]:
+    """The values that stand for black and white: as declared, else the whole range of the integer type."""
+    return value_range or (0.0, float(np.iinfo(dtype).max))
+
+
+def checked_range(value_range: tuple[float, float] | None) -> tuple[float, float] | None:
+    """
+    Raises:
+        DataError: not two finite rising numbers.
+    """
+    if value_range is None:
+        return None
+    low, high = (float(value) for value in value_range)
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise DataError(f"value_range = [{low:g}, {high:g}] must be two finite numbers, black before white")
+    return low, high

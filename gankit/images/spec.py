@@ -1,0 +1,40 @@
+"""What the data decides for every network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What the data decides for every network.
+
+    Attributes:
+        channels: 1 for grey, 3 for colour; any positive number works.
+        height: pixels.
+        width: pixels.
+        classes: number of classes when networks are conditioned on classes, else 0.
+        conditions: number of float conditions a sample when networks are conditioned on them, else 0.
+    """
+
+    channels: int
+    height: int
+    width: int
+    classes: int = 0
+    conditions: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.channels, self.height, self.width) < 1 or min(self.classes, self.conditions) < 0:
+            raise ValueError(f"not an image: {self}")
+        if self.classes and self.conditions:
+            raise ValueError("labels are classes or float conditions, not both")
+
+    @property
+    def conditional(self) -> bool:
+        """Whether networks receive labels."""
+        return self.classes > 0 or self.conditions > 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return self.channels, self.height, self.width

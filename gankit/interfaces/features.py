@@ -1,0 +1,47 @@
+"""Images to the vectors in which distances between sets of images are measured."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from gankit.errors import PartError
+
+
+class Features(nn.Module, ABC):
+    """Images to feature vectors, in which distances between sets of images are measured.
+
+    Attributes:
+        dim: length of a feature vector.
+    """
+
+    dim: int
+
+    if TYPE_CHECKING:
+
+        def __call__(self, images: Tensor) -> Tensor:
+            """`forward`."""
+            ...
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, channels, height, width) float32 in [0, 255] to (n, dim) features."""
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(n, dim) features to (n, k) class logits, where the network has a class head on top of them.
+
+        Raises:
+            PartError: it has none.
+        """
+        raise PartError(f"features {type(self).__name__} have no class logits; choose features of a classifier")
+
+    @property
+    def protocol(self) -> dict[str, str | int]:
+        """What decides the numbers, for the metrics file: resize, weights and their hash, versions of packages.
+
+        Values are compared only where all is equal but the text under the key `versions`.
+        Features are cached on disk only where it names a `weights_sha256`: then nothing outside it may decide them.
+        """
+        return {}

@@ -1,0 +1,93 @@
+"""The networks of a GAN, and what some of them can do besides."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+
+class Generator(nn.Module, ABC):
+    """Latents to images (Goodfellow et al. 2014, arXiv 1406.2661)."""
+
+    latent_dim: int
+
+    if TYPE_CHECKING:
+
+        def __call__(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+            """`forward`."""
+            ...
+
+    @abstractmethod
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Draw images.
+
+        Args:
+            z: (n, latent_dim) standard normal latents.
+            labels: None, (n,) int64 classes, or (n, k) float conditions.
+
+        Returns:
+            (n, channels, height, width) in [-1, 1].
+        """
+
+
+class Critic(nn.Module, ABC):
+    """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875)."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+            """`forward`."""
+            ...
+
+    @abstractmethod
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Score images.
+
+        Args:
+            images: (n, channels, height, width), [-1, 1] before augmentation.
+            labels: None, (n,) int64 classes, or (n, k) float conditions.
+
+        Returns:
+            (n, ...) unbounded scores, larger is more real.
+        """
+
+
+@runtime_checkable
+class FeatureCritic(Protocol):
+    """A critic whose scores are a function of inner features, which losses read without a second pass.
+
+    `forward(images, labels)` equals `score(features(images), labels)`. The turn takes the second form, so that scores
+    and whatever else stands on the features (a decoder, a class head) share one pass.
+    """
+
+    def features(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """(n, channels, height, width) to one tensor (n, ...), or several."""
+        ...
+
+    def score(self, features: Any, labels: Tensor | None = None) -> Tensor:
+        """What `features` gave, and labels, to (n, ...) scores."""
+        ...
+
+
+@runtime_checkable
+class ClassHead(FeatureCritic, Protocol):
+    """A critic that also names classes (AC-GAN, arXiv 1610.09585)."""
+
+    def class_logits(self, features: Any) -> Tensor:
+        """What `features` gave to (n, classes) logits."""
+        ...
+
+
+@runtime_checkable
+class LatentMapping(Protocol):
+    """A generator whose latents pass a mapping network first (StyleGAN, arXiv 1812.04948)."""
+
+    def mapping(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(n, latent_dim) to (n, k) inner latents."""
+        ...
+
+    def synthesis(self, inner: Tensor) -> Tensor:
+        """(n, k) inner latents to images in [-1, 1]."""
+        ...

@@ -1,0 +1,268 @@
+"""What an update reads, and the parts that read it: losses and augments."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, final
+
+import torch
+from torch import Tensor, nn
+
+from gankit.errors import PartError
+from gankit.interfaces.networks import Critic, FeatureCritic, Generator
+from gankit.nn.compilation import call
+
+Side = Literal["critic", "generator"]
+Scope = Literal["critic", "critic-turn", "real", "on-request"]
+
+
+class Augment(nn.Module, ABC):
+    """A random change of images, drawn per sample and twice differentiable (arXiv 2006.10738).
+
+    One that adapts keeps what it learned in buffers, which are checkpointed as those of any module.
+
+    Attributes:
+        needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
+    """
+
+    needs_held_out: bool = False
+
+    if TYPE_CHECKING:
+
+        def __call__(self, images: Tensor) -> Tensor:
+            """`forward`."""
+            ...
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, channels, height, width) in [-1, 1] to the same shape, not clamped."""
+
+    def after_step(self, turn: Turn) -> None:
+        """Called once after each optimiser step of either side, with that side's turn; nothing by default."""
+        return None
+
+
+class Random(Protocol):
+    """Draws of one turn, one row a sample; the same whatever the number of processes."""
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Values in [0, 1) of the given shape, whose first size is the number of samples."""
+        ...
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal values of the given shape, whose first size is the number of samples."""
+        ...
+
+
+@final
+class Turn:
+    """Everything that one update may read; images are as the critic sees them.
+
+    On the critic's turn fakes carry no graph; on the generator's turn the critic is frozen by the trainer. Each of
+    `real`, `fake`, `held_out`, their scores and features is computed once, when first asked for. The augment is applied
+    inside the turn, as its scope says, so that a loss or a penalty never knows about augmentation.
+
+    Attributes:
+        side: whose update this is, "critic" or "generator".
+        generator: the generator, (n, latent_dim) latents to images.
+        critic: the critic, images to scores.
+        labels: None, (n,) int64 classes, or (n, k) float conditions; the same for reals and fakes.
+        latents: (n, latent_dim) standard normal.
+        step: generator updates done before this turn.
+        random: per-sample draws for losses, equal on resume and for any number of processes.
+        batch: samples of this update, in all processes together.
+        average: the mean of a tensor over all processes; a state that follows it stays the same in each.
+        log: `log(name, value)` adds a number, a tensor without shape, to the log, where a tick writes its mean.
+    """
+
+    def __init__(
+        self,
+        side: Side,
+        generator: Generator,
+        critic: Critic,
+        *,
+        real: Callable[[], Tensor],
+        labels: Tensor | None,
+        latents: Tensor,
+        step: int,
+        random: Random,
+        augment: Augment | None = None,
+        scope: Scope = "critic",
+        critic_mixes: bool = False,
+        held_out: Callable[[], tuple[Tensor, Tensor | None]] | None = None,
+        batch: int | None = None,
+        average: Callable[[Tensor], Tensor] = lambda value: value,
+        log: Callable[[str, Tensor], None] = lambda name, value: None,
+    ) -> None:
+        self.side = side
+        self.generator = generator
+        self.critic = critic
+        self.labels = labels
+        self.latents = latents
+        self.step = step
+        self.random = random
+        self.batch = len(latents) if batch is None else batch
+        self.average = average
+        self._read_real = real
+        self._augment = augment
+        self._critic_mixes = critic_mixes
+        self._read_held_out = held_out
+        self.log = log
+        both = scope == "critic" or (scope == "critic-turn" and side == "critic")
+        self._augments_fake = augment is not None and both
+        self._augments_real = augment is not None and (both or scope == "real")
+
+    @cached_property
+    def raw_real(self) -> Tensor:
+        """(n, c, h, w) real images in [-1, 1], never augmented."""
+        return self._read_real()
+
+    @cached_property
+    def raw_fake(self) -> Tensor:
+        """(n, c, h, w) generated images in [-1, 1], never augmented; without graph on the critic's turn."""
+        with torch.set_grad_enabled(self.side == "generator" and torch.is_grad_enabled()):
+            return call(self.generator, self.latents, self.labels)
+
+    def augmented(self, images: Tensor) -> Tensor:
+        """A fresh random view of images, whatever the scope; the images themselves where there is no augment."""
+        return images if self._augment is None else self._augment(images)
+
+    @cached_property
+    def real(self) -> Tensor:
+        """(n, c, h, w) real images as the critic sees them."""
+        return self.augmented(self.raw_real) if self._augments_real else self.raw_real
+
+    @cached_property
+    def fake(self) -> Tensor:
+        """(n, c, h, w) generated images as the critic sees them."""
+        return self.augmented(self.raw_fake) if self._augments_fake else self.raw_fake
+
+    @cached_property
+    def _drawn_held_out(self) -> tuple[Tensor, Tensor | None]:
+        if self._read_held_out is None:
+            raise PartError("no images are held out: set data.held_out, for example data.held_out=0.1")
+        return self._read_held_out()
+
+    @cached_property
+    def held_out(self) -> Tensor:
+        """(n, c, h, w) images kept from training, as the critic would see them if they were among the reals.
+
+        Raises:
+            PartError: the experiment holds no images out.
+        """
+        images = self._drawn_held_out[0]
+        return self.augmented(images) if self._augments_real else images
+
+    @property
+    def held_out_labels(self) -> Tensor | None:
+        """None, (n,) int64 classes, or (n, k) float conditions of `held_out`."""
+        return self._drawn_held_out[1]
+
+    @property
+    def _together(self) -> bool:
+        # One pass costs less than two, and equals them exactly unless the critic mixes samples.
+        return self.side == "critic" and not self._critic_mixes
+
+    @cached_property
+    def _both_images(self) -> Tensor:
+        return torch.cat([self.real, self.fake])
+
+    @cached_property
+    def _both_features(self) -> Tensor | tuple[Tensor, ...]:
+        return self._features(self._both_images)
+
+    @cached_property
+    def _both_scores(self) -> tuple[Tensor, Tensor]:
+        labels = None if self.labels is None else torch.cat([self.labels, self.labels])
+        if isinstance(self.critic, FeatureCritic):
+            scores = _fine(call(self.critic.score, self._both_features, labels))
+        else:
+            scores = _fine(call(self.critic, self._both_images, labels))
+        real, fake = scores.chunk(2)
+        return real, fake
+
+    def _features(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if not isinstance(self.critic, FeatureCritic):
+            raise PartError(f"critic {type(self.critic).__name__} shows no inner features: it is no FeatureCritic")
+        return call(self.critic.features, images)
+
+    @cached_property
+    def real_features(self) -> Tensor | tuple[Tensor, ...]:
+        """What the `features` of a `FeatureCritic` give of `real`, from the pass that gives the scores.
+
+        Raises:
+            PartError: the critic is no `FeatureCritic`.
+        """
+        return _half(self._both_features, 0) if self._together else self._features(self.real)
+
+    @cached_property
+    def fake_features(self) -> Tensor | tuple[Tensor, ...]:
+        """As `real_features`, of `fake`."""
+        return _half(self._both_features, 1) if self._together else self._features(self.fake)
+
+    @cached_property
+    def real_scores(self) -> Tensor:
+        """(n, ...) the critic's scores of `real`."""
+        if self._together:
+            return self._both_scores[0]
+        if isinstance(self.critic, FeatureCritic):
+            return _fine(call(self.critic.score, self.real_features, self.labels))
+        return _fine(call(self.critic, self.real, self.labels))
+
+    @cached_property
+    def fake_scores(self) -> Tensor:
+        """(n, ...) the critic's scores of `fake`."""
+        if self._together:
+            return self._both_scores[1]
+        if isinstance(self.critic, FeatureCritic):
+            return _fine(call(self.critic.score, self.fake_features, self.labels))
+        return _fine(call(self.critic, self.fake, self.labels))
+
+    @cached_property
+    def held_out_scores(self) -> Tensor:
+        """(n, ...) the critic's scores of `held_out`."""
+        return _fine(call(self.critic, self.held_out, self.held_out_labels))
+
+
+def _half(features: Tensor | tuple[Tensor, ...], which: int) -> Tensor | tuple[Tensor, ...]:
+    if isinstance(features, Tensor):
+        return features.chunk(2)[which]
+    return tuple(part.chunk(2)[which] for part in features)
+
+
+def _fine(scores: Tensor) -> Tensor:
+    """Losses average and subtract scores, which half precision is too coarse for."""
+    return scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
+
+
+class Loss(ABC):  # noqa: B024 - either side may stay silent
+    """A term of the critic's and of the generator's objective; either side may stay silent.
+
+    A loss that keeps state between steps gives it `state_dict` and `load_state_dict`; it is then checkpointed.
+
+    Attributes:
+        needs: abilities (Protocols or interfaces) that one of the experiment's parts must have.
+        per_sample: whether the loss differentiates each sample's score by that sample, so that a critic that mixes
+            samples would make it wrong.
+        default_weight: the factor of this loss where the experiment states none.
+        needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
+    """
+
+    needs: ClassVar[tuple[type, ...]] = ()
+    per_sample: ClassVar[bool] = False
+    default_weight: ClassVar[float] = 1.0
+    needs_held_out: bool = False
+
+    def critic(self, turn: Turn) -> Tensor | None:
+        """The scalar that the critic's update makes smaller, or None."""
+        return None
+
+    def generator(self, turn: Turn) -> Tensor | None:
+        """The scalar that the generator's update makes smaller, or None."""
+        return None
+
+    def after_step(self, turn: Turn) -> None:
+        """Called once after each optimiser step of either side, with that side's turn; nothing by default."""
+        return None

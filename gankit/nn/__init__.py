@@ -1,0 +1,1 @@
+"""Layers, convolutions and activations that differentiate twice cheaply, gradients of scores, compilation."""

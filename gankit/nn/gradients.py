@@ -1,0 +1,68 @@
+"""Gradients of each sample's score by that sample, which the gradient penalties share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gankit.errors import PartError
+from gankit.nn import compilation
+
+
+def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Differentiate every sample's score by that sample alone.
+
+    The critic runs outside autocast in float32 or finer, because products of gradients underflow in half precision.
+    The result can be differentiated again, by whatever the critic depends on but the images.
+
+    Args:
+        critic: called as `critic(images)`, or `critic(images, labels)` where labels are given; must score each sample
+            without looking at the others. Scores of shape (n, ...) are averaged per sample first.
+        images: (n, ...) of any trailing shape.
+        labels: None, (n,) int64 classes, or (n, k) float conditions.
+
+    Returns:
+        Gradients of the shape of `images`; zeros where the scores do not depend on them.
+
+    Raises:
+        PartError: the scores have no graph, or there is not one (or one map) a sample.
+    """
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
+        images = images.detach().to(torch.promote_types(images.dtype, torch.float32))
+        # A function that is new on every turn would be compiled on every turn.
+        if create_graph and compilation.differentiates() and isinstance(critic, nn.Module):
+            return compilation.call(_compilable, critic, images, labels)
+        images.requires_grad_()
+        scores = critic(images) if labels is None else critic(images, labels)
+        if scores.shape[:1] != images.shape[:1]:
+            raise PartError(
+                f"the critic gave scores of shape {tuple(scores.shape)} for {len(images)} images; "
+                f"a gradient penalty needs scores of shape ({len(images)}, ...)"
+            )
+        if not scores.requires_grad:
+            raise PartError(
+                "the critic's scores cannot be differentiated; a gradient penalty needs a critic without "
+                "no_grad, detach or NumPy in it"
+            )
+        means = scores.flatten(1).mean(1) if scores.ndim > 1 else scores
+        (gradients,) = torch.autograd.grad(means.sum(), images, create_graph=create_graph, allow_unused=True)
+        if gradients is None:
+            # Tied to the scores, so that the critic's parameters get a gradient of zero instead of an error.
+            gradients = torch.zeros_like(images) + (0 * means).reshape(-1, *[1] * (images.ndim - 1))
+        return gradients if create_graph else gradients.detach()
+
+
+def _compilable(critic: Callable[..., Tensor], images: Tensor, labels: Tensor | None) -> Tensor:
+    """The same by `torch.func`: compiled code cannot be differentiated twice, so the first time is within it."""
+
+    def total(images: Tensor) -> Tensor:
+        scores = critic(images) if labels is None else critic(images, labels)
+        if scores.shape[:1] != images.shape[:1]:
+            raise PartError("not one score, or one map, a sample")
+        return (scores.flatten(1).mean(1) if scores.ndim > 1 else scores).sum()
+
+    gradients: Tensor = torch.func.grad(total)(images)
+    return gradients

@@ -1,0 +1,263 @@
+"""Layers that several networks share: convolutions fused with resampling, conditional normalisation, residual blocks.
+
+Residual blocks and their initialisation follow Gulrajani et al. 2017 (arXiv 1704.00028, appendix F); conditional batch
+normalisation de Vries et al. 2017 (arXiv 1707.00683).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gankit.errors import PartError
+from gankit.images.spec import ImageSpec
+from gankit.nn.double_backward import convolved, pooled
+from gankit.nn.double_backward import relu as relu
+
+Resample = Literal["up", "down"] | None
+NormName = Literal["batch", "layer", "none"]
+
+
+def pyramid(image: ImageSpec, part: str) -> tuple[int, int, int]:
+    """How a network reaches an image size by doubling.
+
+    Args:
+        image: the shorter side must be 4 to 7 times 2^k, and 2^k must divide the longer.
+        part: who asks, for the error.
+
+    Returns:
+        k, and the height and width of the smallest level.
+
+    Raises:
+        PartError: no k fits; names the nearest sizes that do.
+    """
+    short, long = sorted((image.height, image.width))
+    k = max(short.bit_length() - 3, 0)
+    if short < 4 or short % 2**k or long % 2**k:
+        sides = [base * 2**level for level in range(9) for base in (4, 5, 6, 7)]
+        nearest = sorted(sorted(set(sides), key=lambda side: abs(side - short))[:2])
+        raise PartError(
+            f"{part} cannot make images {image.height} high and {image.width} wide: the shorter side must be 4 to 7 "
+            "times a power of two that also divides the longer; "
+            f"set data.size, for example {nearest[0]} or {nearest[1]}"
+        )
+    return k, image.height >> k, image.width >> k
+
+
+def _four(weight: Tensor) -> Tensor:
+    """(o, i, 3, 3) to (o, i, 4, 4): the sum of the four kernels shifted by one pixel."""
+    return sum((F.pad(weight, (i, 1 - i, j, 1 - j)) for i in (0, 1) for j in (0, 1)), weight.new_zeros(()))
+
+
+class ResampledConv2d(nn.Conv2d):
+    """A same-size convolution after nearest up-sampling by two, or before 2x2 mean pooling, or plain.
+
+    With `fused`, a 3x3 kernel and its resampling are one 4x4 kernel of stride 2, and a 1x1 convolution runs on the
+    smaller side: equal up to rounding, at less than half the arithmetic. Parameters and state are those of the plain
+    convolution either way.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, size: int, resample: Resample = None, *,
+        bias: bool = True, fused: bool = True, gain: float = 1.0,
+    ) -> None:  # fmt: skip
+        super().__init__(channels_in, channels_out, size, padding=size // 2, bias=bias)
+        self.resample = resample
+        self.fused = fused
+        nn.init.xavier_uniform_(self.weight, gain)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, i, h, w) to (n, o, h', w'), with h' and w' doubled, halved or kept."""
+        if self.resample is None:
+            return self._plain(x)
+        up = self.resample == "up"
+        if self.fused and self.kernel_size == (3, 3):
+            kernel = _four(self.weight)
+            if up:
+                return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), self.bias, stride=2, padding=1)
+            return convolved(x, kernel / 4, self.bias, 2, 1)
+        # A 1x1 convolution and resampling commute.
+        first = up != (self.fused and self.kernel_size == (1, 1))
+        if first:
+            return self._plain(_resampled(x, up))
+        return _resampled(self._plain(x), up)
+
+    def _plain(self, x: Tensor) -> Tensor:
+        return convolved(x, self.weight, self.bias, 1, self.kernel_size[0] // 2)
+
+
+def _resampled(x: Tensor, up: bool) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest") if up else pooled(x)
+
+
+class Fading(nn.Module):
+    """A module by which labels act on a network; `training.label_fade` scales how much.
+
+    Networks start without labels, which come in little by little (Shahbazi et al. 2022, arXiv 2201.06578).
+
+    Attributes:
+        influence: 0 for none, 1 for all of it; no part of the state, set by whoever trains or loads the network.
+    """
+
+    influence: float = 1.0
+
+
+def set_influence(network: nn.Module, influence: float) -> None:
+    """Set how much labels act, 0 to 1, in each `Fading` module of a network."""
+    for module in network.modules():
+        if isinstance(module, Fading):
+            module.influence = influence
+
+
+class LabelEmbedding(Fading):
+    """Classes or float conditions to vectors: a table of rows, or a linear map.
+
+    With an influence of 0 every label has the same vector: the mean of the rows or the bias, so that a network is then
+    the one without labels; zeros where `start` is None.
+
+    Args:
+        image: says which, and how many.
+        dim: length of a vector.
+        start: the value of every vector before training; None draws them (Xavier uniform).
+    """
+
+    def __init__(self, image: ImageSpec, dim: int, start: float | None) -> None:
+        super().__init__()
+        self.has_common = start is not None
+        self.table = (
+            nn.Embedding(image.classes, dim) if image.classes else nn.Linear(image.conditions, dim, start is not None)
+        )
+        if start is None:
+            nn.init.xavier_uniform_(self.table.weight)
+        elif isinstance(self.table, nn.Embedding):
+            nn.init.constant_(self.table.weight, start)
+        else:
+            nn.init.zeros_(self.table.weight)
+            nn.init.constant_(self.table.bias, start)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """(n,) int64 classes or (n, k) float conditions to (n, dim)."""
+        vectors: Tensor = self.table(labels if isinstance(self.table, nn.Embedding) else labels.to(self.table.weight))
+        if self.influence == 1:
+            return vectors
+        if not self.has_common:
+            return self.influence * vectors
+        common = self.table.weight.mean(0) if isinstance(self.table, nn.Embedding) else self.table.bias
+        return common + self.influence * (vectors - common)
+
+
+class ClassLogits(Fading):
+    """A linear head that names classes; with an influence of 0 it holds all of them for equally likely.
+
+    Args:
+        image: how many classes.
+        dim: length of the features.
+    """
+
+    def __init__(self, image: ImageSpec, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, image.classes)
+        nn.init.xavier_uniform_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(n, dim) features to (n, classes) logits."""
+        logits: Tensor = self.linear(features)
+        return logits if self.influence == 1 else self.influence * logits
+
+
+class Norm(nn.Module):
+    """Normalisation by name: batch, layer (over channels and pixels with gain and bias per channel), or none.
+
+    With an `image` that has labels, gain and bias are functions of the label.
+    """
+
+    def __init__(self, name: NormName, channels: int, image: ImageSpec | None = None) -> None:
+        super().__init__()
+        conditional = image is not None and image.conditional and name != "none"
+        self.norm: nn.Module
+        if name == "batch":
+            self.norm = nn.BatchNorm2d(channels, affine=not conditional)
+        elif name == "layer":
+            self.norm = nn.GroupNorm(1, channels, affine=not conditional)
+        else:
+            self.norm = nn.Identity()
+        self.gain: LabelEmbedding | None = None
+        self.shift: LabelEmbedding | None = None
+        if image is not None and conditional:
+            self.gain = LabelEmbedding(image, channels, 1.0)
+            self.shift = LabelEmbedding(image, channels, 0.0)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(n, c, h, w) and labels to (n, c, h, w).
+
+        Raises:
+            PartError: labels are missing.
+        """
+        normalised: Tensor = self.norm(x)
+        if self.gain is None or self.shift is None:
+            return normalised
+        if labels is None:
+            raise PartError("this network is conditional: give it labels")
+        gain, shift = self.gain(labels)[:, :, None, None], self.shift(labels)[:, :, None, None]
+        return torch.addcmul(shift, normalised, gain)
+
+
+class ResidualBlock(nn.Module):
+    """Norm, ReLU, 3x3 convolution, norm, ReLU, 3x3 convolution, beside a shortcut (pre-activation).
+
+    Up-sampling belongs to the first convolution, down-sampling to the second; a block that resamples or changes width
+    has a 1x1 convolution in its shortcut.
+
+    Args:
+        channels_in: channels of the input.
+        channels_out: channels of the output.
+        resample: "up", "down" or None.
+        norm: normalisation before each activation.
+        hidden: channels between the two convolutions; `channels_out` where None.
+        image: makes the normalisation conditional where it has labels.
+        first: the first block of a critic, which works on pixels: neither norm nor ReLU before its first convolution.
+        first_bias: whether the first convolution has a bias.
+        fused: see `ResampledConv2d`.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, resample: Resample, norm: NormName, *,
+        hidden: int | None = None, image: ImageSpec | None = None, first: bool = False,
+        first_bias: bool = True, fused: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        hidden = hidden or channels_out
+        up, down = (resample if resample == direction else None for direction in ("up", "down"))
+        self.first = first
+        self.norm1 = None if first else Norm(norm, channels_in, image)
+        self.conv1 = ResampledConv2d(channels_in, hidden, 3, up, bias=first_bias, fused=fused, gain=2**0.5)
+        self.norm2 = Norm(norm, hidden, image)
+        self.conv2 = ResampledConv2d(hidden, channels_out, 3, down, fused=fused, gain=2**0.5)
+        self.shortcut: nn.Module = nn.Identity()
+        if resample or channels_in != channels_out:
+            self.shortcut = ResampledConv2d(channels_in, channels_out, 1, resample, fused=fused)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(n, channels_in, h, w) to (n, channels_out, h', w')."""
+        # Not in place: the shortcut needs the input as it is.
+        inner = x if self.norm1 is None else relu(self.norm1(x, labels))
+        inner = self.conv2(relu(self.norm2(self.conv1(inner), labels)))
+        total: Tensor = inner + self.shortcut(x)
+        return total
+
+
+def with_spectral_norm(network: nn.Module) -> None:
+    """Divide the weight of each convolution, linear map and class embedding by its largest singular value, in place.
+
+    Miyato et al. 2018 (arXiv 1802.05957), algorithm 1: one power iteration a forward pass in training.
+    """
+    for module in list(network.modules()):
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.Embedding)):
+            spectral_norm(module)

@@ -1,0 +1,99 @@
+"""The constructor is the config: settings of a part from the signature of its class."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import operator
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, create_model, model_validator
+
+from gankit.registry.messages import explained
+from gankit.registry.plugins import KINDS
+
+
+def interface(name: str) -> type:
+    """A class of `gankit.interfaces`, which is imported only now."""
+    found: type = getattr(importlib.import_module("gankit.interfaces"), name)
+    return found
+
+
+def _parameters(part: type) -> list[inspect.Parameter]:
+    """The constructor's parameters; none where a class without one has `object`'s or a base class's catch-all."""
+    if inspect.getattr_static(part, "__init__") is object.__init__:
+        return []
+    catch_all = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [parameter for parameter in inspect.signature(part).parameters.values() if parameter.kind not in catch_all]
+
+
+def takes_given(part: type) -> bool:
+    """Whether the constructor has a positional parameter."""
+    return any(parameter.kind is not parameter.KEYWORD_ONLY for parameter in _parameters(part))
+
+
+def derived_settings(
+    part: type, given: str, reserved: tuple[str, ...], nested: Callable[[str], Any]
+) -> type[BaseModel]:
+    """The frozen model of a part's settings, without unknown keys: its own `Settings`, or from its signature.
+
+    Args:
+        part: the class.
+        given: the one positional parameter that the constructor may have.
+        reserved: further keys that the part's table has.
+        nested: the type of a field for a part of a kind.
+
+    Raises:
+        TypeError: a setting without annotation or that is not keyword-only.
+        NameError: an annotation that cannot be resolved.
+    """
+    positional = [parameter.name for parameter in _parameters(part) if parameter.kind is not parameter.KEYWORD_ONLY]
+    if positional not in ([], [given]):
+        wrong = next((name for name in positional if name != given), given)
+        raise TypeError(f"the parameter {wrong} is positional; settings come after *, and only {given} before it")
+
+    def explain(cls: type[BaseModel], value: object, handler: ModelWrapValidatorHandler[Any]) -> Any:
+        return explained(value, handler, [*reserved, *cls.model_fields])
+
+    name = f"{part.__name__}Settings"
+    validators: dict[str, Any] = {"_explained": model_validator(mode="wrap")(classmethod(explain))}  # type: ignore[arg-type]
+    own: Any = getattr(part, "Settings", None)
+    if own is not None:
+        body = {"model_config": ConfigDict(extra="forbid", frozen=True), "__module__": own.__module__, **validators}
+        strict: type[BaseModel] = type(name, (own,), body)
+        return strict
+    hints = typing.get_type_hints(inspect.getattr_static(part, "__init__"), include_extras=True)
+    fields: dict[str, Any] = {}
+    for parameter in _parameters(part):
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            if parameter.name not in hints:
+                raise TypeError(f"the setting {parameter.name} has no annotation")
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[parameter.name] = (_with_nested_parts(hints[parameter.name], nested), default)
+    config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=(), validate_default=True
+    )
+    model: type[BaseModel] = create_model(name, __config__=config, __validators__=validators, **fields)
+    return model
+
+
+def _with_nested_parts(annotation: Any, nested: Callable[[str], Any]) -> Any:
+    """The annotation with every interface in it replaced by a table that names a part of that kind."""
+    if isinstance(annotation, type):
+        kinds = [kind for kind in KINDS if issubclass(annotation, interface(kind.capitalize()))]
+        return nested(kinds[0]) if kinds else annotation
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return Annotated[(_with_nested_parts(arguments[0], nested), *arguments[1:])]
+    if origin is Literal or not arguments:
+        return annotation
+    inner = tuple(argument if argument is ... else _with_nested_parts(argument, nested) for argument in arguments)
+    if origin in (Union, UnionType):
+        return functools.reduce(operator.or_, inner)
+    if origin is Sequence:  # a tuple, so that equal settings are equal whether they come from a file or a default
+        return tuple[inner[0], ...]  # type: ignore[valid-type]
+    return origin[inner] if origin in (list, tuple, dict, Mapping) else annotation

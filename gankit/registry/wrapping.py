@@ -1,0 +1,276 @@
+"""Parts made of a stranger's modules, functions and arrays."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from gankit.errors import DataError, PartError
+from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, Images, ImageSpec, Loss, Turn
+from gankit.interfaces.dataset import left_right
+
+
+def wrap(kind: str, module: Any = None, **facts: Any) -> Any:
+    """Make a part of something that was written without gankit.
+
+    An instance becomes a part; a class becomes a class of parts, which takes the same arguments as keywords (and the
+    image specification where it has a parameter `image`). `gankit.generators.register("mine")` takes either: of a class
+    an experiment can set the arguments, of an instance every training gets a copy.
+
+    Args:
+        kind: "generator", "critic", "augment", "features", "loss" or "dataset".
+        module: a module or function, or a class of modules. Networks are called with labels only where `labels=True`.
+            For a data set an (n, channels, height, width) array. Not used for a loss.
+        facts: what gankit cannot see from outside. Generator: `latent_dim`. Features: `dim`. Generator and critic:
+            `labels` (default False: a conditional training is refused). Loss: `critic` and `generator`,
+            functions of a `Turn`; `per_sample`. Data set: `labels`, `class_names`, `groups`,
+            `agreement`, `facts`, `value_range`, `mirror` (a function, or None where mirroring changes the label).
+
+    Raises:
+        PartError: the kind cannot be wrapped, or a fact is missing or unknown.
+    """
+    makers: dict[str, Callable[..., Any]] = {
+        "generator": _generator, "critic": _critic, "augment": _Augment, "features": _Features, "loss": _Loss,
+        "dataset": Arrays,
+    }  # fmt: skip
+    if kind not in makers:
+        raise PartError(f"kind {kind!r} cannot be wrapped; these can: {', '.join(makers)}")
+    given = () if kind == "loss" else (module,)
+    try:
+        inspect.signature(makers[kind]).bind(*given, **facts)
+    except TypeError as error:
+        raise PartError(f"wrap({kind!r}): {error}") from None
+    if isinstance(module, type) and kind in ("generator", "critic", "augment", "features"):
+        return _class_of_parts(kind, module, makers[kind], facts)
+    return makers[kind](*given, **facts)
+
+
+def _class_of_parts(kind: str, module: type, make: Callable[..., Any], facts: dict[str, Any]) -> type:
+    interface = {"generator": Generator, "critic": Critic, "augment": Augment, "features": Features}[kind]
+    made_by = inspect.getattr_static(module, "__init__")
+    parameters = inspect.signature(module).parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    takes_image = any(parameter.name == "image" for parameter in named)
+    keywords = []
+    for parameter in named:
+        # A default tells the type where the module's author did not.
+        if parameter.annotation is parameter.empty and parameter.default not in (parameter.empty, None):
+            parameter = parameter.replace(annotation=type(parameter.default))
+        if parameter.name != "image":
+            keywords.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+
+    def construct(self: Any, image: ImageSpec | None = None, **settings: Any) -> None:
+        nn.Module.__init__(self)
+        self.part = make(module(**settings, **({"image": image} if takes_image else {})), **facts)
+        for name in ("latent_dim", "dim"):
+            if hasattr(self.part, name):
+                setattr(self, name, getattr(self.part, name))
+
+    def forward(self: Any, *inputs: Any) -> Tensor:
+        result: Tensor = self.part(*inputs)
+        return result
+
+    # The registry reads settings from the constructor's signature.
+    first = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    if takes_image:
+        first.append(inspect.Parameter("image", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=ImageSpec))
+    construct.__signature__ = inspect.Signature([*first, *keywords])  # type: ignore[attr-defined]
+    construct.__annotations__ = {p.name: p.annotation for p in keywords if p.annotation is not p.empty}
+    # Annotations that are strings are looked up where the module's class was written.
+    construct.__wrapped__ = made_by  # type: ignore[attr-defined]
+    body = {"__init__": construct, "forward": forward, "__doc__": module.__doc__, "__module__": module.__module__}
+    return type(module.__name__, (interface,), body)
+
+
+def _refuse_labels(labels: Tensor | None) -> None:
+    if labels is not None:
+        raise PartError("this network was wrapped as one without labels: wrap it with labels=True, or train without")
+
+
+@final
+class _Generator(Generator):
+    def __init__(self, module: nn.Module, latent_dim: int, labels: bool) -> None:
+        super().__init__()
+        self.module, self.latent_dim, self.takes_labels = module, latent_dim, labels
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        if not self.takes_labels:
+            _refuse_labels(labels)
+        images: Tensor = self.module(z, labels) if self.takes_labels else self.module(z)
+        return images
+
+
+def _generator(module: nn.Module, *, latent_dim: int, labels: bool = False) -> Generator:
+    return _Generator(module, latent_dim, labels)
+
+
+@final
+class _Critic(Critic):
+    def __init__(self, module: nn.Module, labels: bool) -> None:
+        super().__init__()
+        self.module, self.takes_labels = module, labels
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        if not self.takes_labels:
+            _refuse_labels(labels)
+        scores: Tensor = self.module(images, labels) if self.takes_labels else self.module(images)
+        return scores
+
+
+def _critic(module: nn.Module, *, labels: bool = False) -> Critic:
+    return _Critic(module, labels)
+
+
+@final
+class _Augment(Augment):
+    def __init__(self, module: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.module(images)
+
+
+@final
+class _Features(Features):
+    def __init__(self, module: Callable[[Tensor], Tensor], *, dim: int) -> None:
+        super().__init__()
+        self.module, self.dim = module, dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.module(images)
+
+
+@final
+class _Loss(Loss):
+    def __init__(
+        self,
+        *,
+        critic: Callable[[Turn], Tensor | None] | None = None,
+        generator: Callable[[Turn], Tensor | None] | None = None,
+        per_sample: bool = False,
+    ) -> None:
+        self._critic, self._generator = critic, generator
+        self.per_sample = per_sample  # type: ignore[misc]  # a fact of this loss, not of its class
+
+    def critic(self, turn: Turn) -> Tensor | None:
+        return self._critic(turn) if self._critic else None
+
+    def generator(self, turn: Turn) -> Tensor | None:
+        return self._generator(turn) if self._generator else None
+
+
+def _classes(labels: NDArray[Any]) -> NDArray[np.int64]:
+    if labels.ndim != 1 or labels.dtype.kind not in "iub" or labels.min() < 0:
+        raise DataError(f"labels must be (n,) whole numbers from 0, not {labels.shape} of {labels.dtype}")
+    return labels.astype(np.int64)
+
+
+@final
+class Arrays(Dataset):
+    """A data set of arrays in memory; see `gankit.wrap`.
+
+    Args:
+        images: (n, channels, height, width) uint8, uint16 or float32.
+        labels: (n,) integers from 0, or None.
+        class_names: one a class; their numbers by default.
+        groups: (n,) group of each image, or None.
+        agreement: (n,) share of raters in [0, 1], or None.
+        facts: (n, ...) arrays by name.
+        value_range: black and white; needed for float32.
+        mirror: makes the label-preserving mirror image of (n, c, h, w) arrays and tensors; None where there is none.
+
+    Raises:
+        DataError: shapes or types do not fit.
+    """
+
+    def __init__(
+        self,
+        images: ArrayLike,
+        *,
+        labels: ArrayLike | None = None,
+        class_names: tuple[str, ...] | None = None,
+        groups: ArrayLike | None = None,
+        agreement: ArrayLike | None = None,
+        facts: Mapping[str, ArrayLike] | None = None,
+        value_range: tuple[float, float] | None = None,
+        mirror: Callable[[Any], Any] | None = left_right,
+    ) -> None:
+        self._images = np.asarray(images)
+        if self._images.ndim != 4 or self._images.dtype not in (np.uint8, np.uint16, np.float32):
+            raise DataError(
+                f"images have the shape {self._images.shape} and type {self._images.dtype}; "
+                "(n, channels, height, width) uint8, uint16 or float32 is needed"
+            )
+        if not len(self._images):
+            raise DataError("there are no images in the array")
+        if value_range is None and self._images.dtype == np.float32:
+            raise DataError("float32 images need a value_range: the values that stand for black and white")
+        low, high = self._images.min(), self._images.max()
+        if value_range is not None and not (value_range[0] <= low and high <= value_range[1]):
+            raise DataError(f"images go from {low} to {high}, outside value_range {value_range}")
+        columns = {"labels": labels, "groups": groups, "agreement": agreement, **(facts or {})}
+        known = {name: np.asarray(values) for name, values in columns.items() if values is not None}
+        for name, values in known.items():
+            if values.shape[:1] != (len(self._images),):
+                raise DataError(f"{name} has the shape {values.shape}; there are {len(self._images)} images")
+        self._labels = _classes(known["labels"]) if "labels" in known else None
+        self._groups, self._agreement = known.get("groups"), known.get("agreement")
+        if self._agreement is not None and not ((self._agreement >= 0) & (self._agreement <= 1)).all():
+            raise DataError("agreement has values outside [0, 1]: it is the share of raters")
+        self._facts = {name: known[name] for name in facts or {}}
+        self._range, self._mirror = value_range, mirror
+        classes = 0 if self._labels is None else int(self._labels.max()) + 1
+        self._names = tuple(class_names) if class_names else tuple(map(str, range(classes)))
+        if len(self._names) < classes or (self._names and not classes):
+            raise DataError(f"class_names has {len(self._names)} names for {classes} classes in labels")
+
+    @property
+    def image(self) -> ImageSpec:
+        """Channels, height, width, and one class a name."""
+        channels, height, width = self._images.shape[1:]
+        return ImageSpec(channels, height, width, classes=len(self._names))
+
+    @property
+    def images(self) -> NDArray[Any]:
+        """As given."""
+        return self._images
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """As given, or the type's whole range."""
+        return super().value_range if self._range is None else self._range
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """As given."""
+        return self._labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """As given, or numbers."""
+        return self._names
+
+    @property
+    def groups(self) -> NDArray[Any] | None:
+        """As given."""
+        return self._groups
+
+    @property
+    def agreement(self) -> NDArray[np.float64] | None:
+        """As given."""
+        return self._agreement
+
+    @property
+    def facts(self) -> Mapping[str, NDArray[Any]]:
+        """As given."""
+        return self._facts
+
+    def mirror(self, images: Images) -> Images | None:
+        """As given; a plain mirror image by default."""
+        return self._mirror(images) if self._mirror else None

@@ -1,0 +1,1 @@
+"""Generators of images on which ever more raters agree."""

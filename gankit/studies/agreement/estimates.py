@@ -1,0 +1,266 @@
+"""Values of arms over their seeds, and differences of arms with intervals that know how much trainings differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from gankit.evaluation.tables import title
+from gankit.studies.agreement.arms import Arm
+from gankit.studies.agreement.study import Findings, Training
+
+LEVEL = 0.95
+CANNOT = "cannot be told"
+ROWS = {"all": "All", "top": "Top", "bottom": "Bot"}
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which value of a training is meant.
+
+    Attributes:
+        group: "drawn" for the table of the founding paper, "equal" for equal numbers.
+        row: "all", "top", "bottom"; or one of `judging.REFERENCES`.
+        metric: "frechet", "kid", "precision" or "recall".
+    """
+
+    group: str
+    row: str
+    metric: str = "frechet"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value of an arm, the mean over its trainings.
+
+    Attributes:
+        value: the mean.
+        error: standard error of one training's value as both sides vary, the mean over trainings; None where untold.
+        fake_error: the part of it that the generated images make.
+        influences: (k,) how far each part of the real images moves the mean; their squares sum to the variance that
+            these images make, where all trainings are judged beside the same. None where it is untold.
+        real_error: the part of the error that the real images make.
+        seeds: trainings that the mean is of.
+        n_real: real images.
+        n_fake: generated images of each training.
+    """
+
+    value: float
+    error: float | None
+    fake_error: float | None
+    influences: NDArray[np.float64] | None
+    real_error: float | None
+    seeds: int
+    n_real: int
+    n_fake: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much trainings of one arm differ, pooled over all arms with several.
+
+    Attributes:
+        total: standard deviation between trainings of an arm.
+        sampling: what the sampling of generated images alone would make of it.
+        freedom: degrees of freedom.
+    """
+
+    total: float
+    sampling: float
+    freedom: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One arm less another.
+
+    Attributes:
+        value: the difference.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        whole: whether the interval knows how much trainings differ; without several seeds it does not.
+        matched: pairs of trainings of the same seed that it is over; 0 where trainings are not matched.
+    """
+
+    value: float
+    low: float
+    high: float
+    whole: bool
+    matched: int
+
+    @property
+    def verdict(self) -> str:
+        """ "lower", "higher", or "cannot be told"; never one of the first two where trainings may differ unknown."""
+        if not self.whole or self.low <= 0 <= self.high:
+            return CANNOT
+        return "lower" if self.high < 0 else "higher"
+
+
+@final
+class Estimates:
+    """Reads findings."""
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        self._spreads: dict[Where, Spread | None] = {}
+
+    def trainings(self, arm: Arm) -> list[Training]:
+        """Those of an arm that have values."""
+        return [t for t in self.findings.trainings if t.arm == arm and not t.outcome.failure]
+
+    def failed(self, arm: Arm) -> int:
+        """Trainings of an arm without values."""
+        return sum(training.arm == arm for training in self.findings.failed)
+
+    def _entries(self, arm: Arm, where: Where) -> dict[int, dict[str, Any]]:
+        """What each seed's training has there, where it has anything."""
+        rows = {t.seed: t.outcome.result[where.group].get(where.row, {}).get(where.metric) for t in self.trainings(arm)}
+        return {seed: row for seed, row in rows.items() if row is not None}
+
+    def by_seed(self, arm: Arm, where: Where) -> dict[int, float]:
+        """The value of each training."""
+        return {seed: entry["value"] for seed, entry in self._entries(arm, where).items()}
+
+    def common(self, arms: Sequence[Arm], where: Where) -> list[int]:
+        """Seeds of which all arms have values."""
+        return sorted(set.intersection(*(set(self._entries(arm, where)) for arm in arms)))
+
+    def of(self, arm: Arm, where: Where, seeds: Sequence[int] | None = None) -> Estimate | None:
+        """The arm's value, over some seeds where told; None where no training of it has one."""
+        entries = [entry for seed, entry in self._entries(arm, where).items() if seeds is None or seed in seeds]
+        if not entries:
+            return None
+        moved = [entry["real_influences"] for entry in entries if entry["real_influences"] is not None]
+        whole = len(moved) == len(entries) and len({len(each) for each in moved}) == 1
+        return Estimate(
+            float(np.mean([entry["value"] for entry in entries])),
+            _root_mean(entry["standard_error"] for entry in entries),
+            _root_mean(None if v is None else math.sqrt(v) for v in (entry["fake_variance"] for entry in entries)),
+            np.mean(moved, axis=0) if whole else None,
+            _root_mean(math.sqrt(sum(value**2 for value in each)) for each in moved),
+            len(entries), entries[0]["n_real"], entries[0]["n_fake"],
+        )  # fmt: skip
+
+    def arms(self) -> list[Arm]:
+        """Every arm once."""
+        return list(dict.fromkeys(training.arm for training in self.findings.trainings))
+
+    def spread(self, where: Where) -> Spread | None:
+        """Between trainings, or None where no arm has two."""
+        if where not in self._spreads:
+            self._spreads[where] = self._spread(where)
+        return self._spreads[where]
+
+    def _spread(self, where: Where) -> Spread | None:
+        arms = [entries for arm in self.arms() if len(entries := list(self._entries(arm, where).values())) > 1]
+        variance, freedom = pooled([[entry["value"] for entry in entries] for entries in arms])
+        if not freedom:
+            return None
+        sampling = float(np.mean([entry["fake_variance"] or 0.0 for entries in arms for entry in entries]))
+        return Spread(math.sqrt(variance), math.sqrt(sampling), freedom)
+
+    def difference(self, first: Arm, second: Arm, where: Where, *, same_reals: bool) -> Difference | None:
+        """The second arm's value less the first's, or None where one has none; as `contrast`."""
+        return self.contrast([(first, second)], where, same_reals=same_reals)
+
+    def contrast(self, pairs: Sequence[tuple[Arm, Arm]], where: Where, *, same_reals: bool) -> Difference | None:
+        """The mean over pairs of arms of the second's value less the first's, or None where one has none.
+
+        Trainings of one seed (and one warm start) have much in common. So trainings of the same seed are compared, and
+        the error is what is left between trainings beyond their arm and their seed (the residual of a two-way layout
+        over all arms with several seeds), with its degrees of freedom in Student's interval. Where no two arms have
+        several seeds it is the spread between trainings, at least that of sampling. To this comes what the real images
+        make of the difference: of the same ones by what each part of them moves both values, of others that of both.
+        """
+        residual, spread = self._residual(where), self.spread(where)
+        shared = [self.common(pair, where) for pair in pairs]
+        matched = residual is not None and bool(pairs) and all(shared)
+        found = [
+            (self.of(first, where, seeds if matched else None), self.of(second, where, seeds if matched else None))
+            for (first, second), seeds in zip(pairs, shared, strict=True)
+        ]
+        known = [(one, other) for one, other in found if one is not None and other is not None]
+        if not known or len(known) < len(found):
+            return None
+        every = [each for pair in known for each in pair]
+        if residual is not None and matched:
+            each, freedom = residual
+        else:
+            errors = [each.fake_error for each in every if each.fake_error is not None]
+            floor = float(np.mean(np.square(errors))) if errors else 0.0
+            each, freedom = max(spread.total**2 if spread else 0.0, floor), spread.freedom if spread else 0
+        real = _real_variance(known, same_reals)
+        variance = sum(each / one.seeds for one in every) / len(known) ** 2 + (real or 0.0)
+        half = float(student.ppf((1 + LEVEL) / 2, freedom or 1e6)) * math.sqrt(variance)
+        value = float(np.mean([other.value - one.value for one, other in known]))
+        whole = freedom > 0 and real is not None
+        return Difference(value, value - half, value + half, whole, sum(map(len, shared)) if matched else 0)
+
+    def _residual(self, where: Where) -> tuple[float, int] | None:
+        """Variance between trainings beyond their arm and their seed, and its degrees of freedom."""
+        arms = [arm for arm in self.arms() if len(self._entries(arm, where)) > 1]
+        seeds = self.common(arms, where) if arms else []
+        if len(arms) < 2 or len(seeds) < 2:
+            return None
+        values = np.array([[self.by_seed(arm, where)[seed] for seed in seeds] for arm in arms])
+        left = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+        freedom = (len(arms) - 1) * (len(seeds) - 1)
+        return float((left**2).sum()) / freedom, freedom
+
+    def between_reals(self, arm: Arm, where: Where) -> dict[str, float] | None:
+        """{"mean", "sd", "n"} of real images in the place of generated ones, or None where it is not known."""
+        reals = self.findings.reals
+        at = reals["arms"][Arm(arm.threshold, arm.control).name]
+        if where.group == "drawn":
+            entry = at["all" if where.row == "all" else "kept"]
+            found, n = entry.get(where.metric), entry["n"]
+        else:
+            whole = where.row in ("full", "held-out")
+            if where.row == "held-out-same":
+                at = reals["arms"][Arm(arm.threshold).name]
+            found, n = (reals["whole"] if whole else at["equal"]).get(where.metric), self.findings.images.n
+        return None if found is None else {**found, "n": n}
+
+    def chance(self, arm: Arm, metric: str) -> tuple[float, float] | None:
+        """Mean and standard deviation of the value of as many drawn images as are kept, chosen at random."""
+        found = [t.outcome.result["chance"].get(metric) for t in self.trainings(arm)]
+        known = [entry for entry in found if entry is not None]
+        if not known:
+            return None
+        sd = math.sqrt(float(np.mean(np.square([entry["sd"] for entry in known]))))
+        return float(np.mean([entry["mean"] for entry in known])), sd
+
+    def metric_name(self, metric: str) -> str:
+        """As it heads values."""
+        return "KID" if metric == "kid" else title(metric, str(self.findings.reals["features"]))
+
+
+def pooled(arms: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Variance within arms, and its degrees of freedom: (0, 0) where none has several values."""
+    several = [np.array(values) for values in arms if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in several)
+    return (squares / freedom if freedom else 0.0), freedom
+
+
+def _real_variance(pairs: Sequence[tuple[Estimate, Estimate]], same: bool) -> float | None:
+    """What the real images make of a mean difference; None where it is untold."""
+    if same:
+        moved = [other.influences - one.influences for one, other in pairs
+                 if one.influences is not None and other.influences is not None]  # fmt: skip
+        return None if len(moved) < len(pairs) else float((np.mean(moved, axis=0) ** 2).sum())
+    errors = [each.real_error for pair in pairs for each in pair]
+    known = [error for error in errors if error is not None]
+    return None if len(known) < len(errors) else float(np.sum(np.square(known))) / len(pairs) ** 2
+
+
+def _root_mean(values: Iterable[float | None]) -> float | None:
+    """The root of the mean square of those that are known."""
+    known = [value for value in values if value is not None]
+    return math.sqrt(float(np.mean(np.square(known)))) if known else None

@@ -1,0 +1,1 @@
+"""Whether generated images help a classifier."""

@@ -1,0 +1,227 @@
+"""Networks that classify: a small one of gankit's own and those of torchvision; their files."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gankit.errors import GankitError, PartError, RunError
+from gankit.interfaces import ImageSpec
+from gankit.runs import checkpoint
+from gankit.studies.classifier.settings import SMALL, ClassifierTable
+from gankit.version import __version__ as gankit_version
+
+FILE = "classifier.safetensors"
+MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the channels that networks of torchvision expect, in [0, 1]."""
+
+
+@final
+class SmallNetwork(nn.Module):
+    """A few convolutions for any number of channels and any size, with a linear head on at most 4x4 places.
+
+    Each level is a 3x3 convolution, batch normalisation, ReLU and 2x2 max-pooling, twice as wide as the one before
+    up to four times the first; as many as leave about 4 pixels of the shorter side, at least one and at most five.
+    The head keeps places, since where a reflex lies is what some labels are about.
+
+    Args:
+        image: what it sees.
+        outputs: classes, or 1 for a number.
+        width: channels of the first level.
+        dropout: of the head's inputs.
+    """
+
+    def __init__(self, image: ImageSpec, outputs: int, width: int = 16, dropout: float = 0.2) -> None:
+        super().__init__()
+        levels = min(5, max(1, round(torch.tensor(min(image.height, image.width) / 4).log2().item())))
+        widths = [image.channels, *(width * min(2**level, 4) for level in range(levels))]
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
+        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(dropout))
+        self.head = nn.Linear(widths[-1] * 16, outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) images in [-1, 1] to (n, outputs)."""
+        logits: Tensor = self.head(self.body(images))
+        return logits
+
+
+@final
+class TorchvisionNetwork(nn.Module):
+    """A classification network of torchvision behind gankit's range of images.
+
+    Args:
+        image: what it sees; grey images are shown to all three channels.
+        outputs: classes, or 1 for a number.
+        name: as torchvision lists it.
+        input_size: pixels that images are resized to, or None.
+
+    Raises:
+        PartError: the images have neither one nor three channels, or are of a size that it cannot take.
+    """
+
+    def __init__(self, image: ImageSpec, outputs: int, name: str, input_size: int | None = None) -> None:
+        super().__init__()
+        if image.channels not in (1, 3):
+            raise PartError(
+                f"classifier.network: {name} sees grey or colour images, not {image.channels} channels; "
+                f"set classifier.network={SMALL}"
+            )
+        from torchvision import models
+
+        self.input_size = input_size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old networks, about how they draw their first weights
+            self.network = models.get_model(name, weights=None, num_classes=outputs)
+        self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("spread", torch.tensor(SPREAD).reshape(1, 3, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.spread: Tensor
+        with torch.random.fork_rng():  # batch statistics of the trial are those of no image
+            state = {key: value.clone() for key, value in self.state_dict().items()}
+            try:
+                self(torch.zeros(2, *image.shape))
+            except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+                size = input_size or f"{image.height} x {image.width}"
+                reason = " ".join(str(error).split())[:120]
+                raise PartError(
+                    f"classifier.network: {name} cannot take images of {size} ({reason}); set classifier.input_size=224"
+                ) from None
+            self.load_state_dict(state)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) images in [-1, 1] to (n, outputs)."""
+        if self.input_size is not None:
+            size = (self.input_size, self.input_size)
+            images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+        found = self.network((images.expand(-1, 3, -1, -1) * 0.5 + 0.5 - self.mean) / self.spread)
+        logits: Tensor = found[0] if isinstance(found, tuple) else found  # some give a second head while training
+        return logits
+
+
+def make_network(image: ImageSpec, outputs: int, name: str, width: int, input_size: int | None) -> nn.Module:
+    """The network that settings name.
+
+    Raises:
+        PartError: it cannot take these images.
+    """
+    if name == SMALL:
+        return SmallNetwork(image, outputs, width)
+    return TorchvisionNetwork(image, outputs, name, input_size)
+
+
+def new_network(image: ImageSpec, outputs: int, settings: ClassifierTable) -> nn.Module:
+    """A network to be trained, from torch's own draws or from a file of weights.
+
+    Raises:
+        GankitError: the network cannot take these images, or the file holds no weights of it.
+    """
+    network = make_network(image, outputs, settings.network, settings.width, settings.input_size)
+    if settings.weights is not None:
+        assert isinstance(network, TorchvisionNetwork)
+        _load_weights(network.network, Path(settings.weights).expanduser(), settings.network)
+    return network
+
+
+def _load_weights(network: nn.Module, path: Path, name: str) -> None:
+    """All weights but those of the head, whose shapes the number of classes decides."""
+    try:
+        if path.suffix == ".safetensors":
+            given: Any = load_file(path)
+        else:
+            given = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise PartError(
+            f"classifier.weights: {path} cannot be read ({reason}); give a file of tensors by name"
+        ) from None
+    own = network.state_dict()
+    fitting = {key: value for key, value in given.items() if key in own and value.shape == own[key].shape}
+    # Of a network with a second head for training, both heads depend on the classes: at most a weight and a bias each.
+    if len(own) - len(fitting) > 4 or not fitting:
+        raise PartError(
+            f"classifier.weights: {path} is not of {name}: {len(fitting)} of its {len(own)} tensors are there; name "
+            "the network that it belongs to"
+        )
+    network.load_state_dict(fitting, strict=False)
+
+
+def save_network(path: Path, network: nn.Module, settings: ClassifierTable, facts: dict[str, Any]) -> None:
+    """Write weights as safetensors, with all that is needed to use them in one metadata key."""
+    own = {"network": settings.network, "width": settings.width, "input_size": settings.input_size}
+    checkpoint.export(path, network, {"kind": "classifier", "gankit": gankit_version, **own, **facts})
+
+
+@final
+class Classifier(nn.Module):
+    """A trained classifier.
+
+    Attributes:
+        class_names: one a class; empty where it gives a number.
+        image: channels, height and width of the images that it was trained on.
+        facts: all that its file says of it.
+    """
+
+    def __init__(self, network: nn.Module, facts: dict[str, Any], grey_levels: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.facts = facts
+        self.class_names: tuple[str, ...] = tuple(facts["class_names"])
+        self.image = ImageSpec(*facts["image"])
+        self.grey_levels = grey_levels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) images in [-1, 1], or grey levels where it was loaded so, to (n, classes) logits.
+
+        Raises:
+            PartError: images of another shape than it was trained on.
+        """
+        if tuple(images.shape[1:]) != self.image.shape:
+            raise PartError(
+                f"the classifier was trained on images of {self.image.shape} (channels, height, width), and these are "
+                f"{tuple(images.shape[1:])}; bring them to that size"
+            )
+        scaled = images / 127.5 - 1 if self.grey_levels else images
+        logits: Tensor = self.network(scaled)
+        return logits
+
+
+def load_classifier(path: str | Path, *, grey_levels: bool = False) -> Classifier:
+    """A classifier that a study trained, in evaluation mode: images (n, c, h, w) in [-1, 1] to (n, classes) logits.
+
+    Args:
+        path: the file `classifier.safetensors`, or the folder that holds it.
+        grey_levels: takes images in [0, 255] instead, as rankings show them.
+
+    Raises:
+        RunError: there is no such file, or it holds no classifier.
+    """
+    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise RunError(f"{file}: there is no classifier here; `gankit study classifier` writes one")
+    try:
+        tensors, facts = checkpoint.read_export(file)
+        if facts.get("kind") != "classifier":
+            raise RunError(f"{file} holds no classifier; give the {FILE} of a study")
+        image = ImageSpec(*facts["image"])
+        with torch.random.fork_rng():
+            network = make_network(image, facts["outputs"], facts["network"], facts["width"], facts["input_size"])
+        network.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise RunError(f"{file} does not fit the classifier that it says it holds: {reason}") from error
+    except GankitError as error:
+        raise RunError(str(error)) from error
+    return Classifier(network, facts, grey_levels).eval().requires_grad_(False)

@@ -1,0 +1,173 @@
+"""What a study of a classifier is made of: an experiment, whose generator it may train, with a table `classifier`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import Field, field_validator
+
+from gankit.experiments.experiment import Experiment
+from gankit.experiments.tables import Rate, Settings
+from gankit.registry.messages import unknown
+from gankit.studies.reading import experiment_of, read_study
+
+PACKAGED = "classifier/eyes"
+SMALL = "small"
+BAR = "classical"
+ArmName = Literal["real", "oversampling", "classical", "synthetic", "classical-synthetic", "copies"]
+FIRST_LOOK: tuple[ArmName, ...] = ("real", "oversampling", "classical", "synthetic")
+Part = Annotated[float, Ge(0), Lt(1)]
+
+
+class Classical(Settings):
+    """Random changes of real images that keep the label; every one is drawn anew for each image of each batch.
+
+    Attributes:
+        flip: shows each image or its mirror image that keeps the label; no change where the data set has none.
+        shift: at most this share of the height and of the width.
+        rotate: at most these degrees either way.
+        scale: at most this share larger or smaller.
+        brightness: at most this share of the range brighter or darker.
+        contrast: at most this share more or less contrast.
+    """
+
+    flip: bool = True
+    shift: Part = 0.06
+    rotate: Annotated[float, Ge(0), Le(180)] = 5.0
+    scale: Part = 0.05
+    brightness: Part = 0.1
+    contrast: Part = 0.1
+
+
+class ClassifierTable(Settings):
+    """What a study of a classifier trains, and on what.
+
+    Attributes:
+        network: "small", gankit's own: a few convolutions for images of any size and channels; or a classification
+            network of torchvision by name.
+        width: channels of the small network's first layer.
+        weights: a file of weights for a network of torchvision, as torchvision publishes them; its head is left out.
+            Nothing is downloaded, and without a file first weights are drawn.
+        input_size: pixels to which images are resized for a network of torchvision; their own size where None.
+        steps: optimiser steps of every training, whatever the arm. The last weights are tested, so that nothing is
+            chosen on the test part.
+        batch: images a step.
+        lr: the highest learning rate of AdamW; it falls to 0 along a cosine.
+        weight_decay: AdamW's.
+        seeds: trainings of each arm, of the seeds `training.seed` and up.
+        generators: generators to train; one a seed where None. With fewer, seeds share them in turn, and intervals
+            leave out a part of what another generator would change.
+        arms: what is trained on: "real" images; "oversampling" draws classes equally often; "classical" augments and
+            weights classes, the bar to beat; "synthetic" adds generated images of the rare class; "classical-synthetic"
+            does both, without weights of classes; "copies", a control, adds noised copies in place of generated images.
+        folds: one of so many folds of the cases, stratified by class, is the test part.
+        test_split: the named split to test on; by default "test" where the data have one, else a fold.
+        synthetic_classes: classes that generated images are added to; the rarest where none is named.
+        synthetic_fill: images of such a class, real and generated, over those of the most frequent class.
+        copy_noise: standard deviation of the noise of copies, as a share of the range.
+        groupings: names with the classes that are positive in each, for sensitivity and specificity.
+        regression: a number known of each image that a network of its own learns; "none" takes one away.
+        calibration: adds the Brier score, the calibration error and their diagram.
+        checkpoint_every: steps between checkpoints of a training.
+        classical: the augmentation of the arms that have one.
+    """
+
+    network: str = SMALL
+    width: Annotated[int, Ge(1)] = 16
+    weights: str | None = None
+    input_size: Annotated[int, Ge(8)] | None = None
+    steps: Annotated[int, Ge(1)] = 1000
+    batch: Annotated[int, Ge(2)] = 64
+    lr: Rate = 2e-3
+    weight_decay: Annotated[float, Ge(0)] = 1e-2
+    seeds: Annotated[int, Ge(1)] = 3
+    generators: Annotated[int, Ge(1)] | None = None
+    arms: Annotated[list[ArmName], MinLen(1)] = Field(default_factory=lambda: list(FIRST_LOOK))
+    folds: Annotated[int, Ge(2)] = 5
+    test_split: str | None = None
+    synthetic_classes: list[str] = Field(default_factory=list)
+    synthetic_fill: Annotated[float, Gt(0), Le(10)] = 1.0
+    copy_noise: Annotated[float, Gt(0), Lt(1)] = 0.02
+    groupings: dict[str, Annotated[list[str], MinLen(1)]] = Field(default_factory=dict)
+    regression: str | None = None
+    calibration: bool = False
+    checkpoint_every: Annotated[int, Ge(1)] = 500
+    classical: Classical = Classical()
+
+    @field_validator("arms")
+    @classmethod
+    def _different(cls, values: list[ArmName]) -> list[ArmName]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"each arm once; these are {', '.join(values)}")
+        return values
+
+    @field_validator("regression", mode="before")
+    @classmethod
+    def _none(cls, name: object) -> object:
+        return None if name == "none" else name  # so that an override can take away what a file says
+
+    @field_validator("network")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name != SMALL:
+            from torchvision import models
+
+            names = models.list_models(module=models)
+            if name not in names:
+                raise ValueError(f"torchvision has no network {name!r}; {unknown(name, [SMALL, *names])}")
+        return name
+
+    @property
+    def generated(self) -> bool:
+        """Whether an arm needs a generator."""
+        return any("synthetic" in arm for arm in self.arms)
+
+
+class ClassifierStudy(Experiment):
+    """An experiment whose data classifiers learn, and whose generator makes images for some of them.
+
+    The generator is trained on the training part alone and conditioned on classes, so that `data.conditional` cannot
+    name facts of the images where an arm needs generated ones. `training.max_minutes` is left out, since every training
+    runs to its end.
+
+    Attributes:
+        classifier: what is trained.
+    """
+
+    classifier: ClassifierTable = Field(default_factory=ClassifierTable)
+
+    def tables(self) -> dict[str, Any]:
+        """As `Experiment.tables`, with the table `classifier`."""
+        return {"classifier": self.classifier.model_dump(mode="json", exclude_none=True), **super().tables()}
+
+    def generator_experiment(self, seed: int) -> Experiment:
+        """The experiment of a generator of classes, which gets its training part from the study."""
+        decided = dict.fromkeys(("split", "min_agreement", "subset", "subset_seed"))  # when the parts were made
+        data = {"conditional": True, **decided}
+        return experiment_of(self, "classifier", {"data": data, "training": {"seed": seed}})
+
+
+def load_classifier_study(file: str | Path | None, *overrides: str) -> ClassifierStudy:
+    """Read a study of a classifier.
+
+    Args:
+        file: a TOML, JSON or YAML file with a table `classifier`, a recipe, or None for the packaged study of the eyes.
+        overrides: settings as `key.path=value`, as for `gankit.load`.
+
+    Raises:
+        SettingsError: as `gankit.load`; or settings that do not fit each other.
+    """
+    study, refuse = read_study(ClassifierStudy, PACKAGED, file, overrides)
+    own = study.classifier
+    if isinstance(study.data.conditional, list) and study.data.conditional and own.generated:
+        raise refuse("data", "conditional", "a generator for a classifier is conditioned on classes; set it to true")
+    if own.weights is not None:
+        if own.network == SMALL:
+            raise refuse(
+                "classifier", "weights", "they are for networks of torchvision; name one by classifier.network"
+            )
+        if not Path(own.weights).expanduser().is_file():
+            raise refuse("classifier", "weights", f"there is no file {own.weights}; weights are never downloaded")
+    return study

@@ -1,0 +1,307 @@
+"""Resumable jobs: each writes everything into its own folder, and is not repeated once its result is there."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import json
+import math
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+import joblib
+import torch
+from tqdm import tqdm
+
+from gankit.errors import GankitError, RunError
+from gankit.registry import Registry, registry
+from gankit.registry.plugins import KINDS
+from gankit.runs.checkpoint import write_atomically
+from gankit.training.log import StopRequest
+
+RESULT, CLOCK, STOP, LOCK, OUTPUT = "result.json", "seconds.txt", ".stop", ".lock", "output.txt"
+POLL = 0.3
+"""Seconds between looks at the folder: for results, and for the wish to stop."""
+CLOCK_EVERY = 10.0
+"""Seconds between notes of the time that a job has taken, of which a killed one loses no more."""
+SHOW_EVERY = 2.0
+"""Seconds between looks at the time left."""
+RESTARTS = 2
+"""How often jobs start again after a worker died without any job finished in between."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work that ends in a result.
+
+    Attributes:
+        name: of its folder; letters, digits, dots, hyphens and underscores.
+        run: does the work in a folder that is there, and goes on with what it finds in it; gives what JSON can hold.
+            What it carries goes to other processes by cloudpickle.
+        cost: seconds that it is expected to take, for the time left.
+    """
+
+    name: str
+    run: Callable[[Path], dict[str, Any]]
+    cost: float = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+        name: the job's.
+        result: what it gave; empty where it failed.
+        failure: what the error said, or None.
+        seconds: that it took, over all its starts.
+        threads: CPU threads that it had.
+    """
+
+    name: str
+    result: dict[str, Any]
+    failure: str | None
+    seconds: float
+    threads: int
+
+
+def run_jobs(
+    jobs: Sequence[Job], folder: Path, *, workers: int = 1, threads: int | None = None, quiet: bool = False
+) -> dict[str, Outcome]:
+    """Do every job whose result is not there yet, and give all results in the order of the jobs.
+
+    Jobs run through joblib: in this process where `workers` is 1, else in processes of its embedded backend, or of the
+    one that `joblib.parallel_config` names. A worker that dies takes no other job with it: unfinished ones start again
+    and go on with what their folders hold. A job that raises a `GankitError` has failed, and is not tried again.
+
+    Args:
+        jobs: of different names.
+        folder: a sub-folder for each job is made in it.
+        workers: jobs at a time.
+        threads: CPU threads of each job; by default torch's own choice for one worker, an equal share for several.
+        quiet: no progress bar.
+
+    Raises:
+        RunError: workers die again and again, or another process is at these jobs.
+        KeyboardInterrupt: it was interrupted; running jobs were asked to stop in good order first.
+        ValueError: two jobs of one name, or a name that no folder can have.
+    """
+    names = [job.name for job in jobs]
+    if wrong := [name for name in names if not re.fullmatch(r"[\w.-]*\w", name) or names.count(name) > 1]:
+        raise ValueError(f"job {wrong[0]!r}: names are different, of letters, digits, dots, hyphens and underscores")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=0):
+            return _run_jobs(jobs, folder, workers, threads, quiet)
+    except filelock.Timeout:
+        raise RunError(f"{folder}: another process is at these jobs; wait for it, or stop it and start again") from None
+
+
+def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | None, quiet: bool) -> dict[str, Outcome]:
+    (folder / STOP).unlink(missing_ok=True)
+    share = threads or (torch.get_num_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
+    parts, home = (_registered(), Path.cwd()) if workers > 1 else ([], None)
+    restarts = 0
+    with _watched(jobs, folder, workers, quiet):
+        while todo := [job for job in jobs if not (folder / job.name / RESULT).is_file()]:
+            calls = [joblib.delayed(_do)(job, folder, share, home, parts) for job in todo]
+            try:
+                ends = joblib.Parallel(n_jobs=workers, batch_size=1)(calls)
+            except BrokenProcessPool as error:
+                left = [job.name for job in todo if not (folder / job.name / RESULT).is_file()]
+                restarts = restarts + 1 if len(left) == len(todo) else 0
+                if restarts > RESTARTS and not (folder / STOP).exists():
+                    raise RunError(
+                        f"{folder}: a worker died {restarts} times before any job ended ({', '.join(left[:workers])} "
+                        "or a neighbour): out of memory? Start again with fewer workers, or smaller batches"
+                    ) from error
+            else:
+                if "stopped" in ends:
+                    break
+            if (folder / STOP).exists():
+                break
+    if todo := [job for job in jobs if not (folder / job.name / RESULT).is_file()]:
+        (folder / STOP).unlink(missing_ok=True)
+        print(f"stopped with {len(todo)} of {len(jobs)} jobs to do; the same command goes on", file=sys.stderr)
+        raise KeyboardInterrupt
+    return {job.name: _outcome(folder / job.name) for job in jobs}
+
+
+def _do(
+    job: Job, folder: Path, threads: int, home: Path | None, parts: list[tuple[str, str, Any]]
+) -> Literal["done", "stopped"]:
+    """One job; here, or in a worker, which is told the working directory that paths are relative to.
+
+    It may have served before, from another one. Its words go to a file, since others speak at the same time.
+    """
+    if home is not None:
+        os.chdir(home)
+    for kind, name, part in parts:
+        registry(kind).register(name)(part)
+    own = folder / job.name
+    if (folder / STOP).exists() or (own / RESULT).is_file():
+        return "stopped" if (folder / STOP).exists() else "done"
+    own.mkdir(exist_ok=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with _clock(own, folder / STOP if home else None) as seconds, _words(own / OUTPUT if home else None):
+            try:
+                content: dict[str, Any] = {"result": job.run(own)}
+            except GankitError as error:
+                content = {"failure": str(error)}
+            content |= {"seconds": round(seconds(), 2), "threads": threads}
+            write_atomically(own / RESULT, (json.dumps(content, indent=1) + "\n").encode())
+    except KeyboardInterrupt:
+        (folder / STOP).touch()
+        return "stopped"
+    finally:
+        torch.set_num_threads(before)
+    return "done"
+
+
+def _outcome(own: Path) -> Outcome:
+    try:
+        content = json.loads((own / RESULT).read_text(encoding="utf-8"))
+        return Outcome(
+            own.name, content.get("result", {}), content.get("failure"), content["seconds"], content["threads"]
+        )
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise RunError(f"{own / RESULT} cannot be read ({error!r}): delete it to do this job again") from error
+
+
+def _registered() -> list[tuple[str, str, Any]]:
+    """Parts that the calling program registered, which other processes do not know."""
+    return [
+        (kind, row.name, registry(kind).get(row.name))
+        for kind in KINDS
+        for row in registry(kind).list()
+        if row.distribution == Registry.IN_PROCESS
+    ]
+
+
+@contextlib.contextmanager
+def _words(path: Path | None) -> Iterator[None]:
+    """What a job prints, in a file where there is one."""
+    if path is None:
+        yield
+        return
+    with open(path, "a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        yield
+
+
+@contextlib.contextmanager
+def _clock(own: Path, stop: Path | None) -> Iterator[Callable[[], float]]:
+    """Seconds of a job with those of earlier starts; meanwhile a wish to stop becomes an interrupt of this process."""
+    kept = own / CLOCK
+    before = _number(kept)
+    start, ended = time.monotonic(), threading.Event()
+
+    def seconds() -> float:
+        return before + time.monotonic() - start
+
+    def watch() -> None:
+        noted = time.monotonic()
+        while not ended.wait(POLL):
+            if time.monotonic() - noted > CLOCK_EVERY:
+                noted = time.monotonic()
+                write_atomically(kept, f"{seconds():.2f}".encode())
+            if stop is not None and stop.exists():
+                _interrupt()
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield seconds
+    finally:
+        ended.set()
+        thread.join()
+        write_atomically(kept, f"{seconds():.2f}".encode())
+
+
+def _interrupt() -> None:
+    """Interrupt the main thread as the keyboard would: a training then ends with a checkpoint."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # ends a wait too
+    else:
+        _thread.interrupt_main()
+
+
+def _number(path: Path) -> float:
+    try:
+        return float(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0.0
+
+
+@contextlib.contextmanager
+def _watched(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> Iterator[None]:
+    """A bar over all jobs with the time left; with workers, an interrupt is passed on by a file that they look for."""
+    cost = {job.name: job.cost for job in jobs}
+    undone = {name: each for name, each in cost.items() if not (folder / name / RESULT).is_file()}
+    taken = {name: _outcome(folder / name).seconds for name in cost if name not in undone}
+    total, over = sum(cost.values()), threading.Event()
+    latest, shown = time.monotonic(), -math.inf  # the end of a job, or the start; and when the bar was shown
+    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+
+    def left() -> str:
+        """What the others are expected to take, by as much longer as those that ended took, whenever they were done."""
+        expected = sum(cost[name] for name in taken)
+        slower = sum(taken.values()) / expected if expected else 1.0
+        seconds = slower * sum(undone.values()) / min(workers, max(len(undone), 1))
+        return tqdm.format_interval(max(seconds - (time.monotonic() - latest), 0.0))
+
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequest()) if workers > 1 else None
+        bar = stack.enter_context(
+            tqdm(
+                total=total,
+                initial=total - sum(undone.values()),
+                bar_format=form,
+                disable=quiet or not undone,
+            )
+        )
+
+        def look() -> None:
+            nonlocal latest, shown
+            ended = [name for name in undone if (folder / name / RESULT).is_file()]
+            done, now = 0.0, time.monotonic()
+            for name in ended:
+                outcome = _outcome(folder / name)
+                if outcome.failure:
+                    bar.write(f"{name} failed: {outcome.failure}", file=sys.stderr)
+                done += undone.pop(name)
+                taken[name], latest = outcome.seconds, now
+            if ended or now - shown > SHOW_EVERY:
+                shown = now
+                bar.set_postfix_str(f"{left()} left", refresh=False)
+                bar.set_description_str(f"{len(jobs) - len(undone)} of {len(jobs)} jobs", refresh=False)
+                bar.n += done
+                bar.refresh()
+
+        def watch() -> None:
+            while not over.wait(POLL):
+                look()
+                if stop is not None and stop.asked:
+                    (folder / STOP).touch()
+
+        look()
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            look()

@@ -1,0 +1,212 @@
+"""From an experiment to its parts, with every combination checked that cannot work before training starts."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gankit import seeds
+from gankit.errors import PartError
+from gankit.experiments.experiment import Experiment, Training
+from gankit.experiments.tables import LossTable
+from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, Loss
+from gankit.nn.layers import Fading
+
+MIXING_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class WeightedLoss:
+    """A loss with the factor and the interval that the experiment gives it.
+
+    Attributes:
+        name: in logs; numbered where an experiment names a loss twice.
+        loss: the part.
+        weight: its factor when it is computed: the experiment's weight times `every`.
+        every: it is computed on every k-th update.
+    """
+
+    name: str
+    loss: Loss
+    weight: float
+    every: int
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of an experiment, built and checked.
+
+    Attributes:
+        generator: freshly initialised from the seed.
+        critic: freshly initialised from the seed.
+        losses: in the experiment's order.
+        augment: or None.
+        critic_mixes: whether a sample's score depends on the other samples of its batch.
+    """
+
+    generator: Generator
+    critic: Critic
+    losses: tuple[WeightedLoss, ...]
+    augment: Augment | None
+    critic_mixes: bool
+
+
+def build(experiment: Experiment, image: ImageSpec) -> Parts:
+    """Build every part of an experiment for images of this kind.
+
+    Raises:
+        PartError: a part refuses the image, makes wrong shapes, lacks what a loss needs, or a critic that mixes samples
+            meets a loss that differentiates sample by sample. One line with the part at fault.
+    """
+    with torch.random.fork_rng(devices=[]):
+        seeds.seed_torch(experiment.training.seed, "initial weights")
+        generator: Generator = experiment.generator.part.build(image)
+        critic: Critic = experiment.critic.part.build(image)
+        augment: Augment | None = experiment.augment.part.build(image) if experiment.augment else None
+        losses = tuple(_weighted(experiment.losses, image))
+        _check_needs(experiment, losses, [part for part in (generator, critic, augment) if part is not None])
+        _check_fade(experiment, image, {"generator": generator, "critic": critic})
+        _check_held_out(experiment, losses, augment)
+        _check_shapes(experiment, generator, critic, augment, image)
+        mixes = mixes_samples(critic, image)
+    for weighted in losses:
+        if weighted.loss.per_sample and mixes:
+            raise PartError(
+                f"critic.{_norm_setting(experiment)}: critic {experiment.critic.name} mixes the samples of a batch "
+                f"(batch normalisation or batch statistics), but loss {weighted.name} differentiates each sample's "
+                "score by itself; choose critic.norm=layer or none, or another critic"
+            )
+    _check_sides(losses)
+    return Parts(generator, critic, losses, augment, mixes)
+
+
+SCOPE_CAUTIONS = {
+    "critic-turn": "the critic never sees the generator's raw images in its own turn; divergence has been reported",
+    "real": "the generator learns the augmented images; use it as a control only",
+}
+
+
+def cautions(experiment: Experiment) -> list[str]:
+    """What a user should know before this experiment trains, one line each."""
+    scope = experiment.augment.scope if experiment.augment else "critic"
+    found = [f"augment.scope={scope}: {SCOPE_CAUTIONS[scope]}"] if scope in SCOPE_CAUTIONS else []
+    influence = label_influence(experiment.training, experiment.training.steps)
+    if influence < 1:
+        found.append(f"training.label_fade: labels have {influence:.0%} of their influence when the training ends")
+    return found
+
+
+def _norm_setting(experiment: Experiment) -> str:
+    return "norm" if hasattr(experiment.critic.settings, "norm") else "name"
+
+
+def _weighted(tables: list[LossTable], image: ImageSpec) -> list[WeightedLoss]:
+    names = [table.name for table in tables]
+    weighted = []
+    for number, table in enumerate(tables):
+        loss: Loss = table.part.build(image)
+        weight = loss.default_weight if table.weight is None else table.weight
+        name = table.name if names.count(table.name) == 1 else f"{table.name}-{names[: number + 1].count(table.name)}"
+        weighted.append(WeightedLoss(name, loss, weight * table.every, table.every))
+    return weighted
+
+
+def _check_needs(experiment: Experiment, losses: tuple[WeightedLoss, ...], parts: list[Any]) -> None:
+    hints: dict[type, str] = {Augment: "; add an [augment] table"}
+    if hasattr(experiment.critic.settings, "class_head"):
+        hints[ClassHead] = "; set critic.class_head=true"
+    for weighted in losses:
+        for need in weighted.loss.needs:
+            if not any(isinstance(part, need) for part in parts):
+                what = f"an {need.__name__}" if need.__name__[0] in "AEIOU" else f"a {need.__name__}"
+                raise PartError(
+                    f"loss {weighted.name} needs {what}, which none of the experiment's parts is{hints.get(need, '')}"
+                )
+
+
+def _check_fade(experiment: Experiment, image: ImageSpec, networks: dict[str, nn.Module]) -> None:
+    if experiment.training.label_fade is None:
+        return
+    if not image.conditional:
+        raise PartError("training.label_fade: there are no labels to fade in; set data.conditional")
+    for kind, network in networks.items():
+        if not any(isinstance(module, Fading) for module in network.modules()):
+            raise PartError(
+                f"training.label_fade: {kind} {getattr(experiment, kind).name} takes labels by none of the modules of "
+                "gankit.nn.layers, so that they cannot be faded in; leave label_fade out"
+            )
+
+
+def label_influence(training: Training, step: int) -> float:
+    """How much labels act after this many generator updates, 0 to 1 (Shahbazi et al. 2022, arXiv 2201.06578)."""
+    if training.label_fade is None:
+        return 1.0
+    first, last = training.label_fade
+    return min(max((step - first) / (last - first), 0.0), 1.0)
+
+
+def _check_held_out(experiment: Experiment, losses: tuple[WeightedLoss, ...], augment: Augment | None) -> None:
+    readers = [f"loss {weighted.name}" for weighted in losses if weighted.loss.needs_held_out]
+    if experiment.augment and augment is not None and augment.needs_held_out:
+        readers.append(f"augment {experiment.augment.name}")
+    if readers and not experiment.data.held_out:
+        raise PartError(f"{readers[0]} looks at held-out images: set data.held_out, for example data.held_out=0.1")
+
+
+def _check_sides(losses: tuple[WeightedLoss, ...]) -> None:
+    for side in ("critic", "generator"):
+        if all(getattr(type(weighted.loss), side) is getattr(Loss, side) for weighted in losses):
+            raise PartError(f"losses: none of {', '.join(w.name for w in losses)} trains the {side}; add one that does")
+
+
+def probe_labels(n: int, image: ImageSpec) -> Tensor | None:
+    """Any valid labels of n samples: (n,) int64 classes, (n, k) float conditions, or None."""
+    if image.classes:
+        return torch.arange(n) % image.classes
+    return torch.randn(n, image.conditions) if image.conditions else None
+
+
+def _check_shapes(
+    experiment: Experiment, generator: Generator, critic: Critic, augment: Augment | None, image: ImageSpec
+) -> None:
+    n, labels = MIXING_SAMPLES, probe_labels(MIXING_SAMPLES, image)
+    with torch.no_grad():
+        images = copy.deepcopy(generator)(torch.randn(n, generator.latent_dim), labels)
+        if tuple(images.shape) != (n, *image.shape):
+            made = tuple(images.shape[1:])
+            raise PartError(f"generator {experiment.generator.name} makes {made} images; the data are {image.shape}")
+        if augment is not None and (seen := augment(images).shape) != images.shape:
+            raise PartError(f"augment changes the shape {tuple(images.shape[1:])} of images to {tuple(seen[1:])}")
+        scores = copy.deepcopy(critic)(images, labels)
+    if scores.dim() == 0 or len(scores) != n:
+        raise PartError(
+            f"critic {experiment.critic.name} gives scores of shape {tuple(scores.shape)} for {n} images; "
+            "the first size must be the number of images"
+        )
+
+
+def mixes_samples(critic: nn.Module, image: ImageSpec) -> bool:
+    """Whether the critic, in training mode, lets a sample's score depend on the other samples of its batch.
+
+    The first sample is scored twice, among two sets of others; the critic itself is left untouched. Its copy's weights
+    are shaken first, since a last layer that starts at zero would hide everything before it.
+    """
+    probe = copy.deepcopy(critic).train()
+    labels = probe_labels(MIXING_SAMPLES, image)
+    first = torch.randn(1, *image.shape)
+    scores = []
+    state = torch.random.get_rng_state()
+    with torch.no_grad():
+        for parameter in probe.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        for scale in (0.1, 3.0):
+            torch.manual_seed(1)  # the same draws in a critic that draws, for example dropout
+            others = torch.randn(MIXING_SAMPLES - 1, *image.shape) * scale
+            torch.manual_seed(2)
+            scores.append(copy.deepcopy(probe)(torch.cat([first, others]), labels)[0])
+    torch.random.set_rng_state(state)
+    return not torch.allclose(scores[0], scores[1], rtol=1e-3, atol=1e-6)
