@@ -57,7 +57,9 @@ class Case:
 
     def pool(self, seed: int, repeat: int, patients_of_fakes: bool = False) -> Pool:
         """Both sides; the same features whether patients are told or not."""
-        random = np.random.default_rng(seeds.number(seed, repr((self.dim, self.n, self.scale, self.images)), repeat))
+        random = np.random.default_rng(
+            seeds.derive_seed(seed, repr((self.dim, self.n, self.scale, self.images)), repeat)
+        )
         sides = []
         for images in (self.images, self.images if patients_of_fakes else 1):
             alike = ALIKE if images > 1 else 0.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
+import sys
 from typing import TYPE_CHECKING, Any
 
 from gankit.version import __version__ as __version__
@@ -40,6 +42,33 @@ __all__ = [
     "Metric", "Run", "Turn", "augments", "build", "compare", "critics", "datasets", "evaluate", "features",
     "generators", "load", "losses", "metrics", "open_run", "rank", "resume", "statistics", "train", "wrap",
 ]  # fmt: skip
+
+
+_MOVED = {
+    "building": "training.assembly", "config": "experiments.experiment", "data": "training.data",
+    "extraction": "evaluation.extraction", "image_tables": "images.labels_csv", "layers": "nn.layers",
+    "pictures": "images.pictures", "resizing": "images.resizing", "run": "runs.run", "sampling": "runs.sampling",
+    "tables": "evaluation.tables", "uncertainty": "evaluation.uncertainty", "wrapping": "registry.wrapping",
+}  # fmt: skip
+"""Modules that plug-ins and scripts import by the names that they had in 0.1.0, and where they stand now."""
+
+
+class _Moved:
+    """Finds the modules that have moved, after all other ways to find them have failed."""
+
+    def find_spec(self, name: str, *_: object) -> Any:
+        known = name.removeprefix("gankit.") in _MOVED
+        return importlib.machinery.ModuleSpec(name, self) if known else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: Any) -> None:
+        return None
+
+    def exec_module(self, module: Any) -> None:
+        moved = importlib.import_module(f"gankit.{_MOVED[module.__name__.removeprefix('gankit.')]}")
+        module.__dict__.update({name: value for name, value in vars(moved).items() if not name.startswith("__")})
+
+
+sys.meta_path.append(_Moved())
 
 
 def __getattr__(name: str) -> Any:

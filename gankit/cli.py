@@ -191,7 +191,7 @@ def evaluate(
     path = out or (opened.path / "metrics.json" if is_run else None)
     if path and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise GankitError(f"--out: {path} cannot be written: name a file in a folder that exists")
-    with distributed.started():
+    with distributed.process_group():
         first = distributed.rank() == 0
         report = gankit.evaluate(
             source if not is_run else opened, against if against is not None else opened, names,

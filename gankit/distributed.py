@@ -26,7 +26,7 @@ PATIENCE = datetime.timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """The rows of a global batch that one process works on.
 
     Attributes:
@@ -55,7 +55,7 @@ _together = False
 
 
 def size() -> int:
-    """The number of processes; 1 outside `started`."""
+    """The number of processes; 1 outside `process_group`."""
     return dist.get_world_size() if _together else 1
 
 
@@ -75,7 +75,7 @@ def local_device() -> int:
 
 
 @contextlib.contextmanager
-def started() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """Join the other processes that torchrun started; without torchrun nothing happens.
 
     Raises:
@@ -96,7 +96,7 @@ def started() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not lost(error):
+        if not is_process_loss(error):
             raise
         raise ProcessLostError(
             f"process {number} of {count}: another process was lost ({' '.join(str(error).split())[:120]}); look at "
@@ -110,7 +110,7 @@ def started() -> Iterator[None]:
                 dist.destroy_process_group()
 
 
-def lost(error: BaseException) -> bool:
+def is_process_loss(error: BaseException) -> bool:
     """Whether an error of a collective call says that another process is gone."""
     text = str(error).lower()
     return any(
@@ -118,7 +118,7 @@ def lost(error: BaseException) -> bool:
     )
 
 
-def share(batch: int) -> Share:
+def shard(batch: int) -> Shard:
     """This process's rows of a global batch: as equal shares as whole rows allow.
 
     Raises:
@@ -127,7 +127,7 @@ def share(batch: int) -> Share:
     number, count = rank(), size()
     if batch < count:
         raise RunError(f"training.batch: {batch} images cannot be shared by {count} processes; enlarge the batch")
-    return Share(batch * number // count, batch * (number + 1) // count, batch)
+    return Shard(batch * number // count, batch * (number + 1) // count, batch)
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -150,7 +150,7 @@ def average(value: Tensor) -> Tensor:
     return total / size()
 
 
-def anyone(flag: bool) -> bool:
+def any_rank(flag: bool) -> bool:
     """Whether the flag is set in any process; all must ask."""
     if size() == 1:
         return flag
@@ -161,7 +161,7 @@ def anyone(flag: bool) -> bool:
 
 def wait() -> None:
     """Until all processes are here."""
-    anyone(False)
+    any_rank(False)
 
 
 def means(values: dict[str, float]) -> dict[str, float]:
@@ -172,7 +172,7 @@ def means(values: dict[str, float]) -> dict[str, float]:
     return dict(zip(values, total.tolist(), strict=True))
 
 
-def first_does(action: Callable[[], Result]) -> Result:
+def on_rank_zero(action: Callable[[], Result]) -> Result:
     """What process 0 makes, or its error, in all processes; all must ask.
 
     Raises:
@@ -194,7 +194,7 @@ def first_does(action: Callable[[], Result]) -> Result:
     return made
 
 
-def gathered(value: Any) -> list[Any]:
+def gather(value: Any) -> list[Any]:
     """The values of all processes in their order; all must ask."""
     if size() == 1:
         return [value]
@@ -267,6 +267,6 @@ def synchronise(network: nn.Module, on: bool = True) -> None:
             module.__class__ = module.__dict__.pop("_own_class")
 
 
-def synchronised(*networks: nn.Module) -> bool:
+def has_synchronised_norms(*networks: nn.Module) -> bool:
     """Whether any batch normalisation of these networks uses the rows of all processes."""
     return any(isinstance(module, SynchronisedBatchNorm) for network in networks for module in network.modules())

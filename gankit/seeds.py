@@ -13,20 +13,20 @@ from torch import Tensor
 from gankit.errors import PartError
 
 
-def number(seed: int, stream: str, *index: int) -> int:
+def derive_seed(seed: int, stream: str, *index: int) -> int:
     """A 63-bit number that depends on all of its arguments."""
     text = "/".join([str(seed), stream, *map(str, index)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def source(seed: int, stream: str, *index: int) -> torch.Generator:
+def generator(seed: int, stream: str, *index: int) -> torch.Generator:
     """A CPU generator of its own for one purpose."""
-    return torch.Generator().manual_seed(number(seed, stream, *index))
+    return torch.Generator().manual_seed(derive_seed(seed, stream, *index))
 
 
 def seed_torch(seed: int, stream: str, *index: int) -> None:
     """Seed torch's own generators on every device in use, for parts that draw from them."""
-    value = number(seed, stream, *index)
+    value = derive_seed(seed, stream, *index)
     # torch.manual_seed does the same, but takes a stack trace for each kind of device that is not in use.
     torch.default_generator.manual_seed(value)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -35,7 +35,7 @@ def seed_torch(seed: int, stream: str, *index: int) -> None:
 
 def latents(seed: int, count: int, dim: int, first: int = 0) -> Tensor:
     """(count, dim) float32 standard normal latents on the CPU; row i depends only on (seed, first + i)."""
-    rows = [torch.randn(dim, generator=source(seed, "sample", first + i)) for i in range(count)]
+    rows = [torch.randn(dim, generator=generator(seed, "sample", first + i)) for i in range(count)]
     return torch.stack(rows) if rows else torch.empty(0, dim)
 
 
@@ -53,19 +53,19 @@ class TurnDraws:
     def __init__(
         self, seed: int, stream: str, step: int, like: Tensor, rows: tuple[int, int, int] | None = None
     ) -> None:
-        self._source = source(seed, stream, step)
+        self._generator = generator(seed, stream, step)
         self._like = like
         self._rows = rows
 
     def _drawn(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         if self._rows is None:
-            return draw(shape, generator=self._source).to(self._like)
+            return draw(shape, generator=self._generator).to(self._like)
         start, stop, total = self._rows
         if shape[:1] != (stop - start,):
             raise PartError(
                 f"draws of shape {shape} for {stop - start} samples: the first size is the number of samples"
             )
-        return draw((total, *shape[1:]), generator=self._source)[start:stop].to(self._like)
+        return draw((total, *shape[1:]), generator=self._generator)[start:stop].to(self._like)
 
     def uniform(self, *shape: int) -> Tensor:
         """Values in [0, 1) of the given shape, (n, ...)."""
@@ -91,12 +91,12 @@ class Order:
         self.cumulative = None if probabilities is None else np.cumsum(probabilities) / np.sum(probabilities)
         self._epochs: dict[int, NDArray[np.int64]] = {}
 
-    def batch(self, number_: int, size: int) -> NDArray[np.int64]:
+    def batch(self, number: int, size: int) -> NDArray[np.int64]:
         """(size,) indices of the batch with this number; the same whenever it is asked for."""
         if self.cumulative is not None:
-            draws = torch.rand(size, generator=source(self.seed, self.stream, number_), dtype=torch.float64).numpy()
+            draws = torch.rand(size, generator=generator(self.seed, self.stream, number), dtype=torch.float64).numpy()
             return np.minimum(np.searchsorted(self.cumulative, draws, side="right"), self.count - 1)
-        first, last = number_ * size, (number_ + 1) * size
+        first, last = number * size, (number + 1) * size
         epochs = range(first // self.count, (last - 1) // self.count + 1)
         self._epochs = {epoch: self._permutation(epoch) for epoch in epochs}
         offset = epochs[0] * self.count
@@ -105,4 +105,4 @@ class Order:
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
         if epoch in self._epochs:
             return self._epochs[epoch]
-        return torch.randperm(self.count, generator=source(self.seed, self.stream, epoch)).numpy()
+        return torch.randperm(self.count, generator=generator(self.seed, self.stream, epoch)).numpy()

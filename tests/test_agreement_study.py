@@ -136,7 +136,7 @@ def test_the_report_stands_alone_and_escapes(done: Path) -> None:
 def test_a_killed_study_goes_on_and_repeats_nothing(
     done: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, real = tmp_path / "killed", agreement.trained
+    folder, real = tmp_path / "killed", agreement.train_or_resume
 
     def killed(experiment: gankit.Experiment, run: Path) -> Run:
         if run.parent.name != "sr80-seed0":
@@ -149,13 +149,15 @@ def test_a_killed_study_goes_on_and_repeats_nothing(
         return gankit.train(experiment, run, on_tick=kill)
 
     with monkeypatch.context() as patch:
-        patch.setattr(agreement, "trained", killed)
+        patch.setattr(agreement, "train_or_resume", killed)
         assert run_command(patch, *words, "--out", str(folder)) == 130
     assert open_run(folder / "jobs" / "sr80-seed0" / "run").steps == 1  # its newest checkpoint
     finished = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
     assert {path.parent.name for path in finished} == {"warm-start-seed0", "reals", "sr0-seed0"}
     went_on: list[str] = []
-    monkeypatch.setattr(agreement, "trained", lambda *given: (went_on.append(given[1].parent.name), real(*given))[1])
+    monkeypatch.setattr(
+        agreement, "train_or_resume", lambda *given: (went_on.append(given[1].parent.name), real(*given))[1]
+    )
     assert run_command(monkeypatch, *words, "--out", str(folder)) == 0
     assert went_on == ["sr80-seed0", "sr80-random-subset-seed0"]
     assert all(path.stat().st_mtime_ns == then for path, then in finished.items())
@@ -167,7 +169,7 @@ def test_a_finished_study_is_only_reported_again(
     done: Path, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {name: (done / name).read_bytes() for name in FILES}
-    monkeypatch.setattr(agreement, "trained", lambda *_: pytest.fail("nothing is left to train"))
+    monkeypatch.setattr(agreement, "train_or_resume", lambda *_: pytest.fail("nothing is left to train"))
     assert run_command(monkeypatch, str(done / "study.toml"), "--out", str(done)) == 0
     assert {name: (done / name).read_bytes() for name in FILES} == before
     assert run_command(monkeypatch, *words, "study.kept=4", "--out", str(done)) == 2
@@ -177,14 +179,14 @@ def test_a_finished_study_is_only_reported_again(
 def test_a_training_that_diverges_is_marked(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = agreement.trained
+    real = agreement.train_or_resume
 
     def diverging(experiment: gankit.Experiment, run: Path) -> Run:
         if run.parent.name == "sr80-seed0":
             raise RunError(f"{run}: the training diverged by step 2")
         return real(experiment, run)
 
-    monkeypatch.setattr(agreement, "trained", diverging)
+    monkeypatch.setattr(agreement, "train_or_resume", diverging)
     assert run_command(monkeypatch, *words, "study.warm_start=0", "--out", str(tmp_path / "s")) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("gankit: 1 of 3 trainings failed and are marked in the report (sr80-seed0: ")
@@ -244,7 +246,7 @@ def planted_study(wider: bool, folder: Path) -> Estimates:
         "evaluation.features={name='pixels',side=4}",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agreement, "trained", perfect(agreement.trained, wider))
+        patch.setattr(agreement, "train_or_resume", perfect(agreement.train_or_resume, wider))
         return Estimates(run_agreement(load_study(None, *overrides), folder / "study", quiet=True))
 
 
@@ -454,8 +456,8 @@ def test_tex_says_every_character_as_it_stands() -> None:
         (["data.subset=70"], "data.subset: study.controls decides this in a study"),
         (["data.subset_seed=7"], "data.subset_seed: study.controls decides this in a study"),
         (["training.max_minutes=3"], "training.max_minutes: a training of a study runs to its end"),
-        (["training.start_from=x"], "study eyes:13: study.warm_start: training.start_from names a run"),
-        (["augment=none"], "study eyes:12: study.scopes: there is no augment whose scope could vary"),
+        (["training.start_from=x"], "study agreement/eyes:13: study.warm_start: training.start_from names a run"),
+        (["augment=none"], "study agreement/eyes:12: study.scopes: there is no augment whose scope could vary"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_with_their_place(overrides: list[str], told: str) -> None:
@@ -508,6 +510,6 @@ def test_labels_alone_are_told_in_one_line(
 
 def test_a_folder_that_holds_something_else_is_left_alone(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(GankitError, match="is not empty and holds no study"):
+    with pytest.raises(GankitError, match="is not empty; it holds no study"):
         run_agreement(load_study(None, *words), tmp_path, quiet=True)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -288,7 +288,7 @@ def test_samples(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
     assert "leave the label out" in call("sample", runs["plain"], "--label", "0", "--out", tmp_path / "x").line
     assert not (tmp_path / "x").exists()
     (tmp_path / "file").write_text("")
-    assert "is not empty" in call("sample", runs["plain"], "--out", tmp_path / "file").line
+    assert "is a file" in call("sample", runs["plain"], "--out", tmp_path / "file").line
     (tmp_path / "made").mkdir()
     assert call("sample", runs["plain"], "--count", 1, "--out", tmp_path / "made").code == 0
 

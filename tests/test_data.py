@@ -10,10 +10,11 @@ import torch
 
 import gankit
 from gankit.errors import DataError
+from gankit.experiments.selection import Resized
 from gankit.experiments.tables import DataTable
 from gankit.interfaces import Dataset
 from gankit.seeds import Order
-from gankit.training.data import Resized, TrainingData, prepare
+from gankit.training.data import TrainingData, prepare
 
 N = 60
 

@@ -21,7 +21,7 @@ from torch import nn
 
 import gankit
 from gankit import distributed, seeds
-from gankit.distributed import Share, SynchronisedBatchNorm, share
+from gankit.distributed import Shard, SynchronisedBatchNorm, shard
 from gankit.errors import PartError, ProcessLostError, RunError
 from gankit.evaluation import extraction
 from gankit.evaluation.sources import image_set
@@ -189,16 +189,16 @@ def test_synchronised_batch_normalisation_is_batch_normalisation(alone: None, mo
 
 
 def test_shares_are_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert share(7) == Share(0, 7, 7)
+    assert shard(7) == Shard(0, 7, 7)
     monkeypatch.setattr(distributed, "size", lambda: 3)
     shares = []
     for rank in range(3):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        shares.append(share(7))
+        shares.append(shard(7))
     assert [list(range(7))[s.rows] for s in shares] == [[0, 1], [2, 3], [4, 5, 6]]
     assert sum(s.weight for s in shares) == pytest.approx(1)
     with pytest.raises(RunError, match=r"training.batch: 2 images cannot be shared by 3 processes"):
-        share(2)
+        shard(2)
 
 
 def test_draws_are_rows_of_the_global_draws() -> None:
@@ -212,16 +212,16 @@ def test_draws_are_rows_of_the_global_draws() -> None:
 
 
 def test_without_torchrun_nothing_is_started() -> None:
-    with distributed.started():
+    with distributed.process_group():
         assert (distributed.rank(), distributed.size()) == (0, 1)
-        assert distributed.gathered(3) == [3]
-        assert distributed.first_does(lambda: 4) == 4
+        assert distributed.gather(3) == [3]
+        assert distributed.on_rank_zero(lambda: 4) == 4
         assert distributed.means({"a": 1.5}) == {"a": 1.5}
 
 
 def test_a_lost_process_is_told_from_other_errors() -> None:
-    assert distributed.lost(RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
-    assert not distributed.lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert distributed.is_process_loss(RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
+    assert not distributed.is_process_loss(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert issubclass(ProcessLostError, RunError)
 
 
@@ -246,9 +246,9 @@ def test_the_features_of_a_part_of_the_images_are_made_by_each_process(monkeypat
     parts = []
     for rank in range(3):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        monkeypatch.setattr(distributed, "gathered", lambda made: parts.append(made) or [made] * 3)
+        monkeypatch.setattr(distributed, "gather", lambda made: parts.append(made) or [made] * 3)
         with contextlib.suppress(IndexError, ValueError):
             extraction.features(image_set(images, "x"), network, shared=True)
     assert [len(made) for made in parts] == [2, 1, 1], "chunks of each process"
-    monkeypatch.setattr(distributed, "gathered", lambda made: parts)
+    monkeypatch.setattr(distributed, "gather", lambda made: parts)
     assert np.array_equal(extraction.features(image_set(images, "x"), network, shared=True), whole)

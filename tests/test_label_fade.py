@@ -116,7 +116,7 @@ def test_labels_that_no_layer_of_gankit_takes_cannot_fade(small: Small, tmp_path
 
     overrides = small("data.conditional=true", "training.label_fade=[0, 4]")
     tables = {**gankit.load("wgan-gp", *overrides).tables(), "critic": "own-labels"}
-    with pytest.raises(PartError, match=r"critic own-labels takes labels by none of gankit\.layers' modules"):
+    with pytest.raises(PartError, match=r"critic own-labels takes labels by none of the modules of gankit\.nn\.layers"):
         gankit.train(gankit.load(tables), tmp_path / "run")
 
 

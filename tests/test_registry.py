@@ -18,8 +18,9 @@ from torch import Tensor, nn
 import gankit
 from gankit.errors import PartError, SettingsError
 from gankit.experiments.tables import AugmentTable, DataTable, LossTable
-from gankit.registry import RESERVED, Part, registry
+from gankit.registry import Part, registry
 from gankit.registry.plugins import KINDS
+from gankit.registry.registry import RESERVED
 
 IMAGE = gankit.ImageSpec(3, 8, 8)
 

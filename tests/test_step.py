@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 import gankit
-from gankit.distributed import share
+from gankit.distributed import shard
 from gankit.nn.gradients import score_gradients
 from gankit.training.data import prepare
 from gankit.training.step import Updates
@@ -74,7 +74,7 @@ def test_a_penaltys_first_derivative_has_no_gradients_of_weights() -> None:
 
 def test_the_critics_turn_makes_fakes_without_graph_and_scores_once(small: Small, tmp_path: Path) -> None:
     step = updates(small, tmp_path / "run", 'losses=["hinge"]')
-    turn = step._turn("critic", share(4), 0)
+    turn = step._turn("critic", shard(4), 0)
     fakes = counted(lambda: step.generator(turn.latents))
     both = torch.cat([turn.real, turn.fake])
     scores = counted(lambda: step.critic(both))
@@ -105,7 +105,7 @@ def test_the_generators_turn_computes_no_gradients_of_the_critic(small: Small, t
 
 def test_everything_is_channels_last_and_adam_is_fused(small: Small, tmp_path: Path) -> None:
     step = updates(small, tmp_path / "run", "data.flip=true", "training.dequantise=true")
-    turn = step._turn("critic", share(4), 0)
+    turn = step._turn("critic", shard(4), 0)
     parameters = [p for network in (step.generator, step.critic) for p in network.parameters() if p.dim() == 4]
     for tensor in [*parameters, turn.real, turn.fake]:
         assert tensor.is_contiguous(memory_format=torch.channels_last)

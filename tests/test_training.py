@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import gankit
-from gankit.distributed import share
+from gankit.distributed import shard
 from gankit.errors import GankitError, PartError, RunError
 from gankit.interfaces import Loss, Turn
 from gankit.runs import checkpoint
@@ -231,10 +231,10 @@ def test_the_effective_weight_of_every_loss(small: Small, tmp_path: Path) -> Non
     weights = {w.name: w.weight for w in trainer.parts.losses}
     assert weights == {"wasserstein": 1.0, "gradient-penalty": 12.0, "drift": 0.5}
     for number, due in ((0, ["wasserstein", "gradient-penalty", "drift"]), (1, ["wasserstein", "drift"])):
-        total = trainer._objective(trainer._turn("critic", share(4), number), number)
+        total = trainer._objective(trainer._turn("critic", shard(4), number), number)
         assert total is not None
         single = [
-            weights[w.name] * w.loss.critic(trainer._turn("critic", share(4), number))  # type: ignore[operator]
+            weights[w.name] * w.loss.critic(trainer._turn("critic", shard(4), number))  # type: ignore[operator]
             for w in trainer.parts.losses
             if w.name in due
         ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import gankit
-from gankit.distributed import share
+from gankit.distributed import shard
 from gankit.errors import PartError, RunError
 from gankit.interfaces import Critic, ImageSpec
 from gankit.training.trainer import Trainer
@@ -51,7 +51,7 @@ def test_dequantisation_is_within_half_a_grey_level(
     updates = Trainer(experiment, tmp_path / "run", data).updates
     indices = np.arange(12)
     exact = images.astype(np.float64) / top * 2 - 1
-    off = (updates._images(updates.data, "critic reals", indices, 0, share(12)).numpy() - exact) / (2 / top)
+    off = (updates._images(updates.data, "critic reals", indices, 0, shard(12)).numpy() - exact) / (2 / top)
     assert np.abs(off).max() <= level / 2 + 1e-6
     if level:
         assert off.std() == pytest.approx(12**-0.5, rel=0.1)
@@ -78,6 +78,6 @@ def test_a_resumed_run_has_the_options_of_its_experiment(small: Small, tmp_path:
 def test_conditions_have_the_type_of_the_networks(small: Small, tmp_path: Path) -> None:
     options = ['data.conditional=["severity"]', "training.precision=float64"]
     updates = Trainer(gankit.load("wgan-gp", *small(*options)), tmp_path / "run", None).updates
-    labels = updates._turn("critic", share(4), 0).labels
+    labels = updates._turn("critic", shard(4), 0).labels
     assert labels is not None
     assert labels.dtype == torch.float64

@@ -21,11 +21,11 @@ from gankit.evaluation.sources import ImageSet, Source, Window, image_set, open_
 from gankit.evaluation.statistics import Statistics
 from gankit.evaluation.uncertainty import LEAVE_ONE_OUT, free_name, judged
 from gankit.experiments.experiment import default_features, default_metrics
+from gankit.files import write_atomically
 from gankit.images.pictures import pairs_png
 from gankit.interfaces import Batch, Features, Metric, Pool
 from gankit.metrics.frechet import Frechet
 from gankit.registry import Part
-from gankit.runs.checkpoint import write_atomically
 from gankit.runs.run import Run
 from gankit.version import __version__ as gankit_version
 

@@ -126,7 +126,7 @@ def features(
             made.append(stored(key, make, "features"))
             bar.update(int(chunk[-1]) + 1 - bar.n)  # all of them, where they were cached
     if shared and distributed.size() > 1:
-        parts = distributed.gathered(made)
+        parts = distributed.gather(made)
         made = [parts[number % len(parts)][number // len(parts)] for number in range(len(chunks))]
     return np.concatenate(made) if made else np.empty((0, network.dim), np.float32)
 

@@ -19,11 +19,11 @@ from torch import Tensor
 from gankit import seeds
 from gankit.errors import DataError, PartError, RunError
 from gankit.evaluation.statistics import Statistics
+from gankit.experiments.selection import select_images
 from gankit.interfaces import Dataset, Indices
 from gankit.interfaces.dataset import content_digest
 from gankit.registry import build, registry
 from gankit.runs.run import Run, open_run
-from gankit.training.data import prepare
 from gankit.version import __version__ as gankit_version
 
 Window = tuple[float, float] | None
@@ -134,7 +134,7 @@ def _chosen(images: ImageSet, count: int | None, seed: int) -> ImageSet:
         return images
     if not 0 < count < images.count:
         raise DataError(f"{images.name}: {count} images are asked for, and there are {images.count}")
-    order = torch.randperm(images.count, generator=seeds.source(seed, "chosen images")).numpy()
+    order = torch.randperm(images.count, generator=seeds.generator(seed, "chosen images")).numpy()
     return images.subset(np.sort(order[:count]))
 
 
@@ -185,9 +185,10 @@ def run_data(run: Run) -> tuple[ImageSet, ImageSet | None]:
     """
     if run.experiment.run is not None and run.experiment.run.data_in_process:
         raise RunError(f"{run.path} was trained on data of the program that started it: give the real images")
-    data = prepare(run.experiment.data, run.experiment.training.seed)
-    held_out = None if data.held_out is None else dataset_set(data.held_out.dataset, "held-out images")
-    return dataset_set(data.dataset, "training images"), held_out
+    training, held_out = select_images(run.experiment.data, run.experiment.training.seed)
+    return dataset_set(training, "training images"), None if held_out is None else dataset_set(
+        held_out, "held-out images"
+    )
 
 
 def _drawn(run: Run, count: int, seed: int) -> ImageSet:

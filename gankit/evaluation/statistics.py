@@ -13,8 +13,8 @@ from typing import Any, final
 import numpy as np
 
 from gankit.errors import DataError
+from gankit.files import write_atomically
 from gankit.interfaces import Moments
-from gankit.runs.checkpoint import write_atomically
 
 
 @final

@@ -141,7 +141,7 @@ def influences(
     places = pool.reals if side == "real" else pool.fakes
     names, unit = units(pool, side)
     if len(names) > LEAVE_ONE_OUT:
-        order = torch.randperm(len(names), generator=seeds.source(seed, "jackknife")).numpy()
+        order = torch.randperm(len(names), generator=seeds.generator(seed, "jackknife")).numpy()
         unit = (order % groups)[unit]
     parts = [places[unit == number] for number in range(int(unit.max()) + 1)]
     if len(parts) < 2 or len(places) - max(map(len, parts)) < 2:
@@ -184,11 +184,11 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
     beside: list[Values] = []
     try:
         for split in range(SPLITS):
-            rank = torch.randperm(len(names), generator=seeds.source(seed, "split", split)).numpy()
+            rank = torch.randperm(len(names), generator=seeds.generator(seed, "split", split)).numpy()
             order = np.argsort(rank[unit], kind="stable")
-            drawn = torch.randperm(pool.fake.count, generator=seeds.source(seed, "split of fakes", split)).numpy()
+            drawn = torch.randperm(pool.fake.count, generator=seeds.generator(seed, "split of fakes", split)).numpy()
             reference, other = (
-                half[torch.randperm(len(half), generator=seeds.source(seed, f"{which} half", split)).numpy()[:n]]
+                half[torch.randperm(len(half), generator=seeds.generator(seed, f"{which} half", split)).numpy()[:n]]
                 for which, half in (("first", order[:middle]), ("second", order[-middle:]))
             )
             between.append(resampling.values(reference, other))
@@ -230,7 +230,7 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
     worse = dict.fromkeys(observed, 1)
     sign = 1 if better == "lower" else -1
     for number in tqdm(range(permutations), unit="permutation", desc=f"{part.name} by chance", delay=1):
-        values = divided(torch.randperm(every, generator=seeds.source(seed, "permutation", number)).numpy())
+        values = divided(torch.randperm(every, generator=seeds.generator(seed, "permutation", number)).numpy())
         for name, value in observed.items():
             slack = 1e-9 * abs(value)  # equal divisions are ties, whatever the order of sums
             worse[name] += sign * values.get(name, math.inf * sign) >= sign * value - slack
@@ -245,7 +245,7 @@ def _one_image_a_group(pool: Pool, seed: int) -> Pool:
         return pool
     chosen = []
     for offset, side, unit in zip((0, pool.real.count), ("real", "fake"), known, strict=True):
-        order = torch.randperm(len(unit), generator=seeds.source(seed, f"one of each {side} group")).numpy()
+        order = torch.randperm(len(unit), generator=seeds.generator(seed, f"one of each {side} group")).numpy()
         _, first = np.unique(unit[order], return_index=True)
         chosen.append(np.sort(order[first]) + offset)
     return pool.subset(np.concatenate(chosen))

@@ -39,7 +39,7 @@ class InTraining:
         self.settings, self.value_range, self.device = settings, value_range, device
         reals = dataset_set(reference, "real")
         if settings.subset is not None and settings.subset < reals.count:
-            order = np.argsort([seeds.number(settings.seed, "evaluated subset", i) for i in range(reals.count)])
+            order = np.argsort([seeds.derive_seed(settings.seed, "evaluated subset", i) for i in range(reals.count)])
             reals = reals.subset(np.sort(order[: settings.subset]))
         self.count = settings.count or reals.count
         if settings.subset is not None:

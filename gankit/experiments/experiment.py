@@ -93,6 +93,13 @@ class Training(Settings):
     start_from: str | None = None
     tensorboard: bool = False
 
+    def label_influence(self, step: int) -> float:
+        """How much labels act after this many generator updates, 0 to 1 (Shahbazi et al. 2022, arXiv 2201.06578)."""
+        if self.label_fade is None:
+            return 1.0
+        first, last = self.label_fade
+        return min(max((step - first) / (last - first), 0.0), 1.0)
+
     @field_validator("optimizer")
     @classmethod
     def _known(cls, name: str) -> str:

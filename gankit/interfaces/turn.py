@@ -177,9 +177,9 @@ class Turn:
     def _both_scores(self) -> tuple[Tensor, Tensor]:
         labels = None if self.labels is None else torch.cat([self.labels, self.labels])
         if isinstance(self.critic, FeatureCritic):
-            scores = _fine(call(self.critic.score, self._both_features, labels))
+            scores = at_least_float32(call(self.critic.score, self._both_features, labels))
         else:
-            scores = _fine(call(self.critic, self._both_images, labels))
+            scores = at_least_float32(call(self.critic, self._both_images, labels))
         real, fake = scores.chunk(2)
         return real, fake
 
@@ -208,8 +208,8 @@ class Turn:
         if self._together:
             return self._both_scores[0]
         if isinstance(self.critic, FeatureCritic):
-            return _fine(call(self.critic.score, self.real_features, self.labels))
-        return _fine(call(self.critic, self.real, self.labels))
+            return at_least_float32(call(self.critic.score, self.real_features, self.labels))
+        return at_least_float32(call(self.critic, self.real, self.labels))
 
     @cached_property
     def fake_scores(self) -> Tensor:
@@ -217,13 +217,13 @@ class Turn:
         if self._together:
             return self._both_scores[1]
         if isinstance(self.critic, FeatureCritic):
-            return _fine(call(self.critic.score, self.fake_features, self.labels))
-        return _fine(call(self.critic, self.fake, self.labels))
+            return at_least_float32(call(self.critic.score, self.fake_features, self.labels))
+        return at_least_float32(call(self.critic, self.fake, self.labels))
 
     @cached_property
     def held_out_scores(self) -> Tensor:
         """(n, ...) the critic's scores of `held_out`."""
-        return _fine(call(self.critic, self.held_out, self.held_out_labels))
+        return at_least_float32(call(self.critic, self.held_out, self.held_out_labels))
 
 
 def _half(features: Tensor | tuple[Tensor, ...], which: int) -> Tensor | tuple[Tensor, ...]:
@@ -232,7 +232,7 @@ def _half(features: Tensor | tuple[Tensor, ...], which: int) -> Tensor | tuple[T
     return tuple(part.chunk(2)[which] for part in features)
 
 
-def _fine(scores: Tensor) -> Tensor:
+def at_least_float32(scores: Tensor) -> Tensor:
     """Losses average and subtract scores, which half precision is too coarse for."""
     return scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
 

@@ -48,7 +48,7 @@ class Compilation:
     def __init__(self, parts: list[Any], told: Callable[[str], None], gradients: bool = True) -> None:
         self.gradients = gradients
         self._parts = parts
-        self._told = told
+        self._first_line = told
         self._functions: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._failed: set[str] = set()
         # Shapes are compiled one by one: code for any shape would depend on which came first, and so would the
@@ -80,7 +80,7 @@ class Compilation:
             with self._activated():
                 return work()
         except Exception as error:
-            reason = _told(error)  # the error itself would keep the turn's memory
+            reason = _first_line(error)  # the error itself would keep the turn's memory
         for part, state in zip(self._parts, before, strict=True):
             _restore(part, state)
         made = work()  # raises what was no fault of the compiler
@@ -90,7 +90,7 @@ class Compilation:
     def give_up(self, side: str, reason: str) -> None:
         """Compile nothing more on this side's turns, and say so."""
         self._failed.add(side)
-        self._told(f"training.compile: the {side}'s turns go on without it: {reason}")
+        self._first_line(f"training.compile: the {side}'s turns go on without it: {reason}")
 
     @contextlib.contextmanager
     def _activated(self) -> Iterator[None]:
@@ -126,7 +126,7 @@ def _restore(part: Any, state: Any) -> None:
         part.load_state_dict(state)
 
 
-def _told(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """The first line of an error that says something."""
     if type(error).__name__ == "FailOnRecompileLimitHit":
         return "it would be compiled for too many shapes"

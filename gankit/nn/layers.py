@@ -48,7 +48,7 @@ def pyramid(image: ImageSpec, part: str) -> tuple[int, int, int]:
     return k, image.height >> k, image.width >> k
 
 
-def _four(weight: Tensor) -> Tensor:
+def fuse_resampling(weight: Tensor) -> Tensor:
     """(o, i, 3, 3) to (o, i, 4, 4): the sum of the four kernels shifted by one pixel."""
     return sum((F.pad(weight, (i, 1 - i, j, 1 - j)) for i in (0, 1) for j in (0, 1)), weight.new_zeros(()))
 
@@ -78,7 +78,7 @@ class ResampledConv2d(nn.Conv2d):
             return self._plain(x)
         up = self.resample == "up"
         if self.fused and self.kernel_size == (3, 3):
-            kernel = _four(self.weight)
+            kernel = fuse_resampling(self.weight)
             if up:
                 return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), self.bias, stride=2, padding=1)
             return convolved(x, kernel / 4, self.bias, 2, 1)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +13,10 @@ from numpy.typing import NDArray
 
 from gankit.errors import GankitError, RunError
 from gankit.evaluation.sources import Source, open_source
+from gankit.files import write_atomically, write_csv, write_folder
 from gankit.images.pictures import grid_png, save_image
 from gankit.interfaces import Features
 from gankit.ranking import ratings
-from gankit.ranking.folders import write_folder
 from gankit.ranking.key import Key
 from gankit.ranking.page import write_page
 from gankit.ranking.ratings import Finding
@@ -26,9 +24,8 @@ from gankit.ranking.realism import realism_score
 from gankit.ranking.scores import Classifier, critic_scores, label_scores, realism_scores, wanted_classes
 from gankit.registry import Part
 from gankit.registry.messages import unknown
-from gankit.runs.checkpoint import write_atomically
 from gankit.runs.run import Run, open_run
-from gankit.runs.sampling import asked, label_texts
+from gankit.runs.sampling import label_texts, parse_label
 
 __all__ = ["Finding", "Ranking", "rank", "realism_score", "write_page", "write_ranking"]
 
@@ -127,7 +124,7 @@ def rank(
     seed = seed or 0
     _check_counts(number, keep)
     conditional = way != "label" or opened.image.conditional
-    latents, labels = opened.draw(number, asked(opened, label) if conditional else None, seed)
+    latents, labels = opened.draw(number, parse_label(opened, label) if conditional else None, seed)
     texts = label_texts(opened, labels)
     if way == "label":
         if classifier is None:
@@ -181,7 +178,7 @@ def _by_ratings(
         _check_counts(number, keep)
         names, real = [each.id for each in key.images], [each.real for each in key.images]
     ratings.check_images(raters, names, any(real))
-    latents, encoded = run.draw(number, asked(run, label), seed)
+    latents, encoded = run.draw(number, parse_label(run, label), seed)
     texts = label_texts(run, encoded) or [""] * number
     known = texts if key is None else [each.label for each in key.images]
     if run.image.conditions:  # a diagnosis is no number
@@ -244,14 +241,8 @@ def write_ranking(ranking: Ranking, folder: Path) -> Path:
             ]
             for place, number in enumerate(ranking.order.tolist(), 1)
         ]
-        _write_csv(new / "ranking.csv", [["rank", "image", "file", "score", "label", "seed"], *rows])
+        write_csv(new / "ranking.csv", [["rank", "image", "file", "score", "label", "seed"], *rows])
         if ranking.findings:
-            _write_csv(new / "findings.csv", with_findings)
+            write_csv(new / "findings.csv", with_findings)
 
     return write_folder(folder, fill)
-
-
-def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    write_atomically(path, text.getvalue().encode())

@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gankit.errors import GankitError
 from gankit.evaluation.sources import ImageSet, run_data
+from gankit.files import check_free, write_atomically, write_folder
 from gankit.images.pictures import image_png
-from gankit.ranking.folders import check_folder, write_folder
 from gankit.ranking.key import Key, real_places, seal
-from gankit.report import png_uri
-from gankit.runs.checkpoint import write_atomically
+from gankit.report.pages import png_uri, render
 from gankit.runs.run import Run
-from gankit.runs.sampling import asked, label_texts
+from gankit.runs.sampling import label_texts, parse_label
 
 RESERVED = "urgo"
 """Keys of the page's own: undo, real, generated, other."""
@@ -51,8 +49,8 @@ def write_page(
         raise GankitError(
             f"a page needs at least one image to draw and no fewer than 0 real ones, not {count} and {real}"
         )
-    check_folder(folder)
-    latents, labels = run.draw(count, asked(run, label), seed)
+    check_free(folder)
+    latents, labels = run.draw(count, parse_label(run, label), seed)
     reals, places = _reals(run, real)
     images = run.decode(latents, labels)
     key = seal(
@@ -94,7 +92,6 @@ def _class_of(reals: ImageSet, place: int) -> str:
 
 
 def _page(key: Key, pictures: Sequence[bytes], class_names: Sequence[str]) -> str:
-    environment = Environment(loader=PackageLoader("gankit", "ranking"), autoescape=True, undefined=StrictUndefined)
     data = {
         "key": key.digest,
         "images": [{"id": each.id, "src": png_uri(png)} for each, png in zip(key.images, pictures, strict=True)],
@@ -102,7 +99,7 @@ def _page(key: Key, pictures: Sequence[bytes], class_names: Sequence[str]) -> st
         "calls": key.reals is not None,
     }
     classes = list(zip(class_names, class_keys(class_names), strict=True))
-    return environment.get_template("page.html.j2").render(data=data, classes=classes, count=len(pictures))
+    return render("gankit.ranking", "page.html.j2", data=data, classes=classes, count=len(pictures))
 
 
 def class_keys(names: Sequence[str]) -> list[str]:

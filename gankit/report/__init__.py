@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
+import functools
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from gankit.evaluation.evaluate import read_metrics
 from gankit.evaluation.tables import cells
+from gankit.files import write_atomically
 from gankit.images.pictures import grid_png
-from gankit.runs.checkpoint import write_atomically
+from gankit.report.pages import draw_png, png_uri, render
 from gankit.runs.run import Run
 
 SHOWN = 64
@@ -30,8 +28,9 @@ def write_report(run: Run) -> Path:
     metrics_file = run.path / "metrics.json"
     metrics = read_metrics(metrics_file) if metrics_file.is_file() else None
     samples = run.sample(SHOWN, seed=run.experiment.training.seed)
-    environment = Environment(loader=PackageLoader("gankit", "report"), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("run.html.j2").render(
+    page = render(
+        "gankit.report",
+        "run.html.j2",
         name=run.path.name,
         record=run.experiment.run,
         training=run.experiment.training,
@@ -56,17 +55,8 @@ def _pairs(folder: Path, metrics: dict[str, Any]) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def png_uri(png: bytes) -> str:
-    """A picture within a page."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
 def curves(log: list[dict[str, Any]]) -> list[bytes]:
     """One picture a side, the means of its losses at every tick; and one of the first value of each evaluation."""
-    # The object interface: it needs no display and leaves pyplot's global state alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     plots = []
     for side in ("critic", "generator"):
         names = sorted({name for row in log for name in row if name.startswith(f"{side}/")})
@@ -76,18 +66,15 @@ def curves(log: list[dict[str, Any]]) -> list[bytes]:
     if judged:
         name = next(iter(judged[0]["metrics"]))
         plots.append((name, {name: [(row["step"], row["metrics"].get(name)) for row in judged]}))
-    pictures = []
-    for label, lines in plots:
-        if not lines:
-            continue
-        figure = Figure(figsize=(7, 2.6), layout="constrained")
-        axes = figure.add_subplot()
-        for name, points in lines.items():
-            axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2)
-        axes.set(xlabel="step (generator updates)", ylabel=label)
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
-        buffer = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
-        pictures.append(buffer.getvalue())
-    return pictures
+    return [
+        draw_png(functools.partial(_draw_lines, label=label, lines=lines), (7, 2.6)) for label, lines in plots if lines
+    ]
+
+
+def _draw_lines(figure: Any, label: str, lines: dict[str, list[tuple[int, float]]]) -> None:
+    axes = figure.add_subplot()
+    for name, points in lines.items():
+        axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2)
+    axes.set(xlabel="step (generator updates)", ylabel=label)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import re
 from pathlib import Path
@@ -16,20 +15,11 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from gankit.errors import RunError
+from gankit.files import write_atomically
 
 FORMAT = 1
 KEPT = 2
 """Checkpoints kept: the newest, and one before it in case the newest cannot be read."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is either there as a whole or not at all, even when the machine stops."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +15,11 @@ from torch import Tensor, nn
 
 from gankit.runs import checkpoint
 from gankit import seeds
-from gankit.training.assembly import label_influence
 from gankit.experiments.experiment import Experiment, load
 from gankit.errors import RunError
 from gankit.interfaces import Critic, Generator, ImageSpec
 from gankit.nn.layers import set_influence
 from gankit.images.pictures import to_pixels
-from gankit.training.log import log_row
 
 SAMPLE_BATCH = 64
 LAST, BEST = "generator.safetensors", "generator-best.safetensors"
@@ -178,7 +177,7 @@ class Run:
             raise RunError(f"{self.path}: there is no checkpoint yet: resume the run first")
         critic: Critic = self.experiment.critic.part.build(self.image)
         self._load(critic, restored[1]["critic"], "critic")
-        set_influence(critic, label_influence(self.experiment.training, restored[0]))
+        set_influence(critic, self.experiment.training.label_influence(restored[0]))
         return critic.to(self.device).eval().requires_grad_(False)
 
     def _load(self, network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
@@ -211,7 +210,7 @@ class Run:
 
     def decode(self, z: Tensor, labels: Tensor | None) -> NDArray[Any]:
         """(n, latent_dim) latents and encoded labels to images in the data's type."""
-        return drawn_pixels(self.generator, z, labels, self.dtype, self.value_range)
+        return generate_pixels(self.generator, z, labels, self.dtype, self.value_range)
 
     def encode_labels(self, n: int, labels: Labels, seed: int = 0) -> Tensor | None:
         """(n,) int64 classes or (n, k) standardised conditions, or None for a run without labels.
@@ -227,7 +226,7 @@ class Run:
         if labels is None:
             exported = checkpoint.read_export(self.exported)[1] if image.conditions else {}
             conditions = torch.tensor(exported["conditions"]) if image.conditions else None
-            return drawn_labels(n, image, record.label_counts, conditions, seed)
+            return draw_labels(n, image, record.label_counts, conditions, seed)
         if image.classes:
             given = [labels] * n if isinstance(labels, (int, str)) else [_plain(label) for label in labels]
             classes = [self._class(label) for label in given]
@@ -258,13 +257,22 @@ class Run:
         raise RunError(f"there is no class {label!r} in {self.path}; known: {known}")
 
 
+def log_row(line: str) -> dict[str, Any] | None:
+    """A line of log.jsonl, or None where a killed run left half of one."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+
+
 def _plain(label: Any) -> int | str:
     """A class as a Python number or name, from whatever holds it."""
     value = label.item() if isinstance(label, (np.generic, Tensor)) else label
     return value if isinstance(value, str) else int(value)
 
 
-def drawn_labels(
+def draw_labels(
     n: int, image: ImageSpec, label_counts: Sequence[int], conditions: Tensor | None, seed: int
 ) -> Tensor | None:
     """Labels as they occur in the training images; label i depends only on (seed, i).
@@ -278,7 +286,7 @@ def drawn_labels(
     """
     if not image.conditional:
         return None
-    draws = [torch.rand((), generator=seeds.source(seed, "label", i), dtype=torch.float64) for i in range(n)]
+    draws = [torch.rand((), generator=seeds.generator(seed, "label", i), dtype=torch.float64) for i in range(n)]
     places = torch.stack(draws) if draws else torch.empty(0, dtype=torch.float64)
     if conditions is not None:
         return conditions[(places * len(conditions)).long()]
@@ -286,7 +294,7 @@ def drawn_labels(
     return torch.searchsorted(cumulative, places * cumulative[-1], right=True).clamp(max=image.classes - 1)
 
 
-def drawn_pixels(
+def generate_pixels(
     generator: Generator, z: Tensor, labels: Tensor | None, dtype: str, value_range: tuple[float, float]
 ) -> NDArray[Any]:
     """(n, c, h, w) images in the data's type and range; no more than a batch of them is there as floats."""
@@ -332,7 +340,7 @@ def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | No
     like = next(generator.parameters())
     # Whatever follows the weights in training mode: statistics, or the vectors of spectral normalisation.
     for batch in range(batches if any(True for _ in generator.buffers()) else 0):
-        z = torch.randn(SAMPLE_BATCH, latent_dim, generator=seeds.source(seed, "statistics", batch)).to(like)
+        z = torch.randn(SAMPLE_BATCH, latent_dim, generator=seeds.generator(seed, "statistics", batch)).to(like)
         label = None
         if labels is not None:
             label = labels[(torch.arange(SAMPLE_BATCH) + batch * SAMPLE_BATCH) % len(labels)].to(like.device)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gankit.runs.checkpoint import write_atomically
+from gankit.files import check_free, write_atomically, write_csv
 from gankit.errors import RunError
 from gankit.images.pictures import grid_png, save_image
 from gankit.runs.run import Labels, Run
@@ -30,32 +30,28 @@ def write_samples(run: Run, folder: Path, count: int, label: str | None = None, 
     Raises:
         RunError: the folder is taken, or the label does not fit the run.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty; choose another --out")
-    latents, labels = run.draw(count, asked(run, label), seed)
+    check_free(folder)
+    latents, labels = run.draw(count, parse_label(run, label), seed)
     images = run.decode(latents, labels)
     folder.mkdir(parents=True, exist_ok=True)
     digits = max(5, len(str(count - 1)))
     files = [save_image(folder / f"{number:0{digits}d}", image) for number, image in enumerate(images)]
     write_atomically(folder / "grid.png", grid_png(images[:GRID_IMAGES], run.value_range))
-    with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if labels is None:
-            writer.writerow(["file"])
-            writer.writerows([path.name] for path in files)
-        elif run.image.classes:
-            writer.writerow(["file", "label"])
-            writer.writerows([path.name, run.class_names[k]] for path, k in zip(files, labels.tolist(), strict=True))
-        else:
-            names = run.experiment.data.conditional
-            assert isinstance(names, list)
-            writer.writerow(["file", *names])
-            for path, row in zip(files, run.decode_conditions(labels), strict=True):
-                writer.writerow([path.name, *(f"{value:.6g}" for value in row)])
+    header, rows = ["file"], [[path.name] for path in files]
+    if labels is not None and run.image.classes:
+        header = ["file", "label"]
+        rows = [[path.name, run.class_names[k]] for path, k in zip(files, labels.tolist(), strict=True)]
+    elif labels is not None:
+        names = run.experiment.data.conditional
+        assert isinstance(names, list)
+        header = ["file", *names]
+        values = run.decode_conditions(labels)
+        rows = [[path.name, *(f"{value:.6g}" for value in row)] for path, row in zip(files, values, strict=True)]
+    write_csv(folder / "labels.csv", [header, *rows])
     return folder
 
 
-def asked(run: Run, label: str | None) -> Labels:
+def parse_label(run: Run, label: str | None) -> Labels:
     """A label as the command line names it, for `Run.draw`: a class, or the numbers of "1.5,0.2" for conditions.
 
     Raises:

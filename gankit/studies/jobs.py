@@ -24,9 +24,9 @@ import torch
 from tqdm import tqdm
 
 from gankit.errors import GankitError, RunError
+from gankit.files import write_atomically
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
-from gankit.runs.checkpoint import write_atomically
 from gankit.training.log import StopRequest
 
 RESULT, CLOCK, STOP, LOCK, OUTPUT = "result.json", "seconds.txt", ".stop", ".lock", "output.txt"

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from gankit.errors import RunError, SettingsError
 from gankit.experiments.document import Source
 from gankit.experiments.experiment import FILLED, Experiment, validated
-from gankit.runs.checkpoint import write_atomically
+from gankit.files import check_free, write_atomically
 
 Study = TypeVar("Study", bound=Experiment)
 
@@ -82,8 +82,7 @@ def is_begun(folder: Path, text: str) -> bool:
             told = "; ".join(f"{key} was {found.get(key)}, is {wanted.get(key)}" for key in different[:3])
             raise RunError(f"{folder} holds a study of other settings ({told}); choose another --out")
         return True
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty and holds no study; choose another --out")
+    check_free(folder, "it holds no study; choose another --out")
     return False
 
 

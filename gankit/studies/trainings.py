@@ -21,7 +21,7 @@ WARMING, TIMED = 1, 4
 """Steps before the clock starts, and steps that it counts."""
 
 
-def trained(experiment: Experiment, folder: Path) -> Run:
+def train_or_resume(experiment: Experiment, folder: Path) -> Run:
     """The finished run in this folder: trained now, gone on with, or as it was left.
 
     Raises:
@@ -74,15 +74,15 @@ def announce(work: Sequence[tuple[int, str, int, float]], workers: int) -> None:
     ]
     seconds = sum(count * steps * each for count, _, steps, each in work)
     at_a_time = min(workers, max(count for count, *_ in work))
-    shared = f", {spoken(seconds / at_a_time)} with {at_a_time} at a time" if at_a_time > 1 else ""
+    shared = f", {format_seconds(seconds / at_a_time)} with {at_a_time} at a time" if at_a_time > 1 else ""
     print(
-        f"{' and '.join(kinds)}: about {spoken(seconds)} of work{shared}, and the judging; a study that is stopped "
-        "goes on with the same command",
+        f"{' and '.join(kinds)}: about {format_seconds(seconds)} of work{shared}, and the judging; a study that is "
+        "stopped goes on with the same command",
         file=sys.stderr,
     )
 
 
-def spoken(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """A length of time in words."""
     if seconds < 100:
         return f"{seconds:.0f} s"

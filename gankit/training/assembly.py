@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gankit import seeds
 from gankit.errors import PartError
-from gankit.experiments.experiment import Experiment, Training
+from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import LossTable
 from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, Loss
 from gankit.nn.layers import Fading
@@ -94,7 +94,7 @@ def cautions(experiment: Experiment) -> list[str]:
     """What a user should know before this experiment trains, one line each."""
     scope = experiment.augment.scope if experiment.augment else "critic"
     found = [f"augment.scope={scope}: {SCOPE_CAUTIONS[scope]}"] if scope in SCOPE_CAUTIONS else []
-    influence = label_influence(experiment.training, experiment.training.steps)
+    influence = experiment.training.label_influence(experiment.training.steps)
     if influence < 1:
         found.append(f"training.label_fade: labels have {influence:.0%} of their influence when the training ends")
     return found
@@ -139,14 +139,6 @@ def _check_fade(experiment: Experiment, image: ImageSpec, networks: dict[str, nn
                 f"training.label_fade: {kind} {getattr(experiment, kind).name} takes labels by none of the modules of "
                 "gankit.nn.layers, so that they cannot be faded in; leave label_fade out"
             )
-
-
-def label_influence(training: Training, step: int) -> float:
-    """How much labels act after this many generator updates, 0 to 1 (Shahbazi et al. 2022, arXiv 2201.06578)."""
-    if training.label_fade is None:
-        return 1.0
-    first, last = training.label_fade
-    return min(max((step - first) / (last - first), 0.0), 1.0)
 
 
 def _check_held_out(experiment: Experiment, losses: tuple[WeightedLoss, ...], augment: Augment | None) -> None:

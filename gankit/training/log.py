@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gankit.errors import RunError
+from gankit.runs.run import log_row
 
 
 class Progress:
@@ -68,15 +69,6 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it stands."""
         self._bar.close()
-
-
-def log_row(line: str) -> dict[str, Any] | None:
-    """A line of log.jsonl, or None where a killed run left half of one."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
 
 
 class TickLog:

@@ -19,7 +19,7 @@ from gankit.interfaces import Critic, Generator, Side, Turn
 from gankit.nn.compilation import Compilation
 from gankit.nn.layers import set_influence
 from gankit.runs.run import choose_device
-from gankit.training.assembly import Parts, build, label_influence
+from gankit.training.assembly import Parts, build
 from gankit.training.data import TrainingData
 from gankit.training.log import TickLog
 
@@ -63,7 +63,7 @@ class Updates:
         changing = [self.generator, self.critic, self.parts.augment, self.log, *(w.loss for w in self.parts.losses)]
         changing = [part for part in changing if hasattr(part, "state_dict")]
         self.compilation = Compilation(changing, self.cautions.append, self.settings.compile == "all")
-        if self.settings.compile and distributed.synchronised(self.generator, self.critic):
+        if self.settings.compile and distributed.has_synchronised_norms(self.generator, self.critic):
             for side in ("critic", "generator"):
                 self.compilation.give_up(side, "batch normalisation is synchronised between processes")
         self.averaged = AveragedModel(self.generator, multi_avg_fn=self._average) if self.settings.averaging else None
@@ -112,7 +112,7 @@ class Updates:
                 group["lr"] = rate * remaining
         if self.settings.label_fade:
             for network in (self.generator, self.critic):
-                set_influence(network, label_influence(self.settings, self.step))
+                set_influence(network, self.settings.label_influence(self.step))
         for k in range(self.settings.critic_steps):
             self._update("critic", self.critic, self.settings.batch, self.step * self.settings.critic_steps + k)
         self._freeze_critic(True)
@@ -127,11 +127,11 @@ class Updates:
             parameter.requires_grad_(not frozen)
 
     def _update(self, side: Side, network: nn.Module, batch: int, number: int) -> None:
-        share = distributed.share(batch)
+        shard = distributed.shard(batch)
         if self.settings.compile:
-            turn = self.compilation.attempt(side, lambda: self._differentiated(side, share, number))
+            turn = self.compilation.attempt(side, lambda: self._differentiated(side, shard, number))
         else:
-            turn = self._differentiated(side, share, number)
+            turn = self._differentiated(side, shard, number)
         if turn is not None:
             distributed.sum_gradients(network.parameters())
             self.optimizers[side].step()
@@ -139,29 +139,29 @@ class Updates:
                 if part is not None:
                     part.after_step(turn)
 
-    def _differentiated(self, side: Side, share: distributed.Share, number: int) -> Turn | None:
+    def _differentiated(self, side: Side, shard: distributed.Shard, number: int) -> Turn | None:
         """A turn whose gradients are there, or None where no loss is due."""
         rank = distributed.rank()  # processes that draw alike would augment alike
         seeds.seed_torch(self.settings.seed, f"{side} turn", *([number, rank] if rank else [number]))
-        turn = self._turn(side, share, number)
+        turn = self._turn(side, shard, number)
         self.optimizers[side].zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
             total = self._objective(turn, number)
         if total is None:
             return None
-        (share.weight * total).backward()  # type: ignore[no-untyped-call]
+        (shard.weight * total).backward()  # type: ignore[no-untyped-call]
         return turn
 
-    def _turn(self, side: Side, share: distributed.Share, number: int) -> Turn:
-        seed, indices = self.settings.seed, self.orders[side].batch(number, share.total)[share.rows]
-        draws = self._draws(f"{side} losses", number, share, self.like)
-        source = seeds.source(seed, f"{side} latents", number)
-        latents = torch.randn(share.total, self.generator.latent_dim, generator=source)[share.rows].to(self.like)
+    def _turn(self, side: Side, shard: distributed.Shard, number: int) -> Turn:
+        seed, indices = self.settings.seed, self.orders[side].batch(number, shard.total)[shard.rows]
+        draws = self._draws(f"{side} losses", number, shard, self.like)
+        source = seeds.generator(seed, f"{side} latents", number)
+        latents = torch.randn(shard.total, self.generator.latent_dim, generator=source)[shard.rows].to(self.like)
         return Turn(
             side,
             self.generator,
             self.critic,
-            real=lambda: self._images(self.data, f"{side} reals", indices, number, share),
+            real=lambda: self._images(self.data, f"{side} reals", indices, number, shard),
             labels=self._labels(self.data, indices),
             latents=latents,
             step=self.step,
@@ -169,8 +169,8 @@ class Updates:
             augment=self.parts.augment,
             scope=self.experiment.augment.scope if self.experiment.augment else "critic",
             critic_mixes=self.parts.critic_mixes,
-            held_out=None if self.data.held_out is None else lambda: self._held_out(side, share, number),
-            batch=share.total,
+            held_out=None if self.data.held_out is None else lambda: self._held_out(side, shard, number),
+            batch=shard.total,
             average=distributed.average,
             log=lambda name, value: self.log.add(name, value.detach()),
         )
@@ -181,19 +181,19 @@ class Updates:
         labels = data.labels[indices].to(self.device)
         return labels.to(self.like.dtype) if labels.is_floating_point() else labels
 
-    def _draws(self, stream: str, number: int, share: distributed.Share, like: Tensor) -> seeds.TurnDraws:
-        rows = (share.start, share.stop, share.total)
+    def _draws(self, stream: str, number: int, shard: distributed.Shard, like: Tensor) -> seeds.TurnDraws:
+        rows = (shard.start, shard.stop, shard.total)
         return seeds.TurnDraws(self.settings.seed, stream, number, like, rows if distributed.size() > 1 else None)
 
-    def _held_out(self, side: Side, share: distributed.Share, number: int) -> tuple[Tensor, Tensor | None]:
+    def _held_out(self, side: Side, shard: distributed.Shard, number: int) -> tuple[Tensor, Tensor | None]:
         assert self.data.held_out is not None
-        indices, held = self.held_out_orders[side].batch(number, share.total)[share.rows], self.data.held_out
-        return self._images(held, f"{side} held-out", indices, number, share), self._labels(held, indices)
+        indices, held = self.held_out_orders[side].batch(number, shard.total)[shard.rows], self.data.held_out
+        return self._images(held, f"{side} held-out", indices, number, shard), self._labels(held, indices)
 
     def _images(
-        self, data: TrainingData, stream: str, indices: NDArray[np.int64], number: int, share: distributed.Share
+        self, data: TrainingData, stream: str, indices: NDArray[np.int64], number: int, shard: distributed.Shard
     ) -> Tensor:
-        draws = self._draws(stream, number, share, torch.empty(0))
+        draws = self._draws(stream, number, shard, torch.empty(0))
         mirrored = draws.uniform(len(indices)) < 0.5 if self.experiment.data.flip else None
         images = data.batch(indices, self.like, mirrored)
         if self.settings.dequantise and data.dataset.dtype.kind == "u":  # floats have no grey levels

@@ -21,12 +21,13 @@ from gankit import distributed, seeds
 from gankit.errors import GankitError, RunError
 from gankit.evaluation.while_training import InTraining
 from gankit.experiments.experiment import Experiment, RunRecord
+from gankit.files import check_free, write_atomically
 from gankit.images.pictures import grid_png
 from gankit.interfaces import Dataset, Generator
 from gankit.nn.layers import set_influence
 from gankit.runs import checkpoint
-from gankit.runs.run import BEST, LAST, SAMPLE_BATCH, Run, drawn_labels, drawn_pixels, open_run, settle_statistics
-from gankit.training.assembly import cautions, label_influence
+from gankit.runs.run import BEST, LAST, SAMPLE_BATCH, Run, draw_labels, generate_pixels, open_run, settle_statistics
+from gankit.training.assembly import cautions
 from gankit.training.data import TrainingData, prepare
 from gankit.training.log import Progress, StopRequest, TickLog
 from gankit.training.step import Updates
@@ -62,21 +63,17 @@ def train(
         KeyboardInterrupt: it was interrupted; a checkpoint was written first.
     """
     folder = Path(out)
-    with distributed.started(), _threads(experiment):
-        distributed.first_does(lambda: _check_free(folder))
+    with distributed.process_group(), _threads(experiment):
+        distributed.on_rank_zero(lambda: _check_free(folder))
         trainer = Trainer(experiment.with_run(None), folder, data)
         trainer.start()
-        distributed.first_does(lambda: trainer.begin(in_process=data is not None))
+        distributed.on_rank_zero(lambda: trainer.begin(in_process=data is not None))
         return trainer.run(on_tick)
 
 
 def _check_free(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file; choose another --out")
-    if folder.exists() and any(folder.iterdir()):
-        is_run = (folder / "experiment.toml").is_file()
-        hint = f"go on with: gankit resume {folder}" if is_run else "choose another --out"
-        raise RunError(f"{folder} is not empty; {hint}")
+    is_run = (folder / "experiment.toml").is_file()
+    check_free(folder, f"go on with: gankit resume {folder}" if is_run else "choose another --out")
 
 
 def resume(
@@ -106,7 +103,7 @@ def resume(
     record = run.experiment.run
     if record is not None and record.data_in_process and data is None:
         raise RunError(f"{run.path} was trained on data of the program that started it: resume it there with data=...")
-    with distributed.started(), _threads(run.experiment):
+    with distributed.process_group(), _threads(run.experiment):
         trainer = Trainer(run.experiment, run.path, data)
         trainer.restore()
         return trainer.run(on_tick)
@@ -155,11 +152,11 @@ class Trainer:
                 last = self.updates.step == settings.steps
                 late = settings.max_minutes is not None and time.monotonic() - started > settings.max_minutes * 60
                 # One interrupted process stops all, at one and the same step.
-                stopped = distributed.anyone(stop.asked)
-                ending = distributed.anyone(late) or last or stopped
+                stopped = distributed.any_rank(stop.asked)
+                ending = distributed.any_rank(late) or last or stopped
                 if self.updates.step % settings.tick_every == 0 or ending:
                     self._tick(bar, on_tick if writes else None)
-                    stopped = distributed.anyone(stop.asked)  # judging images takes its time
+                    stopped = distributed.any_rank(stop.asked)  # judging images takes its time
                     ending = ending or stopped
                 if (self.updates.step % settings.sample_every == 0 or ending) and writes:
                     self._write_grid()
@@ -206,7 +203,7 @@ class Trainer:
 
     @property
     def _influence(self) -> float:
-        return label_influence(self.settings, self.updates.step)
+        return self.settings.label_influence(self.updates.step)
 
     def _sampler(self) -> Generator:
         """A copy of the generator to sample from: averaged weights, statistics settled for them, evaluation mode."""
@@ -222,13 +219,13 @@ class Trainer:
             for name, parameter in sampler.named_parameters():
                 parameter.data.copy_(averaged[name].data)
         seed = self.settings.seed
-        labels = self._drawn_labels(STATISTICS_BATCHES * SAMPLE_BATCH, seed)
+        labels = self._draw_labels(STATISTICS_BATCHES * SAMPLE_BATCH, seed)
         settle_statistics(sampler, sampler.latent_dim, labels, seed, STATISTICS_BATCHES)
         return sampler
 
     def _draw(self, sampler: Generator, n: int, seed: int, labels: Tensor | None) -> Any:
         z, dtype = seeds.latents(seed, n, sampler.latent_dim), str(self.data.dataset.dtype)
-        return drawn_pixels(sampler, z, labels, dtype, self.data.value_range)
+        return generate_pixels(sampler, z, labels, dtype, self.data.value_range)
 
     def _write_grid(self) -> None:
         """Samples of fixed latents; a row of each class in turn, or rows by the first condition."""
@@ -241,7 +238,7 @@ class Trainer:
         pictures = self._draw(self._sampler(), GRID_IMAGES, self.settings.seed, labels)
         path = self.folder / "samples" / f"step-{self.updates.step:08d}.png"
         path.parent.mkdir(exist_ok=True)
-        checkpoint.write_atomically(path, grid_png(pictures, self.data.value_range, 8))
+        write_atomically(path, grid_png(pictures, self.data.value_range, 8))
 
     def begin(self, in_process: bool) -> None:
         """Judge the first generator, where generators are judged while training, and write the experiment.
@@ -253,7 +250,7 @@ class Trainer:
             self._evaluate(keep=False)
         text = self.experiment.with_run(self._record(in_process)).toml()
         self.folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_atomically(self.folder / "experiment.toml", text.encode())
+        write_atomically(self.folder / "experiment.toml", text.encode())
 
     def _evaluate(self, keep: bool) -> dict[str, float]:
         """Values of the generator as it samples now; the best so far is kept, since GANs collapse late."""
@@ -265,7 +262,7 @@ class Trainer:
                 settings, reals, self.data.value_range, data if held_out else None, self.settings.device
             )
         n, sampler = self.evaluation.count, self._sampler()
-        labels = self._drawn_labels(n, settings.seed)
+        labels = self._draw_labels(n, settings.seed)
         values = self.evaluation.values(
             self._draw(sampler, n, settings.seed, labels), None if labels is None else labels.numpy()
         )
@@ -280,8 +277,8 @@ class Trainer:
                 checkpoint.export(self.folder / BEST, sampler, self._export_config() | {"best": found})
         return values
 
-    def _drawn_labels(self, n: int, seed: int) -> Tensor | None:
-        return drawn_labels(n, self.image, self._label_counts(), self._conditions(), seed)
+    def _draw_labels(self, n: int, seed: int) -> Tensor | None:
+        return draw_labels(n, self.image, self._label_counts(), self._conditions(), seed)
 
     def _conditions(self) -> Tensor | None:
         """(up to CONDITIONS, k) standardised conditions of training images, evenly picked; None without conditions."""
@@ -355,7 +352,7 @@ class Trainer:
         else:
             self.updates.step, state = restored
             self.updates.load_state_dict(state, self.folder)
-        distributed.first_does(lambda: self.log.forget_after(self.updates.step))
+        distributed.on_rank_zero(lambda: self.log.forget_after(self.updates.step))
 
     def _check_data(self) -> None:
         """The images must be those of the first start, as far as its record tells."""

@@ -9,9 +9,9 @@ import numpy as np
 
 from gankit.errors import DataError
 from gankit.experiments.experiment import Experiment
+from gankit.experiments.selection import random_subset, select_images
 from gankit.interfaces import Dataset, Indices
 from gankit.studies.agreement.settings import AgreementStudy
-from gankit.training.data import prepare, random_subset
 
 FEWEST = 8
 """Images below which nothing is said of a set."""
@@ -67,9 +67,9 @@ class StudyImages:
 
     def __init__(self, study: AgreementStudy) -> None:
         table = study.data.model_copy(update={"split_seed": split_seed(study)})
-        data = prepare(table, study.training.seed)
-        assert data.held_out is not None  # load_study asks for some
-        self.full, self.held_out = data.dataset, data.held_out.dataset
+        self.full, held_out = select_images(table, study.training.seed)
+        assert held_out is not None  # load_study asks for some
+        self.held_out = held_out
         self.thresholds = study.study.thresholds
         name = study.data.name
         if self.full.agreement is None and self.thresholds != [0.0]:

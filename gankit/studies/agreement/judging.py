@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
@@ -17,12 +15,12 @@ from gankit.errors import GankitError
 from gankit.evaluation.extraction import extractor, part, rows
 from gankit.evaluation.sources import ImageSet, dataset_set, image_set
 from gankit.evaluation.uncertainty import gathered, influences, squared, standard_errors
+from gankit.files import write_atomically, write_csv
 from gankit.images.pictures import grid_png
 from gankit.interfaces import Indices, Pool, Rows
 from gankit.metrics.kid import BLOCK
 from gankit.ranking import rank
 from gankit.registry import Part
-from gankit.runs.checkpoint import write_atomically
 from gankit.runs.run import Run
 from gankit.studies.agreement.arms import Arm, StudyImages
 from gankit.studies.agreement.deviation import Estimator
@@ -100,7 +98,7 @@ class Judge:
             "held-out": (self._held_out, np.arange(len(images.held_out))),
             "held-out-same": (self._held_out, images.held_out_at(arm.threshold)),
         }
-        return {name: every.take(places[_some(len(places), n, name)]) for name, (every, places) in sets.items()}
+        return {name: every.take(places[random_places(len(places), n, name)]) for name, (every, places) in sets.items()}
 
     def _values(self, names: Sequence[str], reals: Rows, fakes: Rows) -> Values:
         found: Values = {}
@@ -127,7 +125,7 @@ class Judge:
         """What as many of the drawn images as are kept give when they are chosen at random."""
         pool, kept = Pool(own, drawn), self.study.study.kept
         return _spreads(["frechet"], pool, [
-            (pool.reals, pool.fakes[_some(drawn.count, kept, "chance", number)]) for number in range(CHANCE_DRAWS)
+            (pool.reals, pool.fakes[random_places(drawn.count, kept, "chance", draw)]) for draw in range(CHANCE_DRAWS)
         ])  # fmt: skip
 
     def reals(self) -> dict[str, Any]:
@@ -144,7 +142,7 @@ class Judge:
             pool = Pool(own, held)
             entry: dict[str, Any] = {
                 name: _spreads(FEW, pool, [
-                    (pool.reals, pool.fakes[_some(held.count, k, name, number)]) for number in range(draws)
+                    (pool.reals, pool.fakes[random_places(held.count, k, name, number)]) for number in range(draws)
                 ]) | {"n": k}
                 for name, k, draws in (
                     ("all", min(table.drawn, held.count), REAL_DRAWS),
@@ -170,18 +168,18 @@ class Judge:
         for name, chosen in kept.items():
             columns = 10 if name == "all" else min(10, len(chosen))
             write_atomically(folder / f"{name}.png", grid_png(made[chosen], run.value_range, columns))
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(["rank", "image", "score"])
-        writer.writerows([rank, int(i), f"{scores[i]:.6g}"] for rank, i in enumerate(order, 1))
-        write_atomically(folder / "ranking.csv", text.getvalue().encode())
+        rows = [[rank, int(i), f"{scores[i]:.6g}"] for rank, i in enumerate(order, 1)]
+        write_csv(folder / "ranking.csv", [["rank", "image", "score"], *rows])
 
 
 def _equal(pool: Pool, n: int) -> Values:
     """Training against held-out images, n of each."""
     draws = []
     for number in range(REAL_DRAWS):
-        places = _some(pool.real.count, n, "reals", number), _some(pool.fake.count, n, "held-out reals", number)
+        places = (
+            random_places(pool.real.count, n, "reals", number),
+            random_places(pool.fake.count, n, "held-out reals", number),
+        )
         draws.append((pool.reals[places[0]], pool.fakes[places[1]]))
     return _spreads(MANY, pool, draws)
 
@@ -210,10 +208,10 @@ def _each(metric: Part, pool: Pool, draws: list[tuple[Indices, Indices]]) -> lis
 
 def _block(real: Indices) -> Indices:
     """As many of these images as KID takes at once, beyond which each value would cost a second."""
-    return real if len(real) <= BLOCK else real[_some(len(real), BLOCK, "block of the kernel distance")]
+    return real if len(real) <= BLOCK else real[random_places(len(real), BLOCK, "block of the kernel distance")]
 
 
-def _some(count: int, size: int, stream: str, number: int = 0) -> Indices:
+def random_places(count: int, size: int, stream: str, number: int = 0) -> Indices:
     """(size,) rising places of `count`, drawn for this stream."""
-    drawn = torch.randperm(count, generator=seeds.source(0, f"study {stream}", number)).numpy()
+    drawn = torch.randperm(count, generator=seeds.generator(0, f"study {stream}", number)).numpy()
     return np.sort(drawn[:size])

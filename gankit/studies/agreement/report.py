@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from gankit.files import write_atomically
 from gankit.images.pictures import grid_png
-from gankit.report import png_uri
-from gankit.runs.checkpoint import write_atomically
+from gankit.report.pages import draw_png, png_uri, render
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement.arms import Arm, heading, percent
 from gankit.studies.agreement.conclusions import REALS, conclusions, counts, share
 from gankit.studies.agreement.estimates import ROWS, Estimates, Where
 from gankit.studies.agreement.study import RUN, Findings, failures
 from gankit.studies.agreement.tables import EQUAL, block_title, blocks, rows, table1, write_tables
-from gankit.studies.trainings import spoken
+from gankit.studies.trainings import format_seconds
 
 SHOWN = 10
 CAPTION = (
@@ -39,10 +36,9 @@ def write_agreement_report(findings: Findings) -> Path:
     record = runs[0].experiment.run
     assert record is not None
     parts = blocks(rows(estimates))
-    environment = Environment(
-        loader=PackageLoader("gankit.studies.agreement", ""), autoescape=True, undefined=StrictUndefined
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = render(
+        "gankit.studies.agreement",
+        "report.html.j2",
         data=study.data.name,
         image=record.image,
         headings=[heading(t) for t in images.thresholds],
@@ -70,12 +66,12 @@ def write_agreement_report(findings: Findings) -> Path:
         trainings=[
             {
                 "title": t.arm.title, "seed": t.seed, "folder": (t.folder / RUN).relative_to(findings.folder),
-                "images": len(images.chosen(t.arm, t.seed)), "seconds": spoken(t.outcome.seconds),
+                "images": len(images.chosen(t.arm, t.seed)), "seconds": format_seconds(t.outcome.seconds),
                 "threads": t.outcome.threads, "failure": t.outcome.failure,
             }
             for t in findings.trainings
         ],
-        seconds=spoken(findings.seconds),
+        seconds=format_seconds(findings.seconds),
         versions=record.versions,
         device=record.device,
         methods=methods(findings, estimates, record.versions["gankit"]),
@@ -156,18 +152,6 @@ def _grids(estimates: Estimates) -> list[dict[str, Any]]:
     return found
 
 
-def _figure(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
-    # The object interface: it needs no display and leaves pyplot's global state alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    draw(figure)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
-    return buffer.getvalue()
-
-
 def _by_threshold(estimates: Estimates) -> bytes | None:
     """The distance by selection rate: as the paper has it, and beside held-out images with the controls."""
     images, study = estimates.findings.images, estimates.findings.study.study
@@ -212,7 +196,7 @@ def _by_threshold(estimates: Estimates) -> bytes | None:
             axes.grid(alpha=0.3)
             axes.legend(frameon=False, fontsize=8)
 
-    return _figure(draw, (9, 3.4))
+    return draw_png(draw, (9, 3.4))
 
 
 def _losses(runs: list[Run]) -> bytes | None:
@@ -235,7 +219,7 @@ def _losses(runs: list[Run]) -> bytes | None:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=7, ncols=2)
 
-    return _figure(draw, (9, 3.4))
+    return draw_png(draw, (9, 3.4))
 
 
 def methods(findings: Findings, estimates: Estimates, version: str) -> str:

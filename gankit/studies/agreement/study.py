@@ -16,7 +16,7 @@ from gankit.studies.agreement.judging import Judge
 from gankit.studies.agreement.settings import AgreementStudy
 from gankit.studies.jobs import RESULT, Job, Outcome, run_jobs
 from gankit.studies.reading import claim, is_begun
-from gankit.studies.trainings import announce, seconds_a_step, trained
+from gankit.studies.trainings import announce, seconds_a_step, train_or_resume
 
 JOBS, WARM, REALS, RUN = "jobs", "warm-start", "reals", "run"
 
@@ -145,12 +145,12 @@ def _warm_starts(
 
 
 def _warm(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
-    run = trained(Experiment.model_validate(tables), folder / RUN)
+    run = train_or_resume(Experiment.model_validate(tables), folder / RUN)
     return {"steps": run.steps}
 
 
 def _train_and_judge(text: str, tables: dict[str, Any], arm: Arm, seed: int, folder: Path) -> dict[str, Any]:
-    run = trained(Experiment.model_validate(tables), folder / RUN)
+    run = train_or_resume(Experiment.model_validate(tables), folder / RUN)
     start = time.monotonic()
     found = _judge(text).run(run, arm, seed, folder)
     return {**found, "steps": run.steps, "judging_seconds": round(time.monotonic() - start, 2)}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from gankit.evaluation.uncertainty import wilson
-from gankit.runs.checkpoint import write_atomically
+from gankit.files import write_atomically, write_csv
 from gankit.studies.agreement.arms import Arm, heading, percent
 from gankit.studies.agreement.conclusions import REALS, counts
 from gankit.studies.agreement.estimates import ROWS, Estimate, Estimates, Spread, Where
@@ -240,9 +238,7 @@ def write_tables(estimates: Estimates, folder: Path) -> None:
     }  # fmt: skip
     for name, table in tables.items():
         if len(table) > 1:
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows(table)
-            write_atomically(folder / f"{name}.csv", text.getvalue().encode())
+            write_csv(folder / f"{name}.csv", table)
     header, *lines = tables["table1"]
     write_atomically(folder / "table1.tex", tex(header, [("", lines)]).encode())
     header = ["", "n", *(heading(threshold) for threshold in estimates.findings.images.thresholds), "Between trainings"]

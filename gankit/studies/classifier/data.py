@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from gankit.errors import DataError
+from gankit.experiments.selection import open_dataset
 from gankit.interfaces import Dataset, Indices
 from gankit.registry.messages import unknown
-from gankit.seeds import number
+from gankit.seeds import derive_seed
 from gankit.studies.classifier.settings import ClassifierStudy
-from gankit.training.data import open_dataset, prepare
+from gankit.training.data import prepare
 
 FEW_TEST_GROUPS = 10
 """Of a class, below which intervals of its recall are very wide."""
@@ -168,7 +169,7 @@ def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices]:
                 "it out"
             )
     folds = min(study.classifier.folds, len(np.unique(groups)))
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=number(study.training.seed, "folds") % 2**32)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=derive_seed(study.training.seed, "folds") % 2**32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class of fewer cases than folds
         try:

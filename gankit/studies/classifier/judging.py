@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.evaluation.uncertainty import wilson
-from gankit.seeds import number
+from gankit.seeds import derive_seed
 from gankit.studies.classifier.data import Parts, labels_of, numbers
 from gankit.studies.classifier.intervals import (
     Cases,
@@ -51,7 +51,7 @@ class Judge:
         self.names = list(parts.test.class_names)
         self.labels = labels_of(parts.test)
         self.cases = Cases.of(self.labels, parts.test.groups)
-        self.seed = number(study.training.seed, "intervals")
+        self.seed = derive_seed(study.training.seed, "intervals")
         self.rarest = parts.rarest
         self.parts = parts
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from gankit.files import write_atomically
 from gankit.images.pictures import grid_png
-from gankit.report import png_uri
-from gankit.runs.checkpoint import write_atomically
+from gankit.report.pages import draw_png, png_uri, render
 from gankit.runs.run import open_run
 from gankit.studies.classifier.data import Parts, labels_of, numbers
 from gankit.studies.classifier.settings import BAR, ClassifierStudy
@@ -47,11 +45,10 @@ def write_report(study: ClassifierStudy, parts: Parts, metrics: dict[str, Any], 
     Raises:
         RunError: a run of a generator is gone.
     """
-    environment = Environment(
-        loader=PackageLoader("gankit.studies.classifier", ""), autoescape=True, undefined=StrictUndefined
-    )
     jobs = folder / "jobs"
-    page = environment.get_template("report.html.j2").render(
+    page = render(
+        "gankit.studies.classifier",
+        "report.html.j2",
         protocol=metrics["protocol"],
         settings=study.classifier,
         bar=BAR,
@@ -139,30 +136,27 @@ def _grids(study: ClassifierStudy, parts: Parts, metrics: dict[str, Any], jobs: 
 def _pictures(study: ClassifierStudy, parts: Parts, metrics: dict[str, Any], jobs: Path) -> list[bytes]:
     arms, found = metrics["arms"], []
     if metrics["differences"]:
-        found.append(_figure(lambda axes: _draw_differences(axes, metrics)))
+        found.append(_plot(lambda axes: _draw_differences(axes, metrics)))
     if study.classifier.calibration and arms:
-        found.append(_figure(lambda axes: _draw_reliability(axes, arms)))
+        found.append(_plot(lambda axes: _draw_reliability(axes, arms)))
     if "regression" in metrics:
         name = str(study.classifier.regression)
         predicted = np.load(jobs / f"regression-{study.training.seed}" / LOGITS)[:, 0]
-        found.append(_figure(lambda axes: _draw_numbers(axes, name, numbers(parts.test)[name], predicted)))
+        found.append(_plot(lambda axes: _draw_numbers(axes, name, numbers(parts.test)[name], predicted)))
     if arms:
-        found.append(_figure(lambda axes: _draw_losses(axes, arms, study.classifier.steps)))
+        found.append(_plot(lambda axes: _draw_losses(axes, arms, study.classifier.steps)))
     return found
 
 
-def _figure(draw: Callable[[Any], None]) -> bytes:
-    # The object interface: it needs no display and leaves pyplot's global state alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _plot(draw: Callable[[Any], None]) -> bytes:
+    """A picture of one pair of axes with a grid, which `draw` fills."""
 
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    draw(axes)
-    axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
-    return buffer.getvalue()
+    def fill(figure: Any) -> None:
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.grid(alpha=0.3)
+
+    return draw_png(fill, (7, 3.2))
 
 
 def _draw_differences(axes: Any, metrics: dict[str, Any]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
-import io
 import json
 import platform
 import shutil
@@ -17,7 +15,7 @@ import sklearn
 import torch
 import torchvision
 
-from gankit.runs.checkpoint import write_atomically
+from gankit.files import write_atomically, write_csv
 from gankit.studies.classifier.data import Parts, labels_of, notes_of, parts_of
 from gankit.studies.classifier.judging import SCORES, Judge
 from gankit.studies.classifier.networks import FILE, Classifier, load_classifier, new_network
@@ -275,13 +273,13 @@ def _write_tables(
             [arm, seed, name, entry["by_seed"][i]] for name, entry in rows.items() for i, seed in enumerate(seeds)
         ]
         matrix = [["true", *names], *([name, *row] for name, row in zip(names, found["confusion"], strict=True))]
-        _write_csv(folder / f"confusion-{arm}.csv", matrix)
+        write_csv(folder / f"confusion-{arm}.csv", matrix)
     for name, entry in metrics.get("regression", {}).items():
         if isinstance(entry, dict):
             results += [[REGRESSION, seed, name, entry["by_seed"][i]] for i, seed in enumerate(seeds)]
-    _write_csv(folder / "results.csv", results)
+    write_csv(folder / "results.csv", results)
     head = ["arm", "against", "score", "value", "low", "high", "cases_error", "seeds_error"]
-    _write_csv(folder / "differences.csv", [head, *([row[key] for key in head] for row in metrics["differences"])])
+    write_csv(folder / "differences.csv", [head, *([row[key] for key in head] for row in metrics["differences"])])
     groups = parts.test_indices if parts.test.groups is None else parts.test.groups
     rows_: list[list[Any]] = [["case", "group", "label", "arm", "seed", "predicted", *(f"p_{name}" for name in names)]]
     for arm, each in logits.items():
@@ -291,10 +289,4 @@ def _write_tables(
                 [case, group, names[label], arm, seed, names[row.argmax()], *(f"{value:.5f}" for value in row)]
                 for case, group, label, row in zip(parts.test_indices, groups, labels, chances, strict=True)
             ]
-    _write_csv(folder / "predictions.csv", rows_)
-
-
-def _write_csv(path: Path, rows: list[list[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    write_csv(folder / "predictions.csv", rows_)

@@ -89,7 +89,7 @@ def lesson_of(arm: ArmName, study: ClassifierStudy, parts: Parts, seed: int, gen
             run = open_run(generator)
             if not run.finished:
                 raise RunError(f"the generator {generator.parent.name} has failed")
-            more = run.sample(len(added), added, seed=seeds.number(seed, "added") % 2**62)
+            more = run.sample(len(added), added, seed=seeds.derive_seed(seed, "added") % 2**62)
         images, labels = np.concatenate([images, more]), np.concatenate([labels, added])
     if arm == "classical":
         counts = np.bincount(labels, minlength=classes)
@@ -111,7 +111,7 @@ def _copies(
     images: NDArray[Any], labels: NDArray[np.int64], added: NDArray[np.int64], dataset: Dataset, noise: float, seed: int
 ) -> NDArray[Any]:
     """(k, c, h, w) training images of the added classes, drawn again and noised: what adds no information."""
-    random = np.random.default_rng(seeds.number(seed, "copies"))
+    random = np.random.default_rng(seeds.derive_seed(seed, "copies"))
     chosen = np.array([random.choice(np.flatnonzero(labels == label)) for label in added], dtype=np.int64)
     low, high = dataset.value_range
     noised = images[chosen] + random.normal(0, noise * (high - low), (len(chosen), *images.shape[1:]))
@@ -152,7 +152,7 @@ def scaled(images: NDArray[Any], dataset: Dataset, device: torch.device) -> Tens
 
 def _batch(lesson: Lesson, indices: NDArray[np.int64], seed: int, step: int, device: torch.device) -> Tensor:
     rows = lesson.images[indices]
-    draws = seeds.source(seed, "classical", step)
+    draws = seeds.generator(seed, "classical", step)
     if lesson.classical is not None and lesson.classical.flip:
         mirror = lesson.dataset.mirror(rows)
         if mirror is not None:

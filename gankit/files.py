@@ -1,0 +1,70 @@
+"""Files and folders that are there as a whole or not at all, even when the machine stops."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from gankit.errors import RunError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is either there as a whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Write a table, its header first, as a CSV file that is there as a whole or not at all."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def check_free(folder: Path, hint: str = "choose another --out") -> None:
+    """Refuse to write into a folder that holds something.
+
+    Args:
+        folder: it may be missing or empty.
+        hint: what to do instead, for the error.
+
+    Raises:
+        RunError: the folder holds something, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose another --out")
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder} is not empty; {hint}")
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Write a folder that is either there as a whole or not at all.
+
+    Args:
+        folder: it must not exist, or be empty.
+        fill: called with an empty folder, into which it writes everything.
+
+    Raises:
+        RunError: the folder holds something.
+    """
+    check_free(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    new.mkdir()
+    try:
+        fill(new)
+        if folder.exists():
+            folder.rmdir()
+        new.rename(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    return folder
