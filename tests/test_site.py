@@ -90,6 +90,10 @@ def pages(site: Path, address: str, browser: Any) -> dict[str, Seen]:
     faults: list[str] = []
     page.on("console", lambda told: faults.append(f"console: {told.text}") if told.type in ("error", "warning") else 0)
     page.on("pageerror", lambda error: faults.append(f"script: {error}"))
+    waiting: set[Any] = set()
+    page.on("request", waiting.add)
+    page.on("requestfinished", waiting.discard)
+    page.on("requestfailed", waiting.discard)
     page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
     page.on("response", lambda answer: faults.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else 0)
     page.on(
@@ -101,7 +105,9 @@ def pages(site: Path, address: str, browser: Any) -> dict[str, Seen]:
         url = address + path.relative_to(site).as_posix().removesuffix("index.html")
         faults.clear()
         page.set_viewport_size(DESKTOP)
-        page.goto(url, wait_until="networkidle")
+        page.goto(url)
+        while waiting:
+            page.wait_for_timeout(10)
         look = page.evaluate(LOOK)
         page.set_viewport_size(PHONE)
         width = page.evaluate("document.documentElement.scrollWidth")
