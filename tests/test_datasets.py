@@ -100,9 +100,9 @@ class TestTorchvision:
         assert data.labels is not None
         assert data.labels.tolist() == [0, 1, 1]
         np.testing.assert_array_equal(data.images, Folder(path=tmp_path).images)
-        key = data._key()
+        key = data.cache_key()
         save(tmp_path / "cat" / "1.png", pixels(5, 5, 3))
-        assert Torchvision(dataset="ImageFolder", root=tmp_path)._key() != key
+        assert Torchvision(dataset="ImageFolder", root=tmp_path).cache_key() != key
         text = error(lambda: Torchvision(dataset="ImageFolder", root=tmp_path).images)
         assert "data.size = [height, width] resizes all" in text
 

@@ -189,10 +189,10 @@ class TestFolder:
         assert isinstance(mapped.images, np.memmap)
         np.testing.assert_array_equal(mapped.images, within.images)
         with monkeypatch.context() as patch:
-            patch.setattr(Folder, "_decoded", lambda self: pytest.fail("decoded again"))
+            patch.setattr(Folder, "decode", lambda self: pytest.fail("decoded again"))
             again = Folder((6, 8), path=tmp_path, in_memory=False)
             np.testing.assert_array_equal(again.images, within.images)
-        assert Folder((6, 8), path=tmp_path, in_memory=False, fit="pad")._key() != mapped._key()
+        assert Folder((6, 8), path=tmp_path, in_memory=False, fit="pad").cache_key() != mapped.cache_key()
         save(tmp_path / "0.png", pixels(12, 10, 3, seed=9))
         changed = Folder((6, 8), path=tmp_path, in_memory=False)
         np.testing.assert_array_equal(changed.images, Folder((6, 8), path=tmp_path).images)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL import __version__ as PIL_VERSION
 from tqdm import tqdm
@@ -252,8 +252,13 @@ def decoding_threads() -> int:
 
 def check_range(images: NDArray[Any], value_range: tuple[float, float] | None, where: str) -> None:
     """
+    Args:
+        images: array of any shape.
+        value_range: the values of black and white that are declared, or None where none are.
+        where: what error messages call the images.
+
     Raises:
-        DataError: values that are NaN or outside a declared range.
+        DataError: values that are NaN or outside the declared range.
     """
     if value_range is None:
         return
@@ -263,11 +268,6 @@ def check_range(images: NDArray[Any], value_range: tuple[float, float] | None, w
             f"{where}: values go from {low:g} to {high:g}, outside value_range = [{value_range[0]:g}, "
             f"{value_range[1]:g}]; widen the range or clip the images"
         )
-
-
-def declared_range(value_range: tuple[float, float] | None, dtype: DTypeLike) -> tuple[float, float]:
-    """The values that stand for black and white: as declared, else the whole range of the integer type."""
-    return value_range or (0.0, float(np.iinfo(dtype).max))
 
 
 def checked_range(value_range: tuple[float, float] | None) -> tuple[float, float] | None:
