@@ -12,7 +12,7 @@ import gankit
 from gankit.errors import DataError
 from gankit.experiments.selection import Resized
 from gankit.experiments.tables import DataTable
-from gankit.interfaces import Dataset
+from gankit.interfaces import Dataset, ImageSpec, Known
 from gankit.seeds import Order
 from gankit.training.data import TrainingData, prepare
 
@@ -102,10 +102,11 @@ def test_conditions_are_standardised() -> None:
 
 
 def test_splits() -> None:
-    class Splits(gankit.registry.wrapping.Arrays):  # type: ignore[misc]  # final; only this test adds splits
-        splits = {"train": np.arange(40), "test": np.arange(40, N)}  # type: ignore[assignment]
+    class Splits(Dataset):
+        image, images = ImageSpec(1, 8, 8), dataset().images
+        known = Known(splits={"train": np.arange(40), "test": np.arange(40, N)})
 
-    data = Splits(dataset().images)
+    data = Splits()
     assert levels(prepare(table(), 0, data).dataset) == list(range(40))
     assert levels(prepare(table(split="test"), 0, data).dataset) == list(range(40, N))
     assert len(prepare(table(split="all"), 0, data).dataset) == N

@@ -12,7 +12,7 @@ from gankit.cache import clear_cache
 from gankit.datasets.folder import Folder
 from gankit.datasets.npz import Npz
 from gankit.datasets.torchvision import Torchvision
-from gankit.images import decoding as _images
+from gankit.images import decoding
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -28,45 +28,45 @@ class TestResize:
     def test_crop_pad_and_stretch(self) -> None:
         image = np.zeros((1, 10, 20), np.uint8)
         image[:, :, 5:15] = 200
-        cropped = _images.resized(image, (10, 10), "crop")
+        cropped = decoding.resized(image, (10, 10), "crop")
         assert (cropped == 200).all()
-        padded = _images.resized(image, (20, 20), "pad")
+        padded = decoding.resized(image, (20, 20), "pad")
         assert (padded[:, :5] == 0).all()
         assert (padded[:, 15:] == 0).all()
         np.testing.assert_array_equal(padded[:, 5:15], image)
-        stretched = _images.resized(image, (10, 10), "stretch")
+        stretched = decoding.resized(image, (10, 10), "stretch")
         assert stretched[0, 0, 0] == 0
         assert stretched[0, 5, 5] == 200
-        assert _images.resized(image, (10, 20)) is image
+        assert decoding.resized(image, (10, 20)) is image
 
     @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
     @pytest.mark.parametrize("size", [(1, 1), (7, 3), (64, 2), (33, 50)])
-    def test_any_size(self, fit: _images.Fit, size: tuple[int, int]) -> None:
+    def test_any_size(self, fit: decoding.Fit, size: tuple[int, int]) -> None:
         image = np.full((3, 20, 30), 77, np.uint8)
-        result = _images.resized(image, size, fit)
+        result = decoding.resized(image, size, fit)
         assert result.shape == (3, *size)
         assert set(np.unique(result)) <= ({0, 77} if fit == "pad" else {77})
 
     def test_sixteen_bits_are_resized_at_full_depth(self) -> None:
         ramp = np.linspace(1000, 1255, 256).round().astype(np.uint16)
         image = np.tile(ramp, (1, 64, 1))
-        result = _images.resized(image, (16, 64))
+        result = decoding.resized(image, (16, 64))
         assert result.dtype == np.uint16
         np.testing.assert_allclose(result[0, 8, 2:-2], ramp.reshape(64, 4).mean(1)[2:-2], atol=1)
 
     def test_edges_of_deep_images_stay_within_their_values(self) -> None:
         """Twelve bits of sixteen: a bicubic filter overshoots beside an edge."""
         edge = np.repeat(np.array([100, 4095], np.uint16), 32)[None, None].repeat(64, 1)
-        result = _images.resized(edge, (20, 20))
+        result = decoding.resized(edge, (20, 20))
         assert (result.min(), result.max()) == (100, 4095)
 
     def test_antialiased_and_clipped(self) -> None:
         board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[None]
-        assert np.abs(_images.resized(board, (8, 8)).astype(int) - 127).max() <= 4
+        assert np.abs(decoding.resized(board, (8, 8)).astype(int) - 127).max() <= 4
         step = np.zeros((1, 8, 8), np.uint16)
         step[..., 4:] = 65535
-        assert _images.resized(step, (32, 32)).max() == 65535
-        assert _images.resized(step, (32, 32)).min() == 0
+        assert decoding.resized(step, (32, 32)).max() == 65535
+        assert decoding.resized(step, (32, 32)).min() == 0
 
 
 @pytest.fixture

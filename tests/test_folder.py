@@ -10,7 +10,7 @@ from PIL import Image
 
 from gankit import ImageSpec, build
 from gankit.datasets.folder import Folder
-from gankit.images import decoding as _images
+from gankit.images import decoding
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ class TestFolder:
     def test_sixteen_bit_colour_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(sixteen_bit_colour_png(pixels(3, 4, 3, dtype=np.uint16)))
         text = error(lambda: Folder(path=tmp_path).image)
-        assert "16 bits a channel and colour" in text
+        assert "16 bits per channel and colour" in text
         assert "8-bit" in text
 
     def test_sixteen_bits_a_pixel_is_no_depth(self, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ class TestFolder:
         save(tmp_path / "a.png", pixels(4, 4))
         save(tmp_path / "b.png", pixels(4, 4, dtype=np.uint16))
         text = error(lambda: Folder(path=tmp_path).images)
-        assert "b.png has 16 bits a channel where" in text
+        assert "b.png has 16 bits per channel where" in text
         assert "a.png has 8" in text
 
     def test_mixed_colour_needs_the_setting(self, tmp_path: Path) -> None:
@@ -235,9 +235,9 @@ class TestFolder:
         assert "is a file, not a folder" in error(lambda: Folder(path=tmp_path / "a.png").image)
 
     def test_many_pictures(self, tmp_path: Path) -> None:
-        for i in range(_images._MANY + 3):
+        for i in range(decoding.NO_PROGRESS_BAR + 3):
             save(tmp_path / f"{i:04}.bmp", np.full((2, 2), i % 256, np.uint8))
-        assert (Folder(path=tmp_path).images[:, 0, 0, 0] == np.arange(_images._MANY + 3) % 256).all()
+        assert (Folder(path=tmp_path).images[:, 0, 0, 0] == np.arange(decoding.NO_PROGRESS_BAR + 3) % 256).all()
 
 
 class TestSubFolders:

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gankit.cache import stored
-from gankit.images.decoding import checked_range
+from gankit.images.decoding import valid_range
 from gankit.images.grey_levels import Images
 from gankit.interfaces.dataset import Dataset
 
@@ -34,7 +34,7 @@ class DecodedDataset(Dataset):
     ) -> None:
         self.in_memory = in_memory
         self.mirror_keeps_label = mirror_keeps_label
-        self.declared_range = checked_range(value_range)
+        self.declared_range = valid_range(value_range)
 
     @abstractmethod
     def decode(self) -> NDArray[Any]:

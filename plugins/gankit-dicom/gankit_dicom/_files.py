@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gankit.errors import DataError
-from gankit.images.known import Known
 from gankit.images.labels_csv import check_folder, files_below, folders_of, may_lie_beside, number_classes
+from gankit.interfaces import Known
 
 DIRECTORY = "DICOMDIR"
 _SUFFIXES = (".dcm", ".dicom", ".ima")
