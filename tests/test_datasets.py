@@ -17,13 +17,6 @@ from gankit.images import decoding
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("GANKIT_CACHE", str(folder))
-    return folder
-
-
 class TestResize:
     def test_crop_pad_and_stretch(self) -> None:
         image = np.zeros((1, 10, 20), np.uint8)
@@ -183,9 +176,11 @@ class TestCommon:
         with pytest.raises(GankitError, match=r"dataset folder\.fit: input should be 'crop', 'pad' or 'stretch'"):
             build("dataset", "folder", path="x", fit="squeeze")
 
-    def test_cache_can_be_cleared(self, tmp_path: Path, cache: Path) -> None:
-        save(tmp_path / "a.png", pixels(30, 30))
-        assert isinstance(Folder(path=tmp_path, in_memory=False).images, np.memmap)
+    def test_cache_can_be_cleared(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache = tmp_path / "cache"
+        monkeypatch.setenv("GANKIT_CACHE", str(cache))
+        save(tmp_path / "pictures" / "a.png", pixels(30, 30))
+        assert isinstance(Folder(path=tmp_path / "pictures", in_memory=False).images, np.memmap)
         assert any(cache.rglob("folder-*.npy"))
         assert clear_cache() > 900
         assert not any(cache.rglob("*.npy"))

@@ -13,13 +13,6 @@ from gankit.datasets.folder import Folder
 from gankit.images import decoding
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("GANKIT_CACHE", str(folder))
-    return folder
-
-
 class TestFolder:
     def test_plain_pictures(self, tmp_path: Path) -> None:
         arrays = [pixels(6, 9, seed=i) for i in range(3)]
