@@ -41,7 +41,7 @@ def content_digest(
     return digest.hexdigest()
 
 
-def left_right(images: Images) -> Images:
+def flip_left_right(images: Images) -> Images:
     """(..., width) array or tensor with left and right exchanged, copied."""
     return images.flip(-1) if isinstance(images, Tensor) else images[..., ::-1].copy()
 
@@ -154,7 +154,7 @@ class Dataset(ABC):
         Args:
             images: (n, channels, height, width) array or tensor of this data set's layout, any dtype.
         """
-        return left_right(images)
+        return flip_left_right(images)
 
     def __len__(self) -> int:
         labels = self.labels

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gankit.errors import DataError, PartError
 from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, Images, ImageSpec, Known, Loss, Turn
-from gankit.interfaces.dataset import left_right
+from gankit.interfaces.dataset import flip_left_right
 
 
 def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
@@ -199,7 +199,7 @@ class Arrays(Dataset):
         agreement: ArrayLike | None = None,
         facts: Mapping[str, ArrayLike] | None = None,
         value_range: tuple[float, float] | None = None,
-        mirror: Callable[[Any], Any] | None = left_right,
+        mirror: Callable[[Any], Any] | None = flip_left_right,
     ) -> None:
         self._images = np.asarray(images)
         if self._images.ndim != 4 or self._images.dtype not in (np.uint8, np.uint16, np.float32):

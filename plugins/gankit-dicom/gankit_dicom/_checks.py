@@ -62,8 +62,8 @@ def check_alike(
 
 def _check_windows(names: Sequence[str], headers: Sequence[Header], show: Show, *, by_file: bool) -> None:
     views = [(name, view) for name, header in zip(names, headers, strict=True) for view in header.views]
-    with_window = [name for name, (has_own, _) in views if has_own]
-    without = [name for name, (has_own, _) in views if not has_own]
+    with_window = [name for name, (has_window, _) in views if has_window]
+    without = [name for name, (has_window, _) in views if not has_window]
     if by_file and with_window and without:
         raise DataError(
             f"{show(without[0])} has no window of its own, and {show(with_window[0])} has one; "

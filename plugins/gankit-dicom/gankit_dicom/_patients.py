@@ -19,8 +19,8 @@ _LONG = 5  # from here on hidden within words too
 
 def dense(keys: Iterable[Hashable]) -> NDArray[np.int64]:
     """(n,) numbers from 0, equal for equal keys, in the order of first appearance."""
-    known: dict[Hashable, int] = {}
-    return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
 def group_files(headers: Sequence[Header], by: GroupBy) -> NDArray[np.int64]:
