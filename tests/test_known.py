@@ -150,6 +150,12 @@ def test_columns_are_read_at_first_use_and_once() -> None:
         known.facts["age"]
 
 
+def test_plug_ins_find_the_record_by_its_old_name() -> None:
+    from gankit.image_tables import Knowledge
+
+    assert Knowledge is Known
+
+
 def test_subsets_can_be_sent_to_other_processes() -> None:
     data = gankit.wrap("dataset", Pictures().images, labels=LABELS, facts=FACTS).subset([4, 9])
     copy = pickle.loads(pickle.dumps(data))

@@ -49,8 +49,8 @@ def flip_left_right(images: Images) -> Images:
 class Dataset(ABC):
     """Images and what is known of them, as NumPy arrays that are loaded or rendered at first use.
 
-    Arrays have one row per image; images are channels first. A data set says what is known of its images by `known`, or
-    by those of the properties from `labels` to `changed_by_mirror` that apply: each of the two is made from the other.
+    Arrays have one row per image; images are channels first. A data set defines `known`, and the properties from
+    `labels` to `changed_by_mirror` read it; or it defines those of the properties that apply, and `known` gathers them.
     """
 
     @property
@@ -95,7 +95,7 @@ class Dataset(ABC):
 
     @property
     def known(self) -> Known:
-        """What is known of the images beside their pixels, as one record."""
+        """What is known of the images beside their pixels, as one record; by default gathered from the properties."""
         return Known(
             labels=self.labels,
             class_names=self.class_names,
@@ -108,7 +108,7 @@ class Dataset(ABC):
 
     @property
     def _record(self) -> Known:
-        """`known` where the class defines it: the default one is made from the properties that read this record."""
+        """`known` where the class defines it, else an empty record: the default `known` reads the properties."""
         return _NOTHING if type(self).known is Dataset.known else self.known
 
     @property
@@ -119,9 +119,10 @@ class Dataset(ABC):
     @property
     def class_names(self) -> tuple[str, ...]:
         """One name per class; by default their numbers."""
-        if self._record is _NOTHING:
+        record = self._record
+        if record is _NOTHING:
             return tuple(str(label) for label in range(self.image.classes))
-        return self._record.class_names
+        return record.class_names
 
     @property
     def groups(self) -> NDArray[Any] | None:
@@ -202,7 +203,7 @@ class View(Dataset):
         """As `whole` has it."""
         return self.whole.value_range
 
-    @property
+    @cached_property
     def known(self) -> Known:
         """As `whole` has it."""
         return self.whole.known
