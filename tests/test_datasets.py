@@ -13,6 +13,7 @@ from gankit.datasets.folder import Folder
 from gankit.datasets.npz import Npz
 from gankit.datasets.torchvision import Torchvision
 from gankit.images import decoding
+from gankit.interfaces import DecodedDataset
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -167,6 +168,43 @@ class TestTorchvision:
 
     def test_empty(self) -> None:
         assert "holds no images" in error(lambda: Torchvision(dataset="FakeData", options={"size": 0}).image)
+
+
+class TestDecodedDataset:
+    """What a plug-in gets that decodes files."""
+
+    class Constant(DecodedDataset):
+        image = ImageSpec(1, 2, 3)
+
+        def __init__(self, key: str, **settings: Any) -> None:
+            super().__init__(**{"in_memory": True, "mirror_keeps_label": True} | settings)
+            self.key, self.decoded = key, 0
+
+        def decode(self) -> Any:
+            self.decoded += 1
+            return np.arange(24, dtype=np.uint16).reshape(4, 1, 2, 3)
+
+        def cache_key(self) -> str:
+            return self.key
+
+    def test_images_are_decoded_once_and_kept(self, tmp_path: Path) -> None:
+        within, mapped, again = (self.Constant(tmp_path.name, in_memory=memory) for memory in (True, False, False))
+        assert (within.has_images, mapped.has_images) == (False, True)
+        for data in (within, mapped, again):
+            np.testing.assert_array_equal(data.rows(np.array([3, 1])), data.decode()[[3, 1]])
+            assert len(data) == 4
+        assert within.has_images
+        assert isinstance(mapped.images, np.memmap)
+        assert (within.decoded, mapped.decoded, again.decoded) == (2, 2, 1)  # one of each is the test's own
+
+    def test_settings_decide_range_and_mirror(self) -> None:
+        data = self.Constant("unused")
+        assert data.value_range == (0, 65535)
+        np.testing.assert_array_equal(data.mirror(data.images), data.images[..., ::-1])
+        narrow = self.Constant("unused", value_range=(0, 30), mirror_keeps_label=False)
+        assert narrow.value_range == (0, 30)
+        assert narrow.mirror(narrow.images) is None
+        assert "black before white" in error(lambda: self.Constant("unused", value_range=(30, 0)))
 
 
 class TestCommon:
