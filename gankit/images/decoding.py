@@ -43,7 +43,7 @@ class Form:
 
     @property
     def colour(self) -> str:
-        """ "grey" or "colour"."""
+        """The word "grey" or "colour"."""
         return "grey" if self.channels == 1 else "colour"
 
     @property
@@ -68,10 +68,6 @@ class Decoder:
 
     def form(self, picture: Image.Image, where: str) -> Form:
         """Shape and type of the array that `__call__` gives, from the header alone.
-
-        Args:
-            picture: from `open_picture`, say.
-            where: what error messages call it.
 
         Raises:
             DataError: a kind of picture that cannot be read without loss.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, final
 
@@ -63,19 +63,15 @@ class Known:
 
     def take(self, indices: NDArray[np.int64]) -> Known:
         """What is known of the images with these (k,) indices; without splits, whose indices mean other images."""
-        return Known(
+        return replace(
+            self,
             files=[self.files[index] for index in indices] if self.files else (),
-            labels=_take(self.labels, indices),
-            class_names=self.class_names,
-            groups=_take(self.groups, indices),
-            agreement=_take(self.agreement, indices),
+            labels=None if self.labels is None else self.labels[indices],
+            groups=None if self.groups is None else self.groups[indices],
+            agreement=None if self.agreement is None else self.agreement[indices],
+            splits={},
             facts=Columns(self.facts, partial(_take_column, self.facts, indices)),
-            changed_by_mirror=self.changed_by_mirror,
         )
-
-
-def _take(values: NDArray[Any] | None, indices: NDArray[np.int64]) -> NDArray[Any] | None:
-    return None if values is None else values[indices]
 
 
 def _take_column(columns: Mapping[str, NDArray[Any]], indices: NDArray[np.int64], name: str) -> NDArray[Any]:

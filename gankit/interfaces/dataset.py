@@ -176,18 +176,6 @@ class View(Dataset):
     def __init__(self, whole: Dataset) -> None:
         self.whole = whole
 
-    @abstractmethod
-    def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """(k,) indices to a copy of these (k, c, h, w) images; of memory-mapped images only these are read."""
-
-    @abstractmethod
-    def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """Like `rows`, for images that are used once."""
-
-    @abstractmethod
-    def digest(self, indices: NDArray[np.int64] | None = None) -> str:
-        """A hash of the images with these (k,) indices, or of all."""
-
     @property
     def image(self) -> ImageSpec:
         """As `whole` has it."""

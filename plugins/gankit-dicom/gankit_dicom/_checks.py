@@ -31,13 +31,7 @@ def check_readable(names: Sequence[str], headers: Sequence[Header], show: Show, 
 
 
 def check_alike(
-    names: Sequence[str],
-    headers: Sequence[Header],
-    show: Show,
-    *,
-    sizes: bool,
-    channels: bool,
-    window: Window,
+    names: Sequence[str], headers: Sequence[Header], show: Show, *, sizes: bool, channels: bool, window: Window
 ) -> None:
     """
     Raises:
