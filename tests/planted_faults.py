@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gankit.testing
-from gankit.interfaces import Augment, Batch, Critic, Dataset, Features, Generator, ImageSpec, Loss, Metric, Turn
+from gankit.interfaces import Augment, Batch, Critic, Dataset, Features, Generator, ImageSpec, Known, Loss, Metric, Turn
 
 
 class PenaltyOfTheWholeBatch(Loss):
@@ -424,3 +424,15 @@ class Noise(Dataset):
 
 class TestNoise(gankit.testing.DatasetTests):
     part = Noise
+
+
+class TwoRecords(Noise):
+    """Its record says other labels than the property."""
+
+    @property
+    def known(self) -> Known:
+        return Known(labels=np.zeros(8, np.int64), class_names=("0", "1"))
+
+
+class TestTwoRecords(gankit.testing.DatasetTests):
+    part = TwoRecords

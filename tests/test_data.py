@@ -12,7 +12,7 @@ import gankit
 from gankit.errors import DataError
 from gankit.experiments.selection import Resized
 from gankit.experiments.tables import DataTable
-from gankit.interfaces import Dataset
+from gankit.interfaces import Dataset, ImageSpec, Known
 from gankit.seeds import Order
 from gankit.training.data import TrainingData, prepare
 
@@ -102,10 +102,11 @@ def test_conditions_are_standardised() -> None:
 
 
 def test_splits() -> None:
-    class Splits(gankit.registry.wrapping.Arrays):  # type: ignore[misc]  # final; only this test adds splits
-        splits = {"train": np.arange(40), "test": np.arange(40, N)}  # type: ignore[assignment]
+    class Splits(Dataset):
+        image, images = ImageSpec(1, 8, 8), dataset().images
+        known = Known(splits={"train": np.arange(40), "test": np.arange(40, N)})
 
-    data = Splits(dataset().images)
+    data = Splits()
     assert levels(prepare(table(), 0, data).dataset) == list(range(40))
     assert levels(prepare(table(split="test"), 0, data).dataset) == list(range(40, N))
     assert len(prepare(table(split="all"), 0, data).dataset) == N
@@ -123,10 +124,10 @@ def test_splits() -> None:
         ({"subset": 61}, {}, "data.subset: 61 images asked for, 60 are there"),
         ({"flip": True}, {"mirror": None}, "data.flip: mirroring changes the label"),
         ({"held_out": 0.999}, {}, "data.held_out: 60 images cannot be divided so"),
-        ({"conditional": ["age"]}, {}, "no number 'age' an image; known: agreement"),
+        ({"conditional": ["age"]}, {}, "no numeric column 'age'; it has: agreement"),
         ({"conditional": ["age"]}, {"facts": {"age": np.full(N, np.nan)}}, "age has missing values"),
-        ({"weights": "age"}, {}, "data.weights: eyes has no number 'age' an image; known: agreement"),
-        ({"weights": "agreement"}, {"agreement": None}, "data.weights: eyes has no number 'agreement'"),
+        ({"weights": "age"}, {}, "data.weights: eyes has no numeric column 'age'; it has: agreement"),
+        ({"weights": "agreement"}, {"agreement": None}, "data.weights: eyes has no numeric column 'agreement'"),
         ({"weights": "age"}, {"facts": {"age": np.r_[np.nan, np.ones(N - 1)]}}, "age is missing, .* in 1 of 60 images"),
         ({"weights": "age"}, {"facts": {"age": np.arange(N) - 2.0}}, "age is missing, .* below 0 in 2 of 60 images"),
         ({"weights": "age"}, {"facts": {"age": np.zeros(N)}}, "age is 0 in all 60 images of eyes"),

@@ -12,61 +12,55 @@ from gankit.cache import clear_cache
 from gankit.datasets.folder import Folder
 from gankit.datasets.npz import Npz
 from gankit.datasets.torchvision import Torchvision
-from gankit.images import decoding as _images
+from gankit.images import decoding
+from gankit.interfaces import DecodedDataset
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("GANKIT_CACHE", str(folder))
-    return folder
 
 
 class TestResize:
     def test_crop_pad_and_stretch(self) -> None:
         image = np.zeros((1, 10, 20), np.uint8)
         image[:, :, 5:15] = 200
-        cropped = _images.resized(image, (10, 10), "crop")
+        cropped = decoding.resized(image, (10, 10), "crop")
         assert (cropped == 200).all()
-        padded = _images.resized(image, (20, 20), "pad")
+        padded = decoding.resized(image, (20, 20), "pad")
         assert (padded[:, :5] == 0).all()
         assert (padded[:, 15:] == 0).all()
         np.testing.assert_array_equal(padded[:, 5:15], image)
-        stretched = _images.resized(image, (10, 10), "stretch")
+        stretched = decoding.resized(image, (10, 10), "stretch")
         assert stretched[0, 0, 0] == 0
         assert stretched[0, 5, 5] == 200
-        assert _images.resized(image, (10, 20)) is image
+        assert decoding.resized(image, (10, 20)) is image
 
     @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
     @pytest.mark.parametrize("size", [(1, 1), (7, 3), (64, 2), (33, 50)])
-    def test_any_size(self, fit: _images.Fit, size: tuple[int, int]) -> None:
+    def test_any_size(self, fit: decoding.Fit, size: tuple[int, int]) -> None:
         image = np.full((3, 20, 30), 77, np.uint8)
-        result = _images.resized(image, size, fit)
+        result = decoding.resized(image, size, fit)
         assert result.shape == (3, *size)
         assert set(np.unique(result)) <= ({0, 77} if fit == "pad" else {77})
 
     def test_sixteen_bits_are_resized_at_full_depth(self) -> None:
         ramp = np.linspace(1000, 1255, 256).round().astype(np.uint16)
         image = np.tile(ramp, (1, 64, 1))
-        result = _images.resized(image, (16, 64))
+        result = decoding.resized(image, (16, 64))
         assert result.dtype == np.uint16
         np.testing.assert_allclose(result[0, 8, 2:-2], ramp.reshape(64, 4).mean(1)[2:-2], atol=1)
 
     def test_edges_of_deep_images_stay_within_their_values(self) -> None:
         """Twelve bits of sixteen: a bicubic filter overshoots beside an edge."""
         edge = np.repeat(np.array([100, 4095], np.uint16), 32)[None, None].repeat(64, 1)
-        result = _images.resized(edge, (20, 20))
+        result = decoding.resized(edge, (20, 20))
         assert (result.min(), result.max()) == (100, 4095)
 
     def test_antialiased_and_clipped(self) -> None:
         board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[None]
-        assert np.abs(_images.resized(board, (8, 8)).astype(int) - 127).max() <= 4
+        assert np.abs(decoding.resized(board, (8, 8)).astype(int) - 127).max() <= 4
         step = np.zeros((1, 8, 8), np.uint16)
         step[..., 4:] = 65535
-        assert _images.resized(step, (32, 32)).max() == 65535
-        assert _images.resized(step, (32, 32)).min() == 0
+        assert decoding.resized(step, (32, 32)).max() == 65535
+        assert decoding.resized(step, (32, 32)).min() == 0
 
 
 @pytest.fixture
@@ -100,9 +94,9 @@ class TestTorchvision:
         assert data.labels is not None
         assert data.labels.tolist() == [0, 1, 1]
         np.testing.assert_array_equal(data.images, Folder(path=tmp_path).images)
-        key = data._key()
+        key = data.cache_key()
         save(tmp_path / "cat" / "1.png", pixels(5, 5, 3))
-        assert Torchvision(dataset="ImageFolder", root=tmp_path)._key() != key
+        assert Torchvision(dataset="ImageFolder", root=tmp_path).cache_key() != key
         text = error(lambda: Torchvision(dataset="ImageFolder", root=tmp_path).images)
         assert "data.size = [height, width] resizes all" in text
 
@@ -176,6 +170,43 @@ class TestTorchvision:
         assert "holds no images" in error(lambda: Torchvision(dataset="FakeData", options={"size": 0}).image)
 
 
+class TestDecodedDataset:
+    """What a plug-in gets that decodes files."""
+
+    class Constant(DecodedDataset):
+        image = ImageSpec(1, 2, 3)
+
+        def __init__(self, key: str, **settings: Any) -> None:
+            super().__init__(**{"in_memory": True, "mirror_keeps_label": True} | settings)
+            self.key, self.decoded = key, 0
+
+        def decode(self) -> Any:
+            self.decoded += 1
+            return np.arange(24, dtype=np.uint16).reshape(4, 1, 2, 3)
+
+        def cache_key(self) -> str:
+            return self.key
+
+    def test_images_are_decoded_once_and_kept(self, tmp_path: Path) -> None:
+        within, mapped, again = (self.Constant(tmp_path.name, in_memory=memory) for memory in (True, False, False))
+        assert (within.has_images, mapped.has_images) == (False, True)
+        for data in (within, mapped, again):
+            np.testing.assert_array_equal(data.rows(np.array([3, 1])), data.decode()[[3, 1]])
+            assert len(data) == 4
+        assert within.has_images
+        assert isinstance(mapped.images, np.memmap)
+        assert (within.decoded, mapped.decoded, again.decoded) == (2, 2, 1)  # one of each is the test's own
+
+    def test_settings_decide_range_and_mirror(self) -> None:
+        data = self.Constant("unused")
+        assert data.value_range == (0, 65535)
+        np.testing.assert_array_equal(data.mirror(data.images), data.images[..., ::-1])
+        narrow = self.Constant("unused", value_range=(0, 30), mirror_keeps_label=False)
+        assert narrow.value_range == (0, 30)
+        assert narrow.mirror(narrow.images) is None
+        assert "black before white" in error(lambda: self.Constant("unused", value_range=(30, 0)))
+
+
 class TestCommon:
     def test_unknown_settings_name_the_part(self) -> None:
         with pytest.raises(GankitError, match=r"dataset npz\.pathh: there is no such setting; did you mean 'path'"):
@@ -183,9 +214,11 @@ class TestCommon:
         with pytest.raises(GankitError, match=r"dataset folder\.fit: input should be 'crop', 'pad' or 'stretch'"):
             build("dataset", "folder", path="x", fit="squeeze")
 
-    def test_cache_can_be_cleared(self, tmp_path: Path, cache: Path) -> None:
-        save(tmp_path / "a.png", pixels(30, 30))
-        assert isinstance(Folder(path=tmp_path, in_memory=False).images, np.memmap)
+    def test_cache_can_be_cleared(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache = tmp_path / "cache"
+        monkeypatch.setenv("GANKIT_CACHE", str(cache))
+        save(tmp_path / "pictures" / "a.png", pixels(30, 30))
+        assert isinstance(Folder(path=tmp_path / "pictures", in_memory=False).images, np.memmap)
         assert any(cache.rglob("folder-*.npy"))
         assert clear_cache() > 900
         assert not any(cache.rglob("*.npy"))

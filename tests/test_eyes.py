@@ -23,11 +23,6 @@ SMALL = (40, 24, 36)
 LAYOUTS = [(64, 64), (32, 32), (64, 128), (128, 128)]
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GANKIT_CACHE", str(tmp_path_factory.getbasetemp() / "eyes-cache"))
-
-
 def errors(eyes: Eyes, images: NDArray[Any]) -> tuple[float, float]:
     """Median absolute error in prism dioptres and share of abstentions."""
     found = estimate_deviation(images)

@@ -10,14 +10,7 @@ from PIL import Image
 
 from gankit import ImageSpec, build
 from gankit.datasets.folder import Folder
-from gankit.images import decoding as _images
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("GANKIT_CACHE", str(folder))
-    return folder
+from gankit.images import decoding
 
 
 class TestFolder:
@@ -120,7 +113,7 @@ class TestFolder:
     def test_sixteen_bit_colour_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(sixteen_bit_colour_png(pixels(3, 4, 3, dtype=np.uint16)))
         text = error(lambda: Folder(path=tmp_path).image)
-        assert "16 bits a channel and colour" in text
+        assert "16 bits per channel and colour" in text
         assert "8-bit" in text
 
     def test_sixteen_bits_a_pixel_is_no_depth(self, tmp_path: Path) -> None:
@@ -146,7 +139,7 @@ class TestFolder:
         save(tmp_path / "a.png", pixels(4, 4))
         save(tmp_path / "b.png", pixels(4, 4, dtype=np.uint16))
         text = error(lambda: Folder(path=tmp_path).images)
-        assert "b.png has 16 bits a channel where" in text
+        assert "b.png has 16 bits per channel where" in text
         assert "a.png has 8" in text
 
     def test_mixed_colour_needs_the_setting(self, tmp_path: Path) -> None:
@@ -189,10 +182,10 @@ class TestFolder:
         assert isinstance(mapped.images, np.memmap)
         np.testing.assert_array_equal(mapped.images, within.images)
         with monkeypatch.context() as patch:
-            patch.setattr(Folder, "_decoded", lambda self: pytest.fail("decoded again"))
+            patch.setattr(Folder, "decode", lambda self: pytest.fail("decoded again"))
             again = Folder((6, 8), path=tmp_path, in_memory=False)
             np.testing.assert_array_equal(again.images, within.images)
-        assert Folder((6, 8), path=tmp_path, in_memory=False, fit="pad")._key() != mapped._key()
+        assert Folder((6, 8), path=tmp_path, in_memory=False, fit="pad").cache_key() != mapped.cache_key()
         save(tmp_path / "0.png", pixels(12, 10, 3, seed=9))
         changed = Folder((6, 8), path=tmp_path, in_memory=False)
         np.testing.assert_array_equal(changed.images, Folder((6, 8), path=tmp_path).images)
@@ -235,9 +228,9 @@ class TestFolder:
         assert "is a file, not a folder" in error(lambda: Folder(path=tmp_path / "a.png").image)
 
     def test_many_pictures(self, tmp_path: Path) -> None:
-        for i in range(_images._MANY + 3):
+        for i in range(decoding.NO_PROGRESS_BAR + 3):
             save(tmp_path / f"{i:04}.bmp", np.full((2, 2), i % 256, np.uint8))
-        assert (Folder(path=tmp_path).images[:, 0, 0, 0] == np.arange(_images._MANY + 3) % 256).all()
+        assert (Folder(path=tmp_path).images[:, 0, 0, 0] == np.arange(decoding.NO_PROGRESS_BAR + 3) % 256).all()
 
 
 class TestSubFolders:

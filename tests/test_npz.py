@@ -13,13 +13,6 @@ from gankit import ImageSpec, build
 from gankit.datasets.npz import Npz
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("GANKIT_CACHE", str(folder))
-    return folder
-
-
 class TestNpz:
     def write(self, folder: Path, **arrays: Any) -> Path:
         path = folder / "data.npz"
@@ -109,6 +102,20 @@ class TestNpz:
         assert unlabelled.labels is None
         assert unlabelled.image.classes == 0
         assert set(unlabelled.facts) == {"grade"}
+
+    def test_facts_are_read_at_first_use(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        masks = pixels(6, 4, 5, seed=1)
+        path = self.write(tmp_path, images=pixels(6, 4, 5), labels=np.arange(6) % 2, masks=masks)
+        part = Npz(path=path).subset([4, 1])
+        with monkeypatch.context() as patch:
+            patch.setattr(Npz, "decode", lambda self: pytest.fail("decoded"))
+            assert part.labels is not None
+            assert part.labels.tolist() == [0, 1]
+            path.write_bytes(b"")
+            assert list(part.facts) == ["masks"]
+            assert "get the file anew" in error(lambda: part.facts["masks"])
+        self.write(tmp_path, images=pixels(6, 4, 5), labels=np.arange(6) % 2, masks=masks)
+        np.testing.assert_array_equal(part.facts["masks"], masks[[4, 1]])
 
     def test_sixteen_bits_and_byte_order(self, tmp_path: Path) -> None:
         images = pixels(3, 4, 4, dtype=np.uint16)

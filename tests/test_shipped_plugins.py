@@ -22,7 +22,7 @@ ROOT = Path(gankit.__file__).parents[1]
 FOLDERS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 
 KIND_FOLDERS = {plural(kind) for kind in KINDS}
-PUBLIC = KIND_FOLDERS | {"interfaces", "layers", "errors", "resizing", "image_tables", "cache", "testing"}
+MODULES = {"interfaces", "nn.layers", "errors", "images.resizing", "images.labels_csv", "cache", "testing"}
 SINGLE = {("gankit.registry", "nested_part")}
 """Public names of modules that are not public as a whole."""
 
@@ -129,8 +129,8 @@ def is_public(module: str, name: str) -> bool:
         return False
     _, *rest = module.split(".")
     if not rest:
-        return name == "" or name in {*gankit.__all__, *PUBLIC}
-    return (module, name) in SINGLE or (rest[0] in PUBLIC and (len(rest) == 1 or rest[0] in KIND_FOLDERS))
+        return name in {"", *gankit.__all__, *MODULES, *KIND_FOLDERS}
+    return (module, name) in SINGLE or ".".join(rest) in MODULES or rest[0] in KIND_FOLDERS
 
 
 def own_private(trees: list[ast.Module]) -> set[str]:

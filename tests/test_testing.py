@@ -40,6 +40,7 @@ CAUGHT = {
     "Unasked": ("test_says_what_is_missing", "self.wanted(batch, 'features')"),
     "OfTheBatch": ("test_features_of_an_image_are_its_own", "not close"),
     "Noise": ("test_everything_known_has_one_row_an_image", "assert"),
+    "TwoRecords": ("test_a_subset_keeps_what_is_known", "labels of a subset are others"),
 }
 RIGHT = ["PlainCritic", "PlainGenerator", "Brightness", "MeanDistance"]
 

@@ -343,7 +343,7 @@ def test_refusals_write_nothing(small: Small, tmp_path: Path) -> None:
         "refuses them": ["training.optimizer_options={momentom=1}"],
         "cannot be used here": ["training.device=cuda:9"],
         "there is no run here": ["training.start_from=nowhere"],
-        "no number 'age' an image": ['data.conditional=["age"]'],
+        "no numeric column 'age'": ['data.conditional=["age"]'],
         "41 images asked for": ["data.subset=41"],
         "has no agreement": ["data.min_agreement=0.8"],
         "no split 'test'": ["data.split=test"],

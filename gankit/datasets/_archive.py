@@ -1,4 +1,4 @@
-"""Arrays of an npz file: shapes and types from the headers alone, values when asked for, errors in one line."""
+"""Arrays of an npz file: shapes and types from the headers alone, and values only when they are read."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Header:
 
 
 class Archive:
-    """An npz file, never unpickled.
+    """An npz file, opened at first use and never unpickled.
 
     Raises:
-        DataError: on first use, where the file is missing, is no npz file, or lacks what is asked for.
+        DataError: at first use, where the file is missing or no npz file, or has no such array.
     """
 
     def __init__(self, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, final
 
@@ -17,9 +16,14 @@ from gankit.datasets._eyes.raters import DEFAULT_PANEL, agreement, call
 from gankit.datasets._eyes.render import RENDERER, render
 from gankit.datasets._eyes.subjects import CLASS_NAMES, draw_subjects
 from gankit.errors import DataError
+from gankit.images.known import Known
 from gankit.interfaces import Dataset, Images, ImageSpec
 
 Count = Annotated[int, Field(ge=0)]
+_FACTS = (
+    "deviation", "laterality", "kappa", "hirschberg_ratio", "gaze_h", "gaze_v", "yaw", "roll", "pupil", "ita",
+    "epicanthus", "age",
+)  # fmt: skip
 
 
 @final
@@ -27,7 +31,7 @@ class Eyes(Dataset):
     """Photograph-like pictures of both eyes of simulated subjects with exotropia, esotropia or straight eyes.
 
     A subject depends on the seed, its class and its place in the class, so that fewer images are a part of more.
-    Everything but `images` is known without rendering. Arrays have one row an image.
+    Everything but `images` is known without rendering. Arrays have one row per image.
 
     Args:
         size: (height, width) in pixels. [s, s] stacks two crops, the subject's right eye over the left; [s, 2 s] is one
@@ -40,7 +44,8 @@ class Eyes(Dataset):
         deviation: (n,) float64, prism dioptres, positive for exotropia, negative for esotropia.
         laterality: (n,) int64, the deviating eye: 0 the subject's right, 1 the left.
         kappa: (n,) float64, angle kappa in degrees, by which both eyes look temporal.
-        hirschberg_ratio: (n,) float64, prism dioptres of deviation a mm of reflex, seen from the pupil; 15 to 24.
+        hirschberg_ratio: (n,) float64, prism dioptres of deviation per mm by which the reflex lies off the
+            pupil's centre; 15 to 24.
         gaze: (n, 2) float64, conjugate gaze in degrees: to the right of the picture, and up.
         head: (n, 2) float64, yaw to the right of the picture and roll against the clock, in degrees.
         pupil: (n,) float64, diameter in mm.
@@ -90,28 +95,23 @@ class Eyes(Dataset):
         """0 and 255."""
         return 0.0, 255.0
 
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """(n,) true classes: 0 exotropia, 1 esotropia, 2 normal."""
-        return self._subjects["label"]
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """exotropia, esotropia, normal."""
-        return CLASS_NAMES
-
     @cached_property
-    def agreement(self) -> NDArray[np.float64]:
-        """(n,) share of the ten calls that equal the true class, in [0, 1]."""
-        return agreement(self.calls, self.labels)
+    def known(self) -> Known:
+        """True classes, the share of the ten calls that equal the true class, and the ground truth as facts.
 
-    @property
-    def facts(self) -> Mapping[str, NDArray[Any]]:
-        """The ground truth by name: (n,) arrays, with gaze and head pose by component, and the (n, 10) calls."""
-        names = ("deviation", "laterality", "kappa", "hirschberg_ratio", "gaze_h", "gaze_v", "yaw", "roll", "pupil")
-        more = ("ita", "epicanthus", "age")
-        own = {name: self._subjects[name] for name in names + more}
-        return own | {"agreement": self.agreement, "calls": self.calls}
+        Labels are 0 exotropia, 1 esotropia, 2 normal. Facts are (n,) arrays, with gaze and head pose by component, and
+        the (n, 10) calls; those that name a side change in the mirror.
+        """
+        labels = self._subjects["label"]
+        share = agreement(self.calls, labels)
+        facts = {name: self._subjects[name] for name in _FACTS}
+        return Known(
+            labels=labels,
+            class_names=CLASS_NAMES,
+            agreement=share,
+            facts=facts | {"agreement": share, "calls": self.calls},
+            changed_by_mirror=frozenset({"laterality", "gaze_h", "yaw", "roll"}),
+        )
 
     def mirror(self, images: Images) -> Images:
         """The subject in a looking glass: width flipped and, where crops are stacked, the two rows exchanged.
@@ -123,11 +123,6 @@ class Eyes(Dataset):
         """
         rows, columns = self._layout.mirrored
         return images[..., rows, :][..., columns]
-
-    @property
-    def changed_by_mirror(self) -> frozenset[str]:
-        """The facts that name a side."""
-        return frozenset({"laterality", "gaze_h", "yaw", "roll"})
 
 
 def estimate_deviation(images: Any, layout: Literal["stacked", "strip"] | None = None) -> NDArray[np.float64]:
@@ -154,8 +149,8 @@ def estimate_deviation(images: Any, layout: Literal["stacked", "strip"] | None =
     form = layout_of(pictures.shape[2], pictures.shape[3])
     if layout is not None and form.strip != (layout == "strip"):
         raise DataError(f"estimate_deviation: images of {form.height} x {form.width} are not {layout}")
-    found = [
+    deviations = [
         deviation_from_angles(eye_angles(pictures[start : start + 128].astype(np.float32), form), form.pixel)
         for start in range(0, len(pictures), 128)
     ]
-    return np.concatenate([np.empty(0), *found])
+    return np.concatenate([np.empty(0), *deviations])

@@ -10,23 +10,24 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.cache import fingerprint, stored
+from gankit.cache import fingerprint
 from gankit.datasets._archive import Archive
 from gankit.errors import DataError
-from gankit.images.decoding import check_range, checked_range, declared_range
-from gankit.interfaces import Dataset, Images, ImageSpec
+from gankit.images.decoding import check_range
+from gankit.images.known import Columns
+from gankit.interfaces import DecodedDataset, ImageSpec
 
 _SPLITS = ("train", "val", "test")
 _COLOURS = (1, 3)  # numbers of channels by which the channel axis is told
 
 
 @final
-class Npz(Dataset):
+class Npz(DecodedDataset):
     """Images and labels from one npz file.
 
     Plain layout: `images` and, where known, `labels`, `groups`, `agreement`, `class_names`. MedMNIST's layout has each
     of them with the prefixes `train_`, `val_` and `test_`; they are joined in this order and `splits` says which is
-    which. Any further array with one entry an image is a fact. Images are (n, h, w), (n, h, w, c) or (n, c, h, w).
+    which. Any further array with one entry per image is a fact. Images are (n, h, w), (n, h, w, c) or (n, c, h, w).
     """
 
     def __init__(
@@ -54,23 +55,21 @@ class Npz(Dataset):
         Raises:
             DataError: here for a value_range that is none; all else is raised when first needed.
         """
+        super().__init__(in_memory=in_memory, mirror_keeps_label=mirror_keeps_label, value_range=value_range)
         self.archive = Archive(Path(path).expanduser())
         self.names = {"images": images, "labels": labels}
         self.channels = channels
-        self.declared_range = checked_range(value_range)
-        self.in_memory = in_memory
-        self.mirror_keeps_label = mirror_keeps_label
 
     @cached_property
     def _prefixes(self) -> tuple[str, ...]:
-        """What stands before every name: one empty prefix, or one a split."""
+        """What stands before every name: one empty prefix, or one prefix per split."""
         name = self.names["images"]
         if name in self.archive.headers:
             return ("",)
-        found = tuple(f"{split}_" for split in _SPLITS if f"{split}_{name}" in self.archive.headers)
-        if not found:
-            self.archive.header(name)  # names what there is
-        return found
+        prefixes = tuple(f"{split}_" for split in _SPLITS if f"{split}_{name}" in self.archive.headers)
+        if not prefixes:
+            self.archive.header(name)  # raises, naming what there is
+        return prefixes
 
     @cached_property
     def _counts(self) -> tuple[int, ...]:
@@ -87,8 +86,12 @@ class Npz(Dataset):
         return tuple(header.shape[0] for header in headers)
 
     @cached_property
-    def _dtype(self) -> np.dtype[Any]:
-        """The type that `images` has."""
+    def dtype(self) -> np.dtype[Any]:
+        """The type of `images`, by the header.
+
+        Raises:
+            DataError: images of this type need a value_range, or cannot be read.
+        """
         stored_type = self.archive.header(self._prefixes[0] + self.names["images"]).dtype
         if stored_type.kind == "u" and stored_type.itemsize <= 2:
             return stored_type.newbyteorder("=")
@@ -119,7 +122,7 @@ class Npz(Dataset):
         return 1 if first else 3
 
     def _column(self, name: str) -> NDArray[Any] | None:
-        """One array a file or a split, joined over the splits; None where the file has none."""
+        """The array of a name, joined over the splits; None where the file has none."""
         keys = [prefix + name for prefix in self._prefixes]
         present = [key for key in keys if key in self.archive.headers]
         if not present:
@@ -131,7 +134,7 @@ class Npz(Dataset):
         return np.concatenate([self.archive.read(key) for key in keys])
 
     def _flat(self, name: str) -> NDArray[Any] | None:
-        """A column with one value an image: (n,) or (n, 1)."""
+        """A column with one value per image, stored as (n,) or (n, 1)."""
         column = self._column(name)
         if column is not None and column.size != len(column):
             hint = "; save classes, by .argmax(1) if they are one-hot" if name == self.names["labels"] else ""
@@ -142,33 +145,23 @@ class Npz(Dataset):
     def image(self) -> ImageSpec:
         """From the header of the images, and the labels; reads no pixels."""
         shape = self.archive.header(self._prefixes[0] + self.names["images"]).shape
-        _ = self._counts, self._dtype  # what cannot be read is refused now
+        _ = self._counts, self.dtype  # what cannot be read is refused now
         axis = self._channel_axis
         height, width = (size for i, size in enumerate(shape) if i not in (0, axis))
         return ImageSpec(1 if axis is None else shape[axis], height, width, classes=len(self.class_names))
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """That of `images`, by the header."""
-        return self._dtype
+    def cache_key(self) -> str:
+        """By the file, its size and time of change, and the settings."""
+        _ = self.dtype  # a missing file is an error that says so
+        options = (self.names["images"], self.channels, self.declared_range)
+        return fingerprint("npz", [self.archive.path.resolve()], options)
 
-    @cached_property
-    def images(self) -> NDArray[Any]:
+    def decode(self) -> NDArray[Any]:
         """(n, channels, height, width) uint8, uint16, or float32 with a value_range.
 
         Raises:
             DataError: the file, its shapes, types or values are not as the class says.
         """
-        if self.in_memory:
-            return self._read_images()
-        options = (self.names["images"], self.channels, self.declared_range)
-        return stored(self._key(options), self._read_images)
-
-    def _key(self, options: object) -> str:
-        _ = self._dtype  # a missing file is an error that says so
-        return fingerprint("npz", [self.archive.path.resolve()], options)
-
-    def _read_images(self) -> NDArray[Any]:
         images = self._column(self.names["images"])
         assert images is not None
         if self._channel_axis == 3:
@@ -176,12 +169,7 @@ class Npz(Dataset):
         elif self._channel_axis is None:
             images = images[:, None]
         check_range(images, self.declared_range, str(self.archive.path))
-        return np.ascontiguousarray(images, dtype=self._dtype)
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """The values of black and white: the setting, or 0 and the largest of the integer type."""
-        return declared_range(self.declared_range, self._dtype)
+        return np.ascontiguousarray(images, dtype=self.dtype)
 
     @cached_property
     def labels(self) -> NDArray[np.int64] | None:
@@ -194,7 +182,7 @@ class Npz(Dataset):
         labels = self._flat(name)
         if labels is None:
             if name != "labels":
-                self.archive.header(self._prefixes[0] + name)  # names what there is
+                self.archive.header(self._prefixes[0] + name)  # raises, naming what there is
             return None
         if labels.dtype.kind not in "iub":
             raise DataError(
@@ -214,7 +202,7 @@ class Npz(Dataset):
         """As `class_names` in the file, else the numbers.
 
         Raises:
-            DataError: there is not one name a class.
+            DataError: there is not one name per class.
         """
         labels = self.labels
         count = 0 if labels is None else int(labels.max()) + 1
@@ -246,11 +234,11 @@ class Npz(Dataset):
 
     @cached_property
     def facts(self) -> Mapping[str, NDArray[Any]]:
-        """Every further array, of numbers or text, with one entry an image."""
-        own = {*self.names.values(), "groups", "agreement", "class_names"}
+        """Every further array, of numbers or text, with one entry per image: (n,), or (n, ...); read at first use."""
+        no_facts = {*self.names.values(), "groups", "agreement", "class_names"}
         first = self._prefixes[0]
         names = [key.removeprefix(first) for key in self.archive.headers if key.startswith(first)]
-        return {name: self._column_of_fact(name) for name in names if name not in own and self._is_fact(name)}
+        return Columns([name for name in names if name not in no_facts and self._is_fact(name)], self._read_fact)
 
     def _is_fact(self, name: str) -> bool:
         for prefix, count in zip(self._prefixes, self._counts, strict=True):
@@ -259,7 +247,7 @@ class Npz(Dataset):
                 return False
         return True
 
-    def _column_of_fact(self, name: str) -> NDArray[Any]:
+    def _read_fact(self, name: str) -> NDArray[Any]:
         column = self._column(name)
         assert column is not None
         return column.reshape(-1) if column.size == len(column) else column
@@ -271,10 +259,6 @@ class Npz(Dataset):
             return {}
         ends = np.cumsum((0, *self._counts))
         return {prefix[:-1]: np.arange(ends[i], ends[i + 1], dtype=np.int64) for i, prefix in enumerate(self._prefixes)}
-
-    def mirror(self, images: Images) -> Images | None:
-        """Left and right exchanged, or None where `mirror_keeps_label` is False."""
-        return super().mirror(images) if self.mirror_keeps_label else None
 
     def __len__(self) -> int:
         return sum(self._counts)

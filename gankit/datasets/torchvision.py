@@ -14,18 +14,19 @@ import torchvision.datasets
 from numpy.typing import NDArray
 from PIL import Image
 
-from gankit.cache import fingerprint, stored
+from gankit.cache import fingerprint
 from gankit.errors import DataError
-from gankit.images.decoding import FORMAT, Decoder, Form, check_range, checked_range, declared_range, decode_all
+from gankit.images.decoding import FORMAT, Decoder, Form, check_range, decode_all
+from gankit.images.known import Known
 from gankit.images.resizing import Fit
-from gankit.interfaces import Dataset, Images, ImageSpec
+from gankit.interfaces import DecodedDataset, ImageSpec
 
 _TARGETS = ("targets", "labels", "_labels")  # where torchvision's classes keep all targets, if they do
-_OWN = ("self", "root", "download", "transform", "target_transform", "transforms")
+_NO_OPTIONS = ("self", "root", "download", "transform", "target_transform", "transforms")
 
 
 @final
-class Torchvision(Dataset):
+class Torchvision(DecodedDataset):
     """Pictures and classes of a torchvision data set, such as MNIST, CIFAR10, ImageFolder or FakeData.
 
     Classes without an image are left out, so that labels count from 0 without gaps; `class_names` says which remain.
@@ -62,14 +63,12 @@ class Torchvision(Dataset):
             DataError: an unknown data set or option, or a value_range that is none; all else is raised when first
                 needed.
         """
+        super().__init__(in_memory=in_memory, mirror_keeps_label=mirror_keeps_label, value_range=value_range)
         self.dataset = dataset
         self.root = None if root is None else Path(root).expanduser()
         self.options = dict(options or {})
         self.download = download
         self.decoder = Decoder(None if size is None else (size[0], size[1]), fit, grey)
-        self.declared_range = checked_range(value_range)
-        self.in_memory = in_memory
-        self.mirror_keeps_label = mirror_keeps_label
         self._arguments = _arguments(_class(dataset), self.root, self.options, download)
 
     @cached_property
@@ -86,9 +85,9 @@ class Torchvision(Dataset):
         except Exception as error:  # strangers' code, with errors of any type for a missing file or a lost connection
             reason = " ".join(str(error).split()) or type(error).__name__
             fetch = ", or set download = true" if "download" in self._arguments else ""
-            mend = "check the connection" if self.download else f"put it there{fetch}"
-            place = "" if self.root is None else f" in {self.root}"
-            raise DataError(f"torchvision {self.dataset} cannot be read{place}: {reason}; {mend}") from None
+            advice = "check the connection" if self.download else f"put it there{fetch}"
+            where = "" if self.root is None else f" in {self.root}"
+            raise DataError(f"torchvision {self.dataset} cannot be read{where}: {reason}; {advice}") from None
         if not count:
             raise DataError(f"torchvision {self.dataset} holds no images; check root and options")
         if not isinstance(first, Image.Image):
@@ -107,36 +106,32 @@ class Torchvision(Dataset):
     @property
     def image(self) -> ImageSpec:
         """Channels, height and width of the first picture, and the number of classes; decodes nothing more."""
-        return ImageSpec(*self._form.shape, classes=len(self.class_names))
+        return ImageSpec(*self._form.shape, classes=len(self.known.class_names))
 
-    @cached_property
-    def images(self) -> NDArray[Any]:
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8 or uint16, by the first picture."""
+        return self._form.dtype
+
+    def cache_key(self) -> str:
+        """By the files below the root, their sizes and times of change, and how they are decoded."""
+        files = [] if self.root is None else sorted(file for file in self.root.resolve().rglob("*") if file.is_file())
+        options = (self.dataset, sorted(self.options.items()), self.decoder, self.declared_range, len(self))
+        return fingerprint("torchvision", files, (FORMAT, torchvision.__version__, options))
+
+    def decode(self) -> NDArray[Any]:
         """(n, channels, height, width) uint8 or uint16.
 
         Raises:
             DataError: a picture differs from the first in size, depth or colour.
         """
-        return self._decoded() if self.in_memory else stored(self._key(), self._decoded)
-
-    def _key(self) -> str:
-        files = [] if self.root is None else sorted(file for file in self.root.resolve().rglob("*") if file.is_file())
-        options = (self.dataset, sorted(self.options.items()), self.decoder, self.declared_range, len(self))
-        return fingerprint("torchvision", files, (FORMAT, torchvision.__version__, options))
-
-    def _decoded(self) -> NDArray[Any]:
         source, names = self._source, [self._name(index) for index in range(len(self))]
         # One thread: nothing says that strangers' data sets can be read by several.
         images = decode_all(names, lambda index: source[index][0], self.decoder, threads=1)
         check_range(images, self.declared_range, f"torchvision {self.dataset}")
         return images
 
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """The values of black and white: the setting, or 0 and the largest of the integer type."""
-        return declared_range(self.declared_range, self._form.dtype)
-
-    @cached_property
-    def _targets(self) -> NDArray[np.int64] | None:
+    def _read_targets(self) -> NDArray[np.int64] | None:
         """torchvision's own class numbers, or None where it has none."""
         for name in _TARGETS:
             values = getattr(self._source, name, None)
@@ -149,7 +144,7 @@ class Torchvision(Dataset):
         except TypeError:
             kind = type(values[0]).__name__
             raise DataError(
-                f"torchvision {self.dataset} has targets of type {kind}, not one class an image; look for an option "
+                f"torchvision {self.dataset} has targets of type {kind}, not one class per image; look for an option "
                 "that gives classes"
             ) from None
         if (targets < 0).all():
@@ -162,30 +157,21 @@ class Torchvision(Dataset):
         return targets
 
     @cached_property
-    def labels(self) -> NDArray[np.int64] | None:
-        """(n,) classes in the order of `class_names`, or None.
+    def known(self) -> Known:
+        """Labels and class names, which are the data set's `classes`, or else its numbers.
 
         Raises:
-            DataError: targets that are not one class an image.
+            DataError: targets that are not one class per image.
         """
-        if self._targets is None:
-            return None
-        return np.unique(self._targets, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-    @cached_property
-    def class_names(self) -> tuple[str, ...]:
-        """By the data set's `classes`, else its numbers."""
-        if self._targets is None:
-            return ()
+        targets = self._read_targets()
+        if targets is None:
+            return Known()
+        classes, labels = np.unique(targets, return_inverse=True)
         names = getattr(self._source, "classes", None) or ()
-        used = [int(target) for target in np.unique(self._targets)]
-        # ImageNet has several words a class.
+        # ImageNet has several words per class.
         words = [name if isinstance(name, str) else name[0] for name in names]
-        return tuple(words[target] if used[-1] < len(words) else str(target) for target in used)
-
-    def mirror(self, images: Images) -> Images | None:
-        """Left and right exchanged, or None where `mirror_keeps_label` is False."""
-        return super().mirror(images) if self.mirror_keeps_label else None
+        class_names = [words[target] if classes[-1] < len(words) else str(target) for target in classes.tolist()]
+        return Known(labels=labels.reshape(-1).astype(np.int64), class_names=tuple(class_names))
 
     def __len__(self) -> int:
         return len(self._source)
@@ -193,8 +179,8 @@ class Torchvision(Dataset):
 
 def _class(name: str) -> Any:
     base = torchvision.datasets.VisionDataset
-    found = {key: value for key, value in vars(torchvision.datasets).items() if inspect.isclass(value)}
-    classes = {key: value for key, value in found.items() if issubclass(value, base) and value is not base}
+    members = {key: value for key, value in vars(torchvision.datasets).items() if inspect.isclass(value)}
+    classes = {key: value for key, value in members.items() if issubclass(value, base) and value is not base}
     if name not in classes:
         folded = {key.casefold(): key for key in classes}
         close = difflib.get_close_matches(name.casefold(), folded, n=1)
@@ -206,11 +192,11 @@ def _class(name: str) -> Any:
 def _arguments(kind: Any, root: Path | None, options: dict[str, Any], download: bool) -> dict[str, Any]:
     """What to construct the data set with."""
     parameters = inspect.signature(kind.__init__).parameters
-    known = [name for name in parameters if name not in _OWN]
+    allowed = [name for name in parameters if name not in _NO_OPTIONS]
     any_other = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in options:
-        if name in _OWN or (name not in known and not any_other):
-            listed = ", ".join(known) or "none"
+        if name in _NO_OPTIONS or (name not in allowed and not any_other):
+            listed = ", ".join(allowed) or "none"
             raise DataError(f"torchvision {kind.__name__} takes no option {name!r} here; options: {listed}")
     arguments = dict(options)
     if "root" in parameters:

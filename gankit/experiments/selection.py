@@ -1,4 +1,4 @@
-"""From the data table of an experiment to the images that it selects: the training images and the held-out ones."""
+"""The training images and the held-out images that the data table of an experiment selects."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from gankit.interfaces.dataset import View
 
 
 def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> tuple[Dataset, Dataset | None]:
-    """The training images that a data table selects, and the held-out images where it holds some out.
+    """The training images that a data table selects, and the held-out images, or None where it holds none out.
 
-    The held-out images are drawn before the filters of the training part, so that they stay the same whatever
-    agreement or subset is asked for.
+    Images are held out before `min_agreement` and `subset` apply, so that these do not change which ones.
 
     Args:
         table: the experiment's data table.
@@ -32,40 +31,44 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
         data: a data set of the calling program, in place of the one that the table names.
 
     Raises:
-        DataError: what the table asks for is not in the data; one line with the setting at fault.
+        DataError: what the table asks for is not in the data; one line that names the setting.
     """
     dataset = open_dataset(table) if data is None else at_size(data, table.height_width)
+    if table.flip:
+        _check_mirror(dataset, table)
     seed = seed if table.split_seed is None else table.split_seed
-    chosen = _split(dataset, table.split)
-    chosen, held_out = _hold_out(dataset, chosen, table.held_out, seed)
+    indices, held_out = _hold_out(dataset, _split(dataset, table.split), table.held_out, seed)
     if table.min_agreement is not None:
         if dataset.agreement is None:
             raise DataError(f"data.min_agreement: {table.name} has no agreement of raters; leave it out")
-        chosen = chosen[dataset.agreement[chosen] >= table.min_agreement - 1e-9]
+        indices = indices[dataset.agreement[indices] >= table.min_agreement - 1e-9]
     if table.subset is not None:
-        if table.subset > len(chosen):
-            raise DataError(f"data.subset: {table.subset} images asked for, {len(chosen)} are there")
-        own_seed = seed if table.subset_seed is None else table.subset_seed
-        chosen = chosen[random_subset(len(chosen), table.subset, own_seed)]
-    if len(chosen) < 2:
-        raise DataError(f"data: {len(chosen)} images of {table.name} are left to train on; at least 2 are needed")
-    training = dataset if len(chosen) == len(dataset) else dataset.subset(chosen)
-    if table.flip and training.mirror(np.zeros((1, *training.image.shape), np.uint8)) is None:
-        raise DataError(f"data.flip: mirroring changes the label of {table.name}'s images; set data.flip=false")
-    names = table.conditional if isinstance(table.conditional, list) else []
-    if table.flip and (changed := sorted(training.changed_by_mirror.intersection(names))):
-        raise DataError(f"data.flip: mirroring changes {', '.join(changed)} of {table.name}; set data.flip=false")
+        if table.subset > len(indices):
+            raise DataError(f"data.subset: {table.subset} images asked for, {len(indices)} are there")
+        subset_seed = seed if table.subset_seed is None else table.subset_seed
+        indices = indices[random_subset(len(indices), table.subset, subset_seed)]
+    if len(indices) < 2:
+        raise DataError(f"data: {len(indices)} images of {table.name} are left to train on; at least 2 are needed")
+    training = dataset if len(indices) == len(dataset) else dataset.subset(indices)
     return training, dataset.subset(held_out) if len(held_out) else None
 
 
+def _check_mirror(dataset: Dataset, table: DataTable) -> None:
+    if dataset.mirror(np.zeros((1, *dataset.image.shape), np.uint8)) is None:
+        raise DataError(f"data.flip: mirroring changes the label of {table.name}'s images; set data.flip=false")
+    conditions = table.conditional if isinstance(table.conditional, list) else []
+    if changed := sorted(dataset.changed_by_mirror.intersection(conditions)):
+        raise DataError(f"data.flip: mirroring changes {', '.join(changed)} of {table.name}; set data.flip=false")
+
+
 def random_subset(count: int, size: int, seed: int) -> NDArray[np.int64]:
-    """(size,) rising places among `count` images, as `data.subset` draws them; a smaller draw is part of a larger."""
+    """(size,) rising indices of some of `count` images, as `data.subset` draws them: more include fewer."""
     return np.sort(torch.randperm(count, generator=seeds.generator(seed, "subset")).numpy()[:size])
 
 
 @final
 class Resized(View):
-    """A data set at another size: antialiased bicubic, rounded and clipped to the range at the same depth."""
+    """A data set at another size: bicubic with antialiasing, clipped to the value range, in the data set's type."""
 
     def __init__(self, whole: Dataset, size: tuple[int, int]) -> None:
         super().__init__(whole)
@@ -73,40 +76,40 @@ class Resized(View):
 
     @property
     def image(self) -> ImageSpec:
-        """The data set's, at the new size."""
+        """As the data set has it, with the new size."""
         return dataclasses.replace(self.whole.image, height=self.size[0], width=self.size[1])
 
     @cached_property
     def images(self) -> NDArray[Any]:
         """(n, channels, height, width) in the data set's type."""
         images = self.whole.images
-        made = np.empty((len(images), self.image.channels, *self.size), images.dtype)
+        result = np.empty((len(images), self.image.channels, *self.size), images.dtype)
         for start in range(0, len(images), 256):
-            made[start : start + 256] = self._resized(images[start : start + 256])
-        return made
+            result[start : start + 256] = self._resize(images[start : start + 256])
+        return result
 
-    def _resized(self, images: NDArray[Any]) -> NDArray[Any]:
+    def _resize(self, images: NDArray[Any]) -> NDArray[Any]:
         tensor = torch.from_numpy(images.astype(np.float32))
         tensor = F.interpolate(tensor, self.size, mode="bicubic", antialias=True).clamp(*self.value_range)
         return (tensor.round() if images.dtype.kind == "u" else tensor).numpy().astype(images.dtype)
 
     def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """(k,) indices to (k, c, h, w) images; memory-mapped ones are resized anew each time rather than kept."""
+        """(k,) indices to (k, c, h, w) images; memory-mapped ones are resized each time and not kept."""
         if isinstance(self.whole.images, np.memmap):
-            return self._resized(self.whole.rows(indices))
+            return self._resize(self.whole.rows(indices))
         return self.images[indices]
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """(k,) indices to (k, c, h, w) images, resized now and not kept."""
-        return self._resized(self.whole.read(indices))
+        return self._resize(self.whole.read(indices))
 
     def digest(self, indices: NDArray[np.int64] | None = None) -> str:
-        """The whole's, of the rows with these indices or of all, with the size."""
+        """A hash of the data set's digest, of the images with these (k,) indices or of all, and of the new size."""
         return hashlib.blake2b(f"{self.whole.digest(indices)} {self.size}".encode(), digest_size=16).hexdigest()
 
 
 def open_dataset(table: DataTable) -> Dataset:
-    """The data set that a table names, at the table's size, with everything in it.
+    """The data set that a table names, at the table's size, with all its images.
 
     Raises:
         DataError: it is missing, broken, or cannot be made at this size.
@@ -135,23 +138,25 @@ def _split(dataset: Dataset, name: str | None) -> NDArray[np.int64]:
 
 
 def _hold_out(
-    dataset: Dataset, chosen: NDArray[np.int64], share: float, seed: int
+    dataset: Dataset, indices: NDArray[np.int64], share: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The indices to train on and those held out: whole groups where there are groups, else a share of each class."""
     if not share:
-        return chosen, np.empty(0, np.int64)
+        return indices, np.empty(0, np.int64)
     state = seeds.derive_seed(seed, "held-out") % 2**32
-    if dataset.groups is not None and len(np.unique(dataset.groups[chosen])) == 1:
+    if dataset.groups is not None and len(np.unique(dataset.groups[indices])) == 1:
         raise DataError(
-            f"data.held_out: all {len(chosen)} images are of one group (patient), which is never divided; correct the "
+            f"data.held_out: all {len(indices)} images are of one group (patient), which is never divided; correct the "
             "groups of the data, or set data.held_out=0"
         )
     try:
         if dataset.groups is not None:
-            splitter = GroupShuffleSplit(1, test_size=share, random_state=state)
-            kept, held = next(splitter.split(chosen, groups=dataset.groups[chosen]))
+            groups = dataset.groups[indices]
+            parts = GroupShuffleSplit(1, test_size=share, random_state=state).split(indices, groups=groups)
         else:
-            labels = np.zeros(len(chosen)) if dataset.labels is None else dataset.labels[chosen]
-            kept, held = next(StratifiedShuffleSplit(1, test_size=share, random_state=state).split(chosen, labels))
+            labels = np.zeros(len(indices)) if dataset.labels is None else dataset.labels[indices]
+            parts = StratifiedShuffleSplit(1, test_size=share, random_state=state).split(indices, labels)
+        training, held_out = next(parts)
     except ValueError as error:
-        raise DataError(f"data.held_out: {len(chosen)} images cannot be divided so: {error}") from error
-    return chosen[np.sort(kept)], chosen[np.sort(held)]
+        raise DataError(f"data.held_out: {len(indices)} images cannot be divided so: {error}") from error
+    return indices[np.sort(training)], indices[np.sort(held_out)]

@@ -1,1 +1,1 @@
-"""Decoding, label tables, resizing and pictures."""
+"""Images as arrays: decoding, what is known of them, grey levels, resizing, pictures to look at."""

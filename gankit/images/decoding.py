@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL import __version__ as PIL_VERSION
 from tqdm import tqdm
@@ -21,15 +21,15 @@ from gankit.images.resizing import Fit, Size, resized
 
 _GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
 _COLOUR = frozenset(["P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"])
-_TURNED = range(5, 9)  # the EXIF orientations that exchange height and width
+_SIDEWAYS = range(5, 9)  # the EXIF orientations that exchange height and width
 _BROKEN = (OSError, ValueError, SyntaxError)  # what Pillow raises for files that are cut off or damaged
-_MANY = 500  # pictures; fewer need no progress bar
-FORMAT = 2  # counts changes of what decoding gives, so that cached arrays of older versions are not read
+NO_PROGRESS_BAR = 500  # or fewer pictures
+FORMAT = 2  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
 
 
 @dataclass(frozen=True)
 class Form:
-    """Shape and depth of a picture as an array."""
+    """Shape and type of a picture as an array."""
 
     channels: int
     height: int
@@ -43,12 +43,12 @@ class Form:
 
     @property
     def colour(self) -> str:
-        """In words."""
+        """The word "grey" or "colour"."""
         return "grey" if self.channels == 1 else "colour"
 
     @property
     def bits(self) -> int:
-        """Bits a channel."""
+        """Bits per channel."""
         return self.dtype.itemsize * 8
 
 
@@ -67,15 +67,15 @@ class Decoder:
     grey: bool | None = None
 
     def form(self, picture: Image.Image, where: str) -> Form:
-        """What `__call__` will give, from the header alone.
+        """Shape and type of the array that `__call__` gives, from the header alone.
 
         Raises:
             DataError: a kind of picture that cannot be read without loss.
         """
-        own = _own_form(picture, where)
-        height, width = self.size or (own.height, own.width)
-        channels = own.channels if self.grey is None else 1 if self.grey else 3
-        return Form(channels, height, width, own.dtype)
+        stored = _stored_form(picture, where)
+        height, width = self.size or (stored.height, stored.width)
+        channels = stored.channels if self.grey is None else 1 if self.grey else 3
+        return Form(channels, height, width, stored.dtype)
 
     def __call__(self, picture: Image.Image, where: str) -> NDArray[Any]:
         """(channels, height, width) uint8 or uint16.
@@ -83,18 +83,18 @@ class Decoder:
         Raises:
             DataError: a kind of picture that cannot be read without loss.
         """
-        deep = _own_form(picture, where).dtype.itemsize > 1
+        deep = _stored_form(picture, where).dtype.itemsize > 1
         try:
             picture.load()
             upright = ImageOps.exif_transpose(picture)
         except _BROKEN as error:
-            raise _undecodable(where, error) from None
-        array = _deep(upright, where) if deep else self._shallow(upright, where)
+            raise _decoding_error(where, error) from None
+        array = _decode_16_bit(upright, where) if deep else self._decode_8_bit(upright, where)
         if deep and self.grey is False:
             array = np.repeat(array, 3, axis=0)
         return array if self.size is None else resized(array, self.size, self.fit)
 
-    def _shallow(self, picture: Image.Image, where: str) -> NDArray[Any]:
+    def _decode_8_bit(self, picture: Image.Image, where: str) -> NDArray[Any]:
         grey = picture.mode in _GREY
         if picture.has_transparency_data:
             picture = picture.convert("LA" if grey else "RGBA")
@@ -103,16 +103,17 @@ class Decoder:
                     f"{where} is partly transparent: what shows through is not in the file; "
                     "save it without an alpha channel, on the background that you want"
                 )
-        wanted = grey if self.grey is None else self.grey
-        if grey or not wanted:
-            picture = picture.convert("L" if wanted else "RGB")
+        to_grey = grey if self.grey is None else self.grey
+        if grey or not to_grey:
+            picture = picture.convert("L" if to_grey else "RGB")
         else:
             picture = picture.convert("RGB").convert("L")
         array = np.array(picture)
-        return array[None] if wanted else np.ascontiguousarray(array.transpose(2, 0, 1))
+        return array[None] if to_grey else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-def _own_form(picture: Image.Image, where: str) -> Form:
+def _stored_form(picture: Image.Image, where: str) -> Form:
+    """Shape and type of a picture as it is stored, turned upright."""
     mode = picture.mode
     if mode not in _GREY | _COLOUR:
         what = "floating-point" if mode == "F" else f"of Pillow mode {mode}"
@@ -121,36 +122,36 @@ def _own_form(picture: Image.Image, where: str) -> Form:
             "save it as 8- or 16-bit PNG, or put the arrays in an npz file with a value_range"
         )
     deep = mode.startswith("I")
-    if not deep and _stored_deeper(picture):
+    if not deep and _has_16_bits(picture):
         raise DataError(
-            f"{where} has 16 bits a channel and colour or alpha, which Pillow can only read as 8 bits; "
+            f"{where} has 16 bits per channel and colour or alpha, which Pillow can only read as 8 bits; "
             "save it as 8-bit or as 16-bit grey, or put the arrays in an npz file"
         )
     try:
         pages, orientation = getattr(picture, "n_frames", 1), picture.getexif().get(ExifTags.Base.Orientation)
     except _BROKEN as error:
-        raise _undecodable(where, error) from None
+        raise _decoding_error(where, error) from None
     # The second picture of an MPO file (some cameras' .jpg) is a preview; other files with many pages hold many images.
     if pages > 1 and picture.format != "MPO":
         raise DataError(f"{where} holds {pages} pages or frames; save each as its own file")
     width, height = picture.size
-    # Pillow's TIFF reader already counts the orientation in.
-    if picture.format != "TIFF" and orientation in _TURNED:
+    # Pillow's TIFF reader has already turned the picture.
+    if picture.format != "TIFF" and orientation in _SIDEWAYS:
         width, height = height, width
     return Form(1 if mode in _GREY else 3, height, width, np.dtype(np.uint16 if deep else np.uint8))
 
 
-def _undecodable(where: str, error: Exception) -> DataError:
+def _decoding_error(where: str, error: Exception) -> DataError:
     return DataError(f"{where} cannot be decoded ({error}); replace it or take it out")
 
 
-def _stored_deeper(picture: Image.Image) -> bool:
-    """Whether the file has more bits than Pillow's mode keeps: 16-bit colour opens as 8-bit RGB."""
-    # In a BMP file 16 are the bits of all three channels.
+def _has_16_bits(picture: Image.Image) -> bool:
+    """Whether the file has 16 bits per channel, of which Pillow keeps 8: 16-bit colour opens as 8-bit RGB."""
+    # 16 bits of a BMP file are those of all three channels together.
     return picture.format != "BMP" and any(";16" in str(tile[3]) for tile in getattr(picture, "tile", []))
 
 
-def _deep(picture: Image.Image, where: str) -> NDArray[np.uint16]:
+def _decode_16_bit(picture: Image.Image, where: str) -> NDArray[np.uint16]:
     if "transparency" in picture.info:
         raise DataError(f"{where} has a transparent grey value; save it without transparency")
     array = np.array(picture)
@@ -178,10 +179,10 @@ def decode_all(
         load: opens the picture with an index; several threads call it at once unless `threads` is 1.
         decoder: how to decode.
         threads: how many decode at once.
-        like: what all must be like, and its name; the first of them by default.
+        like: shape and type that all must have, and the name of a picture that has them; by default those of the first.
 
     Raises:
-        DataError: a picture cannot be decoded, or differs from the first in depth, colour or size.
+        DataError: a picture cannot be decoded, or differs from the others in depth, colour or size.
     """
     if like is None:
         with load(0) as picture:
@@ -197,7 +198,7 @@ def decode_all(
     with ThreadPoolExecutor(threads) as pool:
         try:
             done = pool.map(decode, range(len(names)))
-            for _ in tqdm(done, "decoding", len(names), unit=" images", delay=2, disable=len(names) <= _MANY):
+            for _ in tqdm(done, "decoding", len(names), unit=" images", delay=2, disable=len(names) <= NO_PROGRESS_BAR):
                 pass
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -208,8 +209,8 @@ def decode_all(
 def _check_alike(form: Form, name: str, first: Form, first_name: str) -> None:
     if form.dtype != first.dtype:
         raise DataError(
-            f"{name} has {form.bits} bits a channel where {first_name} has {first.bits}: black and white would differ; "
-            "save all at one depth"
+            f"{name} has {form.bits} bits per channel where {first_name} has {first.bits}: black and white would "
+            "differ; save all at one depth"
         )
     if form.channels != first.channels:
         raise DataError(
@@ -225,7 +226,7 @@ def _check_alike(form: Form, name: str, first: Form, first_name: str) -> None:
 
 
 def open_picture(path: Path) -> Image.Image:
-    """A picture file of which only the header is read.
+    """A picture file, of which only the header is read yet.
 
     Raises:
         DataError: it is not a picture that Pillow can read.
@@ -238,7 +239,7 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def files_digest(files: Sequence[Path], options: object) -> str:
-    """A hash of the content of files, in their order, and of what else decides the images they give."""
+    """A hash of the content of files, in their order, and of the options that decide how they are decoded."""
     digest = hashlib.blake2b(repr((FORMAT, PIL_VERSION, options)).encode(), digest_size=16)
     for file in files:
         digest.update(hashlib.blake2b(file.read_bytes(), digest_size=16).digest())
@@ -246,14 +247,19 @@ def files_digest(files: Sequence[Path], options: object) -> str:
 
 
 def decoding_threads() -> int:
-    """Pillow decodes and resizes without the interpreter's lock; more than a few threads wait for the disk."""
+    """How many threads decode at once: Pillow frees the interpreter's lock, but many threads wait for the disk."""
     return min(4, os.cpu_count() or 1)
 
 
 def check_range(images: NDArray[Any], value_range: tuple[float, float] | None, where: str) -> None:
     """
+    Args:
+        images: array of any shape.
+        value_range: the values of black and white that are declared, or None where none are.
+        where: what error messages call the images.
+
     Raises:
-        DataError: values that are NaN or outside a declared range.
+        DataError: values that are NaN or outside the declared range.
     """
     if value_range is None:
         return
@@ -265,13 +271,9 @@ def check_range(images: NDArray[Any], value_range: tuple[float, float] | None, w
         )
 
 
-def declared_range(value_range: tuple[float, float] | None, dtype: DTypeLike) -> tuple[float, float]:
-    """The values that stand for black and white: as declared, else the whole range of the integer type."""
-    return value_range or (0.0, float(np.iinfo(dtype).max))
+def valid_range(value_range: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The values of black and white as floats, or None where none are given.
 
-
-def checked_range(value_range: tuple[float, float] | None) -> tuple[float, float] | None:
-    """
     Raises:
         DataError: not two finite rising numbers.
     """

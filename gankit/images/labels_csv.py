@@ -1,4 +1,4 @@
-"""What a CSV file or sub-folders know of each image: label, group, agreement or votes, split, and other facts."""
+"""What a CSV file or the sub-folders of a folder of images say of each image."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import DataError
+from gankit.images.known import Known
 
 _DELIMITERS = ",;\t"
 _VOTE_SEPARATORS = ";|"
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_KNOWN = ("file", "label", "group", "agreement", "votes", "split")
+_COLUMNS = ("file", "label", "group", "agreement", "votes", "split")
+_BESIDE = (".csv", ".txt", ".json", ".md")
+_SYSTEM = ("Thumbs.db", "desktop.ini")  # files that a file manager leaves behind
 
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What is known of some images, one row an image; `files` are relative to the images' folder."""
-
-    files: list[str]
-    labels: NDArray[np.int64] | None = None
-    class_names: tuple[str, ...] = ()
-    groups: NDArray[Any] | None = None
-    agreement: NDArray[np.float64] | None = None
-    splits: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+Knowledge = Known
+"""The name of `Known` in 0.1.0."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +43,13 @@ class _Rows:
         return f"{self.path} line {self.lines[row]}"
 
 
-def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Knowledge:
-    """Read a CSV file with a header line; the images come in the order of its rows.
+def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Known:
+    """What a CSV file with a header line says; the images come in the order of its rows.
 
     Columns, in any order and letter case: `file` (path below the folder, with / or \\), and where known `label`
-    (class name), `group` (patient), `split`, and either `agreement` (share of raters in [0, 1]) or the raters' votes,
-    in columns `vote_1`, `vote_2`, ... or in one column `votes` separated by ; or |. Without `label` it is the raters'
-    majority. Any other column is a fact: numbers (an empty cell is NaN), or else text.
+    (class name), `group` (patient), `split`, and either `agreement` (share of raters in [0, 1]) or the raters' votes:
+    in columns `vote_1`, `vote_2`, ..., or in one column `votes`, separated by ; or |. Without `label` the class is the
+    majority of the votes. Any other column is a fact: numbers (NaN for an empty cell), or else text.
 
     Args:
         path: the CSV file, in UTF-8 with or without byte order mark, separated by comma, semicolon or tab.
@@ -67,7 +60,7 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
         DataError: one line with the file, the line and what to do.
     """
     rows = _read(path)
-    names = _match(rows, files)
+    names = _listed_files(rows, files)
     unlisted = sorted(set(files) - set(names))
     if unlisted and not skip_unlisted:
         raise DataError(
@@ -75,19 +68,40 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
             'add rows, or set unlisted = "skip" to leave such images out'
         )
     votes = _votes(rows)
-    called = _called(rows, votes)
-    classes = sorted_names(called or [])
-    _check_spelling(rows, called, votes)
+    classes = _classes(rows, votes)
+    _check_spelling(rows, classes, votes)
+    labels, class_names = (None, ()) if classes is None else number_classes(classes)
     splits = rows.columns.get("split")
-    return Knowledge(
+    return Known(
         files=names,
-        labels=None if called is None else np.array([classes.index(name) for name in called], dtype=np.int64),
-        class_names=tuple(classes),
-        groups=np.array(_filled(rows, "group")) if "group" in rows.columns else None,
-        agreement=_agreement(rows, called, votes),
+        labels=labels,
+        class_names=class_names,
+        groups=np.array(_cells_without_gaps(rows, "group")) if "group" in rows.columns else None,
+        agreement=_agreement(rows, classes, votes),
         splits={} if splits is None else split_indices(splits),
         facts={name: _fact(cells) for name, cells in rows.columns.items() if _role(name) is None},
     )
+
+
+def find_table(folder: Path, table: Path | None) -> Path | None:
+    """The CSV file of a folder: `table`, in the folder or anywhere; by default `labels.csv`, or None without one.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    if table is None:
+        default = folder / "labels.csv"
+        return default if default.exists() else None
+    for path in (folder / table, table):
+        if path.is_file():
+            return path
+    raise DataError(f"there is no CSV file {table}, neither in {folder} nor in the current folder")
+
+
+def number_classes(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """(n,) labels of images whose classes have these n names, and the name of each class, by `sorted_names`."""
+    classes = sorted_names(names)
+    return np.array([classes.index(name) for name in names], dtype=np.int64), tuple(classes)
 
 
 def sorted_names(names: Sequence[str]) -> list[str]:
@@ -102,12 +116,33 @@ def split_indices(names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
     return {str(name): np.flatnonzero(array == name) for name in sorted(set(names)) if name}
 
 
+def check_folder(folder: Path, content: str) -> None:
+    """
+    Args:
+        folder: that must be there.
+        content: the files that it should hold, in words.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise DataError(
+            f"the folder {folder} {what}; set path to the folder of the {content} ({Path.cwd()} is current)"
+        )
+
+
+def may_lie_beside(file: Path) -> bool:
+    """Whether a file that is no image is left alone: a table or a text, or what a file manager leaves behind."""
+    return file.suffix.lower() in _BESIDE or file.name in _SYSTEM
+
+
 def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Files below a folder, hidden ones left out; links are followed unless they lead back up.
+    """Files below a folder, without hidden ones; links are followed unless they lead back up.
 
     Args:
         folder: where to begin.
-        above: real paths of the folders on the way here.
+        above: real paths of the folders from there on, which links may lead back to.
     """
     real = os.path.realpath(folder)
     if real in above:
@@ -122,22 +157,25 @@ def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[P
 
 
 def folders_of(files: Sequence[str]) -> tuple[dict[str, NDArray[np.int64]], list[list[str]]]:
-    """What the folders of files say, by their relative paths with forward slashes.
+    """Splits and folders of files.
+
+    Args:
+        files: paths with forward slashes, relative to the folder of the images.
 
     Returns:
-        (k,) indices of each split where every file is below a folder named train, val or test; and the folders that
-        each file is in, below those.
+        (k,) indices of each split, where every file is below a folder named train, val or test, else nothing; and the
+        names of the folders that each file is in, without those.
     """
     folders = [name.split("/")[:-1] for name in files]
-    if not all(each and each[0] in _SPLITS for each in folders):
+    if not all(names and names[0] in _SPLITS for names in folders):
         return {}, folders
-    return split_indices([_SPLITS[each[0]] for each in folders]), [each[1:] for each in folders]
+    return split_indices([_SPLITS[names[0]] for names in folders]), [names[1:] for names in folders]
 
 
 def _role(column: str) -> str | None:
     """The meaning of a column to gankit, or None for a fact."""
     name = column.casefold()
-    return name if name in _KNOWN else "vote" if re.fullmatch(r"vote_\d+", name) else None
+    return name if name in _COLUMNS else "vote" if re.fullmatch(r"vote_\d+", name) else None
 
 
 def _read(path: Path) -> _Rows:
@@ -166,11 +204,11 @@ def _read(path: Path) -> _Rows:
     except (OSError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from None
     titles = [title.casefold() if _role(title) else title for title in titles]
-    twice = [title for title, count in Counter(titles).items() if count > 1]
-    if twice:
-        raise DataError(f"{path} has the column {twice[0]!r} more than once; rename one")
+    repeated = [title for title, count in Counter(titles).items() if count > 1]
+    if repeated:
+        raise DataError(f"{path} has the column {repeated[0]!r} more than once; rename one")
     if not lines:
-        raise DataError(f"{path} has a header and no rows; add one a image, or remove the file")
+        raise DataError(f"{path} has a header and no rows; add one row per image, or remove the file")
     return _Rows(path, lines, {title: [row[i] for row in cells] for i, title in enumerate(titles)})
 
 
@@ -178,10 +216,10 @@ def _has_file(titles: list[str]) -> bool:
     return any(title.strip().casefold() == "file" for title in titles)
 
 
-def _match(rows: _Rows, files: Sequence[str]) -> list[str]:
-    """The images that the rows name."""
+def _listed_files(rows: _Rows, files: Sequence[str]) -> list[str]:
+    """The images that the rows name, in their order."""
     present = set(files)
-    seen: dict[str, int] = {}
+    row_of: dict[str, int] = {}
     for row, cell in enumerate(rows.columns["file"]):
         name = cell.replace("\\", "/").removeprefix("./")
         if name not in present:
@@ -190,13 +228,15 @@ def _match(rows: _Rows, files: Sequence[str]) -> list[str]:
             raise DataError(
                 f"{rows.where(row)} names {name!r}, and there is no such image; {hint}add the image or remove the row"
             )
-        if name in seen:
-            raise DataError(f"{rows.where(row)} names {name!r} again, after line {rows.lines[seen[name]]}; remove one")
-        seen[name] = row
-    return list(seen)
+        if name in row_of:
+            raise DataError(
+                f"{rows.where(row)} names {name!r} again, after line {rows.lines[row_of[name]]}; remove one"
+            )
+        row_of[name] = row
+    return list(row_of)
 
 
-def _filled(rows: _Rows, column: str) -> list[str]:
+def _cells_without_gaps(rows: _Rows, column: str) -> list[str]:
     cells = rows.columns[column]
     for row, cell in enumerate(cells):
         if not cell:
@@ -210,62 +250,62 @@ def _votes(rows: _Rows) -> list[list[str]] | None:
     if "votes" in rows.columns:
         if separate:
             raise DataError(f"{rows.path} has both `votes` and `vote_` columns; keep one kind")
-        calls = [_separated(cell) for cell in rows.columns["votes"]]
+        cells = [_split_votes(cell) for cell in rows.columns["votes"]]
     elif separate:
-        calls = [list(row) for row in zip(*separate, strict=True)]
+        cells = [list(row) for row in zip(*separate, strict=True)]
     else:
         return None
-    votes = [[call for call in row if call] for row in calls]
+    votes = [[call for call in row if call] for row in cells]
     if "agreement" in rows.columns:
         raise DataError(f"{rows.path} has both votes and `agreement`; keep one, for they may contradict each other")
-    for row, cast in enumerate(votes):
-        if not cast:
+    for row, calls in enumerate(votes):
+        if not calls:
             raise DataError(f"{rows.where(row)} has no vote; fill one in or remove the row")
     return votes
 
 
-def _separated(cell: str) -> list[str]:
+def _split_votes(cell: str) -> list[str]:
     for mark in _VOTE_SEPARATORS:
         cell = cell.replace(mark, _VOTE_SEPARATORS[0])
     return [call.strip() for call in cell.split(_VOTE_SEPARATORS[0])]
 
 
-def _called(rows: _Rows, votes: list[list[str]] | None) -> list[str] | None:
-    """The class of each image."""
+def _classes(rows: _Rows, votes: list[list[str]] | None) -> list[str] | None:
+    """The name of each image's class, or None where the file does not say."""
     if "label" in rows.columns:
-        return _filled(rows, "label")
+        return _cells_without_gaps(rows, "label")
     if votes is None:
         return None
-    called = []
-    for row, cast in enumerate(votes):
-        (first, most), *others = Counter(cast).most_common()
+    classes = []
+    for row, calls in enumerate(votes):
+        (first, most), *others = Counter(calls).most_common()
         if others and others[0][1] == most:
             raise DataError(
                 f"{rows.where(row)}: the votes are tied between {first!r} and {others[0][0]!r}; add a column `label`"
             )
-        called.append(first)
-    return called
+        classes.append(first)
+    return classes
 
 
-def _check_spelling(rows: _Rows, called: list[str] | None, votes: list[list[str]] | None) -> None:
+def _check_spelling(rows: _Rows, classes: list[str] | None, votes: list[list[str]] | None) -> None:
     """A name in two spellings would count as two classes, and a vote in another spelling as disagreement."""
     spellings: dict[str, str] = {}
     for row in range(len(rows)):
-        for name in [*([called[row]] if called else []), *(votes[row] if votes else [])]:
+        for name in [*([classes[row]] if classes else []), *(votes[row] if votes else [])]:
             first = spellings.setdefault(name.casefold(), name)
             if first != name:
                 raise DataError(f"{rows.where(row)} says {name!r} where others say {first!r}; use one spelling")
 
 
 def _agreement(
-    rows: _Rows, called: list[str] | None, votes: list[list[str]] | None
+    rows: _Rows, classes: list[str] | None, votes: list[list[str]] | None
 ) -> NDArray[np.float64] | None:  # fmt: skip
-    if votes is not None and called is not None:
-        return np.array([cast.count(name) / len(cast) for name, cast in zip(called, votes, strict=True)])
+    if votes is not None and classes is not None:
+        return np.array([calls.count(name) / len(calls) for name, calls in zip(classes, votes, strict=True)])
     if "agreement" not in rows.columns:
         return None
     shares = []
-    for row, cell in enumerate(_filled(rows, "agreement")):
+    for row, cell in enumerate(_cells_without_gaps(rows, "agreement")):
         share = _number(cell)
         if share is None or not 0 <= share <= 1:
             raise DataError(f"{rows.where(row)} has agreement {cell!r}; it must be a share of raters from 0 to 1")

@@ -1,4 +1,4 @@
-"""Image arrays to files: numbered images at full depth, and grids to look at."""
+"""Image arrays as files at full depth, and as 8-bit pictures and grids to look at."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from PIL import Image
 from torch import Tensor, from_numpy
 from torch.nn import functional
 
+from gankit.images.grey_levels import rescale
+
 
 def to_pixels(images: Tensor, dtype: str, value_range: tuple[float, float]) -> NDArray[Any]:
-    """(n, c, h, w) in [-1, 1] to the same shape in the data's own type and range, rounded and clipped."""
-    low, high = value_range
-    values = images.detach().double().cpu().clamp(-1, 1).add(1).mul((high - low) / 2).add(low).numpy()
+    """(n, c, h, w) images in [-1, 1] to the type and range of the data, clipped, and rounded for integer types."""
+    values = rescale(images.detach().double().cpu().clamp(-1, 1), (-1.0, 1.0), value_range).numpy()
     return (np.rint(values) if np.dtype(dtype).kind == "u" else values).astype(dtype)
 
 
 def to_8bit(images: NDArray[Any], value_range: tuple[float, float]) -> NDArray[np.uint8]:
-    """(n, c, h, w) of any type to uint8 by its range."""
+    """(n, c, h, w) images of any type as uint8, with black and white of `value_range` at 0 and 255, clipped."""
     if images.dtype == np.uint8 and value_range == (0.0, 255.0):
         return images
-    low, high = value_range
-    return np.rint(np.clip((images.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    levels = rescale(images.astype(np.float64), value_range, (0.0, 255.0))
+    return np.asarray(np.rint(levels).clip(0, 255), np.uint8)
 
 
 def grid(images: NDArray[np.uint8], columns: int | None = None, scale: int = 1) -> Image.Image:
-    """A picture of (n, c, h, w) uint8 images in rows, each enlarged `scale` times without smoothing.
+    """A picture of (n, c, h, w) uint8 images side by side, each enlarged `scale` times without smoothing.
 
-    Of two channels the first is shown, of more than three the first three.
+    Images of two channels show the first, those of more than three the first three.
     """
     n, channels, height, width = images.shape
     columns = columns or min(n, math.ceil(math.sqrt(n * height / width)))
@@ -46,7 +47,7 @@ def grid(images: NDArray[np.uint8], columns: int | None = None, scale: int = 1) 
 
 
 def grid_png(images: NDArray[Any], value_range: tuple[float, float], columns: int | None = None) -> bytes:
-    """A grid of (n, c, h, w) images as the bytes of a PNG, small images enlarged so that the sheet can be looked at."""
+    """A grid of (n, c, h, w) images as the bytes of a PNG; small images are enlarged."""
     scale = max(1, 128 // max(images.shape[2:]))
     buffer = io.BytesIO()
     grid(to_8bit(images, value_range), columns, scale).save(buffer, "PNG")
@@ -54,9 +55,9 @@ def grid_png(images: NDArray[Any], value_range: tuple[float, float], columns: in
 
 
 def image_png(image: NDArray[Any], value_range: tuple[float, float]) -> bytes:
-    """One (c, h, w) image as the bytes of a PNG of 8 bits that says nothing but its pixels.
+    """One (c, h, w) image as the bytes of an 8-bit PNG without metadata.
 
-    Of two channels the first is shown, of more than three the first three.
+    Images of two channels show the first, those of more than three the first three.
     """
     pixels = to_8bit(image[None], value_range)[0]
     buffer = io.BytesIO()
@@ -68,13 +69,13 @@ def image_png(image: NDArray[Any], value_range: tuple[float, float]) -> bytes:
 def pairs_png(
     upper: NDArray[Any], upper_range: tuple[float, float], lower: NDArray[Any], lower_range: tuple[float, float]
 ) -> bytes:
-    """Two rows of (n, c, h, w) images as the bytes of a PNG; the lower ones are brought to the size of the upper."""
+    """Two rows of (n, c, h, w) images as the bytes of a PNG; the lower ones are resized to the size of the upper."""
     rows = [to_8bit(upper, upper_range), to_8bit(lower, lower_range)]
     if rows[0].shape[2:] != rows[1].shape[2:]:
-        small = functional.interpolate(
+        resized = functional.interpolate(
             from_numpy(rows[1].astype(np.float32)), rows[0].shape[2:], mode="bicubic", antialias=True
         )
-        rows[1] = small.round().clamp(0, 255).numpy().astype(np.uint8)
+        rows[1] = resized.round().clamp(0, 255).numpy().astype(np.uint8)
     channels = max(row.shape[1] for row in rows)
     rows = [np.repeat(row, channels, 1) if row.shape[1] == 1 else row for row in rows]
     return grid_png(np.concatenate(rows), (0.0, 255.0), len(upper))

@@ -1,4 +1,4 @@
-"""Resizing of images at full depth, for data sets that decode pictures themselves."""
+"""Resizing of single images of 8 or 16 bits, for data sets that decode pictures themselves."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ Fit = Literal["crop", "pad", "stretch"]
 
 
 def resized(image: NDArray[Any], size: Size, fit: Fit = "stretch") -> NDArray[Any]:
-    """An image at another size: bicubic with antialiasing, computed in float32, rounded, clipped to what 8 bits hold or
-    to the values of the image itself.
+    """An image at another size: bicubic with antialiasing, computed in float32 and rounded.
+
+    8-bit images are clipped to 0 and 255, deeper ones to the smallest and largest value of the image itself.
 
     Args:
         image: (channels, height, width) uint8 or uint16.
@@ -40,7 +41,7 @@ def resized(image: NDArray[Any], size: Size, fit: Fit = "stretch") -> NDArray[An
     for channel, target in zip(image, result, strict=True):
         source = Image.fromarray(channel.astype(np.float32))
         values = np.asarray(source.resize(inner[::-1], Image.Resampling.BICUBIC, box=box))
-        # Bicubic weights overshoot at edges: of deep images, whose white may be anywhere, beyond their own values.
+        # Bicubic weights overshoot at edges. What is white in a deep image is not known here: keep to its own values.
         low, high = (image.min(), image.max()) if image.dtype.itemsize > 1 else (0, 255)
         values = values.round().clip(low, high)
         target[top : top + inner[0], left : left + inner[1]] = values

@@ -1,4 +1,4 @@
-"""What the data decides for every network."""
+"""The shape of images and of their labels."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What the data decides for every network.
+    """Shape of the images, and kind of the labels, for which networks are built.
 
     Attributes:
         channels: 1 for grey, 3 for colour; any positive number works.
         height: pixels.
         width: pixels.
         classes: number of classes when networks are conditioned on classes, else 0.
-        conditions: number of float conditions a sample when networks are conditioned on them, else 0.
+        conditions: number of float conditions per sample when networks are conditioned on them, else 0.
     """
 
     channels: int

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from gankit.images.grey_levels import Images
+from gankit.images.known import Known
 from gankit.images.spec import ImageSpec
-from gankit.interfaces.dataset import Dataset, Images
+from gankit.interfaces.dataset import Dataset
+from gankit.interfaces.decoded import DecodedDataset
 from gankit.interfaces.features import Features
 from gankit.interfaces.metric import Batch, Indices, Metric, Moments, Pool, Resampling, Rows
 from gankit.interfaces.networks import ClassHead, Critic, FeatureCritic, Generator, LatentMapping
 from gankit.interfaces.turn import Augment, Loss, Random, Scope, Side, Turn
 
 __all__ = [
-    "Augment", "Batch", "ClassHead", "Critic", "Dataset", "FeatureCritic", "Features", "Generator", "ImageSpec",
-    "Images", "Indices", "LatentMapping", "Loss", "Metric", "Moments", "Pool", "Random", "Resampling", "Rows",
-    "Scope", "Side", "Turn",
+    "Augment", "Batch", "ClassHead", "Critic", "Dataset", "DecodedDataset", "FeatureCritic", "Features", "Generator",
+    "ImageSpec", "Images", "Indices", "Known", "LatentMapping", "Loss", "Metric", "Moments", "Pool", "Random",
+    "Resampling", "Rows", "Scope", "Side", "Turn",
 ]  # fmt: skip

@@ -6,15 +6,17 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gankit.images.grey_levels import Images
+from gankit.images.known import Known
 from gankit.images.spec import ImageSpec
 
-Images = TypeVar("Images", NDArray[Any], Tensor)
+_NOTHING = Known()
 
 
 def content_digest(
@@ -23,7 +25,14 @@ def content_digest(
     dtype: np.dtype[Any],
     value_range: tuple[float, float],
 ) -> str:
-    """A hash of images (n, c, h, w) that `read` gives, some at a time."""
+    """A hash of images, read 256 at a time: equal for equal images of one type and range.
+
+    Args:
+        read: (k,) indices to (k, c, h, w) images.
+        indices: (n,) which images.
+        dtype: of the images.
+        value_range: the values of black and white.
+    """
     digest = hashlib.blake2b(repr((len(indices), str(dtype), tuple(map(float, value_range)))).encode(), digest_size=16)
     for start in range(0, len(indices), 256):
         images = np.ascontiguousarray(read(indices[start : start + 256]))
@@ -32,21 +41,22 @@ def content_digest(
     return digest.hexdigest()
 
 
-def left_right(images: Images) -> Images:
-    """(..., width) array or tensor with left and right exchanged, on its own device; a copy."""
+def flip_left_right(images: Images) -> Images:
+    """(..., width) array or tensor with left and right exchanged, copied."""
     return images.flip(-1) if isinstance(images, Tensor) else images[..., ::-1].copy()
 
 
 class Dataset(ABC):
-    """Images with what is known of them, as NumPy arrays that are loaded or rendered at first use.
+    """Images and what is known of them, as NumPy arrays that are loaded or rendered at first use.
 
-    Arrays have one row an image; images are channels first. `image` is known without loading pixels.
+    Arrays have one row per image; images are channels first. A data set defines `known`, and the properties from
+    `labels` to `changed_by_mirror` read it; or it defines those of the properties that apply, and `known` gathers them.
     """
 
     @property
     @abstractmethod
     def image(self) -> ImageSpec:
-        """Channels, height, width and number of classes; `conditions` is 0."""
+        """Channels, height, width and number of classes, known without loading pixels; `conditions` is 0."""
 
     @property
     @abstractmethod
@@ -60,152 +70,135 @@ class Dataset(ABC):
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """The values that stand for black and white; by default the whole range of the integer type."""
+        """The values of black and white; by default the whole range of the integer type.
+
+        Raises:
+            NotImplementedError: images of another type, of which the data set must say it.
+        """
         if self.dtype.kind != "u":
             raise NotImplementedError(f"{type(self).__name__} has {self.dtype} images and no value_range")
         return 0.0, float(np.iinfo(self.dtype).max)
 
     def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """The images with these indices, copied; of memory-mapped images nothing else is read."""
+        """(k,) indices to a copy of these (k, c, h, w) images; of memory-mapped images only these are read."""
         rows: NDArray[Any] = np.asarray(self.images[indices])
         return rows
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """The images with these indices, for a single pass over them: what need not be kept is not."""
+        """Like `rows`, for images that are used once: a data set need not keep them."""
         return self.rows(indices)
 
     def digest(self, indices: NDArray[np.int64] | None = None) -> str:
-        """A hash of the content of these images, or of all, with their type and range: equal for equal images."""
-        places = np.arange(len(self)) if indices is None else indices
-        return content_digest(self.read, places, self.dtype, self.value_range)
+        """A hash of the images with these (k,) indices, or of all: equal for equal images of equal type and range."""
+        chosen = np.arange(len(self)) if indices is None else indices
+        return content_digest(self.read, chosen, self.dtype, self.value_range)
+
+    @property
+    def known(self) -> Known:
+        """What is known of the images beside their pixels, as one record; by default gathered from the properties."""
+        return Known(
+            labels=self.labels,
+            class_names=self.class_names,
+            groups=self.groups,
+            agreement=self.agreement,
+            splits=self.splits,
+            facts=self.facts,
+            changed_by_mirror=self.changed_by_mirror,
+        )
+
+    @property
+    def _record(self) -> Known:
+        """`known` where the class defines it, else an empty record: the default `known` reads the properties."""
+        return _NOTHING if type(self).known is Dataset.known else self.known
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
         """(n,) classes from 0 to `image.classes` - 1, or None."""
-        return None
+        return self._record.labels
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """One name a class."""
-        return tuple(str(label) for label in range(self.image.classes))
+        """One name per class; by default their numbers."""
+        record = self._record
+        if record is _NOTHING:
+            return tuple(str(label) for label in range(self.image.classes))
+        return record.class_names
 
     @property
     def groups(self) -> NDArray[Any] | None:
         """(n,) group of each image (patient, photograph): a group is never split between training and held-out."""
-        return None
+        return self._record.groups
 
     @property
     def agreement(self) -> NDArray[np.float64] | None:
         """(n,) share of raters, in [0, 1], whose call equals the label."""
-        return None
+        return self._record.agreement
 
     @property
     def facts(self) -> Mapping[str, NDArray[Any]]:
-        """Whatever else is known of each image, one array a name; numeric ones can serve as float conditions."""
-        return {}
+        """(n, ...) array of whatever else is known of each image, by name; (n,) numbers can be float conditions."""
+        return self._record.facts
 
     @property
     def splits(self) -> Mapping[str, NDArray[np.int64]]:
-        """Indices of the images of each named split ("train", "val", "test"); empty where there are none."""
-        return {}
-
-    def mirror(self, images: Images) -> Images | None:
-        """The mirror image that keeps the label, or None where mirroring changes it.
-
-        Args:
-            images: (n, channels, height, width) array or tensor of this data set's layout, any dtype.
-        """
-        return left_right(images)
+        """(k,) indices of the images of each named split ("train", "val", "test"); empty where there are none."""
+        return self._record.splits
 
     @property
     def changed_by_mirror(self) -> frozenset[str]:
         """The names in `facts` whose values the mirror image does not share."""
-        return frozenset()
+        return self._record.changed_by_mirror
+
+    def mirror(self, images: Images) -> Images | None:
+        """The images mirrored such that their labels stay true, or None where mirroring would change a label.
+
+        Args:
+            images: (n, channels, height, width) array or tensor of this data set's layout, any dtype.
+        """
+        return flip_left_right(images)
 
     def __len__(self) -> int:
         labels = self.labels
         return len(self.images if labels is None else labels)
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Dataset:
-        """The images with the given indices, in that order, with all that is known of them."""
+        """The images with the given (k,) indices, in that order, with all that is known of them."""
         return _Subset(self, np.asarray(indices, dtype=np.int64))
 
 
 class View(Dataset):
-    """Another data set seen in part or changed: whatever a view does not say otherwise is the whole's.
+    """Some images of another data set, or its images changed; all that a subclass does not define is the other's.
 
     Attributes:
-        whole: the data set that is seen.
+        whole: the other data set.
     """
 
     def __init__(self, whole: Dataset) -> None:
         self.whole = whole
 
-    @abstractmethod
-    def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """The view's images with these indices; of memory-mapped images nothing else is read."""
-
-    @abstractmethod
-    def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """The view's images with these indices, for a single pass over them."""
-
-    @abstractmethod
-    def digest(self, indices: NDArray[np.int64] | None = None) -> str:
-        """A hash of the view's images with these indices, or of all."""
-
     @property
     def image(self) -> ImageSpec:
-        """The whole's."""
+        """As `whole` has it."""
         return self.whole.image
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The whole's."""
+        """As `whole` has it."""
         return self.whole.dtype
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """The whole's."""
+        """As `whole` has it."""
         return self.whole.value_range
 
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        """The whole's."""
-        return self.whole.labels
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The whole's."""
-        return self.whole.class_names
-
-    @property
-    def groups(self) -> NDArray[Any] | None:
-        """The whole's."""
-        return self.whole.groups
-
-    @property
-    def agreement(self) -> NDArray[np.float64] | None:
-        """The whole's."""
-        return self.whole.agreement
-
-    @property
-    def facts(self) -> Mapping[str, NDArray[Any]]:
-        """The whole's."""
-        return self.whole.facts
-
-    @property
-    def splits(self) -> Mapping[str, NDArray[np.int64]]:
-        """The whole's."""
-        return self.whole.splits
+    @cached_property
+    def known(self) -> Known:
+        """As `whole` has it."""
+        return self.whole.known
 
     def mirror(self, images: Images) -> Images | None:
-        """The whole's."""
+        """(n, c, h, w) images mirrored by `whole`."""
         return self.whole.mirror(images)
-
-    @property
-    def changed_by_mirror(self) -> frozenset[str]:
-        """The whole's."""
-        return self.whole.changed_by_mirror
 
     def __len__(self) -> int:
         return len(self.whole)
@@ -217,8 +210,9 @@ class _Subset(View):
         super().__init__(whole)
         self.indices = indices
 
-    def _chosen(self, array: NDArray[Any] | None) -> NDArray[Any] | None:
-        return None if array is None else array[self.indices]
+    @cached_property
+    def known(self) -> Known:
+        return self.whole.known.take(self.indices)
 
     @cached_property
     def images(self) -> NDArray[Any]:
@@ -232,26 +226,6 @@ class _Subset(View):
 
     def digest(self, indices: NDArray[np.int64] | None = None) -> str:
         return self.whole.digest(self.indices if indices is None else self.indices[indices])
-
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        return self._chosen(self.whole.labels)
-
-    @property
-    def groups(self) -> NDArray[Any] | None:
-        return self._chosen(self.whole.groups)
-
-    @property
-    def agreement(self) -> NDArray[np.float64] | None:
-        return self._chosen(self.whole.agreement)
-
-    @property
-    def facts(self) -> Mapping[str, NDArray[Any]]:
-        return {name: values[self.indices] for name, values in self.whole.facts.items()}
-
-    @property
-    def splits(self) -> Mapping[str, NDArray[np.int64]]:
-        return {}  # the whole's indices mean other images here
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -1,4 +1,4 @@
-"""Parts made of a stranger's modules, functions and arrays."""
+"""Parts made of modules, functions and arrays that were written without gankit."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from gankit.errors import DataError, PartError
-from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, Images, ImageSpec, Loss, Turn
-from gankit.interfaces.dataset import left_right
+from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, Images, ImageSpec, Known, Loss, Turn
+from gankit.interfaces.dataset import flip_left_right
 
 
-def wrap(kind: str, module: Any = None, **facts: Any) -> Any:
+def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
     """Make a part of something that was written without gankit.
 
-    An instance becomes a part; a class becomes a class of parts, which takes the same arguments as keywords (and the
-    image specification where it has a parameter `image`). `gankit.generators.register("mine")` takes either: of a class
-    an experiment can set the arguments, of an instance every training gets a copy.
+    An instance becomes a part; a class becomes a class of parts, which takes the same arguments as keywords, and the
+    image specification where it has a parameter `image`. `gankit.generators.register("mine")` takes both: the arguments
+    of a class can be set in an experiment, and every training gets a copy of an instance.
 
     Args:
         kind: "generator", "critic", "augment", "features", "loss" or "dataset".
         module: a module or function, or a class of modules. Networks are called with labels only where `labels=True`.
             For a data set an (n, channels, height, width) array. Not used for a loss.
-        facts: what gankit cannot see from outside. Generator: `latent_dim`. Features: `dim`. Generator and critic:
-            `labels` (default False: a conditional training is refused). Loss: `critic` and `generator`,
-            functions of a `Turn`; `per_sample`. Data set: `labels`, `class_names`, `groups`,
-            `agreement`, `facts`, `value_range`, `mirror` (a function, or None where mirroring changes the label).
+        properties: what gankit cannot see from outside. Generator: `latent_dim`. Features: `dim`. Generator and critic:
+            `labels` (default False: a conditional training is refused). Loss: `critic` and `generator`, functions of a
+            `Turn`; `per_sample`. Data set: `labels`, `class_names`, `groups`, `agreement`, `facts`, `value_range`,
+            `mirror` (a function, or None where mirroring changes the label).
 
     Raises:
-        PartError: the kind cannot be wrapped, or a fact is missing or unknown.
+        PartError: the kind cannot be wrapped, or a property is missing or unknown.
     """
     makers: dict[str, Callable[..., Any]] = {
         "generator": _generator, "critic": _critic, "augment": _Augment, "features": _Features, "loss": _Loss,
@@ -40,25 +40,25 @@ def wrap(kind: str, module: Any = None, **facts: Any) -> Any:
     }  # fmt: skip
     if kind not in makers:
         raise PartError(f"kind {kind!r} cannot be wrapped; these can: {', '.join(makers)}")
-    given = () if kind == "loss" else (module,)
+    arguments = () if kind == "loss" else (module,)
     try:
-        inspect.signature(makers[kind]).bind(*given, **facts)
+        inspect.signature(makers[kind]).bind(*arguments, **properties)
     except TypeError as error:
         raise PartError(f"wrap({kind!r}): {error}") from None
     if isinstance(module, type) and kind in ("generator", "critic", "augment", "features"):
-        return _class_of_parts(kind, module, makers[kind], facts)
-    return makers[kind](*given, **facts)
+        return _class_of_parts(kind, module, makers[kind], properties)
+    return makers[kind](*arguments, **properties)
 
 
-def _class_of_parts(kind: str, module: type, make: Callable[..., Any], facts: dict[str, Any]) -> type:
+def _class_of_parts(kind: str, module: type, make: Callable[..., Any], properties: dict[str, Any]) -> type:
     interface = {"generator": Generator, "critic": Critic, "augment": Augment, "features": Features}[kind]
-    made_by = inspect.getattr_static(module, "__init__")
+    original_init = inspect.getattr_static(module, "__init__")
     parameters = inspect.signature(module).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     takes_image = any(parameter.name == "image" for parameter in named)
     keywords = []
     for parameter in named:
-        # A default tells the type where the module's author did not.
+        # Without an annotation the default tells the type.
         if parameter.annotation is parameter.empty and parameter.default not in (parameter.empty, None):
             parameter = parameter.replace(annotation=type(parameter.default))
         if parameter.name != "image":
@@ -66,7 +66,7 @@ def _class_of_parts(kind: str, module: type, make: Callable[..., Any], facts: di
 
     def construct(self: Any, image: ImageSpec | None = None, **settings: Any) -> None:
         nn.Module.__init__(self)
-        self.part = make(module(**settings, **({"image": image} if takes_image else {})), **facts)
+        self.part = make(module(**settings, **({"image": image} if takes_image else {})), **properties)
         for name in ("latent_dim", "dim"):
             if hasattr(self.part, name):
                 setattr(self, name, getattr(self.part, name))
@@ -82,7 +82,7 @@ def _class_of_parts(kind: str, module: type, make: Callable[..., Any], facts: di
     construct.__signature__ = inspect.Signature([*first, *keywords])  # type: ignore[attr-defined]
     construct.__annotations__ = {p.name: p.annotation for p in keywords if p.annotation is not p.empty}
     # Annotations that are strings are looked up where the module's class was written.
-    construct.__wrapped__ = made_by  # type: ignore[attr-defined]
+    construct.__wrapped__ = original_init  # type: ignore[attr-defined]
     body = {"__init__": construct, "forward": forward, "__doc__": module.__doc__, "__module__": module.__module__}
     return type(module.__name__, (interface,), body)
 
@@ -178,12 +178,12 @@ class Arrays(Dataset):
     Args:
         images: (n, channels, height, width) uint8, uint16 or float32.
         labels: (n,) integers from 0, or None.
-        class_names: one a class; their numbers by default.
+        class_names: one per class; their numbers by default.
         groups: (n,) group of each image, or None.
         agreement: (n,) share of raters in [0, 1], or None.
         facts: (n, ...) arrays by name.
-        value_range: black and white; needed for float32.
-        mirror: makes the label-preserving mirror image of (n, c, h, w) arrays and tensors; None where there is none.
+        value_range: the values of black and white; needed for float32.
+        mirror: mirrors (n, c, h, w) arrays and tensors such that labels stay true; None where that cannot be.
 
     Raises:
         DataError: shapes or types do not fit.
@@ -199,7 +199,7 @@ class Arrays(Dataset):
         agreement: ArrayLike | None = None,
         facts: Mapping[str, ArrayLike] | None = None,
         value_range: tuple[float, float] | None = None,
-        mirror: Callable[[Any], Any] | None = left_right,
+        mirror: Callable[[Any], Any] | None = flip_left_right,
     ) -> None:
         self._images = np.asarray(images)
         if self._images.ndim != 4 or self._images.dtype not in (np.uint8, np.uint16, np.float32):
@@ -215,62 +215,45 @@ class Arrays(Dataset):
         if value_range is not None and not (value_range[0] <= low and high <= value_range[1]):
             raise DataError(f"images go from {low} to {high}, outside value_range {value_range}")
         columns = {"labels": labels, "groups": groups, "agreement": agreement, **(facts or {})}
-        known = {name: np.asarray(values) for name, values in columns.items() if values is not None}
-        for name, values in known.items():
+        arrays = {name: np.asarray(values) for name, values in columns.items() if values is not None}
+        for name, values in arrays.items():
             if values.shape[:1] != (len(self._images),):
                 raise DataError(f"{name} has the shape {values.shape}; there are {len(self._images)} images")
-        self._labels = _classes(known["labels"]) if "labels" in known else None
-        self._groups, self._agreement = known.get("groups"), known.get("agreement")
-        if self._agreement is not None and not ((self._agreement >= 0) & (self._agreement <= 1)).all():
+        classes = _classes(arrays["labels"]) if "labels" in arrays else None
+        shares = arrays.get("agreement")
+        if shares is not None and not ((shares >= 0) & (shares <= 1)).all():
             raise DataError("agreement has values outside [0, 1]: it is the share of raters")
-        self._facts = {name: known[name] for name in facts or {}}
+        count = 0 if classes is None else int(classes.max()) + 1
+        names = tuple(class_names) if class_names else tuple(map(str, range(count)))
+        if len(names) < count or (names and not count):
+            raise DataError(f"class_names has {len(names)} names for {count} classes in labels")
+        self._known = Known(
+            labels=classes, class_names=names, groups=arrays.get("groups"), agreement=shares,
+            facts={name: arrays[name] for name in facts or {}},
+        )  # fmt: skip
         self._range, self._mirror = value_range, mirror
-        classes = 0 if self._labels is None else int(self._labels.max()) + 1
-        self._names = tuple(class_names) if class_names else tuple(map(str, range(classes)))
-        if len(self._names) < classes or (self._names and not classes):
-            raise DataError(f"class_names has {len(self._names)} names for {classes} classes in labels")
 
     @property
     def image(self) -> ImageSpec:
-        """Channels, height, width, and one class a name."""
+        """Channels, height, width, and as many classes as there are class names."""
         channels, height, width = self._images.shape[1:]
-        return ImageSpec(channels, height, width, classes=len(self._names))
+        return ImageSpec(channels, height, width, classes=len(self._known.class_names))
 
     @property
     def images(self) -> NDArray[Any]:
-        """As given."""
+        """(n, channels, height, width), as given."""
         return self._images
+
+    @property
+    def known(self) -> Known:
+        """As given, with numbers for names of classes that have none."""
+        return self._known
 
     @property
     def value_range(self) -> tuple[float, float]:
         """As given, or the type's whole range."""
         return super().value_range if self._range is None else self._range
 
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        """As given."""
-        return self._labels
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """As given, or numbers."""
-        return self._names
-
-    @property
-    def groups(self) -> NDArray[Any] | None:
-        """As given."""
-        return self._groups
-
-    @property
-    def agreement(self) -> NDArray[np.float64] | None:
-        """As given."""
-        return self._agreement
-
-    @property
-    def facts(self) -> Mapping[str, NDArray[Any]]:
-        """As given."""
-        return self._facts
-
     def mirror(self, images: Images) -> Images | None:
-        """As given; a plain mirror image by default."""
+        """(n, c, h, w) images mirrored by the function given; None where there is none."""
         return self._mirror(images) if self._mirror else None

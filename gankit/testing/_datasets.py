@@ -49,7 +49,7 @@ class DatasetTests(Suite):
         assert dataset.images.min() < dataset.images.max(), "all pixels of all images have one value"
 
     def test_everything_known_has_one_row_an_image(self) -> None:
-        """Labels, groups, agreement and facts; classes have names."""
+        """Labels, groups, agreement and facts have one row per image, and classes have names."""
         dataset: Dataset = self.build()
         n, classes = len(dataset), dataset.image.classes
         if dataset.labels is None:
@@ -65,8 +65,8 @@ class DatasetTests(Suite):
             assert len(dataset.groups) == n
         if dataset.agreement is not None:
             assert dataset.agreement.shape == (n,)
-            known = dataset.agreement[~np.isnan(dataset.agreement)]
-            assert ((known >= 0) & (known <= 1)).all(), "agreement is a share, in [0, 1]"
+            shares = dataset.agreement[~np.isnan(dataset.agreement)]
+            assert ((shares >= 0) & (shares <= 1)).all(), "agreement is a share, in [0, 1]"
         for name, values in dataset.facts.items():
             assert len(values) == n, f"{name} has {len(values)} values for {n} images"
         for name, indices in dataset.splits.items():
@@ -74,7 +74,7 @@ class DatasetTests(Suite):
             assert len(indices) == 0 or (indices.min() >= 0 and indices.max() < n)
 
     def test_rows_are_the_images(self) -> None:
-        """`rows` and `read` give copies of what `images` has, in the order asked for."""
+        """`rows` and `read` give copies of what `images` has, in the order of the indices."""
         dataset: Dataset = self.build()
         indices = np.array([len(dataset) - 1, 0, len(dataset) // 2])
         expected = np.asarray(self.build().images)[indices]
@@ -94,7 +94,7 @@ class DatasetTests(Suite):
             assert (a is None and b is None) or np.array_equal(a, b), f"{name} differ between two builds"
 
     def test_a_subset_keeps_what_is_known(self) -> None:
-        """Some images in a given order, with their labels, groups and facts."""
+        """Some images in a given order, with their labels, groups, agreement and facts."""
         dataset: Dataset = self.build()
         indices = np.arange(len(dataset))[::-2]
         part = dataset.subset(indices)
@@ -104,22 +104,28 @@ class DatasetTests(Suite):
         assert part.digest() != dataset.digest()
         for name in ("labels", "groups", "agreement"):
             whole, some = getattr(dataset, name), getattr(part, name)
-            assert (whole is None and some is None) or np.array_equal(some, whole[indices])
+            equal = (whole is None and some is None) or np.array_equal(some, whole[indices])
+            assert equal, f"{name} of a subset are others"
+        assert part.class_names == dataset.class_names
+        assert part.changed_by_mirror == dataset.changed_by_mirror
+        assert part.facts.keys() == dataset.facts.keys()
+        for name, values in dataset.facts.items():
+            np.testing.assert_array_equal(part.facts[name], values[indices], f"{name} of a subset are others")
 
     def test_mirrors_arrays_and_tensors_alike(self) -> None:
-        """The mirror image keeps shape and type, and mirrored twice it is the image again; or there is none."""
+        """Mirror images keep shape and type, and mirrored twice they are the images again; or there are none."""
         dataset: Dataset = self.build()
         images = dataset.rows(np.arange(min(4, len(dataset))))
         mirrored, tensors = dataset.mirror(images), dataset.mirror(torch.as_tensor(images.astype(np.float32)))
         if mirrored is None or tensors is None:
-            assert (mirrored is None) == (tensors is None), "only one of array and tensor has a mirror image"
+            assert (mirrored is None) == (tensors is None), "of an array and a tensor only one has a mirror image"
             return
         assert mirrored.shape == images.shape
         assert mirrored.dtype == images.dtype
         assert np.array_equal(tensors.numpy(), mirrored.astype(np.float32)), "a tensor is mirrored otherwise"
         again = dataset.mirror(mirrored)
         assert again is not None
-        assert np.array_equal(again, images), "mirrored twice, the image is not itself"
+        assert np.array_equal(again, images), "mirrored twice, an image is not itself"
 
     def test_makes_the_size_that_is_asked_for(self) -> None:
         """A data set whose constructor takes a size has it, or refuses in one line."""

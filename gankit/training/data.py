@@ -1,4 +1,4 @@
-"""From the data table of an experiment to the images and labels that a training sees."""
+"""The images and labels that a training sees, and how often it draws each image."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from torch import Tensor
 from gankit.errors import DataError
 from gankit.experiments.selection import select_images
 from gankit.experiments.tables import DataTable
+from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.seeds import Order
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training draws from.
+    """Images with the labels and probabilities with which a training draws them.
 
     Attributes:
-        dataset: the training images.
-        held_out: the images kept from training, or None; their labels are those of training.
-        image: what networks must make, with classes or conditions where they are conditional.
-        labels: None, (n,) int64 classes, or (n, k) float32 standardised conditions.
-        probabilities: (n,) chance of each image to be drawn, or None for plain epochs.
-        condition_mean: mean of each float condition.
-        condition_scale: standard deviation of each float condition.
+        dataset: the images.
+        held_out: the images kept from training, or None; their conditions are standardised as the training images' are.
+        image: the images that networks make or see, with the number of classes or conditions of a conditional training.
+        labels: (n,) int64 classes, (n, k) float32 standardised conditions, or None.
+        probabilities: (n,) probability of each image to be drawn, or None where each epoch shows every image once.
+        condition_mean: mean of each of the k conditions in the training images.
+        condition_scale: standard deviation of each of the k conditions in the training images.
     """
 
     dataset: Dataset
@@ -41,34 +42,31 @@ class TrainingData:
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """Black and white of the images."""
+        """The values of black and white in the data set."""
         return self.dataset.value_range
 
     def order(self, seed: int, stream: str) -> Order:
-        """Which images each batch of a stream holds."""
+        """The random order of images in a named stream of random numbers."""
         return Order(seed, stream, len(self.dataset), self.probabilities)
 
     def batch(self, indices: NDArray[np.int64], like: Tensor, mirrored: Tensor | None = None) -> Tensor:
-        """(len(indices), c, h, w) images in [-1, 1] on the device and in the type of `like`.
+        """(k, c, h, w) images in [-1, 1] on the device and in the type of `like`.
 
         Args:
-            indices: which images.
-            like: any tensor of the device and type.
-            mirrored: (len(indices),) bool, which of them to show mirrored; None for none.
+            indices: (k,) which images.
+            like: a tensor of any shape.
+            mirrored: (k,) bool, which of them to show mirrored; None for none.
         """
         rows = self.dataset.rows(indices)
-        raw = torch.from_numpy(rows.astype(np.int32) if rows.dtype == np.uint16 else rows).to(like.device)
-        if mirrored is not None:
-            mirror = self.dataset.mirror(raw)
-            if mirror is not None:
-                raw = torch.where(mirrored.to(like.device)[:, None, None, None], mirror, raw)
-        low, high = self.value_range
-        images = raw.to(like.dtype).sub_(low).mul_(2 / (high - low)).sub_(1)
+        pixels = torch.from_numpy(rows.astype(np.int32) if rows.dtype == np.uint16 else rows).to(like.device)
+        if mirrored is not None and (mirror := self.dataset.mirror(pixels)) is not None:
+            pixels = torch.where(mirrored.to(like.device)[:, None, None, None], mirror, pixels)
+        images = rescale(pixels.to(like.dtype), self.value_range, (-1.0, 1.0))
         return images.contiguous(memory_format=torch.channels_last)
 
 
 def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> TrainingData:
-    """The images that a data table selects, with the labels and the chances with which a training draws them.
+    """The images that a data table selects, with the labels and probabilities with which a training draws them.
 
     Args:
         table: the experiment's data table.
@@ -76,22 +74,25 @@ def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> Trainin
         data: a data set of the calling program, in place of the one that the table names.
 
     Raises:
-        DataError: what the table asks for is not in the data; one line with the setting at fault.
+        DataError: what the table asks for is not in the data; one line that names the setting.
     """
-    training, held_out = select_images(table, seed, data)
-    own = _drawn(training, table, None)
-    return own if held_out is None else dataclasses.replace(own, held_out=_drawn(held_out, table, own))
+    training_images, held_out_images = select_images(table, seed, data)
+    training = _training_data(training_images, table, None)
+    if held_out_images is None:
+        return training
+    return dataclasses.replace(training, held_out=_training_data(held_out_images, table, training))
 
 
-def _drawn(dataset: Dataset, table: DataTable, training: TrainingData | None) -> TrainingData:
-    """Some images as a training draws them; float conditions are on the scale of the training images."""
-    image, labels, mean, scale = _labels(dataset, table, training)
+def _training_data(dataset: Dataset, table: DataTable, training: TrainingData | None) -> TrainingData:
+    """Images with encoded labels and probabilities; `training` gives held-out images its scale of conditions."""
+    image, labels, mean, scale = _encode_labels(dataset, table, training)
     return TrainingData(dataset, None, image, labels, _probabilities(dataset, table), mean, scale)
 
 
-def _labels(
+def _encode_labels(
     dataset: Dataset, table: DataTable, training: TrainingData | None
 ) -> tuple[ImageSpec, Tensor | None, list[float], list[float]]:
+    """Image specification and labels of a training, and mean and scale of float conditions."""
     image = dataclasses.replace(dataset.image, classes=0, conditions=0)
     if table.conditional is False or table.conditional == []:
         return image, None, [], []
@@ -100,7 +101,7 @@ def _labels(
             raise DataError(f"data.conditional: {table.name} has no labels; set data.conditional=false, or add labels")
         labels = torch.from_numpy(np.array(dataset.labels, dtype=np.int64))
         return dataclasses.replace(image, classes=dataset.image.classes), labels, [], []
-    columns = np.stack([_numbers(dataset, table, "conditional", name) for name in table.conditional], 1)
+    columns = np.stack([_numeric_column(dataset, table, "conditional", name) for name in table.conditional], 1)
     if not np.isfinite(columns).all():
         raise DataError(f"data.conditional: {', '.join(table.conditional)} has missing values")
     mean, scale = columns.mean(0), columns.std(0)
@@ -111,16 +112,17 @@ def _labels(
     return dataclasses.replace(image, conditions=columns.shape[1]), conditions, mean.tolist(), scale.tolist()
 
 
-def _numbers(dataset: Dataset, table: DataTable, key: str, name: str) -> NDArray[np.float64]:
-    """(n,) a fact of the images, or the raters' agreement, that a key of the table names."""
-    known = dict(dataset.facts)
+def _numeric_column(dataset: Dataset, table: DataTable, key: str, name: str) -> NDArray[np.float64]:
+    """(n,) numeric fact, or the raters' agreement, that the setting `data.key` names."""
+    columns = dict(dataset.facts)
     if dataset.agreement is not None:
-        known["agreement"] = dataset.agreement
-    numeric = [fact for fact, values in known.items() if values.ndim == 1 and values.dtype.kind in "biuf"]
+        columns["agreement"] = dataset.agreement
+    numeric = [column for column, values in columns.items() if values.ndim == 1 and values.dtype.kind in "biuf"]
     if name not in numeric:
-        found = ", ".join(numeric) or "none"
-        raise DataError(f"data.{key}: {table.name} has no number {name!r} an image; known: {found}")
-    return known[name].astype(np.float64)
+        raise DataError(
+            f"data.{key}: {table.name} has no numeric column {name!r}; it has: {', '.join(numeric) or 'none'}"
+        )
+    return columns[name].astype(np.float64)
 
 
 def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | None:
@@ -137,13 +139,13 @@ def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | 
                     f"data.weights: every image of class {dataset.class_names[label]} has {table.weights} 0, so that "
                     "data.balance cannot draw it; set data.balance=0, or choose other weights"
                 )
-        # Of the classes' sums, so that balance=1 draws them equally often whatever their weights.
+        # By the sum of each class's weights, so that balance=1 draws classes equally often whatever the weights.
         weights = weights * sums[dataset.labels] ** -table.balance
     return np.asarray(weights / weights.sum())
 
 
 def _weights(dataset: Dataset, table: DataTable, name: str) -> NDArray[np.float64]:
-    weights = _numbers(dataset, table, "weights", name)
+    weights = _numeric_column(dataset, table, "weights", name)
     unusable = ~(np.isfinite(weights) & (weights >= 0))
     if unusable.any():
         raise DataError(

@@ -25,7 +25,7 @@ def box_filter(points: Array, finer: int) -> Array:
 
 
 def blur(pictures: Array, sigma: NDArray[np.float64]) -> Array:
-    """Gaussian blur of (n, c, h, w) pictures with one sigma in pixels each; borders repeat."""
+    """Gaussian blur of (n, c, h, w) pictures with one sigma per picture, in pixels; borders repeat."""
     taps = np.exp(-0.5 * np.square(np.arange(_REACH + 1) / np.maximum(sigma, 0.05)[:, None]))
     taps /= 2 * taps.sum(axis=1, keepdims=True) - taps[:, :1]
     weights = taps.astype(np.float32).T[..., None, None, None]
@@ -59,26 +59,26 @@ def photograph(light: Array, noise: Array, subjects: Subjects, layout: Layout) -
     frames = layout.join(eyes) if layout.strip else light
     copies = len(frames) // len(eyes)
 
-    def each(name: str) -> NDArray[np.float64]:
+    def of_frames(name: str) -> NDArray[np.float64]:
         return np.repeat(subjects[name].astype(np.float64), copies)
 
     def column(values: NDArray[np.float64]) -> Array:
         return values.astype(np.float32)[:, None, None, None]
 
-    frames = blur(frames, each("blur"))
+    frames = blur(frames, of_frames("blur"))
     mean = np.repeat((eyes * _GREY).sum(axis=2).mean(axis=(1, 2, 3)), copies)
-    warm, green = each("warmth"), each("green")
+    warm, green = of_frames("warmth"), of_frames("green")
     balance = np.exp(np.stack([warm, green, -1.3 * warm], axis=1))
-    gain = (0.30 / mean) ** 0.40 * np.exp(0.9 * each("exposure"))
+    gain = (0.30 / mean) ** 0.40 * np.exp(0.9 * of_frames("exposure"))
     frames = frames * (balance * gain[:, None]).astype(np.float32)[..., None, None]
     height, width = frames.shape[-2:]
     far = np.square(np.linspace(-1, 1, height))[:, None] * 0.4 + np.square(np.linspace(-1, 1, width)) * 0.6
-    frames = frames * (1 - column(each("vignette")) * far.astype(np.float32))
+    frames = frames * (1 - column(of_frames("vignette")) * far.astype(np.float32))
     grey = (frames * _GREY).sum(axis=1, keepdims=True)
-    frames = np.maximum(grey + column(each("saturation")) * (frames - grey), 0.0)
+    frames = np.maximum(grey + column(of_frames("saturation")) * (frames - grey), 0.0)
     # A shoulder keeps highlights from clipping hard; then the display's gamma and the photographer's contrast.
     frames = np.power(np.where(frames > 0.7, 1 - 0.3 * np.exp(-(frames - 0.7) / 0.3), frames), np.float32(1 / 2.2))
-    frames = 0.5 + column(each("contrast")) * (frames - 0.5)
+    frames = 0.5 + column(of_frames("contrast")) * (frames - 0.5)
     pictures = frames if layout.strip else layout.join(frames.reshape(eyes.shape))
     amount = column(subjects["noise"])
     grain = amount * (0.8 * noise[:, :1] + 0.6 * noise)

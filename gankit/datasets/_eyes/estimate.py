@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 # Population figures of the renderer's subjects, in degrees: angle kappa and conjugate gaze.
 _KAPPA, _KAPPA_SD, _GAZE_SD = 5.0, 1.2, 2.0
-# Standard error of one eye's angle in degrees a mm of pixel: reflex and limbus are found to a seventh of a pixel.
+# Standard error of one eye's angle in degrees, per mm of pixel size: reflex and limbus are a seventh of a pixel off.
 _ERROR = 1.5
 # What counts as an eye, from the 1st percentile of renders and the bulk of noise. Steps are out of 255: the limbus
 # (mean over both arcs; the weaker side and the scatter as shares of it) and the reflex; lengths in mm.
@@ -30,7 +30,7 @@ def find_reflex(greys: Array, pixel: float, places: Array, radius: Array) -> tup
 
     Args:
         greys: (m, h, w) brightness.
-        pixel: mm a pixel.
+        pixel: mm per pixel.
         places: (m, 2) column and row of the limbus centre.
         radius: (m,) of the limbus in mm.
 
@@ -49,9 +49,9 @@ def find_reflex(greys: Array, pixel: float, places: Array, radius: Array) -> tup
     spots = -(xx + yy) / 2 - np.sqrt(np.square((xx - yy) / 2) + np.square(xy))
     spots = np.maximum(spots * 4 * sigma**2, 0)
     # A second reflex of a window stands higher; that of a flash beside the lens is level with the pupil.
-    wanted = spots * np.exp(-0.5 * np.square(y / 1.3) - 0.5 * np.square((x + 0.5) / 3.0))
-    wanted -= 255 * (np.hypot(x, y) > 0.76 * radius[:, None, None])
-    best = wanted.reshape(len(spots), -1).argmax(axis=1)
+    scores = spots * np.exp(-0.5 * np.square(y / 1.3) - 0.5 * np.square((x + 0.5) / 3.0))
+    scores -= 255 * (np.hypot(x, y) > 0.76 * radius[:, None, None])
+    best = scores.reshape(len(spots), -1).argmax(axis=1)
     x, y, spots = x.ravel(), y.ravel(), spots.reshape(len(spots), -1)
     peak = np.take_along_axis(spots, best[:, None], axis=1)[:, 0]
     near = np.hypot(x - x[best][:, None], y - y[best][:, None]) < max(0.75, 1.2 * pixel)
@@ -82,7 +82,7 @@ def eye_angles(pictures: Array, layout: Layout) -> Array:
         (n, 2) degrees, right eye first, temporal positive, angle kappa included; NaN where no pair of eyes is found.
     """
     eyes = layout.split(pictures)
-    eyes[:, 0] = eyes[:, 0, ..., ::-1].copy()  # the right eye's temple lies on the left: turn it over
+    eyes[:, 0] = eyes[:, 0, ..., ::-1].copy()  # mirrored, because the right eye's temple lies on the left
     rows, columns, centre, spread = _window(layout)
     eyes = eyes.reshape(-1, *eyes.shape[2:])[..., rows, columns]
     # Irides of every colour are darker in red than the skin and the white round them.
@@ -91,12 +91,12 @@ def eye_angles(pictures: Array, layout: Layout) -> Array:
     places, radius, steps = refine(red, layout.pixel, places)
     reflex, peak = find_reflex(eyes.mean(axis=1), layout.pixel, places, radius)
     angle = np.degrees(np.arcsin(np.clip(-reflex[:, 0] / LIMBUS_TO_REFLEX, -0.95, 0.95)))
-    found = _is_pair(steps, peak, reflex[:, 1], radius, layout.pixel)
-    return np.where(found[:, None], angle.reshape(-1, 2), np.nan)
+    is_pair = _is_pair(steps, peak, reflex[:, 1], radius, layout.pixel)
+    return np.where(is_pair[:, None], angle.reshape(-1, 2), np.nan)
 
 
 def _is_pair(steps: Array, peak: Array, height: Array, radius: Array, pixel: float) -> NDArray[np.bool_]:
-    """(n,) whether what was found looks like two eyes of one person and not like some other pattern."""
+    """(n,) whether limbus and reflex look like those of two eyes of one person, and not like another pattern."""
     mean = np.maximum(steps.mean(axis=1), 1e-6)
     sides = steps.reshape(len(steps), 2, -1).mean(axis=2)
     eye = (mean > _LIMBUS_STEP) & (sides.min(axis=1) > _WEAKER_SIDE * mean) & (steps.std(axis=1) < _SCATTER * mean)
@@ -115,7 +115,7 @@ def deviation_from_angles(angles: Array, pixel: float) -> NDArray[np.float64]:
 
     Args:
         angles: (n, 2) degrees, right eye first, temporal positive.
-        pixel: mm a pixel, which decides the error of an angle.
+        pixel: mm per pixel, which decides the error of an angle.
 
     Returns:
         (n,) signed prism dioptres, positive for exotropia; NaN where an angle is.

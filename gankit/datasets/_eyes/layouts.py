@@ -34,7 +34,7 @@ class Layout:
 
     @property
     def pixel(self) -> float:
-        """Millimetres a pixel."""
+        """Millimetres per pixel."""
         return STRIP_WIDTH / self.width if self.strip else CROP_WIDTH / self.width
 
     @property
@@ -44,7 +44,7 @@ class Layout:
 
     @property
     def finer(self) -> int:
-        """Points of skin a pixel, along each axis; a power of two."""
+        """Points of skin per pixel, along each axis; a power of two."""
         return int(2 ** ceil(log2(max(1.0, self.pixel / _SKIN_POINT))))
 
     def split(self, pictures: NDArray[Any]) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter, zoom
 Array = NDArray[Any]
 
 IRIS_RADIUS = 5.75
-# The search for irides runs at about this many mm a pixel, whatever the picture's own resolution.
+# The search for irides runs at about this many mm per pixel, whatever the picture's own resolution.
 _SEARCH = 0.55
 _RADII = (5.1, 5.7, 6.2)
 # Lids cover the iris above and below: only these arcs towards both canthi are looked at (radians).
@@ -52,7 +52,7 @@ def search(reds: Array, pixel: float, centre: tuple[float, float], spread: tuple
 
     Args:
         reds: (m, h, w) brightness in [0, 255], in which irides are dark.
-        pixel: mm a pixel.
+        pixel: mm per pixel.
         centre: column and row, in pixels, round which eyes are expected.
         spread: how far, in mm across and down, they may lie from it.
 
@@ -84,8 +84,8 @@ def search(reds: Array, pixel: float, centre: tuple[float, float], spread: tuple
     score = score - 60 * (far_x[None] + far_y[:, None])
     best = score.reshape(len(score), -1).argmax(axis=1)
     places = np.stack([best % width, best // width], axis=1)
-    found: Array = (places + 0.5) / scale - 0.5
-    return found
+    centres: Array = (places + 0.5) / scale - 0.5
+    return centres
 
 
 def refine(reds: Array, pixel: float, places: Array) -> tuple[Array, Array, Array]:
@@ -93,7 +93,7 @@ def refine(reds: Array, pixel: float, places: Array) -> tuple[Array, Array, Arra
 
     Args:
         reds: (m, h, w) brightness in which irides are dark.
-        pixel: mm a pixel.
+        pixel: mm per pixel.
         places: (m, 2) column and row of the first guess in pixels.
 
     Returns:
@@ -126,9 +126,9 @@ def refine(reds: Array, pixel: float, places: Array) -> tuple[Array, Array, Arra
             pull = weight.sum(axis=1)[:, None] * np.array([0.06, 0.002, 0.03])
             right = np.einsum("mk,ki,mk->mi", weight, base, target)
             right[:, 0] += pull[:, 0] * (IRIS_RADIUS - radius)
-            found = np.linalg.solve(normal + pull[:, :, None] * np.eye(3), right[..., None])[..., 0]
-            rest = np.abs(target - found @ base.T)
+            solution = np.linalg.solve(normal + pull[:, :, None] * np.eye(3), right[..., None])[..., 0]
+            rest = np.abs(target - solution @ base.T)
             weight = (np.clip(strength, 0, 50) + 0.5) / (1 + np.square(rest / 0.3))
-        radius = np.clip(radius + found[:, 0], 4.3, 6.8)
-        places = places + np.clip(found[:, 1:], -1.0, 1.0) / pixel
+        radius = np.clip(radius + solution[:, 0], 4.3, 6.8)
+        places = places + np.clip(solution[:, 1:], -1.0, 1.0) / pixel
     return places, radius, strength

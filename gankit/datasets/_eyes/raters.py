@@ -62,11 +62,11 @@ def call(subjects: Subjects, seed: int, panel: int, model: RaterModel | None = N
     look, lapse = np.empty((len(label), RATERS)), np.empty((len(label), RATERS))
     guess = np.empty((len(label), RATERS), dtype=np.int64)
     for c in np.unique(label):
-        own = label == c
-        shape = (int(index[own].max()) + 1, RATERS)
-        look[own] = stream(seed, panel, int(c), "look").standard_normal(shape)[index[own]]
-        lapse[own] = stream(seed, panel, int(c), "lapse").random(shape)[index[own]]
-        guess[own] = (3 * stream(seed, panel, int(c), "guess").random(shape)[index[own]]).astype(np.int64)
+        of_class = label == c
+        shape = (int(index[of_class].max()) + 1, RATERS)
+        look[of_class] = stream(seed, panel, int(c), "look").standard_normal(shape)[index[of_class]]
+        lapse[of_class] = stream(seed, panel, int(c), "lapse").random(shape)[index[of_class]]
+        guess[of_class] = (3 * stream(seed, panel, int(c), "guess").random(shape)[index[of_class]]).astype(np.int64)
     # Angle kappa makes every eye look a little exotropic: it is the one effect that all raters of an image share.
     bias = model.bias + model.bias_sd * (subjects["kappa"] - 5.0) / 1.2
     spread = np.sqrt(model.noise**2 + (model.noise_slope * deviation) ** 2)
@@ -83,5 +83,5 @@ def agreement(calls: NDArray[np.int64], labels: NDArray[np.int64]) -> Array:
 def counts(rates: Array, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """(3 classes, 4) images kept with no threshold and at a selection rate of at least 0.6, 0.7 and 0.8."""
     # Rates are tenths: half a tenth below each threshold is safe from rounding.
-    kept = rates[:, None] > np.array([-1.0, 0.55, 0.65, 0.75])
-    return np.stack([np.count_nonzero(kept[labels == c], axis=0) for c in range(3)])
+    above = rates[:, None] > np.array([-1.0, 0.55, 0.65, 0.75])
+    return np.stack([np.count_nonzero(above[labels == c], axis=0) for c in range(3)])

@@ -34,7 +34,7 @@ def _doubled(points: Array) -> Array:
     return points.repeat(2, axis=1).repeat(2, axis=2)
 
 
-def _render_some(subjects: Subjects, layout: Layout, seed: int) -> NDArray[np.uint8]:
+def _render_part(subjects: Subjects, layout: Layout, seed: int) -> NDArray[np.uint8]:
     textures = draw_textures(subjects, layout, seed)
     scene = Scene(subjects, layout, layout.finer)
     planes, shade = skin(scene, textures)
@@ -68,13 +68,13 @@ def render(subjects: Subjects, layout: Layout, seed: int, threads: int | None = 
         (n, 3, height, width) uint8.
     """
     count = len(subjects["label"])
-    each = layout.height * layout.width * (2 * layout.finer) ** 2
-    size = max(1, _POINTS // each)
+    points = layout.height * layout.width * (2 * layout.finer) ** 2
+    size = max(1, _POINTS // points)
     pictures = np.empty((count, 3, layout.height, layout.width), dtype=np.uint8)
 
     def work(start: int) -> None:
-        some = {name: values[start : start + size] for name, values in subjects.items()}
-        pictures[start : start + size] = _render_some(some, layout, seed)
+        part = {name: values[start : start + size] for name, values in subjects.items()}
+        pictures[start : start + size] = _render_part(part, layout, seed)
 
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         for _ in pool.map(work, range(0, count, size)):

@@ -46,7 +46,7 @@ def _arc(t: Array, rise: Array | np.float32, fall: Array | np.float32) -> Array:
 
 
 class Scene:
-    """A few subjects' eyes (m = 2 n of them, right and left in turn) on a grid of `finer` points a pixel.
+    """A few subjects' eyes (m = 2 n of them, right and left in turn) on a grid of `finer` points per pixel.
 
     Attributes:
         u: (m, 1, w) mm temporal of the projected rotation centre.

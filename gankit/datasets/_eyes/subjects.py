@@ -127,7 +127,7 @@ def draw_subjects(counts: tuple[int, int, int], seed: int) -> Subjects:
         seed: not negative.
 
     Returns:
-        One array a figure, (n,) or (n, k) or (n, 2 eyes, k): lengths in mm, angles in degrees, deviation in signed
+        One array per figure, (n,) or (n, k) or (n, 2 eyes, k): lengths in mm, angles in degrees, deviation in signed
         prism dioptres (positive: exotropia), laterality 0 where the subject's right eye deviates and 1 for the left.
     """
     classes = [_draw_class(label, count, seed) for label, count in enumerate(counts)]

@@ -1,4 +1,4 @@
-"""Random textures of the renderer: smooth noise over the picture and random tables, one stream an image."""
+"""Random textures of the renderer: smooth noise over the picture and random tables, one stream per image."""
 
 from __future__ import annotations
 

@@ -11,27 +11,27 @@ from gankit_dicom._header import Header
 from gankit_dicom._patients import HIDDEN, redacted
 from gankit_dicom._tones import Window
 
-Called = Callable[[str], str]
+Show = Callable[[str], str]
 
 
-def check_readable(names: Sequence[str], headers: Sequence[Header], called: Called, *, burned_in: bool) -> None:
+def check_readable(names: Sequence[str], headers: Sequence[Header], show: Show, *, burned_in: bool) -> None:
     """
     Raises:
         DataError: a file cannot be read, or its pixels show who the patient is; names the first such file.
     """
     for name, header in zip(names, headers, strict=True):
         if header.problem is not None:
-            raise DataError(f"{called(name)} {header.problem}")
+            raise DataError(f"{show(name)} {header.problem}")
         if header.burned_in and not burned_in:
-            count = f"{sum(each.burned_in for each in headers)} of {len(headers)} files do"
+            count = f"{sum(header.burned_in for header in headers)} of {len(headers)} files do"
             raise DataError(
-                f"{called(name)} says that its pixels show who the patient is ({count}); blank the text out, or set "
+                f"{show(name)} says that its pixels show who the patient is ({count}); blank the text out, or set "
                 'burned_in = "allow"'
             )
 
 
 def check_alike(
-    names: Sequence[str], headers: Sequence[Header], called: Called, *, sizes: bool, channels: bool, window: Window
+    names: Sequence[str], headers: Sequence[Header], show: Show, *, sizes: bool, channels: bool, window: Window
 ) -> None:
     """
     Raises:
@@ -42,56 +42,56 @@ def check_alike(
         if channels and header.channels != first.channels:
             kinds = {1: "grey", 3: "colour"}
             raise DataError(
-                f"{called(name)} is {kinds[header.channels]} where {called(names[0])} is {kinds[first.channels]}; "
+                f"{show(name)} is {kinds[header.channels]} where {show(names[0])} is {kinds[first.channels]}; "
                 "set grey = true (all grey) or grey = false (all colour), or leave one kind out"
             )
         if sizes and (header.height, header.width) != (first.height, first.width):
             raise DataError(
-                f"{called(name)} is {header.height} x {header.width} pixels (height x width) where {called(names[0])} "
+                f"{show(name)} is {header.height} x {header.width} pixels (height x width) where {show(names[0])} "
                 f"is {first.height} x {first.width}; in an experiment data.size = [height, width] resizes all"
             )
     if isinstance(window, str):
-        _check_windows(names, headers, called, own=window == "file")
+        _check_windows(names, headers, show, by_file=window == "file")
 
 
-def _check_windows(names: Sequence[str], headers: Sequence[Header], called: Called, *, own: bool) -> None:
+def _check_windows(names: Sequence[str], headers: Sequence[Header], show: Show, *, by_file: bool) -> None:
     views = [(name, view) for name, header in zip(names, headers, strict=True) for view in header.views]
-    with_window = [name for name, (has_own, _) in views if has_own]
-    without = [name for name, (has_own, _) in views if not has_own]
-    if own and with_window and without:
+    with_window = [name for name, (has_window, _) in views if has_window]
+    without = [name for name, (has_window, _) in views if not has_window]
+    if by_file and with_window and without:
         raise DataError(
-            f"{called(without[0])} has no window of its own, and {called(with_window[0])} has one; "
+            f"{show(without[0])} has no window of its own, and {show(with_window[0])} has one; "
             'set window = [centre, width] for all, or window = "full"'
         )
-    if own and with_window:
+    if by_file and with_window:
         return
     for name, (_, span) in views:
         if span != views[0][1][1]:
             raise DataError(
-                f"{called(name)} can hold another range of values than {called(views[0][0])}, so that black and white "
+                f"{show(name)} can hold another range of values than {show(views[0][0])}, so that black and white "
                 "would differ; set window = [centre, width]"
             )
 
 
-def check_sub_folders(called: Sequence[str], headers: Sequence[Header], *, asked_for: bool) -> None:
+def check_sub_folders(classes: Sequence[str], headers: Sequence[Header], *, classes_by_setting: bool) -> None:
     """
     Args:
-        called: the sub-folder of each file that names its class; empty where folders are no classes.
+        classes: the sub-folder of each file that names its class; empty where folders are no classes.
         headers: of each file.
-        asked_for: whether the settings say that sub-folders are classes.
+        classes_by_setting: whether the settings say that sub-folders are classes.
 
     Raises:
         DataError: sub-folders are patients; their names would become names of classes, which a run records.
     """
     patients = defaultdict(set)
-    for folder, header in zip(called, headers, strict=False):
+    for folder, header in zip(classes, headers, strict=False):
         patients[folder].add(header.patient)
-    told = any(HIDDEN in redacted(folder, headers) for folder in patients)
+    named_after_patients = any(HIDDEN in redacted(folder, headers) for folder in patients)
     single = all(len(of_folder) == 1 for of_folder in patients.values())
     apart = len(set().union(*patients.values()) - {""}) == len(patients) > 1
-    if told or (single and apart and not asked_for):
-        what = "named after patients" if told else "one for each patient"
-        other = "" if told else '; sub_folders = "classes" takes them as they are'
+    if named_after_patients or (single and apart and not classes_by_setting):
+        what = "named after patients" if named_after_patients else "one for each patient"
+        other = "" if named_after_patients else '; sub_folders = "classes" takes them as they are'
         raise DataError(
             f"sub-folders are {what}, and would be classes; list files and labels in labels.csv, or set "
             f'sub_folders = "ignore"{other}'

@@ -118,7 +118,7 @@ def _image(header: Dataset) -> Header:
         raise Problem("keeps its values in the upper bits, as the standard no longer allows; convert it or take it out")
     if header.original_encoding[1] is False and _has_tables(header):
         raise Problem("has lookup tables in big-endian order; convert it to Explicit VR Little Endian")
-    views = frozenset((view.has_own, view.span) for view in (() if colour else _all_tones(header, frames)))
+    views = frozenset((view.has_window, view.span) for view in (() if colour else _all_tones(header, frames)))
     bits = int(header.RedPaletteColorLookupTableDescriptor[2]) if kind == "PALETTE COLOR" else stored
     burned_in = str(header.get("BurnedInAnnotation") or "").strip().upper() == "YES"
     return Header(frames, 3 if colour else 1, height, width, bits, burned_in, views)
@@ -130,8 +130,8 @@ def _has_tables(header: Dataset) -> bool:
 
 def _all_tones(header: Dataset, frames: int) -> Iterator[Tones]:
     """Of each frame; frames of files without functional groups share theirs."""
-    own = len(header.get("PerFrameFunctionalGroupsSequence") or [])
-    return (tones(header, frame) for frame in range(frames if own else 1))
+    per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
+    return (tones(header, frame) for frame in range(frames if len(per_frame) else 1))
 
 
 def _check_decoder(header: Dataset) -> None:

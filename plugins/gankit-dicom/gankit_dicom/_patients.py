@@ -19,15 +19,15 @@ _LONG = 5  # from here on hidden within words too
 
 def dense(keys: Iterable[Hashable]) -> NDArray[np.int64]:
     """(n,) numbers from 0, equal for equal keys, in the order of first appearance."""
-    known: dict[Hashable, int] = {}
-    return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
-def groups(headers: Sequence[Header], by: GroupBy) -> NDArray[np.int64]:
-    """(n,) the group of each file: files that share a patient id, or a study, directly or through others.
+def group_files(headers: Sequence[Header], by: GroupBy) -> NDArray[np.int64]:
+    """(n,) group of each of the n files: those that share a patient id or a study, directly or through others.
 
-    A study has one patient, so that files whose id was removed still fall to the patient of their study. A file that
-    tells neither is a group of its own.
+    A study has one patient, so a file whose id was removed belongs to the patient of its study. A file with neither
+    id nor study is a group by itself.
     """
     parents = list(range(len(headers)))
 

@@ -59,8 +59,8 @@ class Tones:
     voi: Table | None
 
     @property
-    def has_own(self) -> bool:
-        """Whether the file says which values are of interest."""
+    def has_window(self) -> bool:
+        """Whether the file has a window, or a table of shades in its place."""
         return self.window is not None or self.voi is not None
 
     def shades(
@@ -75,10 +75,10 @@ class Tones:
         if not isinstance(window, str):
             return windowed(values, *window, function or "linear", largest)
         if window == "file" and self.window is not None:
-            centre, width, own = self.window
-            if not is_window(centre, width, function or own):
+            centre, width, file_function = self.window
+            if not is_window(centre, width, function or file_function):
                 raise Problem("has a window that is none; set window = [centre, width]")
-            return windowed(values, centre, width, function or own, largest)
+            return windowed(values, centre, width, function or file_function, largest)
         if window == "file" and self.voi is not None:
             return np.asarray(self.voi(values) * (largest / self.voi.largest))
         low, high = self.span
@@ -129,12 +129,12 @@ def tones(header: Dataset, frame: int) -> Tones:
 
 def _macro(header: Dataset, frame: int, name: str) -> Dataset:
     """Where the elements of an enhanced multi-frame file's functional group stand (DICOM PS3.3 C.7.6.16)."""
-    own = header.get("PerFrameFunctionalGroupsSequence") or []
+    per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
     common = header.get("SharedFunctionalGroupsSequence") or []
-    for group in (*own[frame : frame + 1], *common[:1]):
+    for group in (*per_frame[frame : frame + 1], *common[:1]):
         if group.get(name):
-            found: Dataset = group[name].value[0]
-            return found
+            elements: Dataset = group[name].value[0]
+            return elements
     return header
 
 
@@ -147,10 +147,10 @@ def _first(header: Dataset, name: str) -> float | None:
 
 def _function(view: Dataset) -> Function:
     name = str(view.get("VOILUTFunction") or "LINEAR").strip().upper()
-    known: dict[str, Function] = {"LINEAR": "linear", "LINEAR_EXACT": "linear-exact", "SIGMOID": "sigmoid"}
-    if name not in known:
+    functions: dict[str, Function] = {"LINEAR": "linear", "LINEAR_EXACT": "linear-exact", "SIGMOID": "sigmoid"}
+    if name not in functions:
         raise Problem("has a window of a function that the standard does not know; set window = [centre, width]")
-    return known[name]
+    return functions[name]
 
 
 def table(header: Dataset, name: str) -> Table | None:

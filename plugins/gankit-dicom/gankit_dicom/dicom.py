@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -12,18 +13,18 @@ from typing import Any, Literal, final
 
 import numpy as np
 import pydicom
-from gankit.cache import fingerprint, stored
+from gankit.cache import fingerprint
 from gankit.errors import DataError
-from gankit.images.labels_csv import Knowledge, read_table
+from gankit.images.labels_csv import find_table, read_table
 from gankit.images.resizing import Fit
-from gankit.interfaces import Dataset, Images, ImageSpec
+from gankit.interfaces import DecodedDataset, ImageSpec, Known
 from numpy.typing import NDArray
 
 from gankit_dicom._checks import check_alike, check_readable, check_sub_folders
 from gankit_dicom._files import find, from_sub_folders
 from gankit_dicom._guard import Problem
 from gankit_dicom._header import Header, read_header
-from gankit_dicom._patients import GroupBy, dense, groups, redacted
+from gankit_dicom._patients import GroupBy, dense, group_files, redacted
 from gankit_dicom._pixels import FORMAT, Decoder
 from gankit_dicom._tones import Function, Window, is_window
 
@@ -32,7 +33,7 @@ _LOG = logging.getLogger("gankit_dicom")
 
 
 @final
-class Dicom(Dataset):
+class Dicom(DecodedDataset):
     """DICOM files below a folder, with and without suffix, read at full depth: grey through a window, and colour.
 
     What is known of them comes from a CSV file; without one the names of the sub-folders are the classes. Files of one
@@ -81,11 +82,12 @@ class Dicom(Dataset):
         Raises:
             DataError: here for a window that is none; all else is raised when first needed.
         """
+        super().__init__(in_memory=in_memory, mirror_keeps_label=mirror_keeps_label)
         self.path = Path(path).expanduser()
         self.table = None if table is None else Path(table).expanduser()
         self.unlisted = unlisted
         self.sub_folders = sub_folders
-        self.window = _checked_window(window, function)
+        self.window = _valid_window(window, function)
         self.function = function
         self.bits = bits
         self.frames = frames
@@ -94,73 +96,62 @@ class Dicom(Dataset):
         self.size = None if size is None else (size[0], size[1])
         self.fit = fit
         self.grey = grey
-        self.in_memory = in_memory
-        self.mirror_keeps_label = mirror_keeps_label
 
     @cached_property
-    def _found(self) -> dict[str, Header]:
+    def _all_headers(self) -> dict[str, Header]:
         """Every DICOM file below the folder that holds an image, by its path in it; one line says what is left out."""
         names, others = find(self.path)
         headers = {name: read_header(self.path / name) for name in names}
-        found = {name: header for name, header in headers.items() if header is not None}
-        kinds = {**others, "DICOM without an image": len(headers) - len(found)}
+        with_images = {name: header for name, header in headers.items() if header is not None}
+        kinds = {**others, "DICOM without an image": len(headers) - len(with_images)}
         left_out = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
-        if not found:
+        if not with_images:
             raise DataError(f"{self.path} holds no DICOM images{f' ({left_out})' if left_out else ''}; check path")
         if left_out:
-            _LOG.warning(
-                "%s", redacted(f"{self.path}: {len(found)} DICOM files are read; left out: {left_out}", found.values())
-            )
-        return found
+            text = f"{self.path}: {len(with_images)} DICOM files are read; left out: {left_out}"
+            _LOG.warning("%s", redacted(text, with_images.values()))
+        return with_images
 
     @cached_property
-    def _knowledge(self) -> Knowledge:
-        """What the CSV file or the sub-folders say of each file; reads headers, no pixels."""
-        names = list(self._found)
+    def _known_of_files(self) -> Known:
+        """What the CSV file or the sub-folders say, one row per file; reads headers, no pixels."""
+        names = list(self._all_headers)
         try:
-            table = self._table()
+            table = find_table(self.path, self.table)
             if table is not None:
                 return read_table(table, names, skip_unlisted=self.unlisted == "skip")
-            knowledge, called = from_sub_folders(names, self.sub_folders != "ignore")
-            check_sub_folders(called, list(self._found.values()), asked_for=self.sub_folders is not None)
-            return knowledge
+            known, classes = from_sub_folders(names, self.sub_folders != "ignore")
+            headers = list(self._all_headers.values())
+            check_sub_folders(classes, headers, classes_by_setting=self.sub_folders is not None)
+            return known
         except DataError as error:
             text = self._redacted(str(error))
         raise DataError(text)
 
-    def _table(self) -> Path | None:
-        if self.table is None:
-            default = self.path / "labels.csv"
-            return default if default.exists() else None
-        for place in (self.path / self.table, self.table):
-            if place.is_file():
-                return place
-        raise DataError(f"there is no CSV file {self.table}, neither in {self.path} nor in the current folder")
-
     def _redacted(self, text: str) -> str:
-        return redacted(text, self._found.values())
+        return redacted(text, self._all_headers.values())
 
-    def _called(self, name: str) -> str:
+    def _show(self, name: str) -> str:
         """How errors name a file: its path in the folder, and its number where the path tells the patient."""
         shown = self._redacted(name)
-        return shown if shown == name else f"{shown} (number {list(self._found).index(name) + 1} in order of path)"
+        number = list(self._all_headers).index(name) + 1
+        return shown if shown == name else f"{shown} (number {number} in order of path)"
 
     @cached_property
     def _headers(self) -> list[Header]:
-        """Of each file that is used, in the order of the knowledge; all can be read, and are alike."""
-        names = self._knowledge.files
-        headers = [self._found[name] for name in names]
-        check_readable(names, headers, self._called, burned_in=self.burned_in == "allow")
-        check_alike(
-            names, headers, self._called, sizes=self.size is None, channels=self.grey is None, window=self.window
-        )
+        """Of each file that is used, in the order of `_known_of_files`; all can be read, and are alike."""
+        names = self._known_of_files.files
+        headers = [self._all_headers[name] for name in names]
+        check_readable(names, headers, self._show, burned_in=self.burned_in == "allow")
+        check_alike(names, headers, self._show, sizes=self.size is None, channels=self.grey is None, window=self.window)
         return headers
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:
         """(n, 2) file and frame of each image."""
-        chosen = [_chosen(header.frames, self.frames) for header in self._headers]
-        return np.array([(file, frame) for file, frames in enumerate(chosen) for frame in frames], dtype=np.int64)
+        frames_of_files = [_frames_to_read(header.frames, self.frames) for header in self._headers]
+        places = [(file, frame) for file, frames in enumerate(frames_of_files) for frame in frames]
+        return np.array(places, dtype=np.int64)
 
     @cached_property
     def _decoder(self) -> Decoder:
@@ -172,37 +163,39 @@ class Dicom(Dataset):
         """Channels, height and width by the first header (after resizing), and the number of classes."""
         first = self._headers[0]
         channels = first.channels if self.grey is None else 1 if self.grey else 3
-        return ImageSpec(channels, *(self.size or (first.height, first.width)), classes=len(self.class_names))
+        return ImageSpec(
+            channels, *(self.size or (first.height, first.width)), classes=len(self._known_of_files.class_names)
+        )
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """uint8 or uint16, by the setting or the headers."""
         return self._decoder.dtype
 
-    @cached_property
-    def images(self) -> NDArray[Any]:
+    def decode(self) -> NDArray[Any]:
         """(n, channels, height, width) uint8 or uint16, from 0 (black) to the type's largest value (white).
 
         Raises:
             DataError: a file cannot be decoded.
         """
-        return self._decode(self._places) if self.in_memory else stored(self._key(), lambda: self._decode(self._places))
+        return self._decode(self._places)
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """The images with these indices; unless all are at hand already, only these are decoded and none is kept."""
-        if "images" in self.__dict__ or not self.in_memory:
+        """(k,) indices to (k, c, h, w) images; unless all are at hand, only these are decoded and none is kept."""
+        if self.has_images:
             return self.images[indices]
         return self._decode(self._places[indices])
 
-    def _key(self) -> str:
-        files = [(self.path / name).resolve() for name in self._knowledge.files]
+    def cache_key(self) -> str:
+        """By the files, their sizes and times of change, and how they are decoded."""
+        files = [(self.path / name).resolve() for name in self._known_of_files.files]
         return fingerprint("dicom", files, (FORMAT, pydicom.__version__, self.frames, self._decoder))
 
     def _decode(self, places: NDArray[np.int64]) -> NDArray[Any]:
         result = np.empty((len(places), *self.image.shape), dtype=self.dtype)
         ends = [0, *(np.flatnonzero(np.diff(places[:, 0])) + 1), len(places)] if len(places) else []
         for start, end in pairwise(ends):  # neighbours from one file are read at once
-            name = self._knowledge.files[places[start, 0]]
+            name = self._known_of_files.files[places[start, 0]]
             result[start:end] = self._frames(name, places[start:end, 1].tolist())
         return result
 
@@ -210,66 +203,43 @@ class Dicom(Dataset):
         try:
             return self._decoder(self.path / name, frames)
         except Problem as problem:
-            text = f"{self._called(name)} {problem}"
+            text = f"{self._show(name)} {problem}"
         raise DataError(text)
 
-    def _by_image(self, values: NDArray[Any] | None) -> NDArray[Any] | None:
-        """What is known of each file, for each image."""
-        return None if values is None else values[self._places[:, 0]]
-
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        """(n,) classes in the order of `class_names`, or None."""
-        return self._by_image(self._knowledge.labels)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The names in the CSV file or of the sub-folders: in the order of numbers if all are, else of text."""
-        return self._knowledge.class_names
-
     @cached_property
-    def groups(self) -> NDArray[np.int64]:
-        """(n,) numbers from 0 in place of patients, or of the column `group` of the CSV file where there is one."""
-        told = self._knowledge.groups
-        files = groups(self._headers, self.group_by) if told is None else dense(told.tolist())
-        return files[self._places[:, 0]]
+    def known(self) -> Known:
+        """What the CSV file or the sub-folders say of each image's file; reads headers, no pixels.
 
-    @property
-    def agreement(self) -> NDArray[np.float64] | None:
-        """(n,) share of raters in [0, 1] whose call equals the label, or None."""
-        return self._by_image(self._knowledge.agreement)
-
-    @property
-    def facts(self) -> Mapping[str, NDArray[Any]]:
-        """(n,) arrays, one for every further column of the CSV file: float64 (NaN where empty) or text."""
-        return {name: values[self._places[:, 0]] for name, values in self._knowledge.facts.items()}
-
-    @cached_property
-    def splits(self) -> Mapping[str, NDArray[np.int64]]:
-        """Indices of the images of each split: by the CSV file, or by folders named train, val and test.
-
-        A line says so where a group has images in more than one of them.
+        Classes are in the order of numbers if all their names are numbers, else of text. Groups are numbers from 0 in
+        place of patients, or of the column `group` of the CSV file where there is one. A line says so where a group has
+        images in more than one split.
         """
-        file = self._places[:, 0]
-        splits = {name: np.flatnonzero(np.isin(file, files)) for name, files in self._knowledge.splits.items()}
-        seen = Counter(group for places in splits.values() for group in set(self.groups[places].tolist()))
-        if divided := sum(count > 1 for count in seen.values()):
-            _LOG.warning("%d of %d groups (patients) have images in more than one split", divided, len(seen))
-        return splits
-
-    def mirror(self, images: Images) -> Images | None:
-        """Left and right exchanged, or None where `mirror_keeps_label` is False."""
-        return super().mirror(images) if self.mirror_keeps_label else None
+        of_files = self._known_of_files
+        if of_files.groups is None:
+            groups = group_files(self._headers, self.group_by)
+        else:
+            groups = dense(of_files.groups.tolist())
+        places = self._places[:, 0]
+        known = replace(of_files, files=(), groups=groups).take(places)
+        splits = {name: np.flatnonzero(np.isin(places, files)) for name, files in of_files.splits.items()}
+        _warn_of_divided_groups(groups[places], splits)
+        return replace(known, splits=splits)
 
     def __len__(self) -> int:
         return len(self._places)
 
 
-def _chosen(count: int, frames: Frames) -> Sequence[int]:
+def _warn_of_divided_groups(groups: NDArray[np.int64], splits: Mapping[str, NDArray[np.int64]]) -> None:
+    splits_of_group = Counter(group for places in splits.values() for group in set(groups[places].tolist()))
+    if divided := sum(count > 1 for count in splits_of_group.values()):
+        _LOG.warning("%d of %d groups (patients) have images in more than one split", divided, len(splits_of_group))
+
+
+def _frames_to_read(count: int, frames: Frames) -> Sequence[int]:
     return range(count) if frames == "all" else [0 if frames == "first" else count // 2]
 
 
-def _checked_window(window: Window, function: Function | None) -> Window:
+def _valid_window(window: Window, function: Function | None) -> Window:
     if isinstance(window, str):
         if window == "full" and function is not None:
             raise DataError('function shapes a window, and window = "full" is none; leave one of them out')

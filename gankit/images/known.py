@@ -1,0 +1,78 @@
+"""What is known of images beside their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@final
+class Columns(Mapping[str, NDArray[Any]]):
+    """Arrays by name, each of any shape and read at first use.
+
+    Args:
+        names: of the arrays.
+        read: reads the array of a name.
+    """
+
+    def __init__(self, names: Iterable[str], read: Callable[[str], NDArray[Any]]) -> None:
+        self._names, self._read = dict.fromkeys(names), read
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._arrays and name in self._names:
+            self._arrays[name] = self._read(name)
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of n images beside their pixels.
+
+    Attributes:
+        files: path of each image below the folder of the images, with forward slashes; empty where images are no files.
+        labels: (n,) classes from 0, or None.
+        class_names: one name per class.
+        groups: (n,) group of each image (patient, photograph), or None.
+        agreement: (n,) share of raters, in [0, 1], whose call equals the label, or None.
+        splits: (k,) indices of the images of each named split ("train", "val", "test").
+        facts: (n, ...) array of anything else, by name.
+        changed_by_mirror: names of the facts whose values the mirror image does not share.
+    """
+
+    files: Sequence[str] = ()
+    labels: NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] = ()
+    groups: NDArray[Any] | None = None
+    agreement: NDArray[np.float64] | None = None
+    splits: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    changed_by_mirror: frozenset[str] = frozenset()
+
+    def take(self, indices: NDArray[np.int64]) -> Known:
+        """What is known of the images with these (k,) indices; without splits, whose indices mean other images."""
+        return replace(
+            self,
+            files=[self.files[index] for index in indices] if self.files else (),
+            labels=None if self.labels is None else self.labels[indices],
+            groups=None if self.groups is None else self.groups[indices],
+            agreement=None if self.agreement is None else self.agreement[indices],
+            splits={},
+            facts=Columns(self.facts, partial(_take_column, self.facts, indices)),
+        )
+
+
+def _take_column(columns: Mapping[str, NDArray[Any]], indices: NDArray[np.int64], name: str) -> NDArray[Any]:
+    return columns[name][indices]
