@@ -2,7 +2,7 @@
 
 
 class GankitError(Exception):
-    """A user's mistake or a state that the user can mend; the command line prints it and exits with code 2."""
+    """A user's mistake or a state that the user can fix; the command line prints it and exits with code 2."""
 
 
 class SettingsError(GankitError):

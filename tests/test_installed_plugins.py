@@ -215,7 +215,7 @@ def test_an_editable_install_follows_its_source(environment: Environment, tmp_pa
 
 NAMES = {
     "absent": "cannot be imported from broken_import:Plain: ModuleNotFoundError: No module named",
-    "leaves": "cannot be imported from broken_exit:Plain: SystemExit: no licence; mend or uninstall broken-exit, or "
+    "leaves": "cannot be imported from broken_exit:Plain: SystemExit: no licence; fix or uninstall broken-exit, or "
     "set GANKIT_DISABLE_PLUGINS=broken-exit",
     "loss": "critic 'broken-kind:loss' is <class 'broken_kind.SoftHinge'>, which is no subclass of Critic",
     "untyped": "the setting width has no annotation",

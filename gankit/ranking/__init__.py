@@ -23,7 +23,7 @@ from gankit.ranking.ratings import Finding
 from gankit.ranking.realism import realism_score
 from gankit.ranking.scores import Classifier, critic_scores, label_scores, realism_scores, wanted_classes
 from gankit.registry import Part
-from gankit.registry.messages import unknown
+from gankit.registry.messages import suggestion
 from gankit.runs.run import Run, open_run
 from gankit.runs.sampling import label_texts, parse_label
 
@@ -113,7 +113,7 @@ def rank(
     opened = run if isinstance(run, Run) else open_run(run)
     way, _, argument = by.partition(":")
     if way not in WAYS or bool(argument) != (way == "ratings"):
-        raise GankitError(f"by {by!r}: critic, realism, label or ratings:FILE.csv is needed; {unknown(way, WAYS)}")
+        raise GankitError(f"by {by!r}: critic, realism, label or ratings:FILE.csv is needed; {suggestion(way, WAYS)}")
     for name, value, only in (("features", features, "realism"), ("real", real, "realism"),
                               ("classifier", classifier, "label"), ("key", key, "ratings")):  # fmt: skip
         if value is not None and way != only:

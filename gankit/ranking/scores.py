@@ -21,7 +21,7 @@ from gankit.interfaces import Features
 from gankit.interfaces.dataset import content_digest
 from gankit.ranking.realism import realism_score
 from gankit.registry import Part
-from gankit.registry.messages import unknown
+from gankit.registry.messages import suggestion
 from gankit.runs.run import Run, batches
 
 Scores = NDArray[np.float64]
@@ -139,7 +139,7 @@ def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], clas
             f"the classifier gives {logits.shape[1]} logits, and there are {len(names)} classes: {', '.join(names)}"
         )
     if missing := [run.class_names[k] for k in np.unique(wanted) if run.class_names[k] not in names]:
-        raise PartError(f"the classifier has no class {missing[0]!r}; {unknown(missing[0], names)}")
+        raise PartError(f"the classifier has no class {missing[0]!r}; {suggestion(missing[0], names)}")
     if not np.isfinite(logits).all():
         raise PartError(
             f"the classifier's logits of image {np.flatnonzero(~np.isfinite(logits).all(1))[0]} are not finite"
@@ -194,5 +194,5 @@ def wanted_classes(run: Run, labels: Tensor | None, label: str | None, n: int) -
             f"by label: {run.path} was trained without labels: name the class that is asked for by --label"
         )
     if label not in names and not (label.isdecimal() and int(label) < len(names)):
-        raise GankitError(f"by label: there is no class {label!r} in {run.path}; {unknown(label, names)}")
+        raise GankitError(f"by label: there is no class {label!r} in {run.path}; {suggestion(label, names)}")
     return np.full(n, names.index(label) if label in names else int(label), dtype=np.int64)

@@ -60,7 +60,7 @@ class PlugIn:
             place = f"{self.module}:{self.attribute}" if self.attribute else self.module
             raise PartError(
                 f"plug-in {self.qualified_name} ({self.kind}) cannot be imported from {place}: {type(error).__name__}: "
-                f"{' '.join(str(error).split())}; mend or uninstall {self.distribution}, or set "
+                f"{' '.join(str(error).split())}; fix or uninstall {self.distribution}, or set "
                 f"GANKIT_DISABLE_PLUGINS={self.distribution}"
             ) from error
 
@@ -89,31 +89,31 @@ def scan() -> Scan:
     off = disabled()
     if "*" in off:
         return Scan((), ())
-    path = tuple(place for place in sys.path if isinstance(place, str))
-    plugins, faults = _scan(path, tuple(map(_changed, path)))
+    path = tuple(folder for folder in sys.path if isinstance(folder, str))
+    plugins, faults = _scan(path, tuple(map(_modified_ns, path)))
     return Scan(
         tuple(plugin for plugin in plugins if plugin.distribution not in off),
         tuple(sentence for distribution, sentence in faults if distribution not in off),
     )
 
 
-def _changed(place: str) -> int:
-    """When something was last installed into a folder of sys.path, or removed; 0 where there is none."""
+def _modified_ns(folder: str) -> int:
+    """When a folder of sys.path last changed, as by an installation; 0 where there is no such folder."""
     try:
-        return os.stat(place or os.curdir).st_mtime_ns
+        return os.stat(folder or os.curdir).st_mtime_ns
     except (OSError, ValueError):
         return 0
 
 
 @lru_cache(maxsize=8)
-def _scan(path: tuple[str, ...], changed: tuple[int, ...]) -> tuple[tuple[PlugIn, ...], tuple[tuple[str, str], ...]]:
-    """Plug-ins, and (distribution, sentence) of each fault; `changed` makes it read anew what was installed since."""
+def _scan(path: tuple[str, ...], modified: tuple[int, ...]) -> tuple[tuple[PlugIn, ...], tuple[tuple[str, str], ...]]:
+    """Plug-ins, and (distribution, sentence) of each fault; `modified` makes the cache miss after an installation."""
     faults: dict[str, str] = {}
     try:
         entries = list(_read_together(path))
     except (ConfigParserError, UnicodeError, OSError):
         entries = list(_read_one_by_one(path, faults))
-    found: dict[tuple[str, str, str], PlugIn] = {}
+    plugins: dict[tuple[str, str, str], PlugIn] = {}
     for kind, name, distribution, specification in entries:
         owner = normalised(distribution)
         try:
@@ -124,14 +124,14 @@ def _scan(path: tuple[str, ...], changed: tuple[int, ...]) -> tuple[tuple[PlugIn
             continue
         # The first on the path is the one that Python imports.
         plugin = PlugIn(kind, name, owner, entry.module_name, entry.object_name or "")
-        found.setdefault((kind, name, owner), plugin)
-    return tuple(found[key] for key in sorted(found)), tuple(faults.items())
+        plugins.setdefault((kind, name, owner), plugin)
+    return tuple(plugins[key] for key in sorted(plugins)), tuple(faults.items())
 
 
 def _read_together(path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
     """(kind, name, distribution, specification) of every entry point; one malformed distribution ends it."""
     for config, distribution in entrypoints.iter_files_distros(list(path)):
-        # It takes a name to end at its first hyphen, where some tools wrote hyphens into the folder's name.
+        # The package cuts a name at its first hyphen, and some tools write hyphens into the folder's name.
         owner = re.sub(r"-\d.*", "", f"{distribution.name}-{distribution.version or ''}").rstrip("-")
         for group, kind in GROUPS.items():
             if group in config:
@@ -165,7 +165,7 @@ def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[
             faults[normalised(name)] = _fault(name, error)
         try:
             entries = list(distribution.entry_points)
-        except Exception:  # named above; its parts are out of reach
+        except Exception:  # its fault is recorded already; its parts cannot be read
             continue
         for entry in entries:
             if entry.group in GROUPS:

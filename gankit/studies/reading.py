@@ -46,7 +46,7 @@ def read_study(
 
 
 def _refusal(source: Source, table: str, key: str, why: str) -> SettingsError:
-    return SettingsError(f"{source.place((table, key))}: {table}.{key}: {why}")
+    return SettingsError(f"{source.where((table, key))}: {table}.{key}: {why}")
 
 
 def experiment_of(study: Experiment, own: str, changes: Mapping[str, Mapping[str, Any]]) -> Experiment:

@@ -11,7 +11,7 @@ import torch
 from gankit.errors import GankitError
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.registry import registry
-from gankit.registry.settings import takes_given
+from gankit.registry.settings import takes_positional
 from gankit.testing._suite import Suite, one_line
 
 
@@ -123,7 +123,7 @@ class DatasetTests(Suite):
 
     def test_makes_the_size_that_is_asked_for(self) -> None:
         """A data set whose constructor takes a size has it, or refuses in one line."""
-        if not takes_given(registry(self.kind).get(self.part)):
+        if not takes_positional(registry(self.kind).get(self.part)):
             pytest.skip("it takes no size")
         try:
             dataset = self._construct(self.size, {**self.settings, **self.files})

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gankit.errors import GankitError, PartError
 from gankit.interfaces import ImageSpec, Side
-from gankit.registry import Part, registry
+from gankit.registry import Part, construct, registry
 from gankit.training.assembly import probe_labels
 
 SOURCE = re.compile(r"arXiv \d{4}\.\d{4,5}|doi\b|10\.\d{4,}/|\b[A-Z][\w-]+( (and|,) [A-Z][\w-]+| et al\.)*,? \(?\d{4}")
@@ -92,7 +92,7 @@ class Suite:
         except ValidationError as error:
             reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise PartError(f"{self.kind} {self.part}: {reasons}") from error
-        return registry(self.kind).construct(self.part, given, validated)
+        return construct(self.kind, self.part, given, validated)
 
     def like(self, kind_of_image: str) -> ImageSpec:
         """The suite's image, made grey, wide, conditional and so on."""
