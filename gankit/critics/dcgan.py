@@ -8,9 +8,8 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
-from gankit.nn.layers import Norm, NormName, pyramid, with_spectral_norm
+from gankit.nn.layers import Norm, NormName, unconditional_pyramid, with_spectral_norm
 
 
 class DCGANCritic(Critic):
@@ -34,11 +33,7 @@ class DCGANCritic(Critic):
         self, image: ImageSpec, *, width: Annotated[int, Ge(1)] = 64, norm: NormName = "batch", spectral: bool = False
     ) -> None:
         super().__init__()
-        levels, height, width_ = pyramid(image, "critic dcgan")
-        if image.conditional:
-            raise PartError("critic dcgan cannot use labels: set data.conditional=false, or critic.name=resnet")
-        if not levels:
-            raise PartError(f"critic dcgan cannot score images of {image.height}x{image.width}: 8 pixels at least")
+        levels, height, width_ = unconditional_pyramid(image, "critic dcgan")
         channels = [image.channels, *(width << level for level in range(levels))]
         layers: list[nn.Module] = []
         for level, (a, b) in enumerate(itertools.pairwise(channels)):

@@ -14,6 +14,7 @@ from typing import Any
 
 from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
+from gankit.experiments.values import parse_value
 from gankit.registry.messages import suggestion
 
 DEFAULT_RECIPE = "wgan-gp"
@@ -202,10 +203,7 @@ def _split(text: str) -> tuple[list[str], Any, str]:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise SettingsError(f"override {text!r}: write key.path=value, for example training.steps=1000")
-    try:
-        return keys, tomllib.loads(f"value = {value.strip()}")["value"], text
-    except tomllib.TOMLDecodeError:
-        return keys, value.strip(), text
+    return keys, parse_value(value), text
 
 
 def _names_first(overrides: list[tuple[list[str], Any, str]]) -> list[tuple[list[str], Any, str]]:

@@ -6,9 +6,8 @@ import itertools
 from typing import Annotated, final
 
 from annotated_types import Ge
-from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
-from gankit.nn.layers import Norm, NormName, ResampledConv2d, pyramid, with_spectral_norm
+from gankit.nn.layers import Norm, NormName, ResampledConv2d, unconditional_pyramid, with_spectral_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,14 +47,7 @@ class FastGANCritic(Critic):
         spectral: bool = True,
     ) -> None:
         super().__init__()
-        levels, height, width_ = pyramid(image, "critic fastgan")
-        if image.conditional:
-            raise PartError("critic fastgan cannot use labels: set data.conditional=false, or critic.name=resnet")
-        if levels < 3:
-            raise PartError(
-                f"critic fastgan cannot score images of {image.height}x{image.width}: the shorter side must be 32 "
-                "pixels at least; set data.size=32 or more"
-            )
+        levels, height, width_ = unconditional_pyramid(image, "critic fastgan", 3)
         channels = [channels_at(width, level) for level in range(levels, 0, -1)]
         self.grid = (4 * height, 4 * width_)
         self.encoder = nn.ModuleList([ResampledConv2d(image.channels, channels[0], 3)])

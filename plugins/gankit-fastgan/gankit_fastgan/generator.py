@@ -6,9 +6,8 @@ from typing import Annotated, final
 
 import torch
 from annotated_types import Ge
-from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec
-from gankit.nn.layers import Norm, ResampledConv2d, pyramid, with_spectral_norm
+from gankit.nn.layers import Norm, ResampledConv2d, unconditional_pyramid, with_spectral_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,14 +47,7 @@ class FastGANGenerator(Generator):
         spectral: bool = True,
     ) -> None:
         super().__init__()
-        levels, height, width_ = pyramid(image, "generator fastgan")
-        if image.conditional:
-            raise PartError("generator fastgan cannot use labels: set data.conditional=false, or generator.name=resnet")
-        if not levels:
-            raise PartError(
-                f"generator fastgan cannot make images of {image.height}x{image.width}: the shorter side must be 8 "
-                "pixels at least; set data.size=8 or more"
-            )
+        levels, height, width_ = unconditional_pyramid(image, "generator fastgan")
         self.latent_dim = latent_dim
         self.reach = min(reach, levels)
         channels = [channels_at(width, level) for level in range(levels + 1)]
