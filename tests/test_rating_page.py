@@ -166,8 +166,8 @@ def test_keys_of_classes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"count": 0}, "at least one image"),
-        ({"count": 1, "real": -1}, "at least one image"),
+        ({"count": 0}, "a page needs 1 drawn image or more"),
+        ({"count": 1, "real": -1}, "a page needs 1 drawn image or more"),
         ({"count": 1, "real": 14}, "14 real images are to be mixed in, and there are 13 held-out images"),
         ({"count": 1, "label": "down"}, "there is no class 'down'"),
     ],
