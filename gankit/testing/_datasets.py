@@ -12,7 +12,7 @@ from gankit.errors import GankitError
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.registry import registry
 from gankit.registry.settings import takes_positional
-from gankit.testing._suite import Suite, one_line
+from gankit.testing._suite import Suite, assert_one_line
 
 
 class DatasetTests(Suite):
@@ -128,7 +128,7 @@ class DatasetTests(Suite):
         try:
             dataset = self._construct(self.size, {**self.settings, **self.files})
         except GankitError as error:
-            one_line(error)
+            assert_one_line(error)
             pytest.skip(f"refused: {error}")
         assert (dataset.image.height, dataset.image.width) == self.size
         assert dataset.images.shape[2:] == self.size
