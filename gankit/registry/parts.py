@@ -55,7 +55,7 @@ def _parts_in(value: Any) -> Iterator[Part]:
 
 
 def registry(kind: str) -> Registry:
-    """The registry of a kind, one a process.
+    """The registry of a kind; there is one per process.
 
     Raises:
         PartError: there is no such kind.

@@ -33,7 +33,7 @@ class Listing:
 
 
 class Registry:
-    """The parts of one kind: gankit's own (one a file), plug-ins (entry points), and those of this process.
+    """The parts of one kind: gankit's own (one per file), plug-ins (entry points), and those of this process.
 
     Listing imports nothing; `get` imports one file.
     """
