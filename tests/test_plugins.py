@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from distributions import PLAIN_CRITIC
 
 import gankit
 from gankit.cli import main
@@ -14,18 +15,9 @@ from gankit.errors import PartError, SettingsError
 from gankit.registry import registry
 from gankit.registry.plugins import normalised, scan
 
-MODULE = """
-import torch
-from gankit.interfaces import Critic
-
-class Plain(Critic):
-    def __init__(self, image, *, width: int = 4):
-        super().__init__()
-        self.layer = torch.nn.Linear(image.channels * image.height * image.width, width)
-
-    def forward(self, images, labels=None):
-        return self.layer(images.flatten(1)).mean(1)
-
+MODULE = (
+    PLAIN_CRITIC
+    + """
 class Other(Plain):
     pass
 
@@ -34,6 +26,7 @@ number = 3
 def function(image):
     return image
 """
+)
 
 Lay = Callable[..., Path]
 
