@@ -13,7 +13,7 @@ import gankit
 from gankit.cli import main
 from gankit.errors import PartError, SettingsError
 from gankit.registry import registry
-from gankit.registry.plugins import normalised, scan
+from gankit.registry.plugins import normalise_name, scan
 
 MODULE = (
     PLAIN_CRITIC
@@ -75,7 +75,7 @@ def test_a_plug_in_is_listed_built_and_written_by_its_qualified_name(lay: Lay) -
     assert "foreign_nets" not in sys.modules
     for name in ("plain", "foreign-nets:plain", "Foreign_Nets:plain", "FOREIGN.nets:plain"):
         assert type(gankit.build("critic", name, IMAGE, width=2)).__name__ == "Plain"
-        assert registry("critic").qualified(name) == "foreign-nets:plain"
+        assert registry("critic").qualified_name(name) == "foreign-nets:plain"
     experiment = gankit.load("wgan-gp", "critic.name=Foreign_Nets:plain", "critic.width=7")
     assert experiment.critic.name == "foreign-nets:plain"
     assert 'name = "foreign-nets:plain"' in experiment.toml()
@@ -89,7 +89,7 @@ def test_a_plug_in_is_listed_built_and_written_by_its_qualified_name(lay: Lay) -
 
 
 def test_normalised_names() -> None:
-    assert {normalised(name) for name in ("Foreign_Nets", "foreign.nets", "FOREIGN--nets", "foreign-_.nets")} == {
+    assert {normalise_name(name) for name in ("Foreign_Nets", "foreign.nets", "FOREIGN--nets", "foreign-_.nets")} == {
         "foreign-nets"
     }
 

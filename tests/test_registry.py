@@ -56,8 +56,8 @@ def test_the_file_name_is_the_name(kind: str) -> None:
         part = registry(kind).get(name)
         assert part.__module__ == f"{registry(kind).package}.{name.replace('-', '_')}"
         assert issubclass(part, registry(kind).interface())
-        assert registry(kind).qualified(name) == name
-        assert registry(kind).qualified(f"gankit:{name}") == name
+        assert registry(kind).qualified_name(name) == name
+        assert registry(kind).qualified_name(f"gankit:{name}") == name
         registry(kind).settings(name)
 
 

@@ -267,11 +267,11 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
         source = Source.from_tables(recipe_or_path)
     source.fill_from_default(FILLED)
     source.override(overrides)
-    return validated(Experiment, source)
+    return read_settings(Experiment, source)
 
 
-def validated(model: type[Model], source: Source) -> Model:
-    """Validated settings from the document that holds them; raises SettingsError as `load` does."""
+def read_settings(model: type[Model], source: Source) -> Model:
+    """Validate the settings in a document; raises SettingsError as `load` does."""
     try:
         return model.model_validate(source.values)
     except ValidationError as error:

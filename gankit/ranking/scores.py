@@ -16,7 +16,6 @@ from gankit.errors import GankitError, PartError, RunError
 from gankit.evaluation import extraction
 from gankit.evaluation.extraction import BATCH, extractor
 from gankit.evaluation.sources import ImageSet, Source, image_set, run_data
-from gankit.experiments.experiment import default_features
 from gankit.interfaces import Features
 from gankit.interfaces.dataset import content_digest
 from gankit.ranking.realism import realism_score
@@ -89,8 +88,7 @@ def realism_scores(
         reals = held_out or trained
     else:
         reals = image_set(real, "real images", window=run.value_range)
-    chosen = run.experiment.evaluation.features if features is None else features
-    _, network = extractor(chosen if chosen is not None else default_features(), reals.shape)
+    _, network = extractor(run.experiment.evaluation.features if features is None else features, reals.shape)
     scores = realism_score(
         extraction.features(reals, network, quiet=True),
         extraction.features(drawn_set(run, images), network, quiet=True),
@@ -146,8 +144,8 @@ def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], clas
         )
     columns = np.array([names.index(run.class_names[k]) for k in wanted], dtype=np.int64)
     shifted = logits - logits.max(1, keepdims=True)
-    chosen: Scores = np.exp(shifted[np.arange(n), columns]) / np.exp(shifted).sum(1)
-    return chosen
+    probabilities: Scores = np.exp(shifted[np.arange(n), columns]) / np.exp(shifted).sum(1)
+    return probabilities
 
 
 def _logits(run: Run, images: NDArray[Any], classifier: Classifier) -> tuple[Scores, list[str]]:

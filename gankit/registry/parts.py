@@ -119,7 +119,7 @@ def _validate(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
         raise
     except Exception as error:  # one of the part's own validators raised something other than ValueError
         raise PartError(f"{kind} {name!r} cannot validate its settings: {_reason(error)}") from error
-    return Part(kind=kind, name=registry(kind).qualified(name), settings=validated)
+    return Part(kind=kind, name=registry(kind).qualified_name(name), settings=validated)
 
 
 def construct(kind: str, name: str | type, image_or_size: object, settings: BaseModel) -> Any:

@@ -1,4 +1,4 @@
-"""Plug-ins: the parts that installed distributions register as entry points. The one file that knows entry points."""
+"""Plug-ins: the parts that installed distributions register as entry points; no other file reads entry points."""
 
 from __future__ import annotations
 
@@ -67,26 +67,26 @@ class PlugIn:
 
 @dataclass(frozen=True)
 class Scan:
-    """What is registered, and one sentence for each distribution whose registration is malformed."""
+    """The registered plug-ins, and one sentence for each distribution whose registration is malformed."""
 
     plugins: tuple[PlugIn, ...]
     faults: tuple[str, ...]
 
 
-def normalised(distribution: str) -> str:
+def normalise_name(distribution: str) -> str:
     """A distribution's name as package indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def disabled() -> frozenset[str]:
+def disabled_distributions() -> frozenset[str]:
     """The distributions that `GANKIT_DISABLE_PLUGINS` names, normalised; "*" stands for all."""
     names = os.environ.get("GANKIT_DISABLE_PLUGINS", "").split(",")
-    return frozenset(normalised(name.strip()) for name in names if name.strip())
+    return frozenset(normalise_name(name.strip()) for name in names if name.strip())
 
 
 def scan() -> Scan:
-    """The registered plug-ins of every kind, less those that `GANKIT_DISABLE_PLUGINS` names."""
-    off = disabled()
+    """The registered plug-ins of every kind, without those that `GANKIT_DISABLE_PLUGINS` names."""
+    off = disabled_distributions()
     if "*" in off:
         return Scan((), ())
     path = tuple(folder for folder in sys.path if isinstance(folder, str))
@@ -115,7 +115,7 @@ def _scan(path: tuple[str, ...], modified: tuple[int, ...]) -> tuple[tuple[PlugI
         entries = list(_read_one_by_one(path, faults))
     plugins: dict[tuple[str, str, str], PlugIn] = {}
     for kind, name, distribution, specification in entries:
-        owner = normalised(distribution)
+        owner = normalise_name(distribution)
         try:
             entry = entrypoints.EntryPoint.from_string(specification, name)
         except entrypoints.BadEntryPoint:
@@ -129,7 +129,7 @@ def _scan(path: tuple[str, ...], modified: tuple[int, ...]) -> tuple[tuple[PlugI
 
 
 def _read_together(path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
-    """(kind, name, distribution, specification) of every entry point; one malformed distribution ends it."""
+    """(kind, name, distribution, specification) of every entry point; raises at the first malformed distribution."""
     for config, distribution in entrypoints.iter_files_distros(list(path)):
         # The package cuts a name at its first hyphen, and some tools write hyphens into the folder's name.
         owner = re.sub(r"-\d.*", "", f"{distribution.name}-{distribution.version or ''}").rstrip("-")
@@ -140,20 +140,20 @@ def _read_together(path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]
 
 
 def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
-    """The same through importlib.metadata, which reads each distribution by itself; faults are added."""
-    seen: set[str] = set()
+    """The same by importlib.metadata, which reads each distribution by itself; adds to `faults`."""
+    names: set[str] = set()
     for distribution in importlib.metadata.distributions(path=list(path)):
         try:
             name = dict(distribution.metadata.items()).get("Name")  # type: ignore[attr-defined]  # an email message
         except (UnicodeError, OSError):
             name = None
-        if name is None or normalised(name) in seen:  # the first on the path is the one that Python imports
+        if name is None or normalise_name(name) in names:  # the first on the path is the one that Python imports
             continue
-        seen.add(normalised(name))
+        names.add(normalise_name(name))
         try:
             text = distribution.read_text("entry_points.txt") or ""
         except (UnicodeError, OSError) as error:
-            faults[normalised(name)] = _fault(name, error)
+            faults[normalise_name(name)] = _fault(name, error)
             continue
         try:
             # As the entrypoints package reads: in the locale's encoding, strictly.
@@ -162,7 +162,7 @@ def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[
             for section in parser.sections():
                 parser.items(section)
         except (ConfigParserError, UnicodeError) as error:
-            faults[normalised(name)] = _fault(name, error)
+            faults[normalise_name(name)] = _fault(name, error)
         try:
             entries = list(distribution.entry_points)
         except Exception:  # its fault is recorded already; its parts cannot be read
@@ -174,4 +174,4 @@ def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[
 
 def _fault(distribution: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
-    return f"distribution {normalised(distribution)} has a malformed entry_points.txt: {reason}"
+    return f"distribution {normalise_name(distribution)} has a malformed entry_points.txt: {reason}"

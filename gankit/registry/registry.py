@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from gankit.errors import PartError
 from gankit.registry.messages import suggestion
-from gankit.registry.plugins import PlugIn, normalised, plural, scan
+from gankit.registry.plugins import PlugIn, normalise_name, plural, scan
 from gankit.registry.settings import derive_settings, interface
 
 PartOrClass = TypeVar("PartOrClass")
@@ -120,7 +120,7 @@ class Registry:
         distribution, _, part = name.rpartition(":")
         exact = [p for p in plugins if p.qualified_name == name or (p.name == part and not distribution)]
         # Else the distribution may be spelt in another way: My_Package for my-package.
-        matches = exact or [p for p in plugins if p.name == part and p.distribution == normalised(distribution)]
+        matches = exact or [p for p in plugins if p.name == part and p.distribution == normalise_name(distribution)]
         if len(matches) == 1:
             return matches[0]
         if matches:
@@ -138,11 +138,11 @@ class Registry:
         if not distribution:
             call = f"@gankit.{plural(self.kind)}.register({name!r})"
             text += f" (if a script registers it, run its `{call}` in this process first)"
-        elif (owner := normalised(distribution)) not in {plugin.distribution for plugin in plugins}:
+        elif (owner := normalise_name(distribution)) not in {plugin.distribution for plugin in plugins}:
             text += f" (distribution {owner} is not installed, or GANKIT_DISABLE_PLUGINS switches it off)"
         return "; ".join([text, *faults])
 
-    def qualified(self, name: str) -> str:
+    def qualified_name(self, name: str) -> str:
         """The spelling for the record: plain for gankit's own parts, "distribution:name" for plug-ins."""
         plugin = self.find(name)
         return plugin if isinstance(plugin, str) else plugin.qualified_name

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from gankit.errors import RunError, SettingsError
 from gankit.experiments.document import Source
-from gankit.experiments.experiment import FILLED, Experiment, validated
+from gankit.experiments.experiment import FILLED, Experiment, read_settings
 from gankit.files import check_free, write_atomically
 
 Study = TypeVar("Study", bound=Experiment)
@@ -39,7 +39,7 @@ def read_study(
     source.values.pop("run", None)  # of a run's experiment.toml
     source.fill_from_default(FILLED)
     source.override(overrides)
-    study, refuse = validated(model, source), functools.partial(_refusal, source)
+    study, refuse = read_settings(model, source), functools.partial(_refusal, source)
     if study.training.max_minutes is not None:
         raise refuse("training", "max_minutes", "a training of a study runs to its end; leave it out, set fewer steps")
     return study, refuse
