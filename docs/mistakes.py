@@ -27,8 +27,7 @@ import gankit.interfaces
 import gankit.ranking
 from gankit import errors
 from gankit.cli import app
-from gankit.registry import registry
-from gankit.registry.plugins import KINDS
+from gankit.testing import isolated_registry
 
 HERE = Path(__file__).parent
 PACKAGE = Path(gankit.__file__).parent
@@ -235,13 +234,11 @@ def _recorded(places: list[tuple[str, int]]) -> Iterator[None]:
 @contextlib.contextmanager
 def _restored() -> Iterator[None]:
     """Parts, environment and path as they were before."""
-    parts = {kind: dict(registry(kind)._registered) for kind in KINDS}
     environment, path, modules = dict(os.environ), list(sys.path), set(sys.modules)
     try:
-        yield
+        with isolated_registry():
+            yield
     finally:
-        for kind in KINDS:
-            registry(kind)._registered = parts[kind]
         os.environ.clear()
         os.environ.update(environment)
         sys.path[:] = path
@@ -283,7 +280,7 @@ def page() -> str:
         if isinstance(value, type) and issubclass(value, errors.GankitError)
     ]
     text = (
-        "# Errors\n\nA mistake of a user's, or a state that a user can mend, is an error of these classes from "
+        "# Errors\n\nA mistake of a user's, or a state that a user can fix, is an error of these classes from "
         "`gankit.errors`. In the terminal it is one line after `gankit:` and the exit code 2; a program catches "
         f"`gankit.GankitError`, which all of them are.\n\n{table(['class', 'what it stands for'], classes)}\n"
         "What follows is what gankit says when the mistake beside it is made: this page makes every one of them anew "

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from gankit.version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from gankit import augments, critics, datasets, features, generators, losses, metrics
-    from gankit.errors import GankitError
-    from gankit.evaluation.evaluate import compare, evaluate, statistics
-    from gankit.experiments.experiment import Experiment, load
-    from gankit.interfaces import Augment, Batch, Critic, Dataset, Features, Generator, ImageSpec, Loss, Metric, Turn
-    from gankit.ranking import rank
-    from gankit.registry import build
-    from gankit.registry.wrapping import wrap
-    from gankit.runs.run import Run, open_run
-    from gankit.training.trainer import resume, train
+# ruff: noqa: I001 - several names on a line
+if TYPE_CHECKING:  # the names of _HOME and _FOLDERS, for type checkers; "as" exports them
+    from gankit import augments as augments, critics as critics, datasets as datasets, features as features
+    from gankit import generators as generators, losses as losses, metrics as metrics
+    from gankit.errors import GankitError as GankitError
+    from gankit.evaluation.evaluate import compare as compare, evaluate as evaluate, statistics as statistics
+    from gankit.experiments.experiment import Experiment as Experiment, load as load
+    from gankit.interfaces import Augment as Augment, Batch as Batch, Critic as Critic, Dataset as Dataset
+    from gankit.interfaces import Features as Features, Generator as Generator, ImageSpec as ImageSpec
+    from gankit.interfaces import Loss as Loss, Metric as Metric, Turn as Turn
+    from gankit.ranking import rank as rank
+    from gankit.registry import build as build
+    from gankit.registry.wrapping import wrap as wrap
+    from gankit.runs.run import Run as Run, open_run as open_run
+    from gankit.training.trainer import resume as resume, train as train
 
 _HOME = {
     "errors": ["GankitError"],
@@ -37,11 +41,7 @@ _HOME = {
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 _FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses", "metrics"]
 
-__all__ = [
-    "Augment", "Batch", "Critic", "Dataset", "Experiment", "Features", "GankitError", "Generator", "ImageSpec", "Loss",
-    "Metric", "Run", "Turn", "augments", "build", "compare", "critics", "datasets", "evaluate", "features",
-    "generators", "load", "losses", "metrics", "open_run", "rank", "resume", "statistics", "train", "wrap",
-]  # fmt: skip
+__all__ = sorted([*_MODULES, *_FOLDERS])
 
 
 _MOVED = {

@@ -1,4 +1,4 @@
-"""What is costly to make, kept on disk: arrays that are read back memory-mapped, and downloaded weights."""
+"""A cache on disk: arrays that are costly to make and read back memory-mapped, and downloaded weights."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from gankit.errors import GankitError
 Folder = Literal["arrays", "features"]
 DIGEST = 32
 ABANDONED = 3600.0
-"""Seconds after which a temporary file belongs to no living writer."""
+"""Seconds after which a temporary file is taken to be left by a process that has died."""
 
 
 def cache_folder() -> Path:
-    """Where gankit keeps what it can make again: `GANKIT_CACHE`, or the user's cache folder."""
+    """The folder of files that gankit can make again: `GANKIT_CACHE`, or the user's cache folder."""
     return Path(os.environ.get("GANKIT_CACHE") or platformdirs.user_cache_dir("gankit"))
 
 
@@ -53,22 +53,22 @@ def clear_cache() -> int:
 
 
 def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays") -> NDArray[Any]:
-    """The array of this key, read-only: memory-mapped from the cache, made first where it is missing or broken.
+    """The read-only array of a key: memory-mapped from the cache, and made first if it is missing or broken.
 
-    Two processes may ask at once: a file appears under its name only when it is complete. Where the folder cannot be
-    written, the array stays in memory. Features carry a digest that is checked at every reading, and those unused
-    longest make room when they outgrow `feature_limit`.
+    Several processes may do this at once: a file appears under its name only when it is complete. If the folder cannot
+    be written, the array stays in memory. Files of features end with a digest, which is checked whenever they are read;
+    if they take more than `feature_limit`, those that were unused for longest are deleted.
 
     Args:
-        key: a file name that changes whenever the content would.
+        key: a file name that is another one for any other content.
         make: makes the array, of any shape.
         folder: "arrays" for decoded or rendered images, "features" for features.
     """
     path = cache_folder() / folder / f"{key}.npy"
     checked = folder == "features"
-    limit = feature_limit()  # before anything is made in vain
+    limit = feature_limit()  # raises before time is spent on the array
     try:
-        return _mapped(path, checked)
+        return _map(path, checked)
     except (OSError, ValueError):
         array = make()
     try:
@@ -81,19 +81,19 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
         os.replace(file.name, path)
         if checked:
             _make_room(path.parent, limit)
-        return _mapped(path, checked)
+        return _map(path, checked)
     except (OSError, ValueError):  # no folder to write, or cleared by another process at this moment
         array.setflags(write=False)
         return array
 
 
 def fingerprint(prefix: str, files: Iterable[Path], options: object) -> str:
-    """A key for `stored` that changes when a file's path, size or time of change does, or an option.
+    """A key for `stored` that changes with the path, size and modification time of every file, and with the options.
 
     Args:
-        prefix: what the array is, as part of a file name.
-        files: the files that it is made of.
-        options: whatever else decides its content, versions of decoders included; told apart by its `repr`.
+        prefix: what the array holds, as the beginning of its file name.
+        files: the files that it is made from.
+        options: everything else that its content depends on, such as versions of decoders; compared by its `repr`.
     """
     digest = hashlib.sha256(repr(options).encode())
     for file in files:
@@ -102,13 +102,13 @@ def fingerprint(prefix: str, files: Iterable[Path], options: object) -> str:
     return f"{prefix}-{digest.hexdigest()[:32]}"
 
 
-def _mapped(path: Path, checked: bool) -> NDArray[Any]:
+def _map(path: Path, checked: bool) -> NDArray[Any]:
     if checked:
         content = np.memmap(path, np.uint8, mode="r")
         if _digest(content[:-DIGEST]) != content[-DIGEST:].tobytes():
             raise ValueError(f"{path} is damaged")
         with contextlib.suppress(OSError):
-            os.utime(path)  # used just now
+            os.utime(path)  # the time of its last use
     array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
 
@@ -118,7 +118,7 @@ def _digest(content: NDArray[np.uint8]) -> bytes:
 
 
 def _make_room(folder: Path, limit: float) -> None:
-    """Delete the files unused longest until the rest fits; the newest stays in any case."""
+    """Delete the files that were unused for longest until the others fit; the newest always stays."""
     files = []
     for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another process may have deleted it
@@ -126,7 +126,7 @@ def _make_room(folder: Path, limit: float) -> None:
     total = 0
     for age, (used, size, path) in enumerate(sorted(files, reverse=True)):
         total += size
-        waits = path.suffix == ".tmp" and time.time() - used < ABANDONED
-        if age > 0 and (total > limit or path.suffix == ".tmp") and not waits:
+        is_being_written = path.suffix == ".tmp" and time.time() - used < ABANDONED
+        if age > 0 and (total > limit or path.suffix == ".tmp") and not is_being_written:
             with contextlib.suppress(OSError):
                 path.unlink()

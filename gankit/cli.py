@@ -11,13 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from gankit.errors import GankitError, ProcessLostError
+from gankit.experiments.values import parse_metrics, parse_value, parse_window
 from gankit.studies.commands import study
 
 app = typer.Typer(
     help="Train, swap and judge GANs on few images.", no_args_is_help=True, add_completion=False,
     pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
-cache = typer.Typer(help="What gankit keeps on disk and can make again; GANKIT_CACHE says where.", no_args_is_help=True)
+cache = typer.Typer(
+    help="Files that gankit keeps on disk and can make again; GANKIT_CACHE says where.", no_args_is_help=True
+)
 app.add_typer(cache, name="cache")
 app.add_typer(study, name="study")
 
@@ -26,14 +29,24 @@ Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", 
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
 AnyRun = Annotated[Path, typer.Argument(help="A run's folder, or eyes, which comes with gankit.", show_default=False)]
 Recipe = Annotated[str, typer.Argument(help="A recipe's name or an experiment file.", show_default=False)]
-Seed = Annotated[int, typer.Option(help="Decides the latents.", min=0)]
+Seed = Annotated[int, typer.Option(help="Seed of the latents.", min=0)]
 Best = Annotated[bool, typer.Option("--best", help="Take the generator that was best while training, not the last.")]
 Extractor = Annotated[
-    str | None,
-    typer.Option(help='The feature extractor: a name, or a TOML table {name = "...", ...}.', show_default=False),
+    Any,
+    typer.Option(
+        parser=parse_value, metavar="<str>", show_default=False,
+        help='The feature extractor: a name, or a TOML table {name = "...", ...}.',
+    ),
+]  # fmt: skip
+Metrics = Annotated[
+    Any,
+    typer.Option(
+        parser=parse_metrics, metavar="<str>", help="Metrics, separated by commas, or a TOML list.", show_default=False
+    ),
 ]
-WindowText = Annotated[
-    str | None, typer.Option("--window", help="Black and white of files that are not 8-bit, as 0,4095.")
+Window = Annotated[
+    Any,
+    typer.Option(parser=parse_window, metavar="<str>", help="Black and white in files that are not 8-bit, as 0,4095."),
 ]
 
 
@@ -56,7 +69,7 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
     if (folder / "experiment.toml").is_file():
         run = open_run(folder)
         if not run.finished:
-            (folder / "metrics.json").unlink(missing_ok=True)  # it judged an earlier state
+            (folder / "metrics.json").unlink(missing_ok=True)  # its values are those of an earlier state
             run = gankit.resume(folder)
     else:
         run = gankit.train(gankit.load("demo", *(overrides or [])), folder)
@@ -82,7 +95,7 @@ def train(recipe: Recipe, overrides: Overrides = None, out: Out = None) -> None:
 
 @app.command()
 def resume(run: RunFolder) -> None:
-    """Go on with a run from its newest checkpoint; a finished run is left as it is."""
+    """Continue a run from its newest checkpoint; a finished run is left as it is."""
     import gankit
 
     _finish(gankit.resume(run))
@@ -102,8 +115,8 @@ def sample(
     from gankit.runs.sampling import write_samples
 
     opened = open_run(run, best=best)
-    beside = Path() if opened.packaged else run
-    folder = write_samples(opened, out or beside / f"drawn-{seed}", count, label, seed)
+    parent = Path() if opened.packaged else run
+    folder = write_samples(opened, out or parent / f"drawn-{seed}", count, label, seed)
     print(f"{count} images, grid.png and labels.csv in {folder}")
 
 
@@ -114,7 +127,7 @@ def rank(
     keep: Annotated[int, typer.Option(help="How many are best and worst.", min=1)] = 10,
     by: Annotated[str, typer.Option(help="critic, realism, label, or ratings:FILE.csv,FILE.csv,...")] = "critic",
     label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides the latents; 0 by default.", min=0)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the latents; 0 by default.", min=0)] = None,
     best: Best = False,
     features: Extractor = None,
     against: Annotated[str | None, typer.Option(help="Other real images for realism.", show_default=False)] = None,
@@ -139,15 +152,14 @@ def rank(
         return
     if real:
         raise GankitError("--real mixes real images into a page: add --page")
-    way = by.partition(":")[0]
-    found = ranking.rank(
-        opened, count, keep, by, seed=seed, label=label, features=_toml(features), real=against,
+    ranked = ranking.rank(
+        opened, count, keep, by, seed=seed, label=label, features=features, real=against,
         classifier=_classifier(classifier), key=key,
     )  # fmt: skip
-    folder = ranking.write_ranking(found, out or run / f"ranked-{way}-{found.seed}")
-    for name, numbers in (("best", found.best), ("worst", found.worst)):
-        print(f"{name}:  " + ", ".join(f"{number} ({found.scores[number]:.4g})" for number in numbers))
-    for text in (*found.findings, *found.notes):
+    folder = ranking.write_ranking(ranked, out or run / f"ranked-{ranked.by}-{ranked.seed}")
+    for name, numbers in (("best", ranked.best), ("worst", ranked.worst)):
+        print(f"{name}:  " + ", ".join(f"{number} ({ranked.scores[number]:.4g})" for number in numbers))
+    for text in (*ranked.findings, *ranked.notes):
         print(text)
     print(f"ranking.csv, best.png and worst.png in {folder}")
 
@@ -160,18 +172,16 @@ def evaluate(
         typer.Option(help="Real images: a folder, an npz file, a data set's name, a run, or a statistics file."),
     ] = None,
     features: Extractor = None,
-    metrics: Annotated[
-        str | None, typer.Option(help="Metrics, separated by commas, or a TOML list.", show_default=False)
-    ] = None,
+    metrics: Metrics = None,
     training: Annotated[str | None, typer.Option(help="The images that the generator was trained on.")] = None,
     count: Annotated[int | None, typer.Option(help="Images to draw from a run.", min=2, show_default=False)] = None,
     seed: Seed = 0,
     best: Best = False,
-    window: WindowText = None,
-    permutations: Annotated[int, typer.Option(help="Of a permutation test; 0 for none.", min=0)] = 0,
+    window: Window = None,
+    permutations: Annotated[int, typer.Option(help="Permutations of a permutation test; 0 for no test.", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="The file to write; a run's metrics.json by default.")] = None,
 ) -> None:
-    """Judge a run or a folder of images beside real images; a run is judged beside its own data by default."""
+    """Compare a run or a folder of images with real images; those of a run's own data by default."""
     import gankit
     from gankit import distributed
     from gankit.evaluation.evaluate import write_metrics
@@ -179,24 +189,25 @@ def evaluate(
     from gankit.evaluation.tables import text_table
     from gankit.runs.run import open_run
 
-    span = _window(window)
-    opened: Any = open_source(source, span)
+    opened: Any = open_source(source, window)
     if best:
         opened = open_run(source, best=True)
     is_run = isinstance(opened, gankit.Run)
     if against is None and not is_run:
-        raise GankitError("--against: say which real images to judge the folder beside")
+        raise GankitError("--against: say which real images to compare the folder with")
     settings = opened.experiment.evaluation if is_run else None
-    names = settings.metrics if metrics is None and settings else _metrics(metrics)
+    if settings:
+        metrics = settings.metrics if metrics is None else metrics
+        features = settings.features if features is None else features
     path = out or (opened.path / "metrics.json" if is_run else None)
     if path and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise GankitError(f"--out: {path} cannot be written: name a file in a folder that exists")
     with distributed.process_group():
         first = distributed.rank() == 0
         report = gankit.evaluate(
-            source if not is_run else opened, against if against is not None else opened, names,
-            settings.features if features is None and settings else _toml(features), training=training, count=count,
-            seed=seed, window=span, permutations=permutations, pictures=path.parent if path and first else None,
+            opened if is_run else source, opened if against is None else against, metrics, features, training=training,
+            count=count, seed=seed, window=window, permutations=permutations,
+            pictures=path.parent if path and first else None,
         )  # fmt: skip
     print(text_table(report))
     if path and first:
@@ -209,58 +220,24 @@ def statistics(
     source: Annotated[str, typer.Argument(help="Real images: a folder, an npz file, a data set, a run.")],
     out: Annotated[Path, typer.Option(help="The npz file to write.", show_default=False)],
     features: Extractor = None,
-    window: WindowText = None,
+    window: Window = None,
 ) -> None:
     """Store mean and covariance of the features of real images, as clean-fid and pytorch-fid read them."""
     import gankit
 
     if out.suffix != ".npz" or not out.absolute().parent.is_dir():
         raise GankitError(f"--out: {out} must be an .npz file in a folder that exists")
-    found = gankit.statistics(source, _toml(features), window=_window(window))
-    print(f"{found.moments.n} images of {found.name}: {found.write(out)}")
-
-
-def _toml(text: str | None) -> Any:
-    """A TOML value, or the text itself where it is none."""
-    import tomllib
-
-    try:
-        return None if text is None else tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    result = gankit.statistics(source, features, window=window)
+    print(f"{result.moments.n} images of {result.name}: {result.write(out)}")
 
 
 def _classifier(text: str | None) -> Any:
-    """A classifier that a study saved, or what `gankit.rank` takes."""
+    """The classifier of a .safetensors file that a study saved; of any other text what `gankit.rank` takes."""
     if text is None or not text.endswith(".safetensors"):
-        return _toml(text)
+        return text and parse_value(text)
     from gankit.studies.classifier.study import load_classifier
 
     return load_classifier(text, grey_levels=True)
-
-
-def _metrics(text: str | None) -> Any:
-    if text is None:
-        return None
-    found = _toml(text)
-    if isinstance(found, dict):
-        return [found]
-    names = found if isinstance(found, list) else [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise GankitError("--metrics: name at least one; `gankit list metric` lists them")
-    return names
-
-
-def _window(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        black, white = (float(value) for value in text.split(","))
-    except ValueError:
-        raise GankitError(f"--window {text}: two numbers are needed, black and white, for example 0,4095") from None
-    if not black < white:
-        raise GankitError(f"--window {text}: black must be below white")
-    return black, white
 
 
 @app.command()
@@ -279,27 +256,19 @@ def list_(
 ) -> None:
     """List every part: name, kind, distribution."""
     from gankit.registry import registry
+    from gankit.registry.listing import list_parts
     from gankit.registry.plugins import KINDS, plural, scan
 
+    if load:
+        import gankit.experiments.tables  # noqa: F401 - it tells which settings no part may have
+
     singular = {plural(name): name for name in KINDS}
-    kinds = [registry(singular.get(kind, kind)).kind] if kind else KINDS
-    rows = [row for each in kinds for row in registry(each).list()]
-    widths = [max([len(getattr(row, field)) for row in rows] + [4]) for field in ("name", "kind", "distribution")]
-    failed = 0
-    for row in rows:
-        state = ""
-        if load:
-            try:
-                registry(row.kind).settings(row.name)
-                state = "ok"
-            except GankitError as error:
-                state, failed = f"fails: {error}", failed + 1
-        columns = zip((row.name, row.kind, row.distribution), widths, strict=True)
-        print("  ".join([*(text.ljust(width) for text, width in columns), state]).rstrip())
+    lines, failures = list_parts([registry(singular.get(kind, kind)).kind] if kind else KINDS, load)
+    print(*lines, sep="\n")
     for fault in scan().faults:
         print(f"gankit: {fault}", file=sys.stderr)
-    if failed:
-        raise GankitError(f"{failed} of {len(rows)} parts cannot be used")
+    if failures:
+        raise GankitError(f"{failures} of {len(lines)} parts cannot be used")
 
 
 @app.command()
@@ -341,18 +310,27 @@ def schema(
 
 @cache.command("clear")
 def clear() -> None:
-    """Delete what is kept."""
+    """Delete the cached arrays and features."""
     from gankit.cache import cache_folder, clear_cache
 
     print(f"{clear_cache() / 1e6:.1f} MB freed in {cache_folder()}")
 
 
+def _is_first_process() -> bool:
+    if "WORLD_SIZE" not in os.environ:  # without torchrun; torch is not loaded for it
+        return True
+    from gankit.distributed import launched
+
+    rank, size = launched()
+    return rank == 0 or size == 1
+
+
 def main() -> None:
-    """Run the command line: 2 and one line for a mistake or a file out of reach, 130 when interrupted."""
+    """Run the command line; the exit code is 2, with one line, for a mistake or an OSError, and 130 if interrupted."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a plug-in's name may be beyond the locale's letters
-    # Of several processes that torchrun started, the first one speaks; the others only of a process that was lost.
-    first = os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
+    # Of several processes that torchrun started, the first one prints; the others report only that one was lost.
+    first = _is_first_process()
     if not first:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     try:

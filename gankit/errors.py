@@ -1,8 +1,8 @@
-"""The errors that gankit raises for a user's mistake: one line that says what, where and what to do."""
+"""The errors that gankit raises for mistakes of users: one line that says what is wrong, where, and what to do."""
 
 
 class GankitError(Exception):
-    """A user's mistake or a state that the user can mend; the command line prints it and exits with code 2."""
+    """A mistake, or a state of files, that the user can fix; the command line prints it and exits with code 2."""
 
 
 class SettingsError(GankitError):
@@ -18,8 +18,8 @@ class DataError(GankitError):
 
 
 class RunError(GankitError):
-    """A run folder that is missing, broken, already taken, or whose training cannot go on."""
+    """A run folder that is missing or broken, holds another run, or whose training cannot continue."""
 
 
 class ProcessLostError(RunError):
-    """Another process of a training by several is gone."""
+    """Another process of a training with several processes was lost."""

@@ -1,4 +1,4 @@
-"""What tests share: a cache of their own, one thread, and small experiments."""
+"""What tests share: a cache and a registry of their own, one thread, and small experiments."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from gankit.testing import isolated_registry
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUIRED = os.environ.get("GANKIT_REQUIRE_BROWSER") == "1"
@@ -23,6 +25,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GANKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
         torch.set_num_threads(1)  # two tests at a time must not fight for two cores
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_registry() -> Iterator[None]:
+    """Parts that a test registers are gone after it."""
+    with isolated_registry():
         yield
 
 

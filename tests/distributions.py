@@ -15,6 +15,19 @@ from typing import Any
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 OFFLINE = ["--no-index", "--no-deps"]
 
+PLAIN_CRITIC = """
+import torch
+from gankit.interfaces import Critic
+
+class Plain(Critic):
+    def __init__(self, image, *, width: int = 4):
+        super().__init__()
+        self.layer = torch.nn.Linear(image.channels * image.height * image.width, width)
+
+    def forward(self, images, labels=None):
+        return self.layer(images.flatten(1)).mean(1)
+"""
+
 # Runs commands of one process one after another: torch is then loaded once.
 SEVERAL = """
 import contextlib, io, json, os, sys

@@ -21,7 +21,6 @@ from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec, Loss, Turn
 from gankit.nn.compilation import Compilation, call, differentiates
 from gankit.nn.gradients import score_gradients
-from gankit.registry import registry
 from gankit.runs import checkpoint
 from gankit.training.trainer import Trainer
 
@@ -138,10 +137,9 @@ class Twice(Loss):
 
 
 @pytest.fixture
-def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind, name, part in (("generator", "breaking", Breaking), ("loss", "twice", Twice)):
-        monkeypatch.setattr(registry(kind), "_registered", {})
-        getattr(gankit, f"{kind}s" if kind == "generator" else "losses").register(name)(part)
+def strangers() -> None:
+    gankit.generators.register("breaking")(Breaking)
+    gankit.losses.register("twice")(Twice)
 
 
 REFUSED = {

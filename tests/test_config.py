@@ -16,7 +16,7 @@ import pytest
 import gankit
 from gankit.errors import SettingsError
 from gankit.experiments.document import recipe_names, recipe_text
-from gankit.experiments.lines import json_places, toml_places, yaml_places
+from gankit.experiments.lines import json_lines, toml_lines, yaml_lines
 from gankit.experiments.schema import schema
 from gankit.registry import registry
 from gankit.studies.agreement.settings import load_study
@@ -108,7 +108,7 @@ def test_list_entries_by_number_and_by_name() -> None:
     assert errors("wgan-gp", "losses.7.weight=1") == [
         "override 'losses.7.weight=1': losses has no entry '7'; it has wasserstein, gradient-penalty"
     ]
-    assert "has 2 entries 'r1'" in errors("wgan-gp", 'losses=["r1", "r1"]', "losses.r1.weight=1")[0]
+    assert "has 2 entries named 'r1'" in errors("wgan-gp", 'losses=["r1", "r1"]', "losses.r1.weight=1")[0]
 
 
 @pytest.mark.parametrize(
@@ -347,26 +347,26 @@ def test_a_folder_that_is_called_as_a_recipe_hides_nothing(tmp_path: Path, monke
 def test_places() -> None:
     text = '[a.b]\n"c d".e = [\n {f = 1},\n  # g\n {f = [2,\n 3]}]\n'
     text += "[[h]]\n[[h.i]]\nj = 07:32:00\n[[h]]\n[[h.i]]\n[[h.i]]\nk = {}\n"
-    places = toml_places(text)
+    places = toml_lines(text)
     assert {".".join(map(str, key)): line for key, line in places.items()} == {
         "a": 1, "a.b": 1, "a.b.c d": 2, "a.b.c d.e": 2, "a.b.c d.e.0": 3, "a.b.c d.e.0.f": 3, "a.b.c d.e.1": 5,
         "a.b.c d.e.1.f": 5, "a.b.c d.e.1.f.0": 5, "a.b.c d.e.1.f.1": 6, "h": 7, "h.0": 7, "h.0.i": 8, "h.0.i.0": 8,
         "h.0.i.0.j": 9, "h.1": 10, "h.1.i": 11, "h.1.i.0": 11, "h.1.i.1": 12, "h.1.i.1.k": 13,
     }  # fmt: skip
-    assert json_places('{"a":\n [1, {"b:": "}]",\n "c"\n: null}],\n "d": {}}') == {
+    assert json_lines('{"a":\n [1, {"b:": "}]",\n "c"\n: null}],\n "d": {}}') == {
         ("a",): 1, ("a", 0): 2, ("a", 1): 2, ("a", 1, "b:"): 2, ("a", 1, "c"): 3, ("d",): 5,
     }  # fmt: skip
-    assert yaml_places("a:\n- 1\n- {b: 2,\n   c: 3}\n") == {
+    assert yaml_lines("a:\n- 1\n- {b: 2,\n   c: 3}\n") == {
         ("a",): 1, ("a", 0): 2, ("a", 1): 3, ("a", 1, "b"): 3, ("a", 1, "c"): 4,
     }  # fmt: skip
-    assert toml_places("") == json_places("{}") == yaml_places("") == {}
+    assert toml_lines("") == json_lines("{}") == yaml_lines("") == {}
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_places_find_every_setting_of_a_recipe(name: str) -> None:
     text = recipe_text(name)
     lines = text.splitlines()
-    places = toml_places(text)
+    places = toml_lines(text)
 
     def walk(value: Any, location: tuple[str | int, ...]) -> None:
         if location:

@@ -11,7 +11,7 @@ import gankit
 from gankit.augments import diffaugment
 from gankit.augments.diffaugment import DiffAugment
 from gankit.interfaces import Critic, Generator, Turn
-from gankit.registry import registry
+from gankit.registry import read_part
 
 
 @pytest.fixture(autouse=True)
@@ -244,16 +244,16 @@ def test_differentiable_twice(policy):
     ],
 )
 def test_policy_is_a_list_or_a_string_with_commas(settings, policy):
-    part = registry("augment").part("diffaugment", settings)
+    part = read_part("augment", {"name": "diffaugment", **settings})
     assert part.build().policy == policy
     assert part.table() == {"name": "diffaugment", "policy": list(policy)}
-    assert registry("augment").part("diffaugment", {"policy": part.table()["policy"]}) == part
+    assert read_part("augment", part.table()) == part
 
 
 @pytest.mark.parametrize("settings", [{"policy": "colour"}, {"policy": []}, {"policy": 3}, {"probability": 0.5}])
 def test_other_policies_are_refused(settings):
     with pytest.raises(ValidationError):
-        registry("augment").part("diffaugment", settings)
+        read_part("augment", {"name": "diffaugment", **settings})
 
 
 def test_a_wrong_policy_in_a_script_is_refused():

@@ -104,15 +104,6 @@ def _module(name: str) -> ModuleType:
         return {found: importlib.import_module(found) for found in ("generate", "mistakes")}[name]
 
 
-@pytest.fixture
-def own_parts() -> Iterator[None]:
-    """Parts that a page registers are gone after it."""
-    before = {kind: dict(registry(kind)._registered) for kind in KINDS}
-    yield
-    for kind in KINDS:
-        registry(kind)._registered = before[kind]
-
-
 class Page:
     """The blocks of one page, run in order in one folder and one namespace."""
 
@@ -216,7 +207,7 @@ def included(target: str) -> str:
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_every_block_runs(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_parts: None
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     page = Page(capsys)

@@ -19,8 +19,6 @@ from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
 import gankit
-from gankit.registry import registry
-from gankit.registry.plugins import KINDS
 from gankit.runs import checkpoint
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -36,9 +34,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Runs a script as `python script arguments` would, and gives what it prints; registered parts go afterwards."""
-    for kind in KINDS:
-        monkeypatch.setattr(registry(kind), "_registered", {})
+    """Runs a script as `python script arguments` would, and gives what it prints."""
 
     def script(name: str, *arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])

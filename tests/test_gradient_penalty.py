@@ -356,8 +356,8 @@ def test_half_precision_is_raised_and_autocast_is_off():
     [
         (half_square, (4, 3, 2, 3), None, "must have one shape"),
         (half_square, (3, 3, 2, 2), None, "must have one shape"),
-        (half_square, (4, 3, 2, 2), torch.rand(1), "one number a sample"),
-        (half_square, (4, 3, 2, 2), torch.rand(4, 3, 2, 2), "one number a sample"),
+        (half_square, (4, 3, 2, 2), torch.rand(1), "one number per sample"),
+        (half_square, (4, 3, 2, 2), torch.rand(4, 3, 2, 2), "one number per sample"),
         (lambda images: half_square(images).mean(), (4, 3, 2, 2), None, r"scores of shape \(\) for 4 images"),
         (lambda images: half_square(images)[:2], (4, 3, 2, 2), None, r"scores of shape \(2,\) for 4 images"),
         (lambda images: half_square(images).detach(), (4, 3, 2, 2), None, "cannot be differentiated"),

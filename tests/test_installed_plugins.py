@@ -7,19 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from distributions import OFFLINE, PIP, Environment, Project, run, wheels
+from distributions import OFFLINE, PIP, PLAIN_CRITIC, Environment, Project, run, wheels
 
-NETS = """
-import torch
-from gankit.interfaces import Critic, Loss
-
-class Plain(Critic):
-    def __init__(self, image, *, width: int = 4):
-        super().__init__()
-        self.layer = torch.nn.Linear(image.channels * image.height * image.width, width)
-
-    def forward(self, images, labels=None):
-        return self.layer(images.flatten(1)).mean(1)
+NETS = (
+    PLAIN_CRITIC
+    + """
+from gankit.interfaces import Loss
 
 class SoftHinge(Loss):
     def critic(self, turn):
@@ -28,6 +21,7 @@ class SoftHinge(Loss):
     def generator(self, turn):
         return -turn.fake_scores.mean()
 """
+)
 
 BAD_ANNOTATIONS = """
 from __future__ import annotations
@@ -215,7 +209,7 @@ def test_an_editable_install_follows_its_source(environment: Environment, tmp_pa
 
 NAMES = {
     "absent": "cannot be imported from broken_import:Plain: ModuleNotFoundError: No module named",
-    "leaves": "cannot be imported from broken_exit:Plain: SystemExit: no licence; mend or uninstall broken-exit, or "
+    "leaves": "cannot be imported from broken_exit:Plain: SystemExit: no licence; fix or uninstall broken-exit, or "
     "set GANKIT_DISABLE_PLUGINS=broken-exit",
     "loss": "critic 'broken-kind:loss' is <class 'broken_kind.SoftHinge'>, which is no subclass of Critic",
     "untyped": "the setting width has no annotation",

@@ -155,11 +155,8 @@ def test_workers_survive_a_death_and_know_the_parts_of_the_script(tmp_path: Path
         """Registered here alone."""
 
     gankit.losses.register("of-the-script")(OfTheScript)
-    try:
-        jobs = [Job("quick", count), Job("part", use_the_script_part), Job("dies", die_once)]
-        found = run_jobs(jobs, tmp_path, workers=2, threads=1, quiet=True)
-    finally:
-        del registry("loss")._registered["of-the-script"]
+    jobs = [Job("quick", count), Job("part", use_the_script_part), Job("dies", die_once)]
+    found = run_jobs(jobs, tmp_path, workers=2, threads=1, quiet=True)
     assert found["part"].result["part"] == "OfTheScript"
     assert found["dies"].result["started"] == 2
     assert all(outcome.failure is None and outcome.threads == 1 for outcome in found.values())

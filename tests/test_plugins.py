@@ -7,25 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from distributions import PLAIN_CRITIC
 
 import gankit
 from gankit.cli import main
 from gankit.errors import PartError, SettingsError
 from gankit.registry import registry
-from gankit.registry.plugins import normalised, scan
+from gankit.registry.plugins import normalise_name, scan
 
-MODULE = """
-import torch
-from gankit.interfaces import Critic
-
-class Plain(Critic):
-    def __init__(self, image, *, width: int = 4):
-        super().__init__()
-        self.layer = torch.nn.Linear(image.channels * image.height * image.width, width)
-
-    def forward(self, images, labels=None):
-        return self.layer(images.flatten(1)).mean(1)
-
+MODULE = (
+    PLAIN_CRITIC
+    + """
 class Other(Plain):
     pass
 
@@ -34,6 +26,7 @@ number = 3
 def function(image):
     return image
 """
+)
 
 Lay = Callable[..., Path]
 
@@ -82,7 +75,7 @@ def test_a_plug_in_is_listed_built_and_written_by_its_qualified_name(lay: Lay) -
     assert "foreign_nets" not in sys.modules
     for name in ("plain", "foreign-nets:plain", "Foreign_Nets:plain", "FOREIGN.nets:plain"):
         assert type(gankit.build("critic", name, IMAGE, width=2)).__name__ == "Plain"
-        assert registry("critic").qualified(name) == "foreign-nets:plain"
+        assert registry("critic").qualified_name(name) == "foreign-nets:plain"
     experiment = gankit.load("wgan-gp", "critic.name=Foreign_Nets:plain", "critic.width=7")
     assert experiment.critic.name == "foreign-nets:plain"
     assert 'name = "foreign-nets:plain"' in experiment.toml()
@@ -96,7 +89,7 @@ def test_a_plug_in_is_listed_built_and_written_by_its_qualified_name(lay: Lay) -
 
 
 def test_normalised_names() -> None:
-    assert {normalised(name) for name in ("Foreign_Nets", "foreign.nets", "FOREIGN--nets", "foreign-_.nets")} == {
+    assert {normalise_name(name) for name in ("Foreign_Nets", "foreign.nets", "FOREIGN--nets", "foreign-_.nets")} == {
         "foreign-nets"
     }
 
@@ -121,9 +114,8 @@ def test_two_plug_ins_with_one_name(lay: Lay) -> None:
     assert gankit.critics.get("foreign-nets:plain").__name__ == "Plain"
 
 
-def test_a_part_of_this_process_comes_before_a_plug_in(lay: Lay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_this_process_comes_before_a_plug_in(lay: Lay) -> None:
     lay("Foreign_Nets", FOREIGN, "foreign_nets")
-    monkeypatch.setattr(registry("critic"), "_registered", {})
     gankit.critics.register("plain")(gankit.critics.get("resnet"))
     assert gankit.critics.get("plain").__name__ != "Plain"
     assert gankit.critics.get("foreign-nets:plain").__name__ == "Plain"
@@ -216,7 +208,7 @@ def test_listing_with_broken_plug_ins(
     rows = {line.split()[0]: line for line in loaded.out.splitlines()}
     assert rows["plain"].split()[1:] == ["critic", "foreign-nets", "ok"]
     assert "fails: plug-in broken:broken (critic) cannot be imported from broken:Plain: SystemExit: 7" in rows["broken"]
-    assert "mend or uninstall broken, or set GANKIT_DISABLE_PLUGINS=broken" in rows["broken"]
+    assert "fix or uninstall broken, or set GANKIT_DISABLE_PLUGINS=broken" in rows["broken"]
     assert "fails: critic 'wrong:wrong' is 3" in rows["wrong"]
     assert loaded.err == f"gankit: 2 of {len(rows)} parts cannot be used\n"
     monkeypatch.setenv("GANKIT_DISABLE_PLUGINS", "broken,wrong")

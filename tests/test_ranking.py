@@ -157,7 +157,7 @@ def test_score_maps_are_averaged_and_ties_go_by_number(runs: dict[str, gankit.Ru
 
 def test_a_critic_that_mixes_samples_is_told_of_and_nan_is_refused(runs: dict[str, gankit.Run]) -> None:
     mixed = rank(with_critic(runs["plain"], lambda x: x.mean((1, 2, 3)) - x.mean()), 8, 2)
-    assert "change each other's scores" in mixed.notes[0]
+    assert "depends on the other images of its batch" in mixed.notes[0]
     with pytest.raises(RunError, match="score of image 0 is not finite"):
         rank(with_critic(runs["plain"], lambda x: x.mean((1, 2, 3)) * math.nan), 8, 2)
 
@@ -247,7 +247,7 @@ def logits(*shape: int, fill: float = 0.0) -> Callable[[Tensor], Tensor]:
         ("plain", {"key": "key.json"}, "key is for by ratings"),
         ("plain", {"label": "right"}, "leave the label out"),
         ("plain", {"by": "label", "label": "left"}, "needs a classifier"),
-        ("plain", {"by": "label", "classifier": logits()}, "name the class that is asked for by --label"),
+        ("plain", {"by": "label", "classifier": logits()}, "name the class by --label"),
         ("plain", {"by": "label", "label": "up", "classifier": logits()}, "there is no class 'up'"),
         ("condition", {"by": "label", "classifier": logits()}, "conditioned on numbers"),
         ("classes", {"by": "label", "classifier": lambda x: x[:, :, 0, 0]}, "gives 3 logits, and there are 2 classes"),
@@ -375,7 +375,7 @@ GOOD = ("0,1", "1,2", "2,3")
         (("image,score",), "hold no rating"),
         (("image,score", "0,good"), "line 2: the score 'good' is no number"),
         (("image,score", "0,nan"), "the score 'nan' is no number"),
-        (("image,score", "0,1,2"), "3 cells, and 2 columns"),
+        (("image,score", "0,1,2"), "3 cells for 2 columns"),
         (("image,score", *GOOD, "0,2"), "line 5: r has rated image 0 twice"),
         (("image,score", *GOOD, "00000.png,2"), "has rated image 0 twice"),
         (("image,score", *GOOD[:2]), "gives no score for 1 of 3 images, 2 first"),

@@ -166,8 +166,8 @@ def test_keys_of_classes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"count": 0}, "at least one image"),
-        ({"count": 1, "real": -1}, "at least one image"),
+        ({"count": 0}, "a page needs 1 drawn image or more"),
+        ({"count": 1, "real": -1}, "a page needs 1 drawn image or more"),
         ({"count": 1, "real": 14}, "14 real images are to be mixed in, and there are 13 held-out images"),
         ({"count": 1, "label": "down"}, "there is no class 'down'"),
     ],
@@ -208,7 +208,7 @@ class Person:
 
     @property
     def told(self) -> str:
-        return str(self.page.locator("#told").inner_text())
+        return str(self.page.locator("#message").inner_text())
 
     @property
     def chosen(self) -> list[str]:
@@ -224,7 +224,9 @@ class Person:
 
     def hears(self, start: str) -> None:
         """Waits until the page says something that starts so."""
-        self.page.wait_for_function("start => document.getElementById('told').textContent.startsWith(start)", arg=start)
+        self.page.wait_for_function(
+            "start => document.getElementById('message').textContent.startsWith(start)", arg=start
+        )
 
     def reload(self, expected: str) -> None:
         self.page.reload()
@@ -353,7 +355,7 @@ def test_progress_goes_to_another_browser(browser: Any, person: Person, page: Pa
                 break
             other.page.wait_for_timeout(20)
         told = other.told
-        other.page.evaluate("document.getElementById('told').textContent = ''")
+        other.page.evaluate("document.getElementById('message').textContent = ''")
         return told
 
     first = data_of(page)["images"][0]["id"]
@@ -362,7 +364,7 @@ def test_progress_goes_to_another_browser(browser: Any, person: Person, page: Pa
         (b"[]", "it is of another page"),
         (b"null", "it is of another page"),
         (content.replace(data_of(page)["key"].encode(), b"0" * 64), "it is of another page"),
-        (content.replace(first.encode(), b"0" * 12), "it names images that are not here"),
+        (content.replace(first.encode(), b"0" * 12), "it names images that this page does not have"),
         (content.replace(b'"4"', b'"6"'), "it holds an answer that this page cannot give"),
     ):
         assert imported(wrong) == f"The file cannot be imported: {message}."
@@ -373,7 +375,7 @@ def test_progress_goes_to_another_browser(browser: Any, person: Person, page: Pa
     assert rows(other.saved()[1]) == rows(person.saved()[1])
     for answer, place in (("dismiss", "Image 3 of 8, 2 rated"), ("accept", "Image 1 of 8, 0 rated")):
         other.page.once("dialog", lambda dialog, answer=answer: getattr(dialog, answer)())
-        other.page.locator("#anew").click()
+        other.page.locator("#start-over").click()
         assert other.place == place
     assert other.page.input_value("#rater") == ""
     other.close()
@@ -439,8 +441,8 @@ def test_a_page_without_classes_and_with_spoilt_storage(browser: Any, run: ganki
     assert someone.place == "Image 3 of 3, 3 rated"
     assert [row[1:3] for row in rows(someone.saved()[1])[1:]] == [["2", ""], ["5", "a line"], ["1", ""]]
     for spoilt in ("[1", None, {}):
-        someone.page.evaluate("spoilt => stored('readwrite', store => store.put(spoilt, data.key))", spoilt)
-        someone.reload("What this browser kept cannot be read (it is of another page).")
+        someone.page.evaluate("spoilt => inStore('readwrite', store => store.put(spoilt, data.key))", spoilt)
+        someone.reload("The answers that this browser stored cannot be read (it is of another page).")
         assert someone.place == "Image 1 of 3, 0 rated"
     someone.close()
 
@@ -475,7 +477,7 @@ def test_what_is_answered_before_the_browser_has_read_what_it_kept(browser: Any,
 
 
 def test_a_browser_that_keeps_nothing_says_so(browser: Any, page: Path) -> None:
-    nothing = "This browser keeps nothing: export your progress before you close the page."
+    nothing = "This browser stores nothing: export your progress before you close the page."
     for refusal in (
         "Object.defineProperty(window, 'indexedDB', {value: undefined})",
         "indexedDB.open = () => { throw new DOMException('denied', 'SecurityError'); }",

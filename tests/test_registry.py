@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tomllib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -17,21 +17,11 @@ from torch import Tensor, nn
 
 import gankit
 from gankit.errors import PartError, SettingsError
-from gankit.experiments.tables import AugmentTable, DataTable, LossTable
-from gankit.registry import Part, registry
+from gankit.registry import Part, read_part, registry
 from gankit.registry.plugins import KINDS
-from gankit.registry.registry import RESERVED
+from gankit.testing import isolated_registry
 
 IMAGE = gankit.ImageSpec(3, 8, 8)
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    """What a test registers is gone afterwards."""
-    before = {kind: dict(registry(kind)._registered) for kind in KINDS}
-    yield
-    for kind in KINDS:
-        registry(kind)._registered = before[kind]
 
 
 def refused(make: Callable[[], object]) -> str:
@@ -66,8 +56,8 @@ def test_the_file_name_is_the_name(kind: str) -> None:
         part = registry(kind).get(name)
         assert part.__module__ == f"{registry(kind).package}.{name.replace('-', '_')}"
         assert issubclass(part, registry(kind).interface())
-        assert registry(kind).qualified(name) == name
-        assert registry(kind).qualified(f"gankit:{name}") == name
+        assert registry(kind).qualified_name(name) == name
+        assert registry(kind).qualified_name(f"gankit:{name}") == name
         registry(kind).settings(name)
 
 
@@ -78,11 +68,6 @@ def test_built_in_settings_are_frozen_and_closed(kind: str) -> None:
         assert model.model_config["frozen"] is True
         assert model.model_config["extra"] == "forbid"
         assert registry(kind).settings(name) is model
-
-
-def test_reserved_keys_are_the_tables_own() -> None:
-    for table in (DataTable, LossTable, AugmentTable):
-        assert {"name", *table.model_fields} - {"part"} == set(RESERVED[table.kind])
 
 
 class Blur(gankit.Augment):
@@ -165,7 +150,7 @@ def test_a_setting_that_toml_cannot_hold() -> None:
         def __init__(self, *, k: int | None = 1) -> None:
             super().__init__(share=1)
 
-    part = registry("augment").part("null", {"k": None})
+    part = read_part("augment", {"name": "null", "k": None})
     assert "k is None, which no TOML file can hold" in refused(part.table)
 
 
@@ -321,7 +306,7 @@ def test_registering_in_this_process() -> None:
     assert "colon" in refused(lambda: gankit.augments.register("a:b")(Blur))
 
 
-def test_a_finished_part_can_be_registered() -> None:
+def test_an_instance_can_be_registered() -> None:
     mine = Blur(share=0.25)
     mine.weight = nn.Parameter(torch.ones(2))
     gankit.augments.register("mine")(mine)
@@ -337,20 +322,20 @@ def test_an_unknown_name_says_which_registration_is_missing() -> None:
     text = refused(lambda: gankit.losses.get("my-loss"))
     assert "there is no loss named 'my-loss'" in text
     assert "known: " in text
-    assert "`@gankit.losses.register('my-loss')` in this process" in text
+    assert "run its `@gankit.losses.register('my-loss')` in this process first" in text
     assert "did you mean 'gradient-penalty'?" in refused(lambda: gankit.losses.get("gradient_penalty"))
 
 
 def test_a_run_of_another_process_names_the_registration(tmp_path: Any) -> None:
-    gankit.augments.register("blur")(Blur)
-    (tmp_path / "experiment.toml").write_text(gankit.load("wgan-gp", "augment.name=blur", "augment.share=1").toml())
-    registry("augment")._registered = {}  # as in another process
+    with isolated_registry():
+        gankit.augments.register("blur")(Blur)
+        (tmp_path / "experiment.toml").write_text(gankit.load("wgan-gp", "augment.name=blur", "augment.share=1").toml())
     with pytest.raises(SettingsError, match=r"experiment.toml:\d+: augment: .*@gankit.augments.register\('blur'\)"):
         gankit.open_run(tmp_path)
 
 
 def test_parts_are_equal_by_their_settings() -> None:
-    one, two = (registry("loss").part("gradient-penalty", {}) for _ in range(2))
+    one, two = (read_part("loss", "gradient-penalty") for _ in range(2))
     assert one == two
     assert isinstance(one, Part)
-    assert one != registry("loss").part("gradient-penalty", {"target": 0.0})
+    assert one != read_part("loss", {"name": "gradient-penalty", "target": 0.0})

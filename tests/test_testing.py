@@ -16,8 +16,8 @@ FAULTY = Path(__file__).with_name("planted_faults.py")
 # Test class: a test that must fail, and what it must say.
 CAUGHT = {
     "PenaltyOfTheWholeBatch": ("test_is_a_mean_over_samples[critic]", "norm over the whole batch"),
-    "OneAlphaABatch": ("test_draws_are_one_a_sample[critic]", "draw one row a sample"),
-    "OneAlphaOfTheTurn": ("test_draws_are_one_a_sample[critic]", "the first size is the number of samples"),
+    "OneAlphaABatch": ("test_draws_are_one_per_sample[critic]", "draw one row per sample"),
+    "OneAlphaOfTheTurn": ("test_draws_are_one_per_sample[critic]", "the first size is the number of samples"),
     "UndetachedFakes": ("test_trains_its_side_and_no_other[critic]", "trains the generator too"),
     "SilentlyPerSample": ("test_says_that_it_differentiates_sample_by_sample", "set per_sample = True"),
     "ChangesScores": ("test_keeps_the_images[critic]", "changes turn.real in place"),
@@ -30,9 +30,9 @@ CAUGHT = {
     "Unbounded": ("test_makes_images_of_the_right_shape_and_range[colour]", "end on tanh"),
     "HiddenState": ("test_state_survives_a_checkpoint", "a buffer is missing"),
     "MixesSamples": ("test_an_image_depends_on_its_own_latents_alone_when_sampling", "not close"),
-    "OneDrawABatch": ("test_draws_anew_for_every_sample", "draw one value a sample"),
+    "OneDrawABatch": ("test_draws_anew_for_every_sample", "draw one value per sample"),
     "Contrast": ("test_mixes_no_samples", "not close"),
-    "DrawnElsewhere": ("test_is_deterministic_under_a_seed", "draw by torch"),
+    "DrawnElsewhere": ("test_is_deterministic_under_a_seed", "draw with torch"),
     "Rounded": ("test_is_twice_differentiable", "does not depend on the images"),
     "MeanOfBatches": ("test_does_not_depend_on_the_batch_size[7]", "in batches of 7"),
     "LosesTheOther": ("test_merges_what_several_processes_gathered", "merged and in one pass"),

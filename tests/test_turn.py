@@ -13,7 +13,6 @@ from torch import Tensor, nn
 import gankit
 from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, FeatureCritic, Generator, Loss, Side, Turn
-from gankit.registry import registry
 from gankit.seeds import TurnDraws
 from gankit.training.data import prepare
 from gankit.training.trainer import Trainer
@@ -115,8 +114,7 @@ class Watching(Augment):
 
 
 @pytest.fixture
-def watching(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry("augment"), "_registered", {})
+def watching() -> None:
     gankit.augments.register("watching")(Watching)
 
 
@@ -166,14 +164,12 @@ def test_what_reads_held_out_images_is_refused_without_them(small: Small, tmp_pa
         def critic(self, turn: Turn) -> Tensor:
             return turn.held_out_scores.mean()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry("loss"), "_registered", {})
-        gankit.losses.register("gap")(Gap)
-        losses = 'losses=[{name="wasserstein"}, {name="gap"}]'
-        with pytest.raises(PartError, match="loss gap looks at held-out images"):
-            gankit.train(gankit.load("wgan-gp", *small(losses)), tmp_path / "run")
-        run = gankit.train(gankit.load("wgan-gp", *small(losses, "data.held_out=0.2")), tmp_path / "run")
-        assert run.finished
+    gankit.losses.register("gap")(Gap)
+    losses = 'losses=[{name="wasserstein"}, {name="gap"}]'
+    with pytest.raises(PartError, match="loss gap looks at held-out images"):
+        gankit.train(gankit.load("wgan-gp", *small(losses)), tmp_path / "run")
+    run = gankit.train(gankit.load("wgan-gp", *small(losses, "data.held_out=0.2")), tmp_path / "run")
+    assert run.finished
 
 
 def test_conditions_of_held_out_images_are_on_the_scale_of_training(arrays: Path) -> None:

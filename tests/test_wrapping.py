@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,8 @@ from torch import Tensor, nn
 import gankit
 from gankit.errors import DataError, GankitError, PartError
 from gankit.interfaces import Turn
-from gankit.registry import registry
-from gankit.registry.plugins import KINDS
 
 Small = Callable[..., list[str]]
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    before = {kind: dict(registry(kind)._registered) for kind in KINDS}
-    yield
-    for kind in KINDS:
-        registry(kind)._registered = before[kind]
 
 
 class Painter(nn.Module):

@@ -16,7 +16,7 @@ from gankit.interfaces import Augment
 Operation = Literal["color", "translation", "cutout"]
 
 
-def _names(policy: object) -> object:
+def _split_names(policy: object) -> object:
     return [name.strip() for name in policy.split(",")] if isinstance(policy, str) else policy
 
 
@@ -25,10 +25,10 @@ class DiffAugment(Augment):
     """Colour, translation and cutout with the paper's ranges, always on, drawn anew for every sample.
 
     Draws come from torch's global generator. Works for any number of channels and any height and width, in any
-    floating type; values may leave [-1, 1], and 0 (mid-grey) fills what a shift or a cutout empties.
+    floating type; values may leave [-1, 1], and pixels that a shift or a cutout leaves empty become 0 (mid-grey).
 
     Args:
-        policy: operations in their order; a string with commas, "color,cutout", is read too.
+        policy: operations in the order in which they are applied; also as a string with commas, "color,cutout".
 
     Raises:
         PartError: an operation is unknown.
@@ -37,7 +37,7 @@ class DiffAugment(Augment):
     def __init__(
         self,
         *,
-        policy: Annotated[tuple[Operation, ...], MinLen(1), BeforeValidator(_names)] = (
+        policy: Annotated[tuple[Operation, ...], MinLen(1), BeforeValidator(_split_names)] = (
             "color",
             "translation",
             "cutout",
@@ -61,7 +61,7 @@ class DiffAugment(Augment):
 
 
 def color(images: Tensor) -> Tensor:
-    """Brightness, then saturation, then contrast of (n, c, h, w) images.
+    """Change brightness, then saturation, then contrast of (n, c, h, w) images.
 
     Brightness adds U(-0.5, 0.5), saturation scales the distance from the mean of the channels by U(0, 2) (one channel
     stays as it is), contrast the distance from the image's mean by U(0.5, 1.5).
@@ -73,20 +73,20 @@ def color(images: Tensor) -> Tensor:
 
 
 def translation(images: Tensor) -> Tensor:
-    """Shift (n, c, h, w) images by whole pixels, up to an eighth (rounded) of each axis either way; 0 comes in."""
+    """Shift (n, c, h, w) images by whole pixels, up to an eighth (rounded) of each axis; 0 fills the rest."""
     n, channels, height, width = images.shape
-    rows, no_row = _shifted(n, height, images.device)
-    columns, no_column = _shifted(n, width, images.device)
+    rows, row_outside = _source_pixels(n, height, images.device)
+    columns, column_outside = _source_pixels(n, width, images.device)
     source = (rows[:, :, None] * width + columns[:, None, :]).reshape(n, 1, height * width)
     moved = images.flatten(2).gather(2, source.expand(n, channels, height * width)).view(images.shape)
-    return moved.masked_fill((no_row[:, :, None] | no_column[:, None, :])[:, None], 0)
+    return moved.masked_fill((row_outside[:, :, None] | column_outside[:, None, :])[:, None], 0)
 
 
 def cutout(images: Tensor) -> Tensor:
     """Set a box of half (rounded) the height and width to 0, its centre uniform over (n, c, h, w) images."""
     n, _, height, width = images.shape
-    rows = _box(n, height, images.device)
-    columns = _box(n, width, images.device)
+    rows = _in_box(n, height, images.device)
+    columns = _in_box(n, width, images.device)
     return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
 
 
@@ -98,13 +98,13 @@ OPERATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
 
 
 def _uniform(images: Tensor, low: float, high: float) -> Tensor:
-    """One value a sample, drawn in float32: half precision has only some hundred values."""
+    """One value per sample, drawn in float32: half precision would give only some hundred different values."""
     values = torch.rand(len(images), 1, 1, 1, device=images.device) * (high - low) + low
     return values.to(images.dtype)
 
 
-def _shifted(n: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(n, size) pixels that move to each place of an axis, and whether there is none."""
+def _source_pixels(n: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(n, size) the pixel of an axis that moves to each position, and whether it would lie outside the image."""
     most = int(0.125 * size + 0.5)
     shift = torch.randint(-most, most + 1, (n, 1), device=device)
     source = torch.arange(size, device=device) - shift
@@ -112,11 +112,11 @@ def _shifted(n: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return inside, source != inside
 
 
-def _box(n: int, size: int, device: torch.device) -> Tensor:
-    """(n, size) whether a place of an axis is in the box."""
+def _in_box(n: int, size: int, device: torch.device) -> Tensor:
+    """(n, size) whether a position on an axis is in the box."""
     length = int(0.5 * size + 0.5)
-    # A box of even length is centred between pixels, of which there is one more, outer edges included.
+    # A box of even length is centred on an edge between pixels or on an outer edge: one more than there are pixels.
     centre = torch.randint(0, size + 1 - length % 2, (n, 1), device=device)
     start = centre - length // 2
-    place = torch.arange(size, device=device)
-    return (place >= start) & (place < start + length)
+    position = torch.arange(size, device=device)
+    return (position >= start) & (position < start + length)

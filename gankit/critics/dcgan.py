@@ -8,20 +8,19 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
-from gankit.nn.layers import Norm, NormName, pyramid, with_spectral_norm
+from gankit.nn.layers import Norm, NormName, unconditional_pyramid, with_spectral_norm
 
 
 class DCGANCritic(Critic):
     """4x4 convolutions of stride 2 with normalisation and LeakyReLU 0.2; scores are logits, without a sigmoid.
 
     The shorter side of the image must be 4 to 7 times 2^k with k at least 1, and 2^k must divide the longer. At 64x64
-    and width 64 it has 2,765,568 parameters. It has no use for labels. Batch normalisation, the paper's, mixes samples:
-    such a critic is refused together with a gradient penalty.
+    and width 64 it has 2,765,568 parameters. It cannot use labels. With the paper's batch
+    normalisation the score of a sample depends on the others: such a critic is refused beside a gradient penalty.
 
     Args:
-        image: what to score.
+        image: specification of the images to score.
         width: channels of the largest level; each smaller level has twice as many.
         norm: "batch", "layer" (GroupNorm with one group) or "none", after every convolution but the first and last.
         spectral: spectral normalisation of every weight (arXiv 1802.05957).
@@ -34,11 +33,7 @@ class DCGANCritic(Critic):
         self, image: ImageSpec, *, width: Annotated[int, Ge(1)] = 64, norm: NormName = "batch", spectral: bool = False
     ) -> None:
         super().__init__()
-        levels, height, width_ = pyramid(image, "critic dcgan")
-        if image.conditional:
-            raise PartError("critic dcgan cannot use labels: set data.conditional=false, or critic.name=resnet")
-        if not levels:
-            raise PartError(f"critic dcgan cannot score images of {image.height}x{image.width}: 8 pixels at least")
+        levels, height, width_ = unconditional_pyramid(image, "critic dcgan")
         channels = [image.channels, *(width << level for level in range(levels))]
         layers: list[nn.Module] = []
         for level, (a, b) in enumerate(itertools.pairwise(channels)):

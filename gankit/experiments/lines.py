@@ -1,11 +1,11 @@
-"""On which line of a TOML, JSON or YAML file a setting is written; the parsers that read the values keep no places."""
+"""The line of a TOML, JSON or YAML file on which a setting is written; the parsers that read values keep no lines."""
 
 from __future__ import annotations
 
 import re
 from typing import Any, final
 
-Location = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 _TOKEN = re.compile(
     r"""(?P<skip>[ \t\r]+|\#[^\n]*)
@@ -16,41 +16,41 @@ _TOKEN = re.compile(
 )
 
 
-def toml_places(text: str) -> dict[Location, int]:
+def toml_lines(text: str) -> dict[KeyPath, int]:
     """The line, from 1, of every key, table and list entry of a valid TOML file."""
     return _Scanner(text, "=").document()
 
 
-def json_places(text: str) -> dict[Location, int]:
+def json_lines(text: str) -> dict[KeyPath, int]:
     """The line, from 1, of every key and list entry of a valid JSON file."""
     return _Scanner(text, ":").value(())
 
 
-def yaml_places(text: str) -> dict[Location, int]:
+def yaml_lines(text: str) -> dict[KeyPath, int]:
     """The line, from 1, of every key and list entry of a valid YAML file; needs ruamel.yaml."""
     from ruamel.yaml import YAML
 
-    places: dict[Location, int] = {}
+    lines: dict[KeyPath, int] = {}
 
-    def walk(node: Any, location: Location) -> None:
+    def walk(node: Any, path: KeyPath) -> None:
         if node is None or not isinstance(node.value, list):
             return
-        for number, item in enumerate(node.value):
+        for index, item in enumerate(node.value):
             key, value = item if isinstance(item, tuple) else (item, item)
-            inner = (*location, key.value if isinstance(item, tuple) else number)
-            places[inner] = key.start_mark.line + 1
+            inner = (*path, key.value if isinstance(item, tuple) else index)
+            lines[inner] = key.start_mark.line + 1
             walk(value, inner)
 
     walk(YAML(typ="safe", pure=True).compose(text), ())
-    return places
+    return lines
 
 
 @final
 class _Scanner:
-    """Reads tokens of a text that is known to be valid, and notes where keys and list entries begin."""
+    """Reads the tokens of a text that is known to be valid, and notes the lines where keys and list entries begin."""
 
     def __init__(self, text: str, separator: str) -> None:
-        self.places: dict[Location, int] = {}
+        self.lines: dict[KeyPath, int] = {}
         self._separator = separator
         self._tokens: list[tuple[str, int]] = []
         line = 1
@@ -61,51 +61,51 @@ class _Scanner:
         self._next = 0
 
     def _ahead(self, count: int = 0) -> str:
-        place = self._next + count
-        return self._tokens[place][0] if place < len(self._tokens) else ""
+        index = self._next + count
+        return self._tokens[index][0] if index < len(self._tokens) else ""
 
     @property
     def _line(self) -> int:
         return self._tokens[self._next][1]
 
-    def document(self) -> dict[Location, int]:
+    def document(self) -> dict[KeyPath, int]:
         """A TOML file: tables, lists of tables, and keys with values."""
-        newest: dict[Location, int] = {}
-        table: Location = ()
+        last_index: dict[KeyPath, int] = {}  # of the last entry of each list of tables
+        table: KeyPath = ()
         while self._ahead():
             if self._ahead() == "\n":
                 self._next += 1
             elif self._ahead() == "[":
-                table = self._header(newest)
+                table = self._header(last_index)
             else:
                 self._setting(table)
-        return self.places
+        return self.lines
 
-    def _header(self, newest: dict[Location, int]) -> Location:
+    def _header(self, last_index: dict[KeyPath, int]) -> KeyPath:
         line, brackets = self._line, 2 if self._ahead(1) == "[" else 1
         self._next += brackets
         key = self._key("]")
         self._next += brackets - 1
-        table: Location = ()
+        table: KeyPath = ()
         for position, part in enumerate(key, 1):
             table = (*table, part)
             if position == len(key) and brackets == 2:
-                newest[table] = newest.get(table, -1) + 1
-            self.places.setdefault(table, line)
-            if table in newest:
-                table = (*table, newest[table])
-                self.places.setdefault(table, line)
+                last_index[table] = last_index.get(table, -1) + 1
+            self.lines.setdefault(table, line)
+            if table in last_index:
+                table = (*table, last_index[table])
+                self.lines.setdefault(table, line)
         return table
 
-    def _setting(self, table: Location) -> None:
+    def _setting(self, table: KeyPath) -> None:
         line = self._line
         for part in self._key(self._separator):
             table = (*table, part)
-            self.places.setdefault(table, line)
+            self.lines.setdefault(table, line)
         self.value(table)
 
     def _key(self, end: str) -> list[str]:
-        """A key, dotted or not, up to and with the mark that ends it."""
+        """A key, dotted or not; the mark that ends it is read too."""
         key: list[str] = []
         while (token := self._ahead()) != end:
             key += [token[1:-1]] if token[0] in "\"'" else [part for part in token.split(".") if part]
@@ -113,28 +113,28 @@ class _Scanner:
         self._next += 1
         return key
 
-    def value(self, location: Location) -> dict[Location, int]:
+    def value(self, path: KeyPath) -> dict[KeyPath, int]:
         """A value, and everything in it."""
         if self._ahead() == "[":
             self._next += 1
-            number = 0
-            while self._has_more("]"):
-                self.places[(*location, number)] = self._line
-                self.value((*location, number))
-                number += 1
+            index = 0
+            while self._advance_to_entry("]"):
+                self.lines[(*path, index)] = self._line
+                self.value((*path, index))
+                index += 1
         elif self._ahead() == "{":
             self._next += 1
-            while self._has_more("}"):
-                self._setting(location)
+            while self._advance_to_entry("}"):
+                self._setting(path)
         else:
             while self._ahead() not in ("", "\n", ",", "]", "}"):
                 self._next += 1
-        return self.places
+        return self.lines
 
-    def _has_more(self, end: str) -> bool:
-        """Step over what stands before the next entry; over the end and no further, where there is none."""
+    def _advance_to_entry(self, end: str) -> bool:
+        """Skip commas and line ends up to the next entry; False, with the closing bracket skipped, if there is none."""
         while self._ahead() in ("\n", ","):
             self._next += 1
-        more = self._ahead() != end
-        self._next += not more
-        return more
+        is_entry = self._ahead() != end
+        self._next += not is_entry
+        return is_entry

@@ -1,4 +1,4 @@
-"""The JSON schema of an experiment file, or of one with further tables: every installed part with its settings."""
+"""The JSON schema of experiment files, and of files with more tables such as studies; it covers all installed parts."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ def schema(**more: type[BaseModel]) -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of an experiment; parts that cannot be imported are left out.
 
     Args:
-        more: further tables by name, as a study has one.
+        more: models of further top-level tables by name, for example that of a study.
     """
     definitions: dict[str, Any] = {}
 
-    def model(settings: type[BaseModel], owner: str) -> dict[str, Any]:
-        # Two parts may call different tables alike.
+    def settings_schema(settings: type[BaseModel], owner: str) -> dict[str, Any]:
+        # With the owner as prefix: two parts may have different nested models of the same name.
         content = settings.model_json_schema(ref_template=f"#/$defs/{owner}.{{model}}")
         definitions.update({f"{owner}.{name}": value for name, value in content.pop("$defs", {}).items()})
         return content
 
-    def part(table: type[PartTable]) -> dict[str, Any]:
-        own = table.model_json_schema()
-        keys = {key: value for key, value in own["properties"].items() if key != "part"}
+    def part_schema(table: type[PartTable]) -> dict[str, Any]:
+        table_schema = table.model_json_schema()
+        keys = {key: value for key, value in table_schema["properties"].items() if key != "part"}
         options: list[dict[str, Any]] = [{"type": "string", "description": "the name alone: every setting by default"}]
         for name in registry(table.kind).names():
             try:
-                content = model(registry(table.kind).settings(name), f"{table.kind}.{name}".replace(":", "."))
+                content = settings_schema(registry(table.kind).settings(name), f"{table.kind}.{name}".replace(":", "."))
             except PartError:
                 continue
             content["properties"] = {"name": {"const": name}, **keys, **content.get("properties", {})}
@@ -40,7 +40,7 @@ def schema(**more: type[BaseModel]) -> dict[str, Any]:
             content["title"] = f"{table.kind} {name}"
             content["additionalProperties"] = False
             options.append(content)
-        return {"description": own.get("description", ""), "anyOf": options}
+        return {"description": table_schema.get("description", ""), "anyOf": options}
 
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -48,14 +48,14 @@ def schema(**more: type[BaseModel]) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": {
-            **{name: model(table, name) for name, table in more.items()},
-            "data": part(DataTable),
-            "generator": part(GeneratorTable),
-            "critic": part(CriticTable),
-            "losses": {"type": "array", "minItems": 1, "items": part(LossTable)},
-            "augment": part(AugmentTable),
-            "training": model(Training, "training"),
-            "evaluation": model(Evaluation, "evaluation"),
+            **{name: settings_schema(table, name) for name, table in more.items()},
+            "data": part_schema(DataTable),
+            "generator": part_schema(GeneratorTable),
+            "critic": part_schema(CriticTable),
+            "losses": {"type": "array", "minItems": 1, "items": part_schema(LossTable)},
+            "augment": part_schema(AugmentTable),
+            "training": settings_schema(Training, "training"),
+            "evaluation": settings_schema(Evaluation, "evaluation"),
             "run": {"type": "object", "description": "The record of a run; not an input."},
         },
         "$defs": definitions,

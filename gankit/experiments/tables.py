@@ -1,15 +1,16 @@
-"""Tables of an experiment that name a part: the part's own settings, and gankit's beside them."""
+"""The tables of an experiment file that choose a part: gankit's own keys together with the part's settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ModelWrapValidatorHandler, model_validator
 
-from gankit.registry import Part, read_part
-from gankit.registry.messages import explained
+from gankit.interfaces import Scope
+from gankit.registry import Part, read_part, registry
+from gankit.registry.messages import reword_errors
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Lt(1)]
@@ -23,8 +24,8 @@ class Settings(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _explained(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        result: Self = explained(value, handler, list(cls.model_fields))
+    def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        result: Self = reword_errors(value, handler, list(cls.model_fields))
         return result
 
 
@@ -42,6 +43,10 @@ class PartTable(Settings):
     kind: ClassVar[str]
     part: Annotated[Part, BeforeValidator(_part_of_table)]
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        registry(cls.kind).reserve(key for key in cls.model_fields if key != "part")
+
     @property
     def name(self) -> str:
         """The part's qualified name."""
@@ -55,19 +60,19 @@ class PartTable(Settings):
     @model_validator(mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        """Own keys, and all else as the table of the part, so that both are validated at once."""
+        """Split gankit's keys from the part's settings, so that the errors of both are reported together."""
         if not isinstance(value, Mapping):
             return value if isinstance(value, cls) else {"part": (cls.kind, value)}
         if isinstance(value.get("part"), Part):
             return value
-        own = {key: item for key, item in value.items() if key in cls.model_fields and key != "part"}
-        return {**own, "part": (cls.kind, {key: item for key, item in value.items() if key not in own})}
+        keys = {key: item for key, item in value.items() if key in cls.model_fields and key != "part"}
+        return {**keys, "part": (cls.kind, {key: item for key, item in value.items() if key not in keys})}
 
     def table(self) -> dict[str, Any]:
         """As written in an experiment file."""
-        own = self.model_dump(mode="json", exclude={"part"}, exclude_none=True)
+        keys = self.model_dump(mode="json", exclude={"part"}, exclude_none=True)
         part = self.part.table()
-        return {"name": part.pop("name"), **own, **part}
+        return {"name": part.pop("name"), **keys, **part}
 
 
 class GeneratorTable(PartTable):
@@ -87,7 +92,8 @@ class DataTable(PartTable):
 
     Attributes:
         size: pixels, a number for squares or [height, width]; None keeps the data set's own.
-        conditional: true conditions the networks on classes; a list of names on these float facts of the images.
+        conditional: whether the networks are conditioned on classes; a list of names conditions them on these numeric
+            facts of the images.
         split: the named split to train on; by default "train" where there are splits, else everything.
         held_out: the share of images kept from training, drawn class by class, and whole groups at a time.
         min_agreement: keeps images on which at least this share of raters agrees.
@@ -95,8 +101,10 @@ class DataTable(PartTable):
         split_seed: decides the held-out images and the subset; `training.seed` where None.
         subset_seed: decides the subset in place of `split_seed`.
         flip: shows each image or its label-preserving mirror image, at random.
-        balance: 0 draws images as they come, 1 draws classes equally often, between tempers: p ~ count^(1 - balance).
-        weights: draws images in proportion to this fact of each, or "agreement"; `balance` then tempers classes' sums.
+        balance: 0 draws images as they come, 1 draws classes equally often; in between, a class is drawn with a
+            probability proportional to count^(1 - balance).
+        weights: the fact of an image that is its sampling weight, or "agreement"; `balance` then acts on the sums of
+            weights in place of the counts of images.
     """
 
     kind = "dataset"
@@ -123,7 +131,7 @@ class LossTable(PartTable):
 
     Attributes:
         weight: its factor; the loss's own default where None.
-        every: it is computed on every k-th update of either side, with its weight scaled by k.
+        every: the loss is computed on every k-th update of either network, with its weight scaled by k.
     """
 
     kind = "loss"
@@ -135,9 +143,9 @@ class AugmentTable(PartTable):
     """The augment between images and critic.
 
     Attributes:
-        scope: "critic" for everything that the critic sees, "critic-turn" for the critic's own update alone, "real" for
-            real images alone, "on-request" for losses that ask.
+        scope: "critic" augments everything that the critic sees, "critic-turn" only what it sees in its own update,
+            "real" only real images, "on-request" only what a loss augments itself.
     """
 
     kind = "augment"
-    scope: Literal["critic", "critic-turn", "real", "on-request"] = "critic"
+    scope: Scope = "critic"

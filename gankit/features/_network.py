@@ -1,4 +1,4 @@
-"""What networks share: weights hashed as they are loaded, clean-fid's resize (Parmar et al. 2022, arXiv 2104.11222)."""
+"""Shared by feature networks: loading hashed weights, and clean-fid's resize (Parmar et al. 2022, arXiv 2104.11222)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Resizer = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
 class Network(Features):
-    """A network that is never trained, on images of the size and channels that it was made for.
+    """A trained network in evaluation mode, which gets images resized to the size that it was trained on.
 
     Attributes:
-        name: of the part, for messages.
-        channels: that the network reads, 3 or 1.
-        packages: whose versions decide the numbers too, beside clean-fid's, Pillow's and torch's.
-        side: height and width of the images that the network gets, in pixels; None leaves them as they are.
+        name: the part's name, for messages.
+        channels: how many channels the network reads, 3 or 1.
+        packages: packages whose versions the features depend on, besides clean-fid, Pillow and torch.
+        side: height and width of the images that the network gets, in pixels; None: they are not resized.
     """
 
     name: ClassVar[str]
@@ -50,16 +50,16 @@ class Network(Features):
         """(n, 1 or 3, height, width) float32 in [0, 255] to (n, dim), without gradients, on the network's device.
 
         Raises:
-            PartError: the images have another number of channels, or colours and the network reads grey.
+            PartError: the images have another number of channels, or are coloured where the network reads grey ones.
         """
         if images.ndim != 4:
             raise PartError(f"features {self.name} read (n, channels, height, width) images, not {tuple(images.shape)}")
         self.check_channels(images.shape[1])
         with torch.no_grad():
             if self.side is None:
-                return self.read(self._placed(images.float().expand(-1, self.channels, -1, -1)))
-            small = _resized(images.detach().float().cpu().numpy(), self.resizer(self.side), self.side)
-            return self.read(self._placed(torch.from_numpy(small[:, : self.channels])))
+                return self.read(self._on_device(images.float().expand(-1, self.channels, -1, -1)))
+            small = _resize(images.detach().float().cpu().numpy(), self.resizer(self.side), self.side)
+            return self.read(self._on_device(torch.from_numpy(small[:, : self.channels])))
 
     def check_channels(self, channels: int) -> None:
         """
@@ -73,26 +73,26 @@ class Network(Features):
 
     def resizer(self, side: int) -> Resizer:
         """clean-fid's: each channel by Pillow's bicubic filter in floating point, clipped to [0, 255], not rounded."""
-        made: Resizer = make_resizer("PIL", False, "bicubic", (side, side))
-        return made
+        resize: Resizer = make_resizer("PIL", False, "bicubic", (side, side))
+        return resize
 
-    def _placed(self, images: Tensor) -> Tensor:
+    def _on_device(self, images: Tensor) -> Tensor:
         weight = next(itertools.chain(self.parameters(), self.buffers()), images)
         return images.contiguous().to(weight.device)
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in evaluation mode: an image's features do not depend on its neighbours in the batch."""
+        """Stay in evaluation mode: an image's features must not depend on its neighbours in the batch."""
         return super().train(False)
 
     @property
     def protocol(self) -> dict[str, str | int]:
-        """The resize, and the versions of what computes the numbers."""
+        """The resize, and the versions of the packages that compute the features."""
         resized = "none" if self.side is None else f"clean-fid, PIL bicubic in float, {self.side}x{self.side}"
         versions = [f"{name} {importlib.metadata.version(name)}" for name in ("clean-fid", "pillow", *self.packages)]
         return {"resize": resized, "versions": ", ".join([*versions, f"torch {torch.__version__}"])}
 
 
-def _resized(images: NDArray[np.float32], resize: Resizer, side: int) -> NDArray[np.float32]:
+def _resize(images: NDArray[np.float32], resize: Resizer, side: int) -> NDArray[np.float32]:
     """(n, 1 or 3, height, width) to (n, 3, side, side); grey is repeated, as Pillow's conversion to RGB does."""
     colours = np.broadcast_to(images, (len(images), 3, *images.shape[2:])).transpose(0, 2, 3, 1)
     small = np.empty((len(images), 3, side, side), dtype=np.float32)
@@ -105,8 +105,8 @@ def _resized(images: NDArray[np.float32], resize: Resizer, side: int) -> NDArray
     return small
 
 
-def weights_of(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
-    """A file's bytes and their sha256: what is loaded is what was hashed, whoever writes to the file meanwhile.
+def read_weights(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
+    """A file's bytes and their sha256, from one read: a write to the file in between changes neither.
 
     Raises:
         PartError: the file cannot be read, or its sha256 is not the one given.
@@ -115,17 +115,17 @@ def weights_of(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
         content = path.read_bytes()
     except OSError as error:
         raise PartError(f"the weights {path} cannot be read ({error.strerror}); set the path of a file") from error
-    found = hashlib.sha256(content).hexdigest()
-    if sha256 is not None and found != sha256.lower():
-        raise PartError(f"{path} has the sha256 {found}, not {sha256} as set; fetch the file again or correct sha256")
-    return content, found
+    digest = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and digest != sha256.lower():
+        raise PartError(f"{path} has the sha256 {digest}, not {sha256} as set; fetch the file again or correct sha256")
+    return content, digest
 
 
 def load_script(content: bytes, path: Path) -> torch.jit.ScriptModule:
     """A TorchScript archive, on the CPU and in evaluation mode.
 
     Raises:
-        PartError: it is none.
+        PartError: the content is no TorchScript archive.
     """
     load: Callable[..., torch.jit.ScriptModule] = torch.jit.load
     try:
@@ -139,7 +139,7 @@ def load_script(content: bytes, path: Path) -> torch.jit.ScriptModule:
 
 @contextmanager
 def without_deprecations() -> Iterator[None]:
-    """TorchScript is deprecated since torch 2.14, and the archives that people have are TorchScript."""
+    """Silence torch's warnings (since 2.14) that TorchScript is deprecated: it is what people's archives hold."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -147,8 +147,8 @@ def without_deprecations() -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says first, in one line of at most 200 characters."""
+    """An error's first sentence, in one line of at most 200 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    # TorchScript tells the trace first and the error last, all else the error first.
+    # TorchScript errors begin with the trace and end with the message; others begin with the message.
     line = lines[-1 if any("TorchScript" in line for line in lines) else 0]
     return line.partition(". ")[0][:200]

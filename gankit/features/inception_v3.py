@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from gankit.cache import cache_folder
 from gankit.errors import PartError
-from gankit.features._network import Network, Resizer, reason, weights_of, without_deprecations
+from gankit.features._network import Network, Resizer, read_weights, reason, without_deprecations
 
 _FILE = "inception-2015-12-05.pt"  # the name that clean-fid's loader asks for
 
@@ -45,17 +45,17 @@ class InceptionV3(Network):
         Args:
             weights: the file, under any name; a relative path starts at the current folder, and ~ is the home folder.
                 By default clean-fid downloads it once, into the folder "weights" of gankit's cache.
-            sha256: that the file must have, in hexadecimal; by default it is only recorded.
+            sha256: the hash that the file must have, in hexadecimal; by default it is only recorded.
 
         Raises:
             PartError: the file cannot be read or downloaded, has another sha256, or is not this network.
         """
         super().__init__()
-        path = _downloaded() if weights is None else Path(weights).expanduser()
-        content, self.weights_sha256 = weights_of(path, sha256)
+        path = _download() if weights is None else Path(weights).expanduser()
+        content, self.weights_sha256 = read_weights(path, sha256)
         remedy = "delete it to download it again" if weights is None else f"set weights to NVIDIA's {_FILE}"
         try:
-            self.network = _loaded(content)
+            self.network = _load(content)
             shape = tuple(self.forward(torch.zeros(1, 3, self.side, self.side)).shape)
         except OSError as error:
             where = tempfile.gettempdir()
@@ -63,7 +63,7 @@ class InceptionV3(Network):
                 f"{path} cannot be copied to {where} ({reason(error)}); set TMPDIR to free space"
             ) from error
         except Exception as error:
-            # Whatever a strange or broken archive raises, on loading or on first use.
+            # A foreign or broken archive raises all sorts of errors, when it is loaded or first used.
             raise PartError(
                 f"{path} is no Inception-v3 archive with {self.dim} features ({reason(error)}); {remedy}"
             ) from error
@@ -89,27 +89,27 @@ class InceptionV3(Network):
 
     def resizer(self, side: int) -> Resizer:
         """clean-fid's mode "clean"."""
-        made: Resizer = build_resizer("clean")
-        return made
+        resize: Resizer = build_resizer("clean")
+        return resize
 
     @property
     def protocol(self) -> dict[str, str | int]:
-        """The weights' sha256, the resize, which logits, and the versions of what computes them."""
+        """The weights' sha256, the resize, the kind of logits, and the versions of the packages in use."""
         return {**super().protocol, "weights_sha256": self.weights_sha256, "logits": "without bias"}
 
 
-def _loaded(content: bytes) -> nn.Module:
-    # clean-fid loads a file of one name from a folder: a private one, so that it loads the bytes that were hashed.
+def _load(content: bytes) -> nn.Module:
+    # clean-fid loads a file of a fixed name from a folder; from a private folder it loads the bytes that were hashed.
     with tempfile.TemporaryDirectory(prefix="gankit-") as folder, without_deprecations():
         (Path(folder) / _FILE).write_bytes(content)
         network: nn.Module = InceptionV3W(folder, download=False)
     return network.eval()
 
 
-def _downloaded() -> Path:
+def _download() -> Path:
     """The file in gankit's cache, downloaded by clean-fid where it is missing.
 
-    It appears under its name only when it is complete, so that two processes may ask at once.
+    It appears under its name only when it is complete, so that two processes may do this at once.
 
     Raises:
         PartError: it cannot be downloaded.
@@ -125,7 +125,7 @@ def _downloaded() -> Path:
                 raise OSError("the download was cut off, or is not the file")
             os.replace(file, path)
     except Exception as error:
-        # urllib raises OSError, http.client and the system's proxy settings raise others.
+        # urllib raises OSError; http.client and proxy settings raise other errors.
         raise PartError(
             f"the Inception-v3 weights {path} are missing and {downloads_helper.inception_url} cannot be downloaded "
             f"({reason(error)}); fetch it elsewhere and set weights to its path, or choose features efficientnet-lite0"

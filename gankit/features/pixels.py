@@ -16,13 +16,13 @@ from gankit.interfaces import Features, ImageSpec
 class Pixels(Features):
     """Antialiased bilinear resize to a square, flattened and scaled to [0, 1].
 
-    Distances in pixel space see layout and colour, not meaning; values under other features are not comparable.
+    Distances between pixels see layout and colour, not meaning, and are not comparable with those of other features.
     """
 
     def __init__(self, image: ImageSpec, *, side: Annotated[int, Field(ge=1, le=256)] = 8) -> None:
         """
         Args:
-            image: what the images are; only the channels matter.
+            image: of which only the channels matter.
             side: height and width after the resize, in pixels.
         """
         super().__init__()

@@ -1,4 +1,4 @@
-"""A network of one's own from a TorchScript file."""
+"""Features from a user's own network in a TorchScript file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gankit.errors import PartError
-from gankit.features._network import Network, load_script, reason, weights_of
+from gankit.features._network import Network, load_script, read_weights, reason
 from gankit.interfaces import ImageSpec
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -18,10 +18,11 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 @final
 class TorchScript(Network):
-    """Whatever a scripted or traced module gives for images, which must be one vector an image.
+    """The output of a scripted or traced module, which must be one vector per image.
 
-    The module is called with (n, channels, height, width) float32 images and gives (n, d) or (n, d, 1, 1). Distances in
-    it are as good as the network; Woodland et al. 2024 (arXiv 2311.13717) compare some on medical images.
+    The module is called with (n, channels, height, width) float32 images and returns (n, d) or (n, d, 1, 1). Distances
+    between these features mean as much as the network is good; Woodland et al. 2024 (arXiv 2311.13717) compare some
+    networks on medical images.
     """
 
     name: ClassVar[str] = "torchscript"
@@ -41,16 +42,16 @@ class TorchScript(Network):
         Args:
             image: what the images are; the network is tried on two random ones.
             path: the file; a relative path starts at the current folder, and ~ is the home folder.
-            sha256: that the file must have, in hexadecimal; by default it is only recorded.
-            size: height and width that images are resized to, by clean-fid's bicubic filter; by default they stay.
-            channels: that the network reads; grey images are repeated for 3, colour images are refused for 1.
-            low: what the network wants for black, for example 0 or -1.
-            high: what the network wants for white, for example 1 or 255.
+            sha256: the hash that the file must have, in hexadecimal; by default it is only recorded.
+            size: height and width that images are resized to, by clean-fid's bicubic filter; by default they are not.
+            channels: how many the network reads; for 3 grey images are repeated, for 1 colour images are refused.
+            low: the value that the network expects for black, for example 0 or -1.
+            high: the value that the network expects for white, for example 1 or 255.
 
         Raises:
             PartError: the file cannot be read, has another sha256 or is no TorchScript archive; the network cannot read
-                these images, does not give one vector of finite numbers an image, or gives an image other features
-                beside other neighbours or each time.
+                these images or does not give one vector of finite numbers per image; the features of an image change
+                with its neighbours in the batch or from call to call.
         """
         super().__init__()
         if not low < high:
@@ -58,7 +59,7 @@ class TorchScript(Network):
         self.path, self.side, self.channels = Path(path).expanduser(), size, channels
         self.low, self.high = low, high
         self.check_channels(image.channels)
-        content, self.weights_sha256 = weights_of(self.path, sha256)
+        content, self.weights_sha256 = read_weights(self.path, sha256)
         self.network = load_script(content, self.path)
         shape = (2, image.channels, image.height, image.width)
         images = 255 * torch.rand(shape, generator=torch.Generator().manual_seed(0))
@@ -68,7 +69,7 @@ class TorchScript(Network):
             both[:1], first, rtol=1e-3, atol=1e-3 * float(first.abs().max())
         ):
             raise PartError(
-                f"{self.path} gives an image other features alone than beside another image; save the network in "
+                f"{self.path} gives an image other features alone than in a batch; save the network in "
                 "evaluation mode, without random layers and without statistics of the batch"
             )
 
@@ -76,13 +77,13 @@ class TorchScript(Network):
         """(n, channels, height, width) in [0, 255] to (n, dim) float32.
 
         Raises:
-            PartError: the network fails, or gives something else.
+            PartError: the network fails, or returns something else.
         """
         scaled = self.low + images * ((self.high - self.low) / 255)
         try:
             features = self.network(scaled)
         except Exception as error:
-            # What a network raises is its author's choice.
+            # A network may raise any error.
             shape = " x ".join(map(str, images.shape[1:]))
             raise PartError(
                 f"{self.path} fails on images of {shape} ({reason(error)}); set size or channels"
@@ -104,5 +105,5 @@ class TorchScript(Network):
     @property
     def protocol(self) -> dict[str, str | int]:
         """The file's sha256, the resize, the channels and range that the network gets, and the versions."""
-        seen = f"{self.low} to {self.high}"
-        return {**super().protocol, "weights_sha256": self.weights_sha256, "channels": self.channels, "range": seen}
+        span = f"{self.low} to {self.high}"
+        return {**super().protocol, "weights_sha256": self.weights_sha256, "channels": self.channels, "range": span}

@@ -8,19 +8,18 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec
-from gankit.nn.layers import pyramid
+from gankit.nn.layers import unconditional_pyramid
 
 
 class DCGANGenerator(Generator):
     """Transposed 4x4 convolutions of stride 2 with batch normalisation and ReLU; tanh at the end.
 
     The shorter side of the image must be 4 to 7 times 2^k with k at least 1, and 2^k must divide the longer. At 64x64
-    and width 64 it has 3,576,704 parameters. It has no use for labels.
+    and width 64 it has 3,576,704 parameters. It cannot use labels.
 
     Args:
-        image: what to make.
+        image: specification of the images to make.
         latent_dim: length of a latent vector.
         width: channels of the largest hidden level; each smaller level has twice as many.
 
@@ -32,11 +31,7 @@ class DCGANGenerator(Generator):
         self, image: ImageSpec, *, latent_dim: Annotated[int, Ge(1)] = 100, width: Annotated[int, Ge(1)] = 64
     ) -> None:
         super().__init__()
-        levels, height, width_ = pyramid(image, "generator dcgan")
-        if image.conditional:
-            raise PartError("generator dcgan cannot use labels: set data.conditional=false, or generator.name=resnet")
-        if not levels:
-            raise PartError(f"generator dcgan cannot make images of {image.height}x{image.width}: 8 pixels at least")
+        levels, height, width_ = unconditional_pyramid(image, "generator dcgan")
         channels = [width << level for level in reversed(range(levels))]
         self.latent_dim = latent_dim
         layers: list[nn.Module] = [nn.ConvTranspose2d(latent_dim, channels[0], (height, width_), bias=False)]

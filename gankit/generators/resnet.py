@@ -19,16 +19,16 @@ HeadName = Literal["norm", "plain"]
 
 
 class ResNetGenerator(Generator):
-    """A linear map to the smallest level, one up-sampling residual block a level, then norm, ReLU, convolution, tanh.
+    """A linear map to the smallest level, an up-sampling residual block per level, then norm, ReLU, convolution, tanh.
 
     The shorter side of the image must be 4 to 7 times 2^k, and 2^k must divide the longer; k is the number of blocks.
     With classes or float conditions every normalisation but the last is conditional on them. At 32x32 and width 128
     this is the paper's CIFAR network (1,204,483 parameters); its 64x64 network is the recipe `wgan-gp-64`.
 
     Args:
-        image: what to make.
+        image: specification of the images to make.
         latent_dim: length of a latent vector.
-        width: channels of every level, where `widths` does not say otherwise.
+        width: channels of every level, unless `widths` is given.
         widths: channels of the smallest level and after each of the k blocks, k + 1 numbers.
         norm: "batch", "layer" (GroupNorm with one group) or "none"; "none" cannot use labels.
         first_bias: whether each block's first convolution has a bias.

@@ -15,19 +15,19 @@ from gankit.interfaces import ClassHead, ImageSpec, Loss, Turn
 
 @final
 class AuxiliaryClass(Loss):
-    """The critic names the classes of reals and fakes; the generator makes fakes of which it names the right one.
+    """The critic classifies reals and fakes; the generator makes fakes whose class the critic recognises.
 
     A term beside an adversarial loss. The logits come from the features that give the scores, so that it costs no
-    second pass. It favours samples that are easy to tell apart over variety.
+    second pass. It favours samples that are easy to classify over variety.
 
     Args:
         image: must have classes.
-        fake: whether the critic learns from fakes too, as published; without, from reals alone.
-        generator: the factor of the generator's term; code published with WGAN-GP (arXiv 1704.00028) has 0.1, and no
-            fakes.
+        fake: whether the critic learns to classify fakes too, as published, or only reals.
+        generator: the factor of the generator's term; code published with WGAN-GP (arXiv 1704.00028) uses 0.1, and
+            `fake=False`.
 
     Raises:
-        PartError: the images have no classes, or not as labels of the networks.
+        PartError: the images have no classes, or the networks are not conditioned on them.
     """
 
     needs = (ClassHead,)
@@ -35,17 +35,19 @@ class AuxiliaryClass(Loss):
     def __init__(self, image: ImageSpec, *, fake: bool = True, generator: Annotated[float, Ge(0)] = 1.0) -> None:
         if not image.classes:
             raise PartError("loss auxiliary-class needs classes: set data.conditional=true")
-        self.fake = fake
-        self.factor = generator
+        self.classify_fakes = fake
+        self.generator_factor = generator
 
     def critic(self, turn: Turn) -> Tensor:
         """Cross-entropy of the classes of reals, plus that of fakes; a scalar."""
         value = _cross_entropy(turn, turn.real_features)
-        return value + _cross_entropy(turn, turn.fake_features) if self.fake else value
+        return value + _cross_entropy(turn, turn.fake_features) if self.classify_fakes else value
 
     def generator(self, turn: Turn) -> Tensor | None:
         """The factor times the cross-entropy of the classes of fakes, a scalar; None for a factor of 0."""
-        return self.factor * _cross_entropy(turn, turn.fake_features) if self.factor else None
+        if not self.generator_factor:
+            return None
+        return self.generator_factor * _cross_entropy(turn, turn.fake_features)
 
 
 def _cross_entropy(turn: Turn, features: Any) -> Tensor:

@@ -14,9 +14,9 @@ from gankit.interfaces import Augment, Loss, Turn
 class Consistency(Loss):
     """The critic should score an image and a random view of it alike, for reals and for fakes.
 
-    Reals alone (`fake = 0`, CR-GAN, arXiv 1910.12027) let marks of the augment into the samples, by the bCR paper.
-    Published bCR scores raw images in the adversarial loss: give the augment the scope "on-request". Factors of 10 are
-    those of published configurations.
+    According to the paper, regularising reals alone (`fake = 0`, CR-GAN, arXiv 1910.12027) lets traces of the augment
+    leak into the samples. To reproduce published bCR, where the adversarial loss sees raw images, set the augment's
+    scope to "on-request". The default factors, 10, are those of published configurations.
 
     Args:
         real: the factor of the term on reals; 0 leaves it out.
@@ -30,7 +30,7 @@ class Consistency(Loss):
         self.fake = fake
 
     def critic(self, turn: Turn) -> Tensor | None:
-        """Factors times the mean squared difference of scores (n, ...) of raw images and fresh views; a scalar."""
+        """Sum over reals and fakes of factor * mean (score - score of a fresh view)^2, scores (n, ...); a scalar."""
         terms = []
         if self.real:
             # Scores that the adversarial loss computed are shared where it saw the raw images.

@@ -27,9 +27,9 @@ def gradient_penalty(
     """How far the critic's slope is from `target`, at one point between each real and its fake.
 
     With x = alpha real + (1 - alpha) fake, the penalty is (norm of d critic(x) / dx - target)^2, where the norm is
-    taken over everything that makes up one sample. It can be differentiated by the critic's parameters, also where the
-    slope is zero; images are detached, so that nothing else receives gradients. Autocast is off inside, and everything
-    is computed in float32 or finer.
+    taken over all elements of a sample. It can be differentiated by the critic's parameters, also where the slope is
+    zero; images are detached, so that nothing else receives gradients. Autocast is off inside, and everything is
+    computed in float32 or finer.
 
     Args:
         critic: any callable or module that scores each sample without looking at the others (so without batch
@@ -37,18 +37,18 @@ def gradient_penalty(
             (n, ...) are averaged per sample before they are differentiated.
         real: (n, ...) of any trailing shape.
         fake: the same shape.
-        labels: None, (n,) int64 classes, or (n, k) float conditions; shared by each real, its fake and what lies
-            between.
+        labels: None, (n,) int64 classes, or (n, k) float conditions; shared by each real, its fake and the point
+            between them.
         target: the slope to have.
         one_sided: whether smaller slopes go unpunished.
         alpha: the real image's share, n values in [0, 1] of shape (n,) or (n, 1, ...); uniform when None.
 
     Returns:
-        (n,) penalties, one a sample, to be averaged and weighted by the caller.
+        (n,) penalties, one per sample, to be averaged and weighted by the caller.
 
     Raises:
-        DataError: shapes of `real` and `fake` differ, or `alpha` is not one number a sample.
-        PartError: the critic's scores cannot be differentiated, or there is not one (or one map) a sample.
+        DataError: shapes of `real` and `fake` differ, or `alpha` is not one number per sample.
+        PartError: the critic's scores cannot be differentiated, or are not (n, ...): one score or map per sample.
     """
     if real.shape != fake.shape:
         raise DataError(f"real {tuple(real.shape)} and fake {tuple(fake.shape)} must have one shape")
@@ -57,7 +57,7 @@ def gradient_penalty(
     if alpha is None:
         alpha = torch.rand(n, dtype=dtype, device=real.device)
     if alpha.numel() != n or alpha.shape[:1] != real.shape[:1]:
-        raise DataError(f"alpha has shape {tuple(alpha.shape)}, it must be ({n},): one number a sample")
+        raise DataError(f"alpha has shape {tuple(alpha.shape)}, it must be ({n},): one number per sample")
     alpha = alpha.to(real).reshape(n, *[1] * (real.ndim - 1))
     gradients = score_gradients(critic, torch.lerp(fake, real, alpha), labels)
     # Unlike a hand-written root of a sum of squares, this norm has gradient 0 (not NaN) at zero.
@@ -70,15 +70,15 @@ def gradient_penalty(
 class GradientPenalty(Loss):
     """The critic's mean `gradient_penalty` between the reals and the fakes that it sees.
 
-    Where an augment acts on both, it is the augmented images that are interpolated: the critic is held to its slope
-    where it is used. The weight is the paper's lambda.
+    Where an augment acts on both, the augmented images are interpolated: the penalty then acts on images such as those
+    that the critic scores. The weight is the paper's lambda.
 
     Args:
         target: the slope that the critic should have.
         one_sided: whether smaller slopes go unpunished.
     """
 
-    per_sample = True
+    per_sample = True  # needs a critic that scores each sample without looking at the others
     default_weight = 10.0
 
     def __init__(self, *, target: Annotated[float, Ge(0)] = 1.0, one_sided: bool = False) -> None:

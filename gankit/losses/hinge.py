@@ -11,7 +11,7 @@ from gankit.interfaces import Loss, Turn
 
 @final
 class Hinge(Loss):
-    """The critic pushes reals above 1 and fakes below -1 and no further; the generator raises the scores of fakes."""
+    """The critic pushes reals above 1 and fakes below -1, no further; the generator raises the scores of fakes."""
 
     def critic(self, turn: Turn) -> Tensor:
         """Mean of max(0, 1 - real_scores) plus mean of max(0, 1 + fake_scores), scores (n, ...); a scalar."""

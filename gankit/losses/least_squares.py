@@ -11,7 +11,7 @@ from gankit.interfaces import Loss, Turn
 
 @final
 class LeastSquares(Loss):
-    """The critic regresses reals to 1 and fakes to 0, the generator its fakes to 1; each with the paper's half."""
+    """The critic regresses reals to 1 and fakes to 0, the generator its fakes to 1; with the paper's factors 1/2."""
 
     def critic(self, turn: Turn) -> Tensor:
         """Half the mean of (real_scores - 1)^2 plus half that of fake_scores^2, scores (n, ...); a scalar."""

@@ -12,9 +12,10 @@ from gankit.interfaces import Loss, Turn
 
 @final
 class NonSaturating(Loss):
-    """The critic's cross-entropy of "real or generated"; the generator makes fakes look real instead of less fake.
+    """The critic minimises the cross-entropy of "real or generated"; the generator maximises log D(fake).
 
-    Scores are logits, written with softplus as in `minimax`; the loss of DCGAN and, with `r1`, of StyleGAN2.
+    In `minimax` the generator minimises log(1 - D(fake)) instead, whose gradient vanishes. Scores are logits, written
+    with softplus as there. This is the loss of DCGAN and, with `r1`, of StyleGAN2.
     """
 
     def critic(self, turn: Turn) -> Tensor:

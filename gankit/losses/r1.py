@@ -18,7 +18,7 @@ class R1(Loss):
     The default, 10, is that of Mescheder et al.
     """
 
-    per_sample = True
+    per_sample = True  # needs a critic that scores each sample without looking at the others
     default_weight = 10.0
 
     def critic(self, turn: Turn) -> Tensor:

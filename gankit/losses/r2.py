@@ -18,7 +18,7 @@ class R2(Loss):
     R3GAN gives `r1` and `r2` one gamma.
     """
 
-    per_sample = True
+    per_sample = True  # needs a critic that scores each sample without looking at the others
     default_weight = 10.0
 
     def critic(self, turn: Turn) -> Tensor:

@@ -12,10 +12,10 @@ from gankit.interfaces import Loss, Turn
 
 @final
 class Relativistic(Loss):
-    """Only the difference between the scores of a real and of the fake beside it counts, on both sides.
+    """The critic makes each real score above the fake that it is paired with, the generator the fake above the real.
 
-    softplus(-t) = -log sigmoid(t) of that difference t: the critic makes reals score above fakes, the generator fakes
-    above reals. R3GAN adds `r1` and `r2`. A real and its fake share a label, so pairs are of one class.
+    For the difference t of the two scores the loss is softplus(-t) = -log sigmoid(t). R3GAN adds `r1` and `r2`. A real
+    and its fake share a label, so that both are of one class.
     """
 
     def critic(self, turn: Turn) -> Tensor:

@@ -13,7 +13,7 @@ from gankit.interfaces import Loss, Turn
 class Wasserstein(Loss):
     """The critic widens the gap between mean scores of reals and fakes; the generator raises those of its fakes.
 
-    The gap estimates the distance only while the critic's slope is held, by `gradient-penalty` or `weight-clipping`.
+    The gap estimates the distance only if the critic is kept Lipschitz, by `gradient-penalty` or `weight-clipping`.
     """
 
     def critic(self, turn: Turn) -> Tensor:

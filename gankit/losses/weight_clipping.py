@@ -12,10 +12,10 @@ from gankit.interfaces import Loss, Turn
 
 @final
 class WeightClipping(Loss):
-    """No term of the objective: after each critic step all its parameters are clamped to [-clip, clip].
+    """Clamps all parameters of the critic to [-clip, clip] after each critic step; it adds no term to the objective.
 
     This bounds the critic's slope, roughly; `gradient-penalty` was made to replace it. The paper trains with RMSprop
-    at 5e-5 beside it.
+    at a learning rate of 5e-5.
 
     Args:
         clip: the largest absolute value that a parameter of the critic keeps.

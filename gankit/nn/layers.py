@@ -48,6 +48,33 @@ def pyramid(image: ImageSpec, part: str) -> tuple[int, int, int]:
     return k, image.height >> k, image.width >> k
 
 
+def unconditional_pyramid(image: ImageSpec, part: str, doublings: int = 1) -> tuple[int, int, int]:
+    """`pyramid` of a network that cannot use labels.
+
+    Args:
+        image: as for `pyramid`, without classes and conditions.
+        part: kind and name of the network, for errors.
+        doublings: how many the network needs at least.
+
+    Returns:
+        k, and the height and width of the smallest level.
+
+    Raises:
+        PartError: the image has labels, or its size does not fit or is too small.
+    """
+    k, height, width = pyramid(image, part)
+    if image.conditional:
+        kind = part.partition(" ")[0]
+        raise PartError(f"{part} cannot use labels: set data.conditional=false, or {kind}.name=resnet")
+    if k < doublings:
+        least = 4 << doublings
+        raise PartError(
+            f"{part} does not fit images of {image.height}x{image.width}: the shorter side must be {least} pixels at "
+            f"least; set data.size={least} or more"
+        )
+    return k, height, width
+
+
 def fuse_resampling(weight: Tensor) -> Tensor:
     """(o, i, 3, 3) to (o, i, 4, 4): the sum of the four kernels shifted by one pixel."""
     return sum((F.pad(weight, (i, 1 - i, j, 1 - j)) for i in (0, 1) for j in (0, 1)), weight.new_zeros(()))

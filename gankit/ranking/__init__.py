@@ -1,4 +1,4 @@
-"""Order generated images by the critic, nearness to reals, a classifier or people; keep the best and the worst."""
+"""Ranking of generated images by the critic, realism, a classifier or people: the best and the worst."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from gankit.ranking.ratings import Finding
 from gankit.ranking.realism import realism_score
 from gankit.ranking.scores import Classifier, critic_scores, label_scores, realism_scores, wanted_classes
 from gankit.registry import Part
-from gankit.registry.messages import unknown
+from gankit.registry.messages import suggestion
 from gankit.runs.run import Run, open_run
 from gankit.runs.sampling import label_texts, parse_label
 
 __all__ = ["Finding", "Ranking", "rank", "realism_score", "write_page", "write_ranking"]
 
 COUNT, KEEP = 100, 10
-"""The founding paper's."""
+"""Images to draw and to keep by default, as in the founding paper."""
 WAYS = ("critic", "realism", "label", "ratings")
 
 
 @final
 @dataclass(frozen=True)
 class Ranking:
-    """Drawn images in order.
+    """Drawn images with their scores and order.
 
     Attributes:
         by: "critic", "realism", "label" or "ratings".
         images: (n, c, h, w) in the data's type, by number.
         value_range: black and white of that type.
-        scores: (n,) by number; larger is better. Infinity where an image equals a real one (realism).
+        scores: (n,) by number; larger is better. Realism is infinity where an image equals a real one.
         order: (n,) numbers of the images, best first; of equal scores the smaller number first.
-        keep: how many are best and worst.
+        keep: how many images count as best, and as worst.
         seed: of the drawn images.
-        labels: one text an image, "" where it has none.
-        findings: what ratings are worth: agreement, real images recognised.
-        notes: what to know of the scores.
+        labels: one text per image, "" where it has none.
+        findings: the quality of people's ratings: agreement, real images recognised.
+        notes: remarks on the scores.
     """
 
     by: str
@@ -91,33 +91,34 @@ def rank(
 
     Args:
         run: the run, or its folder.
-        count: images to draw, 100 by default; of ratings of a page as many as were on it.
-        keep: how many are best and worst.
-        by: "critic", the score of the run's critic, of the newest checkpoint; "realism", the score of Kynkaanniemi et
-            al. 2019 beside the run's held-out images (or its training images); "label", a classifier's confidence in
-            the class that was asked for; "ratings:A.csv,B.csv", the mean of people's scores.
-        seed: of the drawn images, 0 by default; of ratings of a page it is the page's.
-        label: a class, or conditions as "1.5,0.2", of all images; for by="label" and a run without labels the class
-            that is asked for.
+        count: images to draw, 100 by default; for ratings of a page, as many as it showed.
+        keep: how many images count as best, and as worst.
+        by: "critic", the score of the critic of the run's newest checkpoint; "realism", the realism score (Kynkaanniemi
+            et al. 2019) with respect to the run's held-out images, or training images if it has none; "label", a
+            classifier's probability of the class that an image was drawn with; "ratings:A.csv,B.csv", the mean of
+            people's scores.
+        seed: of the drawn images, 0 by default; for ratings of a page, the page's seed.
+        label: a class, or conditions as "1.5,0.2", to draw all images with. For by="label" and a run without labels:
+            the class whose probability is the score.
         features: for realism; by default those of the run's evaluation.
         real: other real images for realism: whatever `gankit.evaluate` takes.
         classifier: for by="label": a TorchScript file, features with class logits, or a function of
             (n, c, h, w) float32 images in [0, 255] that gives (n, classes) logits in the order of the run's classes, or
             of its own `class_names`.
-        key: of a rating page, where it lies neither beside the ratings nor in the run's folder.
+        key: the key.json of a rating page, if it is neither in the ratings' folder nor in the run's.
 
     Raises:
-        GankitError: an unknown way, more to keep than there are images, a missing classifier or key, ratings that do
+        GankitError: an unknown `by`, more to keep than there are images, a missing classifier or key, ratings that do
             not fit the images.
     """
     opened = run if isinstance(run, Run) else open_run(run)
     way, _, argument = by.partition(":")
     if way not in WAYS or bool(argument) != (way == "ratings"):
-        raise GankitError(f"by {by!r}: critic, realism, label or ratings:FILE.csv is needed; {unknown(way, WAYS)}")
-    for name, value, only in (("features", features, "realism"), ("real", real, "realism"),
+        raise GankitError(f"by {by!r}: critic, realism, label or ratings:FILE.csv is needed; {suggestion(way, WAYS)}")
+    for name, value, user in (("features", features, "realism"), ("real", real, "realism"),
                               ("classifier", classifier, "label"), ("key", key, "ratings")):  # fmt: skip
-        if value is not None and way != only:
-            raise GankitError(f"{name} is for by {only}, not for by {way}: leave it out")
+        if value is not None and way != user:
+            raise GankitError(f"{name} is for by {user}, not for by {way}: leave it out")
     if way == "ratings":
         return _by_ratings(opened, argument, count, keep, seed, label, None if key is None else Path(key))
     number = COUNT if count is None else count
@@ -141,17 +142,17 @@ def rank(
     else:
         assert classifier is not None
         scores = label_scores(opened, images, wanted, classifier)
-    return _ordered(opened, way, images, scores, keep, seed, texts, (), notes)
+    return _order(opened, way, images, scores, keep, seed, texts, (), notes)
 
 
 def _check_counts(count: int, keep: int) -> None:
     if count < 1:
-        raise GankitError(f"count: {count} images cannot be ranked")
+        raise GankitError(f"count: {count} images cannot be ranked: draw 1 or more")
     if not 1 <= keep <= count:
         raise GankitError(f"keep: {keep} of {count} images cannot be kept: keep 1 to {count}")
 
 
-def _ordered(
+def _order(
     run: Run, way: str, images: NDArray[Any], scores: NDArray[np.float64], keep: int, seed: int,
     labels: Sequence[str] | None, findings: Sequence[Finding], notes: Sequence[str],
 ) -> Ranking:  # fmt: skip
@@ -161,66 +162,64 @@ def _ordered(
 
 
 def _by_ratings(
-    run: Run, files: str, count: int | None, keep: int, seed: int | None, label: str | None, given: Path | None
+    run: Run, files: str, count: int | None, keep: int, seed: int | None, label: str | None, key_file: Path | None
 ) -> Ranking:
     paths = [Path(files)] if Path(files).is_file() else [Path(part) for part in files.split(",") if part.strip()]
     raters = ratings.read_ratings(paths)
-    beside = [*dict.fromkeys(path.absolute().parent for path in paths)]
-    key = ratings.key_of(raters, given, [*beside, run.path, *sorted(run.path.glob("rating-*"))])
+    folders = [*dict.fromkeys(path.absolute().parent for path in paths)]
+    key = ratings.find_key(raters, key_file, [*folders, run.path, *sorted(run.path.glob("rating-*"))])
     if key is None:
         number, seed = COUNT if count is None else count, seed or 0
         _check_counts(number, keep)
         raters = ratings.by_number(raters, number)
         names, real = [str(i) for i in range(number)], [False] * number
     else:
-        run = _of_the_page(run, key, count, seed, label)
+        run = _run_of_page(run, key, count, seed, label)
         number, seed, label = len(key.generated), key.seed, key.label
         _check_counts(number, keep)
-        names, real = [each.id for each in key.images], [each.real for each in key.images]
+        names, real = [shown.id for shown in key.images], [shown.real for shown in key.images]
     ratings.check_images(raters, names, any(real))
     latents, encoded = run.draw(number, parse_label(run, label), seed)
     texts = label_texts(run, encoded) or [""] * number
-    known = texts if key is None else [each.label for each in key.images]
-    if run.image.conditions:  # a diagnosis is no number
-        known = [text if each else "" for text, each in zip(known, real, strict=True)]
-    scored = names if key is None else [each.id for each in key.generated]
-    found = ratings.findings(raters, names, real, known)
+    labels = texts if key is None else [shown.label for shown in key.images]
+    if run.image.conditions:  # a diagnosis is a class, and cannot equal the numbers that an image was drawn with
+        labels = [text if is_real else "" for text, is_real in zip(labels, real, strict=True)]
+    findings = ratings.findings(raters, names, real, labels)
     notes = [f"the mean of {len(raters)} raters"] if len(raters) > 1 else []
-    images, scores = run.decode(latents, encoded), ratings.mean_scores(raters, scored)
-    return _ordered(run, "ratings", images, scores, keep, seed, texts, found, notes)
+    generated = names if key is None else [shown.id for shown in key.generated]
+    images, scores = run.decode(latents, encoded), ratings.mean_scores(raters, generated)
+    return _order(run, "ratings", images, scores, keep, seed, texts, findings, notes)
 
 
-def _of_the_page(run: Run, key: Key, count: int | None, seed: int | None, label: str | None) -> Run:
+def _run_of_page(run: Run, key: Key, count: int | None, seed: int | None, label: str | None) -> Run:
     """The run with the generator that made the page's images."""
-    own = {"count": len(key.generated), "seed": key.seed, "label": key.label}
-    for name, value in (("count", count), ("seed", seed), ("label", label)):
-        if value is not None and value != own[name]:
-            raise GankitError(f"{name}: the rating page has {own[name]}, not {value}: leave it out")
+    for name, value, of_page in (("count", count, len(key.generated)), ("seed", seed, key.seed),
+                                 ("label", label, key.label)):  # fmt: skip
+        if value is not None and value != of_page:
+            raise GankitError(f"{name}: the rating page has {of_page}, not {value}: leave it out")
     run = run if run.wants_best == key.best else open_run(run.path, best=key.best)
     if hashlib.sha256(run.export_bytes()).hexdigest() != key.generator:
         raise RunError(
-            f"{run.path}: its generator is not the one of the rated images (run {key.run}): it was trained on "
-            "since, or is of another run"
+            f"{run.path}: its generator is not the one of the rated images (run {key.run}): it was trained "
+            "further, or belongs to another run; give the run of the page"
         )
     return run
 
 
 def write_ranking(ranking: Ranking, folder: Path) -> Path:
-    """Write ranking.csv, grids of the best and the worst, these images as files, and findings.csv where there are any.
+    """Write ranking.csv, the best and worst images as files and in grids, and findings.csv if there are findings.
 
     The folder appears only when it is complete.
 
     Args:
-        ranking: what `rank` found.
+        ranking: from `rank`.
         folder: to write; it must not exist, or be empty.
 
     Raises:
-        RunError: the folder is taken.
+        RunError: the folder holds something.
     """
-    with_findings = [["rater", "what", "value", "low", "high", "n"]] + [
-        ["" if cell is None else cell for cell in (each.rater, each.what, each.value, each.low, each.high, each.n)]
-        for each in ranking.findings
-    ]
+    columns = ["rater", "what", "value", "low", "high", "n"]
+    findings = [[getattr(finding, column) for column in columns] for finding in ranking.findings]
 
     def fill(new: Path) -> None:
         files: dict[int, str] = {}
@@ -231,18 +230,11 @@ def write_ranking(ranking: Ranking, folder: Path) -> Path:
                 files[number] = path.relative_to(new).as_posix()
             write_atomically(new / f"{name}.png", grid_png(ranking.images[numbers], ranking.value_range))
         rows = [
-            [
-                place,
-                number,
-                files.get(number, ""),
-                repr(float(ranking.scores[number])),
-                ranking.labels[number],
-                ranking.seed,
-            ]
-            for place, number in enumerate(ranking.order.tolist(), 1)
+            [rank, number, files.get(number, ""), float(ranking.scores[number]), ranking.labels[number], ranking.seed]
+            for rank, number in enumerate(ranking.order.tolist(), 1)
         ]
         write_csv(new / "ranking.csv", [["rank", "image", "file", "score", "label", "seed"], *rows])
         if ranking.findings:
-            write_csv(new / "findings.csv", with_findings)
+            write_csv(new / "findings.csv", [columns, *findings])
 
     return write_folder(folder, fill)

@@ -1,4 +1,4 @@
-"""How far raters agree (Krippendorff 2011)."""
+"""Agreement between raters (Krippendorff 2011)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def krippendorff_alpha(ratings: ArrayLike, level: Literal["nominal", "interval"]
     """Krippendorff's alpha: 1 for raters who agree, 0 for chance (Computing Krippendorff's Alpha-Reliability, 2011).
 
     Args:
-        ratings: (raters, images) numbers, NaN where a rater said nothing.
-        level: "nominal" tells equal from different, "interval" counts squared differences.
+        ratings: (raters, images) numbers, NaN where a rater has not rated an image.
+        level: how two ratings are compared: "nominal" by whether they differ, "interval" by their squared difference.
 
     Returns:
-        At most 1; None where fewer than two raters rated any image, or all ratings are equal.
+        At most 1; None where no image has two ratings, or all ratings are equal.
     """
     table = np.asarray(ratings, dtype=np.float64)
     values = np.unique(table[~np.isnan(table)])
@@ -24,8 +24,8 @@ def krippendorff_alpha(ratings: ArrayLike, level: Literal["nominal", "interval"]
     counts = counts[counts.sum(1) >= 2]
     if not len(counts):
         return None
-    apart = values[:, None] - values
-    distances = apart**2 if level == "interval" else (apart != 0).astype(np.float64)
+    differences = values[:, None] - values
+    distances = differences**2 if level == "interval" else (differences != 0).astype(np.float64)
     totals, raters = counts.sum(0), counts.sum(1)
     n = totals.sum()
     observed = float((np.einsum("ui,ij,uj->u", counts, distances, counts) / (raters - 1)).sum() / n)

@@ -1,4 +1,4 @@
-"""The sealed key of a rating page: what each image is, in a file of its own whose hash stands on the page."""
+"""The sealed key of a rating page: a file that says what each image is, and whose hash stands on the page."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Shown:
     """One image of a page.
 
     Attributes:
-        id: what the page calls it, which says nothing of it.
+        id: its name on the page, which tells nothing about it.
         real: whether it is a real image.
-        number: of the drawn images, or of the real ones.
+        number: its index among the drawn images, or among the real ones.
         label: as `gankit sample --label` reads it, or "" where it has none.
     """
 
@@ -39,16 +39,16 @@ class Shown:
 @final
 @dataclass(frozen=True)
 class Key:
-    """What a page does not tell.
+    """What a rating page does not tell.
 
     Attributes:
-        secret: 64 hexadecimal digits that decide order and ids. They also keep the hash from being guessed at.
+        secret: 64 hexadecimal digits that decide order and ids; without them the content cannot be guessed by its hash.
         run: name of the run's folder.
         generator: sha256 of the exported generator.
-        best: whether the generator was the best while training.
+        best: whether the generator is the one that was best while training, not the last.
         seed: of the drawn images.
-        label: that was asked for, or None.
-        reals: which real images were mixed in, or None.
+        label: the label that all images were drawn with, or None.
+        reals: name of the set that real images were mixed in from, or None.
         images: in the page's order.
     """
 
@@ -72,55 +72,55 @@ class Key:
 
     @property
     def generated(self) -> list[Shown]:
-        """The drawn images by number."""
-        return sorted((each for each in self.images if not each.real), key=lambda each: each.number)
+        """The drawn images, sorted by number."""
+        return sorted((image for image in self.images if not image.real), key=lambda image: image.number)
 
 
 def seal(
-    run: Run, seed: int, label: str | None, drawn: list[str], reals: str | None, chosen: list[tuple[int, str]]
+    run: Run, seed: int, label: str | None, labels: list[str], reals: str | None, real: list[tuple[int, str]]
 ) -> Key:
-    """A key with a secret of its own, which shuffles the images.
+    """A key with a new secret, which shuffles the images.
 
     Args:
-        run: of the drawn images.
+        run: whose images were drawn.
         seed: of the drawn images.
-        label: that was asked for.
-        drawn: one label a drawn image.
-        reals: what the real images are.
-        chosen: number and label of each real image.
+        label: the label that all images were drawn with, or None.
+        labels: of the drawn images, one each.
+        reals: name of the set of real images, or None.
+        real: number and label of each real image.
     """
     secret = secrets.token_hex(32)
-    every = [(False, number, text) for number, text in enumerate(drawn)]
-    every += [(True, number, text) for number, text in chosen]
-    order = np.random.default_rng(int(secret, 16)).permutation(len(every))
-    images = tuple(Shown(_id(secret, place), *every[which]) for place, which in enumerate(order.tolist()))
+    images = [(False, number, text) for number, text in enumerate(labels)]
+    images += [(True, number, text) for number, text in real]
+    order = np.random.default_rng(int(secret, 16)).permutation(len(images)).tolist()
+    shown = tuple(Shown(_id(secret, position), *images[index]) for position, index in enumerate(order))
     generator = hashlib.sha256(run.export_bytes()).hexdigest()
-    return Key(secret, run.path.absolute().name, generator, run.wants_best, seed, label, reals, images)
+    return Key(secret, run.path.absolute().name, generator, run.wants_best, seed, label, reals, shown)
 
 
-def _id(secret: str, place: int) -> str:
-    return hmac.new(secret.encode(), str(place).encode(), "sha256").hexdigest()[:12]
+def _id(secret: str, position: int) -> str:
+    return hmac.new(secret.encode(), str(position).encode(), "sha256").hexdigest()[:12]
 
 
-def real_places(count: int, wanted: int) -> list[int]:
-    """Which of `count` real images are mixed in: a fresh draw that only the key records."""
-    return sorted(secrets.SystemRandom().sample(range(count), wanted))
+def draw_reals(count: int, size: int) -> list[int]:
+    """Indices of `size` of `count` real images; a random draw without seed, which only the key records."""
+    return sorted(secrets.SystemRandom().sample(range(count), size))
 
 
 def read_key(path: Path) -> tuple[Key, str]:
     """A key, and the sha256 of its file.
 
     Raises:
-        RunError: it is missing, or no key of a rating page.
+        RunError: the file is missing, or is no key of a rating page.
     """
     try:
         content = path.read_bytes()
         table: dict[str, Any] = json.loads(content)
         if table.pop("format") != FORMAT:
             raise RunError(f"{path} was written by a newer gankit: upgrade gankit")
-        table["images"] = tuple(Shown(**each) for each in table["images"])
+        table["images"] = tuple(Shown(**image) for image in table["images"])
         return Key(**table), hashlib.sha256(content).hexdigest()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
-            f"{path} is no key of a rating page ({error}): give the key.json that lay beside the page"
+            f"{path} is no key of a rating page ({error}): give the key.json that was written with the page"
         ) from error

@@ -12,13 +12,13 @@ from gankit.errors import GankitError
 from gankit.evaluation.sources import ImageSet, run_data
 from gankit.files import check_free, write_atomically, write_folder
 from gankit.images.pictures import image_png
-from gankit.ranking.key import Key, real_places, seal
+from gankit.ranking.key import Key, draw_reals, seal
 from gankit.report.pages import png_uri, render
 from gankit.runs.run import Run
 from gankit.runs.sampling import label_texts, parse_label
 
 RESERVED = "urgo"
-"""Keys of the page's own: undo, real, generated, other."""
+"""Keyboard keys that the page uses itself: undo, real, generated, other."""
 
 
 def write_page(
@@ -26,44 +26,44 @@ def write_page(
 ) -> Path:
     """Write page.html, which shows images one by one and takes ratings, and key.json, which tells what they are.
 
-    The page is one file that needs no other, and nothing from a network. It holds pixels, all written by the same
-    encoder, ids that say nothing, the class names of the data, and the sha256 of the key; not the run's name, seed,
-    labels, or which images are real. Order and ids come of a secret that only the key holds, and so does the choice of
-    real images; the hash shows whether the key was changed afterwards.
+    The page is one file that needs no other file and no network. It holds the pixels, all written by the same encoder,
+    ids that tell nothing, the class names of the data, and the sha256 of the key; not the run's name, the seed, labels,
+    or which images are real. A secret that only the key holds decides order and ids, and only the key says which real
+    images were chosen. The hash shows whether the key was changed afterwards.
 
     Args:
-        run: where images are drawn from.
+        run: whose generator draws the images.
         folder: to write; it must not exist, or be empty.
         count: images to draw.
         seed: of the drawn images.
         label: a class, or conditions as "1.5,0.2", of all drawn images; None draws labels as they occur.
-        real: real images to mix in, of the held-out images or else of the training images.
+        real: how many real images to mix in; held-out images if the run has some, else training images.
 
     Returns:
         the page's path.
 
     Raises:
-        GankitError: too few images, fewer real ones than are to be mixed in, or data that are gone.
+        GankitError: too few images, fewer real ones than are to be mixed in, or data that cannot be opened.
     """
     if count < 1 or real < 0:
         raise GankitError(
-            f"a page needs at least one image to draw and no fewer than 0 real ones, not {count} and {real}"
+            f"count and real: a page needs 1 drawn image or more, and 0 real ones or more, not {count} and {real}"
         )
     check_free(folder)
     latents, labels = run.draw(count, parse_label(run, label), seed)
-    reals, places = _reals(run, real)
+    reals, chosen = _reals(run, real)
     images = run.decode(latents, labels)
     key = seal(
         run, seed, label, label_texts(run, labels) or [""] * count, reals.name if reals else None,
-        [(place, _class_of(reals, place)) for place in places] if reals else [],
+        [(index, _class_of(reals, index)) for index in chosen] if reals else [],
     )  # fmt: skip
     pictures = []
-    for each in key.images:
-        if each.real:
+    for shown in key.images:
+        if shown.real:
             assert reals is not None
-            pictures.append(image_png(reals.read(np.array([each.number]))[0], reals.value_range))
+            pictures.append(image_png(reals.read(np.array([shown.number]))[0], reals.value_range))
         else:
-            pictures.append(image_png(images[each.number], run.value_range))
+            pictures.append(image_png(images[shown.number], run.value_range))
     page = _page(key, pictures, run.class_names)
 
     def fill(new: Path) -> None:
@@ -73,28 +73,28 @@ def write_page(
     return write_folder(folder, fill) / "page.html"
 
 
-def _reals(run: Run, wanted: int) -> tuple[ImageSet | None, list[int]]:
-    if not wanted:
+def _reals(run: Run, size: int) -> tuple[ImageSet | None, list[int]]:
+    if not size:
         return None, []
     trained, held_out = run_data(run)
     reals = held_out or trained
-    if wanted > reals.count:
+    if size > reals.count:
         raise GankitError(
-            f"real: {wanted} real images are to be mixed in, and there are {reals.count} {reals.name}: mix in fewer"
+            f"real: {size} real images are to be mixed in, and there are {reals.count} {reals.name}: mix in fewer"
         )
-    return reals, real_places(reals.count, wanted)
+    return reals, draw_reals(reals.count, size)
 
 
-def _class_of(reals: ImageSet, place: int) -> str:
+def _class_of(reals: ImageSet, index: int) -> str:
     if reals.labels is None or reals.class_names is None:
         return ""
-    return reals.class_names[int(reals.labels[place])]
+    return reals.class_names[int(reals.labels[index])]
 
 
 def _page(key: Key, pictures: Sequence[bytes], class_names: Sequence[str]) -> str:
     data = {
         "key": key.digest,
-        "images": [{"id": each.id, "src": png_uri(png)} for each, png in zip(key.images, pictures, strict=True)],
+        "images": [{"id": shown.id, "src": png_uri(png)} for shown, png in zip(key.images, pictures, strict=True)],
         "classes": list(class_names),
         "calls": key.reals is not None,
     }
@@ -103,13 +103,13 @@ def _page(key: Key, pictures: Sequence[bytes], class_names: Sequence[str]) -> st
 
 
 def class_keys(names: Sequence[str]) -> list[str]:
-    """One letter a name, of the name where one is free; "" where the letters are used up."""
+    """A letter for each name, one of the name's own if any is free; "" when no letter is left."""
     free = [letter for letter in string.ascii_lowercase if letter not in RESERVED]
-    found = []
+    letters = []
     for name in names:
-        own = [letter for letter in name.casefold() if letter in free]
-        letter = next(iter([*own, *free]), "")
-        found.append(letter)
+        preferred = [letter for letter in name.casefold() if letter in free]
+        letter = next(iter([*preferred, *free]), "")
+        letters.append(letter)
         if letter:
             free.remove(letter)
-    return found
+    return letters

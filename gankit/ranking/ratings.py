@@ -1,4 +1,4 @@
-"""People's ratings in CSV files: read, checked against the images, averaged, and compared with each other."""
+"""Ratings by people: reading them from CSV files, checking them against the images, means and agreement."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ REAL, GENERATED = "real", "generated"
 @final
 @dataclass(frozen=True)
 class Rater:
-    """What one person said of images.
+    """One person's ratings.
 
     Attributes:
         name: of the person, or of the file.
         path: the file.
         scores: by image; larger is better.
-        diagnoses: by image, "" for none.
-        calls: by image "real" or "generated", "" for none.
-        keys: the hashes of keys that the rows name.
+        diagnoses: by image; "" for none.
+        calls: by image, "real" or "generated"; "" for none.
+        keys: the hashes of keys in the file's rows.
     """
 
     name: str
@@ -46,15 +46,15 @@ class Rater:
 @final
 @dataclass(frozen=True)
 class Finding:
-    """One number that tells what ratings are worth.
+    """One number on the quality of ratings.
 
     Attributes:
-        rater: whose, or "all".
-        what: it is.
-        value: the number, or None where it cannot be told.
+        rater: whose ratings, or "all".
+        what: what the number is.
+        value: the number, or None where it is not defined.
         low: lower end of its 95 % interval, or None.
-        high: upper end.
-        n: images that it is of.
+        high: upper end of the interval, or None.
+        n: number of images that it was computed on.
     """
 
     rater: str
@@ -65,19 +65,19 @@ class Finding:
     n: int
 
     def __str__(self) -> str:
-        value = "cannot be told" if self.value is None else f"{self.value:.3g}"
+        value = "is undefined" if self.value is None else f"{self.value:.3g}"
         interval = "" if self.low is None else f", 95 % interval {self.low:.2f} to {self.high:.2f}"
         who = "" if self.rater == "all" else f"{self.rater}: "
         return f"{who}{self.what} {value}{interval} (n = {self.n})"
 
 
 def read_ratings(paths: Sequence[Path]) -> list[Rater]:
-    """Raters of CSV files with the columns `image` and `score`, and where known `diagnosis`, `call`, `rater`, `key`.
+    """Ratings from CSV files with the columns `image` and `score`, and optionally `diagnosis`, `call`, `rater`, `key`.
 
-    A file is of one rater, or of several by its column `rater`.
+    Without a column `rater`, all rows of a file are one rater's.
 
     Raises:
-        DataError: a file that cannot be read, a score that is no number, an image twice: one line with file and line.
+        DataError: a file cannot be read, a score is no number, an image comes twice; one line with file and line.
     """
     raters: list[Rater] = []
     for path in paths:
@@ -103,16 +103,16 @@ def _read(path: Path) -> list[Rater]:
         titles[titles.index("file")] = "image"
     if missing := [name for name in COLUMNS[:2] if name not in titles]:
         raise DataError(f"ratings {path} have no column {missing[0]!r}: their first line must be image,score,...")
-    found: dict[str, Rater] = {}
+    raters: dict[str, Rater] = {}
     for number, cells in table[1:]:
         if not any(cell.strip() for cell in cells):
             continue
         where = f"ratings {path} line {number}"
         if len(cells) != len(titles):
-            raise DataError(f"{where}: {len(cells)} cells, and {len(titles)} columns")
+            raise DataError(f"{where}: {len(cells)} cells for {len(titles)} columns; correct the line")
         row = {title: cell.strip() for title, cell in zip(titles, cells, strict=True)}
         name = row.get("rater") or path.stem
-        rater = found.setdefault(name, Rater(name, path))
+        rater = raters.setdefault(name, Rater(name, path))
         image = row["image"]
         if image in rater.scores:
             raise DataError(f"{where}: {name} has rated image {image} twice")
@@ -122,9 +122,9 @@ def _read(path: Path) -> list[Rater]:
         if call not in (REAL, GENERATED, ""):
             raise DataError(f"{where}: the call {call!r} is neither {REAL} nor {GENERATED}")
         rater.keys.add(row.get("key", ""))
-    if not found:
+    if not raters:
         raise DataError(f"ratings {path} hold no rating")
-    return list(found.values())
+    return list(raters.values())
 
 
 def _score(text: str, where: str) -> float:
@@ -137,33 +137,33 @@ def _score(text: str, where: str) -> float:
     return score
 
 
-def key_of(raters: Sequence[Rater], given: Path | None, folders: Sequence[Path]) -> Key | None:
-    """The key that ratings name, or None where they name images by their numbers.
+def find_key(raters: Sequence[Rater], file: Path | None, folders: Sequence[Path]) -> Key | None:
+    """The key whose hash the ratings name, or None for ratings without a page, which name images by their numbers.
 
     Args:
-        raters: all of the same page.
-        given: its file; otherwise it is looked for.
-        folders: where a `key.json` may lie.
+        raters: whose ratings are of one page.
+        file: the key's file; if None, it is looked for.
+        folders: where a `key.json` may be.
 
     Raises:
         DataError: ratings of several pages, or a key that is missing or was changed since the page was written.
-        RunError: the file that is given is no key.
+        RunError: the file is no key.
     """
     digests = set().union(*(rater.keys for rater in raters))
     if len(digests) > 1:
         raise DataError("the ratings are of different pages, or lost their key: rank the ratings of one page at a time")
     [digest] = digests
     if not digest:
-        if given is not None:
-            raise DataError(f"--key {given}: the ratings name no key: leave it out")
+        if file is not None:
+            raise DataError(f"--key {file}: the ratings name no key: leave it out")
         return None
-    paths = [given] if given else [folder / "key.json" for folder in folders]
-    found = [(path, *read_key(path)) for path in paths if given or path.is_file()]
-    for _, key, actual in found:
+    paths = [file] if file else [folder / "key.json" for folder in folders]
+    keys = [(path, *read_key(path)) for path in paths if file or path.is_file()]
+    for _, key, actual in keys:
         if actual == digest:
             return key
-    if given or len(found) == 1:
-        path, _, actual = found[0]
+    if file or len(keys) == 1:
+        path, _, actual = keys[0]
         raise DataError(
             f"{path} is not the key that the page was sealed with, or it was changed: its sha256 is {actual[:12]}..., "
             f"the ratings say {digest[:12]}..."
@@ -175,12 +175,12 @@ def key_of(raters: Sequence[Rater], given: Path | None, folders: Sequence[Path])
 
 
 def by_number(raters: Sequence[Rater], count: int) -> list[Rater]:
-    """Ratings of images that are named by number or file (12, 00012.png), named "0" to "count - 1".
+    """Ratings without a page: their images, named by number or file (12, 00012.png), become "0" to "count - 1".
 
     Raises:
-        DataError: an image is named otherwise.
+        DataError: an image has another name.
     """
-    found = []
+    renamed = []
     for rater in raters:
         names: dict[str, str] = {}
         for image in rater.scores:
@@ -194,8 +194,8 @@ def by_number(raters: Sequence[Rater], count: int) -> list[Rater]:
         diagnoses, calls = (
             {names[image]: text for image, text in column.items()} for column in (rater.diagnoses, rater.calls)
         )
-        found.append(replace(rater, scores=scores, diagnoses=diagnoses, calls=calls))
-    return found
+        renamed.append(replace(rater, scores=scores, diagnoses=diagnoses, calls=calls))
+    return renamed
 
 
 def _unknown(rater: Rater, image: str, known: str) -> DataError:
@@ -205,8 +205,8 @@ def _unknown(rater: Rater, image: str, known: str) -> DataError:
 def check_images(raters: Sequence[Rater], images: Sequence[str], with_calls: bool) -> None:
     """
     Raises:
-        DataError: a rater left out an image, or rated one that is not there; or has not called each real or generated.
-    """  # fmt: skip
+        DataError: a rater left out an image, rated an unknown one, or left out a call that `with_calls` asks for.
+    """
     for rater in raters:
         known = set(images)
         if strange := [image for image in rater.scores if image not in known]:
@@ -230,39 +230,41 @@ def mean_scores(raters: Sequence[Rater], images: Sequence[str]) -> NDArray[np.fl
 def findings(
     raters: Sequence[Rater], images: Sequence[str], real: Sequence[bool], labels: Sequence[str]
 ) -> list[Finding]:
-    """Agreement of raters, how many real images each recognised, and how often the diagnosis is what was asked for.
+    """The raters' agreement, the share of real images recognised, and how often diagnosis and label are the same.
 
     Args:
         raters: who rated all images.
-        images: their names.
-        real: which are real.
-        labels: what each image was asked to show, or shows, "" where that is not known.
+        images: names of the images.
+        real: which of them are real.
+        labels: the class that an image was drawn with, or that a real one has; "" where that is not known.
     """
-    found: list[Finding] = []
+    result: list[Finding] = []
     if len(raters) > 1:
         scores = [[rater.scores[image] for image in images] for rater in raters]
-        found.append(Finding("all", "Krippendorff's alpha of scores", krippendorff_alpha(scores, "interval"),
-                             None, None, len(images)))  # fmt: skip
+        result.append(Finding("all", "Krippendorff's alpha of scores", krippendorff_alpha(scores, "interval"),
+                              None, None, len(images)))  # fmt: skip
         texts = [[rater.diagnoses[image].casefold() for image in images] for rater in raters]
         if any(text for row in texts for text in row):
             known = sorted({text for row in texts for text in row if text})
-            coded = [[known.index(text) if text else math.nan for text in row] for row in texts]
-            found.append(Finding("all", "Krippendorff's alpha of diagnoses", krippendorff_alpha(coded, "nominal"),
-                                 None, None, len(images)))  # fmt: skip
+            codes = [[known.index(text) if text else math.nan for text in row] for row in texts]
+            result.append(Finding("all", "Krippendorff's alpha of diagnoses", krippendorff_alpha(codes, "nominal"),
+                                  None, None, len(images)))  # fmt: skip
     for rater in raters:
         if any(real):
             for kind, what in ((True, "real images recognised"), (False, "generated images taken for real")):
-                calls = [rater.calls[image] == REAL for image, each in zip(images, real, strict=True) if each is kind]
-                found.append(_share(rater.name, what, calls))
+                calls = [
+                    rater.calls[image] == REAL for image, is_real in zip(images, real, strict=True) if is_real is kind
+                ]
+                result.append(_share(rater.name, what, calls))
         for kind, what in ((False, "generated images diagnosed as asked"), (True, "real images diagnosed as labelled")):
             same = [
                 rater.diagnoses[image].casefold() == label.casefold()
-                for image, each, label in zip(images, real, labels, strict=True)
-                if each is kind and label and rater.diagnoses[image]
+                for image, is_real, label in zip(images, real, labels, strict=True)
+                if is_real is kind and label and rater.diagnoses[image]
             ]
             if same:
-                found.append(_share(rater.name, what, same))
-    return found
+                result.append(_share(rater.name, what, same))
+    return result
 
 
 def _share(rater: str, what: str, outcomes: list[bool]) -> Finding:

@@ -1,4 +1,4 @@
-"""What orders generated images without a person: the critic, nearness to real images, a classifier's confidence."""
+"""Scores of generated images without a person: by the critic, by realism, by a classifier."""
 
 from __future__ import annotations
 
@@ -16,34 +16,33 @@ from gankit.errors import GankitError, PartError, RunError
 from gankit.evaluation import extraction
 from gankit.evaluation.extraction import BATCH, extractor
 from gankit.evaluation.sources import ImageSet, Source, image_set, run_data
-from gankit.experiments.experiment import default_features
 from gankit.interfaces import Features
 from gankit.interfaces.dataset import content_digest
 from gankit.ranking.realism import realism_score
 from gankit.registry import Part
-from gankit.registry.messages import unknown
+from gankit.registry.messages import suggestion
 from gankit.runs.run import Run, batches
 
 Scores = NDArray[np.float64]
 Classifier = Callable[[Tensor], Any] | Features | str | Path | dict[str, Any] | Part
-"""(n, c, h, w) float32 images in [0, 255] to (n, classes) logits, or what such a network is made of."""
+"""A function of (n, c, h, w) float32 images in [0, 255] that gives (n, classes) logits, or what one is built from."""
 
 
 def critic_scores(run: Run, z: Tensor, labels: Tensor | None) -> tuple[Scores, list[str]]:
-    """What the run's critic says of images as the generator makes them: not augmented, not rounded, with labels.
+    """The critic's scores of images as the generator makes them: not augmented, not rounded, with labels.
 
     Args:
-        run: with a checkpoint, whose critic it is.
+        run: a run with a checkpoint.
         z: (n, latent_dim) latents.
         labels: None, (n,) classes, or (n, k) standardised conditions, as `Run.draw` gives them.
 
     Returns:
-        (n,) scores, larger is more real, a score map's mean where the critic gives one; and what to know of them.
+        (n,) scores, larger is more real, means where the critic gives score maps; and remarks on them.
 
     Raises:
         RunError: there is no checkpoint, or a score is not finite.
     """
-    device, made, alone = run.device, [], True
+    device, pieces, independent = run.device, [], True
     with torch.no_grad():
         start = 0
         for images in batches(run.generator, z, labels):
@@ -51,16 +50,16 @@ def critic_scores(run: Run, z: Tensor, labels: Tensor | None) -> tuple[Scores, l
             scores = _score(run, images.to(device), label)
             if start == 0:
                 first = _score(run, images[:1].to(device), None if label is None else label[:1])
-                alone = torch.allclose(first, scores[:1], rtol=1e-3, atol=1e-5)
-            made.append(scores)
+                independent = torch.allclose(first, scores[:1], rtol=1e-3, atol=1e-5)
+            pieces.append(scores)
             start += len(images)
-    found = torch.cat(made).numpy()
-    if not np.isfinite(found).all():
+    values = torch.cat(pieces).numpy()
+    if not np.isfinite(values).all():
         raise RunError(
-            f"{run.path}: the critic's score of image {np.flatnonzero(~np.isfinite(found))[0]} is not finite"
+            f"{run.path}: the critic's score of image {np.flatnonzero(~np.isfinite(values))[0]} is not finite"
         )
-    notes = [] if alone else ["the critic lets images of a batch change each other's scores: order within a batch only"]
-    return found, notes
+    mixing = "the critic's score of an image depends on the other images of its batch: compare images of a batch only"
+    return values, [] if independent else [mixing]
 
 
 def _score(run: Run, images: Tensor, labels: Tensor | None) -> Tensor:
@@ -70,7 +69,7 @@ def _score(run: Run, images: Tensor, labels: Tensor | None) -> Tensor:
 def realism_scores(
     run: Run, images: NDArray[Any], features: str | dict[str, Any] | Part | Features | None, real: Source | None
 ) -> tuple[Scores, list[str]]:
-    """`realism_score` of drawn images beside the run's held-out images, or its training images where it has none.
+    """`realism_score` of drawn images with respect to the run's held-out images, or its training images if it has none.
 
     Args:
         run: whose images they are.
@@ -79,18 +78,17 @@ def realism_scores(
         real: other real images.
 
     Returns:
-        (n,) scores in [0, infinity], and what to know of them.
+        (n,) scores in [0, infinity], and remarks on them.
 
     Raises:
-        GankitError: too few real images, features that refuse the images, or data that are gone.
+        GankitError: too few real images, features that cannot read the images, or data that cannot be opened.
     """
     if isinstance(real, (Run, type(None))):
         trained, held_out = run_data(real or run)
         reals = held_out or trained
     else:
         reals = image_set(real, "real images", window=run.value_range)
-    chosen = run.experiment.evaluation.features if features is None else features
-    _, network = extractor(chosen if chosen is not None else default_features(), reals.shape)
+    _, network = extractor(run.experiment.evaluation.features if features is None else features, reals.shape)
     scores = realism_score(
         extraction.features(reals, network, quiet=True),
         extraction.features(drawn_set(run, images), network, quiet=True),
@@ -113,12 +111,12 @@ def drawn_set(run: Run, images: NDArray[Any]) -> ImageSet:
 
 
 def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], classifier: Classifier) -> Scores:
-    """How sure a classifier is of the class that each image was asked to be: its softmax there.
+    """A classifier's probability (softmax) of the class that each image was drawn with.
 
     Args:
         run: whose images they are.
         images: (n, c, h, w) in the data's type.
-        wanted: (n,) classes, places in the run's class names.
+        wanted: (n,) classes, as indices of the run's class names.
         classifier: a TorchScript file that gives class logits; features that have logits, or whose vectors are logits
             (`{"name": "torchscript", "path": ..., "size": ..., "low": ..., "high": ...}`); or a function or module of
             (n, c, h, w) float32 images in [0, 255]. Its classes are the run's, in the run's order, unless it has
@@ -139,15 +137,15 @@ def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], clas
             f"the classifier gives {logits.shape[1]} logits, and there are {len(names)} classes: {', '.join(names)}"
         )
     if missing := [run.class_names[k] for k in np.unique(wanted) if run.class_names[k] not in names]:
-        raise PartError(f"the classifier has no class {missing[0]!r}; {unknown(missing[0], names)}")
+        raise PartError(f"the classifier has no class {missing[0]!r}; {suggestion(missing[0], names)}")
     if not np.isfinite(logits).all():
         raise PartError(
             f"the classifier's logits of image {np.flatnonzero(~np.isfinite(logits).all(1))[0]} are not finite"
         )
     columns = np.array([names.index(run.class_names[k]) for k in wanted], dtype=np.int64)
     shifted = logits - logits.max(1, keepdims=True)
-    chosen: Scores = np.exp(shifted[np.arange(n), columns]) / np.exp(shifted).sum(1)
-    return chosen
+    probabilities: Scores = np.exp(shifted[np.arange(n), columns]) / np.exp(shifted).sum(1)
+    return probabilities
 
 
 def _logits(run: Run, images: NDArray[Any], classifier: Classifier) -> tuple[Scores, list[str]]:
@@ -157,20 +155,20 @@ def _logits(run: Run, images: NDArray[Any], classifier: Classifier) -> tuple[Sco
     network: Any = classifier
     if isinstance(classifier, (str, dict, Part, Features)):
         _, network = extractor(classifier, run.image.shape)
-        # Features with a head say so; of others the vectors themselves are the logits.
+        # Features without a head for logits are taken to be the logits themselves.
         field = "features" if type(network).logits is Features.logits else "logits"
-        found = extraction.rows(drawn_set(run, images), network, {field}, quiet=True).fields[field]
+        logits = extraction.rows(drawn_set(run, images), network, {field}, quiet=True).fields[field]
     else:
         low, high = run.value_range
         pieces = []
         for start in range(0, len(images), BATCH):
             part = (images[start : start + BATCH].astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
             with torch.no_grad():
-                made = classifier(torch.from_numpy(part).to(_device(classifier)))  # type: ignore[operator]
-            pieces.append(torch.as_tensor(made).detach().cpu().double().numpy())
-        found = np.concatenate(pieces)
+                output = classifier(torch.from_numpy(part).to(_device(classifier)))  # type: ignore[operator]
+            pieces.append(torch.as_tensor(output).detach().cpu().double().numpy())
+        logits = np.concatenate(pieces)
     names: Sequence[str] | None = getattr(network, "class_names", None)
-    return found.astype(np.float64), list(run.class_names if names is None else names)
+    return logits.astype(np.float64), list(run.class_names if names is None else names)
 
 
 def _device(classifier: Any) -> torch.device:
@@ -179,10 +177,10 @@ def _device(classifier: Any) -> torch.device:
 
 
 def wanted_classes(run: Run, labels: Tensor | None, label: str | None, n: int) -> NDArray[np.int64]:
-    """(n,) classes that images were asked to be: their (n,) labels, or one class for the images of a run without.
+    """(n,) classes that images were drawn with; for a run without labels, the one class that is given for all.
 
     Raises:
-        GankitError: the run is conditioned on numbers, or has no class of this name, or no class is named.
+        GankitError: the run is conditioned on numbers, has no class of this name, or no class is given.
     """
     if run.image.conditions:
         raise GankitError(f"by label: {run.path} is conditioned on numbers, and a classifier knows classes")
@@ -190,9 +188,7 @@ def wanted_classes(run: Run, labels: Tensor | None, label: str | None, n: int) -
         return labels.numpy()
     names = run.class_names
     if label is None:
-        raise GankitError(
-            f"by label: {run.path} was trained without labels: name the class that is asked for by --label"
-        )
+        raise GankitError(f"by label: {run.path} was trained without labels: name the class by --label")
     if label not in names and not (label.isdecimal() and int(label) < len(names)):
-        raise GankitError(f"by label: there is no class {label!r} in {run.path}; {unknown(label, names)}")
+        raise GankitError(f"by label: there is no class {label!r} in {run.path}; {suggestion(label, names)}")
     return np.full(n, names.index(label) if label in names else int(label), dtype=np.int64)

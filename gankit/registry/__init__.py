@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from gankit.registry.registry import (
-    Listing,
-    Part,
-    Registry,
-    build,
-    nested_part,
-    read_part,
-    registry,
-    valid_part,
-)
+from gankit.registry.parts import Part, build, construct, nested_part, read_part, registry, valid_part
+from gankit.registry.registry import Listing, Registry
 
-__all__ = ["Listing", "Part", "Registry", "build", "nested_part", "read_part", "registry", "valid_part"]
+__all__ = ["Listing", "Part", "Registry", "build", "construct", "nested_part", "read_part", "registry", "valid_part"]

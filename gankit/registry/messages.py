@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with settings, in one sentence a setting."""
+"""Errors of settings in plain words: one sentence for each setting that pydantic refuses."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ from pydantic import ModelWrapValidatorHandler, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 
-def unknown(name: str, known: Collection[str]) -> str:
-    """What to say after an unknown name: the closest known one, else all of them."""
-    if close := difflib.get_close_matches(name, known, n=1, cutoff=0.5):
-        return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(known)}" if known else "there are none"
+def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:
+    """What to say after an unknown name: the closest known one, else all of them.
+
+    Args:
+        name: that is unknown.
+        known: the names that there are.
+        list_all: whether all of them are listed after the closest one too.
+    """
+    listing = f"known: {', '.join(known)}" if known else "there are none"
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if not close:
+        return listing
+    return f"did you mean {close[0]!r}?{f' {listing}' if list_all else ''}"
 
 
-def explained(value: Any, handler: ModelWrapValidatorHandler[Any], known: Collection[str]) -> Any:
-    """Validate a model; what is wrong is put in gankit's words where it is found.
+def reword_errors(value: Any, handler: ModelWrapValidatorHandler[Any], known: Collection[str]) -> Any:
+    """Validate a model, and put its errors in gankit's words.
 
     Args:
         value: to validate.
@@ -31,15 +39,15 @@ def explained(value: Any, handler: ModelWrapValidatorHandler[Any], known: Collec
     try:
         return handler(value)
     except ValidationError as error:
-        details = [_explained(detail, known) for detail in error.errors(include_url=False)]
+        details = [_reword(detail, known) for detail in error.errors(include_url=False)]
         raise ValidationError.from_exception_data(error.title, details) from None
 
 
-def _explained(error: ErrorDetails, known: Collection[str]) -> InitErrorDetails:
+def _reword(error: ErrorDetails, known: Collection[str]) -> InitErrorDetails:
     context = error.get("ctx", {})
-    if "sentence" not in context:  # a table inside this one has not done so
+    if "sentence" not in context:  # else the model of a nested table has reworded it
         context = {"sentence": _sentence(error, known), "reason": error["type"]}
-    kind = PydanticCustomError("explained", "{sentence}", context)
+    kind = PydanticCustomError("reworded", "{sentence}", context)
     return {"type": kind, "loc": error["loc"], "input": error["input"]}
 
 
@@ -47,7 +55,7 @@ def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
     message, given, context = error["msg"], error["input"], error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
-            return f"there is no such setting; {unknown(str(error['loc'][-1]), known)}"
+            return f"there is no such setting; {suggestion(str(error['loc'][-1]), known)}"
         case "missing" if isinstance(error["loc"][-1], int):
             return "the list is too short"
         case "missing":
@@ -64,14 +72,3 @@ def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
             return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
         case _:
             return f"{message[:1].lower()}{message[1:]}, not {given!r}"
-
-
-def rising(steps: tuple[int, int]) -> tuple[int, int]:
-    """The two numbers, for pydantic.
-
-    Raises:
-        ValueError: the second is not above the first.
-    """
-    if not steps[0] < steps[1]:
-        raise ValueError(f"the second step must be above the first, not {list(steps)}")
-    return steps

@@ -1,4 +1,4 @@
-"""Plug-ins: the parts that installed distributions register as entry points. The one file that knows entry points."""
+"""Plug-ins: the parts that installed distributions register as entry points; no other file reads entry points."""
 
 from __future__ import annotations
 
@@ -60,62 +60,62 @@ class PlugIn:
             place = f"{self.module}:{self.attribute}" if self.attribute else self.module
             raise PartError(
                 f"plug-in {self.qualified_name} ({self.kind}) cannot be imported from {place}: {type(error).__name__}: "
-                f"{' '.join(str(error).split())}; mend or uninstall {self.distribution}, or set "
+                f"{' '.join(str(error).split())}; fix or uninstall {self.distribution}, or set "
                 f"GANKIT_DISABLE_PLUGINS={self.distribution}"
             ) from error
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What is registered, and one sentence for each distribution whose registration is malformed."""
+    """The registered plug-ins, and one sentence for each distribution whose registration is malformed."""
 
     plugins: tuple[PlugIn, ...]
     faults: tuple[str, ...]
 
 
-def normalised(distribution: str) -> str:
+def normalise_name(distribution: str) -> str:
     """A distribution's name as package indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def disabled() -> frozenset[str]:
+def disabled_distributions() -> frozenset[str]:
     """The distributions that `GANKIT_DISABLE_PLUGINS` names, normalised; "*" stands for all."""
     names = os.environ.get("GANKIT_DISABLE_PLUGINS", "").split(",")
-    return frozenset(normalised(name.strip()) for name in names if name.strip())
+    return frozenset(normalise_name(name.strip()) for name in names if name.strip())
 
 
 def scan() -> Scan:
-    """The registered plug-ins of every kind, less those that `GANKIT_DISABLE_PLUGINS` names."""
-    off = disabled()
+    """The registered plug-ins of every kind, without those that `GANKIT_DISABLE_PLUGINS` names."""
+    off = disabled_distributions()
     if "*" in off:
         return Scan((), ())
-    path = tuple(place for place in sys.path if isinstance(place, str))
-    plugins, faults = _scan(path, tuple(map(_changed, path)))
+    path = tuple(folder for folder in sys.path if isinstance(folder, str))
+    plugins, faults = _scan(path, tuple(map(_modified_ns, path)))
     return Scan(
         tuple(plugin for plugin in plugins if plugin.distribution not in off),
         tuple(sentence for distribution, sentence in faults if distribution not in off),
     )
 
 
-def _changed(place: str) -> int:
-    """When something was last installed into a folder of sys.path, or removed; 0 where there is none."""
+def _modified_ns(folder: str) -> int:
+    """When a folder of sys.path last changed, as by an installation; 0 where there is no such folder."""
     try:
-        return os.stat(place or os.curdir).st_mtime_ns
+        return os.stat(folder or os.curdir).st_mtime_ns
     except (OSError, ValueError):
         return 0
 
 
 @lru_cache(maxsize=8)
-def _scan(path: tuple[str, ...], changed: tuple[int, ...]) -> tuple[tuple[PlugIn, ...], tuple[tuple[str, str], ...]]:
-    """Plug-ins, and (distribution, sentence) of each fault; `changed` makes it read anew what was installed since."""
+def _scan(path: tuple[str, ...], modified: tuple[int, ...]) -> tuple[tuple[PlugIn, ...], tuple[tuple[str, str], ...]]:
+    """Plug-ins, and (distribution, sentence) of each fault; `modified` makes the cache miss after an installation."""
     faults: dict[str, str] = {}
     try:
         entries = list(_read_together(path))
     except (ConfigParserError, UnicodeError, OSError):
         entries = list(_read_one_by_one(path, faults))
-    found: dict[tuple[str, str, str], PlugIn] = {}
+    plugins: dict[tuple[str, str, str], PlugIn] = {}
     for kind, name, distribution, specification in entries:
-        owner = normalised(distribution)
+        owner = normalise_name(distribution)
         try:
             entry = entrypoints.EntryPoint.from_string(specification, name)
         except entrypoints.BadEntryPoint:
@@ -124,14 +124,14 @@ def _scan(path: tuple[str, ...], changed: tuple[int, ...]) -> tuple[tuple[PlugIn
             continue
         # The first on the path is the one that Python imports.
         plugin = PlugIn(kind, name, owner, entry.module_name, entry.object_name or "")
-        found.setdefault((kind, name, owner), plugin)
-    return tuple(found[key] for key in sorted(found)), tuple(faults.items())
+        plugins.setdefault((kind, name, owner), plugin)
+    return tuple(plugins[key] for key in sorted(plugins)), tuple(faults.items())
 
 
 def _read_together(path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
-    """(kind, name, distribution, specification) of every entry point; one malformed distribution ends it."""
+    """(kind, name, distribution, specification) of every entry point; raises at the first malformed distribution."""
     for config, distribution in entrypoints.iter_files_distros(list(path)):
-        # It takes a name to end at its first hyphen, where some tools wrote hyphens into the folder's name.
+        # The package cuts a name at its first hyphen, and some tools write hyphens into the folder's name.
         owner = re.sub(r"-\d.*", "", f"{distribution.name}-{distribution.version or ''}").rstrip("-")
         for group, kind in GROUPS.items():
             if group in config:
@@ -140,20 +140,20 @@ def _read_together(path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]
 
 
 def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
-    """The same through importlib.metadata, which reads each distribution by itself; faults are added."""
-    seen: set[str] = set()
+    """The same by importlib.metadata, which reads each distribution by itself; adds to `faults`."""
+    names: set[str] = set()
     for distribution in importlib.metadata.distributions(path=list(path)):
         try:
             name = dict(distribution.metadata.items()).get("Name")  # type: ignore[attr-defined]  # an email message
         except (UnicodeError, OSError):
             name = None
-        if name is None or normalised(name) in seen:  # the first on the path is the one that Python imports
+        if name is None or normalise_name(name) in names:  # the first on the path is the one that Python imports
             continue
-        seen.add(normalised(name))
+        names.add(normalise_name(name))
         try:
             text = distribution.read_text("entry_points.txt") or ""
         except (UnicodeError, OSError) as error:
-            faults[normalised(name)] = _fault(name, error)
+            faults[normalise_name(name)] = _fault(name, error)
             continue
         try:
             # As the entrypoints package reads: in the locale's encoding, strictly.
@@ -162,10 +162,10 @@ def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[
             for section in parser.sections():
                 parser.items(section)
         except (ConfigParserError, UnicodeError) as error:
-            faults[normalised(name)] = _fault(name, error)
+            faults[normalise_name(name)] = _fault(name, error)
         try:
             entries = list(distribution.entry_points)
-        except Exception:  # named above; its parts are out of reach
+        except Exception:  # its fault is recorded already; its parts cannot be read
             continue
         for entry in entries:
             if entry.group in GROUPS:
@@ -174,4 +174,4 @@ def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[
 
 def _fault(distribution: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
-    return f"distribution {normalised(distribution)} has a malformed entry_points.txt: {reason}"
+    return f"distribution {normalise_name(distribution)} has a malformed entry_points.txt: {reason}"

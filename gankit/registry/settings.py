@@ -1,4 +1,4 @@
-"""The constructor is the config: settings of a part from the signature of its class."""
+"""The constructor is the config: the settings of a part (a loss, a network, ...) from its constructor's signature."""
 
 from __future__ import annotations
 
@@ -7,64 +7,67 @@ import importlib
 import inspect
 import operator
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, create_model, model_validator
 
-from gankit.registry.messages import explained
+from gankit.registry.messages import reword_errors
 from gankit.registry.plugins import KINDS
 
 
 def interface(name: str) -> type:
     """A class of `gankit.interfaces`, which is imported only now."""
-    found: type = getattr(importlib.import_module("gankit.interfaces"), name)
-    return found
+    result: type = getattr(importlib.import_module("gankit.interfaces"), name)
+    return result
 
 
 def _parameters(part: type) -> list[inspect.Parameter]:
-    """The constructor's parameters; none where a class without one has `object`'s or a base class's catch-all."""
+    """The constructor's parameters but *args and **kwargs; none for a class that has no constructor of its own."""
     if inspect.getattr_static(part, "__init__") is object.__init__:
         return []
     catch_all = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [parameter for parameter in inspect.signature(part).parameters.values() if parameter.kind not in catch_all]
 
 
-def takes_given(part: type) -> bool:
+def takes_positional(part: type) -> bool:
     """Whether the constructor has a positional parameter."""
     return any(parameter.kind is not parameter.KEYWORD_ONLY for parameter in _parameters(part))
 
 
-def derived_settings(
-    part: type, given: str, reserved: tuple[str, ...], nested: Callable[[str], Any]
+def derive_settings(
+    part: type, positional: str, reserved: Collection[str], nested: Callable[[str], Any]
 ) -> type[BaseModel]:
-    """The frozen model of a part's settings, without unknown keys: its own `Settings`, or from its signature.
+    """A frozen pydantic model of a part's settings, which refuses unknown keys.
+
+    It is made of the class `Settings` within the part's class, where there is one, else of the constructor's signature.
 
     Args:
         part: the class.
-        given: the one positional parameter that the constructor may have.
-        reserved: further keys that the part's table has.
-        nested: the type of a field for a part of a kind.
+        positional: the name of the one positional parameter that the constructor may have.
+        reserved: other keys of the part's table in an experiment, such as `name`; for "did you mean" in errors, and
+            read when settings are validated.
+        nested: gives, for a kind, the type of a setting that holds a part of that kind.
 
     Raises:
         TypeError: a setting without annotation or that is not keyword-only.
         NameError: an annotation that cannot be resolved.
     """
-    positional = [parameter.name for parameter in _parameters(part) if parameter.kind is not parameter.KEYWORD_ONLY]
-    if positional not in ([], [given]):
-        wrong = next((name for name in positional if name != given), given)
-        raise TypeError(f"the parameter {wrong} is positional; settings come after *, and only {given} before it")
+    names = [parameter.name for parameter in _parameters(part) if parameter.kind is not parameter.KEYWORD_ONLY]
+    if names not in ([], [positional]):
+        wrong = next((name for name in names if name != positional), positional)
+        raise TypeError(f"the parameter {wrong} is positional; settings come after *, and only {positional} before it")
 
-    def explain(cls: type[BaseModel], value: object, handler: ModelWrapValidatorHandler[Any]) -> Any:
-        return explained(value, handler, [*reserved, *cls.model_fields])
+    def reword(cls: type[BaseModel], value: object, handler: ModelWrapValidatorHandler[Any]) -> Any:
+        return reword_errors(value, handler, [*reserved, *cls.model_fields])
 
     name = f"{part.__name__}Settings"
-    validators: dict[str, Any] = {"_explained": model_validator(mode="wrap")(classmethod(explain))}  # type: ignore[arg-type]
-    own: Any = getattr(part, "Settings", None)
-    if own is not None:
-        body = {"model_config": ConfigDict(extra="forbid", frozen=True), "__module__": own.__module__, **validators}
-        strict: type[BaseModel] = type(name, (own,), body)
+    validators: dict[str, Any] = {"_reworded": model_validator(mode="wrap")(classmethod(reword))}  # type: ignore[arg-type]
+    base: Any = getattr(part, "Settings", None)
+    if base is not None:
+        body = {"model_config": ConfigDict(extra="forbid", frozen=True), "__module__": base.__module__, **validators}
+        strict: type[BaseModel] = type(name, (base,), body)
         return strict
     hints = typing.get_type_hints(inspect.getattr_static(part, "__init__"), include_extras=True)
     fields: dict[str, Any] = {}
@@ -82,7 +85,7 @@ def derived_settings(
 
 
 def _with_nested_parts(annotation: Any, nested: Callable[[str], Any]) -> Any:
-    """The annotation with every interface in it replaced by a table that names a part of that kind."""
+    """The annotation with every interface in it (`Loss`, `Metric`, ...) replaced by the type of a nested part."""
     if isinstance(annotation, type):
         kinds = [kind for kind in KINDS if issubclass(annotation, interface(kind.capitalize()))]
         return nested(kinds[0]) if kinds else annotation

@@ -50,22 +50,22 @@ def write_report(run: Run) -> Path:
 
 
 def _pairs(folder: Path, metrics: dict[str, Any]) -> list[Path]:
-    """The pictures of pairs that belong to these values."""
-    found = [folder / f"{name}-pairs.png" for name, entry in metrics["metrics"].items() if "details" in entry]
-    return [path for path in found if path.is_file()]
+    """The pictures of pairs of images that `gankit evaluate` wrote beside these values."""
+    paths = [folder / f"{name}-pairs.png" for name, entry in metrics["metrics"].items() if "details" in entry]
+    return [path for path in paths if path.is_file()]
 
 
 def curves(log: list[dict[str, Any]]) -> list[bytes]:
-    """One picture a side, the means of its losses at every tick; and one of the first value of each evaluation."""
+    """Pictures of the losses of the critic and of the generator, and of the first metric, each over the steps."""
     plots = []
     for side in ("critic", "generator"):
         names = sorted({name for row in log for name in row if name.startswith(f"{side}/")})
         lines = {name.partition("/")[2]: [(row["step"], row[name]) for row in log if name in row] for name in names}
         plots.append((f"{side}'s losses", lines))
-    judged = [row for row in log if row.get("metrics")]
-    if judged:
-        name = next(iter(judged[0]["metrics"]))
-        plots.append((name, {name: [(row["step"], row["metrics"].get(name)) for row in judged]}))
+    evaluated = [row for row in log if row.get("metrics")]
+    if evaluated:
+        name = next(iter(evaluated[0]["metrics"]))
+        plots.append((name, {name: [(row["step"], row["metrics"].get(name)) for row in evaluated]}))
     return [
         draw_png(functools.partial(_draw_lines, label=label, lines=lines), (7, 2.6)) for label, lines in plots if lines
     ]

@@ -16,14 +16,14 @@ def render(package: str, template: str, **values: Any) -> str:
     Args:
         package: the folder of the template, as a module.
         template: its file.
-        values: what it shows.
+        values: the template's variables.
     """
     environment = Environment(loader=PackageLoader(package, ""), autoescape=True, undefined=StrictUndefined)
     return environment.get_template(template).render(**values)
 
 
 def png_uri(png: bytes) -> str:
-    """A PNG as the address of a picture within a page."""
+    """A PNG as a data URI, which a page can show without a file."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
@@ -34,7 +34,7 @@ def draw_png(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
         draw: called with an empty matplotlib figure.
         size: its width and height in inches.
     """
-    # The object interface: it needs no display and leaves pyplot's global state alone.
+    # Without pyplot: no display is needed, and its global state is left alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

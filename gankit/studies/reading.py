@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from gankit.errors import RunError, SettingsError
 from gankit.experiments.document import Source
-from gankit.experiments.experiment import FILLED, Experiment, validated
+from gankit.experiments.experiment import FILLED, Experiment, read_settings
 from gankit.files import check_free, write_atomically
 
 Study = TypeVar("Study", bound=Experiment)
@@ -39,14 +39,14 @@ def read_study(
     source.values.pop("run", None)  # of a run's experiment.toml
     source.fill_from_default(FILLED)
     source.override(overrides)
-    study, refuse = validated(model, source), functools.partial(_refusal, source)
+    study, refuse = read_settings(model, source), functools.partial(_refusal, source)
     if study.training.max_minutes is not None:
         raise refuse("training", "max_minutes", "a training of a study runs to its end; leave it out, set fewer steps")
     return study, refuse
 
 
 def _refusal(source: Source, table: str, key: str, why: str) -> SettingsError:
-    return SettingsError(f"{source.place((table, key))}: {table}.{key}: {why}")
+    return SettingsError(f"{source.where((table, key))}: {table}.{key}: {why}")
 
 
 def experiment_of(study: Experiment, own: str, changes: Mapping[str, Mapping[str, Any]]) -> Experiment:

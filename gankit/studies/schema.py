@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from gankit.errors import GankitError
 from gankit.experiments.schema import schema
-from gankit.registry.messages import unknown
+from gankit.registry.messages import suggestion
 from gankit.studies.agreement.settings import DECIDED, HELD_OUT, AgreementTable
 from gankit.studies.classifier.settings import ClassifierTable
 
@@ -29,7 +29,7 @@ def study_schema(study: str) -> dict[str, Any]:
         GankitError: there is no such study.
     """
     if study not in TABLES:
-        raise GankitError(f"there is no study {study!r}; {unknown(study, TABLES)}")
+        raise GankitError(f"there is no study {study!r}; {suggestion(study, TABLES)}")
     name, table = TABLES[study]
     made = schema(**{name: table})
     made["title"] = f"gankit study {study}"

@@ -7,12 +7,13 @@
         part = MyCritic
 
 pytest then runs every test of the suite on the part. `suites` makes such classes for all registered parts of a
-distribution. Needs pytest (`pip install pytest`).
+distribution; `isolated_registry` forgets the parts that a test registers. Needs pytest (`pip install pytest`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ for _file in ("_suite", "_networks", "_losses", "_augments", "_metrics", "_featu
     pytest.register_assert_rewrite(f"gankit.testing.{_file}")  # so that a failure shows the values
 
 from gankit.registry import registry  # noqa: E402
-from gankit.registry.plugins import KINDS, normalised  # noqa: E402
+from gankit.registry.plugins import KINDS, normalise_name  # noqa: E402
 from gankit.testing._augments import AugmentTests  # noqa: E402
 from gankit.testing._datasets import DatasetTests  # noqa: E402
 from gankit.testing._features import FeaturesTests  # noqa: E402
@@ -32,7 +33,7 @@ from gankit.testing._suite import Suite  # noqa: E402
 
 __all__ = [
     "AugmentTests", "CriticTests", "DatasetTests", "FeaturesTests", "GeneratorTests", "LossTests", "MetricTests",
-    "suites",
+    "isolated_registry", "suites",
 ]  # fmt: skip
 
 SUITES: dict[str, type[Suite]] = {
@@ -41,26 +42,41 @@ SUITES: dict[str, type[Suite]] = {
 }
 
 
+@contextlib.contextmanager
+def isolated_registry() -> Iterator[None]:
+    """Forget, at the end, the parts that are registered inside: for tests that register parts.
+
+    @pytest.fixture(autouse=True)
+    def _isolated():
+        with gankit.testing.isolated_registry():
+            yield
+    """
+    with contextlib.ExitStack() as stack:
+        for kind in KINDS:
+            stack.enter_context(registry(kind).isolated())
+        yield
+
+
 def suites(distribution: str, **changes: Mapping[str, Any]) -> dict[str, type[Suite]]:
-    """A test class for every part that a distribution registers, found now, so that no list needs to be kept.
+    """A test class for every part that a distribution has registered by now, so that no list needs to be kept.
 
     In a test file, `globals().update(gankit.testing.suites("my-package"))` tests them all.
 
     Args:
-        distribution: whose parts, for example "gankit".
+        distribution: the distribution that registers the parts, for example "gankit".
         changes: attributes and methods of single test classes, by their names: a loss `margin` is tested by
             `TestMarginLoss`, and `TestMarginLoss={"settings": {"margin": 0.5}}` changes its settings.
 
     Raises:
         ValueError: a change names no class.
     """
-    made: dict[str, type[Suite]] = {}
+    classes: dict[str, type[Suite]] = {}
     for kind in KINDS:
         for row in registry(kind).list():
-            if row.distribution == normalised(distribution):
+            if row.distribution == normalise_name(distribution):
                 words = [*row.name.rpartition(":")[2].split("-"), kind]
                 name = "Test" + "".join(word.capitalize() for word in words)
-                made[name] = type(name, (SUITES[kind],), {"part": row.name, **changes.get(name, {})})
-    if unknown := changes.keys() - made.keys():
-        raise ValueError(f"no part is tested by {', '.join(sorted(unknown))}; there are {', '.join(made)}")
-    return made
+                classes[name] = type(name, (SUITES[kind],), {"part": row.name, **changes.get(name, {})})
+    if unknown := changes.keys() - classes.keys():
+        raise ValueError(f"no part is tested by {', '.join(sorted(unknown))}; there are {', '.join(classes)}")
+    return classes

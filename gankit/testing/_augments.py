@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Side, Turn
-from gankit.testing._suite import SIDES, Suite, derivatives_agree, directions, each_image, saved_and_loaded, slope
+from gankit.testing._suite import SIDES, Suite, assert_derivatives_agree, directions, each_image, save_and_load, slope
 
 ALIKE = 64
+"""Equal images in one batch."""
 
 
 class AugmentTests(Suite):
@@ -25,8 +26,8 @@ class AugmentTests(Suite):
         """(n, channels, height, width) in [-1, 1]."""
         return torch.rand(n, *(image or self.image).shape, dtype=dtype) * 2 - 1
 
-    def seen(self, augment: Augment, images: Tensor, seed: int = 5) -> Tensor:
-        """A view under a seed, of a copy of the augment, so that no call changes the next."""
+    def view(self, augment: Augment, images: Tensor, seed: int = 5) -> Tensor:
+        """The view that a copy of the augment makes under a seed, so that no call changes the next."""
         torch.manual_seed(seed)
         return copy.deepcopy(augment)(images)
 
@@ -44,44 +45,44 @@ class AugmentTests(Suite):
             assert torch.isfinite(view).all(), "values are not finite"
 
     def test_keeps_its_input(self) -> None:
-        """Raw images are read again, by losses that compare views."""
+        """Losses that compare views read the raw images again."""
         augment, images = self.build(), self.images(4)
         before = images.clone()
         augment(images)
         assert torch.equal(images, before), "the augment changes its input in place"
 
     def test_draws_anew_for_every_sample(self) -> None:
-        """One draw a batch shows the critic batches that are all bright, or all shifted."""
+        """With one draw per batch, all images of a batch would be bright, or all shifted."""
         augment = self.build()
         images = self.images(1).expand(ALIKE, -1, -1, -1)
-        first, second = self.seen(augment, images, 5), self.seen(augment, images, 6)
+        first, second = self.view(augment, images, 5), self.view(augment, images, 6)
         if torch.equal(first, second):
             pytest.skip("it draws nothing")
         assert any(not torch.equal(first[0], other) for other in first[1:]), (
-            f"{ALIKE} equal images in one batch get one and the same view: draw one value a sample"
+            f"{ALIKE} equal images in one batch get one and the same view: draw one value per sample"
         )
 
     def test_mixes_no_samples(self) -> None:
-        """A view of one image does not depend on the others, or a penalty per sample would be wrong."""
+        """The view of an image must not depend on the others, or per-sample penalties would be wrong."""
         augment = self.build()
         images = self.images(4)
         others = torch.cat([images[:1], self.images(3) * 0.3])
-        torch.testing.assert_close(self.seen(augment, images)[0], self.seen(augment, others)[0], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(self.view(augment, images)[0], self.view(augment, others)[0], rtol=1e-9, atol=1e-9)
 
     def test_is_deterministic_under_a_seed(self) -> None:
         """Draws come from torch's own generator, which the trainer seeds before every turn."""
         augment, images = self.build(), self.images(4)
-        assert torch.equal(self.seen(augment, images), self.seen(augment, images)), (
-            "two views under one seed differ: draw by torch, not by random or numpy"
+        assert torch.equal(self.view(augment, images), self.view(augment, images)), (
+            "two views under one seed differ: draw with torch, not with random or numpy"
         )
 
     def test_is_twice_differentiable(self) -> None:
-        """The generator learns through it, and penalties differentiate that once more."""
+        """The generator learns through it, and penalties differentiate its gradient once more."""
         augment = self.build()
         images = self.images(4).requires_grad_()
 
         def total(at: Tensor) -> Tensor:
-            return self.seen(augment, at).pow(3).sum()
+            return self.view(augment, at).pow(3).sum()
 
         value = total(images)
         assert value.requires_grad, "no gradient flows through the augment: leave out detach, no_grad and NumPy"
@@ -103,8 +104,8 @@ class AugmentTests(Suite):
                 return (moved * v).sum()
 
             second_pairs.append(((second * v).sum().item(), slope(along)))
-        derivatives_agree(pairs, "the augment")
-        derivatives_agree(second_pairs, "the augment's gradient")
+        assert_derivatives_agree(pairs, "the augment")
+        assert_derivatives_agree(second_pairs, "the augment's gradient")
 
     def test_takes_part_in_a_step(self) -> None:
         """`after_step` is called with the turn of either side, whether or not images are held out."""
@@ -118,34 +119,34 @@ class AugmentTests(Suite):
         assert torch.isfinite(augment(self.images(4, dtype=torch.float32))).all()
 
     def _turn(self, side: Side, augment: Augment) -> Turn:
-        critic = _Mean()
+        critic = _Brightness()
         critic.requires_grad_(side == "critic")
         real, held_out = self.images(4, dtype=torch.float32), self.images(4, dtype=torch.float32)
         return Turn(
-            side, _Latents(self.image), critic, real=lambda: real, labels=None, latents=torch.randn(4, 8), step=0,
-            random=_NoDraws(), augment=augment, held_out=lambda: (held_out, None),
+            side, _Linear(self.image), critic, real=lambda: real, labels=None, latents=torch.randn(4, 8), step=0,
+            random=_Random(), augment=augment, held_out=lambda: (held_out, None),
         )  # fmt: skip
 
     def test_state_survives_a_checkpoint(self) -> None:
-        """What it learned is in buffers, and a resumed training goes on with it."""
+        """What it learned is in buffers, so that a resumed training continues with it."""
         augment, other = self.build(), self.build()
         for _ in range(2):
             turn = self._turn("critic", augment)
             (turn.fake_scores.mean() - turn.real_scores.mean()).backward()  # type: ignore[no-untyped-call]
             augment.after_step(turn)
-        other.load_state_dict(saved_and_loaded(augment.state_dict()))
+        other.load_state_dict(save_and_load(augment.state_dict()))
         images = self.images(8)
-        assert torch.equal(self.seen(augment, images), self.seen(other, images)), (
-            "an augment with the saved state sees something else: keep what it learns in buffers"
+        assert torch.equal(self.view(augment, images), self.view(other, images)), (
+            "an augment with the saved state makes another view: keep what it learns in buffers"
         )
-        for one in (augment, other):
+        for part in (augment, other):
             torch.manual_seed(7)
-            one.after_step(self._turn("critic", one))
-        assert torch.equal(self.seen(augment, images), self.seen(other, images)), "after one more step they differ"
+            part.after_step(self._turn("critic", part))
+        assert torch.equal(self.view(augment, images), self.view(other, images)), "after one more step they differ"
 
 
-class _Mean(Critic):
-    """Scores brightness."""
+class _Brightness(Critic):
+    """Scores the mean pixel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +156,7 @@ class _Mean(Critic):
         return self.gain * images.flatten(1).mean(1)
 
 
-class _Latents(Generator):
+class _Linear(Generator):
     """A linear map to pixels."""
 
     def __init__(self, image: ImageSpec) -> None:
@@ -168,7 +169,9 @@ class _Latents(Generator):
         return images
 
 
-class _NoDraws:
+class _Random:
+    """Random numbers from torch's own generator."""
+
     def uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape)
 

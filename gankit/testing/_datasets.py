@@ -11,8 +11,8 @@ import torch
 from gankit.errors import GankitError
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.registry import registry
-from gankit.registry.settings import takes_given
-from gankit.testing._suite import Suite, one_line
+from gankit.registry.settings import takes_positional
+from gankit.testing._suite import Suite, assert_one_line
 
 
 class DatasetTests(Suite):
@@ -129,12 +129,12 @@ class DatasetTests(Suite):
 
     def test_makes_the_size_that_is_asked_for(self) -> None:
         """A data set whose constructor takes a size has it, or refuses in one line."""
-        if not takes_given(registry(self.kind).get(self.part)):
+        if not takes_positional(registry(self.kind).get(self.part)):
             pytest.skip("it takes no size")
         try:
             dataset = self._construct(self.size, {**self.settings, **self.files})
         except GankitError as error:
-            one_line(error)
+            assert_one_line(error)
             pytest.skip(f"refused: {error}")
         assert (dataset.image.height, dataset.image.width) == self.size
         assert dataset.images.shape[2:] == self.size

@@ -1,4 +1,4 @@
-"""Finds activations in place that change a value which is used again, as by a shortcut around them."""
+"""Finds in-place activations that change a value which is used again, for example by a shortcut around them."""
 
 from __future__ import annotations
 
@@ -15,36 +15,38 @@ ACTIVATIONS = {
 
 
 class _OutOfPlace(TorchFunctionMode):
-    """Computes activations in place out of place, those whose number (in order of their calls) is chosen.
+    """Computes some in-place activations out of place.
+
+    Args:
+        is_replaced: says of an activation's index, in the order of calls, whether it is computed out of place.
 
     Attributes:
-        used: numbers of the activations in place whose result went into another operation.
+        used: indices of the in-place activations whose result went into another operation.
     """
 
-    def __init__(self, chosen: Callable[[int], bool]) -> None:
+    def __init__(self, is_replaced: Callable[[int], bool]) -> None:
         super().__init__()
-        self.chosen = chosen
+        self.is_replaced = is_replaced
         self.used: set[int] = set()
-        self._results: list[Tensor] = []  # kept, so that no other tensor gets their identity
+        self._results: list[Tensor] = []  # kept alive, so that no other tensor gets their identity
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        self.see([*args, *kwargs.values()])
+        self.note_use([*args, *kwargs.values()])
         name = getattr(func, "__name__", "")
         in_place = name.removesuffix("_") in ACTIVATIONS and (name.endswith("_") or kwargs.get("inplace") is True)
         if not in_place:
             return func(*args, **kwargs)
-        number = len(self._results)
-        if self.chosen(number):
+        if self.is_replaced(len(self._results)):
             args = (args[0].clone(), *args[1:])
         result = func(*args, **kwargs)
         self._results.append(result)
         return result
 
-    def see(self, values: Any) -> None:
-        """Note which results of activations are among these values."""
+    def note_use(self, values: Any) -> None:
+        """Note which activations' results are among these values."""
         for tensor in _tensors(values):
-            self.used |= {number for number, result in enumerate(self._results) if result is tensor}
+            self.used |= {index for index, result in enumerate(self._results) if result is tensor}
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
@@ -57,16 +59,16 @@ def _tensors(values: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def harmful(run: Callable[[], Tensor]) -> float:
-    """The largest change of a result when activations in place no longer change their input.
+def in_place_error(run: Callable[[], Tensor]) -> float:
+    """The largest change of a result when in-place activations no longer change their input.
 
-    An activation whose result nobody takes is meant to change its input, and stays in place.
+    An activation whose result is not used is there to change its input, and stays in place.
 
     Args:
         run: computes the same result at every call.
     """
-    with _OutOfPlace(lambda number: True) as first:
-        first.see(run())
+    with _OutOfPlace(lambda index: True) as first:
+        first.note_use(run())
     with _OutOfPlace(first.used.__contains__):
-        changed = run()
-    return (run() - changed).abs().max().item()
+        expected = run()
+    return (run() - expected).abs().max().item()

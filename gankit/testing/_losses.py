@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Loss, Side, Turn
 from gankit.registry import valid_part
-from gankit.testing._suite import SIDES, Suite, labels_for, saved_and_loaded
+from gankit.testing._suite import SIDES, Suite, labels_for, save_and_load
 
 each_side = pytest.mark.parametrize("side", SIDES)
 
@@ -23,13 +23,13 @@ class LossTests(Suite):
     """Tests of a loss: give its class, or its registered name, as `part`.
 
     Attributes:
-        critic: name of the critic that the loss is tried with, or its class; one that mixes no samples.
-        critic_settings: of that critic.
-        generator: name of the generator, or its class.
-        generator_settings: of that generator.
-        augment: an augment that the loss is tried with, as a class; losses that need one get a fixed view by default.
-        averages: whether the value on a batch is the mean of the values on its halves, as that of a mean over samples
-            is; False for a loss that compares the samples of a batch with one another.
+        critic: the critic that the loss is tested with, by name or class; it must score each sample by itself.
+        critic_settings: settings of that critic.
+        generator: the generator, by name or class.
+        generator_settings: settings of that generator.
+        augment: class of an augment that the loss is tested with; by default losses that need one get a fixed view.
+        averages: whether the loss is a mean over samples, so that its value on a batch is the mean of the values on the
+            halves; False for a loss that compares the samples of a batch with one another.
     """
 
     kind = "loss"
@@ -47,10 +47,10 @@ class LossTests(Suite):
         """A turn of `SAMPLES` fixed samples, or of some rows of them, in float64.
 
         Args:
-            side: whose turn.
+            side: whose turn it is.
             rows: which samples.
-            seed: of the draws that the loss makes.
-            changes: what else the turn is given in place of the suite's own, for example another critic.
+            seed: seed of the loss's random numbers.
+            changes: arguments of `Turn` in place of the suite's, for example another critic.
         """
         parts = {**self._parts(), **changes}
         real, labels = parts.pop("real"), parts.pop("labels")
@@ -70,11 +70,11 @@ class LossTests(Suite):
         )
 
     def _parts(self, image: ImageSpec | None = None) -> dict[str, Any]:
-        """Fresh networks, always the same, and fixed samples."""
+        """New networks, always with the same weights, and fixed samples."""
         image = image or self.image
         torch.manual_seed(1)
-        generator = _made("generator", self.generator, image, self.generator_settings).double()
-        critic = _made("critic", self.critic, image, self.critic_settings).double()
+        generator = _build("generator", self.generator, image, self.generator_settings).double()
+        critic = _build("critic", self.critic, image, self.critic_settings).double()
         with torch.no_grad():
             for parameter in [*generator.parameters(), *critic.parameters()]:
                 parameter.add_(0.05 * torch.randn_like(parameter))
@@ -91,7 +91,7 @@ class LossTests(Suite):
         return type(self.build())
 
     def value(self, side: Side, rows: slice = slice(None), loss: Loss | None = None, **changes: Any) -> Tensor:
-        """The loss of one side on a fresh turn; skips where it stays silent on that side."""
+        """The loss of one side on a new turn; skips the test if the loss is silent on that side."""
         turn = self.turn(side, rows, **changes)
         value = getattr(loss or self.build(), side)(turn)
         if value is None:
@@ -101,16 +101,16 @@ class LossTests(Suite):
         return value
 
     def test_finds_what_it_needs_among_the_suite_s_parts(self) -> None:
-        """Each of `needs` is an ability of the critic, the generator or the augment that the suite is given."""
+        """The suite's critic, generator or augment is an instance of each of `needs`."""
         parts = self._parts()
         for need in self._class().needs:
             assert any(isinstance(parts[name], need) for name in ("generator", "critic", "augment")), (
                 f"the loss needs a {need.__name__}: set `critic`, `generator` or `augment` of this test class to a "
-                "part that is one"
+                "part of that type"
             )
 
     def test_acts_on_one_side_at_least(self) -> None:
-        """A loss that is silent on both and does nothing after a step has a misspelt method."""
+        """A loss that is silent on both sides and does nothing after a step has a misspelt method."""
         names, part = ("critic", "generator", "after_step"), self._class()
         assert any(getattr(part, name) is not getattr(Loss, name) for name in names), (
             "it overrides none of critic, generator and after_step"
@@ -118,7 +118,7 @@ class LossTests(Suite):
 
     @each_side
     def test_trains_its_side_and_no_other(self, side: Side) -> None:
-        """Finite gradients reach the network whose turn it is; fakes that were not detached train the other one too."""
+        """Finite gradients reach the network whose turn it is, and no other: fakes must be detached."""
         changes = self._parts()
         generator, critic = changes["generator"], changes["critic"]
         generator.requires_grad_()
@@ -139,7 +139,7 @@ class LossTests(Suite):
 
     @each_side
     def test_is_a_mean_over_samples(self, side: Side) -> None:
-        """One norm or one root over the whole batch is not the mean of what its halves give."""
+        """A norm or root over the whole batch is not the mean of its values on the halves."""
         if not self.averages:
             pytest.skip("it compares the samples of a batch")
         half = self.SAMPLES // 2
@@ -148,12 +148,12 @@ class LossTests(Suite):
         torch.testing.assert_close(
             whole, torch.stack(halves).mean(), rtol=1e-7, atol=1e-9,
             msg=lambda text: "the value on a batch is not the mean of the values on its halves. A norm over the whole "
-            "batch makes it so, and so do draws that are not one row a sample of turn.random. " + text,
+            "batch has this effect, and so have random numbers that are not one row per sample of turn.random. " + text,
         )  # fmt: skip
 
     @each_side
-    def test_draws_are_one_a_sample(self, side: Side) -> None:
-        """Over n equal samples the spread between seeds falls as 1 / sqrt(n); with one draw a batch it stays."""
+    def test_draws_are_one_per_sample(self, side: Side) -> None:
+        """Over n equal samples the spread between seeds falls as 1 / sqrt(n); with one draw per batch it does not."""
         if not self.averages:
             pytest.skip("it compares the samples of a batch")
         parts = self._parts()
@@ -164,14 +164,15 @@ class LossTests(Suite):
         one_sample, all_samples = slice(0, 1), slice(None)
         if len({self.value(side, one_sample, seed=seed, **parts).item() for seed in range(3)}) == 1:
             return  # it draws nothing
-        one, many = (
+        variance_of_one, variance_of_all = (
             statistics.variance([self.value(side, rows, seed=seed, **parts).item() for seed in range(40)])
             for rows in (one_sample, all_samples)
         )
         # With independent draws the ratio is SAMPLES in expectation, and between 3 and 12 for 40 seeds almost surely.
-        assert many <= one / (self.SAMPLES / 3), (
-            f"the variance between seeds is {one:.3g} with one sample and {many:.3g} with {self.SAMPLES} equal ones: "
-            "draw one row a sample, as turn.random.uniform(len(turn.real))"
+        assert variance_of_all <= variance_of_one / (self.SAMPLES / 3), (
+            f"the variance between seeds is {variance_of_one:.3g} with one sample and {variance_of_all:.3g} with "
+            f"{self.SAMPLES} equal ones: "
+            "draw one row per sample, as turn.random.uniform(len(turn.real))"
         )
 
     @each_side
@@ -191,7 +192,7 @@ class LossTests(Suite):
     @each_side
     @pytest.mark.parametrize("kind_of_image", ["grey", "wide", "classes", "conditions"])
     def test_takes_every_kind_of_image(self, side: Side, kind_of_image: str) -> None:
-        """Grey, not square, and with labels, where the suite's networks take them."""
+        """Grey, not square, and with labels, as far as the suite's networks take them."""
         image = self.like(kind_of_image)
         try:
             loss, parts = self.build(image), self._parts(image)
@@ -208,15 +209,15 @@ class LossTests(Suite):
         assert torch.isfinite(self.value(side, critic=critic))
 
     def test_says_that_it_differentiates_sample_by_sample(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """`per_sample = True`, so that a critic with batch normalisation is refused together with it."""
+        """`per_sample = True` lets gankit refuse the loss together with a critic with batch normalisation."""
         calls: list[Any] = []
         grad = torch.autograd.grad
 
-        def counted(*args: Any, **kwargs: Any) -> Any:
+        def record(*args: Any, **kwargs: Any) -> Any:
             calls.append(args)
             return grad(*args, **kwargs)
 
-        monkeypatch.setattr(torch.autograd, "grad", counted)
+        monkeypatch.setattr(torch.autograd, "grad", record)
         self.build().critic(self.turn("critic"))
         assert not calls or self._class().per_sample, "it differentiates scores by images: set per_sample = True"
 
@@ -229,7 +230,7 @@ class LossTests(Suite):
         loss.after_step(turn)
 
     def test_state_survives_a_checkpoint(self) -> None:
-        """A loss with a state goes on from where it was."""
+        """A loss with a state continues from where it was."""
         loss = self.build()
         if not hasattr(loss, "state_dict"):
             pytest.skip("it keeps no state")
@@ -238,36 +239,36 @@ class LossTests(Suite):
             getattr(loss, side)(turn)
             loss.after_step(turn)
         other = self.build()
-        other.load_state_dict(saved_and_loaded(loss.state_dict()))
+        other.load_state_dict(save_and_load(loss.state_dict()))
         for side in SIDES:
-            values = [getattr(one, side)(self.turn(side)) for one in (copy.deepcopy(loss), other)]
+            values = [getattr(copied, side)(self.turn(side)) for copied in (copy.deepcopy(loss), other)]
             if values[0] is not None:
                 assert torch.equal(*values), f"a loss with the saved state gives another value on the {side}'s turn"
 
     def test_has_a_sensible_weight(self) -> None:
-        """`default_weight` is the factor where the experiment states none."""
+        """`default_weight` is the factor if the experiment states none."""
         assert 0 < self._class().default_weight < float("inf")
 
 
-def _made(kind: str, part: str | type, image: ImageSpec, settings: Mapping[str, Any]) -> Any:
+def _build(kind: str, part: str | type, image: ImageSpec, settings: Mapping[str, Any]) -> Any:
     if isinstance(part, str):
         return valid_part(kind, part, settings).build(image)
     return part(image, **settings)
 
 
 class _RowsOfDraws:
-    """Draws for all samples, of which a turn sees its rows: as two processes share a batch."""
+    """Random numbers for all samples, of which a turn gets its rows, as if processes shared the batch."""
 
     def __init__(self, seed: int, count: int, rows: slice) -> None:
-        self._source = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(seed)
         self._count, self._rows = count, rows
-        self._seen = len(range(count)[rows])
+        self._samples = len(range(count)[rows])
 
     def _draw(self, draw: Any, shape: tuple[int, ...]) -> Tensor:
-        assert shape[:1] == (self._seen,), (
-            f"the loss draws {shape} for {self._seen} samples: the first size is the number of samples"
+        assert shape[:1] == (self._samples,), (
+            f"the loss draws {shape} for {self._samples} samples: the first size is the number of samples"
         )
-        values: Tensor = draw((self._count, *shape[1:]), generator=self._source, dtype=torch.float64)
+        values: Tensor = draw((self._count, *shape[1:]), generator=self._generator, dtype=torch.float64)
         return values[self._rows]
 
     def uniform(self, *shape: int) -> Tensor:
@@ -280,7 +281,7 @@ class _RowsOfDraws:
 
 
 class _View(Augment):
-    """A view that is always the same, so that parts of a batch see what the whole does."""
+    """A view that is always the same, so that a part of a batch is augmented as in the whole batch."""
 
     def forward(self, images: Tensor) -> Tensor:
         return 0.7 * images.flip(2) + 0.1

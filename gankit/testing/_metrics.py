@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gankit.errors import GankitError
 from gankit.interfaces import ImageSpec, Metric, Pool, Resampling, Rows
-from gankit.testing._suite import Suite, one_line
+from gankit.testing._suite import Suite, assert_one_line
 
 FIELDS = ("features", "logits", "images", "labels", "groups")  # ids are always known
 
@@ -137,7 +137,7 @@ class MetricTests(Suite):
                     metric.update(side)
                 metric.compute()
             except GankitError as error:
-                one_line(error)
+                assert_one_line(error)
             except Exception as error:
                 pytest.fail(f"it needs {name}; without: {error!r}. Read it by self.wanted(batch, {name!r})")
 
@@ -147,7 +147,7 @@ class MetricTests(Suite):
             try:
                 values = self.fed(self.pool(real, fake), 16).compute()
             except GankitError as error:
-                one_line(error)
+                assert_one_line(error)
             else:
                 assert all(isinstance(value, float) for value in values.values())
 

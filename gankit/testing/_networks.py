@@ -11,8 +11,16 @@ from torch import Tensor, nn
 
 from gankit.interfaces import Critic, FeatureCritic, Generator, ImageSpec
 from gankit.losses.gradient_penalty import gradient_penalty
-from gankit.testing._in_place import harmful
-from gankit.testing._suite import Suite, derivatives_agree, directions, each_image, labels_for, saved_and_loaded, slope
+from gankit.testing._in_place import in_place_error
+from gankit.testing._suite import (
+    Suite,
+    assert_derivatives_agree,
+    directions,
+    each_image,
+    labels_for,
+    save_and_load,
+    slope,
+)
 
 Inputs = tuple[Tensor, Tensor | None]
 
@@ -80,7 +88,7 @@ class _NetworkTests(Suite):
             return outputs
 
         with torch.no_grad():
-            change = harmful(run)
+            change = in_place_error(run)
         assert change < 1e-6, (
             f"an activation in place changes a value that is used again, as by a shortcut around it; computed out of "
             f"place the output differs by {change:.2g}: leave out inplace=True there"
@@ -125,7 +133,7 @@ class _NetworkTests(Suite):
             for parameter in network.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
             network(*inputs)  # running statistics move
-        other.load_state_dict(saved_and_loaded(network.state_dict()))
+        other.load_state_dict(save_and_load(network.state_dict()))
         for mode in (True, False):
             outputs = []
             for one in (copy.deepcopy(network), copy.deepcopy(other)):
@@ -193,7 +201,7 @@ class GeneratorTests(_NetworkTests):
                 return (images(z + t * v) * weights).sum()
 
             pairs.append(((gradient * v).sum().item(), slope(along)))
-        derivatives_agree(pairs, "the generator's images by its latents")
+        assert_derivatives_agree(pairs, "the generator's images by its latents")
         second = torch.autograd.grad(gradient.square().sum(), [z, *_trained(generator)], allow_unused=True)
         assert all(torch.isfinite(value).all() for value in second if value is not None), "second derivatives"
 
@@ -254,9 +262,11 @@ class CriticTests(_NetworkTests):
                 return total
 
             pairs.append(((gradient * v).sum().item(), slope(along)))
-        derivatives_agree(pairs, "the critic's scores by its images")
+        assert_derivatives_agree(pairs, "the critic's scores by its images")
         if parameters := _trained(critic):
-            derivatives_agree(_second_derivatives(seeded, parameters, images.detach(), labels), "the gradient penalty")
+            assert_derivatives_agree(
+                _second_derivatives(seeded, parameters, images.detach(), labels), "the gradient penalty"
+            )
 
     @each_image
     def test_features_and_their_scores_are_the_forward_pass(self, kind_of_image: str) -> None:

@@ -1,9 +1,10 @@
-"""What the suites of all kinds share: building the part, its settings, its source."""
+"""What all suites share: building the part, tests of its settings and of its source."""
 
 from __future__ import annotations
 
 import inspect
 import io
+import math
 import re
 import sys
 import tomllib
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from gankit.errors import GankitError, PartError
 from gankit.interfaces import ImageSpec, Side
-from gankit.registry import Part, registry
+from gankit.registry import Part, construct, registry
 from gankit.training.assembly import probe_labels
 
 SOURCE = re.compile(r"arXiv \d{4}\.\d{4,5}|doi\b|10\.\d{4,}/|\b[A-Z][\w-]+( (and|,) [A-Z][\w-]+| et al\.)*,? \(?\d{4}")
@@ -34,7 +35,7 @@ IMAGES: dict[str, dict[str, Any]] = {
     "classes": {"classes": 3, "conditions": 0},
     "conditions": {"classes": 0, "conditions": 2},
 }
-"""Kinds of images that a part is tried with, as changes of the suite's own; sizes are factors."""
+"""Kinds of images that a part is tested with, as changes to the suite's image; height and width are factors."""
 
 SIDES: tuple[Side, Side] = ("critic", "generator")
 
@@ -42,13 +43,14 @@ each_image = pytest.mark.parametrize("kind_of_image", IMAGES)
 
 
 class Suite:
-    """What every kind is tested for; a suite of one kind inherits it.
+    """Tests for parts of every kind; the suite of a kind inherits them.
 
     Attributes:
-        kind: of part.
-        part: the class, or the name of a registered part.
-        settings: of the part in all tests but that of its defaults, for example a small width.
-        image: a specification that the part must take; others it may refuse in one line, and their tests are skipped.
+        kind: the kind of part.
+        part: the part's class, or the name of a registered part.
+        settings: the part's settings in all tests but that of its defaults, for example a small width.
+        image: a specification that the part must take; it may refuse others in one line, whose tests are then skipped.
+        cites: whether the part must name its source.
     """
 
     kind: ClassVar[str]
@@ -75,7 +77,7 @@ class Suite:
         return registry(self.kind).settings(self.part)
 
     def build(self, image: ImageSpec | None = None, **settings: Any) -> Any:
-        """The part with the suite's settings and more, for `image` or the suite's own.
+        """The part with the suite's settings and these, for `image` or the suite's image.
 
         Raises:
             PartError: it refuses the image or the settings.
@@ -83,7 +85,7 @@ class Suite:
         return self._construct(self.given(image), {**self.settings, **self.files, **settings})
 
     def given(self, image: ImageSpec | None) -> Any:
-        """What the constructor's positional parameter is given."""
+        """The value for the constructor's positional parameter."""
         return image or self.image
 
     def _construct(self, given: Any, settings: Mapping[str, Any]) -> Any:
@@ -92,10 +94,10 @@ class Suite:
         except ValidationError as error:
             reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise PartError(f"{self.kind} {self.part}: {reasons}") from error
-        return registry(self.kind).construct(self.part, given, validated)
+        return construct(self.kind, self.part, given, validated)
 
     def like(self, kind_of_image: str) -> ImageSpec:
-        """The suite's image, made grey, wide, conditional and so on."""
+        """The suite's image, changed to be grey, wide, conditional or the like."""
         changes = dict(IMAGES[kind_of_image])
         for side in ("height", "width"):
             if side in changes:
@@ -107,11 +109,11 @@ class Suite:
         try:
             return self.build(image)
         except PartError as error:
-            one_line(error)
+            assert_one_line(error)
             pytest.skip(f"refused: {error}")
 
     def test_builds_from_defaults(self) -> None:
-        """Nothing but what is given and the files it needs."""
+        """It needs no setting but the files that `write` names."""
         assert isinstance(self._construct(self.given(None), self.files), registry(self.kind).interface())
 
     def test_settings_refuse_unknown_keys(self) -> None:
@@ -127,7 +129,7 @@ class Suite:
         assert self.settings_model.model_validate({k: v for k, v in read.items() if k != "name"}) == validated
 
     def test_cites_its_source(self) -> None:
-        """The first lines of the class or of its file name a paper: arXiv number, DOI, or authors and year."""
+        """The docstring of the class or of its file names a paper: arXiv number, DOI, or authors and year."""
         if not self.cites:
             pytest.skip(f"a {self.kind} need not come from a paper")
         part = registry(self.kind).get(self.part)
@@ -144,8 +146,8 @@ def labels_for(image: ImageSpec, n: int, like: Tensor | None = None) -> Tensor |
     return labels.to(like.dtype) if labels is not None and like is not None and image.conditions else labels
 
 
-def saved_and_loaded(state: Mapping[str, Any]) -> Any:
-    """A state as a checkpoint gives it back."""
+def save_and_load(state: Mapping[str, Any]) -> Any:
+    """A state that was saved to a checkpoint and loaded again."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
@@ -157,8 +159,8 @@ def saved_and_loaded(state: Mapping[str, Any]) -> Any:
 
 def directions(like: Tensor, count: int = 5) -> list[Tensor]:
     """Standard normal directions of one shape, whatever the state of torch's own generator."""
-    source = torch.Generator().manual_seed(0)
-    return [torch.randn(like.shape, generator=source, dtype=like.dtype) for _ in range(count)]
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(like.shape, generator=generator, dtype=like.dtype) for _ in range(count)]
 
 
 def slope(function: Callable[[float], Tensor], step: float = 1e-8) -> float:
@@ -167,23 +169,19 @@ def slope(function: Callable[[float], Tensor], step: float = 1e-8) -> float:
         return ((function(step) - function(-step)) / (2 * step)).item()
 
 
-def derivatives_agree(pairs: list[tuple[float, float]], what: str) -> None:
+def assert_derivatives_agree(pairs: list[tuple[float, float]], what: str) -> None:
     """Most of the derivatives equal their finite differences; a kink near one of the points may spoil a few.
 
     Args:
         pairs: (by autograd, by differences) in random directions.
-        what: has these derivatives.
+        what: whose derivatives they are, for the message.
     """
-    assert all(map(_finite, [value for pair in pairs for value in pair])), f"{what}: derivatives are not finite"
+    assert all(math.isfinite(value) for pair in pairs for value in pair), f"{what}: derivatives are not finite"
     scale = max(max(abs(by_differences) for _, by_differences in pairs), 1e-9)
     errors = sorted(abs(a - b) / scale for a, b in pairs)
     assert errors[len(errors) // 2] < 1e-3, f"{what}: derivatives differ from finite differences: {pairs}"
 
 
-def _finite(value: float) -> bool:
-    return value - value == 0
-
-
-def one_line(error: GankitError) -> None:
+def assert_one_line(error: GankitError) -> None:
     """Assert that an error takes one line."""
     assert "\n" not in str(error), f"an error takes one line: {error}"

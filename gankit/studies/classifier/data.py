@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from gankit.errors import DataError
 from gankit.experiments.selection import open_dataset
 from gankit.interfaces import Dataset, Indices
-from gankit.registry.messages import unknown
+from gankit.registry.messages import suggestion
 from gankit.seeds import derive_seed
 from gankit.studies.classifier.settings import ClassifierStudy
 from gankit.training.data import prepare
@@ -119,7 +119,7 @@ def _check_names(study: ClassifierStudy, dataset: Dataset) -> None:
         for name in classes:
             if name not in names:
                 raise DataError(
-                    f"classifier.{setting}: {study.data.name} has no class {name!r}; {unknown(name, names)}"
+                    f"classifier.{setting}: {study.data.name} has no class {name!r}; {suggestion(name, names)}"
                 )
         if setting != "synthetic_classes" and set(classes) == set(names):
             raise DataError(f"classifier.{setting}: every class is positive; leave at least one out")
@@ -128,7 +128,7 @@ def _check_names(study: ClassifierStudy, dataset: Dataset) -> None:
         if own.regression not in numeric:
             raise DataError(
                 f"classifier.regression: {study.data.name} has no number {own.regression!r} an image; "
-                f"{unknown(own.regression, list(numeric))}; classifier.regression=none learns no number"
+                f"{suggestion(own.regression, list(numeric))}; classifier.regression=none learns no number"
             )
         if not np.isfinite(numeric[own.regression]).all():
             raise DataError(f"classifier.regression: {own.regression} has missing values")

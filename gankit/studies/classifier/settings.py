@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Rate, Settings
-from gankit.registry.messages import unknown
+from gankit.registry.messages import suggestion
 from gankit.studies.reading import experiment_of, read_study
 
 PACKAGED = "classifier/eyes"
@@ -116,7 +116,7 @@ class ClassifierTable(Settings):
 
             names = models.list_models(module=models)
             if name not in names:
-                raise ValueError(f"torchvision has no network {name!r}; {unknown(name, [SMALL, *names])}")
+                raise ValueError(f"torchvision has no network {name!r}; {suggestion(name, [SMALL, *names])}")
         return name
 
     @property

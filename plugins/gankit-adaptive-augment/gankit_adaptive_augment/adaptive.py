@@ -13,7 +13,7 @@ from torch import Tensor
 Rule = Literal["sign", "held-out"]
 
 TARGETS: Final[dict[Rule, float]] = {"sign": 0.6, "held-out": 0.5}
-"""Where a measure of overfitting is kept by default: what the paper's authors use for either."""
+"""The target of each measure of overfitting by default: what the paper's authors use."""
 
 if TYPE_CHECKING:
     AnyAugment = Any
@@ -25,36 +25,36 @@ else:
 class AdaptiveAugment(Augment):
     """Any augment, applied to each sample with a probability p that follows how much the critic overfits.
 
-    A measure r of overfitting, 0 for none and 1 for a critic that knows its training images by heart, is averaged over
-    `interval` critic steps. Above the target p then rises, otherwise it falls, at a speed that takes `images` real
-    images from 0 to 1, and stays in [0, p_max]. With D the critic's score of an image as the critic sees it:
+    r measures overfitting: 0 for none, 1 for a critic that knows its training images by heart. It is averaged over
+    `interval` critic steps; then p rises if r is above the target, else it falls, always within [0, p_max]. Its speed
+    is such that p goes from 0 to 1 while the critic sees `images` real images. With D the critic's score of an image:
 
-    - "sign": r = E[sign D(training)]. It needs a critic for which 0 divides real from generated: non-saturating,
-      hinge and least-squares losses around 0. A Wasserstein or relativistic critic may add any constant to all scores,
-      and the sign then says nothing.
-    - "held-out": r = (E D(training) - E D(held-out)) / (E D(training) - E D(generated)). Neither a constant nor a
-      positive factor on the scores changes it, so that it is valid for Wasserstein critics too. It asks for
-      `data.held_out` and costs one more pass of the critic, without graph, a critic step.
+    - "sign": r = E[sign D(training)]. It needs a critic whose scores separate real from generated at 0, as with
+      non-saturating and hinge losses. A Wasserstein or relativistic critic may add any constant to all scores, so that
+      their sign says nothing.
+    - "held-out": r = (E D(training) - E D(held-out)) / (E D(training) - E D(generated)). Neither a constant added to
+      the scores nor a positive factor changes it, so that it is valid for Wasserstein critics too. It needs
+      `data.held_out`, and one more pass of the critic, without graph, per critic step.
 
-    Both means of the fraction are taken over the interval before they are divided. Where the critic does not score
-    training images above generated ones there is nothing to overfit with: r is then 0. Else it is limited to [-1, 1].
-    The coin is one a sample, from torch's global generator, around the whole of `inner`, whereas the paper throws one
-    for each of its transformations. `inner` is always computed, since nothing is read back from the device.
+    Numerator and denominator are averaged over the interval before they are divided. If the critic does not score
+    training images above generated ones, it cannot overfit, and r is 0. Otherwise r is limited to [-1, 1]. Whether a
+    sample is augmented is drawn once for the whole of `inner`, from torch's global generator, whereas the paper draws
+    once for each transformation. `inner` is always computed, so that nothing is read back from the device.
 
     Args:
-        inner: the augment, as a name or a table of its own.
+        inner: the augment, as a name or a table.
         rule: "sign" or "held-out".
-        target: where r is kept; 0.6 for "sign", the paper's value. 0.5 for "held-out", that of the paper's code: a
-            critic that scores unseen images half-way between what it was trained on and what is generated.
+        target: the value at which r is kept. For "sign" 0.6, the paper's value; for "held-out" 0.5, that of the paper's
+            code: the critic scores unseen images half-way between training images and generated ones.
         interval: critic steps between changes of p.
-        images: real images shown to the critic in which p goes from 0 to 1. The paper's 500 000 suits trainings of
-            millions; for shorter ones take a tenth to a fiftieth of the images that the critic will see.
+        images: real images that the critic sees while p goes from 0 to 1. The paper's 500 000 suits trainings on
+            millions; for shorter ones use a tenth to a fiftieth of the images that the critic will see.
         start: p before the first change.
-        p_max: the largest p. Above about 0.8 the generator begins to draw augmented images (the paper, section 2.2).
+        p_max: the largest p. Above about 0.8 the generator begins to make augmented images (the paper, section 2.2).
 
     Attributes:
-        p: a buffer without shape, in [0, p_max].
-        r: a buffer without shape, the last measured r; 0 before the first.
+        p: scalar buffer in [0, p_max].
+        r: scalar buffer, the last r that was measured; 0 before the first.
     """
 
     class Settings(BaseModel):
@@ -105,58 +105,58 @@ class AdaptiveAugment(Augment):
         self.register_buffer("p", torch.tensor(float(start)))
         self.register_buffer("r", torch.zeros(()))
         self.register_buffer("_sums", torch.zeros(2))  # numerator and denominator of r
-        self.register_buffer("_steps", torch.zeros((), dtype=torch.int64))  # that these are the sums of
-        self.register_buffer("_held_out", torch.zeros(()))  # E D(held-out) of the critic as it is now
-        self.register_buffer("_ready", torch.tensor(rule == "sign"))  # whether that is known
+        self.register_buffer("_steps", torch.zeros((), dtype=torch.int64))  # critic steps in these sums
+        self.register_buffer("_held_out", torch.zeros(()))  # E D(held-out) of the critic after its last step
+        self.register_buffer("_ready", torch.tensor(rule == "sign"))  # whether _held_out has been measured
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) in [-1, 1] to the same shape and type, not clamped; each sample as it is, or through `inner`."""
         changed = self.inner(images)
-        coins = torch.rand(len(images), 1, 1, 1, device=images.device)  # float32: half precision is too coarse for p
+        coins = torch.rand(len(images), 1, 1, 1, device=images.device)  # float32: half precision is too coarse
         return torch.where(coins < self.p, changed, images)
 
     def after_step(self, turn: Turn) -> None:
-        """On the critic's turn: measure, and every `interval` steps change p; logs `augment/p` and `augment/r`.
+        """On the critic's turn, measure r and every `interval` steps change p; logs `augment/p` and `augment/r`.
 
-        The scores of reals and fakes are those that the losses saw, from before the step. Held-out images are scored
-        after it, and compared with the reals of the next turn: so all scores of a fraction come from the same weights,
-        and neither a critic that drifts nor weight clipping moves r. The first turn has none to compare with yet.
+        The scores of reals and fakes are those of the losses, from before the step. Held-out images are scored after
+        the step and compared with the reals of the next turn. So all scores in a fraction come from the same weights,
+        and neither a drift of the scores nor weight clipping changes r. The first turn has no held-out scores yet.
         """
         self.inner.after_step(turn)
         if turn.side != "critic":
             return
         with torch.no_grad():
             if self.rule == "sign":
-                agreed = _each(turn.real_scores).sign().mean()
-                measured = torch.stack([agreed, torch.ones_like(agreed)])
+                sign = _sample_scores(turn.real_scores).sign().mean()
+                fraction = torch.stack([sign, torch.ones_like(sign)])
             else:
-                real, fake = _each(turn.real_scores).mean(), _each(turn.fake_scores).mean()
-                measured = torch.stack([real - self._held_out, real - fake])
+                real, fake = _sample_scores(turn.real_scores).mean(), _sample_scores(turn.fake_scores).mean()
+                fraction = torch.stack([real - self._held_out, real - fake])
             # Over all processes, so that each of them has the same p.
-            self._add(turn.average(measured).to(self._sums.dtype))
+            self._add(turn.average(fraction).to(self._sums.dtype))
             self._adjust(turn.batch)
             if self.rule == "held-out":
                 held_out = turn.critic(turn.held_out, turn.held_out_labels)
-                self._held_out.copy_(turn.average(_each(held_out).mean()))
+                self._held_out.copy_(turn.average(_sample_scores(held_out).mean()))
                 self._ready.fill_(True)
             turn.log("augment/p", self.p.clone())
             turn.log("augment/r", self.r.clone())
 
-    def _add(self, measured: Tensor) -> None:
-        self._sums += torch.where(self._ready, measured, 0)
+    def _add(self, fraction: Tensor) -> None:
+        self._sums += torch.where(self._ready, fraction, 0)
         self._steps += self._ready
 
     def _adjust(self, batch: int) -> None:
-        """Change p where an interval is over, which `where` decides so that nothing is read back."""
-        over = self._steps == self.interval
+        """Change p if an interval is over; `torch.where` decides it, so that nothing is read back from the device."""
+        is_over = self._steps == self.interval
         numerator, denominator = self._sums
         separates = denominator > 0
         r = torch.where(separates, numerator / torch.where(separates, denominator, 1), 0).clamp(-1, 1)
         change = (r - self.target).sign() * (batch * self.interval / self.images)
-        self.r.copy_(torch.where(over, r, self.r))
-        self.p.copy_(torch.where(over, self.p + change, self.p).clamp(0, self.p_max))
-        self._sums.masked_fill_(over, 0)
-        self._steps.masked_fill_(over, 0)
+        self.r.copy_(torch.where(is_over, r, self.r))
+        self.p.copy_(torch.where(is_over, self.p + change, self.p).clamp(0, self.p_max))
+        self._sums.masked_fill_(is_over, 0)
+        self._steps.masked_fill_(is_over, 0)
 
     def extra_repr(self) -> str:
         """Show the settings."""
@@ -166,7 +166,7 @@ class AdaptiveAugment(Augment):
         )
 
 
-def _each(scores: Tensor) -> Tensor:
+def _sample_scores(scores: Tensor) -> Tensor:
     """(n, ...) scores of any type to (n,), at least float32."""
-    each = scores.flatten(1).mean(1) if scores.dim() > 1 else scores
-    return each.to(torch.promote_types(each.dtype, torch.float32))
+    means = scores.flatten(1).mean(1) if scores.dim() > 1 else scores
+    return means.to(torch.promote_types(means.dtype, torch.float32))

@@ -6,33 +6,32 @@ import itertools
 from typing import Annotated, final
 
 from annotated_types import Ge
-from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
-from gankit.nn.layers import Norm, NormName, ResampledConv2d, pyramid, with_spectral_norm
+from gankit.nn.layers import Norm, NormName, ResampledConv2d, unconditional_pyramid, with_spectral_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gankit_fastgan.layers import SLOPE, Decoder, ResidualDown, channels_at, quarters
+from gankit_fastgan.layers import SLOPE, Decoder, ResidualDown, channels_at, crop_quarters
 
 Maps = tuple[Tensor, Tensor]
 DOUBLINGS = 4
-"""Of each decoder in the paper, from 8x8 to 128x128."""
+"""Doublings of each decoder in the paper, from 8x8 to 128x128."""
 
 
 @final
 class FastGANCritic(Critic):
     """Residual halvings down to 8 to 14 pixels, then one score for every 4x4 window.
 
-    Two decoders make images of its maps: a small whole image of the last map, and a part of the image of a part of the
-    map before. They are trained by the loss `fastgan-reconstruction` alone, and idle without it. The shorter side of
-    the image must be 4 to 7 times 2^k with k at least 3, and 2^k must divide the longer. At 64x64 and width 64 it has
-    10,139,527 parameters, 3,839,878 of them in the decoders. It has no use for labels.
+    Two decoders turn its maps into images: the last map into a small whole image, and a crop of the map before into a
+    crop of the image. Only the loss `fastgan-reconstruction` trains them; without it they are not used. The shorter
+    side of the image must be 4 to 7 times 2^k with k at least 3, and 2^k must divide the longer. At 64x64 and width 64
+    it has 10,139,527 parameters, 3,839,878 of them in the decoders. It cannot use labels.
 
     Args:
-        image: what to score.
+        image: specification of the images to score.
         width: channels where the shorter side is 64 to 127 pixels; twice as many at half the side.
-        norm: "batch", as in published trainings, which mixes samples: such a critic is refused together with a gradient
-            penalty; "layer" (GroupNorm with one group) or "none".
+        norm: "batch", as in published trainings, "layer" (GroupNorm with one group) or "none". With "batch" the score
+            of a sample depends on the others: such a critic is refused beside a gradient penalty.
         spectral: spectral normalisation of every weight but the decoders' (arXiv 1802.05957).
 
     Raises:
@@ -48,14 +47,7 @@ class FastGANCritic(Critic):
         spectral: bool = True,
     ) -> None:
         super().__init__()
-        levels, height, width_ = pyramid(image, "critic fastgan")
-        if image.conditional:
-            raise PartError("critic fastgan cannot use labels: set data.conditional=false, or critic.name=resnet")
-        if levels < 3:
-            raise PartError(
-                f"critic fastgan cannot score images of {image.height}x{image.width}: the shorter side must be 32 "
-                "pixels at least; set data.size=32 or more"
-            )
+        levels, height, width_ = unconditional_pyramid(image, "critic fastgan", 3)
         channels = [channels_at(width, level) for level in range(levels, 0, -1)]
         self.grid = (4 * height, 4 * width_)
         self.encoder = nn.ModuleList([ResampledConv2d(image.channels, channels[0], 3)])
@@ -68,9 +60,9 @@ class FastGANCritic(Critic):
         )
         if spectral:
             with_spectral_norm(self)
-        # No reconstruction has more pixels than what it shows.
+        # No reconstruction has more pixels than the image or crop that it shows.
         doublings = [min(DOUBLINGS, levels - 1), min(DOUBLINGS, levels - 2)]
-        self.pooling = [2 ** (most - chosen) for most, chosen in zip((levels - 1, levels - 2), doublings, strict=True)]
+        self.pooling = [2 ** (most - used) for most, used in zip((levels - 1, levels - 2), doublings, strict=True)]
         self.whole = Decoder(width, 1, channels[-1], image.channels, doublings[0], norm)
         self.part = Decoder(width, 2, channels[-2], image.channels, doublings[1], norm)
 
@@ -96,25 +88,25 @@ class FastGANCritic(Critic):
         return scores.squeeze(1)
 
     def reconstruct(self, features: Maps, corners: Tensor) -> tuple[Tensor, Tensor]:
-        """The maps of `features` to images in [-1, 1], as `shown` gives them of the images themselves.
+        """Turn the maps of `features` into images in [-1, 1] that should equal those of `shown`.
 
         Args:
             features: from `features`.
-            corners: (n, 2) in [0, 1), where the part lies.
+            corners: (n, 2) in [0, 1), where the crop lies.
         """
         larger, last = features
-        return self.whole(last), self.part(quarters(larger, corners, self.grid))
+        return self.whole(last), self.part(crop_quarters(larger, corners, self.grid))
 
     def shown(self, images: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
-        """What `reconstruct` should give.
+        """The images that `reconstruct` should give.
 
         Args:
             images: (n, channels, height, width).
-            corners: (n, 2) in [0, 1), where the part lies.
+            corners: (n, 2) in [0, 1), where the crop lies.
 
         Returns:
-            The whole images, (n, channels, h, w), and a part of half the height and width, each reduced by averaging to
-            16 times the side of the decoded map (128 to 224 pixels) where it is larger.
+            The whole images, (n, channels, h, w), and a crop of half the height and width; larger ones are reduced by
+            averaging to 16 times the side of the decoded map (128 to 224 pixels).
         """
         whole, part = (F.avg_pool2d(images, side) for side in self.pooling)
-        return whole, quarters(part, corners, self.grid)
+        return whole, crop_quarters(part, corners, self.grid)

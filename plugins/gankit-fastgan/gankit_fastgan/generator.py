@@ -6,9 +6,8 @@ from typing import Annotated, final
 
 import torch
 from annotated_types import Ge
-from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec
-from gankit.nn.layers import Norm, ResampledConv2d, pyramid, with_spectral_norm
+from gankit.nn.layers import Norm, ResampledConv2d, unconditional_pyramid, with_spectral_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,18 +18,18 @@ Width = Annotated[int, Ge(1)]
 
 @final
 class FastGANGenerator(Generator):
-    """One gated convolution a doubling, with gates from small maps to large ones; batch normalisation throughout.
+    """A gated convolution per doubling, and gates on large maps that are computed from small ones; batch normalisation.
 
     The shorter side of the image must be 4 to 7 times 2^k with k at least 1, and 2^k must divide the longer. At 64x64
-    and width 64 it has 21,984,839 parameters. It has no use for labels.
+    and width 64 it has 21,984,839 parameters. It cannot use labels.
 
     Args:
-        image: what to make.
+        image: specification of the images to make.
         latent_dim: length of a latent vector.
         width: channels where the shorter side is 64 to 127 pixels; twice as many at half the side.
-        reach: doublings from a map to the one that it gates. In the paper the sides are 16 times apart (8 and 128, 16
-            and 256, 32 and 512), which is 4; images of less than 64 pixels take the most that they have, k.
-        noise: adds noise in each doubling; see `gankit_fastgan.layers.Noise`.
+        reach: number of doublings between a map and the one that it gates; at most k, for smaller images. In the paper
+            the sides are 16 times apart (8 and 128, 16 and 256, 32 and 512), which is 4 doublings.
+        noise: whether each doubling adds noise; see `gankit_fastgan.layers.Noise`.
         spectral: spectral normalisation of every weight (arXiv 1802.05957).
 
     Raises:
@@ -48,14 +47,7 @@ class FastGANGenerator(Generator):
         spectral: bool = True,
     ) -> None:
         super().__init__()
-        levels, height, width_ = pyramid(image, "generator fastgan")
-        if image.conditional:
-            raise PartError("generator fastgan cannot use labels: set data.conditional=false, or generator.name=resnet")
-        if not levels:
-            raise PartError(
-                f"generator fastgan cannot make images of {image.height}x{image.width}: the shorter side must be 8 "
-                "pixels at least; set data.size=8 or more"
-            )
+        levels, height, width_ = unconditional_pyramid(image, "generator fastgan")
         self.latent_dim = latent_dim
         self.reach = min(reach, levels)
         channels = [channels_at(width, level) for level in range(levels + 1)]
@@ -77,7 +69,7 @@ class FastGANGenerator(Generator):
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(n, latent_dim) to (n, channels, height, width) in [-1, 1]; labels are not used.
 
-        In training it draws from torch's global generator, in evaluation it draws nothing.
+        In training the noise is drawn from torch's global generator; in evaluation it is fixed.
         """
         x = self.linear(z).view(-1, *self.start)
         if self.conv.weight.is_contiguous(memory_format=torch.channels_last):

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SLOPE = 0.2
-"""Of every leaky ReLU."""
+"""The negative slope of every leaky ReLU."""
 
 
 def channels_at(width: int, level: int) -> int:
     """Channels of a map whose shorter side is 4 to 7 times 2^level: halved with each doubling, never below 3.
 
-    The paper prints no channel numbers but one: three where the side is 512 or more.
+    The paper gives only one number of channels: three where the side is 512 or more.
     """
     return max(16 * width >> level, 3)
 
@@ -70,7 +70,7 @@ class SkipLayerExcitation(nn.Module):
     """Gates the channels of a large map by a small one: y = F(small) * large (section 3.1, equation 1).
 
     F pools the small map to 4x4; a 4x4 convolution makes it 1x1, a leaky ReLU and a 1x1 convolution follow, and a
-    sigmoid gives one gate a channel.
+    sigmoid gives one gate per channel.
 
     Args:
         channels_small: channels of the small map.
@@ -147,25 +147,25 @@ class Decoder(nn.Module):
         return images
 
 
-def quarters(maps: Tensor, corners: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Of every sample a part of half its height and width, at whole cells of a grid.
+def crop_quarters(maps: Tensor, corners: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Crop every sample to half its height and width, at whole cells of a grid.
 
-    Equal corners and grids show the same part of feature maps and of images.
+    With equal corners and grids, feature maps and images are cropped to the same region.
 
     Args:
         maps: (n, c, h, w), where h and w are multiples of the grid's sides.
-        corners: (n, 2) in [0, 1): where the part lies, from top to bottom and from left to right.
+        corners: (n, 2) in [0, 1): where the crop lies, from top to bottom and from left to right.
         grid: even numbers of cells in height and width.
 
     Returns:
         (n, c, h / 2, w / 2).
     """
-    places = []
+    positions = []
     for axis, cells in enumerate(grid):
         size = maps.shape[2 + axis]
-        # A coarse type may round a draw up to 1.
+        # In half precision a draw may be rounded up to 1.
         first = (corners[:, axis] * (cells // 2 + 1)).long().clamp(max=cells // 2) * (size // cells)
-        places.append(first[:, None] + torch.arange(size // 2, device=maps.device))
+        positions.append(first[:, None] + torch.arange(size // 2, device=maps.device))
     sample = torch.arange(len(maps), device=maps.device)[:, None, None]
-    rows, columns = places
+    rows, columns = positions
     return maps[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

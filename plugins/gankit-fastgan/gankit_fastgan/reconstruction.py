@@ -1,4 +1,4 @@
-"""The self-supervision of the critic of Liu et al. 2021 (FastGAN, arXiv 2101.04775, section 3.2, equation 2)."""
+"""Self-supervision of the critic (Liu et al. 2021, FastGAN, arXiv 2101.04775, section 3.2, equation 2)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch import Tensor
 
 @runtime_checkable
 class Reconstructs(FeatureCritic, Protocol):
-    """A critic that makes images of its inner features."""
+    """A critic that can turn its inner features into images."""
 
     def reconstruct(self, features: Any, corners: Tensor) -> tuple[Tensor, ...]:
-        """What `features` gave, and (n, 2) places in [0, 1), to images (n, c, h, w), one or several."""
+        """The result of `features`, and (n, 2) positions in [0, 1), to one or several images (n, c, h, w)."""
         ...
 
     def shown(self, images: Tensor, corners: Tensor) -> tuple[Tensor, ...]:
-        """(n, c, height, width) images, and the same places, to what `reconstruct` should give."""
+        """(n, c, height, width) images, and the same positions, to the images that `reconstruct` should give."""
         ...
 
 
 @final
 class Reconstruction(Loss):
-    """The critic's features must suffice to draw the reals that it sees: the whole image, and a part of each.
+    """The critic's features must suffice to reconstruct the reals that it sees: the whole image, and a crop of each.
 
-    Fakes are not drawn, and the generator is not concerned. Equation 2 has a norm without saying which. Here it is the
-    mean absolute difference of pixels. Published trainings take a perceptual distance (LPIPS, arXiv 1801.03924), whose
-    weights are a download of their own.
+    Fakes are not reconstructed, and the generator has no such term. Equation 2 does not say which norm it means; here
+    it is the mean absolute difference of pixels. Published trainings use a perceptual distance (LPIPS, arXiv
+    1801.03924), whose weights are a separate download.
     """
 
     needs = (Reconstructs,)
@@ -36,7 +36,7 @@ class Reconstruction(Loss):
         """Mean absolute difference, summed over the critic's reconstructions; a scalar."""
         assert isinstance(turn.critic, Reconstructs)
         corners = turn.random.uniform(len(turn.real), 2)
-        made = turn.critic.reconstruct(turn.real_features, corners)
-        wanted = turn.critic.shown(turn.real, corners)
-        differences = [(a - b).abs().mean() for a, b in zip(made, wanted, strict=True)]
+        outputs = turn.critic.reconstruct(turn.real_features, corners)
+        targets = turn.critic.shown(turn.real, corners)
+        differences = [(a - b).abs().mean() for a, b in zip(outputs, targets, strict=True)]
         return sum(differences[1:], differences[0])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gankit_fastgan.layers import SLOPE, Decoder, GatedUp, Noise, SkipLayerExcitation, channels_at, quarters
+from gankit_fastgan.layers import SLOPE, Decoder, GatedUp, Noise, SkipLayerExcitation, channels_at, crop_quarters
 
 
 def test_excitation_against_loops():
@@ -91,7 +91,7 @@ def test_quarters_are_slices_at_whole_cells(grid):
     corners = torch.rand(n, 2, generator=torch.Generator().manual_seed(0))
     corners[0], corners[1] = torch.zeros(2), torch.ones(2)
     maps = torch.arange(n * 2 * grid[0] * 3 * grid[1] * 3).view(n, 2, grid[0] * 3, grid[1] * 3)
-    made = quarters(maps, corners, grid)
+    made = crop_quarters(maps, corners, grid)
     assert made.shape == (n, 2, grid[0] * 3 // 2, grid[1] * 3 // 2)
     seen = set()
     for i in range(n):
@@ -106,8 +106,8 @@ def test_quarters_show_the_same_part_at_every_resolution():
     """What a cell holds is the mean of its pixels, so that cropping and pooling commute."""
     torch.manual_seed(0)
     images, corners = torch.randn(8, 3, 32, 48), torch.rand(8, 2)
-    small = quarters(F.avg_pool2d(images, 4), corners, (8, 12))
-    torch.testing.assert_close(small, F.avg_pool2d(quarters(images, corners, (8, 12)), 4))
+    small = crop_quarters(F.avg_pool2d(images, 4), corners, (8, 12))
+    torch.testing.assert_close(small, F.avg_pool2d(crop_quarters(images, corners, (8, 12)), 4))
 
 
 def test_decoder_doubles_as_often_as_asked():

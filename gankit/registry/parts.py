@@ -1,0 +1,177 @@
+"""Parts with validated settings: read from names and tables, and built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from gankit.errors import GankitError, PartError
+from gankit.registry.messages import suggestion
+from gankit.registry.plugins import KINDS, plural
+from gankit.registry.registry import Registry
+from gankit.registry.settings import interface, takes_positional
+
+
+class Part(BaseModel):
+    """A part that an experiment names: validated settings, nothing built yet."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    kind: str
+    name: str
+    settings: Any
+
+    def build(self, image_or_size: object = None) -> Any:
+        """The part itself, for an `ImageSpec` or, of data sets, for a (height, width) or None."""
+        return construct(self.kind, self.name, image_or_size, self.settings)
+
+    def names(self) -> list[str]:
+        """Its own qualified name and those of the parts within its settings."""
+        values = [getattr(self.settings, key) for key in type(self.settings).model_fields]
+        return [self.name, *(name for part in _parts_in(values) for name in part.names())]
+
+    def table(self) -> dict[str, Any]:
+        """The part as a table of an experiment file.
+
+        Raises:
+            PartError: a setting is None where that is not its default: TOML has no null.
+        """
+        for name, field in type(self.settings).model_fields.items():
+            if getattr(self.settings, name) is None and field.default is not None:
+                raise PartError(f"{self.kind} {self.name}: {name} is None, which no TOML file can hold; leave it out")
+        return {"name": self.name, **self.settings.model_dump(mode="json", exclude_none=True)}
+
+
+def _parts_in(value: Any) -> Iterator[Part]:
+    if isinstance(value, Part):
+        yield value
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    for item in items:
+        yield from _parts_in(item)
+
+
+def registry(kind: str) -> Registry:
+    """The registry of a kind; there is one per process.
+
+    Raises:
+        PartError: there is no such kind.
+    """
+    if kind not in KINDS:
+        raise PartError(f"there is no kind of part named {kind!r}; {suggestion(kind, KINDS)}")
+    return _registry(kind)
+
+
+@cache
+def _registry(kind: str) -> Registry:
+    return Registry(kind, nested_part)
+
+
+def nested_part(kind: str) -> Any:
+    """The type of a setting that holds a validated `Part`, read from a name or a table with a name."""
+    table = {"type": "object", "required": ["name"]}
+    schema = {"description": f"one of {plural(kind)}", "anyOf": [{"type": "string"}, table]}
+    read = BeforeValidator(lambda value: read_part(kind, value))
+    return Annotated[Part, read, PlainSerializer(Part.table), WithJsonSchema(schema)]
+
+
+def read_part(kind: str, value: object) -> Part:
+    """A validated part from its name or from a table with a name, for pydantic's validators.
+
+    Raises:
+        PydanticCustomError: of the type "part": no name, or a name that cannot be used.
+        pydantic.ValidationError: a setting is not valid.
+    """
+    if isinstance(value, Part):
+        return value
+    table = {"name": value} if isinstance(value, str) else value
+    try:
+        if not isinstance(table, Mapping):
+            raise PartError(f"a name, or a table with a name, is needed, not {value!r}")
+        if not isinstance(table.get("name"), str):
+            raise PartError(f"the table needs a name; known: {', '.join(registry(kind).names())}")
+        return _validate(kind, table["name"], {key: item for key, item in table.items() if key != "name"})
+    except PartError as error:
+        raise PydanticCustomError("part", "{reason}", {"reason": str(error)}) from error
+
+
+def valid_part(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
+    """A validated part from its name and settings that a program gives, for code outside pydantic's validators.
+
+    Raises:
+        PartError: an unknown name, or settings that are not valid.
+    """
+    try:
+        return _validate(kind, name, settings)
+    except ValidationError as error:
+        details = [f"{'.'.join([name, *map(str, e['loc'])])}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise PartError(f"{kind} {'; '.join(details)}") from None
+
+
+def _validate(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
+    model = registry(kind).settings(name)
+    try:
+        validated = model.model_validate(dict(settings))
+    except (ValidationError, GankitError):
+        raise
+    except Exception as error:  # one of the part's own validators raised something other than ValueError
+        raise PartError(f"{kind} {name!r} cannot validate its settings: {_reason(error)}") from error
+    return Part(kind=kind, name=registry(kind).qualified_name(name), settings=validated)
+
+
+def construct(kind: str, name: str | type, image_or_size: object, settings: BaseModel) -> Any:
+    """Build a part from validated settings.
+
+    Args:
+        kind: of part.
+        name: the part's, or its class.
+        image_or_size: the value for the constructor's positional parameter, where it has one: an `ImageSpec`, or a data
+            set's (height, width) or None.
+        settings: of the part's own model; parts among them are built first, for the same image.
+
+    Raises:
+        PartError: as `Registry.get`; it needs an image specification and got none; its constructor raises.
+    """
+    part = registry(kind).get(name)
+    positional = takes_positional(part)
+    if positional and kind != "dataset" and not isinstance(image_or_size, interface("ImageSpec")):
+        raise PartError(f"{kind} {name!r} needs image, an ImageSpec, not {image_or_size!r}")
+    values = {key: _build_nested(getattr(settings, key), image_or_size) for key in type(settings).model_fields}
+    try:
+        return part(image_or_size, **values) if positional else part(**values)
+    except GankitError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PartError(f"{kind} {name!r} cannot be built: {_reason(error)}") from error
+
+
+def _build_nested(value: Any, image_or_size: object) -> Any:
+    if isinstance(value, Part):
+        return value.build(image_or_size)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_build_nested(item, image_or_size) for item in value)
+    if isinstance(value, dict):
+        return {key: _build_nested(item, image_or_size) for key, item in value.items()}
+    return value
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
+    """Build one part by name.
+
+    Args:
+        kind: "generator", "critic", "loss", "augment", "metric", "features" or "dataset".
+        name: as in `gankit list`.
+        image: the `ImageSpec` for parts that ask for one; for a data set its (height, width), or None.
+        settings: the part's settings, validated as in an experiment.
+
+    Raises:
+        PartError: an unknown name, settings that are not valid, or an image that the part cannot make.
+    """
+    return valid_part(kind, name, settings).build(image)
