@@ -33,17 +33,17 @@ def parameters(network: nn.Module) -> int:
 def test_parameter_counts_of_the_recipes(recipe: str, generator: int, critic: int) -> None:
     experiment = gankit.load(recipe)
     size = experiment.data.size
-    parts = build(experiment, ImageSpec(3, size, size))  # type: ignore[arg-type]
-    assert parameters(parts.generator) == generator
-    assert parameters(parts.critic) == critic
+    gan = build(experiment, ImageSpec(3, size, size))  # type: ignore[arg-type]
+    assert parameters(gan.generator) == generator
+    assert parameters(gan.critic) == critic
 
 
 @pytest.mark.parametrize("recipe", ["sngan", "wgan", "wgan-gp-diffaugment", "r3gan-loss"])
 def test_the_other_recipes_build(recipe: str) -> None:
     experiment = gankit.load(recipe)
     size = experiment.data.size
-    parts = build(experiment, ImageSpec(1, size, size))  # type: ignore[arg-type]
-    assert parts.critic_mixes == (recipe == "wgan")
+    gan = build(experiment, ImageSpec(1, size, size))  # type: ignore[arg-type]
+    assert gan.critic_mixes_samples == (recipe == "wgan")
 
 
 SPECS = [

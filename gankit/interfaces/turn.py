@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, final
 
@@ -38,6 +38,10 @@ class Augment(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) in [-1, 1] to the same shape, not clamped."""
+
+    def before_step(self, step: int) -> Mapping[str, float] | None:
+        """As `Generator.before_step`."""
+        return None
 
     def after_step(self, turn: Turn) -> None:
         """Called once after each optimiser step of either side, with that side's turn; nothing by default."""
@@ -261,6 +265,10 @@ class Loss(ABC):  # noqa: B024 - either side may stay silent
 
     def generator(self, turn: Turn) -> Tensor | None:
         """The scalar that the generator's update makes smaller, or None."""
+        return None
+
+    def before_step(self, step: int) -> Mapping[str, float] | None:
+        """As `Generator.before_step`."""
         return None
 
     def after_step(self, turn: Turn) -> None:
