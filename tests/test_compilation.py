@@ -19,7 +19,7 @@ import gankit
 from gankit import distributed
 from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec, Loss, Turn
-from gankit.nn.compilation import Compilation, call, differentiates
+from gankit.nn.compilation import Compilation, call, compiles_penalties
 from gankit.nn.gradients import score_gradients
 from gankit.registry import registry
 from gankit.runs import checkpoint
@@ -127,7 +127,7 @@ class Breaking(Generator):
 
 
 class Twice(Loss):
-    """A penalty of a stranger's, who differentiates the scores of the turn twice, and draws."""
+    """A penalty of a stranger's, who compiles_penalties the scores of the turn twice, and draws."""
 
     fail = False
 
@@ -230,7 +230,7 @@ def test_errors_that_are_not_the_compilers_come_through(quick: list[Any]) -> Non
         Compilation([critic], told.append).attempt("critic", lambda: score_gradients(critic, images))
     assert len(quick) == 1
     assert not told
-    assert not differentiates()
+    assert not compiles_penalties()
 
 
 def test_gradients_of_compiled_networks_and_of_plain_functions(quick: list[Any]) -> None:

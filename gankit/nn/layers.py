@@ -15,7 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gankit.errors import PartError
 from gankit.images.spec import ImageSpec
-from gankit.nn.double_backward import convolved, pooled
+from gankit.nn.double_backward import conv2d, mean_pool
 from gankit.nn.double_backward import relu as relu
 
 Resample = Literal["up", "down"] | None
@@ -27,7 +27,7 @@ def pyramid(image: ImageSpec, part: str) -> tuple[int, int, int]:
 
     Args:
         image: the shorter side must be 4 to 7 times 2^k, and 2^k must divide the longer.
-        part: who asks, for the error.
+        part: the network's name, for the error.
 
     Returns:
         k, and the height and width of the smallest level.
@@ -81,19 +81,19 @@ class ResampledConv2d(nn.Conv2d):
             kernel = fuse_resampling(self.weight)
             if up:
                 return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), self.bias, stride=2, padding=1)
-            return convolved(x, kernel / 4, self.bias, 2, 1)
+            return conv2d(x, kernel / 4, self.bias, 2, 1)
         # A 1x1 convolution and resampling commute.
         first = up != (self.fused and self.kernel_size == (1, 1))
         if first:
-            return self._plain(_resampled(x, up))
-        return _resampled(self._plain(x), up)
+            return self._plain(_resample(x, up))
+        return _resample(self._plain(x), up)
 
     def _plain(self, x: Tensor) -> Tensor:
-        return convolved(x, self.weight, self.bias, 1, self.kernel_size[0] // 2)
+        return conv2d(x, self.weight, self.bias, 1, self.kernel_size[0] // 2)
 
 
-def _resampled(x: Tensor, up: bool) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="nearest") if up else pooled(x)
+def _resample(x: Tensor, up: bool) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest") if up else mean_pool(x)
 
 
 def influence_at(step: int, first: int, last: int) -> float:

@@ -148,7 +148,7 @@ class Trainer:
             self.stepper.load_networks(restored[1], folder)
 
     def create_folder(self) -> None:
-        """Create the run's folder with its experiment; a trial evaluation comes first where `evaluation.every` asks for it.
+        """Create the run's folder with its experiment, after a trial evaluation where the run will have evaluations.
 
         Raises:
             GankitError: the features or metrics of the experiment cannot judge these images; nothing is written then.
