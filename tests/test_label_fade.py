@@ -13,16 +13,11 @@ from torch import Tensor, nn
 import gankit
 from gankit.errors import PartError, SettingsError
 from gankit.interfaces import ImageSpec
-from gankit.nn.layers import LabelEmbedding, label_layers
+from gankit.nn.layers import LabelEmbedding, label_layers, set_influence
 from gankit.runs import checkpoint
 from gankit.training.assembly import probe_labels
 
 Small = Callable[..., list[str]]
-
-
-def set_influence(network: nn.Module, influence: float) -> None:
-    for layer in label_layers(network):
-        layer.set_influence(influence)
 
 
 def shaken(network: nn.Module) -> nn.Module:

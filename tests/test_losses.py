@@ -9,7 +9,7 @@ import gankit
 from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, Generator, Turn
 from gankit.losses.gradient_penalty import gradient_penalty
-from gankit.nn.layers import label_layers
+from gankit.nn.layers import set_influence
 from gankit.registry import registry
 
 ADVERSARIAL = ["wasserstein", "minimax", "non-saturating", "least-squares", "hinge", "relativistic"]
@@ -387,8 +387,7 @@ def test_auxiliary_class_is_the_cross_entropy_of_both_sides(fake, factor):
 def test_auxiliary_class_of_a_head_that_knows_nothing_is_the_logarithm_of_the_classes():
     image = gankit.ImageSpec(3, 16, 16, classes=3)
     critic = gankit.build("critic", "resnet", image, width=4, class_head=True)
-    for layer in label_layers(critic):
-        layer.set_influence(0.0)
+    set_influence(critic, 0.0)
     given = turn(np.zeros((4, 768)), np.ones((4, 768)), critic.double())
     given.labels, given.critic = torch.tensor([0, 1, 2, 0]), critic
     given.real, given.fake = torch.randn(2, 4, 3, 16, 16, dtype=torch.float64)

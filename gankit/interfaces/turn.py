@@ -237,7 +237,7 @@ def _half(features: Tensor | tuple[Tensor, ...], which: int) -> Tensor | tuple[T
 
 
 def at_least_float32(scores: Tensor) -> Tensor:
-    """Losses average and subtract scores, which half precision is too coarse for."""
+    """(n, ...) scores, half precision converted to float32: it is too coarse to average and subtract scores."""
     return scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
 
 

@@ -71,14 +71,12 @@ class _Convolution(torch.autograd.Function):
     as the image, which takes two to seven times as long on a CPU.
 
     This node computes only the gradient by x. It passes the gradient of its output on to `_Weights`, whose output is
-    its input `link` and which computes the gradients by the weight and the bias. Where only the gradient by x is wanted,
-    as in a penalty, autograd never calls `_Weights`.
+    its input `link` and which computes the gradients by the weight and the bias. Where only the gradient by x is
+    wanted, as in a penalty, autograd never calls `_Weights`.
     """
 
     @staticmethod
-    def forward(
-        context: Any, x: Tensor, weight: Tensor, link: Tensor, bias: Tensor | None, setting: Setting
-    ) -> Tensor:
+    def forward(context: Any, x: Tensor, weight: Tensor, link: Tensor, bias: Tensor | None, setting: Setting) -> Tensor:
         context.setting = setting
         context.save_for_backward(x, weight)
         return F.conv2d(x, weight, bias, *setting)

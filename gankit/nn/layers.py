@@ -166,6 +166,12 @@ def label_layers(network: nn.Module) -> list[LabelLayer]:
     return [module for module in network.modules() if isinstance(module, LabelLayer)]
 
 
+def set_influence(network: nn.Module, influence: float) -> None:
+    """Set how much labels act, from 0 to 1, in every label layer of a network."""
+    for layer in label_layers(network):
+        layer.set_influence(influence)
+
+
 class LabelEmbedding(LabelLayer):
     """Classes or float conditions to vectors: a table of rows, or a linear map.
 

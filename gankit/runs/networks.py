@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Critic, Generator, ImageSpec
-from gankit.nn.layers import label_layers
+from gankit.nn.layers import label_layers, set_influence
 from gankit.runs import checkpoint
 
 Hook = Callable[[int], Mapping[str, float] | None]
@@ -51,8 +51,7 @@ def load_generator(experiment: Experiment, image: ImageSpec, file: Path) -> Gene
     generator: Generator = build_network(experiment, "generator", image)
     _load(generator, tensors, "generator", file.parent)
     if "label_influence" in config:  # format 1 had it beside the weights
-        for layer in label_layers(generator):
-            layer.set_influence(config["label_influence"])
+        set_influence(generator, config["label_influence"])
     return generator
 
 
