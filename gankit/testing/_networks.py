@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gankit.interfaces import Critic, FeatureCritic, Generator, ImageSpec
 from gankit.losses.gradient_penalty import gradient_penalty
+from gankit.runs.networks import step_hooks
 from gankit.testing._in_place import harmful
 from gankit.testing._suite import Suite, derivatives_agree, directions, each_image, labels_for, saved_and_loaded, slope
 
@@ -121,6 +122,8 @@ class _NetworkTests(Suite):
         """A fresh network that takes up the saved state computes the same."""
         network, other = self.build(), self.build()
         inputs = self.inputs(network, self.image)
+        for hook in step_hooks(network):
+            hook(3)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
