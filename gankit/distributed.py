@@ -1,4 +1,4 @@
-"""Several processes that train as one: started by torchrun, gradients averaged by one call, one process writes.
+"""Several processes that train as one: started by torchrun, gradients summed by one call, one process writes.
 
 Every process draws the same batch and works on its share of the rows, so that the sum of the gradients is that of one
 process with the whole batch. A wrapper around the networks is not used: its hooks miss parameters that only a penalty's
@@ -22,7 +22,7 @@ from gankit.errors import GankitError, ProcessLostError, RunError
 
 Result = TypeVar("Result")
 PATIENCE = datetime.timedelta(minutes=30)
-"""How long a process waits for another, which may be judging images."""
+"""How long a process waits for another, which may be computing metrics."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Shard:
 
     @property
     def weight(self) -> float:
-        """The factor of a mean over these rows in the mean over all: their share of the batch."""
+        """The fraction of the batch that these rows are: the weight of their mean in the mean of the whole batch."""
         return (self.stop - self.start) / self.total
 
     @property
@@ -51,7 +51,7 @@ class Shard:
 
 
 _together = False
-"""Whether the processes work together now; a group that the calling program started for itself does not count."""
+"""True inside `process_group`; a group that the calling program started for itself is ignored outside of it."""
 
 
 def size() -> int:
@@ -86,8 +86,8 @@ def process_group() -> Iterator[None]:
     if count == 1 or _together:
         yield
         return
-    own = not dist.is_initialized()
-    if own:
+    starts = not dist.is_initialized()
+    if starts:
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(local_device() % torch.cuda.device_count())
@@ -105,7 +105,7 @@ def process_group() -> Iterator[None]:
         ) from error
     finally:
         _together = False
-        if own:
+        if starts:
             with contextlib.suppress(RuntimeError):
                 dist.destroy_process_group()
 
@@ -131,7 +131,7 @@ def shard(batch: int) -> Shard:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Add up the gradients of all processes, in one call; parameters without gradient have none anywhere."""
+    """Add up the gradients of all processes, in one call; a parameter has one in all of them or in none."""
     if size() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -142,7 +142,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def average(value: Tensor) -> Tensor:
-    """The mean of a floating tensor of any shape over all processes, without graph; all must ask."""
+    """The mean of a floating tensor of any shape over all processes, detached; every process must call it."""
     if size() == 1:
         return value
     total = value.detach().clone()
@@ -151,7 +151,7 @@ def average(value: Tensor) -> Tensor:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether the flag is set in any process; all must ask."""
+    """Whether the flag is set in any process; every process must call it."""
     if size() == 1:
         return flag
     flags = torch.tensor([int(flag)])  # on the CPU: nothing is read back from a GPU
@@ -160,12 +160,12 @@ def any_rank(flag: bool) -> bool:
 
 
 def wait() -> None:
-    """Until all processes are here."""
+    """Wait until all processes have come here."""
     any_rank(False)
 
 
 def means(values: dict[str, float]) -> dict[str, float]:
-    """The means over all processes, which have the same names; all must ask."""
+    """The means over all processes, by names that all share; every process must call it."""
     if size() == 1:
         return values
     total = average(torch.tensor(list(values.values()), dtype=torch.float64))
@@ -173,29 +173,29 @@ def means(values: dict[str, float]) -> dict[str, float]:
 
 
 def on_rank_zero(action: Callable[[], Result]) -> Result:
-    """What process 0 makes, or its error, in all processes; all must ask.
+    """Run an action in process 0 alone, and return its result or raise its error in every process, which all call it.
 
     Raises:
         GankitError: the action raised it in process 0.
     """
     if size() == 1:
         return action()
-    told: list[Any] = [None]
+    outcome: list[Any] = [None]
     if rank() == 0:
         try:
-            told = [(action(), None)]
+            outcome = [(action(), None)]
         except GankitError as error:
-            told = [(None, error)]
-    dist.broadcast_object_list(told, src=0)
-    made: Result
-    made, refusal = told[0]
+            outcome = [(None, error)]
+    dist.broadcast_object_list(outcome, src=0)
+    result: Result
+    result, refusal = outcome[0]
     if refusal is not None:
         raise refusal
-    return made
+    return result
 
 
 def gather(value: Any) -> list[Any]:
-    """The values of all processes in their order; all must ask."""
+    """The values of all processes in their order; every process must call it."""
     if size() == 1:
         return [value]
     values: list[Any] = [None] * size()
@@ -222,11 +222,11 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         mean = _total(x.sum(dims)) / count
         centred = x - mean.view(shape)
         variance = _total(centred.square().sum(dims)) / count
-        self._follow(mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
+        self._update_running(mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
         y = centred * (variance + self.eps).rsqrt().view(shape)
         return y if self.weight is None else torch.addcmul(self.bias.view(shape), y, self.weight.view(shape))
 
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
@@ -236,7 +236,10 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class _Total(torch.autograd.Function):
-    """The sum over all processes, which can be differentiated however often: each process's share reaches all sums."""
+    """The sum over all processes, through any derivative.
+
+    The backward pass sums the gradients too, since the input of each process enters the sum of every process.
+    """
 
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
@@ -255,7 +258,7 @@ def _total(x: Tensor) -> Tensor:
 
 
 def synchronise(network: nn.Module, on: bool = True) -> None:
-    """Let every batch normalisation of a network use the rows of all processes, in place; or its own again.
+    """Let every batch normalisation of a network use the rows of all processes, in place; or only its own again.
 
     Parameters and state stay as they are.
     """

@@ -40,40 +40,40 @@ def latents(seed: int, count: int, dim: int, first: int = 0) -> Tensor:
 
 
 class TurnDraws:
-    """Draws of one turn for losses (`gankit.interfaces.Random`), made on the CPU for the whole batch.
+    """Random draws for the losses of one update (`gankit.interfaces.Random`), made on the CPU for the whole batch.
 
     Args:
         seed: of the run.
-        stream: what draws.
-        step: its number.
+        stream: what the draws are for.
+        index: the number of the update.
         like: (0,) tensor of the type and device of the draws.
         rows: (start, stop, total): which rows of a global batch are this process's; None for all.
     """
 
     def __init__(
-        self, seed: int, stream: str, step: int, like: Tensor, rows: tuple[int, int, int] | None = None
+        self, seed: int, stream: str, index: int, like: Tensor, rows: tuple[int, int, int] | None = None
     ) -> None:
-        self._generator = generator(seed, stream, step)
+        self._generator = generator(seed, stream, index)
         self._like = like
         self._rows = rows
 
-    def _drawn(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+    def _draw(self, distribution: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         if self._rows is None:
-            return draw(shape, generator=self._generator).to(self._like)
+            return distribution(shape, generator=self._generator).to(self._like)
         start, stop, total = self._rows
         if shape[:1] != (stop - start,):
             raise PartError(
                 f"draws of shape {shape} for {stop - start} samples: the first size is the number of samples"
             )
-        return draw((total, *shape[1:]), generator=self._generator)[start:stop].to(self._like)
+        return distribution((total, *shape[1:]), generator=self._generator)[start:stop].to(self._like)
 
     def uniform(self, *shape: int) -> Tensor:
         """Values in [0, 1) of the given shape, (n, ...)."""
-        return self._drawn(torch.rand, shape)
+        return self._draw(torch.rand, shape)
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal values of the given shape, (n, ...)."""
-        return self._drawn(torch.randn, shape)
+        return self._draw(torch.randn, shape)
 
 
 class Order:
@@ -81,7 +81,7 @@ class Order:
 
     Args:
         seed: of the run.
-        stream: whose batches they are.
+        stream: what the batches are for.
         count: number of images.
         probabilities: (count,) chance of each image, or None for epochs without repetition.
     """
@@ -92,7 +92,7 @@ class Order:
         self._epochs: dict[int, NDArray[np.int64]] = {}
 
     def batch(self, number: int, size: int) -> NDArray[np.int64]:
-        """(size,) indices of the batch with this number; the same whenever it is asked for."""
+        """(size,) indices of the batch with this number; the same at every call."""
         if self.cumulative is not None:
             draws = torch.rand(size, generator=generator(self.seed, self.stream, number), dtype=torch.float64).numpy()
             return np.minimum(np.searchsorted(self.cumulative, draws, side="right"), self.count - 1)

@@ -248,6 +248,22 @@ class TestHiddenState(gankit.testing.GeneratorTests):
     part = HiddenState
 
 
+class HiddenStep(PlainGenerator):
+    """Goodfellow et al. 2014 with a gain that follows the steps, and no buffer for it."""
+
+    gain = 1.0
+
+    def before_step(self, step: int) -> None:
+        self.gain = 1 + step
+
+    def last(self, x: Tensor) -> Tensor:
+        return (self.gain * x).tanh()
+
+
+class TestHiddenStep(gankit.testing.GeneratorTests):
+    part = HiddenStep
+
+
 class MixesSamples(PlainGenerator):
     """Goodfellow et al. 2014, centred over the batch when sampling too."""
 

@@ -19,7 +19,7 @@ import gankit
 from gankit import distributed
 from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec, Loss, Turn
-from gankit.nn.compilation import Compilation, call, differentiates
+from gankit.nn.compilation import Compilation, call, compiles_penalties
 from gankit.nn.gradients import score_gradients
 from gankit.runs import checkpoint
 from gankit.training.trainer import Trainer
@@ -100,7 +100,7 @@ def test_a_resumed_training_ends_as_an_unbroken_one(quick: list[Any], small: Sma
 def test_true_leaves_what_penalties_differentiate(quick: list[Any], small: Small, tmp_path: Path) -> None:
     for value, more in (("true", 0), ("all", 1)):
         quick.clear()
-        updates = Trainer(gankit.load("wgan-gp", *small(f"training.compile={value}")), tmp_path / value, None).updates
+        updates = Trainer(gankit.load("wgan-gp", *small(f"training.compile={value}")), tmp_path / value, None).stepper
         updates.advance()
         assert not updates.cautions
         networks = [updates.generator, updates.critic.features, updates.critic.score]  # type: ignore[attr-defined]
@@ -126,7 +126,7 @@ class Breaking(Generator):
 
 
 class Twice(Loss):
-    """A penalty of a stranger's, who differentiates the scores of the turn twice, and draws."""
+    """A penalty of a stranger's, who compiles_penalties the scores of the turn twice, and draws."""
 
     fail = False
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_compiled_trains_without(
     assert set(restored[1]["compilation"]["failed"]) == sides
     trainer = Trainer(gankit.open_run(compiled).experiment, compiled, None)
     trainer.restore()
-    assert trainer.updates.compilation.state_dict() == {"failed": sorted(sides)}
+    assert trainer.stepper.compilation.state_dict() == {"failed": sorted(sides)}
 
 
 def test_setting_it_later_takes_up_the_run(small: Small, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_setting_it_later_takes_up_the_run(small: Small, tmp_path: Path) -> None
         path.write_text(path.read_text().replace(f"compile = {before}\n", f"compile = {after}\n"))
         trainer = Trainer(gankit.open_run(run).experiment, run, None)
         trainer.restore()
-        assert trainer.updates.step == 1
+        assert trainer.stepper.step == 1
 
 
 def test_without_a_compiler_it_says_so(
@@ -228,7 +228,7 @@ def test_errors_that_are_not_the_compilers_come_through(quick: list[Any]) -> Non
         Compilation([critic], told.append).attempt("critic", lambda: score_gradients(critic, images))
     assert len(quick) == 1
     assert not told
-    assert not differentiates()
+    assert not compiles_penalties()
 
 
 def test_gradients_of_compiled_networks_and_of_plain_functions(quick: list[Any]) -> None:
@@ -264,7 +264,7 @@ def test_synchronised_batch_normalisation_is_not_compiled(
     monkeypatch.setattr(distributed, "size", lambda: 2)
     for norm, told in (("batch", 2), ("layer", 0)):
         overrides = small("training.compile=true", f"generator.norm={norm}")
-        updates = Trainer(gankit.load("wgan-gp", *overrides), tmp_path / norm, None).updates
+        updates = Trainer(gankit.load("wgan-gp", *overrides), tmp_path / norm, None).stepper
         assert len(updates.cautions) == told
         assert all("synchronised between processes" in line for line in updates.cautions)
         assert len(updates.compilation.state_dict()["failed"]) == told

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import gankit
 from gankit.errors import PartError, SettingsError
 from gankit.interfaces import ImageSpec
-from gankit.nn.layers import Fading, LabelEmbedding, set_influence
+from gankit.nn.layers import LabelEmbedding, label_layers, set_influence
+from gankit.runs import checkpoint
 from gankit.training.assembly import probe_labels
 
 Small = Callable[..., list[str]]
@@ -73,7 +74,6 @@ def test_the_influence_of_labels_is_linear(spec: ImageSpec, start: float | None)
     torch.testing.assert_close(vectors[0.25], 0.75 * vectors[0.0] + 0.25 * vectors[1.0])
     assert (vectors[0.0] == vectors[0.0][0]).all()
     assert (vectors[0.0] == 0).all() == (start is None)
-    assert embedding.state_dict().keys() == LabelEmbedding(spec, 5, start).state_dict().keys()
 
 
 def test_labels_fade_in(small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,9 +83,8 @@ def test_labels_fade_in(small: Small, tmp_path: Path, capsys: pytest.CaptureFixt
     assert [row["label_influence"] for row in run.log] == [0, 0.125, 0.25, 0.375, 0.5, 0.625]
     assert "caution: training.label_fade: labels have 62% of their influence" in capsys.readouterr().err
     for network in (run.generator, gankit.open_run(tmp_path / "run").critic):
-        fading = [module for module in network.modules() if isinstance(module, Fading)]
-        assert fading
-        assert {module.influence for module in fading} == {0.625}
+        assert label_layers(network)
+        assert {float(layer.influence) for layer in label_layers(network)} == {0.625}  # type: ignore[arg-type]
     faded = run.sample(8, labels=0, seed=1)
     set_influence(run.generator, 1.0)
     assert not np.array_equal(run.sample(8, labels=0, seed=1), faded)
@@ -116,8 +115,55 @@ def test_labels_that_no_layer_of_gankit_takes_cannot_fade(small: Small, tmp_path
 
     overrides = small("data.conditional=true", "training.label_fade=[0, 4]")
     tables = {**gankit.load("wgan-gp", *overrides).tables(), "critic": "own-labels"}
-    with pytest.raises(PartError, match=r"critic own-labels takes labels by none of the modules of gankit\.nn\.layers"):
+    with pytest.raises(PartError, match=r"critic own-labels uses no label layer of gankit\.nn\.layers"):
         gankit.train(gankit.load(tables), tmp_path / "run")
+
+
+def test_an_export_carries_the_influence_of_labels(small: Small, tmp_path: Path) -> None:
+    """A network that is built by hand computes what the run draws, and one that never faded has nothing to carry."""
+    overrides = small("data.conditional=true", "training.label_fade=[1, 9]")
+    run = gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
+    weights, config = checkpoint.read_export(run.exported)
+    assert {float(value) for name, value in weights.items() if name.endswith("influence")} == {0.625}
+    settings = dict(config["generator"])
+    generator = gankit.build("generator", settings.pop("name"), run.image, **settings)
+    assert not any(name.endswith("influence") for name in generator.state_dict())
+    generator.load_state_dict(weights)
+    latents, labels = run.draw(4)
+    with torch.no_grad():
+        assert torch.equal(generator.eval()(latents, labels), run.generator(latents, labels))
+
+
+def test_labels_act_in_full_in_a_run_that_starts_from_a_faded_one(small: Small, tmp_path: Path) -> None:
+    faded = small("data.conditional=true", "training.label_fade=[1, 9]", "training.averaging=0")
+    first = gankit.train(gankit.load("wgan-gp", *faded), tmp_path / "first")
+    overrides = small("data.conditional=true", f"training.start_from={first.path}")
+    run = gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "second")
+    assert "label_influence" not in run.log[-1]
+    for network in (run.generator, run.critic):
+        assert {float(layer.influence) for layer in label_layers(network)} == {1.0}  # type: ignore[arg-type]
+
+
+def test_compiled_code_reads_the_influence() -> None:
+    """The same code serves every step: no number of it is part of the program."""
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    graphs = []
+    embedding = LabelEmbedding(ImageSpec(1, 8, 8, classes=3), 5, 1.0)
+    shaken(embedding)
+    embedding.fade_in(0, 10)
+
+    def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(embedding, backend=count, fullgraph=True)
+    labels = torch.arange(3)
+    for step in range(0, 14, 3):
+        embedding.before_step(step)
+        torch.testing.assert_close(compiled(labels), embedding(labels))
+    assert len(graphs) == 1
+    torch.compiler.reset()
 
 
 @pytest.mark.parametrize("steps", ["[4, 4]", "[5, 2]", "[-1, 2]", "[1]", "3"])

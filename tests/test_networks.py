@@ -33,17 +33,17 @@ def parameters(network: nn.Module) -> int:
 def test_parameter_counts_of_the_recipes(recipe: str, generator: int, critic: int) -> None:
     experiment = gankit.load(recipe)
     size = experiment.data.size
-    parts = build(experiment, ImageSpec(3, size, size))  # type: ignore[arg-type]
-    assert parameters(parts.generator) == generator
-    assert parameters(parts.critic) == critic
+    gan = build(experiment, ImageSpec(3, size, size))  # type: ignore[arg-type]
+    assert parameters(gan.generator) == generator
+    assert parameters(gan.critic) == critic
 
 
 @pytest.mark.parametrize("recipe", ["sngan", "wgan", "wgan-gp-diffaugment", "r3gan-loss"])
 def test_the_other_recipes_build(recipe: str) -> None:
     experiment = gankit.load(recipe)
     size = experiment.data.size
-    parts = build(experiment, ImageSpec(1, size, size))  # type: ignore[arg-type]
-    assert parts.critic_mixes == (recipe == "wgan")
+    gan = build(experiment, ImageSpec(1, size, size))  # type: ignore[arg-type]
+    assert gan.critic_mixes_samples == (recipe == "wgan")
 
 
 SPECS = [
@@ -284,7 +284,7 @@ def test_a_penalty_has_the_gradients_of_torch_alone(monkeypatch: pytest.MonkeyPa
         return [torch.zeros_like(p) if g is None else g for p, g in zip(critic.parameters(), found, strict=True)]
 
     found = gradients()
-    monkeypatch.setattr("gankit.nn.double_backward._torch_alone", lambda: True)
+    monkeypatch.setattr("gankit.nn.double_backward._use_torch", lambda: True)
     for own, expected in zip(found, gradients(), strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-11, atol=1e-14)
     assert sum(bool(each.any()) for each in found) == sum(p.dim() > 1 for p in critic.parameters())

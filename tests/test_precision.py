@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 import gankit
 from gankit.interfaces import Loss, Side, Turn
-from gankit.training.step import Updates
+from gankit.training.step import Stepper
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -32,19 +33,18 @@ RECIPES = {
 TOLERANCES: dict[Side, tuple[float, float]] = {"critic": (0.04, 0.001), "generator": (0.15, 0.01)}
 
 
-def updates(small: Small, folder: Path, precision: str, *settings: str) -> Updates:
+def updates(small: Small, folder: Path, precision: str, *settings: str) -> Stepper:
     wide = ["generator.width=16", "critic.width=16", f"training.batch={BATCH}", f"training.generator_batch={BATCH}"]
     experiment = gankit.load("wgan-gp", *small(*wide, *settings, f"training.precision={precision}"))
-    return Trainer(experiment, folder, None).updates
+    return Trainer(experiment, folder, None).stepper
 
 
-def gradients(of: Updates, side: Side, state: dict[str, Any]) -> Tensor:
+def gradients(of: Stepper, side: Side, state: dict[str, Any]) -> Tensor:
     """All gradients of one update of one side, from the networks of the state."""
-    of.load_state_dict(copy.deepcopy(state), Path("state"), ["generator", "critic"])
+    of.load_networks(copy.deepcopy(state), Path("state"))
     network = of.generator if side == "generator" else of.critic
-    of._freeze_critic(side == "generator")
-    of._update(side, network, BATCH, 7)
-    of._freeze_critic(False)
+    with of.frozen_critic() if side == "generator" else contextlib.nullcontext():
+        of.update(side, BATCH, 7)
     assert {parameter.grad.dtype for parameter in network.parameters() if parameter.grad is not None} == {of.like.dtype}
     # One that has no part in a penalty is without gradient, or has zeros.
     found = [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters()]
@@ -87,7 +87,7 @@ def penalty_alone(name: str, precision: str, small: Small, folder: Path) -> tupl
     """The critic's gradients of one update by a penalty alone, beside fakes drawn in bf16, and its value."""
     losses = f'losses=["generator-alone", {{name="{name}", weight=1.0}}]'
     of = updates(small, folder, precision, losses)
-    plain = of._turn
+    plain = of.turn
 
     def beside_rounded_fakes(*given: Any) -> Turn:
         turn = plain(*given)
@@ -95,7 +95,7 @@ def penalty_alone(name: str, precision: str, small: Small, folder: Path) -> tupl
             assert turn.fake.dtype == torch.bfloat16  # drawn here, and kept
         return turn
 
-    of._turn = beside_rounded_fakes  # type: ignore[method-assign,assignment]
+    of.turn = beside_rounded_fakes  # type: ignore[method-assign,assignment]
     return gradients(of, "critic", of.state_dict()), of.log.means()[f"critic/{name}"]
 
 
@@ -129,5 +129,5 @@ def test_every_layer_of_the_critic_is_float32_within_a_penalty(name: str, small:
         layers = [module for module in of.critic.modules() if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))]
         for layer in layers:
             layer.register_forward_hook(note)
-        of._update("critic", of.critic, BATCH, 0)
+        of.update("critic", BATCH, 0)
         assert seen == {(layer, dtype) for layer in layers for dtype in types}

@@ -70,10 +70,10 @@ def test_the_package_holds_at_most_three_megabytes_of_runs() -> None:
 
 
 def test_the_wheel_holds_them(tmp_path: Path) -> None:
-    (wheel,) = WheelBuilder(str(PRETRAINED.parents[1])).build(directory=str(tmp_path), versions=["standard"])
+    (wheel,) = WheelBuilder(str(PRETRAINED.parents[2])).build(directory=str(tmp_path), versions=["standard"])
     with zipfile.ZipFile(wheel) as archive:
         for name in ("experiment.toml", "generator.safetensors"):
-            assert archive.read(f"gankit/pretrained/eyes/{name}") == (PRETRAINED / "eyes" / name).read_bytes()
+            assert archive.read(f"gankit/runs/pretrained/eyes/{name}") == (PRETRAINED / "eyes" / name).read_bytes()
         sizes = [info.compress_size for info in archive.infolist() if "/pretrained/" in info.filename]
     assert sum(sizes) <= 3e6
 

@@ -16,7 +16,8 @@ from PIL import Image
 import gankit
 from gankit import seeds
 from gankit.errors import GankitError, RunError
-from gankit.runs.run import batches, settle_statistics
+from gankit.runs import checkpoint
+from gankit.runs.generation import batches, settle_statistics
 from gankit.runs.sampling import write_samples
 
 Small = Callable[..., list[str]]
@@ -154,8 +155,8 @@ def test_what_is_no_run(tmp_path: Path, small: Small) -> None:
     (run.path / "generator.safetensors").write_bytes(b"half a file")
     with pytest.raises(RunError, match="no generator that gankit exported"):
         gankit.open_run(run.path).sample(1)
-    for checkpoint in (run.path / "checkpoints").iterdir():
-        checkpoint.write_bytes(b"")
+    for path in (run.path / "checkpoints").iterdir():
+        path.write_bytes(b"")
     with pytest.raises(RunError, match="none of 2 checkpoints can be read"):
         gankit.resume(run.path)
     (run.path / "experiment.toml").write_text("[data")
@@ -214,3 +215,38 @@ def test_a_generator_that_draws_noise_gives_the_same_images_for_a_seed() -> None
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(5)
     assert torch.equal(torch.cat(list(batches(generator, z, None))), images)
+
+
+def test_the_number_of_steps_needs_no_tensor_and_is_that_of_the_newest_readable_checkpoint(
+    plain: gankit.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = plain.path / "checkpoints"
+    four, six = sorted(folder.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(torch._C.PyTorchFileReader, "get_storage_from_record", None)
+        with pytest.raises(TypeError):
+            checkpoint.restore(folder)
+        assert plain.steps == 6
+    whole = six.read_bytes()
+    for content in (b"", whole[:1000], whole[:-1000], b"x" * len(whole)):
+        six.write_bytes(content)
+        restored = checkpoint.restore(folder)
+        assert restored is not None
+        assert plain.steps == restored[0] == 4
+    four.unlink()
+    with pytest.raises(RunError, match="none of 1 checkpoints can be read"):
+        _ = plain.steps
+
+
+def test_files_of_a_newer_gankit_are_refused(plain: gankit.Run) -> None:
+    _, config = checkpoint.read_export(plain.exported)
+    assert config["format"] == checkpoint.FORMAT
+    checkpoint.export(plain.exported, plain.generator, config | {"format": checkpoint.FORMAT + 1})
+    with pytest.raises(RunError, match=r"written by a newer gankit \(format \d+\): upgrade gankit"):
+        _ = gankit.open_run(plain.path).generator
+    path = sorted((plain.path / "checkpoints").iterdir())[-1]
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"format": checkpoint.FORMAT + 1}, path)
+    for read in (lambda: plain.steps, lambda: gankit.resume(plain.path)):
+        with pytest.raises(RunError, match="written by a newer gankit"):
+            read()

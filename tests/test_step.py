@@ -14,9 +14,11 @@ from torch.utils.flop_counter import flop_registry
 
 import gankit
 from gankit.distributed import shard
+from gankit.interfaces import Critic, ImageSpec, Loss, Turn
 from gankit.nn.gradients import score_gradients
+from gankit.registry import registry
 from gankit.training.data import prepare
-from gankit.training.step import Updates
+from gankit.training.step import Stepper
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -55,10 +57,10 @@ def gradients(operations: Operations) -> tuple[int, int]:
     return sum(each[0] for each in wanted), sum(each[1] for each in wanted)
 
 
-def updates(small: Small, folder: Path, *overrides: str) -> Updates:
+def updates(small: Small, folder: Path, *overrides: str) -> Stepper:
     # Weights of different widths, so that shapes say whose they are.
     widths = ["generator.width=6", "critic.width=4", *overrides]
-    return Trainer(gankit.load("wgan-gp", *small(*widths)), folder, None).updates
+    return Trainer(gankit.load("wgan-gp", *small(*widths)), folder, None).stepper
 
 
 def test_a_penaltys_first_derivative_has_no_gradients_of_weights() -> None:
@@ -74,11 +76,11 @@ def test_a_penaltys_first_derivative_has_no_gradients_of_weights() -> None:
 
 def test_the_critics_turn_makes_fakes_without_graph_and_scores_once(small: Small, tmp_path: Path) -> None:
     step = updates(small, tmp_path / "run", 'losses=["hinge"]')
-    turn = step._turn("critic", shard(4), 0)
+    turn = step.turn("critic", shard(4), 0)
     fakes = counted(lambda: step.generator(turn.latents))
     both = torch.cat([turn.real, turn.fake])
     scores = counted(lambda: step.critic(both))
-    operations = counted(lambda: step._update("critic", step.critic, 4, 0))
+    operations = counted(lambda: step.update("critic", 4, 0))
     assert len(operations.of(CONVOLUTION)) == len(fakes.of(CONVOLUTION)) + len(scores.of(CONVOLUTION))
     by_input, by_weight = gradients(operations)
     pixels = [args for args in scores.of(CONVOLUTION) if args[0].shape[1] == 3]
@@ -92,9 +94,9 @@ def test_the_critics_turn_makes_fakes_without_graph_and_scores_once(small: Small
 def test_the_generators_turn_computes_no_gradients_of_the_critic(small: Small, tmp_path: Path) -> None:
     step = updates(small, tmp_path / "run")
     step.advance()
-    step._freeze_critic(True)
     before = [None if p.grad is None else p.grad.clone() for p in step.critic.parameters()]
-    operations = counted(lambda: step._update("generator", step.generator, 4, 1))
+    with step.frozen_critic():
+        operations = counted(lambda: step.update("generator", 4, 1))
     own = [p.shape for p in step.generator.parameters() if p.dim() == 4]
     by_input, by_weight = gradients(operations)
     assert by_weight == len(own)
@@ -105,7 +107,7 @@ def test_the_generators_turn_computes_no_gradients_of_the_critic(small: Small, t
 
 def test_everything_is_channels_last_and_adam_is_fused(small: Small, tmp_path: Path) -> None:
     step = updates(small, tmp_path / "run", "data.flip=true", "training.dequantise=true")
-    turn = step._turn("critic", shard(4), 0)
+    turn = step.turn("critic", shard(4), 0)
     parameters = [p for network in (step.generator, step.critic) for p in network.parameters() if p.dim() == 4]
     for tensor in [*parameters, turn.real, turn.fake]:
         assert tensor.is_contiguous(memory_format=torch.channels_last)
@@ -167,3 +169,63 @@ def test_nothing_is_read_back_between_ticks(
             step.advance()
     with pytest.raises(AssertionError, match="_local_scalar_dense"), NoReadBack():
         step.log.means()
+
+
+class Inner(torch.nn.Module):
+    """A module inside a part, which the trainer finds by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("step", torch.zeros(()))
+
+    def before_step(self, step: int) -> dict[str, float]:
+        SEEN.append((type(self).__name__, step))
+        self.step.fill_(step)
+        return {"inner": step / 10}
+
+
+SEEN: list[tuple[str, int]] = []
+
+
+class Noting(Loss):
+    """A loss that is told of each step, and sees what the others made of it."""
+
+    def before_step(self, step: int) -> None:
+        SEEN.append(("Noting", step))
+
+    def critic(self, turn: Turn) -> torch.Tensor:
+        assert turn.critic.inner.step == turn.step  # type: ignore[union-attr]
+        SEEN.append(("critic", turn.step))
+        return turn.fake_scores.mean() - turn.real_scores.mean()
+
+    def generator(self, turn: Turn) -> torch.Tensor:
+        return -turn.fake_scores.mean()
+
+
+class WithInner(Critic):
+    """A critic that keeps a module which follows the steps."""
+
+    def __init__(self, image: ImageSpec) -> None:
+        super().__init__()
+        self.inner = Inner()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        return self.weight * images.mean((1, 2, 3))
+
+
+def test_parts_and_modules_inside_them_are_told_of_each_step(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first turn of a step, once after the last, and with what the log shows of it."""
+    for kind, name, part in (("critic", "with-inner", WithInner), ("loss", "noting", Noting)):
+        monkeypatch.setattr(registry(kind), "_registered", {})
+        registry(kind).register(name)(part)
+    SEEN.clear()
+    more = ["critic={name='with-inner'}", "losses=['noting']", "training.steps=2", "training.tick_every=1"]
+    overrides = [text for text in small(*more) if not text.startswith("critic.")]
+    run = gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
+    step = [[("Inner", n), ("Noting", n), ("critic", n), ("critic", n)] for n in range(2)]
+    assert [*step[0], *step[1], ("Inner", 2), ("Noting", 2)] == SEEN
+    assert [row["inner"] for row in run.log] == [0.1, 0.2]
+    assert run.critic.inner.step == 2  # type: ignore[union-attr]

@@ -123,9 +123,9 @@ def test_an_augment_sees_each_turn_and_held_out_images(small: Small, tmp_path: P
     more = ["augment.name=watching", "data.held_out=0.25", "data.conditional=true", "training.steps=3"]
     experiment = gankit.load("wgan-gp", *small(*more))
     trainer = Trainer(experiment, tmp_path / "run", None)
-    augment = trainer.updates.parts.augment
+    augment = trainer.stepper.gan.augment
     assert isinstance(augment, Watching)
-    trainer.updates.advance()
+    trainer.stepper.advance()
     assert [side for side, *_ in augment.seen] == ["critic", "critic", "generator"]
     held = trainer.data.held_out
     assert held is not None
@@ -140,7 +140,7 @@ def test_an_augment_sees_each_turn_and_held_out_images(small: Small, tmp_path: P
             assert label in held.labels[matches]
     log = trainer.log.means()
     assert log["augment/calls"] == 2.0  # the mean of 1, 2 and 3
-    state = trainer.updates.state_dict()
+    state = trainer.stepper.state_dict()
     assert state["augment"]["calls"] == 3
 
 

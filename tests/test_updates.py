@@ -33,12 +33,12 @@ def test_what_a_critics_author_froze_stays_frozen(small: Small, tmp_path: Path) 
 
     # Weight decay would change a parameter whose gradient is zero, too.
     options = ["critic={name='half-frozen'}", "training.optimizer_options={weight_decay=0.5}"]
-    updates = Trainer(gankit.load("wgan-gp", *small(*options)), tmp_path / "run", None).updates
-    pretrained, head = (part.weight.detach().clone() for part in (updates.critic.pretrained, updates.critic.head))  # type: ignore[attr-defined]
+    stepper = Trainer(gankit.load("wgan-gp", *small(*options)), tmp_path / "run", None).stepper
+    pretrained, head = (part.weight.detach().clone() for part in (stepper.critic.pretrained, stepper.critic.head))  # type: ignore[attr-defined]
     for _ in range(3):
-        updates.advance()
-    assert torch.equal(updates.critic.pretrained.weight, pretrained)  # type: ignore[attr-defined]
-    assert not torch.equal(updates.critic.head.weight, head)  # type: ignore[attr-defined]
+        stepper.advance()
+    assert torch.equal(stepper.critic.pretrained.weight, pretrained)  # type: ignore[attr-defined]
+    assert not torch.equal(stepper.critic.head.weight, head)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("dtype", "top", "level"), [("uint8", 255, 1), ("uint16", 65535, 1), ("float32", 1.0, 0)])
@@ -48,10 +48,12 @@ def test_dequantisation_is_within_half_a_grey_level(
     images = (np.random.default_rng(0).random((12, 1, 8, 8)) * top).astype(dtype)
     data = gankit.wrap("dataset", images, value_range=(0, top))
     experiment = gankit.load("wgan-gp", *small("training.dequantise=true", "training.precision=float64"))
-    updates = Trainer(experiment, tmp_path / "run", data).updates
-    indices = np.arange(12)
+    stepper = Trainer(experiment, tmp_path / "run", data).stepper
     exact = images.astype(np.float64) / top * 2 - 1
-    off = (updates._images(updates.data, "critic reals", indices, 0, shard(12)).numpy() - exact) / (2 / top)
+    drawn = stepper.turn("critic", shard(12), 0).raw_real.numpy()  # all images, in the order of the first epoch
+    order = [np.abs(exact - image).max((1, 2, 3)).argmin() for image in drawn]
+    assert sorted(order) == list(range(12))
+    off = (drawn - exact[order]) / (2 / top)
     assert np.abs(off).max() <= level / 2 + 1e-6
     if level:
         assert off.std() == pytest.approx(12**-0.5, rel=0.1)
@@ -69,15 +71,15 @@ def test_a_resumed_run_has_the_options_of_its_experiment(small: Small, tmp_path:
     run = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "run")
     trainer = Trainer(gankit.load(run.path, "training.betas=[0.3, 0.8]"), run.path, None)
     trainer.restore()
-    assert trainer.updates.step == 6
-    assert trainer.updates.optimizers["critic"].param_groups[0]["betas"] == (0.3, 0.8)
+    assert trainer.stepper.step == 6
+    assert trainer.stepper.optimizers["critic"].param_groups[0]["betas"] == (0.3, 0.8)
     with pytest.raises(RunError, match=r"checkpoint's critic optimizer does not fit .* another optimizer"):
         Trainer(gankit.load(run.path, "training.optimizer=RMSprop"), run.path, None).restore()
 
 
 def test_conditions_have_the_type_of_the_networks(small: Small, tmp_path: Path) -> None:
     options = ['data.conditional=["severity"]', "training.precision=float64"]
-    updates = Trainer(gankit.load("wgan-gp", *small(*options)), tmp_path / "run", None).updates
-    labels = updates._turn("critic", shard(4), 0).labels
+    stepper = Trainer(gankit.load("wgan-gp", *small(*options)), tmp_path / "run", None).stepper
+    labels = stepper.turn("critic", shard(4), 0).labels
     assert labels is not None
     assert labels.dtype == torch.float64

@@ -64,7 +64,7 @@ class Training(Settings):
         checkpoint_every: steps between checkpoints.
         max_minutes: the training stops after this time, and can be resumed.
         label_fade: [first, last] step, between which the influence of labels rises from none to all; None: all from
-            the start.
+            the start (Shahbazi et al. 2022, arXiv 2201.06578).
         start_from: a run whose weights to start from.
         tensorboard: also writes the log for TensorBoard (extra `tensorboard`).
     """
@@ -93,13 +93,6 @@ class Training(Settings):
     label_fade: Annotated[tuple[Annotated[int, Ge(0)], Count], AfterValidator(_check_rising)] | None = None
     start_from: str | None = None
     tensorboard: bool = False
-
-    def label_influence(self, step: int) -> float:
-        """How much labels act after this many generator updates, 0 to 1 (Shahbazi et al. 2022, arXiv 2201.06578)."""
-        if self.label_fade is None:
-            return 1.0
-        first, last = self.label_fade
-        return min(max((step - first) / (last - first), 0.0), 1.0)
 
     @field_validator("optimizer")
     @classmethod

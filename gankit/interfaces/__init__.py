@@ -9,11 +9,11 @@ from gankit.interfaces.dataset import Dataset
 from gankit.interfaces.decoded import DecodedDataset
 from gankit.interfaces.features import Features
 from gankit.interfaces.metric import Batch, Indices, Metric, Moments, Pool, Resampling, Rows
-from gankit.interfaces.networks import ClassHead, Critic, FeatureCritic, Generator, LatentMapping
+from gankit.interfaces.networks import ClassHead, Critic, FeatureCritic, Generator
 from gankit.interfaces.turn import Augment, Loss, Random, Scope, Side, Turn
 
 __all__ = [
     "Augment", "Batch", "ClassHead", "Critic", "Dataset", "DecodedDataset", "FeatureCritic", "Features", "Generator",
-    "ImageSpec", "Images", "Indices", "Known", "LatentMapping", "Loss", "Metric", "Moments", "Pool", "Random",
+    "ImageSpec", "Images", "Indices", "Known", "Loss", "Metric", "Moments", "Pool", "Random",
     "Resampling", "Rows", "Scope", "Side", "Turn",
 ]  # fmt: skip

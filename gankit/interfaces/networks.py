@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -31,6 +32,20 @@ class Generator(nn.Module, ABC):
             (n, channels, height, width) in [-1, 1].
         """
 
+    def before_step(self, step: int) -> Mapping[str, float] | None:
+        """Called before each step, and once after the last; does nothing by default.
+
+        The modules inside a part may have this method too. What changes between steps is a buffer: checkpoints and
+        exports hold it, and compiled code reads it.
+
+        Args:
+            step: generator updates done.
+
+        Returns:
+            Numbers by name that a line of the log at this step shows, or None.
+        """
+        return None
+
 
 class Critic(nn.Module, ABC):
     """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875)."""
@@ -52,6 +67,10 @@ class Critic(nn.Module, ABC):
         Returns:
             (n, ...) unbounded scores, larger is more real.
         """
+
+    def before_step(self, step: int) -> Mapping[str, float] | None:
+        """As `Generator.before_step`."""
+        return None
 
 
 @runtime_checkable
@@ -77,17 +96,4 @@ class ClassHead(FeatureCritic, Protocol):
 
     def class_logits(self, features: Any) -> Tensor:
         """What `features` gave to (n, classes) logits."""
-        ...
-
-
-@runtime_checkable
-class LatentMapping(Protocol):
-    """A generator whose latents pass a mapping network first (StyleGAN, arXiv 1812.04948)."""
-
-    def mapping(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(n, latent_dim) to (n, k) inner latents."""
-        ...
-
-    def synthesis(self, inner: Tensor) -> Tensor:
-        """(n, k) inner latents to images in [-1, 1]."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, final
 
@@ -38,6 +38,10 @@ class Augment(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) in [-1, 1] to the same shape, not clamped."""
+
+    def before_step(self, step: int) -> Mapping[str, float] | None:
+        """As `Generator.before_step`."""
+        return None
 
     def after_step(self, turn: Turn) -> None:
         """Called once after each optimiser step of either side, with that side's turn; nothing by default."""
@@ -140,7 +144,7 @@ class Turn:
         return self.augmented(self.raw_fake) if self._augments_fake else self.raw_fake
 
     @cached_property
-    def _drawn_held_out(self) -> tuple[Tensor, Tensor | None]:
+    def _held_out_batch(self) -> tuple[Tensor, Tensor | None]:
         if self._read_held_out is None:
             raise PartError("no images are held out: set data.held_out, for example data.held_out=0.1")
         return self._read_held_out()
@@ -152,16 +156,16 @@ class Turn:
         Raises:
             PartError: the experiment holds no images out.
         """
-        images = self._drawn_held_out[0]
+        images = self._held_out_batch[0]
         return self.augmented(images) if self._augments_real else images
 
     @property
     def held_out_labels(self) -> Tensor | None:
         """None, (n,) int64 classes, or (n, k) float conditions of `held_out`."""
-        return self._drawn_held_out[1]
+        return self._held_out_batch[1]
 
     @property
-    def _together(self) -> bool:
+    def _scored_together(self) -> bool:
         # One pass costs less than two, and equals them exactly unless the critic mixes samples.
         return self.side == "critic" and not self._critic_mixes
 
@@ -195,17 +199,17 @@ class Turn:
         Raises:
             PartError: the critic is no `FeatureCritic`.
         """
-        return _half(self._both_features, 0) if self._together else self._features(self.real)
+        return _half(self._both_features, 0) if self._scored_together else self._features(self.real)
 
     @cached_property
     def fake_features(self) -> Tensor | tuple[Tensor, ...]:
         """As `real_features`, of `fake`."""
-        return _half(self._both_features, 1) if self._together else self._features(self.fake)
+        return _half(self._both_features, 1) if self._scored_together else self._features(self.fake)
 
     @cached_property
     def real_scores(self) -> Tensor:
         """(n, ...) the critic's scores of `real`."""
-        if self._together:
+        if self._scored_together:
             return self._both_scores[0]
         if isinstance(self.critic, FeatureCritic):
             return at_least_float32(call(self.critic.score, self.real_features, self.labels))
@@ -214,7 +218,7 @@ class Turn:
     @cached_property
     def fake_scores(self) -> Tensor:
         """(n, ...) the critic's scores of `fake`."""
-        if self._together:
+        if self._scored_together:
             return self._both_scores[1]
         if isinstance(self.critic, FeatureCritic):
             return at_least_float32(call(self.critic.score, self.fake_features, self.labels))
@@ -233,7 +237,7 @@ def _half(features: Tensor | tuple[Tensor, ...], which: int) -> Tensor | tuple[T
 
 
 def at_least_float32(scores: Tensor) -> Tensor:
-    """Losses average and subtract scores, which half precision is too coarse for."""
+    """(n, ...) scores, half precision converted to float32: it is too coarse to average and subtract scores."""
     return scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
 
 
@@ -261,6 +265,10 @@ class Loss(ABC):  # noqa: B024 - either side may stay silent
 
     def generator(self, turn: Turn) -> Tensor | None:
         """The scalar that the generator's update makes smaller, or None."""
+        return None
+
+    def before_step(self, step: int) -> Mapping[str, float] | None:
+        """As `Generator.before_step`."""
         return None
 
     def after_step(self, turn: Turn) -> None:

@@ -1,6 +1,6 @@
 """Functions of networks by `torch.compile`, while a training asks for it (`training.compile`).
 
-Turns and penalties hand what they ask of a network to `call`, which is a plain call outside of `Compilation.attempt`.
+Turns and penalties call networks through `call`, which is a plain call outside of `Compilation.attempt`.
 Networks themselves stay as they are: nothing of the compiler is in their state, their copies or their exports, and a
 part that calls a network by itself, to differentiate it twice, meets the network that its author wrote.
 """
@@ -27,8 +27,8 @@ def call(function: Callable[..., Result], *arguments: Any) -> Result:
     return function(*arguments) if _active is None else _active.run(function, *arguments)
 
 
-def differentiates() -> bool:
-    """Whether gradients that will be differentiated again shall be compiled too, by `torch.func` within `call`."""
+def compiles_penalties() -> bool:
+    """Whether gradients that penalties differentiate again are compiled too, by `torch.func` within `call`."""
     return _active is not None and _active.gradients
 
 
@@ -36,19 +36,20 @@ def differentiates() -> bool:
 class Compilation:
     """The compiled functions of one training, and on which side's turns they failed.
 
-    Whatever keeps the compiler from its work (no C++ compiler, a network that it cannot read, a loss that
-    differentiates twice what was compiled) ends it for that side: the turn is done again without, from the same state.
+    Compilation ends for a side when it fails there: without a C++ compiler, with a network that the compiler cannot
+    read, or with a loss that differentiates twice what was compiled. The turn is then repeated without it, from the
+    same state.
 
     Args:
         parts: networks, losses and whatever else a turn may change before its optimiser's step.
-        told: takes the line that says so.
+        report: takes a line for the user when that happens.
         gradients: whether gradients that penalties differentiate again are compiled too.
     """
 
-    def __init__(self, parts: list[Any], told: Callable[[str], None], gradients: bool = True) -> None:
+    def __init__(self, parts: list[Any], report: Callable[[str], None], gradients: bool = True) -> None:
         self.gradients = gradients
         self._parts = parts
-        self._first_line = told
+        self._report = report
         self._functions: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._failed: set[str] = set()
         # Shapes are compiled one by one: code for any shape would depend on which came first, and so would the
@@ -58,10 +59,10 @@ class Compilation:
             self._options["isolate_recompiles"] = True  # other trainings of this process do not count
 
     def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """The function as compiled code, made when first asked for, applied to its arguments."""
+        """Apply a function to its arguments as compiled code, which is made at the first call."""
         if function not in self._functions:
             self._functions[function] = torch.compile(function, **self._options)
-        # The compiler warns of its own inner workings; what stops it is told by `attempt`.
+        # The compiler warns of its own inner workings; `attempt` reports what stops it.
         before = logging.root.manager.disable
         logging.disable(max(logging.WARNING, before))
         try:
@@ -72,7 +73,7 @@ class Compilation:
             logging.disable(before)
 
     def attempt(self, side: str, work: Callable[[], Result]) -> Result:
-        """What `work` makes, compiled where that works; it must start from the same seed when called again."""
+        """The result of `work`, compiled where that works; `work` must start from the same seed when called again."""
         if side in self._failed:
             return work()
         before = [_state(part) for part in self._parts]
@@ -83,14 +84,14 @@ class Compilation:
             reason = _first_line(error)  # the error itself would keep the turn's memory
         for part, state in zip(self._parts, before, strict=True):
             _restore(part, state)
-        made = work()  # raises what was no fault of the compiler
+        result = work()  # raises what was no fault of the compiler
         self.give_up(side, reason)
-        return made
+        return result
 
     def give_up(self, side: str, reason: str) -> None:
         """Compile nothing more on this side's turns, and say so."""
         self._failed.add(side)
-        self._first_line(f"training.compile: the {side}'s turns go on without it: {reason}")
+        self._report(f"training.compile: the {side}'s turns go on without it: {reason}")
 
     @contextlib.contextmanager
     def _activated(self) -> Iterator[None]:
@@ -106,7 +107,7 @@ class Compilation:
         return {"failed": sorted(self._failed)}
 
     def load_state_dict(self, state: dict[str, list[str]]) -> None:
-        """Take up the sides that go on without, beside those that do so here."""
+        """Load such sides, in addition to those that go on without here."""
         self._failed |= set(state["failed"])
 
 

@@ -13,18 +13,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def _torch_alone() -> bool:
-    """Whether to take torch's own operations: `torch.func` and compilation know no others, and no graph is made."""
-    apart = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return apart or not torch.is_grad_enabled()
+def _use_torch() -> bool:
+    """Whether torch's own operations serve: in `torch.func` and compilation, which know no others, or without graph."""
+    special = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return special or not torch.is_grad_enabled()
 
 
-def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
     """`F.conv2d`: (n, i, h, w) and a weight (o, i, k, l) to (n, o, h', w')."""
-    if _torch_alone() or torch.is_autocast_enabled(x.device.type):
+    if _use_torch() or torch.is_autocast_enabled(x.device.type):
         return F.conv2d(x, weight, bias, stride, padding)
-    ending = _Weights.apply(weight, bias, [x], (stride, padding))
-    y: Tensor = _Convolution.apply(x, weight, ending, bias, (stride, padding))
+    link = _Weights.apply(weight, bias, [x], (stride, padding))
+    y: Tensor = _Convolution.apply(x, weight, link, bias, (stride, padding))
     return y
 
 
@@ -33,15 +33,15 @@ def relu(x: Tensor) -> Tensor:
 
     A parameter that has no part in a second derivative, such as a bias, is then without gradient instead of at zero.
     """
-    if _torch_alone():
+    if _use_torch():
         return F.relu(x)
     y: Tensor = _Relu.apply(x)
     return y
 
 
-def pooled(x: Tensor) -> Tensor:
+def mean_pool(x: Tensor) -> Tensor:
     """Means of 2x2 pixels: (n, c, h, w) to (n, c, h // 2, w // 2)."""
-    if _torch_alone() or x.shape[2] % 2 or x.shape[3] % 2:
+    if _use_torch() or x.shape[2] % 2 or x.shape[3] % 2:
         return F.avg_pool2d(x, 2)
     y: Tensor = _Pooled.apply(x)
     return y
@@ -54,13 +54,13 @@ Setting = tuple[int, int]
 def _gradients(
     setting: Setting, gradient: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Of a convolution, by its input, weight and bias; only those that are wanted."""
+    """Gradients of a convolution by its input, weight and bias; None for those that are not wanted."""
     stride, padding = setting
-    found: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.convolution_backward(
+    gradients: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.convolution_backward(
         gradient, x, weight, [len(weight)] if wanted[2] else None,
         [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, wanted,
     )  # fmt: skip
-    return found
+    return gradients
 
 
 class _Convolution(torch.autograd.Function):
@@ -70,14 +70,13 @@ class _Convolution(torch.autograd.Function):
     derivatives. torch instead takes the gradient by w in a second derivative from a convolution with a kernel as large
     as the image, which takes two to seven times as long on a CPU.
 
-    This node knows only the gradient by x. That by the weight and the bias is of `_Weights`, through whose output,
-    `ending`, it passes the gradient on: where only x is differentiated by, as in a penalty, it is then not computed.
+    This node computes only the gradient by x. It passes the gradient of its output on to `_Weights`, whose output is
+    its input `link` and which computes the gradients by the weight and the bias. Where only the gradient by x is
+    wanted, as in a penalty, autograd never calls `_Weights`.
     """
 
     @staticmethod
-    def forward(
-        context: Any, x: Tensor, weight: Tensor, ending: Tensor, bias: Tensor | None, setting: Setting
-    ) -> Tensor:
+    def forward(context: Any, x: Tensor, weight: Tensor, link: Tensor, bias: Tensor | None, setting: Setting) -> Tensor:
         context.setting = setting
         context.save_for_backward(x, weight)
         return F.conv2d(x, weight, bias, *setting)
@@ -92,7 +91,7 @@ class _Convolution(torch.autograd.Function):
 
 
 class _Weights(torch.autograd.Function):
-    """Where the gradients of a convolution by its weight and bias start: an empty tensor of the output's shape."""
+    """Computes the gradients of a convolution by its weight and bias; its own output is a tensor without content."""
 
     @staticmethod
     def forward(context: Any, weight: Tensor, bias: Tensor | None, x: list[Tensor], setting: Setting) -> Tensor:
@@ -121,16 +120,16 @@ class _InputGradient(torch.autograd.Function):
     def forward(context: Any, gradient: Tensor, weight: Tensor, like: Tensor, setting: Setting) -> Tensor:
         context.setting = setting
         context.save_for_backward(gradient, weight)
-        found = _gradients(setting, gradient, like, weight, (True, False, False))[0]
-        assert found is not None
-        return found
+        result = _gradients(setting, gradient, like, weight, (True, False, False))[0]
+        assert result is not None
+        return result
 
     @staticmethod
     def backward(context: Any, by: Tensor) -> tuple[Tensor | None, ...]:
         gradient, weight = context.saved_tensors
         by_gradient, by_weight = context.needs_input_grad[:2]
         return (
-            convolved(by, weight, None, *context.setting) if by_gradient else None,
+            conv2d(by, weight, None, *context.setting) if by_gradient else None,
             _WeightGradient.apply(gradient, by, weight.detach(), context.setting) if by_weight else None,
             None,
             None,
@@ -144,16 +143,16 @@ class _WeightGradient(torch.autograd.Function):
     def forward(context: Any, gradient: Tensor, x: Tensor, like: Tensor, setting: Setting) -> Tensor:
         context.setting = setting
         context.save_for_backward(gradient, x)
-        found = _gradients(setting, gradient, x, like, (False, True, False))[1]
-        assert found is not None
-        return found
+        result = _gradients(setting, gradient, x, like, (False, True, False))[1]
+        assert result is not None
+        return result
 
     @staticmethod
     def backward(context: Any, by: Tensor) -> tuple[Tensor | None, ...]:
         gradient, x = context.saved_tensors
         by_gradient, by_x = context.needs_input_grad[:2]
         return (
-            convolved(x, by, None, *context.setting) if by_gradient else None,
+            conv2d(x, by, None, *context.setting) if by_gradient else None,
             _InputGradient.apply(gradient, by, x.detach(), context.setting) if by_x else None,
             None,
             None,
@@ -174,22 +173,22 @@ class _Relu(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
-        passed: Tensor = _Passed.apply(gradient, context.saved_tensors[0].detach())
-        return passed
+        masked: Tensor = _Masked.apply(gradient, context.saved_tensors[0].detach())
+        return masked
 
 
-class _Passed(torch.autograd.Function):
-    """What of a gradient a ReLU lets through, given its output."""
+class _Masked(torch.autograd.Function):
+    """The part of a gradient that passes a ReLU, given its output."""
 
     @staticmethod
     def forward(context: Any, gradient: Tensor, output: Tensor) -> Tensor:
         context.save_for_backward(output)
-        passed: Tensor = torch.ops.aten.threshold_backward(gradient, output, 0)
-        return passed
+        masked: Tensor = torch.ops.aten.threshold_backward(gradient, output, 0)
+        return masked
 
     @staticmethod
     def backward(context: Any, by: Tensor) -> tuple[Tensor | None, ...]:
-        return _Passed.apply(by, context.saved_tensors[0]), None
+        return _Masked.apply(by, context.saved_tensors[0]), None
 
 
 class _Pooled(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Gradients of each sample's score by that sample, which the gradient penalties share."""
+"""Gradients of each sample's score with respect to that sample: what gradient penalties are made of."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from gankit.nn import compilation
 
 
 def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Differentiate every sample's score by that sample alone.
+    """The gradient of every sample's score with respect to that sample.
+
+    WGAN-GP penalises it (Gulrajani et al. 2017, arXiv 1704.00028, equation 3), and so do R1 and R2 (Mescheder et al.
+    2018, arXiv 1801.04406, equations 9 and 10). Where gradients are enabled, the result has a graph: a penalty can be
+    differentiated with respect to everything that the critic depends on, except `images`.
 
     The critic runs outside autocast in float32 or finer, because products of gradients underflow in half precision.
-    The result can be differentiated again, by whatever the critic depends on but the images.
 
     Args:
-        critic: called as `critic(images)`, or `critic(images, labels)` where labels are given; must score each sample
-            without looking at the others. Scores of shape (n, ...) are averaged per sample first.
+        critic: called as `critic(images)`, or `critic(images, labels)` where labels are given. It must score each
+            sample without looking at the others. Scores of shape (n, ...) are averaged per sample first.
         images: (n, ...) of any trailing shape.
         labels: None, (n,) int64 classes, or (n, k) float conditions.
 
@@ -27,13 +30,13 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
         Gradients of the shape of `images`; zeros where the scores do not depend on them.
 
     Raises:
-        PartError: the scores have no graph, or there is not one (or one map) a sample.
+        PartError: the scores have no graph, or there is not one score, or one map of scores, per sample.
     """
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
         images = images.detach().to(torch.promote_types(images.dtype, torch.float32))
-        # A function that is new on every turn would be compiled on every turn.
-        if create_graph and compilation.differentiates() and isinstance(critic, nn.Module):
+        # Modules alone: a function that is made anew at each update would be compiled at each update.
+        if create_graph and compilation.compiles_penalties() and isinstance(critic, nn.Module):
             return compilation.call(_compilable, critic, images, labels)
         images.requires_grad_()
         scores = critic(images) if labels is None else critic(images, labels)
@@ -56,12 +59,12 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
 
 
 def _compilable(critic: Callable[..., Tensor], images: Tensor, labels: Tensor | None) -> Tensor:
-    """The same by `torch.func`: compiled code cannot be differentiated twice, so the first time is within it."""
+    """The same by `torch.func`: the first derivative is taken inside the compiled code, and the second outside."""
 
     def total(images: Tensor) -> Tensor:
         scores = critic(images) if labels is None else critic(images, labels)
         if scores.shape[:1] != images.shape[:1]:
-            raise PartError("not one score, or one map, a sample")
+            raise PartError("not one score, or one map of scores, per sample")
         return (scores.flatten(1).mean(1) if scores.ndim > 1 else scores).sum()
 
     gradients: Tensor = torch.func.grad(total)(images)

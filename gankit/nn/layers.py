@@ -6,7 +6,7 @@ normalisation de Vries et al. 2017 (arXiv 1707.00683).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gankit.errors import PartError
 from gankit.images.spec import ImageSpec
-from gankit.nn.double_backward import convolved, pooled
+from gankit.nn.double_backward import conv2d, mean_pool
 from gankit.nn.double_backward import relu as relu
 
 Resample = Literal["up", "down"] | None
@@ -27,7 +27,7 @@ def pyramid(image: ImageSpec, part: str) -> tuple[int, int, int]:
 
     Args:
         image: the shorter side must be 4 to 7 times 2^k, and 2^k must divide the longer.
-        part: who asks, for the error.
+        part: the network's name, for the error.
 
     Returns:
         k, and the height and width of the smallest level.
@@ -108,45 +108,102 @@ class ResampledConv2d(nn.Conv2d):
             kernel = fuse_resampling(self.weight)
             if up:
                 return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), self.bias, stride=2, padding=1)
-            return convolved(x, kernel / 4, self.bias, 2, 1)
+            return conv2d(x, kernel / 4, self.bias, 2, 1)
         # A 1x1 convolution and resampling commute.
         first = up != (self.fused and self.kernel_size == (1, 1))
         if first:
-            return self._plain(_resampled(x, up))
-        return _resampled(self._plain(x), up)
+            return self._plain(_resample(x, up))
+        return _resample(self._plain(x), up)
 
     def _plain(self, x: Tensor) -> Tensor:
-        return convolved(x, self.weight, self.bias, 1, self.kernel_size[0] // 2)
+        return conv2d(x, self.weight, self.bias, 1, self.kernel_size[0] // 2)
 
 
-def _resampled(x: Tensor, up: bool) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="nearest") if up else pooled(x)
+def _resample(x: Tensor, up: bool) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest") if up else mean_pool(x)
 
 
-class Fading(nn.Module):
-    """A module by which labels act on a network; `training.label_fade` scales how much.
+def influence_at(step: int, first: int, last: int) -> float:
+    """How much labels act after `step` generator updates: 0 up to `first`, 1 from `last` on, linear in between.
 
-    Networks start without labels, which come in little by little (Shahbazi et al. 2022, arXiv 2201.06578).
+    The transition of Shahbazi et al. 2022 (arXiv 2201.06578).
+    """
+    return min(max((step - first) / (last - first), 0.0), 1.0)
+
+
+class LabelLayer(nn.Module):
+    """A layer through which labels act on a network, little by little where `fade_in` says so.
 
     Attributes:
-        influence: 0 for none, 1 for all of it; no part of the state, set by whoever trains or loads the network.
+        fade: (first, last) step of the transition from no influence to all, or None.
+        influence: a scalar between 0 and 1, a buffer that the state has; None where labels always act in full.
     """
 
-    influence: float = 1.0
+    fade: tuple[int, int] | None = None
+    influence: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("influence", None)
+
+    def fade_in(self, first: int, last: int) -> None:
+        """Let labels come in between two steps; `before_step` moves their influence."""
+        self.fade = (first, last)
+        self.set_influence(1.0)
+
+    def set_influence(self, influence: float) -> None:
+        """Set how much labels act, from 0 for not at all to 1 for in full."""
+        if self.influence is None:
+            self.influence = next(self.parameters()).detach().new_ones(())
+        self.influence.fill_(influence)
+
+    def before_step(self, step: int) -> dict[str, float] | None:
+        """Set the influence of this step; the log shows it as `label_influence`."""
+        if self.fade is None:
+            if self.influence is not None:  # of a faded run, from which this one started
+                self.set_influence(1.0)
+            return None
+        influence = influence_at(step, *self.fade)
+        self.set_influence(influence)
+        return {"label_influence": influence}
+
+    def blend(self, labelled: Tensor, unlabelled: Tensor | float = 0.0) -> Tensor:
+        """`unlabelled` where labels have no influence, `labelled` where they have all of it, linear in between.
+
+        Args:
+            labelled: (n, k), a function of the labels.
+            unlabelled: a number, or a tensor that broadcasts to the same shape.
+        """
+        if self.influence is None:
+            return labelled
+        blended = unlabelled + (labelled - unlabelled) * self.influence
+        return torch.where(self.influence == 1, labelled, blended)  # without rounding where labels act in full
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *details: Any) -> None:
+        key = f"{prefix}influence"
+        if key in state_dict and self.influence is None:
+            self.set_influence(1.0)
+        elif self.influence is not None:  # files of format 1 lack it
+            state_dict.setdefault(key, self.influence)
+        super()._load_from_state_dict(state_dict, prefix, *details)
+
+
+def label_layers(network: nn.Module) -> list[LabelLayer]:
+    """The layers through which labels act on a network."""
+    return [module for module in network.modules() if isinstance(module, LabelLayer)]
 
 
 def set_influence(network: nn.Module, influence: float) -> None:
-    """Set how much labels act, 0 to 1, in each `Fading` module of a network."""
-    for module in network.modules():
-        if isinstance(module, Fading):
-            module.influence = influence
+    """Set how much labels act, from 0 to 1, in every label layer of a network."""
+    for layer in label_layers(network):
+        layer.set_influence(influence)
 
 
-class LabelEmbedding(Fading):
+class LabelEmbedding(LabelLayer):
     """Classes or float conditions to vectors: a table of rows, or a linear map.
 
-    With an influence of 0 every label has the same vector: the mean of the rows or the bias, so that a network is then
-    the one without labels; zeros where `start` is None.
+    Where labels have no influence, all vectors are the same: the mean of the rows, the bias, or zeros where `start` is
+    None. The network is then the one without labels.
 
     Args:
         image: says which, and how many.
@@ -156,7 +213,7 @@ class LabelEmbedding(Fading):
 
     def __init__(self, image: ImageSpec, dim: int, start: float | None) -> None:
         super().__init__()
-        self.has_common = start is not None
+        self.has_bias = start is not None
         self.table = (
             nn.Embedding(image.classes, dim) if image.classes else nn.Linear(image.conditions, dim, start is not None)
         )
@@ -171,16 +228,15 @@ class LabelEmbedding(Fading):
     def forward(self, labels: Tensor) -> Tensor:
         """(n,) int64 classes or (n, k) float conditions to (n, dim)."""
         vectors: Tensor = self.table(labels if isinstance(self.table, nn.Embedding) else labels.to(self.table.weight))
-        if self.influence == 1:
-            return vectors
-        if not self.has_common:
-            return self.influence * vectors
-        common = self.table.weight.mean(0) if isinstance(self.table, nn.Embedding) else self.table.bias
-        return common + self.influence * (vectors - common)
+        if self.influence is None or not self.has_bias:
+            return self.blend(vectors)
+        return self.blend(
+            vectors, self.table.weight.mean(0) if isinstance(self.table, nn.Embedding) else self.table.bias
+        )
 
 
-class ClassLogits(Fading):
-    """A linear head that names classes; with an influence of 0 it holds all of them for equally likely.
+class ClassLogits(LabelLayer):
+    """A linear head that names classes; where labels have no influence, all classes are equally likely.
 
     Args:
         image: how many classes.
@@ -195,8 +251,7 @@ class ClassLogits(Fading):
 
     def forward(self, features: Tensor) -> Tensor:
         """(n, dim) features to (n, classes) logits."""
-        logits: Tensor = self.linear(features)
-        return logits if self.influence == 1 else self.influence * logits
+        return self.blend(self.linear(features))
 
 
 class Norm(nn.Module):

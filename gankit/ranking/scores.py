@@ -21,7 +21,8 @@ from gankit.interfaces.dataset import content_digest
 from gankit.ranking.realism import realism_score
 from gankit.registry import Part
 from gankit.registry.messages import suggestion
-from gankit.runs.run import Run, batches
+from gankit.runs.generation import batches
+from gankit.runs.run import Run
 
 Scores = NDArray[np.float64]
 Classifier = Callable[[Tensor], Any] | Features | str | Path | dict[str, Any] | Part

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from gankit.errors import RunError
 from gankit.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
+"""Of checkpoints and exports. Format 1 had the influence of labels in no state: `LabelLayer` fills it in."""
 KEPT = 2
 """Checkpoints kept: the newest, and one before it in case the newest cannot be read."""
 
@@ -31,7 +32,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
         state: tensors, numbers and strings in dicts and lists.
     """
     path = _write(folder / f"step-{step:08d}.pt", step, state)
-    for old in _sorted(folder)[:-KEPT]:
+    for old in _step_checkpoints(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path
 
@@ -55,21 +56,37 @@ def restore(folder: Path, device: str | torch.device = "cpu") -> tuple[int, dict
     Raises:
         RunError: there are checkpoints and none can be read, or one is of a newer gankit.
     """
-    paths = _sorted(folder)
+    content = _read_newest(folder, device)
+    return None if content is None else (content["step"], content["state"])
+
+
+def newest_step(folder: Path) -> int | None:
+    """The step of the checkpoint that `restore` would take, without its tensors; raises as `restore` does."""
+    content = _read_newest(folder, "cpu", mmap=True)  # tensors stay on the disk
+    return None if content is None else content["step"]
+
+
+def _read_newest(folder: Path, device: str | torch.device, mmap: bool = False) -> dict[str, Any] | None:
+    paths = _step_checkpoints(folder)
     for path in reversed(paths):
         try:
-            content = torch.load(path, map_location=device, weights_only=True)
+            content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
         except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
             continue
-        if content["format"] > FORMAT:
-            raise RunError(f"{path} was written by a newer gankit (format {content['format']}): upgrade gankit")
-        return content["step"], content["state"]
+        _check_format(path, content["format"])
+        return content
     if paths:
         raise RunError(f"{folder}: none of {len(paths)} checkpoints can be read; delete them to start at step 0")
     return None
 
 
-def _sorted(folder: Path) -> list[Path]:
+def _check_format(path: Path, number: int) -> None:
+    if number > FORMAT:
+        raise RunError(f"{path} was written by a newer gankit (format {number}): upgrade gankit")
+
+
+def _step_checkpoints(folder: Path) -> list[Path]:
+    """The numbered checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step-*.pt") if re.fullmatch(r"step-\d+\.pt", path.name))
 
 
@@ -83,14 +100,15 @@ def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A generator's weights by name, each of any shape, and its config.
 
     Raises:
-        RunError: the file is missing or is no export of gankit.
+        RunError: the file is missing, is no export of gankit, or is of a newer gankit.
     """
     if not path.is_file():
         raise RunError(f"{path.parent}: there is no generator yet: train or resume the run first")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            config = json.loads((file.metadata() or {})["gankit"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        return tensors, json.loads(metadata["gankit"])
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise RunError(f"{path} is no generator that gankit exported: {error}") from error
+    _check_format(path, config.get("format", 1))
+    return tensors, config

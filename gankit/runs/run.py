@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -11,21 +9,21 @@ from typing import Any, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from gankit.runs import checkpoint
 from gankit import seeds
-from gankit.experiments.experiment import Experiment, load
 from gankit.errors import RunError
+from gankit.experiments.experiment import Experiment, RunRecord, load
 from gankit.interfaces import Critic, Generator, ImageSpec
-from gankit.nn.layers import set_influence
-from gankit.images.pictures import to_pixels
+from gankit.runs import checkpoint
+from gankit.runs.generation import generate_pixels
+from gankit.runs.labels import Labels, decode_conditions, draw_labels, encode_classes, encode_conditions
+from gankit.runs.networks import load_critic, load_generator
+from gankit.runs.record import read_log
 
-SAMPLE_BATCH = 64
 LAST, BEST = "generator.safetensors", "generator-best.safetensors"
 PRETRAINED = Path(__file__).parent / "pretrained"
 """Runs that come with gankit: folders with an experiment and a generator, and no checkpoint."""
-Labels = int | str | Sequence[int] | Sequence[str] | Sequence[float] | NDArray[Any] | Tensor | None
 
 
 def choose_device(name: str) -> torch.device:
@@ -52,7 +50,7 @@ class Run:
     Attributes:
         path: the folder.
         experiment: the resolved experiment with the record of the run.
-        wants_best: whether `generator` is the best one while training rather than the last.
+        wants_best: whether `generator` is the one that scored best during training, not the last.
     """
 
     def __init__(self, path: Path, experiment: Experiment, wants_best: bool = False) -> None:
@@ -66,7 +64,7 @@ class Run:
         return ImageSpec(**self._record.image)
 
     @property
-    def _record(self) -> Any:
+    def _record(self) -> RunRecord:
         if self.experiment.run is None:
             raise RunError(f"{self.path}: experiment.toml has no [run] table: it was not written by a training")
         return self.experiment.run
@@ -74,24 +72,23 @@ class Run:
     @property
     def dtype(self) -> str:
         """The type in which images are drawn: "uint8", "uint16" or "float32"."""
-        return str(self._record.dtype)
+        return self._record.dtype
 
     @property
     def value_range(self) -> tuple[float, float]:
         """Black and white of that type."""
-        low, high = self._record.value_range
-        return low, high
+        return self._record.value_range
 
     @property
     def class_names(self) -> list[str]:
-        """One a class."""
+        """The name of each class, by number."""
         return list(self._record.class_names)
 
     def check_own(self, action: str) -> None:
-        """Refuse what would write to a run that comes with gankit, or needs its checkpoint.
+        """Refuse an action on a run that comes with gankit: such a run is read-only and has no checkpoint.
 
         Args:
-            action: as the error names it.
+            action: its name, for the error.
 
         Raises:
             RunError: the run comes with gankit.
@@ -110,12 +107,12 @@ class Run:
 
     @property
     def exported(self) -> Path:
-        """The file of the averaged generator: the last, written with every checkpoint, or the best."""
+        """The file of `generator`: the last one, written with every checkpoint, or the best."""
         return self.path / (BEST if self.wants_best else LAST)
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """{"metric", "value", "step"} of the best generator that an evaluation while training found, or None."""
+        """{"metric", "value", "step"} of the best generator among those evaluated while training, or None."""
         path = self.path / BEST
         return dict(checkpoint.read_export(path)[1]["best"]) if path.is_file() else None
 
@@ -135,16 +132,13 @@ class Run:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The lines of `log.jsonl`, one a tick."""
-        path = self.path / "log.jsonl"
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        return [row for row in map(log_row, text.splitlines()) if row is not None]
+        """The lines of `log.jsonl`, one per tick."""
+        return read_log(self.path / "log.jsonl")
 
     @property
     def steps(self) -> int:
-        """Generator updates done, by the newest checkpoint."""
-        restored = checkpoint.restore(self.path / "checkpoints")
-        return restored[0] if restored else 0
+        """Generator updates done, by the newest checkpoint that can be read."""
+        return checkpoint.newest_step(self.path / "checkpoints") or 0
 
     @property
     def finished(self) -> bool:
@@ -158,10 +152,7 @@ class Run:
         Raises:
             RunError: the run has none yet, or it does not fit experiment.toml.
         """
-        tensors, config = checkpoint.read_export(self.exported)
-        generator: Generator = self.experiment.generator.part.build(self.image)
-        self._load(generator, tensors, "generator")
-        set_influence(generator, config.get("label_influence", 1.0))
+        generator = load_generator(self.experiment, self.image, self.exported)
         return generator.to(self.device).eval().requires_grad_(False)
 
     @cached_property
@@ -171,28 +162,18 @@ class Run:
         Raises:
             RunError: the run has no checkpoint.
         """
-        restored = checkpoint.restore(self.path / "checkpoints", self.device)
-        if restored is None:
+        critic = load_critic(self.experiment, self.image, self.path)
+        if critic is None:
             self.check_own("critic")
             raise RunError(f"{self.path}: there is no checkpoint yet: resume the run first")
-        critic: Critic = self.experiment.critic.part.build(self.image)
-        self._load(critic, restored[1]["critic"], "critic")
-        set_influence(critic, self.experiment.training.label_influence(restored[0]))
         return critic.to(self.device).eval().requires_grad_(False)
-
-    def _load(self, network: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
-        try:
-            network.load_state_dict(tensors)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise RunError(f"{self.path}: the {name}'s weights do not fit experiment.toml: {reason}") from error
 
     def sample(self, n: int, labels: Labels = None, seed: int = 0) -> NDArray[Any]:
         """Draw images; image i depends only on (seed, i, label i).
 
         Args:
             n: how many.
-            labels: for a conditional run: one class or one a sample, by number or name; or float conditions in their
+            labels: for a conditional run: one class or one per sample, by number or name; or float conditions in their
                 own units, (k,) or (n, k). None draws them as they occur in the training images.
             seed: of the latents, and of labels that are not given.
 
@@ -213,143 +194,34 @@ class Run:
         return generate_pixels(self.generator, z, labels, self.dtype, self.value_range)
 
     def encode_labels(self, n: int, labels: Labels, seed: int = 0) -> Tensor | None:
-        """(n,) int64 classes or (n, k) standardised conditions, or None for a run without labels.
+        """Labels of n samples as networks take them.
+
+        Args:
+            n: how many samples.
+            labels: as for `sample`.
+            seed: of labels that are drawn.
+
+        Returns:
+            (n,) int64 classes or (n, k) standardised conditions; None for a run without labels.
 
         Raises:
             RunError: the labels do not fit the run.
         """
-        image, record = self.image, self._record
-        if not image.conditional:
+        if not self.image.conditional:
             if labels is not None:
                 raise RunError(f"{self.path} was trained without labels: leave the label out")
             return None
         if labels is None:
-            exported = checkpoint.read_export(self.exported)[1] if image.conditions else {}
-            conditions = torch.tensor(exported["conditions"]) if image.conditions else None
-            return draw_labels(n, image, record.label_counts, conditions, seed)
-        if image.classes:
-            given = [labels] * n if isinstance(labels, (int, str)) else [_plain(label) for label in labels]
-            classes = [self._class(label) for label in given]
-            if len(classes) != n:
-                raise RunError(f"{len(classes)} labels for {n} samples: give one, or one a sample")
-            return torch.tensor(classes)
-        values = torch.as_tensor(np.asarray(labels, dtype=np.float64))
-        if values.dim() < 2:
-            values = values.reshape(1, -1).expand(n, -1)
-        if tuple(values.shape) != (n, image.conditions):
-            raise RunError(f"conditions have the shape {tuple(values.shape)}; {(n, image.conditions)} is needed")
-        mean, scale = torch.tensor(record.condition_mean), torch.tensor(record.condition_scale)
-        return ((values - mean) / scale).float()
+            exported = checkpoint.read_export(self.exported)[1] if self.image.conditions else {}
+            conditions = torch.tensor(exported["conditions"]) if exported else None
+            return draw_labels(n, self._record, conditions, seed)
+        if self.image.classes:
+            return encode_classes(labels, n, self._record, self.path)
+        return encode_conditions(labels, n, self._record)
 
     def decode_conditions(self, labels: Tensor) -> NDArray[np.float64]:
         """(n, k) standardised conditions to (n, k) in their own units."""
-        mean, scale = np.array(self._record.condition_mean), np.array(self._record.condition_scale)
-        values: NDArray[np.float64] = labels.double().numpy() * scale + mean
-        return values
-
-    def _class(self, label: object) -> int:
-        names = self.class_names
-        if isinstance(label, str) and label in names:
-            return names.index(label)
-        if str(label).isdigit() and int(str(label)) < self.image.classes:
-            return int(str(label))
-        known = ", ".join(f"{number} {name}" for number, name in enumerate(names))
-        raise RunError(f"there is no class {label!r} in {self.path}; known: {known}")
-
-
-def log_row(line: str) -> dict[str, Any] | None:
-    """A line of log.jsonl, or None where a killed run left half of one."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
-
-
-def _plain(label: Any) -> int | str:
-    """A class as a Python number or name, from whatever holds it."""
-    value = label.item() if isinstance(label, (np.generic, Tensor)) else label
-    return value if isinstance(value, str) else int(value)
-
-
-def draw_labels(
-    n: int, image: ImageSpec, label_counts: Sequence[int], conditions: Tensor | None, seed: int
-) -> Tensor | None:
-    """Labels as they occur in the training images; label i depends only on (seed, i).
-
-    Args:
-        n: how many.
-        image: whether they are classes, conditions, or None.
-        label_counts: training images a class.
-        conditions: (m, k) conditions of training images; whole rows are drawn, so that they fit together.
-        seed: of the draws.
-    """
-    if not image.conditional:
-        return None
-    draws = [torch.rand((), generator=seeds.generator(seed, "label", i), dtype=torch.float64) for i in range(n)]
-    places = torch.stack(draws) if draws else torch.empty(0, dtype=torch.float64)
-    if conditions is not None:
-        return conditions[(places * len(conditions)).long()]
-    cumulative = torch.tensor(label_counts, dtype=torch.float64).cumsum(0)
-    return torch.searchsorted(cumulative, places * cumulative[-1], right=True).clamp(max=image.classes - 1)
-
-
-def generate_pixels(
-    generator: Generator, z: Tensor, labels: Tensor | None, dtype: str, value_range: tuple[float, float]
-) -> NDArray[Any]:
-    """(n, c, h, w) images in the data's type and range; no more than a batch of them is there as floats."""
-    return np.concatenate([to_pixels(images, dtype, value_range) for images in batches(generator, z, labels)])
-
-
-def batches(generator: Generator, z: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
-    """Batches of (k, c, h, w) images in [-1, 1] on the CPU, made on the generator's device; at least one.
-
-    Equal latents give equal images, also of a generator that draws from torch's own generator. Every batch is filled
-    up, since another size may be rounded otherwise.
-    """
-    like = next(generator.parameters())
-    for start in range(0, max(len(z), 1), SAMPLE_BATCH):
-        count = min(len(z) - start, SAMPLE_BATCH)
-        rows = (start + torch.arange(SAMPLE_BATCH)).clamp(max=max(len(z) - 1, 0))[: SAMPLE_BATCH if count else 0]
-        label = None if labels is None else labels[rows].to(like.device)
-        with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
-            seeds.seed_torch(0, "sample batch", start)
-            images = generator(z[rows].to(like), label)[:count].float().cpu()
-        yield images
-
-
-@torch.no_grad()
-def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | None, seed: int, batches: int) -> None:
-    """Estimate running statistics afresh for the generator's present weights, over `batches` of fixed latents.
-
-    Averaged weights need statistics of their own; with them a sample does not depend on its neighbours.
-
-    Args:
-        generator: changed in place and left in evaluation mode.
-        latent_dim: its latents' length.
-        labels: None, or (n,) classes or (n, k) conditions to go through in turn.
-        seed: of the latents.
-        batches: of `SAMPLE_BATCH` latents each.
-    """
-    norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches
-    generator.train()
-    like = next(generator.parameters())
-    # Whatever follows the weights in training mode: statistics, or the vectors of spectral normalisation.
-    for batch in range(batches if any(True for _ in generator.buffers()) else 0):
-        z = torch.randn(SAMPLE_BATCH, latent_dim, generator=seeds.generator(seed, "statistics", batch)).to(like)
-        label = None
-        if labels is not None:
-            label = labels[(torch.arange(SAMPLE_BATCH) + batch * SAMPLE_BATCH) % len(labels)].to(like.device)
-        with torch.random.fork_rng():
-            seeds.seed_torch(seed, "statistics of a batch", batch)  # for generators that draw
-            generator(z, label)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    generator.eval()
+        return decode_conditions(labels, self._record)
 
 
 def pretrained_names() -> list[str]:

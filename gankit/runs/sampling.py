@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 
 from torch import Tensor
 
-from gankit.files import check_free, write_atomically, write_csv
 from gankit.errors import RunError
+from gankit.files import check_free, write_atomically, write_csv
 from gankit.images.pictures import grid_png, save_image
-from gankit.runs.run import Labels, Run
+from gankit.runs.labels import Labels
+from gankit.runs.run import Run
 
 GRID_IMAGES = 256
 
@@ -70,7 +70,7 @@ def parse_label(run: Run, label: str | None) -> Labels:
 
 
 def label_texts(run: Run, labels: Tensor | None) -> list[str] | None:
-    """(n,) classes or (n, k) standardised conditions as `asked` reads them, one text a sample; None for None."""
+    """Encoded labels as `parse_label` reads them, one text per sample; None for None."""
     if labels is None:
         return None
     if run.image.classes:

@@ -293,7 +293,7 @@ def _watched(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> It
         def watch() -> None:
             while not over.wait(POLL):
                 look()
-                if stop is not None and stop.asked:
+                if stop is not None and stop.requested:
                     (folder / STOP).touch()
 
         look()

@@ -50,12 +50,12 @@ def seconds_a_step(experiment: Experiment, threads: int | None = None, data: Dat
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
             trainer = Trainer(experiment, Path(folder), data)
             for _ in range(WARMING):
-                trainer.updates.advance()
+                trainer.stepper.advance()
             start = time.perf_counter()
             for _ in range(TIMED):
-                trainer.updates.advance()
-            if trainer.updates.device.type == "cuda":
-                torch.cuda.synchronize(trainer.updates.device)
+                trainer.stepper.advance()
+            if trainer.stepper.device.type == "cuda":
+                torch.cuda.synchronize(trainer.stepper.device)
             return (time.perf_counter() - start) / TIMED
     finally:
         torch.set_num_threads(before)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gankit.interfaces import Critic, FeatureCritic, Generator, ImageSpec
 from gankit.losses.gradient_penalty import gradient_penalty
+from gankit.runs.networks import step_hooks
 from gankit.testing._in_place import in_place_error
 from gankit.testing._suite import (
     Suite,
@@ -129,6 +130,8 @@ class _NetworkTests(Suite):
         """A fresh network that takes up the saved state computes the same."""
         network, other = self.build(), self.build()
         inputs = self.inputs(network, self.image)
+        for hook in step_hooks(network):
+            hook(3)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))

@@ -1,4 +1,4 @@
-"""From an experiment to its parts, with every combination checked that cannot work before training starts."""
+"""From an experiment to its parts; every combination that cannot work is refused before training starts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from gankit.errors import PartError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import LossTable
 from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, Loss
-from gankit.nn.layers import Fading
+from gankit.nn.layers import influence_at, label_layers
+from gankit.runs.networks import build_network
 
-MIXING_SAMPLES = 4
+PROBE_BATCH = 4
 
 
 @dataclass(frozen=True)
-class WeightedLoss:
-    """A loss with the factor and the interval that the experiment gives it.
+class LossTerm:
+    """A term of both objectives: a loss with the factor and the interval that the experiment gives it.
 
     Attributes:
         name: in logs; numbered where an experiment names a loss twice.
@@ -37,25 +38,25 @@ class WeightedLoss:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The parts of an experiment, built and checked.
+class Gan:
+    """The parts of an experiment that are trained, built and checked.
 
     Attributes:
         generator: freshly initialised from the seed.
         critic: freshly initialised from the seed.
         losses: in the experiment's order.
         augment: or None.
-        critic_mixes: whether a sample's score depends on the other samples of its batch.
+        critic_mixes_samples: whether a sample's score depends on the other samples of its batch.
     """
 
     generator: Generator
     critic: Critic
-    losses: tuple[WeightedLoss, ...]
+    losses: tuple[LossTerm, ...]
     augment: Augment | None
-    critic_mixes: bool
+    critic_mixes_samples: bool
 
 
-def build(experiment: Experiment, image: ImageSpec) -> Parts:
+def build(experiment: Experiment, image: ImageSpec) -> Gan:
     """Build every part of an experiment for images of this kind.
 
     Raises:
@@ -64,24 +65,24 @@ def build(experiment: Experiment, image: ImageSpec) -> Parts:
     """
     with torch.random.fork_rng(devices=[]):
         seeds.seed_torch(experiment.training.seed, "initial weights")
-        generator: Generator = experiment.generator.part.build(image)
-        critic: Critic = experiment.critic.part.build(image)
+        generator: Generator = build_network(experiment, "generator", image)
+        critic: Critic = build_network(experiment, "critic", image)
         augment: Augment | None = experiment.augment.part.build(image) if experiment.augment else None
-        losses = tuple(_weighted(experiment.losses, image))
+        losses = tuple(_build_losses(experiment.losses, image))
         _check_needs(experiment, losses, [part for part in (generator, critic, augment) if part is not None])
         _check_fade(experiment, image, {"generator": generator, "critic": critic})
         _check_held_out(experiment, losses, augment)
         _check_shapes(experiment, generator, critic, augment, image)
         mixes = mixes_samples(critic, image)
-    for weighted in losses:
-        if weighted.loss.per_sample and mixes:
+    for term in losses:
+        if term.loss.per_sample and mixes:
             raise PartError(
-                f"critic.{_norm_setting(experiment)}: critic {experiment.critic.name} mixes the samples of a batch "
-                f"(batch normalisation or batch statistics), but loss {weighted.name} differentiates each sample's "
+                f"critic.{_mixing_setting(experiment)}: critic {experiment.critic.name} mixes the samples of a batch "
+                f"(batch normalisation or batch statistics), but loss {term.name} differentiates each sample's "
                 "score by itself; choose critic.norm=layer or none, or another critic"
             )
     _check_sides(losses)
-    return Parts(generator, critic, losses, augment, mixes)
+    return Gan(generator, critic, losses, augment, mixes)
 
 
 SCOPE_CAUTIONS = {
@@ -92,39 +93,42 @@ SCOPE_CAUTIONS = {
 
 def cautions(experiment: Experiment) -> list[str]:
     """What a user should know before this experiment trains, one line each."""
+    lines = []
     scope = experiment.augment.scope if experiment.augment else "critic"
-    found = [f"augment.scope={scope}: {SCOPE_CAUTIONS[scope]}"] if scope in SCOPE_CAUTIONS else []
-    influence = experiment.training.label_influence(experiment.training.steps)
-    if influence < 1:
-        found.append(f"training.label_fade: labels have {influence:.0%} of their influence when the training ends")
-    return found
+    if scope in SCOPE_CAUTIONS:
+        lines.append(f"augment.scope={scope}: {SCOPE_CAUTIONS[scope]}")
+    fade, steps = experiment.training.label_fade, experiment.training.steps
+    if fade is not None and (influence := influence_at(steps, *fade)) < 1:
+        lines.append(f"training.label_fade: labels have {influence:.0%} of their influence when the training ends")
+    return lines
 
 
-def _norm_setting(experiment: Experiment) -> str:
+def _mixing_setting(experiment: Experiment) -> str:
+    """The setting of the critic that decides whether it mixes samples: its norm, or else which critic it is."""
     return "norm" if hasattr(experiment.critic.settings, "norm") else "name"
 
 
-def _weighted(tables: list[LossTable], image: ImageSpec) -> list[WeightedLoss]:
+def _build_losses(tables: list[LossTable], image: ImageSpec) -> list[LossTerm]:
     names = [table.name for table in tables]
-    weighted = []
+    terms = []
     for number, table in enumerate(tables):
         loss: Loss = table.part.build(image)
         weight = loss.default_weight if table.weight is None else table.weight
         name = table.name if names.count(table.name) == 1 else f"{table.name}-{names[: number + 1].count(table.name)}"
-        weighted.append(WeightedLoss(name, loss, weight * table.every, table.every))
-    return weighted
+        terms.append(LossTerm(name, loss, weight * table.every, table.every))
+    return terms
 
 
-def _check_needs(experiment: Experiment, losses: tuple[WeightedLoss, ...], parts: list[Any]) -> None:
+def _check_needs(experiment: Experiment, losses: tuple[LossTerm, ...], parts: list[Any]) -> None:
     hints: dict[type, str] = {Augment: "; add an [augment] table"}
     if hasattr(experiment.critic.settings, "class_head"):
         hints[ClassHead] = "; set critic.class_head=true"
-    for weighted in losses:
-        for need in weighted.loss.needs:
+    for term in losses:
+        for need in term.loss.needs:
             if not any(isinstance(part, need) for part in parts):
                 what = f"an {need.__name__}" if need.__name__[0] in "AEIOU" else f"a {need.__name__}"
                 raise PartError(
-                    f"loss {weighted.name} needs {what}, which none of the experiment's parts is{hints.get(need, '')}"
+                    f"loss {term.name} needs {what}, but no part of the experiment is one{hints.get(need, '')}"
                 )
 
 
@@ -134,25 +138,27 @@ def _check_fade(experiment: Experiment, image: ImageSpec, networks: dict[str, nn
     if not image.conditional:
         raise PartError("training.label_fade: there are no labels to fade in; set data.conditional")
     for kind, network in networks.items():
-        if not any(isinstance(module, Fading) for module in network.modules()):
+        if not label_layers(network):
             raise PartError(
-                f"training.label_fade: {kind} {getattr(experiment, kind).name} takes labels by none of the modules of "
-                "gankit.nn.layers, so that they cannot be faded in; leave label_fade out"
+                f"training.label_fade: {kind} {getattr(experiment, kind).name} uses no label layer of "
+                "gankit.nn.layers, so that its labels cannot fade in; leave label_fade out"
             )
 
 
-def _check_held_out(experiment: Experiment, losses: tuple[WeightedLoss, ...], augment: Augment | None) -> None:
-    readers = [f"loss {weighted.name}" for weighted in losses if weighted.loss.needs_held_out]
+def _check_held_out(experiment: Experiment, losses: tuple[LossTerm, ...], augment: Augment | None) -> None:
+    readers = [f"loss {term.name}" for term in losses if term.loss.needs_held_out]
     if experiment.augment and augment is not None and augment.needs_held_out:
         readers.append(f"augment {experiment.augment.name}")
     if readers and not experiment.data.held_out:
         raise PartError(f"{readers[0]} looks at held-out images: set data.held_out, for example data.held_out=0.1")
 
 
-def _check_sides(losses: tuple[WeightedLoss, ...]) -> None:
+def _check_sides(losses: tuple[LossTerm, ...]) -> None:
     for side in ("critic", "generator"):
-        if all(getattr(type(weighted.loss), side) is getattr(Loss, side) for weighted in losses):
-            raise PartError(f"losses: none of {', '.join(w.name for w in losses)} trains the {side}; add one that does")
+        if all(getattr(type(term.loss), side) is getattr(Loss, side) for term in losses):
+            raise PartError(
+                f"losses: none of {', '.join(term.name for term in losses)} trains the {side}; add one that does"
+            )
 
 
 def probe_labels(n: int, image: ImageSpec) -> Tensor | None:
@@ -165,7 +171,7 @@ def probe_labels(n: int, image: ImageSpec) -> Tensor | None:
 def _check_shapes(
     experiment: Experiment, generator: Generator, critic: Critic, augment: Augment | None, image: ImageSpec
 ) -> None:
-    n, labels = MIXING_SAMPLES, probe_labels(MIXING_SAMPLES, image)
+    n, labels = PROBE_BATCH, probe_labels(PROBE_BATCH, image)
     with torch.no_grad():
         images = copy.deepcopy(generator)(torch.randn(n, generator.latent_dim), labels)
         if tuple(images.shape) != (n, *image.shape):
@@ -188,7 +194,7 @@ def mixes_samples(critic: nn.Module, image: ImageSpec) -> bool:
     are shaken first, since a last layer that starts at zero would hide everything before it.
     """
     probe = copy.deepcopy(critic).train()
-    labels = probe_labels(MIXING_SAMPLES, image)
+    labels = probe_labels(PROBE_BATCH, image)
     first = torch.randn(1, *image.shape)
     scores = []
     state = torch.random.get_rng_state()
@@ -197,7 +203,7 @@ def mixes_samples(critic: nn.Module, image: ImageSpec) -> bool:
             parameter.add_(0.02 * torch.randn_like(parameter))
         for scale in (0.1, 3.0):
             torch.manual_seed(1)  # the same draws in a critic that draws, for example dropout
-            others = torch.randn(MIXING_SAMPLES - 1, *image.shape) * scale
+            others = torch.randn(PROBE_BATCH - 1, *image.shape) * scale
             torch.manual_seed(2)
             scores.append(copy.deepcopy(probe)(torch.cat([first, others]), labels)[0])
     torch.random.set_rng_state(state)

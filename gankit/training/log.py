@@ -1,9 +1,11 @@
-"""What a long training tells while it runs: a progress bar, one line a tick, and a way to stop in good order."""
+"""What a training shows and writes while it runs: a progress bar, one line of log per tick, and a stop in good order.
+
+A tick is every `training.tick_every` steps.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -18,42 +20,43 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gankit.errors import RunError
-from gankit.runs.run import log_row
+from gankit.files import write_atomically
+from gankit.runs.record import read_log
 
 
 class Progress:
-    """A bar on the terminal's error stream with images a second and the time left.
+    """A bar on the terminal's error stream with images per second and the time left.
 
     Args:
         steps: generator updates in all.
         done: those done before.
-        images_a_step: real images that the critic sees a step.
-        quiet: shows and says nothing, in all processes but the first.
+        images_per_step: real images that the critic sees in a step.
+        quiet: show and say nothing; set in every process but the first.
     """
 
-    def __init__(self, steps: int, done: int, images_a_step: int, quiet: bool = False) -> None:
+    def __init__(self, steps: int, done: int, images_per_step: int, quiet: bool = False) -> None:
         self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0.05, disable=quiet)
         self._quiet = quiet
         self._step = done
-        self._images_a_step = images_a_step
-        self._mark: tuple[float, float] = (done, time.monotonic())
+        self._images_per_step = images_per_step
+        self._last_measured = (done, time.monotonic())
         self._start = time.monotonic()
 
     def step(self, step: int) -> None:
-        """A step is done."""
+        """Move the bar to a step."""
         self._bar.update(step - self._step)
         self._step = step
 
     def speed(self) -> dict[str, float]:
-        """Seconds since the start, and real images a second since the last call."""
-        now, (step, then) = time.monotonic(), self._mark
-        self._mark = (self._step, now)
-        rate = (self._step - step) * self._images_a_step / max(now - then, 1e-9)
+        """Seconds since the start, and real images per second since the last call."""
+        now, (step, then) = time.monotonic(), self._last_measured
+        self._last_measured = (self._step, now)
+        rate = (self._step - step) * self._images_per_step / max(now - then, 1e-9)
         self._bar.set_description(f"{rate:.0f} images/s")
         return {"seconds": round(now - self._start, 2), "images_per_second": round(rate, 2)}
 
     def show(self, losses: dict[str, float]) -> None:
-        """Put the critic's last losses behind the bar."""
+        """Show the critic's losses behind the bar."""
         critic = {
             name.removeprefix("critic/").rpartition(":")[2]: value
             for name, value in losses.items()
@@ -62,7 +65,7 @@ class Progress:
         self._bar.set_postfix({name[:12]: f"{value:.3g}" for name, value in critic.items()})
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         if not self._quiet:
             self._bar.write(text, file=sys.stderr)
 
@@ -72,12 +75,16 @@ class Progress:
 
 
 class TickLog:
-    """Means of values between ticks, one JSON line a tick, and the same for TensorBoard.
+    """Means of values between ticks, one JSON line per tick, and the same for TensorBoard.
 
-    Values stay on the device until a tick asks for their mean.
+    Values stay on the device until a tick reads their mean.
+
+    Args:
+        path: of the log, `log.jsonl` in the run's folder.
+        tensorboard: whether to write for TensorBoard too, beside the log.
 
     Raises:
-        RunError: TensorBoard is asked for and missing.
+        RunError: TensorBoard is wanted and missing.
     """
 
     def __init__(self, path: Path, tensorboard: bool) -> None:
@@ -94,7 +101,7 @@ class TickLog:
             self._make_writer = lambda: SummaryWriter(str(path.parent / "tensorboard"))
 
     def add(self, name: str, value: Tensor) -> None:
-        """One more value of a name, a scalar."""
+        """Add a value, a tensor without shape, to the mean of a name."""
         total, count = self._sums.get(name, (value.new_zeros((), dtype=torch.float32), 0))
         self._sums[name] = (total + value.float(), count + 1)
 
@@ -117,20 +124,16 @@ class TickLog:
 
     def forget_after(self, step: int) -> None:
         """Drop lines of steps that a resumed training will do again."""
-        if not self.path.is_file():
-            return
-        lines = [(line, log_row(line)) for line in self.path.read_text(encoding="utf-8").splitlines()]
-        kept = [line + "\n" for line, row in lines if row is not None and row["step"] <= step]
-        shorter = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        shorter.write_text("".join(kept), encoding="utf-8")
-        os.replace(shorter, self.path)  # as a whole: a run may be killed here too
+        if self.path.is_file():
+            lines = [json.dumps(row) + "\n" for row in read_log(self.path) if row["step"] <= step]
+            write_atomically(self.path, "".join(lines).encode())
 
     def state_dict(self) -> dict[str, Any]:
         """Sums since the last tick, so that the next tick of a resumed run is the same."""
         return {name: [total, count] for name, (total, count) in self._sums.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up sums."""
+        """Load such sums."""
         self._sums = {name: (total, count) for name, (total, count) in state.items()}
 
     def close(self) -> None:
@@ -140,28 +143,31 @@ class TickLog:
 
 
 class StopRequest:
-    """While entered, the first interrupt (Ctrl-C, SIGTERM) only asks to stop; a later one interrupts at once.
+    """A context in which the first interrupt (Ctrl-C, SIGTERM) only requests a stop; a later one interrupts at once.
 
     A terminal and a wrapper such as `timeout` or make may both pass on the same interrupt, so that a second one within
     `GRACE` seconds counts as the first.
+
+    Attributes:
+        requested: whether there was an interrupt.
     """
 
     GRACE = 2.0
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._when = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for kind in (signal.SIGINT, signal.SIGTERM):
-                self._before[kind] = signal.signal(kind, self._ask)
+                self._before[kind] = signal.signal(kind, self._request)
         return self
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if not self.asked:
-            self.asked, self._when = True, time.monotonic()
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if not self.requested:
+            self.requested, self._when = True, time.monotonic()
         elif time.monotonic() - self._when > self.GRACE:
             raise KeyboardInterrupt
 

@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 import gankit
 from gankit.interfaces import ImageSpec
-from gankit.training.step import Updates
+from gankit.training.step import Stepper
 from gankit.training.trainer import Trainer
 
 Row = dict[str, Any]
@@ -108,10 +108,10 @@ def experiment(batch: int, width: int, size: int = 32, *more: str) -> Any:
     )  # fmt: skip
 
 
-def updates(batch: int, width: int, size: int = 32, *more: str) -> Updates:
+def updates(batch: int, width: int, size: int = 32, *more: str) -> Stepper:
     with tempfile.TemporaryDirectory() as folder:
         data = gankit.wrap("dataset", pixels(1024, size))
-        return Trainer(experiment(batch, width, size, *more), Path(folder) / "run", data).updates
+        return Trainer(experiment(batch, width, size, *more), Path(folder) / "run", data).stepper
 
 
 # (1) torch-mimicry's own train_step
@@ -345,7 +345,7 @@ def data_part(quick: bool) -> list[Row]:
         trained = updates(batch, 8 if quick else 128)
         numbers = iter(range(NEVER))
 
-        def deliver(trained: Updates = trained, numbers: Iterator[int] = numbers) -> None:
+        def deliver(trained: Stepper = trained, numbers: Iterator[int] = numbers) -> None:
             for number in (next(numbers) for _ in range(50)):
                 assert len(trained._turn("critic", gankit.distributed.shard(trained.settings.batch), number).real)
 

@@ -1,0 +1,1 @@
+"""A run folder: its experiment, its checkpoints, its generator, samples from it."""

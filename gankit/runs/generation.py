@@ -1,0 +1,86 @@
+"""From latents and labels to images, and the statistics that averaged weights need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gankit import seeds
+from gankit.images.pictures import to_pixels
+from gankit.interfaces import Generator
+
+SAMPLE_BATCH = 64
+
+
+def generate_pixels(
+    generator: Generator, z: Tensor, labels: Tensor | None, dtype: str, value_range: tuple[float, float]
+) -> NDArray[Any]:
+    """Draw images as `batches` does, in the data's type; only one batch at a time is held as floats.
+
+    Args:
+        generator: in evaluation mode.
+        z: (n, latent_dim) latents.
+        labels: None, (n,) int64 classes, or (n, k) float conditions.
+        dtype: "uint8", "uint16" or "float32".
+        value_range: black and white of that type.
+
+    Returns:
+        (n, channels, height, width) of that type, within the range.
+    """
+    return np.concatenate([to_pixels(images, dtype, value_range) for images in batches(generator, z, labels)])
+
+
+def batches(generator: Generator, z: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
+    """Batches of (k, c, h, w) images in [-1, 1] on the CPU, made on the generator's device; at least one.
+
+    Equal latents give equal images, even where the network itself draws random numbers. Every batch is padded to
+    `SAMPLE_BATCH` rows, since rounding can depend on the size of a batch.
+    """
+    like = next(generator.parameters())
+    for start in range(0, max(len(z), 1), SAMPLE_BATCH):
+        count = min(len(z) - start, SAMPLE_BATCH)
+        rows = (start + torch.arange(SAMPLE_BATCH)).clamp(max=max(len(z) - 1, 0))[: SAMPLE_BATCH if count else 0]
+        label = None if labels is None else labels[rows].to(like.device)
+        with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
+            seeds.seed_torch(0, "sample batch", start)
+            images = generator(z[rows].to(like), label)[:count].float().cpu()
+        yield images
+
+
+@torch.no_grad()
+def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | None, seed: int, batches: int) -> None:
+    """Estimate running statistics afresh for the generator's present weights, over `batches` of fixed latents.
+
+    Averaged weights need statistics of their own; with them a sample does not depend on its neighbours.
+
+    Args:
+        generator: changed in place and left in evaluation mode.
+        latent_dim: its latents' length.
+        labels: None, or (n,) classes or (n, k) conditions to go through in turn.
+        seed: of the latents.
+        batches: of `SAMPLE_BATCH` latents each.
+    """
+    norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    generator.train()
+    like = next(generator.parameters())
+    # Without buffers nothing follows the weights: neither running statistics nor vectors of spectral normalisation.
+    for batch in range(batches if any(True for _ in generator.buffers()) else 0):
+        z = torch.randn(SAMPLE_BATCH, latent_dim, generator=seeds.generator(seed, "statistics", batch)).to(like)
+        label = None
+        if labels is not None:
+            label = labels[(torch.arange(SAMPLE_BATCH) + batch * SAMPLE_BATCH) % len(labels)].to(like.device)
+        with torch.random.fork_rng():
+            seeds.seed_torch(seed, "statistics of a batch", batch)  # for generators that draw
+            generator(z, label)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    generator.eval()
