@@ -347,7 +347,7 @@ def data_part(quick: bool) -> list[Row]:
 
         def deliver(trained: Stepper = trained, numbers: Iterator[int] = numbers) -> None:
             for number in (next(numbers) for _ in range(50)):
-                assert len(trained._turn("critic", gankit.distributed.shard(trained.settings.batch), number).real)
+                assert len(trained.turn("critic", gankit.distributed.shard(trained.settings.batch), number).real)
 
         taken = in_turn(f"data of {batch}", {"data": deliver, "step": trained.advance}, 3)
         delivered = 50 * batch / medians(taken["data"])["wall_s"]
