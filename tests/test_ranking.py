@@ -23,7 +23,7 @@ from gankit.evaluation.uncertainty import wilson
 from gankit.ranking import Ranking, rank, realism_score, write_page, write_ranking
 from gankit.ranking.agreement import krippendorff_alpha
 from gankit.ranking.key import read_key
-from gankit.runs.generation import batches
+from gankit.runs.networks import batches
 
 Rows = list[list[str]]
 

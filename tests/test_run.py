@@ -17,7 +17,7 @@ import gankit
 from gankit import seeds
 from gankit.errors import GankitError, RunError
 from gankit.runs import checkpoint
-from gankit.runs.generation import batches, settle_statistics
+from gankit.runs.networks import batches, settle_statistics
 from gankit.runs.sampling import write_samples
 
 Small = Callable[..., list[str]]
@@ -185,7 +185,7 @@ def test_weights_that_do_not_fit_an_edited_experiment(plain: gankit.Run) -> None
     file.write_text(file.read_text().replace("width = 4", "width = 8"))
     edited = gankit.open_run(plain.path)
     for network in ("generator", "critic"):
-        with pytest.raises(RunError, match=rf"the {network}'s weights do not fit experiment\.toml") as caught:
+        with pytest.raises(RunError, match=rf"the saved {network} does not fit the experiment") as caught:
             getattr(edited, network)
         assert "\n" not in str(caught.value)
 

@@ -466,7 +466,7 @@ def test_grids_show_the_same_conditions_at_every_step(small: Small, tmp_path: Pa
     shown = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        shown.append(trainer.sampler.grid_labels())
+        shown.append(trainer.evaluator.grid_labels())
     assert shown[0] is not None
     assert torch.equal(shown[0], shown[1])  # type: ignore[arg-type]
     rows = shown[0].view(8, 8)

@@ -73,7 +73,7 @@ def test_a_resumed_run_has_the_options_of_its_experiment(small: Small, tmp_path:
     trainer.restore()
     assert trainer.stepper.step == 6
     assert trainer.stepper.optimizers["critic"].param_groups[0]["betas"] == (0.3, 0.8)
-    with pytest.raises(RunError, match=r"checkpoint's critic optimizer does not fit .* another optimizer"):
+    with pytest.raises(RunError, match=r"saved critic optimizer does not fit .* another optimizer"):
         Trainer(gankit.load(run.path, "training.optimizer=RMSprop"), run.path, None).restore()
 
 

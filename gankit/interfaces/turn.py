@@ -170,22 +170,22 @@ class Turn:
         return self.side == "critic" and not self._critic_mixes
 
     @cached_property
-    def _both_images(self) -> Tensor:
+    def _both(self) -> Tensor:
         return torch.cat([self.real, self.fake])
 
     @cached_property
     def _both_features(self) -> Tensor | tuple[Tensor, ...]:
-        return self._features(self._both_images)
+        return self._features(self._both)
 
     @cached_property
-    def _both_scores(self) -> tuple[Tensor, Tensor]:
-        labels = None if self.labels is None else torch.cat([self.labels, self.labels])
+    def _both_scores(self) -> tuple[Tensor, ...]:
+        return self._score("_both", None if self.labels is None else torch.cat([self.labels, self.labels])).chunk(2)
+
+    def _score(self, name: str, labels: Tensor | None) -> Tensor:
+        """Scores of the images in this attribute, from their features where the critic has some."""
         if isinstance(self.critic, FeatureCritic):
-            scores = at_least_float32(call(self.critic.score, self._both_features, labels))
-        else:
-            scores = at_least_float32(call(self.critic, self._both_images, labels))
-        real, fake = scores.chunk(2)
-        return real, fake
+            return at_least_float32(call(self.critic.score, getattr(self, f"{name}_features"), labels))
+        return at_least_float32(call(self.critic, getattr(self, name), labels))
 
     def _features(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         if not isinstance(self.critic, FeatureCritic):
@@ -209,20 +209,12 @@ class Turn:
     @cached_property
     def real_scores(self) -> Tensor:
         """(n, ...) the critic's scores of `real`."""
-        if self._scored_together:
-            return self._both_scores[0]
-        if isinstance(self.critic, FeatureCritic):
-            return at_least_float32(call(self.critic.score, self.real_features, self.labels))
-        return at_least_float32(call(self.critic, self.real, self.labels))
+        return self._both_scores[0] if self._scored_together else self._score("real", self.labels)
 
     @cached_property
     def fake_scores(self) -> Tensor:
         """(n, ...) the critic's scores of `fake`."""
-        if self._scored_together:
-            return self._both_scores[1]
-        if isinstance(self.critic, FeatureCritic):
-            return at_least_float32(call(self.critic.score, self.fake_features, self.labels))
-        return at_least_float32(call(self.critic, self.fake, self.labels))
+        return self._both_scores[1] if self._scored_together else self._score("fake", self.labels)
 
     @cached_property
     def held_out_scores(self) -> Tensor:

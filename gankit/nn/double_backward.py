@@ -49,14 +49,15 @@ def mean_pool(x: Tensor) -> Tensor:
 
 Setting = tuple[int, int]
 """Stride and padding of a convolution."""
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def _gradients(
     setting: Setting, gradient: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+) -> Gradients:
     """Gradients of a convolution by its input, weight and bias; None for those that are not wanted."""
     stride, padding = setting
-    gradients: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.convolution_backward(
+    gradients: Gradients = torch.ops.aten.convolution_backward(
         gradient, x, weight, [len(weight)] if wanted[2] else None,
         [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, wanted,
     )  # fmt: skip
@@ -84,9 +85,8 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = context.saved_tensors
-        by_x = (
-            _InputGradient.apply(gradient, weight, x.detach(), context.setting) if context.needs_input_grad[0] else None
-        )
+        wanted, setting = context.needs_input_grad[0], context.setting
+        by_x = _Gradient.apply(0, gradient, weight, x.detach(), setting) if wanted else None
         return by_x, None, gradient, None, None
 
 
@@ -109,51 +109,34 @@ class _Weights(torch.autograd.Function):
         wanted = context.needs_input_grad
         if not torch.is_grad_enabled():
             return *_gradients(context.setting, gradient, x, weight, (False, *wanted[:2]))[1:], None, None
-        by_weight = _WeightGradient.apply(gradient, x, weight.detach(), context.setting) if wanted[0] else None
+        by_weight = _Gradient.apply(1, gradient, x, weight.detach(), context.setting) if wanted[0] else None
         return by_weight, gradient.sum((0, 2, 3)) if wanted[1] else None, None, None
 
 
-class _InputGradient(torch.autograd.Function):
-    """The gradient of a convolution by its input, of which `like` gives the shape."""
+class _Gradient(torch.autograd.Function):
+    """The gradient of a convolution by its input (`by` 0) or its weight (`by` 1), of which `like` gives the shape.
+
+    `other` is the other one of the two.
+    """
 
     @staticmethod
-    def forward(context: Any, gradient: Tensor, weight: Tensor, like: Tensor, setting: Setting) -> Tensor:
-        context.setting = setting
-        context.save_for_backward(gradient, weight)
-        result = _gradients(setting, gradient, like, weight, (True, False, False))[0]
+    def forward(context: Any, by: int, gradient: Tensor, other: Tensor, like: Tensor, setting: Setting) -> Tensor:
+        context.by, context.setting = by, setting
+        context.save_for_backward(gradient, other)
+        x, weight = (other, like) if by else (like, other)
+        result = _gradients(setting, gradient, x, weight, (by == 0, by == 1, False))[by]
         assert result is not None
         return result
 
     @staticmethod
-    def backward(context: Any, by: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, weight = context.saved_tensors
-        by_gradient, by_weight = context.needs_input_grad[:2]
+    def backward(context: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
+        gradient, other = context.saved_tensors
+        x, weight = (other, direction) if context.by else (direction, other)
+        _, by_gradient, by_other, _, _ = context.needs_input_grad
         return (
-            conv2d(by, weight, None, *context.setting) if by_gradient else None,
-            _WeightGradient.apply(gradient, by, weight.detach(), context.setting) if by_weight else None,
             None,
-            None,
-        )
-
-
-class _WeightGradient(torch.autograd.Function):
-    """The gradient of a convolution by its weight, of which `like` gives the shape."""
-
-    @staticmethod
-    def forward(context: Any, gradient: Tensor, x: Tensor, like: Tensor, setting: Setting) -> Tensor:
-        context.setting = setting
-        context.save_for_backward(gradient, x)
-        result = _gradients(setting, gradient, x, like, (False, True, False))[1]
-        assert result is not None
-        return result
-
-    @staticmethod
-    def backward(context: Any, by: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, x = context.saved_tensors
-        by_gradient, by_x = context.needs_input_grad[:2]
-        return (
-            conv2d(x, by, None, *context.setting) if by_gradient else None,
-            _InputGradient.apply(gradient, by, x.detach(), context.setting) if by_x else None,
+            conv2d(x, weight, None, *context.setting) if by_gradient else None,
+            _Gradient.apply(1 - context.by, gradient, direction, other.detach(), context.setting) if by_other else None,
             None,
             None,
         )

@@ -21,7 +21,7 @@ from gankit.interfaces.dataset import content_digest
 from gankit.ranking.realism import realism_score
 from gankit.registry import Part
 from gankit.registry.messages import suggestion
-from gankit.runs.generation import batches
+from gankit.runs.networks import batches
 from gankit.runs.run import Run
 
 Scores = NDArray[np.float64]

@@ -14,7 +14,6 @@ from torch import Tensor
 from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.experiment import RunRecord
-from gankit.interfaces import ImageSpec
 
 Labels = int | str | Sequence[int] | Sequence[str] | Sequence[float] | NDArray[Any] | Tensor | None
 
@@ -31,47 +30,37 @@ def draw_labels(n: int, record: RunRecord, conditions: Tensor | None, seed: int)
     Returns:
         (n,) int64 classes, (n, k) standardised conditions, or None for a run without labels.
     """
-    image = ImageSpec(**record.image)
-    if not image.conditional:
+    if conditions is None and not record.image["classes"]:
         return None
     draws = [torch.rand((), generator=seeds.generator(seed, "label", i), dtype=torch.float64) for i in range(n)]
     places = torch.stack(draws) if draws else torch.empty(0, dtype=torch.float64)
     if conditions is not None:
         return conditions[(places * len(conditions)).long()]
     cumulative = torch.tensor(record.label_counts, dtype=torch.float64).cumsum(0)
-    return torch.searchsorted(cumulative, places * cumulative[-1], right=True).clamp(max=image.classes - 1)
+    return torch.searchsorted(cumulative, places * cumulative[-1], right=True).clamp(max=record.image["classes"] - 1)
 
 
 def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tensor:
     """(n,) int64 classes from one class or n of them, each a number or a name.
 
-    Args:
-        labels: the class or classes.
-        n: how many samples they are for.
-        record: of the run, with the names of its classes.
-        run: its folder, for errors.
-
     Raises:
-        RunError: there is no such class, or there are not n.
+        RunError: there is no such class, or there are not n; names the folder `run`.
     """
-    given = [labels] * n if isinstance(labels, (int, str)) else [_number_or_name(label) for label in labels]  # type: ignore[union-attr]
-    classes = [_find_class(label, record, run) for label in given]
+    sequence = [labels] * n if isinstance(labels, (int, str)) else list(labels)  # type: ignore[arg-type]
+    classes = [_find_class(label, record, run) for label in sequence]
     if len(classes) != n:
         raise RunError(f"{len(classes)} labels for {n} samples: give one label, or one per sample")
     return torch.tensor(classes)
 
 
-def _number_or_name(label: Any) -> int | str:
-    value = label.item() if isinstance(label, (np.generic, Tensor)) else label
-    return value if isinstance(value, str) else int(value)
-
-
-def _find_class(label: object, record: RunRecord, run: Path) -> int:
+def _find_class(label: Any, record: RunRecord, run: Path) -> int:
     names = record.class_names
-    if isinstance(label, str) and label in names:
+    label = label.item() if isinstance(label, (np.generic, Tensor)) else label
+    label = label if isinstance(label, str) else int(label)
+    if label in names:
         return names.index(label)
-    if str(label).isdigit() and int(str(label)) < record.image["classes"]:
-        return int(str(label))
+    if str(label).isdigit() and int(label) < record.image["classes"]:
+        return int(label)
     known = ", ".join(f"{number} {name}" for number, name in enumerate(names))
     raise RunError(f"there is no class {label!r} in {run}; known: {known}")
 
@@ -90,10 +79,3 @@ def encode_conditions(labels: Labels, n: int, record: RunRecord) -> Tensor:
         raise RunError(f"conditions have the shape {tuple(values.shape)}; {shape} is needed")
     mean, scale = torch.tensor(record.condition_mean), torch.tensor(record.condition_scale)
     return ((values - mean) / scale).float()
-
-
-def decode_conditions(conditions: Tensor, record: RunRecord) -> NDArray[np.float64]:
-    """(n, k) standardised conditions to (n, k) in their own units."""
-    mean, scale = np.array(record.condition_mean), np.array(record.condition_scale)
-    values: NDArray[np.float64] = conditions.double().numpy() * scale + mean
-    return values

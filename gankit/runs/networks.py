@@ -1,20 +1,24 @@
-"""Networks as an experiment describes them, with the weights that a run's files hold."""
+"""The networks of a run: building them, loading their states, and drawing images from a generator."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
-from gankit.interfaces import Critic, Generator, ImageSpec
-from gankit.nn.layers import label_layers, set_influence
-from gankit.runs import checkpoint
+from gankit.images.pictures import to_pixels
+from gankit.interfaces import Generator, ImageSpec
+from gankit.nn.layers import label_layers
 
-Hook = Callable[[int], Mapping[str, float] | None]
+SAMPLE_BATCH = 64
 
 
 def build_network(experiment: Experiment, kind: Literal["generator", "critic"], image: ImageSpec) -> Any:
@@ -30,56 +34,89 @@ def build_network(experiment: Experiment, kind: Literal["generator", "critic"], 
     return network
 
 
-def step_hooks(part: object) -> list[Hook]:
+def step_hooks(part: object) -> list[Callable[[int], Mapping[str, float] | None]]:
     """The method `before_step` of a part and of every module inside it."""
-    modules: Iterable[Any] = part.modules() if isinstance(part, nn.Module) else [part]
+    modules: list[Any] = list(part.modules()) if isinstance(part, nn.Module) else [part]
     return [module.before_step for module in modules if hasattr(type(module), "before_step")]
 
 
-def load_generator(experiment: Experiment, image: ImageSpec, file: Path) -> Generator:
-    """The generator that a file holds.
-
-    Args:
-        experiment: the run's.
-        image: what the generator makes.
-        file: written by `checkpoint.export`.
+def load_state(part: Any, name: str, states: Mapping[str, Any], folder: Path) -> None:
+    """Load the state of this name, out of those by name that a file of a run holds, into a part.
 
     Raises:
-        RunError: the file is missing, or does not fit the experiment.
+        RunError: it is missing, or does not fit; names the run's folder.
     """
-    tensors, config = checkpoint.read_export(file)
-    generator: Generator = build_network(experiment, "generator", image)
-    _load(generator, tensors, "generator", file.parent)
-    if "label_influence" in config:  # format 1 had it beside the weights
-        set_influence(generator, config["label_influence"])
-    return generator
-
-
-def load_critic(experiment: Experiment, image: ImageSpec, folder: Path) -> Critic | None:
-    """The critic of a run's newest checkpoint, or None where there is none.
-
-    Args:
-        experiment: the run's.
-        image: what the critic scores.
-        folder: the run's.
-
-    Raises:
-        RunError: no checkpoint can be read, or the newest does not fit the experiment.
-    """
-    restored = checkpoint.restore(folder / "checkpoints")
-    if restored is None:
-        return None
-    step, state = restored
-    critic: Critic = build_network(experiment, "critic", image)
-    _load(critic, state["critic"], "critic", folder)
-    for hook in step_hooks(critic):  # format 1 lacks what they set
-        hook(step)
-    return critic
-
-
-def _load(network: nn.Module, tensors: dict[str, Tensor], name: str, folder: Path) -> None:
     try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
+        part.load_state_dict(states[name])
+    except (KeyError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise RunError(f"{folder}: the {name}'s weights do not fit experiment.toml: {reason}") from error
+        raise RunError(f"{folder}: the saved {name} does not fit the experiment: {reason}") from error
+
+
+def generate_pixels(
+    generator: Generator, z: Tensor, labels: Tensor | None, dtype: str, value_range: tuple[float, float]
+) -> NDArray[Any]:
+    """Draw images as `batches` does, in the data's type; only one batch at a time is held as floats.
+
+    Args:
+        generator: in evaluation mode.
+        z: (n, latent_dim) latents.
+        labels: None, (n,) int64 classes, or (n, k) float conditions.
+        dtype: "uint8", "uint16" or "float32".
+        value_range: black and white of that type.
+
+    Returns:
+        (n, channels, height, width) of that type, within the range.
+    """
+    return np.concatenate([to_pixels(images, dtype, value_range) for images in batches(generator, z, labels)])
+
+
+def batches(generator: Generator, z: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
+    """Batches of (k, c, h, w) images in [-1, 1] on the CPU, made on the generator's device; at least one.
+
+    Equal latents give equal images, even where the network itself draws random numbers. Every batch is padded to
+    `SAMPLE_BATCH` rows, since rounding can depend on the size of a batch.
+    """
+    like = next(generator.parameters())
+    for start in range(0, max(len(z), 1), SAMPLE_BATCH):
+        count = min(len(z) - start, SAMPLE_BATCH)
+        rows = (start + torch.arange(SAMPLE_BATCH)).clamp(max=max(len(z) - 1, 0))[: SAMPLE_BATCH if count else 0]
+        label = None if labels is None else labels[rows].to(like.device)
+        with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
+            seeds.seed_torch(0, "sample batch", start)
+            images = generator(z[rows].to(like), label)[:count].float().cpu()
+        yield images
+
+
+@torch.no_grad()
+def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | None, seed: int, batches: int) -> None:
+    """Estimate running statistics afresh for the generator's present weights, over `batches` of fixed latents.
+
+    Averaged weights need statistics of their own; with them a sample does not depend on its neighbours.
+
+    Args:
+        generator: changed in place and left in evaluation mode.
+        latent_dim: its latents' length.
+        labels: None, or (n,) classes or (n, k) conditions to go through in turn.
+        seed: of the latents.
+        batches: of `SAMPLE_BATCH` latents each.
+    """
+    norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    generator.train()
+    like = next(generator.parameters())
+    # Without buffers nothing follows the weights: neither running statistics nor vectors of spectral normalisation.
+    for batch in range(batches if any(True for _ in generator.buffers()) else 0):
+        z = torch.randn(SAMPLE_BATCH, latent_dim, generator=seeds.generator(seed, "statistics", batch)).to(like)
+        label = None
+        if labels is not None:
+            label = labels[(torch.arange(SAMPLE_BATCH) + batch * SAMPLE_BATCH) % len(labels)].to(like.device)
+        with torch.random.fork_rng():
+            seeds.seed_torch(seed, "statistics of a batch", batch)  # for generators that draw
+            generator(z, label)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    generator.eval()

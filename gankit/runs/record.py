@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,47 +16,31 @@ from torch import Tensor
 from gankit import distributed
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment, RunRecord
-from gankit.interfaces import Dataset, ImageSpec
+from gankit.interfaces import Dataset
 from gankit.runs import checkpoint
 from gankit.version import __version__ as gankit_version
 
 
-def record_run(
-    experiment: Experiment,
-    dataset: Dataset,
-    image: ImageSpec,
-    condition_mean: Sequence[float],
-    condition_scale: Sequence[float],
-    device: torch.device,
-    data_in_process: bool,
-) -> RunRecord:
+def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRecord:
     """The record of a run that starts, or goes on, in this process.
 
     Args:
         experiment: the run's.
         dataset: the training images.
-        image: what the networks make and score, with the labels that they take.
-        condition_mean: mean of each float condition over the training images.
-        condition_scale: its standard deviation.
-        device: the device in use.
-        data_in_process: whether the data came from the calling program.
+        facts: the fields of `RunRecord` that the images do not tell: image, condition_mean, condition_scale, device,
+            data_in_process.
     """
     labels = dataset.labels
-    counts = [] if labels is None else np.bincount(labels, minlength=dataset.image.classes).tolist()
     return RunRecord(
         versions=_versions(experiment),
-        image=dataclasses.asdict(image),
         dtype=str(dataset.dtype),
         value_range=dataset.value_range,
         class_names=list(dataset.class_names),
-        condition_mean=list(condition_mean),
-        condition_scale=list(condition_scale),
-        label_counts=counts,
+        label_counts=[] if labels is None else np.bincount(labels, minlength=dataset.image.classes).tolist(),
         images=len(dataset),
-        device=str(device),
         threads=torch.get_num_threads(),
         processes=distributed.size(),
-        data_in_process=data_in_process,
+        **facts,
     )
 
 
@@ -93,10 +76,7 @@ def check_same_data(folder: Path, before: RunRecord, now: RunRecord) -> None:
 def export_config(experiment: Experiment, record: RunRecord, conditions: Tensor | None) -> dict[str, Any]:
     """What goes with an exported generator, so that it can be built and sampled without its run's folder.
 
-    Args:
-        experiment: the run's.
-        record: of the run.
-        conditions: (m, k) standardised conditions to draw from, or None.
+    `conditions` are (m, k) standardised conditions to draw from, or None.
     """
     config: dict[str, Any] = {
         "format": checkpoint.FORMAT,
@@ -112,16 +92,11 @@ def export_config(experiment: Experiment, record: RunRecord, conditions: Tensor 
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of `log.jsonl`, each with its "step"; none where there is no file, and no line that is not whole."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    rows = [_read_row(line) for line in lines]
-    return [row for row in rows if row is not None]
-
-
-def _read_row(line: str) -> dict[str, Any] | None:
-    """A line of the log, or None where a killed run left half of one."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+    """The lines of `log.jsonl`, each with its "step"; without the half line that a killed run may have left."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
+    return rows

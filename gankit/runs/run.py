@@ -15,10 +15,10 @@ from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment, RunRecord, load
 from gankit.interfaces import Critic, Generator, ImageSpec
+from gankit.nn.layers import set_influence
 from gankit.runs import checkpoint
-from gankit.runs.generation import generate_pixels
-from gankit.runs.labels import Labels, decode_conditions, draw_labels, encode_classes, encode_conditions
-from gankit.runs.networks import load_critic, load_generator
+from gankit.runs.labels import Labels, draw_labels, encode_classes, encode_conditions
+from gankit.runs.networks import build_network, generate_pixels, load_state, step_hooks
 from gankit.runs.record import read_log
 
 LAST, BEST = "generator.safetensors", "generator-best.safetensors"
@@ -85,14 +85,7 @@ class Run:
         return list(self._record.class_names)
 
     def check_own(self, action: str) -> None:
-        """Refuse an action on a run that comes with gankit: such a run is read-only and has no checkpoint.
-
-        Args:
-            action: its name, for the error.
-
-        Raises:
-            RunError: the run comes with gankit.
-        """
+        """Raise RunError, which names the action, where the run comes with gankit: such a run has no checkpoint."""
         if self.packaged:
             name = self.path.name
             raise RunError(
@@ -152,7 +145,11 @@ class Run:
         Raises:
             RunError: the run has none yet, or it does not fit experiment.toml.
         """
-        generator = load_generator(self.experiment, self.image, self.exported)
+        weights, config = checkpoint.read_export(self.exported)
+        generator: Generator = build_network(self.experiment, "generator", self.image)
+        load_state(generator, "generator", {"generator": weights}, self.path)
+        if "label_influence" in config:  # format 1 had it beside the weights
+            set_influence(generator, config["label_influence"])
         return generator.to(self.device).eval().requires_grad_(False)
 
     @cached_property
@@ -162,10 +159,15 @@ class Run:
         Raises:
             RunError: the run has no checkpoint.
         """
-        critic = load_critic(self.experiment, self.image, self.path)
-        if critic is None:
+        restored = checkpoint.restore(self.path / "checkpoints")
+        if restored is None:
             self.check_own("critic")
             raise RunError(f"{self.path}: there is no checkpoint yet: resume the run first")
+        step, state = restored
+        critic: Critic = build_network(self.experiment, "critic", self.image)
+        load_state(critic, "critic", state, self.path)
+        for hook in step_hooks(critic):  # format 1 lacks what they set
+            hook(step)
         return critic.to(self.device).eval().requires_grad_(False)
 
     def sample(self, n: int, labels: Labels = None, seed: int = 0) -> NDArray[Any]:
@@ -194,15 +196,7 @@ class Run:
         return generate_pixels(self.generator, z, labels, self.dtype, self.value_range)
 
     def encode_labels(self, n: int, labels: Labels, seed: int = 0) -> Tensor | None:
-        """Labels of n samples as networks take them.
-
-        Args:
-            n: how many samples.
-            labels: as for `sample`.
-            seed: of labels that are drawn.
-
-        Returns:
-            (n,) int64 classes or (n, k) standardised conditions; None for a run without labels.
+        """The labels of `sample` as networks take them: (n,) int64 classes, (n, k) standardised conditions, or None.
 
         Raises:
             RunError: the labels do not fit the run.
@@ -221,7 +215,9 @@ class Run:
 
     def decode_conditions(self, labels: Tensor) -> NDArray[np.float64]:
         """(n, k) standardised conditions to (n, k) in their own units."""
-        return decode_conditions(labels, self._record)
+        mean, scale = np.array(self._record.condition_mean), np.array(self._record.condition_scale)
+        values: NDArray[np.float64] = labels.double().numpy() * scale + mean
+        return values
 
 
 def pretrained_names() -> list[str]:

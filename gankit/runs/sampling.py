@@ -38,15 +38,11 @@ def write_samples(run: Run, folder: Path, count: int, label: str | None = None, 
     files = [save_image(folder / f"{number:0{digits}d}", image) for number, image in enumerate(images)]
     write_atomically(folder / "grid.png", grid_png(images[:GRID_IMAGES], run.value_range))
     header, rows = ["file"], [[path.name] for path in files]
-    if labels is not None and run.image.classes:
-        header = ["file", "label"]
-        rows = [[path.name, run.class_names[k]] for path, k in zip(files, labels.tolist(), strict=True)]
-    elif labels is not None:
+    if labels is not None:
         names = run.experiment.data.conditional
-        assert isinstance(names, list)
-        header = ["file", *names]
-        values = run.decode_conditions(labels)
-        rows = [[path.name, *(f"{value:.6g}" for value in row)] for path, row in zip(files, values, strict=True)]
+        header += names if isinstance(names, list) else ["label"]
+        for row, text in zip(rows, label_texts(run, labels) or [], strict=True):
+            row += text.split(",") if isinstance(names, list) else [text]
     write_csv(folder / "labels.csv", [header, *rows])
     return folder
 

@@ -1,4 +1,4 @@
-"""The generator's values while it trains, and whether it is the best so far."""
+"""Samples of a generator while it trains, its values, and whether it is the best so far."""
 
 from __future__ import annotations
 
@@ -6,32 +6,75 @@ import math
 from functools import cached_property
 from typing import Any, final
 
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gankit import seeds
 from gankit.evaluation.while_training import InTraining
-from gankit.experiments.experiment import Experiment
+from gankit.experiments.experiment import RunRecord
+from gankit.images.pictures import grid_png
 from gankit.interfaces import Generator
-from gankit.training.data import TrainingData
-from gankit.training.sampler import Sampler
+from gankit.runs.labels import draw_labels
+from gankit.runs.networks import SAMPLE_BATCH, generate_pixels, settle_statistics
+from gankit.training.step import Stepper
+
+GRID_ROWS, GRID_COLUMNS = 8, 8
+STATISTICS_BATCHES = 8
+MOST_CONDITIONS = 2048
+"""Training images whose float conditions are kept, to draw conditions from."""
 
 
 @final
 class Evaluator:
-    """Evaluates generators as `evaluation` says, beside the held-out images where there are any.
+    """Draws from a generator as a run of it would, and evaluates it as `evaluation` says.
 
     Args:
-        experiment: the run's.
-        data: the images.
-        sampler: draws from the generators.
+        stepper: has the generator, the data and the experiment.
+        record: of the run.
+
+    Attributes:
+        conditions: (up to MOST_CONDITIONS, k) standardised conditions of training images, evenly picked; None without
+            conditions.
     """
 
-    def __init__(self, experiment: Experiment, data: TrainingData, sampler: Sampler) -> None:
-        self._settings, self._training = experiment.evaluation, experiment.training
-        self._data, self._sampler = data, sampler
+    def __init__(self, stepper: Stepper, record: RunRecord) -> None:
+        self._stepper, self._record = stepper, record
+        self._training, self._settings = stepper.settings, stepper.experiment.evaluation
+        labels = stepper.data.labels if record.image["conditions"] else None
+        self.conditions = None if labels is None else labels[:: math.ceil(len(labels) / MOST_CONDITIONS)]
+
+    def generator(self) -> Generator:
+        """A copy of the generator to sample from: averaged weights, statistics settled for them, evaluation mode."""
+        generator, seed = self._stepper.averaged_generator(), self._training.seed
+        labels = draw_labels(STATISTICS_BATCHES * SAMPLE_BATCH, self._record, self.conditions, seed)
+        settle_statistics(generator, generator.latent_dim, labels, seed, STATISTICS_BATCHES)
+        return generator
+
+    def _draw(self, generator: Generator, n: int, seed: int, labels: Tensor | None) -> NDArray[Any]:
+        latents = seeds.latents(seed, n, generator.latent_dim)
+        return generate_pixels(generator, latents, labels, self._record.dtype, self._record.value_range)
+
+    def grid_labels(self) -> Tensor | None:
+        """Labels of the grid's images, the same in each row: the classes in turn, or by rising first condition."""
+        rows = None
+        if classes := self._record.image["classes"]:
+            rows = torch.arange(GRID_ROWS) % classes
+        elif self.conditions is not None:
+            ranks = torch.linspace(0, len(self.conditions) - 1, GRID_ROWS).long()
+            rows = self.conditions[self.conditions[:, 0].argsort(stable=True)[ranks]]
+        return None if rows is None else rows.repeat_interleave(GRID_COLUMNS, 0)
+
+    def grid(self, generator: Generator) -> bytes:
+        """A PNG file with images of the same latents and labels at every step, drawn from what `generator` returned."""
+        images = self._draw(generator, GRID_ROWS * GRID_COLUMNS, self._training.seed, self.grid_labels())
+        return grid_png(images, self._record.value_range, GRID_COLUMNS)
 
     @cached_property
     def _metrics(self) -> InTraining:
-        dataset, held_out = self._data.dataset, self._data.held_out
+        dataset, held_out = self._stepper.data.dataset, self._stepper.data.held_out
         reals, training = (dataset, None) if held_out is None else (held_out.dataset, dataset)
-        return InTraining(self._settings, reals, self._data.value_range, training, self._training.device)
+        return InTraining(self._settings, reals, dataset.value_range, training, self._training.device)
 
     def is_due(self, step: int) -> bool:
         """Whether the generator is evaluated after this many steps: at every so many ticks, and at the last step."""
@@ -39,21 +82,20 @@ class Evaluator:
         return every > 0 and (step % every == 0 or step == self._training.steps)
 
     def values(self, generator: Generator) -> dict[str, float]:
-        """The metrics' values by name, in the order of the experiment.
+        """The metrics' values by name, in the order of the experiment, of what `generator` returned.
 
-        Args:
-            generator: to sample from, as of `Sampler.generator`.
+        The reals are the held-out images, where there are any.
 
         Raises:
             GankitError: the features or metrics cannot judge these images.
         """
         count, seed = self._metrics.count, self._settings.seed
-        labels = self._sampler.draw_labels(count, seed)
-        images = self._sampler.draw(generator, count, seed, labels)
+        labels = draw_labels(count, self._record, self.conditions, seed)
+        images = self._draw(generator, count, seed, labels)
         return self._metrics.values(images, None if labels is None else labels.numpy())
 
     def improves(self, values: dict[str, float], best: dict[str, Any] | None) -> bool:
-        """Whether these values are to be kept as the best; only the first of them counts.
+        """Whether to keep the generator with these values as the best; only the first value counts.
 
         Args:
             values: from `values`.

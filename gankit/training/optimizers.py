@@ -15,12 +15,9 @@ CANNOT_TRAIN = {"LBFGS": "evaluates its own steps", "SparseAdam": "takes sparse 
 
 
 def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torch.optim.Optimizer:
-    """The optimiser that the settings name, for all parameters of a network.
+    """The optimiser that the settings name, for all parameters of a network, at a learning rate.
 
-    Args:
-        settings: of the training.
-        network: to be trained.
-        rate: the learning rate.
+    When it loads a state, its options stay those of the settings; the state of another optimiser is a ValueError.
 
     Raises:
         PartError: it cannot train networks, or refuses its options.
@@ -29,30 +26,19 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
     if name in CANNOT_TRAIN:
         raise PartError(f"training.optimizer: {name} {CANNOT_TRAIN[name]}; choose another, for example Adam")
     kind = getattr(torch.optim, name)
-    known = inspect.signature(kind).parameters
-    options: dict[str, Any] = {"lr": rate}
-    if "betas" in known:
-        options["betas"] = settings.betas
-    if "fused" in known:
-        options["fused"] = True
-    options |= settings.optimizer_options
+    options: dict[str, Any] = {"lr": rate, "betas": settings.betas, "fused": True}
+    options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
     try:
-        optimizer: torch.optim.Optimizer = kind(network.parameters(), **options)
+        optimizer: torch.optim.Optimizer = kind(network.parameters(), **options | settings.optimizer_options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise PartError(f"training.optimizer_options: {name} refuses them: {error}") from error
+    optimizer.register_load_state_dict_pre_hook(_keep_options)
     return optimizer
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load an optimiser's state; its options stay those of the experiment.
-
-    Raises:
-        ValueError: the state is of another optimiser.
-    """
-    options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    current, saved = options[0].keys(), state["param_groups"][0].keys() - {"params"}
+def _keep_options(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    current, saved = optimizer.param_groups[0].keys(), state["param_groups"][0].keys()
     if not (current <= saved or saved <= current):  # a newer torch may know more of them
         raise ValueError("it is the state of another optimizer")
-    optimizer.load_state_dict(state)
-    for group, option in zip(optimizer.param_groups, options, strict=True):
-        group.update(option)
+    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    return {**state, "param_groups": [{**old, **group, "params": old["params"]} for old, group in pairs]}

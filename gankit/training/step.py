@@ -16,16 +16,15 @@ from torch.optim.swa_utils import AveragedModel
 
 from gankit import distributed, seeds
 from gankit.distributed import Shard
-from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Critic, Generator, Side, Turn
 from gankit.nn.compilation import Compilation
-from gankit.runs.networks import step_hooks
+from gankit.runs.networks import load_state, step_hooks
 from gankit.runs.run import choose_device
 from gankit.training.assembly import Gan, build
 from gankit.training.data import TrainingData
 from gankit.training.log import TickLog
-from gankit.training.optimizers import build_optimizer, load_optimizer
+from gankit.training.optimizers import build_optimizer
 
 PARAMETER_DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.float64}
 """By `training.precision`; bf16 is autocast over float32 parameters."""
@@ -257,36 +256,25 @@ class Stepper:
         """All that a resumed training needs, beside the experiment and the step."""
         return {name: part.state_dict() for name, part in self._stateful().items()}
 
-    def load_state_dict(self, state: dict[str, Any], origin: Path) -> None:
+    def load_state_dict(self, state: dict[str, Any], folder: Path) -> None:
         """Take up a state of this experiment.
 
         Raises:
-            RunError: it does not fit the experiment; names `origin`.
+            RunError: it does not fit the experiment; names the run's folder.
         """
         for name, part in self._stateful().items():
             if name != "compilation" or name in state:  # training.compile may have been set since
-                _load(part, name, state, origin)
+                load_state(part, name, state, folder)
 
-    def load_networks(self, state: dict[str, Any], origin: Path) -> None:
+    def load_networks(self, state: dict[str, Any], folder: Path) -> None:
         """Take up the networks of another experiment's state, and the averaged generator where both have one.
 
         Raises:
-            RunError: they do not fit the experiment; names `origin`.
+            RunError: they do not fit the experiment; names the run's folder.
         """
-        _load(self.generator, "generator", state, origin)
-        _load(self.critic, "critic", state, origin)
+        load_state(self.generator, "generator", state, folder)
+        load_state(self.critic, "critic", state, folder)
         self.averaged = self._average_anew()
         if self.averaged is not None and "averaged" in state:
-            _load(self.averaged, "averaged", state, origin)
+            load_state(self.averaged, "averaged", state, folder)
         self.go_to(self.step)
-
-
-def _load(part: Any, name: str, state: dict[str, Any], origin: Path) -> None:
-    try:
-        if isinstance(part, torch.optim.Optimizer):
-            load_optimizer(part, state[name])
-        else:
-            part.load_state_dict(state[name])
-    except (KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(f"{origin}: the checkpoint's {name} does not fit this experiment: {reason}") from error

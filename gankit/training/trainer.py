@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -23,18 +24,13 @@ from gankit.training.assembly import cautions
 from gankit.training.data import TrainingData, prepare
 from gankit.training.evaluator import Evaluator
 from gankit.training.log import Progress, StopRequest, TickLog
-from gankit.training.sampler import Sampler
 from gankit.training.step import Stepper
 
 OnTick = Callable[[dict[str, Any]], None]
 
 
 def train(
-    experiment: Experiment,
-    out: str | Path,
-    *,
-    data: Dataset | None = None,
-    on_tick: OnTick | None = None,
+    experiment: Experiment, out: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None
 ) -> Run:
     """Train an experiment into a new run folder.
 
@@ -54,24 +50,16 @@ def train(
     """
     folder = Path(out)
     with distributed.process_group(), _threads(experiment):
-        distributed.on_rank_zero(lambda: _check_free(folder))
+        is_run = (folder / "experiment.toml").is_file()
+        hint = f"go on with: gankit resume {folder}" if is_run else "choose another --out"
+        distributed.on_rank_zero(lambda: check_free(folder, hint))
         trainer = Trainer(experiment.with_run(None), folder, data)
         trainer.initialise()
         distributed.on_rank_zero(trainer.create_folder)
         return trainer.run(on_tick)
 
 
-def _check_free(folder: Path) -> None:
-    is_run = (folder / "experiment.toml").is_file()
-    check_free(folder, f"go on with: gankit resume {folder}" if is_run else "choose another --out")
-
-
-def resume(
-    path: str | Path,
-    *,
-    data: Dataset | None = None,
-    on_tick: OnTick | None = None,
-) -> Run:
+def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None) -> Run:
     """Go on with a run from its newest checkpoint, or from step 0 where there is none; a finished run stays as it is.
 
     On a CPU, with as many threads, the run ends bitwise as if it had never stopped.
@@ -128,11 +116,15 @@ class Trainer:
         self.log = TickLog(folder / "log.jsonl", self.settings.tensorboard)
         self.stepper = Stepper(experiment, self.data, self.log)
         self.record = record_run(
-            experiment, self.data.dataset, self.data.image, self.data.condition_mean, self.data.condition_scale,
-            self.stepper.device, data_in_process=data is not None,
-        )  # fmt: skip
-        self.sampler = Sampler(self.stepper, self.record)
-        self.evaluator = Evaluator(experiment, self.data, self.sampler)
+            experiment,
+            self.data.dataset,
+            image=dataclasses.asdict(self.data.image),
+            condition_mean=self.data.condition_mean,
+            condition_scale=self.data.condition_scale,
+            device=str(self.stepper.device),
+            data_in_process=data is not None,
+        )
+        self.evaluator = Evaluator(self.stepper, self.record)
 
     def initialise(self) -> None:
         """Take up the weights of the run that `training.start_from` names, where it names one.
@@ -261,12 +253,12 @@ class Trainer:
         self._check_finite(
             [name for name, network in networks.items() if not all(p.isfinite().all() for p in network.parameters())]
         )
-        return self.sampler.generator()
+        return self.evaluator.generator()
 
     def _write_grid(self) -> None:
         path = self.folder / "samples" / f"step-{self.stepper.step:08d}.png"
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, self.sampler.grid(self._generator()))
+        write_atomically(path, self.evaluator.grid(self._generator()))
 
     def _save(self) -> None:
         """Write the generator as it samples now, and a checkpoint that resumes exactly."""
@@ -282,5 +274,5 @@ class Trainer:
             self._export(BEST, generator, best={"metric": metric, "value": value, "step": step})
 
     def _export(self, name: str, generator: Generator, **facts: Any) -> None:
-        config = export_config(self.experiment, self.record, self.sampler.conditions)
+        config = export_config(self.experiment, self.record, self.evaluator.conditions)
         checkpoint.export(self.folder / name, generator, config | facts)
