@@ -69,11 +69,6 @@ def launched() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def local_device() -> int:
-    """The number of this process's GPU on its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
 @contextlib.contextmanager
 def process_group() -> Iterator[None]:
     """Join the other processes that torchrun started; without torchrun nothing happens.
@@ -90,7 +85,7 @@ def process_group() -> Iterator[None]:
     if starts:
         cuda = torch.cuda.is_available()
         if cuda:
-            torch.cuda.set_device(local_device() % torch.cuda.device_count())
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     _together = True
     try:
@@ -112,10 +107,8 @@ def process_group() -> Iterator[None]:
 
 def is_process_loss(error: BaseException) -> bool:
     """Whether an error of a collective call says that another process is gone."""
-    text = str(error).lower()
-    return any(
-        sign in text for sign in ("connection closed by peer", "connection reset", "broken pipe", "gloo", "nccl")
-    )
+    signs = ("connection closed by peer", "connection reset", "broken pipe", "gloo", "nccl")
+    return any(sign in str(error).lower() for sign in signs)
 
 
 def shard(batch: int) -> Shard:
@@ -180,15 +173,15 @@ def on_rank_zero(action: Callable[[], Result]) -> Result:
     """
     if size() == 1:
         return action()
-    outcome: list[Any] = [None]
+    outcome: list[Any] = [None, None]
     if rank() == 0:
         try:
-            outcome = [(action(), None)]
+            outcome[0] = action()
         except GankitError as error:
-            outcome = [(None, error)]
+            outcome[1] = error
     dist.broadcast_object_list(outcome, src=0)
     result: Result
-    result, refusal = outcome[0]
+    result, refusal = outcome
     if refusal is not None:
         raise refusal
     return result
@@ -218,21 +211,18 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(x)
         dims = [0, *range(2, x.dim())]
         shape = [1, -1] + [1] * (x.dim() - 2)
-        count = _total(x.new_tensor([x.numel() / x.shape[1]]))
-        mean = _total(x.sum(dims)) / count
+        count = _Total.apply(x.new_tensor([x.numel() / x.shape[1]]))
+        mean = _Total.apply(x.sum(dims)) / count
         centred = x - mean.view(shape)
-        variance = _total(centred.square().sum(dims)) / count
-        self._update_running(mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
+        variance = _Total.apply(centred.square().sum(dims)) / count
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            rate = 1 / self.num_batches_tracked.to(mean) if self.momentum is None else self.momentum
+            unbiased = variance.detach() * count / (count - 1).clamp_min(1)
+            for running, value in ((self.running_mean, mean.detach()), (self.running_var, unbiased)):
+                running.add_((value - running) * rate)
         y = centred * (variance + self.eps).rsqrt().view(shape)
         return y if self.weight is None else torch.addcmul(self.bias.view(shape), y, self.weight.view(shape))
-
-    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            return
-        self.num_batches_tracked.add_(1)
-        rate = 1 / self.num_batches_tracked.to(mean) if self.momentum is None else self.momentum
-        for running, value in ((self.running_mean, mean), (self.running_var, variance)):
-            running.add_((value - running) * rate)
 
 
 class _Total(torch.autograd.Function):
@@ -248,13 +238,8 @@ class _Total(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        return _total(gradient)
-
-
-def _total(x: Tensor) -> Tensor:
-    total: Tensor = _Total.apply(x)
-    return total
+    def backward(context: Any, gradient: Tensor) -> Any:
+        return _Total.apply(gradient)
 
 
 def synchronise(network: nn.Module, on: bool = True) -> None:

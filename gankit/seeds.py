@@ -33,9 +33,9 @@ def seed_torch(seed: int, stream: str, *index: int) -> None:
         torch.cuda.manual_seed_all(value)
 
 
-def latents(seed: int, count: int, dim: int, first: int = 0) -> Tensor:
-    """(count, dim) float32 standard normal latents on the CPU; row i depends only on (seed, first + i)."""
-    rows = [torch.randn(dim, generator=generator(seed, "sample", first + i)) for i in range(count)]
+def latents(seed: int, count: int, dim: int) -> Tensor:
+    """(count, dim) float32 standard normal latents on the CPU; row i depends only on (seed, i)."""
+    rows = [torch.randn(dim, generator=generator(seed, "sample", i)) for i in range(count)]
     return torch.stack(rows) if rows else torch.empty(0, dim)
 
 

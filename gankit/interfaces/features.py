@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -18,12 +18,7 @@ class Features(nn.Module, ABC):
     """
 
     dim: int
-
-    if TYPE_CHECKING:
-
-        def __call__(self, images: Tensor) -> Tensor:
-            """`forward`."""
-            ...
+    __call__: Callable[..., Tensor]
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -13,12 +13,7 @@ class Generator(nn.Module, ABC):
     """Latents to images (Goodfellow et al. 2014, arXiv 1406.2661)."""
 
     latent_dim: int
-
-    if TYPE_CHECKING:
-
-        def __call__(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-            """`forward`."""
-            ...
+    __call__: Callable[..., Tensor]
 
     @abstractmethod
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -50,11 +45,7 @@ class Generator(nn.Module, ABC):
 class Critic(nn.Module, ABC):
     """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875)."""
 
-    if TYPE_CHECKING:
-
-        def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-            """`forward`."""
-            ...
+    __call__: Callable[..., Tensor]
 
     @abstractmethod
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

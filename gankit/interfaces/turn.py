@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, final
+from typing import ClassVar, Literal, Protocol, final
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,7 @@ class Augment(nn.Module, ABC):
     """
 
     needs_held_out: bool = False
-
-    if TYPE_CHECKING:
-
-        def __call__(self, images: Tensor) -> Tensor:
-            """`forward`."""
-            ...
+    __call__: Callable[..., Tensor]
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

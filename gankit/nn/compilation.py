@@ -7,12 +7,11 @@ part that calls a network by itself, to differentiate it twice, meets the networ
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar, final
 
 import torch
@@ -76,12 +75,15 @@ class Compilation:
         """The result of `work`, compiled where that works; `work` must start from the same seed when called again."""
         if side in self._failed:
             return work()
-        before = [_state(part) for part in self._parts]
+        global _active
+        before, outer = [_state(part) for part in self._parts], _active
+        _active = self
         try:
-            with self._activated():
-                return work()
+            return work()
         except Exception as error:
             reason = _first_line(error)  # the error itself would keep the turn's memory
+        finally:
+            _active = outer
         for part, state in zip(self._parts, before, strict=True):
             _restore(part, state)
         result = work()  # raises what was no fault of the compiler
@@ -92,15 +94,6 @@ class Compilation:
         """Compile nothing more on this side's turns, and say so."""
         self._failed.add(side)
         self._report(f"training.compile: the {side}'s turns go on without it: {reason}")
-
-    @contextlib.contextmanager
-    def _activated(self) -> Iterator[None]:
-        global _active
-        before, _active = _active, self
-        try:
-            yield
-        finally:
-            _active = before
 
     def state_dict(self) -> dict[str, list[str]]:
         """The sides that go on without, so that a resumed training rounds as an unbroken one."""

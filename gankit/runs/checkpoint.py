@@ -23,50 +23,36 @@ KEPT = 2
 """Checkpoints kept: the newest, and one before it in case the newest cannot be read."""
 
 
-def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
+def save(folder: Path, step: int, state: dict[str, Any], best: bool = False) -> Path:
     """Write the state after `step` generator updates, and forget all but the newest checkpoints.
 
     Args:
         folder: the run's `checkpoints`.
         step: generator updates done.
         state: tensors, numbers and strings in dicts and lists.
+        best: whether it is that of the best generator so far, which is kept beside the newest checkpoints.
     """
-    path = _write(folder / f"step-{step:08d}.pt", step, state)
+    path = folder / ("best.pt" if best else f"step-{step:08d}.pt")
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "step": step, "state": state}, buffer)
+    write_atomically(path, buffer.getvalue())
     for old in _step_checkpoints(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path
 
 
-def save_best(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write the state of the best generator so far, beside the newest checkpoints."""
-    return _write(folder / "best.pt", step, state)
-
-
-def _write(path: Path, step: int, state: dict[str, Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "step": step, "state": state}, buffer)
-    write_atomically(path, buffer.getvalue())
-    return path
-
-
-def restore(folder: Path, device: str | torch.device = "cpu") -> tuple[int, dict[str, Any]] | None:
+def restore(folder: Path, device: str | torch.device = "cpu", mmap: bool = False) -> tuple[int, dict[str, Any]] | None:
     """The newest checkpoint that can be read, as (step, state), or None where there is none.
+
+    Args:
+        folder: the run's `checkpoints`.
+        device: where tensors are loaded to.
+        mmap: leaves tensors on the disk until they are read.
 
     Raises:
         RunError: there are checkpoints and none can be read, or one is of a newer gankit.
     """
-    content = _read_newest(folder, device)
-    return None if content is None else (content["step"], content["state"])
-
-
-def newest_step(folder: Path) -> int | None:
-    """The step of the checkpoint that `restore` would take, without its tensors; raises as `restore` does."""
-    content = _read_newest(folder, "cpu", mmap=True)  # tensors stay on the disk
-    return None if content is None else content["step"]
-
-
-def _read_newest(folder: Path, device: str | torch.device, mmap: bool = False) -> dict[str, Any] | None:
     paths = _step_checkpoints(folder)
     for path in reversed(paths):
         try:
@@ -74,7 +60,7 @@ def _read_newest(folder: Path, device: str | torch.device, mmap: bool = False) -
         except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
             continue
         _check_format(path, content["format"])
-        return content
+        return content["step"], content["state"]
     if paths:
         raise RunError(f"{folder}: none of {len(paths)} checkpoints can be read; delete them to start at step 0")
     return None

@@ -131,7 +131,8 @@ class Run:
     @property
     def steps(self) -> int:
         """Generator updates done, by the newest checkpoint that can be read."""
-        return checkpoint.newest_step(self.path / "checkpoints") or 0
+        restored = checkpoint.restore(self.path / "checkpoints", mmap=True)
+        return restored[0] if restored else 0
 
     @property
     def finished(self) -> bool:

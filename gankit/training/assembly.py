@@ -76,12 +76,16 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         mixes = mixes_samples(critic, image)
     for term in losses:
         if term.loss.per_sample and mixes:
+            setting = "norm" if hasattr(experiment.critic.settings, "norm") else "name"
             raise PartError(
-                f"critic.{_mixing_setting(experiment)}: critic {experiment.critic.name} mixes the samples of a batch "
+                f"critic.{setting}: critic {experiment.critic.name} mixes the samples of a batch "
                 f"(batch normalisation or batch statistics), but loss {term.name} differentiates each sample's "
                 "score by itself; choose critic.norm=layer or none, or another critic"
             )
-    _check_sides(losses)
+    for side in ("critic", "generator"):
+        if all(getattr(type(term.loss), side) is getattr(Loss, side) for term in losses):
+            names = ", ".join(term.name for term in losses)
+            raise PartError(f"losses: none of {names} trains the {side}; add one that does")
     return Gan(generator, critic, losses, augment, mixes)
 
 
@@ -101,11 +105,6 @@ def cautions(experiment: Experiment) -> list[str]:
     if fade is not None and (influence := influence_at(steps, *fade)) < 1:
         lines.append(f"training.label_fade: labels have {influence:.0%} of their influence when the training ends")
     return lines
-
-
-def _mixing_setting(experiment: Experiment) -> str:
-    """The setting of the critic that decides whether it mixes samples: its norm, or else which critic it is."""
-    return "norm" if hasattr(experiment.critic.settings, "norm") else "name"
 
 
 def _build_losses(tables: list[LossTable], image: ImageSpec) -> list[LossTerm]:
@@ -151,14 +150,6 @@ def _check_held_out(experiment: Experiment, losses: tuple[LossTerm, ...], augmen
         readers.append(f"augment {experiment.augment.name}")
     if readers and not experiment.data.held_out:
         raise PartError(f"{readers[0]} looks at held-out images: set data.held_out, for example data.held_out=0.1")
-
-
-def _check_sides(losses: tuple[LossTerm, ...]) -> None:
-    for side in ("critic", "generator"):
-        if all(getattr(type(term.loss), side) is getattr(Loss, side) for term in losses):
-            raise PartError(
-                f"losses: none of {', '.join(term.name for term in losses)} trains the {side}; add one that does"
-            )
 
 
 def probe_labels(n: int, image: ImageSpec) -> Tensor | None:

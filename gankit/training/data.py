@@ -85,31 +85,24 @@ def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> Trainin
 
 def _training_data(dataset: Dataset, table: DataTable, training: TrainingData | None) -> TrainingData:
     """Images with encoded labels and probabilities; `training` gives held-out images its scale of conditions."""
-    image, labels, mean, scale = _encode_labels(dataset, table, training)
-    return TrainingData(dataset, None, image, labels, _probabilities(dataset, table), mean, scale)
-
-
-def _encode_labels(
-    dataset: Dataset, table: DataTable, training: TrainingData | None
-) -> tuple[ImageSpec, Tensor | None, list[float], list[float]]:
-    """Image specification and labels of a training, and mean and scale of float conditions."""
     image = dataclasses.replace(dataset.image, classes=0, conditions=0)
-    if table.conditional is False or table.conditional == []:
-        return image, None, [], []
+    labels, mean, scale = None, np.empty(0), np.empty(0)
     if table.conditional is True:
         if dataset.labels is None or not dataset.image.classes:
             raise DataError(f"data.conditional: {table.name} has no labels; set data.conditional=false, or add labels")
         labels = torch.from_numpy(np.array(dataset.labels, dtype=np.int64))
-        return dataclasses.replace(image, classes=dataset.image.classes), labels, [], []
-    columns = np.stack([_numeric_column(dataset, table, "conditional", name) for name in table.conditional], 1)
-    if not np.isfinite(columns).all():
-        raise DataError(f"data.conditional: {', '.join(table.conditional)} has missing values")
-    mean, scale = columns.mean(0), columns.std(0)
-    scale[scale == 0] = 1.0
-    if training is not None:
-        mean, scale = np.array(training.condition_mean), np.array(training.condition_scale)
-    conditions = torch.from_numpy(((columns - mean) / scale).astype(np.float32))
-    return dataclasses.replace(image, conditions=columns.shape[1]), conditions, mean.tolist(), scale.tolist()
+        image = dataclasses.replace(image, classes=dataset.image.classes)
+    elif table.conditional:
+        columns = np.stack([_numeric_column(dataset, table, "conditional", name) for name in table.conditional], 1)
+        if not np.isfinite(columns).all():
+            raise DataError(f"data.conditional: {', '.join(table.conditional)} has missing values")
+        mean, scale = columns.mean(0), columns.std(0)
+        scale[scale == 0] = 1.0
+        if training is not None:
+            mean, scale = np.array(training.condition_mean), np.array(training.condition_scale)
+        labels = torch.from_numpy(((columns - mean) / scale).astype(np.float32))
+        image = dataclasses.replace(image, conditions=columns.shape[1])
+    return TrainingData(dataset, None, image, labels, _probabilities(dataset, table), mean.tolist(), scale.tolist())
 
 
 def _numeric_column(dataset: Dataset, table: DataTable, key: str, name: str) -> NDArray[np.float64]:

@@ -57,12 +57,8 @@ class Progress:
 
     def show(self, losses: dict[str, float]) -> None:
         """Show the critic's losses behind the bar."""
-        critic = {
-            name.removeprefix("critic/").rpartition(":")[2]: value
-            for name, value in losses.items()
-            if name.startswith("critic/")
-        }
-        self._bar.set_postfix({name[:12]: f"{value:.3g}" for name, value in critic.items()})
+        critic = {name.removeprefix("critic/"): value for name, value in losses.items() if name.startswith("critic/")}
+        self._bar.set_postfix({name.rpartition(":")[2][:12]: f"{value:.3g}" for name, value in critic.items()})
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
@@ -91,14 +87,14 @@ class TickLog:
         self.path = path
         self._sums: dict[str, tuple[Tensor, int]] = {}
         self._writer: Any = None
-        self._make_writer: Callable[[], Any] | None = None
+        self._writer_class: Callable[[str], Any] | None = None
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 text = "training.tensorboard: TensorBoard is missing: pip install 'gankit[tensorboard]'"
                 raise RunError(text) from error
-            self._make_writer = lambda: SummaryWriter(str(path.parent / "tensorboard"))
+            self._writer_class = SummaryWriter
 
     def add(self, name: str, value: Tensor) -> None:
         """Add a value, a tensor without shape, to the mean of a name."""
@@ -115,10 +111,9 @@ class TickLog:
         """Append a line."""
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        if self._make_writer is not None:
-            self._writer = self._writer or self._make_writer()
-            flat = {**row, **row.get("metrics", {})}
-            for name, value in flat.items():
+        if self._writer_class is not None:
+            self._writer = self._writer or self._writer_class(str(self.path.parent / "tensorboard"))
+            for name, value in {**row, **row.get("metrics", {})}.items():
                 if isinstance(value, (int, float)) and name != "step":
                     self._writer.add_scalar(name, value, row["step"])
 

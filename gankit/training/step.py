@@ -240,17 +240,12 @@ class Stepper:
         return network
 
     def _stateful(self) -> dict[str, Any]:
-        parts: dict[str, Any] = {"generator": self.generator, "critic": self.critic}
+        parts: dict[str, Any] = {"generator": self.generator, "critic": self.critic, "log": self.log}
         parts |= {f"{side} optimizer": optimizer for side, optimizer in self.optimizers.items()}
-        if self.averaged is not None:
-            parts["averaged"] = self.averaged
-        if self.gan.augment is not None:
-            parts["augment"] = self.gan.augment
-        parts["log"] = self.log
-        if self.settings.compile:
-            parts["compilation"] = self.compilation
         parts |= {f"loss {term.name}": term.loss for term in self.gan.losses if hasattr(term.loss, "state_dict")}
-        return parts
+        parts |= {"averaged": self.averaged, "augment": self.gan.augment}
+        parts |= {"compilation": self.compilation if self.settings.compile else None}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs, beside the experiment and the step."""

@@ -270,7 +270,7 @@ class Trainer:
         """Keep the generator with the best value so far, since GANs collapse late."""
         if self.evaluator.improves(values, Run(self.folder, self.experiment).best):
             step, (metric, value) = self.stepper.step, next(iter(values.items()))
-            checkpoint.save_best(self.folder / "checkpoints", step, self.stepper.state_dict())
+            checkpoint.save(self.folder / "checkpoints", step, self.stepper.state_dict(), best=True)
             self._export(BEST, generator, best={"metric": metric, "value": value, "step": step})
 
     def _export(self, name: str, generator: Generator, **facts: Any) -> None:
