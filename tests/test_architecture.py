@@ -78,9 +78,9 @@ def own_imports(path: Path) -> Iterator[tuple[int, str]]:
 
 def floor(module: str) -> int:
     """The number of the floor on which a module or folder stands, 0 for the ground."""
-    found = [number for number, modules in enumerate(FLOORS) if module in modules]
-    assert found, f"gankit/{module} has no floor: give it one"
-    return found[0]
+    numbers = [number for number, modules in enumerate(FLOORS) if module in modules]
+    assert numbers, f"gankit/{module} has no floor: give it one"
+    return numbers[0]
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path != ROOT / "__init__.py"], ids=place)

@@ -339,3 +339,28 @@ def test_parts_are_equal_by_their_settings() -> None:
     assert one == two
     assert isinstance(one, Part)
     assert one != read_part("loss", {"name": "gradient-penalty", "target": 0.0})
+
+
+def test_parts_of_an_isolated_registry_are_forgotten() -> None:
+    def fail() -> None:
+        gankit.augments.register("inside")(Blur)
+        gankit.augments.register("blur")(type("Other", (Blur,), {}))
+        assert {"blur", "inside"} <= set(gankit.augments.names())
+        raise ZeroDivisionError
+
+    gankit.augments.register("blur")(Blur)
+    with pytest.raises(ZeroDivisionError), isolated_registry():
+        fail()
+    assert "inside" not in gankit.augments.names()
+    assert gankit.augments.get("blur") is Blur
+
+
+def test_settings_read_before_a_key_is_reserved_are_refused_too() -> None:
+    code = (
+        "import gankit\nfrom gankit.registry import registry\n"
+        "class Heavy(gankit.Loss):\n    def __init__(self, *, weight: float = 1.0): ...\n"
+        "gankit.losses.register('heavy')(Heavy)\ngankit.losses.settings('heavy')\n"
+        "try: gankit.load('wgan-gp', 'losses=[\"heavy\"]')\nexcept gankit.GankitError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "loss 'heavy' declares weight: gankit's own keys; choose other names" in done.stdout
