@@ -12,9 +12,10 @@ from gankit.version import __version__ as __version__
 if TYPE_CHECKING:
     from gankit import augments, critics, datasets, features, generators, losses, metrics
     from gankit.errors import GankitError
-    from gankit.evaluation.evaluate import compare, evaluate, statistics
+    from gankit.evaluation.comparison import compare
+    from gankit.evaluation.evaluate import evaluate, statistics
     from gankit.experiments.experiment import Experiment, load
-    from gankit.interfaces import Augment, Batch, Critic, Dataset, Features, Generator, ImageSpec, Loss, Metric, Turn
+    from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, ImageSpec, Loss, Metric, Turn
     from gankit.ranking import rank
     from gankit.registry import build
     from gankit.registry.wrapping import wrap
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 
 _HOME = {
     "errors": ["GankitError"],
-    "evaluation.evaluate": ["compare", "evaluate", "statistics"],
+    "evaluation.comparison": ["compare"],
+    "evaluation.evaluate": ["evaluate", "statistics"],
     "experiments.experiment": ["Experiment", "load"],
     "interfaces": [
-        "Augment", "Batch", "Critic", "Dataset", "Features", "Generator", "ImageSpec", "Loss", "Metric", "Turn",
+        "Augment", "Critic", "Dataset", "Features", "Generator", "ImageSpec", "Loss", "Metric", "Turn",
     ],
     "ranking": ["rank"],
     "registry": ["build"],
@@ -38,7 +40,7 @@ _MODULES = {name: module for module, names in _HOME.items() for name in names}
 _FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses", "metrics"]
 
 __all__ = [
-    "Augment", "Batch", "Critic", "Dataset", "Experiment", "Features", "GankitError", "Generator", "ImageSpec", "Loss",
+    "Augment", "Critic", "Dataset", "Experiment", "Features", "GankitError", "Generator", "ImageSpec", "Loss",
     "Metric", "Run", "Turn", "augments", "build", "compare", "critics", "datasets", "evaluate", "features",
     "generators", "load", "losses", "metrics", "open_run", "rank", "resume", "statistics", "train", "wrap",
 ]  # fmt: skip
@@ -47,7 +49,8 @@ __all__ = [
 _MOVED = {
     "building": "training.assembly", "config": "experiments.experiment", "data": "training.data",
     "extraction": "evaluation.extraction", "image_tables": "images.labels_csv", "layers": "nn.layers",
-    "pictures": "images.pictures", "resizing": "images.resizing", "run": "runs.run", "sampling": "runs.sampling",
+    "pictures": "images.pictures", "ranking.realism": "metrics.precision_recall",
+    "resizing": "images.resizing", "run": "runs.run", "sampling": "runs.sampling",
     "tables": "evaluation.tables", "uncertainty": "evaluation.uncertainty", "wrapping": "registry.wrapping",
 }  # fmt: skip
 """Modules that plug-ins and scripts import by the names that they had in 0.1.0, and where they stand now."""
@@ -74,6 +77,8 @@ sys.meta_path.append(_Moved())
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(importlib.import_module(f"gankit.{_MODULES[name]}"), name)
+    if name == "Batch":  # `gankit.interfaces` says what takes its place
+        return getattr(importlib.import_module("gankit.interfaces"), name)
     if name in _FOLDERS:
         return importlib.import_module(f"gankit.{name}")
     raise AttributeError(f"module 'gankit' has no attribute {name!r}")

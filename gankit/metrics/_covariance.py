@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 
-UNIT = float(np.finfo(np.float64).eps)
+EPS = float(np.finfo(np.float64).eps)
 CONDITION = 1e-10
 """How small a squared pivot of a Cholesky factor, or a squared singular value, may be beside the largest."""
 LARGE = 512
@@ -26,9 +26,9 @@ def squared(values: Matrix) -> float:
     return float(np.vdot(values, values))
 
 
-def spurious(eigenvalues: Matrix) -> float:
+def rounding_threshold(eigenvalues: Matrix) -> float:
     """The size below which an eigenvalue may be a rounding error of zero."""
-    return len(eigenvalues) * UNIT * float(eigenvalues.max(initial=0.0))
+    return len(eigenvalues) * EPS * float(eigenvalues.max(initial=0.0))
 
 
 def cholesky(covariance: Matrix) -> Matrix | None:
@@ -49,7 +49,7 @@ def root(covariance: Matrix) -> Matrix:
     factor = cholesky(covariance)
     if factor is None:
         values, vectors = np.linalg.eigh(covariance)
-        values[values < spurious(values)] = 0
+        values[values < rounding_threshold(values)] = 0
         factor = np.sqrt(values)[:, None] * vectors.T
     return factor
 
@@ -79,12 +79,12 @@ def covariance_term(a: Matrix, b: Matrix) -> float:
     u sqrt(k) (sqrt(d) + sqrt(n + m)) (tr(A'A) + tr(B'B)); twice that leaves room for the sums.
     """
     traces, product = squared(a) + squared(b), a @ b.T
-    bound = 2 * UNIT * math.sqrt(min(product.shape)) * (math.sqrt(a.shape[1]) + math.sqrt(len(a) + len(b))) * traces
+    bound = 2 * EPS * math.sqrt(min(product.shape)) * (math.sqrt(a.shape[1]) + math.sqrt(len(a) + len(b))) * traces
     roots = _roots(product) if len(product) == product.shape[1] >= LARGE else None
     if roots is None:
         roots = np.linalg.svd(product, compute_uv=False).astype(np.float64, copy=False)
     else:
-        bound += UNIT * roots[-1] ** 2 * float(np.sqrt((1 / roots**2).sum()))
+        bound += EPS * roots[-1] ** 2 * float(np.sqrt((1 / roots**2).sum()))
     term = traces - 2 * float(roots.sum())
     return 0.0 if abs(term) <= bound else term
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import GankitError
-from gankit.metrics._covariance import Matrix, compact, root, spurious, squared
+from gankit.metrics._covariance import Matrix, compact, root, rounding_threshold, squared
 from gankit.metrics._leave_out import trace_roots
 
 PRODUCTS = 7000
@@ -27,9 +27,8 @@ class FrechetParts:
         dim: d.
     """
 
-    def __init__(self, features: NDArray[np.floating]) -> None:
-        self.rows: Matrix = features.astype(np.float64)
-        self.rows -= self.rows.mean(0)
+    def __init__(self, features: Matrix) -> None:
+        self.rows: Matrix = features - features.mean(0)
         self.dim = self.rows.shape[1]
         self.has_products = len(self.rows) <= PRODUCTS
 
@@ -64,10 +63,13 @@ class FrechetParts:
         norm = nuclear_norm(factors[0] @ factors[1].T)
         return squared(means[0] - means[1]) + max(sum(map(squared, factors)) - 2 * norm, 0.0)
 
-    def left_out(self, x: NDArray[np.int64], y: NDArray[np.int64], parts: Sequence[NDArray[np.int64]]) -> Matrix:
-        """The distance of x and y without each of some parts, each a part of either.
+    def distances_without(
+        self, x: NDArray[np.int64], y: NDArray[np.int64], parts: Sequence[NDArray[np.int64]]
+    ) -> Matrix:
+        """For each part, a subset of x or of y: the distance with that part left out.
 
-        One or two eigendecompositions serve all parts: in their basis a part takes a few rows from a diagonal matrix.
+        One or two eigendecompositions serve all parts: in the eigenbasis, leaving a part out is a change of low rank of
+        a diagonal matrix.
         """
         sides = [self.rows[x], self.rows[y]]
         means = [side.mean(0) for side in sides]
@@ -107,7 +109,7 @@ def nuclear_norm(matrix: Matrix) -> float:
         return float(np.linalg.svd(matrix, compute_uv=False).sum())
     short = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     values: Matrix = np.linalg.eigvalsh(short @ short.T).astype(np.float64, copy=False)
-    return float(np.sqrt(values[values > spurious(values)]).sum())
+    return float(np.sqrt(values[values > rounding_threshold(values)]).sum())
 
 
 def _bases(x: Matrix, y: Matrix) -> list[tuple[Matrix, Matrix]]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from gankit.errors import GankitError
-from gankit.evaluation.sources import ImageSet, run_data
+from gankit.evaluation.sources import run_reference
 from gankit.files import check_free, write_atomically, write_folder
 from gankit.images.pictures import image_png
+from gankit.interfaces import Dataset
 from gankit.ranking.key import Key, real_places, seal
 from gankit.report.pages import png_uri, render
 from gankit.runs.run import Run
@@ -51,11 +52,11 @@ def write_page(
         )
     check_free(folder)
     latents, labels = run.draw(count, parse_label(run, label), seed)
-    reals, places = _reals(run, real)
+    reals_name, reals, places = _reals(run, real)
     images = run.decode(latents, labels)
     key = seal(
-        run, seed, label, label_texts(run, labels) or [""] * count, reals.name if reals else None,
-        [(place, _class_of(reals, place)) for place in places] if reals else [],
+        run, seed, label, label_texts(run, labels) or [""] * count, reals_name,
+        [(place, _class_of(reals, place)) for place in places] if reals is not None else [],
     )  # fmt: skip
     pictures = []
     for each in key.images:
@@ -73,20 +74,20 @@ def write_page(
     return write_folder(folder, fill) / "page.html"
 
 
-def _reals(run: Run, wanted: int) -> tuple[ImageSet | None, list[int]]:
+def _reals(run: Run, wanted: int) -> tuple[str | None, Dataset | None, list[int]]:
+    """The name of the real images, the images, and which of them are mixed in."""
     if not wanted:
-        return None, []
-    trained, held_out = run_data(run)
-    reals = held_out or trained
-    if wanted > reals.count:
+        return None, None, []
+    name, reals = run_reference(run)
+    if wanted > len(reals):
         raise GankitError(
-            f"real: {wanted} real images are to be mixed in, and there are {reals.count} {reals.name}: mix in fewer"
+            f"real: {wanted} real images are to be mixed in, and there are {len(reals)} {name}: mix in fewer"
         )
-    return reals, real_places(reals.count, wanted)
+    return name, reals, real_places(len(reals), wanted)
 
 
-def _class_of(reals: ImageSet, place: int) -> str:
-    if reals.labels is None or reals.class_names is None:
+def _class_of(reals: Dataset, place: int) -> str:
+    if reals.labels is None or not reals.class_names:
         return ""
     return reals.class_names[int(reals.labels[place])]
 
