@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import gankit
-from gankit import Batch, GankitError, Metric
+from gankit import GankitError, Metric
 from gankit.evaluation.while_training import InTraining
+from gankit.interfaces import Rows
 from gankit.runs import checkpoint
 from gankit.runs.run import BEST, open_run
 
@@ -29,10 +30,7 @@ class Scripted(Metric):
     script: tuple[float, ...] = ()
     calls = 0
 
-    def update(self, batch: Batch) -> None:
-        """Nothing is needed."""
-
-    def compute(self) -> dict[str, float]:
+    def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
         """The next value."""
         Scripted.calls += 1
         return {"scripted": Scripted.script[Scripted.calls - 1] if Scripted.calls > 0 else -1e9}

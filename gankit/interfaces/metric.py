@@ -239,7 +239,7 @@ class Result:
     values: Mapping[str, float]
     counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
-    warnings: Sequence[str] = ()
+    warnings: Sequence[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, computed: Mapping[str, float] | Result) -> Result:

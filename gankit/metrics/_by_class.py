@@ -260,5 +260,5 @@ def _values_without(resampling: Resampling, parts: list[Indices]) -> list[Outcom
 
 def _with_only(rows: Rows, needs: Sequence[str]) -> Rows:
     """The rows without the arrays that a metric does not need, whose copies by class would cost memory."""
-    unneeded: dict[str, Any] = dict.fromkeys({"features", "logits", "images", "labels"}.difference(needs))
+    unneeded: dict[str, Any] = dict.fromkeys({"features", "logits", "images"}.difference(needs))
     return dataclasses.replace(rows, training=None, **unneeded)
