@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import gankit.interfaces
 import gankit.testing
 
 FAULTY = Path(__file__).with_name("planted_faults.py")
@@ -87,3 +88,17 @@ def test_suites_are_found_from_the_registries() -> None:
 def test_a_change_of_no_class_is_refused() -> None:
     with pytest.raises(ValueError, match="no part is tested by TestNothing; there are TestDcganGenerator"):
         gankit.testing.suites("gankit", TestNothing={})
+
+
+def test_a_metric_of_the_old_style_is_told_what_to_do() -> None:
+    with pytest.raises(gankit.GankitError, match=r"metric Old: .* write compute\(self, real, fake\) .*CHANGELOG"):
+
+        class Old(gankit.Metric):
+            def update(self, batch: object) -> None: ...
+
+            def compute(self) -> dict[str, float]:  # type: ignore[override]
+                return {"old": 0.0}
+
+    for module in (gankit, gankit.interfaces):
+        with pytest.raises(gankit.GankitError, match=r"write compute\(self, real, fake\)"):
+            module.Batch  # noqa: B018

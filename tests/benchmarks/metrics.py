@@ -421,7 +421,8 @@ def repeated(kind: str, network: Features, real: Array, fake: Array, known_pass:
             found.append({
                 "network": kind, "n_real": len(real), "n_fake": len(fake), "metrics": metrics or "default",
                 "pass_s": extracting, "first_s": first, "first_is_a_sum": is_sum, "again_s": again,
-                "share": again / first, "of_it_s": {stage: clock[stage] / len(runs) for stage in ("features", "values", *STAGES)},
+                "share": again / first,
+                "of_it_s": {stage: clock[stage] / len(runs) for stage in ("features", "values", *STAGES)},
             })  # fmt: skip
     return found
 
@@ -626,9 +627,9 @@ def repeated_page(found: list[Row]) -> list[str]:
         "## An evaluation again",
         "`gankit.evaluate` on arrays of 64x64, first with an empty cache, then again: features come from the cache, "
         "metrics are computed anew. A full evaluation is more than values: standard errors and ten splits of the reals "
-        "belong to it. The last columns are parts of the second run: features from the cache, the gathering of "
-        "features, standard errors, splits; what is left are the values and what is shared between parts.",
-        table(("network", "images", "metrics", "first", "again", "share", "cache", "gathering", "errors", "splits"),
+        "belong to it. The last columns are parts of the second run: features from the cache, values with what is "
+        "shared between parts, standard errors, splits.",
+        table(("network", "images", "metrics", "first", "again", "share", "cache", "values", "errors", "splits"),
               lines),
         "The first time of `frechet` alone is the sum of the measured pass and of its second run, since the pass is "
         "the same. In the rows \"pass scaled\" the pass is the measured one times the number of images, all else is "
@@ -641,10 +642,10 @@ def streaming_page(found: list[Row]) -> list[str]:
               seconds(r["compute_s"]), f"{r['growth_with_compute_mb']:.0f} MB") for r in found]  # fmt: skip
     return [
         "## Many images",
-        "Rows of 2048 features through the metric `frechet` in batches of 1,000, real and generated ones in turn, each "
-        "batch made when it is needed. Memory is the growth of the process's resident set at its peak, which stays "
-        "while the number of rows grows: mean and co-moment take the place of rows at 4,096 a side.",
-        table(("rows", "time in updates", "a row", "memory", "distance", "memory with it"), lines),
+        "Rows of 2048 features in a file, one half real and one generated, through the metric `frechet`. First the "
+        "moments of both sides, then all that the metric does. Memory is the growth of the process's resident set at its peak, "
+        "which stays while the number of rows grows: from 4,096 rows a side on moments are computed in blocks.",
+        table(("rows", "moments", "a row", "memory", "distance", "memory with it"), lines),
     ]
 
 
@@ -654,8 +655,8 @@ def metrics_page(found: list[Row]) -> list[str]:
     return [
         "## What each metric costs",
         f"n images a side, {found[0]['d']:,} features (1,000 logits for the inception score), one number for the "
-        "value, one for what errors and splits share (a kernel, distances, inner products), one for standard errors "
-        "of all its values (in closed form for `kid`, else up to 200 images left out one at a time, above in 50 "
+        "value alone, one for the value with what errors and splits share (a kernel, distances), one for standard "
+        "errors of all its values (in closed form for `kid`, else up to 200 images left out one at a time, above in 50 "
         "groups, on either side), one for ten splits, each beside reals and beside generated images.",
         table(("metric", "n", "value", "shared", "errors", "splits"), lines),
     ]
