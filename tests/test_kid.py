@@ -126,11 +126,11 @@ def test_variance_estimate_is_unbiased_before_it_is_clamped(n: int, m: int, alte
         if alternative:
             y = y * 1.3 + 0.3
         terms = terms_of(cubic_kernel(np.concatenate([x, y])), n)
-        second = 2 * terms.between_x / (n * (n - 1)) + 2 * terms.between_y / (m * (m - 1)) + 4 * terms.across / (n * m)
+        second = 2 * terms.pairs_x / (n * (n - 1)) + 2 * terms.pairs_y / (m * (m - 1)) + 4 * terms.across / (n * m)
         values.append(terms.estimate)
-        estimates.append(second + 4 * terms.of_x / n + 4 * terms.of_y / m)
+        estimates.append(second + 4 * terms.rows_x / n + 4 * terms.rows_y / m)
         clamped.append(with_error([terms])[1] ** 2)
-        assert clamped[-1] == pytest.approx(second + 4 * max(0, terms.of_x) / n + 4 * max(0, terms.of_y) / m)
+        assert clamped[-1] == pytest.approx(second + 4 * max(0, terms.rows_x) / n + 4 * max(0, terms.rows_y) / m)
     truth = np.var(values, ddof=1)
     noise = math.hypot(np.std(np.square(values - np.mean(values))), np.std(estimates)) / math.sqrt(len(values))
     assert abs(np.mean(estimates) - truth) < 3.5 * noise

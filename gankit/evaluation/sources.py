@@ -223,7 +223,7 @@ class Drawn(Dataset):
 
     @cached_property
     def images(self) -> NDArray[Any]:
-        """In the type of the run's data."""
+        """(n, c, h, w) in the type of the run's data."""
         return self._run.decode(*self._run.draw(self._count, None, self._seed))
 
     @property
@@ -250,7 +250,7 @@ class Drawn(Dataset):
         return self._count
 
     def digest(self, indices: Indices | None = None) -> str:
-        """A hash of the generator and of what it is given, or of the images themselves."""
+        """A hash of the generator and of what it is given, or of the images themselves, at (k,) indices or all."""
         if indices is not None or self._run.experiment.generator.name not in registry("generator").built_in():
             # The code of other distributions may change without a change of version.
             return super().digest(indices)

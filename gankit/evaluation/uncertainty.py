@@ -122,7 +122,7 @@ def jackknife(resampling: Resampling, side: str, values: Values, seed: int) -> d
 
 
 def variances_of(influences: Mapping[str, NDArray[np.float64] | None]) -> dict[str, float | None]:
-    """The sum of squared influences of each value."""
+    """The sum of squares of the (k,) influences of each value."""
     return {name: None if moved is None else float((moved**2).sum()) for name, moved in influences.items()}
 
 

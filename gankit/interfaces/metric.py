@@ -179,7 +179,7 @@ class Pool:
         return np.arange(self.real.count, self.real.count + self.fake.count)
 
     def rows(self, places: Indices) -> Rows:
-        """The images at these places as one set, real ones first, with the training images of the real ones.
+        """The images at these (k,) places as one set, real ones first, with the training images of the real ones.
 
         Raises:
             GankitError: images of both sides differ in the shape of an array.
@@ -188,7 +188,7 @@ class Pool:
         return dataclasses.replace(_join(part.real, part.fake), training=self.real.training)
 
     def subset(self, places: Indices) -> Pool:
-        """The images at these places, which keep their side and their order."""
+        """The images at these (k,) places, which keep their side and their order."""
         is_real = places < self.real.count
         return Pool(self.real.take(places[is_real]), self.fake.take(places[~is_real] - self.real.count))
 
@@ -278,7 +278,7 @@ class Resampling:
         """The values on the whole pool without each of some parts.
 
         Args:
-            parts: for each part the places of its images, all of one side; at least two images of either side remain.
+            parts: for each part the (k,) places of its images, all of one side; at least two of either side remain.
         """
         real, fake = self.pool.real_places, self.pool.fake_places
         return [self.values(np.setdiff1d(real, part), np.setdiff1d(fake, part)) for part in parts]

@@ -643,8 +643,8 @@ def streaming_page(found: list[Row]) -> list[str]:
     return [
         "## Many images",
         "Rows of 2048 features in a file, one half real and one generated, through the metric `frechet`. First the "
-        "moments of both sides, then all that the metric does. Memory is the growth of the process's resident set at its peak, "
-        "which stays while the number of rows grows: from 4,096 rows a side on moments are computed in blocks.",
+        "moments of both sides, then all that the metric does. Memory is the growth of the process's resident set at "
+        "its peak, which stays while the number of rows grows: from 4,096 rows a side on moments come in blocks.",
         table(("rows", "moments", "a row", "memory", "distance", "memory with it"), lines),
     ]
 
