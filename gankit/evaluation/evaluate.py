@@ -177,7 +177,7 @@ def _needs(parts: Sequence[Part]) -> set[str]:
 
 
 def _references(
-    real: Source, judged: Source | None, training: Source | None, window: Window, wants_training: bool
+    real: Source, source: Source | None, training: Source | None, window: Window, wants_training: bool
 ) -> tuple[_Side | Statistics, _Side | None]:
     """The real images, and the training images if they are wanted and are another set."""
     name, reference = open_named(real, "real", window)
@@ -188,18 +188,18 @@ def _references(
     else:
         images = opened
     reals = _Side(name, images)
-    trained = _training_images(training, judged, reference, window) if wants_training else None
+    trained = _training_images(training, source, reference, window) if wants_training else None
     return reals, None if trained is None or trained.content == reals.content else trained
 
 
-def _training_images(training: Source | None, judged: Source | None, reference: Source, window: Window) -> _Side | None:
+def _training_images(training: Source | None, source: Source | None, reference: Source, window: Window) -> _Side | None:
     """The given ones, or those of the run that is evaluated, or of the run that it is evaluated beside."""
     if training is not None:
-        name, source = open_named(training, "training", window)
-        if not isinstance(source, Run):
-            return _Side(name, images_only(open_images(source, name, window=window), name))
-        return _Side(TRAINING, run_data(source)[0])
-    run = next((source for source in (judged, reference) if isinstance(source, Run)), None)
+        name, opened = open_named(training, "training", window)
+        if not isinstance(opened, Run):
+            return _Side(name, images_only(open_images(opened, name, window=window), name))
+        return _Side(TRAINING, run_data(opened)[0])
+    run = next((run for run in (source, reference) if isinstance(run, Run)), None)
     return None if run is None or in_process(run) else _Side(TRAINING, run_data(run)[0])
 
 

@@ -144,12 +144,12 @@ class ByClass(Resampling):
         for key, resampling in self.classes.items():
             n_real, n_fake = resampling.pool.real.count, resampling.pool.fake.count
             if n_real or n_fake:
-                results[key] = _missing_side(n_real, n_fake) or _whole(resampling)
+                results[key] = _missing_side(n_real, n_fake) or _result(resampling)
         return results
 
     @cached_property
     def _whole_values(self) -> dict[Key, Outcome]:
-        return {key: found.values if isinstance(found, Result) else found for key, found in self._whole.items()}
+        return {key: result.values if isinstance(result, Result) else result for key, result in self._whole.items()}
 
     def whole(self) -> Result:
         """With what the metric says of each class, and a warning for each class that is left out of the mean."""
@@ -157,18 +157,18 @@ class ByClass(Resampling):
         name = next(iter(values)).removesuffix(WITHIN)
         counts: dict[str, tuple[int, int]] = {}
         details, warnings = {}, []
-        for key, found in self._whole.items():
+        for key, result in self._whole.items():
             pool = self.classes[key].pool
-            if isinstance(found, GankitError):
+            if isinstance(result, GankitError):
                 warnings.append(
                     f"{name}{WITHIN}: class {key} is left out of the mean ({pool.real.count} real and "
-                    f"{pool.fake.count} generated images): {found}"
+                    f"{pool.fake.count} generated images): {result}"
                 )
                 continue
-            counts[f"{name} of {key}"] = found.counts.get(name, (pool.real.count, pool.fake.count))
-            warnings += [f"class {key}: {warning}" for warning in found.warnings]
-            if found.details:
-                details[str(key)] = dict(found.details)
+            counts[f"{name} of {key}"] = result.counts.get(name, (pool.real.count, pool.fake.count))
+            warnings += [f"class {key}: {warning}" for warning in result.warnings]
+            if result.details:
+                details[str(key)] = dict(result.details)
         real, fake = (sum(side) for side in zip(*counts.values(), strict=True))
         return Result(values, {name + WITHIN: (real, fake)} | counts, {"classes": details} if details else {}, warnings)
 
@@ -199,7 +199,7 @@ class ByClass(Resampling):
                 changed = _values_without(resampling, [in_class[place] for place in touched])
                 for place, outcome in zip(touched, changed, strict=True):
                     outcomes[place][key] = outcome
-        return [self._combined(each) for each in outcomes]
+        return [self._combined(outcome) for outcome in outcomes]
 
     def standard_errors(self) -> Values | None:
         errors: dict[Key, Outcome] = {}
@@ -230,7 +230,7 @@ def _resampling(inner: Metric, pool: Pool) -> Resampling:
         return Resampling(inner, pool)
 
 
-def _whole(resampling: Resampling) -> Result | GankitError:
+def _result(resampling: Resampling) -> Result | GankitError:
     try:
         return resampling.whole()
     except GankitError as error:

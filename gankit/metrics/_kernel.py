@@ -107,8 +107,8 @@ def with_error(terms: Sequence[Terms]) -> tuple[float, float]:
     rows_x, rows_y = max(0.0, rows_x), max(0.0, rows_y)
     variance = 0.0
     for part in terms:
-        own = 4 * rows_x / part.n + 2 * pairs_x / (part.n * (part.n - 1)) + 4 * across / (part.n * part.m)
-        variance += own / count**2
+        of_block = 4 * rows_x / part.n + 2 * pairs_x / (part.n * (part.n - 1)) + 4 * across / (part.n * part.m)
+        variance += of_block / count**2
     for block, m in {part.second_block: part.m for part in terms}.items():
         share = sum(part.second_block == block for part in terms) / count
         variance += share**2 * (4 * rows_y / m + 2 * pairs_y / (m * (m - 1)))

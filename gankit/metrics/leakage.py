@@ -215,8 +215,8 @@ class _Pairs(Resampling):
         """
         if len({image.small.shape for image in self._images}) > 1:
             return None
-        found = list(_duplicates(self._images, self._images, self.threshold))
-        first, second, exact = (np.concatenate([part[column] for part in found]) for column in (0, 1, 3))
+        blocks = list(_duplicates(self._images, self._images, self.threshold))
+        first, second, exact = (np.concatenate([block[column] for block in blocks]) for column in (0, 1, 3))
         return first, second, exact.astype(bool)
 
     def _sublist(self, places: Indices) -> list[_Image]:
