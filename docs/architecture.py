@@ -1,4 +1,4 @@
-"""What the architecture page shows of the code: the floors, computed from the imports, and the code that it links to."""
+"""What the architecture page shows of the code: the floors, computed from the imports, and the code it links to."""
 
 from __future__ import annotations
 

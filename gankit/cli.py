@@ -60,7 +60,7 @@ def _finish(run: Any) -> None:
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Train a small WGAN-GP on the embedded eyes, evaluate it and write its report: under ten minutes."""
     import gankit
-    from gankit.evaluation.evaluate import write_metrics
+    from gankit.evaluation.comparison import write_metrics
     from gankit.evaluation.tables import text_table
     from gankit.report import write_report
     from gankit.runs.run import open_run
@@ -184,7 +184,7 @@ def evaluate(
     """Compare a run or a folder of images with real images; those of a run's own data by default."""
     import gankit
     from gankit import distributed
-    from gankit.evaluation.evaluate import write_metrics
+    from gankit.evaluation.comparison import write_metrics
     from gankit.evaluation.sources import open_source
     from gankit.evaluation.tables import text_table
     from gankit.runs.run import open_run

@@ -428,8 +428,8 @@ def test_groups_give_standard_errors_by_group(tmp_path: Path) -> None:
     np.savez(path, images=images, agreement=np.ones(40), groups=np.arange(40) // 4)
     study = load_study(None, "data.name=npz", f"data.path={path}", "data.size=8", "data.flip=false", *NETWORKS)
     judge = Judge(study, StudyImages(study))
-    assert len(np.unique(judge._full.fields["groups"])) == 8
-    assert set(judge._full.fields["groups"]).isdisjoint(judge._held_out.fields["groups"])
+    assert len(np.unique(judge._full.groups)) == 8
+    assert set(judge._full.groups).isdisjoint(judge._held_out.groups)
 
 
 def test_tex_says_every_character_as_it_stands() -> None:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from gankit import seeds
 from gankit.errors import GankitError
 from gankit.evaluation.extraction import extractor, part, rows
-from gankit.evaluation.sources import ImageSet, dataset_set, image_set
-from gankit.evaluation.uncertainty import gathered, influences, squared, standard_errors
+from gankit.evaluation.sources import from_array
+from gankit.evaluation.uncertainty import influences, standard_errors, variances_of
 from gankit.files import write_atomically, write_csv
 from gankit.images.pictures import grid_png
-from gankit.interfaces import Indices, Pool, Rows
+from gankit.interfaces import Dataset, Indices, Pool, Rows
 from gankit.metrics.kid import BLOCK
 from gankit.ranking import rank
 from gankit.registry import Part
@@ -55,14 +55,11 @@ class Judge:
         self.name, self._network = extractor(study.evaluation.features, images.full.image.shape)
         self.dim = self._network.dim
         self.protocol = self._network.protocol
-        self._full = self._rows(dataset_set(images.full, "training images"))
-        self._held_out = self._rows(dataset_set(images.held_out, "held-out images"))
+        self._full, self._held_out = self._rows(images.full), self._rows(images.held_out)
         self.estimator = Estimator.of(study, images)
 
-    def _rows(self, images: ImageSet) -> Rows:
-        found = rows(images, self._network, {"features"}, quiet=True)
-        known = None if images.groups is None else {"groups": np.asarray(images.groups)}
-        return Rows({**found.fields, **(known or {})}, found.count, found.value_range)
+    def _rows(self, images: Dataset) -> Rows:
+        return rows(images, self._network, {"features"}, content=images.digest(), quiet=True)
 
     def run(self, run: Run, arm: Arm, seed: int, folder: Path) -> dict[str, Any]:
         """Everything that is said of one generator; its pictures and its ranking are written to the folder.
@@ -73,7 +70,7 @@ class Judge:
         table, images = self.study.study, self.images
         count = max(table.drawn, images.n)
         made = run.sample(count, seed=seed)  # other latents for each seed: trainings are then independent
-        fakes = self._rows(image_set(made, f"run {run.path.parent.name}", window=run.value_range))
+        fakes = self._rows(from_array(made, f"run {run.path.parent.name}", run.value_range))
         ranking = rank(run, table.drawn, table.kept, "critic", seed=seed)
         kept = {"all": np.arange(table.drawn), "top": ranking.best, "bottom": ranking.worst}
         self._write(folder, run, made, ranking.order, ranking.scores, kept)
@@ -105,11 +102,11 @@ class Judge:
         for each in [part("metric", name) for name in names]:
             seen = reals.take(_block(np.arange(reals.count))) if each.name == "kid" else reals
             pool = Pool(seen, fakes)
-            metric, resampling = gathered(each, pool), each.build().resampling(pool)
-            values = metric.compute()
-            real, fake = (influences(resampling, side, values, metric.jackknife_groups, 0) for side in ("real", "fake"))
-            variances = squared(fake)
-            errors = standard_errors(metric, resampling, values, 0, [squared(real), variances])
+            resampling = each.build().resampling(pool)
+            values = resampling.whole().values
+            real, fake = (influences(resampling, side, values, 0) for side in ("real", "fake"))
+            variances = variances_of(fake)
+            errors = standard_errors(resampling, values, 0, [variances_of(real), variances])
             for name, value in values.items():
                 if name in KEPT_VALUES:
                     moved = real.get(name)
@@ -125,7 +122,8 @@ class Judge:
         """What as many of the drawn images as are kept give when they are chosen at random."""
         pool, kept = Pool(own, drawn), self.study.study.kept
         return _spreads(["frechet"], pool, [
-            (pool.reals, pool.fakes[random_places(drawn.count, kept, "chance", draw)]) for draw in range(CHANCE_DRAWS)
+            (pool.real_places, pool.fake_places[random_places(drawn.count, kept, "chance", draw)])
+            for draw in range(CHANCE_DRAWS)
         ])  # fmt: skip
 
     def reals(self) -> dict[str, Any]:
@@ -142,7 +140,8 @@ class Judge:
             pool = Pool(own, held)
             entry: dict[str, Any] = {
                 name: _spreads(FEW, pool, [
-                    (pool.reals, pool.fakes[random_places(held.count, k, name, number)]) for number in range(draws)
+                    (pool.real_places, pool.fake_places[random_places(held.count, k, name, number)])
+                    for number in range(draws)
                 ]) | {"n": k}
                 for name, k, draws in (
                     ("all", min(table.drawn, held.count), REAL_DRAWS),
@@ -180,7 +179,7 @@ def _equal(pool: Pool, n: int) -> Values:
             random_places(pool.real.count, n, "reals", number),
             random_places(pool.fake.count, n, "held-out reals", number),
         )
-        draws.append((pool.reals[places[0]], pool.fakes[places[1]]))
+        draws.append((pool.real_places[places[0]], pool.fake_places[places[1]]))
     return _spreads(MANY, pool, draws)
 
 
