@@ -13,6 +13,7 @@ from typing import Any
 
 import tomlkit
 import typer
+from gankit.studies.schema import TABLES
 from griffe import Docstring, DocstringSectionKind
 from pydantic import BaseModel
 
@@ -24,7 +25,6 @@ from gankit.registry import registry
 from gankit.registry.plugins import KINDS, plural
 from gankit.studies.agreement.settings import AgreementStudy
 from gankit.studies.classifier.settings import ClassifierStudy
-from gankit.studies.schema import TABLES
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parent / "gankit" / "experiments" / "recipes"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gankit.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from gankit import augments, critics, datasets, features, generators, losses, metrics
+    from gankit import augments, critics, datasets, features, generators, losses, metrics, studies
     from gankit.errors import GankitError
     from gankit.evaluation.evaluate import compare, evaluate, statistics
     from gankit.experiments.experiment import Experiment, load
@@ -35,12 +35,13 @@ _HOME = {
     "training.trainer": ["resume", "train"],
 }  # fmt: skip
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
-_FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses", "metrics"]
+_FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses", "metrics", "studies"]
 
 __all__ = [
     "Augment", "Batch", "Critic", "Dataset", "Experiment", "Features", "GankitError", "Generator", "ImageSpec", "Loss",
     "Metric", "Run", "Turn", "augments", "build", "compare", "critics", "datasets", "evaluate", "features",
-    "generators", "load", "losses", "metrics", "open_run", "rank", "resume", "statistics", "train", "wrap",
+    "generators", "load", "losses", "metrics", "open_run", "rank", "resume", "statistics", "studies", "train",
+    "wrap",
 ]  # fmt: skip
 
 

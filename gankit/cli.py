@@ -328,13 +328,15 @@ def check(file: Recipe, overrides: Overrides = None) -> None:
 
 @app.command()
 def schema(
-    study: Annotated[str | None, typer.Option(help="Of a study's file: agreement, or classifier.")] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Of the file of this study; `gankit list study` lists them.")
+    ] = None,
 ) -> None:
     """Print the JSON schema of an experiment file, or of a study's file, by which editors complete it."""
     import json
 
     from gankit.experiments.schema import schema as make
-    from gankit.studies.schema import study_schema
+    from gankit.studies.reading import study_schema
 
     print(json.dumps(make() if study is None else study_schema(study), indent=2))
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from gankit.studies.schema import TABLES
 
 import gankit
 from gankit import cli
@@ -24,7 +25,6 @@ from gankit.registry import registry
 from gankit.registry.plugins import KINDS
 from gankit.studies.agreement.settings import load_study
 from gankit.studies.classifier.settings import Classical, load_classifier_study
-from gankit.studies.schema import TABLES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from gankit.errors import GankitError, PartError
 from gankit.registry.messages import unknown
-from gankit.registry.plugins import KINDS, PlugIn, normalised, plural, scan
+from gankit.registry.plugins import KINDS, PART_KINDS, PlugIn, normalised, plural, scan
 from gankit.registry.settings import derived_settings, interface, takes_given
 
 Registered = TypeVar("Registered")
@@ -29,8 +29,11 @@ RESERVED: dict[str, tuple[str, ...]] = {
     ),
     "loss": ("name", "weight", "every"),
     "augment": ("name", "scope"),
+    "study": (),
 }  # fmt: skip
 """Keys of a part's table that belong to gankit, which a part of that kind may not declare; for others it is `name`."""
+GIVEN = {"dataset": "size", "study": "experiment"}
+"""The positional parameter that gankit fills in; `image` for other kinds."""
 
 
 class Part(BaseModel):
@@ -73,7 +76,7 @@ class Listing:
 
 
 class Registry:
-    """The parts of one kind: gankit's own (one a file), plug-ins (entry points), and those of this process.
+    """The parts of one kind: gankit's own (one file each; studies one folder), plug-ins, and those of this process.
 
     Listing imports nothing; `get` imports one file.
     """
@@ -87,9 +90,10 @@ class Registry:
         self._settings: dict[type, type[BaseModel]] = {}
 
     def built_in(self) -> list[str]:
-        """Names of gankit's own parts: the folder's file names."""
+        """Names of gankit's own parts: the folder's file names, or its sub-folders where parts are folders."""
         path = importlib.import_module(self.package).__path__
-        return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
+        public = [m for m in pkgutil.iter_modules(path) if not m.name.startswith("_")]
+        return sorted(m.name.replace("_", "-") for m in public if m.ispkg or self.kind in PART_KINDS)
 
     def list(self) -> builtins.list[Listing]:
         """Every part with the distribution that it comes from; plug-ins that share a name are qualified."""
@@ -207,12 +211,17 @@ class Registry:
         return self.module(name)
 
     def module(self, name: str) -> ModuleType:
-        """The file of one of gankit's own parts."""
-        return importlib.import_module(f"{self.package}.{name.replace('-', '_')}")
+        """The file of one of gankit's own parts; where parts are folders, the file of the kind's name in it."""
+        file = "" if self.kind in PART_KINDS else f".{self.kind}"
+        return importlib.import_module(f"{self.package}.{name.replace('-', '_')}{file}")
 
     def interface(self) -> type:
         """The abstract class of this kind."""
-        return interface(self.kind.capitalize())
+        name = self.kind.capitalize()
+        if self.kind in PART_KINDS:
+            return interface(name)
+        found: type = getattr(importlib.import_module(f"{self.package}.{self.kind}"), name)
+        return found
 
     def _checked(self, part: object, name: str) -> type:
         base = self.interface()
@@ -258,7 +267,7 @@ class Registry:
     @property
     def given(self) -> str:
         """The positional parameter that a constructor may have, which gankit fills in."""
-        return "size" if self.kind == "dataset" else "image"
+        return GIVEN.get(self.kind, "image")
 
     def part(self, name: str, settings: dict[str, Any]) -> Part:
         """A validated part.

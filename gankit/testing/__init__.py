@@ -21,7 +21,7 @@ for _file in ("_suite", "_networks", "_losses", "_augments", "_metrics", "_featu
     pytest.register_assert_rewrite(f"gankit.testing.{_file}")  # so that a failure shows the values
 
 from gankit.registry import registry  # noqa: E402
-from gankit.registry.plugins import KINDS, normalised  # noqa: E402
+from gankit.registry.plugins import PART_KINDS, normalised  # noqa: E402
 from gankit.testing._augments import AugmentTests  # noqa: E402
 from gankit.testing._datasets import DatasetTests  # noqa: E402
 from gankit.testing._features import FeaturesTests  # noqa: E402
@@ -55,7 +55,7 @@ def suites(distribution: str, **changes: Mapping[str, Any]) -> dict[str, type[Su
         ValueError: a change names no class.
     """
     made: dict[str, type[Suite]] = {}
-    for kind in KINDS:
+    for kind in PART_KINDS:
         for row in registry(kind).list():
             if row.distribution == normalised(distribution):
                 words = [*row.name.rpartition(":")[2].split("-"), kind]

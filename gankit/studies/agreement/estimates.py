@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from gankit.evaluation.tables import title
-from gankit.studies.agreement.arms import Arm
-from gankit.studies.agreement.study import Findings, Training
+from gankit.studies.agreement.arms import Arm, arm_at
+from gankit.studies.agreement.trials import Findings, Trial
 
 LEVEL = 0.95
 CANNOT = "cannot be told"
@@ -41,10 +41,10 @@ class Estimate:
 
     Attributes:
         value: the mean.
-        error: standard error of one training's value as both sides vary, the mean over trainings; None where untold.
+        error: standard error of one training's value as both sides vary, the mean over trainings; None where unknown.
         fake_error: the part of it that the generated images make.
         influences: (k,) how far each part of the real images moves the mean; their squares sum to the variance that
-            these images make, where all trainings are judged beside the same. None where it is untold.
+            these images make, where all trainings are judged beside the same. None where it is unknown.
         real_error: the part of the error that the real images make.
         seeds: trainings that the mean is of.
         n_real: real images.
@@ -96,7 +96,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """ "lower", "higher", or "cannot be told"; never one of the first two where trainings may differ unknown."""
+        """ "lower", "higher", or "cannot be told"; the last wherever it is unknown how much trainings differ."""
         if not self.whole or self.low <= 0 <= self.high:
             return CANNOT
         return "lower" if self.high < 0 else "higher"
@@ -110,46 +110,54 @@ class Estimates:
         self.findings = findings
         self._spreads: dict[Where, Spread | None] = {}
 
-    def trainings(self, arm: Arm) -> list[Training]:
-        """Those of an arm that have values."""
-        return [t for t in self.findings.trainings if t.arm == arm and not t.outcome.failure]
+    def trials(self, arm: Arm) -> list[Trial]:
+        """Trainings of an arm that have values."""
+        return [trial for trial in self.findings.trials if trial.arm == arm and not trial.outcome.failure]
 
     def failed(self, arm: Arm) -> int:
-        """Trainings of an arm without values."""
-        return sum(training.arm == arm for training in self.findings.failed)
+        """Number of trainings of an arm without values."""
+        return sum(trial.arm == arm for trial in self.findings.trials) - len(self.trials(arm))
+
+    def arms(self) -> list[Arm]:
+        """Every arm once."""
+        return list(dict.fromkeys(trial.arm for trial in self.findings.trials))
+
+    def variants(self) -> list[tuple[str, str]]:
+        """(control, scope) of every row of arms: without either, then each control, then each further scope."""
+        return list(dict.fromkeys((arm.control, arm.scope) for arm in self.arms()))
+
+    def row(self, control: str = "", scope: str = "") -> list[Arm]:
+        """The arm of every threshold, whether it was trained or not."""
+        return [arm_at(threshold, control, scope) for threshold in self.findings.images.thresholds]
 
     def _entries(self, arm: Arm, where: Where) -> dict[int, dict[str, Any]]:
         """What each seed's training has there, where it has anything."""
-        rows = {t.seed: t.outcome.result[where.group].get(where.row, {}).get(where.metric) for t in self.trainings(arm)}
-        return {seed: row for seed, row in rows.items() if row is not None}
+        rows = [(trial.seed, trial.result[where.group].get(where.row, {})) for trial in self.trials(arm)]
+        return {seed: row[where.metric] for seed, row in rows if where.metric in row}
 
     def by_seed(self, arm: Arm, where: Where) -> dict[int, float]:
         """The value of each training."""
         return {seed: entry["value"] for seed, entry in self._entries(arm, where).items()}
 
-    def common(self, arms: Sequence[Arm], where: Where) -> list[int]:
+    def common_seeds(self, arms: Sequence[Arm], where: Where) -> list[int]:
         """Seeds of which all arms have values."""
-        return sorted(set.intersection(*(set(self._entries(arm, where)) for arm in arms)))
+        return sorted(set.intersection(*(set(self._entries(arm, where)) for arm in arms))) if arms else []
 
     def of(self, arm: Arm, where: Where, seeds: Sequence[int] | None = None) -> Estimate | None:
-        """The arm's value, over some seeds where told; None where no training of it has one."""
+        """The arm's value, over some seeds or over all; None where no training of it has one."""
         entries = [entry for seed, entry in self._entries(arm, where).items() if seeds is None or seed in seeds]
         if not entries:
             return None
-        moved = [entry["real_influences"] for entry in entries if entry["real_influences"] is not None]
-        whole = len(moved) == len(entries) and len({len(each) for each in moved}) == 1
+        influences = [entry["real_influences"] for entry in entries if entry["real_influences"] is not None]
+        whole = len(influences) == len(entries) and len({len(values) for values in influences}) == 1
         return Estimate(
             float(np.mean([entry["value"] for entry in entries])),
             _root_mean(entry["standard_error"] for entry in entries),
             _root_mean(None if v is None else math.sqrt(v) for v in (entry["fake_variance"] for entry in entries)),
-            np.mean(moved, axis=0) if whole else None,
-            _root_mean(math.sqrt(sum(value**2 for value in each)) for each in moved),
+            np.mean(influences, axis=0) if whole else None,
+            _root_mean(math.sqrt(sum(value**2 for value in values)) for values in influences),
             len(entries), entries[0]["n_real"], entries[0]["n_fake"],
         )  # fmt: skip
-
-    def arms(self) -> list[Arm]:
-        """Every arm once."""
-        return list(dict.fromkeys(training.arm for training in self.findings.trainings))
 
     def spread(self, where: Where) -> Spread | None:
         """Between trainings, or None where no arm has two."""
@@ -159,7 +167,7 @@ class Estimates:
 
     def _spread(self, where: Where) -> Spread | None:
         arms = [entries for arm in self.arms() if len(entries := list(self._entries(arm, where).values())) > 1]
-        variance, freedom = pooled([[entry["value"] for entry in entries] for entries in arms])
+        variance, freedom = pooled_variance([[entry["value"] for entry in entries] for entries in arms])
         if not freedom:
             return None
         sampling = float(np.mean([entry["fake_variance"] or 0.0 for entries in arms for entry in entries]))
@@ -179,24 +187,24 @@ class Estimates:
         make of the difference: of the same ones by what each part of them moves both values, of others that of both.
         """
         residual, spread = self._residual(where), self.spread(where)
-        shared = [self.common(pair, where) for pair in pairs]
+        shared = [self.common_seeds(pair, where) for pair in pairs]
         matched = residual is not None and bool(pairs) and all(shared)
-        found = [
+        estimates = [
             (self.of(first, where, seeds if matched else None), self.of(second, where, seeds if matched else None))
             for (first, second), seeds in zip(pairs, shared, strict=True)
         ]
-        known = [(one, other) for one, other in found if one is not None and other is not None]
-        if not known or len(known) < len(found):
+        known = [(one, other) for one, other in estimates if one is not None and other is not None]
+        if not known or len(known) < len(estimates):
             return None
-        every = [each for pair in known for each in pair]
+        both = [estimate for pair in known for estimate in pair]
         if residual is not None and matched:
-            each, freedom = residual
+            of_training, freedom = residual
         else:
-            errors = [each.fake_error for each in every if each.fake_error is not None]
+            errors = [estimate.fake_error for estimate in both if estimate.fake_error is not None]
             floor = float(np.mean(np.square(errors))) if errors else 0.0
-            each, freedom = max(spread.total**2 if spread else 0.0, floor), spread.freedom if spread else 0
+            of_training, freedom = max(spread.total**2 if spread else 0.0, floor), spread.freedom if spread else 0
         real = _real_variance(known, same_reals)
-        variance = sum(each / one.seeds for one in every) / len(known) ** 2 + (real or 0.0)
+        variance = sum(of_training / estimate.seeds for estimate in both) / len(known) ** 2 + (real or 0.0)
         half = float(student.ppf((1 + LEVEL) / 2, freedom or 1e6)) * math.sqrt(variance)
         value = float(np.mean([other.value - one.value for one, other in known]))
         whole = freedom > 0 and real is not None
@@ -205,7 +213,7 @@ class Estimates:
     def _residual(self, where: Where) -> tuple[float, int] | None:
         """Variance between trainings beyond their arm and their seed, and its degrees of freedom."""
         arms = [arm for arm in self.arms() if len(self._entries(arm, where)) > 1]
-        seeds = self.common(arms, where) if arms else []
+        seeds = self.common_seeds(arms, where)
         if len(arms) < 2 or len(seeds) < 2:
             return None
         values = np.array([[self.by_seed(arm, where)[seed] for seed in seeds] for arm in arms])
@@ -215,47 +223,53 @@ class Estimates:
 
     def between_reals(self, arm: Arm, where: Where) -> dict[str, float] | None:
         """{"mean", "sd", "n"} of real images in the place of generated ones, or None where it is not known."""
-        reals = self.findings.reals
-        at = reals["arms"][Arm(arm.threshold, arm.control).name]
+        reals, metric = self.findings.reals, where.metric
+        own = reals["arms"][arm_at(arm.threshold, arm.control).name]
         if where.group == "drawn":
-            entry = at["all" if where.row == "all" else "kept"]
-            found, n = entry.get(where.metric), entry["n"]
+            entry: dict[str, Any] = own["all" if where.row == "all" else "kept"]
+            return {**entry[metric], "n": entry["n"]} if metric in entry else None
+        if where.row in ("full", "held-out"):
+            entry = reals["whole"]
         else:
-            whole = where.row in ("full", "held-out")
-            if where.row == "held-out-same":
-                at = reals["arms"][Arm(arm.threshold).name]
-            found, n = (reals["whole"] if whole else at["equal"]).get(where.metric), self.findings.images.n
-        return None if found is None else {**found, "n": n}
+            entry = (reals["arms"][arm_at(arm.threshold).name] if where.row == "held-out-same" else own)["equal"]
+        return {**entry[metric], "n": self.findings.images.n} if metric in entry else None
 
     def chance(self, arm: Arm, metric: str) -> tuple[float, float] | None:
         """Mean and standard deviation of the value of as many drawn images as are kept, chosen at random."""
-        found = [t.outcome.result["chance"].get(metric) for t in self.trainings(arm)]
-        known = [entry for entry in found if entry is not None]
-        if not known:
+        entries = [trial.result["chance"][metric] for trial in self.trials(arm) if metric in trial.result["chance"]]
+        if not entries:
             return None
-        sd = math.sqrt(float(np.mean(np.square([entry["sd"] for entry in known]))))
-        return float(np.mean([entry["mean"] for entry in known])), sd
+        sd = math.sqrt(float(np.mean(np.square([entry["sd"] for entry in entries]))))
+        return float(np.mean([entry["mean"] for entry in entries])), sd
+
+    def measured(self, arm: Arm, row: str | None) -> list[dict[str, int]]:
+        """Counts of images by what was measured: of "all", "top" or "bottom" of each training; None for the reals."""
+        measurement = self.findings.measurement
+        assert measurement is not None
+        if row is None:
+            return [self.findings.reals["arms"][arm_at(arm.threshold, arm.control).name][measurement.fact]]
+        return [trial.result[measurement.fact][row] for trial in self.trials(arm)]
 
     def metric_name(self, metric: str) -> str:
-        """As it heads values."""
+        """The heading of a metric's values."""
         return "KID" if metric == "kid" else title(metric, str(self.findings.reals["features"]))
 
 
-def pooled(arms: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """Variance within arms, and its degrees of freedom: (0, 0) where none has several values."""
-    several = [np.array(values) for values in arms if len(values) > 1]
+def pooled_variance(samples: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Variance within samples, and its degrees of freedom: (0, 0) where none has several values."""
+    several = [np.array(values) for values in samples if len(values) > 1]
     freedom = sum(len(values) - 1 for values in several)
     squares = sum(float(((values - values.mean()) ** 2).sum()) for values in several)
     return (squares / freedom if freedom else 0.0), freedom
 
 
 def _real_variance(pairs: Sequence[tuple[Estimate, Estimate]], same: bool) -> float | None:
-    """What the real images make of a mean difference; None where it is untold."""
+    """What the real images make of a mean difference; None where it is unknown."""
     if same:
         moved = [other.influences - one.influences for one, other in pairs
                  if one.influences is not None and other.influences is not None]  # fmt: skip
         return None if len(moved) < len(pairs) else float((np.mean(moved, axis=0) ** 2).sum())
-    errors = [each.real_error for pair in pairs for each in pair]
+    errors = [estimate.real_error for pair in pairs for estimate in pair]
     known = [error for error in errors if error is not None]
     return None if len(known) < len(errors) else float(np.sum(np.square(known))) / len(pairs) ** 2
 

@@ -1,20 +1,19 @@
-"""The two tables of the founding paper, with errors and controls, as rows of text, CSV and LaTeX."""
+"""The two tables of the founding paper, with errors and controls, as rows of text and as files."""
 
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from gankit.evaluation.uncertainty import wilson
 from gankit.files import write_atomically, write_csv
-from gankit.studies.agreement.arms import Arm, heading, percent
-from gankit.studies.agreement.conclusions import REALS, counts
+from gankit.studies.agreement.arms import CONTROLS, Arm, heading, percent
+from gankit.studies.agreement.conclusions import count_measured
 from gankit.studies.agreement.estimates import ROWS, Estimate, Estimates, Spread, Where
 from gankit.studies.agreement.judging import KEPT_VALUES, REFERENCES
+from gankit.studies.latex import Table, tabular
 
-Table = list[list[str]]
 EQUAL = "Equal n"
 """How rows of equal numbers on either side begin."""
 REFERENCE_WORDS = {
@@ -73,7 +72,7 @@ class Row:
         images: which generated images: "All", "Top 10", "Bot 10", "Equal n".
         metric: the name of the value.
         beside: which real images.
-        cells: one a selection rate.
+        cells: one for each selection rate.
         spread: between trainings; None where no arm of the row has several.
     """
 
@@ -103,8 +102,7 @@ class Row:
     @property
     def between(self) -> str:
         """How much trainings differ, and how much of that sampling makes."""
-        found = self.spread
-        return "-" if found is None else f"{found.total:.2g} ({found.sampling:.2g})"
+        return "-" if self.spread is None else f"{self.spread.total:.2g} ({self.spread.sampling:.2g})"
 
 
 def table1(estimates: Estimates) -> Table:
@@ -120,24 +118,30 @@ def table1(estimates: Estimates) -> Table:
 
 def rows(estimates: Estimates) -> list[Row]:
     """Distances of all, top and bottom as in the paper's Table II, then of equal numbers; then so for each control."""
-    images, study = estimates.findings.images, estimates.findings.study.study
-    found = []
-    variants = [("", ""), *([("random-subset", "")] if study.controls else []), *(("", s) for s in study.scopes[1:])]
-    for control, scope in variants:
-        arms = [Arm(threshold, control, scope) for threshold in images.thresholds]
-        if not set(arms) & set(estimates.arms()):
-            continue
-        variant = control.replace("-", " ") or (f"scope {scope}" if scope else "")
+    table = []
+    for control, scope in estimates.variants():
+        arms = estimates.row(control, scope)
+        variant = CONTROLS[control].words if control else f"scope {scope}" if scope else ""
         for metric in ("frechet", "kid"):
             for row, word in ROWS.items():
-                name = word if row == "all" else f"{word} {study.kept}"
-                where = Where("drawn", row, metric)
-                found.append(_row(estimates, variant, name, arms, where, REFERENCE_WORDS["subset"]))
+                name = word if row == "all" else f"{word} {estimates.findings.settings.kept}"
+                table.append(_row(estimates, variant, name, arms, Where("drawn", row, metric), "subset"))
         for reference in REFERENCES:
             for metric in KEPT_VALUES:
-                where = Where("equal", reference, metric)
-                found.append(_row(estimates, variant, EQUAL, arms, where, REFERENCE_WORDS[reference]))
-    return found
+                table.append(_row(estimates, variant, EQUAL, arms, Where("equal", reference, metric), reference))
+    return table
+
+
+def _row(estimates: Estimates, variant: str, images: str, arms: list[Arm], where: Where, reference: str) -> Row:
+    several = any(len(estimates.trials(arm)) > 1 for arm in arms)
+    cells = [
+        Cell(value, estimates.between_reals(arm, where) if value else None, estimates.failed(arm),
+             estimates.by_seed(arm, where))
+        for arm in arms
+        for value in [estimates.of(arm, where)]
+    ]  # fmt: skip
+    spread = estimates.spread(where) if several else None
+    return Row(variant, images, estimates.metric_name(where.metric), REFERENCE_WORDS[reference], cells, spread)
 
 
 def table2(estimates: Estimates) -> Table:
@@ -163,12 +167,12 @@ def table2(estimates: Estimates) -> Table:
 
 
 def _numbers(cell: Cell) -> list[str]:
-    found, real = cell.estimate, cell.real or {}
-    if found is None:
+    value, real = cell.estimate, cell.real or {}
+    if value is None:
         return ["", "", "", "", "", "", "0" if cell.failed else "", str(cell.failed) if cell.failed else ""]
     return [
-        _number(found.value), _number(found.error), str(found.n_real), _number(real.get("mean")),
-        _number(real.get("sd")), str(real.get("n", "")), str(found.seeds), str(cell.failed),
+        _number(value.value), _number(value.error), str(value.n_real), _number(real.get("mean")),
+        _number(real.get("sd")), str(real.get("n", "")), str(value.seeds), str(cell.failed),
     ]  # fmt: skip
 
 
@@ -176,77 +180,71 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def deviations(estimates: Estimates) -> Table:
-    """How many images measure as strabismic, a row for each arm and choice of images; a header alone for other data."""
-    table = [["trained on", "images", "strabismic", "measured", "n", "share", "low", "high"]]
-    for arm in estimates.arms() if estimates.findings.reals["estimator"] is not None else []:
-        for row in (*(ROWS if estimates.trainings(arm) else ()), REALS):
-            hits, measured, n = counts(estimates, arm, row)
-            low, high = wilson(hits, measured)
-            shares = map(_number, (hits / measured, low, high)) if measured else ("", "", "")
-            table.append([arm.title, row, str(hits), str(measured), str(n), *shares])
+def measured(estimates: Estimates) -> Table:
+    """How many images measure as positive, a row for each arm and choice of images."""
+    measurement = estimates.findings.measurement
+    if measurement is None:
+        return []
+    table = [["trained on", "images", measurement.positive, "measured", "n", "share", "low", "high"]]
+    for arm in estimates.arms():
+        sets = {row: row for row in ROWS} if estimates.trials(arm) else {}
+        for words, row in {**sets, "held-out reals": None}.items():
+            hits, known, n = count_measured(estimates, arm, row)
+            low, high = wilson(hits, known)
+            shares = map(_number, (hits / known, low, high)) if known else ("", "", "")
+            table.append([arm.words, words, str(hits), str(known), str(n), *shares])
     return table
 
 
-def blocks(found: list[Row]) -> list[list[Row]]:
+def blocks(table: list[Row]) -> list[list[Row]]:
     """Rows that belong under one heading: of one variant and metric, or of one variant beside the same real images."""
     return [
         list(block)
         for _, block in itertools.groupby(
-            found, lambda row: (row.variant, row.images == EQUAL, row.beside if row.images == EQUAL else row.metric)
+            table, lambda row: (row.variant, row.images == EQUAL, row.beside if row.images == EQUAL else row.metric)
         )
     ]
 
 
-def _row(estimates: Estimates, variant: str, images: str, arms: list[Arm], where: Where, beside: str) -> Row:
-    several = any(len(estimates.trainings(arm)) > 1 for arm in arms)
-    cells = [
-        Cell(
-            found, estimates.between_reals(arm, where) if found else None, estimates.failed(arm),
-            estimates.by_seed(arm, where),
-        )
-        for arm in arms
-        for found in [estimates.of(arm, where)]
-    ]  # fmt: skip
-    name = estimates.metric_name(where.metric)
-    return Row(variant, images, name, beside, cells, estimates.spread(where) if several else None)
+def block_title(block: list[Row]) -> str:
+    """The heading of a block of rows."""
+    first = block[0]
+    what = f"{first.images} beside {first.beside}" if first.images == EQUAL else f"{first.metric} to {first.beside}"
+    return f"{what} ({first.n_real} reals)" + (f", {first.variant}" if first.variant else "")
 
 
 def trainings(estimates: Estimates) -> Table:
-    """Every value of every training, one a row."""
+    """Every value of every training, one in each row."""
     table = [["training", "seed", "images", "beside", "metric", "value", "standard error", "n fake", "n real"]]
-    for training in estimates.findings.trainings:
-        result = training.outcome.result  # empty where it failed
-        sets = [(row, "subset", values) for row, values in result.get("drawn", {}).items()]
-        sets += [("equal n", row, values) for row, values in result.get("equal", {}).items()]
-        for which, beside, values in sets:
-            for metric, each in values.items():
-                names = [training.arm.title, str(training.seed), which, REFERENCE_WORDS[beside], metric]
-                numbers = [_number(each["value"]), _number(each["standard_error"])]
-                table.append([*names, *numbers, str(each["n_fake"]), str(each["n_real"])])
+    for trial in estimates.findings.trials:
+        sets = [(row, "subset", values) for row, values in trial.result.get("drawn", {}).items()]
+        sets += [("equal n", row, values) for row, values in trial.result.get("equal", {}).items()]
+        for images, reference, values in sets:
+            for metric, entry in values.items():
+                names = [trial.arm.words, str(trial.seed), images, REFERENCE_WORDS[reference], metric]
+                numbers = [_number(entry["value"]), _number(entry["standard_error"])]
+                table.append([*names, *numbers, str(entry["n_fake"]), str(entry["n_real"])])
     return table
 
 
 def write_tables(estimates: Estimates, folder: Path) -> None:
     """Write table1 and table2 as .csv and .tex, what controls and equal numbers gave as table2-controls.tex.
 
-    And trainings.csv with every value, and deviations.csv, where deviations can be measured.
+    And trainings.csv with every value, and a table of what can be measured on the pixels: deviations.csv for the eyes.
     """
-    tables = {
-        "table1": table1(estimates), "table2": table2(estimates), "trainings": trainings(estimates),
-        "deviations": deviations(estimates),
-    }  # fmt: skip
+    tables = {"table1": table1(estimates), "table2": table2(estimates), "trainings": trainings(estimates)}
+    if measurement := estimates.findings.measurement:
+        tables[f"{measurement.fact}s"] = measured(estimates)
     for name, table in tables.items():
-        if len(table) > 1:
-            write_csv(folder / f"{name}.csv", table)
+        write_csv(folder / f"{name}.csv", table)
     header, *lines = tables["table1"]
-    write_atomically(folder / "table1.tex", tex(header, [("", lines)]).encode())
+    write_atomically(folder / "table1.tex", tabular(header, [("", lines)]).encode())
     header = ["", "n", *(heading(threshold) for threshold in estimates.findings.images.thresholds), "Between trainings"]
     parts = blocks(rows(estimates))
     paper = [block for block in parts if not block[0].variant and block[0].images != EQUAL]
     for name, chosen in (("table2", paper), ("table2-controls", [block for block in parts if block not in paper])):
-        found = [(block_title(block), _lines(block)) for block in chosen]
-        write_atomically(folder / f"{name}.tex", tex(header, found, TEX_NOTES).encode())
+        content = [(block_title(block), _lines(block)) for block in chosen]
+        write_atomically(folder / f"{name}.tex", tabular(header, content, TEX_NOTES).encode())
 
 
 TEX_NOTES = """Value and standard error of one training as both sides are sampled; the mean where there are several.
@@ -260,33 +258,3 @@ def _lines(block: list[Row]) -> Table:
         lines.append([row.name, row.n_fake, *(cell.text for cell in row.cells), row.between])
         lines.append(["real against real", "", *(cell.real_text for cell in row.cells), ""])
     return lines
-
-
-def block_title(block: list[Row]) -> str:
-    """What heads a block of rows."""
-    first = block[0]
-    what = f"{first.images} beside {first.beside}" if first.images == EQUAL else f"{first.metric} to {first.beside}"
-    return f"{what} ({first.n_real} reals)" + (f", {first.variant}" if first.variant else "")
-
-
-_TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
-}  # fmt: skip
-
-
-def tex(header: list[str], parts: list[tuple[str, Table]], notes: str = "") -> str:
-    """A LaTeX tabular of a header and rows under headings, every character of them as it stands; notes are comments."""
-
-    def escaped(cell: str) -> str:
-        return re.sub(r"(?<![\w.}])-(?=\d)", "$-$", "".join(_TEX.get(mark, mark) for mark in cell))
-
-    def line(cells: list[str]) -> str:
-        return " & ".join(escaped(cell) for cell in cells) + r" \\"
-
-    lines = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\hline", line(header), r"\hline"]
-    for words, table in parts:
-        if words:
-            lines.append(rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{escaped(words)}}}}} \\")
-        lines += [*map(line, table), r"\hline"]
-    return "\n".join([*(f"% {note}" for note in notes.splitlines()), *lines, r"\end{tabular}", ""])

@@ -134,7 +134,7 @@ def score_interval(cases: Cases, counts: Floats, score: Score, seed: int) -> tup
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """A difference of two arms on the same test cases, with its interval.
 
     Attributes:
@@ -155,7 +155,9 @@ class Difference:
     seeds_error: float | None
 
 
-def paired_difference(cases: Cases, first: Floats, second: Floats, score: Score, level: float = LEVEL) -> Difference:
+def paired_difference(
+    cases: Cases, first: Floats, second: Floats, score: Score, level: float = LEVEL
+) -> PairedDifference:
     """The paired difference of two arms, with a t interval over test cases and seeds, both taken as samples.
 
     The half-width is sqrt(t_c^2 V_c + t_s^2 V_s). V_c is the variance of the mean over seeds by dropping one group at a
@@ -190,7 +192,7 @@ def paired_difference(cases: Cases, first: Floats, second: Floats, score: Score,
         seeds_error = math.sqrt(float(by_seed.var(ddof=1)) / seeds)
         squares += (_quantile(level, seeds - 1) * seeds_error) ** 2
     half = math.sqrt(squares)
-    return Difference(value, value - half, value + half, by_seed.tolist(), math.sqrt(cases_variance), seeds_error)
+    return PairedDifference(value, value - half, value + half, by_seed.tolist(), math.sqrt(cases_variance), seeds_error)
 
 
 def _quantile(level: float, df: float) -> float:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from gankit.errors import GankitError, PartError, RunError
 from gankit.interfaces import ImageSpec
 from gankit.runs import checkpoint
-from gankit.studies.classifier.settings import SMALL, ClassifierTable
+from gankit.studies.classifier.settings import SMALL, ClassifierSettings
 from gankit.version import __version__ as gankit_version
 
 FILE = "classifier.safetensors"
@@ -122,7 +122,7 @@ def make_network(image: ImageSpec, outputs: int, name: str, width: int, input_si
     return TorchvisionNetwork(image, outputs, name, input_size)
 
 
-def new_network(image: ImageSpec, outputs: int, settings: ClassifierTable) -> nn.Module:
+def new_network(image: ImageSpec, outputs: int, settings: ClassifierSettings) -> nn.Module:
     """A network to be trained, from torch's own draws or from a file of weights.
 
     Raises:
@@ -158,7 +158,7 @@ def _load_weights(network: nn.Module, path: Path, name: str) -> None:
     network.load_state_dict(fitting, strict=False)
 
 
-def save_network(path: Path, network: nn.Module, settings: ClassifierTable, facts: dict[str, Any]) -> None:
+def save_network(path: Path, network: nn.Module, settings: ClassifierSettings, facts: dict[str, Any]) -> None:
     """Write weights as safetensors, with all that is needed to use them in one metadata key."""
     own = {"network": settings.network, "width": settings.width, "input_size": settings.input_size}
     checkpoint.export(path, network, {"kind": "classifier", "gankit": gankit_version, **own, **facts})

@@ -98,10 +98,3 @@ def calibration_error(labels: NDArray[np.int64], probabilities: Floats) -> float
     """The expected calibration error of (n,) classes and (n, k) probabilities, in ten bins (arXiv 1706.04599)."""
     bins = reliability(labels, probabilities)
     return sum(cases * abs(right - confidence) for cases, confidence, right in bins) / len(labels)
-
-
-def softmax(logits: Floats) -> Floats:
-    """(n, k) logits to (n, k) probabilities."""
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    probabilities: Floats = powers / powers.sum(1, keepdims=True)
-    return probabilities
