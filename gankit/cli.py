@@ -234,7 +234,7 @@ def _classifier(text: str | None) -> Any:
     """A classifier that a study saved, or what `gankit.rank` takes."""
     if text is None or not text.endswith(".safetensors"):
         return _toml(text)
-    from gankit.studies.classifier.study import load_classifier
+    from gankit.runs.classifiers import load_classifier
 
     return load_classifier(text, grey_levels=True)
 

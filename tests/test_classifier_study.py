@@ -18,10 +18,10 @@ import gankit
 from gankit.cli import app
 from gankit.errors import DataError, GankitError, PartError, RunError, SettingsError
 from gankit.runs import checkpoint
+from gankit.runs.classifiers import FILE, SmallNetwork, TorchvisionNetwork, load_weights, make_network
 from gankit.studies.classifier import training as classifier_training
 from gankit.studies.classifier.arms import ARMS, TrainingSet, added_labels, training_set
 from gankit.studies.classifier.data import check_apart, data_notes
-from gankit.studies.classifier.networks import FILE, SmallNetwork, TorchvisionNetwork, new_network
 from gankit.studies.classifier.settings import Classical
 from gankit.studies.classifier.study import (
     ClassifierStudy,
@@ -306,33 +306,29 @@ def test_the_small_network_takes_any_images(shape: tuple[int, int, int]) -> None
 
 
 def test_networks_of_torchvision(tmp_path: Path, write: Write) -> None:
-    grey = gankit.ImageSpec(1, 32, 32)
-    named = study(write(), "classifier.network=squeezenet1_1").settings
-    network = new_network(grey, 3, named)
-    assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
+    def squeezenet(image: gankit.ImageSpec, input_size: int | None = None) -> torch.nn.Module:
+        return make_network(image, 3, "squeezenet1_1", 16, input_size)
+
+    assert squeezenet(gankit.ImageSpec(1, 32, 32))(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
     with pytest.raises(PartError, match="squeezenet1_1 sees grey or colour images, not 2 channels"):
-        new_network(gankit.ImageSpec(2, 32, 32), 3, named)
+        squeezenet(gankit.ImageSpec(2, 32, 32))
     with pytest.raises(PartError, match=r"cannot take images of 8 x 8 .* set classifier.input_size=224"):
-        TorchvisionNetwork(gankit.ImageSpec(3, 8, 8), 3, "squeezenet1_1")
-    assert TorchvisionNetwork(gankit.ImageSpec(3, 8, 8), 3, "squeezenet1_1", 32)(torch.zeros(2, 3, 8, 8)).shape == (
-        2,
-        3,
-    )
+        squeezenet(gankit.ImageSpec(3, 8, 8))
+    assert squeezenet(gankit.ImageSpec(3, 8, 8), 32)(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
     # Weights of a network of other classes: all but the head are taken.
     from torchvision import models
 
-    published = models.squeezenet1_1(weights=None, num_classes=10)
-    torch.save(published.state_dict(), tmp_path / "weights.pth")
-    setting = f"classifier.weights={tmp_path / 'weights.pth'}"
-    started = new_network(grey, 3, study(write(), "classifier.network=squeezenet1_1", setting).settings)
-    assert isinstance(started, TorchvisionNetwork)
-    first = next(iter(published.parameters()))
-    assert torch.equal(next(started.network.parameters()), first)
+    published, path = models.squeezenet1_1(weights=None, num_classes=10), tmp_path / "weights.pth"
+    torch.save(published.state_dict(), path)
+    started = study(write(), "data.size=32", "classifier.network=squeezenet1_1", f"classifier.weights={path}")
+    network = started.new_network(3)
+    assert isinstance(network, TorchvisionNetwork)
+    assert torch.equal(next(network.network.parameters()), next(published.parameters()))
     with pytest.raises(PartError, match=r"weights.pth is not of alexnet: .* name the network that it belongs to"):
-        new_network(gankit.ImageSpec(3, 64, 64), 3, study(write(), "classifier.network=alexnet", setting).settings)
-    (tmp_path / "weights.pth").write_bytes(b"no weights")
+        load_weights(models.alexnet(weights=None, num_classes=3), path, "alexnet")
+    path.write_bytes(b"no weights")
     with pytest.raises(PartError, match=r"weights\.pth cannot be read"):
-        new_network(grey, 3, study(write(), "classifier.network=squeezenet1_1", setting).settings)
+        started.new_network(3)
 
 
 def test_augmentation_keeps_what_it_should() -> None:

@@ -22,16 +22,12 @@ FEWEST = 8
 
 @dataclass(frozen=True)
 class Control:
-    """What is trained on in place of the images that agreement keeps, so that their number alone cannot be the reason.
+    """What is trained on in place of the images that agreement keeps, so that their number alone cannot be the reason."""
 
-    Attributes:
-        words: in tables.
-        data: from the number of kept images and the training's seed to settings of the experiment's data table.
-        choose: from the number of all images, that of kept ones and the seed to (k,) rising places of those settings.
-    """
-
-    words: str
+    words: str  # in tables
+    # from the number of kept images and the training's seed to settings of the experiment's data table
     data: Callable[[int, int], dict[str, Any]]
+    # from the number of all images, that of kept ones and the seed to (k,) rising places of those settings
     choose: Callable[[int, int, int], Indices]
 
 
@@ -44,17 +40,11 @@ CONTROLS = {
 
 @dataclass(frozen=True)
 class Arm(study.Arm):
-    """One kind of training, of which seeds differ.
+    """One kind of training, of which seeds differ."""
 
-    Attributes:
-        threshold: share of raters below which images are left out; 0 keeps all.
-        control: which of `CONTROLS` takes the place of these images, or "".
-        scope: of the augment, where it is not that of the study's other arms, else "".
-    """
-
-    threshold: float
-    control: str = ""
-    scope: str = ""
+    threshold: float  # share of raters below which images are left out; 0 keeps all
+    control: str = ""  # which of `CONTROLS` takes the place of these images, or ""
+    scope: str = ""  # of the augment, where it is not that of the study's other arms, else ""
 
 
 def arm_at(threshold: float, control: str = "", scope: str = "") -> Arm:

@@ -22,17 +22,11 @@ METRICS = ("frechet", "kid")
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A question with its answer.
+    """A question with its answer."""
 
-    Attributes:
-        question: the macro of the template that has its words.
-        answer: "yes", "no" or "cannot be told", and what of it.
-        facts: what the template shows; `missing` holds arms without values where there are no numbers.
-    """
-
-    question: str
-    answer: str
-    facts: Mapping[str, Any]
+    question: str  # the macro of the template that has its words
+    answer: str  # "yes", "no" or "cannot be told", and what of it
+    facts: Mapping[str, Any]  # what the template shows; `missing` holds arms without values where there are no numbers
 
 
 def conclusions(estimates: Estimates) -> list[Conclusion]:

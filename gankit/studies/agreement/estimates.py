@@ -22,77 +22,48 @@ ROWS = {"all": "All", "top": "Top", "bottom": "Bot"}
 
 @dataclass(frozen=True)
 class Where:
-    """Which value of a training is meant.
+    """Which value of a training is meant."""
 
-    Attributes:
-        group: "drawn" for the table of the founding paper, "equal" for equal numbers.
-        row: "all", "top", "bottom"; or one of `judging.REFERENCES`.
-        metric: "frechet", "kid", "precision" or "recall".
-    """
-
-    group: str
-    row: str
-    metric: str = "frechet"
+    group: str  # "drawn" for the table of the founding paper, "equal" for equal numbers
+    row: str  # "all", "top", "bottom"; or one of `judging.REFERENCES`
+    metric: str = "frechet"  # "frechet", "kid", "precision" or "recall"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value of an arm, the mean over its trainings.
+    """A value of an arm, the mean over its trainings."""
 
-    Attributes:
-        value: the mean.
-        error: standard error of one training's value as both sides vary, the mean over trainings; None where unknown.
-        fake_error: the part of it that the generated images make.
-        influences: (k,) how far each part of the real images moves the mean; their squares sum to the variance that
-            these images make, where all trainings are judged beside the same. None where it is unknown.
-        real_error: the part of the error that the real images make.
-        seeds: trainings that the mean is of.
-        n_real: real images.
-        n_fake: generated images of each training.
-    """
-
-    value: float
+    value: float  # the mean
+    # standard error of one training's value as both sides vary, the mean over trainings; None where unknown
     error: float | None
-    fake_error: float | None
+    fake_error: float | None  # the part of it that the generated images make
+    # (k,) how far each part of the real images moves the mean; their squares sum to the variance that these
+    # images make, where all trainings are judged beside the same. None where it is unknown
     influences: NDArray[np.float64] | None
-    real_error: float | None
-    seeds: int
-    n_real: int
-    n_fake: int
+    real_error: float | None  # the part of the error that the real images make
+    seeds: int  # trainings that the mean is of
+    n_real: int  # real images
+    n_fake: int  # generated images of each training
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How much trainings of one arm differ, pooled over all arms with several.
+    """How much trainings of one arm differ, pooled over all arms with several."""
 
-    Attributes:
-        total: standard deviation between trainings of an arm.
-        sampling: what the sampling of generated images alone would make of it.
-        freedom: degrees of freedom.
-    """
-
-    total: float
-    sampling: float
-    freedom: int
+    total: float  # standard deviation between trainings of an arm
+    sampling: float  # what the sampling of generated images alone would make of it
+    freedom: int  # degrees of freedom
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One arm less another.
+    """One arm less another."""
 
-    Attributes:
-        value: the difference.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        whole: whether the interval knows how much trainings differ; without several seeds it does not.
-        matched: pairs of trainings of the same seed that it is over; 0 where trainings are not matched.
-    """
-
-    value: float
-    low: float
-    high: float
-    whole: bool
-    matched: int
+    value: float  # the difference
+    low: float  # lower end of its 95 % interval
+    high: float  # upper end
+    whole: bool  # whether the interval knows how much trainings differ; without several seeds it does not
+    matched: int  # pairs of trainings of the same seed that it is over; 0 where trainings are not matched
 
     @property
     def verdict(self) -> str:

@@ -24,19 +24,12 @@ REFERENCE_WORDS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What one arm has in one row.
+    """What one arm has in one row."""
 
-    Attributes:
-        estimate: the value, or None.
-        real: {"mean", "sd", "n"} of draws of real images in the place of generated ones, or None.
-        failed: trainings without values.
-        by_seed: the value of each training.
-    """
-
-    estimate: Estimate | None
-    real: dict[str, float] | None
-    failed: int
-    by_seed: dict[int, float]
+    estimate: Estimate | None  # the value, or None
+    real: dict[str, float] | None  # {"mean", "sd", "n"} of draws of real images in the place of generated ones, or None
+    failed: int  # trainings without values
+    by_seed: dict[int, float]  # the value of each training
 
     @property
     def text(self) -> str:
@@ -65,23 +58,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the second table.
+    """A row of the second table."""
 
-    Attributes:
-        variant: "" for training by agreement, else the control or the scope of the arms.
-        images: which generated images: "All", "Top 10", "Bot 10", "Equal n".
-        metric: the name of the value.
-        beside: which real images.
-        cells: one for each selection rate.
-        spread: between trainings; None where no arm of the row has several.
-    """
-
-    variant: str
-    images: str
-    metric: str
-    beside: str
-    cells: list[Cell]
-    spread: Spread | None
+    variant: str  # "" for training by agreement, else the control or the scope of the arms
+    images: str  # which generated images: "All", "Top 10", "Bot 10", "Equal n"
+    metric: str  # the name of the value
+    beside: str  # which real images
+    cells: list[Cell]  # one for each selection rate
+    spread: Spread | None  # between trainings; None where no arm of the row has several
 
     @property
     def name(self) -> str:

@@ -17,19 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training of an arm and what came of it.
+    """One training of an arm and what came of it."""
 
-    Attributes:
-        arm: the arm.
-        seed: of the training.
-        folder: of the job; the run is in its sub-folder `run`.
-        outcome: what `Judge.run` gave, or the failure.
-    """
-
-    arm: Arm
-    seed: int
-    folder: Path
-    outcome: Outcome
+    arm: Arm  # the arm
+    seed: int  # of the training
+    folder: Path  # of the job; the run is in its sub-folder `run`
+    outcome: Outcome  # what `Judge.run` gave, or the failure
 
     @property
     def result(self) -> dict[str, Any]:
@@ -40,17 +33,11 @@ class Trial:
 @final
 @dataclass(frozen=True)
 class Findings:
-    """Everything that a study found.
+    """Everything that a study found."""
 
-    Attributes:
-        study: the study.
-        trials: one for each generator.
-        reals: what `Judge.reals` gave.
-    """
-
-    study: Agreement
-    trials: list[Trial]
-    reals: dict[str, Any]
+    study: Agreement  # the study
+    trials: list[Trial]  # one for each generator
+    reals: dict[str, Any]  # what `Judge.reals` gave
 
     @property
     def settings(self) -> AgreementSettings:

@@ -38,17 +38,11 @@ def independent_cases(hits: Floats, sizes: Floats) -> float:
 
 @dataclass(frozen=True)
 class Cases:
-    """The test cases in their groups; groups are drawn within strata, by the class that most of their cases have.
+    """The test cases in their groups; groups are drawn within strata, by the class that most of their cases have."""
 
-    Attributes:
-        labels: (n,) true classes.
-        group: (n,) number of each case's group, from 0.
-        stratum: (groups,) class of each group.
-    """
-
-    labels: NDArray[np.int64]
-    group: NDArray[np.int64]
-    stratum: NDArray[np.int64]
+    labels: NDArray[np.int64]  # (n,) true classes
+    group: NDArray[np.int64]  # (n,) number of each case's group, from 0
+    stratum: NDArray[np.int64]  # (groups,) class of each group
 
     @classmethod
     def of(cls, labels: NDArray[np.int64], groups: NDArray[np.generic] | None) -> Cases:
@@ -135,23 +129,14 @@ def score_interval(cases: Cases, counts: Floats, score: Score, seed: int) -> tup
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A difference of two arms on the same test cases, with its interval.
+    """A difference of two arms on the same test cases, with its interval."""
 
-    Attributes:
-        value: the mean over seeds of the first arm's score less the second's.
-        low: of the interval.
-        high: of the interval.
-        by_seed: one difference a seed.
-        cases_error: the part of the standard error that other test cases would change.
-        seeds_error: the part that other seeds would change; None for one seed, of which the interval then knows
-            nothing.
-    """
-
-    value: float
-    low: float
-    high: float
-    by_seed: list[float]
-    cases_error: float
+    value: float  # the mean over seeds of the first arm's score less the second's
+    low: float  # of the interval
+    high: float  # of the interval
+    by_seed: list[float]  # one difference a seed
+    cases_error: float  # the part of the standard error that other test cases would change
+    # the part that other seeds would change; None for one seed, of which the interval then knows nothing
     seeds_error: float | None
 
 

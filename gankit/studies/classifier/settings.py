@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from gankit.experiments.tables import Count, Rate, Settings, Share
 from gankit.registry.messages import unknown
+from gankit.runs.classifiers import SMALL
 from gankit.studies.classifier.arms import ARMS
 from gankit.studies.study import distinct
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     ArmName = str
 else:
     ArmName = Literal[tuple(ARMS)]
-SMALL = "small"
 
 
 class Classical(Settings):

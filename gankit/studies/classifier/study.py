@@ -13,16 +13,25 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from torch import nn
 
 from gankit.experiments.experiment import Experiment
 from gankit.files import write_atomically
+from gankit.runs.classifiers import (
+    FILE,
+    SMALL,
+    Classifier,
+    TorchvisionNetwork,
+    load_classifier,
+    load_weights,
+    make_network,
+)
 from gankit.runs.run import choose_device
 from gankit.studies.classifier.arms import ARMS, Arm, training_set
 from gankit.studies.classifier.data import Split, split_data
 from gankit.studies.classifier.judging import Scorer, load_outputs, protocol
-from gankit.studies.classifier.networks import FILE, Classifier, load_classifier, new_network
 from gankit.studies.classifier.report import text_table, write_report, write_tables
-from gankit.studies.classifier.settings import SMALL, ClassifierSettings
+from gankit.studies.classifier.settings import ClassifierSettings
 from gankit.studies.classifier.training import fit, train_arm, train_regression
 from gankit.studies.jobs import Job, Outcome
 from gankit.studies.reading import load_study
@@ -86,6 +95,19 @@ class ClassifierStudy(Study):
         """The arms that the settings name."""
         return [ARMS[name] for name in self.settings.arms]
 
+    def new_network(self, outputs: int) -> nn.Module:
+        """A network to be trained, from torch's own draws or from a file of weights.
+
+        Raises:
+            PartError: the network cannot take these images, or the file holds no weights of it.
+        """
+        settings, image = self.settings, self.split.train.image
+        network = make_network(image, outputs, settings.network, settings.width, settings.input_size)
+        if settings.weights is not None:
+            assert isinstance(network, TorchvisionNetwork)
+            load_weights(network.network, Path(settings.weights).expanduser(), settings.network)
+        return network
+
     def generator_experiment(self, seed: int) -> Experiment:
         """The experiment of a generator of classes, which gets its training part from the study."""
         decided = dict.fromkeys(("split", "min_agreement", "subset", "subset_seed"))  # when the parts were made
@@ -122,7 +144,7 @@ class ClassifierStudy(Study):
         """Refuse before anything is written what could not be trained."""
         train, seed = self.split.train, self.experiment.training.seed
         with torch.random.fork_rng():
-            new_network(train.image, train.image.classes, self.settings)
+            self.new_network(train.image.classes)
             if self.needs_generators:
                 experiment = self.generator_experiment(seed)
                 build(experiment, prepare(experiment.data, seed, train).image)
@@ -140,8 +162,7 @@ class ClassifierStudy(Study):
         train = self.split.train
         data = training_set(self, next(arm for arm in ARMS.values() if arm.augmented and not arm.adds))
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
-            network = new_network(train.image, train.image.classes, self.settings)
-            network.to(choose_device(self.experiment.training.device))
+            network = self.new_network(train.image.classes).to(choose_device(self.experiment.training.device))
 
             def advance(steps: int) -> None:
                 fit(network, data, self.settings.model_copy(update={"steps": steps}), 0, Path(folder))

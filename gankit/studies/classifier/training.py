@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from gankit import seeds
 from gankit.interfaces import Dataset
 from gankit.runs import checkpoint
+from gankit.runs.classifiers import FILE, save_network
 from gankit.runs.run import choose_device
 from gankit.studies.classifier.arms import Arm, TrainingSet, training_set
 from gankit.studies.classifier.data import numbers
-from gankit.studies.classifier.networks import FILE, new_network, save_network
 from gankit.studies.classifier.settings import Classical, ClassifierSettings
 
 if TYPE_CHECKING:
@@ -166,10 +166,11 @@ def _train(study: ClassifierStudy, data: TrainingSet, seed: int, folder: Path, f
     device = choose_device(study.experiment.training.device)
     with torch.random.fork_rng():
         seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
-        network = new_network(train.image, facts["outputs"], study.settings).to(device)
+        network = study.new_network(facts["outputs"]).to(device)
     done = fit(network, data, study.settings, seed, folder)
+    settings = study.settings.model_dump(include={"network", "width", "input_size"})
     image = {"image": list(train.image.shape), "value_range": list(train.value_range)}
-    save_network(folder / FILE, network, study.settings, {**facts, **image})
+    save_network(folder / FILE, network, {**settings, **facts, **image})
     np.save(folder / OUTPUTS, apply(network, study.split.test))
     for path in (folder / "checkpoints").glob("*.pt"):
         path.unlink()
