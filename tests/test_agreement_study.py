@@ -19,6 +19,7 @@ from PIL import Image
 import gankit
 from gankit.cli import main
 from gankit.errors import DataError, GankitError, RunError, SettingsError
+from gankit.report.latex import tabular
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement import study as agreement
 from gankit.studies.agreement.arms import arm_at
@@ -28,7 +29,6 @@ from gankit.studies.agreement.measuring import Estimator, measurement_of
 from gankit.studies.agreement.report import warnings_of
 from gankit.studies.agreement.study import Agreement
 from gankit.studies.agreement.tables import table1, table2
-from gankit.studies.latex import tabular
 from gankit.studies.reading import load_study
 from gankit.training.data import prepare
 

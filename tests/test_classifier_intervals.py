@@ -10,16 +10,7 @@ from scipy import stats
 from scipy.special import softmax
 from sklearn import metrics
 
-from gankit.studies.classifier.intervals import (
-    Cases,
-    confusions,
-    crossed,
-    drawn_scores,
-    independent_cases,
-    paired_difference,
-    score_interval,
-)
-from gankit.studies.classifier.scores import (
+from gankit.evaluation.classification import (
     auc,
     balanced_accuracy,
     brier,
@@ -28,6 +19,15 @@ from gankit.studies.classifier.scores import (
     macro_f1,
     recall_of,
     recalls,
+)
+from gankit.evaluation.paired import (
+    Cases,
+    confusions,
+    crossed,
+    drawn_scores,
+    independent_cases,
+    paired_difference,
+    score_interval,
 )
 
 CLASSES = 3

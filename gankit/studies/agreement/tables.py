@@ -8,11 +8,11 @@ from pathlib import Path
 
 from gankit.evaluation.uncertainty import wilson
 from gankit.files import write_atomically, write_csv
+from gankit.report.latex import Table, tabular
 from gankit.studies.agreement.arms import CONTROLS, Arm, heading, percent
 from gankit.studies.agreement.conclusions import count_measured
 from gankit.studies.agreement.estimates import ROWS, Estimate, Estimates, Spread, Where
 from gankit.studies.agreement.judging import KEPT_VALUES, REFERENCES
-from gankit.studies.latex import Table, tabular
 
 EQUAL = "Equal n"
 """How rows of equal numbers on either side begin."""

@@ -14,19 +14,7 @@ import torchvision
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from gankit.evaluation.uncertainty import wilson
-from gankit.seeds import derive_seed
-from gankit.studies.classifier.arms import Arm, added_labels
-from gankit.studies.classifier.data import class_labels, data_notes, numbers
-from gankit.studies.classifier.intervals import (
-    Cases,
-    confusions,
-    crossed,
-    independent_cases,
-    paired_difference,
-    score_interval,
-)
-from gankit.studies.classifier.scores import (
+from gankit.evaluation.classification import (
     Floats,
     Score,
     auc,
@@ -38,6 +26,18 @@ from gankit.studies.classifier.scores import (
     recall_of,
     reliability,
 )
+from gankit.evaluation.paired import (
+    Cases,
+    confusions,
+    crossed,
+    independent_cases,
+    paired_difference,
+    score_interval,
+)
+from gankit.evaluation.uncertainty import wilson
+from gankit.seeds import derive_seed
+from gankit.studies.classifier.arms import Arm, added_labels
+from gankit.studies.classifier.data import class_labels, data_notes, numbers
 from gankit.studies.classifier.training import OUTPUTS
 from gankit.studies.jobs import Outcome
 from gankit.studies.study import JOBS

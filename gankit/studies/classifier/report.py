@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import softmax
 
+from gankit.evaluation.classification import Floats
 from gankit.files import write_csv
 from gankit.images.pictures import grid_png
 from gankit.report.pages import draw_png, png_uri
@@ -17,7 +18,6 @@ from gankit.runs.run import open_run
 from gankit.studies.classifier.arms import Arm
 from gankit.studies.classifier.data import class_labels, numbers
 from gankit.studies.classifier.judging import SCORES, load_outputs
-from gankit.studies.classifier.scores import Floats
 from gankit.studies.pages import write_page
 from gankit.studies.study import JOBS, Results
 from gankit.studies.trainings import RUN
