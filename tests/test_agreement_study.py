@@ -24,7 +24,7 @@ from gankit.runs.run import Run, open_run
 from gankit.studies.agreement import study as agreement
 from gankit.studies.agreement.arms import arm_at
 from gankit.studies.agreement.conclusions import conclusions
-from gankit.studies.agreement.estimates import Estimates, Spread, Where
+from gankit.studies.agreement.findings import Findings, Spread, Where
 from gankit.studies.agreement.measuring import Estimator, measurement_of
 from gankit.studies.agreement.report import warnings_of
 from gankit.studies.agreement.study import Agreement
@@ -240,7 +240,7 @@ def perfect(real: Callable[..., Run], wider: bool) -> Callable[..., Run]:
     return trained
 
 
-def planted_study(wider: bool, folder: Path) -> Estimates:
+def planted_study(wider: bool, folder: Path) -> Findings:
     """A study of 500 images, of which half have an agreement of .9, the others of .4; these vary more if told so."""
     known, path = np.tile([0.9, 0.4], 250), folder / "planted.npz"
     np.savez(path, images=squares(spreads(known, wider), np.random.default_rng(1)), agreement=known)
@@ -253,16 +253,16 @@ def planted_study(wider: bool, folder: Path) -> Estimates:
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agreement, "train_or_resume", perfect(agreement.train_or_resume, wider))
-        return Estimates(load(None, *overrides).run(folder / "study", quiet=True).values)
+        return load(None, *overrides).run(folder / "study", quiet=True).values
 
 
 @pytest.fixture(scope="module")
-def effect(tmp_path_factory: pytest.TempPathFactory) -> Estimates:
+def effect(tmp_path_factory: pytest.TempPathFactory) -> Findings:
     """A study in which higher agreement truly means a narrower distribution, and every generator is perfect."""
     return planted_study(True, tmp_path_factory.mktemp("effect"))
 
 
-def test_the_tables_tell_a_planted_effect(effect: Estimates) -> None:
+def test_the_tables_tell_a_planted_effect(effect: Findings) -> None:
     estimates = effect
     everything, chosen, control = arm_at(0.0), arm_at(0.8), arm_at(0.8, "random-subset")
     own, held_out, same = Where("drawn", "all"), Where("equal", "held-out"), Where("equal", "held-out-same")
@@ -289,7 +289,7 @@ def test_the_tables_tell_a_planted_effect(effect: Estimates) -> None:
     assert answers[:4] == [f"yes {ends}", f"no, it rises {ends}", f"no, it is farther {ends}", f"yes {ends}"]
     assert answers[4].startswith("no, it goes the other way")
     assert answers[5] == "yes, but no more than 10 drawn at random fall"
-    page = (estimates.findings.trials[0].folder.parents[1] / "report.html").read_text()
+    page = (estimates.trials[0].folder.parents[1] / "report.html").read_text()
     texts = page.split("<h3>")[1:7]
     assert "Between real images the same value goes from" in texts[0]
     assert all("Perfect networks would get" in text for text in texts[2:4])
@@ -298,29 +298,29 @@ def test_the_tables_tell_a_planted_effect(effect: Estimates) -> None:
     narrow = dict(zip(header, next(row for row in lines if row[0] == "All" and row[2] == "FD (pixels)"), strict=True))
     assert float(narrow["All(SR:0)"]) > 2 * float(narrow["SR:80"])
     assert float(narrow["All(SR:0) real-real"]) > 2 * float(narrow["SR:80 real-real"])
-    assert table1(estimates)[1:] == [["None", *2 * [str(len(estimates.findings.images.full))], "250"],
-                                     ["80", *2 * [str(estimates.findings.images.counts(0.8)[0])],
-                                      str(len(estimates.findings.images.held_out_at(0.8)))]]  # fmt: skip
+    assert table1(estimates)[1:] == [["None", *2 * [str(len(estimates.images.full))], "250"],
+                                     ["80", *2 * [str(estimates.images.counts(0.8)[0])],
+                                      str(len(estimates.images.held_out_at(0.8)))]]  # fmt: skip
 
 
-def test_with_one_seed_nothing_is_concluded(effect: Estimates) -> None:
-    first = [trial for trial in effect.findings.trials if trial.seed == 0]
-    answers = conclusions(Estimates(dataclasses.replace(effect.findings, trials=first)))
+def test_with_one_seed_nothing_is_concluded(effect: Findings) -> None:
+    first = [trial for trial in effect.trials if trial.seed == 0]
+    answers = conclusions(dataclasses.replace(effect, trials=first))
     assert [conclusion.answer for conclusion in answers] == ["cannot be told"] * 6
     for conclusion in answers:
         differences = conclusion.facts.get("differences") or {"": conclusion.facts["difference"]}
         assert not any(difference.whole for difference in differences.values())
 
 
-def test_the_rise_of_the_top_is_told_from_that_of_chance(effect: Estimates) -> None:
+def test_the_rise_of_the_top_is_told_from_that_of_chance(effect: Findings) -> None:
     def answer(extra: float) -> str:
         trials = []
-        for trial in effect.findings.trials:
+        for trial in effect.trials:
             result = copy.deepcopy(trial.result)
             if trial.arm.threshold:
                 result["drawn"]["top"]["frechet"]["value"] += extra
             trials.append(dataclasses.replace(trial, outcome=dataclasses.replace(trial.outcome, result=result)))
-        answers = conclusions(Estimates(dataclasses.replace(effect.findings, trials=trials)))
+        answers = conclusions(dataclasses.replace(effect, trials=trials))
         return next(found.answer for found in answers if found.question == "kept" and found.facts["row"] == "top")
 
     assert answer(0.0).startswith("no, it goes the other way by")
@@ -341,16 +341,16 @@ def test_without_an_effect_none_is_told(tmp_path: Path) -> None:
     assert spread is not None
     assert spread.freedom == 6
     assert beyond_sampling(spread) < spread.total
-    assert not [text for text in warnings_of(estimates.findings) if "trained once" in text]
+    assert not [text for text in warnings_of(estimates) if "trained once" in text]
 
 
-def test_differences_follow_from_seeds_and_sampling(effect: Estimates) -> None:
+def test_differences_follow_from_seeds_and_sampling(effect: Findings) -> None:
     estimates = effect
     where = Where("equal", "held-out")
     values = {
         arm: np.array([
             trial.result["equal"]["held-out"]["frechet"]["value"]
-            for trial in estimates.findings.trials if trial.arm == arm
+            for trial in estimates.trials if trial.arm == arm
         ])
         for arm in estimates.arms()
     }  # fmt: skip
@@ -358,7 +358,7 @@ def test_differences_follow_from_seeds_and_sampling(effect: Estimates) -> None:
         {
             arm: np.mean(
                 [trial.result["equal"]["held-out"]["frechet"][key]
-                 for trial in estimates.findings.trials if trial.arm == arm], axis=0
+                 for trial in estimates.trials if trial.arm == arm], axis=0
             )
             for arm in estimates.arms()
         }

@@ -42,37 +42,24 @@ RESTARTS = 2
 
 @dataclass(frozen=True)
 class Job:
-    """Work that ends in a result.
+    """Work that ends in a result."""
 
-    Attributes:
-        name: of its folder; letters, digits, dots, hyphens and underscores.
-        run: does the work in a folder that is there, and goes on with what it finds in it; gives what JSON can hold.
-            What it carries goes to other processes by cloudpickle.
-        cost: seconds that it is expected to take, for the time left.
-    """
-
-    name: str
+    name: str  # of its folder; letters, digits, dots, hyphens and underscores
+    # does the work in its folder, or what is left of it there, and returns what JSON can hold. It goes to other
+    # processes by cloudpickle
     run: Callable[[Path], dict[str, Any]]
-    cost: float = 1.0
+    cost: float = 1.0  # seconds that it is expected to take
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """What became of a job."""
 
-    Attributes:
-        name: the job's.
-        result: what it gave; empty where it failed.
-        failure: what the error said, or None.
-        seconds: that it took, over all its starts.
-        threads: CPU threads that it had.
-    """
-
-    name: str
-    result: dict[str, Any]
-    failure: str | None
-    seconds: float
-    threads: int
+    name: str  # the job's
+    result: dict[str, Any]  # what it gave; empty where it failed
+    failure: str | None  # what the error said, or None
+    seconds: float  # that it took, over all its starts
+    threads: int  # CPU threads that it had
 
 
 def run_jobs(
@@ -213,34 +200,49 @@ def _print_to(path: Path | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _repeat(look: Callable[[], object]) -> Iterator[None]:
+    """Call `look` every `POLL` seconds meanwhile."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(POLL):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextlib.contextmanager
 def _clock(folder: Path, stop: Path | None) -> Iterator[Callable[[], float]]:
     """Seconds of a job with those of earlier starts; meanwhile the file `stop` interrupts this process."""
     kept = folder / CLOCK
     before = 0.0
     with contextlib.suppress(OSError, ValueError):
         before = float(kept.read_text(encoding="utf-8"))
-    start, ended = time.monotonic(), threading.Event()
+    start = noted = time.monotonic()
+    interrupted = False
 
     def seconds() -> float:
         return before + time.monotonic() - start
 
-    def watch() -> None:
-        noted = time.monotonic()
-        while not ended.wait(POLL):
-            if time.monotonic() - noted > CLOCK_EVERY:
-                noted = time.monotonic()
-                write_atomically(kept, f"{seconds():.2f}".encode())
-            if stop is not None and stop.exists():
-                _interrupt()
-                return
+    def look() -> None:
+        nonlocal noted, interrupted
+        if time.monotonic() - noted > CLOCK_EVERY:
+            noted = time.monotonic()
+            write_atomically(kept, f"{seconds():.2f}".encode())
+        if stop is not None and stop.exists() and not interrupted:
+            interrupted = True
+            _interrupt()
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
     try:
-        yield seconds
+        with _repeat(look):
+            yield seconds
     finally:
-        ended.set()
-        thread.join()
         write_atomically(kept, f"{seconds():.2f}".encode())
 
 
@@ -258,7 +260,7 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
     cost = {job.name: job.cost for job in jobs}
     undone = {job.name: job.cost for job in unfinished(jobs, folder)}
     taken = {name: _outcome(folder / name).seconds for name in cost if name not in undone}
-    total, over = sum(cost.values()), threading.Event()
+    total = sum(cost.values())
     latest, shown = time.monotonic(), -math.inf  # the end of a job, or the start; and when the bar was shown
     form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
 
@@ -291,18 +293,12 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
                 bar.n += done
                 bar.refresh()
 
-        def watch() -> None:
-            while not over.wait(POLL):
-                look()
-                if stop is not None and stop.asked:
-                    (folder / STOP).touch()
+            if stop is not None and stop.asked:
+                (folder / STOP).touch()
 
         look()
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
         try:
-            yield
+            with _repeat(look):
+                yield
         finally:
-            over.set()
-            thread.join()
             look()

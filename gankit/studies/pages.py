@@ -24,16 +24,9 @@ def write_page(
         values: what the template shows.
     """
     page = render(
-        "gankit.studies",
-        template,
-        experiment=study.toml(),
-        command=study.command(results.folder),
-        failures=results.failures,
-        warnings=warnings,
-        settings=study.settings,
-        training=study.experiment.training,
-        data=study.experiment.data,
+        "gankit.studies", template, experiment=study.toml(), command=study.command(results.folder),
+        failures=results.failures, warnings=warnings, settings=study.settings, training=study.experiment.training,
+        data=study.experiment.data, **values,
         seconds=format_seconds(sum(outcome.seconds for outcome in results.outcomes.values())),
-        **values,
-    )
+    )  # fmt: skip
     write_atomically(results.report, page.encode())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import shlex
 import sys
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -31,54 +30,43 @@ Refuse = Callable[[str, str, str], SettingsError]
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things that a study compares. Studies add fields that say what it does.
+    """One of the things that a study compares. Studies add fields that say what it does."""
 
-    Attributes:
-        name: in folders and files.
-        words: in reports.
-    """
-
-    name: str
-    words: str
+    name: str  # in folders and files
+    words: str  # in reports
 
 
 @dataclass(frozen=True)
 class Work:
-    """Jobs of one kind.
+    """Jobs of one kind."""
 
-    Attributes:
-        name: of one of them, in the estimate of the cost; "" where the estimate need not mention them.
-        jobs: a `cost` of 1 stands for a whole training.
-        steps: of a whole training.
-        time_step: measures the seconds that a step takes, with so many CPU threads (None for torch's choice).
-        first: whether all other jobs need these.
-    """
-
-    name: str
-    jobs: Sequence[Job]
-    steps: int
+    name: str  # of one of them, in the estimate of the cost; "" where the estimate need not mention them
+    jobs: Sequence[Job]  # a `cost` of 1 stands for a whole training
+    steps: int  # of a whole training
+    # measures the seconds that a step takes, with so many CPU threads (None for torch's choice)
     time_step: Callable[[int | None], float]
-    first: bool = False
+    first: bool = False  # whether all other jobs need these
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a study found.
+    """What a study found."""
 
-    Attributes:
-        values: what `Study.judge` gave.
-        outcomes: of every job, by name.
-        folder: of the study.
-    """
-
-    values: Any
-    outcomes: Mapping[str, Outcome]
-    folder: Path
+    values: Any  # what `Study.judge` gave
+    outcomes: Mapping[str, Outcome]  # of every job, by name
+    folder: Path  # of the study
 
     @property
     def failures(self) -> str:
-        """Which jobs failed and why, in one line; empty where none did."""
-        return describe_failures(self.outcomes, self.folder)
+        """Which jobs failed, why, and what to do, in one line; empty where none did."""
+        failed = [outcome for outcome in self.outcomes.values() if outcome.failure]
+        reasons = "; ".join(f"{outcome.name}: {outcome.failure}" for outcome in failed)
+        if not failed:
+            return ""
+        return (
+            f"{len(failed)} of {len(self.outcomes)} jobs failed and are marked in the report ({reasons}); delete their "
+            f"folders in {self.folder / JOBS} to do them again"
+        )
 
     @property
     def report(self) -> Path:
@@ -182,8 +170,8 @@ class Study(ABC):
         if first := [job for part in work if part.first for job in part.jobs]:
             run_jobs(first, jobs, workers=workers, threads=threads, quiet=quiet)
         # The bar over all jobs tells how much is left.
-        outcomes = run_jobs([job for part in work for job in part.jobs], jobs, workers=workers, threads=threads,
-                            quiet=quiet)  # fmt: skip
+        everything = [job for part in work for job in part.jobs]
+        outcomes = run_jobs(everything, jobs, workers=workers, threads=threads, quiet=quiet)
         results = Results(self.judge(outcomes, folder), outcomes, folder)
         self.report(results)
         return results
@@ -262,46 +250,26 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bool) -> list[Work]:
     """Print on stderr what a study will cost; the same work, whose jobs now cost seconds."""
-    measured: dict[Callable[[int | None], float], float] = {}
-    for part in work:
-        if part.jobs and part.time_step not in measured:
-            measured[part.time_step] = part.time_step(threads)
-    kinds = [(len(part.jobs), part.name, part.steps, measured[part.time_step]) for part in work if part.jobs]
-    mentioned = [kind for kind in kinds if kind[1]]
-    seconds = sum(count * steps * step for count, _, steps, step in mentioned)
-    at_a_time = min(workers, max((count for count, *_ in mentioned), default=1))
-    parts = [f"{count} {name}{'s' if count > 1 else ''} of {steps} steps at {step:.2g} s"
-             for count, name, steps, step in mentioned]  # fmt: skip
-    shared = f", {format_seconds(seconds / at_a_time)} with {at_a_time} at a time" if at_a_time > 1 else ""
-    if parts and not quiet:
-        print(
-            f"{' and '.join(parts)}: about {format_seconds(seconds)} of work{shared}, and the judging; a study that is "
-            "stopped goes on with the same command",
-            file=sys.stderr,
+    work = [part for part in work if part.jobs]
+    steps = {time_step: time_step(threads) for time_step in dict.fromkeys(part.time_step for part in work)}
+    cost = [steps[part.time_step] * part.steps for part in work]
+    named = [(len(part.jobs), part, seconds) for part, seconds in zip(work, cost, strict=True) if part.name]
+    if named and not quiet:
+        kinds = " and ".join(
+            f"{count} {part.name}{'s' if count > 1 else ''} of {part.steps} steps at {steps[part.time_step]:.2g} s"
+            for count, part, _ in named
         )
+        seconds = sum(count * each for count, _, each in named)
+        at_a_time = min(workers, max(count for count, *_ in named))
+        shared = f", {format_seconds(seconds / at_a_time)} with {at_a_time} at a time" if at_a_time > 1 else ""
+        print(
+            f"{kinds}: about {format_seconds(seconds)} of work{shared}, and the judging; a study that is stopped goes "
+            "on with the same command", file=sys.stderr,
+        )  # fmt: skip
     return [
-        dataclasses.replace(part, jobs=[
-            dataclasses.replace(job, cost=job.cost * part.steps * measured[part.time_step]) for job in part.jobs
-        ])
-        for part in work
-    ]  # fmt: skip
-
-
-def describe_failures(outcomes: Mapping[str, Outcome], folder: Path) -> str:
-    """Which jobs failed, why, and what to do, in one line; empty where none did.
-
-    Args:
-        outcomes: of the jobs, by name.
-        folder: of the study.
-    """
-    failed = [outcome for outcome in outcomes.values() if outcome.failure]
-    if not failed:
-        return ""
-    reasons = "; ".join(f"{outcome.name}: {outcome.failure}" for outcome in failed)
-    return (
-        f"{len(failed)} of {len(outcomes)} jobs failed and are marked in the report ({reasons}); delete their folders "
-        f"in {folder / JOBS} to do them again"
-    )
+        replace(part, jobs=[replace(job, cost=job.cost * seconds) for job in part.jobs])
+        for part, seconds in zip(work, cost, strict=True)
+    ]
 
 
 def format_seconds(seconds: float) -> str:

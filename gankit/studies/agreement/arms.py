@@ -22,7 +22,7 @@ FEWEST = 8
 
 @dataclass(frozen=True)
 class Control:
-    """What is trained on in place of the images that agreement keeps, so that their number alone cannot be the reason."""
+    """What is trained on in place of the images that agreement keeps: as many, chosen otherwise."""
 
     words: str  # in tables
     # from the number of kept images and the training's seed to settings of the experiment's data table

@@ -14,7 +14,7 @@ from typing import Any
 from scipy.stats import t as student
 
 from gankit.studies.agreement.arms import Arm
-from gankit.studies.agreement.estimates import CANNOT, LEVEL, Difference, Estimates, Where, pooled_variance
+from gankit.studies.agreement.findings import CANNOT, LEVEL, Difference, Findings, Where, pooled_variance
 
 METRICS = ("frechet", "kid")
 """The distances that answers are drawn from. KID alone is free of the bias that also differs between generators."""
@@ -29,32 +29,32 @@ class Conclusion:
     facts: Mapping[str, Any]  # what the template shows; `missing` holds arms without values where there are no numbers
 
 
-def conclusions(estimates: Estimates) -> list[Conclusion]:
+def conclusions(findings: Findings) -> list[Conclusion]:
     """Everything that the study can say of the paper's conclusions."""
-    findings, arms = estimates.findings, estimates.row()
+    arms = findings.row()
     lowest, highest = arms[0], arms[-1]
     answers: list[Conclusion] = []
     if lowest != highest:
         ends, rises = [(lowest, highest)], "no, it rises"
         answers += [
-            _compare(estimates, "falls", ends, Where("drawn", "all"), rises, same_reals=False),
-            _compare(estimates, "falls", ends, Where("equal", "held-out"), rises),
+            _compare(findings, "falls", ends, Where("drawn", "all"), rises, same_reals=False),
+            _compare(findings, "falls", ends, Where("equal", "held-out"), rises),
         ]
     for control in findings.settings.controls:
-        other = estimates.row(control)[-1]
-        if other in estimates.arms():
+        other = findings.row(control)[-1]
+        if other in findings.arms():
             answers += [
-                _compare(estimates, "control", [(other, highest)], Where("equal", row), "no, it is farther")
+                _compare(findings, "control", [(other, highest)], Where("equal", row), "no, it is farther")
                 for row in ("held-out", "held-out-same")
             ]
     if lowest != highest:
-        answers += [_kept(estimates, lowest, highest, row) for row in ("top", "bottom")]
+        answers += [_kept(findings, lowest, highest, row) for row in ("top", "bottom")]
     if findings.measurement is not None:
-        answers += [_measured(estimates, row) for row in ("all", "top")]
+        answers += [_measured(findings, row) for row in ("all", "top")]
     for scope in findings.settings.scopes[1:]:
-        both = zip(arms, estimates.row(scope=scope), strict=True)
-        pairs, where = [pair for pair in both if all(map(estimates.trials, pair))], Where("equal", "held-out")
-        answers.append(_compare(estimates, "scope", pairs, where, "no, it is farther", scope=scope))
+        both = zip(arms, findings.row(scope=scope), strict=True)
+        pairs, where = [pair for pair in both if all(map(findings.trials_of, pair))], Where("equal", "held-out")
+        answers.append(_compare(findings, "scope", pairs, where, "no, it is farther", scope=scope))
     return answers
 
 
@@ -66,37 +66,37 @@ def _joint(answers: Sequence[tuple[str, str]], form: str, separator: str) -> str
 
 
 def _compare(
-    estimates: Estimates, question: str, pairs: Sequence[tuple[Arm, Arm]], where: Where, otherwise: str, *,
+    findings: Findings, question: str, pairs: Sequence[tuple[Arm, Arm]], where: Where, otherwise: str, *,
     same_reals: bool = True, **facts: Any,
 ) -> Conclusion:  # fmt: skip
     """Whether the second arms' distance is lower than the first arms', by each distance; `otherwise` where higher."""
     facts |= {"pairs": pairs, "where": where, "same_reals": same_reals}
     differences: dict[Where, Difference] = {}
     for at in (dataclasses.replace(where, metric=metric) for metric in METRICS):
-        difference = estimates.contrast(pairs, at, same_reals=same_reals)
+        difference = findings.contrast(pairs, at, same_reals=same_reals)
         if difference is None:
-            return _missing(estimates, question, [arm for pair in pairs for arm in pair], **facts)
+            return _missing(findings, question, [arm for pair in pairs for arm in pair], **facts)
         differences[at] = difference
     words = {"lower": "yes", "higher": otherwise, CANNOT: CANNOT}
-    answers = [(estimates.metric_name(at.metric), words[found.verdict]) for at, found in differences.items()]
+    answers = [(findings.metric_name(at.metric), words[found.verdict]) for at, found in differences.items()]
     return Conclusion(question, _joint(answers, "{answer} by {name}", ", "), {**facts, "differences": differences})
 
 
-def _missing(estimates: Estimates, question: str, arms: Sequence[Arm], **facts: Any) -> Conclusion:
-    without = [arm for arm in arms if not estimates.trials(arm)]
+def _missing(findings: Findings, question: str, arms: Sequence[Arm], **facts: Any) -> Conclusion:
+    without = [arm for arm in arms if not findings.trials_of(arm)]
     return Conclusion(question, CANNOT, {**facts, "missing": without or arms[-1:]})
 
 
-def _kept(estimates: Estimates, lowest: Arm, highest: Arm, row: str) -> Conclusion:
+def _kept(findings: Findings, lowest: Arm, highest: Arm, row: str) -> Conclusion:
     """Whether the change of the best (worst) few is more than what as few at random would show."""
-    kept, where, arms = estimates.findings.settings.kept, Where("drawn", row), (lowest, highest)
+    kept, where, arms = findings.settings.kept, Where("drawn", row), (lowest, highest)
     sign, word = (1, "rise") if row == "top" else (-1, "fall")
     facts = {"row": row, "word": word, "where": where, "pairs": [arms]}
-    values = [value for arm in arms if (value := estimates.of(arm, where)) is not None]
-    noise = [chance for arm in arms if (chance := estimates.chance(arm, "frechet")) is not None]
-    difference = estimates.difference(lowest, highest, where, same_reals=False)
+    values = [value for arm in arms if (value := findings.of(arm, where)) is not None]
+    noise = [chance for arm in arms if (chance := findings.chance(arm, "frechet")) is not None]
+    difference = findings.difference(lowest, highest, where, same_reals=False)
     if difference is None or len(noise) < 2:
-        return _missing(estimates, "kept", arms, **facts)
+        return _missing(findings, "kept", arms, **facts)
     by_chance, half = noise[1][0] - noise[0][0], (difference.high - difference.low) / 2
     if difference.verdict == CANNOT:
         answer = CANNOT
@@ -110,34 +110,27 @@ def _kept(estimates: Estimates, lowest: Arm, highest: Arm, row: str) -> Conclusi
     return Conclusion("kept", answer, {**facts, **numbers})
 
 
-def count_measured(estimates: Estimates, arm: Arm, row: str | None) -> tuple[int, int, int]:
+def count_measured(findings: Findings, arm: Arm, row: str | None) -> tuple[int, int, int]:
     """Positive, measured and all images: "all" that an arm's trainings drew, "top" or "bottom"; None for the reals."""
-    measurement = estimates.findings.measurement
-    assert measurement is not None
-    counts = estimates.measured(arm, row)
-    positive, measured, n = (sum(count[key] for count in counts) for key in (measurement.positive, "measured", "n"))
+    positive, measured, n = (sum(numbers) for numbers in zip((0, 0, 0), *findings.measured(arm, row), strict=True))
     return positive, measured, n
 
 
-def _measured(estimates: Estimates, row: str) -> Conclusion:
+def _measured(findings: Findings, row: str) -> Conclusion:
     """The paper: few samples are positive. Judged at each selection rate by the difference from the reals' share."""
-    measurement = estimates.findings.measurement
-    assert measurement is not None
-    shares = [
-        [count[measurement.positive] / count["measured"] for count in estimates.measured(arm, row) if count["measured"]]
-        for arm in estimates.arms()
-    ]
+    counts = [findings.measured(arm, row) for arm in findings.arms()]
+    shares = [[positive / measured for positive, measured, _ in of_arm if measured] for of_arm in counts]
     variance, freedom = pooled_variance(shares)
     parts, answers = [], []
-    for arm in estimates.row():
-        fake, real = count_measured(estimates, arm, row), count_measured(estimates, arm, None)
+    for arm in findings.row():
+        fake, real = count_measured(findings, arm, row), count_measured(findings, arm, None)
         change, half, answer = 0.0, math.inf, CANNOT
         if fake[1] and real[1]:
             of_fake, of_real = fake[0] / fake[1], real[0] / real[1]
             change = of_fake - of_real
             if freedom:
                 binomial = [share * (1 - share) / n for share, n in ((of_fake, fake[1]), (of_real, real[1]))]
-                error = math.sqrt(max(binomial[0], variance / len(estimates.trials(arm))) + binomial[1])
+                error = math.sqrt(max(binomial[0], variance / len(findings.trials_of(arm))) + binomial[1])
                 half = float(student.ppf((1 + LEVEL) / 2, freedom)) * error
             answer = CANNOT if abs(change) <= half else "yes" if change < 0 else "no, more do"
         parts.append({"arm": arm, "fake": fake, "real": real, "change": change, "half": half if freedom else None})

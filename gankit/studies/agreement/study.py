@@ -12,11 +12,11 @@ from typing import Any, ClassVar, final
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
 from gankit.studies.agreement.arms import Arm, StudyImages, arm_at
+from gankit.studies.agreement.findings import Findings, Trial
 from gankit.studies.agreement.judging import Judge
 from gankit.studies.agreement.measuring import measurement_of
 from gankit.studies.agreement.report import warnings_of, write_report
 from gankit.studies.agreement.settings import AgreementSettings
-from gankit.studies.agreement.trials import Findings, Trial
 from gankit.studies.jobs import Job, Outcome
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work
 from gankit.studies.trainings import RUN, finished_run, time_training, train_or_resume

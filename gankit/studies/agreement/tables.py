@@ -9,9 +9,9 @@ from pathlib import Path
 from gankit.evaluation.uncertainty import wilson
 from gankit.files import write_atomically, write_csv
 from gankit.report.latex import Table, tabular
-from gankit.studies.agreement.arms import CONTROLS, Arm, heading, percent
-from gankit.studies.agreement.conclusions import count_measured
-from gankit.studies.agreement.estimates import ROWS, Estimate, Estimates, Spread, Where
+from gankit.studies.agreement.arms import Arm, heading, percent
+from gankit.studies.agreement.conclusions import METRICS, count_measured
+from gankit.studies.agreement.findings import ROWS, Estimate, Findings, Spread, Where
 from gankit.studies.agreement.judging import KEPT_VALUES, REFERENCES
 
 EQUAL = "Equal n"
@@ -89,9 +89,9 @@ class Row:
         return "-" if self.spread is None else f"{self.spread.total:.2g} ({self.spread.sampling:.2g})"
 
 
-def table1(estimates: Estimates) -> Table:
+def table1(findings: Findings) -> Table:
     """Training images of each class and selection rate, as the paper's Table I, and held-out ones: header and rows."""
-    images = estimates.findings.images
+    images = findings.images
     rows = [["SR", *images.class_names, "all", "held out"]]
     for threshold in images.thresholds:
         counts = images.counts(threshold)
@@ -100,35 +100,31 @@ def table1(estimates: Estimates) -> Table:
     return rows
 
 
-def rows(estimates: Estimates) -> list[Row]:
+def rows(findings: Findings) -> list[Row]:
     """Distances of all, top and bottom as in the paper's Table II, then of equal numbers; then so for each control."""
-    table = []
-    for control, scope in estimates.variants():
-        arms = estimates.row(control, scope)
-        variant = CONTROLS[control].words if control else f"scope {scope}" if scope else ""
-        for metric in ("frechet", "kid"):
-            for row, word in ROWS.items():
-                name = word if row == "all" else f"{word} {estimates.findings.settings.kept}"
-                table.append(_row(estimates, variant, name, arms, Where("drawn", row, metric), "subset"))
-        for reference in REFERENCES:
-            for metric in KEPT_VALUES:
-                table.append(_row(estimates, variant, EQUAL, arms, Where("equal", reference, metric), reference))
-    return table
+    words = {row: word if row == "all" else f"{word} {findings.settings.kept}" for row, word in ROWS.items()}
+    values = [(words[row], Where("drawn", row, metric), "subset") for metric in METRICS for row in ROWS]
+    values += [(EQUAL, Where("equal", row, metric), row) for row in REFERENCES for metric in KEPT_VALUES]
+    return [
+        _row(findings, findings.variant_words(control, scope), images, findings.row(control, scope), where, reference)
+        for control, scope in findings.variants()
+        for images, where, reference in values
+    ]
 
 
-def _row(estimates: Estimates, variant: str, images: str, arms: list[Arm], where: Where, reference: str) -> Row:
-    several = any(len(estimates.trials(arm)) > 1 for arm in arms)
+def _row(findings: Findings, variant: str, images: str, arms: list[Arm], where: Where, reference: str) -> Row:
+    several = any(len(findings.trials_of(arm)) > 1 for arm in arms)
     cells = [
-        Cell(value, estimates.between_reals(arm, where) if value else None, estimates.failed(arm),
-             estimates.by_seed(arm, where))
+        Cell(value, findings.between_reals(arm, where) if value else None, findings.failed(arm),
+             findings.by_seed(arm, where))
         for arm in arms
-        for value in [estimates.of(arm, where)]
+        for value in [findings.of(arm, where)]
     ]  # fmt: skip
-    spread = estimates.spread(where) if several else None
-    return Row(variant, images, estimates.metric_name(where.metric), REFERENCE_WORDS[reference], cells, spread)
+    spread = findings.spread(where) if several else None
+    return Row(variant, images, findings.metric_name(where.metric), REFERENCE_WORDS[reference], cells, spread)
 
 
-def table2(estimates: Estimates) -> Table:
+def table2(findings: Findings) -> Table:
     """Every row, a column for each number; nothing where there is none.
 
     "error" is the standard error of one training as both sides are sampled, "real-real" the mean over draws of real
@@ -137,57 +133,50 @@ def table2(estimates: Estimates) -> Table:
     """
     columns = ("", "error", "n real", "real-real", "real-real sd", "real-real n", "trainings", "failed")
     header = ["images", "variant", "metric", "beside", "n fake"]
-    header += [
-        f"{heading(threshold)} {what}".strip() for threshold in estimates.findings.images.thresholds for what in columns
-    ]
+    header += [f"{heading(threshold)} {what}".strip() for threshold in findings.images.thresholds for what in columns]
     table = [[*header, "sd between trainings", "sd of sampling", "degrees of freedom"]]
-    for row in rows(estimates):
-        cells = [text for cell in row.cells for text in _numbers(cell)]
-        ends = ["", "", ""]
-        if row.spread is not None:
-            ends = [_number(row.spread.total), _number(row.spread.sampling), str(row.spread.freedom)]
-        table.append([row.images, row.variant, row.metric, row.beside, row.n_fake, *cells, *ends])
+    for row in rows(findings):
+        numbers = [number for cell in row.cells for number in _numbers(cell)]
+        numbers += [row.spread.total, row.spread.sampling, row.spread.freedom] if row.spread else [None] * 3
+        table.append([row.images, row.variant, row.metric, row.beside, row.n_fake, *map(_text, numbers)])
     return table
 
 
-def _numbers(cell: Cell) -> list[str]:
+def _numbers(cell: Cell) -> list[float | None]:
     value, real = cell.estimate, cell.real or {}
     if value is None:
-        return ["", "", "", "", "", "", "0" if cell.failed else "", str(cell.failed) if cell.failed else ""]
-    return [
-        _number(value.value), _number(value.error), str(value.n_real), _number(real.get("mean")),
-        _number(real.get("sd")), str(real.get("n", "")), str(value.seeds), str(cell.failed),
-    ]  # fmt: skip
+        ends = (0, cell.failed) if cell.failed else (None, None)
+        return [None, None, None, None, None, None, *ends]
+    between = (real.get("mean"), real.get("sd"), real.get("n"))
+    return [value.value, value.error, value.n_real, *between, value.seeds, cell.failed]
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def measured(estimates: Estimates) -> Table:
+def measured(findings: Findings) -> Table:
     """How many images measure as positive, a row for each arm and choice of images."""
-    measurement = estimates.findings.measurement
+    measurement = findings.measurement
     if measurement is None:
         return []
     table = [["trained on", "images", measurement.positive, "measured", "n", "share", "low", "high"]]
-    for arm in estimates.arms():
-        sets = {row: row for row in ROWS} if estimates.trials(arm) else {}
+    for arm in findings.arms():
+        sets = {row: row for row in ROWS} if findings.trials_of(arm) else {}
         for words, row in {**sets, "held-out reals": None}.items():
-            hits, known, n = count_measured(estimates, arm, row)
-            low, high = wilson(hits, known)
-            shares = map(_number, (hits / known, low, high)) if known else ("", "", "")
-            table.append([arm.words, words, str(hits), str(known), str(n), *shares])
+            hits, known, n = count_measured(findings, arm, row)
+            shares = (hits / known, *wilson(hits, known)) if known else (None, None, None)
+            table.append([arm.words, words, *map(_text, (hits, known, n, *shares))])
     return table
 
 
 def blocks(table: list[Row]) -> list[list[Row]]:
     """Rows that belong under one heading: of one variant and metric, or of one variant beside the same real images."""
-    return [
-        list(block)
-        for _, block in itertools.groupby(
-            table, lambda row: (row.variant, row.images == EQUAL, row.beside if row.images == EQUAL else row.metric)
-        )
-    ]
+
+    def key(row: Row) -> tuple[str, bool, str]:
+        return row.variant, row.images == EQUAL, row.beside if row.images == EQUAL else row.metric
+
+    return [list(block) for _, block in itertools.groupby(table, key)]
 
 
 def block_title(block: list[Row]) -> str:
@@ -197,34 +186,34 @@ def block_title(block: list[Row]) -> str:
     return f"{what} ({first.n_real} reals)" + (f", {first.variant}" if first.variant else "")
 
 
-def trainings(estimates: Estimates) -> Table:
+def trainings(findings: Findings) -> Table:
     """Every value of every training, one in each row."""
     table = [["training", "seed", "images", "beside", "metric", "value", "standard error", "n fake", "n real"]]
-    for trial in estimates.findings.trials:
+    for trial in findings.trials:
         sets = [(row, "subset", values) for row, values in trial.result.get("drawn", {}).items()]
         sets += [("equal n", row, values) for row, values in trial.result.get("equal", {}).items()]
         for images, reference, values in sets:
             for metric, entry in values.items():
+                numbers = (entry[key] for key in ("value", "standard_error", "n_fake", "n_real"))
                 names = [trial.arm.words, str(trial.seed), images, REFERENCE_WORDS[reference], metric]
-                numbers = [_number(entry["value"]), _number(entry["standard_error"])]
-                table.append([*names, *numbers, str(entry["n_fake"]), str(entry["n_real"])])
+                table.append([*names, *map(_text, numbers)])
     return table
 
 
-def write_tables(estimates: Estimates, folder: Path) -> None:
+def write_tables(findings: Findings, folder: Path) -> None:
     """Write table1 and table2 as .csv and .tex, what controls and equal numbers gave as table2-controls.tex.
 
     And trainings.csv with every value, and a table of what can be measured on the pixels: deviations.csv for the eyes.
     """
-    tables = {"table1": table1(estimates), "table2": table2(estimates), "trainings": trainings(estimates)}
-    if measurement := estimates.findings.measurement:
-        tables[f"{measurement.fact}s"] = measured(estimates)
+    tables = {"table1": table1(findings), "table2": table2(findings), "trainings": trainings(findings)}
+    if measurement := findings.measurement:
+        tables[f"{measurement.fact}s"] = measured(findings)
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
     header, *lines = tables["table1"]
     write_atomically(folder / "table1.tex", tabular(header, [("", lines)]).encode())
-    header = ["", "n", *(heading(threshold) for threshold in estimates.findings.images.thresholds), "Between trainings"]
-    parts = blocks(rows(estimates))
+    header = ["", "n", *(heading(threshold) for threshold in findings.images.thresholds), "Between trainings"]
+    parts = blocks(rows(findings))
     paper = [block for block in parts if not block[0].variant and block[0].images != EQUAL]
     for name, chosen in (("table2", paper), ("table2-controls", [block for block in parts if block not in paper])):
         content = [(block_title(block), _lines(block)) for block in chosen]

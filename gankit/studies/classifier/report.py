@@ -11,13 +11,14 @@ import numpy as np
 from scipy.special import softmax
 
 from gankit.evaluation.classification import Floats
+from gankit.evaluation.classifiers import SCORES
 from gankit.files import write_csv
 from gankit.images.pictures import grid_png
-from gankit.report.pages import draw_png, png_uri
+from gankit.report.pages import draw_lines, draw_png, png_uri
 from gankit.runs.run import open_run
 from gankit.studies.classifier.arms import Arm
 from gankit.studies.classifier.data import class_labels, numbers
-from gankit.studies.classifier.judging import SCORES, load_outputs
+from gankit.studies.classifier.judging import load_outputs
 from gankit.studies.pages import write_page
 from gankit.studies.study import JOBS, Results
 from gankit.studies.trainings import RUN
@@ -99,21 +100,14 @@ def write_report(study: ClassifierStudy, results: Results) -> None:
     """
     metrics = results.values
     write_page(
-        study,
-        results,
-        "classifier/report.html.j2",
-        warnings=metrics["protocol"]["notes"],
-        protocol=metrics["protocol"],
-        metrics=metrics,
-        arms=[arm for arm in study.arms() if arm.name in metrics["arms"]],
-        differences=_by_pair(metrics),
-        headlines=HEADLINES,
-        interval=interval,
+        study, results, "classifier/report.html.j2", warnings=metrics["protocol"]["notes"],
+        protocol=metrics["protocol"], metrics=metrics, differences=_by_pair(metrics), headlines=HEADLINES,
+        arms=[arm for arm in study.arms() if arm.name in metrics["arms"]], interval=interval,
         pictures={caption: png_uri(picture) for caption, picture in _pictures(study, results).items()},
         grids={caption: png_uri(picture) for caption, picture in _grids(study, results).items()},
         generator=study.experiment.generator.name if study.needs_generators else None,
         weights=study.settings.weights and Path(study.settings.weights).name,
-    )
+    )  # fmt: skip
 
 
 def _grids(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
@@ -137,14 +131,18 @@ def _pictures(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
     if metrics["differences"]:
         figures["Differences of balanced accuracy"] = _plot(lambda axes: _draw_differences(axes, metrics))
     if settings.calibration and arms:
-        figures["Calibration"] = _plot(lambda axes: _draw_reliability(axes, arms))
+        bins = {arm: [tuple(zip(*values["reliability"], strict=True))[1:]] for arm, values in arms.items()}
+        figures["Calibration"] = draw_lines({"right as often as confident": [((0, 1), (0, 1))], **bins}, "confidence",
+                                            "share right")  # fmt: skip
     if "regression" in metrics:
         name = str(settings.regression)
         predicted = load_outputs(results.folder, "regression", [study.experiment.training.seed])[0, :, 0]
         true = numbers(study.split.test)[name]
         figures[f"{name}, by the first seed"] = _plot(lambda axes: _draw_numbers(axes, name, true, predicted))
-    if arms:
-        figures["Losses"] = _plot(lambda axes: _draw_losses(axes, arms, settings.steps))
+    curves = {arm: values["losses"] for arm, values in arms.items()}
+    if curves:
+        lines = {arm: [((np.arange(len(y)) + 0.5) * settings.steps / len(y), y)] for arm, y in curves.items()}
+        figures["Losses"] = draw_lines(lines, "optimiser step", "training loss, mean of seeds")
     return figures
 
 
@@ -170,23 +168,7 @@ def _draw_differences(axes: Any, metrics: Mapping[str, Any]) -> None:
     axes.set(xlabel="difference of balanced accuracy; crosses are seeds", ylim=(-0.6, len(rows) - 0.4))
 
 
-def _draw_reliability(axes: Any, arms: Mapping[str, Any]) -> None:
-    axes.plot([0, 1], [0, 1], color="black", linewidth=1)
-    for arm, values in arms.items():
-        axes.plot(*zip(*[row[1:] for row in values["reliability"]], strict=True), "o-", label=arm)
-    axes.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(frameon=False, fontsize=8)
-
-
 def _draw_numbers(axes: Any, name: str, true: Any, predicted: Any) -> None:
     axes.plot(true, true, color="black", linewidth=1)
     axes.plot(true, predicted, "o", markersize=3, alpha=0.6)
     axes.set(xlabel=f"true {name}", ylabel="as the network says")
-
-
-def _draw_losses(axes: Any, arms: Mapping[str, Any], steps: int) -> None:
-    for arm, values in arms.items():
-        places = (np.arange(len(values["losses"])) + 0.5) * steps / len(values["losses"])
-        axes.plot(places, values["losses"], label=arm, linewidth=1.2)
-    axes.set(xlabel="optimiser step", ylabel="training loss, mean of seeds")
-    axes.legend(frameon=False, fontsize=8)

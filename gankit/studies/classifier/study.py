@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gankit.evaluation.classifiers import Scorer
 from gankit.experiments.experiment import Experiment
 from gankit.files import write_atomically
 from gankit.runs.classifiers import (
@@ -27,9 +28,10 @@ from gankit.runs.classifiers import (
     make_network,
 )
 from gankit.runs.run import choose_device
+from gankit.seeds import derive_seed
 from gankit.studies.classifier.arms import ARMS, Arm, training_set
-from gankit.studies.classifier.data import Split, split_data
-from gankit.studies.classifier.judging import Scorer, load_outputs, protocol
+from gankit.studies.classifier.data import Split, class_labels, numbers, split_data
+from gankit.studies.classifier.judging import differences, load_outputs, protocol
 from gankit.studies.classifier.report import text_table, write_report, write_tables
 from gankit.studies.classifier.settings import ClassifierSettings
 from gankit.studies.classifier.training import fit, train_arm, train_regression
@@ -171,7 +173,9 @@ class ClassifierStudy(Study):
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         """What `metrics.json` holds; written with all tables and the classifier of the bar to beat."""
-        scorer, seeds = Scorer(self), self.seeds(self.settings.seeds)
+        settings, test, seeds = self.settings, self.split.test, self.seeds(self.settings.seeds)
+        draws = derive_seed(self.experiment.training.seed, "intervals")
+        scorer = Scorer(class_labels(test), test.groups, test.class_names, draws)
         failures = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure is not None}
         whole = [arm for arm in self.arms() if not any(f"{arm.name}-{seed}" in failures for seed in seeds)]
         logits = {arm: load_outputs(folder, arm.name, seeds) for arm in whole}
@@ -183,17 +187,21 @@ class ClassifierStudy(Study):
                 "steps": [outcome.result["steps"] for outcome in done],
                 "seconds": [outcome.seconds for outcome in done],
                 "losses": np.mean([outcome.result["losses"] for outcome in done], axis=0).tolist(),
-                **scorer.arm(outputs),
+                **scorer.scores(outputs, settings.groupings, settings.calibration),
             }
-        metrics = {
+        metrics: dict[str, Any] = {
             "protocol": protocol(self, outcomes, folder),
             "arms": arms,
-            "differences": scorer.differences(logits),
+            "differences": differences(scorer, logits, self.split.rarest),
             "failures": failures,
         }
-        if self.settings.regression is not None and not any(f"{REGRESSION}-{seed}" in failures for seed in seeds):
-            mean = outcomes[f"{REGRESSION}-{seeds[0]}"].result["mean"]
-            metrics["regression"] = scorer.regression(load_outputs(folder, REGRESSION, seeds)[..., 0], mean)
+        if settings.regression is not None and not any(f"{REGRESSION}-{seed}" in failures for seed in seeds):
+            true, mean = numbers(test)[settings.regression], outcomes[f"{REGRESSION}-{seeds[0]}"].result["mean"]
+            metrics["regression"] = {
+                "number": settings.regression,
+                **scorer.errors(load_outputs(folder, REGRESSION, seeds)[..., 0], true),
+                "mean absolute error of the training mean": float(np.abs(true - mean).mean()),
+            }
         write_tables(self, metrics, logits, folder)
         if logits:
             best = next((arm for arm in logits if arm.bar), next(iter(logits)))

@@ -1,23 +1,44 @@
-"""Values of arms over their seeds, and differences of arms with intervals that know how much trainings differ."""
+"""What a study found: values of arms over their seeds, and differences that know how much trainings differ."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from gankit.evaluation.tables import title
-from gankit.studies.agreement.arms import Arm, arm_at
-from gankit.studies.agreement.trials import Findings, Trial
+from gankit.interfaces import Measurement
+from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
+from gankit.studies.agreement.settings import AgreementSettings
+from gankit.studies.jobs import Outcome
+
+if TYPE_CHECKING:
+    from gankit.studies.agreement.study import Agreement
 
 LEVEL = 0.95
 CANNOT = "cannot be told"
 ROWS = {"all": "All", "top": "Top", "bottom": "Bot"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of an arm and what came of it."""
+
+    arm: Arm  # the arm
+    seed: int  # of the training
+    folder: Path  # of the job; the run is in its sub-folder `run`
+    outcome: Outcome  # what `Judge.run` gave, or the failure
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What `Judge.run` gave; empty where the training failed."""
+        return self.outcome.result
 
 
 @dataclass(frozen=True)
@@ -74,36 +95,57 @@ class Difference:
 
 
 @final
-class Estimates:
-    """Reads findings."""
+@dataclass(frozen=True)
+class Findings:
+    """Everything that a study found."""
 
-    def __init__(self, findings: Findings) -> None:
-        self.findings = findings
-        self._spreads: dict[Where, Spread | None] = {}
+    study: Agreement  # the study
+    trials: list[Trial]  # one for each generator
+    reals: dict[str, Any]  # what `Judge.reals` gave
 
-    def trials(self, arm: Arm) -> list[Trial]:
+    @property
+    def settings(self) -> AgreementSettings:
+        """The study's own table."""
+        return self.study.settings
+
+    @property
+    def images(self) -> StudyImages:
+        """The study's images."""
+        return self.study.images
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """What was measured on the pixels; None where the data set measures nothing or it is of no use at this size."""
+        return self.study.measurement if self.reals["estimator"] else None
+
+    def trials_of(self, arm: Arm) -> list[Trial]:
         """Trainings of an arm that have values."""
-        return [trial for trial in self.findings.trials if trial.arm == arm and not trial.outcome.failure]
+        return [trial for trial in self.trials if trial.arm == arm and not trial.outcome.failure]
 
     def failed(self, arm: Arm) -> int:
         """Number of trainings of an arm without values."""
-        return sum(trial.arm == arm for trial in self.findings.trials) - len(self.trials(arm))
+        return sum(trial.arm == arm for trial in self.trials) - len(self.trials_of(arm))
 
     def arms(self) -> list[Arm]:
         """Every arm once."""
-        return list(dict.fromkeys(trial.arm for trial in self.findings.trials))
+        return list(dict.fromkeys(trial.arm for trial in self.trials))
 
     def variants(self) -> list[tuple[str, str]]:
         """(control, scope) of every row of arms: without either, then each control, then each further scope."""
         return list(dict.fromkeys((arm.control, arm.scope) for arm in self.arms()))
 
+    @staticmethod
+    def variant_words(control: str, scope: str) -> str:
+        """What distinguishes a row of arms; "" for training by agreement."""
+        return CONTROLS[control].words if control else f"scope {scope}" if scope else ""
+
     def row(self, control: str = "", scope: str = "") -> list[Arm]:
         """The arm of every threshold, whether it was trained or not."""
-        return [arm_at(threshold, control, scope) for threshold in self.findings.images.thresholds]
+        return [arm_at(threshold, control, scope) for threshold in self.images.thresholds]
 
     def _entries(self, arm: Arm, where: Where) -> dict[int, dict[str, Any]]:
         """What each seed's training has there, where it has anything."""
-        rows = [(trial.seed, trial.result[where.group].get(where.row, {})) for trial in self.trials(arm)]
+        rows = [(trial.seed, trial.result[where.group].get(where.row, {})) for trial in self.trials_of(arm)]
         return {seed: row[where.metric] for seed, row in rows if where.metric in row}
 
     def by_seed(self, arm: Arm, where: Where) -> dict[int, float]:
@@ -132,11 +174,6 @@ class Estimates:
 
     def spread(self, where: Where) -> Spread | None:
         """Between trainings, or None where no arm has two."""
-        if where not in self._spreads:
-            self._spreads[where] = self._spread(where)
-        return self._spreads[where]
-
-    def _spread(self, where: Where) -> Spread | None:
         arms = [entries for arm in self.arms() if len(entries := list(self._entries(arm, where).values())) > 1]
         variance, freedom = pooled_variance([[entry["value"] for entry in entries] for entries in arms])
         if not freedom:
@@ -194,7 +231,7 @@ class Estimates:
 
     def between_reals(self, arm: Arm, where: Where) -> dict[str, float] | None:
         """{"mean", "sd", "n"} of real images in the place of generated ones, or None where it is not known."""
-        reals, metric = self.findings.reals, where.metric
+        reals, metric = self.reals, where.metric
         own = reals["arms"][arm_at(arm.threshold, arm.control).name]
         if where.group == "drawn":
             entry: dict[str, Any] = own["all" if where.row == "all" else "kept"]
@@ -203,27 +240,27 @@ class Estimates:
             entry = reals["whole"]
         else:
             entry = (reals["arms"][arm_at(arm.threshold).name] if where.row == "held-out-same" else own)["equal"]
-        return {**entry[metric], "n": self.findings.images.n} if metric in entry else None
+        return {**entry[metric], "n": self.images.n} if metric in entry else None
 
     def chance(self, arm: Arm, metric: str) -> tuple[float, float] | None:
         """Mean and standard deviation of the value of as many drawn images as are kept, chosen at random."""
-        entries = [trial.result["chance"][metric] for trial in self.trials(arm) if metric in trial.result["chance"]]
+        entries = [trial.result["chance"][metric] for trial in self.trials_of(arm) if metric in trial.result["chance"]]
         if not entries:
             return None
         sd = math.sqrt(float(np.mean(np.square([entry["sd"] for entry in entries]))))
         return float(np.mean([entry["mean"] for entry in entries])), sd
 
-    def measured(self, arm: Arm, row: str | None) -> list[dict[str, int]]:
-        """Counts of images by what was measured: of "all", "top" or "bottom" of each training; None for the reals."""
-        measurement = self.findings.measurement
+    def measured(self, arm: Arm, row: str | None) -> list[tuple[int, int, int]]:
+        """Positive, measured and all images: of "all", "top" or "bottom" of each training; None for the reals."""
+        measurement = self.measurement
         assert measurement is not None
-        if row is None:
-            return [self.findings.reals["arms"][arm_at(arm.threshold, arm.control).name][measurement.fact]]
-        return [trial.result[measurement.fact][row] for trial in self.trials(arm)]
+        own = self.reals["arms"][arm_at(arm.threshold, arm.control).name][measurement.fact] if row is None else None
+        counts = [own] if own else [trial.result[measurement.fact][row] for trial in self.trials_of(arm)]
+        return [(count[measurement.positive], count["measured"], count["n"]) for count in counts]
 
     def metric_name(self, metric: str) -> str:
         """The heading of a metric's values."""
-        return "KID" if metric == "kid" else title(metric, str(self.findings.reals["features"]))
+        return "KID" if metric == "kid" else title(metric, str(self.reals["features"]))
 
 
 def pooled_variance(samples: Sequence[Sequence[float]]) -> tuple[float, int]:
