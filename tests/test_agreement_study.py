@@ -19,13 +19,13 @@ from PIL import Image
 import gankit
 from gankit.cli import main
 from gankit.errors import DataError, GankitError, RunError, SettingsError
+from gankit.evaluation.measuring import Estimator
 from gankit.report.latex import tabular
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement import study as agreement
 from gankit.studies.agreement.arms import arm_at
 from gankit.studies.agreement.conclusions import conclusions
 from gankit.studies.agreement.findings import Findings, Spread, Where
-from gankit.studies.agreement.measuring import Estimator, measurement_of
 from gankit.studies.agreement.report import warnings_of
 from gankit.studies.agreement.study import Agreement
 from gankit.studies.agreement.tables import table1, table2
@@ -277,7 +277,7 @@ def test_the_tables_tell_a_planted_effect(effect: Findings) -> None:
         (name, where): difference.verdict
         for name, first in (("all", everything), ("random", control))
         for where in (own, held_out, same)
-        if (difference := estimates.difference(first, chosen, where, same_reals=where != own))
+        if (difference := estimates.contrast([(first, chosen)], where, same_reals=where != own))
     }
     assert verdicts == {
         ("all", own): "lower", ("all", held_out): "higher", ("all", same): "lower",
@@ -372,7 +372,7 @@ def test_differences_follow_from_seeds_and_sampling(effect: Findings) -> None:
     # The same real images: what they make of both values cancels as far as they move both alike.
     reals = np.sum((moved[second] - moved[first]) ** 2)
     half = 2.7764451051977987 * np.sqrt(squares[0] / 4 * 2 / 3 + reals)  # Student's, 4 degrees of freedom
-    found = estimates.difference(first, second, where, same_reals=True)
+    found = estimates.contrast([(first, second)], where, same_reals=True)
     assert found is not None
     assert found.value == pytest.approx(values[second].mean() - values[first].mean())
     assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half))
@@ -423,7 +423,7 @@ def test_the_estimator_is_tried_on_reals_of_the_same_size() -> None:
     assert estimator.trial["sensitivity"] + estimator.trial["specificity"] > 1.3
     counts = estimator.count(np.zeros((3, 3, 32, 32), np.uint8))
     assert counts == {"n": 3, "measured": 0, "strabismic": 0}
-    assert measurement_of("npz") is None
+    assert load(None, "data.name=npz", "data.path=x.npz").measurement is None
 
 
 def test_what_counts_as_positive_is_the_data_sets_to_say() -> None:

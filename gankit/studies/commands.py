@@ -36,8 +36,8 @@ def study_command(name: str) -> Callable[..., None]:
         from gankit.studies.reading import load_study
 
         given = words or []
-        file, overrides = (given[0], given[1:]) if given and "=" not in given[0] else (None, given)
-        study = load_study(name, file, *overrides)
+        file = given.pop(0) if given and "=" not in given[0] else None
+        study = load_study(name, file, *given)
         results = study.run(out or Path(f"runs/study-{name.rpartition(':')[2]}"), workers=workers, threads=threads)
         if text := study.summary(results):
             print(text)

@@ -30,14 +30,10 @@ from gankit.registry.plugins import KINDS
 from gankit.training.log import StopRequest
 
 RESULT, CLOCK, STOP, LOCK, OUTPUT = "result.json", "seconds.txt", ".stop", ".lock", "output.txt"
-POLL = 0.3
-"""Seconds between looks at the folder: for results, and for the wish to stop."""
-CLOCK_EVERY = 10.0
-"""Seconds between notes of the time that a job has taken, of which a killed one loses no more."""
-SHOW_EVERY = 2.0
-"""Seconds between looks at the time left."""
-RESTARTS = 2
-"""How often jobs start again after a worker died without any job finished in between."""
+POLL = 0.3  # Seconds between looks at the folder: for results, and for the wish to stop
+CLOCK_EVERY = 10.0  # Seconds between notes of the time that a job has taken, of which a killed one loses no more
+SHOW_EVERY = 2.0  # Seconds between looks at the time left
+RESTARTS = 2  # How often jobs start again after a worker died without any job finished in between
 
 
 @dataclass(frozen=True)
@@ -237,21 +233,16 @@ def _clock(folder: Path, stop: Path | None) -> Iterator[Callable[[], float]]:
             write_atomically(kept, f"{seconds():.2f}".encode())
         if stop is not None and stop.exists() and not interrupted:
             interrupted = True
-            _interrupt()
+            if hasattr(signal, "pthread_kill"):  # as the keyboard would; it ends a wait too
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            else:
+                _thread.interrupt_main()
 
     try:
         with _repeat(look):
             yield seconds
     finally:
         write_atomically(kept, f"{seconds():.2f}".encode())
-
-
-def _interrupt() -> None:
-    """Interrupt the main thread as the keyboard would: a training then ends with a checkpoint."""
-    if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # ends a wait too
-    else:
-        _thread.interrupt_main()
 
 
 @contextlib.contextmanager

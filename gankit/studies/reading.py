@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import Field, create_model
 
 from gankit.errors import SettingsError
 from gankit.experiments.document import Source
@@ -43,7 +43,8 @@ def load_study(name: str, file: str | Path | None = None, *overrides: str) -> St
             source.values[table] = {**values, **source.values[table]}
     settings = registry("study").settings(name)
     field = (settings, Field(default_factory=dict, validate_default=True))
-    content: Any = validated(_model(kind.table, field), source)
+    model = create_model("StudyFile", __base__=Experiment, **{kind.table: field})  # type: ignore[call-overload]
+    content: Any = validated(model, source)
     refuse = functools.partial(_refusal, source)
     for (table, key), why in {**kind.decided, **DECIDED}.items():
         if getattr(getattr(content, table), key) is not None:
@@ -53,10 +54,6 @@ def load_study(name: str, file: str | Path | None = None, *overrides: str) -> St
     study.name = registry("study").qualified(name)
     study.check_settings(refuse)
     return study
-
-
-def _model(table: str, field: Any) -> type[BaseModel]:
-    return create_model("StudyFile", __base__=Experiment, **{table: field})
 
 
 def _packaged(kind: type[Study], name: str) -> Source:
@@ -78,11 +75,8 @@ def _refusal(source: Source, table: str, key: str, why: str) -> SettingsError:
 def study_schema(name: str) -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a study's file: of an experiment, with what the study adds and leaves out.
 
-    Args:
-        name: of the study.
-
     Raises:
-        PartError: there is no such study, or it cannot be imported.
+        PartError: there is no study of this name, or it cannot be imported.
     """
     kind: type[Study] = registry("study").get(name)
     content = schema(**{kind.table: registry("study").settings(name)})

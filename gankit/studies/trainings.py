@@ -16,19 +16,12 @@ from gankit.runs.run import Run, open_run
 from gankit.studies.jobs import torch_threads
 from gankit.training.trainer import Trainer, resume, train
 
-RUN = "run"
-"""The sub-folder of a job that holds the run of its training."""
-WARMING, TIMED = 1, 4
-"""Steps before the clock starts, and steps that it counts."""
+RUN = "run"  # The sub-folder of a job that holds the run of its training
+WARMING, TIMED = 1, 4  # Steps before the clock starts, and steps that it counts
 
 
 def train_or_resume(experiment: Experiment, folder: Path, data: Dataset | None = None) -> Run:
-    """The finished run in this folder, which is trained now, resumed, or left as it is.
-
-    Args:
-        experiment: the training.
-        folder: of the run.
-        data: a data set in place of the one that the experiment names.
+    """The finished run in this folder, which is trained now, resumed, or left as it is; `data` as for `gankit.train`.
 
     Raises:
         GankitError: as `gankit.train` and `gankit.resume`.
@@ -53,12 +46,7 @@ def finished_run(job: Path) -> Run:
 
 
 def time_steps(advance: Callable[[int], object], threads: int | None) -> float:
-    """Seconds that a step takes.
-
-    Args:
-        advance: does so many steps, which are thrown away.
-        threads: CPU threads; torch's own choice where None.
-    """
+    """Seconds that a step takes, where `advance` does so many steps that are thrown away, with so many CPU threads."""
     with torch_threads(threads), torch.random.fork_rng():
         advance(WARMING)
         start = time.perf_counter()
@@ -69,12 +57,7 @@ def time_steps(advance: Callable[[int], object], threads: int | None) -> float:
 
 
 def time_training(experiment: Experiment, threads: int | None = None, data: Dataset | None = None) -> float:
-    """Seconds that a step of a training takes, from a few that are thrown away.
-
-    Args:
-        experiment: the training.
-        threads: CPU threads, where the experiment does not say.
-        data: a data set in place of the one that the experiment names.
+    """Seconds that a step of a training takes, from a few that are thrown away; `data` as for `gankit.train`.
 
     Raises:
         GankitError: the experiment cannot be trained.

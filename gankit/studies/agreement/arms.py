@@ -16,8 +16,7 @@ from gankit.studies import study
 if TYPE_CHECKING:
     from gankit.studies.agreement.study import Agreement
 
-FEWEST = 8
-"""Training images below which nothing is said of a set."""
+FEWEST = 8  # Training images below which nothing is said of a set
 
 
 @dataclass(frozen=True)
@@ -130,10 +129,6 @@ class StudyImages:
     def held_out_at(self, threshold: float) -> Indices:
         """(k,) places in `held_out` of the images of this agreement or more."""
         return _at_least(self.held_out, threshold)
-
-    def data_of(self, arm: Arm, seed: int) -> dict[str, Any]:
-        """Settings of the experiment's data table by which a training of an arm with a control gets its images."""
-        return CONTROLS[arm.control].data(len(self.training_at(arm.threshold)), seed)
 
     def training_of(self, arm: Arm, seed: int) -> Indices:
         """(k,) places in `full` of the images that a training is on; each seed draws its own images of a control."""

@@ -13,8 +13,9 @@ from typing import Any
 
 from scipy.stats import t as student
 
+from gankit.evaluation.draws import pooled_variance
 from gankit.studies.agreement.arms import Arm
-from gankit.studies.agreement.findings import CANNOT, LEVEL, Difference, Findings, Where, pooled_variance
+from gankit.studies.agreement.findings import CANNOT, LEVEL, Difference, Findings, Where
 
 METRICS = ("frechet", "kid")
 """The distances that answers are drawn from. KID alone is free of the bias that also differs between generators."""
@@ -94,7 +95,7 @@ def _kept(findings: Findings, lowest: Arm, highest: Arm, row: str) -> Conclusion
     facts = {"row": row, "word": word, "where": where, "pairs": [arms]}
     values = [value for arm in arms if (value := findings.of(arm, where)) is not None]
     noise = [chance for arm in arms if (chance := findings.chance(arm, "frechet")) is not None]
-    difference = findings.difference(lowest, highest, where, same_reals=False)
+    difference = findings.contrast([arms], where, same_reals=False)
     if difference is None or len(noise) < 2:
         return _missing(findings, "kept", arms, **facts)
     by_chance, half = noise[1][0] - noise[0][0], (difference.high - difference.low) / 2

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from gankit.evaluation.draws import pooled_variance
 from gankit.evaluation.tables import title
 from gankit.interfaces import Measurement
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
@@ -181,10 +182,6 @@ class Findings:
         sampling = float(np.mean([entry["fake_variance"] or 0.0 for entries in arms for entry in entries]))
         return Spread(math.sqrt(variance), math.sqrt(sampling), freedom)
 
-    def difference(self, first: Arm, second: Arm, where: Where, *, same_reals: bool) -> Difference | None:
-        """The second arm's value less the first's, or None where one has none; as `contrast`."""
-        return self.contrast([(first, second)], where, same_reals=same_reals)
-
     def contrast(self, pairs: Sequence[tuple[Arm, Arm]], where: Where, *, same_reals: bool) -> Difference | None:
         """The mean over pairs of arms of the second's value less the first's, or None where one has none.
 
@@ -261,14 +258,6 @@ class Findings:
     def metric_name(self, metric: str) -> str:
         """The heading of a metric's values."""
         return "KID" if metric == "kid" else title(metric, str(self.reals["features"]))
-
-
-def pooled_variance(samples: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """Variance within samples, and its degrees of freedom: (0, 0) where none has several values."""
-    several = [np.array(values) for values in samples if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in several)
-    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in several)
-    return (squares / freedom if freedom else 0.0), freedom
 
 
 def _real_variance(pairs: Sequence[tuple[Estimate, Estimate]], same: bool) -> float | None:

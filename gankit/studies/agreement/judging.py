@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from gankit import seeds
-from gankit.errors import GankitError
-from gankit.evaluation.extraction import extractor, part, rows
+from gankit.evaluation.draws import Values, random_places, spreads, values_with_influences
+from gankit.evaluation.extraction import extractor, rows
+from gankit.evaluation.measuring import Estimator
 from gankit.evaluation.sources import ImageSet, dataset_set, image_set
-from gankit.evaluation.uncertainty import gathered, influences, squared, standard_errors
 from gankit.files import write_atomically, write_csv
 from gankit.images.pictures import grid_png
-from gankit.interfaces import Indices, Pool, Rows
-from gankit.metrics.kid import BLOCK
+from gankit.interfaces import Pool, Rows
 from gankit.ranking import rank
-from gankit.registry import Part
 from gankit.runs.run import Run
 from gankit.studies.agreement.arms import Arm
-from gankit.studies.agreement.measuring import Estimator
 
 if TYPE_CHECKING:
     from gankit.studies.agreement.study import Agreement
 
 FEW, MANY = ("frechet", "kid"), ("frechet", "kid", "precision-recall")
 """Metrics of the drawn images, best and worst; and of equal numbers."""
-KEPT_VALUES = ("frechet", "kid", "precision", "recall")
-CHANCE_DRAWS = 100
-"""Random draws that show the noise of as few images as are kept."""
-REAL_DRAWS = 20
-"""Draws of real images whose mean is a real-against-real value."""
+CHANCE_DRAWS = 100  # Random draws that show the noise of as few images as are kept
+REAL_DRAWS = 20  # Draws of real images whose mean is a real-against-real value
 REFERENCES = ("subset", "full", "held-out", "held-out-same")
 """Beside which equal numbers are judged: the arm's own training images, all training images, all held-out images, and
 held-out images of at least the arm's agreement."""
-
-Values = dict[str, dict[str, Any]]
 
 
 @final
@@ -81,12 +71,18 @@ class Judge:
         fakes = self._rows(image_set(made, f"run {run.path.parent.name}", window=run.value_range))
         ranking = rank(run, settings.drawn, settings.kept, "critic", seed=seed)
         kept = {"all": np.arange(settings.drawn), "top": ranking.best, "bottom": ranking.worst}
-        self._write(folder, run, made, ranking.order, ranking.scores, kept)
+        for name, chosen in kept.items():
+            columns = 10 if name == "all" else min(10, len(chosen))
+            write_atomically(folder / f"{name}.png", grid_png(made[chosen], run.value_range, columns))
+        order = [[place, int(i), f"{ranking.scores[i]:.6g}"] for place, i in enumerate(ranking.order, 1)]
+        write_csv(folder / "ranking.csv", [["rank", "image", "score"], *order])
         own = self.full.take(images.training_of(arm, seed))
-        drawn = {name: self._values(FEW, own, fakes.take(chosen)) for name, chosen in kept.items()}
-        chance = self._chance(own, fakes.take(kept["all"]))
+        drawn = {name: values_with_influences(FEW, own, fakes.take(chosen)) for name, chosen in kept.items()}
+        pool = Pool(own, fakes.take(kept["all"]))
+        sets = [random_places(settings.drawn, settings.kept, "chance", number) for number in range(CHANCE_DRAWS)]
+        chance = spreads(["frechet"], pool, [(pool.reals, pool.fakes[places]) for places in sets])
         equal = {
-            name: self._values(MANY, reals, fakes.take(np.arange(images.n)))
+            name: values_with_influences(MANY, reals, fakes.take(np.arange(images.n)))
             for name, reals in self._references(arm, seed).items()
         }
         found = {"drawn": drawn, "chance": chance, "equal": equal, "n_real": own.count}
@@ -109,34 +105,6 @@ class Judge:
         }
         return {name: whole.take(places[random_places(len(places), n, name)]) for name, (whole, places) in sets.items()}
 
-    def _values(self, names: Sequence[str], reals: Rows, fakes: Rows) -> Values:
-        entries: Values = {}
-        for metric_part in [part("metric", name) for name in names]:
-            seen = reals.take(_block(np.arange(reals.count))) if metric_part.name == "kid" else reals
-            pool = Pool(seen, fakes)
-            metric, resampling = gathered(metric_part, pool), metric_part.build().resampling(pool)
-            values = metric.compute()
-            real, fake = (influences(resampling, side, values, metric.jackknife_groups, 0) for side in ("real", "fake"))
-            variances = squared(fake)
-            errors = standard_errors(metric, resampling, values, 0, [squared(real), variances])
-            for name, value in values.items():
-                if name in KEPT_VALUES:
-                    moved = real.get(name)
-                    entries[name] = {
-                        "value": value, "standard_error": errors[name],
-                        "fake_variance": variances.get(name),
-                        "real_influences": None if moved is None else moved.tolist(),
-                        "n_real": seen.count, "n_fake": fakes.count,
-                    }  # fmt: skip
-        return entries
-
-    def _chance(self, own: Rows, drawn: Rows) -> Values:
-        """What as many of the drawn images as are kept give when they are chosen at random."""
-        pool, kept = Pool(own, drawn), self.settings.kept
-        return _spreads(["frechet"], pool, [
-            (pool.reals, pool.fakes[random_places(drawn.count, kept, "chance", draw)]) for draw in range(CHANCE_DRAWS)
-        ])  # fmt: skip
-
     def reals(self) -> dict[str, Any]:
         """Real against real at the numbers that generators are judged at, for each threshold and random subset.
 
@@ -150,7 +118,7 @@ class Judge:
             held = self.held_out.take(alike)
             pool = Pool(own, held)
             entry: dict[str, Any] = {
-                name: _spreads(FEW, pool, [
+                name: spreads(FEW, pool, [
                     (pool.reals, pool.fakes[random_places(held.count, k, name, number)]) for number in range(draws)
                 ]) | {"n": k}
                 for name, k, draws in (
@@ -171,57 +139,11 @@ class Judge:
             "protocol": self._network.protocol, "estimator": self.estimator.trial if self.estimator else None,
         }  # fmt: skip
 
-    def _write(
-        self, folder: Path, run: Run, made: NDArray[Any], order: Indices, scores: NDArray[Any], kept: dict[str, Indices]
-    ) -> None:
-        """The pictures of the kept images, and every image's rank and score."""
-        for name, chosen in kept.items():
-            columns = 10 if name == "all" else min(10, len(chosen))
-            write_atomically(folder / f"{name}.png", grid_png(made[chosen], run.value_range, columns))
-        rows = [[rank, int(i), f"{scores[i]:.6g}"] for rank, i in enumerate(order, 1)]
-        write_csv(folder / "ranking.csv", [["rank", "image", "score"], *rows])
-
 
 def _equal(pool: Pool, n: int) -> Values:
     """Training against held-out images, n of each."""
-    draws = []
-    for number in range(REAL_DRAWS):
-        places = (
-            random_places(pool.real.count, n, "reals", number),
-            random_places(pool.fake.count, n, "held-out reals", number),
-        )
-        draws.append((pool.reals[places[0]], pool.fakes[places[1]]))
-    return _spreads(MANY, pool, draws)
-
-
-def _spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices]]) -> Values:
-    """Mean and standard deviation of values over draws of both sides."""
-    entries: Values = {}
-    for metric in [part("metric", name) for name in names]:
-        values = _values_of_draws(metric, pool, draws)
-        for name in values[0] if values else ():
-            if name in KEPT_VALUES:
-                numbers = np.array([value[name] for value in values])
-                entries[name] = {"mean": float(numbers.mean()), "sd": float(numbers.std(ddof=1))}
-    return entries
-
-
-def _values_of_draws(metric: Part, pool: Pool, draws: list[tuple[Indices, Indices]]) -> list[dict[str, float]]:
-    resampling = metric.build().resampling(pool)
-    try:
-        if metric.name == "kid":
-            draws = [(_block(real), fake) for real, fake in draws]
-        return [dict(resampling.values(real, fake)) for real, fake in draws]
-    except GankitError:  # too few images for this metric
-        return []
-
-
-def _block(real: Indices) -> Indices:
-    """As many of these images as KID takes at once, beyond which each value would cost a second."""
-    return real if len(real) <= BLOCK else real[random_places(len(real), BLOCK, "block of the kernel distance")]
-
-
-def random_places(count: int, size: int, stream: str, number: int = 0) -> Indices:
-    """(size,) rising places of `count`, drawn for this stream."""
-    order = torch.randperm(count, generator=seeds.generator(0, f"study {stream}", number)).numpy()
-    return np.sort(order[:size])
+    return spreads(MANY, pool, [
+        (pool.reals[random_places(pool.real.count, n, "reals", number)],
+         pool.fakes[random_places(pool.fake.count, n, "held-out reals", number)])
+        for number in range(REAL_DRAWS)
+    ])  # fmt: skip

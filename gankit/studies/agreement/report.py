@@ -13,7 +13,7 @@ from gankit.report.pages import draw_lines, draw_png, png_uri
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement.arms import CONTROLS, Arm, heading, percent
 from gankit.studies.agreement.conclusions import conclusions, count_measured
-from gankit.studies.agreement.findings import ROWS, Findings, Where
+from gankit.studies.agreement.findings import ROWS, Findings, Trial, Where
 from gankit.studies.agreement.tables import EQUAL, block_title, blocks, rows, table1, write_tables
 from gankit.studies.pages import write_page
 from gankit.studies.study import Results, format_seconds
@@ -41,11 +41,11 @@ def write_report(results: Results) -> None:
         trained=[arm for arm in findings.arms() if findings.trials_of(arm)], controls=CONTROLS,
         headings={threshold: heading(threshold) for threshold in images.thresholds}, conclusions=conclusions(findings),
         count_measured=count_measured, wilson=wilson, table1=table1(findings), block_title=block_title,
-        table2=[block for block in parts if block[0].images != EQUAL],
-        equal=[block for block in parts if block[0].images == EQUAL],
+        table2=[part for part in parts if part[0].images != EQUAL], format_seconds=format_seconds,
+        equal=[part for part in parts if part[0].images == EQUAL], record=record, tables=study.tables(),
         by_threshold=by_threshold and png_uri(by_threshold), losses=losses and png_uri(losses),
-        real_grid=png_uri(grid_png(images.full.read(places), images.full.value_range, SHOWN)), grids=_grids(findings),
-        record=record, tables=study.tables(), arms_by_seeds=arms_by_seeds, format_seconds=format_seconds,
+        real_grid=png_uri(grid_png(images.full.read(places), images.full.value_range, SHOWN)),
+        grids=[_grid(arm, findings.trials_of(arm)) for arm in findings.arms()], arms_by_seeds=arms_by_seeds,
     )  # fmt: skip
 
 
@@ -79,14 +79,10 @@ def warnings_of(findings: Findings) -> list[str]:
     return warnings
 
 
-def _grids(findings: Findings) -> list[dict[str, Any]]:
-    """The pictures of the first training of each arm."""
-    grids: list[dict[str, Any]] = []
-    for arm in findings.arms():
-        trial = next(iter(findings.trials_of(arm)), None)
-        pictures = {row: png_uri((trial.folder / f"{row}.png").read_bytes()) for row in ROWS} if trial else {}
-        grids.append({"arm": arm, "trial": trial, "pictures": pictures})
-    return grids
+def _grid(arm: Arm, trials: list[Trial]) -> dict[str, Any]:
+    """The pictures of the first training of an arm; none where all failed."""
+    pictures = {row: png_uri((trials[0].folder / f"{row}.png").read_bytes()) for row in ROWS} if trials else {}
+    return {"arm": arm, "trial": next(iter(trials), None), "pictures": pictures}
 
 
 def _by_threshold(findings: Findings) -> bytes | None:

@@ -11,10 +11,11 @@ from typing import Any, ClassVar, final
 
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
-from gankit.studies.agreement.arms import Arm, StudyImages, arm_at
+from gankit.interfaces import MeasuresFacts
+from gankit.registry import registry
+from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
 from gankit.studies.agreement.findings import Findings, Trial
 from gankit.studies.agreement.judging import Judge
-from gankit.studies.agreement.measuring import measurement_of
 from gankit.studies.agreement.report import warnings_of, write_report
 from gankit.studies.agreement.settings import AgreementSettings
 from gankit.studies.jobs import Job, Outcome
@@ -45,7 +46,8 @@ class Agreement(Study):
 
     def __init__(self, experiment: Experiment, **settings: Any) -> None:
         super().__init__(experiment, **settings)
-        self.measurement = measurement_of(experiment.data.name)
+        dataset = registry("dataset").get(experiment.data.name)
+        self.measurement = dataset.measurement if isinstance(dataset, MeasuresFacts) else None
         limit = (self.settings.measured_limit or self.measurement.limit) if self.measurement else None
         self.settings = self.settings.model_copy(update={"measured_limit": limit})
 
@@ -101,7 +103,7 @@ class Agreement(Study):
         """The experiment of one training."""
         data: dict[str, Any] = {"split_seed": self.split_seed}
         if arm.control:
-            data |= self.images.data_of(arm, seed)
+            data |= CONTROLS[arm.control].data(len(self.images.training_at(arm.threshold)), seed)
         elif arm.threshold:
             data["min_agreement"] = arm.threshold
         training = {"seed": seed, "start_from": start_from or self.experiment.training.start_from}

@@ -6,16 +6,16 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
+from gankit.evaluation.draws import KEPT_VALUES
 from gankit.evaluation.uncertainty import wilson
 from gankit.files import write_atomically, write_csv
 from gankit.report.latex import Table, tabular
 from gankit.studies.agreement.arms import Arm, heading, percent
 from gankit.studies.agreement.conclusions import METRICS, count_measured
 from gankit.studies.agreement.findings import ROWS, Estimate, Findings, Spread, Where
-from gankit.studies.agreement.judging import KEPT_VALUES, REFERENCES
+from gankit.studies.agreement.judging import REFERENCES
 
-EQUAL = "Equal n"
-"""How rows of equal numbers on either side begin."""
+EQUAL = "Equal n"  # How rows of equal numbers on either side begin
 REFERENCE_WORDS = {
     "subset": "own training images", "full": "all training images", "held-out": "held-out images",
     "held-out-same": "held-out images of this SR",
@@ -48,12 +48,6 @@ class Cell:
         n = f" (n = {self.real['n']})" if self.real["n"] != self.estimate.n_fake else ""
         # All held-out images at once are one draw.
         return f"{self.real['mean']:.4g}" + (f" ± {self.real['sd']:.2g}" if self.real["sd"] > 1e-12 else "") + n
-
-    @property
-    def seeds_text(self) -> str:
-        """The values of several trainings, seed by seed."""
-        values = [f"{value:.4g}" for _, value in sorted(self.by_seed.items())]
-        return ", ".join(values) if len(values) > 1 else ""
 
 
 @dataclass(frozen=True)

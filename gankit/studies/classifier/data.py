@@ -21,8 +21,7 @@ from gankit.training.data import prepare
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
 
-FEW_TEST_GROUPS = 10
-"""Of a class, below which intervals of its recall are very wide."""
+FEW_TEST_GROUPS = 10  # Of a class, below which intervals of its recall are very wide
 
 
 @dataclass(frozen=True)

@@ -131,17 +131,16 @@ def _pictures(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
     if metrics["differences"]:
         figures["Differences of balanced accuracy"] = _plot(lambda axes: _draw_differences(axes, metrics))
     if settings.calibration and arms:
-        bins = {arm: [tuple(zip(*values["reliability"], strict=True))[1:]] for arm, values in arms.items()}
-        figures["Calibration"] = draw_lines({"right as often as confident": [((0, 1), (0, 1))], **bins}, "confidence",
-                                            "share right")  # fmt: skip
+        lines: dict[str, Any] = {"right as often as confident": [((0, 1), (0, 1))]}
+        lines |= {arm: [tuple(zip(*values["reliability"], strict=True))[1:]] for arm, values in arms.items()}
+        figures["Calibration"] = draw_lines(lines, "confidence", "share right")
     if "regression" in metrics:
         name = str(settings.regression)
         predicted = load_outputs(results.folder, "regression", [study.experiment.training.seed])[0, :, 0]
         true = numbers(study.split.test)[name]
         figures[f"{name}, by the first seed"] = _plot(lambda axes: _draw_numbers(axes, name, true, predicted))
-    curves = {arm: values["losses"] for arm, values in arms.items()}
-    if curves:
-        lines = {arm: [((np.arange(len(y)) + 0.5) * settings.steps / len(y), y)] for arm, y in curves.items()}
+    if losses := {arm: values["losses"] for arm, values in arms.items()}:
+        lines = {arm: [((np.arange(len(y)) + 0.5) * settings.steps / len(y), y)] for arm, y in losses.items()}
         figures["Losses"] = draw_lines(lines, "optimiser step", "training loss, mean of seeds")
     return figures
 

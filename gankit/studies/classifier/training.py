@@ -24,10 +24,8 @@ from gankit.studies.classifier.settings import Classical, ClassifierSettings
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
 
-JUDGED = 256
-"""Images at a time when a classifier is applied."""
-CURVE = 20
-"""Points of the curve of losses."""
+JUDGED = 256  # Images at a time when a classifier is applied
+CURVE = 20  # Points of the curve of losses
 OUTPUTS = "logits.npy"
 
 

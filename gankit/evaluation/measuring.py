@@ -7,17 +7,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.interfaces import Dataset, Measurement, MeasuresFacts
-from gankit.registry import registry
+from gankit.interfaces import Dataset, Measurement
 
 USEFUL = 0.3
 """Sensitivity plus specificity less 1 (Youden's index), from which the measurement is of use."""
-
-
-def measurement_of(name: str) -> Measurement | None:
-    """What a data set can measure, by the data set's name."""
-    part = registry("dataset").get(name)
-    return part.measurement if isinstance(part, MeasuresFacts) else None
 
 
 @final
