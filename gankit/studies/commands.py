@@ -39,9 +39,8 @@ def study_command(name: str) -> Callable[..., None]:
         file = given.pop(0) if given and "=" not in given[0] else None
         study = load_study(name, file, *given)
         results = study.run(out or Path(f"runs/study-{name.rpartition(':')[2]}"), workers=workers, threads=threads)
-        if text := study.summary(results):
+        for text in filter(None, (study.summary(results), f"report: {results.report}")):
             print(text)
-        print(f"report: {results.report}")
         if results.failures:
             raise GankitError(results.failures)
 
