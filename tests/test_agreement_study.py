@@ -208,6 +208,23 @@ def test_a_training_that_diverges_is_marked(
     assert page.count("the training diverged by step 2") == 2  # at the top, and beside its folder
 
 
+def test_a_failed_warm_start_costs_the_trainings_of_its_seed(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = agreement.train_or_resume
+
+    def diverging(experiment: gankit.Experiment, run: Path) -> Run:
+        if run.parent.name == "warm-start-seed1":
+            raise RunError(f"{run}: the training diverged by step 2")
+        return real(experiment, run)
+
+    monkeypatch.setattr(agreement, "train_or_resume", diverging)
+    results = load(None, *words, "study.seeds=2", "study.controls=[]").run(tmp_path / "s", quiet=True)
+    failures = {name: outcome.failure for name, outcome in results.outcomes.items() if outcome.failure}
+    assert set(failures) == {"warm-start-seed1", "sr0-seed1", "sr80-seed1"}
+    assert failures["sr0-seed1"] == "warm-start-seed1 has failed, and this training needs its run"
+
+
 # ---- planted effects, with a generator that draws what it was trained on --------------------------------------------
 
 
@@ -433,6 +450,14 @@ def test_what_counts_as_positive_is_the_data_sets_to_say() -> None:
     assert limit() == gankit.datasets.get("eyes").measurement.limit == 10
     assert limit("study.measured_limit=12") == limit("study.strabismic=12") == 12  # as files of gankit 0.1 say it
     assert limit("data.name=npz", "data.path=x.npz", "study.strabismic=12") is None  # nothing is measured
+
+
+def test_a_folder_that_an_older_gankit_began_is_this_study(tmp_path: Path) -> None:
+    text = load(None).toml()
+    assert "measured_limit = 10.0" in text
+    (tmp_path / "study.toml").write_text(text.replace("measured_limit", "strabismic"))
+    with pytest.raises(RunError, match=r"other settings \(study.kept was 10, is 5\)"):  # and nothing else differs
+        load(None, "study.kept=5").run(tmp_path)
 
 
 def test_groups_give_standard_errors_by_group(tmp_path: Path) -> None:

@@ -39,8 +39,7 @@ def finished_run(job: Path) -> Run:
     Raises:
         RunError: that job has failed.
     """
-    run = open_run(job / RUN)
-    if not run.finished:
+    if not (job / RUN / "experiment.toml").is_file() or not (run := open_run(job / RUN)).finished:
         raise RunError(f"{job.name} has failed, and this training needs its run")
     return run
 
