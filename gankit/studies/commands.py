@@ -53,10 +53,10 @@ def _about(name: str) -> str:
     from gankit.registry import registry
     from gankit.registry.plugins import PlugIn
 
-    found = registry("study").find(name)
-    if isinstance(found, PlugIn):
-        return f"A study of the distribution {found.distribution}."
-    return importlib.import_module(f"gankit.studies.{found.replace('-', '_')}").__doc__ or ""
+    study = registry("study").find(name)
+    if isinstance(study, PlugIn):
+        return f"A study of the distribution {study.distribution}."
+    return importlib.import_module(f"gankit.studies.{study.replace('-', '_')}").__doc__ or ""
 
 
 class _Studies(TyperGroup):

@@ -234,8 +234,8 @@ class Study(ABC):
 def _restore(kind: type[Study], name: str, text: str) -> Study:
     """A study from its file; one a process, so that jobs of one worker share what it has loaded."""
     tables = tomllib.loads(text)
-    own = tables.pop(kind.table)
-    study = kind(Experiment.model_validate(tables), **own)
+    settings = tables.pop(kind.table)
+    study = kind(Experiment.model_validate(tables), **settings)
     study.name = name
     return study
 
@@ -259,7 +259,7 @@ def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bo
             f"{count} {part.name}{'s' if count > 1 else ''} of {part.steps} steps at {steps[part.time_step]:.2g} s"
             for count, part, _ in named
         )
-        seconds = sum(count * each for count, _, each in named)
+        seconds = sum(count * cost_of_one for count, _, cost_of_one in named)
         at_a_time = min(workers, max(count for count, *_ in named))
         shared = f", {format_seconds(seconds / at_a_time)} with {at_a_time} at a time" if at_a_time > 1 else ""
         print(

@@ -79,7 +79,7 @@ def _compare(
             return _missing(findings, question, [arm for pair in pairs for arm in pair], **facts)
         differences[at] = difference
     words = {"lower": "yes", "higher": otherwise, CANNOT: CANNOT}
-    answers = [(findings.metric_name(at.metric), words[found.verdict]) for at, found in differences.items()]
+    answers = [(findings.metric_name(at.metric), words[change.verdict]) for at, change in differences.items()]
     return Conclusion(question, _joint(answers, "{answer} by {name}", ", "), {**facts, "differences": differences})
 
 

@@ -85,8 +85,8 @@ class Judge:
             name: values_with_influences(MANY, reals, fakes.take(np.arange(images.n)))
             for name, reals in self._references(arm, seed).items()
         }
-        found = {"drawn": drawn, "chance": chance, "equal": equal, "n_real": own.count}
-        return found | self._measured({name: made[chosen] for name, chosen in kept.items()})
+        measured = self._measured({name: made[chosen] for name, chosen in kept.items()})
+        return {"drawn": drawn, "chance": chance, "equal": equal, "n_real": own.count, **measured}
 
     def _measured(self, images: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """Counts of images by the name of the measured fact; nothing where nothing is measured."""
