@@ -12,7 +12,7 @@ from gankit.version import __version__ as __version__
 # ruff: noqa: I001 - several names on a line
 if TYPE_CHECKING:  # the names of _HOME and _FOLDERS, for type checkers; "as" exports them
     from gankit import augments as augments, critics as critics, datasets as datasets, features as features
-    from gankit import generators as generators, losses as losses, metrics as metrics
+    from gankit import generators as generators, losses as losses, metrics as metrics, studies as studies
     from gankit.errors import GankitError as GankitError
     from gankit.evaluation.comparison import compare as compare
     from gankit.evaluation.evaluate import evaluate as evaluate, statistics as statistics
@@ -41,7 +41,7 @@ _HOME = {
     "training.trainer": ["resume", "train"],
 }  # fmt: skip
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
-_FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses", "metrics"]
+_FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses", "metrics", "studies"]
 
 __all__ = sorted([*_MODULES, *_FOLDERS])
 
