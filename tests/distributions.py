@@ -175,8 +175,8 @@ class Environment:
         """Several `gankit ...` in one process, which must survive; a mapping at a command's end is its variables."""
         words = [(list(command[:-1]), command[-1]) if isinstance(command[-1], dict) else (list(command), {})
                  for command in commands]  # fmt: skip
-        text = json.dumps([[[str(word) for word in arguments], own] for arguments, own in words])
-        told = run(
+        text = json.dumps([[[str(word) for word in arguments], variables_] for arguments, variables_ in words])
+        printed = run(
             [self.interpreter, "-P", "-c", SEVERAL], env={**self.variables, **variables}, cwd=self.folder, input=text
         )
-        return [Answer(*answer) for answer in json.loads(told)]
+        return [Answer(*answer) for answer in json.loads(printed)]

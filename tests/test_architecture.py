@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 import gankit
-from gankit.registry.plugins import KINDS, plural
+from gankit.registry import registry
+from gankit.registry.plugins import KINDS, PART_KINDS, plural
 
 ROOT = Path(gankit.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-KIND_FOLDERS = {plural(kind) for kind in KINDS}
+KIND_FOLDERS = {plural(kind) for kind in PART_KINDS}
 PROJECT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
 
 # From the bottom up. A file may import its own folder and whatever stands on a lower floor; imports inside functions
@@ -78,9 +79,9 @@ def own_imports(path: Path) -> Iterator[tuple[int, str]]:
 
 def floor(module: str) -> int:
     """The number of the floor on which a module or folder stands, 0 for the ground."""
-    found = [number for number, modules in enumerate(FLOORS) if module in modules]
-    assert found, f"gankit/{module} has no floor: give it one"
-    return found[0]
+    numbers = [number for number, modules in enumerate(FLOORS) if module in modules]
+    assert numbers, f"gankit/{module} has no floor: give it one"
+    return numbers[0]
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path != ROOT / "__init__.py"], ids=place)
@@ -172,9 +173,9 @@ def test_importing_gankit_loads_nothing_heavy() -> None:
 
 
 def test_listing_and_help_load_no_torch() -> None:
-    code = "import sys\nfrom gankit.cli import main\nsys.argv = ['gankit', {!r}]\ntry: main()\nexcept SystemExit: pass"
-    for argument in ("list", "--help"):
-        assert "torch" not in loaded_by(code.format(argument))
+    code = "import sys\nfrom gankit.cli import main\nsys.argv = ['gankit', *{}]\ntry: main()\nexcept SystemExit: pass"
+    for arguments in (["list"], ["--help"], ["study", "--help"]):
+        assert "torch" not in loaded_by(code.format(arguments))
 
 
 def test_public_names_resolve() -> None:
@@ -199,7 +200,7 @@ def test_public_names_have_docstrings() -> None:
 def test_every_kind_has_a_folder_and_an_interface() -> None:
     for kind in KINDS:
         assert importlib.util.find_spec(f"gankit.{plural(kind)}") is not None
-        assert hasattr(gankit.interfaces, kind.capitalize())
+        assert registry(kind).interface().__name__ == kind.capitalize()
 
 
 def test_modules_that_moved_are_imported_by_their_old_names() -> None:

@@ -19,9 +19,7 @@ from gankit.experiments.document import recipe_names, recipe_text
 from gankit.experiments.lines import json_lines, toml_lines, yaml_lines
 from gankit.experiments.schema import schema
 from gankit.registry import registry
-from gankit.studies.agreement.settings import load_study
-from gankit.studies.classifier.settings import load_classifier_study
-from gankit.studies.schema import study_schema
+from gankit.studies.reading import load_study, packaged_text, study_schema
 
 
 def errors(source: Any, *overrides: str) -> list[str]:
@@ -230,15 +228,15 @@ def test_every_error_has_its_file_and_line(tmp_path: Path) -> None:
     path = write(tmp_path / "e.toml", TOML)
     lines = errors(path)
     assert all(line.startswith(f"{path}:") for line in lines)
-    found = {
+    faults = {
         line.removeprefix(f"{path}:").split(": ")[1]: int(line.removeprefix(f"{path}:").split(": ")[0])
         for line in lines
     }
-    assert found == {
+    assert faults == {
         "data.subset": 4, "generator.widht": 6, "critic": 8, "losses.1.taget": 14, "losses.1.weight": 15,
         "training.steps": 17, "training.betas.1": 21, "evaluation.metrics.1.x": 26, "extra": 28,
     }  # fmt: skip
-    assert len(lines) == len(found)
+    assert len(lines) == len(faults)
     text = "\n".join(lines)
     assert "generator.widht: there is no such setting; did you mean 'width'?" in text
     assert "critic: there is no critic named 'resnett'; did you mean 'resnet'?" in text
@@ -405,7 +403,7 @@ def valid(value: Any, rule: dict[str, Any], definitions: dict[str, Any]) -> bool
     if isinstance(value, list):
         items = [*rule.get("prefixItems", []), *[rule.get("items", {})] * len(value)]
         return rule.get("minItems", 0) <= len(value) <= rule.get("maxItems", len(value)) and all(
-            valid(item, each, definitions) for item, each in zip(value, items, strict=False)
+            valid(item, schema, definitions) for item, schema in zip(value, items, strict=False)
         )
     if isinstance(value, dict):
         known, others = rule.get("properties", {}), rule.get("additionalProperties", True)
@@ -460,26 +458,22 @@ def test_the_schema_has_bounds_defaults_and_every_part(made: dict[str, Any]) -> 
         names = [option["properties"]["name"]["const"] for option in options if "properties" in option]
         assert names == registry(kind).names()
     losses = made["properties"]["losses"]["items"]["anyOf"]
-    penalty = next(each for each in losses if each.get("title") == "loss gradient-penalty")["properties"]
+    penalty = next(option for option in losses if option.get("title") == "loss gradient-penalty")["properties"]
     assert (penalty["target"]["default"], penalty["every"]["minimum"], penalty["every"]["default"]) == (1.0, 1, 1)
     references = set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(made)))
     assert references <= set(made["$defs"])
 
 
-STUDIES = {"agreement": ("agreement/eyes", load_study), "classifier": ("classifier/eyes", load_classifier_study)}
-
-
-@pytest.fixture(scope="module", params=STUDIES)
+@pytest.fixture(scope="module", params=registry("study").built_in())
 def of_study(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return request.param, json.loads(json.dumps(study_schema(request.param)))
 
 
 def test_the_schema_of_a_study_accepts_the_packaged_one(of_study: tuple[str, dict[str, Any]]) -> None:
     name, made = of_study
-    packaged, load = STUDIES[name]
-    text = (Path(gankit.__file__).parent / "studies" / f"{packaged}.toml").read_text(encoding="utf-8")
+    text = packaged_text(registry("study").get(name))
     assert valid(tomllib.loads(text), made, made["$defs"])
-    assert valid(load(None).tables(), made, made["$defs"])
+    assert valid(load_study(name).tables(), made, made["$defs"])
     references = set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(made)))
     assert references <= set(made["$defs"])
     assert not valid(tomllib.loads(text), schema(), schema()["$defs"])  # of an experiment without the study's table
@@ -508,17 +502,17 @@ def test_the_schema_of_a_study_refuses_what_loading_refuses(study: str, text: st
     made = study_schema(study)
     assert not valid(tomllib.loads(text), made, made["$defs"])
     with pytest.raises(SettingsError):
-        STUDIES[study][1](write(tmp_path / "study.toml", text))
+        load_study(study, write(tmp_path / "study.toml", text))
 
 
 def test_the_schema_of_a_study_tells_its_own_defaults(made: dict[str, Any], tmp_path: Path) -> None:
     def held_out(of: dict[str, Any]) -> set[float]:
-        tables = [each["properties"] for each in of["properties"]["data"]["anyOf"] if "properties" in each]
+        tables = [option["properties"] for option in of["properties"]["data"]["anyOf"] if "properties" in option]
         return {table["held_out"]["default"] for table in tables}
 
     file = write(tmp_path / "study.toml", '[data]\nname = "eyes"')
-    for name, (_, load) in STUDIES.items():
-        assert held_out(study_schema(name)) == {load(file).data.held_out}, name
+    for name in registry("study").built_in():
+        assert held_out(study_schema(name)) == {load_study(name, file).experiment.data.held_out}, name
     assert held_out(made) == {gankit.load(file).data.held_out} == {0.0}
 
 

@@ -109,8 +109,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The wheel of each project by the distribution's normalised name."""
     folder = tmp_path_factory.mktemp("built")
     sources = [project.write(folder / "sources") for project in (GOOD, RIVAL, *BROKEN)]
-    found = wheels(sources, folder / "wheels")
-    return {path.name.split("-")[0].replace("_", "-"): path for path in found}
+    paths = wheels(sources, folder / "wheels")
+    return {path.name.split("-")[0].replace("_", "-"): path for path in paths}
 
 
 @pytest.fixture
@@ -186,8 +186,8 @@ print("plain" in gankit.critics.names())
 subprocess.run({[*PIP, "install", *OFFLINE, "--target", str(target), str(built["foreign-nets"])]!r}, check=True)
 print(gankit.critics.names()[-1], gankit.build("critic", "plain", gankit.ImageSpec(1, 2, 2)).layer.weight.shape[1])
 """
-    told = run([sys.executable, "-P", "-c", code], env={"PYTHONPATH": str(target), "OMP_NUM_THREADS": "1"})
-    assert told.split() == ["False", "plain", "4"]  # also one that a running process, a notebook say, installs
+    printed = run([sys.executable, "-P", "-c", code], env={"PYTHONPATH": str(target), "OMP_NUM_THREADS": "1"})
+    assert printed.split() == ["False", "plain", "4"]  # also one that a running process, a notebook say, installs
 
 
 def test_an_editable_install_follows_its_source(environment: Environment, tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_names_that_are_taken_and_given_back(crowd: Environment) -> None:
     rows = crowd.gankit("list", "critic").rows
     assert [name for name in rows if "plain" in name] == ["better-nets:plain", "foreign-nets:plain"]
     assert [row.split()[2] for name, row in rows.items() if "resnet" in name] == ["gankit", "better-nets"]
-    both, better, foreign, own, shadow, off, back = crowd.several(
+    both, better, foreign, built_in, shadow, off, back = crowd.several(
         *(["check", *TINY, f"critic.name={name}"]
           for name in ("plain", "Better_Nets:plain", "foreign-nets:plain", "resnet", "better-nets:resnet")),
         ["check", *TINY, "critic.name=foreign-nets:plain", {"GANKIT_DISABLE_PLUGINS": "Foreign_Nets"}],
@@ -277,7 +277,7 @@ def test_names_that_are_taken_and_given_back(crowd: Environment) -> None:
     assert f"critic 'plain' is registered by 2 plug-ins; {spellings}" in both.line
     assert "critic better-nets:plain: 3,076 parameters" in better.out
     assert "critic foreign-nets:plain: 3,076 parameters" in foreign.out
-    assert "critic resnet: " in own.out
+    assert "critic resnet: " in built_in.out
     assert "critic better-nets:resnet: 3,076 parameters" in shadow.out
     assert "distribution foreign-nets is not installed, or GANKIT_DISABLE_PLUGINS switches it off" in off.line
     assert "critic foreign-nets:plain: 3,076 parameters" in back.out

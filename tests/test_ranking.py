@@ -50,7 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, gankit.Run]:
 
 
 @pytest.fixture
-def own(runs: dict[str, gankit.Run], tmp_path: Path) -> gankit.Run:
+def copied_run(runs: dict[str, gankit.Run], tmp_path: Path) -> gankit.Run:
     """A run on classes in a folder of this test's own."""
     return gankit.open_run(shutil.copytree(runs["held"].path, tmp_path / "own"))
 
@@ -85,15 +85,15 @@ def test_realism_beside_real_images_of_radius_0() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_realism_beside_a_loop(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gankit.ranking.realism.DISTANCES", 100)
+    monkeypatch.setattr("gankit.metrics.precision_recall.DISTANCES_AT_ONCE", 100)
     draw = np.random.default_rng(seed)
     reals, fakes, k = draw.normal(size=(31 + seed, 5)), draw.normal(size=(23, 5)), 1 + seed
     radii = [sorted(math.dist(a, b) for b in reals)[k] for a in reals]
     middle = float(np.median(radii))
     expected = [max(r / math.dist(f, a) for a, r in zip(reals, radii, strict=True) if r <= middle) for f in fakes]
-    found = realism_score(reals, fakes, k=k)
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
-    np.testing.assert_allclose(realism_score(reals * 8 + 3, fakes * 8 + 3, k=k), found, rtol=1e-9)
+    scores = realism_score(reals, fakes, k=k)
+    np.testing.assert_allclose(scores, expected, rtol=1e-9)
+    np.testing.assert_allclose(realism_score(reals * 8 + 3, fakes * 8 + 3, k=k), scores, rtol=1e-9)
 
 
 def test_realism_refuses() -> None:
@@ -113,19 +113,19 @@ def test_realism_refuses() -> None:
 def test_critic_order_is_that_of_scores_by_hand(runs: dict[str, gankit.Run]) -> None:
     for name, label in (("plain", None), ("classes", None), ("classes", "right"), ("condition", "4.5")):
         run = runs[name]
-        found = rank(run, 70, 5, seed=3, label=label)
+        ranked = rank(run, 70, 5, seed=3, label=label)
         wanted: Any = [4.5] if label == "4.5" else label
         z, labels = run.draw(70, wanted, 3)
         floats = torch.cat(list(batches(run.generator, z, labels)))
         scores = run.critic(floats, labels).double()
-        np.testing.assert_allclose(found.scores, scores.numpy(), rtol=1e-4, atol=1e-6)
-        assert np.array_equal(found.order, np.argsort(-found.scores, kind="stable"))
-        assert np.array_equal(found.best, found.order[:5])
-        assert np.array_equal(found.worst, found.order[:-6:-1])
-        assert found.scores[found.best[0]] == found.scores.max()
-        assert found.scores[found.worst[0]] == found.scores.min()
-        assert np.array_equal(found.images, run.sample(70, wanted, 3))
-        assert found.notes == ()
+        np.testing.assert_allclose(ranked.scores, scores.numpy(), rtol=1e-4, atol=1e-6)
+        assert np.array_equal(ranked.order, np.argsort(-ranked.scores, kind="stable"))
+        assert np.array_equal(ranked.best, ranked.order[:5])
+        assert np.array_equal(ranked.worst, ranked.order[:-6:-1])
+        assert ranked.scores[ranked.best[0]] == ranked.scores.max()
+        assert ranked.scores[ranked.worst[0]] == ranked.scores.min()
+        assert np.array_equal(ranked.images, run.sample(70, wanted, 3))
+        assert ranked.notes == ()
     assert set(rank(runs["classes"], 12).labels) == {"left", "right"}
     assert rank(runs["plain"].path, 12).labels == ("",) * 12
 
@@ -148,9 +148,9 @@ def with_critic(run: gankit.Run, score: Callable[[Tensor], Tensor]) -> gankit.Ru
 
 
 def test_score_maps_are_averaged_and_ties_go_by_number(runs: dict[str, gankit.Run]) -> None:
-    found = rank(with_critic(runs["plain"], lambda x: x), 8, 2)
+    ranked = rank(with_critic(runs["plain"], lambda x: x), 8, 2)
     floats = torch.cat(list(batches(runs["plain"].generator, runs["plain"].draw(8)[0], None)))
-    np.testing.assert_allclose(found.scores, floats.double().mean((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(ranked.scores, floats.double().mean((1, 2, 3)), rtol=1e-5)
     equal = rank(with_critic(runs["plain"], lambda x: x.new_zeros(len(x))), 8, 2)
     assert equal.order.tolist() == list(range(8))
 
@@ -170,13 +170,13 @@ def test_realism_is_beside_the_held_out_images(runs: dict[str, gankit.Run]) -> N
         run = runs[name]
         reals = run_data(run)[which]
         assert reals is not None
-        found = rank(run, 9, 3, "realism", seed=1)
+        ranked = rank(run, 9, 3, "realism", seed=1)
         pixels = Pixels(run.image)
         rows = [pixels(torch.tensor(images).float()).numpy()
-                for images in (reals.read(np.arange(reals.count)), run.sample(9, seed=1))]  # fmt: skip
-        np.testing.assert_allclose(found.scores, realism_score(*rows), rtol=1e-5)
-        assert found.notes[0] == f"reference: {reals.count} {reals.name}"
-        assert len(found.notes) == 2 - which
+                for images in (reals.read(np.arange(len(reals))), run.sample(9, seed=1))]  # fmt: skip
+        np.testing.assert_allclose(ranked.scores, realism_score(*rows), rtol=1e-5)
+        assert ranked.notes[0] == f"reference: {len(reals)} {('training', 'held-out')[which]} images"
+        assert len(ranked.notes) == 2 - which
     itself = rank(runs["held"], 9, 3, "realism", seed=1, real=runs["held"].sample(9, seed=1))
     assert np.isinf(itself.scores).sum() >= 4  # those whose radius is not above the median
 
@@ -207,8 +207,8 @@ def test_label_is_the_softmax_of_the_asked_class(runs: dict[str, gankit.Run], tm
 
     scripted = {"name": "torchscript", "path": str(tmp_path / "sides.pt")}
     for classifier in (Sides(), tmp_path / "sides.pt", str(tmp_path / "sides.pt"), scripted, Swapped()):
-        found = rank(runs["classes"], 12, 3, "label", seed=2, classifier=classifier)  # type: ignore[arg-type]
-        np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
+        ranked = rank(runs["classes"], 12, 3, "label", seed=2, classifier=classifier)  # type: ignore[arg-type]
+        np.testing.assert_allclose(ranked.scores, expected, rtol=1e-5)
     plain = rank(runs["plain"], 12, 3, "label", label="right", classifier=Sides())
     assert plain.labels == ("right",) * 12
     assert np.array_equal(plain.images, runs["plain"].sample(12))
@@ -224,9 +224,9 @@ def test_features_with_a_class_head_classify(runs: dict[str, gankit.Run]) -> Non
         def logits(self, features: Tensor) -> Tensor:
             return features[:, :2] / 100
 
-    found = rank(runs["classes"], 6, 2, "label", label="left", classifier=Headed())
+    ranked = rank(runs["classes"], 6, 2, "label", label="left", classifier=Headed())
     means = runs["classes"].sample(6, "left").mean((2, 3))[:, :2] / 100
-    np.testing.assert_allclose(found.scores, 1 / (1 + np.exp(means[:, 1] - means[:, 0])), rtol=1e-5)
+    np.testing.assert_allclose(ranked.scores, 1 / (1 + np.exp(means[:, 1] - means[:, 0])), rtol=1e-5)
 
 
 def logits(*shape: int, fill: float = 0.0) -> Callable[[Tensor], Tensor]:
@@ -278,26 +278,26 @@ def read(path: Path) -> Rows:
 
 
 def test_files_of_a_ranking(runs: dict[str, gankit.Run], tmp_path: Path) -> None:
-    found = rank(runs["condition"], 20, 4, seed=5)
-    folder = write_ranking(found, tmp_path / "out" / "ranked")
+    ranked = rank(runs["condition"], 20, 4, seed=5)
+    folder = write_ranking(ranked, tmp_path / "out" / "ranked")
     assert sorted(path.name for path in folder.iterdir()) == ["best", "best.png", "ranking.csv", "worst", "worst.png"]
     head, *lines = read(folder / "ranking.csv")
     assert head == ["rank", "image", "file", "score", "label", "seed"]
     assert [int(line[0]) for line in lines] == list(range(1, 21))
-    assert [int(line[1]) for line in lines] == found.order.tolist()
-    assert [float(line[3]) for line in lines] == found.scores[found.order].tolist()
+    assert [int(line[1]) for line in lines] == ranked.order.tolist()
+    assert [float(line[3]) for line in lines] == ranked.scores[ranked.order].tolist()
     assert {line[5] for line in lines} == {"5"}
     assert [line[2] for line in lines[4:16]] == [""] * 12
     for line in (*lines[:4], *lines[16:]):
-        assert np.array_equal(np.asarray(Image.open(folder / line[2])).transpose(2, 0, 1), found.images[int(line[1])])
+        assert np.array_equal(np.asarray(Image.open(folder / line[2])).transpose(2, 0, 1), ranked.images[int(line[1])])
         again = rank(runs["condition"], 20, 4, seed=5, label=line[4])  # the label can be asked for again
-        assert np.abs(again.images[int(line[1])].astype(int) - found.images[int(line[1])]).max() <= 1
-    for name, numbers in (("best", found.best), ("worst", found.worst)):
+        assert np.abs(again.images[int(line[1])].astype(int) - ranked.images[int(line[1])]).max() <= 1
+    for name, numbers in (("best", ranked.best), ("worst", ranked.worst)):
         assert sorted(path.name for path in (folder / name).iterdir()) == sorted(f"{n:05d}.png" for n in numbers)
         sheet = np.asarray(Image.open(folder / f"{name}.png"))
-        assert np.array_equal(sheet[16 + 8, 16 + 8], found.images[numbers[0], :, 0, 0])  # scaled 16 times
+        assert np.array_equal(sheet[16 + 8, 16 + 8], ranked.images[numbers[0], :, 0, 0])  # scaled 16 times
     with pytest.raises(RunError, match="is not empty; choose another --out"):
-        write_ranking(found, folder)
+        write_ranking(ranked, folder)
 
 
 def test_a_folder_appears_only_when_it_is_complete(
@@ -306,14 +306,14 @@ def test_a_folder_appears_only_when_it_is_complete(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    found = rank(runs["plain"], 6, 2)
+    ranked = rank(runs["plain"], 6, 2)
     with monkeypatch.context() as patch:
         patch.setattr("gankit.ranking.grid_png", stop)
         with pytest.raises(KeyboardInterrupt):
-            write_ranking(found, tmp_path / "ranked")
+            write_ranking(ranked, tmp_path / "ranked")
     assert not list(tmp_path.iterdir())
     (tmp_path / "ranked").mkdir()
-    assert write_ranking(found, tmp_path / "ranked").is_dir()
+    assert write_ranking(ranked, tmp_path / "ranked").is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ["ranked"]
 
 
@@ -345,16 +345,16 @@ def test_scores_of_several_raters_are_averaged(runs: dict[str, gankit.Run], tmp_
     two = write(
         tmp_path / "bo.csv", "\ufefffile;score", "00003.png;4", "drawn/00001.png;3", "00000.png;2", "00002.png;3"
     )
-    found = rank(runs["classes"], 4, 2, f"ratings:{one},{two}", label="left")
-    assert found.scores.tolist() == [1.5, 4, 3, 3]
-    assert found.order.tolist() == [1, 2, 3, 0]
-    assert np.array_equal(found.images, runs["classes"].sample(4, "left"))
-    by_what = {each.what: each for each in found.findings}
+    ranked = rank(runs["classes"], 4, 2, f"ratings:{one},{two}", label="left")
+    assert ranked.scores.tolist() == [1.5, 4, 3, 3]
+    assert ranked.order.tolist() == [1, 2, 3, 0]
+    assert np.array_equal(ranked.images, runs["classes"].sample(4, "left"))
+    by_what = {finding.what: finding for finding in ranked.findings}
     alpha = by_what["Krippendorff's alpha of scores"]
     assert alpha.value == pytest.approx(krippendorff_alpha([[1, 5, 3, 2], [2, 3, 3, 4]], "interval"))
-    asked = by_what["generated images diagnosed as asked"]
-    assert (asked.rater, asked.value, asked.n) == ("ada", 0.75, 4)
-    assert (asked.low, asked.high) == wilson(3, 4)
+    diagnosed = by_what["generated images diagnosed as asked"]
+    assert (diagnosed.rater, diagnosed.value, diagnosed.n) == ("ada", 0.75, 4)
+    assert (diagnosed.low, diagnosed.high) == wilson(3, 4)
     together = write(tmp_path / "all.csv", "rater,image,score", *(f"ada,{i},{i}" for i in range(4)),
                      *(f"bo,{i},{3 - i}" for i in range(4)))  # fmt: skip
     both = rank(runs["classes"], 4, 2, f"ratings:{together}")
@@ -410,80 +410,80 @@ def test_files_that_are_missing_or_given_twice(runs: dict[str, gankit.Run], tmp_
 # Ratings of a page
 
 
-def rate(page: Path, name: str, score: Callable[[Any], int], call: Callable[[Any], str] = lambda each: "") -> Path:
+def rate(page: Path, name: str, score: Callable[[Any], int], call: Callable[[Any], str] = lambda image: "") -> Path:
     """The ratings of a person who sees what the images are."""
     key, digest = read_key(page.parent / "key.json")
-    rows = [f"{each.id},{score(each)},{each.label},{call(each)},{name},{digest}" for each in key.images]
+    rows = [f"{image.id},{score(image)},{image.label},{call(image)},{name},{digest}" for image in key.images]
     return write(page.parent / f"{name}.csv", "image,score,diagnosis,call,rater,key", *rows)
 
 
-def test_ratings_of_a_page_find_their_key_and_images(own: gankit.Run, tmp_path: Path) -> None:
-    page = write_page(own, own.path / "rating-7", 9, seed=7, real=6)
-    ada = rate(page, "ada", lambda each: 5 if each.real else each.number % 5 + 1, lambda each: "real")
-    bo = rate(page, "bo", lambda each: 1, lambda each: "real" if each.real else "generated")
-    found = rank(own, None, 3, f"ratings:{ada},{bo}")
-    assert found.seed == 7
-    assert found.scores.tolist() == [(number % 5 + 2) / 2 for number in range(9)]
-    assert found.order.tolist() == [4, 3, 8, 2, 7, 1, 6, 0, 5]
-    assert np.array_equal(found.images, own.sample(9, seed=7))
-    value = {(each.rater, each.what): (each.value, each.n) for each in found.findings}
+def test_ratings_of_a_page_find_their_key_and_images(copied_run: gankit.Run, tmp_path: Path) -> None:
+    page = write_page(copied_run, copied_run.path / "rating-7", 9, seed=7, real=6)
+    ada = rate(page, "ada", lambda image: 5 if image.real else image.number % 5 + 1, lambda image: "real")
+    bo = rate(page, "bo", lambda image: 1, lambda image: "real" if image.real else "generated")
+    ranked = rank(copied_run, None, 3, f"ratings:{ada},{bo}")
+    assert ranked.seed == 7
+    assert ranked.scores.tolist() == [(number % 5 + 2) / 2 for number in range(9)]
+    assert ranked.order.tolist() == [4, 3, 8, 2, 7, 1, 6, 0, 5]
+    assert np.array_equal(ranked.images, copied_run.sample(9, seed=7))
+    value = {(finding.rater, finding.what): (finding.value, finding.n) for finding in ranked.findings}
     assert value["ada", "real images recognised"] == (1, 6)
     assert value["ada", "generated images taken for real"] == (1, 9)
     assert value["bo", "generated images taken for real"] == (0, 9)
     assert value["bo", "generated images diagnosed as asked"] == (1, 9)
     assert value["bo", "real images diagnosed as labelled"] == (1, 6)
     assert value["all", "Krippendorff's alpha of diagnoses"] == (1, 15)
-    low = next(each for each in found.findings if each.what == "real images recognised")
+    low = next(finding for finding in ranked.findings if finding.what == "real images recognised")
     assert (low.low, low.high) == wilson(6, 6)
     assert str(low) == "ada: real images recognised 1, 95 % interval 0.61 to 1.00 (n = 6)"
-    written = write_ranking(found, tmp_path / "ranked")
+    written = write_ranking(ranked, tmp_path / "ranked")
     assert read(written / "findings.csv")[0] == ["rater", "what", "value", "low", "high", "n"]
-    assert len(read(written / "findings.csv")) == 1 + len(found.findings)
+    assert len(read(written / "findings.csv")) == 1 + len(ranked.findings)
     # Elsewhere the key is found in the run's folder, or given.
     moved = Path(shutil.copy(ada, tmp_path / "ada.csv"))
-    assert rank(own, 9, 3, f"ratings:{moved}", seed=7).scores[4] == 5
+    assert rank(copied_run, 9, 3, f"ratings:{moved}", seed=7).scores[4] == 5
     hidden = page.parent.rename(tmp_path / "hidden")
     with pytest.raises(DataError, match="give it by --key"):
-        rank(own, None, 3, f"ratings:{moved}")
-    assert rank(own, None, 3, f"ratings:{moved}", key=hidden / "key.json").scores[4] == 5
+        rank(copied_run, None, 3, f"ratings:{moved}")
+    assert rank(copied_run, None, 3, f"ratings:{moved}", key=hidden / "key.json").scores[4] == 5
     with pytest.raises(GankitError, match="count: the rating page has 9, not 8"):
-        rank(own, 8, 3, f"ratings:{moved}", key=hidden / "key.json")
+        rank(copied_run, 8, 3, f"ratings:{moved}", key=hidden / "key.json")
     with pytest.raises(GankitError, match="label: the rating page has None, not left"):
-        rank(own, None, 3, f"ratings:{moved}", key=hidden / "key.json", label="left")
+        rank(copied_run, None, 3, f"ratings:{moved}", key=hidden / "key.json", label="left")
 
 
-def test_ratings_that_do_not_fit_the_page(own: gankit.Run) -> None:
-    page = write_page(own, own.path / "rating", 4, real=2)
-    path = rate(page, "ada", lambda each: 3, lambda each: "" if each.real else "generated")
+def test_ratings_that_do_not_fit_the_page(copied_run: gankit.Run) -> None:
+    page = write_page(copied_run, copied_run.path / "rating", 4, real=2)
+    path = rate(page, "ada", lambda image: 3, lambda image: "" if image.real else "generated")
     with pytest.raises(DataError, match=r"ada gives no call for 2 of 6 images, \w+ first"):
-        rank(own, None, 2, f"ratings:{path}")
+        rank(copied_run, None, 2, f"ratings:{path}")
     lines = path.read_text().splitlines()
     write(path, *lines[:-1])
     with pytest.raises(DataError, match="gives no score for 1 of 6 images"):
-        rank(own, None, 2, f"ratings:{path}")
+        rank(copied_run, None, 2, f"ratings:{path}")
     write(path, *lines, lines[-1].replace(lines[-1].split(",")[0], "0123456789ab"))
     with pytest.raises(DataError, match="there is no image '0123456789ab'; it is none of the 6 of the key"):
-        rank(own, None, 2, f"ratings:{path}")
+        rank(copied_run, None, 2, f"ratings:{path}")
 
 
-def test_a_key_that_was_changed_is_noticed(own: gankit.Run) -> None:
-    page = write_page(own, own.path / "rating", 4, real=2)
-    path, key = rate(page, "ada", lambda each: 3, lambda each: "real"), page.parent / "key.json"
-    assert len(rank(own, None, 2, f"ratings:{path}").order) == 4
+def test_a_key_that_was_changed_is_noticed(copied_run: gankit.Run) -> None:
+    page = write_page(copied_run, copied_run.path / "rating", 4, real=2)
+    path, key = rate(page, "ada", lambda image: 3, lambda image: "real"), page.parent / "key.json"
+    assert len(rank(copied_run, None, 2, f"ratings:{path}").order) == 4
     table = json.loads(key.read_text())
-    for each in table["images"]:
-        each["real"] = not each["real"]
+    for image in table["images"]:
+        image["real"] = not image["real"]
     key.write_text(json.dumps(table, indent=1) + "\n")
     with pytest.raises(DataError, match="is not the key that the page was sealed with, or it was changed"):
-        rank(own, None, 2, f"ratings:{path}")
+        rank(copied_run, None, 2, f"ratings:{path}")
     key.write_text("{}")
     with pytest.raises(RunError, match="is no key of a rating page"):
-        rank(own, None, 2, f"ratings:{path}")
+        rank(copied_run, None, 2, f"ratings:{path}")
 
 
-def test_ratings_of_another_generator_are_refused(own: gankit.Run, runs: dict[str, gankit.Run]) -> None:
-    page = write_page(own, own.path / "rating", 4)
-    path = rate(page, "ada", lambda each: 3)
+def test_ratings_of_another_generator_are_refused(copied_run: gankit.Run, runs: dict[str, gankit.Run]) -> None:
+    page = write_page(copied_run, copied_run.path / "rating", 4)
+    path = rate(page, "ada", lambda image: 3)
     with pytest.raises(RunError, match="its generator is not the one of the rated images"):
         rank(runs["classes"], None, 2, f"ratings:{path}")
 
@@ -508,11 +508,11 @@ def test_command(
 
     run = shutil.copytree(runs["held"].path, tmp_path / "run")
     code, out, _ = call(run, "--count", 12, "--keep", 2, "--seed", 4)
-    found: Ranking = rank(run, 12, 2, seed=4)
+    ranked: Ranking = rank(run, 12, 2, seed=4)
     assert code == 0
     assert out == [
-        "best:  " + ", ".join(f"{n} ({found.scores[n]:.4g})" for n in found.best),
-        "worst:  " + ", ".join(f"{n} ({found.scores[n]:.4g})" for n in found.worst),
+        "best:  " + ", ".join(f"{n} ({ranked.scores[n]:.4g})" for n in ranked.best),
+        "worst:  " + ", ".join(f"{n} ({ranked.scores[n]:.4g})" for n in ranked.worst),
         f"ranking.csv, best.png and worst.png in {run / 'ranked-critic-4'}",
     ]
     code, out, _ = call(run, "--count", 12, "--keep", 2, "--by", "realism", "--features", '{name="pixels",side=4}')
@@ -523,7 +523,7 @@ def test_command(
         0,
         [f"page: {page}", f"key:  {page.parent / 'key.json'} (sealed: give raters the page alone)"],
     )
-    ratings = rate(page, "ada", lambda each: 3, lambda each: "real")
+    ratings = rate(page, "ada", lambda image: 3, lambda image: "real")
     code, out, _ = call(run, "--by", f"ratings:{ratings}", "--keep", 2)
     assert (code, out[0]) == (0, "best:  0 (3), 1 (3)")
     assert out[2] == "ada: real images recognised 1, 95 % interval 0.44 to 1.00 (n = 3)"

@@ -54,9 +54,9 @@ def page(run: gankit.Run) -> Path:
 
 
 def data_of(page: Path) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(encoding="utf-8"))
-    assert found
-    content: dict[str, Any] = json.loads(found[1])
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(encoding="utf-8"))
+    assert match
+    content: dict[str, Any] = json.loads(match[1])
     return content
 
 
@@ -81,13 +81,13 @@ def test_the_page_shows_the_images_of_the_key(page: Path, run: gankit.Run) -> No
     labels = run.draw(5, None, SEED)[1]
     assert labels is not None
     shown = data_of(page)["images"]
-    assert [each["id"] for each in shown] == [each.id for each in key.images]
-    assert sorted(each.number for each in key.images if not each.real) == list(range(5))
-    assert len({each.number for each in key.images if each.real}) == 3
-    for entry, each in zip(shown, key.images, strict=True):
-        expected = reals.read(np.array([each.number]))[0] if each.real else drawn[each.number]
+    assert [image["id"] for image in shown] == [image.id for image in key.images]
+    assert sorted(image.number for image in key.images if not image.real) == list(range(5))
+    assert len({image.number for image in key.images if image.real}) == 3
+    for entry, image in zip(shown, key.images, strict=True):
+        expected = reals.read(np.array([image.number]))[0] if image.real else drawn[image.number]
         assert np.array_equal(pixels(entry), expected.transpose(1, 2, 0))
-        assert each.label == CLASSES[reals.labels[each.number] if each.real else labels[each.number]]
+        assert image.label == CLASSES[reals.labels[image.number] if image.real else labels[image.number]]
 
 
 def test_the_page_tells_nothing_of_its_images(page: Path, run: gankit.Run) -> None:
@@ -101,10 +101,10 @@ def test_the_page_tells_nothing_of_its_images(page: Path, run: gankit.Run) -> No
     for entry in content["images"]:
         assert set(entry) == {"id", "src"}
         assert re.fullmatch("[0-9a-f]{12}", entry["id"])
-    assert len({each.id for each in key.images}) == 8
+    assert len({image.id for image in key.images}) == 8
     # What stands outside the data is the same whatever the images are.
     other = write_page(run, run.path / "other", 7, seed=3, real=1, label="up & down")
-    bare = [re.sub(r'(id="data">).*?(</script>)', r"\1\2", each.read_text(encoding="utf-8")) for each in (page, other)]
+    bare = [re.sub(r'(id="data">).*?(</script>)', r"\1\2", path.read_text(encoding="utf-8")) for path in (page, other)]
     assert bare[0] == bare[1]
 
 
@@ -124,9 +124,9 @@ def test_pictures_hold_pixels_only_and_come_from_one_encoder(page: Path) -> None
 def test_order_ids_and_choice_come_of_a_fresh_secret(page: Path, run: gankit.Run, tmp_path: Path) -> None:
     keys = [key_of(page), *(key_of(write_page(run, tmp_path / str(i), 5, seed=SEED, real=3)) for i in range(12))]
     assert len({key.secret for key in keys}) == len({key.digest for key in keys}) == 13
-    assert len({each.id for key in keys for each in key.images}) == 13 * 8
-    assert len({tuple((each.real, each.number) for each in key.images) for key in keys}) == 13
-    assert len({tuple(sorted(each.number for each in key.images if each.real)) for key in keys}) > 6
+    assert len({image.id for key in keys for image in key.images}) == 13 * 8
+    assert len({tuple((image.real, image.number) for image in key.images) for key in keys}) == 13
+    assert len({tuple(sorted(image.number for image in key.images if image.real)) for key in keys}) > 6
     assert {key.images[0].real for key in keys} == {True, False}
 
 
@@ -188,13 +188,13 @@ class Person:
         self.faults: list[str] = []
         self.context = browser.new_context(accept_downloads=True, offline=True, **settings)
         self.page = self.context.new_page()
-        self.page.on("console", lambda told: self.faults.append(f"console: {told.text}"))
+        self.page.on("console", lambda line: self.faults.append(f"console: {line.text}"))
         self.page.on("pageerror", lambda error: self.faults.append(f"script: {error}"))
-        self.page.on("request", lambda asked: self._asked(asked.url))
+        self.page.on("request", lambda request: self._note_request(request.url))
         self.url = page.as_uri()
         self.page.goto(self.url)
 
-    def _asked(self, url: str) -> None:
+    def _note_request(self, url: str) -> None:
         if url != self.url and not url.startswith(("data:", "blob:")):
             self.faults.append(url)
 
@@ -207,15 +207,15 @@ class Person:
         return str(self.page.locator("#place").inner_text())
 
     @property
-    def told(self) -> str:
+    def message(self) -> str:
         return str(self.page.locator("#message").inner_text())
 
     @property
     def chosen(self) -> list[str]:
-        found: list[str] = self.page.evaluate(
-            "[...document.querySelectorAll('[aria-pressed=true]')].map(each => each.dataset.value)"
+        values: list[str] = self.page.evaluate(
+            "[...document.querySelectorAll('[aria-pressed=true]')].map(element => element.dataset.value)"
         )
-        return found
+        return values
 
     def saved(self, button: str = "#save") -> tuple[str, bytes]:
         with self.page.expect_download() as waiting:
@@ -251,7 +251,7 @@ def rows(content: bytes) -> list[list[str]]:
 def test_by_keyboard_from_the_first_image_to_the_csv(
     person: Person, page: Path, run: gankit.Run, tmp_path: Path
 ) -> None:
-    ids, digest = [each["id"] for each in data_of(page)["images"]], data_of(page)["key"]
+    ids, digest = [image["id"] for image in data_of(page)["images"]], data_of(page)["key"]
     assert person.place == "Image 1 of 8, 0 rated"
     assert person.page.locator("#image").get_attribute("alt") == "image 1 of 8"
     typed = []
@@ -263,7 +263,7 @@ def test_by_keyboard_from_the_first_image_to_the_csv(
         assert person.place == f"Image {number + 1} of 8, {number} rated"
         person.type(call)  # the last answer moves on
     assert person.place == "Image 8 of 8, 8 rated"
-    assert person.told == "All 8 images are rated: save the ratings."
+    assert person.message == "All 8 images are rated: save the ratings."
     assert person.page.locator("#save").inner_text() == "Save ratings"
     person.page.fill("#rater", 'Ada "the eye", L.')
     name, content = person.saved()
@@ -273,12 +273,12 @@ def test_by_keyboard_from_the_first_image_to_the_csv(
     assert lines == [[ids[i], *typed[i], 'Ada "the eye", L.', digest] for i in range(8)]
     # What was saved is what is ranked.
     (tmp_path / name).write_bytes(content)
-    found = rank(run, None, 2, f"ratings:{tmp_path / name}", key=page.parent / "key.json")
-    for i, each in enumerate(key_of(page).images):
-        if not each.real:
-            assert found.scores[each.number] == int(typed[i][0])
-    recognised = next(each for each in found.findings if each.what == "real images recognised")
-    called = [typed[i][2] == "real" for i, each in enumerate(key_of(page).images) if each.real]
+    ranked = rank(run, None, 2, f"ratings:{tmp_path / name}", key=page.parent / "key.json")
+    for i, image in enumerate(key_of(page).images):
+        if not image.real:
+            assert ranked.scores[image.number] == int(typed[i][0])
+    recognised = next(finding for finding in ranked.findings if finding.what == "real images recognised")
+    called = [typed[i][2] == "real" for i, image in enumerate(key_of(page).images) if image.real]
     assert recognised.value == pytest.approx(np.mean(called))
 
 
@@ -297,7 +297,7 @@ def test_a_reload_goes_on_and_undo_takes_back(person: Person) -> None:
     assert person.chosen == ["1", CLASSES[1], "real"]
     person.type("u")
     assert person.chosen == ["1", CLASSES[2], "real"]
-    assert person.told == "Undone."
+    assert person.message == "Undone."
     person.type("u ArrowLeft ArrowLeft ArrowLeft")
     assert person.place == "Image 1 of 8, 2 rated"
     person.type("ArrowRight")
@@ -305,7 +305,7 @@ def test_a_reload_goes_on_and_undo_takes_back(person: Person) -> None:
     person.type("x 9 Control+u")  # no keys of the page
     assert person.chosen == ["2", CLASSES[2], "real"]
     name, content = person.saved()
-    assert person.told == "Saved, but 6 images are not fully rated yet."
+    assert person.message == "Saved, but 6 images are not fully rated yet."
     assert name.endswith("-Bo.csv")
     assert [row[1] for row in rows(content)[1:]] == ["4", "2", "5"]
 
@@ -351,12 +351,12 @@ def test_progress_goes_to_another_browser(browser: Any, person: Person, page: Pa
         path.write_bytes(text)
         other.page.set_input_files("#import", path)
         for _ in range(200):
-            if other.told and not other.page.input_value("#import"):
+            if other.message and not other.page.input_value("#import"):
                 break
             other.page.wait_for_timeout(20)
-        told = other.told
+        message = other.message
         other.page.evaluate("document.getElementById('message').textContent = ''")
-        return told
+        return message
 
     first = data_of(page)["images"][0]["id"]
     for wrong, message in (
@@ -388,7 +388,7 @@ def test_on_a_phone_by_touch(browser: Any, page: Path) -> None:
     assert phone.page.evaluate("document.documentElement.scrollWidth") == 375
     small = phone.page.evaluate(
         "[...document.querySelectorAll('button, label.file, input[type=text]')]"
-        ".filter(each => each.getBoundingClientRect().height < 44).map(each => each.textContent)"
+        ".filter(element => element.getBoundingClientRect().height < 44).map(element => element.textContent)"
     )
     assert small == []
     phone.page.locator("[data-value='4']").tap()
@@ -402,11 +402,11 @@ CONTRAST = """() => {
     const light = text => text.match(/[\\d.]+/g).slice(0, 3).map(Number).map(part => part / 255)
         .map(part => part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4)
         .reduce((sum, part, i) => sum + part * [.2126, .7152, .0722][i], 0);
-    const ground = each => { const own = getComputedStyle(each).backgroundColor;
-        return own === 'rgba(0, 0, 0, 0)' ? ground(each.parentElement) : own; };
+    const ground = element => { const own = getComputedStyle(element).backgroundColor;
+        return own === 'rgba(0, 0, 0, 0)' ? ground(element.parentElement) : own; };
     return Math.min(...[...document.querySelectorAll('h1, p, button:enabled, .question, .soft, summary, label')]
-        .filter(each => each.textContent.trim()).map(each => {
-            const [high, low] = [light(getComputedStyle(each).color), light(ground(each))].sort((a, b) => b - a);
+        .filter(element => element.textContent.trim()).map(element => {
+            const [high, low] = [light(getComputedStyle(element).color), light(ground(element))].sort((a, b) => b - a);
             return (high + .05) / (low + .05);
         }));
 }"""

@@ -54,7 +54,8 @@ def test_getting_one_part_imports_one_file() -> None:
 def test_the_file_name_is_the_name(kind: str) -> None:
     for name in registry(kind).built_in():
         part = registry(kind).get(name)
-        assert part.__module__ == f"{registry(kind).package}.{name.replace('-', '_')}"
+        assert part.__module__ == registry(kind).module(name).__name__
+        assert part.__module__.startswith(f"{registry(kind).package}.{name.replace('-', '_')}")
         assert issubclass(part, registry(kind).interface())
         assert registry(kind).qualified_name(name) == name
         assert registry(kind).qualified_name(f"gankit:{name}") == name
@@ -339,3 +340,28 @@ def test_parts_are_equal_by_their_settings() -> None:
     assert one == two
     assert isinstance(one, Part)
     assert one != read_part("loss", {"name": "gradient-penalty", "target": 0.0})
+
+
+def test_parts_of_an_isolated_registry_are_forgotten() -> None:
+    def fail() -> None:
+        gankit.augments.register("inside")(Blur)
+        gankit.augments.register("blur")(type("Other", (Blur,), {}))
+        assert {"blur", "inside"} <= set(gankit.augments.names())
+        raise ZeroDivisionError
+
+    gankit.augments.register("blur")(Blur)
+    with pytest.raises(ZeroDivisionError), isolated_registry():
+        fail()
+    assert "inside" not in gankit.augments.names()
+    assert gankit.augments.get("blur") is Blur
+
+
+def test_settings_read_before_a_key_is_reserved_are_refused_too() -> None:
+    code = (
+        "import gankit\nfrom gankit.registry import registry\n"
+        "class Heavy(gankit.Loss):\n    def __init__(self, *, weight: float = 1.0): ...\n"
+        "gankit.losses.register('heavy')(Heavy)\ngankit.losses.settings('heavy')\n"
+        "try: gankit.load('wgan-gp', 'losses=[\"heavy\"]')\nexcept gankit.GankitError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "loss 'heavy' declares weight: gankit's own keys; choose other names" in done.stdout
