@@ -17,14 +17,14 @@ from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
 from gankit.experiments.values import parse_value
 from gankit.registry.messages import suggestion
 
+RECIPES = resources.files("gankit.experiments") / "recipes"
 DEFAULT_RECIPE = "wgan-gp"
 FORMATS = {".toml": ".toml", ".json": ".json", ".yaml": ".yaml", ".yml": ".yaml"}
 
 
 def recipe_names() -> list[str]:
     """The packaged experiments."""
-    folder = resources.files("gankit.experiments") / "recipes"
-    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+    return sorted(file.name.removesuffix(".toml") for file in RECIPES.iterdir() if file.name.endswith(".toml"))
 
 
 def recipe_text(name: str) -> str:
@@ -36,7 +36,7 @@ def recipe_text(name: str) -> str:
     names = recipe_names()
     if name not in names:
         raise SettingsError(f"there is no recipe or file {name!r}; {suggestion(name, names)}")
-    return (resources.files("gankit.experiments") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    return (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
 
 
 @dataclass
@@ -75,12 +75,11 @@ class Source:
         path = Path(name).expanduser()
         if (path / "experiment.toml").is_file():
             path = path / "experiment.toml"
-        if not path.is_file() and name not in recipe_names():
-            if path.is_dir():
-                raise SettingsError(f"{name} is a folder without an experiment.toml: name a recipe, a file or a run")
-            if path.suffix in FORMATS or "/" in name:
-                raise SettingsError(f"{name}: there is no such experiment file")
         if not path.is_file():
+            if name not in recipe_names() and path.is_dir():
+                raise SettingsError(f"{name} is a folder without an experiment.toml: name a recipe, a file or a run")
+            if name not in recipe_names() and (path.suffix in FORMATS or "/" in name):
+                raise SettingsError(f"{name}: there is no such experiment file")
             text = recipe_text(name)
             return cls(f"recipe {name}", tomllib.loads(text), text)
         try:
@@ -89,8 +88,7 @@ class Source:
             raise SettingsError(f"{path}: cannot be read: {error}") from error
         format = FORMATS.get(path.suffix.lower(), ".toml")
         values = _parse(text, format, str(path))
-        if values is None:  # an empty YAML file, like an empty TOML file
-            values = {}
+        values = {} if values is None else values  # an empty YAML file is like an empty TOML file
         if not isinstance(values, dict):
             raise SettingsError(f"{path}: an experiment is a set of tables; this file holds {values!r}"[:200])
         return cls(str(path), values, text, format)
@@ -143,8 +141,7 @@ class Source:
 
     @cached_property
     def _lines(self) -> dict[KeyPath, int]:
-        readers = {".toml": toml_lines, ".json": json_lines, ".yaml": yaml_lines}
-        return readers[self.format](self.text)
+        return {".toml": toml_lines, ".json": json_lines, ".yaml": yaml_lines}[self.format](self.text)
 
     def where(self, path: KeyPath) -> str:
         """Where a setting is written: an override, or a file with a line.
@@ -215,27 +212,22 @@ def _names_first(overrides: list[tuple[list[str], Any, str]]) -> list[tuple[list
     for override in overrides:
         keys, index = override[0], len(ordered)
         if keys[-1] == "name":
-            while index and not _must_stay_before(ordered[index - 1][0], keys):
+            while index and (before := ordered[index - 1][0])[-1] != "name" and before != keys[: len(before)]:
                 index -= 1
         ordered.insert(index, override)
     return ordered
 
 
-def _must_stay_before(earlier: list[str], name: list[str]) -> bool:
-    return earlier[-1] == "name" or earlier == name[: len(earlier)]
-
-
 def _index(items: list[Any], key: str, text: str, path: KeyPath) -> int:
+    """The index of the list entry that a key of an override names, by its number or by its name."""
     names = [item.get("name") if isinstance(item, dict) else item for item in items]
     if key.isdecimal() and int(key) < len(items):
         return int(key)
     if names.count(key) == 1:
         return names.index(key)
-    table = ".".join(map(str, path))
+    problem = f"has no entry {key!r}; it has {', '.join(map(str, names)) or 'none'}"
     if key in names:
-        raise SettingsError(
-            f"override {text!r}: {table} has {names.count(key)} entries named {key!r}; give the index of the one that "
-            "you mean, counted from 0"
+        problem = (
+            f"has {names.count(key)} entries named {key!r}; give the index of the one that you mean, counted from 0"
         )
-    known = ", ".join(map(str, names)) or "none"
-    raise SettingsError(f"override {text!r}: {table} has no entry {key!r}; it has {known}")
+    raise SettingsError(f"override {text!r}: {'.'.join(map(str, path))} {problem}")

@@ -203,19 +203,17 @@ class Experiment(Settings):
 
     def tables(self) -> dict[str, Any]:
         """The experiment as nested tables, as a file holds it; settings that are None are left out."""
-        tables: dict[str, Any] = {
+        tables = {
             "data": self.data.table(),
             "generator": self.generator.table(),
             "critic": self.critic.table(),
             "losses": [loss.table() for loss in self.losses],
+            "augment": self.augment and self.augment.table(),
+            "training": self.training.model_dump(mode="json", exclude_none=True),
+            "evaluation": self.evaluation.model_dump(mode="json", exclude_none=True),
+            "run": self.run and self.run.model_dump(mode="json"),
         }
-        if self.augment:
-            tables["augment"] = self.augment.table()
-        tables["training"] = self.training.model_dump(mode="json", exclude_none=True)
-        tables["evaluation"] = self.evaluation.model_dump(mode="json", exclude_none=True)
-        if self.run:
-            tables["run"] = self.run.model_dump(mode="json")
-        return tables
+        return {name: table for name, table in tables.items() if table is not None}
 
     def toml(self) -> str:
         """The experiment as the text of a TOML file."""
@@ -252,12 +250,8 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
     Raises:
         SettingsError: the file is missing or not valid; one line per error, with its place and what to do.
     """
-    if isinstance(recipe_or_path, (str, Path)):
-        source = Source.read(recipe_or_path)
-    elif isinstance(recipe_or_path, Experiment):
-        source = Source.from_tables(recipe_or_path.tables())
-    else:
-        source = Source.from_tables(recipe_or_path)
+    given = recipe_or_path.tables() if isinstance(recipe_or_path, Experiment) else recipe_or_path
+    source = Source.read(given) if isinstance(given, (str, Path)) else Source.from_tables(given)
     source.fill_from_default(FILLED)
     source.override(overrides)
     return read_settings(Experiment, source)

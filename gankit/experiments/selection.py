@@ -33,7 +33,7 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
     Raises:
         DataError: what the table asks for is not in the data; one line that names the setting.
     """
-    dataset = open_dataset(table) if data is None else at_size(data, table.height_width)
+    dataset = open_dataset(table, data)
     if table.flip:
         _check_mirror(dataset, table)
     seed = seed if table.split_seed is None else table.split_seed
@@ -108,21 +108,15 @@ class Resized(View):
         return hashlib.blake2b(f"{self.whole.digest(indices)} {self.size}".encode(), digest_size=16).hexdigest()
 
 
-def open_dataset(table: DataTable) -> Dataset:
-    """The data set that a table names, at the table's size, with all its images.
+def open_dataset(table: DataTable, data: Dataset | None = None) -> Dataset:
+    """The data set that a table names, or `data` in place of it, at the table's size, with all its images.
 
     Raises:
         DataError: it is missing, broken, or cannot be made at this size.
     """
-    dataset: Dataset = table.part.build(table.height_width)
-    return at_size(dataset, table.height_width)
-
-
-def at_size(dataset: Dataset, size: tuple[int, int] | None) -> Dataset:
-    """The data set, resized where it has another size."""
-    if size is None or (dataset.image.height, dataset.image.width) == size:
-        return dataset
-    return Resized(dataset, size)
+    size = table.height_width
+    dataset: Dataset = table.part.build(size) if data is None else data
+    return dataset if size in (None, (dataset.image.height, dataset.image.width)) else Resized(dataset, size)
 
 
 def split_indices(dataset: Dataset, name: str | None) -> NDArray[np.int64]:

@@ -103,11 +103,7 @@ class Stepper:
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
     def go_to(self, step: int) -> None:
-        """Stand before a step, and let the parts prepare for it.
-
-        Args:
-            step: generator updates done.
-        """
+        """Stand where so many generator updates are done, and let the parts prepare for the next."""
         self.step, self.readings = step, {}
         for hook in self._hooks:
             self.readings.update(hook(step) or {})
@@ -140,13 +136,7 @@ class Stepper:
             parameter.requires_grad_(True)
 
     def update(self, side: Side, batch: int, index: int) -> None:
-        """One optimiser step of one side; none where no loss is due.
-
-        Args:
-            side: whose parameters change.
-            batch: images of the update, in all processes together.
-            index: the number of this update among those of its side.
-        """
+        """One optimiser step of one side, its `index`-th, on a batch of all processes; none where no loss is due."""
         shard = distributed.shard(batch)
         network = self.generator if side == "generator" else self.critic
         if self.settings.compile:

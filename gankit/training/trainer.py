@@ -169,13 +169,7 @@ class Trainer:
         distributed.on_rank_zero(lambda: self.log.forget_after(self.stepper.step))
 
     def run(self, on_tick: OnTick | None) -> Run:
-        """Do every remaining step, with ticks, sample grids and checkpoints on the way.
-
-        Args:
-            on_tick: called with each line of the log.
-
-        Returns:
-            The run; unfinished where `training.max_minutes` ended it.
+        """Do every remaining step, with ticks, sample grids and checkpoints on the way; see `train`.
 
         Raises:
             RunError: the training diverges.
