@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -89,7 +90,6 @@ class Order:
     def __init__(self, seed: int, stream: str, count: int, probabilities: NDArray[np.float64] | None = None) -> None:
         self.seed, self.stream, self.count = seed, stream, count
         self.cumulative = None if probabilities is None else np.cumsum(probabilities) / np.sum(probabilities)
-        self._epochs: dict[int, NDArray[np.int64]] = {}
 
     def batch(self, number: int, size: int) -> NDArray[np.int64]:
         """(size,) indices of the batch with this number; the same at every call."""
@@ -98,11 +98,11 @@ class Order:
             return np.minimum(np.searchsorted(self.cumulative, draws, side="right"), self.count - 1)
         first, last = number * size, (number + 1) * size
         epochs = range(first // self.count, (last - 1) // self.count + 1)
-        self._epochs = {epoch: self._permutation(epoch) for epoch in epochs}
         offset = epochs[0] * self.count
-        return np.concatenate(list(self._epochs.values()))[first - offset : last - offset]
+        order = np.concatenate([_permutation(self.seed, self.stream, self.count, epoch) for epoch in epochs])
+        return order[first - offset : last - offset]
 
-    def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        if epoch in self._epochs:
-            return self._epochs[epoch]
-        return torch.randperm(self.count, generator=generator(self.seed, self.stream, epoch)).numpy()
+
+@lru_cache(16)
+def _permutation(seed: int, stream: str, count: int, epoch: int) -> NDArray[np.int64]:
+    return torch.randperm(count, generator=generator(seed, stream, epoch)).numpy()

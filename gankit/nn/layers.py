@@ -49,15 +49,7 @@ def pyramid(image: ImageSpec, part: str) -> tuple[int, int, int]:
 
 
 def unconditional_pyramid(image: ImageSpec, part: str, doublings: int = 1) -> tuple[int, int, int]:
-    """`pyramid` of a network that cannot use labels.
-
-    Args:
-        image: as for `pyramid`, without classes and conditions.
-        part: kind and name of the network, for errors.
-        doublings: how many the network needs at least.
-
-    Returns:
-        k, and the height and width of the smallest level.
+    """`pyramid` of a network that cannot use labels and needs at least so many doublings.
 
     Raises:
         PartError: the image has labels, or its size does not fit or is too small.
@@ -110,10 +102,8 @@ class ResampledConv2d(nn.Conv2d):
                 return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), self.bias, stride=2, padding=1)
             return conv2d(x, kernel / 4, self.bias, 2, 1)
         # A 1x1 convolution and resampling commute.
-        first = up != (self.fused and self.kernel_size == (1, 1))
-        if first:
-            return self._plain(_resample(x, up))
-        return _resample(self._plain(x), up)
+        resample_first = up != (self.fused and self.kernel_size == (1, 1))
+        return self._plain(_resample(x, up)) if resample_first else _resample(self._plain(x), up)
 
     def _plain(self, x: Tensor) -> Tensor:
         return conv2d(x, self.weight, self.bias, 1, self.kernel_size[0] // 2)
@@ -230,9 +220,8 @@ class LabelEmbedding(LabelLayer):
         vectors: Tensor = self.table(labels if isinstance(self.table, nn.Embedding) else labels.to(self.table.weight))
         if self.influence is None or not self.has_bias:
             return self.blend(vectors)
-        return self.blend(
-            vectors, self.table.weight.mean(0) if isinstance(self.table, nn.Embedding) else self.table.bias
-        )
+        table = self.table
+        return self.blend(vectors, table.weight.mean(0) if isinstance(table, nn.Embedding) else table.bias)
 
 
 class ClassLogits(LabelLayer):
@@ -270,11 +259,8 @@ class Norm(nn.Module):
             self.norm = nn.GroupNorm(1, channels, affine=not conditional)
         else:
             self.norm = nn.Identity()
-        self.gain: LabelEmbedding | None = None
-        self.shift: LabelEmbedding | None = None
-        if image is not None and conditional:
-            self.gain = LabelEmbedding(image, channels, 1.0)
-            self.shift = LabelEmbedding(image, channels, 0.0)
+        self.gain = LabelEmbedding(image, channels, 1.0) if image is not None and conditional else None
+        self.shift = LabelEmbedding(image, channels, 0.0) if image is not None and conditional else None
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(n, c, h, w) and labels to (n, c, h, w).

@@ -107,8 +107,8 @@ class TorchvisionNetwork(nn.Module):
         if self.input_size is not None:
             size = (self.input_size, self.input_size)
             images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
-        found = self.network((images.expand(-1, 3, -1, -1) * 0.5 + 0.5 - self.mean) / self.spread)
-        logits: Tensor = found[0] if isinstance(found, tuple) else found  # some give a second head while training
+        outputs = self.network((images.expand(-1, 3, -1, -1) * 0.5 + 0.5 - self.mean) / self.spread)
+        logits: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs  # some have a second head in training
         return logits
 
 
@@ -135,21 +135,19 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
         PartError: the file holds no weights of this network.
     """
     try:
-        if path.suffix == ".safetensors":
-            given: Any = load_file(path)
-        else:
-            given = torch.load(path, map_location="cpu", weights_only=True)
+        is_safe = path.suffix == ".safetensors"
+        tensors = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:120]
         raise PartError(
             f"classifier.weights: {path} cannot be read ({reason}); give a file of tensors by name"
         ) from None
-    own = network.state_dict()
-    fitting = {key: value for key, value in given.items() if key in own and value.shape == own[key].shape}
+    state = network.state_dict()
+    fitting = {key: value for key, value in tensors.items() if key in state and value.shape == state[key].shape}
     # Of a network with a second head for training, both heads depend on the classes: at most a weight and a bias each.
-    if len(own) - len(fitting) > 4 or not fitting:
+    if len(state) - len(fitting) > 4 or not fitting:
         raise PartError(
-            f"classifier.weights: {path} is not of {name}: {len(fitting)} of its {len(own)} tensors are there; name "
+            f"classifier.weights: {path} is not of {name}: {len(fitting)} of its {len(state)} tensors are there; name "
             "the network that it belongs to"
         )
     network.load_state_dict(fitting, strict=False)
@@ -171,7 +169,7 @@ class Classifier(nn.Module):
     """A trained classifier.
 
     Attributes:
-        class_names: one a class; empty where it gives a number.
+        class_names: one per class; empty where it gives a number.
         image: channels, height and width of the images that it was trained on.
         facts: all that its file says of it.
     """
@@ -195,8 +193,7 @@ class Classifier(nn.Module):
                 f"the classifier was trained on images of {self.image.shape} (channels, height, width), and these are "
                 f"{tuple(images.shape[1:])}; bring them to that size"
             )
-        scaled = images / 127.5 - 1 if self.grey_levels else images
-        logits: Tensor = self.network(scaled)
+        logits: Tensor = self.network(images / 127.5 - 1 if self.grey_levels else images)
         return logits
 
 

@@ -71,7 +71,11 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         losses = tuple(_build_losses(experiment.losses, image))
         _check_needs(experiment, losses, [part for part in (generator, critic, augment) if part is not None])
         _check_fade(experiment, image, {"generator": generator, "critic": critic})
-        _check_held_out(experiment, losses, augment)
+        readers = [f"loss {term.name}" for term in losses if term.loss.needs_held_out]
+        if experiment.augment and augment is not None and augment.needs_held_out:
+            readers.append(f"augment {experiment.augment.name}")
+        if readers and not experiment.data.held_out:
+            raise PartError(f"{readers[0]} looks at held-out images: set data.held_out, for example data.held_out=0.1")
         _check_shapes(experiment, generator, critic, augment, image)
         mixes = mixes_samples(critic, image)
     for term in losses:
@@ -144,14 +148,6 @@ def _check_fade(experiment: Experiment, image: ImageSpec, networks: dict[str, nn
             )
 
 
-def _check_held_out(experiment: Experiment, losses: tuple[LossTerm, ...], augment: Augment | None) -> None:
-    readers = [f"loss {term.name}" for term in losses if term.loss.needs_held_out]
-    if experiment.augment and augment is not None and augment.needs_held_out:
-        readers.append(f"augment {experiment.augment.name}")
-    if readers and not experiment.data.held_out:
-        raise PartError(f"{readers[0]} looks at held-out images: set data.held_out, for example data.held_out=0.1")
-
-
 def probe_labels(n: int, image: ImageSpec) -> Tensor | None:
     """Any valid labels of n samples: (n,) int64 classes, (n, k) float conditions, or None."""
     if image.classes:
@@ -165,9 +161,9 @@ def _check_shapes(
     n, labels = PROBE_BATCH, probe_labels(PROBE_BATCH, image)
     with torch.no_grad():
         images = copy.deepcopy(generator)(torch.randn(n, generator.latent_dim), labels)
-        if tuple(images.shape) != (n, *image.shape):
-            made = tuple(images.shape[1:])
-            raise PartError(f"generator {experiment.generator.name} makes {made} images; the data are {image.shape}")
+        if (shape := tuple(images.shape)) != (n, *image.shape):
+            name = experiment.generator.name
+            raise PartError(f"generator {name} makes {shape[1:]} images; the data are {image.shape}")
         if augment is not None and (seen := augment(images).shape) != images.shape:
             raise PartError(f"augment changes the shape {tuple(images.shape[1:])} of images to {tuple(seen[1:])}")
         scores = copy.deepcopy(critic)(images, labels)

@@ -40,11 +40,6 @@ class TrainingData:
     condition_mean: list[float]
     condition_scale: list[float]
 
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """The values of black and white in the data set."""
-        return self.dataset.value_range
-
     def order(self, seed: int, stream: str) -> Order:
         """The random order of images in a named stream of random numbers."""
         return Order(seed, stream, len(self.dataset), self.probabilities)
@@ -61,7 +56,7 @@ class TrainingData:
         pixels = torch.from_numpy(rows.astype(np.int32) if rows.dtype == np.uint16 else rows).to(like.device)
         if mirrored is not None and (mirror := self.dataset.mirror(pixels)) is not None:
             pixels = torch.where(mirrored.to(like.device)[:, None, None, None], mirror, pixels)
-        images = rescale(pixels.to(like.dtype), self.value_range, (-1.0, 1.0))
+        images = rescale(pixels.to(like.dtype), self.dataset.value_range, (-1.0, 1.0))
         return images.contiguous(memory_format=torch.channels_last)
 
 

@@ -65,9 +65,9 @@ class Stepper:
             if isinstance(part, nn.Module):
                 part.to(self.device)
         self.averaged = self._average_anew()
+        self._rates = {"critic": self.settings.critic_lr, "generator": self.settings.generator_lr}
         self.optimizers = {
-            "critic": build_optimizer(self.settings, self.critic, self.settings.critic_lr),
-            "generator": build_optimizer(self.settings, self.generator, self.settings.generator_lr),
+            side: build_optimizer(self.settings, getattr(self, side), rate) for side, rate in self._rates.items()
         }
         seed, held_out = self.settings.seed, data.held_out
         self._orders = {side: data.order(seed, f"{side} images") for side in self.optimizers}
@@ -122,7 +122,7 @@ class Stepper:
 
     def _decay_rates(self) -> None:
         remaining = 1 - self.step / self.settings.steps if self.settings.lr_decay == "linear" else 1.0
-        for side, rate in (("critic", self.settings.critic_lr), ("generator", self.settings.generator_lr)):
+        for side, rate in self._rates.items():
             for group in self.optimizers[side].param_groups:
                 group["lr"] = rate * remaining
 
@@ -138,13 +138,12 @@ class Stepper:
     def update(self, side: Side, batch: int, index: int) -> None:
         """One optimiser step of one side, its `index`-th, on a batch of all processes; none where no loss is due."""
         shard = distributed.shard(batch)
-        network = self.generator if side == "generator" else self.critic
         if self.settings.compile:
             turn = self.compilation.attempt(side, lambda: self._backward(side, shard, index))
         else:
             turn = self._backward(side, shard, index)
         if turn is not None:
-            distributed.sum_gradients(network.parameters())
+            distributed.sum_gradients(getattr(self, side).parameters())
             self.optimizers[side].step()
             for part in self._others:
                 part.after_step(turn)
@@ -174,8 +173,8 @@ class Stepper:
     def turn(self, side: Side, shard: Shard, index: int) -> Turn:
         """What the losses of an update read."""
         indices = self._orders[side].batch(index, shard.total)[shard.rows]
-        source = seeds.generator(self.settings.seed, f"{side} latents", index)
-        latents = torch.randn(shard.total, self.generator.latent_dim, generator=source)[shard.rows].to(self.like)
+        draws = seeds.generator(self.settings.seed, f"{side} latents", index)
+        latents = torch.randn(shard.total, self.generator.latent_dim, generator=draws)[shard.rows].to(self.like)
         return Turn(
             side,
             self.generator,
@@ -214,7 +213,7 @@ class Stepper:
         mirrored = draws.uniform(len(indices)) < 0.5 if self.experiment.data.flip else None
         images = data.batch(indices, self.like, mirrored)
         if self.settings.dequantise and data.dataset.dtype.kind == "u":  # floats have no grey levels
-            low, high = data.value_range
+            low, high = data.dataset.value_range
             grey_level = 2 / (high - low)
             images = images + (draws.uniform(*images.shape).to(self.like) - 0.5) * grey_level
         return images
