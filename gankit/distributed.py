@@ -5,8 +5,6 @@ process with the whole batch. A wrapper around the networks is not used: its hoo
 second derivative reaches.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import os

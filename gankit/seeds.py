@@ -1,7 +1,5 @@
 """Every random draw is a function of (seed, stream, index), so that a resumed run draws what an unbroken one would."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from functools import lru_cache

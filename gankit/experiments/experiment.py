@@ -1,7 +1,5 @@
 """Experiments: a TOML file, a recipe or a mapping becomes validated settings."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The line of a TOML, JSON or YAML file on which a setting is written; the parsers that read values keep no lines."""
 
-from __future__ import annotations
-
 import re
 from typing import Any, final
 

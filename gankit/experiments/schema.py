@@ -1,7 +1,5 @@
 """The JSON schema of experiment files, and of files with more tables such as studies; it covers all installed parts."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import BaseModel

@@ -1,7 +1,5 @@
 """The training images and the held-out images that the data table of an experiment selects."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The tables of an experiment file that choose a part: gankit's own keys together with the part's settings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 

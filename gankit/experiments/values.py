@@ -1,7 +1,5 @@
 """Values that are given as text: in overrides and on the command line."""
 
-from __future__ import annotations
-
 import tomllib
 from typing import Any
 

@@ -4,8 +4,6 @@ Each is equal to torch's, through any derivative. torch's take detours: a convol
 image, or a whole backward pass of zeros.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

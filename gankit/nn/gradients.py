@@ -1,7 +1,5 @@
 """Gradients of each sample's score with respect to that sample: what gradient penalties are made of."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -4,8 +4,6 @@ Residual blocks and their initialisation follow Gulrajani et al. 2017 (arXiv 170
 normalisation de Vries et al. 2017 (arXiv 1707.00683).
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

@@ -1,7 +1,5 @@
 """Checkpoints that appear only when complete, and the export of a generator."""
 
-from __future__ import annotations
-
 import io
 import json
 import pickle

@@ -1,7 +1,5 @@
 """Networks that classify: a small one of gankit's own and those of torchvision; their files."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import pickle

@@ -1,7 +1,5 @@
 """Labels of a run: drawn as they occur in its training images, or encoded from what a user names."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

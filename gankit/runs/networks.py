@@ -1,7 +1,5 @@
 """The networks of a run: building them, loading their states, and drawing images from a generator."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal

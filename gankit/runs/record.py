@@ -1,7 +1,5 @@
 """What a run remembers: the facts of its data and versions, its log, and what goes with an exported generator."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.metadata
 import json

@@ -1,7 +1,5 @@
 """A run folder: its experiment, its generator and critic, and samples from it."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final

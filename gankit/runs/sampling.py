@@ -1,7 +1,5 @@
 """Samples of a run as files."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """From an experiment to its parts; every combination that cannot work is refused before training starts."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from typing import Any

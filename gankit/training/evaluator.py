@@ -1,7 +1,5 @@
 """Samples of a generator while it trains, its values, and whether it is the best so far."""
 
-from __future__ import annotations
-
 import math
 from functools import cached_property
 from typing import Any, final

@@ -1,7 +1,5 @@
 """Optimisers by name, and their state when a run goes on."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One step of a training: the critic's turns, then the generator's; the same for every recipe."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Training, from an experiment to a run folder: one loop for every recipe."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math
