@@ -33,7 +33,11 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
     """
     dataset = open_dataset(table, data)
     if table.flip:
-        _check_mirror(dataset, table)
+        if dataset.mirror(np.zeros((1, *dataset.image.shape), np.uint8)) is None:
+            raise DataError(f"data.flip: mirroring changes the label of {table.name}'s images; set data.flip=false")
+        conditions = table.conditional if isinstance(table.conditional, list) else []
+        if changed := sorted(dataset.changed_by_mirror.intersection(conditions)):
+            raise DataError(f"data.flip: mirroring changes {', '.join(changed)} of {table.name}; set data.flip=false")
     seed = seed if table.split_seed is None else table.split_seed
     indices, held_out = _hold_out(dataset, split_indices(dataset, table.split), table.held_out, seed)
     if table.min_agreement is not None:
@@ -49,14 +53,6 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
         raise DataError(f"data: {len(indices)} images of {table.name} are left to train on; at least 2 are needed")
     training = dataset if len(indices) == len(dataset) else dataset.subset(indices)
     return training, dataset.subset(held_out) if len(held_out) else None
-
-
-def _check_mirror(dataset: Dataset, table: DataTable) -> None:
-    if dataset.mirror(np.zeros((1, *dataset.image.shape), np.uint8)) is None:
-        raise DataError(f"data.flip: mirroring changes the label of {table.name}'s images; set data.flip=false")
-    conditions = table.conditional if isinstance(table.conditional, list) else []
-    if changed := sorted(dataset.changed_by_mirror.intersection(conditions)):
-        raise DataError(f"data.flip: mirroring changes {', '.join(changed)} of {table.name}; set data.flip=false")
 
 
 def random_subset(count: int, size: int, seed: int) -> NDArray[np.int64]:

@@ -95,20 +95,12 @@ class Turn:
         average: Callable[[Tensor], Tensor] = lambda value: value,
         log: Callable[[str, Tensor], None] = lambda name, value: None,
     ) -> None:
-        self.side = side
-        self.generator = generator
-        self.critic = critic
-        self.labels = labels
-        self.latents = latents
-        self.step = step
-        self.random = random
+        self.side, self.generator, self.critic = side, generator, critic
+        self.labels, self.latents, self.step, self.random = labels, latents, step, random
         self.batch = len(latents) if batch is None else batch
-        self.average = average
-        self._read_real = real
-        self._augment = augment
-        self._critic_mixes = critic_mixes
-        self._read_held_out = held_out
-        self.log = log
+        self.average, self.log = average, log
+        self._read_real, self._read_held_out = real, held_out
+        self._augment, self._critic_mixes = augment, critic_mixes
         both = scope == "critic" or (scope == "critic-turn" and side == "critic")
         self._augments_fake = augment is not None and both
         self._augments_real = augment is not None and (both or scope == "real")

@@ -52,9 +52,7 @@ class Run:
     """
 
     def __init__(self, path: Path, experiment: Experiment, wants_best: bool = False) -> None:
-        self.path = path
-        self.experiment = experiment
-        self.wants_best = wants_best
+        self.path, self.experiment, self.wants_best = path, experiment, wants_best
 
     @property
     def image(self) -> ImageSpec:

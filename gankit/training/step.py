@@ -239,21 +239,13 @@ class Stepper:
         return {name: part.state_dict() for name, part in self._stateful().items()}
 
     def load_state_dict(self, state: dict[str, Any], folder: Path) -> None:
-        """Take up a state of this experiment.
-
-        Raises:
-            RunError: it does not fit the experiment; names the run's folder.
-        """
+        """Take up a state of this experiment; a RunError names the folder of a run whose state does not fit."""
         for name, part in self._stateful().items():
             if name != "compilation" or name in state:  # training.compile may have been set since
                 load_state(part, name, state, folder)
 
     def load_networks(self, state: dict[str, Any], folder: Path) -> None:
-        """Take up the networks of another experiment's state, and the averaged generator where both have one.
-
-        Raises:
-            RunError: they do not fit the experiment; names the run's folder.
-        """
+        """As `load_state_dict`, but the networks alone, of another experiment: with averages where both have them."""
         load_state(self.generator, "generator", state, folder)
         load_state(self.critic, "critic", state, folder)
         self.averaged = self._average_anew()
