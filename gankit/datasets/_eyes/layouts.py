@@ -63,11 +63,7 @@ class Layout:
 
 
 def layout_of(height: int, width: int) -> Layout:
-    """The layout of pictures of this size.
-
-    Args:
-        height: pixels; even, at least 16.
-        width: pixels; equal to the height (two crops, one above the other) or twice the height (one strip).
+    """The layout of pictures of this size: two crops, one above the other, if square; one strip if twice as wide.
 
     Raises:
         DataError: no layout has this size.
