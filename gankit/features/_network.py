@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import io
 import itertools
 import warnings
 from abc import abstractmethod
@@ -121,28 +120,12 @@ def read_weights(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
     return content, digest
 
 
-def load_script(content: bytes, path: Path) -> torch.jit.ScriptModule:
-    """A TorchScript archive, on the CPU and in evaluation mode.
-
-    Raises:
-        PartError: the content is no TorchScript archive.
-    """
-    load: Callable[..., torch.jit.ScriptModule] = torch.jit.load
-    try:
-        with without_deprecations():
-            script = load(io.BytesIO(content), map_location="cpu")
-    except (RuntimeError, ValueError) as error:
-        raise PartError(f"{path} is no TorchScript archive ({reason(error)}); save one with torch.jit.save") from error
-    script.eval()
-    return script
-
-
 @contextmanager
 def without_deprecations() -> Iterator[None]:
     """Silence torch's warnings (since 2.14) that TorchScript is deprecated: it is what people's archives hold."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
+        for category in (FutureWarning, DeprecationWarning):
+            warnings.simplefilter("ignore", category)
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 
 from gankit.errors import DataError
 from gankit.evaluation.uncertainty import wilson
+from gankit.files import read_csv
 from gankit.ranking.agreement import krippendorff_alpha
 from gankit.ranking.key import Key, read_key
 
-COLUMNS = ("image", "score", "diagnosis", "call", "rater", "key")
 REAL, GENERATED = "real", "generated"
 
 
@@ -89,41 +88,23 @@ def read_ratings(paths: Sequence[Path]) -> list[Rater]:
 
 
 def _read(path: Path) -> list[Rater]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            delimiter = max(",;\t", key=file.readline().count)
-            file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            table = [(reader.line_num, cells) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"ratings {path} cannot be read ({reason}): give a CSV file in UTF-8") from error
-    titles = [title.strip().casefold() for title in table[0][1]] if table else []
-    if "file" in titles and "image" not in titles:
-        titles[titles.index("file")] = "image"
-    if missing := [name for name in COLUMNS[:2] if name not in titles]:
-        raise DataError(f"ratings {path} have no column {missing[0]!r}: their first line must be image,score,...")
+    table = read_csv(path, ("image", "file"), fold=str.casefold, strict=True)
+    columns = table.columns
+    if "score" not in columns:
+        raise DataError(f"{path} has no column `score`; its first line must name the columns: image,score,...")
     raters: dict[str, Rater] = {}
-    for number, cells in table[1:]:
-        if not any(cell.strip() for cell in cells):
-            continue
-        where = f"ratings {path} line {number}"
-        if len(cells) != len(titles):
-            raise DataError(f"{where}: {len(cells)} cells for {len(titles)} columns; correct the line")
-        row = {title: cell.strip() for title, cell in zip(titles, cells, strict=True)}
-        name = row.get("rater") or path.stem
+    for row, image in enumerate(columns["image"] if "image" in columns else columns["file"]):
+        cells, where = {title: column[row] for title, column in columns.items()}, table.where(row)
+        name = cells.get("rater") or path.stem
         rater = raters.setdefault(name, Rater(name, path))
-        image = row["image"]
         if image in rater.scores:
             raise DataError(f"{where}: {name} has rated image {image} twice")
-        rater.scores[image] = _score(row["score"], where)
-        rater.diagnoses[image] = row.get("diagnosis", "")
-        rater.calls[image] = call = row.get("call", "")
+        rater.scores[image] = _score(cells["score"], where)
+        rater.diagnoses[image] = cells.get("diagnosis", "")
+        rater.calls[image] = call = cells.get("call", "")
         if call not in (REAL, GENERATED, ""):
             raise DataError(f"{where}: the call {call!r} is neither {REAL} nor {GENERATED}")
-        rater.keys.add(row.get("key", ""))
-    if not raters:
-        raise DataError(f"ratings {path} hold no rating")
+        rater.keys.add(cells.get("key", ""))
     return list(raters.values())
 
 
