@@ -323,7 +323,7 @@ class Archive:
         return header
 
     def read(self, key: str) -> NDArray[Any]:
-        """One array.
+        """One array, of any shape.
 
         Raises:
             DataError: as `header`, or the values are damaged.

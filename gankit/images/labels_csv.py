@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import DataError
-from gankit.files import CsvTable, read_csv
 from gankit.images.known import Known
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -25,6 +26,69 @@ _SYSTEM = ("Thumbs.db", "desktop.ini")  # files that a file manager leaves behin
 
 Knowledge = Known
 """The name of `Known` in 0.1.0."""
+
+
+@dataclass(frozen=True)
+class CsvTable:
+    """What a CSV file holds.
+
+    Attributes:
+        path: the file.
+        lines: the number of each row's line.
+        columns: the cells of each column, one per row, by title; without white space round them.
+    """
+
+    path: Path
+    lines: list[int]
+    columns: dict[str, list[str]]
+
+    def where(self, row: int) -> str:
+        """The file and the line of a row, for messages."""
+        return f"{self.path} line {self.lines[row]}"
+
+
+def read_csv(path: Path, key: Collection[str], *, fold: Callable[[str], str], strict: bool = False) -> CsvTable:
+    """Read a CSV file with a header line, in UTF-8 with or without byte order mark; empty lines are skipped.
+
+    Args:
+        path: the file, separated by comma, semicolon or tab.
+        key: titles, folded, of which the header must have one; it tells which separator it is.
+        fold: makes spellings of a title equal.
+        strict: whether a quotation mark in a wrong place is an error.
+
+    Raises:
+        DataError: the file cannot be read, has no key, a column twice, no row, or a row of another length.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            for delimiter in ",;\t":
+                if any(fold(title.strip()) in key for title in next(csv.reader([header], delimiter=delimiter), [])):
+                    break
+            else:
+                name = next(iter(key))
+                raise DataError(f"{path} has no column `{name}`; its first line must name the columns: {name},...")
+            file.seek(0)
+            reader = csv.reader(file, delimiter=delimiter, strict=strict)
+            titles = [fold(title.strip()) for title in next(reader)]
+            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if "".join(cells).strip()]
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not in UTF-8; save it as CSV UTF-8") from None
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read ({reason}); give a CSV file in UTF-8") from None
+    for line, cells in rows:
+        if len(cells) != len(titles):
+            raise DataError(
+                f"{path} line {line} has {len(cells)} cells where the header has {len(titles)}; "
+                "quote cells that hold the separator"
+            )
+    if repeated := [title for title, count in Counter(titles).items() if count > 1]:
+        raise DataError(f"{path} has the column {repeated[0]!r} more than once; rename one")
+    if not rows:
+        raise DataError(f"{path} has a header and no rows; add one row per image, or remove the file")
+    columns = {title: [cells[i] for _, cells in rows] for i, title in enumerate(titles)}
+    return CsvTable(path, [line for line, _ in rows], columns)
 
 
 def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Known:

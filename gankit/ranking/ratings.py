@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gankit.errors import DataError
 from gankit.evaluation.uncertainty import wilson
-from gankit.files import read_csv
+from gankit.images.labels_csv import read_csv
 from gankit.ranking.agreement import krippendorff_alpha
 from gankit.ranking.key import Key, read_key
 
