@@ -256,7 +256,7 @@ def list_(
 ) -> None:
     """List every part: name, kind, distribution."""
     from gankit.registry import registry
-    from gankit.registry.listing import list_parts
+    from gankit.registry.parts import list_parts
     from gankit.registry.plugins import KINDS, plural, scan
 
     if load:

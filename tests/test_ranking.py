@@ -21,8 +21,8 @@ import gankit
 from gankit.errors import DataError, GankitError, PartError, RunError
 from gankit.evaluation.uncertainty import wilson
 from gankit.ranking import Ranking, rank, realism_score, write_page, write_ranking
-from gankit.ranking.agreement import krippendorff_alpha
 from gankit.ranking.key import read_key
+from gankit.ranking.ratings import krippendorff_alpha
 from gankit.runs.generation import batches
 
 Rows = list[list[str]]

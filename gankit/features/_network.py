@@ -34,12 +34,14 @@ class Network(Features):
         channels: how many channels the network reads, 3 or 1.
         packages: packages whose versions the features depend on, besides clean-fid, Pillow and torch.
         side: height and width of the images that the network gets, in pixels; None: they are not resized.
+        weights_sha256: sha256 of the file of weights, in hexadecimal.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     channels: int = 3
     side: int | None
+    weights_sha256: str
 
     @abstractmethod
     def read(self, images: Tensor) -> Tensor:
@@ -85,10 +87,11 @@ class Network(Features):
 
     @property
     def protocol(self) -> dict[str, str | int]:
-        """The resize, and the versions of the packages that compute the features."""
+        """The resize, the versions of the packages that compute the features, and the weights' sha256."""
         resized = "none" if self.side is None else f"clean-fid, PIL bicubic in float, {self.side}x{self.side}"
         versions = [f"{name} {importlib.metadata.version(name)}" for name in ("clean-fid", "pillow", *self.packages)]
-        return {"resize": resized, "versions": ", ".join([*versions, f"torch {torch.__version__}"])}
+        versions.append(f"torch {torch.__version__}")
+        return {"resize": resized, "versions": ", ".join(versions), "weights_sha256": self.weights_sha256}
 
 
 def _resize(images: NDArray[np.float32], resize: Resizer, side: int) -> NDArray[np.float32]:

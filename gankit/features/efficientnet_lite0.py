@@ -67,8 +67,3 @@ class EfficientNetLite0(Network):
         with torch.no_grad():
             logits: Tensor = self.network._fc(features.to(self.network._fc.weight))
         return logits
-
-    @property
-    def protocol(self) -> dict[str, str | int]:
-        """The weights' sha256, the resize, and the versions of the packages that compute the features."""
-        return {**super().protocol, "weights_sha256": self.weights_sha256}

@@ -95,7 +95,7 @@ class InceptionV3(Network):
     @property
     def protocol(self) -> dict[str, str | int]:
         """The weights' sha256, the resize, the kind of logits, and the versions of the packages in use."""
-        return {**super().protocol, "weights_sha256": self.weights_sha256, "logits": "without bias"}
+        return {**super().protocol, "logits": "without bias"}
 
 
 def _load(content: bytes) -> nn.Module:

@@ -114,5 +114,4 @@ class TorchScript(Network):
     @property
     def protocol(self) -> dict[str, str | int]:
         """The file's sha256, the resize, the channels and range that the network gets, and the versions."""
-        span = f"{self.low} to {self.high}"
-        return {**super().protocol, "weights_sha256": self.weights_sha256, "channels": self.channels, "range": span}
+        return {**super().protocol, "channels": self.channels, "range": f"{self.low} to {self.high}"}

@@ -87,13 +87,5 @@ class GradientPenalty(Loss):
 
     def critic(self, turn: Turn) -> Tensor:
         """Mean of the penalties of turn.real, turn.fake and turn.labels; a scalar."""
-        penalties = gradient_penalty(
-            turn.critic,
-            turn.real,
-            turn.fake,
-            turn.labels,
-            target=self.target,
-            one_sided=self.one_sided,
-            alpha=turn.random.uniform(len(turn.real)),
-        )
-        return penalties.mean()
+        inputs, alpha = (turn.critic, turn.real, turn.fake, turn.labels), turn.random.uniform(len(turn.real))
+        return gradient_penalty(*inputs, target=self.target, one_sided=self.one_sided, alpha=alpha).mean()

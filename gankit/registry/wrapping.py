@@ -85,13 +85,6 @@ def _class_of_parts(kind: str, module: type, make: Callable[..., Any], propertie
     return type(module.__name__, (interface(kind.capitalize()),), body)
 
 
-def _call(network: _Generator | _Critic, inputs: Tensor, labels: Tensor | None) -> Tensor:
-    if labels is not None and not network.takes_labels:
-        raise PartError("this network was wrapped as one without labels: wrap it with labels=True, or train without")
-    outputs: Tensor = network.module(inputs, labels) if network.takes_labels else network.module(inputs)
-    return outputs
-
-
 @final
 class _Generator(Generator):
     def __init__(self, module: nn.Module, *, latent_dim: int, labels: bool = False) -> None:
@@ -110,6 +103,13 @@ class _Critic(Critic):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         return _call(self, images, labels)
+
+
+def _call(network: _Generator | _Critic, inputs: Tensor, labels: Tensor | None) -> Tensor:
+    if labels is not None and not network.takes_labels:
+        raise PartError("this network was wrapped as one without labels: wrap it with labels=True, or train without")
+    outputs: Tensor = network.module(inputs, labels) if network.takes_labels else network.module(inputs)
+    return outputs
 
 
 @final
