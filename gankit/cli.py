@@ -1,7 +1,5 @@
 """The command line: `gankit` and `python -m gankit`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from io import TextIOWrapper

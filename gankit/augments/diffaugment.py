@@ -1,7 +1,5 @@
 """Differentiable augmentation (Zhao et al. 2020, DiffAugment, arXiv 2006.10738, section 3)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, Final, Literal, final
 

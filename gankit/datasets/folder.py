@@ -1,7 +1,5 @@
 """Pictures in a folder, with what a CSV file or the names of sub-folders say of them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import cached_property
 from pathlib import Path

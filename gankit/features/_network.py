@@ -1,7 +1,5 @@
 """Shared by feature networks: loading hashed weights, and clean-fid's resize (Parmar et al. 2022, arXiv 2104.11222)."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import itertools

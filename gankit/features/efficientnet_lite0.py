@@ -1,7 +1,5 @@
 """EfficientNet-Lite0 (after Tan and Le 2019, arXiv 1905.11946): features whose weights come with a package."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import ClassVar, final

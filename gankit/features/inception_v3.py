@@ -1,7 +1,5 @@
 """Inception-v3 (Szegedy et al. 2016, arXiv 1512.00567): the features of FID (Heusel et al. 2017, arXiv 1706.08500)."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import zipfile

@@ -1,7 +1,5 @@
 """Features from a user's own network in a TorchScript file."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pictures to arrays at full depth: decoding, colour, alpha, orientation and antialiased resizing."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Sequence

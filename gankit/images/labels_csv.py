@@ -1,7 +1,5 @@
 """What a CSV file or the sub-folders of a folder of images say of each image."""
 
-from __future__ import annotations
-
 import csv
 import difflib
 import math

@@ -1,7 +1,5 @@
 """Image arrays as files at full depth, and as 8-bit pictures and grids to look at."""
 
-from __future__ import annotations
-
 import io
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Gradient penalty of WGAN-GP (Gulrajani et al. 2017, arXiv 1704.00028, equation 3 and algorithm 1)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, final
 

@@ -1,7 +1,5 @@
 """The sealed key of a rating page: a file that says what each image is, and whose hash stands on the page."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

@@ -1,7 +1,5 @@
 """Ratings by people: reading them from CSV files, checking them against the images, means and agreement."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Errors of settings in plain words: one sentence for each setting that pydantic refuses."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Collection
 from typing import Any

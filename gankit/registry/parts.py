@@ -1,7 +1,5 @@
 """Parts with validated settings: read from names and tables, and built."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """Plug-ins: the parts that installed distributions register as entry points; no other file reads entry points."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import locale
 import os

@@ -1,7 +1,5 @@
 """The registry of one kind of part (generators, critics, losses, ...): names, classes and their settings."""
 
-from __future__ import annotations
-
 import builtins
 import contextlib
 import copy

@@ -1,7 +1,5 @@
 """The constructor is the config: the settings of a part (a loss, a network, ...) from its constructor's signature."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect

@@ -1,7 +1,5 @@
 """Parts made of modules, functions and arrays that were written without gankit."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, final

@@ -1,7 +1,5 @@
 """The report of a run: one self-contained HTML page."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import Any

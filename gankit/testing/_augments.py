@@ -1,7 +1,5 @@
 """The suite for augments."""
 
-from __future__ import annotations
-
 import copy
 from types import SimpleNamespace
 from typing import Any, ClassVar

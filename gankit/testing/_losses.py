@@ -1,7 +1,5 @@
 """The suite for losses."""
 
-from __future__ import annotations
-
 import copy
 import statistics
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Suites for generators and critics."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """What all suites share: building the part, tests of its settings and of its source."""
 
-from __future__ import annotations
-
 import inspect
 import io
 import math

@@ -1,7 +1,5 @@
 """From light to picture: the lens's blur and vignette, white balance, exposure, tone curve, noise and 8 bits."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

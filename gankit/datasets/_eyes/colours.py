@@ -1,7 +1,5 @@
 """Colour anchors of skin and iris and the conversions between sRGB, linear light and CIE Lab (D65)."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

@@ -1,7 +1,5 @@
 """Measure strabismus in a picture: the corneal reflex against the limbus in both eyes (Hirschberg's test)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The open eye between the lids: sclera, iris, pupil and the reflexes of the cornea."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How two eyes lie in one picture, and at which millimetres each of its points looks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import ceil, log2
 from typing import Any

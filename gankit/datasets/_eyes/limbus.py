@@ -1,7 +1,5 @@
 """Find the iris of an eye in a picture: the circle between its dark disc and the white of the eye."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

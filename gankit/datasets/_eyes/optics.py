@@ -6,8 +6,6 @@ so the reflex moves against the iris: 5.24 sin(theta) mm seen from the limbus an
 pupil (Barry and Backes, IOVS 1997;38:2597), here scaled to each subject's Hirschberg ratio.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -4,8 +4,6 @@ The parameters are those fitted to the nine counts of the founding paper's table
 that table, not a finding about raters (docs/explanation/eyes.md).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

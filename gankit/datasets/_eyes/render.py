@@ -1,7 +1,5 @@
 """Render subjects to pictures, some at a time, in threads."""
 
-from __future__ import annotations
-
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

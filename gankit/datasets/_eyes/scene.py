@@ -1,7 +1,5 @@
 """The points of a picture in the coordinates of each eye, and the curves of its lids."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

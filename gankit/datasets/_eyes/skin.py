@@ -1,7 +1,5 @@
 """Skin round the eye: its relief under the light, its colour, and the hairs on it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Random textures of the renderer: smooth noise over the picture and random tables, one stream per image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
