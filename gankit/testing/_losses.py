@@ -52,21 +52,14 @@ class LossTests(Suite):
             changes: arguments of `Turn` in place of the suite's, for example another critic.
         """
         parts = {**self._parts(), **changes}
-        real, labels = parts.pop("real"), parts.pop("labels")
-        critic: nn.Module = parts.pop("critic").requires_grad_(side == "critic")
+        real, labels, latents = parts.pop("real"), parts.pop("labels"), parts.pop("latents")
+        parts["critic"].requires_grad_(side == "critic")
         torch.manual_seed(seed)
         return Turn(
-            side,
-            parts.pop("generator"),
-            critic,  # type: ignore[arg-type]
-            real=lambda: real[rows],
-            labels=None if labels is None else labels[rows],
-            latents=parts.pop("latents")[rows],
-            step=0,
-            random=_RowsOfDraws(seed, self.SAMPLES, rows),
+            side, **parts, real=lambda: real[rows], labels=None if labels is None else labels[rows],
+            latents=latents[rows], step=0, random=_RowsOfDraws(seed, self.SAMPLES, rows),
             held_out=lambda: (real.flip(0)[rows], None if labels is None else labels.flip(0)[rows]),
-            **parts,
-        )
+        )  # fmt: skip
 
     def _parts(self, image: ImageSpec | None = None) -> dict[str, Any]:
         """New networks, always with the same weights, and fixed samples."""
@@ -118,10 +111,10 @@ class LossTests(Suite):
     @each_side
     def test_trains_its_side_and_no_other(self, side: Side) -> None:
         """Finite gradients reach the network whose turn it is, and no other: fakes must be detached."""
-        changes = self._parts()
-        generator, critic = changes["generator"], changes["critic"]
+        parts = self._parts()
+        generator, critic = parts["generator"], parts["critic"]
         generator.requires_grad_()
-        value = self.value(side, **changes)
+        value = self.value(side, **parts)
         assert torch.isfinite(value), f"the {side}'s loss is {value}"
         assert value.requires_grad, f"no gradient flows from the {side}'s loss: leave out detach, no_grad and item"
         value.backward()  # type: ignore[no-untyped-call]

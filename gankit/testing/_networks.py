@@ -37,15 +37,15 @@ class _NetworkTests(Suite):
         network = self.build_or_skip(image)
         outputs = self.trained(network, self.inputs(network, image))
         (outputs * torch.randn_like(outputs)).sum().backward()  # type: ignore[no-untyped-call]
-        trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
-        missing = [name for name, value in trained.items() if value.grad is None]
+        trainable = {name: value for name, value in network.named_parameters() if value.requires_grad}
+        missing = [name for name, value in trainable.items() if value.grad is None]
         assert not missing, (
             f"no gradient reaches {', '.join(missing)}; where a loss asks the network for more than forward, let "
             "`trained` of this test class return that too"
         )
-        broken = [name for name, value in trained.items() if not torch.isfinite(value.grad).all()]
+        broken = [name for name, value in trainable.items() if not torch.isfinite(value.grad).all()]
         assert not broken, f"gradients are not finite: {', '.join(broken)}"
-        assert not trained or any(value.grad.any() for value in trained.values()), "every gradient is zero"
+        assert not trainable or any(value.grad.any() for value in trainable.values()), "every gradient is zero"
 
     @each_image
     def test_keeps_its_inputs(self, kind_of_image: str) -> None:
@@ -181,7 +181,7 @@ class GeneratorTests(_NetworkTests):
         assert_is_gradient(
             gradient, lambda at: (images(at) * weights).sum(), z, "the generator's images by its latents"
         )
-        second = torch.autograd.grad(gradient.square().sum(), [z, *_trained(generator)], allow_unused=True)
+        second = torch.autograd.grad(gradient.square().sum(), [z, *_trainable(generator)], allow_unused=True)
         assert all(torch.isfinite(value).all() for value in second if value is not None), "second derivatives"
 
     def test_an_image_depends_on_its_own_latents_alone_when_sampling(self) -> None:
@@ -230,7 +230,7 @@ class CriticTests(_NetworkTests):
         (gradient,) = torch.autograd.grad(scores(images).sum(), images)
         assert gradient.any(), "scores do not depend on the images"
         assert_is_gradient(gradient, lambda at: scores(at).sum(), images, "the critic's scores by its images")
-        if not (parameters := _trained(critic)):
+        if not (parameters := _trainable(critic)):
             return
         real, alpha = images.detach(), torch.rand(len(images), dtype=images.dtype)
 
@@ -267,5 +267,5 @@ def _run(network: Any, *inputs: Any) -> Any:
         return network(*inputs)
 
 
-def _trained(network: nn.Module) -> list[nn.Parameter]:
+def _trainable(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
