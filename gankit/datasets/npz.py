@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from gankit.errors import DataError
 from gankit.images.decoding import check_range
 from gankit.images.known import Columns
 from gankit.interfaces import DecodedDataset, ImageSpec
+from gankit.registry.messages import suggestion
 
 _SPLITS = ("train", "val", "test")
 _BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError)  # what NumPy raises for damaged files
@@ -311,9 +311,7 @@ class Archive:
             DataError: there is no such array, or it holds Python objects.
         """
         if key not in self.headers:
-            close = difflib.get_close_matches(key, self.headers, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise DataError(f"{self.path} has no array {key!r}; {hint}it has: {', '.join(self.headers) or 'none'}")
+            raise DataError(f"{self.path} has no array {key!r}; {suggestion(key, self.headers, list_all=True)}")
         header = self.headers[key]
         if header.dtype.hasobject:
             raise DataError(

@@ -213,15 +213,12 @@ class Registry:
         part = self.get(name)
         if part not in self._settings:
             try:
-                model = derive_settings(part, self.positional, self.reserved, self._nested)
-                if not issubclass(model, BaseModel):
-                    raise TypeError("its Settings is no pydantic.BaseModel")
+                self._settings[part] = derive_settings(part, self.positional, self.reserved, self._nested)
             except PartError:
                 raise
             except Exception as error:
                 reason = f"no settings can be read from {part.__name__}: {' '.join(str(error).split())}"
                 raise PartError(f"{self.kind} {name!r}: {reason}") from error
-            self._settings[part] = model
         model = self._settings[part]
         if clashes := set(self.reserved) & set(model.model_fields):
             raise PartError(
