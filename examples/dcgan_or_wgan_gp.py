@@ -1,4 +1,4 @@
-"""DCGAN and WGAN-GP on the same eyes with the same networks: each critic's loss, and the Frechet distance of the samples.
+"""DCGAN and WGAN-GP on the same eyes with the same networks: each critic's loss and the samples' Frechet distance.
 
 Overrides after the output folder apply to both trainings.
 """

@@ -1,4 +1,4 @@
-"""Train on a folder of pictures with a table of labels, patients and raters' votes; here the folder is made from the eyes."""
+"""Train on a folder of pictures with a table of labels, patients and raters' votes; here it is made from the eyes."""
 
 import csv
 import sys
