@@ -140,7 +140,7 @@ def main() -> None:
         stops[k] = [given.steps, max(given.steps, round(given.steps / ratio))]
         spread = f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         rows.append([str(k), f"{statistics.median(cost[k]):.4f}", spread, str(stops[k][1])])
-    print("\n".join(table(["every", "CPU s a step", f"over that of {first}", "steps at equal time"], rows)))
+    print("\n".join(table(["every", "CPU s per step", f"ratio to every = {first}", "steps at equal time"], rows)))
 
     # Seeds are the outer loop, so that an interrupted script leaves a whole comparison with fewer seeds.
     tasks = [(name, k, seed) for seed in range(given.seeds) for name in sets for k in given.every]
@@ -162,7 +162,7 @@ def main() -> None:
         print(f"{name}: {counts} held-out images, by seed, and as many generated ones\n")
         head = ["", "steps"]
         for metric in METRICS:
-            head += [f"{metric}, mean +- of a seed", "printed error", f"less every = {first}"]
+            head += [f"{metric}, mean +- of a seed", "printed error", f"minus every = {first}"]
         print("\n".join(table(head, rows)))
         rows = []
         for k in given.every:
