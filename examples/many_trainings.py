@@ -51,7 +51,7 @@ def main() -> None:
     )
     # --8<-- [end:parallel]
     table = np.array(values).reshape(len(VARIANTS), given.seeds)
-    print(f"{'kid, lower is better':22}{'mean':>9}{'of a seed':>11}   less the first, seed by seed")
+    print(f"{'kid, lower is better':22}{'mean':>9}{'of a seed':>11}   minus the first, seed by seed")
     for name, row in zip(VARIANTS, table, strict=True):
         spread = row.std(ddof=1) if given.seeds > 1 else float("nan")
         # Trainings of one seed share their held-out images, so differences vary less than values.
