@@ -21,10 +21,9 @@ from gankit import cli
 from gankit.experiments import experiment as config
 from gankit.experiments import tables as part_tables
 from gankit.registry import registry
-from gankit.registry.plugins import KINDS, plural
-from gankit.studies.agreement.settings import AgreementStudy
-from gankit.studies.classifier.settings import ClassifierStudy
-from gankit.studies.schema import TABLES
+from gankit.registry.plugins import PART_KINDS, plural
+from gankit.studies.commands import study_command
+from gankit.studies.reading import packaged_text
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parent / "gankit" / "experiments" / "recipes"
@@ -166,7 +165,7 @@ def settings_table(model: type[BaseModel], texts: dict[str, str], leave_out: tup
 
 def part_pages() -> Iterator[tuple[str, str]]:
     """One page a kind: a table of its parts, then each with its settings."""
-    for kind in KINDS:
+    for kind in PART_KINDS:
         rows, sections = [], []
         for listing in registry(kind).list():
             if listing.distribution != "gankit":
@@ -234,37 +233,41 @@ def experiment_page() -> str:
 
 
 def studies_page() -> str:
-    """The table that each kind of study has beside those of an experiment, the tables in it, and the packaged file."""
+    """The table that each study has beside those of an experiment, the tables in it, and the packaged file."""
+    studies = {row.name: registry("study").get(row.name) for row in registry("study").list()}
+    schemas = " and ".join(code(f"gankit schema --study {name}") for name in studies)
     text = (
         "# Study files\n\nA study file is an [experiment file](experiment.md) with one table more. Tables that it "
         "lacks come from the recipe [`wgan-gp`](recipes.md#wgan-gp); keys that a table lacks have the defaults given "
         "here. Without a file a study is the packaged one. `key.path=value` on the command line overrides both: "
-        "`study.seeds=3`, `classifier.classical.rotate=0`. `gankit schema --study agreement` and "
-        "`gankit schema --study classifier` print [JSON schemas for editors](../how-to/experiment-files.md#editor).\n"
+        f"`study.seeds=3`, `classifier.classical.rotate=0`. {schemas} print [JSON schemas for "
+        "editors](../how-to/experiment-files.md#editor). Plug-ins add more: `gankit list study` shows all that are "
+        "installed, and [Your own study](../how-to/own-study.md) how to write one.\n"
     )
-    studies: dict[str, tuple[type[BaseModel], str]] = {
-        "agreement": (AgreementStudy, "agreement/eyes"), "classifier": (ClassifierStudy, "classifier/eyes"),
-    }  # fmt: skip
-    for study, (name, model) in TABLES.items():
-        whole, packaged = studies[study]
-        others = " ".join(described(whole.__doc__)[0].split())
+    for name, study in studies.items():
+        model, table_name = registry("study").settings(name), study.table
+        about, names, _ = described(study.Settings.__doc__)
+        written = (HERE / "how-to" / f"{name}-study.md").is_file()
+        how_to = f"; [how to](../how-to/{name}-study.md)" if written else ""
         text += (
-            f"\n## `[{name}]` {{ #{name} }}\n\n{prose(described(model.__doc__)[0])} For "
-            f"[`gankit study {study}`](command-line.md#study-{study}); [how to](../how-to/{study}-study.md).\n\n"
-            f"{settings_table(model, described(model.__doc__)[1])}"
+            f"\n## `[{table_name}]` {{ #{table_name} }}\n\n{prose(about)} For "
+            f"[`gankit study {name}`](command-line.md#study-{name}){how_to}.\n\n{settings_table(model, names)}"
         )
         for key, field in model.model_fields.items():
             inner = field.annotation
             if isinstance(inner, type) and issubclass(inner, BaseModel):
                 about, names, _ = described(inner.__doc__)
                 text += (
-                    f"\n### `[{name}.{key}]` {{ #{name}-{key} }}\n\n{prose(about)}\n\n{settings_table(inner, names)}"
+                    f"\n### `[{table_name}.{key}]` {{ #{table_name}-{key} }}\n\n{prose(about)}\n\n"
+                    f"{settings_table(inner, names)}"
                 )
-        text += f"\n### The other tables {{ #{name}-others }}\n\n{prose(others)}\n"
-        text += (
-            f"\n### The packaged study {{ #{name}-packaged }}\n\n<!-- study -->\n"
-            f'```toml\n--8<-- "gankit/studies/{packaged}.toml"\n```\n'
-        )
+        others = " ".join(described(study.__doc__)[0].split())
+        text += f"\n### The other tables {{ #{table_name}-others }}\n\n{prose(others)}\n"
+        if study.file:
+            text += (
+                f"\n### The packaged study {{ #{table_name}-packaged }}\n\n<!-- study {name} -->\n"
+                f"```toml\n{packaged_text(study)}```\n"
+            )
     return text
 
 
@@ -319,6 +322,7 @@ def command_line_page() -> str:
         for each in (group.registered_commands if group else [])
         if each.callback
     ]
+    commands += [(f"study {row.name}", study_command(row.name)) for row in registry("study").list()]
     summary, sections = [], []
     for name, command in commands:
         usage, rows = f"gankit {name}", []

@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 
-from gankit.studies.classifier.intervals import Cases, crossed, drawn_scores, paired_difference
-from gankit.studies.classifier.scores import balanced_accuracy, macro_f1
+from gankit.evaluation.classification import balanced_accuracy, macro_f1
+from gankit.evaluation.paired import Cases, crossed, drawn_scores, paired_difference
 
 SHARES = (0.46, 0.17, 0.37)  # exotropia, esotropia, normal, as the founding paper has them
 SCORES = {"balanced accuracy": balanced_accuracy, "macro F1": macro_f1}

@@ -6,6 +6,11 @@ import numpy as np
 
 import gankit
 from gankit.evaluation.tables import text_table
+from gankit.interfaces import Rows
+
+
+def brightness(rows: Rows) -> float:
+    return float(np.concatenate([block.mean((1, 2, 3)) for block in rows.image_blocks()]).mean())
 
 
 @gankit.metrics.register("brightness")
@@ -14,15 +19,8 @@ class Brightness(gankit.Metric):
 
     needs = ("images",)
 
-    def __init__(self) -> None:
-        self.add_state("sums", lambda: np.zeros((2, 2)), np.add)
-
-    def update(self, batch: gankit.Batch) -> None:
-        self.sums[int(batch.real)] += batch.images.mean((1, 2, 3)).sum(), len(batch.images)
-
-    def compute(self) -> dict[str, float]:
-        fake, real = self.sums[:, 0] / self.sums[:, 1]
-        return {"brightness": float(fake - real)}
+    def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+        return {"brightness": brightness(fake) - brightness(real)}
 
 
 if __name__ == "__main__":

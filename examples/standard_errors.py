@@ -71,8 +71,12 @@ class Case:
         return Pool(self._rows(real, groups), self._rows(fake, fake_groups))
 
     def _rows(self, features: np.ndarray, groups: np.ndarray | None) -> Rows:
-        fields = {"features": features, "logits": 2 * features[:, :10], "ids": np.arange(self.n)}
-        return Rows(fields if groups is None or not self.told else fields | {"groups": groups}, self.n)
+        return Rows(
+            features=features,
+            logits=2 * features[:, :10],
+            groups=groups if self.told else None,
+            ids=np.arange(self.n),
+        )
 
     def population(self) -> dict[str, float]:
         """Values of endlessly many images, where there is a formula."""
@@ -128,13 +132,12 @@ def simulate(case: Case, repeats: int, errors: int, seed: int = 0, bar: tqdm | N
     for repeat in range(repeats):
         pool = case.pool(seed, repeat)
         for name in case.metrics:
-            metric = part("metric", name).build()
-            resampling = metric.resampling(pool)
-            found = resampling.values(pool.reals, pool.fakes)
+            resampling = part("metric", name).build().resampling(pool)
+            found = resampling.values(pool.real_places, pool.fake_places)
             for key, value in found.items():
                 values.setdefault(key, []).append(value)
             if repeat < errors or name in QUICK:
-                for key, error in standard_errors(metric, resampling, found, repeat).items():
+                for key, error in standard_errors(resampling, found, repeat).items():
                     spreads.setdefault(key, []).append(np.nan if error is None else error)
         if bar is not None:
             bar.update(cost(case, repeat < errors))

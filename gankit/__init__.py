@@ -12,11 +12,12 @@ from gankit.version import __version__ as __version__
 # ruff: noqa: I001 - several names on a line
 if TYPE_CHECKING:  # the names of _HOME and _FOLDERS, for type checkers; "as" exports them
     from gankit import augments as augments, critics as critics, datasets as datasets, features as features
-    from gankit import generators as generators, losses as losses, metrics as metrics
+    from gankit import generators as generators, losses as losses, metrics as metrics, studies as studies
     from gankit.errors import GankitError as GankitError
-    from gankit.evaluation.evaluate import compare as compare, evaluate as evaluate, statistics as statistics
+    from gankit.evaluation.comparison import compare as compare
+    from gankit.evaluation.evaluate import evaluate as evaluate, statistics as statistics
     from gankit.experiments.experiment import Experiment as Experiment, load as load
-    from gankit.interfaces import Augment as Augment, Batch as Batch, Critic as Critic, Dataset as Dataset
+    from gankit.interfaces import Augment as Augment, Critic as Critic, Dataset as Dataset
     from gankit.interfaces import Features as Features, Generator as Generator, ImageSpec as ImageSpec
     from gankit.interfaces import Loss as Loss, Metric as Metric, Turn as Turn
     from gankit.ranking import rank as rank
@@ -27,10 +28,11 @@ if TYPE_CHECKING:  # the names of _HOME and _FOLDERS, for type checkers; "as" ex
 
 _HOME = {
     "errors": ["GankitError"],
-    "evaluation.evaluate": ["compare", "evaluate", "statistics"],
+    "evaluation.comparison": ["compare"],
+    "evaluation.evaluate": ["evaluate", "statistics"],
     "experiments.experiment": ["Experiment", "load"],
     "interfaces": [
-        "Augment", "Batch", "Critic", "Dataset", "Features", "Generator", "ImageSpec", "Loss", "Metric", "Turn",
+        "Augment", "Critic", "Dataset", "Features", "Generator", "ImageSpec", "Loss", "Metric", "Turn",
     ],
     "ranking": ["rank"],
     "registry": ["build"],
@@ -39,7 +41,7 @@ _HOME = {
     "training.trainer": ["resume", "train"],
 }  # fmt: skip
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
-_FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses", "metrics"]
+_FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses", "metrics", "studies"]
 
 __all__ = sorted([*_MODULES, *_FOLDERS])
 
@@ -47,7 +49,8 @@ __all__ = sorted([*_MODULES, *_FOLDERS])
 _MOVED = {
     "building": "training.assembly", "config": "experiments.experiment", "data": "training.data",
     "extraction": "evaluation.extraction", "image_tables": "images.labels_csv", "layers": "nn.layers",
-    "pictures": "images.pictures", "resizing": "images.resizing", "run": "runs.run", "sampling": "runs.sampling",
+    "pictures": "images.pictures", "ranking.realism": "metrics.precision_recall",
+    "resizing": "images.resizing", "run": "runs.run", "sampling": "runs.sampling",
     "tables": "evaluation.tables", "uncertainty": "evaluation.uncertainty", "wrapping": "registry.wrapping",
 }  # fmt: skip
 """Modules that plug-ins and scripts import by the names that they had in 0.1.0, and where they stand now."""
@@ -74,6 +77,8 @@ sys.meta_path.append(_Moved())
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(importlib.import_module(f"gankit.{_MODULES[name]}"), name)
+    if name == "Batch":  # `gankit.interfaces` says what takes its place
+        return getattr(importlib.import_module("gankit.interfaces"), name)
     if name in _FOLDERS:
         return importlib.import_module(f"gankit.{name}")
     raise AttributeError(f"module 'gankit' has no attribute {name!r}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +86,18 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
     except (OSError, ValueError):  # no folder to write, or cleared by another process at this moment
         array.setflags(write=False)
         return array
+
+
+def row_blocks(array: NDArray[Any], size: int = 4096) -> Iterator[NDArray[Any]]:
+    """Consecutive rows of an array, `size` at a time; of a memory map, no more than these stay in memory."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray) and not (isinstance(owner, np.memmap) and isinstance(owner.base, mmap.mmap)):
+        owner = owner.base
+    for start in range(0, len(array), size):
+        yield array[start : start + size]
+        # Pages of a copy-on-write map hold what was written to them, and must stay.
+        if owner is not None and owner.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+            owner.base.madvise(mmap.MADV_DONTNEED)
 
 
 def fingerprint(prefix: str, files: Iterable[Path], options: object) -> str:

@@ -60,7 +60,7 @@ def _finish(run: Any) -> None:
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Train a small WGAN-GP on the embedded eyes, evaluate it and write its report: under ten minutes."""
     import gankit
-    from gankit.evaluation.evaluate import write_metrics
+    from gankit.evaluation.comparison import write_metrics
     from gankit.evaluation.tables import text_table
     from gankit.report import write_report
     from gankit.runs.run import open_run
@@ -184,7 +184,7 @@ def evaluate(
     """Compare a run or a folder of images with real images; those of a run's own data by default."""
     import gankit
     from gankit import distributed
-    from gankit.evaluation.evaluate import write_metrics
+    from gankit.evaluation.comparison import write_metrics
     from gankit.evaluation.sources import open_source
     from gankit.evaluation.tables import text_table
     from gankit.runs.run import open_run
@@ -235,7 +235,7 @@ def _classifier(text: str | None) -> Any:
     """The classifier of a .safetensors file that a study saved; of any other text what `gankit.rank` takes."""
     if text is None or not text.endswith(".safetensors"):
         return text and parse_value(text)
-    from gankit.studies.classifier.study import load_classifier
+    from gankit.runs.classifiers import load_classifier
 
     return load_classifier(text, grey_levels=True)
 
@@ -297,13 +297,15 @@ def check(file: Recipe, overrides: Overrides = None) -> None:
 
 @app.command()
 def schema(
-    study: Annotated[str | None, typer.Option(help="Of a study's file: agreement, or classifier.")] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Of the file of this study; `gankit list study` lists them.")
+    ] = None,
 ) -> None:
     """Print the JSON schema of an experiment file, or of a study's file, by which editors complete it."""
     import json
 
     from gankit.experiments.schema import schema as make
-    from gankit.studies.schema import study_schema
+    from gankit.studies.reading import study_schema
 
     print(json.dumps(make() if study is None else study_schema(study), indent=2))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gankit.testing
-from gankit.interfaces import Augment, Batch, Critic, Dataset, Features, Generator, ImageSpec, Known, Loss, Metric, Turn
+from gankit.interfaces import (
+    Augment,
+    Critic,
+    Dataset,
+    Features,
+    Generator,
+    ImageSpec,
+    Indices,
+    Known,
+    Loss,
+    Metric,
+    Pool,
+    Resampling,
+    Rows,
+    Turn,
+)
 
 
 class PenaltyOfTheWholeBatch(Loss):
@@ -336,69 +352,76 @@ class MeanDistance(Metric):
 
     needs = ("features",)
 
-    def __init__(self) -> None:
-        for side in ("real", "fake"):
-            self.add_state(side, lambda: (0, 0.0), lambda a, b: (a[0] + b[0], a[1] + b[1]))
-
-    def update(self, batch: Batch) -> None:
-        features = self.wanted(batch, "features")
-        side = "real" if batch.real else "fake"
-        count, total = getattr(self, side)
-        setattr(self, side, (count + len(features), total + float(features.sum(dtype=np.float64))))
-
-    def compute(self) -> dict[str, float]:
-        return {"mean distance": abs(self.real[1] / self.real[0] - self.fake[1] / self.fake[0])}  # type: ignore[attr-defined]
+    def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+        means = [float(rows.required("features").mean(dtype=np.float64)) for rows in (real, fake)]
+        return {"mean distance": abs(means[0] - means[1])}
 
 
 class TestMeanDistance(gankit.testing.MetricTests):
     part = MeanDistance
 
 
-class MeanOfBatches(MeanDistance):
-    """Student 1908 as a mean of the means of the batches."""
+class OfTheFirstHalf(MeanDistance):
+    """Student 1908 of the images that happen to come first."""
 
-    def update(self, batch: Batch) -> None:
-        features = self.wanted(batch, "features")
-        side = "real" if batch.real else "fake"
-        count, total = getattr(self, side)
-        setattr(self, side, (count + 1, total + float(features.mean())))
+    def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+        return super().compute(real.take(np.arange(real.count // 2)), fake)
 
 
-class TestMeanOfBatches(gankit.testing.MetricTests):
-    part = MeanOfBatches
+class TestOfTheFirstHalf(gankit.testing.MetricTests):
+    part = OfTheFirstHalf
 
 
-class LosesTheOther(MeanDistance):
-    """Student 1908 of one process alone."""
+class Remembers(MeanDistance):
+    """Student 1908 as the mean over all calls."""
 
     def __init__(self) -> None:
-        for side in ("real", "fake"):
-            self.add_state(side, lambda: (0, 0.0), lambda a, b: a)
+        self.values: list[float] = []
+
+    def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+        self.values.append(super().compute(real, fake)["mean distance"])
+        return {"mean distance": sum(self.values) / len(self.values)}
 
 
-class TestLosesTheOther(gankit.testing.MetricTests):
-    part = LosesTheOther
+class TestRemembers(gankit.testing.MetricTests):
+    part = Remembers
 
 
-class NeverForgets(MeanDistance):
-    """Student 1908 with a state that reset does not know."""
+class Centres(MeanDistance):
+    """Student 1908 of features that it centres in place."""
 
-    def __init__(self) -> None:
-        self.real, self.fake = (0, 0.0), (0, 0.0)
+    def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+        features = fake.required("features")
+        features -= real.required("features").mean(0)
+        return {"mean distance": abs(float(features.mean(dtype=np.float64)))}
 
 
-class TestNeverForgets(gankit.testing.MetricTests):
-    part = NeverForgets
+class TestCentres(gankit.testing.MetricTests):
+    part = Centres
+
+
+class Resampled(MeanDistance):
+    """Student 1908 whose shared work forgets to leave out."""
+
+    def resampling(self, pool: Pool) -> Resampling:
+        class Shared(Resampling):
+            def values(self, real: Indices, fake: Indices) -> Mapping[str, float]:
+                return self.whole().values
+
+        return Shared(self, pool)
+
+
+class TestResampled(gankit.testing.MetricTests):
+    part = Resampled
 
 
 class Unasked(MeanDistance):
     """Student 1908 without asking whether there are features."""
 
-    def update(self, batch: Batch) -> None:
-        side = "real" if batch.real else "fake"
-        count, total = getattr(self, side)
-        assert batch.features is not None
-        setattr(self, side, (count + len(batch.features), total + float(batch.features.sum(dtype=np.float64))))
+    def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+        assert real.features is not None
+        assert fake.features is not None
+        return super().compute(real, fake)
 
 
 class TestUnasked(gankit.testing.MetricTests):

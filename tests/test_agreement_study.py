@@ -19,17 +19,17 @@ from PIL import Image
 import gankit
 from gankit.cli import main
 from gankit.errors import DataError, GankitError, RunError, SettingsError
+from gankit.evaluation.measuring import Estimator
+from gankit.report.latex import tabular
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement import study as agreement
-from gankit.studies.agreement.arms import Arm, StudyImages
+from gankit.studies.agreement.arms import arm_at
 from gankit.studies.agreement.conclusions import conclusions
-from gankit.studies.agreement.deviation import Estimator
-from gankit.studies.agreement.estimates import Estimates, Spread, Where
-from gankit.studies.agreement.judging import Judge
-from gankit.studies.agreement.report import cautions, write_agreement_report
-from gankit.studies.agreement.settings import load_study
-from gankit.studies.agreement.study import run_agreement
-from gankit.studies.agreement.tables import table1, table2, tex
+from gankit.studies.agreement.findings import Findings, Spread, Where
+from gankit.studies.agreement.report import warnings_of
+from gankit.studies.agreement.study import Agreement
+from gankit.studies.agreement.tables import table1, table2
+from gankit.studies.reading import load_study
 from gankit.training.data import prepare
 
 NETWORKS = [
@@ -66,6 +66,12 @@ def words(votes: Path) -> list[str]:
         "study.thresholds=[0,0.8]", "study.seeds_at_ends=1", "study.drawn=12", "study.kept=3", "study.warm_start=2",
         'study.scopes=["critic"]',
     ]  # fmt: skip
+
+
+def load(file: Path | None, *overrides: str) -> Agreement:
+    study = load_study("agreement", file, *overrides)
+    assert isinstance(study, Agreement)
+    return study
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -189,7 +195,7 @@ def test_a_training_that_diverges_is_marked(
     monkeypatch.setattr(agreement, "train_or_resume", diverging)
     assert run_command(monkeypatch, *words, "study.warm_start=0", "--out", str(tmp_path / "s")) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("gankit: 1 of 3 trainings failed and are marked in the report (sr80-seed0: ")
+    assert said.startswith("gankit: 1 of 4 jobs failed and are marked in the report (sr80-seed0: ")
     rows = read_rows(tmp_path / "s" / "table2.csv")
     marked = dict(zip(rows[0], rows[1], strict=True))
     assert [marked[f"SR:80{what}"] for what in ("", " error", " trainings", " failed")] == ["", "", "0", "1"]
@@ -200,6 +206,23 @@ def test_a_training_that_diverges_is_marked(
     assert page.count("There is no value of SR:80.") == 6
     assert "there is nothing to compare" not in page
     assert page.count("the training diverged by step 2") == 2  # at the top, and beside its folder
+
+
+def test_a_failed_warm_start_costs_the_trainings_of_its_seed(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = agreement.train_or_resume
+
+    def diverging(experiment: gankit.Experiment, run: Path) -> Run:
+        if run.parent.name == "warm-start-seed1":
+            raise RunError(f"{run}: the training diverged by step 2")
+        return real(experiment, run)
+
+    monkeypatch.setattr(agreement, "train_or_resume", diverging)
+    results = load(None, *words, "study.seeds=2", "study.controls=[]").run(tmp_path / "s", quiet=True)
+    failures = {name: outcome.failure for name, outcome in results.outcomes.items() if outcome.failure}
+    assert set(failures) == {"warm-start-seed1", "sr0-seed1", "sr80-seed1"}
+    assert failures["sr0-seed1"] == "warm-start-seed1 has failed, and this training needs its run"
 
 
 # ---- planted effects, with a generator that draws what it was trained on --------------------------------------------
@@ -234,7 +257,7 @@ def perfect(real: Callable[..., Run], wider: bool) -> Callable[..., Run]:
     return trained
 
 
-def planted_study(wider: bool, folder: Path) -> Estimates:
+def planted_study(wider: bool, folder: Path) -> Findings:
     """A study of 500 images, of which half have an agreement of .9, the others of .4; these vary more if told so."""
     known, path = np.tile([0.9, 0.4], 250), folder / "planted.npz"
     np.savez(path, images=squares(spreads(known, wider), np.random.default_rng(1)), agreement=known)
@@ -247,22 +270,22 @@ def planted_study(wider: bool, folder: Path) -> Estimates:
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agreement, "train_or_resume", perfect(agreement.train_or_resume, wider))
-        return Estimates(run_agreement(load_study(None, *overrides), folder / "study", quiet=True))
+        return load(None, *overrides).run(folder / "study", quiet=True).values
 
 
 @pytest.fixture(scope="module")
-def effect(tmp_path_factory: pytest.TempPathFactory) -> Estimates:
+def effect(tmp_path_factory: pytest.TempPathFactory) -> Findings:
     """A study in which higher agreement truly means a narrower distribution, and every generator is perfect."""
     return planted_study(True, tmp_path_factory.mktemp("effect"))
 
 
-def test_the_tables_tell_a_planted_effect(effect: Estimates) -> None:
+def test_the_tables_tell_a_planted_effect(effect: Findings) -> None:
     estimates = effect
-    everything, chosen, control = Arm(0.0), Arm(0.8), Arm(0.8, "random-subset")
+    everything, chosen, control = arm_at(0.0), arm_at(0.8), arm_at(0.8, "random-subset")
     own, held_out, same = Where("drawn", "all"), Where("equal", "held-out"), Where("equal", "held-out-same")
     # A narrower distribution is nearer to its own images, and so are reals; but it is farther from all images.
     for arm, real_arm in ((everything, 0.0), (chosen, 0.8)):
-        value, real = estimates.of(arm, own), estimates.between_reals(Arm(real_arm), own)
+        value, real = estimates.of(arm, own), estimates.between_reals(arm_at(real_arm), own)
         assert value is not None
         assert real is not None
         assert real["mean"] == pytest.approx(value.value, rel=0.25)
@@ -271,53 +294,51 @@ def test_the_tables_tell_a_planted_effect(effect: Estimates) -> None:
         (name, where): difference.verdict
         for name, first in (("all", everything), ("random", control))
         for where in (own, held_out, same)
-        if (difference := estimates.difference(first, chosen, where, same_reals=where != own))
+        if (difference := estimates.contrast([(first, chosen)], where, same_reals=where != own))
     }
     assert verdicts == {
         ("all", own): "lower", ("all", held_out): "higher", ("all", same): "lower",
         ("random", own): "lower", ("random", held_out): "higher", ("random", same): "lower",
     }  # fmt: skip
-    found = {conclusion.question: conclusion for conclusion in conclusions(estimates)}
-    answers = [conclusion.answer for conclusion in found.values()]
+    answers = [conclusion.answer for conclusion in conclusions(estimates)]
     # KID beside own images is 0 for every perfect generator, and of these few pixels hardly sees how much they vary.
     ends = "by FD (pixels), cannot be told by KID"
     assert answers[:4] == [f"yes {ends}", f"no, it rises {ends}", f"no, it is farther {ends}", f"yes {ends}"]
     assert answers[4].startswith("no, it goes the other way")
     assert answers[5] == "yes, but no more than 10 drawn at random fall"
-    texts = [conclusion.text for conclusion in found.values()]
+    page = (estimates.trials[0].folder.parents[1] / "report.html").read_text()
+    texts = page.split("<h3>")[1:7]
     assert "Between real images the same value goes from" in texts[0]
     assert all("Perfect networks would get" in text for text in texts[2:4])
+    assert "cannot be told" not in texts[5]
     header, *lines = table2(estimates)
     narrow = dict(zip(header, next(row for row in lines if row[0] == "All" and row[2] == "FD (pixels)"), strict=True))
     assert float(narrow["All(SR:0)"]) > 2 * float(narrow["SR:80"])
     assert float(narrow["All(SR:0) real-real"]) > 2 * float(narrow["SR:80 real-real"])
-    assert table1(estimates)[1:] == [["None", *2 * [str(len(estimates.findings.images.full))], "250"],
-                                     ["80", *2 * [str(estimates.findings.images.counts(0.8)[0])],
-                                      str(len(estimates.findings.images.held_out_at(0.8)))]]  # fmt: skip
-    write_agreement_report(estimates.findings)
+    assert table1(estimates)[1:] == [["None", *2 * [str(len(estimates.images.full))], "250"],
+                                     ["80", *2 * [str(estimates.images.counts(0.8)[0])],
+                                      str(len(estimates.images.held_out_at(0.8)))]]  # fmt: skip
 
 
-def test_with_one_seed_nothing_is_concluded(effect: Estimates) -> None:
-    first = [training for training in effect.findings.trainings if training.seed == 0]
-    single = Estimates(dataclasses.replace(effect.findings, trainings=first))
-    found = conclusions(single)
-    assert len(found) == 6
-    assert {conclusion.answer for conclusion in found} == {"cannot be told"}
-    assert sum("nobody knows how trainings differ" in conclusion.text for conclusion in found) == 6
+def test_with_one_seed_nothing_is_concluded(effect: Findings) -> None:
+    first = [trial for trial in effect.trials if trial.seed == 0]
+    answers = conclusions(dataclasses.replace(effect, trials=first))
+    assert [conclusion.answer for conclusion in answers] == ["cannot be told"] * 6
+    for conclusion in answers:
+        differences = conclusion.facts.get("differences") or {"": conclusion.facts["difference"]}
+        assert not any(difference.whole for difference in differences.values())
 
 
-def test_the_rise_of_the_top_is_told_from_that_of_chance(effect: Estimates) -> None:
+def test_the_rise_of_the_top_is_told_from_that_of_chance(effect: Findings) -> None:
     def answer(extra: float) -> str:
-        trainings = []
-        for training in effect.findings.trainings:
-            result = copy.deepcopy(training.outcome.result)
-            if training.arm.threshold:
+        trials = []
+        for trial in effect.trials:
+            result = copy.deepcopy(trial.result)
+            if trial.arm.threshold:
                 result["drawn"]["top"]["frechet"]["value"] += extra
-            trainings.append(
-                dataclasses.replace(training, outcome=dataclasses.replace(training.outcome, result=result))
-            )
-        found = conclusions(Estimates(dataclasses.replace(effect.findings, trainings=trainings)))
-        return next(each.answer for each in found if each.question.startswith("Is the top 10's rise"))
+            trials.append(dataclasses.replace(trial, outcome=dataclasses.replace(trial.outcome, result=result)))
+        answers = conclusions(dataclasses.replace(effect, trials=trials))
+        return next(found.answer for found in answers if found.question == "kept" and found.facts["row"] == "top")
 
     assert answer(0.0).startswith("no, it goes the other way by")
     assert answer(0.06) == "cannot be told"
@@ -337,30 +358,30 @@ def test_without_an_effect_none_is_told(tmp_path: Path) -> None:
     assert spread is not None
     assert spread.freedom == 6
     assert beyond_sampling(spread) < spread.total
-    assert not [caution for caution in cautions(estimates.findings) if "trained once" in caution]
+    assert not [text for text in warnings_of(estimates) if "trained once" in text]
 
 
-def test_differences_follow_from_seeds_and_sampling(effect: Estimates) -> None:
+def test_differences_follow_from_seeds_and_sampling(effect: Findings) -> None:
     estimates = effect
     where = Where("equal", "held-out")
     values = {
         arm: np.array([
-            t.outcome.result["equal"]["held-out"]["frechet"]["value"]
-            for t in estimates.findings.trainings if t.arm == arm
+            trial.result["equal"]["held-out"]["frechet"]["value"]
+            for trial in estimates.trials if trial.arm == arm
         ])
         for arm in estimates.arms()
     }  # fmt: skip
     sampling, moved = (
         {
             arm: np.mean(
-                [t.outcome.result["equal"]["held-out"]["frechet"][key]
-                 for t in estimates.findings.trainings if t.arm == arm], axis=0
+                [trial.result["equal"]["held-out"]["frechet"][key]
+                 for trial in estimates.trials if trial.arm == arm], axis=0
             )
             for arm in estimates.arms()
         }
         for key in ("fake_variance", "real_influences")
     )  # fmt: skip
-    first, second = Arm(0.0), Arm(0.8)
+    first, second = arm_at(0.0), arm_at(0.8)
     pooled = np.mean([found.var(ddof=1) for found in values.values()])
     # What an additive model of three arms and three seeds leaves, fitted by least squares.
     design = np.array([[1, a == 1, a == 2, s == 1, s == 2] for a in range(3) for s in range(3)], dtype=float)
@@ -368,7 +389,7 @@ def test_differences_follow_from_seeds_and_sampling(effect: Estimates) -> None:
     # The same real images: what they make of both values cancels as far as they move both alike.
     reals = np.sum((moved[second] - moved[first]) ** 2)
     half = 2.7764451051977987 * np.sqrt(squares[0] / 4 * 2 / 3 + reals)  # Student's, 4 degrees of freedom
-    found = estimates.difference(first, second, where, same_reals=True)
+    found = estimates.contrast([(first, second)], where, same_reals=True)
     assert found is not None
     assert found.value == pytest.approx(values[second].mean() - values[first].mean())
     assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half))
@@ -384,41 +405,59 @@ def test_differences_follow_from_seeds_and_sampling(effect: Estimates) -> None:
 
 
 def test_the_packaged_study_has_the_arms_that_it_says() -> None:
-    study = load_study(None, "data.counts=[125,45,100]", "data.size=16", "generator.widths=[8,8,8]",
-                       "critic.widths=[8,8,8]")  # fmt: skip
-    images = StudyImages(study)
-    arms = images.arms(study)
-    seeds = {arm.name: images.seeds(arm, study) for arm in arms}
+    study = load(None, "data.counts=[125,45,100]", "data.size=16", "generator.widths=[8,8,8]",
+                 "critic.widths=[8,8,8]")  # fmt: skip
+    images, arms = study.images, study.arms()
+    seeds = {arm.name: study.seeds_of(arm) for arm in arms}
     assert seeds == {
         "sr0": [0, 1, 2], "sr60": [0], "sr70": [0], "sr80": [0, 1, 2], "sr60-random-subset": [0],
         "sr70-random-subset": [0], "sr80-random-subset": [0, 1, 2], "sr0-critic-turn": [0], "sr60-critic-turn": [0],
         "sr70-critic-turn": [0], "sr80-critic-turn": [0],
     }  # fmt: skip
-    digests, control = set(), Arm(0.8, "random-subset")
+    digests, control = set(), arm_at(0.8, "random-subset")
     for arm, seed in [*((arm, 0) for arm in arms), (control, 1)]:
-        experiment = images.experiment(arm, seed, study, None)
+        experiment = study.experiment_of(arm, seed)
         data = prepare(experiment.data, experiment.training.seed)
         assert data.held_out is not None
         digests.add(data.held_out.dataset.digest())
-        assert data.dataset.digest() == images.full.subset(images.chosen(arm, seed)).digest()
+        assert data.dataset.digest() == images.full.subset(images.training_of(arm, seed)).digest()
         assert experiment.augment is not None
         assert experiment.augment.scope == (arm.scope or "critic")
     assert len(digests) == 1  # the same images are held out of every training
-    assert not np.array_equal(images.chosen(control, 0), images.chosen(control, 1))  # each seed has a subset of its own
+    assert not np.array_equal(
+        images.training_of(control, 0), images.training_of(control, 1)
+    )  # each seed has a subset of its own
     assert images.n == len(images.held_out_at(0.8)) < len(images.held_out)
 
 
 def test_the_estimator_is_tried_on_reals_of_the_same_size() -> None:
-    study = load_study(None, "data.counts=[60,20,50]", "data.size=32")
-    images = StudyImages(study)
-    estimator = Estimator.of(study, images)
-    assert estimator is not None
-    assert estimator.known["n"] == len(images.held_out)
-    assert estimator.known["median_error"] < 8
-    assert estimator.known["sensitivity"] + estimator.known["specificity"] > 1.3
-    shares = estimator.shares(np.zeros((3, 3, 32, 32), np.uint8))
-    assert shares == {"n": 3, "measured": 0, "strabismic": 0}
-    assert Estimator.of(load_study(None, "data.name=npz", "data.path=x.npz"), images) is None
+    study = load(None, "data.counts=[60,20,50]", "data.size=32")
+    assert study.measurement is not None
+    estimator = Estimator(study.measurement, 10.0, study.images.held_out)
+    assert estimator.useful
+    assert estimator.trial["n"] == len(study.images.held_out)
+    assert estimator.trial["median_error"] < 8
+    assert estimator.trial["sensitivity"] + estimator.trial["specificity"] > 1.3
+    counts = estimator.count(np.zeros((3, 3, 32, 32), np.uint8))
+    assert counts == {"n": 3, "measured": 0, "strabismic": 0}
+    assert load(None, "data.name=npz", "data.path=x.npz").measurement is None
+
+
+def test_what_counts_as_positive_is_the_data_sets_to_say() -> None:
+    def limit(*overrides: str) -> float | None:
+        return load(None, *overrides).settings.measured_limit
+
+    assert limit() == gankit.datasets.get("eyes").measurement.limit == 10
+    assert limit("study.measured_limit=12") == limit("study.strabismic=12") == 12  # as files of gankit 0.1 say it
+    assert limit("data.name=npz", "data.path=x.npz", "study.strabismic=12") is None  # nothing is measured
+
+
+def test_a_folder_that_an_older_gankit_began_is_this_study(tmp_path: Path) -> None:
+    text = load(None).toml()
+    assert "measured_limit = 10.0" in text
+    (tmp_path / "study.toml").write_text(text.replace("measured_limit", "strabismic"))
+    with pytest.raises(RunError, match=r"other settings \(study.kept was 10, is 5\)"):  # and nothing else differs
+        load(None, "study.kept=5").run(tmp_path)
 
 
 def test_groups_give_standard_errors_by_group(tmp_path: Path) -> None:
@@ -426,14 +465,13 @@ def test_groups_give_standard_errors_by_group(tmp_path: Path) -> None:
     images = draw.integers(0, 255, (40, 8, 8, 3), dtype=np.uint8)
     path = tmp_path / "g.npz"
     np.savez(path, images=images, agreement=np.ones(40), groups=np.arange(40) // 4)
-    study = load_study(None, "data.name=npz", f"data.path={path}", "data.size=8", "data.flip=false", *NETWORKS)
-    judge = Judge(study, StudyImages(study))
-    assert len(np.unique(judge._full.fields["groups"])) == 8
-    assert set(judge._full.fields["groups"]).isdisjoint(judge._held_out.fields["groups"])
+    judge = load(None, "data.name=npz", f"data.path={path}", "data.size=8", "data.flip=false", *NETWORKS).judging
+    assert len(np.unique(judge.full.groups)) == 8
+    assert set(judge.full.groups).isdisjoint(judge.held_out.groups)
 
 
 def test_tex_says_every_character_as_it_stands() -> None:
-    lines = tex(["a_b", "50 %"], [("", [["x & y", "3 ± 1"], ["{\\}^~#$", "<"]])]).splitlines()
+    lines = tabular(["a_b", "50 %"], [("", [["x & y", "3 ± 1"], ["{\\}^~#$", "<"]])]).splitlines()
     assert lines[0] == r"\begin{tabular}{lr}"
     assert lines[2] == r"a\_b & 50 \% \\"
     assert lines[4] == r"x \& y & 3 $\pm$ 1 \\"
@@ -450,7 +488,7 @@ def test_tex_says_every_character_as_it_stands() -> None:
         (["study.thresholds=[0.8,0.6]"], "study.thresholds: thresholds rise, each once"),
         (["study.thresholds=[80]"], "study.thresholds.0: input should be less than or equal to 1"),
         (["study.kept=60"], "the best and the worst 60 of 100 overlap; draw more or keep fewer"),
-        (['study.scopes=["critic","critic"]'], "study.scopes: each scope once"),
+        (['study.scopes=["critic","critic"]'], "study.scopes: each once; these are critic, critic"),
         (["data.held_out=0"], "data.held_out: a study judges beside images kept from training"),
         (["data.min_agreement=0.7"], "data.min_agreement: study.thresholds decides this in a study"),
         (["data.subset=70"], "data.subset: study.controls decides this in a study"),
@@ -462,16 +500,16 @@ def test_tex_says_every_character_as_it_stands() -> None:
 )
 def test_settings_that_cannot_be_are_refused_with_their_place(overrides: list[str], told: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(told)):
-        load_study(None, *overrides)
+        load(None, *overrides)
 
 
 def test_a_file_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('[data]\nname = "eyes"\nheld_out = 0.2\n\n[study]\nkept = 5\ndrawn = "many"\n')
     with pytest.raises(SettingsError, match=re.escape("mine.toml:7: study.drawn: input should be a valid integer")):
-        load_study(path)
+        load(path)
     with pytest.raises(SettingsError, match="there is no such experiment file"):
-        load_study(tmp_path / "none.toml")
+        load(tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize(
@@ -488,9 +526,9 @@ def test_images_that_do_not_serve_are_refused_before_anything_is_written(
 ) -> None:
     path = tmp_path / "x.npz"
     np.savez(path, images=np.zeros((60, 8, 8, 3), np.uint8), labels=np.arange(60) % 2, **facts)
-    study = load_study(None, "data.name=npz", f"data.path={path}", "data.size=8", *NETWORKS, "study.thresholds=[0,0.8]")
+    study = load(None, "data.name=npz", f"data.path={path}", "data.size=8", *NETWORKS, "study.thresholds=[0,0.8]")
     with pytest.raises(DataError, match=re.escape(told)):
-        run_agreement(study, tmp_path / "out")
+        study.run(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -511,5 +549,5 @@ def test_labels_alone_are_told_in_one_line(
 def test_a_folder_that_holds_something_else_is_left_alone(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     with pytest.raises(GankitError, match="is not empty; it holds no study"):
-        run_agreement(load_study(None, *words), tmp_path, quiet=True)
+        load(None, *words).run(tmp_path, quiet=True)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import gankit
-from gankit import Batch, GankitError, Metric
+from gankit import GankitError, Metric
 from gankit.evaluation.while_training import InTraining
+from gankit.interfaces import Rows
 from gankit.runs import checkpoint
 from gankit.runs.run import BEST, open_run
 
@@ -29,10 +30,7 @@ class Scripted(Metric):
     script: tuple[float, ...] = ()
     calls = 0
 
-    def update(self, batch: Batch) -> None:
-        """Nothing is needed."""
-
-    def compute(self) -> dict[str, float]:
+    def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
         """The next value."""
         Scripted.calls += 1
         return {"scripted": Scripted.script[Scripted.calls - 1] if Scripted.calls > 0 else -1e9}
@@ -181,7 +179,7 @@ def test_values_that_fail_later_cost_no_training(
     small: Small, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class Fails(Scripted):
-        def compute(self) -> dict[str, float]:
+        def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
             Scripted.calls += 1
             if Scripted.calls == 2:
                 raise GankitError("this one is broken")
@@ -209,7 +207,7 @@ def test_a_stop_between_two_evaluations_adds_none(small: Small, tmp_path: Path) 
 
 def test_an_interrupt_during_an_evaluation_loses_no_step(small: Small, tmp_path: Path) -> None:
     class Interrupts(Scripted):
-        def compute(self) -> dict[str, float]:
+        def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
             Scripted.calls += 1
             if Scripted.calls == 3:
                 signal.raise_signal(signal.SIGINT)

@@ -7,18 +7,10 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import softmax
 from sklearn import metrics
 
-from gankit.studies.classifier.intervals import (
-    Cases,
-    confusions,
-    crossed,
-    drawn_scores,
-    independent_cases,
-    paired_difference,
-    score_interval,
-)
-from gankit.studies.classifier.scores import (
+from gankit.evaluation.classification import (
     auc,
     balanced_accuracy,
     brier,
@@ -27,7 +19,15 @@ from gankit.studies.classifier.scores import (
     macro_f1,
     recall_of,
     recalls,
-    softmax,
+)
+from gankit.evaluation.paired import (
+    Cases,
+    confusions,
+    crossed,
+    drawn_scores,
+    independent_cases,
+    paired_difference,
+    score_interval,
 )
 
 CLASSES = 3
@@ -76,7 +76,7 @@ def test_areas_against_scikit_learn_with_ties_and_weights() -> None:
     expected = [metrics.roc_auc_score(positive, scores, sample_weight=row) for row in weights]
     assert auc(positive, scores, weights) == pytest.approx(expected)
     labels, logits = draw.integers(0, CLASSES, 80), draw.normal(0, 1, (80, CLASSES))
-    chances = softmax(logits)
+    chances = softmax(logits, axis=1)
     assert chances.sum(1) == pytest.approx(np.ones(80))
     assert macro_auc(labels, chances)[0] == pytest.approx(metrics.roc_auc_score(labels, chances, multi_class="ovr"))
     assert np.isnan(auc(np.ones(3, bool), np.arange(3.0))).all()

@@ -18,13 +18,18 @@ import gankit
 from gankit.cli import app
 from gankit.errors import DataError, GankitError, PartError, RunError, SettingsError
 from gankit.runs import checkpoint
+from gankit.runs.classifiers import FILE, SmallNetwork, TorchvisionNetwork, load_weights, make_network
 from gankit.studies.classifier import training as classifier_training
-from gankit.studies.classifier.data import check_apart, notes_of, parts_of
-from gankit.studies.classifier.networks import FILE, SmallNetwork, TorchvisionNetwork, new_network
-from gankit.studies.classifier.report import ARMS
-from gankit.studies.classifier.settings import Classical, ClassifierStudy
-from gankit.studies.classifier.study import load_classifier, load_classifier_study, lost, run_classifier_study
-from gankit.studies.classifier.training import augmented, fit, lesson_of, outputs_of
+from gankit.studies.classifier.arms import ARMS, TrainingSet, added_labels, training_set
+from gankit.studies.classifier.data import check_apart, data_notes
+from gankit.studies.classifier.settings import Classical
+from gankit.studies.classifier.study import (
+    ClassifierStudy,
+    load_classifier,
+    load_classifier_study,
+    run_classifier_study,
+)
+from gankit.studies.classifier.training import apply, augment, batch_images, fit
 from gankit.studies.trainings import TIMED, WARMING
 
 N, CLASSES = 120, 3
@@ -104,7 +109,7 @@ def test_no_group_is_on_both_sides_whatever_the_seed(write: Write) -> None:
     path = write()
     tests = set()
     for seed in range(5):
-        parts = parts_of(study(path, f"training.seed={seed}", "data.subset=80"))
+        parts = study(path, f"training.seed={seed}", "data.subset=80").split
         assert parts.train.groups is not None
         assert parts.test.groups is not None
         assert not set(parts.train.groups) & set(parts.test.groups)
@@ -112,7 +117,7 @@ def test_no_group_is_on_both_sides_whatever_the_seed(write: Write) -> None:
         assert np.bincount(parts.test.labels).tolist() == [12, 4, 8]
         tests.add(tuple(parts.test_indices))
     assert len(tests) > 1
-    same = [tuple(parts_of(study(path, "classifier.steps=7")).test_indices) for _ in range(2)]
+    same = [tuple(study(path, "classifier.steps=7").split.test_indices) for _ in range(2)]
     assert same[0] == same[1]
 
 
@@ -138,18 +143,18 @@ def test_named_splits(write: Write, tmp_path: Path) -> None:
     arrays["test_images"][1] = arrays["train_images"][50]  # of another class
     path = tmp_path / "splits.npz"
     np.savez(path, **arrays)
-    parts = parts_of(study(path))
+    parts = study(path).split
     assert (len(parts.train), len(parts.test)) == (60, 30)
-    assert notes_of(parts)[0] == "2 test images are identical to training images, 1 of them with another label"
-    assert notes_of(parts)[1].startswith("only 5 test cases of few")
-    parts = parts_of(study(path, "classifier.test_split=val"))
+    assert data_notes(parts)[0] == "2 test images are identical to training images, 1 of them with another label"
+    assert data_notes(parts)[1].startswith("only 5 test cases of few")
+    parts = study(path, "classifier.test_split=val").split
     assert (parts.test_indices == np.arange(60, 90)).all()
-    parts = parts_of(study(path, "data.split=all"))
+    parts = study(path, "data.split=all").split
     assert (len(parts.train), len(parts.test)) == (96, 24)
     with pytest.raises(
         DataError, match=r"classifier\.test_split: there is no split 'tset' in this data set; known: train"
     ):
-        parts_of(study(path, "classifier.test_split=tset"))
+        study(path, "classifier.test_split=tset").split  # noqa: B018
 
 
 TRIED = WARMING + TIMED  # steps that an estimate throws away
@@ -196,25 +201,25 @@ def test_every_arm_takes_as_many_steps_and_differs_in_its_images_alone(write: Wr
 
 def test_what_arms_learn_from(write: Write, tmp_path: Path) -> None:
     whole = study(write(), ALL)
-    parts = parts_of(whole)
-    real = lesson_of("real", whole, parts, 0, None)
+    parts = whole.split
+    real = training_set(whole, ARMS["real"])
     assert (len(real.images), real.weights, real.classical, real.balanced) == (96, None, None, False)
-    order = lesson_of("oversampling", whole, parts, 0, None).order(0)
+    order = training_set(whole, ARMS["oversampling"]).order(0)
     labels = np.asarray(parts.train.labels)
     drawn = np.bincount(labels[np.concatenate([order.batch(i, 16) for i in range(400)])]) / 6400
     assert drawn == pytest.approx([1 / 3] * 3, abs=0.02)
-    weights = lesson_of("classical", whole, parts, 0, None).weights
+    weights = training_set(whole, ARMS["classical"]).weights
     assert weights is not None
     assert weights.tolist() == pytest.approx([96 / (3 * n) for n in (48, 16, 32)])
-    copies = lesson_of("copies", whole, parts, 0, None)
+    copies = training_set(whole, ARMS["copies"])
     assert copies.targets[96:].tolist() == [1] * 32
     few = parts.train.images[labels == 1].astype(float)
     nearest = [np.abs(few - image).mean((1, 2, 3)).min() for image in copies.images[96:].astype(float)]
     assert 1 < max(nearest) < 8  # 2 % of 255, in each pixel
     enough = study(write(), ALL, "classifier.synthetic_fill=0.1")
-    assert len(lesson_of("synthetic", enough, parts, 0, tmp_path).images) == 96
+    assert len(training_set(enough, ARMS["synthetic"], 0, tmp_path).images) == 96
     half = study(write(), "classifier.synthetic_fill=0.5", 'classifier.synthetic_classes=["some", "few"]')
-    assert classifier_training.added_labels(half, parts).tolist() == [1] * 8  # 32 of 48 are more than half
+    assert added_labels(half).tolist() == [1] * 8  # 32 of 48 are more than half
 
 
 def test_a_killed_study_repeats_nothing(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +227,7 @@ def test_a_killed_study_repeats_nothing(write: Write, tmp_path: Path, monkeypatc
         write(), 'classifier.arms=["real", "classical"]', "classifier.steps=9", "classifier.checkpoint_every=4"
     )
     whole = run_classifier_study(small, tmp_path / "whole", quiet=True)
-    inner, calls = classifier_training.augmented, []
+    inner, calls = classifier_training.augment, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(1)
@@ -230,7 +235,7 @@ def test_a_killed_study_repeats_nothing(write: Write, tmp_path: Path, monkeypatc
             raise KeyboardInterrupt
         return inner(*arguments)
 
-    monkeypatch.setattr(classifier_training, "augmented", interrupted)
+    monkeypatch.setattr(classifier_training, "augment", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_classifier_study(small, tmp_path / "parts", quiet=True)
     done = tmp_path / "parts" / "jobs" / "real-0" / "result.json"
@@ -255,14 +260,15 @@ def test_an_arm_whose_generator_fails_is_marked(write: Write, tmp_path: Path) ->
     small = study(write(), 'classifier.arms=["real", "synthetic"]', "classifier.steps=2", "classifier.generators=1",
                   "training.generator_lr=0.9", "training.critic_lr=0.9", "training.steps=40",
                   "training.optimizer=SGD")  # fmt: skip
-    found = run_classifier_study(small, tmp_path / "out", quiet=True)
+    results = small.run(tmp_path / "out", quiet=True)
+    found = results.values
     assert list(found["arms"]) == ["real"]
     assert found["differences"] == []
     assert list(found["failures"]) == ["generator-0", "synthetic-0", "synthetic-1"]
     assert "diverged" in found["failures"]["generator-0"]
-    assert "the generator generator-0 has failed" in found["failures"]["synthetic-0"]
-    assert lost(found).startswith("3 trainings failed and their arms are left out: generator-0, synthetic-0")
-    assert "its arm is left out" in (tmp_path / "out" / "report.html").read_text()
+    assert "generator-0 has failed" in found["failures"]["synthetic-0"]
+    assert results.failures.startswith("3 of 5 jobs failed and are marked in the report (generator-0: ")
+    assert "synthetic-1: generator-0 has failed" in results.report.read_text()
     assert any("1 generator for 2 seeds" in note for note in found["protocol"]["notes"])
 
 
@@ -275,7 +281,7 @@ def test_it_is_said_when_nothing_is_added(write: Write, tmp_path: Path) -> None:
 
 def test_a_classifier_can_be_loaded(write: Write, tmp_path: Path) -> None:
     run_classifier_study(study(write(), REAL, "classifier.seeds=1"), tmp_path / "out", quiet=True)
-    parts = parts_of(study(write(), REAL))
+    parts = study(write(), REAL).split
     loaded = load_classifier(tmp_path / "out")
     assert loaded.class_names == ("many", "few", "some")
     images = torch.from_numpy(parts.test.images.astype(np.float32))
@@ -300,55 +306,51 @@ def test_the_small_network_takes_any_images(shape: tuple[int, int, int]) -> None
 
 
 def test_networks_of_torchvision(tmp_path: Path, write: Write) -> None:
-    grey = gankit.ImageSpec(1, 32, 32)
-    named = study(write(), "classifier.network=squeezenet1_1").classifier
-    network = new_network(grey, 3, named)
-    assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
+    def squeezenet(image: gankit.ImageSpec, input_size: int | None = None) -> torch.nn.Module:
+        return make_network(image, 3, "squeezenet1_1", 16, input_size)
+
+    assert squeezenet(gankit.ImageSpec(1, 32, 32))(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
     with pytest.raises(PartError, match="squeezenet1_1 sees grey or colour images, not 2 channels"):
-        new_network(gankit.ImageSpec(2, 32, 32), 3, named)
+        squeezenet(gankit.ImageSpec(2, 32, 32))
     with pytest.raises(PartError, match=r"cannot take images of 8 x 8 .* set classifier.input_size=224"):
-        TorchvisionNetwork(gankit.ImageSpec(3, 8, 8), 3, "squeezenet1_1")
-    assert TorchvisionNetwork(gankit.ImageSpec(3, 8, 8), 3, "squeezenet1_1", 32)(torch.zeros(2, 3, 8, 8)).shape == (
-        2,
-        3,
-    )
+        squeezenet(gankit.ImageSpec(3, 8, 8))
+    assert squeezenet(gankit.ImageSpec(3, 8, 8), 32)(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
     # Weights of a network of other classes: all but the head are taken.
     from torchvision import models
 
-    published = models.squeezenet1_1(weights=None, num_classes=10)
-    torch.save(published.state_dict(), tmp_path / "weights.pth")
-    setting = f"classifier.weights={tmp_path / 'weights.pth'}"
-    started = new_network(grey, 3, study(write(), "classifier.network=squeezenet1_1", setting).classifier)
-    assert isinstance(started, TorchvisionNetwork)
-    first = next(iter(published.parameters()))
-    assert torch.equal(next(started.network.parameters()), first)
+    published, path = models.squeezenet1_1(weights=None, num_classes=10), tmp_path / "weights.pth"
+    torch.save(published.state_dict(), path)
+    started = study(write(), "data.size=32", "classifier.network=squeezenet1_1", f"classifier.weights={path}")
+    network = started.new_network(3)
+    assert isinstance(network, TorchvisionNetwork)
+    assert torch.equal(next(network.network.parameters()), next(published.parameters()))
     with pytest.raises(PartError, match=r"weights.pth is not of alexnet: .* name the network that it belongs to"):
-        new_network(gankit.ImageSpec(3, 64, 64), 3, study(write(), "classifier.network=alexnet", setting).classifier)
-    (tmp_path / "weights.pth").write_bytes(b"no weights")
+        load_weights(models.alexnet(weights=None, num_classes=3), path, "alexnet")
+    path.write_bytes(b"no weights")
     with pytest.raises(PartError, match=r"weights\.pth cannot be read"):
-        new_network(grey, 3, study(write(), "classifier.network=squeezenet1_1", setting).classifier)
+        started.new_network(3)
 
 
 def test_augmentation_keeps_what_it_should() -> None:
     images = torch.rand(6, 3, 10, 14) * 2 - 1
     still = Classical(shift=0, rotate=0, scale=0, brightness=0, contrast=0)
-    assert torch.allclose(augmented(images, still, torch.Generator()), images, atol=1e-5)
+    assert torch.allclose(augment(images, still, torch.Generator()), images, atol=1e-5)
     flat = torch.full((64, 1, 9, 9), 0.2)
-    moved = augmented(flat, Classical(brightness=0.1, contrast=0.5), torch.Generator().manual_seed(0))
+    moved = augment(flat, Classical(brightness=0.1, contrast=0.5), torch.Generator().manual_seed(0))
     assert moved.std((1, 2, 3)).max() < 1e-5  # what comes in from outside repeats the edge
     assert 0.0 < moved.min() < 0.1
     assert 0.3 < moved.max() < 0.4001  # a tenth of the range of 2, either way
     # A dot moves by at most the shift, and stays whole.
     dots = torch.full((200, 1, 21, 21), -1.0)
     dots[:, :, 10, 10] = 1
-    shifted = augmented(dots, still.model_copy(update={"shift": 0.2}), torch.Generator().manual_seed(0))
+    shifted = augment(dots, still.model_copy(update={"shift": 0.2}), torch.Generator().manual_seed(0))
     where = shifted.flatten(1).argmax(1)
     rows, columns = where // 21 - 10, where % 21 - 10
     assert rows.abs().max() == columns.abs().max() == 4
     # A quarter turn turns a bar.
     bars = torch.full((400, 1, 21, 21), -1.0)
     bars[:, :, 10] = 1
-    turned = augmented(bars, still.model_copy(update={"rotate": 90.0}), torch.Generator().manual_seed(0))
+    turned = augment(bars, still.model_copy(update={"rotate": 90.0}), torch.Generator().manual_seed(0))
     upright = ((turned[:, 0, :, 10] + 1) / 2).sum(1)
     assert upright.max() > 19
     assert upright.min() < 2
@@ -361,12 +363,10 @@ def test_mirror_images_come_from_the_data_set(write: Write) -> None:
     seen = {}
     for keeps in ("true", "false"):
         whole = study(write(), f"data.mirror_keeps_label={keeps}", REAL)
-        lesson = lesson_of("classical", whole, parts_of(whole), 0, None)
+        lesson = training_set(whole, ARMS["classical"])
         still = Classical(flip=True, shift=0, rotate=0, scale=0, brightness=0, contrast=0)
-        lesson = classifier_training.Lesson(
-            np.repeat(images, 4, 0), lesson.targets[:4], lesson.dataset, classical=still
-        )
-        batches = [classifier_training._batch(lesson, np.arange(4), 0, step, torch.device("cpu")) for step in range(8)]
+        lesson = TrainingSet(np.repeat(images, 4, 0), lesson.targets[:4], lesson.dataset, classical=still)
+        batches = [batch_images(lesson, np.arange(4), 0, step, torch.device("cpu")) for step in range(8)]
         seen[keeps] = {bool(image[0, 0, 0] > 0) for batch in batches for image in batch}
     assert seen == {"true": {True, False}, "false": {True}}
 
@@ -384,7 +384,7 @@ def test_mirror_images_come_from_the_data_set(write: Write) -> None:
         ),
         (["classifier.weights=none.pth"], "classifier.weights: they are for networks of torchvision"),
         (["classifier.step=3"], "classifier.step: there is no such setting; did you mean 'steps'"),
-        (['classifier.arms=["real", "real"]'], "classifier.arms: each arm once"),
+        (['classifier.arms=["real", "real"]'], "classifier.arms: each once"),
         (["training.max_minutes=3"], "training.max_minutes: a training of a study runs to its end"),
         (['data.conditional=["severity"]'], "data.conditional: a generator for a classifier is conditioned on classes"),
     ],
@@ -402,7 +402,7 @@ def test_settings_that_do_not_fit(write: Write, overrides: list[str], words: str
         ({"labels": None, "class_names": None}, [], "the data have no labels of two classes or more"),
         ({"groups": np.repeat([0, 1, 2], COUNTS)}, [], r"class 'many' is in 1 group \(patients\) of npz"),
         ({"groups": np.where(np.arange(N) < 60, 0, 1 + np.arange(N) % 2)}, [], "class 'many' is in 1 group"),
-        ({}, ["classifier.regression=sevrity"], "no number 'sevrity' an image; did you mean 'severity'"),
+        ({}, ["classifier.regression=sevrity"], "no number 'sevrity' for each image; did you mean 'severity'"),
         ({"severity": np.full(N, np.nan)}, ["classifier.regression=severity"], "severity has missing values"),
         ({}, ['classifier.synthetic_classes=["fewer"]'], "npz has no class 'fewer'; did you mean 'few'"),
         ({}, ['classifier.groupings={x=["a"]}'], "classifier.groupings.x: npz has no class 'a'"),
@@ -421,12 +421,12 @@ def test_data_that_do_not_fit(
 
 
 def test_two_groups_are_two_folds(write: Write) -> None:
-    parts = parts_of(study(write(groups=np.arange(N) % 2)))
+    parts = study(write(groups=np.arange(N) % 2)).split
     assert (len(parts.train), len(parts.test)) == (60, 60)
     # Three groups that lack a class each: one alone on a side never has all.
     groups = np.repeat(list("acabbc"), (30, 30, 10, 10, 20, 20))
     with pytest.raises(DataError, match="no fold of 3 has every class on both sides; set fewer folds"):
-        parts_of(study(write(groups=groups)))
+        study(write(groups=groups)).split  # noqa: B018
 
 
 def test_generators_that_cannot_learn_classes_are_refused_first(write: Write, tmp_path: Path) -> None:
@@ -466,7 +466,7 @@ def test_the_command(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture
     assert not re.search(r"\b(significant\w*|helps|hurts|better|worse|proves?|equivalent|no evidence)\b", said)
     rows = table(tmp_path / "out" / "results.csv")
     assert {row["seed"] for row in rows} == {"0", "1"}
-    assert {row["arm"] for row in rows} == {*small.classifier.arms, "regression"}
+    assert {row["arm"] for row in rows} == {*small.settings.arms, "regression"}
     predictions = table(tmp_path / "out" / "predictions.csv")
     assert len(predictions) == 24 * 3 * 2
     matrix = table(tmp_path / "out" / "confusion-real.csv")
@@ -494,13 +494,13 @@ def test_every_arm_is_on_the_page() -> None:
 
 
 def test_the_number_of_the_packaged_study_can_be_taken_away() -> None:
-    assert load_classifier_study(None).classifier.regression == "deviation"
-    assert load_classifier_study(None, "classifier.regression=none").classifier.regression is None
+    assert load_classifier_study(None).settings.regression == "deviation"
+    assert load_classifier_study(None, "classifier.regression=none").settings.regression is None
 
 
 def test_the_packaged_study_is_valid() -> None:
     packaged = load_classifier_study(None, "data.counts=[20, 10, 20]")
-    parts = parts_of(packaged)
+    parts = packaged.split
     assert parts.train.class_names[parts.rarest] == "esotropia"
     assert packaged.generator_experiment(3).training.seed == 3
     assert packaged.generator_experiment(3).data.conditional is True
@@ -526,9 +526,9 @@ def test_real_images(place: str, real_data: Callable[[str], Path], tmp_path: Pat
 
 def test_outputs_do_not_depend_on_the_batch(write: Write, tmp_path: Path) -> None:
     whole = study(write(), REAL, "classifier.steps=3")
-    parts = parts_of(whole)
+    parts = whole.split
     network = SmallNetwork(parts.train.image, 3, width=4)
-    done = fit(network, lesson_of("real", whole, parts, 0, None), whole.classifier, 0, tmp_path)
+    done = fit(network, training_set(whole, ARMS["real"]), whole.settings, 0, tmp_path)
     assert (done["steps"], done["resumed_at"], len(done["losses"])) == (3, 0, 3)
-    one = np.concatenate([outputs_of(network, parts.test.subset([i])) for i in range(5)])
-    assert outputs_of(network, parts.test)[:5] == pytest.approx(one, abs=1e-5)
+    one = np.concatenate([apply(network, parts.test.subset([i])) for i in range(5)])
+    assert apply(network, parts.test)[:5] == pytest.approx(one, abs=1e-5)

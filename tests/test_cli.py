@@ -251,7 +251,10 @@ def test_schema(call: Call) -> None:
     for study, table in (("agreement", "study"), ("classifier", "classifier")):
         made = json.loads(call("schema", "--study", study).out)
         assert (made["title"], next(iter(made["properties"]))) == (f"gankit study {study}", table)
-    assert "there is no study 'agreements'; did you mean 'agreement'?" in call("schema", "--study", "agreements").line
+    assert (
+        "there is no study named 'agreements'; did you mean 'agreement'?"
+        in call("schema", "--study", "agreements").line
+    )
 
 
 def test_cache(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,7 @@ from gankit.experiments.document import recipe_names, recipe_text
 from gankit.experiments.lines import json_lines, toml_lines, yaml_lines
 from gankit.experiments.schema import schema
 from gankit.registry import registry
-from gankit.studies.agreement.settings import load_study
-from gankit.studies.classifier.settings import load_classifier_study
-from gankit.studies.schema import study_schema
+from gankit.studies.reading import load_study, packaged_text, study_schema
 
 
 def errors(source: Any, *overrides: str) -> list[str]:
@@ -466,20 +464,16 @@ def test_the_schema_has_bounds_defaults_and_every_part(made: dict[str, Any]) -> 
     assert references <= set(made["$defs"])
 
 
-STUDIES = {"agreement": ("agreement/eyes", load_study), "classifier": ("classifier/eyes", load_classifier_study)}
-
-
-@pytest.fixture(scope="module", params=STUDIES)
+@pytest.fixture(scope="module", params=registry("study").built_in())
 def of_study(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return request.param, json.loads(json.dumps(study_schema(request.param)))
 
 
 def test_the_schema_of_a_study_accepts_the_packaged_one(of_study: tuple[str, dict[str, Any]]) -> None:
     name, made = of_study
-    packaged, load = STUDIES[name]
-    text = (Path(gankit.__file__).parent / "studies" / f"{packaged}.toml").read_text(encoding="utf-8")
+    text = packaged_text(registry("study").get(name))
     assert valid(tomllib.loads(text), made, made["$defs"])
-    assert valid(load(None).tables(), made, made["$defs"])
+    assert valid(load_study(name).tables(), made, made["$defs"])
     references = set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(made)))
     assert references <= set(made["$defs"])
     assert not valid(tomllib.loads(text), schema(), schema()["$defs"])  # of an experiment without the study's table
@@ -508,7 +502,7 @@ def test_the_schema_of_a_study_refuses_what_loading_refuses(study: str, text: st
     made = study_schema(study)
     assert not valid(tomllib.loads(text), made, made["$defs"])
     with pytest.raises(SettingsError):
-        STUDIES[study][1](write(tmp_path / "study.toml", text))
+        load_study(study, write(tmp_path / "study.toml", text))
 
 
 def test_the_schema_of_a_study_tells_its_own_defaults(made: dict[str, Any], tmp_path: Path) -> None:
@@ -517,8 +511,8 @@ def test_the_schema_of_a_study_tells_its_own_defaults(made: dict[str, Any], tmp_
         return {table["held_out"]["default"] for table in tables}
 
     file = write(tmp_path / "study.toml", '[data]\nname = "eyes"')
-    for name, (_, load) in STUDIES.items():
-        assert held_out(study_schema(name)) == {load(file).data.held_out}, name
+    for name in registry("study").built_in():
+        assert held_out(study_schema(name)) == {load_study(name, file).experiment.data.held_out}, name
     assert held_out(made) == {gankit.load(file).data.held_out} == {0.0}
 
 

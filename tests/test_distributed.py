@@ -24,7 +24,7 @@ from gankit import distributed, seeds
 from gankit.distributed import Shard, SynchronisedBatchNorm, shard
 from gankit.errors import PartError, ProcessLostError, RunError
 from gankit.evaluation import extraction
-from gankit.evaluation.sources import image_set
+from gankit.evaluation.sources import from_array
 from gankit.runs import checkpoint
 
 SMALL = [
@@ -241,14 +241,15 @@ def test_the_features_of_a_part_of_the_images_are_made_by_each_process(monkeypat
     images = np.random.default_rng(0).integers(0, 256, (7, 3, 8, 8), dtype=np.uint8)
     monkeypatch.setattr(extraction, "CHUNK", 2)
     _, network = extraction.extractor("pixels", (3, 8, 8))
-    whole = extraction.features(image_set(images, "x"), network)
+    dataset = from_array(images, "real")
+    whole = extraction.features(dataset, network)
     monkeypatch.setattr(distributed, "size", lambda: 3)
     parts = []
     for rank in range(3):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(distributed, "gather", lambda made: parts.append(made) or [made] * 3)
         with contextlib.suppress(IndexError, ValueError):
-            extraction.features(image_set(images, "x"), network, shared=True)
+            extraction.features(dataset, network, shared=True)
     assert [len(made) for made in parts] == [2, 1, 1], "chunks of each process"
     monkeypatch.setattr(distributed, "gather", lambda made: parts)
-    assert np.array_equal(extraction.features(image_set(images, "x"), network, shared=True), whole)
+    assert np.array_equal(extraction.features(dataset, network, shared=True), whole)

@@ -17,14 +17,13 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 import gankit
 from gankit import cli
 from gankit.registry import registry
-from gankit.registry.plugins import KINDS
-from gankit.studies.agreement.settings import load_study
-from gankit.studies.classifier.settings import Classical, load_classifier_study
-from gankit.studies.schema import TABLES
+from gankit.registry.plugins import KINDS, PART_KINDS
+from gankit.studies.reading import load_study
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -134,13 +133,9 @@ class Page:
             groups = content.get("project", {}).get("entry-points", {})
             assert set(groups) <= {registry(kind).package for kind in KINDS}
             return
-        if "classifier" in content:  # a study's file, which commands of the page may name
-            Path("study.toml").write_text(block.text, encoding="utf-8")
-            load_classifier_study("study.toml")
-            return
-        if block.note == "study":
-            Path("page-study.toml").write_text(block.text)
-            load_study("page-study.toml")
+        if block.note.startswith("study "):
+            Path("study.toml").write_text(block.text, encoding="utf-8")  # which commands of the page may name
+            load_study(block.note.removeprefix("study "), "study.toml")
             return
         gankit.load(over_the_default(content) if block.note == "part" else content)
 
@@ -264,7 +259,7 @@ def test_no_row_of_a_generated_table_has_a_gap(generated: dict[str, str]) -> Non
 
 
 def test_every_part_and_setting_is_on_its_page(generated: dict[str, str]) -> None:
-    for kind in KINDS:
+    for kind in PART_KINDS:
         text = generated[f"{registry(kind).package.removeprefix('gankit.')}.md"]
         for name in registry(kind).built_in():
             assert f"| [`{name}`](#{name}) |" in text
@@ -280,14 +275,20 @@ def test_every_key_and_command_is_on_its_page(generated: dict[str, str]) -> None
     for model in (DataTable, Evaluation, Training):
         for key in set(model.model_fields) - {"part"}:
             assert f"| `{key}` |" in generated["experiment.md"]
-    for name, table in [*TABLES.values(), ("classifier-classical", Classical)]:
-        section = re.split(r"\n##+ ", generated["studies.md"].split(f"{{ #{name} }}")[1])[0]
-        assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(table.model_fields)
+    for name in registry("study").built_in():
+        table, model = registry("study").get(name).table, registry("study").settings(name)
+        tables = {table: model}
+        for key, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                tables[f"{table}-{key}"] = field.annotation
+        for anchor, settings in tables.items():
+            section = re.split(r"\n##+ ", generated["studies.md"].split(f"{{ #{anchor} }}")[1])[0]
+            assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(settings.model_fields)
+        assert f"## `gankit study {name}` {{ #study-{name} }}" in generated["command-line.md"]
     for command in cli.app.registered_commands:
         assert command.callback is not None
         assert f"## `gankit {command.name or command.callback.__name__}`" in generated["command-line.md"]
-    for command in ("study agreement", "study classifier", "cache clear"):
-        assert f"## `gankit {command}` {{ #{command.replace(' ', '-')} }}" in generated["command-line.md"]
+    assert "## `gankit cache clear` { #cache-clear }" in generated["command-line.md"]
 
 
 def test_most_errors_have_an_example_and_all_are_listed(generated: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ import gankit
 from gankit.errors import GankitError
 from gankit.evaluation.tables import text_table, title
 from gankit.evaluation.uncertainty import jackknife
-from gankit.interfaces import Batch, Metric, Pool, Resampling, Rows
+from gankit.interfaces import Metric, Pool, Resampling, Rows
 from gankit.report import write_report
 
 Small = Callable[..., list[str]]
@@ -26,17 +26,10 @@ Small = Callable[..., list[str]]
 class MeanGap(Metric):
     """Difference of the means of the first feature: its standard error is known in closed form."""
 
-    def __init__(self) -> None:
-        self.add_state("sums", lambda: np.zeros((2, 2)), np.add)
-
-    def update(self, batch: Batch) -> None:
-        assert batch.features is not None
-        assert batch.logits is None
-        self.sums[int(batch.real)] += batch.features[:, 0].sum(), len(batch.features)  # type: ignore[attr-defined]
-
-    def compute(self) -> dict[str, float]:
-        means = self.sums[:, 0] / self.sums[:, 1]  # type: ignore[attr-defined]
-        return {"mean-gap": float(means[0] - means[1])}
+    def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+        assert real.logits is None
+        means = [float(rows.required("features")[:, 0].mean(dtype=np.float64)) for rows in (fake, real)]
+        return {"mean-gap": means[0] - means[1]}
 
 
 def noise(n: int, seed: int, shift: float = 0, size: int = 8) -> np.ndarray:
@@ -50,9 +43,8 @@ def evaluate(fake: Any, real: Any, metrics: Any = ("frechet",), features: Any = 
 
 def variance(features: np.ndarray, groups: np.ndarray | None = None) -> float:
     """The jackknife's variance of the mean of the first feature of generated images."""
-    fields = {"features": features} if groups is None else {"features": features, "groups": groups}
-    pool = Pool(Rows({"features": np.zeros((3, 1))}, 3), Rows(fields, len(features)))
-    found = jackknife(Resampling(MeanGap(), pool), "fake", {"mean-gap": float(features.mean())}, 50, 0)["mean-gap"]
+    pool = Pool(Rows(features=np.zeros((3, 1))), Rows(features=features, groups=groups))
+    found = jackknife(Resampling(MeanGap(), pool), "fake", {"mean-gap": float(features.mean())}, 0)["mean-gap"]
     assert found is not None
     return found
 
@@ -92,16 +84,10 @@ def test_real_against_real_is_disjoint_and_at_equal_n() -> None:
 
     @gankit.metrics.register("spy-metric")
     class Spy(Metric):
-        def __init__(self) -> None:
-            self.sets: dict[bool, set[float]] = {}
-
-        def update(self, batch: Batch) -> None:
-            assert batch.ids is not None
-            assert batch.features is not None
-            self.sets[batch.real] = set(batch.features[:, 0].tolist())
-
-        def compute(self) -> dict[str, float]:
-            seen.append((self.sets[True], self.sets[False]))
+        def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+            assert real.ids is not None
+            one, other = (set(rows.required("features")[:, 0].tolist()) for rows in (real, fake))
+            seen.append((one, other))
             return {"spy-metric": 0.0}
 
     real = np.arange(41, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 4, 4), np.uint8)
@@ -125,15 +111,9 @@ def test_the_parts_of_real_against_real_share_at_most_one_group() -> None:
     class Spy(Metric):
         needs = ("groups",)
 
-        def __init__(self) -> None:
-            self.sets: dict[bool, set[int] | None] = {}
-
-        def update(self, batch: Batch) -> None:
-            self.sets[batch.real] = None if batch.groups is None else set(batch.groups.tolist())
-
-        def compute(self) -> dict[str, float]:
-            if (real := self.sets[True]) is not None and (other := self.sets[False]) is not None:
-                shared.append(len(real & other))
+        def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+            if real.groups is not None and fake.groups is not None:
+                shared.append(len(set(real.groups.tolist()) & set(fake.groups.tolist())))
             return {"group-spy": 0.0}
 
     real = gankit.wrap("dataset", noise(41, 0), groups=np.arange(41) // 4)

@@ -67,6 +67,13 @@ def test_scripts_that_train(run: Run, script: str, overrides: list[str], tmp_pat
     assert steps(tmp_path / "run") == 2
 
 
+def test_a_study(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = run("own_study.py", *QUICK, *NARROW)
+    assert re.findall(r"'seed-(\d)': \d", printed) == ["0", "1", "2"]
+    assert "trained with the seed 2" in (tmp_path / "runs" / "seeds" / "report.html").read_text()
+
+
 def test_a_critic_in_ten_lines() -> None:
     text = (EXAMPLES / "own_critic.py").read_text()
     section = text.partition("[start:critic]")[2].partition("# --8<-- [end:critic]")[0]

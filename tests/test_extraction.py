@@ -18,7 +18,7 @@ import gankit
 from gankit import GankitError, cache
 from gankit.cache import clear_cache, stored
 from gankit.evaluation import extraction
-from gankit.evaluation.sources import image_set
+from gankit.evaluation.sources import from_array
 from gankit.interfaces import Features
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (150, 1, 6, 6), dtype=np.uint8)
@@ -49,7 +49,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def features(network: Features, images: np.ndarray = IMAGES) -> np.ndarray:
-    return extraction.features(image_set(images, "images"), network)
+    dataset = from_array(images, "images")
+    return extraction.features(dataset, network, content=dataset.digest())
 
 
 def test_features_are_made_once_for_equal_content() -> None:
@@ -109,6 +110,18 @@ def test_a_pass_that_was_stopped_goes_on(monkeypatch: pytest.MonkeyPatch) -> Non
     found = features(again)
     assert again.seen == 70
     np.testing.assert_array_equal(found, features(Counting("")))
+
+
+@pytest.mark.parametrize("weights", ["a", ""])
+def test_features_of_many_images_are_on_disk(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = features(Counting(""))
+    monkeypatch.setattr(extraction, "CHUNK", 40)
+    monkeypatch.setattr(extraction, "MAPPED", 150 * 6 * 4 - 1)
+    found = features(Counting(weights))
+    assert isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found, whole)
+    monkeypatch.setattr(extraction, "MAPPED", 150 * 6 * 4)
+    assert not isinstance(features(Counting(weights)), np.memmap)
 
 
 def test_the_cache_is_bounded_and_keeps_what_was_used_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +204,7 @@ def test_nan_pixels_reach_no_feature() -> None:
     dataset = gankit.wrap("dataset", broken, value_range=(0, 255))
     broken[70, 0, 2, 3] = np.nan
     with pytest.raises(GankitError, match="pixels that are NaN"):
-        extraction.features(image_set(dataset, "images"), Counting())
+        extraction.features(dataset, Counting())
 
 
 def test_a_repeated_evaluation_makes_no_feature_again() -> None:

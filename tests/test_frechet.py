@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import mpmath
@@ -11,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gankit import Batch, GankitError, build
+from gankit import GankitError, build
+from gankit.cache import row_blocks
 from gankit.interfaces import Moments, Pool, Resampling, Rows
 from gankit.metrics._leave_out import trace_roots
 from gankit.metrics.frechet import Frechet, frechet_distance, frechet_distance_from_moments
@@ -238,112 +242,119 @@ def test_a_negative_part_that_rounding_explains_is_taken() -> None:
 
 
 class TestMetric:
-    real, fake = rows(50, 30, 1), rows(33, 30, 2) * 2  # fewer than twice the dimension: rows are kept
-    many_real, many_fake = rows(500, 30, 1) + 5, rows(400, 30, 2) * 2  # more: moments
+    real, fake = rows(50, 30, 1), rows(33, 30, 2) * 2  # fewer than twice the dimension: computed from rows
+    many_real, many_fake = rows(500, 30, 1) + 5, rows(400, 30, 2) * 2  # more: from moments
 
-    def filled(self, real: Array, fake: Array, size: int = 1000) -> Frechet:
-        metric = Frechet()
-        for features, is_real in ((real, True), (fake, False)):
-            for start in range(0, len(features), size):
-                metric.update(Batch(real=is_real, features=features[start : start + size]))
-        return metric
+    def value(self, real: Array, fake: Array) -> float:
+        return Frechet().compute(Rows(features=real), Rows(features=fake)).values["frechet"]
 
     def test_value(self) -> None:
         metric = build("metric", "frechet")
         assert metric.needs == ("features",)
-        metric.update(Batch(real=True, features=self.real))
-        metric.update(Batch(real=False, features=self.fake))
-        assert metric.compute() == {"frechet": frechet_distance(self.real, self.fake)}
+        result = metric.compute(Rows(features=self.real), Rows(features=self.fake))
+        assert result.values == {"frechet": frechet_distance(self.real, self.fake)}
 
-    @pytest.mark.parametrize("size", [1, 7, 59, 60, 61, 250, 1000])
-    def test_any_batches_give_what_all_rows_give(self, size: int) -> None:
-        whole = frechet_distance(self.many_real, self.many_fake)
-        assert self.filled(self.many_real, self.many_fake, size).compute()["frechet"] == pytest.approx(whole, rel=1e-12)
-        mixed = self.filled(self.many_real, self.fake, size).compute()["frechet"]  # moments beside rows
-        assert mixed == pytest.approx(frechet_distance(self.many_real, self.fake), rel=1e-10)
+    @pytest.mark.parametrize(("n", "m"), [(500, 400), (59, 60), (60, 59), (60, 60), (59, 59), (2, 400)])
+    def test_moments_give_what_rows_give(self, n: int, m: int) -> None:
+        real, fake = self.many_real[:n], self.many_fake[:m]
+        assert self.value(real, fake) == pytest.approx(frechet_distance(real, fake), rel=1e-10)
 
-    def test_an_offset_costs_no_digits_when_streaming(self) -> None:
+    def test_an_offset_costs_no_digits_of_moments(self) -> None:
         whole = frechet_distance(self.many_real, self.many_fake)
-        found = self.filled(self.many_real + 1e6, self.many_fake + 1e6, 37).compute()["frechet"]
+        found = self.value(self.many_real + 1e6, self.many_fake + 1e6)
         assert found == pytest.approx(whole, rel=1e-8)  # sums of products instead of co-moments lose all of it
 
     @pytest.mark.parametrize("offset", [0.0, 1e4])
-    def test_identical_sets_are_at_exactly_zero_in_any_order_and_batches(self, offset: float) -> None:
+    def test_identical_sets_are_at_exactly_zero_in_any_order(self, offset: float) -> None:
         shuffled = np.random.default_rng(0).permutation(self.many_real)
-        assert self.filled(self.many_real + offset, self.many_real + offset, 50).compute()["frechet"] == 0
-        assert self.filled(np.vstack([self.many_real, self.many_real]) + offset, shuffled[:0]).real.n == 1000
-        metric = self.filled(self.many_real + offset, shuffled[:250] + offset, 33)
-        metric.update(Batch(real=False, features=shuffled[250:] + offset))
-        assert metric.compute()["frechet"] == 0
+        assert self.value(self.many_real + offset, self.many_real + offset) == 0
+        assert self.value(self.many_real + offset, shuffled + offset) == 0
 
-    def test_chunks_merge_to_one_pass(self) -> None:
-        whole = self.filled(self.real, self.fake).compute()["frechet"]
-        first, second = self.filled(self.real[:20], self.fake[:30]), self.filled(self.real[20:], self.fake[30:])
-        first.merge(second)
-        assert first.compute()["frechet"] == whole
-        other = self.filled(self.real[20:], self.fake[30:])
-        other.merge(self.filled(self.real[:20], self.fake[:30]))
-        assert other.compute()["frechet"] == pytest.approx(whole, rel=1e-12)
-        assert second.compute()["frechet"] == frechet_distance(self.real[20:], self.fake[30:])
-
-    @pytest.mark.parametrize("cuts", [(10, 390), (45, 100), (200, 300), (400, 20)])
-    def test_rows_and_moments_merge_in_any_combination(self, cuts: tuple[int, int]) -> None:
-        whole = frechet_distance(self.many_real, self.many_fake)
-        first = self.filled(self.many_real[: cuts[0]], self.many_fake[: cuts[1]])
-        second = self.filled(self.many_real[cuts[0] :], self.many_fake[cuts[1] :])
-        kept = first.compute()["frechet"]
-        merged = self.filled(self.many_real[:0], self.many_fake[:0])
-        merged.merge(first)
-        merged.merge(second)
-        assert merged.compute()["frechet"] == pytest.approx(whole, rel=1e-12)
-        assert first.compute()["frechet"] == kept
-
-    def test_rows_are_dropped_when_they_outgrow_the_moments(self) -> None:
-        metric = self.filled(self.many_real, self.many_fake)
-        assert metric.real.rows() is None
-        assert self.filled(self.real, self.fake).real.rows() is not None
-
-    def test_moments_stand_for_rows(self) -> None:
-        metric = Frechet()
-        mean, covariance = moments(self.many_real)
-        metric.update(Batch(real=True, moments=Moments(500, mean, covariance)))
-        metric.update(Batch(real=False, features=self.fake))
-        assert metric.compute()["frechet"] == pytest.approx(frechet_distance(self.many_real, self.fake), rel=1e-9)
-        with pytest.raises(GankitError, match="moments stand for a whole set"):
-            metric.update(Batch(real=True, features=self.real))
+    def test_statistics_stand_for_rows(self) -> None:
+        stored = Rows(statistics=Moments(500, *moments(self.many_real)))
+        found = Frechet().compute(stored, Rows(features=self.fake)).values["frechet"]
+        assert found == pytest.approx(frechet_distance(self.many_real, self.fake), rel=1e-9)
+        broken = Rows(statistics=Moments(3, np.zeros(2), np.array([[1.0, 0.5], [0.4, 1.0]])))
         with pytest.raises(GankitError, match="not symmetric"):
-            Frechet().update(Batch(real=True, moments=Moments(3, np.zeros(2), np.array([[1.0, 0.5], [0.4, 1.0]]))))
+            Frechet().compute(broken, Rows(features=self.fake[:, :2]))
 
-    def test_few_images_are_cautioned_of(self) -> None:
-        few, many = self.filled(self.real[:20], self.many_fake), self.filled(self.many_real, self.many_fake)
-        assert "20 images in 30 dimensions" in few.cautions({})[0]
-        assert many.cautions({}) == []
+    def test_few_images_are_warned_of(self) -> None:
+        few = Frechet().compute(Rows(features=self.real[:20]), Rows(features=self.many_fake))
+        assert "20 images in 30 dimensions" in few.warnings[0]
+        many = Frechet().compute(Rows(features=self.many_real), Rows(features=self.many_fake))
+        assert many.warnings == []
 
-    def test_reset_and_reused_buffers(self) -> None:
-        metric = self.filled(self.real, self.real)
-        metric.reset()
-        buffer = self.real.copy()
-        metric.update(Batch(real=True, features=buffer))
-        buffer[:] = 0
-        metric.update(Batch(real=False, features=self.real))
-        assert metric.compute() == {"frechet": 0.0}
+    @pytest.mark.parametrize("n", [20, 500])
+    def test_errors(self, n: int) -> None:
+        real = Rows(features=self.many_real[:n])
+        for fake, message in (
+            (Rows(), "the generated images have no features"),
+            (Rows(features=self.fake[:0]), "0 rows"),
+            (Rows(features=self.fake[:1]), "1 rows"),
+            (Rows(features=self.fake[:, 1:]), "differ in dimension"),
+            (Rows(features=np.full((2, 30), np.nan)), "NaN or infinite"),
+            (Rows(features=self.fake[:, 0]), r"must be \(n, d\)"),
+        ):
+            with pytest.raises(GankitError, match=message):
+                Frechet().compute(real, fake)
+        with pytest.raises(GankitError, match="the real images have no features"):
+            Frechet().compute(Rows(), real)
 
-    def test_errors(self) -> None:
-        metric = Frechet()
-        with pytest.raises(GankitError, match="no real images"):
-            metric.compute()
-        metric.update(Batch(real=True, features=self.real))
-        with pytest.raises(GankitError, match="no fake images"):
-            metric.compute()
-        with pytest.raises(GankitError, match="needs features"):
-            metric.update(Batch(real=True))
-        with pytest.raises(GankitError, match="29 dimensions after 30"):
-            metric.update(Batch(real=True, features=self.real[:, 1:]))
-        with pytest.raises(GankitError, match="NaN or infinite"):
-            metric.update(Batch(real=True, features=np.full((2, 30), np.nan)))
-        metric.update(Batch(real=False, features=self.fake[:, 1:]))
-        with pytest.raises(GankitError, match="differ in dimension"):
-            metric.compute()
+
+class TestMoments:
+    x = rows(1000, 7, 3) * 3 + 10
+
+    @pytest.mark.parametrize("size", [1, 7, 250, 4096])
+    def test_blocks_of_any_size_give_mean_and_covariance(self, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gankit.interfaces.metric.row_blocks", lambda array: row_blocks(array, size))
+        found = Moments.of(self.x)
+        assert found.n == 1000
+        np.testing.assert_allclose(found.mean, self.x.mean(0), rtol=1e-13)
+        np.testing.assert_allclose(found.covariance, np.cov(self.x.T), rtol=1e-12, atol=1e-13)
+
+    @pytest.mark.parametrize("mode", ["r", "c", "r+"])
+    def test_memory_maps_and_their_slices(self, mode: Any, tmp_path: Path) -> None:
+        np.save(tmp_path / "x.npy", self.x)
+        mapped = np.load(tmp_path / "x.npy", mmap_mode=mode)
+        expected = self.x.copy()
+        if mode != "r":
+            mapped[3] = expected[3] = -5  # must survive the reading
+        for part in (slice(None), slice(100, 900), slice(None, None, 3)):
+            assert np.array_equal(np.concatenate(list(row_blocks(mapped[part], 64))), expected[part])
+        np.testing.assert_array_equal(Moments.of(mapped).mean, Moments.of(expected).mean)
+        np.testing.assert_array_equal(mapped, expected)
+
+    def test_of_a_memory_map_few_rows_are_in_memory(self, tmp_path: Path) -> None:
+        """200 MB of features in a file, in a process of its own."""
+        code = """
+import sys, numpy as np
+from gankit.interfaces import Rows
+from gankit.metrics.frechet import Frechet
+def memory(key):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) / 1024
+path, n, d = sys.argv[1], 200_000, 256
+mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(n, d))
+draw = np.random.default_rng(0)
+for start in range(0, n, 50_000):
+    mapped[start : start + 50_000] = draw.standard_normal((50_000, d), dtype=np.float32)
+del mapped
+x = np.load(path, mmap_mode="r")
+Frechet().compute(Rows(features=x[:1000]), Rows(features=x[-1000:]))
+open("/proc/self/clear_refs", "w").write("5")
+before = memory("VmRSS")
+value = Frechet().compute(Rows(features=x[: n // 2]), Rows(features=x[n // 2 :])).values["frechet"]
+print(value, memory("VmHWM") - before)
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "x.npy")], capture_output=True, text=True, check=True
+        )
+        value, growth = map(float, done.stdout.split())
+        assert 0 < value < 1
+        assert growth < 100
+
+    def test_few_rows(self) -> None:
+        with pytest.raises(GankitError, match="1 rows of features; a covariance needs at least 2"):
+            Moments.of(self.x[:1])
 
 
 class TestParts:
@@ -353,7 +364,7 @@ class TestParts:
     @pytest.mark.parametrize("size", [1, 4])
     def test_parts_equal_the_distance_of_their_rows(self, n: int, m: int, d: int, size: int) -> None:
         x, y = rows(n, d, 1, decay=0.6) + 7, rows(m, d, 2, decay=0.6) * 1.3
-        pool = Pool(Rows({"features": x.astype(np.float32)}, n), Rows({"features": y.astype(np.float32)}, m))
+        pool = Pool(Rows(features=x.astype(np.float32)), Rows(features=y.astype(np.float32)))
         all_rows = np.vstack([x, y]).astype(np.float32)
         resampling = Frechet().resampling(pool)
         draw = np.random.default_rng(0)
@@ -362,21 +373,23 @@ class TestParts:
             one, other = order[: n // 2], order[n // 2 : n // 2 + max(2, m // 3)]
             truth = frechet_distance(all_rows[one], all_rows[other])
             assert resampling.values(one, other)["frechet"] == pytest.approx(truth, rel=1e-9)
-        parts = [draw.choice(side, size, replace=False) for side in (pool.reals, pool.fakes) for _ in range(3)]
-        exact = Resampling(Frechet(), pool).left_out(parts)
-        for found, expected in zip(resampling.left_out(parts), exact, strict=True):
+        parts = [
+            draw.choice(side, size, replace=False) for side in (pool.real_places, pool.fake_places) for _ in range(3)
+        ]
+        exact = Resampling(Frechet(), pool).values_without(parts)
+        for found, expected in zip(resampling.values_without(parts), exact, strict=True):
             assert found["frechet"] == pytest.approx(expected["frechet"], rel=1e-6)
-        assert resampling.left_out([]) == []
+        assert resampling.values_without([]) == []
 
     def test_dead_and_repeated_features(self) -> None:
         x, y = rows(40, 12, 1), rows(30, 12, 2)
         x[:, 3] = y[:, 3] = 2.0
         x[:, 5] = x[:, 4]
         y[:, 5] = y[:, 4]
-        pool = Pool(Rows({"features": x}, 40), Rows({"features": y}, 30))
-        parts = [pool.reals[:6], pool.fakes[:5]]
-        exact = Resampling(Frechet(), pool).left_out(parts)
-        for found, expected in zip(Frechet().resampling(pool).left_out(parts), exact, strict=True):
+        pool = Pool(Rows(features=x), Rows(features=y))
+        parts = [pool.real_places[:6], pool.fake_places[:5]]
+        exact = Resampling(Frechet(), pool).values_without(parts)
+        for found, expected in zip(Frechet().resampling(pool).values_without(parts), exact, strict=True):
             assert found["frechet"] == pytest.approx(expected["frechet"], rel=1e-5)
 
     @settings(max_examples=40, deadline=None)

@@ -14,7 +14,8 @@ from PIL import Image
 
 import gankit
 from gankit import GankitError
-from gankit.evaluation.sources import ImageSet, image_set, open_source
+from gankit.evaluation.sources import Source, Window, open_images, open_source
+from gankit.evaluation.statistics import Statistics
 from gankit.interfaces import Dataset
 
 DRAW = np.random.default_rng(0)
@@ -29,19 +30,24 @@ def folder(path: Path, images: np.ndarray) -> Path:
     return path
 
 
-def pixels(images: ImageSet) -> np.ndarray:
-    found: np.ndarray = images.read(np.arange(images.count))
-    return found
+def opened(source: Source, count: int | None = None, seed: int = 0, window: Window = None) -> Dataset:
+    images = open_images(source, "real", count=count, seed=seed, window=window)
+    assert not isinstance(images, Statistics)
+    return images
+
+
+def pixels(images: Dataset) -> np.ndarray:
+    return images.read(np.arange(len(images)))
 
 
 def test_the_same_images_from_everywhere(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=COLOUR)
     sources = [COLOUR, torch.from_numpy(COLOUR), gankit.wrap("dataset", COLOUR), folder(tmp_path / "f", COLOUR),
                str(tmp_path / "a.npz"), tmp_path / "a.npz"]  # fmt: skip
-    sets = [image_set(source, "images") for source in sources]
+    sets = [opened(source) for source in sources]
     for images in sets:
         np.testing.assert_array_equal(pixels(images), COLOUR)
-        assert (images.count, images.shape, images.value_range) == (6, (3, 5, 7), (0.0, 255.0))
+        assert (len(images), images.image.shape, images.value_range) == (6, (3, 5, 7), (0.0, 255.0))
     digests = [images.digest() for images in sets]
     assert len({digests[i] for i in (0, 1, 2, 4, 5)}) == 1  # a folder's is that of its files
     assert digests[3] != digests[0]
@@ -49,7 +55,7 @@ def test_the_same_images_from_everywhere(tmp_path: Path) -> None:
 
 def test_digests_tell_content_order_depth_and_range_apart() -> None:
     def digest(images: np.ndarray, window: tuple[float, float] | None = None) -> str:
-        return image_set(images, "x", window=window).digest()
+        return opened(images, window=window).digest()
 
     changed = COLOUR.copy()
     changed[3, 1, 2, 4] ^= 1
@@ -58,7 +64,7 @@ def test_digests_tell_content_order_depth_and_range_apart() -> None:
              digest(COLOUR.astype(np.uint16), (0, 255)), digest(COLOUR.astype(np.uint16), (0, 256))]  # fmt: skip
     assert len(set(found)) == len(found)
     assert digest(COLOUR.copy()) == found[0]
-    whole = image_set(COLOUR, "x")
+    whole = opened(COLOUR)
     assert whole.subset(np.array([4, 1])).digest() != whole.subset(np.array([1, 4])).digest()
     np.testing.assert_array_equal(pixels(whole.subset(np.array([4, 1]))), COLOUR[[4, 1]])
 
@@ -87,11 +93,11 @@ def test_a_folder_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.Mon
     from gankit.datasets import folder as module
 
     path = folder(tmp_path / "f", COLOUR)
-    opened: list[str] = []
-    monkeypatch.setattr(module, "open_picture", lambda path: opened.append(path.name) or Image.open(path))
-    images = image_set(str(path), "x")
+    read: list[str] = []
+    monkeypatch.setattr(module, "open_picture", lambda path: read.append(path.name) or Image.open(path))
+    images = opened(str(path))
     np.testing.assert_array_equal(images.read(np.array([4, 2])), COLOUR[[4, 2]])
-    assert sorted(set(opened)) == ["0.png", "2.png", "4.png"]  # the first one says what all are like
+    assert sorted(set(read)) == ["0.png", "2.png", "4.png"]  # the first one says what all are like
 
 
 @pytest.mark.parametrize("kind", ["array", "npz", "folder"])
@@ -103,12 +109,12 @@ def test_deep_images_want_a_window(kind: str, tmp_path: Path) -> None:
     if kind == "folder":
         source = str(folder(tmp_path / "f", DEEP))
     with pytest.raises(GankitError, match=r"uint16, and which values are black and white.*--window black,white"):
-        image_set(source, "real")  # type: ignore[arg-type]
-    images = image_set(source, "real", window=(0, 4095))  # type: ignore[arg-type]
+        opened(source)  # type: ignore[arg-type]
+    images = opened(source, window=(0, 4095))  # type: ignore[arg-type]
     assert images.value_range == (0, 4095)
     np.testing.assert_array_equal(pixels(images), DEEP)
     with pytest.raises(GankitError, match="outside"):
-        pixels(image_set(source, "real", window=(0, 1000)))  # type: ignore[arg-type]
+        pixels(opened(source, window=(0, 1000)))  # type: ignore[arg-type]
 
 
 def test_float_images_want_a_window(tmp_path: Path) -> None:
@@ -116,18 +122,18 @@ def test_float_images_want_a_window(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=values)
     for source in (values, str(tmp_path / "a.npz")):
         with pytest.raises(GankitError, match=r"float32.*--window black,white"):
-            image_set(source, "real")
-        assert image_set(source, "real", window=(0, 1)).value_range == (0, 1)
+            opened(source)
+        assert opened(source, window=(0, 1)).value_range == (0, 1)
     Image.fromarray(values[0, 0]).save(tmp_path / "one.tiff")
     (tmp_path / "f").mkdir()
     Image.fromarray(values[0, 0]).save(tmp_path / "f" / "one.tiff")
     with pytest.raises(GankitError, match="floating-point, which says nothing of black and white"):
-        image_set(str(tmp_path / "f"), "real")
+        opened(str(tmp_path / "f"))
 
 
 def test_a_window_leaves_8_bit_images_alone(tmp_path: Path) -> None:
     for source in (COLOUR, str(folder(tmp_path / "f", COLOUR))):
-        assert image_set(source, "real", window=(0, 4095)).value_range == (0, 255)
+        assert opened(source, window=(0, 4095)).value_range == (0, 255)
 
 
 def test_the_window_decides_what_features_see() -> None:
@@ -151,7 +157,7 @@ def test_the_window_decides_what_features_see() -> None:
 )
 def test_refusals(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
     with pytest.raises(GankitError, match=message) as caught:
-        image_set(make(tmp_path), "real")  # type: ignore[arg-type]
+        opened(make(tmp_path))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
@@ -179,25 +185,25 @@ def test_one_image_or_none_is_refused() -> None:
 def test_data_sets_by_name() -> None:
     dataset = open_source("eyes")
     assert isinstance(dataset, Dataset)
-    assert len(image_set("eyes", "real").class_names or ()) == 3
+    assert len(opened("eyes").class_names) == 3
 
 
 def test_a_part_of_a_set_is_drawn_by_the_seed() -> None:
-    images = [image_set(COLOUR, "x", 4, seed) for seed in (0, 0, 1)]
-    assert [each.count for each in images] == [4, 4, 4]
+    images = [opened(COLOUR, 4, seed) for seed in (0, 0, 1)]
+    assert [len(each) for each in images] == [4, 4, 4]
     np.testing.assert_array_equal(pixels(images[0]), pixels(images[1]))
     assert len({each.digest() for each in images}) == 2
     report = gankit.evaluate(COLOUR, COLOUR, ["frechet"], {"name": "pixels", "side": 1}, count=4)
     assert (report["protocol"]["n_fake"], report["protocol"]["n_real"]) == (4, 6)
     for count in (7, -1):
         with pytest.raises(GankitError, match=f"{count} images are asked for, and there are 6"):
-            image_set(COLOUR, "x", count)
+            opened(COLOUR, count)
 
 
 @pytest.mark.parametrize("window", [(0, math.inf), (0, 0), (255, 0), (math.nan, 1)])
 def test_windows_that_are_none(window: tuple[float, float]) -> None:
     with pytest.raises(GankitError, match="two finite numbers are needed, black below white"):
-        image_set(DEEP, "real", window=window)
+        opened(DEEP, window=window)
 
 
 def test_ranges_that_differ_are_said() -> None:
@@ -209,7 +215,7 @@ def test_ranges_that_differ_are_said() -> None:
 
 
 def test_half_precision_tensors_are_read() -> None:
-    images = image_set(torch.rand(3, 1, 4, 4).bfloat16(), "x", window=(0, 1))
+    images = opened(torch.rand(3, 1, 4, 4).bfloat16(), window=(0, 1))
     assert pixels(images).dtype == np.float32
     with pytest.raises(GankitError, match="cannot be read as one array"):
-        image_set([np.zeros((1, 2, 2)), np.zeros((1, 3, 3))], "x")  # type: ignore[arg-type]
+        opened([np.zeros((1, 2, 2)), np.zeros((1, 3, 3))])  # type: ignore[arg-type]

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gankit import Batch, GankitError, build
-from gankit.interfaces import Pool, Resampling, Rows
+from gankit import GankitError, build
+from gankit.interfaces import Pool, Resampling, Result, Rows
 from gankit.metrics.inception_score import InceptionScore, inception_score
 
 Array = NDArray[Any]
@@ -20,12 +20,8 @@ def logits(n: int, k: int, seed: int = 0, scale: float = 2.0) -> Array:
     return np.random.default_rng(seed).normal(size=(n, k)) * scale
 
 
-def filled(real: Array | None, fake: Array) -> InceptionScore:
-    metric = InceptionScore()
-    if real is not None:
-        metric.update(Batch(real=True, logits=real))
-    metric.update(Batch(real=False, logits=fake))
-    return metric
+def result(real: Array, fake: Array) -> Result:
+    return InceptionScore().compute(Rows(logits=real), Rows(logits=fake))
 
 
 def by_loops(z: Array) -> float:
@@ -77,35 +73,17 @@ def test_properties(n: int, k: int, seed: int, scale: float) -> None:
     assert inception_score(np.concatenate([z, z])) == pytest.approx(value, rel=1e-12)
 
 
-def test_batches_and_merged_metrics_are_one_pass() -> None:
-    real, fake = logits(50, 8, 1), logits(41, 8, 2)
-    whole = filled(real, fake).compute()
-    for size in (1, 7, 41):
-        metric = InceptionScore()
-        for start in range(0, 50, size):
-            metric.update(Batch(real=True, logits=real[start : start + size]))
-            metric.update(Batch(real=False, logits=fake[start : start + size]))
-        assert metric.compute() == pytest.approx(whole, rel=1e-12)
-    first, second = filled(real[:9], fake[:30]), filled(real[9:], fake[30:])
-    first.merge(second)
-    assert first.compute() == pytest.approx(whole, rel=1e-12)
-    assert second.compute() == pytest.approx(filled(real[9:], fake[30:]).compute())
-    first.reset()
-    first.merge(filled(real, fake))
-    assert first.compute() == whole
-
-
-def test_scores_are_deterministic_and_use_no_splits() -> None:
+def test_a_side_without_images_has_no_score() -> None:
     fake = logits(8, 5)
-    assert len({filled(None, fake).compute()["inception-score"] for _ in range(5)}) == 1
+    assert result(fake[:0], fake).values == {"inception-score": inception_score(fake)}
     # Peers split in tens, which leaves nothing of fewer images (NaN).
-    assert filled(None, fake[:1]).compute() == {"inception-score": 1.0}
+    assert result(fake[:0], fake[:1]).values == {"inception-score": 1.0}
 
 
 def test_each_side_has_its_own_score() -> None:
     # A peer's first model was scored on the reference set.
     real, fake = logits(60, 6, 1, scale=6), logits(60, 6, 2, scale=0.5)
-    values = filled(real, fake).compute()
+    values = result(real, fake).values
     assert list(values) == ["inception-score", "inception-score of reals"]
     assert values["inception-score"] == inception_score(fake)
     assert values["inception-score of reals"] == inception_score(real)
@@ -115,15 +93,14 @@ def test_each_side_has_its_own_score() -> None:
 def test_metric_facts() -> None:
     metric = build("metric", "inception-score")
     assert (metric.needs, metric.better) == (("logits",), "higher")
-    metric = filled(logits(9, 12), logits(5, 12))
-    metric.compute()
-    assert metric.counts() == {"inception-score": (0, 5), "inception-score of reals": (9, 0)}
-    assert "5 images cannot show 12 classes" in metric.cautions({})[0]
-    assert filled(None, logits(12, 12)).cautions({}) == []
+    few = result(logits(9, 12), logits(5, 12))
+    assert few.counts == {"inception-score": (0, 5), "inception-score of reals": (9, 0)}
+    assert "5 images cannot show 12 classes" in few.warnings[0]
+    assert result(logits(9, 12), logits(12, 12)).warnings == []
 
 
 def test_resampling_equals_a_fresh_metric() -> None:
-    pool = Pool(Rows({"logits": logits(30, 6, 1)}, 30), Rows({"logits": logits(22, 6, 2)}, 22))
+    pool = Pool(Rows(logits=logits(30, 6, 1)), Rows(logits=logits(22, 6, 2)))
     shared, plain = InceptionScore().resampling(pool), Resampling(InceptionScore(), pool)
     assert type(shared) is not Resampling
     random = np.random.default_rng(0)
@@ -132,8 +109,11 @@ def test_resampling_equals_a_fresh_metric() -> None:
         real, fake = order[:size], order[-size:]
         assert shared.values(real, fake) == pytest.approx(plain.values(real, fake), rel=1e-12)
     patients = np.arange(30) // 4
-    parts = [pool.reals[patients == patient] for patient in range(8)] + [*pool.fakes[:, None], pool.fakes[:20]]
-    for found, expected in zip(shared.left_out(parts), plain.left_out(parts), strict=True):
+    parts = [pool.real_places[patients == patient] for patient in range(8)] + [
+        *pool.fake_places[:, None],
+        pool.fake_places[:20],
+    ]
+    for found, expected in zip(shared.values_without(parts), plain.values_without(parts), strict=True):
         assert found == pytest.approx(expected, rel=1e-12)
     assert shared.standard_errors() is None
 
@@ -141,31 +121,27 @@ def test_resampling_equals_a_fresh_metric() -> None:
 def test_sure_predictions_left_out() -> None:
     # Sums less a part may fall below 0 by rounding, of which no logarithm must be taken.
     sure = np.repeat(np.eye(3) * 200, 7, axis=0) + logits(21, 3)
-    pool = Pool(Rows({"logits": sure}, 21), Rows({"logits": sure}, 21))
-    left = InceptionScore().resampling(pool).left_out([pool.fakes[:7], pool.fakes[7:]])
+    pool = Pool(Rows(logits=sure), Rows(logits=sure))
+    left = InceptionScore().resampling(pool).values_without([pool.fake_places[:7], pool.fake_places[7:]])
     assert [each["inception-score"] for each in left] == pytest.approx([2, 1])
 
 
-def test_errors() -> None:
-    metric = InceptionScore()
-    with pytest.raises(GankitError, match="no generated images"):
-        metric.compute()
-    with pytest.raises(GankitError, match="needs logits, and the generated images have none"):
-        metric.update(Batch(real=False))
-    with pytest.raises(GankitError, match="logits of the real images have values that are NaN"):
-        metric.update(Batch(real=True, logits=np.array([[np.nan, 0.0]])))
-    with pytest.raises(GankitError, match=r"must be \(n, d\)"):
-        metric.update(Batch(real=True, logits=np.zeros(3)))
+@pytest.mark.parametrize(
+    ("real", "fake", "message"),
+    [
+        (logits(3, 3), logits(0, 3), "no generated images"),
+        (logits(3, 3), None, "the generated images have no logits"),
+        (None, logits(3, 3), "the real images have no logits"),
+        (np.array([[np.nan, 0.0]]), logits(3, 2), "logits of the real images have values that are NaN"),
+        (logits(3, 3), np.zeros(3), r"must be \(n, d\)"),
+        (logits(3, 3), logits(3, 4), "logits of 3 classes for real and of 4 for generated images"),
+    ],
+)
+def test_errors(real: Array | None, fake: Array | None, message: str) -> None:
+    with pytest.raises(GankitError, match=message):
+        InceptionScore().compute(Rows(logits=real), Rows(logits=fake))
+
+
+def test_no_rows_are_refused() -> None:
     with pytest.raises(GankitError, match="no rows"):
         inception_score(np.zeros((0, 3)))
-    metric.update(Batch(real=False, logits=np.zeros((0, 3))))
-    metric.update(Batch(real=False, logits=np.zeros((2, 3))))
-    with pytest.raises(GankitError, match="3 and of 4 classes"):
-        metric.update(Batch(real=False, logits=np.zeros((2, 4))))
-    unequal = Pool(Rows({"logits": logits(4, 3)}, 4), Rows({"logits": logits(4, 2)}, 4))
-    resampling = InceptionScore().resampling(unequal)
-    assert resampling.values(np.arange(4), np.arange(4, 8)) == filled(logits(4, 3), logits(4, 2)).compute()
-    with pytest.raises(GankitError, match="cannot be joined"):
-        resampling.values(np.array([0, 1, 4, 5]), np.array([2, 3, 6, 7]))
-    with pytest.raises(GankitError, match="needs logits"):
-        InceptionScore().resampling(Pool(Rows({}, 3), Rows({}, 3))).values(np.arange(3), np.arange(3, 6))

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gankit import Batch, GankitError, build
-from gankit.interfaces import Pool, Resampling, Rows
+from gankit import GankitError, build
+from gankit.interfaces import Pool, Resampling, Result, Rows
 from gankit.metrics import kid
 from gankit.metrics._kernel import cubic_kernel, terms_of, with_error
 from gankit.metrics.kid import Kid, kernel_distance
@@ -23,14 +23,11 @@ def rows(n: int, d: int, seed: int = 0) -> Array:
 
 
 def pool(real: Array, fake: Array) -> Pool:
-    return Pool(Rows({"features": real}, len(real)), Rows({"features": fake}, len(fake)))
+    return Pool(Rows(features=real), Rows(features=fake))
 
 
-def filled(real: Array, fake: Array) -> Kid:
-    metric = Kid()
-    metric.update(Batch(real=True, features=real))
-    metric.update(Batch(real=False, features=fake))
-    return metric
+def value(real: Array, fake: Array) -> float:
+    return Kid().compute(Rows(features=real), Rows(features=fake)).values["kid"]
 
 
 def by_loops(x: Array, y: Array) -> float:
@@ -129,11 +126,11 @@ def test_variance_estimate_is_unbiased_before_it_is_clamped(n: int, m: int, alte
         if alternative:
             y = y * 1.3 + 0.3
         terms = terms_of(cubic_kernel(np.concatenate([x, y])), n)
-        second = 2 * terms.between_x / (n * (n - 1)) + 2 * terms.between_y / (m * (m - 1)) + 4 * terms.across / (n * m)
+        second = 2 * terms.pairs_x / (n * (n - 1)) + 2 * terms.pairs_y / (m * (m - 1)) + 4 * terms.across / (n * m)
         values.append(terms.estimate)
-        estimates.append(second + 4 * terms.of_x / n + 4 * terms.of_y / m)
+        estimates.append(second + 4 * terms.rows_x / n + 4 * terms.rows_y / m)
         clamped.append(with_error([terms])[1] ** 2)
-        assert clamped[-1] == pytest.approx(second + 4 * max(0, terms.of_x) / n + 4 * max(0, terms.of_y) / m)
+        assert clamped[-1] == pytest.approx(second + 4 * max(0, terms.rows_x) / n + 4 * max(0, terms.rows_y) / m)
     truth = np.var(values, ddof=1)
     noise = math.hypot(np.std(np.square(values - np.mean(values))), np.std(estimates)) / math.sqrt(len(values))
     assert abs(np.mean(estimates) - truth) < 3.5 * noise
@@ -204,12 +201,12 @@ class TestBlocks:
         everything = pool(rows(30, 3, 1), rows(15, 3, 2))
         resampling = Kid().resampling(everything)
         real, fake = np.arange(0, 30), np.arange(30, 45)
-        assert resampling.values(real, fake) == filled(rows(30, 3, 1), rows(15, 3, 2)).compute()
+        assert resampling.values(real, fake) == {"kid": value(rows(30, 3, 1), rows(15, 3, 2))}
         assert resampling.standard_errors() == {"kid": kernel_distance(rows(30, 3, 1), rows(15, 3, 2))[1]}
         small = pool(rows(18, 3, 1), rows(18, 3, 2))
         real, fake = np.arange(0, 30), np.arange(30, 36)
         both = np.concatenate([rows(18, 3, 1), rows(18, 3, 2)])
-        assert Kid().resampling(small).values(real, fake) == filled(both[:30], both[30:]).compute()
+        assert Kid().resampling(small).values(real, fake) == {"kid": value(both[:30], both[30:])}
 
 
 class TestMetric:
@@ -218,24 +215,8 @@ class TestMetric:
     def test_value(self) -> None:
         metric = build("metric", "kid")
         assert (metric.needs, metric.better) == (("features",), "lower")
-        metric.update(Batch(real=True, features=self.real))
-        metric.update(Batch(real=False, features=self.fake))
-        assert metric.compute() == {"kid": kernel_distance(self.real, self.fake)[0]}
-        assert metric.counts() == {}
-        assert metric.cautions({}) == []
-
-    def test_merged_is_whole_and_reset_forgets(self) -> None:
-        whole = filled(self.real, self.fake).compute()["kid"]
-        first, second = filled(self.real[:20], self.fake[:5]), filled(self.real[20:], self.fake[5:])
-        first.merge(second)
-        assert first.compute()["kid"] == pytest.approx(whole, rel=1e-12)
-        assert second.compute()["kid"] == kernel_distance(self.real[20:], self.fake[5:])[0]
-        first.reset()
-        buffer = self.real.copy()
-        first.update(Batch(real=True, features=buffer))
-        buffer[:] = 0
-        first.update(Batch(real=False, features=self.fake))
-        assert first.compute()["kid"] == whole
+        result = metric.compute(Rows(features=self.real), Rows(features=self.fake))
+        assert result == Result({"kid": kernel_distance(self.real, self.fake)[0]})
 
     def test_resampling_equals_a_fresh_metric(self) -> None:
         everything = pool(self.real, self.fake)
@@ -247,9 +228,9 @@ class TestMetric:
             real, fake = order[:size], order[-size:]
             assert shared.values(real, fake)["kid"] == pytest.approx(plain.values(real, fake)["kid"], abs=1e-12)
         patients = np.arange(30) // 4
-        parts = [everything.reals[patients == patient] for patient in range(8)]
-        parts += [*everything.fakes[:, None], everything.fakes[:20]]
-        for found, expected in zip(shared.left_out(parts), plain.left_out(parts), strict=True):
+        parts = [everything.real_places[patients == patient] for patient in range(8)]
+        parts += [*everything.fake_places[:, None], everything.fake_places[:20]]
+        for found, expected in zip(shared.values_without(parts), plain.values_without(parts), strict=True):
             assert found["kid"] == pytest.approx(expected["kid"], abs=1e-12)
         errors = shared.standard_errors()
         assert errors is not None
@@ -262,8 +243,8 @@ class TestMetric:
         everything = pool(real, fake)
         resampling = Kid().resampling(everything)
         variance = 0.0
-        for side in (everything.reals, everything.fakes):
-            left = np.array([each["kid"] for each in resampling.left_out(list(side[:, None]))])
+        for side in (everything.real_places, everything.fake_places):
+            left = np.array([each["kid"] for each in resampling.values_without(list(side[:, None]))])
             variance += (len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum()
         closed = resampling.standard_errors()
         assert closed is not None
@@ -288,17 +269,17 @@ def test_refused(x: Array, y: Array, message: str) -> None:
         kernel_distance(x, y)
 
 
-def test_metric_errors() -> None:
-    metric = Kid()
-    with pytest.raises(GankitError, match="real images: 0 rows; at least 2"):
-        metric.compute()
-    with pytest.raises(GankitError, match="Kid needs features"):
-        metric.update(Batch(real=True))
-    with pytest.raises(GankitError, match="features of the generated images have values that are NaN"):
-        metric.update(Batch(real=False, features=np.full((2, 2), np.nan)))
-    metric.update(Batch(real=True, features=np.zeros((3, 2))))
-    metric.update(Batch(real=True, features=np.zeros((3, 4))))
-    with pytest.raises(GankitError, match=r"real images differ in dimension: \[2, 4\]"):
-        metric.compute()
-    with pytest.raises(GankitError, match="generated images have no features"):
-        Kid().resampling(Pool(Rows({"features": np.zeros((3, 2))}, 3), Rows({}, 3)))
+@pytest.mark.parametrize(
+    ("real", "fake", "message"),
+    [
+        (np.zeros((0, 2)), np.zeros((3, 2)), "real images: 0 rows; at least 2"),
+        (None, np.zeros((3, 2)), "the real images have no features, which the metric needs"),
+        (np.zeros((3, 2)), None, "the generated images have no features"),
+        (np.zeros((3, 2)), np.full((2, 2), np.nan), "features of the generated images have values that are NaN"),
+        (np.zeros((3, 2)), np.zeros((3, 4)), "differ in dimension: 2 and 4"),
+    ],
+)
+def test_metric_errors(real: Array | None, fake: Array | None, message: str) -> None:
+    for call in (Kid().compute, lambda x, y: Kid().resampling(Pool(x, y))):
+        with pytest.raises(GankitError, match=message):
+            call(Rows(features=real), Rows(features=fake))

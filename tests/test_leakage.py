@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gankit import Batch, GankitError, build
-from gankit.interfaces import Pool, Resampling, Rows
+from gankit import GankitError, build
+from gankit.interfaces import Pool, Resampling, Result, Rows
 from gankit.metrics.leakage import Leakage, shrink
 
 Array = NDArray[Any]
@@ -22,15 +22,12 @@ def noise(n: int, seed: int, channels: int = 1, height: int = 12, width: int = 1
     return draw.integers(0, 256, (n, channels, height, width)).astype(np.float32)
 
 
-def batch(images: Array, real: bool, labels: Array | None = None, names: tuple[str, ...] | None = None) -> Batch:
-    return Batch(real=real, images=images, ids=np.arange(len(images)), labels=labels, class_names=names)
+def rows(images: Array, labels: Array | None = None, names: tuple[str, ...] | None = None) -> Rows:
+    return Rows(images=images, ids=np.arange(len(images)), labels=labels, class_names=names)
 
 
-def filled(first: Array, second: Array, threshold: float = 3.0) -> Leakage:
-    metric = Leakage(threshold=threshold)
-    metric.update(batch(first, False))
-    metric.update(batch(second, True))
-    return metric
+def result(first: Array, second: Array, threshold: float = 3.0) -> Result:
+    return Leakage(threshold=threshold).compute(rows(second), rows(first))
 
 
 def rms(x: Array, y: Array) -> float:
@@ -60,7 +57,7 @@ def test_controls_in_order() -> None:
     slight = second[:20] + draw.normal(0, 2, (20, 1, 12, 12)).astype(np.float32)
     strong = second[:20] + draw.normal(0, 5, (20, 1, 12, 12)).astype(np.float32)
     sets = {"copies": second[:20], "near": slight, "far": strong, "unrelated": noise(20, 2)}
-    values = {name: filled(first, second).compute() for name, first in sets.items()}
+    values = {name: result(first, second).values for name, first in sets.items()}
     assert values["copies"] == {"leakage": 1.0, "exact duplicates": 1.0}
     assert values["near"] == {"leakage": 1.0, "exact duplicates": 0.0}
     assert values["far"] == values["unrelated"] == {"leakage": 0.0, "exact duplicates": 0.0}
@@ -77,52 +74,51 @@ def test_equals_brute_force(size: tuple[int, int], channels: int) -> None:
     small = tuple(min(64, side) for side in size)
     x, y = ([averaged(image, *small).astype(np.float32) for image in side] for side in (first, second))
     table = np.array([[rms(a, b) for b in y] for a in x])
-    metric = filled(first, second)
-    values = metric.compute()
+    found = result(first, second)
+    values = found.values
     assert values == {"leakage": (table.min(1) < 3).mean(), "exact duplicates": 1 / 30}
-    pairs = metric.details()["pairs"]
-    found = {(pair["fake"], pair["real"]): pair["distance"] for pair in pairs}
-    assert found == pytest.approx({(i, j): table[i, j] for i, j in np.argwhere(table < 3).tolist()}, rel=1e-6)
-    assert [pair["distance"] for pair in pairs] == sorted(found.values())
-    assert metric.details()["exact_pairs"] == 1
-    assert metric.details()["near_pairs"] == len(pairs) - 1
+    pairs = found.details["pairs"]
+    distances = {(pair["fake"], pair["real"]): pair["distance"] for pair in pairs}
+    assert distances == pytest.approx({(i, j): table[i, j] for i, j in np.argwhere(table < 3).tolist()}, rel=1e-6)
+    assert [pair["distance"] for pair in pairs] == sorted(distances.values())
+    assert found.details["exact_pairs"] == 1
+    assert found.details["near_pairs"] == len(pairs) - 1
 
 
 def test_the_threshold_is_exclusive_and_in_grey_levels() -> None:
     second = noise(5, 1)
     first = second + 3
-    assert filled(first, second).compute()["leakage"] == 0
-    assert filled(first, second, threshold=3.0001).compute()["leakage"] == 1
-    assert filled(first - 1, second).compute()["leakage"] == 1
-    assert filled(first - 1, second).details() == {}
-    exact = filled(np.concatenate([second[:1], second[1:3] + 0.001]), second, threshold=0)
-    assert exact.compute() == {"leakage": 1 / 3, "exact duplicates": 1 / 3}
+    assert result(first, second).values["leakage"] == 0
+    assert result(first, second, threshold=3.0001).values["leakage"] == 1
+    assert result(first - 1, second).values["leakage"] == 1
+    exact = result(np.concatenate([second[:1], second[1:3] + 0.001]), second, threshold=0)
+    assert exact.values == {"leakage": 1 / 3, "exact duplicates": 1 / 3}
 
 
 def test_sets_of_different_sizes_meet_at_the_smaller_one() -> None:
     large = noise(10, 1, 3, 48, 96)
     small = np.stack([averaged(image, 24, 32) for image in large]).astype(np.float32)
-    metric = filled(np.concatenate([small[:4], noise(4, 2, 3, 24, 32)]), large)
+    found = result(np.concatenate([small[:4], noise(4, 2, 3, 24, 32)]), large)
     # 96 columns are first kept at 64, so that 32 are not quite the direct average, but near.
-    assert metric.compute()["exact duplicates"] == 0
+    assert found.values["exact duplicates"] == 0
     halves = np.stack([averaged(image, 24, 48) for image in large[..., :96]]).astype(np.float32)
-    direct = filled(halves, noise(3, 3, 3, 48, 48)).compute()
+    direct = result(halves, noise(3, 3, 3, 48, 48)).values
     assert direct["leakage"] == 0
     tall = noise(6, 4, 1, 64, 40)
     shrunk = np.stack([averaged(image, 32, 20) for image in tall]).astype(np.float32)
-    assert filled(shrunk, tall).compute() == {"leakage": 1.0, "exact duplicates": 0.0}
-    assert filled(tall, shrunk).compute() == {"leakage": 1.0, "exact duplicates": 0.0}
+    assert result(shrunk, tall).values == {"leakage": 1.0, "exact duplicates": 0.0}
+    assert result(tall, shrunk).values == {"leakage": 1.0, "exact duplicates": 0.0}
 
 
 def test_an_image_and_its_larger_self_are_not_exact() -> None:
     flat = np.full((1, 1, 8, 8), 9, np.float32)
-    assert filled(flat, flat.reshape(1, 1, 4, 16)).compute() == {"leakage": 1.0, "exact duplicates": 0.0}
+    assert result(flat, flat.reshape(1, 1, 4, 16)).values == {"leakage": 1.0, "exact duplicates": 0.0}
 
 
 def test_grey_images_are_found_among_colour_ones() -> None:
     grey = noise(5, 1)
-    assert filled(grey, grey.repeat(3, axis=1)).compute() == {"leakage": 1.0, "exact duplicates": 0.0}
-    assert filled(grey.repeat(3, axis=1), grey).compute()["leakage"] == 1
+    assert result(grey, grey.repeat(3, axis=1)).values == {"leakage": 1.0, "exact duplicates": 0.0}
+    assert result(grey.repeat(3, axis=1), grey).values["leakage"] == 1
 
 
 def test_different_labels_are_told() -> None:
@@ -130,68 +126,41 @@ def test_different_labels_are_told() -> None:
     other = labels.copy()
     other[:3] = 1 - other[:3]
     for names in (None, ("benign", "malignant")):
-        metric = Leakage()
-        metric.update(batch(images, False, labels, names))
-        metric.update(batch(images, True, other, names))
-        metric.compute()
-        assert metric.details()["differently_labelled_pairs"] == 3
-        assert metric.cautions({}) == ["3 of 10 pairs of duplicates carry different labels: correct them"]
-    swapped = Leakage()
-    swapped.update(batch(images, False, labels, ("benign", "malignant")))
-    swapped.update(batch(images, True, 1 - labels, ("malignant", "benign")))
-    swapped.compute()
-    assert swapped.details()["differently_labelled_pairs"] == 0  # names count, not their numbers
-    assert swapped.cautions({}) == []
-    severity = Leakage()
-    severity.update(batch(images, False, np.ones((10, 2))))
-    severity.update(batch(images, True, np.ones((10, 2)) + np.eye(10, 2)))
-    severity.compute()
-    assert severity.details()["differently_labelled_pairs"] == 2
+        found = Leakage().compute(rows(images, other, names), rows(images, labels, names))
+        assert found.details["differently_labelled_pairs"] == 3
+        assert found.warnings == ["3 of 10 pairs of duplicates carry different labels: correct them"]
+    swapped = Leakage().compute(
+        rows(images, 1 - labels, ("malignant", "benign")), rows(images, labels, ("benign", "malignant"))
+    )
+    assert swapped.details["differently_labelled_pairs"] == 0  # names count, not their numbers
+    assert swapped.warnings == []
+    severity = Leakage().compute(rows(images, np.ones((10, 2)) + np.eye(10, 2)), rows(images, np.ones((10, 2))))
+    assert severity.details["differently_labelled_pairs"] == 2
     for first, second in ((labels, None), (None, None)):
-        unknown = Leakage()
-        unknown.update(batch(images, False, first))
-        unknown.update(batch(images, True, second))
-        unknown.compute()
-        assert "differently_labelled_pairs" not in unknown.details()
-        assert unknown.cautions({}) == []
+        unknown = Leakage().compute(rows(images, second), rows(images, first))
+        assert "differently_labelled_pairs" not in unknown.details
+        assert unknown.warnings == []
 
 
 def test_the_fifty_closest_pairs_are_listed() -> None:
     second = noise(90, 1)
     first = second + np.linspace(0, 2, 90, dtype=np.float32)[:, None, None, None]
-    metric = filled(first[::-1].copy(), second)
-    metric.compute()
-    pairs = metric.details()["pairs"]
+    found = result(first[::-1].copy(), second)
+    pairs = found.details["pairs"]
     assert [pair["real"] for pair in pairs] == list(range(50))
     assert [pair["fake"] for pair in pairs] == list(range(89, 39, -1))
-    assert metric.details()["near_pairs"] == 89
+    assert found.details["near_pairs"] == 89
     assert type(pairs[0]["fake"]) is int
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 12))
-def test_order_batches_and_merging_change_nothing(seed: int, n: int) -> None:
+def test_order_changes_nothing(seed: int, n: int) -> None:
     draw = np.random.default_rng(seed)
-    whole, left, right = Leakage(), Leakage(), Leakage()
     few = draw.integers(0, 4, (5, 1, 2, 2)).astype(np.float32)
-    for real in (True, False):
-        images, labels = few[draw.integers(0, 5, n)], draw.integers(0, 2, n)
-        whole.update(batch(images, real, labels))
-        order, cut = draw.permutation(n), int(draw.integers(0, n))
-        for metric, part in ((left, order[:cut]), (right, order[cut:])):
-            for places in np.array_split(part, 2):
-                metric.update(Batch(real=real, images=images[places], ids=places, labels=labels[places]))
-    left.merge(right)
-    assert left.compute() == whole.compute()
-    assert left.details() == whole.details()
-    assert left.cautions({}) == whole.cautions({})
-    left.reset()
-    with pytest.raises(GankitError, match="no images of the first"):
-        left.compute()
-
-
-def rows(images: Array, value_range: tuple[float, float] = (0.0, 255.0)) -> Rows:
-    return Rows({"images": images, "ids": np.arange(len(images))}, len(images), value_range)
+    sides = [rows(few[draw.integers(0, 5, n)], draw.integers(0, 2, n)) for _ in range(2)]
+    mixed = [side.take(draw.permutation(n)) for side in sides]
+    assert Leakage().compute(*mixed) == Leakage().compute(*sides)
 
 
 @pytest.mark.parametrize("size", [12, 20])
@@ -205,67 +174,57 @@ def test_resampling_equals_fresh_metrics(size: int) -> None:
         fake[:6], fake[6:8] = real[2:8], np.clip(real[10:12].astype(int) + 2, 0, 255)
     pool = Pool(rows(real), rows(fake))
     shared, fresh = Leakage().resampling(pool), Resampling(Leakage(), pool)
-    assert (type(shared) is Resampling) == (size != 12)
     mixed = draw.permutation(70)
-    halves = draw.permutation(pool.reals)
-    for first, second in ((pool.reals, pool.fakes), (mixed[:40], mixed[40:]), (halves[:20], halves[20:])):
+    halves = draw.permutation(pool.real_places)
+    for first, second in ((pool.real_places, pool.fake_places), (halves[:20], halves[20:])):
         assert shared.values(first, second) == fresh.values(first, second)
-    parts = [pool.reals[2:5], pool.reals[::7], pool.fakes[:1], pool.fakes[5:20]]
-    assert shared.left_out(parts) == fresh.left_out(parts)
+    if size == 12:
+        assert shared.values(mixed[:40], mixed[40:]) == fresh.values(mixed[:40], mixed[40:])
+    else:
+        assert shared.values(mixed[:40], mixed[40:])["leakage"] < 1
+        with pytest.raises(GankitError, match=r"images of the shapes \(1, 12, 12\) and \(1, 20, 20\) cannot be mixed"):
+            fresh.values(mixed[:40], mixed[40:])
+    parts = [pool.real_places[2:5], pool.real_places[::7], pool.fake_places[:1], pool.fake_places[5:20]]
+    assert shared.values_without(parts) == fresh.values_without(parts)
     with pytest.raises(GankitError, match="no images of the second"):
-        shared.values(np.zeros(0, np.int64), pool.fakes)
-
-
-def test_memory_holds_small_copies() -> None:
-    metric = Leakage()
-    buffer = noise(2, 1, 3, 300, 200)
-    metric.update(batch(buffer, True))
-    assert [image.small.shape for image in metric.real] == [(3, 64, 64)] * 2
-    assert all(image.small.base is None and image.small.dtype == np.float32 for image in metric.real)
-    whole = buffer.copy()
-    buffer[:] = 0
-    metric.update(batch(whole, False))
-    assert metric.compute() == {"leakage": 1.0, "exact duplicates": 1.0}
+        shared.values(np.zeros(0, np.int64), pool.fake_places)
 
 
 class TestErrors:
     def test_sets_without_images(self) -> None:
-        metric = build("metric", "leakage")
         with pytest.raises(GankitError, match=r"no images of the first \(generated\) set"):
-            metric.compute()
-        metric.update(batch(noise(1, 1), False))
+            result(noise(0, 1), noise(1, 1))
         with pytest.raises(GankitError, match=r"no images of the second \(real\) set"):
-            metric.compute()
-        metric.update(batch(noise(1, 1), True))
-        assert metric.compute()["leakage"] == 1
+            result(noise(1, 1), noise(0, 1))
+        assert result(noise(1, 1), noise(1, 1)).values["leakage"] == 1
 
     def test_settings(self) -> None:
         assert build("metric", "leakage", threshold=1.5).threshold == 1.5  # type: ignore[attr-defined]
         with pytest.raises(GankitError, match="threshold"):
             build("metric", "leakage", threshold=-1)
 
-    def test_batches_that_do_not_fit(self) -> None:
-        metric = Leakage()
-        with pytest.raises(GankitError, match="needs images, and the real images have none"):
-            metric.update(Batch(real=True, ids=np.arange(3)))
-        with pytest.raises(GankitError, match="needs ids"):
-            metric.update(Batch(real=True, images=noise(3, 1)))
+    def test_images_that_do_not_fit(self) -> None:
+        images = rows(noise(3, 1))
+        with pytest.raises(GankitError, match="the second images have no images"):
+            Leakage().compute(Rows(ids=np.arange(3)), images)
+        with pytest.raises(GankitError, match="the first images have no ids"):
+            Leakage().compute(images, Rows(images=noise(3, 1)))
         with pytest.raises(GankitError, match=r"those of the first set have shape \(3, 12, 12\)"):
-            metric.update(batch(noise(3, 1)[:, 0], False))
+            result(noise(3, 1)[:, 0], noise(3, 1))
         broken = noise(3, 1)
         broken[1, 0, 2, 2] = np.nan
         with pytest.raises(GankitError, match="image 1 of the second set has values that are NaN"):
-            metric.update(batch(broken, True))
+            result(noise(3, 1), broken)
 
     def test_different_numbers_of_channels(self) -> None:
         with pytest.raises(GankitError, match=r"images of \[2, 3\] channels"):
-            filled(noise(3, 1, 2), noise(3, 1, 3)).compute()
+            result(noise(3, 1, 2), noise(3, 1, 3))
 
 
-def split(path: Path, name: str, real: bool) -> Batch:
+def split(path: Path, name: str) -> Rows:
     with np.load(path) as file:
         images, labels = file[f"{name}_images"].astype(np.float32), file[f"{name}_labels"].ravel()
-    return batch(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2), real, labels)
+    return rows(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2), labels)
 
 
 @pytest.mark.parametrize(
@@ -283,16 +242,16 @@ def test_real_splits(
     real_data: Callable[[str], Path], data: str, first: str, second: str, exact: int, near: int
 ) -> None:
     """What is known of the data sets: shared/data/README.md; exact pairs are counted among the near ones there."""
-    path, metric = real_data(f"{data}/{data}.npz"), Leakage()
-    metric.update(split(path, first, False))
-    metric.update(split(path, second, True))
-    values, details = metric.compute(), metric.details()
+    path = real_data(f"{data}/{data}.npz")
+    ours, others = split(path, first), split(path, second)
+    found = Leakage().compute(others, ours)
+    details = found.details
     assert details["exact_pairs"] == exact
     assert details["exact_pairs"] + details["near_pairs"] == near == len(details["pairs"])
     hit = {pair["fake"] for pair in details["pairs"]}
-    assert values["leakage"] == pytest.approx(len(hit) / len(metric.fake))
+    assert found.values["leakage"] == pytest.approx(len(hit) / ours.count)
     if exact:
         twin = details["pairs"][0]
         assert twin["distance"] == 0
-        assert metric.fake[twin["fake"]].label != metric.real[twin["real"]].label
-        assert "carry different labels" in metric.cautions({})[0]
+        assert ours.required("labels")[twin["fake"]] != others.required("labels")[twin["real"]]
+        assert "carry different labels" in found.warnings[0]

@@ -56,10 +56,10 @@ def test_foreign_files_are_read_with_a_warning(tmp_path: Path) -> None:
         assert report["metrics"]["frechet"]["n_real"] is None
         assert "does not say which features" in report["protocol"]["warnings"][0]
     from gankit.evaluation import extraction
-    from gankit.evaluation.sources import image_set
+    from gankit.evaluation.sources import from_array
 
     network = gankit.build("features", "pixels", gankit.ImageSpec(1, 6, 6), side=3)
-    truth = frechet_distance(rows, extraction.features(image_set(FAKE, "x"), network))
+    truth = frechet_distance(rows, extraction.features(from_array(FAKE, "fake"), network))
     assert report["metrics"]["frechet"]["value"] == pytest.approx(truth, rel=1e-6)
 
 

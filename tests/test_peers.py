@@ -16,10 +16,9 @@ from cleanfid import fid as clean_fid
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gankit import Batch
 from gankit.evaluation import extraction
-from gankit.evaluation.sources import image_set
-from gankit.interfaces import Features
+from gankit.evaluation.sources import from_array
+from gankit.interfaces import Features, Rows
 from gankit.metrics._distances import squared_distances
 from gankit.metrics.frechet import frechet_distance
 from gankit.metrics.inception_score import inception_score
@@ -267,7 +266,7 @@ def test_torchmetrics_truncates_images_of_floats(torchmetrics: Any) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.mean((2, 3))
 
-    own = extraction.features(image_set(images, "real", window=(0, 1)), OwnMean(), quiet=True)
+    own = extraction.features(from_array(images, "real", (0, 1)), OwnMean(), quiet=True)
     np.testing.assert_allclose(own, 254.745, rtol=1e-6)
     metric = torchmetrics.inception.InceptionScore(feature=Mean(), normalize=True)
     metric.update(tensor(images))
@@ -279,10 +278,8 @@ def test_torchmetrics_looks_for_copies_of_the_wrong_side(torchmetrics: Any) -> N
     real = rows(200, 64, 1)
     fake = np.repeat(real[:2], 50, 0) + rows(100, 64, 2, 1e-6)
     fid = tm_fid(torchmetrics, real, fake)
-    metric = Memorisation()
-    for side, is_real in ((real, True), (fake, False)):
-        metric.update(Batch(real=is_real, features=side, ids=np.arange(len(side))))
-    values = metric.compute()
+    sides = (Rows(features=side, ids=np.arange(len(side))) for side in (real, fake))
+    values = Memorisation().compute(*sides).values
     # Every generated image is a copy, which the paper's distance must tell.
     assert values["memorisation distance"] < 1e-9
     assert values["near-copies"] == values["memorisation"] == 1

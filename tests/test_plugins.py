@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from distributions import PLAIN_CRITIC
 
@@ -292,3 +293,12 @@ def test_a_plug_in_trains(
     monkeypatch.setenv("GANKIT_DISABLE_PLUGINS", "*")
     text = refused(lambda: gankit.resume(run.path), SettingsError)
     assert "foreign-nets is not installed, or GANKIT_DISABLE_PLUGINS switches it off" in text
+
+
+def test_a_metric_of_the_old_style_says_what_to_do(lay: Lay) -> None:
+    code = "from gankit import Batch, Metric\n\nclass Old(Metric): ...\n"
+    lay("old_metrics", "[gankit.metrics]\nold = old_metrics:Old\n", "old_metrics", code)
+    text = refused(lambda: gankit.build("metric", "old"))
+    assert "write compute(self, real, fake)" in text
+    images = np.zeros((3, 1, 4, 4), np.uint8)
+    assert "write compute(self, real, fake)" in refused(lambda: gankit.evaluate(images, images, ["old"], "pixels"))

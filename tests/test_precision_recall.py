@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gankit import Batch, GankitError, build
-from gankit.interfaces import Pool, Resampling, Rows
+from gankit import GankitError, build
+from gankit.interfaces import Pool, Resampling, Result, Rows
 from gankit.metrics import _distances
-from gankit.metrics._balls import neighbour
+from gankit.metrics._balls import checked_k
 from gankit.metrics._distances import squared_distances
 from gankit.metrics._rows import digests, shuffled
 from gankit.metrics.precision_recall import PrecisionRecall, precision_recall
@@ -26,14 +26,11 @@ def rows(n: int, d: int, seed: int = 0) -> Array:
 
 
 def pool(real: Array, fake: Array) -> Pool:
-    return Pool(Rows({"features": real}, len(real)), Rows({"features": fake}, len(fake)))
+    return Pool(Rows(features=real), Rows(features=fake))
 
 
-def filled(real: Array, fake: Array, k: int | None = None) -> PrecisionRecall:
-    metric = PrecisionRecall(k=k)
-    metric.update(Batch(real=True, features=real))
-    metric.update(Batch(real=False, features=fake))
-    return metric
+def result(real: Array, fake: Array, k: int | None = None) -> Result:
+    return PrecisionRecall(k=k).compute(Rows(features=real), Rows(features=fake))
 
 
 def by_loops(real: Array, fake: Array, k: int) -> dict[str, float]:
@@ -126,7 +123,7 @@ def test_k_larger_than_n() -> None:
         with pytest.raises(GankitError, match="lower k"):
             precision_recall(rows(30, 2), rows(n, 2), k=k)
     assert precision_recall(rows(7, 2), rows(7, 2, 1), k=5)
-    assert list(map(neighbour, (3, 19, 20, 35, 49, 50, 5000), [None] * 7)) == [1, 1, 2, 3, 4, 5, 5]
+    assert list(map(checked_k, (3, 19, 20, 35, 49, 50, 5000), [None] * 7)) == [1, 1, 2, 3, 4, 5, 5]
 
 
 def test_the_scaled_k_is_not_saturated_for_few_images() -> None:
@@ -155,10 +152,9 @@ def test_unequal_sizes_are_drawn_alike_whatever_the_order() -> None:
         assert precision_recall(random.permutation(real), random.permutation(fake)) == values
     drawn = real[shuffled(digests(real))[:40]]
     assert values == pytest.approx(by_loops(drawn, fake, 4), abs=1e-12)
-    metric = filled(real, fake)
-    metric.compute()
-    assert metric.counts() == dict.fromkeys(NAMES, (40, 40))
-    assert metric.details() == {"k": 4}
+    found = result(real, fake)
+    assert found.counts == dict.fromkeys(NAMES, (40, 40))
+    assert found.details == {"k": 4}
 
 
 def test_the_draw_is_fair() -> None:
@@ -183,7 +179,8 @@ class TestDistances:
 
     @pytest.mark.parametrize("step", [1e-12, 1e-8, 1e-5, 1e-3, 1.0])
     def test_near_rows(self, step: float, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_distances, "CHUNK", 1000)
+        monkeypatch.setattr(_distances, "_CHUNK", 1000)
+        monkeypatch.setattr(_distances, "_BLOCK", 600)
         x = rows(50, 90)
         y = x + rows(50, 90, 1) * step
         expected = np.square(x[:, None] - y).sum(2)
@@ -206,7 +203,7 @@ def test_centres_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
     real, fake = rows(50, 4, 1), rows(50, 4, 2)
     whole = precision_recall(real, fake)
-    monkeypatch.setattr(module, "CENTRES", 1000)
+    monkeypatch.setattr(module, "DISTANCES_AT_ONCE", 1000)
     assert precision_recall(real, fake) == whole
 
 
@@ -222,29 +219,19 @@ class TestMetric:
         with pytest.raises(GankitError, match="k = 0: the nearest neighbour is k = 1"):
             precision_recall(rows(5, 2), rows(5, 2), k=0)
 
-    def test_scores_are_deterministic_in_batches_and_merged(self) -> None:
-        whole = filled(self.real, self.fake).compute()
-        assert whole == precision_recall(self.real, self.fake)
-        first, second = filled(self.real[:20], self.fake[:30]), filled(self.real[20:], self.fake[30:])
-        second.merge(first)
-        assert second.compute() == whole
-        first.reset()
-        first.merge(filled(self.real, self.fake))
-        assert first.compute() == whole
-        narrow = filled(self.real.astype(np.float32), self.fake.astype(np.float32))
-        assert narrow.compute() == precision_recall(self.real.astype(np.float32), self.fake.astype(np.float32))
+    def test_values_are_those_of_the_function(self) -> None:
+        for real, fake in ((self.real, self.fake), (self.real.astype(np.float32), self.fake.astype(np.float32))):
+            assert result(real, fake).values == precision_recall(real, fake)
+            assert PrecisionRecall().resampling(pool(real, fake)).whole() == result(real, fake)
 
-    def test_cautions(self) -> None:
-        metric = filled(self.real[:20], self.fake[:20])
-        metric.compute()
-        assert metric.cautions({}) == []
-        assert metric.cautions({"precision": 0.97}) == []
-        (saturated,) = metric.cautions({"precision": 0.985, "recall": 1.0})
-        assert "precision between real images is 0.985 already" in saturated
-        metric = filled(self.real[:20], self.fake[:20], k=5)
-        metric.compute()
-        (large,) = metric.cautions({})
+    def test_warnings(self) -> None:
+        assert result(self.real[:20], self.fake[:20]).warnings == []
+        (large,) = result(self.real[:20], self.fake[:20], k=5).warnings
         assert "k = 5 is more than a fifth of 20 images" in large
+        metric = PrecisionRecall()
+        assert metric.warnings({}) == metric.warnings({"precision": 0.97}) == []
+        (saturated,) = metric.warnings({"precision": 0.985, "recall": 1.0})
+        assert "precision between real images is 0.985 already" in saturated
 
     @pytest.mark.parametrize("k", [None, 1, 4])
     @pytest.mark.parametrize("kind", ["plain", "collapsed", "copies", "lattice"])
@@ -264,9 +251,9 @@ class TestMetric:
             order = random.permutation(len(real) + len(fake))
             assert shared.values(order[:n], order[-m:]) == plain.values(order[:n], order[-m:])
         patients = np.arange(len(real)) // 9
-        parts = [everything.reals[patients == patient] for patient in range(patients[-1] + 1)]
-        parts += list(everything.fakes[:12, None])
-        assert shared.left_out(parts) == plain.left_out(parts)
+        parts = [everything.real_places[patients == patient] for patient in range(patients[-1] + 1)]
+        parts += list(everything.fake_places[:12, None])
+        assert shared.values_without(parts) == plain.values_without(parts)
         with pytest.raises(GankitError, match="needs at least"):
             shared.values(np.arange(2), np.arange(10, 40))
 
@@ -293,8 +280,7 @@ def test_refused(real: Array, fake: Array, message: str) -> None:
 
 
 def test_metric_errors() -> None:
-    metric = PrecisionRecall()
     with pytest.raises(GankitError, match="real images: 0 rows; at least 3"):
-        metric.compute()
-    with pytest.raises(GankitError, match="PrecisionRecall needs features"):
-        metric.update(Batch(real=False))
+        result(rows(0, 3), rows(5, 3))
+    with pytest.raises(GankitError, match="the generated images have no features"):
+        PrecisionRecall().compute(Rows(features=rows(5, 3)), Rows())

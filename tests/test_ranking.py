@@ -85,7 +85,7 @@ def test_realism_beside_real_images_of_radius_0() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_realism_beside_a_loop(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gankit.ranking.realism.DISTANCES", 100)
+    monkeypatch.setattr("gankit.metrics.precision_recall.DISTANCES_AT_ONCE", 100)
     draw = np.random.default_rng(seed)
     reals, fakes, k = draw.normal(size=(31 + seed, 5)), draw.normal(size=(23, 5)), 1 + seed
     radii = [sorted(math.dist(a, b) for b in reals)[k] for a in reals]
@@ -173,9 +173,9 @@ def test_realism_is_beside_the_held_out_images(runs: dict[str, gankit.Run]) -> N
         ranked = rank(run, 9, 3, "realism", seed=1)
         pixels = Pixels(run.image)
         rows = [pixels(torch.tensor(images).float()).numpy()
-                for images in (reals.read(np.arange(reals.count)), run.sample(9, seed=1))]  # fmt: skip
+                for images in (reals.read(np.arange(len(reals))), run.sample(9, seed=1))]  # fmt: skip
         np.testing.assert_allclose(ranked.scores, realism_score(*rows), rtol=1e-5)
-        assert ranked.notes[0] == f"reference: {reals.count} {reals.name}"
+        assert ranked.notes[0] == f"reference: {len(reals)} {('training', 'held-out')[which]} images"
         assert len(ranked.notes) == 2 - which
     itself = rank(runs["held"], 9, 3, "realism", seed=1, real=runs["held"].sample(9, seed=1))
     assert np.isinf(itself.scores).sum() >= 4  # those whose radius is not above the median

@@ -18,15 +18,14 @@ import gankit
 from gankit import GankitError
 from gankit.evaluation.extraction import part
 from gankit.evaluation.uncertainty import (
-    gathered,
+    evaluate_metric,
     jackknife,
-    judged,
     p_values,
     real_against_real,
     standard_errors,
     wilson,
 )
-from gankit.interfaces import Batch, Metric, Pool, Resampling, Rows
+from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
 from gankit.metrics.kid import kernel_distance
 
 Array = NDArray[Any]
@@ -34,8 +33,7 @@ Draw = Callable[[np.random.Generator], Pool]
 
 
 def rows(features: Array, groups: Array | None = None) -> Rows:
-    fields = {"features": features, "ids": np.arange(len(features))}
-    return Rows(fields if groups is None else fields | {"groups": groups}, len(features))
+    return Rows(features=features, groups=groups, ids=np.arange(len(features)))
 
 
 def patients(random: np.random.Generator, count: int, images: int, dim: int) -> tuple[Array, Array]:
@@ -48,7 +46,7 @@ def patients(random: np.random.Generator, count: int, images: int, dim: int) -> 
 
 def untold(pool: Pool) -> Pool:
     """The same images, and nobody knows whose they are."""
-    return Pool(rows(pool.real.fields["features"]), rows(pool.fake.fields["features"]))
+    return Pool(rows(pool.real.required("features")), rows(pool.fake.required("features")))
 
 
 def p_of(name: str, pool: Pool, permutations: int = 39, seed: int = 0) -> dict[str, float]:
@@ -148,15 +146,13 @@ class TestPermutations:
             needs = ("features",)
             better = "lower"
 
-            def update(self, batch: Batch) -> None: ...
-
-            def compute(self) -> dict[str, float]:
+            def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
                 return {"pool-spy": 0.0}
 
             def resampling(self, pool: Pool) -> Resampling:
                 chosen = pool.real if side == "real" else pool.fake
-                seen.append(set(chosen.fields["ids"].tolist()))
-                assert len(np.unique(chosen.fields["groups"])) == chosen.count
+                seen.append(set(chosen.required("ids").tolist()))
+                assert len(np.unique(chosen.required("groups"))) == chosen.count
                 return Resampling(self, pool)
 
         groups = np.random.default_rng(0).permutation(np.repeat(np.arange(7), 5))
@@ -205,13 +201,13 @@ def spread(name: str, draw: Draw, repeats: int, errors: int) -> dict[str, tuple[
     values: dict[str, list[float]] = {}
     found: dict[str, list[float]] = {}
     for repeat in range(repeats):
-        metric, pool = part("metric", name).build(), draw(np.random.default_rng(repeat))
-        resampling = metric.resampling(pool)
-        of_pool = resampling.values(pool.reals, pool.fakes)
+        pool = draw(np.random.default_rng(repeat))
+        resampling = part("metric", name).build().resampling(pool)
+        of_pool = resampling.values(pool.real_places, pool.fake_places)
         for key, value in of_pool.items():
             values.setdefault(key, []).append(value)
         if repeat < errors:
-            for key, error in standard_errors(metric, resampling, of_pool, repeat).items():
+            for key, error in standard_errors(resampling, of_pool, repeat).items():
                 assert error is not None
                 found.setdefault(key, []).append(error)
     return {key: (np.array(values[key]), np.array(found[key])) for key in values}
@@ -256,7 +252,7 @@ class TestStandardErrors:
         metric, value = part("metric", "kid").build(), {"kid": 0.0}
 
         def error(pool: Pool) -> float:
-            found = standard_errors(metric, metric.resampling(pool), value, 0)["kid"]
+            found = standard_errors(metric.resampling(pool), value, 0)["kid"]
             assert found is not None
             return found
 
@@ -280,11 +276,11 @@ class TestStandardErrors:
         parts: list[Any] = []
 
         class Spy(Resampling):
-            def left_out(self, given: Any) -> Any:
+            def values_without(self, given: Any) -> Any:
                 parts.extend(given)
-                return super().left_out(given)
+                return super().values_without(given)
 
-        found = jackknife(Spy(part("metric", "variance-ratio").build(), pool), "real", {"variance-ratio": 0.0}, 50, 0)
+        found = jackknife(Spy(part("metric", "variance-ratio").build(), pool), "real", {"variance-ratio": 0.0}, 0)
         assert len(parts) == 50
         of_patients = [set(groups[places].tolist()) for places in parts]
         assert sum(map(len, of_patients)) == len(set.union(*of_patients)) == 201
@@ -296,24 +292,17 @@ class TestStandardErrors:
         class Wavering(Metric):
             """One value needs the image that holds the largest feature; the other needs none."""
 
-            def __init__(self) -> None:
-                self.add_state("real", lambda: np.zeros(0), lambda a, b: np.concatenate([a, b]))
-
-            def update(self, batch: Batch) -> None:
-                assert batch.features is not None
-                if batch.real:
-                    self.real = np.concatenate([self.real, batch.features[:, 0]])  # type: ignore[attr-defined]
-
-            def compute(self) -> dict[str, float]:
-                if self.real.max() < 9:
+            def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+                column = real.required("features")[:, 0]
+                if column.max() < 9:
                     if fails:
                         raise GankitError("no large feature")
-                    return {"mean": float(self.real.mean())}
-                return {"mean": float(self.real.mean()), "large": float(self.real.max())}
+                    return {"mean": float(column.mean())}
+                return {"mean": float(column.mean()), "large": float(column.max())}
 
         features = np.arange(10.0)[:, None]
         pool = Pool(rows(features), rows(features))
-        errors = standard_errors(Wavering(), Resampling(Wavering(), pool), {"mean": 4.5, "large": 9.0}, 0)
+        errors = standard_errors(Resampling(Wavering(), pool), {"mean": 4.5, "large": 9.0}, 0)
         assert errors["large"] is None
         if fails:
             assert errors["mean"] is None
@@ -326,15 +315,14 @@ class TestStandardErrors:
             Pool(rows(random.normal(size=(8, 2)), np.zeros(8, int)), rows(random.normal(size=(8, 2)))),
             Pool(rows(random.normal(size=(8, 2))), rows(random.normal(size=(2, 2)))),
         ):
-            entries, _ = judged(part("metric", "frechet"), pool, 0)
+            entries, _ = evaluate_metric(part("metric", "frechet"), pool, 0)
             assert entries["frechet"]["standard_error"] is None
 
 
 class TestRealAgainstReal:
     def floor(self, pool: Pool, seed: int) -> float:
-        metric = part("metric", "kid")
-        resampling = metric.build().resampling(pool)
-        found = real_against_real(resampling, gathered(metric, pool).compute(), seed)["kid"]
+        resampling = part("metric", "kid").build().resampling(pool)
+        found = real_against_real(resampling, resampling.whole().values, seed)["kid"]
         assert found["n"] == 12
         return float(found["value"])
 
@@ -355,7 +343,7 @@ class TestRealAgainstReal:
             real, fake = np.random.default_rng(seed).normal(size=(2, 40, 20))
             pool = Pool(rows(real), rows(fake))
             resampling = part("metric", "frechet").build().resampling(pool)
-            values = resampling.values(pool.reals, pool.fakes)
+            values = resampling.values(pool.real_places, pool.fake_places)
             beside = real_against_real(resampling, values, seed)["frechet"]
             assert beside["n"] == 20
             floors.append(beside["value"])
@@ -385,16 +373,8 @@ def noise(n: int, seed: int) -> Array:
 class Mean(Metric):
     """The mean of the first generated feature."""
 
-    def __init__(self) -> None:
-        self.add_state("sums", lambda: np.zeros(2), np.add)
-
-    def update(self, batch: Batch) -> None:
-        features = self.wanted(batch, "features")
-        if not batch.real:
-            self.sums += features[:, 0].sum(), len(features)  # type: ignore[attr-defined]
-
-    def compute(self) -> dict[str, float]:
-        return {"mean": float(self.sums[0] / self.sums[1])}  # type: ignore[attr-defined]
+    def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+        return {"mean": float(fake.required("features")[:, 0].mean())}
 
 
 def test_patients_of_unlike_numbers_of_images_weigh_as_they_must() -> None:
@@ -405,7 +385,7 @@ def test_patients_of_unlike_numbers_of_images_weigh_as_they_must() -> None:
     features = random.normal(size=(len(groups), 1)) + random.normal(size=len(sizes))[groups, None]
     pool = Pool(rows(random.normal(size=(5, 1))), rows(features, groups))
     mean = float(features.mean())
-    found = jackknife(Resampling(Mean(), pool), "fake", {"mean": mean}, 50, 0)["mean"]
+    found = jackknife(Resampling(Mean(), pool), "fake", {"mean": mean}, 0)["mean"]
     of_parts = np.array([features[groups == group].mean() for group in range(len(sizes))])
     assert found == pytest.approx(float(((of_parts - mean) ** 2 / (len(groups) / sizes - 1)).mean()))
 
@@ -416,7 +396,7 @@ def test_halves_of_patients_give_images_of_many_patients() -> None:
 
     class Spy(Resampling):
         def values(self, real: Array, fake: Array) -> dict[str, float]:
-            groups = self.pool.real.fields["groups"]
+            groups = self.pool.real.required("groups")
             if fake.max() < len(groups):
                 seen.append((set(groups[real].tolist()), set(groups[fake].tolist())))
                 assert len(real) == len(fake) == 50
@@ -458,18 +438,18 @@ def test_groups_of_unlike_sizes_are_not_exchanged_whole() -> None:
 def test_a_test_that_cannot_be_made_costs_no_evaluation(name: str) -> None:
     random = np.random.default_rng(0)
     pool = Pool(rows(random.normal(size=(40, 2)), np.zeros(40, int)), rows(random.normal(size=(6, 2))))
-    entries, cautions = judged(part("metric", name), pool, 0, 19)
+    entries, warnings = evaluate_metric(part("metric", name), pool, 0, 19)
     entry = next(iter(entries.values()))
     assert "p_value" not in entry
     assert math.isfinite(entry["value"])
-    assert any("no p-value" in caution for caution in cautions)
+    assert any("no p-value" in warning for warning in warnings)
 
 
 def test_a_value_that_nothing_changes_has_no_error_that_can_be_told() -> None:
     """Sets far apart: every precision is 0, of all images and without any."""
     random = np.random.default_rng(0)
     real, fake = random.normal(size=(30, 2)), random.normal(size=(30, 2)) + 100
-    entries, _ = judged(part("metric", "precision-recall"), Pool(rows(real), rows(fake)), 0)
+    entries, _ = evaluate_metric(part("metric", "precision-recall"), Pool(rows(real), rows(fake)), 0)
     assert entries["precision"]["value"] == 0
     assert entries["precision"]["standard_error"] is None
 
@@ -479,9 +459,11 @@ def test_the_k_of_the_whole_is_kept_when_images_are_left_out() -> None:
     pool = Pool(rows(random.normal(size=(41, 3))), rows(random.normal(size=(41, 3))))
     resampling = part("metric", "precision-recall").build().resampling(pool)
     fixed = part("metric", {"name": "precision-recall", "k": 4}).build().resampling(pool)
-    parts = [pool.reals[:3], pool.fakes[5:9]]
-    assert resampling.left_out(parts) == fixed.left_out(parts)
-    assert resampling.values(pool.reals[3:], pool.fakes) != fixed.values(pool.reals[3:], pool.fakes)
+    parts = [pool.real_places[:3], pool.fake_places[5:9]]
+    assert resampling.values_without(parts) == fixed.values_without(parts)
+    assert resampling.values(pool.real_places[3:], pool.fake_places) != fixed.values(
+        pool.real_places[3:], pool.fake_places
+    )
 
 
 def test_metrics_that_clash_get_numbers() -> None:
@@ -515,7 +497,7 @@ def test_population_values_of_the_script() -> None:
     assert values.mean() == pytest.approx(truth["kid"], abs=3 * values.std() / math.sqrt(300))
     many = example.Case(6, 100_000, scale=0.5, shift=0.4, metrics=("frechet", "variance-ratio")).pool(0, 0)
     for name in ("frechet", "variance-ratio"):
-        value = gathered(part("metric", name), many).compute()[name]
+        value = Result.of(part("metric", name).build().compute(many.real, many.fake)).values[name]
         assert value == pytest.approx(truth[name], rel=0.03)
     assert example.Case(6, 50).population() == {"frechet": 0, "kid": pytest.approx(0), "variance-ratio": 1}
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gankit import Batch, GankitError, build
+from gankit import GankitError, build
+from gankit.cache import row_blocks
 from gankit.interfaces import Moments, Pool, Resampling, Rows
 from gankit.metrics.variance_ratio import VarianceRatio, variance_ratio
 
@@ -19,12 +20,8 @@ def rows(n: int, d: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).normal(size=(n, d)) * np.arange(1, d + 1) ** -0.5
 
 
-def filled(real: Array, fake: Array, size: int = 10**9) -> VarianceRatio:
-    metric = VarianceRatio()
-    for values, is_real in ((real, True), (fake, False)):
-        for start in range(0, len(values), size):
-            metric.update(Batch(real=is_real, features=values[start : start + size]))
-    return metric
+def value(real: Array, fake: Array) -> float:
+    return VarianceRatio().compute(Rows(features=real), Rows(features=fake))["variance-ratio"]
 
 
 def reference(real: Array, fake: Array) -> float:
@@ -35,7 +32,7 @@ def reference(real: Array, fake: Array) -> float:
 def test_equals_the_traces_of_covariances(n: int, m: int, d: int) -> None:
     real, fake = rows(n, d, 1) + 3, rows(m, d, 2) * 0.7 - 1
     assert variance_ratio(real, fake) == pytest.approx(reference(real, fake), rel=1e-12)
-    assert filled(real, fake).compute() == {"variance-ratio": variance_ratio(real, fake)}
+    assert value(real, fake) == variance_ratio(real, fake)
 
 
 def test_by_hand() -> None:
@@ -56,59 +53,45 @@ def test_a_shrunken_set_is_told_at_any_number_of_images() -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(2, 30), m=st.integers(2, 30), d=st.integers(1, 8), seed=st.integers(0, 2**32 - 1),
-    scale=st.floats(0.01, 100), offset=st.floats(-1e4, 1e4), size=st.integers(1, 12),
+    scale=st.floats(0.01, 100), offset=st.floats(-1e4, 1e4),
 )  # fmt: skip
-def test_properties(n: int, m: int, d: int, seed: int, scale: float, offset: float, size: int) -> None:
+def test_properties(n: int, m: int, d: int, seed: int, scale: float, offset: float) -> None:
     random = np.random.default_rng(seed)
     real, fake = random.normal(size=(n, d)), random.normal(size=(m, d)) * scale
-    value = variance_ratio(real, fake)
-    assert value == pytest.approx(reference(real, fake), rel=1e-9)
-    assert variance_ratio(fake, real) == pytest.approx(1 / value, rel=1e-9)
+    expected = variance_ratio(real, fake)
+    assert expected == pytest.approx(reference(real, fake), rel=1e-9)
+    assert variance_ratio(fake, real) == pytest.approx(1 / expected, rel=1e-9)
     turn = np.linalg.qr(random.normal(size=(d, d)))[0]
-    assert variance_ratio(real @ turn, fake @ turn) == pytest.approx(value, rel=1e-9)
-    assert variance_ratio(random.permutation(real), random.permutation(fake)) == pytest.approx(value, rel=1e-9)
-    assert filled(real + offset, fake - offset, size).compute()["variance-ratio"] == pytest.approx(value, rel=1e-6)
+    assert variance_ratio(real @ turn, fake @ turn) == pytest.approx(expected, rel=1e-9)
+    assert variance_ratio(random.permutation(real), random.permutation(fake)) == pytest.approx(expected, rel=1e-9)
+    assert value(real + offset, fake - offset) == pytest.approx(expected, rel=1e-6)
 
 
 def test_an_offset_of_a_million_changes_nothing() -> None:
     # A peer's sums of products lose every digit here.
     real, fake = rows(50, 20, 1), rows(60, 20, 2)
     expected = variance_ratio(real, fake)
-    for size in (1, 7, 60):
-        assert filled(real + 1e6, fake + 1e6, size).compute()["variance-ratio"] == pytest.approx(expected, rel=1e-8)
+    assert value(real + 1e6, fake + 1e6) == pytest.approx(expected, rel=1e-8)
 
 
-def test_merged_is_whole_and_reset_forgets() -> None:
-    real, fake = rows(50, 6, 1), rows(40, 6, 2)
-    whole = filled(real, fake).compute()["variance-ratio"]
-    first, second = filled(real[:1], fake[:30]), filled(real[1:], fake[30:])
-    first.merge(second)
-    assert first.compute()["variance-ratio"] == pytest.approx(whole, rel=1e-12)
-    assert second.compute()["variance-ratio"] == pytest.approx(variance_ratio(real[1:], fake[30:]), rel=1e-12)
-    first.reset()
-    first.merge(filled(real, fake))
-    assert first.compute()["variance-ratio"] == whole
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_blocks_of_any_size_give_the_same(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, fake = rows(50, 20, 1), rows(60, 20, 2)
+    expected = variance_ratio(real, fake)
+    monkeypatch.setattr("gankit.metrics.variance_ratio.row_blocks", lambda array: row_blocks(array, size))
+    assert value(real, fake) == pytest.approx(expected, rel=1e-12)
 
 
 def moments(x: Array, n: int | None) -> Moments:
     return Moments(n, x.mean(0), np.cov(x.T))
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_moments_stand_for_rows(known: bool) -> None:
+@pytest.mark.parametrize("n", [50, None])
+def test_statistics_stand_for_rows(n: int | None) -> None:
     real, fake = rows(50, 6, 1), rows(40, 6, 2)
-    metric = VarianceRatio()
-    metric.update(Batch(real=True, moments=moments(real, 50 if known else None)))
-    metric.update(Batch(real=False, features=fake))
-    assert metric.compute()["variance-ratio"] == pytest.approx(variance_ratio(real, fake), rel=1e-12)
-    more = Batch(real=True, features=rows(10, 6, 3))
-    if known:
-        metric.update(more)
-        expected = variance_ratio(np.concatenate([real, rows(10, 6, 3)]), fake)
-        assert metric.compute()["variance-ratio"] == pytest.approx(expected, rel=1e-12)
-    else:
-        with pytest.raises(GankitError, match="without a number of images cannot be joined"):
-            metric.update(more)
+    stored = Rows(statistics=moments(real, n))
+    found = VarianceRatio().compute(stored, Rows(features=fake))["variance-ratio"]
+    assert found == pytest.approx(variance_ratio(real, fake), rel=1e-12)
 
 
 def test_metric_facts() -> None:
@@ -118,7 +101,7 @@ def test_metric_facts() -> None:
 
 def test_resampling_equals_a_fresh_metric() -> None:
     real, fake = rows(30, 6, 1), rows(22, 6, 2) * 0.8 + 1
-    pool = Pool(Rows({"features": real}, 30), Rows({"features": fake}, 22))
+    pool = Pool(Rows(features=real), Rows(features=fake))
     shared, plain = VarianceRatio().resampling(pool), Resampling(VarianceRatio(), pool)
     assert type(shared) is not Resampling
     random = np.random.default_rng(0)
@@ -128,8 +111,11 @@ def test_resampling_equals_a_fresh_metric() -> None:
             plain.values(order[:size], order[-size:]), rel=1e-10
         )
     patients = np.arange(30) // 4
-    parts = [pool.reals[patients == patient] for patient in range(8)] + [*pool.fakes[:, None], pool.fakes[:20]]
-    for found, expected in zip(shared.left_out(parts), plain.left_out(parts), strict=True):
+    parts = [pool.real_places[patients == patient] for patient in range(8)] + [
+        *pool.fake_places[:, None],
+        pool.fake_places[:20],
+    ]
+    for found, expected in zip(shared.values_without(parts), plain.values_without(parts), strict=True):
         assert found == pytest.approx(expected, rel=1e-10)
     assert shared.standard_errors() is None
     with pytest.raises(GankitError, match="1 real images"):
@@ -139,14 +125,14 @@ def test_resampling_equals_a_fresh_metric() -> None:
 def test_resampling_of_collapsed_and_constant_parts() -> None:
     real = np.concatenate([rows(10, 4, 1), np.full((5, 4), 0.1)])
     fake = rows(8, 4, 2) * 1e-5 + 100
-    pool = Pool(Rows({"features": real}, 15), Rows({"features": fake}, 8))
+    pool = Pool(Rows(features=real), Rows(features=fake))
     shared, plain = VarianceRatio().resampling(pool), Resampling(VarianceRatio(), pool)
-    assert shared.values(pool.reals, pool.fakes) == plain.values(pool.reals, pool.fakes)
-    assert shared.left_out([pool.fakes[:3]]) == plain.left_out([pool.fakes[:3]])
+    assert shared.values(pool.real_places, pool.fake_places) == plain.values(pool.real_places, pool.fake_places)
+    assert shared.values_without([pool.fake_places[:3]]) == plain.values_without([pool.fake_places[:3]])
     with pytest.raises(GankitError, match="constant"):
-        shared.values(np.arange(10, 15), pool.fakes)
+        shared.values(np.arange(10, 15), pool.fake_places)
     with pytest.raises(GankitError, match="constant"):
-        shared.left_out([np.arange(10)])
+        shared.values_without([np.arange(10)])
 
 
 @pytest.mark.parametrize(
@@ -164,26 +150,19 @@ def test_refused(real: Array, fake: Array, message: str) -> None:
         variance_ratio(real, fake)
 
 
-def test_metric_errors() -> None:
-    metric = VarianceRatio()
-    with pytest.raises(GankitError, match="0 real images; at least 2"):
-        metric.compute()
-    with pytest.raises(GankitError, match="needs features"):
-        metric.update(Batch(real=True))
-    with pytest.raises(GankitError, match="real images have values that are NaN"):
-        metric.update(Batch(real=True, features=np.full((2, 2), np.nan)))
-    metric.update(Batch(real=True, features=rows(1, 3)))
-    with pytest.raises(GankitError, match="1 real images; at least 2"):
-        metric.compute()
-    with pytest.raises(GankitError, match="3 and of 4 dimensions"):
-        metric.update(Batch(real=True, features=rows(2, 4)))
-    metric.update(Batch(real=True, features=rows(2, 3)))
-    with pytest.raises(GankitError, match="0 generated images"):
-        metric.compute()
-    metric.update(Batch(real=False, features=rows(2, 4)))
-    with pytest.raises(GankitError, match="3 of real and 4 of generated"):
-        metric.compute()
-    # Many equal values: 0.1 has no exact mean, and the features are constant all the same.
-    metric = filled(np.full((1000, 3), 0.1), rows(5, 3), size=7)
-    with pytest.raises(GankitError, match="constant"):
-        metric.compute()
+@pytest.mark.parametrize(
+    ("real", "fake", "message"),
+    [
+        (rows(0, 3), rows(5, 3), "0 real images; at least 2"),
+        (None, rows(5, 3), "the real images have no features"),
+        (np.full((2, 2), np.nan), rows(5, 2), "real images have values that are NaN"),
+        (rows(1, 3), rows(5, 3), "1 real images; at least 2"),
+        (rows(2, 3), rows(0, 3), "0 generated images"),
+        (rows(2, 3), rows(2, 4), "3 of real and 4 of generated"),
+        # 0.1 has no exact mean of many, and the features are constant all the same.
+        (np.full((1000, 3), 0.1), rows(5, 3), "constant"),
+    ],
+)
+def test_metric_errors(real: Array | None, fake: Array, message: str) -> None:
+    with pytest.raises(GankitError, match=message):
+        VarianceRatio().compute(Rows(features=real), Rows(features=fake))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Any, ClassVar, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from gankit.datasets._eyes.render import RENDERER, render
 from gankit.datasets._eyes.subjects import CLASS_NAMES, draw_subjects
 from gankit.errors import DataError
 from gankit.images.known import Known
-from gankit.interfaces import Dataset, Images, ImageSpec
+from gankit.interfaces import Dataset, Images, ImageSpec, Measurement
 
 Count = Annotated[int, Field(ge=0)]
 _FACTS = (
@@ -56,6 +56,11 @@ class Eyes(Dataset):
     Raises:
         DataError: no layout has this size.
     """
+
+    measurement: ClassVar[Measurement] = Measurement(
+        fact="deviation", unit="prism dioptres", symbol="PD", limit=10.0, positive="strabismic",
+        condition="strabismus", negative_classes=("normal",), measure=lambda images: estimate_deviation(images),
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -1,11 +1,12 @@
-"""Judge generated images beside real ones: features once, every metric on them, and no value without its context."""
+"""Evaluate generated images beside real ones: features once, every metric on them, no value without its context."""
 
 from __future__ import annotations
 
-import json
-import math
+import dataclasses
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,26 @@ import torch
 
 from gankit.errors import DataError, GankitError
 from gankit.evaluation import extraction
+from gankit.evaluation.comparison import without_versions
 from gankit.evaluation.extraction import extractor, part
-from gankit.evaluation.sources import ImageSet, Source, Window, image_set, open_source, run_data
+from gankit.evaluation.sources import (
+    TRAINING,
+    Source,
+    Window,
+    images_only,
+    in_process,
+    open_images,
+    open_named,
+    run_data,
+    run_reference,
+    too_few,
+)
 from gankit.evaluation.statistics import Statistics
-from gankit.evaluation.uncertainty import LEAVE_ONE_OUT, free_name, judged
+from gankit.evaluation.uncertainty import LEAVE_ONE_OUT, evaluate_metric, free_name
 from gankit.experiments.experiment import default_features, default_metrics
 from gankit.files import write_atomically
 from gankit.images.pictures import pairs_png
-from gankit.interfaces import Batch, Features, Metric, Pool
-from gankit.metrics.frechet import Frechet
+from gankit.interfaces import Dataset, Features, Pool, Rows
 from gankit.registry import Part
 from gankit.runs.run import Run
 from gankit.version import __version__ as gankit_version
@@ -45,7 +57,7 @@ def evaluate(
     permutations: int = 0,
     pictures: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Judge images beside real ones.
+    """Evaluate images beside real ones.
 
     Args:
         run_or_images: a run (or its folder), a data set, a folder of images, an npz file, or (n, c, h, w) images.
@@ -57,214 +69,222 @@ def evaluate(
         training: the images that the generator was trained on, for metrics that look for copies; those of a run are
             known.
         count: images to draw from a run; by default as many as there are real ones.
-        seed: of the drawn latents, of the splits of the reals, and of permutations.
+        seed: of the drawn latents, of the divisions of the reals, and of permutations.
         window: the values of black and white of arrays and files that are not 8-bit.
-        permutations: divisions of a permutation test, for metrics of which lower or higher is better; 0 for none.
+        permutations: random regroupings of a permutation test; 0 for none. Only metrics for which lower or higher is
+            better get a p-value.
         pictures: a folder for pictures of the closest pairs, of metrics that find pairs.
 
     Returns:
         `{"protocol": {...}, "metrics": {name: {"value", "standard_error", "n_real", "n_fake", "real_vs_real",
         "metric"}}}`. The standard error is in closed form for kid, else the jackknife's (Efron and Stein 1981) over
         both sets, by group where the images have groups: the spread of the value at this number of images, not its
-        bias; None where too few images or groups tell it. `real_vs_real` holds the mean value of ten disjoint splits of
-        the reals (at most one group is in both parts) at `n` = min(n_fake, n_real // 2), and the fakes' value against
-        the same parts. "p_value" is there on request, "details" where a metric has more to tell.
+        bias; None if there are too few images or groups to estimate it. For `real_vs_real` the reals are divided ten
+        times into two halves (at most one group is in both): it holds the mean value between `n` images of each half,
+        n = min(n_fake, n_real // 2), and that of n generated images beside the first half. "p_value" is there on
+        request, "details" where a metric has more to say.
 
     Raises:
         GankitError: too few images, images that the extractor refuses, images deeper than 8 bits without a window, a
             statistics file of another protocol, unknown parts.
     """
-    run = open_source(run_or_images, window) if isinstance(run_or_images, (str, Path)) else run_or_images
-    name = str(run_or_images) if isinstance(run_or_images, (str, Path)) else "fake"
     if permutations < 0:
-        raise GankitError(f"permutations: {permutations} divisions cannot be made; 0 is for none")
-    parts = None if metrics is None else [part("metric", metric) for metric in metrics]
-    if parts is not None and not parts:
+        raise GankitError(f"permutations: there cannot be {permutations} regroupings; 0 is for none")
+    if metrics is not None and not metrics:
         raise GankitError("metrics: name at least one")
-    wanted = parts or [part("metric", metric) for metric in default_metrics()]
-    needs = {need for each in wanted for need in each.build().needs}
-    reals, trained = _references(real, run, training, seed, window, "training" in needs)
+    parts = [part("metric", metric) for metric in (default_metrics() if metrics is None else metrics)]
+    fake_name, source = open_named(run_or_images, "fake", window)
+    reals, trained = _references(real, source, training, window, "training" in _needs(parts))
     if isinstance(reals, Statistics):
         if permutations:
-            raise GankitError(
-                f"{reals.name} holds no images to divide anew: leave out permutations, or give the images"
-            )
-        if isinstance(run, Run) and count is None and reals.moments.n is None:
-            raise GankitError(f"{reals.name} does not say of how many images it is: say how many to draw by count")
-        drawn = count or (reals.moments.n if isinstance(run, Run) else None)
-        serving = parts or [each for each in wanted if each.build().takes_moments]
-        return _beside_statistics(image_set(run, name, drawn, seed, window), reals, serving,
-                                  features if features is not None else default_features(), seed)  # fmt: skip
-    fakes = image_set(run, name, count or (reals.count if isinstance(run, Run) else None), seed, window)
-    parts = wanted
-    _check_counts(reals, fakes, *([trained] if trained else []))
-    chosen, network = extractor(features if features is not None else default_features(), reals.shape)
-    pool = Pool(
-        extraction.rows(reals, network, needs, shared=True),
-        extraction.rows(fakes, network, needs, shared=True),
-        extraction.rows(trained, network, needs, shared=True) if trained else None,
-    )
+            raise GankitError(f"{reals.name} holds no images to regroup: leave out permutations, or give the images")
+        parts = [p for p in parts if p.build().takes_moments] if metrics is None else _check_moments(reals, parts)
+    fakes = _fakes(source, fake_name, reals, count, seed, window)
+
+    shape = (fakes if isinstance(reals, Statistics) else reals).images.image.shape
+    features_name, network = extractor(default_features() if features is None else features, shape)
+    needs, warnings = _needs(parts), []
+    if isinstance(reals, Statistics):
+        warnings += _check_features(reals, features_name, network)
+        real_rows = Rows(statistics=reals.moments)
+    else:
+        training_rows = trained.rows(network, needs) if trained else None
+        real_rows = dataclasses.replace(reals.rows(network, needs), training=training_rows)
+    pool = Pool(real_rows, fakes.rows(network, needs))
+
     values: dict[str, dict[str, Any]] = {}
-    warnings: list[str] = []
-    for each in parts:
-        entries, cautions = judged(each, pool, seed, permutations)
-        for key, entry in entries.items():
-            values[free_name(key, values)] = entry
-            if pictures is not None and "pairs" in entry.get("details", {}):
-                beside = trained if trained and "training" in each.build().needs else reals
-                _picture(Path(pictures) / f"{key}-pairs.png", fakes, beside, entry["details"]["pairs"])
-        warnings += cautions
-    if "training" in needs and training is None and trained is None and reals.name != "training images":
-        warnings.append(
-            f"no training images were given: copies are looked for among the real images ({reals.name}), so that a "
-            "generator that was trained on others passes whatever it copies"
-        )
-    if fakes.value_range != reals.value_range and (0.0, 255.0) not in (fakes.value_range, reals.value_range):
-        warnings.append(
-            f"black and white are {fakes.value_range} of the generated and {reals.value_range} of the real images"
-        )
-    if reals.name == "training images":
-        warnings.append("the reference is the training images, which a copy of them would match best")
-    protocol = _protocol(chosen, network, reals, fakes, seed) | {"warnings": list(dict.fromkeys(warnings))}
+    for metric in parts:
+        entries, metric_warnings = evaluate_metric(metric, pool, seed, permutations)
+        for name, entry in entries.items():
+            values[key := free_name(name, values)] = entry
+            pairs = entry.get("details", {}).get("pairs", [])
+            if pictures is not None and pairs and isinstance(reals, _Side):
+                beside = trained if trained and "training" in metric.build().needs else reals
+                _picture(Path(pictures) / f"{key}-pairs.png", fakes.images, beside.images, pairs)
+        warnings += metric_warnings
+    if isinstance(reals, _Side):
+        looks_for_copies = "training" in needs and training is None and trained is None
+        warnings += _reference_warnings(fakes, reals, looks_for_copies)
+    protocol = _protocol(features_name, network, reals, fakes, seed) | {"warnings": list(dict.fromkeys(warnings))}
     if trained:
-        protocol |= {"training": trained.name, "n_training": trained.count, "training_content": trained.digest()}
+        facts = {"training": trained.name, "n_training": len(trained.images), "training_content": trained.content}
+        protocol |= facts
     return {"protocol": protocol, "metrics": values}
 
 
 def statistics(images: Source, features: Named | Features | None = None, *, window: Window = None) -> Statistics:
-    """Mean and covariance of the features of real images, to be stored in place of the images.
+    """Mean and covariance of the features of real images, to be kept in place of the images.
 
     Args:
-        images: as the real images of `evaluate`: of a run its held-out images, or its training images without any.
+        images: as the real images of `evaluate`: of a run its held-out images, or its training images if it has none.
         features: as in `evaluate`.
         window: as in `evaluate`.
 
     Raises:
         GankitError: as `evaluate`.
     """
-    reals, _ = _references(images, None, None, 0, window, False)
+    reals, _ = _references(images, None, None, window, wants_training=False)
     if isinstance(reals, Statistics):
         return reals
-    chosen, network = extractor(features if features is not None else default_features(), reals.shape)
-    gathering = Frechet().real
-    gathering.add(extraction.features(reals, network))
-    protocol = {"features": chosen, "features_dim": network.dim, "features_protocol": network.protocol,
-                "content": reals.digest()}  # fmt: skip
-    return Statistics(reals.name, gathering.moments(), protocol)
+    features_name, network = extractor(default_features() if features is None else features, reals.images.image.shape)
+    rows = reals.rows(network, {"features"})
+    protocol = {"features": features_name, "features_dim": network.dim, "features_protocol": network.protocol,
+                "content": reals.content}  # fmt: skip
+    return Statistics(reals.name, rows.moments, protocol)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Images, and what tables call them."""
+
+    name: str
+    images: Dataset
+
+    def __post_init__(self) -> None:
+        if len(self.images) < 2:
+            raise too_few(self.name, len(self.images))
+
+    @cached_property
+    def content(self) -> str:
+        return self.images.digest()
+
+    def rows(self, network: Features, needs: set[str]) -> Rows:
+        return extraction.rows(self.images, network, needs, name=self.name, content=self.content, shared=True)
+
+
+def _needs(parts: Sequence[Part]) -> set[str]:
+    return {need for part in parts for need in part.build().needs}
 
 
 def _references(
-    real: Source, judged_source: Any, training: Source | None, seed: int, window: Window, wants_training: bool
-) -> tuple[ImageSet | Statistics, ImageSet | None]:
-    """The real images, and the training images where they are other ones and asked for."""
-    name = str(real) if isinstance(real, (str, Path)) else "real"
-    source = open_source(real, window) if isinstance(real, (str, Path)) else real
-    if isinstance(source, Statistics):
-        return source, None
-    trained = None
-    if isinstance(source, Run):
-        trained, held_out = run_data(source)
-        reals = held_out or trained
-        trained = trained if held_out else None
+    real: Source, source: Source | None, training: Source | None, window: Window, wants_training: bool
+) -> tuple[_Side | Statistics, _Side | None]:
+    """The real images, and the training images if they are wanted and are another set."""
+    name, reference = open_named(real, "real", window)
+    if isinstance(reference, Run):
+        name, images = run_reference(reference)
+    elif isinstance(opened := open_images(reference, name, window=window), Statistics):
+        return opened, None
     else:
-        reals = image_set(source, name, None, seed, window)
-    if not wants_training:
-        return reals, None
+        images = opened
+    reals = _Side(name, images)
+    trained = _training_images(training, source, reference, window) if wants_training else None
+    return reals, None if trained is None or trained.content == reals.content else trained
+
+
+def _training_images(training: Source | None, source: Source | None, reference: Source, window: Window) -> _Side | None:
+    """The given ones, or those of the run that is evaluated, or of the run that it is evaluated beside."""
     if training is not None:
-        opened = open_source(training, window) if isinstance(training, (str, Path)) else training
-        name = str(training) if isinstance(training, (str, Path)) else "training"
-        trained = run_data(opened)[0] if isinstance(opened, Run) else image_set(opened, name, None, seed, window)
-    elif isinstance(judged_source, Run) and not (isinstance(source, Run) and source.path == judged_source.path):
-        trained = None if _in_process(judged_source) else run_data(judged_source)[0]
-    return reals, None if trained is not None and trained.digest() == reals.digest() else trained
+        name, opened = open_named(training, "training", window)
+        if not isinstance(opened, Run):
+            return _Side(name, images_only(open_images(opened, name, window=window), name))
+        return _Side(TRAINING, run_data(opened)[0])
+    run = next((run for run in (source, reference) if isinstance(run, Run)), None)
+    return None if run is None or in_process(run) else _Side(TRAINING, run_data(run)[0])
 
 
-def _check_counts(*sets: ImageSet) -> None:
-    for images in sets:
-        if images.count < 2:
-            raise DataError(f"{images.name}: {images.count} images; at least 2 are needed")
+def _fakes(source: Source, name: str, reals: _Side | Statistics, count: int | None, seed: int, window: Window) -> _Side:
+    """The images to evaluate; from a run as many as there are real ones, unless a number is given."""
+    if isinstance(source, Run) and not count:
+        count = reals.moments.n if isinstance(reals, Statistics) else len(reals.images)
+        if count is None:
+            raise GankitError(f"{reals.name} does not say of how many images it is: say how many to draw by count")
+    return _Side(name, images_only(open_images(source, name, count=count, seed=seed, window=window), name))
 
 
-def _in_process(run: Run) -> bool:
-    return run.experiment.run is not None and run.experiment.run.data_in_process
-
-
-def _beside_statistics(
-    fakes: ImageSet, stored: Statistics, parts: list[Part], features: Named | Features, seed: int
-) -> dict[str, Any]:
-    _check_counts(fakes)
-    chosen, network = extractor(features, fakes.shape)
-    own = {"features": chosen, "features_dim": network.dim, "features_protocol": network.protocol}
-    different = [
-        key
-        for key, value in own.items()
-        if key in stored.protocol and _unversioned(stored.protocol[key]) != _unversioned(value)
-    ]
-    if different or network.dim != len(stored.moments.mean):
-        told = "; ".join(f"{key}: {stored.protocol[key]} in the file, {own[key]} here" for key in different[:2])
-        raise DataError(
-            f"{stored.name} has the statistics of other features ({told or f'{len(stored.moments.mean)} dimensions'}); "
-            f"features {chosen} have {network.dim} dimensions: choose the features that the file was made with"
-        )
-    if wrong := [each.name for each in parts if not each.build().takes_moments]:
+def _check_moments(stored: Statistics, parts: list[Part]) -> list[Part]:
+    """The metrics, all of which must take moments."""
+    if wrong := [part.name for part in parts if not part.build().takes_moments]:
         raise DataError(
             f"{stored.name} holds moments only, which do not serve {', '.join(wrong)}: leave these out, or give images"
         )
-    warnings = []
+    return parts
+
+
+def _check_features(stored: Statistics, name: str, network: Features) -> list[str]:
+    """Refuse statistics of other features; warn if that cannot be told, or if versions differ."""
+    ours = {"features": name, "features_dim": network.dim, "features_protocol": network.protocol}
+    different = [
+        f"{key}: {stored.protocol[key]} in the file, {value} here"
+        for key, value in ours.items()
+        if key in stored.protocol and without_versions(stored.protocol[key]) != without_versions(value)
+    ]
+    if different or network.dim != len(stored.moments.mean):
+        reason = "; ".join(different[:2]) or f"{len(stored.moments.mean)} dimensions"
+        raise DataError(
+            f"{stored.name} has the statistics of other features ({reason}); features {name} have {network.dim} "
+            "dimensions: choose the features that the file was made with"
+        )
     if not stored.protocol:
-        warnings.append(f"{stored.name} does not say which features, resize and weights it was made with")
-    elif (versions := stored.protocol.get("features_protocol", {}).get("versions")) != network.protocol.get("versions"):
-        warnings.append(f"{stored.name} was made with {versions}")
-    features_ = extraction.features(fakes, network)
-    values: dict[str, dict[str, Any]] = {}
-    for each in parts:
-        metric: Metric = each.build()
-        metric.update(Batch(real=True, moments=stored.moments))
-        metric.update(Batch(real=False, features=features_))
-        for key, value in metric.compute().items():
-            values[free_name(key, values)] = {
-                "value": value, "standard_error": None, "n_real": stored.moments.n, "n_fake": fakes.count,
-                "real_vs_real": None, "metric": each.table(),
-            }  # fmt: skip
-        warnings += metric.cautions({})
-    protocol = _protocol(chosen, network, stored, fakes, seed)
-    return {"protocol": protocol | {"warnings": warnings}, "metrics": values}
+        return [f"{stored.name} does not say which features, resize and weights it was made with"]
+    versions = stored.protocol.get("features_protocol", {}).get("versions")
+    return [] if versions == network.protocol.get("versions") else [f"{stored.name} was made with {versions}"]
 
 
-def _unversioned(value: Any) -> Any:
-    """A value of the protocol without the versions of packages, which rarely change a digit that is printed."""
-    return {key: item for key, item in value.items() if key != "versions"} if isinstance(value, dict) else value
+def _reference_warnings(fakes: _Side, reals: _Side, looks_for_copies: bool) -> list[str]:
+    """What limits the comparison with these real images."""
+    warnings, ranges = [], (fakes.images.value_range, reals.images.value_range)
+    if looks_for_copies and reals.name != TRAINING:
+        warnings.append(
+            f"no training images were given: copies are looked for among the real images ({reals.name}), so that "
+            "copies of other training images are not found"
+        )
+    if ranges[0] != ranges[1] and (0.0, 255.0) not in ranges:
+        warnings.append(f"black and white are {ranges[0]} of the generated and {ranges[1]} of the real images")
+    if reals.name == TRAINING:
+        warnings.append("the reference is the training images: a generator that only copies them would score best")
+    return warnings
 
 
-def _picture(path: Path, fakes: ImageSet, reals: ImageSet, pairs: list[dict[str, Any]]) -> None:
+def _picture(path: Path, fakes: Dataset, reals: Dataset, pairs: list[dict[str, Any]]) -> None:
     """Each generated image above the real one that it is closest to."""
-    if not pairs:
-        return
-    places = [np.array([pair[side] for pair in pairs[:8]]) for side in ("fake", "real")]
+    fake, real = (np.array([pair[side] for pair in pairs[:8]]) for side in ("fake", "real"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    png = pairs_png(fakes.read(places[0]), fakes.value_range, reals.read(places[1]), reals.value_range)
+    png = pairs_png(fakes.read(fake), fakes.value_range, reals.read(real), reals.value_range)
     write_atomically(path, png)
 
 
-def _protocol(name: str, network: Features, reals: ImageSet | Statistics, fakes: ImageSet, seed: int) -> dict[str, Any]:
+def _protocol(
+    features_name: str, network: Features, reals: _Side | Statistics, fakes: _Side, seed: int
+) -> dict[str, Any]:
     if isinstance(reals, Statistics):
         real = {"n_real": reals.moments.n, "real_size": None, "real_content": reals.protocol.get("content")}
     else:
         real = {
-            "n_real": reals.count, "real_size": list(reals.shape), "real_range": list(reals.value_range),
-            "real_content": reals.digest(),
+            "n_real": len(reals.images), "real_size": list(reals.images.image.shape),
+            "real_range": list(reals.images.value_range), "real_content": reals.content,
         }  # fmt: skip
     return {
-        "features": name,
+        "features": features_name,
         "features_dim": network.dim,
         "features_protocol": network.protocol,
         "real": reals.name,
         "fake": fakes.name,
         **real,
-        "n_fake": fakes.count,
-        "fake_size": list(fakes.shape),
-        "fake_range": list(fakes.value_range),
-        "fake_content": fakes.digest(),
+        "n_fake": len(fakes.images),
+        "fake_size": list(fakes.images.image.shape),
+        "fake_range": list(fakes.images.value_range),
+        "fake_content": fakes.content,
         "seed": seed,
         "standard_error": "the spread of the value at this number of images, not its bias: in closed form for kid, "
         f"else the jackknife over both sets, one image (group) at a time up to {LEAVE_ONE_OUT}, else groups of them",
@@ -273,67 +293,3 @@ def _protocol(name: str, network: Features, reals: ImageSet | Statistics, fakes:
             "scipy": scipy.__version__, "pillow": PIL.__version__, "python": platform.python_version(),
         },
     }  # fmt: skip
-
-
-def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, force: bool = False) -> dict[str, Any]:
-    """The difference of two evaluations, value by value.
-
-    Args:
-        a: what `evaluate` returned, or the file that holds it.
-        b: the same.
-        force: compare although the protocols differ.
-
-    Returns:
-        `{metric: {"a", "b", "difference", "standard_error"}}`; the difference is b less a, its standard error that of
-        independent values (too large where both were judged beside the same reals).
-
-    Raises:
-        GankitError: they differ in features, real images, numbers of images, sizes or settings of a metric, so that the
-            values cannot be compared.
-    """
-    first, second = (value if isinstance(value, dict) else read_metrics(Path(value)) for value in (a, b))
-    keys = (
-        "features", "features_dim", "features_protocol", "n_real", "n_fake", "real_size", "fake_size", "real_range",
-        "fake_range", "real_content", "training_content",
-    )  # fmt: skip
-    shared = [name for name in first["metrics"] if name in second["metrics"]]
-    if not shared:
-        raise GankitError("the evaluations have no value in common: judge both by the same metrics")
-    pairs = [(key, first["protocol"].get(key), second["protocol"].get(key)) for key in keys]
-    for name in shared:
-        one, other = first["metrics"][name], second["metrics"][name]
-        pairs += [(f"{name}.{key}", one.get(key), other.get(key)) for key in ("metric", "n_real", "n_fake")]
-    different = [f"{key}: {one} and {other}" for key, one, other in pairs if _unversioned(one) != _unversioned(other)]
-    if different and not force:
-        raise GankitError(
-            f"evaluations that differ cannot be compared ({'; '.join(different)}); evaluate both alike, or use force"
-        )
-    return {
-        name: {
-            "a": (one := first["metrics"][name])["value"],
-            "b": (other := second["metrics"][name])["value"],
-            "difference": other["value"] - one["value"],
-            "standard_error": None
-            if None in (one["standard_error"], other["standard_error"])
-            else math.hypot(one["standard_error"], other["standard_error"]),
-        }
-        for name in shared
-    }
-
-
-def read_metrics(path: Path) -> dict[str, Any]:
-    """A metrics file.
-
-    Raises:
-        GankitError: it is missing, or none.
-    """
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {"protocol": content["protocol"], "metrics": content["metrics"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GankitError(f"{path} is no metrics file of gankit evaluate: {error}") from error
-
-
-def write_metrics(report: dict[str, Any], path: Path) -> None:
-    """Write a metrics file, as a whole or not at all."""
-    write_atomically(path, (json.dumps(report, indent=2) + "\n").encode())

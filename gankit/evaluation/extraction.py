@@ -1,11 +1,12 @@
-"""The one pass that turns images into features, with a cache by content that also resumes a pass that was stopped."""
+"""The one pass that turns images into features, kept on disk by content, so that a stopped pass goes on."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,8 +19,7 @@ from tqdm import tqdm
 from gankit import distributed
 from gankit.cache import stored
 from gankit.errors import DataError, PartError
-from gankit.evaluation.sources import ImageSet
-from gankit.interfaces import Features, ImageSpec, Indices, Rows
+from gankit.interfaces import Dataset, Features, ImageSpec, Indices, Rows
 from gankit.registry import Part, valid_part
 from gankit.runs.run import choose_device
 
@@ -28,7 +28,9 @@ BATCH = 64
 CHUNK = 1024
 """Images of one file of the cache: a pass that is stopped loses no more than these."""
 FORMAT = 1
-"""Counts changes of what the pass gives, so that cached features of older versions are not read."""
+"""Version of what the pass gives: raise it when values change, so that older cached features are not read."""
+MAPPED = 2**28
+"""Bytes of features above which they are on disk and memory-mapped, not in memory."""
 
 
 def part(kind: str, value: str | dict[str, Any] | Part) -> Part:
@@ -50,7 +52,7 @@ def part(kind: str, value: str | dict[str, Any] | Part) -> Part:
 def extractor(
     features: str | dict[str, Any] | Part | Features, shape: tuple[int, int, int], device: str = "auto"
 ) -> tuple[str, Features]:
-    """Name and network of features for images of this shape, ready for use on a device, "auto" a GPU if there is one.
+    """Name and network of features for images of this shape, on a device, ready for use; "auto" takes a GPU if it can.
 
     Raises:
         PartError: it is unknown, or cannot be built.
@@ -64,78 +66,107 @@ def extractor(
 
 
 def rows(
-    images: ImageSet,
+    images: Dataset,
     network: Features,
-    needs: set[str],
+    needs: Collection[str],
     *,
+    name: str = "images",
+    content: str | None = None,
     quiet: bool = False,
-    cached: bool = True,
     shared: bool = False,
 ) -> Rows:
     """What metrics need of some images.
 
     Args:
-        images: of which.
+        images: the images.
         network: makes the features.
-        needs: fields of `Batch`; what is not known of the images is left out.
+        needs: names of arrays of `Rows`; what is not known of the images is left out.
+        name: what to call the images in messages.
+        content: the images' digest, under which their features are kept on disk; None computes them anew.
         quiet: no progress bar.
-        cached: whether features are looked up and kept on disk.
-        shared: whether the processes of torchrun share the work; all must ask, and all get everything.
+        shared: whether the processes of torchrun share the work; all must call this, and each gets all rows.
 
     Raises:
         DataError: images differ in shape, or features are not finite.
-        PartError: the features refuse the images, or have no class logits.
+        PartError: the network rejects the images, or has no class logits.
     """
-    fields: dict[str, NDArray[Any]] = {"ids": np.arange(images.count)}
-    if needs & {"features", "logits"}:
-        fields["features"] = features(images, network, quiet=quiet, cached=cached, shared=shared)
+    vectors = logits = None
+    if {"features", "logits"} & set(needs):
+        vectors = features(images, network, name=name, content=content, quiet=quiet, shared=shared)
     if "logits" in needs:
-        fields["logits"] = _logits(fields["features"], network)
-    if "images" in needs:
-        fields["images"] = images.read(np.arange(images.count))
-    for name, known in (("labels", images.labels), ("groups", images.groups)):
-        if known is not None:
-            fields[name] = np.asarray(known)
-    return Rows(fields, images.count, images.value_range, images.class_names)
+        assert vectors is not None
+        logits = _logits(vectors, network)
+    everything = np.arange(len(images))
+    return Rows(
+        features=vectors,
+        logits=logits,
+        images=images.read(everything) if "images" in needs else None,
+        labels=images.labels,
+        groups=images.groups,
+        ids=everything,
+        class_names=images.class_names or None,
+        value_range=images.value_range,
+    )
 
 
 def features(
-    images: ImageSet, network: Features, *, quiet: bool = False, cached: bool = True, shared: bool = False
+    images: Dataset,
+    network: Features,
+    *,
+    name: str = "images",
+    content: str | None = None,
+    quiet: bool = False,
+    shared: bool = False,
 ) -> NDArray[np.float32]:
-    """(n, dim) float32 features, of what is cached and of what is not; arguments as for `rows`.
+    """(n, dim) float32 features, read from disk where they are kept, else computed; of many images memory-mapped.
+
+    Arguments are those of `rows`.
 
     Raises:
         DataError: images differ in shape, or features are not finite.
-        PartError: the features refuse the images.
+        PartError: the network rejects the images.
     """
-    chunks = [np.arange(start, min(start + CHUNK, images.count)) for start in range(0, images.count, CHUNK)]
+    chunks = [np.arange(start, min(start + CHUNK, len(images))) for start in range(0, len(images), CHUNK)]
     protocol = network.protocol
-    made: list[NDArray[np.float32]] = []
-    with tqdm(total=images.count, unit="image", desc=f"features of {images.name}", delay=1, disable=quiet) as bar:
-        # Only weights that are known by their hash make features that can be known again.
-        device = _device(network).type  # whose rounding errors differ
-        content = images.digest() if cached and "weights_sha256" in protocol else None
-        mine = chunks[distributed.rank() :: distributed.size()] if shared else chunks
-        for chunk in mine:
+    if "weights_sha256" not in protocol:
+        content = None  # nothing tells whether the features on disk come from the same network
+    with tqdm(total=len(images), unit="image", desc=f"features of {name}", delay=1, disable=quiet) as bar:
+
+        def of_chunk(chunk: Indices) -> NDArray[np.float32]:
+            make = functools.partial(_pass, images, chunk, network, name, bar.update)
             if content is None:
-                made.append(_pass(images, chunk, network, bar.update))
-                continue
+                return make()
+            device = _device(network).type  # CPU and GPU round differently
             text = json.dumps([FORMAT, content, protocol, device, chunk[0].item(), images.value_range])
-            key = hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
-            make = functools.partial(_pass, images, chunk, network, bar.update)
-            made.append(stored(key, make, "features"))
-            bar.update(int(chunk[-1]) + 1 - bar.n)  # all of them, where they were cached
-    if shared and distributed.size() > 1:
-        parts = distributed.gather(made)
-        made = [parts[number % len(parts)][number // len(parts)] for number in range(len(chunks))]
-    return np.concatenate(made) if made else np.empty((0, network.dim), np.float32)
+            made = stored(hashlib.blake2b(text.encode(), digest_size=20).hexdigest(), make, "features")
+            bar.update(int(chunk[-1]) + 1 - bar.n)  # past a chunk that was on disk
+            return made
+
+        if not shared or distributed.size() == 1:
+            return _joined(map(of_chunk, chunks), len(images), network.dim)
+        by_process = distributed.gather([of_chunk(c) for c in chunks[distributed.rank() :: distributed.size()]])
+    parts = (by_process[i % len(by_process)][i // len(by_process)] for i in range(len(chunks)))
+    return _joined(parts, len(images), network.dim)
 
 
-def _pass(images: ImageSet, indices: Indices, network: Features, progress: Callable[[int], Any]) -> NDArray[np.float32]:
+def _joined(parts: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDArray[np.float32]:
+    """The features of all chunks as one array; a large one lies in a file that goes with the array."""
+    if count * dim * 4 <= MAPPED:
+        return np.concatenate([np.empty((0, dim), np.float32), *parts])
+    with tempfile.TemporaryFile() as file:
+        for part in parts:
+            file.write(np.ascontiguousarray(part, np.float32).data)
+        file.flush()
+        return np.memmap(file, np.float32, "r", shape=(count, dim))
+
+
+def _pass(
+    images: Dataset, indices: Indices, network: Features, name: str, progress: Callable[[int], Any]
+) -> NDArray[np.float32]:
     device = _device(network)
     made = []
     with torch.no_grad():
-        for batch in _read_ahead(images, indices):
+        for batch in _read_ahead(images, indices, name):
             values = network(batch.to(device))
             if values.shape != (len(batch), network.dim):
                 raise PartError(
@@ -147,21 +178,21 @@ def _pass(images: ImageSet, indices: Indices, network: Features, progress: Calla
     rows = np.concatenate(made)
     if not np.isfinite(rows).all():
         wrong = indices[~np.isfinite(rows).all(1)]
-        raise DataError(f"{images.name}: features of image {wrong[0]} are not finite; look for broken images")
+        raise DataError(f"{name}: features of image {wrong[0]} are not finite; look for broken images")
     return rows
 
 
-def _read_ahead(images: ImageSet, indices: Indices) -> Iterator[Tensor]:
+def _read_ahead(images: Dataset, indices: Indices, name: str) -> Iterator[Tensor]:
     """Batches as (k, c, h, w) float32 in [0, 255]; the next one is decoded while one is used."""
 
     def read(start: int) -> Tensor:
         raw = images.read(indices[start : start + BATCH])
-        if raw.shape[1:] != images.shape:
-            raise DataError(f"{images.name}: images of {raw.shape[1:]} among images of {images.shape}: use one size")
+        if raw.shape[1:] != images.image.shape:
+            raise DataError(f"{name}: images of {raw.shape[1:]} among images of {images.image.shape}: use one size")
         low, high = images.value_range
         scaled = (raw.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
         if not np.isfinite(scaled).all():
-            raise DataError(f"{images.name}: there are pixels that are NaN or infinite")
+            raise DataError(f"{name}: there are pixels that are NaN or infinite")
         return torch.from_numpy(scaled)
 
     starts = range(0, len(indices), BATCH)

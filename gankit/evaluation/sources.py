@@ -1,13 +1,10 @@
-"""Images to be judged, from whatever holds them: a run, a data set, a folder, a file or an array."""
+"""Images to be evaluated, from whatever holds them: a run, a data set, a folder, a file or an array."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import hashlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -20,57 +17,17 @@ from gankit import seeds
 from gankit.errors import DataError, PartError, RunError
 from gankit.evaluation.statistics import Statistics
 from gankit.experiments.selection import select_images
-from gankit.interfaces import Dataset, Indices
-from gankit.interfaces.dataset import content_digest
+from gankit.interfaces import Dataset, ImageSpec, Indices
 from gankit.registry import build, registry
+from gankit.registry.wrapping import wrap
 from gankit.runs.run import Run, open_run
 from gankit.version import __version__ as gankit_version
 
+TRAINING, HELD_OUT = "training images", "held-out images"
+"""What the images of a run are called in tables."""
+
 Window = tuple[float, float] | None
 Source = Run | Dataset | Statistics | NDArray[Any] | Tensor | str | Path
-
-
-@final
-@dataclass(frozen=True)
-class ImageSet:
-    """Images to be judged, with what they are called and what is known of them; read when first needed.
-
-    Attributes:
-        name: in tables.
-        count: number of images.
-        shape: (channels, height, width).
-        value_range: black and white.
-        read: (k,) places to (k, c, h, w) images of any type.
-        digest: a hash that is equal for equal images.
-        labels: (n,) classes, (n, k) conditions, or None.
-        groups: (n,) group (patient) of each image, or None.
-        class_names: one a class, or None.
-    """
-
-    name: str
-    count: int
-    shape: tuple[int, int, int]
-    value_range: tuple[float, float]
-    read: Callable[[Indices], NDArray[Any]]
-    digest: Callable[[], str]
-    labels: NDArray[Any] | None = None
-    groups: NDArray[Any] | None = None
-    class_names: tuple[str, ...] | None = None
-
-    def subset(self, indices: Indices) -> ImageSet:
-        """The images at these places."""
-
-        def digest() -> str:
-            return hashlib.blake2b(f"{self.digest()} {indices.tolist()}".encode(), digest_size=16).hexdigest()
-
-        return dataclasses.replace(
-            self,
-            count=len(indices),
-            read=lambda places: self.read(indices[places]),
-            digest=digest,
-            labels=None if self.labels is None else self.labels[indices],
-            groups=None if self.groups is None else self.groups[indices],
-        )
 
 
 def open_source(name: str | Path, window: Window = None) -> Run | Dataset | Statistics:
@@ -102,116 +59,202 @@ def open_source(name: str | Path, window: Window = None) -> Run | Dataset | Stat
 
 def _windowed(kind: str, window: Window, *, path: str, **settings: Any) -> Dataset:
     dataset: Dataset = build("dataset", kind, path=path, value_range=window, **settings)
+    # `image` is read first, so that a folder that holds none says so in place of an error about its type.
     if dataset.image and dataset.dtype == np.uint8:
-        dataset = build("dataset", kind, path=path, **settings)
+        dataset = build("dataset", kind, path=path, **settings)  # 8-bit images need no window
     elif window is None:
-        raise _without_window(path, dataset.dtype)
+        raise _missing_window(path, dataset.dtype)
     return dataset
 
 
-def _without_window(name: str, dtype: Any) -> DataError:
+def _missing_window(name: str, dtype: Any) -> DataError:
     return DataError(
         f"{name}: images are {dtype}, and which values are black and white is not known: say so by window=(black, "
         "white), on the command line --window black,white"
     )
 
 
-def image_set(source: Source, role: str, count: int | None = None, seed: int = 0, window: Window = None) -> ImageSet:
-    """Images from whatever holds them: all of them, or `count` drawn from a run, or chosen at random from a set.
+def open_images(
+    source: Source, name: str, *, count: int | None = None, seed: int = 0, window: Window = None
+) -> Dataset | Statistics:
+    """The images of a source, or the statistics that stand for them.
+
+    Args:
+        source: a run, a data set, statistics, (n, c, h, w) images, or where these are stored.
+        name: what to call the images in errors.
+        count: how many images to draw from a run, or to choose at random from a set; None for all of a set.
+        seed: of drawn latents and chosen images.
+        window: the values of black and white, of arrays and files that are not 8-bit.
 
     Raises:
-        GankitError: nothing is there, or images deeper than 8 bits come without a window.
+        GankitError: nothing is there, fewer images than `count`, or images deeper than 8 bits without a window.
+    """
+    if isinstance(source, (str, Path)):
+        source = open_source(source, window)
+    if isinstance(source, Statistics):
+        return source
+    if isinstance(source, Run):
+        if count is None:
+            raise DataError(f"{name}: say how many images to draw from {source.path} by count")
+        return Drawn(source, count, seed)
+    dataset = source if isinstance(source, Dataset) else from_array(source, name, window)
+    if count is None or count == len(dataset):
+        return dataset
+    if not 0 < count < len(dataset):
+        raise DataError(f"{name}: {count} images are asked for, and there are {len(dataset)}")
+    order = torch.randperm(len(dataset), generator=seeds.generator(seed, "chosen images")).numpy()
+    return dataset.subset(np.sort(order[:count]))
+
+
+def open_named(source: Source, role: str, window: Window = None) -> tuple[str, Source]:
+    """What tables call a source, and the source, opened if it is a path.
+
+    Args:
+        source: as for `open_images`.
+        role: the name of data sets and arrays, which have none of their own, such as "real".
+        window: as for `open_images`.
+
+    Raises:
+        GankitError: as `open_source`.
     """
     if isinstance(source, (str, Path)):
         role, source = str(source), open_source(source, window)
     if isinstance(source, Run):
-        return _drawn(source, count or 1, seed)
-    return _chosen(_all_of(source, role, window), count, seed)
+        return f"run {source.path.name}{' (best)' if source.wants_best else ''}", source
+    return (source.name if isinstance(source, Statistics) else role), source
 
 
-def _chosen(images: ImageSet, count: int | None, seed: int) -> ImageSet:
-    if count is None or count == images.count:
-        return images
-    if not 0 < count < images.count:
-        raise DataError(f"{images.name}: {count} images are asked for, and there are {images.count}")
-    order = torch.randperm(images.count, generator=seeds.generator(seed, "chosen images")).numpy()
-    return images.subset(np.sort(order[:count]))
+def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) -> Dataset:
+    """(n, c, h, w) images as a data set; numbers other than uint8, uint16 and float32 become float32.
 
-
-def _all_of(source: Source, role: str, window: Window) -> ImageSet:
-    if isinstance(source, Dataset):
-        return dataset_set(source, role)
-    if isinstance(source, Statistics):
-        raise DataError(f"{role}: a statistics file stands for the real images only, and holds none")
-    if isinstance(source, Tensor):
-        source = source.detach().cpu().float() if source.dtype.itemsize == 2 and source.is_floating_point() else source
-        source = source.detach().cpu().numpy()
+    Raises:
+        DataError: another shape, no image, no numbers, no window where the images are not 8-bit, or values beyond it.
+    """
+    if isinstance(images, Tensor):
+        images = images.detach().cpu()
+        images = (images.float() if images.dtype.itemsize == 2 and images.is_floating_point() else images).numpy()
     try:
-        images = np.asarray(source)
+        array = np.asarray(images)
     except ValueError as error:
-        raise DataError(f"{role} images cannot be read as one array ({error}); use one size") from None
-    if images.ndim != 4:
-        raise DataError(f"{role} images have the shape {images.shape}; (n, channels, height, width) is needed")
-    if images.dtype == np.uint8:
+        raise DataError(f"{name} images cannot be read as one array ({error}); use one size") from None
+    if array.ndim != 4:
+        raise DataError(f"{name} images have the shape {array.shape}; (n, channels, height, width) is needed")
+    if not len(array):
+        raise too_few(name, 0)
+    if array.dtype == np.uint8:
         window = (0.0, 255.0)
-    elif window is None or images.dtype.kind not in "uif":
-        raise _without_window(f"{role} images", images.dtype)
+    elif window is None or array.dtype.kind not in "uif":
+        raise _missing_window(f"{name} images", array.dtype)
     elif not (math.isfinite(window[0]) and math.isfinite(window[1]) and window[0] < window[1]):
         raise DataError(f"window {window}: two finite numbers are needed, black below white")
-    elif images.size and not (window[0] <= images.min() and images.max() <= window[1]):
-        raise DataError(f"{role} images go from {images.min():g} to {images.max():g}, outside the window {window}")
-    everything = np.arange(len(images))
-    return ImageSet(
-        role, len(images), images.shape[1:], window, images.__getitem__,
-        functools.cache(lambda: content_digest(images.__getitem__, everything, images.dtype, window)),
-    )  # fmt: skip
+    elif not (window[0] <= array.min() and array.max() <= window[1]):
+        raise DataError(f"{name} images go from {array.min():g} to {array.max():g}, outside the window {window}")
+    elif array.dtype not in (np.uint16, np.float32):
+        array = array.astype(np.float32)
+    dataset: Dataset = wrap("dataset", array, value_range=window)
+    return dataset
 
 
-def dataset_set(dataset: Dataset, name: str) -> ImageSet:
-    """The images of a data set, under this name."""
-    return ImageSet(
-        name, len(dataset), dataset.image.shape, dataset.value_range, dataset.read,
-        functools.cache(lambda: dataset.digest()), dataset.labels,
-        dataset.groups, dataset.class_names or None,
-    )  # fmt: skip
+def images_only(opened: Dataset | Statistics, name: str) -> Dataset:
+    """The images of a source that must have some.
+
+    Raises:
+        DataError: it is statistics.
+    """
+    if isinstance(opened, Statistics):
+        raise DataError(f"{name}: a statistics file holds no images; it stands for the real images only")
+    return opened
 
 
-def run_data(run: Run) -> tuple[ImageSet, ImageSet | None]:
+def too_few(name: str, count: int) -> DataError:
+    """The error of a set from which nothing can be told."""
+    return DataError(f"{name}: {count} images; at least 2 are needed")
+
+
+def run_data(run: Run) -> tuple[Dataset, Dataset | None]:
     """The training images of a run, and the held-out ones where there are any.
 
     Raises:
         RunError: the run was trained on data of the program that started it.
         DataError: its data are gone or broken.
     """
-    if run.experiment.run is not None and run.experiment.run.data_in_process:
-        raise RunError(f"{run.path} was trained on data of the program that started it: give the real images")
-    training, held_out = select_images(run.experiment.data, run.experiment.training.seed)
-    return dataset_set(training, "training images"), None if held_out is None else dataset_set(
-        held_out, "held-out images"
-    )
+    if in_process(run):
+        raise RunError(
+            f"{run.path} was trained on data that the calling program passed in, and they were not saved: give the "
+            "real images"
+        )
+    return select_images(run.experiment.data, run.experiment.training.seed)
 
 
-def _drawn(run: Run, count: int, seed: int) -> ImageSet:
-    labels = run.encode_labels(count, None, seed)
-    kept: list[NDArray[Any]] = []
+def in_process(run: Run) -> bool:
+    """Whether a run was trained on a data set of the program that started it, which nobody else can open."""
+    return run.experiment.run is not None and run.experiment.run.data_in_process
 
-    def read(places: Indices) -> NDArray[Any]:
-        if not kept:
-            kept.append(run.decode(*run.draw(count, None, seed)))
-        return kept[0][places]
 
-    @functools.cache
-    def digest() -> str:
-        if run.experiment.generator.name not in registry("generator").built_in():
-            # The code of others may change without a sign of it: the images themselves tell.
-            return content_digest(read, np.arange(count), np.dtype(run.dtype), run.value_range)
-        state = hashlib.blake2b(run.export_bytes(), digest_size=16)
-        made = f"{count} {seed} {run.device.type} {run.dtype} {run.value_range} {gankit_version} {torch.__version__}"
-        state.update(made.encode())
+def run_reference(run: Run) -> tuple[str, Dataset]:
+    """What a run is judged beside: "held-out images", or "training images" where it has none, and the images.
+
+    Raises:
+        GankitError: as `run_data`.
+    """
+    training, held_out = run_data(run)
+    return (TRAINING, training) if held_out is None else (HELD_OUT, held_out)
+
+
+@final
+class Drawn(Dataset):
+    """Images that a run's generator draws, made when first read.
+
+    Args:
+        run: whose generator.
+        count: number of images.
+        seed: of the latents and labels.
+    """
+
+    def __init__(self, run: Run, count: int, seed: int = 0) -> None:
+        self._run, self._count, self._seed = run, count, seed
+        labels = run.encode_labels(count, None, seed)
+        self._labels = None if labels is None else labels.numpy()
+
+    @property
+    def image(self) -> ImageSpec:
+        """As the run was trained."""
+        return self._run.image
+
+    @cached_property
+    def images(self) -> NDArray[Any]:
+        """(n, c, h, w) in the type of the run's data."""
+        return self._run.decode(*self._run.draw(self._count, None, self._seed))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the run's data."""
+        return np.dtype(self._run.dtype)
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """That of the run's data."""
+        return self._run.value_range
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """(n,) classes, or (n, k) standardised conditions, that the generator was given; None without any."""
+        return self._labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Those of the run's data."""
+        return tuple(self._run.class_names)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def digest(self, indices: Indices | None = None) -> str:
+        """A hash of the generator and of what it is given, or of the images themselves, at (k,) indices or all."""
+        if indices is not None or self._run.experiment.generator.name not in registry("generator").built_in():
+            # The code of other distributions may change without a change of version.
+            return super().digest(indices)
+        run, state = self._run, hashlib.blake2b(self._run.export_bytes(), digest_size=16)
+        made = f"{self._count} {self._seed} {run.device.type} {run.dtype} {run.value_range} {gankit_version}"
+        state.update(f"{made} {torch.__version__}".encode())
         return state.hexdigest()
-
-    name = f"run {run.path.name}{' (best)' if run.wants_best else ''}"
-    return ImageSet(
-        name, count, run.image.shape, run.value_range, read, digest,
-        None if labels is None else labels.numpy(), None, tuple(run.class_names) or None,
-    )  # fmt: skip

@@ -26,7 +26,7 @@ class Statistics:
     pytorch-fid need, and `n` and `protocol`, which their files lack.
 
     Attributes:
-        name: where they are from, in tables.
+        name: the source, as tables call it.
         moments: mean, covariance and number of images.
         protocol: "features", "features_dim", "features_protocol" and "content" as in a metrics file; empty where the
             file is not gankit's.
@@ -57,7 +57,7 @@ class Statistics:
                 mean, covariance = (np.asarray(file[key], dtype=np.float64) for key in ("mu", "sigma"))
                 n = int(file["n"]) if "n" in file.files else None
                 protocol = dict(json.loads(str(file["protocol"]))) if "protocol" in file.files else {}
-                dict(protocol.get("features_protocol", {}))  # refused here where it is no table
+                dict(protocol.get("features_protocol", {}))  # raises if it is no table
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(
                 f"{path}: no statistics can be read ({error}); they are npz files with mu and sigma"

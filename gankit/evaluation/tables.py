@@ -14,18 +14,22 @@ def title(metric: str, features: str) -> str:
 
 
 def cells(report: dict[str, Any]) -> list[list[str]]:
-    """Header and rows of a table: value and standard error, numbers of images, real against real, p-value."""
+    """Header and rows of a table: value and standard error, numbers of images, baseline, p-value.
+
+    The baseline is in three columns: how many images of each set it is of ("at n"), the mean value of generated beside
+    real images at that number ("fake-real"), and that of real beside other real images ("real-real").
+    """
     metrics = report["metrics"]
     with_p = any("p_value" in entry for entry in metrics.values())
     header = ["metric", "value", "n fake", "n real", "at n", "fake-real", "real-real"] + ["p"] * with_p
     rows = []
     for name, entry in metrics.items():
-        beside, error = entry["real_vs_real"], entry["standard_error"]
+        baseline, error = entry["real_vs_real"], entry["standard_error"]
         value = f"{entry['value']:.4g}" + ("" if error is None else f" +- {error:.2g}")
         row = [title(name, report["protocol"]["features"]), value]
         row += ["?" if entry[key] is None else str(entry[key]) for key in ("n_fake", "n_real")]
-        row += ["-"] * 3 if beside is None else [
-            str(beside["n"]), f"{beside['fake_value_at_n']:.4g}", f"{beside['value']:.4g}",
+        row += ["-"] * 3 if baseline is None else [
+            str(baseline["n"]), f"{baseline['fake_value_at_n']:.4g}", f"{baseline['value']:.4g}",
         ]  # fmt: skip
         if with_p:
             row.append(f"{entry['p_value']['value']:.3g}" if "p_value" in entry else "-")

@@ -1,7 +1,8 @@
-"""Judging a generator while it trains: bare values, without what a published number needs."""
+"""Values of a generator while it trains, without standard errors and baselines."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal, final
 
 import numpy as np
@@ -10,15 +11,15 @@ from numpy.typing import NDArray
 from gankit import seeds
 from gankit.evaluation import extraction
 from gankit.evaluation.extraction import extractor
-from gankit.evaluation.sources import ImageSet, dataset_set
-from gankit.evaluation.uncertainty import free_name, gathered
+from gankit.evaluation.uncertainty import free_name
 from gankit.experiments.experiment import Evaluation
-from gankit.interfaces import Dataset, Features, Pool, Rows
+from gankit.interfaces import Dataset, Features, Metric, Result, Rows
+from gankit.registry.wrapping import wrap
 
 
 @final
 class InTraining:
-    """Bare values while a generator trains: on a fixed subset of the reals, whose features are computed once.
+    """Metrics of a generator while it trains, beside a fixed subset of the reals, whose features are computed once.
 
     Args:
         settings: the experiment's evaluation.
@@ -26,6 +27,9 @@ class InTraining:
         value_range: black and white of reals and fakes.
         training: the training images, where the reference is another set.
         device: of the features' network.
+
+    Attributes:
+        count: number of images to generate for an evaluation.
     """
 
     def __init__(
@@ -37,18 +41,18 @@ class InTraining:
         device: str = "auto",
     ) -> None:
         self.settings, self.value_range, self.device = settings, value_range, device
-        reals = dataset_set(reference, "real")
-        if settings.subset is not None and settings.subset < reals.count:
-            order = np.argsort([seeds.derive_seed(settings.seed, "evaluated subset", i) for i in range(reals.count)])
-            reals = reals.subset(np.sort(order[: settings.subset]))
-        self.count = settings.count or reals.count
+        self._reals = reference
+        if settings.subset is not None and settings.subset < len(reference):
+            rank = [seeds.derive_seed(settings.seed, "evaluated subset", i) for i in range(len(reference))]
+            self._reals = reference.subset(np.sort(np.argsort(rank)[: settings.subset]))
+        self.count = settings.count or len(self._reals)
         if settings.subset is not None:
             self.count = min(self.count, settings.subset)
-        self._reals = reals
-        self._trained = None if training is None else dataset_set(training, "training")
-        self._training_rows: Rows | None = None
+        self._training = training
+        self._metrics: list[Metric] = [part.build() for part in settings.metrics]
+        self._needs = {need for metric in self._metrics for need in metric.needs}
         self._network: Features | None = None
-        self._rows: Rows | None = None
+        self._real_rows: Rows | None = None
 
     def values(self, fake: NDArray[Any], labels: NDArray[Any] | None) -> dict[str, float]:
         """The metrics' values of (count, c, h, w) generated images, in the order of the settings.
@@ -56,25 +60,25 @@ class InTraining:
         Raises:
             GankitError: as `evaluate`.
         """
-        needs = {need for each in self.settings.metrics for need in each.build().needs}
-        if self._network is None or self._rows is None:
-            _, self._network = extractor(self.settings.features, self._reals.shape, self.device)
-            self._rows = extraction.rows(self._reals, self._network, needs, quiet=True)
-            if self._trained is not None and "training" in needs:
-                self._training_rows = extraction.rows(self._trained, self._network, needs, quiet=True)
-        fakes = ImageSet(
-            "fake", len(fake), fake.shape[1:], self.value_range, fake.__getitem__, lambda: "",
-            labels, None, self._reals.class_names,
-        )  # fmt: skip
-        judged = extraction.rows(fakes, self._network, needs, quiet=True, cached=False)
-        pool = Pool(self._rows, judged, self._training_rows)
+        if self._network is None or self._real_rows is None:
+            _, self._network = extractor(self.settings.features, self._reals.image.shape, self.device)
+            self._real_rows = self._rows(self._reals, self._network, self._reals.digest())
+            if self._training is not None and "training" in self._needs:
+                rows = self._rows(self._training, self._network, self._training.digest())
+                self._real_rows = dataclasses.replace(self._real_rows, training=rows)
+        fakes = wrap("dataset", fake, value_range=self.value_range)
+        rows = self._rows(fakes, self._network, None)
+        fake_rows = dataclasses.replace(rows, labels=labels, class_names=self._real_rows.class_names)
         values: dict[str, float] = {}
-        for each in self.settings.metrics:
-            for name, value in gathered(each, pool).compute().items():
+        for metric in self._metrics:
+            for name, value in Result.of(metric.compute(self._real_rows, fake_rows)).values.items():
                 values[free_name(name, values)] = value
         return values
+
+    def _rows(self, images: Dataset, network: Features, content: str | None) -> Rows:
+        return extraction.rows(images, network, self._needs, content=content, quiet=True)
 
     @property
     def better(self) -> Literal["lower", "higher"] | None:
         """Whether a lower or higher first value is better, or None where neither is."""
-        return None if not self.settings.metrics else self.settings.metrics[0].build().better
+        return self._metrics[0].better if self._metrics else None

@@ -37,7 +37,7 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
     if table.flip:
         _check_mirror(dataset, table)
     seed = seed if table.split_seed is None else table.split_seed
-    indices, held_out = _hold_out(dataset, _split(dataset, table.split), table.held_out, seed)
+    indices, held_out = _hold_out(dataset, split_indices(dataset, table.split), table.held_out, seed)
     if table.min_agreement is not None:
         if dataset.agreement is None:
             raise DataError(f"data.min_agreement: {table.name} has no agreement of raters; leave it out")
@@ -125,7 +125,12 @@ def at_size(dataset: Dataset, size: tuple[int, int] | None) -> Dataset:
     return Resized(dataset, size)
 
 
-def _split(dataset: Dataset, name: str | None) -> NDArray[np.int64]:
+def split_indices(dataset: Dataset, name: str | None) -> NDArray[np.int64]:
+    """(k,) places of the images of a named split; "all" is every image, and None the split "train" where there is one.
+
+    Raises:
+        DataError: there is no such split.
+    """
     splits = dataset.splits
     if name is None and "train" in splits:
         return np.asarray(splits["train"])

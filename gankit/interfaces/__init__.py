@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from gankit.errors import PartError
 from gankit.images.grey_levels import Images
 from gankit.images.known import Known
 from gankit.images.spec import ImageSpec
 from gankit.interfaces.dataset import Dataset
 from gankit.interfaces.decoded import DecodedDataset
 from gankit.interfaces.features import Features
-from gankit.interfaces.metric import Batch, Indices, Metric, Moments, Pool, Resampling, Rows
+from gankit.interfaces.measurement import Measurement, MeasuresFacts
+from gankit.interfaces.metric import OLD_STYLE, Indices, Metric, Moments, Pool, Resampling, Result, Rows
 from gankit.interfaces.networks import ClassHead, Critic, FeatureCritic, Generator
 from gankit.interfaces.turn import Augment, Loss, Random, Scope, Side, Turn
 
 __all__ = [
-    "Augment", "Batch", "ClassHead", "Critic", "Dataset", "DecodedDataset", "FeatureCritic", "Features", "Generator",
-    "ImageSpec", "Images", "Indices", "Known", "Loss", "Metric", "Moments", "Pool", "Random",
-    "Resampling", "Rows", "Scope", "Side", "Turn",
+    "Augment", "ClassHead", "Critic", "Dataset", "DecodedDataset", "FeatureCritic", "Features", "Generator",
+    "ImageSpec", "Images", "Indices", "Known", "Loss", "Measurement",
+    "MeasuresFacts", "Metric", "Moments", "Pool", "Random", "Resampling", "Result",
+    "Rows", "Scope", "Side", "Turn",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Batch":  # what metrics of version 0.1.0 import first
+        raise PartError(OLD_STYLE)
+    raise AttributeError(f"module 'gankit.interfaces' has no attribute {name!r}")

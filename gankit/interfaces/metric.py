@@ -1,28 +1,35 @@
-"""What metrics read and give."""
+"""Metrics: functions of real and generated images, and how their values on resamples are computed."""
 
 from __future__ import annotations
 
-import copy
+import dataclasses
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.errors import GankitError
+from gankit.cache import row_blocks
+from gankit.errors import GankitError, PartError
 
 Indices = NDArray[np.int64]
+OLD_STYLE = (
+    "metrics are functions of rows: write compute(self, real, fake) in place of add_state, update and compute(self); "
+    "CHANGELOG.md shows the change"
+)
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean and covariance of features whose rows are not at hand, for example of a statistics file.
+    """Mean and covariance of features.
 
     Attributes:
-        n: number of rows that they were computed from, or None where a file does not say.
+        n: number of rows that they were computed from, or None where a statistics file does not say.
         mean: (d,) float64.
         covariance: (d, d) float64, unbiased.
     """
@@ -31,28 +38,55 @@ class Moments:
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
 
+    @classmethod
+    def of(cls, features: NDArray[Any]) -> Moments:
+        """Moments of (n, d) features; of a memory map no more than a block is in memory at a time.
+
+        Blocks are joined after Chan, Golub and LeVeque 1983, American Statistician 37, so that an offset of all rows
+        costs no precision.
+
+        Raises:
+            GankitError: fewer than 2 rows.
+        """
+        if len(features) < 2:
+            raise GankitError(f"{len(features)} rows of features; a covariance needs at least 2")
+        count, mean, scatter = 0, np.zeros(features.shape[1]), np.zeros((features.shape[1],) * 2)
+        for rows in row_blocks(features):
+            block = rows.astype(np.float64)
+            block_mean = block.mean(0)
+            block -= block_mean
+            shift, total = block_mean - mean, count + len(block)
+            scatter += block.T @ block
+            scatter += np.outer(shift, shift * (count * len(block) / total))
+            mean += shift * (len(block) / total)
+            count = total
+        scatter /= count - 1
+        return cls(count, mean, scatter)
+
 
 @final
-@dataclass(frozen=True)
-class Batch:
-    """What a metric may read of some images; only what its `needs` name is computed, the rest is None.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Rows:
+    """What is known of some images, one row per image in each array; None where it is unknown or not needed.
 
     Attributes:
-        real: whether the images are real.
-        training: whether they are those that the generator was trained on, given beside the real ones to metrics whose
-            `needs` name "training".
-        features: (n, dim) float array.
-        logits: (n, k) float array.
-        images: (n, c, h, w) float32 array in [0, 255].
-        labels: (n,) int64 classes or (n, k) float conditions.
+        features: (n, d) floats; may be memory-mapped.
+        logits: (n, k) floats, the features' class logits.
+        images: (n, c, h, w) of any numeric type, within `value_range`; may be memory-mapped. `image_blocks` scales.
+        labels: (n,) classes from 0, or (n, k) float conditions.
         groups: (n,) group (patient) of each image.
         ids: (n,) identity of each image within its set.
-        class_names: one a class, where the labels are classes.
-        moments: of the features, in place of rows, to metrics that take them.
+        class_names: one name per class, if labels are classes.
+        value_range: the values of black and white in `images`.
+        statistics: moments that are given in place of features, for example those of a statistics file. Only metrics
+            with `takes_moments` get such rows.
+        training: of real rows: the images that the generator was trained on, if they are another set than these and
+            the metric's `needs` name "training".
+
+    Raises:
+        GankitError: the arrays have unlike numbers of rows.
     """
 
-    real: bool
-    training: bool = False
     features: NDArray[Any] | None = None
     logits: NDArray[Any] | None = None
     images: NDArray[Any] | None = None
@@ -60,153 +94,211 @@ class Batch:
     groups: NDArray[Any] | None = None
     ids: NDArray[Any] | None = None
     class_names: tuple[str, ...] | None = None
-    moments: Moments | None = None
-
-
-@final
-@dataclass(frozen=True)
-class Rows:
-    """Some images, one row each.
-
-    Attributes:
-        fields: arrays by the names of the fields of `Batch`; "images" may be of any type, memory-mapped too.
-        count: number of images.
-        value_range: black and white of the images.
-        class_names: one a class, or None.
-    """
-
-    fields: Mapping[str, NDArray[Any]]
-    count: int
     value_range: tuple[float, float] = (0.0, 255.0)
-    class_names: tuple[str, ...] | None = None
+    statistics: Moments | None = None
+    training: Rows | None = None
 
-    def take(self, indices: Indices) -> Rows:
-        """Some of the rows."""
-        fields = {name: values[indices] for name, values in self.fields.items()}
-        return Rows(fields, len(indices), self.value_range, self.class_names)
+    def __post_init__(self) -> None:
+        lengths = {name: len(values) for name, values in self._arrays().items()}
+        if len(set(lengths.values())) > 1:
+            counts = ", ".join(f"{length} {name}" for name, length in lengths.items())
+            raise GankitError(f"each array has one row per image, and there are {counts}")
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        names = ("features", "logits", "images", "labels", "groups", "ids")
+        return {name: values for name in names if (values := getattr(self, name)) is not None}
 
     @property
-    def step(self) -> int:
-        """How many rows a batch may have: as many as `Pool.BATCH`, fewer of large images."""
-        images = self.fields.get("images")
-        return Pool.BATCH if images is None else max(1, min(Pool.BATCH, 2**24 // int(np.prod(images.shape[1:]))))
+    def count(self) -> int:
+        """Number of images; 0 where there are statistics alone."""
+        return next((len(values) for values in self._arrays().values()), 0)
 
-    def batch(self, indices: Indices, real: bool, training: bool = False) -> Batch:
-        """Some of the rows as a metric reads them."""
-        fields: dict[str, Any] = {name: values[indices] for name, values in self.fields.items()}
-        if "images" in fields:
-            low, high = self.value_range
-            fields["images"] = (fields["images"].astype(np.float32) - low) * np.float32(255 / (high - low))
-        return Batch(real=real, training=training, class_names=self.class_names, **fields)
+    @cached_property
+    def moments(self) -> Moments:
+        """The statistics, or the moments of the features.
+
+        Raises:
+            GankitError: neither is there, or there are fewer than 2 rows.
+        """
+        return self.statistics or Moments.of(self.required("features"))
+
+    def required(self, name: str, whose: str = "the") -> NDArray[Any]:
+        """An array that a metric cannot do without.
+
+        Args:
+            name: "features", "logits", "images", "labels", "groups" or "ids".
+            whose: which images these are, for the error: "the real", for example.
+
+        Raises:
+            GankitError: it is None.
+        """
+        values: NDArray[Any] | None = getattr(self, name)
+        if values is None:
+            raise GankitError(f"{whose} images have no {name}, which the metric needs")
+        return values
+
+    def image_blocks(self, whose: str = "the") -> Iterator[NDArray[np.float32]]:
+        """The images as (k, c, h, w) float32 in [0, 255], some at a time.
+
+        Raises:
+            GankitError: there are no images.
+        """
+        images = self.required("images", whose)
+        low, high = self.value_range
+        for block in row_blocks(images, max(1, min(512, 2**24 // max(1, int(np.prod(images.shape[1:])))))):
+            yield (block.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+
+    def take(self, indices: Indices) -> Rows:
+        """The rows with these indices, in their order; `training` stays as it is."""
+        taken: dict[str, Any] = {name: values[indices] for name, values in self._arrays().items()}
+        return dataclasses.replace(self, **taken)
 
 
 @final
 class Pool:
-    """Real and generated images side by side, so that either can be resampled: real ones first, then generated ones.
+    """Real and generated images side by side, so that either side can be resampled.
+
+    A place is an index into both: 0 to n_real - 1 are real images, n_real to n_real + n_fake - 1 generated ones.
 
     Attributes:
         real: the real images.
         fake: the generated images.
-        training: the images that the generator was trained on, where they are another set than the real ones and a
-            metric needs them, else None.
     """
 
-    BATCH = 512
-
-    def __init__(self, real: Rows, fake: Rows, training: Rows | None = None) -> None:
-        self.real, self.fake, self.training = real, fake, training
+    def __init__(self, real: Rows, fake: Rows) -> None:
+        self.real, self.fake = real, fake
 
     @property
-    def reals(self) -> Indices:
-        """Places of the real images: 0 to n_real - 1."""
+    def real_places(self) -> Indices:
+        """(n_real,) places of the real images."""
         return np.arange(self.real.count)
 
     @property
-    def fakes(self) -> Indices:
-        """Places of the generated images: n_real to n_real + n_fake - 1."""
+    def fake_places(self) -> Indices:
+        """(n_fake,) places of the generated images."""
         return np.arange(self.real.count, self.real.count + self.fake.count)
 
-    def column(self, name: str) -> NDArray[Any] | None:
-        """One field (not "images") of all images; None where either side lacks it."""
-        real, fake = self.real.fields.get(name), self.fake.fields.get(name)
-        return None if real is None or fake is None else np.concatenate([real, fake])
+    def rows(self, places: Indices) -> Rows:
+        """The images at these (k,) places as one set, real ones first, with the training images of the real ones.
 
-    def subset(self, indices: Indices) -> Pool:
-        """The images at these places, which keep their side and their order."""
-        is_real = indices < self.real.count
-        fake = indices[~is_real] - self.real.count
-        return Pool(self.real.take(indices[is_real]), self.fake.take(fake), self.training)
+        Raises:
+            GankitError: images of both sides differ in the shape of an array.
+        """
+        part = self.subset(places)
+        return dataclasses.replace(_join(part.real, part.fake), training=self.real.training)
 
-    def batches(self, indices: Indices, real: bool) -> Iterator[Batch]:
-        """The images at these places, some at a time, shown to a metric as real or as generated ones."""
-        is_real = indices < self.real.count
-        for rows, places in ((self.real, indices[is_real]), (self.fake, indices[~is_real] - self.real.count)):
-            for start in range(0, len(places), rows.step):
-                yield rows.batch(places[start : start + rows.step], real)
+    def subset(self, places: Indices) -> Pool:
+        """The images at these (k,) places, which keep their side and their order."""
+        is_real = places < self.real.count
+        return Pool(self.real.take(places[is_real]), self.fake.take(places[~is_real] - self.real.count))
 
-    def training_batches(self) -> Iterator[Batch]:
-        """The training images, some at a time; nothing where there are none beside the real ones."""
-        if (rows := self.training) is not None:
-            for start in range(0, rows.count, rows.step):
-                yield rows.batch(np.arange(start, min(start + rows.step, rows.count)), True, training=True)
+
+def _join(first: Rows, second: Rows) -> Rows:
+    """Two sets as one; of arrays that one set lacks there are none."""
+    if not first.count or not second.count:
+        return first if first.count else second
+    names = first.class_names or second.class_names
+    if names and second.class_names and names != second.class_names:
+        names = tuple(dict.fromkeys((*names, *second.class_names)))
+        if second.labels is not None and second.labels.ndim == 1:
+            numbers = np.array([names.index(name) for name in second.class_names])
+            second = dataclasses.replace(second, labels=numbers[second.labels])
+    if first.value_range != second.value_range:
+        first, second = _at_full_range(first), _at_full_range(second)
+    joined: dict[str, Any] = dict.fromkeys(first._arrays())
+    for name, values in first._arrays().items():
+        others = getattr(second, name)
+        if others is not None:
+            if values.shape[1:] != others.shape[1:]:
+                raise GankitError(
+                    f"{name} of the shapes {values.shape[1:]} and {others.shape[1:]} cannot be mixed: use one shape"
+                )
+            joined[name] = np.concatenate([values, others])
+    return dataclasses.replace(first, class_names=names, **joined)
+
+
+def _at_full_range(rows: Rows) -> Rows:
+    images = None if rows.images is None else np.concatenate(list(rows.image_blocks()))
+    return dataclasses.replace(rows, images=images, value_range=(0.0, 255.0))
+
+
+@final
+@dataclass(frozen=True)
+class Result:
+    """What a metric says of some images.
+
+    Attributes:
+        values: numbers by name, unique among metrics; the first decides the best checkpoint.
+        counts: for each value that is computed from only some of the images: how many real and how many generated
+            ones it uses.
+        details: what else to store in a metrics file beside the values, as JSON holds it. Pairs of images to look at
+            are a list "pairs" of {"fake": id, "real": id, "distance": number}.
+        warnings: what a reader must know of the values, one sentence each.
+    """
+
+    values: Mapping[str, float]
+    counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, computed: Mapping[str, float] | Result) -> Result:
+        """What `Metric.compute` returned, as a result."""
+        return computed if isinstance(computed, Result) else cls(computed)
 
 
 class Resampling:
-    """A metric's values on parts of a pool: for standard errors, real-against-real values and permutations.
+    """A metric's values on a pool and on parts of it: for standard errors, real-against-real values and permutations.
 
     This one computes each value from scratch. A metric that can share work between them (a matrix of distances, an
     eigendecomposition) gives a subclass of its own.
 
     Attributes:
-        metric: without any batch; copied for every value.
+        metric: whose values.
         pool: the images.
     """
 
     def __init__(self, metric: Metric, pool: Pool) -> None:
         self.metric, self.pool = metric, pool
 
-    def values(self, real: Indices, fake: Indices) -> dict[str, float]:
-        """What `compute` gives when these images of the pool are the real and the generated ones.
+    def whole(self) -> Result:
+        """What `Metric.compute` gives for all images of the pool."""
+        return Result.of(self.metric.compute(self.pool.real, self.pool.fake))
+
+    def values(self, real: Indices, fake: Indices) -> Mapping[str, float]:
+        """The values when these images of the pool are the real and the generated ones.
 
         Args:
             real: (n,) places in the pool, without repetition; images of either side.
             fake: (m,) places, none of them in `real`.
         """
-        metric = copy.deepcopy(self.metric)
-        for indices, is_real in ((real, True), (fake, False)):
-            for batch in self.pool.batches(indices, is_real):
-                metric.update(batch)
-        if "training" in metric.needs:
-            for batch in self.pool.training_batches():
-                metric.update(batch)
-        return metric.compute()
+        return Result.of(self.metric.compute(self.pool.rows(real), self.pool.rows(fake))).values
 
-    def left_out(self, parts: Sequence[Indices]) -> list[dict[str, float]]:
+    def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
         """The values on the whole pool without each of some parts.
 
         Args:
-            parts: places of images of one side, one array a part; at least two images of either side remain.
+            parts: for each part the (k,) places of its images, all of one side; at least two of either side remain.
         """
-        reals, fakes = self.pool.reals, self.pool.fakes
-        return [self.values(np.setdiff1d(reals, part), np.setdiff1d(fakes, part)) for part in parts]
+        real, fake = self.pool.real_places, self.pool.fake_places
+        return [self.values(np.setdiff1d(real, part), np.setdiff1d(fake, part)) for part in parts]
 
-    def standard_errors(self) -> dict[str, float] | None:
-        """Standard errors in closed form, valid for independent images; None asks for the jackknife's."""
+    def standard_errors(self) -> Mapping[str, float] | None:
+        """Standard errors in closed form, for independent images; None if there are none, and a jackknife is used."""
         return None
 
 
 class Metric(ABC):
-    """A number about generated images beside real ones, gathered batch by batch.
-
-    State is declared with `add_state` and a function that merges two states, so that several processes give the same
-    number as one pass.
+    """Numbers about generated images beside real ones: a function of their rows.
 
     Attributes:
-        needs: the fields of `Batch` that `update` reads.
+        needs: what `compute` reads, by the names of the attributes of `Rows`. Only these are computed; labels, groups
+            and ids are there wherever they are known.
         better: whether a lower or a higher value is better: decides the tail of a permutation test, and the best
             checkpoint of a training; None where neither is.
-        takes_moments: whether `update` also takes a batch of `Moments` in place of features.
-        jackknife_groups: groups of images that the jackknife leaves out in turn, where there are many images.
+        takes_moments: whether `compute` also takes rows that have `statistics` in place of features.
+        jackknife_groups: number of random groups into which the jackknife divides the images, if leaving out one image
+            at a time would take too long.
     """
 
     needs: tuple[str, ...] = ("features",)
@@ -214,64 +306,33 @@ class Metric(ABC):
     takes_moments: ClassVar[bool] = False
     jackknife_groups: ClassVar[int] = 50
 
-    def add_state(self, name: str, default: Callable[[], Any], merge: Callable[[Any, Any], Any]) -> None:
-        """Declare the attribute `name`: `default()` makes an empty one, `merge(a, b)` joins those of two metrics."""
-        self.__dict__.setdefault("_states", {})[name] = (default, merge)
-        setattr(self, name, default())
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if len(inspect.signature(cls.compute).parameters) == 1:
+            raise PartError(f"metric {cls.__name__}: {OLD_STYLE}")
 
-    def reset(self) -> None:
-        """Forget every batch."""
-        for name, (default, _) in self.__dict__.get("_states", {}).items():
-            setattr(self, name, default())
-
-    def merge(self, other: Metric) -> None:
-        """Take in what another metric of the same class has gathered."""
-        for name, (_, merge) in self.__dict__.get("_states", {}).items():
-            setattr(self, name, merge(getattr(self, name), getattr(other, name)))
-
-    def wanted(self, batch: Batch, field: str) -> NDArray[Any]:
-        """A field of a batch that this metric cannot do without.
+    @abstractmethod
+    def compute(self, real: Rows, fake: Rows) -> Mapping[str, float] | Result:
+        """The values by name, or a `Result` with what else there is to say.
 
         Raises:
-            GankitError: the batch lacks it.
+            GankitError: too few images, or images that the metric cannot judge.
         """
-        value: NDArray[Any] | None = getattr(batch, field)
-        if value is None:
-            side = "training" if batch.training else "real" if batch.real else "generated"
-            raise GankitError(f"{type(self).__name__} needs {field}, and the {side} images have none")
-        return value
 
-    @abstractmethod
-    def update(self, batch: Batch) -> None:
-        """Take in some images, real or generated."""
+    def warnings(self, real_vs_real: Mapping[str, float]) -> list[str]:
+        """What a reader must know in view of the values between disjoint sets of real images, one sentence each.
 
-    @abstractmethod
-    def compute(self) -> dict[str, float]:
-        """The values by name, unique among metrics; the first decides the best checkpoint."""
-
-    def counts(self) -> Mapping[str, tuple[int, int]]:
-        """After `compute`: numbers of real and of generated images behind the values that do not use all of them."""
-        return {}
-
-    def details(self) -> Mapping[str, Any]:
-        """After `compute`: what else belongs to the values in a metrics file, as JSON holds it.
-
-        Pairs of images to look at are a list "pairs" of {"fake": id, "real": id, "distance": number}.
-        """
-        return {}
-
-    def cautions(self, real_vs_real: Mapping[str, float]) -> list[str]:
-        """After `compute`: what a reader must know of these values, one sentence each.
+        Warnings that need no such values belong to the result of `compute`.
 
         Args:
-            real_vs_real: the values between disjoint sets of real images; empty where there are too few.
+            real_vs_real: mean values by name; empty where there are too few real images.
         """
         return []
 
     def resampling(self, pool: Pool) -> Resampling:
-        """Values on parts of a pool; called on a metric that has seen no batch.
+        """How values on parts of a pool are computed.
 
         Args:
-            pool: real and generated images with the fields that this metric needs.
+            pool: real and generated images with what this metric needs.
         """
         return Resampling(self, pool)

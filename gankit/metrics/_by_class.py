@@ -2,54 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gankit.errors import GankitError
-from gankit.interfaces import Indices, Metric, Pool, Resampling, Rows
+from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
 
 Key = str | int
-"""A class: its name, or its number where no names were told."""
-Names = frozenset[tuple[str, ...]]
-"""The lists of class names that were told."""
+"""A class: its name, or its number where no names are known."""
+NameLists = frozenset[tuple[str, ...]]
+"""The different lists of class names that the image sets came with."""
 WITHIN = " within classes"
-"""What the mean over the classes is called, after the metric's value."""
-Result = dict[str, float] | GankitError
+"""Suffix of the name of the mean over the classes, as in "frechet within classes"."""
+Values = Mapping[str, float]
+Outcome = Values | GankitError
 """A metric's values within a class, or why there are none."""
 
 
-def places_by_class(
-    labels: NDArray[Any] | None, names: tuple[str, ...] | None, real: bool, count: int
-) -> dict[Key, Indices]:
+def places_by_class(rows: Rows, side: str) -> dict[Key, Indices]:
     """Where the images of each class are.
 
     Args:
-        labels: (n,) classes.
-        names: one a class, or None.
-        real: whose labels they are, for the message.
-        count: number of images.
+        rows: the images.
+        side: "real" or "generated", for the message.
 
     Raises:
         GankitError: no labels, or labels that are no classes or have no name.
     """
-    side = "real" if real else "generated"
-    if not count:
+    labels, names = rows.labels, rows.class_names
+    if not rows.count:
         return {}
     if labels is None:
-        advice = "give a data set with classes" if real else "train conditionally, or give a folder with labels"
+        advice = (
+            "give a data set with classes" if side == "real" else "train conditionally, or give a folder with labels"
+        )
         raise GankitError(f"intra-class needs the class of each image, and the {side} images have no labels; {advice}")
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise GankitError(
             f"intra-class needs labels that are classes, and those of the {side} images are {labels.dtype} of the "
             f"shape {labels.shape}; train on classes in place of conditions, or leave out this metric"
         )
-    if len(labels) != count:
-        raise GankitError(f"intra-class: the {side} images have {len(labels)} labels for {count} images")
     if labels.min() < 0:
         raise GankitError(f"intra-class: the {side} images have the label {labels.min()}; classes are numbered from 0")
     if names is not None and labels.max() >= len(names):
@@ -57,166 +54,211 @@ def places_by_class(
             f"intra-class: the {side} images have the label {labels.max()} and {len(names)} class names, for 0 to "
             f"{len(names) - 1}; give each class a name"
         )
-    return {
-        names[label] if names else int(label): np.flatnonzero(labels == label)
-        for label in np.unique(labels)
-    }  # fmt: skip
+    return {names[label] if names else int(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
 
 
-def known_classes(keys: Iterable[Key], names: Names) -> dict[Key, list[Key]]:
-    """The classes in order, each with the keys it goes by; numbers are told apart from names where names are known.
+def matched_classes(keys: Iterable[Key], name_lists: NameLists) -> dict[Key, list[Key]]:
+    """The classes in order, each with the keys (name or number) under which it occurs.
+
+    A number becomes its name where names are known.
 
     Raises:
         GankitError: numbers that no single list of names explains.
     """
-    place = {name: number for told in sorted(names, reverse=True) for number, name in enumerate(told)}
+    place = {name: number for names in sorted(name_lists, reverse=True) for number, name in enumerate(names)}
     classes: dict[Key, list[Key]] = {}
     for key in keys:
-        known = key
-        if names and isinstance(key, int):
-            if len(names) > 1:
+        matched = key
+        if name_lists and isinstance(key, int):
+            if len(name_lists) > 1:
                 raise GankitError(
                     f"intra-class: label {key} has no class name, and the names that others have differ: "
-                    f"{' and '.join(', '.join(told) for told in sorted(names))}; give all images class names"
+                    f"{' and '.join(', '.join(names) for names in sorted(name_lists))}; give all images class names"
                 )
-            (told,) = names
-            if key >= len(told):
-                raise GankitError(f"intra-class: there is a label {key} and only {len(told)} class names")
-            known = told[key]
-        classes.setdefault(known, []).append(key)
+            (names,) = name_lists
+            if key >= len(names):
+                raise GankitError(f"intra-class: there is a label {key} and only {len(names)} class names")
+            matched = names[key]
+        classes.setdefault(matched, []).append(key)
     return dict(sorted(classes.items(), key=lambda item: (place.get(str(item[0]), 0), item[0])))
 
 
-def lacking(real: int, fake: int) -> GankitError | None:
+def combined(outcomes: Mapping[Key, Outcome]) -> dict[str, float]:
+    """The metric's first value in each class, after their unweighted mean.
+
+    Raises:
+        GankitError: no class has values.
+    """
+    first = {key: next(iter(values.items())) for key, values in outcomes.items() if not isinstance(values, GankitError)}
+    if not first:
+        reasons = [f"{key}: {reason}" for key, reason in outcomes.items()]
+        text = "; ".join(reasons[:3]) + ("; ..." if len(reasons) > 3 else "")
+        raise GankitError(f"intra-class: no class has enough images on both sides ({text or 'there are no images'})")
+    name = next(iter(first.values()))[0]
+    mean = {name + WITHIN: float(np.mean([value for _, value in first.values()]))}
+    return mean | {f"{name} of {key}": value for key, (_, value) in first.items()}
+
+
+@final
+class ByClass(Resampling):
+    """Values within the classes of a pool.
+
+    Args:
+        metric: whose values.
+        inner: the metric within each class.
+        pool: the images.
+        share: whether parts of the pool will be wanted, so that each class is resampled by the inner metric's own
+            resampling; else values come from `compute`.
+
+    Raises:
+        GankitError: as `places_by_class` and `matched_classes`.
+    """
+
+    def __init__(self, metric: Metric, inner: Metric, pool: Pool, *, share: bool = True) -> None:
+        super().__init__(metric, pool)
+        training = pool.real.training or Rows()
+        sides = [
+            places_by_class(rows, side)
+            for rows, side in ((pool.real, "real"), (pool.fake, "generated"), (training, "real"))
+        ]
+        name_lists = frozenset(rows.class_names for rows in (pool.real, pool.fake, training) if rows.class_names)
+        real, fake, training = (_with_only(rows, inner.needs) for rows in (pool.real, pool.fake, training))
+        self.class_of = np.zeros(pool.real.count + pool.fake.count, dtype=np.int64)
+        self.index_in_class = np.zeros_like(self.class_of)
+        self.classes: dict[Key, Resampling] = {}
+        keys = dict.fromkeys(key for side in sides for key in side)
+        for number, (matched, names) in enumerate(matched_classes(keys, name_lists).items()):
+            of_real, of_fake, of_training = (
+                np.sort(np.concatenate([side.get(name, np.array([], dtype=np.int64)) for name in names]))
+                for side in sides
+            )
+            places = np.concatenate([of_real, of_fake + pool.real.count])
+            self.class_of[places], self.index_in_class[places] = number, np.arange(len(places))
+            apart = None if pool.real.training is None else training.take(of_training)
+            part = Pool(dataclasses.replace(real.take(of_real), training=apart), fake.take(of_fake))
+            self.classes[matched] = _resampling(inner, part) if share else Resampling(inner, part)
+
+    @cached_property
+    def _whole(self) -> dict[Key, Result | GankitError]:
+        results: dict[Key, Result | GankitError] = {}
+        for key, resampling in self.classes.items():
+            n_real, n_fake = resampling.pool.real.count, resampling.pool.fake.count
+            if n_real or n_fake:
+                results[key] = _missing_side(n_real, n_fake) or _result(resampling)
+        return results
+
+    @cached_property
+    def _whole_values(self) -> dict[Key, Outcome]:
+        return {key: result.values if isinstance(result, Result) else result for key, result in self._whole.items()}
+
+    def whole(self) -> Result:
+        """With what the metric says of each class, and a warning for each class that is left out of the mean."""
+        values = combined(self._whole_values)
+        name = next(iter(values)).removesuffix(WITHIN)
+        counts: dict[str, tuple[int, int]] = {}
+        details, warnings = {}, []
+        for key, result in self._whole.items():
+            pool = self.classes[key].pool
+            if isinstance(result, GankitError):
+                warnings.append(
+                    f"{name}{WITHIN}: class {key} is left out of the mean ({pool.real.count} real and "
+                    f"{pool.fake.count} generated images): {result}"
+                )
+                continue
+            counts[f"{name} of {key}"] = result.counts.get(name, (pool.real.count, pool.fake.count))
+            warnings += [f"class {key}: {warning}" for warning in result.warnings]
+            if result.details:
+                details[str(key)] = dict(result.details)
+        real, fake = (sum(side) for side in zip(*counts.values(), strict=True))
+        return Result(values, {name + WITHIN: (real, fake)} | counts, {"classes": details} if details else {}, warnings)
+
+    def values(self, real: Indices, fake: Indices) -> Values:
+        """As for any metric, but without the mean where a class drops out of it."""
+        outcomes: dict[Key, Outcome] = {}
+        for number, (key, resampling) in enumerate(self.classes.items()):
+            of_real, of_fake = (self.index_in_class[side[self.class_of[side] == number]] for side in (real, fake))
+            if len(of_real) or len(of_fake):
+                outcomes[key] = _values(resampling, of_real, of_fake)
+        return self._combined(outcomes)
+
+    def _combined(self, outcomes: Mapping[Key, Outcome]) -> Values:
+        values = combined(outcomes)
+        kept = {key for key, values in self._whole_values.items() if not isinstance(values, GankitError)}
+        if any(isinstance(outcomes.get(key, GankitError()), GankitError) for key in kept):
+            # The mean over other classes is another quantity, to be compared with nothing.
+            del values[next(iter(values))]
+        return values
+
+    def values_without(self, parts: Sequence[Indices]) -> list[Values]:
+        """The values without each of some parts, without the mean where a class drops out of it."""
+        outcomes = [dict(self._whole_values) for _ in parts]
+        for number, (key, resampling) in enumerate(self.classes.items()):
+            if not isinstance(self._whole_values.get(key, GankitError()), GankitError):
+                in_class = [self.index_in_class[part[self.class_of[part] == number]] for part in parts]
+                touched = [place for place, part in enumerate(in_class) if len(part)]
+                changed = _values_without(resampling, [in_class[place] for place in touched])
+                for place, outcome in zip(touched, changed, strict=True):
+                    outcomes[place][key] = outcome
+        return [self._combined(outcome) for outcome in outcomes]
+
+    def standard_errors(self) -> Values | None:
+        errors: dict[Key, Outcome] = {}
+        for key, values in self._whole_values.items():
+            if not isinstance(values, GankitError):
+                error = self.classes[key].standard_errors()
+                name = next(iter(values))
+                if error is None or name not in error:
+                    return None
+                errors[key] = {name: error[name]}
+        # Classes hold different images, so that their values are independent.
+        combination = combined(errors)
+        mean = next(iter(combination))
+        return combination | {mean: math.hypot(*list(combination.values())[1:]) / len(errors)}
+
+
+def _missing_side(real: int, fake: int) -> GankitError | None:
     """Why a class cannot be judged whatever the metric."""
     side = "real" if not real else "generated" if not fake else ""
     return GankitError(f"it has no {side} images") if side else None
 
 
-def combined(results: Mapping[Key, Result]) -> dict[str, float]:
-    """The unweighted mean over the classes of the first value, and that value of each class.
-
-    Raises:
-        GankitError: no class has values.
-    """
-    kept = {key: next(iter(result.items())) for key, result in results.items() if isinstance(result, dict)}
-    if not kept:
-        reasons = [f"{key}: {result}" for key, result in results.items()]
-        told = "; ".join(reasons[:3]) + ("; ..." if len(reasons) > 3 else "")
-        raise GankitError(f"intra-class: no class has enough images on both sides ({told or 'there are no images'})")
-    name = next(iter(kept.values()))[0]
-    mean = {name + WITHIN: float(np.mean([value for _, value in kept.values()]))}
-    return mean | {f"{name} of {key}": value for key, (_, value) in kept.items()}
-
-
-class ByClass(Resampling):
-    """Values within classes of a pool, each by the inner metric's own resampling of that class."""
-
-    def __init__(self, metric: Metric, inner: Metric, pool: Pool) -> None:
-        super().__init__(metric, pool)
-        sides = [
-            places_by_class(rows.fields.get("labels"), rows.class_names, real, rows.count)
-            for rows, real in ((pool.real, True), (pool.fake, False), (pool.training, True))
-            if rows is not None
-        ]
-        told = (rows.class_names for rows in (pool.real, pool.fake, pool.training) if rows is not None)
-        names: Names = frozenset(names for names in told if names)
-        wanted = {*inner.needs, "groups", "ids"}
-        lean = Pool(_lean(pool.real, wanted), _lean(pool.fake, wanted))
-        training = None if pool.training is None else _lean(pool.training, wanted)
-        self.of = np.zeros(pool.real.count + pool.fake.count, dtype=np.int64)
-        self.local = np.zeros_like(self.of)
-        self.classes: dict[Key, Resampling] = {}
-        offsets = (0, pool.real.count)
-        for number, (known, keys) in enumerate(
-            known_classes(dict.fromkeys(key for side in sides for key in side), names).items()
-        ):
-            own = [np.concatenate([side.get(key, np.array([], dtype=np.int64)) for key in keys]) for side in sides]
-            places = np.sort(np.concatenate([places + offset for places, offset in zip(own, offsets, strict=False)]))
-            self.of[places], self.local[places] = number, np.arange(len(places))
-            part = lean.subset(places)
-            if training is not None:
-                part = Pool(part.real, part.fake, training.take(np.sort(own[2])))
-            few = min(part.real.count, part.fake.count) < 2
-            self.classes[known] = Resampling(inner, part) if few else inner.resampling(part)
-
-    @cached_property
-    def _whole(self) -> dict[Key, Result]:
-        return self._results(self.pool.reals, self.pool.fakes)
-
-    def values(self, real: Indices, fake: Indices) -> dict[str, float]:
-        """As for any metric, but without the mean where a class drops out of it."""
-        return self._of_all(self._results(real, fake))
-
-    def _of_all(self, results: dict[Key, Result]) -> dict[str, float]:
-        values = combined(results)
-        if any(
-            isinstance(found, dict) and not isinstance(results.get(key), dict) for key, found in self._whole.items()
-        ):
-            # The mean over other classes is another quantity, to be compared with nothing.
-            del values[next(iter(values))]
-        return values
-
-    def left_out(self, parts: Sequence[Indices]) -> list[dict[str, float]]:
-        """As `values`."""
-        whole = self._whole
-        results = [dict(whole) for _ in parts]
-        for number, (key, resampling) in enumerate(self.classes.items()):
-            if isinstance(whole.get(key), dict):
-                own = [self.local[part[self.of[part] == number]] for part in parts]
-                touched = [place for place, part in enumerate(own) if len(part)]
-                left = _left_out(resampling, [own[place] for place in touched])
-                for place, found in zip(touched, left, strict=True):
-                    results[place][key] = found
-        return [self._of_all(each) for each in results]
-
-    def standard_errors(self) -> dict[str, float] | None:
-        errors: dict[Key, Result] = {}
-        for key, result in self._whole.items():
-            if isinstance(result, dict):
-                error = self.classes[key].standard_errors()
-                name = next(iter(result))
-                if error is None or name not in error:
-                    return None
-                errors[key] = {name: error[name]}
-        # Classes hold different images, so that their values are independent.
-        values = combined(errors)
-        mean = next(iter(values))
-        return values | {mean: math.hypot(*list(values.values())[1:]) / len(errors)}
-
-    def _results(self, real: Indices, fake: Indices) -> dict[Key, Result]:
-        results: dict[Key, Result] = {}
-        for number, (key, resampling) in enumerate(self.classes.items()):
-            own, other = (self.local[side[self.of[side] == number]] for side in (real, fake))
-            if len(own) or len(other):
-                results[key] = _result(resampling, own, other)
-        return results
-
-
-def _result(resampling: Resampling, real: Indices, fake: Indices) -> Result:
-    reason = lacking(len(real), len(fake))
-    if reason is not None:
-        return reason
+def _resampling(inner: Metric, pool: Pool) -> Resampling:
+    """The metric's own, or one from scratch where it refuses a class: that one gives the reason with each value."""
     try:
-        return resampling.values(real, fake)
+        return inner.resampling(pool) if min(pool.real.count, pool.fake.count) > 1 else Resampling(inner, pool)
+    except GankitError:
+        return Resampling(inner, pool)
+
+
+def _result(resampling: Resampling) -> Result | GankitError:
+    try:
+        return resampling.whole()
     except GankitError as error:
         return error
 
 
-def _left_out(resampling: Resampling, parts: list[Indices]) -> list[Result]:
+def _values(resampling: Resampling, real: Indices, fake: Indices) -> Outcome:
+    try:
+        return _missing_side(len(real), len(fake)) or resampling.values(real, fake)
+    except GankitError as error:
+        return error
+
+
+def _values_without(resampling: Resampling, parts: list[Indices]) -> list[Outcome]:
     n, m = resampling.pool.real.count, resampling.pool.fake.count
     enough = [min(n - (part < n).sum(), m - (part >= n).sum()) >= 2 for part in parts]
     try:
-        shared = iter(resampling.left_out([part for part, fits in zip(parts, enough, strict=True) if fits]))
-    except GankitError:  # of some of them: one at a time
+        together = iter(resampling.values_without([part for part, fits in zip(parts, enough, strict=True) if fits]))
+    except GankitError:  # some part leaves too little: compute each part by itself
         enough = [False] * len(parts)
-    reals, fakes = resampling.pool.reals, resampling.pool.fakes
+    real, fake = resampling.pool.real_places, resampling.pool.fake_places
     return [
-        next(shared) if fits else _result(resampling, np.setdiff1d(reals, part), np.setdiff1d(fakes, part))
+        next(together) if fits else _values(resampling, np.setdiff1d(real, part), np.setdiff1d(fake, part))
         for part, fits in zip(parts, enough, strict=True)
     ]
 
 
-def _lean(rows: Rows, wanted: set[str]) -> Rows:
-    fields = {name: values for name, values in rows.fields.items() if name in wanted}
-    return Rows(fields, rows.count, rows.value_range, rows.class_names)
+def _with_only(rows: Rows, needs: Sequence[str]) -> Rows:
+    """The rows without the arrays that a metric does not need, whose copies by class would cost memory."""
+    unneeded: dict[str, Any] = dict.fromkeys({"features", "logits", "images"}.difference(needs))
+    return dataclasses.replace(rows, training=None, **unneeded)

@@ -1,7 +1,7 @@
 """Factors of covariances, and the trace term of the Frechet distance between them (Dowson and Landau 1982).
 
 With factors A'A and B'B of two covariances, the troublesome trace of sqrt(A'A B'B) is the nuclear norm of A B': real,
-not negative, and free of the square roots of rounding errors that forming the product of covariances brings. Any
+not negative, and without the product of covariances, whose rounding errors grow when a square root is taken. Any
 factors will do: centred rows, triangular factors, or the roots that an eigendecomposition gives.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 
-UNIT = float(np.finfo(np.float64).eps)
+EPS = float(np.finfo(np.float64).eps)
 CONDITION = 1e-10
 """How small a squared pivot of a Cholesky factor, or a squared singular value, may be beside the largest."""
 LARGE = 512
@@ -26,9 +26,9 @@ def squared(values: Matrix) -> float:
     return float(np.vdot(values, values))
 
 
-def spurious(eigenvalues: Matrix) -> float:
+def rounding_threshold(eigenvalues: Matrix) -> float:
     """The size below which an eigenvalue may be a rounding error of zero."""
-    return len(eigenvalues) * UNIT * float(eigenvalues.max(initial=0.0))
+    return len(eigenvalues) * EPS * float(eigenvalues.max(initial=0.0))
 
 
 def cholesky(covariance: Matrix) -> Matrix | None:
@@ -44,18 +44,18 @@ def cholesky(covariance: Matrix) -> Matrix | None:
 def root(covariance: Matrix) -> Matrix:
     """Some R with R'R = covariance, of a positive semi-definite matrix.
 
-    Eigenvalues within rounding of zero count as zero: their roots would be a thousand times larger than they are.
+    Eigenvalues within rounding of zero count as zero: the root of a rounding error is much larger than the error.
     """
     factor = cholesky(covariance)
     if factor is None:
         values, vectors = np.linalg.eigh(covariance)
-        values[values < spurious(values)] = 0
+        values[values < rounding_threshold(values)] = 0
         factor = np.sqrt(values)[:, None] * vectors.T
     return factor
 
 
 def compact(rows: Matrix) -> Matrix:
-    """(n, d) centred rows, scaled so that A'A is their covariance, to a factor of at most d rows.
+    """Reduce (n, d) centred and scaled rows A to a factor R of at most d rows with R'R = A'A.
 
     Cholesky's where the covariance is well conditioned, else the triangular factor of the rows, which never squares
     them and is exact for any rank.
@@ -69,31 +69,32 @@ def compact(rows: Matrix) -> Matrix:
 
 
 def covariance_term(a: Matrix, b: Matrix) -> float:
-    """tr(A'A) + tr(B'B) - 2 |A B'|_nuclear of (n, d) and (m, d) factors; 0 within its own rounding error.
+    """tr(A'A) + tr(B'B) - 2 |A B'|_nuclear of (n, d) and (m, d) factors; exactly 0 within its rounding error.
 
     The exact value is never negative. The rounding error of the nuclear norm: a perturbation E moves it by at most
-    sqrt(k) |E|_F with k = min(n, m). The product's error is sqrt(d) u |A|_F |B|_F and the singular value
-    decomposition is exact for a matrix that far off with sqrt(n + m) in place of sqrt(d) (the usual bounds, with square
-    roots because rounding errors of either sign cancel: Higham and Mary 2019, SIAM J. Sci. Comput. 41). As
+    sqrt(k) |E|_F with k = min(n, m). With u the machine epsilon, the product's error is sqrt(d) u |A|_F |B|_F.
+    The singular value decomposition is backward stable: exact for a matrix perturbed by sqrt(n + m) u |A|_F |B|_F (the
+    usual bounds, with square roots because rounding errors of either sign cancel: Higham and Mary 2019, SIAM J. Sci.
+    Comput. 41). As
     2 |A|_F |B|_F <= tr(A'A) + tr(B'B), the whole term is off by at most
     u sqrt(k) (sqrt(d) + sqrt(n + m)) (tr(A'A) + tr(B'B)); twice that leaves room for the sums.
     """
     traces, product = squared(a) + squared(b), a @ b.T
-    bound = 2 * UNIT * math.sqrt(min(product.shape)) * (math.sqrt(a.shape[1]) + math.sqrt(len(a) + len(b))) * traces
-    roots = _roots(product) if len(product) == product.shape[1] >= LARGE else None
+    bound = 2 * EPS * math.sqrt(min(product.shape)) * (math.sqrt(a.shape[1]) + math.sqrt(len(a) + len(b))) * traces
+    roots = _singular_values(product) if len(product) == product.shape[1] >= LARGE else None
     if roots is None:
         roots = np.linalg.svd(product, compute_uv=False).astype(np.float64, copy=False)
     else:
-        bound += UNIT * roots[-1] ** 2 * float(np.sqrt((1 / roots**2).sum()))
+        bound += EPS * roots[-1] ** 2 * float(np.sqrt((1 / roots**2).sum()))
     term = traces - 2 * float(roots.sum())
     return 0.0 if abs(term) <= bound else term
 
 
-def _roots(product: Matrix) -> Matrix | None:
+def _singular_values(product: Matrix) -> Matrix | None:
     """Singular values, rising, as roots of eigenvalues: four times faster, where none is small enough to be harmed.
 
-    An eigenvalue w is off by some u w_max, its root by u w_max / (2 sqrt(w)): of a spread of `CONDITION`, their sum by
-    some 1e-12 of it.
+    An eigenvalue w is off by some u w_max, its root by u w_max / (2 sqrt(w)). If the smallest is at least `CONDITION`
+    times the largest, the sum of the roots has a relative error of some 1e-12.
     """
     values: Matrix = np.linalg.eigvalsh(product @ product.T).astype(np.float64, copy=False)
     return np.sqrt(values) if values[0] > CONDITION * values[-1] else None

@@ -1,38 +1,214 @@
-"""Squared Euclidean distances that are fast, and right for near and equal rows too (own derivation)."""
+"""Euclidean distances and nearest rows, fast and exact for equal rows; the bound is Higham 2002, Accuracy, eq. 3.5.
+
+|x|^2 + |y|^2 - 2 x.y is fast, but its rounding puts equal rows apart. Where that matters the formula only selects
+pairs, with its rounding error bounded, and their distances are then computed from x - y. Equal rows are then at exactly
+0, and the distance of two rows is the same to the last bit in any order, block and direction.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator
+from typing import Any, NamedTuple, final
 
-from gankit.metrics._rows import Matrix
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.interfaces import Indices
+
+Matrix = NDArray[np.float64]
+Codes = tuple[NDArray[Any], NDArray[Any]]
+"""A code for each row of x and of y: rows with the same code are never matched."""
 
 NEAR = 1e-6
 """Share of |x|^2 + |y|^2 below which a squared distance is computed from the difference.
 
-The inner product form errs by at most 2 (d + 3) u (|x|^2 + |y|^2), with u = 1.1e-16: above this share that is less than
-5e-7 of the value for d = 2048 (some 1e-11 in practice), while equal rows need the difference to be at exactly 0.
+The fast formula errs by at most 2 (d + 3) u (|x|^2 + |y|^2), with u = 1.1e-16: above this share that is less than 5e-7
+of the value for d = 2048 (some 1e-11 in practice), while only the difference gives exactly 0 for equal rows.
 """
-CHUNK = 2**22
-"""Numbers that one step of the computation holds."""
+_BLOCK, _CHUNK = 4_000_000, 500_000
+"""Numbers in a block of products and in a chunk of differences: 32 MB, and what stays in the processor's cache."""
+
+
+class _Block(NamedTuple):
+    """Squared distances of some rows of x to all rows of y, up to rounding.
+
+    Attributes:
+        start: index of the first of these rows in x.
+        squares: (k, m) squared distances, off by at most 2 (d + 3) u (|x|^2 + |y|^2), and possibly below 0.
+        norms_x: (k, 1) squared norms |x|^2.
+        norms_y: (m,) squared norms |y|^2.
+    """
+
+    start: int
+    squares: Matrix
+    norms_x: Matrix
+    norms_y: Matrix
+
+
+def _blocks(x: Matrix, y: Matrix, origin: Matrix | float, either_sign: bool = False) -> Iterator[_Block]:
+    """Blocks of rows of x, with norms and products taken from an origin near the rows, for precision."""
+    centred_y = y - origin
+    norms_y = np.einsum("ij,ij->i", centred_y, centred_y)
+    step = max(1, _BLOCK // len(y))
+    for start in range(0, len(x), step):
+        centred_x = x[start : start + step] - origin
+        norms_x = np.einsum("ij,ij->i", centred_x, centred_x)[:, None]
+        squares = centred_x @ centred_y.T
+        if either_sign:
+            np.abs(squares, out=squares)
+        squares *= -2
+        squares += norms_x
+        squares += norms_y
+        yield _Block(start, squares, norms_x, norms_y)
 
 
 def squared_distances(x: Matrix, y: Matrix) -> Matrix:
     """(n, m) squared distances of (n, d) and (m, d) float64 rows; equal rows are at exactly 0."""
-    # A row as the origin, so that an offset of all rows costs no digits; unlike a mean it keeps whole numbers whole.
-    origin = x[:1]
-    from_x, from_y = x - origin, y - origin
-    sizes_x, sizes_y = np.einsum("ij,ij->i", from_x, from_x), np.einsum("ij,ij->i", from_y, from_y)
-    squared: Matrix = from_x @ from_y.T
-    squared *= -2
-    squared += sizes_x[:, None]
-    squared += sizes_y
-    step = max(1, CHUNK // max(1, len(y)))
-    pairs = max(1, CHUNK // x.shape[1])
-    for start in range(0, len(x), step):
-        part = squared[start : start + step]
-        rows, columns = np.nonzero(part < NEAR * (sizes_x[start : start + step, None] + sizes_y))
-        for first in range(0, len(rows), pairs):
-            row, column = rows[first : first + pairs], columns[first : first + pairs]
-            difference = x[start + row] - y[column]
-            part[row, column] = np.einsum("ij,ij->i", difference, difference)
+    squared = np.empty((len(x), len(y)))
+    # A row as the origin, so that an offset of all rows costs no precision; unlike a mean it keeps integers exact.
+    for block in _blocks(x, y, x[:1]):
+        i, j = np.nonzero(block.squares < NEAR * (block.norms_x + block.norms_y))
+        block.squares[i, j] = _squares_of_pairs(x, y, i + block.start, j)
+        squared[block.start : block.start + len(block.squares)] = block.squares
     return squared
+
+
+def _squares_of_pairs(x: NDArray[Any], y: NDArray[Any], i: Indices, j: Indices, sign: int = -1) -> Matrix:
+    """(p,) squared norms of x[i] + sign * y[j] in float64."""
+    squares = np.empty(len(i))
+    step = max(1, _CHUNK // x.shape[1])
+    combine = np.subtract if sign < 0 else np.add
+    for start in range(0, len(i), step):
+        part = slice(start, start + step)
+        squares[part] = np.square(combine(x[i[part]], y[j[part]], dtype=np.float64)).sum(1)
+    return squares
+
+
+def pair_distances(x: NDArray[Any], y: NDArray[Any], i: Indices, j: Indices, *, either_sign: bool = False) -> Matrix:
+    """Euclidean distances of the pairs x[i], y[j], from differences in float64.
+
+    Args:
+        x: (n, d) floats.
+        y: (m, d) floats.
+        i: (p,) rows of x.
+        j: (p,) rows of y.
+        either_sign: the smaller of |x - y| and |x + y|.
+
+    Returns:
+        (p,) distances; 0 exactly where the rows are equal.
+    """
+    if len(i) > 64 * (len(x) + len(y)):  # so many pairs mean duplicate rows: compute each distinct pair only once
+        pairs, inverse = np.unique(_first_equal(x)[i] * len(y) + _first_equal(y)[j], return_inverse=True)
+        if len(pairs) < len(i):
+            return pair_distances(x, y, *np.divmod(pairs, len(y)), either_sign=either_sign)[inverse]
+    squares = _squares_of_pairs(x, y, i, j)
+    if either_sign:
+        np.minimum(squares, _squares_of_pairs(x, y, i, j, sign=1), out=squares)
+    return np.sqrt(squares)
+
+
+def _first_equal(rows: NDArray[Any]) -> Indices:
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(row.tobytes(), place) for place, row in enumerate(rows)])
+
+
+def nearest(
+    x: Matrix, y: Matrix, k: int = 1, *, apart: Codes | None = None, either_sign: bool = False
+) -> tuple[Indices, Matrix]:
+    """The k rows of y that are nearest to each row of x, nearest first, of equal distances the earlier row first.
+
+    Args:
+        x: (n, d) float64.
+        y: (m, d) float64, m at least 1.
+        k: number of neighbours.
+        apart: (n,) and (m,) codes; rows with the same code are passed over.
+        either_sign: distances are the smaller of |x - y| and |x + y|; rows have length 1.
+
+    Returns:
+        (n, k) rows of y and (n, k) distances; -1 and infinity where fewer than k rows are left.
+    """
+    if either_sign:
+        x, y = _same_side(x, y[0]), _same_side(y, y[0])
+        # If all rows lie close together, x + y is never shorter than x - y. Then the other sign is ignored, so that
+        # rows can be centred for precision.
+        centre = y.mean(0)
+        either_sign = sum(float(np.square(rows - centre).sum(1).max(initial=0)) ** 0.5 for rows in (x, y)) >= 1
+    indices, nearest_distances = np.full((len(x), k), -1), np.full((len(x), k), np.inf)
+    for block in _blocks(x, y, 0.0 if either_sign else y.mean(0), either_sign):
+        squares = block.squares
+        if apart is not None:
+            squares[apart[0][block.start : block.start + len(squares), None] == apart[1]] = np.inf
+        last = min(k, len(y)) - 1
+        kth = np.partition(squares, last, axis=1)[:, last:][:, :1] if last else squares.min(1, keepdims=True)
+        i, j = np.nonzero((squares <= kth + 2 * _error_bound(block, x.shape[1])) & np.isfinite(squares))
+        i += block.start
+        distances = pair_distances(x, y, i, j, either_sign=either_sign)
+        order = np.lexsort((j, distances, i))
+        i, j, distances = i[order], j[order], distances[order]
+        rank = np.arange(len(i)) - np.searchsorted(i, i)
+        kept = rank < k
+        indices[i[kept], rank[kept]], nearest_distances[i[kept], rank[kept]] = j[kept], distances[kept]
+    return indices, nearest_distances
+
+
+def _same_side(rows: Matrix, along: Matrix) -> Matrix:
+    """Each row or its negative, whichever makes no obtuse angle with `along`."""
+    return np.where(rows @ along < 0, -1.0, 1.0)[:, None] * rows
+
+
+def _error_bound(block: _Block, dim: int) -> Matrix:
+    """(k, 1) bounds of the rounding errors of a block's squares."""
+    bound: Matrix = (dim + 8) * np.finfo(np.float64).eps * (block.norms_x + block.norms_y.max())
+    return bound
+
+
+def within(x: Matrix, y: Matrix, radius: float) -> Iterator[tuple[Indices, Indices]]:
+    """The pairs of rows of x and y at a distance below `radius`, a block of rows of x at a time."""
+    for block in _blocks(x, y, y.mean(0)):
+        i, j = np.nonzero(block.squares < radius**2 + _error_bound(block, x.shape[1]))
+        i += block.start
+        kept = pair_distances(x, y, i, j) < radius
+        yield i[kept], j[kept]
+
+
+@final
+class Shortlist:
+    """The nearest rows of y to each row of x, so that the nearest row within any subset of y is looked up quickly.
+
+    The arguments are those of `nearest`; k is the length of the list. Where no row of a list is in the subset, the
+    nearest row is searched anew.
+    """
+
+    def __init__(
+        self, x: Matrix, y: Matrix, *, apart: Codes | None = None, either_sign: bool = False, k: int = 32
+    ) -> None:
+        self._x, self._y, self._apart, self._either_sign = x, y, apart, either_sign
+        self._indices, self._distances = nearest(x, y, min(k, len(y)), apart=apart, either_sign=either_sign)
+
+    def among(self, rows: Indices, allowed: NDArray[np.bool_]) -> tuple[Indices, Matrix]:
+        """The nearest allowed row of y to some rows of x.
+
+        Args:
+            rows: (p,) rows of x.
+            allowed: (m,) whether a row of y is in the subset.
+
+        Returns:
+            (p,) rows of y and (p,) distances; -1 and infinity where no row is left.
+        """
+        listed = self._indices[rows]
+        usable = allowed[listed] & (listed >= 0)
+        first = usable.argmax(1)[:, None]
+        indices = np.take_along_axis(listed, first, 1)[:, 0]
+        distances = np.take_along_axis(self._distances[rows], first, 1)[:, 0]
+        missing = np.flatnonzero(~usable.any(1))
+        indices[missing], distances[missing] = -1, np.inf
+        # A list with -1 at its end holds all rows of y that may be matched: searching again would find no more.
+        missing = missing[listed[missing, -1] >= 0]
+        subset = np.flatnonzero(allowed)
+        if len(missing) and len(subset) and listed.shape[1] < len(self._y):
+            apart = None if self._apart is None else (self._apart[0][rows[missing]], self._apart[1][subset])
+            again, lengths = nearest(
+                self._x[rows[missing]], self._y[subset], apart=apart, either_sign=self._either_sign
+            )
+            indices[missing], distances[missing] = np.where(again < 0, -1, subset[again])[:, 0], lengths[:, 0]
+        return indices, distances

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import GankitError
-from gankit.metrics._covariance import Matrix, compact, root, spurious, squared
+from gankit.metrics._covariance import Matrix, compact, root, rounding_threshold, squared
 from gankit.metrics._leave_out import trace_roots
 
-PRODUCTS = 7000
+LARGEST_POOL = 7000
 """Rows of the largest pool whose inner products are kept: 400 MB."""
-EXACT = 256
+LARGEST_FOR_SVD = 256
 """Up to this size singular values are computed as such; above, as roots of eigenvalues, some 1e-8 less exact."""
 
 
@@ -27,18 +27,17 @@ class FrechetParts:
         dim: d.
     """
 
-    def __init__(self, features: NDArray[np.floating]) -> None:
-        self.rows: Matrix = features.astype(np.float64)
-        self.rows -= self.rows.mean(0)
+    def __init__(self, features: Matrix) -> None:
+        self.rows: Matrix = features - features.mean(0)
         self.dim = self.rows.shape[1]
-        self.has_products = len(self.rows) <= PRODUCTS
+        self.has_products = len(self.rows) <= LARGEST_POOL
 
     @cached_property
     def _products(self) -> Matrix:
         return self.rows @ self.rows.T
 
     def distance(self, x: NDArray[np.int64], y: NDArray[np.int64]) -> float:
-        """The distance of two sets of rows: of few from their inner products, of many from factors of covariances.
+        """The distance of two sets of rows, from their inner products if there are few, else from covariance factors.
 
         Raises:
             GankitError: fewer than 2 rows.
@@ -64,10 +63,13 @@ class FrechetParts:
         norm = nuclear_norm(factors[0] @ factors[1].T)
         return squared(means[0] - means[1]) + max(sum(map(squared, factors)) - 2 * norm, 0.0)
 
-    def left_out(self, x: NDArray[np.int64], y: NDArray[np.int64], parts: Sequence[NDArray[np.int64]]) -> Matrix:
-        """The distance of x and y without each of some parts, each a part of either.
+    def distances_without(
+        self, x: NDArray[np.int64], y: NDArray[np.int64], parts: Sequence[NDArray[np.int64]]
+    ) -> Matrix:
+        """For each part, a subset of x or of y: the distance with that part left out.
 
-        One or two eigendecompositions serve all parts: in their basis a part takes a few rows from a diagonal matrix.
+        One or two eigendecompositions serve all parts: in the eigenbasis, leaving a part out is a change of low rank of
+        a diagonal matrix.
         """
         sides = [self.rows[x], self.rows[y]]
         means = [side.mean(0) for side in sides]
@@ -77,7 +79,7 @@ class FrechetParts:
         is_first = np.isin(np.concatenate([*parts, np.empty(0, np.int64)]), x)
         places = {int(place): i for side in (x, y) for i, place in enumerate(side)}
         removed: tuple[list[Matrix], list[Matrix]] = ([], [])
-        rest: tuple[list[tuple[int, float, float]], list[tuple[int, float, float]]] = ([], [])
+        pending: tuple[list[tuple[int, float, float]], list[tuple[int, float, float]]] = ([], [])
         values, start = np.empty(len(parts)), 0
         for number, part in enumerate(parts):
             side = 0 if is_first[start] else 1
@@ -86,34 +88,36 @@ class FrechetParts:
             n, k = len(sides[side]), len(rows)
             gone = centred[side][rows]
             total = gone.sum(0)
-            # Without these rows the mean moves by -total / (n - k), and the scatter loses theirs and that of the move.
+            # Without these rows the mean moves by -total / (n - k), and the scatter falls by their squares and by
+            # |total|^2 / (n - k).
             trace = (scatter[side] - squared(gone) - squared(total) / (n - k)) / (n - k - 1)
             other = scatter[1 - side] / (len(sides[1 - side]) - 1)
             mean = means[side] - total / (n - k)
             basis = bases[side][1][rows]
             removed[side].append(np.vstack([basis, basis.sum(0) / math.sqrt(n - k)]))
             scale = math.sqrt((n - k - 1) * (len(sides[1 - side]) - 1))
-            rest[side].append((number, squared(mean - means[1 - side]) + trace + other, scale))
+            pending[side].append((number, squared(mean - means[1 - side]) + trace + other, scale))
         for side in (0, 1):
             traces = trace_roots(bases[side][0], removed[side])
-            for (number, fixed, scale), value in zip(rest[side], traces, strict=True):
+            for (number, fixed, scale), value in zip(pending[side], traces, strict=True):
                 values[number] = fixed - 2 * value / scale
         return values
 
 
 def nuclear_norm(matrix: Matrix) -> float:
     """The sum of singular values."""
-    if min(matrix.shape) <= EXACT:
+    if min(matrix.shape) <= LARGEST_FOR_SVD:
         return float(np.linalg.svd(matrix, compute_uv=False).sum())
     short = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     values: Matrix = np.linalg.eigvalsh(short @ short.T).astype(np.float64, copy=False)
-    return float(np.sqrt(values[values > spurious(values)]).sum())
+    return float(np.sqrt(values[values > rounding_threshold(values)]).sum())
 
 
 def _bases(x: Matrix, y: Matrix) -> list[tuple[Matrix, Matrix]]:
-    """For either side the eigenvalues of M'M, M = X Y' or as good, and the side's rows of M in the eigenvectors' basis.
+    """For each side: the eigenvalues of M'M, and the side's rows in the basis of the eigenvectors.
 
-    With M = U S V', the rows of x are U S, those of y are V S; both squared are diagonal.
+    M is X Y', or where there are fewer dimensions than rows X times a root of Y'Y. With M = U S V', the side of x is
+    U S, that of y V S; both have the diagonal Gram matrix S^2.
     """
     if min(len(x), len(y)) <= x.shape[1]:
         swapped = len(x) > len(y)
@@ -121,8 +125,8 @@ def _bases(x: Matrix, y: Matrix) -> list[tuple[Matrix, Matrix]]:
         across = short @ long.T
         values, vectors = np.linalg.eigh(across @ across.T)
         values = values.clip(min=0)
-        ours, theirs = (values, vectors * np.sqrt(values)), (values, across.T @ vectors)
-        return [theirs, ours] if swapped else [ours, theirs]
+        of_short, of_long = (values, vectors * np.sqrt(values)), (values, across.T @ vectors)
+        return [of_long, of_short] if swapped else [of_short, of_long]
     bases = []
     for side, other in ((x, y), (y, x)):
         across = side @ root(other.T @ other).T

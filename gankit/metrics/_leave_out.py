@@ -2,9 +2,9 @@
 
 For positive semi-definite A and B, tr sqrt(A) - tr sqrt(B) = (1 / pi) * integral over s > 0 of
 log det(A + s^2) - log det(B + s^2), since the integral of 1 / (a + s^2) is pi / (2 sqrt(a)). With B diagonal and
-A = B - Z'Z of few rows Z, the difference of the logarithms is log det(I - Z (B + s^2)^-1 Z'), a determinant as small as
-Z has rows. In u = log s the integrand is analytic in a strip of half width pi / 2, so that the trapezoidal rule with
-step h errs by about exp(-pi^2 / h) (Trefethen and Weideman 2014, SIAM Review 56).
+A = B - Z'Z of few rows Z, the difference of the logarithms is log det(I - Z (B + s^2)^-1 Z'), the determinant of a
+matrix with only as many rows as Z. In u = log s the integrand is analytic in a strip of half width pi / 2, so that the
+trapezoidal rule with step h errs by about exp(-pi^2 / h) (Trefethen and Weideman 2014, SIAM Review 56).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def trace_roots(values: Matrix, removed: list[Matrix]) -> Matrix:
         removed: (k, q) rows each, with diag(values) - Z'Z positive semi-definite.
 
     Returns:
-        One trace each; those of few rows are accurate to some 1e-8 of what leaving them out changes.
+        One trace each. Where few rows are removed, the error is some 1e-8 of the change that removing them makes.
     """
     kept = values > SPURIOUS * values.max(initial=0.0)
     values = values[kept]
@@ -40,8 +40,8 @@ def trace_roots(values: Matrix, removed: list[Matrix]) -> Matrix:
     if not len(values):
         return np.zeros(len(removed))
     low, high = np.log(values.min()) / 2 - MARGIN, np.log(values.max()) / 2 + MARGIN
-    places = np.exp(np.arange(low, high, STEP))
-    shrink = np.sqrt(1 / (values + places[:, None] ** 2))  # (places, q)
+    nodes = np.exp(np.arange(low, high, STEP))
+    shrink = np.sqrt(1 / (values + nodes[:, None] ** 2))  # (nodes, q)
     traces = []
     for rows in removed:
         part = rows[:, kept]
@@ -49,16 +49,16 @@ def trace_roots(values: Matrix, removed: list[Matrix]) -> Matrix:
             left = np.linalg.eigvalsh(np.diag(values) - part.T @ part)
             traces.append(float(np.sqrt(left.clip(min=0)).sum()))
             continue
-        step = max(1, BLOCK // part.size)
-        logs = [_log_det(part * shrink[start : start + step, None]) for start in range(0, len(places), step)]
-        traces.append(whole + STEP / np.pi * float(np.dot(np.concatenate(logs), places)))
+        at_once = max(1, BLOCK // part.size)
+        logs = [_log_det(part * shrink[start : start + at_once, None]) for start in range(0, len(nodes), at_once)]
+        traces.append(whole + STEP / np.pi * float(np.dot(np.concatenate(logs), nodes)))
     return np.array(traces)
 
 
 def _log_det(rows: Matrix) -> Matrix:
-    """(p, k, q) to p times log det(I - R R').
+    """For (p, k, q) rows R, the p values log det(I - R R').
 
-    Rows that take a whole dimension away leave zero, of which rounding may make anything tiny.
+    Rows that span a whole direction leave an eigenvalue of 0, which rounding may make slightly negative: it is clipped.
     """
     left = np.linalg.eigvalsh(np.eye(rows.shape[1]) - rows @ rows.transpose(0, 2, 1))
     logs: Matrix = np.log(left.clip(min=np.finfo(np.float64).eps)).sum(1)

@@ -1,8 +1,7 @@
-"""Rows of features that are kept as they come in, checked, and dealt in a way that their order does not change."""
+"""Rows of features: checks, both sides together, and shuffles that do not depend on the order of rows."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gankit.cache import row_blocks
 from gankit.errors import GankitError
-from gankit.interfaces import Batch, Indices, Metric, Pool
+from gankit.interfaces import Indices, Pool, Rows
 
 Matrix = NDArray[np.float64]
 
@@ -19,54 +19,20 @@ LARGEST = 1e20
 """Features beyond it come of a broken network, and powers of them overflow."""
 
 
-class FeatureRows(Metric):
-    """A metric that keeps the features of both sides, so that merged metrics give what one pass gives."""
-
-    real: list[NDArray[Any]]
-    fake: list[NDArray[Any]]
-
-    def __init__(self) -> None:
-        self.add_state("real", list, operator.add)
-        self.add_state("fake", list, operator.add)
-
-    def update(self, batch: Batch) -> None:
-        """Take in (n, d) features of real or of generated images; a copy, since the caller may fill its buffer again.
-
-        Raises:
-            GankitError: no features, not (n, d), or values that are not finite.
-        """
-        rows = np.array(self.wanted(batch, "features"))
-        side, name = (self.real, "real") if batch.real else (self.fake, "generated")
-        side.append(checked(rows, f"features of the {name} images"))
-
-    def both(self, least: int) -> tuple[Matrix, Matrix]:
-        """All rows, real and generated.
-
-        Raises:
-            GankitError: fewer than `least` on a side, or different dimensions.
-        """
-        for batches, name in ((self.real, "real"), (self.fake, "generated")):
-            widths = {rows.shape[1] for rows in batches}
-            if len(widths) > 1:
-                raise GankitError(
-                    f"features of the {name} images differ in dimension: {sorted(widths)}; use one extractor"
-                )
-        real, fake = (np.concatenate(batches) if batches else np.zeros((0, 1)) for batches in (self.real, self.fake))
-        return pair(real, fake, least, ("features of the real images", "features of the generated images"))
-
-
 def checked(values: ArrayLike, name: str) -> NDArray[Any]:
-    """
+    """The values as an (n, d) array.
+
     Raises:
         GankitError: not (n, d), or values that are not finite or too large for their powers.
-    """  # fmt: skip
-    rows = np.asarray(values)
+    """
+    rows = np.asanyarray(values)
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise GankitError(f"{name} must be (n, d), their shape is {rows.shape}")
-    if not np.isfinite(rows).all():
-        raise GankitError(f"{name} have values that are NaN or infinite; look for the images that cause them")
-    if max(-float(rows.min(initial=0)), float(rows.max(initial=0))) > LARGEST:
-        raise GankitError(f"{name} have values beyond {LARGEST:g}; look for what makes the extractor overflow")
+    for block in row_blocks(rows):
+        if not np.isfinite(block).all():
+            raise GankitError(f"{name} have values that are NaN or infinite; look for the images that cause them")
+        if max(-float(block.min(initial=0)), float(block.max(initial=0))) > LARGEST:
+            raise GankitError(f"{name} have values beyond {LARGEST:g}; look for what makes the extractor overflow")
     return rows
 
 
@@ -89,16 +55,23 @@ def pair(
     return first, second
 
 
-def pooled(pool: Pool, least: int) -> Matrix:
-    """(N, d) features of all images of a pool.
+def features_of(real: Rows, fake: Rows, least: int) -> tuple[Matrix, Matrix]:
+    """The features of real and of generated images in float64.
 
     Raises:
-        GankitError: as `pair`; an image set without features.
+        GankitError: as `pair`, or images without features.
     """
-    real, fake = pool.real.fields.get("features"), pool.fake.fields.get("features")
-    if real is None or fake is None:
-        raise GankitError(f"the {'real' if real is None else 'generated'} images have no features")
-    return np.concatenate(pair(real, fake, least, ("features of the real images", "features of the generated images")))
+    names = ("features of the real images", "features of the generated images")
+    return pair(real.required("features", "the real"), fake.required("features", "the generated"), least, names)
+
+
+def pooled_features(pool: Pool, least: int) -> Matrix:
+    """(N, d) features of all images of a pool in float64.
+
+    Raises:
+        GankitError: as `features_of`.
+    """
+    return np.concatenate(features_of(pool.real, pool.fake, least))
 
 
 def digests(rows: Matrix) -> list[bytes]:
@@ -110,11 +83,11 @@ def shuffled(content: Sequence[bytes], which: str = "") -> Indices:
     """A fixed random permutation of rows that depends on what they hold, not on their order.
 
     Copies of one row are spread at random too, as independent draws would be. Leaving rows out keeps the others in
-    sequence, so that a jackknife sees the rows that it leaves out, and not another permutation.
+    sequence, so that a jackknife measures the effect of the rows left out, not of a reshuffle.
 
     Args:
         content: of each row, from `digests`.
-        which: names the permutation; rows of two sets that hold the same need two.
+        which: selects the permutation; two sets that may share rows need different names.
     """
     copies: dict[bytes, int] = {}
     keys = []

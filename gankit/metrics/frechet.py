@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from gankit.errors import GankitError
-from gankit.interfaces import Batch, Indices, Metric, Pool, Resampling
-from gankit.metrics._covariance import UNIT, Matrix, compact, covariance_term, root, squared
+from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
+from gankit.metrics._covariance import EPS, Matrix, compact, covariance_term, root, squared
 from gankit.metrics._frechet_parts import FrechetParts
-from gankit.metrics._gathered import Gathered
-from gankit.metrics._rows import pair
+from gankit.metrics._rows import checked, features_of, pair, pooled_features
 
 NEGATIVE_SHARE = 1e-10
 """The largest negative part of a covariance's spectrum, as a share of its trace, that rounding explains."""
@@ -36,13 +36,16 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     Raises:
         GankitError: fewer than 2 rows, different d, or values that are not finite.
     """
-    first, second = pair(x, y, 2)
+    return _distance(*pair(x, y, 2))
+
+
+def _distance(first: Matrix, second: Matrix) -> float:
     mean_x, mean_y = first.mean(0), second.mean(0)
     shift = _shift(mean_x, mean_y, len(first) * np.abs(first).mean(0) + len(second) * np.abs(second).mean(0))
     root_x = (first - mean_x) / math.sqrt(len(first) - 1)
     root_y = (second - mean_y) / math.sqrt(len(second) - 1)
     if min(len(first), len(second)) > first.shape[1]:
-        # With a short side, A B' is thin, and cheaper than any factorisation of the long side.
+        # Otherwise one factor has so few rows that A B' is cheaper than any factorisation.
         root_x, root_y = compact(root_x), compact(root_y)
     return shift + covariance_term(root_x, root_y)
 
@@ -65,8 +68,8 @@ def frechet_distance_from_moments(mu1: ArrayLike, sigma1: ArrayLike, mu2: ArrayL
         GankitError: shapes that do not fit, values that are not finite, or a matrix that is no covariance: not
             symmetric, or with a negative part above 1e-10 of its trace.
     """
-    mean1, root1 = _moments(mu1, sigma1, "1")
-    mean2, root2 = _moments(mu2, sigma2, "2")
+    mean1, root1 = _mean_and_root(mu1, sigma1, "1")
+    mean2, root2 = _mean_and_root(mu2, sigma2, "2")
     if mean1.shape != mean2.shape:
         raise GankitError(f"moments differ in dimension: mu1 is {mean1.shape}, mu2 is {mean2.shape}")
     return squared(mean1 - mean2) + covariance_term(root1, root2)
@@ -76,88 +79,103 @@ def frechet_distance_from_moments(mu1: ArrayLike, sigma1: ArrayLike, mu2: ArrayL
 class Frechet(Metric):
     """The Frechet distance between real and generated images in feature space.
 
-    Called FID only for Inception features with clean-fid's resize. Rows are kept while they are fewer than twice the
-    dimension, then mean and co-moment: memory does not grow with the number of images, and merged metrics give what
-    one pass gives.
+    Called FID only for Inception features with clean-fid's resize. Computed from rows while each side has fewer than
+    twice as many as there are dimensions, else from moments, so that large sets may be memory-mapped.
     """
 
     better = "lower"
     takes_moments = True
 
-    real: Gathered
-    fake: Gathered
-
-    def __init__(self) -> None:
-        self.add_state("real", Gathered, Gathered.merge)
-        self.add_state("fake", Gathered, Gathered.merge)
-
-    def update(self, batch: Batch) -> None:
-        """Take in (n, d) features of real or of generated images, or the moments of all of them."""
-        side = self.real if batch.real else self.fake
-        if batch.moments is not None:
-            _moments(batch.moments.mean, batch.moments.covariance, " of the statistics")
-            side.set_moments(batch.moments)
-        else:
-            side.add(self.wanted(batch, "features"))
-
-    def compute(self) -> dict[str, float]:
+    def compute(self, real: Rows, fake: Rows) -> Result:
         """`frechet`, at least 0.
 
         Raises:
-            GankitError: as `frechet_distance`, or a side without images.
+            GankitError: as `frechet_distance`, or statistics that are no moments of features.
         """
-        for side, name in ((self.real, "real"), (self.fake, "fake")):
-            if side.n == 0:
-                raise GankitError(f"the frechet metric has seen no {name} images; it needs at least 2 of each side")
-        x, y = self.real.rows(), self.fake.rows()
-        if x is not None and y is not None:
-            return {"frechet": frechet_distance(x, y)}
-        (mean_x, root_x), (mean_y, root_y) = self.real.mean_and_factor(), self.fake.mean_and_factor()
-        if mean_x.shape != mean_y.shape:
-            raise GankitError(f"features differ in dimension: {len(mean_x)} of real and {len(mean_y)} of fake images")
-        slack = sum(
-            (side.n or 1) * np.sqrt(np.square(mean) + np.square(factor).sum(0))
-            for side, mean, factor in ((self.real, mean_x, root_x), (self.fake, mean_y, root_y))
-        )
-        return {"frechet": _shift(mean_x, mean_y, slack) + covariance_term(root_x, root_y)}
-
-    def cautions(self, real_vs_real: Mapping[str, float]) -> list[str]:
-        """Fewer images than dimensions."""
-        n = min((side.n for side in (self.real, self.fake) if side.n is not None), default=0)
-        if n >= self.real.dim:
-            return []
-        return [
-            f"{n} images in {self.real.dim} dimensions: the Frechet distance is mostly bias; read it beside the "
-            "real-against-real value and at equal n only"
-        ]
+        if all(_is_small(rows) for rows in (real, fake)):
+            x, y = features_of(real, fake, 2)
+            return _result(_distance(x, y), (len(x), len(y)), x.shape[1])
+        first, second = _Gaussian.of(real, "real"), _Gaussian.of(fake, "generated")
+        if first.mean.shape != second.mean.shape:
+            raise GankitError(
+                f"features differ in dimension: {len(first.mean)} of real and {len(second.mean)} of generated images"
+            )
+        shift = _shift(first.mean, second.mean, first.magnitude + second.magnitude)
+        distance = shift + covariance_term(first.factor, second.factor)
+        return _result(distance, (first.n, second.n), len(first.mean))
 
     def resampling(self, pool: Pool) -> Resampling:
         """Values on parts of a pool from inner products of its features; leave-outs from one eigendecomposition."""
         return _FrechetResampling(self, pool)
 
 
+def _is_small(rows: Rows) -> bool:
+    """Whether there are features, and fewer rows than twice the dimension: smaller than a covariance."""
+    features = rows.features
+    return features is not None and (features.ndim != 2 or len(features) < 2 * features.shape[1])
+
+
+def _result(distance: float, counts: tuple[int | None, int | None], dim: int) -> Result:
+    n = min(count for count in counts if count is not None)
+    warning = (
+        f"{n} images in {dim} dimensions: the Frechet distance is mostly bias; read it beside the real-against-real "
+        "value and at equal n only"
+    )
+    return Result({"frechet": distance}, warnings=[warning] if n < dim else [])
+
+
+@dataclass(frozen=True, eq=False)
+class _Gaussian:
+    """The Gaussian fit of one side.
+
+    Attributes:
+        n: number of images, or None where statistics do not say.
+        mean: (d,).
+        factor: A, (k, d), with A'A the covariance.
+    """
+
+    n: int | None
+    mean: Matrix
+    factor: Matrix
+
+    @classmethod
+    def of(cls, rows: Rows, side: str) -> _Gaussian:
+        if rows.statistics is not None:
+            mean, factor = _mean_and_root(rows.statistics.mean, rows.statistics.covariance, " of the statistics")
+            return cls(rows.statistics.n, mean, factor)
+        features = checked(rows.required("features", f"the {side}"), f"features of the {side} images")
+        if _is_small(rows) and len(features) > 1:
+            mean = features.mean(0, dtype=np.float64)
+            return cls(len(features), mean, compact((features - mean) / math.sqrt(len(features) - 1)))
+        return cls(len(features), rows.moments.mean, root(rows.moments.covariance))
+
+    @property
+    def magnitude(self) -> Matrix:
+        """(d,) the sum over the images of about the size of their features."""
+        sizes: Matrix = (self.n or 1) * np.sqrt(np.square(self.mean) + np.square(self.factor).sum(0))
+        return sizes
+
+
 class _FrechetResampling(Resampling):
     def __init__(self, metric: Metric, pool: Pool) -> None:
         super().__init__(metric, pool)
-        features = pool.column("features")
-        assert features is not None
-        self.parts = FrechetParts(features)
+        self.parts = FrechetParts(pooled_features(pool, 1))
 
     def values(self, real: Indices, fake: Indices) -> dict[str, float]:
         return {"frechet": self.parts.distance(real, fake)}
 
-    def left_out(self, parts: Sequence[Indices]) -> list[dict[str, float]]:
-        values = self.parts.left_out(self.pool.reals, self.pool.fakes, parts)
+    def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
+        values = self.parts.distances_without(self.pool.real_places, self.pool.fake_places, parts)
         return [{"frechet": float(value)} for value in values]
 
 
-def _shift(mean_x: Matrix, mean_y: Matrix, sizes: Matrix) -> float:
-    """The squared distance of two means; a mean of n values is off by n rounding errors of their average size."""
+def _shift(mean_x: Matrix, mean_y: Matrix, magnitude: Matrix) -> float:
+    """The squared distance of two means; 0 within their rounding error, which grows with the sum of the sizes."""
     shift = squared(mean_x - mean_y)
-    return 0.0 if shift <= squared(UNIT * sizes) else shift
+    return 0.0 if shift <= squared(EPS * magnitude) else shift
 
 
-def _moments(mu: ArrayLike, sigma: ArrayLike, which: str) -> tuple[Matrix, Matrix]:
+def _mean_and_root(mu: ArrayLike, sigma: ArrayLike, which: str) -> tuple[Matrix, Matrix]:
     """A mean, and a root R of a covariance: R'R is the covariance."""
     mean, covariance = np.asarray(mu, dtype=np.float64), np.asarray(sigma, dtype=np.float64)
     if mean.ndim != 1 or mean.size == 0 or covariance.shape != (mean.size, mean.size):

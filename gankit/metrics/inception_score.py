@@ -11,39 +11,10 @@ from numpy.typing import NDArray
 from scipy.special import entr, softmax
 
 from gankit.errors import GankitError
-from gankit.interfaces import Batch, Indices, Metric, Pool, Resampling
+from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._rows import Matrix, checked
 
 NAMES = ("inception-score", "inception-score of reals")
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """Of some images: their number, the sum of the entropies of p(y|x) in nats, and the sum of p(y|x)."""
-
-    n: int = 0
-    entropy: float = 0.0
-    chance: Matrix | None = None
-
-    def __add__(self, other: _Sums) -> _Sums:
-        if self.chance is None or other.chance is None:
-            return other if self.chance is None else self
-        if self.chance.shape != other.chance.shape:
-            raise GankitError(
-                f"logits of {len(self.chance)} and of {len(other.chance)} classes cannot be joined; use one classifier"
-            )
-        return _Sums(self.n + other.n, self.entropy + other.entropy, self.chance + other.chance)
-
-    def __sub__(self, other: _Sums) -> _Sums:
-        assert self.chance is not None
-        assert other.chance is not None
-        return _Sums(self.n - other.n, self.entropy - other.entropy, self.chance - other.chance)
-
-    def score(self) -> float:
-        assert self.chance is not None
-        # Rounding can leave a chance that is 0, or a divergence, a little below 0.
-        marginal = float(entr((self.chance / self.n).clip(min=0)).sum())
-        return float(np.exp(max(0.0, marginal - self.entropy / self.n)))
 
 
 def inception_score(logits: NDArray[Any]) -> float:
@@ -62,102 +33,98 @@ def inception_score(logits: NDArray[Any]) -> float:
     rows = checked(logits, "logits")
     if not len(rows):
         raise GankitError("logits: there are no rows; at least 1 is needed")
-    return _sums(rows).score()
+    return _Sums.of(*_probabilities(rows)).score()
+
+
+def _probabilities(logits: NDArray[Any]) -> tuple[Matrix, Matrix]:
+    """(n, k) p(y|x) of each row, and their (n,) entropies in nats."""
+    probabilities: Matrix = softmax(logits.astype(np.float64), axis=1)
+    return probabilities, entr(probabilities).sum(1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Of some images: their number, the sum of p(y|x), and the sum of its entropies in nats."""
+
+    n: int
+    probabilities: Matrix
+    entropies: float
+
+    @classmethod
+    def of(cls, probabilities: Matrix, entropies: Matrix) -> _Sums:
+        return cls(len(probabilities), probabilities.sum(0), float(entropies.sum()))
+
+    def __sub__(self, other: _Sums) -> _Sums:
+        return _Sums(self.n - other.n, self.probabilities - other.probabilities, self.entropies - other.entropies)
+
+    def score(self) -> float:
+        # Rounding can push a probability of 0, or the divergence, slightly below 0.
+        marginal = float(entr((self.probabilities / self.n).clip(min=0)).sum())
+        return float(np.exp(max(0.0, marginal - self.entropies / self.n)))
+
+
+def _scores(fake: _Sums, real: _Sums) -> dict[str, float]:
+    if not fake.n:
+        raise GankitError("inception-score: there are no generated images; at least 1 is needed")
+    sides = (fake, real) if real.n else (fake,)
+    return {name: side.score() for name, side in zip(NAMES, sides, strict=False)}
 
 
 @final
 class InceptionScore(Metric):
-    """How sure a classifier is of each generated image, and how many classes it finds: reals beside, for scale.
+    """How sure a classifier is of each generated image, and how many classes it finds in them all.
 
-    Called as in the paper only for Inception's logits. State is sums, so that batches and processes give what one pass
-    over all images gives.
+    Also given for the real images, as a reference. Comparable with published scores only for Inception's logits.
     """
 
     needs = ("logits",)
     better = "higher"
 
-    real: _Sums
-    fake: _Sums
-
-    def __init__(self) -> None:
-        self.add_state("real", _Sums, _Sums.__add__)
-        self.add_state("fake", _Sums, _Sums.__add__)
-
-    def update(self, batch: Batch) -> None:
-        """Take in (n, k) logits of real or of generated images.
-
-        Raises:
-            GankitError: no logits, not (n, k), another k than before, or values that are not finite.
-        """
-        logits = self.wanted(batch, "logits")
-        sums = _sums(checked(logits, f"logits of the {'real' if batch.real else 'generated'} images"))
-        if batch.real:
-            self.real += sums
-        else:
-            self.fake += sums
-
-    def compute(self) -> dict[str, float]:
+    def compute(self, real: Rows, fake: Rows) -> Result:
         """`inception-score` of the generated images; `inception-score of reals` where there are any.
 
         Raises:
-            GankitError: no generated image.
+            GankitError: no generated image, no logits, or logits that are not finite or of unlike numbers of classes.
         """
-        return _scores(self.fake, self.real)
-
-    def counts(self) -> Mapping[str, tuple[int, int]]:
-        """Each value is of one side."""
-        return {NAMES[0]: (0, self.fake.n), NAMES[1]: (self.real.n, 0)}
-
-    def cautions(self, real_vs_real: Mapping[str, float]) -> list[str]:
-        """Fewer images than classes."""
-        classes = 0 if self.fake.chance is None else len(self.fake.chance)
-        if self.fake.n >= classes:
-            return []
-        return [
-            f"inception-score: {self.fake.n} images cannot show {classes} classes, so that it is at most {self.fake.n} "
-            "and biased downwards; compare at equal n only"
-        ]
+        return self.resampling(Pool(real, fake)).whole()
 
     def resampling(self, pool: Pool) -> Resampling:
         """Values from each image's prediction, computed once."""
-        logits = [rows.fields["logits"] for rows in (pool.real, pool.fake) if "logits" in rows.fields]
-        fits = len(logits) == 2 and logits[0].ndim == 2 and logits[0].shape[1:] == logits[1].shape[1:]
-        return _Predictions(self, pool) if fits else Resampling(self, pool)
+        return _Predictions(self, pool)
 
 
 class _Predictions(Resampling):
     def __init__(self, metric: InceptionScore, pool: Pool) -> None:
         super().__init__(metric, pool)
-        self.chance = _chances(
-            checked(np.concatenate([pool.real.fields["logits"], pool.fake.fields["logits"]]), "logits")
+        real, fake = (
+            checked(rows.required("logits", f"the {side}"), f"logits of the {side} images")
+            for rows, side in ((pool.real, "real"), (pool.fake, "generated"))
         )
-        self.entropy = entr(self.chance).sum(1)
+        if real.shape[1] != fake.shape[1]:
+            raise GankitError(
+                f"logits of {real.shape[1]} classes for real and of {fake.shape[1]} for generated images; use one "
+                "classifier"
+            )
+        self.probabilities, self.entropies = _probabilities(np.concatenate([real, fake]))
+
+    def whole(self) -> Result:
+        """With a warning if there are fewer generated images than classes."""
+        n, m, classes = self.pool.real.count, self.pool.fake.count, self.probabilities.shape[1]
+        warning = (
+            f"inception-score: {m} images cannot show {classes} classes, so that it is at most {m} and biased "
+            "downwards; compare at equal n only"
+        )
+        values = self.values(self.pool.real_places, self.pool.fake_places)
+        counts = dict(zip(NAMES, ((0, m), (n, 0)), strict=True))
+        return Result(values, {name: counts[name] for name in values}, warnings=[warning] if m < classes else [])
 
     def values(self, real: Indices, fake: Indices) -> dict[str, float]:
-        return _scores(self._of(fake), self._of(real))
+        return _scores(self._sums(fake), self._sums(real))
 
-    def left_out(self, parts: Sequence[Indices]) -> list[dict[str, float]]:
+    def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
         n = self.pool.real.count
-        real, fake = self._of(self.pool.reals), self._of(self.pool.fakes)
-        return [_scores(fake - self._of(part[part >= n]), real - self._of(part[part < n])) for part in parts]
+        real, fake = self._sums(self.pool.real_places), self._sums(self.pool.fake_places)
+        return [_scores(fake - self._sums(part[part >= n]), real - self._sums(part[part < n])) for part in parts]
 
-    def _of(self, places: Indices) -> _Sums:
-        return _Sums(len(places), float(self.entropy[places].sum()), self.chance[places].sum(0))
-
-
-def _sums(logits: NDArray[Any]) -> _Sums:
-    chance = _chances(logits)
-    return _Sums(len(chance), float(entr(chance).sum()), chance.sum(0))
-
-
-def _chances(logits: NDArray[Any]) -> Matrix:
-    """p(y|x) of each row, shifted by its largest logit so that nothing overflows."""
-    chances: Matrix = softmax(logits.astype(np.float64), axis=1)
-    return chances
-
-
-def _scores(fake: _Sums, real: _Sums) -> dict[str, float]:
-    if not fake.n:
-        raise GankitError("the inception-score metric has seen no generated images; it needs at least 1")
-    sides = (fake, real) if real.n else (fake,)
-    return {name: side.score() for name, side in zip(NAMES, sides, strict=False)}
+    def _sums(self, places: Indices) -> _Sums:
+        return _Sums.of(self.probabilities[places], self.entropies[places])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import Annotated, Any, final
 
@@ -15,12 +13,12 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 
 from gankit.errors import GankitError
-from gankit.interfaces import Batch, Indices, Metric, Pool, Resampling
-from gankit.metrics._neighbours import Matrix, distances, within
+from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
+from gankit.metrics._distances import Matrix, pair_distances, within
 
 SIDE, COARSE = 64, 16
 """Longest side in pixels at which images are compared, and at which candidates are looked for."""
-PAIRS = 50
+PAIRS_LISTED = 50
 
 
 @final
@@ -57,7 +55,7 @@ def _shares(size: int, new: int) -> Matrix:
     return covered.clip(min=0) * (new / size) if new < size else np.eye(size)
 
 
-def _common(images: Sequence[_Image]) -> tuple[int, int, int]:
+def _common_shape(images: Sequence[_Image]) -> tuple[int, int, int]:
     shapes = np.array([image.small.shape for image in images])
     channels = set(shapes[:, 0].tolist())
     if len(channels - {1}) > 1:
@@ -65,8 +63,8 @@ def _common(images: Sequence[_Image]) -> tuple[int, int, int]:
     return max(channels), int(shapes[:, 1].min()), int(shapes[:, 2].min())
 
 
-def _at(images: Sequence[_Image], shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """(n, c, h, w) of one size; grey images beside colour ones take their channels."""
+def _resized(images: Sequence[_Image], shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """(n, c, h, w) of one size; grey images are repeated over the channels of colour ones."""
     rows = np.empty((len(images), *shape), np.float32)
     for row, image in zip(rows, images, strict=True):
         row[:] = image.small if image.small.shape[1:] == shape[1:] else shrink(image.small, *shape[1:])
@@ -76,22 +74,22 @@ def _at(images: Sequence[_Image], shape: tuple[int, int, int]) -> NDArray[np.flo
 def _duplicates(
     first: Sequence[_Image], second: Sequence[_Image], threshold: float
 ) -> Iterator[tuple[Indices, Indices, Matrix, NDArray[np.bool_]]]:
-    """Places of duplicates in either set, their RMS difference, and whether they are exact; some pairs at a time.
+    """Pairs of duplicates, some at a time: places in the first and in the second set, RMS differences, exact or not.
 
     Averaging never makes a difference larger, so that duplicates are also close at a few pixels a side, where looking
     for them is cheap.
     """
-    shape = _common([*first, *second])
+    shape = _common_shape([*first, *second])
     size = min(COARSE, shape[1]), min(COARSE, shape[2])
-    images = _at(first, shape), _at(second, shape)
+    images = _resized(first, shape), _resized(second, shape)
     x, y = (side.reshape(len(side), -1) for side in images)
-    few, others = (np.array([shrink(image, *size).ravel() for image in side]) for side in images)
+    coarse_first, coarse_second = (np.array([shrink(image, *size).ravel() for image in side]) for side in images)
     codes: dict[bytes, int] = {}
     content = [np.array([codes.setdefault(image.content, len(codes)) for image in side]) for side in (first, second)]
-    radius = (threshold * (1 + 1e-6) + 1e-3) * float(np.sqrt(few.shape[1]))  # wider than any rounding
-    for i, j in within(few, others, radius):
+    radius = (threshold * (1 + 1e-6) + 1e-3) * float(np.sqrt(coarse_first.shape[1]))  # wider than any rounding
+    for i, j in within(coarse_first, coarse_second, radius):
         exact = content[0][i] == content[1][j]
-        rms = distances(x, y, i, j) / np.sqrt(x.shape[1])
+        rms = pair_distances(x, y, i, j) / np.sqrt(x.shape[1])
         kept = exact | (rms < threshold)
         yield i[kept], j[kept], rms[kept], exact[kept]
 
@@ -114,8 +112,6 @@ class Leakage(Metric):
 
     needs = ("images", "ids", "labels")
     better = "lower"
-    real: list[_Image]
-    fake: list[_Image]
 
     def __init__(self, *, threshold: Annotated[float, Ge(0)] = 3.0) -> None:
         """
@@ -123,85 +119,80 @@ class Leakage(Metric):
             threshold: root mean square difference of near duplicates, in grey levels of 255; 0 for exact ones alone.
         """
         self.threshold = threshold
-        self.add_state("real", list, operator.add)
-        self.add_state("fake", list, operator.add)
-        self._details: dict[str, Any] = {}
-        self._cautions: list[str] = []
 
-    def update(self, batch: Batch) -> None:
-        """Take in (n, c, h, w) images in [0, 255] and ids, and labels where known; a digest and a small copy are kept.
-
-        Raises:
-            GankitError: no images or ids, another shape, or values that are not finite.
-        """
-        images, ids = self.wanted(batch, "images"), self.wanted(batch, "ids")
-        side, name = (self.real, "second") if batch.real else (self.fake, "first")
-        if images.ndim != 4 or 0 in images.shape[1:]:
-            raise GankitError(f"leakage reads (n, c, h, w) images, those of the {name} set have shape {images.shape}")
-        labels: Sequence[Any] = [None] * len(images) if batch.labels is None else batch.labels.tolist()
-        if batch.class_names and batch.labels is not None and batch.labels.ndim == 1:
-            labels = [batch.class_names[label] for label in labels]
-        for image, identity, label in zip(images, ids.tolist(), labels, strict=True):
-            if not np.isfinite(image).all():
-                raise GankitError(f"image {identity!r} of the {name} set has values that are NaN or infinite: mend it")
-            whole = image.astype(np.float32) + np.float32(0)  # -0.0 is 0.0
-            content = blake2b(whole.tobytes() + repr(whole.shape).encode(), digest_size=16).digest()
-            small = shrink(whole, min(SIDE, whole.shape[1]), min(SIDE, whole.shape[2])).astype(np.float32)
-            side.append(_Image(identity, label, content, small))
-
-    def compute(self) -> dict[str, float]:
+    def compute(self, real: Rows, fake: Rows) -> Result:
         """The two shares.
 
+        Details: up to 50 "pairs", closest first, their distance the RMS difference; the numbers of all pairs,
+        "exact_pairs" and "near_pairs" (not exact), and, where both sets have labels, "differently_labelled_pairs".
+
         Raises:
-            GankitError: a set without images, or images of different numbers of channels, both above 1.
+            GankitError: a set without images or ids, images that are not (n, c, h, w) or not finite, or images of
+                different numbers of channels, both above 1.
         """
-        for side, name in ((self.fake, "first (generated)"), (self.real, "second (real)")):
-            if not side:
-                raise GankitError(f"leakage has seen no images of the {name} set; give some")
-        names = [_codes([str(image.id) for image in side]) for side in (self.fake, self.real)]
-        kinds = {type(image.label) for image in self.fake + self.real}
-        labels = _codes([repr(image.label) for image in self.fake + self.real])
-        hit, same, counts = np.zeros(len(self.fake), bool), np.zeros(len(self.fake), bool), np.zeros(3, int)
-        first, second, lengths = np.zeros(0, int), np.zeros(0, int), np.zeros(0)
-        for i, j, rms, exact in _duplicates(self.fake, self.real, self.threshold):
-            hit[i], same[i[exact]] = True, True
-            counts += exact.sum(), (~exact).sum(), (labels[i] != labels[len(hit) + j]).sum()
-            first, second, lengths = np.append(first, i), np.append(second, j), np.append(lengths, rms)
-            order = np.lexsort((names[1][second], names[0][first], lengths))[:PAIRS]
-            first, second, lengths = first[order], second[order], lengths[order]
-        pairs = [
-            {"fake": self.fake[i].id, "real": self.real[j].id, "distance": float(rms)}
-            for i, j, rms in zip(first, second, lengths, strict=True)
-        ]
-        self._details = {"pairs": pairs, "exact_pairs": int(counts[0]), "near_pairs": int(counts[1])}
-        self._cautions = []
-        if len(kinds) == 1 and kinds != {type(None)}:  # all have labels, of one kind
-            self._details["differently_labelled_pairs"] = int(counts[2])
-            if counts[2]:
-                self._cautions.append(
-                    f"{counts[2]} of {counts[0] + counts[1]} pairs of duplicates carry different labels: correct them"
-                )
-        return {"leakage": float(hit.mean()), "exact duplicates": float(same.mean())}
-
-    def details(self) -> Mapping[str, Any]:
-        """Up to 50 "pairs", closest first, their distance the RMS difference; numbers of pairs in all.
-
-        These are "exact_pairs", "near_pairs" (not exact), and, where both sets have labels,
-        "differently_labelled_pairs".
-        """
-        return self._details
-
-    def cautions(self, real_vs_real: Mapping[str, float]) -> list[str]:
-        """Duplicates whose labels differ."""
-        return self._cautions
+        return _result(_images(fake, "first"), _images(real, "second"), self.threshold)
 
     def resampling(self, pool: Pool) -> Resampling:
-        """The pairs of duplicates once for the pool; from scratch where the sides differ in size."""
-        resampling = _Pairs(self, pool)
-        return resampling if resampling.one_size else super().resampling(pool)
+        """Values from all pairs of duplicates in the pool; from scratch where its images are of several sizes."""
+        return _Pairs(self, pool)
 
 
-def _codes(names: list[str]) -> Indices:
+def _images(rows: Rows, name: str) -> list[_Image]:
+    """A digest and a small copy of each image."""
+    whole, ids = rows.required("images", f"the {name}"), rows.required("ids", f"the {name}").tolist()
+    if whole.ndim != 4 or 0 in whole.shape[1:]:
+        raise GankitError(f"leakage reads (n, c, h, w) images, those of the {name} set have shape {whole.shape}")
+    labels: Sequence[Any] = [None] * len(whole) if rows.labels is None else rows.labels.tolist()
+    if rows.class_names and rows.labels is not None and rows.labels.ndim == 1:
+        labels = [rows.class_names[label] for label in labels]
+    images: list[_Image] = []
+    for image in (image for block in rows.image_blocks() for image in block):
+        identity, label = ids[len(images)], labels[len(images)]
+        if not np.isfinite(image).all():
+            raise GankitError(f"image {identity!r} of the {name} set has values that are NaN or infinite: fix it")
+        image += np.float32(0)  # -0.0 is 0.0
+        content = blake2b(image.tobytes() + repr(image.shape).encode(), digest_size=16).digest()
+        small = shrink(image, min(SIDE, image.shape[1]), min(SIDE, image.shape[2])).astype(np.float32)
+        images.append(_Image(identity, label, content, small))
+    return images
+
+
+def _result(fake: Sequence[_Image], real: Sequence[_Image], threshold: float) -> Result:
+    for side, name in ((fake, "first (generated)"), (real, "second (real)")):
+        if not side:
+            raise GankitError(f"leakage: there are no images of the {name} set; give some")
+    fake_ranks, real_ranks = (_ranks([str(image.id) for image in side]) for side in (fake, real))
+    kinds = {type(image.label) for image in [*fake, *real]}
+    labels = _ranks([repr(image.label) for image in [*fake, *real]])
+    hit, same = np.zeros(len(fake), bool), np.zeros(len(fake), bool)
+    exact_pairs, near_pairs, differently_labelled = 0, 0, 0
+    first, second, lengths = np.zeros(0, int), np.zeros(0, int), np.zeros(0)
+    for i, j, rms, exact in _duplicates(fake, real, threshold):
+        hit[i], same[i[exact]] = True, True
+        exact_pairs += int(exact.sum())
+        near_pairs += int((~exact).sum())
+        differently_labelled += int((labels[i] != labels[len(fake) + j]).sum())
+        first, second, lengths = np.append(first, i), np.append(second, j), np.append(lengths, rms)
+        order = np.lexsort((real_ranks[second], fake_ranks[first], lengths))[:PAIRS_LISTED]
+        first, second, lengths = first[order], second[order], lengths[order]
+    pairs = [
+        {"fake": fake[i].id, "real": real[j].id, "distance": float(rms)}
+        for i, j, rms in zip(first, second, lengths, strict=True)
+    ]
+    details = {"pairs": pairs, "exact_pairs": exact_pairs, "near_pairs": near_pairs}
+    warnings = []
+    if len(kinds) == 1 and kinds != {type(None)}:  # all have labels, of one kind
+        details["differently_labelled_pairs"] = differently_labelled
+        if differently_labelled:
+            warnings.append(
+                f"{differently_labelled} of {exact_pairs + near_pairs} pairs of duplicates carry different labels: "
+                "correct them"
+            )
+    values = {"leakage": float(hit.mean()), "exact duplicates": float(same.mean())}
+    return Result(values, details=details, warnings=warnings)
+
+
+def _ranks(names: list[str]) -> Indices:
     """The rank of each name among the different ones."""
     ranks: Indices = np.unique(np.array(names, dtype=object), return_inverse=True)[1]
     return ranks
@@ -209,28 +200,38 @@ def _codes(names: list[str]) -> Indices:
 
 @final
 class _Pairs(Resampling):
-    """All pairs of duplicates in the pool, of which a part keeps those with either image in it."""
+    """All pairs of duplicates in the pool, of which a part keeps those whose two images are both in it."""
 
     def __init__(self, metric: Leakage, pool: Pool) -> None:
         super().__init__(metric, pool)
-        whole = copy.deepcopy(metric)
-        for places, real in ((pool.reals, True), (pool.fakes, False)):
-            for batch in pool.batches(places, real):
-                whole.update(batch)
-        images = whole.real + whole.fake
-        self.one_size = len({image.small.shape for image in images}) <= 1
-        found = list(_duplicates(images, images, metric.threshold)) if images and self.one_size else []
-        self._first, self._second, self._exact = (
-            np.concatenate([part[column] for part in found] or [np.zeros(0, int)]) for column in (0, 1, 3)
-        )
+        self.threshold = metric.threshold
+        self._images = _images(pool.real, "second") + _images(pool.fake, "first")
 
-    def values(self, real: Indices, fake: Indices) -> dict[str, float]:
-        """As `Resampling.values`."""
-        if not len(real) or not len(fake):
-            return super().values(real, fake)
-        second = np.zeros(self.pool.real.count + self.pool.fake.count, bool)
-        second[real] = True
-        inside, hit, same = second[self._second], np.zeros_like(second), np.zeros_like(second)
-        hit[self._first[inside]] = True
-        same[self._first[inside & (self._exact != 0)]] = True
+    @cached_property
+    def _pairs(self) -> tuple[Indices, Indices, NDArray[np.bool_]] | None:
+        """Places of both images of each pair, and whether they are exact duplicates; None for images of several sizes.
+
+        Images of several sizes are compared at the smallest size of those that are compared, which a part may change.
+        """
+        if len({image.small.shape for image in self._images}) > 1:
+            return None
+        blocks = list(_duplicates(self._images, self._images, self.threshold))
+        first, second, exact = (np.concatenate([block[column] for block in blocks]) for column in (0, 1, 3))
+        return first, second, exact.astype(bool)
+
+    def _sublist(self, places: Indices) -> list[_Image]:
+        return [self._images[place] for place in places]
+
+    def whole(self) -> Result:
+        return _result(self._sublist(self.pool.fake_places), self._sublist(self.pool.real_places), self.threshold)
+
+    def values(self, real: Indices, fake: Indices) -> Mapping[str, float]:
+        if not len(real) or not len(fake) or self._pairs is None:
+            return _result(self._sublist(fake), self._sublist(real), self.threshold).values
+        first, second, exact = self._pairs
+        in_second = np.zeros(len(self._images), bool)
+        in_second[real] = True
+        inside, hit, same = in_second[second], np.zeros_like(in_second), np.zeros_like(in_second)
+        hit[first[inside]] = True
+        same[first[inside & exact]] = True
         return {"leakage": float(hit[fake].mean()), "exact duplicates": float(same[fake].mean())}

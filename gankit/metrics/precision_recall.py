@@ -1,36 +1,39 @@
 """Precision, recall: Kynkaanniemi et al. 2019, arXiv 1904.06991, eq. 1 and 2; density, coverage: arXiv 2002.09797.
 
-Naeem et al. 2020 define the latter two in section 3. All count who lies in whose ball: around each image of a set, as
-wide as the distance to its k-th nearest neighbour in that set.
+Naeem et al. 2020 define the latter two in section 3. All four count which images lie in which balls; a ball is centred
+on an image, and its radius is the distance to that image's k-th nearest neighbour in its set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, final
+from typing import Annotated, final
 
 import numpy as np
 from annotated_types import Ge
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from gankit.interfaces import Pool, Resampling
-from gankit.metrics._balls import Counts, SharedDistances, balls, distinct, neighbour, scores
+from gankit.errors import GankitError
+from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
+from gankit.metrics._balls import BallCounts, SharedDistances, balls, checked_k, distinct, scores, with_k
 from gankit.metrics._distances import squared_distances
-from gankit.metrics._rows import FeatureRows, digests, pair, shuffled
+from gankit.metrics._rows import Matrix, digests, features_of, pair, shuffled
 
 LARGEST_POOL = 6000
 """Images up to which the distances between all of them are kept for resampling."""
-CENTRES = 2**24
-"""Distances that are held at once otherwise."""
+DISTANCES_AT_ONCE = 2**24
+"""Distances that are held in memory at once otherwise."""
 SATURATED = 0.98
+TIE = 1e-6
+"""Squares that differ by less are equal: two images that are each other's k-th neighbour have one radius."""
 
 
 def precision_recall(real: ArrayLike, fake: ArrayLike, *, k: int | None = None) -> dict[str, float]:
     """Precision, recall, density and coverage of generated images.
 
-    Both sides are brought to the size of the smaller one, by a draw that depends on what the rows hold and not on their
-    order. Whoever is as far as a ball is wide lies in it: ties count, copies of a set lie in its balls, and constant
-    features give 1 (density n / k), not 0. Equal rows are at a distance of exactly 0.
+    The larger side is cut to the size of the smaller one, by a draw that depends on what the rows hold and not on their
+    order. An image at exactly the radius lies in the ball: copies of a set lie in its balls, and constant features give
+    1 (density n / k), not 0. Equal rows are at a distance of exactly 0.
 
     Args:
         real: (n, d) finite features; not modified.
@@ -47,79 +50,109 @@ def precision_recall(real: ArrayLike, fake: ArrayLike, *, k: int | None = None) 
     Raises:
         GankitError: fewer than k + 2 rows, different d, values that are not finite, or k below 1.
     """
-    real, fake = pair(real, fake, 3, ("real", "fake"))
+    x, y = pair(real, fake, 3, ("real", "fake"))
+    return _values(x, y, checked_k(min(len(x), len(y)), k))
+
+
+def _values(real: Matrix, fake: Matrix, k: int) -> dict[str, float]:
     n = min(len(real), len(fake))
-    k = neighbour(n, k)
     real, fake = (rows if len(rows) == n else rows[shuffled(digests(rows))[:n]] for rows in (real, fake))
     # Copies share one row of distances, so that rounding cannot tell them apart.
     rows, place = distinct(np.concatenate([real, fake]))
-    step = max(1, CENTRES // len(rows))
-    counts: list[list[Counts]] = [[], []]
-    for side, (own, other) in enumerate(((place[:n], place[n:]), (place[n:], place[:n]))):
-        for start in range(0, n, step):
-            distances = squared_distances(rows[own[start : start + step]], rows)
-            counts[side].append(balls(distances, own, other, k))
-    (hold, fakes_held), (_, reals_held) = (
-        (np.concatenate([holds for holds, _ in parts]), np.sum([held for _, held in parts], axis=0)) for parts in counts
+    step = max(1, DISTANCES_AT_ONCE // len(rows))
+    counts: list[BallCounts] = []
+    for own, other in ((place[:n], place[n:]), (place[n:], place[:n])):
+        parts = [
+            balls(squared_distances(rows[own[start : start + step]], rows), own, other, k)
+            for start in range(0, n, step)
+        ]
+        counts.append((np.concatenate([hit for hit, _ in parts]), np.sum([inside for _, inside in parts], axis=0)))
+    (real_balls_hit, real_balls_of_fakes), (_, fake_balls_of_reals) = counts
+    return scores(real_balls_hit, real_balls_of_fakes, fake_balls_of_reals, k)
+
+
+def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> NDArray[np.float64]:
+    """Realism scores, eq. 3: the largest ratio of a real image's radius to its distance from the generated image.
+
+    The radius of a real image is the distance to its k-th nearest other real one. As published, the half of the real
+    images with the largest radii is left out: only radii up to the median count, so that lonely real images do not lend
+    their wide balls. At 1 and above an image lies in a ball of those that are left. An image that equals one of them
+    is at infinity, whatever the radius; a real image of radius 0 (one with k copies) gives 0 to all others.
+
+    Args:
+        real: (n, d) finite features.
+        fake: (m, d) finite features.
+        k: which neighbour, 3 in the paper.
+
+    Returns:
+        (m,) scores in [0, infinity], larger is more real.
+
+    Raises:
+        GankitError: fewer than k + 2 real images, k below 1, different d, or values that are not finite.
+    """
+    if k < 1:
+        raise GankitError(f"k = {k}: the nearest neighbour is k = 1")
+    reals, fakes = pair(real, fake, 1, ("features of the real images", "features of the generated images"))
+    n = len(reals)
+    if n < k + 2:
+        raise GankitError(f"realism with k = {k} needs at least {k + 2} real images, and there are {n}: give more")
+    step = max(1, DISTANCES_AT_ONCE // n)
+    radii = np.concatenate(
+        [
+            np.partition(squared_distances(reals[start : start + step], reals), k, axis=1)[:, k]
+            for start in range(0, n, step)
+        ]
     )
-    return scores(hold, fakes_held, reals_held, k)
+    kept = radii <= np.median(radii) * (1 + TIE)
+    reals, radii = reals[kept], radii[kept]
+    best = np.empty(len(fakes))
+    for start in range(0, len(fakes), step):
+        squares = squared_distances(fakes[start : start + step], reals)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            best[start : start + step] = np.where(squares == 0, np.inf, radii / squares).max(1)
+    return np.sqrt(best)
 
 
 @final
-class PrecisionRecall(FeatureRows):
+class PrecisionRecall(Metric):
     """How many generated images look real, and how much of the real ones the generator covers.
 
     Args:
-        k: which nearest neighbour makes the balls; None: 5, but at most a tenth of the smaller set and at least 1.
-            Simulated with one distribution on both sides (1,280 Gaussian dimensions, flat to steep spectra), k = 5
-            gives a precision of 0.86 to 0.97 and a coverage of 0.98 at 25 images, near saturation, where the scaled k
-            gives 0.65 to 0.84 and 0.77; from 50 images on both are the same, with a precision of 0.83 to 0.97 at 50.
-            With the scaled k it stays below 0.98 from 10 images on.
+        k: which nearest neighbour gives a ball its radius; None: 5, but at most a tenth of the smaller set and at least
+            1. Simulated with one distribution on both sides (1,280 Gaussian dimensions, flat to steep spectra): at 25
+            images k = 5 gives a precision of 0.86 to 0.97 and a coverage of 0.98, near saturation; the scaled k gives
+            0.65 to 0.84 and 0.77. From 50 images on both are the same, with a precision of 0.83 to 0.97 at 50. With the
+            scaled k precision and coverage stay below 0.98 from 10 images on.
     """
 
     better = "higher"
 
     def __init__(self, *, k: Annotated[int, Ge(1)] | None = None) -> None:
-        super().__init__()
         self.k = k
 
-    def compute(self) -> dict[str, float]:
-        """`precision`, `recall`, `density`, `coverage`.
+    def compute(self, real: Rows, fake: Rows) -> Result:
+        """`precision`, `recall`, `density`, `coverage`, each of as many images of either side as the smaller one has.
 
         Raises:
             GankitError: as `precision_recall`.
         """
-        return precision_recall(*self.both(3), k=self.k)
+        x, y = features_of(real, fake, 3)
+        n = min(len(x), len(y))
+        k = checked_k(n, self.k)
+        return with_k(_values(x, y, k), n, k)
 
-    @property
-    def _n(self) -> int:
-        return min(sum(map(len, self.real)), sum(map(len, self.fake)))
-
-    def counts(self) -> Mapping[str, tuple[int, int]]:
-        """As many images of either side as the smaller one has."""
-        return dict.fromkeys(("precision", "recall", "density", "coverage"), (self._n, self._n))
-
-    def details(self) -> Mapping[str, Any]:
-        """`k`."""
-        return {"k": neighbour(self._n, self.k)}
-
-    def cautions(self, real_vs_real: Mapping[str, float]) -> list[str]:
+    def warnings(self, real_vs_real: Mapping[str, float]) -> list[str]:
         """Values that would be high whatever the images."""
-        found, k = [], neighbour(self._n, self.k)
-        if real_vs_real.get("precision", 0.0) >= SATURATED:
-            found.append(
-                f"precision between real images is {real_vs_real['precision']:.3g} already: precision, recall and "
-                "coverage are saturated at this number of images and tell little; lower k"
-            )
-        if 5 * k > self._n:
-            found.append(
-                f"precision: k = {k} is more than a fifth of {self._n} images: balls hold most images; lower k"
-            )
-        return found
+        precision = real_vs_real.get("precision", 0.0)
+        if precision < SATURATED:
+            return []
+        return [
+            f"precision between real images is {precision:.3g} already: precision, recall and coverage are saturated "
+            "at this number of images and tell little; lower k"
+        ]
 
     def resampling(self, pool: Pool) -> Resampling:
         """Values from the distances between all images of the pool, up to 6,000 of them."""
         n, m = pool.real.count, pool.fake.count
-        return (
-            SharedDistances(self, pool, self.k) if min(n, m) > 0 and n + m <= LARGEST_POOL else Resampling(self, pool)
-        )
+        shares = min(n, m) > 0 and n + m <= LARGEST_POOL
+        return SharedDistances(self, pool, self.k) if shares else Resampling(self, pool)

@@ -16,11 +16,11 @@ from gankit.evaluation.sources import Source, open_source
 from gankit.files import write_atomically, write_csv, write_folder
 from gankit.images.pictures import grid_png, save_image
 from gankit.interfaces import Features
+from gankit.metrics.precision_recall import realism_score
 from gankit.ranking import ratings
 from gankit.ranking.key import Key
 from gankit.ranking.page import write_page
 from gankit.ranking.ratings import Finding
-from gankit.ranking.realism import realism_score
 from gankit.ranking.scores import Classifier, critic_scores, label_scores, realism_scores, wanted_classes
 from gankit.registry import Part
 from gankit.registry.messages import suggestion

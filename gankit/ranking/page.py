@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from gankit.errors import GankitError
-from gankit.evaluation.sources import ImageSet, run_data
+from gankit.evaluation.sources import run_reference
 from gankit.files import check_free, write_atomically, write_folder
 from gankit.images.pictures import image_png
+from gankit.interfaces import Dataset
 from gankit.ranking.key import Key, draw_reals, seal
 from gankit.report.pages import png_uri, render
 from gankit.runs.run import Run
@@ -51,11 +52,11 @@ def write_page(
         )
     check_free(folder)
     latents, labels = run.draw(count, parse_label(run, label), seed)
-    reals, chosen = _reals(run, real)
+    reals_name, reals, indices = _reals(run, real)
     images = run.decode(latents, labels)
     key = seal(
-        run, seed, label, label_texts(run, labels) or [""] * count, reals.name if reals else None,
-        [(index, _class_of(reals, index)) for index in chosen] if reals else [],
+        run, seed, label, label_texts(run, labels) or [""] * count, reals_name,
+        [(index, _class_of(reals, index)) for index in indices] if reals is not None else [],
     )  # fmt: skip
     pictures = []
     for shown in key.images:
@@ -73,20 +74,20 @@ def write_page(
     return write_folder(folder, fill) / "page.html"
 
 
-def _reals(run: Run, size: int) -> tuple[ImageSet | None, list[int]]:
+def _reals(run: Run, size: int) -> tuple[str | None, Dataset | None, list[int]]:
+    """The name of the real images, the images, and which of them are mixed in."""
     if not size:
-        return None, []
-    trained, held_out = run_data(run)
-    reals = held_out or trained
-    if size > reals.count:
+        return None, None, []
+    name, reals = run_reference(run)
+    if size > len(reals):
         raise GankitError(
-            f"real: {size} real images are to be mixed in, and there are {reals.count} {reals.name}: mix in fewer"
+            f"real: {size} real images are to be mixed in, and there are {len(reals)} {name}: mix in fewer"
         )
-    return reals, draw_reals(reals.count, size)
+    return name, reals, draw_reals(len(reals), size)
 
 
-def _class_of(reals: ImageSet, index: int) -> str:
-    if reals.labels is None or reals.class_names is None:
+def _class_of(reals: Dataset, index: int) -> str:
+    if reals.labels is None or not reals.class_names:
         return ""
     return reals.class_names[int(reals.labels[index])]
 

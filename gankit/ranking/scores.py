@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor
 
 from gankit.errors import GankitError, PartError, RunError
 from gankit.evaluation import extraction
 from gankit.evaluation.extraction import BATCH, extractor
-from gankit.evaluation.sources import ImageSet, Source, image_set, run_data
-from gankit.interfaces import Features
-from gankit.interfaces.dataset import content_digest
-from gankit.ranking.realism import realism_score
+from gankit.evaluation.sources import TRAINING, Source, from_array, images_only, open_images, run_reference
+from gankit.experiments.experiment import default_features
+from gankit.interfaces import Dataset, Features
+from gankit.metrics.precision_recall import realism_score
 from gankit.registry import Part
 from gankit.registry.messages import suggestion
 from gankit.runs.generation import batches
@@ -85,30 +85,28 @@ def realism_scores(
         GankitError: too few real images, features that cannot read the images, or data that cannot be opened.
     """
     if isinstance(real, (Run, type(None))):
-        trained, held_out = run_data(real or run)
-        reals = held_out or trained
+        name, reals = run_reference(real or run)
     else:
-        reals = image_set(real, "real images", window=run.value_range)
-    _, network = extractor(run.experiment.evaluation.features if features is None else features, reals.shape)
+        name = "real images"
+        reals = images_only(open_images(real, name, window=run.value_range), name)
+    chosen = run.experiment.evaluation.features if features is None else features
+    _, network = extractor(chosen if chosen is not None else default_features(), reals.image.shape)
+    drawn = _dataset(run, images)
     scores = realism_score(
-        extraction.features(reals, network, quiet=True),
-        extraction.features(drawn_set(run, images), network, quiet=True),
+        extraction.features(reals, network, name=name, content=reals.digest(), quiet=True),
+        extraction.features(drawn, network, content=drawn.digest(), quiet=True),
     )
-    notes = [f"reference: {reals.count} {reals.name}"]
-    if reals.name == "training images":
+    notes = [f"reference: {len(reals)} {name}"]
+    if name == TRAINING:
         notes.append(
             "copies of training images would come first: gankit evaluate --metrics memorisation looks for them"
         )
     return scores, notes
 
 
-def drawn_set(run: Run, images: NDArray[Any]) -> ImageSet:
+def _dataset(run: Run, images: NDArray[Any]) -> Dataset:
     """(n, c, h, w) images that a run drew, as features read them."""
-    everything = np.arange(len(images))
-    return ImageSet(
-        "drawn images", len(images), images.shape[1:], run.value_range, images.__getitem__,
-        functools.cache(lambda: content_digest(images.__getitem__, everything, images.dtype, run.value_range)),
-    )  # fmt: skip
+    return from_array(images, "drawn", run.value_range)
 
 
 def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], classifier: Classifier) -> Scores:
@@ -144,8 +142,7 @@ def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], clas
             f"the classifier's logits of image {np.flatnonzero(~np.isfinite(logits).all(1))[0]} are not finite"
         )
     columns = np.array([names.index(run.class_names[k]) for k in wanted], dtype=np.int64)
-    shifted = logits - logits.max(1, keepdims=True)
-    probabilities: Scores = np.exp(shifted[np.arange(n), columns]) / np.exp(shifted).sum(1)
+    probabilities: Scores = softmax(logits, axis=1)[np.arange(n), columns]
     return probabilities
 
 
@@ -158,7 +155,9 @@ def _logits(run: Run, images: NDArray[Any], classifier: Classifier) -> tuple[Sco
         _, network = extractor(classifier, run.image.shape)
         # Features without a head for logits are taken to be the logits themselves.
         field = "features" if type(network).logits is Features.logits else "logits"
-        logits = extraction.rows(drawn_set(run, images), network, {field}, quiet=True).fields[field]
+        drawn = _dataset(run, images)
+        rows = extraction.rows(drawn, network, {field}, content=drawn.digest(), quiet=True)
+        logits = rows.required(field)
     else:
         low, high = run.value_range
         pieces = []

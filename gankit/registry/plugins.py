@@ -17,13 +17,15 @@ import entrypoints
 
 from gankit.errors import PartError
 
-KINDS = ("generator", "critic", "loss", "augment", "metric", "features", "dataset")
-"""Every kind of part."""
+PART_KINDS = ("generator", "critic", "loss", "augment", "metric", "features", "dataset")
+"""Kinds of parts that an experiment names. Their interfaces stand in `gankit.interfaces`, each part in one file."""
+KINDS = (*PART_KINDS, "study")
+"""Every kind that is found by name. A study is a folder, and its interface stands in `gankit.studies.study`."""
 
 
 def plural(kind: str) -> str:
     """The name of a kind's folder and, after `gankit.`, of its entry point group."""
-    return {"loss": "losses", "features": "features"}.get(kind, kind + "s")
+    return {"loss": "losses", "features": "features", "study": "studies"}.get(kind, kind + "s")
 
 
 GROUPS = {f"gankit.{plural(kind)}": kind for kind in KINDS}

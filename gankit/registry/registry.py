@@ -17,10 +17,12 @@ from pydantic import BaseModel
 
 from gankit.errors import PartError
 from gankit.registry.messages import suggestion
-from gankit.registry.plugins import PlugIn, normalise_name, plural, scan
+from gankit.registry.plugins import PART_KINDS, PlugIn, normalise_name, plural, scan
 from gankit.registry.settings import derive_settings, interface
 
 PartOrClass = TypeVar("PartOrClass")
+POSITIONAL = {"dataset": "size", "study": "experiment"}
+"""The positional parameter that gankit gives a value; `image` for other kinds."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Listing:
 
 
 class Registry:
-    """The parts of one kind: gankit's own (one per file), plug-ins (entry points), and those of this process.
+    """The parts of one kind: gankit's own (one file each; studies one folder), plug-ins, and those of this process.
 
     Listing imports nothing; `get` imports one file.
     """
@@ -54,9 +56,10 @@ class Registry:
         self._settings: dict[type, type[BaseModel]] = {}
 
     def built_in(self) -> list[str]:
-        """Names of gankit's own parts: the folder's file names."""
+        """Names of gankit's own parts: the folder's file names, or its sub-folders where parts are folders."""
         path = importlib.import_module(self.package).__path__
-        return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
+        public = [m for m in pkgutil.iter_modules(path) if not m.name.startswith("_")]
+        return sorted(m.name.replace("_", "-") for m in public if m.ispkg or self.kind in PART_KINDS)
 
     def list(self) -> builtins.list[Listing]:
         """Every part with the distribution that it comes from; plug-ins that share a name are qualified."""
@@ -185,12 +188,17 @@ class Registry:
         return self.module(name)
 
     def module(self, name: str) -> ModuleType:
-        """The module of one of gankit's own parts."""
-        return importlib.import_module(f"{self.package}.{name.replace('-', '_')}")
+        """The module of one of gankit's own parts; where parts are folders, the module of the kind's name in it."""
+        file = "" if self.kind in PART_KINDS else f".{self.kind}"
+        return importlib.import_module(f"{self.package}.{name.replace('-', '_')}{file}")
 
     def interface(self) -> type:
         """The abstract class of this kind."""
-        return interface(self.kind.capitalize())
+        name = self.kind.capitalize()
+        if self.kind in PART_KINDS:
+            return interface(name)
+        found: type = getattr(importlib.import_module(f"{self.package}.{self.kind}"), name)
+        return found
 
     def _check(self, part: object, name: str) -> type:
         base = self.interface()
@@ -232,7 +240,7 @@ class Registry:
     @property
     def positional(self) -> str:
         """The name of the one positional parameter that a constructor may have, to which gankit gives the value."""
-        return "size" if self.kind == "dataset" else "image"
+        return POSITIONAL.get(self.kind, "image")
 
 
 def _copies_of(part: object) -> type:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, create_model, model_validator
 
 from gankit.registry.messages import reword_errors
-from gankit.registry.plugins import KINDS
+from gankit.registry.plugins import PART_KINDS
 
 
 def interface(name: str) -> type:
@@ -87,7 +87,7 @@ def derive_settings(
 def _with_nested_parts(annotation: Any, nested: Callable[[str], Any]) -> Any:
     """The annotation with every interface in it (`Loss`, `Metric`, ...) replaced by the type of a nested part."""
     if isinstance(annotation, type):
-        kinds = [kind for kind in KINDS if issubclass(annotation, interface(kind.capitalize()))]
+        kinds = [kind for kind in PART_KINDS if issubclass(annotation, interface(kind.capitalize()))]
         return nested(kinds[0]) if kinds else annotation
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from gankit.evaluation.evaluate import read_metrics
+from gankit.evaluation.comparison import read_metrics
 from gankit.evaluation.tables import cells
 from gankit.files import write_atomically
 from gankit.images.pictures import grid_png

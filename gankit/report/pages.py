@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -43,3 +43,31 @@ def draw_png(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
     return buffer.getvalue()
+
+
+def draw_lines(
+    lines: Mapping[str, Sequence[tuple[Any, Any]]],
+    xlabel: str,
+    ylabel: str,
+    size: tuple[float, float] = (7, 3.2),
+) -> bytes:
+    """Curves with a legend as the bytes of a PNG.
+
+    Args:
+        lines: for each name of the legend, curves of one colour: their x and y.
+        xlabel: of the axis.
+        ylabel: of the axis.
+        size: width and height in inches.
+    """
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for place, (name, curves) in enumerate(lines.items()):
+            for number, (x, y) in enumerate(curves):
+                style = {"color": f"C{place % 10}", "linestyle": "-" if place < 10 else ":", "linewidth": 1.0}
+                axes.plot(x, y, label=f"_{name}" if number else name, **style)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=7, ncols=1 + len(lines) // 6)
+
+    return draw_png(draw, size)

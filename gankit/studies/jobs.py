@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,49 +30,32 @@ from gankit.registry.plugins import KINDS
 from gankit.training.log import StopRequest
 
 RESULT, CLOCK, STOP, LOCK, OUTPUT = "result.json", "seconds.txt", ".stop", ".lock", "output.txt"
-POLL = 0.3
-"""Seconds between looks at the folder: for results, and for the wish to stop."""
-CLOCK_EVERY = 10.0
-"""Seconds between notes of the time that a job has taken, of which a killed one loses no more."""
-SHOW_EVERY = 2.0
-"""Seconds between looks at the time left."""
-RESTARTS = 2
-"""How often jobs start again after a worker died without any job finished in between."""
+POLL = 0.3  # Seconds between looks at the folder: for results, and for the wish to stop
+CLOCK_EVERY = 10.0  # Seconds between notes of the time that a job has taken, of which a killed one loses no more
+SHOW_EVERY = 2.0  # Seconds between looks at the time left
+RESTARTS = 2  # How often jobs start again after a worker died without any job finished in between
 
 
 @dataclass(frozen=True)
 class Job:
-    """Work that ends in a result.
+    """Work that ends in a result."""
 
-    Attributes:
-        name: of its folder; letters, digits, dots, hyphens and underscores.
-        run: does the work in a folder that is there, and goes on with what it finds in it; gives what JSON can hold.
-            What it carries goes to other processes by cloudpickle.
-        cost: seconds that it is expected to take, for the time left.
-    """
-
-    name: str
+    name: str  # of its folder; letters, digits, dots, hyphens and underscores
+    # does the work in its folder, or what is left of it there, and returns what JSON can hold. It goes to other
+    # processes by cloudpickle
     run: Callable[[Path], dict[str, Any]]
-    cost: float = 1.0
+    cost: float = 1.0  # seconds that it is expected to take
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """What became of a job."""
 
-    Attributes:
-        name: the job's.
-        result: what it gave; empty where it failed.
-        failure: what the error said, or None.
-        seconds: that it took, over all its starts.
-        threads: CPU threads that it had.
-    """
-
-    name: str
-    result: dict[str, Any]
-    failure: str | None
-    seconds: float
-    threads: int
+    name: str  # the job's
+    result: dict[str, Any]  # what it gave; empty where it failed
+    failure: str | None  # what the error said, or None
+    seconds: float  # that it took, over all its starts
+    threads: int  # CPU threads that it had
 
 
 def run_jobs(
@@ -110,15 +93,15 @@ def run_jobs(
 def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | None, quiet: bool) -> dict[str, Outcome]:
     (folder / STOP).unlink(missing_ok=True)
     share = threads or (torch.get_num_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
-    parts, home = (_registered(), Path.cwd()) if workers > 1 else ([], None)
+    parts, directory = (_parts_of_this_process(), Path.cwd()) if workers > 1 else ([], None)
     restarts = 0
-    with _watched(jobs, folder, workers, quiet):
-        while todo := [job for job in jobs if not (folder / job.name / RESULT).is_file()]:
-            calls = [joblib.delayed(_do)(job, folder, share, home, parts) for job in todo]
+    with _progress(jobs, folder, workers, quiet):
+        while todo := unfinished(jobs, folder):
+            calls = [joblib.delayed(_run_job)(job, folder, share, directory, parts) for job in todo]
             try:
                 ends = joblib.Parallel(n_jobs=workers, batch_size=1)(calls)
             except BrokenProcessPool as error:
-                left = [job.name for job in todo if not (folder / job.name / RESULT).is_file()]
+                left = [job.name for job in unfinished(todo, folder)]
                 restarts = restarts + 1 if len(left) == len(todo) else 0
                 if restarts > RESTARTS and not (folder / STOP).exists():
                     raise RunError(
@@ -130,57 +113,69 @@ def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | No
                     break
             if (folder / STOP).exists():
                 break
-    if todo := [job for job in jobs if not (folder / job.name / RESULT).is_file()]:
+    if todo := unfinished(jobs, folder):
         (folder / STOP).unlink(missing_ok=True)
         print(f"stopped with {len(todo)} of {len(jobs)} jobs to do; the same command goes on", file=sys.stderr)
         raise KeyboardInterrupt
     return {job.name: _outcome(folder / job.name) for job in jobs}
 
 
-def _do(
-    job: Job, folder: Path, threads: int, home: Path | None, parts: list[tuple[str, str, Any]]
-) -> Literal["done", "stopped"]:
-    """One job; here, or in a worker, which is told the working directory that paths are relative to.
+def unfinished(jobs: Iterable[Job], folder: Path) -> list[Job]:
+    """Those of the jobs that have no result in this folder."""
+    return [job for job in jobs if not (folder / job.name / RESULT).is_file()]
 
-    It may have served before, from another one. Its words go to a file, since others speak at the same time.
+
+@contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """So many CPU threads for torch meanwhile; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run_job(
+    job: Job, jobs: Path, threads: int, directory: Path | None, parts: list[tuple[str, str, Any]]
+) -> Literal["done", "stopped"]:
+    """Run one job in this process, or in a worker, which is given a working directory for relative paths.
+
+    What a job prints in a worker goes to a file, since others print at the same time.
     """
-    if home is not None:
-        os.chdir(home)
+    if directory is not None:
+        os.chdir(directory)  # the worker may have run jobs of a program in another one
     for kind, name, part in parts:
         registry(kind).register(name)(part)
-    own = folder / job.name
-    if (folder / STOP).exists() or (own / RESULT).is_file():
-        return "stopped" if (folder / STOP).exists() else "done"
-    own.mkdir(exist_ok=True)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    folder, stop = jobs / job.name, jobs / STOP
+    if stop.exists() or (folder / RESULT).is_file():
+        return "stopped" if stop.exists() else "done"
+    folder.mkdir(exist_ok=True)
+    watched, output = (stop, folder / OUTPUT) if directory else (None, None)
     try:
-        with _clock(own, folder / STOP if home else None) as seconds, _words(own / OUTPUT if home else None):
+        with torch_threads(threads), _clock(folder, watched) as seconds, _print_to(output):
             try:
-                content: dict[str, Any] = {"result": job.run(own)}
+                content: dict[str, Any] = {"result": job.run(folder)}
             except GankitError as error:
                 content = {"failure": str(error)}
             content |= {"seconds": round(seconds(), 2), "threads": threads}
-            write_atomically(own / RESULT, (json.dumps(content, indent=1) + "\n").encode())
+            write_atomically(folder / RESULT, (json.dumps(content, indent=1) + "\n").encode())
     except KeyboardInterrupt:
-        (folder / STOP).touch()
+        stop.touch()
         return "stopped"
-    finally:
-        torch.set_num_threads(before)
     return "done"
 
 
-def _outcome(own: Path) -> Outcome:
+def _outcome(folder: Path) -> Outcome:
     try:
-        content = json.loads((own / RESULT).read_text(encoding="utf-8"))
-        return Outcome(
-            own.name, content.get("result", {}), content.get("failure"), content["seconds"], content["threads"]
-        )
+        content = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        result, failure = content.get("result", {}), content.get("failure")
+        return Outcome(folder.name, result, failure, content["seconds"], content["threads"])
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise RunError(f"{own / RESULT} cannot be read ({error!r}): delete it to do this job again") from error
+        raise RunError(f"{folder / RESULT} cannot be read ({error!r}): delete it to do this job again") from error
 
 
-def _registered() -> list[tuple[str, str, Any]]:
+def _parts_of_this_process() -> list[tuple[str, str, Any]]:
     """Parts that the calling program registered, which other processes do not know."""
     return [
         (kind, row.name, registry(kind).get(row.name))
@@ -191,8 +186,8 @@ def _registered() -> list[tuple[str, str, Any]]:
 
 
 @contextlib.contextmanager
-def _words(path: Path | None) -> Iterator[None]:
-    """What a job prints, in a file where there is one."""
+def _print_to(path: Path | None) -> Iterator[None]:
+    """Append what is printed meanwhile to a file, where there is one."""
     if path is None:
         yield
         return
@@ -201,57 +196,62 @@ def _words(path: Path | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _clock(own: Path, stop: Path | None) -> Iterator[Callable[[], float]]:
-    """Seconds of a job with those of earlier starts; meanwhile a wish to stop becomes an interrupt of this process."""
-    kept = own / CLOCK
-    before = _number(kept)
-    start, ended = time.monotonic(), threading.Event()
-
-    def seconds() -> float:
-        return before + time.monotonic() - start
+def _repeat(look: Callable[[], object]) -> Iterator[None]:
+    """Call `look` every `POLL` seconds meanwhile."""
+    over = threading.Event()
 
     def watch() -> None:
-        noted = time.monotonic()
-        while not ended.wait(POLL):
-            if time.monotonic() - noted > CLOCK_EVERY:
-                noted = time.monotonic()
-                write_atomically(kept, f"{seconds():.2f}".encode())
-            if stop is not None and stop.exists():
-                _interrupt()
-                return
+        while not over.wait(POLL):
+            look()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield seconds
+        yield
     finally:
-        ended.set()
+        over.set()
         thread.join()
-        write_atomically(kept, f"{seconds():.2f}".encode())
-
-
-def _interrupt() -> None:
-    """Interrupt the main thread as the keyboard would: a training then ends with a checkpoint."""
-    if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # ends a wait too
-    else:
-        _thread.interrupt_main()
-
-
-def _number(path: Path) -> float:
-    try:
-        return float(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 0.0
 
 
 @contextlib.contextmanager
-def _watched(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> Iterator[None]:
+def _clock(folder: Path, stop: Path | None) -> Iterator[Callable[[], float]]:
+    """Seconds of a job with those of earlier starts; meanwhile the file `stop` interrupts this process."""
+    kept = folder / CLOCK
+    before = 0.0
+    with contextlib.suppress(OSError, ValueError):
+        before = float(kept.read_text(encoding="utf-8"))
+    start = noted = time.monotonic()
+    interrupted = False
+
+    def seconds() -> float:
+        return before + time.monotonic() - start
+
+    def look() -> None:
+        nonlocal noted, interrupted
+        if time.monotonic() - noted > CLOCK_EVERY:
+            noted = time.monotonic()
+            write_atomically(kept, f"{seconds():.2f}".encode())
+        if stop is not None and stop.exists() and not interrupted:
+            interrupted = True
+            if hasattr(signal, "pthread_kill"):  # as the keyboard would; it ends a wait too
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            else:
+                _thread.interrupt_main()
+
+    try:
+        with _repeat(look):
+            yield seconds
+    finally:
+        write_atomically(kept, f"{seconds():.2f}".encode())
+
+
+@contextlib.contextmanager
+def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> Iterator[None]:
     """A bar over all jobs with the time left; with workers, an interrupt is passed on by a file that they look for."""
     cost = {job.name: job.cost for job in jobs}
-    undone = {name: each for name, each in cost.items() if not (folder / name / RESULT).is_file()}
+    undone = {job.name: job.cost for job in unfinished(jobs, folder)}
     taken = {name: _outcome(folder / name).seconds for name in cost if name not in undone}
-    total, over = sum(cost.values()), threading.Event()
+    total = sum(cost.values())
     latest, shown = time.monotonic(), -math.inf  # the end of a job, or the start; and when the bar was shown
     form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
 
@@ -264,14 +264,8 @@ def _watched(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> It
 
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if workers > 1 else None
-        bar = stack.enter_context(
-            tqdm(
-                total=total,
-                initial=total - sum(undone.values()),
-                bar_format=form,
-                disable=quiet or not undone,
-            )
-        )
+        start = total - sum(undone.values())
+        bar = stack.enter_context(tqdm(total=total, initial=start, bar_format=form, disable=quiet or not undone))
 
         def look() -> None:
             nonlocal latest, shown
@@ -290,18 +284,12 @@ def _watched(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> It
                 bar.n += done
                 bar.refresh()
 
-        def watch() -> None:
-            while not over.wait(POLL):
-                look()
-                if stop is not None and stop.requested:
-                    (folder / STOP).touch()
+            if stop is not None and stop.requested:
+                (folder / STOP).touch()
 
         look()
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
         try:
-            yield
+            with _repeat(look):
+                yield
         finally:
-            over.set()
-            thread.join()
             look()

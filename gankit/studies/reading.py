@@ -1,105 +1,94 @@
-"""Study files, which are experiments with a table `study`, and the folder that one study keeps to."""
+"""Study files: experiments with one more table, and their JSON schemas."""
 
 from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from gankit.errors import RunError, SettingsError
+from pydantic import Field, create_model
+
+from gankit.errors import SettingsError
 from gankit.experiments.document import Source
 from gankit.experiments.experiment import FILLED, Experiment, read_settings
-from gankit.files import check_free, write_atomically
+from gankit.experiments.schema import schema
+from gankit.registry import construct, registry
+from gankit.studies.study import Study
 
-Study = TypeVar("Study", bound=Experiment)
+DECIDED = {("training", "max_minutes"): "a training of a study runs to its end; leave it out, set fewer steps"}
+"""Settings that no study file may hold."""
 
 
-def read_study(
-    model: type[Study], packaged: str, file: str | Path | None, overrides: tuple[str, ...]
-) -> tuple[Study, Callable[[str, str, str], SettingsError]]:
-    """A study, and what makes the error of a table, a key and a reason, which names the line that is at fault.
+def load_study(name: str, file: str | Path | None = None, *overrides: str) -> Study:
+    """Read a study.
 
     Args:
-        model: the experiment with the study's own table.
-        packaged: the name of the study that is read where there is no file.
-        file: a TOML, JSON or YAML file, a recipe, or None.
-        overrides: settings as `key.path=value`.
+        name: of the study, as in `gankit list study`.
+        file: a TOML, JSON or YAML file, a recipe, or None for the study that comes with it.
+        overrides: settings as `key.path=value`, as for `gankit.load`.
 
     Raises:
-        SettingsError: as `gankit.load`, or trainings would end before their last step.
+        PartError: there is no such study, or it cannot be imported.
+        SettingsError: as `gankit.load`; or settings that the study itself decides, or that do not fit each other.
     """
-    if file is None:
-        text = (resources.files("gankit.studies") / f"{packaged}.toml").read_text(encoding="utf-8")
-        source = Source(f"study {packaged}", tomllib.loads(text), text)
-    else:
-        source = Source.read(file)
+    kind: type[Study] = registry("study").get(name)
+    source = _packaged(kind, name) if file is None else Source.read(file)
     source.values.pop("run", None)  # of a run's experiment.toml
     source.fill_from_default(FILLED)
     source.override(overrides)
-    study, refuse = read_settings(model, source), functools.partial(_refusal, source)
-    if study.training.max_minutes is not None:
-        raise refuse("training", "max_minutes", "a training of a study runs to its end; leave it out, set fewer steps")
-    return study, refuse
+    for table, values in kind.defaults.items():
+        if isinstance(source.values.get(table), dict):
+            source.values[table] = {**values, **source.values[table]}
+    settings = registry("study").settings(name)
+    field = (settings, Field(default_factory=dict, validate_default=True))
+    model = create_model("StudyFile", __base__=Experiment, **{kind.table: field})  # type: ignore[call-overload]
+    content: Any = read_settings(model, source)
+    refuse = functools.partial(_refusal, source)
+    for (table, key), why in {**kind.decided, **DECIDED}.items():
+        if getattr(getattr(content, table), key) is not None:
+            raise refuse(table, key, why)
+    experiment = Experiment.model_validate({key: getattr(content, key) for key in Experiment.model_fields})
+    study: Study = construct("study", name, experiment, getattr(content, kind.table))
+    study.name = registry("study").qualified_name(name)
+    study.check_settings(refuse)
+    return study
+
+
+def _packaged(kind: type[Study], name: str) -> Source:
+    if not kind.file:
+        return Source.from_tables({})
+    text = packaged_text(kind)
+    return Source(f"study {name}/{kind.file.removesuffix('.toml')}", tomllib.loads(text), text)
+
+
+def packaged_text(kind: type[Study]) -> str:
+    """The study file that comes with a study."""
+    return (resources.files(kind.__module__.rpartition(".")[0]) / kind.file).read_text(encoding="utf-8")
 
 
 def _refusal(source: Source, table: str, key: str, why: str) -> SettingsError:
     return SettingsError(f"{source.where((table, key))}: {table}.{key}: {why}")
 
 
-def experiment_of(study: Experiment, own: str, changes: Mapping[str, Mapping[str, Any]]) -> Experiment:
-    """The experiment of one training of a study.
-
-    Args:
-        study: the study.
-        own: the name of its own table, which is left out.
-        changes: settings that differ, by table; None takes one away.
-    """
-    tables = {name: value for name, value in study.tables().items() if name not in (own, "run")}
-    for name, settings in changes.items():
-        changed = {**tables.get(name, {}), **settings}
-        tables[name] = {key: value for key, value in changed.items() if value is not None}
-    return Experiment.model_validate(tables)
-
-
-def is_begun(folder: Path, text: str) -> bool:
-    """Whether the folder holds this very study already; False where it is free.
-
-    Args:
-        folder: of the study.
-        text: its settings as TOML.
+def study_schema(name: str) -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of a study's file: of an experiment, with what the study adds and leaves out.
 
     Raises:
-        RunError: the folder holds something else, or a study of other settings.
+        PartError: there is no study of this name, or it cannot be imported.
     """
-    path = folder / "study.toml"
-    if path.is_file():
-        found = _leaves(tomllib.loads(path.read_text(encoding="utf-8")))
-        wanted = _leaves(tomllib.loads(text))
-        if different := sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)):
-            told = "; ".join(f"{key} was {found.get(key)}, is {wanted.get(key)}" for key in different[:3])
-            raise RunError(f"{folder} holds a study of other settings ({told}); choose another --out")
-        return True
-    check_free(folder, "it holds no study; choose another --out")
-    return False
-
-
-def claim(folder: Path, text: str) -> None:
-    """Make a study's folder, and keep its settings there as study.toml, where it is not begun.
-
-    Raises:
-        RunError: as `is_begun`.
-    """
-    if not is_begun(folder, text):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "study.toml", text.encode())
-
-
-def _leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """Every setting by its dotted path."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if items is None:
-        return {path: value}
-    return {k: v for key, item in items for k, v in _leaves(item, f"{path}.{key}".lstrip(".")).items()}
+    kind: type[Study] = registry("study").get(name)
+    content = schema(**{kind.table: registry("study").settings(name)})
+    content["title"] = f"gankit study {name}"
+    tables = {
+        table: [option["properties"] for option in (rule, *rule.get("anyOf", ())) if "properties" in option]
+        for table, rule in content["properties"].items()
+    }
+    for table, key in [*kind.decided, *DECIDED]:
+        for properties in tables[table]:
+            del properties[key]
+    for table, values in kind.defaults.items():
+        for properties in tables[table]:
+            properties.update({key: {**properties[key], "default": value} for key, value in values.items()})
+    return content

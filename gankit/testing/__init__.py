@@ -22,7 +22,7 @@ for _file in ("_suite", "_networks", "_losses", "_augments", "_metrics", "_featu
     pytest.register_assert_rewrite(f"gankit.testing.{_file}")  # so that a failure shows the values
 
 from gankit.registry import registry  # noqa: E402
-from gankit.registry.plugins import KINDS, normalise_name  # noqa: E402
+from gankit.registry.plugins import KINDS, PART_KINDS, normalise_name  # noqa: E402
 from gankit.testing._augments import AugmentTests  # noqa: E402
 from gankit.testing._datasets import DatasetTests  # noqa: E402
 from gankit.testing._features import FeaturesTests  # noqa: E402
@@ -71,7 +71,7 @@ def suites(distribution: str, **changes: Mapping[str, Any]) -> dict[str, type[Su
         ValueError: a change names no class.
     """
     classes: dict[str, type[Suite]] = {}
-    for kind in KINDS:
+    for kind in PART_KINDS:
         for row in registry(kind).list():
             if row.distribution == normalise_name(distribution):
                 words = [*row.name.rpartition(":")[2].split("-"), kind]

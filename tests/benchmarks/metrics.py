@@ -40,11 +40,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import gankit
-from gankit import Batch
+from gankit.evaluation import evaluate as evaluation
 from gankit.evaluation import extraction, uncertainty
-from gankit.evaluation.sources import image_set
+from gankit.evaluation.sources import open_source
 from gankit.features.inception_v3 import InceptionV3
-from gankit.interfaces import Features, Pool, Rows
+from gankit.interfaces import Dataset, Features, Pool, Rows
 from gankit.metrics.frechet import Frechet, frechet_distance
 
 Array = NDArray[Any]
@@ -57,7 +57,7 @@ DIM = 2048
 PARTS = ("streaming", "frechet", "folders", "repeated", "metrics")  # streaming first, while the heap is small
 WEIGHTS = "inception-2015-12-05.pt"  # the name that clean-fid's loader asks for
 JUDGED = ("frechet", "kid", "precision-recall", "variance-ratio", "memorisation", "inception-score")
-STAGES = ("gathered", "standard_errors", "real_against_real")
+STAGES = ("standard_errors", "real_against_real")
 
 bar: tqdm[Any] = tqdm(disable=True)
 
@@ -315,9 +315,15 @@ def folders_part(quick: bool) -> list[Row]:
             few = [written(images[:4], Path(name) / f"few {kind} {i}") for i, images in enumerate(pictures)]
             for folder in [*few, *few]:  # TorchScript profiles and compiles in its first passes
                 clean_features(folder, peer, 0)
-                extraction.features(image_set(folder, "few"), own, quiet=True, cached=False)
+                extraction.features(dataset(folder), own, quiet=True)
             found.append(folders(kind, n, pair, peer, own, 1 if quick else 2))
     return found
+
+
+def dataset(folder: Path) -> Dataset:
+    source = open_source(folder)
+    assert isinstance(source, Dataset)
+    return source
 
 
 def clean_features(folder: Path, network: nn.Module, workers: int) -> Array:
@@ -340,8 +346,7 @@ def folders(kind: str, n: int, pair: Sequence[Path], peer: nn.Module, own: Featu
 
     def value() -> float:
         with clocked(clocks["gankit"], extraction, "features"):
-            sets = [image_set(folder, folder.name) for folder in pair]
-            kept["gankit"] = [extraction.features(images, own, quiet=True, cached=False) for images in sets]
+            kept["gankit"] = [extraction.features(dataset(folder), own, quiet=True) for folder in pair]
         return frechet_distance(*kept["gankit"])
 
     def evaluated() -> float:
@@ -399,7 +404,11 @@ def repeated(kind: str, network: Features, real: Array, fake: Array, known_pass:
                     first, _ = timed(f"{name}: first", evaluate)
                 extracting = clock.pop("features")
             runs: list[float] = []
-            with clocked(clock, uncertainty, *STAGES), clocked(clock, extraction, "features"):
+            with (
+                clocked(clock, uncertainty, *STAGES),
+                clocked(clock, extraction, "features"),
+                clocked(clock, evaluation, "evaluate_metric"),
+            ):
                 while len(runs) < 3 and sum(runs) < 30:
                     runs.append(timed(f"{name}: again", evaluate)[0])
             again = statistics.median(runs)
@@ -408,10 +417,12 @@ def repeated(kind: str, network: Features, real: Array, fake: Array, known_pass:
             is_sum = metrics is not None or known_pass is not None
             if is_sum:
                 first = extracting + again
+            clock["values"] = clock["evaluate_metric"] - sum(clock[stage] for stage in STAGES)
             found.append({
                 "network": kind, "n_real": len(real), "n_fake": len(fake), "metrics": metrics or "default",
                 "pass_s": extracting, "first_s": first, "first_is_a_sum": is_sum, "again_s": again,
-                "share": again / first, "of_it_s": {stage: clock[stage] / len(runs) for stage in ("features", *STAGES)},
+                "share": again / first,
+                "of_it_s": {stage: clock[stage] / len(runs) for stage in ("features", "values", *STAGES)},
             })  # fmt: skip
     return found
 
@@ -421,29 +432,27 @@ def repeated(kind: str, network: Features, real: Array, fake: Array, known_pass:
 
 def streaming_part(quick: bool) -> list[Row]:
     sizes = (4000, 8000, 16000) if quick else (25000, 50000, 100000, 200000)
-    warm = Frechet()
-    for real in (True, False):
-        warm.update(Batch(real=real, features=rows(300, 128, 1)))
-    warm.compute()
+    Frechet().compute(Rows(features=rows(300, 128, 1)), Rows(features=rows(300, 128, 2)))
     return [stream(n) for n in sizes]
 
 
-def stream(n: int, batch: int = 1000) -> Row:
+def stream(n: int, block: int = 1000) -> Row:
+    """Moments of n rows in a file, half of them real, and the distance of the two halves."""
     draw, scale = np.random.default_rng(0), (8 * np.arange(1, DIM + 1) ** -0.6).astype(np.float32)
-    metric, updating = Frechet(), 0.0
-    bar.set_description(f"streaming {n} rows")
+    with tempfile.TemporaryFile() as file:
+        for _ in range(0, n, block):
+            file.write((draw.standard_normal((block, DIM), dtype=np.float32) * scale).data)
+        file.flush()
+        features = np.memmap(file, np.float32, "r", shape=(n, DIM))
+    sides = [Rows(features=features[: n // 2]), Rows(features=features[n // 2 :])]
     reset_peak()
     before = resident()
-    for start in range(0, n, batch):
-        made = draw.standard_normal((batch, DIM), dtype=np.float32) * scale
-        begin = time.perf_counter()
-        metric.update(Batch(real=start // batch % 2 == 0, features=made))
-        updating += time.perf_counter() - begin
-    streaming = resident("VmHWM") - before
-    computing, _ = timed(f"streaming {n} rows: compute", metric.compute)
+    reading, _ = timed(f"moments of {n} rows", lambda: [side.moments for side in sides])
+    growth = resident("VmHWM") - before
+    computing, _ = timed(f"distance of {n} rows", lambda: Frechet().compute(*sides))
     whole = resident("VmHWM") - before
-    return {"rows": n, "d": DIM, "update_s": updating, "compute_s": computing, "growth_mb": streaming,
-            "growth_with_compute_mb": whole, "us_a_row": updating / n * 1e6}  # fmt: skip
+    return {"rows": n, "d": DIM, "update_s": reading, "compute_s": computing, "growth_mb": growth,
+            "growth_with_compute_mb": whole, "us_a_row": reading / n * 1e6}  # fmt: skip
 
 
 # (e) What each metric costs
@@ -454,8 +463,8 @@ def metrics_part(quick: bool) -> list[Row]:
     for n in (30, 100) if quick else (100, 300, 1000):
         sides = []
         for seed in (1, 2):
-            fields = {"features": np.abs(rows(n, d, seed)), "logits": rows(n, 1000, seed + 2), "ids": np.arange(n)}
-            sides.append(Rows(fields, n))
+            features, logits = np.abs(rows(n, d, seed)), rows(n, 1000, seed + 2)
+            sides.append(Rows(features=features, logits=logits, ids=np.arange(n)))
         pool = Pool(*sides)
         for name in JUDGED:
             part = extraction.part("metric", name)
@@ -466,15 +475,17 @@ def metrics_part(quick: bool) -> list[Row]:
 
 
 def staged(label: str, part: Any, pool: Pool) -> dict[str, float]:
-    def value() -> tuple[Any, Any]:
-        metric = uncertainty.gathered(part, pool)
-        return metric, metric.compute()
+    metric = part.build()
+    computing, _ = timed(f"{label}: value", lambda: metric.compute(pool.real, pool.fake))
 
-    computing, (metric, values) = timed(f"{label}: value", value)
-    sharing, resampling = timed(f"{label}: sharing", lambda: part.build().resampling(pool))
-    erring, _ = timed(f"{label}: error", lambda: uncertainty.standard_errors(metric, resampling, values, 0))
-    floor, _ = timed(f"{label}: splits", lambda: uncertainty.real_against_real(resampling, values, 0))
-    return {"value_s": computing, "shared_s": sharing, "error_s": erring, "splits_s": floor}
+    def share() -> tuple[Any, Any]:
+        resampling = metric.resampling(pool)
+        return resampling, resampling.whole().values
+
+    sharing, (resampling, values) = timed(f"{label}: sharing", share)
+    erring, _ = timed(f"{label}: error", lambda: uncertainty.standard_errors(resampling, values, 0))
+    splitting, _ = timed(f"{label}: splits", lambda: uncertainty.real_against_real(resampling, values, 0))
+    return {"value_s": computing, "shared_s": sharing, "error_s": erring, "splits_s": splitting}
 
 
 # The page
@@ -608,7 +619,7 @@ def repeated_page(found: list[Row]) -> list[str]:
         (r["network"], f"{r['n_fake']:,} beside {r['n_real']:,}",
          "default" if r["metrics"] == "default" else ", ".join(r["metrics"]), seconds(r["first_s"]),
          seconds(r["again_s"]), f"{r['share']:.1%}", seconds(r["of_it_s"]["features"]),
-         seconds(r["of_it_s"]["gathered"]), seconds(r["of_it_s"]["standard_errors"]),
+         seconds(r["of_it_s"]["values"]), seconds(r["of_it_s"]["standard_errors"]),
          seconds(r["of_it_s"]["real_against_real"]))
         for r in found
     ]  # fmt: skip
@@ -616,9 +627,9 @@ def repeated_page(found: list[Row]) -> list[str]:
         "## An evaluation again",
         "`gankit.evaluate` on arrays of 64x64, first with an empty cache, then again: features come from the cache, "
         "metrics are computed anew. A full evaluation is more than values: standard errors and ten splits of the reals "
-        "belong to it. The last columns are parts of the second run: features from the cache, the gathering of "
-        "features, standard errors, splits; what is left are the values and what is shared between parts.",
-        table(("network", "images", "metrics", "first", "again", "share", "cache", "gathering", "errors", "splits"),
+        "belong to it. The last columns are parts of the second run: features from the cache, values with what is "
+        "shared between parts, standard errors, splits.",
+        table(("network", "images", "metrics", "first", "again", "share", "cache", "values", "errors", "splits"),
               lines),
         "The first time of `frechet` alone is the sum of the measured pass and of its second run, since the pass is "
         "the same. In the rows \"pass scaled\" the pass is the measured one times the number of images, all else is "
@@ -631,10 +642,10 @@ def streaming_page(found: list[Row]) -> list[str]:
               seconds(r["compute_s"]), f"{r['growth_with_compute_mb']:.0f} MB") for r in found]  # fmt: skip
     return [
         "## Many images",
-        "Rows of 2048 features through the metric `frechet` in batches of 1,000, real and generated ones in turn, each "
-        "batch made when it is needed. Memory is the growth of the process's resident set at its peak, which stays "
-        "while the number of rows grows: mean and co-moment take the place of rows at 4,096 a side.",
-        table(("rows", "time in updates", "a row", "memory", "distance", "memory with it"), lines),
+        "Rows of 2048 features in a file, one half real and one generated, through the metric `frechet`. First the "
+        "moments of both sides, then all that the metric does. Memory is the growth of the process's resident set at "
+        "its peak, which stays while the number of rows grows: from 4,096 rows a side on moments come in blocks.",
+        table(("rows", "moments", "a row", "memory", "distance", "memory with it"), lines),
     ]
 
 
@@ -644,8 +655,8 @@ def metrics_page(found: list[Row]) -> list[str]:
     return [
         "## What each metric costs",
         f"n images a side, {found[0]['d']:,} features (1,000 logits for the inception score), one number for the "
-        "value, one for what errors and splits share (a kernel, distances, inner products), one for standard errors "
-        "of all its values (in closed form for `kid`, else up to 200 images left out one at a time, above in 50 "
+        "value alone, one for the value with what errors and splits share (a kernel, distances), one for standard "
+        "errors of all its values (in closed form for `kid`, else up to 200 images left out one at a time, above in 50 "
         "groups, on either side), one for ten splits, each beside reals and beside generated images.",
         table(("metric", "n", "value", "shared", "errors", "splits"), lines),
     ]

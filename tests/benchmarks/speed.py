@@ -36,7 +36,7 @@ from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 import gankit
-from gankit.interfaces import ImageSpec
+from gankit.interfaces import ImageSpec, Result, Rows
 from gankit.training.step import Stepper
 from gankit.training.trainer import Trainer
 
@@ -424,10 +424,7 @@ def growth_part(quick: bool) -> Row:
 
 
 def metric(name: str, real: Any, fake: Any) -> dict[str, float]:
-    judged = gankit.build("metric", name)
-    for rows, is_real in ((real, True), (fake, False)):
-        judged.update(gankit.Batch(features=rows, real=is_real))
-    return judged.compute()
+    return dict(Result.of(gankit.build("metric", name).compute(Rows(features=real), Rows(features=fake))).values)
 
 
 PARTS: dict[str, Callable[[bool], Any]] = {

@@ -1,1 +1,1 @@
-"""Generators of images on which ever more raters agree."""
+"""Train on images that ever more raters agree on, and judge the generators: tables, controls and a report."""

@@ -1,45 +1,56 @@
-"""What a study of rater agreement trains on: the images of each threshold, and the arms."""
+"""The arms of a study of rater agreement, and the images that each of them is trained on."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
 from gankit.errors import DataError
-from gankit.experiments.experiment import Experiment
 from gankit.experiments.selection import random_subset, select_images
 from gankit.interfaces import Dataset, Indices
-from gankit.studies.agreement.settings import AgreementStudy
+from gankit.studies import study
 
-FEWEST = 8
-"""Images below which nothing is said of a set."""
+if TYPE_CHECKING:
+    from gankit.studies.agreement.study import Agreement
+
+FEWEST = 8  # Training images below which nothing is said of a set
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One kind of training, of which seeds differ.
+class Control:
+    """What is trained on in place of the images that agreement keeps: as many, chosen otherwise."""
 
-    Attributes:
-        threshold: share of raters below which images are left out; 0 keeps all.
-        control: "random-subset" for as many images drawn at random, else "".
-        scope: of the augment, where it is not that of the study's other arms, else "".
-    """
+    words: str  # in tables
+    # from the number of kept images and the training's seed to settings of the experiment's data table
+    data: Callable[[int, int], dict[str, Any]]
+    # from the number of all images, that of kept ones and the seed to (k,) rising places of those settings
+    choose: Callable[[int, int, int], Indices]
 
-    threshold: float
-    control: str = ""
-    scope: str = ""
 
-    @property
-    def name(self) -> str:
-        """As in the names of folders."""
-        return "-".join([f"sr{percent(self.threshold)}", *filter(None, (self.control, self.scope))])
+CONTROLS = {
+    "random-subset": Control(
+        "random subset", lambda kept, seed: {"subset": kept, "subset_seed": seed}, random_subset
+    )
+}  # fmt: skip
 
-    @property
-    def title(self) -> str:
-        """As in tables."""
-        return ", ".join([heading(self.threshold), *filter(None, (self.control.replace("-", " "), self.scope))])
+
+@dataclass(frozen=True)
+class Arm(study.Arm):
+    """One kind of training, of which seeds differ."""
+
+    threshold: float  # share of raters below which images are left out; 0 keeps all
+    control: str = ""  # which of `CONTROLS` takes the place of these images, or ""
+    scope: str = ""  # of the augment, where it is not that of the study's other arms, else ""
+
+
+def arm_at(threshold: float, control: str = "", scope: str = "") -> Arm:
+    """The arm of a threshold, with its name and words."""
+    name = "-".join([f"sr{percent(threshold)}", *filter(None, (control, scope))])
+    words = ", ".join([heading(threshold), *filter(None, (control and CONTROLS[control].words, scope))])
+    return Arm(name, words, threshold, control, scope)
 
 
 def percent(threshold: float) -> str:
@@ -59,32 +70,34 @@ class StudyImages:
     Attributes:
         full: all training images.
         held_out: all held-out images.
+        thresholds: the study's.
         n: images a side where distances are compared at equal numbers: as many as the smallest set has.
 
     Raises:
         DataError: raters' agreement is not known, or a threshold leaves too few images, or none of a class.
     """
 
-    def __init__(self, study: AgreementStudy) -> None:
-        table = study.data.model_copy(update={"split_seed": split_seed(study)})
-        self.full, held_out = select_images(table, study.training.seed)
-        assert held_out is not None  # load_study asks for some
+    def __init__(self, study: Agreement) -> None:
+        data = study.experiment.data
+        table = data.model_copy(update={"split_seed": study.split_seed})
+        self.full, held_out = select_images(table, study.experiment.training.seed)
+        assert held_out is not None  # check_settings asks for some
         self.held_out = held_out
-        self.thresholds = study.study.thresholds
-        name = study.data.name
+        self.thresholds = study.settings.thresholds
         if self.full.agreement is None and self.thresholds != [0.0]:
             raise DataError(
-                f"study.thresholds: {name} knows no raters' agreement, so there is nothing to choose images by: give a "
-                "column `agreement` or the raters' votes (docs: Use your own images)"
+                f"study.thresholds: {data.name} knows no raters' agreement, so there is nothing to choose images by: "
+                "give a column `agreement` or the raters' votes (docs: Use your own images)"
             )
         for threshold in self.thresholds:
-            self._check(threshold, name, study)
+            self._check(threshold, data.name, max(FEWEST, study.settings.kept))
         sizes = [len(part) for t in self.thresholds for part in (self.training_at(t), self.held_out_at(t))]
         self.n = min(sizes)
 
-    def _check(self, threshold: float, name: str, study: AgreementStudy) -> None:
-        for part, indices in (("training", self.training_at(threshold)), ("held-out", self.held_out_at(threshold))):
-            needed = max(FEWEST, study.study.kept) if part == "training" else 4
+    def _check(self, threshold: float, name: str, fewest: int) -> None:
+        for part, indices, needed in (
+            ("training", self.training_at(threshold), fewest), ("held-out", self.held_out_at(threshold), 4),
+        ):  # fmt: skip
             if len(indices) < needed:
                 raise DataError(
                     f"study.thresholds: {threshold:g} leaves {len(indices)} {part} images of {name}; at least {needed} "
@@ -99,7 +112,7 @@ class StudyImages:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """One a class; "images" where there are no classes."""
+        """One for each class; "images" where there are no classes."""
         return self.full.class_names if self.full.labels is not None else ("images",)
 
     def counts(self, threshold: float) -> list[int]:
@@ -117,41 +130,10 @@ class StudyImages:
         """(k,) places in `held_out` of the images of this agreement or more."""
         return _at_least(self.held_out, threshold)
 
-    def arms(self, study: AgreementStudy) -> list[Arm]:
-        """Every arm: the thresholds, then their controls, then further scopes."""
-        arms = [Arm(threshold) for threshold in self.thresholds]
-        if "random-subset" in study.study.controls:
-            fewer = [t for t in self.thresholds if len(self.training_at(t)) < len(self.full)]
-            arms += [Arm(threshold, "random-subset") for threshold in fewer]
-        return arms + [Arm(t, scope=scope) for scope in study.study.scopes[1:] for t in self.thresholds]
-
-    def seeds(self, arm: Arm, study: AgreementStudy) -> list[int]:
-        """The training seeds of an arm."""
-        ends = (self.thresholds[0], self.thresholds[-1])
-        many = not arm.scope and arm.threshold in (ends if not arm.control else ends[1:])
-        count = max(study.study.seeds, study.study.seeds_at_ends) if many else study.study.seeds
-        return [study.training.seed + number for number in range(count)]
-
-    def experiment(self, arm: Arm, seed: int, study: AgreementStudy, start_from: str | None) -> Experiment:
-        """The experiment of one training."""
-        data: dict[str, Any] = {"split_seed": split_seed(study)}
-        if arm.control:
-            data |= {"subset": len(self.training_at(arm.threshold)), "subset_seed": seed}
-        elif arm.threshold:
-            data["min_agreement"] = arm.threshold
-        training = {"seed": seed, "start_from": start_from or study.training.start_from}
-        scope = arm.scope or next(iter(study.study.scopes), None)
-        return study.experiment(data=data, training=training, **({"augment": {"scope": scope}} if scope else {}))
-
-    def chosen(self, arm: Arm, seed: int) -> Indices:
-        """(k,) places in `full` of the images that a training is on; each seed draws a random subset of its own."""
+    def training_of(self, arm: Arm, seed: int) -> Indices:
+        """(k,) places in `full` of the images that a training is on; each seed draws its own images of a control."""
         kept = self.training_at(arm.threshold)
-        return random_subset(len(self.full), len(kept), seed) if arm.control else kept
-
-
-def split_seed(study: AgreementStudy) -> int:
-    """What decides the held-out images of all trainings."""
-    return study.training.seed if study.data.split_seed is None else study.data.split_seed
+        return CONTROLS[arm.control].choose(len(self.full), len(kept), seed) if arm.control else kept
 
 
 def _at_least(dataset: Dataset, threshold: float) -> Indices:

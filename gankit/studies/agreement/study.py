@@ -4,175 +4,175 @@ from __future__ import annotations
 
 import functools
 import time
-import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
-from gankit.studies.agreement.arms import Arm, StudyImages
+from gankit.interfaces import MeasuresFacts
+from gankit.registry import registry
+from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
+from gankit.studies.agreement.findings import Findings, Trial
 from gankit.studies.agreement.judging import Judge
-from gankit.studies.agreement.settings import AgreementStudy
-from gankit.studies.jobs import RESULT, Job, Outcome, run_jobs
-from gankit.studies.reading import claim, is_begun
-from gankit.studies.trainings import announce, seconds_a_step, train_or_resume
+from gankit.studies.agreement.report import warnings_of, write_report
+from gankit.studies.agreement.settings import AgreementSettings
+from gankit.studies.jobs import Job, Outcome
+from gankit.studies.study import JOBS, Refuse, Results, Study, Work
+from gankit.studies.trainings import RUN, finished_run, time_training, train_or_resume
 
-JOBS, WARM, REALS, RUN = "jobs", "warm-start", "reals", "run"
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training of an arm and what came of it.
-
-    Attributes:
-        arm: the arm.
-        seed: of the training.
-        folder: of the job; the run is in its sub-folder `run`.
-        outcome: what `Judge.run` said, or the failure.
-    """
-
-    arm: Arm
-    seed: int
-    folder: Path
-    outcome: Outcome
+WARM, REALS = "warm-start", "reals"
 
 
 @final
-@dataclass(frozen=True)
-class Findings:
-    """Everything that a study found.
+class Agreement(Study):
+    """Generators that are trained on images on which ever more raters agree, and the controls beside them.
 
-    Attributes:
-        study: its settings.
-        images: its images.
-        trainings: one a generator.
-        reals: what `Judge.reals` gave.
-        seconds: that all jobs took.
-        folder: of the study.
+    Its `data.held_out` is 0.2 by default and cannot be 0: a study judges beside images kept from training. It leaves
+    out `data.min_agreement`, `data.subset` and `data.subset_seed`, which its arms decide, and `training.max_minutes`,
+    since every training runs to its end. `training.start_from` and `study.warm_start` exclude each other.
     """
 
-    study: AgreementStudy
-    images: StudyImages
-    trainings: list[Training]
-    reals: dict[str, Any]
-    seconds: float
-    folder: Path
+    Settings = AgreementSettings
+    settings: AgreementSettings
+    file = "eyes.toml"
+    defaults: ClassVar = {"data": {"held_out": 0.2}}
+    decided: ClassVar = {
+        ("data", "min_agreement"): "study.thresholds decides this in a study; leave it out",
+        ("data", "subset"): "study.controls decides this in a study; leave it out",
+        ("data", "subset_seed"): "study.controls decides this in a study; leave it out",
+    }
+
+    def __init__(self, experiment: Experiment, **settings: Any) -> None:
+        super().__init__(experiment, **settings)
+        dataset = registry("dataset").get(experiment.data.name)
+        self.measurement = dataset.measurement if isinstance(dataset, MeasuresFacts) else None
+        limit = (self.settings.measured_limit or self.measurement.limit) if self.measurement else None
+        self.settings = self.settings.model_copy(update={"measured_limit": limit})
+
+    def check_settings(self, refuse: Refuse) -> None:
+        """Refuse a study without held-out images, with two starts, or with scopes of no augment.
+
+        Raises:
+            SettingsError: made by `refuse`.
+        """
+        if not self.experiment.data.held_out:
+            why = "a study judges beside images kept from training; set data.held_out=0.2, say"
+            raise refuse("data", "held_out", why)
+        if self.settings.warm_start and self.experiment.training.start_from:
+            why = "training.start_from names a run to start from already; leave out one"
+            raise refuse("study", "warm_start", why)
+        if self.settings.scopes and self.experiment.augment is None:
+            why = "there is no augment whose scope could vary; add an augment, or leave it out"
+            raise refuse("study", "scopes", why)
 
     @property
-    def failed(self) -> list[Training]:
-        """Trainings without values."""
-        return [training for training in self.trainings if training.outcome.failure]
+    def split_seed(self) -> int:
+        """What decides the held-out images of all trainings."""
+        decided = self.experiment.data.split_seed
+        return self.experiment.training.seed if decided is None else decided
+
+    @cached_property
+    def images(self) -> StudyImages:
+        """The images, opened at first use."""
+        return StudyImages(self)
+
+    @cached_property
+    def judging(self) -> Judge:
+        """What judges generators; the features of the reals, which take a while, are computed once."""
+        return Judge(self)
+
+    def arms(self) -> list[Arm]:
+        """Every arm: the thresholds, then their controls, then further scopes."""
+        thresholds, images = self.settings.thresholds, self.images
+        fewer = [t for t in thresholds if len(images.training_at(t)) < len(images.full)]
+        return [
+            *map(arm_at, thresholds),
+            *(arm_at(threshold, control) for control in self.settings.controls for threshold in fewer),
+            *(arm_at(threshold, scope=scope) for scope in self.settings.scopes[1:] for threshold in thresholds),
+        ]
+
+    def seeds_of(self, arm: Arm) -> list[int]:
+        """The training seeds of an arm."""
+        ends = self.settings.thresholds[:1] * (not arm.control) + self.settings.thresholds[-1:]
+        many = arm.threshold in ends and not arm.scope
+        return self.seeds(max(self.settings.seeds, self.settings.seeds_at_ends if many else 1))
+
+    def experiment_of(self, arm: Arm, seed: int, start_from: str | None = None) -> Experiment:
+        """The experiment of one training."""
+        data: dict[str, Any] = {"split_seed": self.split_seed}
+        if arm.control:
+            data |= CONTROLS[arm.control].data(len(self.images.training_at(arm.threshold)), seed)
+        elif arm.threshold:
+            data["min_agreement"] = arm.threshold
+        training = {"seed": seed, "start_from": start_from or self.experiment.training.start_from}
+        scope = arm.scope or next(iter(self.settings.scopes), None)
+        return self.experiment_with(data=data, training=training, **({"augment": {"scope": scope}} if scope else {}))
+
+    def work(self, jobs: Path) -> list[Work]:
+        """Warm starts, one for each seed so that seeds have nothing in common; the reals; and every arm's trainings.
+
+        Raises:
+            GankitError: the images do not serve.
+        """
+        trials, steps, warm = self._trials(), self.experiment.training.steps, self.settings.warm_start
+        time_step = functools.partial(time_training, self.experiment_of(*trials[0]))
+        seeds = sorted({seed for _, seed in trials}) if warm else []
+        starts = [Job(f"{WARM}-seed{seed}", functools.partial(self._warm_up, seed)) for seed in seeds]
+        trainings = []
+        for arm, seed in trials:
+            start = jobs / f"{WARM}-seed{seed}" if warm else None
+            trainings.append(Job(job_name(arm, seed), functools.partial(self._train_and_judge, arm, seed, start)))
+        return [
+            Work("warm start", starts, warm, time_step, first=True),
+            Work("", [Job(REALS, self._judge_reals, cost=0.1)], steps, time_step),
+            Work("training", trainings, steps, time_step),
+        ]
+
+    def _trials(self) -> list[tuple[Arm, int]]:
+        return [(arm, seed) for arm in self.arms() for seed in self.seeds_of(arm)]
+
+    def _warm_up(self, seed: int, folder: Path) -> dict[str, Any]:
+        experiment = self.experiment_of(arm_at(0.0), seed)
+        training = experiment.training.model_copy(update={"steps": self.settings.warm_start})
+        return {"steps": train_or_resume(experiment.model_copy(update={"training": training}), folder / RUN).steps}
+
+    def _train_and_judge(self, arm: Arm, seed: int, start: Path | None, folder: Path) -> dict[str, Any]:
+        start_from = str(finished_run(start).path) if start else None
+        run = train_or_resume(self.experiment_of(arm, seed, start_from), folder / RUN)
+        began = time.monotonic()
+        values = self.judging.run(run, arm, seed, folder)
+        return {**values, "steps": run.steps, "judging_seconds": round(time.monotonic() - began, 2)}
+
+    def _judge_reals(self, folder: Path) -> dict[str, Any]:
+        return self.judging.reals()
+
+    def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> Findings:
+        """Every training with its values.
+
+        Raises:
+            RunError: no training succeeded, or the real images cannot be judged.
+        """
+        if outcomes[REALS].failure:
+            raise RunError(f"the real images cannot be judged: {outcomes[REALS].failure}")
+        trials = [
+            Trial(arm, seed, folder / JOBS / job_name(arm, seed), outcomes[job_name(arm, seed)])
+            for arm, seed in self._trials()
+        ]
+        if all(trial.outcome.failure for trial in trials):
+            raise RunError(f"no training succeeded; the first failed so: {trials[0].outcome.failure}")
+        return Findings(self, trials, outcomes[REALS].result)
+
+    def report(self, results: Results) -> None:
+        """Write `report.html`, and the tables as .csv and .tex."""
+        write_report(results)
+
+    def summary(self, results: Results) -> str:
+        """What a reader must know before the numbers."""
+        return "\n".join(f"warning: {text}" for text in warnings_of(results.values))
 
 
-def run_agreement(
-    study: AgreementStudy, out: str | Path, *, workers: int = 1, threads: int | None = None, quiet: bool = False
-) -> Findings:
-    """Do a study, or go on with one where it was: train, draw, rank and judge each arm.
-
-    Args:
-        study: from `load_study`.
-        out: its folder.
-        workers: trainings at a time.
-        threads: CPU threads of each.
-        quiet: no progress bar over the trainings, and no estimate.
-
-    Raises:
-        GankitError: the images do not serve (nothing is written then), the folder is taken, or no training succeeds.
-        KeyboardInterrupt: it was interrupted; the same call goes on.
-    """
-    folder = Path(out)
-    images = StudyImages(study)
-    text = study.toml()
-    is_begun(folder, text)
-    trainings = [(arm, seed) for arm in images.arms(study) for seed in images.seeds(arm, study)]
-    first = images.experiment(*trainings[0], study, None)
-    a_step = 0.0
-    if not all((folder / JOBS / _name(arm, seed) / RESULT).is_file() for arm, seed in trainings):
-        starts = len({seed for _, seed in trainings}) if study.study.warm_start else 0
-        a_step = _estimate(first, len(trainings), starts, study, workers, threads, quiet)
-    claim(folder, text)
-    warm = _warm_starts(study, images, trainings, a_step) if study.study.warm_start else []
-    each = a_step * study.training.steps
-    jobs = [Job(REALS, functools.partial(_reals, text), cost=each / 10)]
-    for arm, seed in trainings:
-        start = str(folder / JOBS / f"{WARM}-seed{seed}" / RUN) if warm else None
-        tables = images.experiment(arm, seed, study, start).tables()
-        work = functools.partial(_train_and_judge, text, tables, arm, seed)
-        jobs.append(Job(_name(arm, seed), work, cost=each))
-    if warm:
-        started = run_jobs(warm, folder / JOBS, workers=workers, threads=threads, quiet=quiet)
-        if failed := next((outcome for outcome in started.values() if outcome.failure), None):
-            raise RunError(f"the {failed.name} failed, from which trainings start: {failed.failure}")
-    # The bar over all of them tells how much is left.
-    outcomes = run_jobs([*warm, *jobs], folder / JOBS, workers=workers, threads=threads, quiet=quiet)
-    if outcomes[REALS].failure:
-        raise RunError(f"the real images cannot be judged: {outcomes[REALS].failure}")
-    done = [Training(a, s, folder / JOBS / _name(a, s), outcomes[_name(a, s)]) for a, s in trainings]
-    if all(training.outcome.failure for training in done):
-        raise RunError(f"no training succeeded; the first failed so: {done[0].outcome.failure}")
-    seconds = sum(outcome.seconds for outcome in outcomes.values())
-    return Findings(study, images, done, outcomes[REALS].result, seconds, folder)
-
-
-def _name(arm: Arm, seed: int) -> str:
+def job_name(arm: Arm, seed: int) -> str:
+    """The folder of a training."""
     return f"{arm.name}-seed{seed}"
-
-
-def _estimate(
-    first: Experiment, count: int, starts: int, study: AgreementStudy, workers: int, threads: int | None, quiet: bool
-) -> float:
-    """Say what the trainings will cost, from a few steps, and give the seconds of one; what cannot be trained is found
-    here, too."""
-    a_step = seconds_a_step(first, threads)
-    warm = [(starts, "warm start", study.study.warm_start, a_step)] if starts else []
-    if not quiet:
-        announce([(count, "training", study.training.steps, a_step), *warm], workers)
-    return a_step
-
-
-def _warm_starts(
-    study: AgreementStudy, images: StudyImages, trainings: list[tuple[Arm, int]], a_step: float
-) -> list[Job]:
-    """One for each seed, so that trainings of several seeds have nothing in common."""
-    everything, jobs = Arm(0.0), []
-    for seed in sorted({seed for _, seed in trainings}):
-        experiment = images.experiment(everything, seed, study, None)
-        training = experiment.training.model_copy(update={"steps": study.study.warm_start})
-        tables = experiment.model_copy(update={"training": training}).tables()
-        jobs.append(Job(f"{WARM}-seed{seed}", functools.partial(_warm, tables), cost=a_step * study.study.warm_start))
-    return jobs
-
-
-def _warm(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
-    run = train_or_resume(Experiment.model_validate(tables), folder / RUN)
-    return {"steps": run.steps}
-
-
-def _train_and_judge(text: str, tables: dict[str, Any], arm: Arm, seed: int, folder: Path) -> dict[str, Any]:
-    run = train_or_resume(Experiment.model_validate(tables), folder / RUN)
-    start = time.monotonic()
-    found = _judge(text).run(run, arm, seed, folder)
-    return {**found, "steps": run.steps, "judging_seconds": round(time.monotonic() - start, 2)}
-
-
-def _reals(text: str, folder: Path) -> dict[str, Any]:
-    return _judge(text).reals()
-
-
-@functools.lru_cache(maxsize=1)
-def _judge(text: str) -> Judge:
-    """One a process, since the features of the reals take a while."""
-    study = AgreementStudy.model_validate(tomllib.loads(text))
-    return Judge(study, StudyImages(study))
-
-
-def failures(findings: Findings) -> str | None:
-    """What to tell of trainings that failed, in one line."""
-    if not findings.failed:
-        return None
-    named = "; ".join(f"{_name(t.arm, t.seed)}: {t.outcome.failure}" for t in findings.failed)
-    return (
-        f"{len(findings.failed)} of {len(findings.trainings)} trainings failed and are marked in the report ({named}); "
-        f"delete their folders in {findings.folder / JOBS} to train them again"
-    )

@@ -1,22 +1,21 @@
-"""The two tables of the founding paper, with errors and controls, as rows of text, CSV and LaTeX."""
+"""The two tables of the founding paper, with errors and controls, as rows of text and as files."""
 
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from gankit.evaluation.draws import KEPT_VALUES
 from gankit.evaluation.uncertainty import wilson
 from gankit.files import write_atomically, write_csv
+from gankit.report.latex import Table, tabular
 from gankit.studies.agreement.arms import Arm, heading, percent
-from gankit.studies.agreement.conclusions import REALS, counts
-from gankit.studies.agreement.estimates import ROWS, Estimate, Estimates, Spread, Where
-from gankit.studies.agreement.judging import KEPT_VALUES, REFERENCES
+from gankit.studies.agreement.conclusions import METRICS, count_measured
+from gankit.studies.agreement.findings import ROWS, Estimate, Findings, Spread, Where
+from gankit.studies.agreement.judging import REFERENCES
 
-Table = list[list[str]]
-EQUAL = "Equal n"
-"""How rows of equal numbers on either side begin."""
+EQUAL = "Equal n"  # How rows of equal numbers on either side begin
 REFERENCE_WORDS = {
     "subset": "own training images", "full": "all training images", "held-out": "held-out images",
     "held-out-same": "held-out images of this SR",
@@ -25,19 +24,12 @@ REFERENCE_WORDS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What one arm has in one row.
+    """What one arm has in one row."""
 
-    Attributes:
-        estimate: the value, or None.
-        real: {"mean", "sd", "n"} of draws of real images in the place of generated ones, or None.
-        failed: trainings without values.
-        by_seed: the value of each training.
-    """
-
-    estimate: Estimate | None
-    real: dict[str, float] | None
-    failed: int
-    by_seed: dict[int, float]
+    estimate: Estimate | None  # the value, or None
+    real: dict[str, float] | None  # {"mean", "sd", "n"} of draws of real images in the place of generated ones, or None
+    failed: int  # trainings without values
+    by_seed: dict[int, float]  # the value of each training
 
     @property
     def text(self) -> str:
@@ -57,32 +49,17 @@ class Cell:
         # All held-out images at once are one draw.
         return f"{self.real['mean']:.4g}" + (f" ± {self.real['sd']:.2g}" if self.real["sd"] > 1e-12 else "") + n
 
-    @property
-    def seeds_text(self) -> str:
-        """The values of several trainings, seed by seed."""
-        values = [f"{value:.4g}" for _, value in sorted(self.by_seed.items())]
-        return ", ".join(values) if len(values) > 1 else ""
-
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the second table.
+    """A row of the second table."""
 
-    Attributes:
-        variant: "" for training by agreement, else the control or the scope of the arms.
-        images: which generated images: "All", "Top 10", "Bot 10", "Equal n".
-        metric: the name of the value.
-        beside: which real images.
-        cells: one a selection rate.
-        spread: between trainings; None where no arm of the row has several.
-    """
-
-    variant: str
-    images: str
-    metric: str
-    beside: str
-    cells: list[Cell]
-    spread: Spread | None
+    variant: str  # "" for training by agreement, else the control or the scope of the arms
+    images: str  # which generated images: "All", "Top 10", "Bot 10", "Equal n"
+    metric: str  # the name of the value
+    beside: str  # which real images
+    cells: list[Cell]  # one for each selection rate
+    spread: Spread | None  # between trainings; None where no arm of the row has several
 
     @property
     def name(self) -> str:
@@ -103,13 +80,12 @@ class Row:
     @property
     def between(self) -> str:
         """How much trainings differ, and how much of that sampling makes."""
-        found = self.spread
-        return "-" if found is None else f"{found.total:.2g} ({found.sampling:.2g})"
+        return "-" if self.spread is None else f"{self.spread.total:.2g} ({self.spread.sampling:.2g})"
 
 
-def table1(estimates: Estimates) -> Table:
+def table1(findings: Findings) -> Table:
     """Training images of each class and selection rate, as the paper's Table I, and held-out ones: header and rows."""
-    images = estimates.findings.images
+    images = findings.images
     rows = [["SR", *images.class_names, "all", "held out"]]
     for threshold in images.thresholds:
         counts = images.counts(threshold)
@@ -118,29 +94,31 @@ def table1(estimates: Estimates) -> Table:
     return rows
 
 
-def rows(estimates: Estimates) -> list[Row]:
+def rows(findings: Findings) -> list[Row]:
     """Distances of all, top and bottom as in the paper's Table II, then of equal numbers; then so for each control."""
-    images, study = estimates.findings.images, estimates.findings.study.study
-    found = []
-    variants = [("", ""), *([("random-subset", "")] if study.controls else []), *(("", s) for s in study.scopes[1:])]
-    for control, scope in variants:
-        arms = [Arm(threshold, control, scope) for threshold in images.thresholds]
-        if not set(arms) & set(estimates.arms()):
-            continue
-        variant = control.replace("-", " ") or (f"scope {scope}" if scope else "")
-        for metric in ("frechet", "kid"):
-            for row, word in ROWS.items():
-                name = word if row == "all" else f"{word} {study.kept}"
-                where = Where("drawn", row, metric)
-                found.append(_row(estimates, variant, name, arms, where, REFERENCE_WORDS["subset"]))
-        for reference in REFERENCES:
-            for metric in KEPT_VALUES:
-                where = Where("equal", reference, metric)
-                found.append(_row(estimates, variant, EQUAL, arms, where, REFERENCE_WORDS[reference]))
-    return found
+    words = {row: word if row == "all" else f"{word} {findings.settings.kept}" for row, word in ROWS.items()}
+    values = [(words[row], Where("drawn", row, metric), "subset") for metric in METRICS for row in ROWS]
+    values += [(EQUAL, Where("equal", row, metric), row) for row in REFERENCES for metric in KEPT_VALUES]
+    return [
+        _row(findings, findings.variant_words(control, scope), images, findings.row(control, scope), where, reference)
+        for control, scope in findings.variants()
+        for images, where, reference in values
+    ]
 
 
-def table2(estimates: Estimates) -> Table:
+def _row(findings: Findings, variant: str, images: str, arms: list[Arm], where: Where, reference: str) -> Row:
+    several = any(len(findings.trials_of(arm)) > 1 for arm in arms)
+    cells = [
+        Cell(value, findings.between_reals(arm, where) if value else None, findings.failed(arm),
+             findings.by_seed(arm, where))
+        for arm in arms
+        for value in [findings.of(arm, where)]
+    ]  # fmt: skip
+    spread = findings.spread(where) if several else None
+    return Row(variant, images, findings.metric_name(where.metric), REFERENCE_WORDS[reference], cells, spread)
+
+
+def table2(findings: Findings) -> Table:
     """Every row, a column for each number; nothing where there is none.
 
     "error" is the standard error of one training as both sides are sampled, "real-real" the mean over draws of real
@@ -149,104 +127,91 @@ def table2(estimates: Estimates) -> Table:
     """
     columns = ("", "error", "n real", "real-real", "real-real sd", "real-real n", "trainings", "failed")
     header = ["images", "variant", "metric", "beside", "n fake"]
-    header += [
-        f"{heading(threshold)} {what}".strip() for threshold in estimates.findings.images.thresholds for what in columns
-    ]
+    header += [f"{heading(threshold)} {what}".strip() for threshold in findings.images.thresholds for what in columns]
     table = [[*header, "sd between trainings", "sd of sampling", "degrees of freedom"]]
-    for row in rows(estimates):
-        cells = [text for cell in row.cells for text in _numbers(cell)]
-        ends = ["", "", ""]
-        if row.spread is not None:
-            ends = [_number(row.spread.total), _number(row.spread.sampling), str(row.spread.freedom)]
-        table.append([row.images, row.variant, row.metric, row.beside, row.n_fake, *cells, *ends])
+    for row in rows(findings):
+        numbers = [number for cell in row.cells for number in _numbers(cell)]
+        numbers += [row.spread.total, row.spread.sampling, row.spread.freedom] if row.spread else [None] * 3
+        table.append([row.images, row.variant, row.metric, row.beside, row.n_fake, *map(_text, numbers)])
     return table
 
 
-def _numbers(cell: Cell) -> list[str]:
-    found, real = cell.estimate, cell.real or {}
-    if found is None:
-        return ["", "", "", "", "", "", "0" if cell.failed else "", str(cell.failed) if cell.failed else ""]
-    return [
-        _number(found.value), _number(found.error), str(found.n_real), _number(real.get("mean")),
-        _number(real.get("sd")), str(real.get("n", "")), str(found.seeds), str(cell.failed),
-    ]  # fmt: skip
+def _numbers(cell: Cell) -> list[float | None]:
+    value, real = cell.estimate, cell.real or {}
+    if value is None:
+        ends = (0, cell.failed) if cell.failed else (None, None)
+        return [None, None, None, None, None, None, *ends]
+    between = (real.get("mean"), real.get("sd"), real.get("n"))
+    return [value.value, value.error, value.n_real, *between, value.seeds, cell.failed]
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def deviations(estimates: Estimates) -> Table:
-    """How many images measure as strabismic, a row for each arm and choice of images; a header alone for other data."""
-    table = [["trained on", "images", "strabismic", "measured", "n", "share", "low", "high"]]
-    for arm in estimates.arms() if estimates.findings.reals["estimator"] is not None else []:
-        for row in (*(ROWS if estimates.trainings(arm) else ()), REALS):
-            hits, measured, n = counts(estimates, arm, row)
-            low, high = wilson(hits, measured)
-            shares = map(_number, (hits / measured, low, high)) if measured else ("", "", "")
-            table.append([arm.title, row, str(hits), str(measured), str(n), *shares])
+def measured(findings: Findings) -> Table:
+    """How many images measure as positive, a row for each arm and choice of images."""
+    measurement = findings.measurement
+    if measurement is None:
+        return []
+    table = [["trained on", "images", measurement.positive, "measured", "n", "share", "low", "high"]]
+    for arm in findings.arms():
+        sets = {row: row for row in ROWS} if findings.trials_of(arm) else {}
+        for words, row in {**sets, "held-out reals": None}.items():
+            hits, known, n = count_measured(findings, arm, row)
+            shares = (hits / known, *wilson(hits, known)) if known else (None, None, None)
+            table.append([arm.words, words, *map(_text, (hits, known, n, *shares))])
     return table
 
 
-def blocks(found: list[Row]) -> list[list[Row]]:
+def blocks(table: list[Row]) -> list[list[Row]]:
     """Rows that belong under one heading: of one variant and metric, or of one variant beside the same real images."""
-    return [
-        list(block)
-        for _, block in itertools.groupby(
-            found, lambda row: (row.variant, row.images == EQUAL, row.beside if row.images == EQUAL else row.metric)
-        )
-    ]
+
+    def key(row: Row) -> tuple[str, bool, str]:
+        return row.variant, row.images == EQUAL, row.beside if row.images == EQUAL else row.metric
+
+    return [list(block) for _, block in itertools.groupby(table, key)]
 
 
-def _row(estimates: Estimates, variant: str, images: str, arms: list[Arm], where: Where, beside: str) -> Row:
-    several = any(len(estimates.trainings(arm)) > 1 for arm in arms)
-    cells = [
-        Cell(
-            found, estimates.between_reals(arm, where) if found else None, estimates.failed(arm),
-            estimates.by_seed(arm, where),
-        )
-        for arm in arms
-        for found in [estimates.of(arm, where)]
-    ]  # fmt: skip
-    name = estimates.metric_name(where.metric)
-    return Row(variant, images, name, beside, cells, estimates.spread(where) if several else None)
+def block_title(block: list[Row]) -> str:
+    """The heading of a block of rows."""
+    first = block[0]
+    what = f"{first.images} beside {first.beside}" if first.images == EQUAL else f"{first.metric} to {first.beside}"
+    return f"{what} ({first.n_real} reals)" + (f", {first.variant}" if first.variant else "")
 
 
-def trainings(estimates: Estimates) -> Table:
-    """Every value of every training, one a row."""
+def trainings(findings: Findings) -> Table:
+    """Every value of every training, one in each row."""
     table = [["training", "seed", "images", "beside", "metric", "value", "standard error", "n fake", "n real"]]
-    for training in estimates.findings.trainings:
-        result = training.outcome.result  # empty where it failed
-        sets = [(row, "subset", values) for row, values in result.get("drawn", {}).items()]
-        sets += [("equal n", row, values) for row, values in result.get("equal", {}).items()]
-        for which, beside, values in sets:
-            for metric, each in values.items():
-                names = [training.arm.title, str(training.seed), which, REFERENCE_WORDS[beside], metric]
-                numbers = [_number(each["value"]), _number(each["standard_error"])]
-                table.append([*names, *numbers, str(each["n_fake"]), str(each["n_real"])])
+    for trial in findings.trials:
+        sets = [(row, "subset", values) for row, values in trial.result.get("drawn", {}).items()]
+        sets += [("equal n", row, values) for row, values in trial.result.get("equal", {}).items()]
+        for images, reference, values in sets:
+            for metric, entry in values.items():
+                numbers = (entry[key] for key in ("value", "standard_error", "n_fake", "n_real"))
+                names = [trial.arm.words, str(trial.seed), images, REFERENCE_WORDS[reference], metric]
+                table.append([*names, *map(_text, numbers)])
     return table
 
 
-def write_tables(estimates: Estimates, folder: Path) -> None:
+def write_tables(findings: Findings, folder: Path) -> None:
     """Write table1 and table2 as .csv and .tex, what controls and equal numbers gave as table2-controls.tex.
 
-    And trainings.csv with every value, and deviations.csv, where deviations can be measured.
+    And trainings.csv with every value, and a table of what can be measured on the pixels: deviations.csv for the eyes.
     """
-    tables = {
-        "table1": table1(estimates), "table2": table2(estimates), "trainings": trainings(estimates),
-        "deviations": deviations(estimates),
-    }  # fmt: skip
+    tables = {"table1": table1(findings), "table2": table2(findings), "trainings": trainings(findings)}
+    if measurement := findings.measurement:
+        tables[f"{measurement.fact}s"] = measured(findings)
     for name, table in tables.items():
-        if len(table) > 1:
-            write_csv(folder / f"{name}.csv", table)
+        write_csv(folder / f"{name}.csv", table)
     header, *lines = tables["table1"]
-    write_atomically(folder / "table1.tex", tex(header, [("", lines)]).encode())
-    header = ["", "n", *(heading(threshold) for threshold in estimates.findings.images.thresholds), "Between trainings"]
-    parts = blocks(rows(estimates))
+    write_atomically(folder / "table1.tex", tabular(header, [("", lines)]).encode())
+    header = ["", "n", *(heading(threshold) for threshold in findings.images.thresholds), "Between trainings"]
+    parts = blocks(rows(findings))
     paper = [block for block in parts if not block[0].variant and block[0].images != EQUAL]
     for name, chosen in (("table2", paper), ("table2-controls", [block for block in parts if block not in paper])):
-        found = [(block_title(block), _lines(block)) for block in chosen]
-        write_atomically(folder / f"{name}.tex", tex(header, found, TEX_NOTES).encode())
+        content = [(block_title(block), _lines(block)) for block in chosen]
+        write_atomically(folder / f"{name}.tex", tabular(header, content, TEX_NOTES).encode())
 
 
 TEX_NOTES = """Value and standard error of one training as both sides are sampled; the mean where there are several.
@@ -260,33 +225,3 @@ def _lines(block: list[Row]) -> Table:
         lines.append([row.name, row.n_fake, *(cell.text for cell in row.cells), row.between])
         lines.append(["real against real", "", *(cell.real_text for cell in row.cells), ""])
     return lines
-
-
-def block_title(block: list[Row]) -> str:
-    """What heads a block of rows."""
-    first = block[0]
-    what = f"{first.images} beside {first.beside}" if first.images == EQUAL else f"{first.metric} to {first.beside}"
-    return f"{what} ({first.n_real} reals)" + (f", {first.variant}" if first.variant else "")
-
-
-_TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
-}  # fmt: skip
-
-
-def tex(header: list[str], parts: list[tuple[str, Table]], notes: str = "") -> str:
-    """A LaTeX tabular of a header and rows under headings, every character of them as it stands; notes are comments."""
-
-    def escaped(cell: str) -> str:
-        return re.sub(r"(?<![\w.}])-(?=\d)", "$-$", "".join(_TEX.get(mark, mark) for mark in cell))
-
-    def line(cells: list[str]) -> str:
-        return " & ".join(escaped(cell) for cell in cells) + r" \\"
-
-    lines = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\hline", line(header), r"\hline"]
-    for words, table in parts:
-        if words:
-            lines.append(rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{escaped(words)}}}}} \\")
-        lines += [*map(line, table), r"\hline"]
-    return "\n".join([*(f"% {note}" for note in notes.splitlines()), *lines, r"\end{tabular}", ""])

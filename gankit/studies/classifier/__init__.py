@@ -1,1 +1,1 @@
-"""Whether generated images help a classifier."""
+"""Train a classifier on real images, and with oversampling, classical augmentation or generated images."""

@@ -1,151 +1,148 @@
-"""The report of a study of a classifier: one self-contained HTML page."""
+"""What a study of a classifier writes: tables as files and as text, and one self-contained page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import softmax
 
-from gankit.files import write_atomically
+from gankit.evaluation.classification import Floats
+from gankit.evaluation.classifiers import SCORES
+from gankit.files import write_csv
 from gankit.images.pictures import grid_png
-from gankit.report.pages import draw_png, png_uri, render
+from gankit.report.pages import draw_lines, draw_png, png_uri
 from gankit.runs.run import open_run
-from gankit.studies.classifier.data import Parts, labels_of, numbers
-from gankit.studies.classifier.settings import BAR, ClassifierStudy
-from gankit.studies.classifier.training import LOGITS, RUN
+from gankit.studies.classifier.arms import Arm
+from gankit.studies.classifier.data import class_labels, numbers
+from gankit.studies.classifier.judging import load_outputs
+from gankit.studies.pages import write_page
+from gankit.studies.study import JOBS, Results
+from gankit.studies.trainings import RUN
+
+if TYPE_CHECKING:
+    from gankit.studies.classifier.study import ClassifierStudy
 
 SHOWN = 16
-ARMS = {
-    "real": "real images as they come",
-    "oversampling": "real images, classes drawn equally often",
-    "classical": "real images with classical augmentation, classes weighted in the loss: the bar to beat",
-    "synthetic": "real images and generated ones of the rare class",
-    "classical-synthetic": "real and generated images with classical augmentation, no weights of classes",
-    "copies": "a control: noised copies of training images in place of generated ones, which add no information",
-}
+HEADLINES = (*SCORES, "AUC")
 
 
-def interval(entry: dict[str, Any], signed: bool = False) -> str:
+def interval(entry: Mapping[str, Any], signed: bool = False) -> str:
     """A value with its interval."""
     sign = "+" if signed else ""
     return f"{entry['value']:{sign}.3f} [{entry['low']:{sign}.3f}, {entry['high']:{sign}.3f}]"
 
 
-def write_report(study: ClassifierStudy, parts: Parts, metrics: dict[str, Any], folder: Path) -> Path:
-    """Write `report.html` into a study's folder.
+def text_table(metrics: Mapping[str, Any]) -> str:
+    """Scores of the arms, and differences with intervals, as lines for a terminal."""
+    scores = [[arm, *(interval(values[name]) for name in HEADLINES)] for arm, values in metrics["arms"].items()]
+    differences = [
+        [pair[0], f"less {pair[1]}", *(interval(row, signed=True) for row in rows if row["score"] in SCORES)]
+        for pair, rows in _by_pair(metrics).items()
+    ]
+    lines = []
+    for header, rows in (["arm", *HEADLINES], scores), (["difference", "", *SCORES], differences):
+        if rows or header[0] == "arm":
+            widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+            for row in (header, *rows):
+                lines.append("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    return "\n".join([*lines, *(f"note: {note}" for note in metrics["protocol"]["notes"])])
 
-    Args:
-        study: its settings.
-        parts: its data.
-        metrics: what `metrics.json` holds.
-        folder: of the study, with its trainings.
+
+def _by_pair(metrics: Mapping[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The differences of every score, by the arms that are compared."""
+    pairs = itertools.groupby(metrics["differences"], lambda row: (row["arm"], row["against"]))
+    return {pair: list(rows) for pair, rows in pairs}
+
+
+def write_tables(
+    study: ClassifierStudy, metrics: Mapping[str, Any], logits: Mapping[Arm, Floats], folder: Path
+) -> None:
+    """Write results.csv, differences.csv, predictions.csv, and a confusion matrix for each arm."""
+    test, seeds = study.split.test, metrics["protocol"]["seeds"]
+    names, labels = list(test.class_names), class_labels(test)
+    results: list[list[Any]] = [["arm", "seed", "score", "value"]]
+    scored: dict[str, dict[str, Any]] = {}
+    for arm, values in metrics["arms"].items():
+        scored[arm] = {name: values[name] for name in HEADLINES}
+        scored[arm] |= {f"recall of {name}": entry for name, entry in values["recall"].items()}
+        for grouping, entry in values["groupings"].items():
+            scored[arm] |= {f"{name} of {grouping}": entry[name] for name in ("sensitivity", "specificity", "AUC")}
+        matrix = [["true", *names], *([name, *row] for name, row in zip(names, values["confusion"], strict=True))]
+        write_csv(folder / f"confusion-{arm}.csv", matrix)
+    scored["regression"] = {k: entry for k, entry in metrics.get("regression", {}).items() if isinstance(entry, dict)}
+    for arm, rows in scored.items():
+        for name, entry in rows.items():
+            results += [[arm, seed, name, value] for seed, value in zip(seeds, entry["by_seed"], strict=True)]
+    write_csv(folder / "results.csv", results)
+    head = ["arm", "against", "score", "value", "low", "high", "cases_error", "seeds_error"]
+    write_csv(folder / "differences.csv", [head, *([row[key] for key in head] for row in metrics["differences"])])
+    cases = study.split.test_indices
+    groups = cases if test.groups is None else test.groups
+    table: list[list[Any]] = [["case", "group", "label", "arm", "seed", "predicted", *(f"p_{name}" for name in names)]]
+    for arm_, outputs in logits.items():
+        for seed, of_seed in zip(seeds, softmax(outputs, axis=-1), strict=True):
+            table += [
+                [case, group, names[label], arm_.name, seed, names[row.argmax()], *(f"{value:.5f}" for value in row)]
+                for case, group, label, row in zip(cases, groups, labels, of_seed, strict=True)
+            ]
+    write_csv(folder / "predictions.csv", table)
+
+
+def write_report(study: ClassifierStudy, results: Results) -> None:
+    """Write `report.html` into the study's folder.
 
     Raises:
         RunError: a run of a generator is gone.
     """
-    jobs = folder / "jobs"
-    page = render(
-        "gankit.studies.classifier",
-        "report.html.j2",
-        protocol=metrics["protocol"],
-        settings=study.classifier,
-        bar=BAR,
-        arms=metrics["arms"],
-        words=ARMS,
-        names=list(parts.test.class_names),
-        scores=_scores(metrics),
-        recalls=_recalls(metrics),
-        groupings=_groupings(metrics),
-        differences=_differences(metrics),
-        failures=metrics["failures"],
-        regression=_regression(metrics),
-        interval=interval,
-        pictures=[png_uri(picture) for picture in _pictures(study, parts, metrics, jobs)],
-        grids=[(title, png_uri(picture)) for title, picture in _grids(study, parts, metrics, jobs)],
-        methods=methods(study, parts, metrics),
-        experiment=study.toml(),
-    )
-    path = folder / "report.html"
-    write_atomically(path, page.encode())
-    return path
+    metrics = results.values
+    write_page(
+        study, results, "classifier/report.html.j2", warnings=metrics["protocol"]["notes"],
+        protocol=metrics["protocol"], metrics=metrics, differences=_by_pair(metrics), headlines=HEADLINES,
+        arms=[arm for arm in study.arms() if arm.name in metrics["arms"]], interval=interval,
+        pictures={caption: png_uri(picture) for caption, picture in _pictures(study, results).items()},
+        grids={caption: png_uri(picture) for caption, picture in _grids(study, results).items()},
+        generator=study.experiment.generator.name if study.needs_generators else None,
+        weights=study.settings.weights and Path(study.settings.weights).name,
+    )  # fmt: skip
 
 
-def _scores(metrics: dict[str, Any]) -> list[list[str]]:
-    names = ["balanced accuracy", "macro F1", "AUC"]
-    calibrated = ["Brier score", "calibration error"]
-    known = [name for name in calibrated if all(name in found for found in metrics["arms"].values())]
-    rows = [["trained on", *names, *known]]
-    for arm, found in metrics["arms"].items():
-        rows.append([arm, *(interval(found[name]) for name in names), *(f"{found[name]:.3f}" for name in known)])
-    return rows
+def _grids(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
+    """Real images of the classes that are filled up, and those of the first generator, by their captions."""
+    if not any(arm.generator for arm in study.arms() if arm.name in results.values["arms"]):
+        return {}
+    train, seed, grids = study.split.train, study.experiment.training.seed, {}
+    run = open_run(results.folder / JOBS / f"generator-{seed}" / RUN)
+    for name in study.classes_to_fill:
+        places = np.flatnonzero(class_labels(train) == train.class_names.index(name))[:SHOWN]
+        grids[f"Real images of {name}"] = grid_png(train.read(places), train.value_range, 8)
+        made = run.sample(SHOWN, name, seed=0)
+        grids[f"Generated images of {name}, not selected (seed {seed})"] = grid_png(made, run.value_range, 8)
+    return grids
 
 
-def _recalls(metrics: dict[str, Any]) -> list[list[str]]:
-    rows: list[list[str]] = []
-    for arm, found in metrics["arms"].items():
-        rows = rows or [["trained on", *(f"{name} (n = {entry['n']})" for name, entry in found["recall"].items())]]
-        rows.append([arm, *(interval(entry) for entry in found["recall"].values())])
-    return rows
-
-
-def _groupings(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    tables: dict[str, dict[str, Any]] = {}
-    for arm, found in metrics["arms"].items():
-        for name, entry in found["groupings"].items():
-            n = [entry[key]["n"] for key in ("sensitivity", "specificity")]
-            head = ["trained on", f"sensitivity (n = {n[0]})", f"specificity (n = {n[1]})", "AUC"]
-            table = tables.setdefault(name, {"name": name, "positive": entry["positive"], "rows": [head]})
-            table["rows"].append([arm, *(interval(entry[key]) for key in ("sensitivity", "specificity", "AUC"))])
-    return list(tables.values())
-
-
-def _differences(metrics: dict[str, Any]) -> list[list[str]]:
-    rows: dict[tuple[str, str], list[str]] = {}
-    scores = list(dict.fromkeys(row["score"] for row in metrics["differences"]))
-    for row in metrics["differences"]:
-        name = f"{row['arm']} less {row['against']}"
-        rows.setdefault((row["arm"], row["against"]), [name]).append(interval(row, signed=True))
-    return [["difference", *scores], *rows.values()] if rows else []
-
-
-def _regression(metrics: dict[str, Any]) -> dict[str, Any] | None:
-    found = metrics.get("regression")
-    if found is None:
-        return None
-    rows = [[name, interval(entry)] for name, entry in found.items() if isinstance(entry, dict)]
-    return {"number": found["number"], "rows": rows, "mean": found["mean absolute error of the training mean"]}
-
-
-def _grids(study: ClassifierStudy, parts: Parts, metrics: dict[str, Any], jobs: Path) -> list[tuple[str, bytes]]:
-    """Real images of the class that is filled up, and those of the first generator."""
-    if not any("synthetic" in arm for arm in metrics["arms"]):
-        return []
-    names = study.classifier.synthetic_classes or [parts.train.class_names[parts.rarest]]
-    run, found = open_run(jobs / f"generator-{study.training.seed}" / RUN), []
-    for name in names:
-        places = np.flatnonzero(labels_of(parts.train) == parts.train.class_names.index(name))[:SHOWN]
-        found.append((f"Real images of {name}", grid_png(parts.train.read(places), parts.train.value_range, 8)))
-        drawn = run.sample(SHOWN, name, seed=0)
-        title = f"Generated images of {name}, not selected (seed {study.training.seed})"
-        found.append((title, grid_png(drawn, run.value_range, 8)))
-    return found
-
-
-def _pictures(study: ClassifierStudy, parts: Parts, metrics: dict[str, Any], jobs: Path) -> list[bytes]:
-    arms, found = metrics["arms"], []
+def _pictures(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
+    """Figures by their captions."""
+    metrics, settings = results.values, study.settings
+    arms, figures = metrics["arms"], {}
     if metrics["differences"]:
-        found.append(_plot(lambda axes: _draw_differences(axes, metrics)))
-    if study.classifier.calibration and arms:
-        found.append(_plot(lambda axes: _draw_reliability(axes, arms)))
+        figures["Differences of balanced accuracy"] = _plot(lambda axes: _draw_differences(axes, metrics))
+    if settings.calibration and arms:
+        lines: dict[str, Any] = {"right as often as confident": [((0, 1), (0, 1))]}
+        lines |= {arm: [tuple(zip(*values["reliability"], strict=True))[1:]] for arm, values in arms.items()}
+        figures["Calibration"] = draw_lines(lines, "confidence", "share right")
     if "regression" in metrics:
-        name = str(study.classifier.regression)
-        predicted = np.load(jobs / f"regression-{study.training.seed}" / LOGITS)[:, 0]
-        found.append(_plot(lambda axes: _draw_numbers(axes, name, numbers(parts.test)[name], predicted)))
-    if arms:
-        found.append(_plot(lambda axes: _draw_losses(axes, arms, study.classifier.steps)))
-    return found
+        name = str(settings.regression)
+        predicted = load_outputs(results.folder, "regression", [study.experiment.training.seed])[0, :, 0]
+        true = numbers(study.split.test)[name]
+        figures[f"{name}, by the first seed"] = _plot(lambda axes: _draw_numbers(axes, name, true, predicted))
+    if losses := {arm: values["losses"] for arm, values in arms.items()}:
+        lines = {arm: [((np.arange(len(y)) + 0.5) * settings.steps / len(y), y)] for arm, y in losses.items()}
+        figures["Losses"] = draw_lines(lines, "optimiser step", "training loss, mean of seeds")
+    return figures
 
 
 def _plot(draw: Callable[[Any], None]) -> bytes:
@@ -159,7 +156,7 @@ def _plot(draw: Callable[[Any], None]) -> bytes:
     return draw_png(fill, (7, 3.2))
 
 
-def _draw_differences(axes: Any, metrics: dict[str, Any]) -> None:
+def _draw_differences(axes: Any, metrics: Mapping[str, Any]) -> None:
     rows = [row for row in metrics["differences"] if row["score"] == "balanced accuracy"][::-1]
     for place, row in enumerate(rows):
         axes.plot([row["low"], row["high"]], [place, place], color="tab:blue", linewidth=2)
@@ -170,51 +167,7 @@ def _draw_differences(axes: Any, metrics: dict[str, Any]) -> None:
     axes.set(xlabel="difference of balanced accuracy; crosses are seeds", ylim=(-0.6, len(rows) - 0.4))
 
 
-def _draw_reliability(axes: Any, arms: dict[str, Any]) -> None:
-    axes.plot([0, 1], [0, 1], color="black", linewidth=1)
-    for arm, found in arms.items():
-        axes.plot(
-            *zip(*[(confidence, right) for _, confidence, right in found["reliability"]], strict=True), "o-", label=arm
-        )
-    axes.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(frameon=False, fontsize=8)
-
-
 def _draw_numbers(axes: Any, name: str, true: Any, predicted: Any) -> None:
     axes.plot(true, true, color="black", linewidth=1)
     axes.plot(true, predicted, "o", markersize=3, alpha=0.6)
     axes.set(xlabel=f"true {name}", ylabel="as the network says")
-
-
-def _draw_losses(axes: Any, arms: dict[str, Any], steps: int) -> None:
-    for arm, found in arms.items():
-        places = (np.arange(len(found["losses"])) + 0.5) * steps / len(found["losses"])
-        axes.plot(places, found["losses"], label=arm, linewidth=1.2)
-    axes.set(xlabel="optimiser step", ylabel="training loss, mean of seeds")
-    axes.legend(frameon=False, fontsize=8)
-
-
-def methods(study: ClassifierStudy, parts: Parts, metrics: dict[str, Any]) -> str:
-    """A paragraph for a paper."""
-    own, protocol = study.classifier, metrics["protocol"]
-    cases = {side: sum(counts.values()) for side, counts in protocol["cases"].items()}
-    groups = protocol["groups"]["test"]
-    network = "a small convolutional network" if own.network == "small" else f"{own.network} (torchvision)"
-    started = "from random weights" if own.weights is None else f"from the weights {Path(own.weights).name}"
-    text = (
-        f"We trained {network} {started} with AdamW (learning rate {own.lr:g} falling along a cosine, weight decay "
-        f"{own.weight_decay:g}, batches of {own.batch}) for {own.steps} optimiser steps in every arm, {own.seeds} "
-        f"seed{'s' if own.seeds > 1 else ''} each, on {cases['train']} images, and tested the last weights on "
-        f"{cases['test']} images{'' if groups is None else f' of {groups} groups'}; {protocol['split']}. "
-    )
-    if own.generated:
-        text += (
-            f"Generated images come from a conditional generator ({study.generator.name}, {study.training.steps} "
-            "updates) that was trained on the training part only. "
-        )
-    return text + (
-        "Differences between arms are paired by test case and seed; their 95 % intervals are t intervals of a "
-        "jackknife over groups of test cases and of the spread between seeds. Intervals of proportions are Wilson's; "
-        f"those of other scores are percentiles of a bootstrap over groups and seeds (gankit "
-        f"{protocol['versions']['gankit']})."
-    )

@@ -1,24 +1,22 @@
-"""What a study of a classifier is made of: an experiment, whose generator it may train, with a table `classifier`."""
+"""The table `classifier` of a study of a classifier."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
-from gankit.experiments.experiment import Experiment
-from gankit.experiments.tables import Rate, Settings
+from gankit.experiments.tables import Count, Rate, Settings, Share
 from gankit.registry.messages import suggestion
-from gankit.studies.reading import experiment_of, read_study
+from gankit.runs.classifiers import SMALL
+from gankit.studies.classifier.arms import ARMS
+from gankit.studies.study import distinct
 
-PACKAGED = "classifier/eyes"
-SMALL = "small"
-BAR = "classical"
-ArmName = Literal["real", "oversampling", "classical", "synthetic", "classical-synthetic", "copies"]
-FIRST_LOOK: tuple[ArmName, ...] = ("real", "oversampling", "classical", "synthetic")
-Part = Annotated[float, Ge(0), Lt(1)]
+if TYPE_CHECKING:
+    ArmName = str
+else:
+    ArmName = Literal[tuple(ARMS)]
 
 
 class Classical(Settings):
@@ -34,14 +32,14 @@ class Classical(Settings):
     """
 
     flip: bool = True
-    shift: Part = 0.06
+    shift: Share = 0.06
     rotate: Annotated[float, Ge(0), Le(180)] = 5.0
-    scale: Part = 0.05
-    brightness: Part = 0.1
-    contrast: Part = 0.1
+    scale: Share = 0.05
+    brightness: Share = 0.1
+    contrast: Share = 0.1
 
 
-class ClassifierTable(Settings):
+class ClassifierSettings(Settings):
     """What a study of a classifier trains, and on what.
 
     Attributes:
@@ -75,16 +73,18 @@ class ClassifierTable(Settings):
     """
 
     network: str = SMALL
-    width: Annotated[int, Ge(1)] = 16
+    width: Count = 16
     weights: str | None = None
     input_size: Annotated[int, Ge(8)] | None = None
-    steps: Annotated[int, Ge(1)] = 1000
+    steps: Count = 1000
     batch: Annotated[int, Ge(2)] = 64
     lr: Rate = 2e-3
     weight_decay: Annotated[float, Ge(0)] = 1e-2
-    seeds: Annotated[int, Ge(1)] = 3
-    generators: Annotated[int, Ge(1)] | None = None
-    arms: Annotated[list[ArmName], MinLen(1)] = Field(default_factory=lambda: list(FIRST_LOOK))
+    seeds: Count = 3
+    generators: Count | None = None
+    arms: Annotated[list[ArmName], MinLen(1), AfterValidator(distinct)] = Field(
+        default_factory=lambda: ["real", "oversampling", "classical", "synthetic"]
+    )
     folds: Annotated[int, Ge(2)] = 5
     test_split: str | None = None
     synthetic_classes: list[str] = Field(default_factory=list)
@@ -93,15 +93,8 @@ class ClassifierTable(Settings):
     groupings: dict[str, Annotated[list[str], MinLen(1)]] = Field(default_factory=dict)
     regression: str | None = None
     calibration: bool = False
-    checkpoint_every: Annotated[int, Ge(1)] = 500
+    checkpoint_every: Count = 500
     classical: Classical = Classical()
-
-    @field_validator("arms")
-    @classmethod
-    def _different(cls, values: list[ArmName]) -> list[ArmName]:
-        if len(set(values)) < len(values):
-            raise ValueError(f"each arm once; these are {', '.join(values)}")
-        return values
 
     @field_validator("regression", mode="before")
     @classmethod
@@ -118,56 +111,3 @@ class ClassifierTable(Settings):
             if name not in names:
                 raise ValueError(f"torchvision has no network {name!r}; {suggestion(name, [SMALL, *names])}")
         return name
-
-    @property
-    def generated(self) -> bool:
-        """Whether an arm needs a generator."""
-        return any("synthetic" in arm for arm in self.arms)
-
-
-class ClassifierStudy(Experiment):
-    """An experiment whose data classifiers learn, and whose generator makes images for some of them.
-
-    The generator is trained on the training part alone and conditioned on classes, so that `data.conditional` cannot
-    name facts of the images where an arm needs generated ones. `training.max_minutes` is left out, since every training
-    runs to its end.
-
-    Attributes:
-        classifier: what is trained.
-    """
-
-    classifier: ClassifierTable = Field(default_factory=ClassifierTable)
-
-    def tables(self) -> dict[str, Any]:
-        """As `Experiment.tables`, with the table `classifier`."""
-        return {"classifier": self.classifier.model_dump(mode="json", exclude_none=True), **super().tables()}
-
-    def generator_experiment(self, seed: int) -> Experiment:
-        """The experiment of a generator of classes, which gets its training part from the study."""
-        decided = dict.fromkeys(("split", "min_agreement", "subset", "subset_seed"))  # when the parts were made
-        data = {"conditional": True, **decided}
-        return experiment_of(self, "classifier", {"data": data, "training": {"seed": seed}})
-
-
-def load_classifier_study(file: str | Path | None, *overrides: str) -> ClassifierStudy:
-    """Read a study of a classifier.
-
-    Args:
-        file: a TOML, JSON or YAML file with a table `classifier`, a recipe, or None for the packaged study of the eyes.
-        overrides: settings as `key.path=value`, as for `gankit.load`.
-
-    Raises:
-        SettingsError: as `gankit.load`; or settings that do not fit each other.
-    """
-    study, refuse = read_study(ClassifierStudy, PACKAGED, file, overrides)
-    own = study.classifier
-    if isinstance(study.data.conditional, list) and study.data.conditional and own.generated:
-        raise refuse("data", "conditional", "a generator for a classifier is conditioned on classes; set it to true")
-    if own.weights is not None:
-        if own.network == SMALL:
-            raise refuse(
-                "classifier", "weights", "they are for networks of torchvision; name one by classifier.network"
-            )
-        if not Path(own.weights).expanduser().is_file():
-            raise refuse("classifier", "weights", f"there is no file {own.weights}; weights are never downloaded")
-    return study

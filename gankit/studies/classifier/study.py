@@ -2,291 +2,231 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
-import platform
 import shutil
+import tempfile
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
-import sklearn
 import torch
-import torchvision
+from torch import nn
 
-from gankit.files import write_atomically, write_csv
-from gankit.studies.classifier.data import Parts, labels_of, notes_of, parts_of
-from gankit.studies.classifier.judging import SCORES, Judge
-from gankit.studies.classifier.networks import FILE, Classifier, load_classifier, new_network
-from gankit.studies.classifier.report import interval, write_report
-from gankit.studies.classifier.scores import Floats, softmax
-from gankit.studies.classifier.settings import BAR, ClassifierStudy, load_classifier_study
-from gankit.studies.classifier.training import (
-    ADDING,
-    LOGITS,
-    RUN,
-    added_labels,
-    seconds_a_fitting_step,
-    train_arm,
-    train_generator,
-    train_regression,
+from gankit.evaluation.classifiers import Scorer
+from gankit.experiments.experiment import Experiment
+from gankit.files import write_atomically
+from gankit.runs.classifiers import (
+    FILE,
+    SMALL,
+    Classifier,
+    TorchvisionNetwork,
+    load_classifier,
+    load_weights,
+    make_network,
 )
-from gankit.studies.jobs import RESULT, Job, Outcome, run_jobs
-from gankit.studies.reading import claim
-from gankit.studies.trainings import announce, seconds_a_step
+from gankit.runs.run import choose_device
+from gankit.seeds import derive_seed
+from gankit.studies.classifier.arms import ARMS, Arm, training_set
+from gankit.studies.classifier.data import Split, class_labels, numbers, split_data
+from gankit.studies.classifier.judging import differences, load_outputs, protocol
+from gankit.studies.classifier.report import text_table, write_report, write_tables
+from gankit.studies.classifier.settings import ClassifierSettings
+from gankit.studies.classifier.training import fit, train_arm, train_regression
+from gankit.studies.jobs import Job, Outcome
+from gankit.studies.reading import load_study
+from gankit.studies.study import JOBS, Refuse, Results, Study, Work
+from gankit.studies.trainings import RUN, time_steps, time_training, train_or_resume
 from gankit.training.assembly import build
 from gankit.training.data import prepare
-from gankit.version import __version__ as gankit_version
 
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
 
-JOBS = "jobs"
 GENERATOR, REGRESSION = "generator", "regression"
-INTERVALS = {
-    "shares": "95 % by Wilson's score, of the mean over seeds; cases of a group count by their design effect",
-    "scores": "95 % by percentiles of a bootstrap over groups of test cases within classes and over seeds, which is "
-    "too short where seeds are few and differ",
-    "differences": "95 %, paired: t intervals of a jackknife over groups of test cases and of the spread between "
-    "seeds, added in squares",
-}
 
 
-def run_classifier_study(
-    study: ClassifierStudy,
-    out: str | Path,
-    *,
-    workers: int = 1,
-    threads: int | None = None,
-    command: str = "",
-    quiet: bool = False,
-) -> dict[str, Any]:
-    """Train every arm with every seed, judge all on the same test part, and write tables and the report.
+@final
+class ClassifierStudy(Study):
+    """Classifiers of the data, on real images and on what may help them: what others do, and generated images.
 
-    Called again on the same folder it does only what is missing.
-
-    Args:
-        study: from `load_classifier_study`.
-        out: the folder.
-        workers: trainings at a time.
-        threads: CPU threads of each; `training.threads` where None.
-        command: that repeats the study, for the report.
-        quiet: no progress bar, and no estimate.
-
-    Returns:
-        What `metrics.json` holds.
-
-    Raises:
-        GankitError: the data or networks do not fit the study (nothing is written then), or the folder is taken.
+    The generator is trained on the training part alone and conditioned on classes, so that `data.conditional` cannot
+    name facts of the images where an arm needs generated ones. `training.max_minutes` is left out, since every training
+    runs to its end.
     """
-    folder, parts = Path(out), parts_of(study)
-    _check(study, parts)
-    claim(folder, study.toml())
-    (folder / JOBS).mkdir(exist_ok=True)
-    threads = threads or study.training.threads
-    generators, others = _generators(study), _trainings(study, folder / JOBS)
-    if not all((folder / JOBS / job.name / RESULT).is_file() for job in [*generators, *others]):
-        generators, others = _estimate(study, parts, generators, others, workers, threads, quiet)
-    # Trainings need the generators; the bar over all of them tells how much is left.
-    if generators:
-        run_jobs(generators, folder / JOBS, workers=workers, threads=threads, quiet=quiet)
-    outcomes = run_jobs([*generators, *others], folder / JOBS, workers=workers, threads=threads, quiet=quiet)
-    metrics = _judged(study, parts, outcomes, folder, command)
-    write_atomically(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
-    write_report(study, parts, metrics, folder)
-    return metrics
 
+    Settings = ClassifierSettings
+    settings: ClassifierSettings
+    table = "classifier"
+    file = "eyes.toml"
 
-def lost(metrics: dict[str, Any]) -> str:
-    """Which trainings failed and why, in one line; empty where none did."""
-    failures: dict[str, str] = metrics["failures"]
-    if not failures:
-        return ""
-    name, reason = next(iter(failures.items()))
-    return f"{len(failures)} trainings failed and their arms are left out: {', '.join(failures)}; {name}: {reason}"
+    def check_settings(self, refuse: Refuse) -> None:
+        """Refuse a generator of facts in place of classes, and weights that are not there.
 
+        Raises:
+            SettingsError: made by `refuse`.
+        """
+        conditional, weights = self.experiment.data.conditional, self.settings.weights
+        if isinstance(conditional, list) and conditional and self.needs_generators:
+            raise refuse(
+                "data", "conditional", "a generator for a classifier is conditioned on classes; set it to true"
+            )
+        if weights is not None and self.settings.network == SMALL:
+            why = "they are for networks of torchvision; name one by classifier.network"
+            raise refuse("classifier", "weights", why)
+        if weights is not None and not Path(weights).expanduser().is_file():
+            raise refuse("classifier", "weights", f"there is no file {weights}; weights are never downloaded")
 
-def text_table(metrics: dict[str, Any]) -> str:
-    """Scores of the arms, and differences with intervals, as lines for a terminal."""
-    rows = [["arm", *SCORES, "AUC"]]
-    rows += [[arm, *(interval(found[name]) for name in (*SCORES, "AUC"))] for arm, found in metrics["arms"].items()]
-    differences = [["difference", "", *SCORES]]
-    for row in metrics["differences"]:
-        if row["score"] == next(iter(SCORES)):
-            differences.append([row["arm"], f"less {row['against']}"])
-        if row["score"] in SCORES:
-            differences[-1].append(interval(row, signed=True))
-    tables = [rows, differences] if len(differences) > 1 else [rows]
-    lines = []
-    for table in tables:
-        widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-        lines += [
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table
+    @cached_property
+    def split(self) -> Split:
+        """The training and the test part, opened at first use."""
+        return split_data(self)
+
+    @property
+    def classes_to_fill(self) -> list[str]:
+        """Names of the classes that images are added to."""
+        return self.settings.synthetic_classes or [self.split.train.class_names[self.split.rarest]]
+
+    @property
+    def needs_generators(self) -> bool:
+        """Whether an arm needs a generator."""
+        return any(arm.generator for arm in self.arms())
+
+    def arms(self) -> list[Arm]:
+        """The arms that the settings name."""
+        return [ARMS[name] for name in self.settings.arms]
+
+    def new_network(self, outputs: int) -> nn.Module:
+        """A network to be trained, from torch's own draws or from a file of weights.
+
+        Raises:
+            PartError: the network cannot take these images, or the file holds no weights of it.
+        """
+        settings, image = self.settings, self.split.train.image
+        network = make_network(image, outputs, settings.network, settings.width, settings.input_size)
+        if settings.weights is not None:
+            assert isinstance(network, TorchvisionNetwork)
+            load_weights(network.network, Path(settings.weights).expanduser(), settings.network)
+        return network
+
+    def generator_experiment(self, seed: int) -> Experiment:
+        """The experiment of a generator of classes, which gets its training part from the study."""
+        decided = dict.fromkeys(("split", "min_agreement", "subset", "subset_seed"))  # when the parts were made
+        return self.experiment_with(data={"conditional": True, **decided}, training={"seed": seed})
+
+    def _generator_seed(self, seed: int) -> int:
+        """Whose generator a classifier's seed takes: its own, or in turn where there are fewer."""
+        first, count = self.experiment.training.seed, self.settings.generators or self.settings.seeds
+        return first + (seed - first) % count
+
+    def work(self, jobs: Path) -> list[Work]:
+        """The generators, and then every arm and the regression, seed by seed.
+
+        Raises:
+            GankitError: the data or the networks do not fit the study.
+        """
+        self._check()
+        seeds = self.seeds(self.settings.seeds)
+        wanted = sorted({self._generator_seed(seed) for seed in seeds}) if self.needs_generators else []
+        generators = [Job(f"{GENERATOR}-{seed}", functools.partial(self._train_generator, seed)) for seed in wanted]
+        trainings = []
+        for seed in seeds:  # a study cut short has all arms of its first seeds
+            for arm in self.arms():
+                generator = jobs / f"{GENERATOR}-{self._generator_seed(seed)}" if arm.generator else None
+                trainings.append(Job(f"{arm.name}-{seed}", functools.partial(train_arm, self, arm, seed, generator)))
+            if self.settings.regression is not None:
+                trainings.append(Job(f"{REGRESSION}-{seed}", functools.partial(train_regression, self, seed)))
+        return [
+            Work("generator", generators, self.experiment.training.steps, self._time_generator, first=True),
+            Work("classifier", trainings, self.settings.steps, self._time_classifier),
         ]
-    return "\n".join([*lines, *(f"note: {note}" for note in metrics["protocol"]["notes"])])
+
+    def _check(self) -> None:
+        """Refuse before anything is written what could not be trained."""
+        train, seed = self.split.train, self.experiment.training.seed
+        with torch.random.fork_rng():
+            self.new_network(train.image.classes)
+            if self.needs_generators:
+                experiment = self.generator_experiment(seed)
+                build(experiment, prepare(experiment.data, seed, train).image)
+
+    def _train_generator(self, seed: int, folder: Path) -> dict[str, Any]:
+        run = train_or_resume(self.generator_experiment(seed), folder / RUN, data=self.split.train)
+        return {"steps": run.steps, "real": len(self.split.train)}
+
+    def _time_generator(self, threads: int | None) -> float:
+        experiment = self.generator_experiment(self.experiment.training.seed)
+        return time_training(experiment, threads, self.split.train)
+
+    def _time_classifier(self, threads: int | None) -> float:
+        """Of an arm with classical augmentation, the slowest."""
+        train = self.split.train
+        data = training_set(self, next(arm for arm in ARMS.values() if arm.augmented and not arm.adds))
+        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+            network = self.new_network(train.image.classes).to(choose_device(self.experiment.training.device))
+
+            def advance(steps: int) -> None:
+                fit(network, data, self.settings.model_copy(update={"steps": steps}), 0, Path(folder))
+
+            return time_steps(advance, threads)
+
+    def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
+        """What `metrics.json` holds; written with all tables and the classifier of the bar to beat."""
+        settings, test, seeds = self.settings, self.split.test, self.seeds(self.settings.seeds)
+        draws = derive_seed(self.experiment.training.seed, "intervals")
+        scorer = Scorer(class_labels(test), test.groups, test.class_names, draws)
+        failures = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure is not None}
+        whole = [arm for arm in self.arms() if not any(f"{arm.name}-{seed}" in failures for seed in seeds)]
+        logits = {arm: load_outputs(folder, arm.name, seeds) for arm in whole}
+        arms: dict[str, Any] = {}
+        for arm, outputs in logits.items():
+            done = [outcomes[f"{arm.name}-{seed}"] for seed in seeds]
+            arms[arm.name] = {
+                **{key: done[0].result[key] for key in ("real", "added")},
+                "steps": [outcome.result["steps"] for outcome in done],
+                "seconds": [outcome.seconds for outcome in done],
+                "losses": np.mean([outcome.result["losses"] for outcome in done], axis=0).tolist(),
+                **scorer.scores(outputs, settings.groupings, settings.calibration),
+            }
+        metrics: dict[str, Any] = {
+            "protocol": protocol(self, outcomes, folder),
+            "arms": arms,
+            "differences": differences(scorer, logits, self.split.rarest),
+            "failures": failures,
+        }
+        if settings.regression is not None and not any(f"{REGRESSION}-{seed}" in failures for seed in seeds):
+            true, mean = numbers(test)[settings.regression], outcomes[f"{REGRESSION}-{seeds[0]}"].result["mean"]
+            metrics["regression"] = {
+                "number": settings.regression,
+                **scorer.errors(load_outputs(folder, REGRESSION, seeds)[..., 0], true),
+                "mean absolute error of the training mean": float(np.abs(true - mean).mean()),
+            }
+        write_tables(self, metrics, logits, folder)
+        if logits:
+            best = next((arm for arm in logits if arm.bar), next(iter(logits)))
+            shutil.copyfile(folder / JOBS / f"{best.name}-{seeds[0]}" / FILE, folder / FILE)
+            metrics["classifier"] = {"file": FILE, "arm": best.name, "seed": seeds[0]}
+        write_atomically(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
+        return metrics
+
+    def report(self, results: Results) -> None:
+        """Write `report.html`."""
+        write_report(self, results)
+
+    def summary(self, results: Results) -> str:
+        """Scores of the arms, differences with intervals, and notes."""
+        return text_table(results.values)
 
 
-def _check(study: ClassifierStudy, parts: Parts) -> None:
-    """Refuse before anything is written what could not be trained."""
-    with torch.random.fork_rng():
-        new_network(parts.train.image, parts.train.image.classes, study.classifier)
-        if study.classifier.generated:
-            experiment = study.generator_experiment(study.training.seed)
-            build(experiment, prepare(experiment.data, study.training.seed, parts.train).image)
+def load_classifier_study(file: str | Path | None, *overrides: str) -> ClassifierStudy:
+    """Read a study of a classifier; arguments and errors as for `gankit.studies.reading.load_study`."""
+    study = load_study("classifier", file, *overrides)
+    assert isinstance(study, ClassifierStudy)
+    return study
 
 
-def _seeds(study: ClassifierStudy) -> list[int]:
-    return [study.training.seed + number for number in range(study.classifier.seeds)]
-
-
-def _generator_seed(study: ClassifierStudy, seed: int) -> int:
-    """Whose generator a classifier's seed takes: its own, or in turn where there are fewer."""
-    first, count = study.training.seed, study.classifier.generators or study.classifier.seeds
-    return first + (seed - first) % count
-
-
-def _generators(study: ClassifierStudy) -> list[Job]:
-    if not study.classifier.generated:
-        return []
-    tables = study.tables()
-    wanted = sorted({_generator_seed(study, seed) for seed in _seeds(study)})
-    return [Job(f"{GENERATOR}-{seed}", functools.partial(train_generator, tables=tables, seed=seed)) for seed in wanted]
-
-
-def _trainings(study: ClassifierStudy, folder: Path) -> list[Job]:
-    tables, own = study.tables(), study.classifier
-    jobs = []
-    for seed in _seeds(study):  # seed by seed: a study cut short has all arms of its first seeds
-        for arm in own.arms:
-            generator = folder / f"{GENERATOR}-{_generator_seed(study, seed)}" / RUN if "synthetic" in arm else None
-            run = functools.partial(train_arm, tables=tables, arm=arm, seed=seed, generator=generator)
-            jobs.append(Job(f"{arm}-{seed}", run))
-        if own.regression is not None:
-            run = functools.partial(train_regression, tables=tables, seed=seed)
-            jobs.append(Job(f"{REGRESSION}-{seed}", run))
-    return jobs
-
-
-def _estimate(
-    study: ClassifierStudy, parts: Parts, generators: list[Job], others: list[Job], workers: int, threads: int | None,
-    quiet: bool,
-) -> tuple[list[Job], list[Job]]:  # fmt: skip
-    """Say what the trainings will cost, from a few steps of each kind; also the same jobs, which know their cost."""
-    making = 0.0
-    if generators:
-        making = seconds_a_step(study.generator_experiment(study.training.seed), threads, parts.train)
-    fitting = seconds_a_fitting_step(study, parts, threads)
-    steps, own_steps = study.training.steps, study.classifier.steps
-    work = [(len(generators), "generator", steps, making), (len(others), "classifier", own_steps, fitting)]
-    if not quiet:
-        announce([kind for kind in work if kind[0]], workers)
-    return (
-        [dataclasses.replace(job, cost=steps * making) for job in generators],
-        [dataclasses.replace(job, cost=own_steps * fitting) for job in others],
-    )
-
-
-def _judged(
-    study: ClassifierStudy, parts: Parts, outcomes: dict[str, Outcome], folder: Path, command: str
-) -> dict[str, Any]:
-    judge, own, seeds = Judge(study, parts), study.classifier, _seeds(study)
-    failures = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure is not None}
-    whole = [arm for arm in own.arms if not any(f"{arm}-{seed}" in failures for seed in seeds)]
-    logits: dict[str, Floats] = {
-        arm: np.stack([np.load(folder / JOBS / f"{arm}-{seed}" / LOGITS) for seed in seeds]) for arm in whole
-    }
-    arms: dict[str, Any] = {}
-    for arm, found in logits.items():
-        results = [outcomes[f"{arm}-{seed}"] for seed in seeds]
-        facts = {key: results[0].result[key] for key in ("real", "added")}
-        done = {"steps": [each.result["steps"] for each in results], "seconds": [each.seconds for each in results]}
-        losses = np.mean([each.result["losses"] for each in results], axis=0)
-        arms[arm] = {**facts, **done, "losses": losses.tolist(), **judge.arm(found)}
-    metrics: dict[str, Any] = {
-        "protocol": _protocol(study, parts, outcomes, command),
-        "arms": arms,
-        "differences": judge.differences(logits),
-        "failures": failures,
-    }
-    if own.regression is not None and not any(f"{REGRESSION}-{seed}" in failures for seed in seeds):
-        predicted = np.stack([np.load(folder / JOBS / f"{REGRESSION}-{seed}" / LOGITS)[:, 0] for seed in seeds])
-        metrics["regression"] = judge.regression(predicted, outcomes[f"{REGRESSION}-{seeds[0]}"].result["mean"])
-    _write_tables(folder, parts, metrics, logits, seeds)
-    best = BAR if BAR in logits else next(iter(logits), None)
-    if best is not None:
-        shutil.copyfile(folder / JOBS / f"{best}-{seeds[0]}" / FILE, folder / FILE)
-        metrics["classifier"] = {"file": FILE, "arm": best, "seed": seeds[0]}
+def run_classifier_study(study: ClassifierStudy, out: str | Path, **options: Any) -> dict[str, Any]:
+    """Run a study of a classifier; what `metrics.json` holds. Arguments and errors as for `Study.run`."""
+    metrics: dict[str, Any] = study.run(out, **options).values
     return metrics
-
-
-def _protocol(study: ClassifierStudy, parts: Parts, outcomes: dict[str, Outcome], command: str) -> dict[str, Any]:
-    names, k = parts.train.class_names, parts.train.image.classes
-    sides = {"train": parts.train, "test": parts.test}
-    counts = {
-        side: dict(zip(names, np.bincount(labels_of(data), minlength=k).tolist(), strict=True))
-        for side, data in sides.items()
-    }
-    groups = {side: None if data.groups is None else len(np.unique(data.groups)) for side, data in sides.items()}
-    notes = notes_of(parts)
-    if study.classifier.seeds == 1:
-        notes.append("one seed: intervals know nothing of what another seed would change, and are too short")
-    own = study.classifier
-    if not set(own.arms).isdisjoint(ADDING) and not len(added_labels(study, parts)):
-        notes.append("nothing is added in any arm: the classes to fill up have images enough for synthetic_fill")
-    if own.generated and (own.generators or own.seeds) < own.seeds:
-        few = f"{own.generators} generator{'s' if own.generators != 1 else ''}"
-        notes.append(f"{few} for {own.seeds} seeds: intervals leave out a part of their spread")
-    return {
-        "data": study.data.name,
-        "image": list(parts.train.image.shape),
-        "digest": {side: data.digest() for side, data in sides.items()},
-        "split": parts.how,
-        "cases": counts,
-        "groups": groups,
-        "rarest": names[parts.rarest],
-        "seeds": _seeds(study),
-        "steps": own.steps,
-        "intervals": INTERVALS,
-        "notes": notes,
-        "seconds": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
-        "threads": max((outcome.threads for outcome in outcomes.values()), default=0),
-        "versions": {
-            "gankit": gankit_version, "python": platform.python_version(), "torch": torch.__version__,
-            "torchvision": torchvision.__version__, "numpy": np.__version__, "scikit-learn": sklearn.__version__,
-        },
-        "command": command,
-    }  # fmt: skip
-
-
-def _write_tables(
-    folder: Path, parts: Parts, metrics: dict[str, Any], logits: dict[str, Floats], seeds: list[int]
-) -> None:
-    """results.csv, differences.csv, predictions.csv, and a confusion matrix an arm."""
-    names, labels = list(parts.test.class_names), labels_of(parts.test)
-    results: list[list[Any]] = [["arm", "seed", "score", "value"]]
-    for arm, found in metrics["arms"].items():
-        rows = {**{name: found[name] for name in (*SCORES, "AUC")}}
-        rows |= {f"recall of {name}": entry for name, entry in found["recall"].items()}
-        for grouping, entry in found["groupings"].items():
-            rows |= {f"{name} of {grouping}": entry[name] for name in ("sensitivity", "specificity", "AUC")}
-        results += [
-            [arm, seed, name, entry["by_seed"][i]] for name, entry in rows.items() for i, seed in enumerate(seeds)
-        ]
-        matrix = [["true", *names], *([name, *row] for name, row in zip(names, found["confusion"], strict=True))]
-        write_csv(folder / f"confusion-{arm}.csv", matrix)
-    for name, entry in metrics.get("regression", {}).items():
-        if isinstance(entry, dict):
-            results += [[REGRESSION, seed, name, entry["by_seed"][i]] for i, seed in enumerate(seeds)]
-    write_csv(folder / "results.csv", results)
-    head = ["arm", "against", "score", "value", "low", "high", "cases_error", "seeds_error"]
-    write_csv(folder / "differences.csv", [head, *([row[key] for key in head] for row in metrics["differences"])])
-    groups = parts.test_indices if parts.test.groups is None else parts.test.groups
-    rows_: list[list[Any]] = [["case", "group", "label", "arm", "seed", "predicted", *(f"p_{name}" for name in names)]]
-    for arm, each in logits.items():
-        for seed, found in zip(seeds, each, strict=True):
-            chances = softmax(found)
-            rows_ += [
-                [case, group, names[label], arm, seed, names[row.argmax()], *(f"{value:.5f}" for value in row)]
-                for case, group, label, row in zip(parts.test_indices, groups, labels, chances, strict=True)
-            ]
-    write_csv(folder / "predictions.csv", rows_)

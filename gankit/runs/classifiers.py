@@ -18,10 +18,11 @@ from torch.nn import functional as F
 from gankit.errors import GankitError, PartError, RunError
 from gankit.interfaces import ImageSpec
 from gankit.runs import checkpoint
-from gankit.studies.classifier.settings import SMALL, ClassifierTable
 from gankit.version import __version__ as gankit_version
 
 FILE = "classifier.safetensors"
+SMALL = "small"
+"""The name of gankit's own network; others are torchvision's."""
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the channels that networks of torchvision expect, in [0, 1]."""
 
@@ -122,21 +123,17 @@ def make_network(image: ImageSpec, outputs: int, name: str, width: int, input_si
     return TorchvisionNetwork(image, outputs, name, input_size)
 
 
-def new_network(image: ImageSpec, outputs: int, settings: ClassifierTable) -> nn.Module:
-    """A network to be trained, from torch's own draws or from a file of weights.
+def load_weights(network: nn.Module, path: Path, name: str) -> None:
+    """Load a file of weights into a network of torchvision, but for the head, whose shape the classes decide.
+
+    Args:
+        network: the network.
+        path: of tensors by name, as torchvision publishes them, or as safetensors.
+        name: of the network, for errors.
 
     Raises:
-        GankitError: the network cannot take these images, or the file holds no weights of it.
+        PartError: the file holds no weights of this network.
     """
-    network = make_network(image, outputs, settings.network, settings.width, settings.input_size)
-    if settings.weights is not None:
-        assert isinstance(network, TorchvisionNetwork)
-        _load_weights(network.network, Path(settings.weights).expanduser(), settings.network)
-    return network
-
-
-def _load_weights(network: nn.Module, path: Path, name: str) -> None:
-    """All weights but those of the head, whose shapes the number of classes decides."""
     try:
         if path.suffix == ".safetensors":
             given: Any = load_file(path)
@@ -158,10 +155,15 @@ def _load_weights(network: nn.Module, path: Path, name: str) -> None:
     network.load_state_dict(fitting, strict=False)
 
 
-def save_network(path: Path, network: nn.Module, settings: ClassifierTable, facts: dict[str, Any]) -> None:
-    """Write weights as safetensors, with all that is needed to use them in one metadata key."""
-    own = {"network": settings.network, "width": settings.width, "input_size": settings.input_size}
-    checkpoint.export(path, network, {"kind": "classifier", "gankit": gankit_version, **own, **facts})
+def save_network(path: Path, network: nn.Module, facts: dict[str, Any]) -> None:
+    """Write weights as safetensors, with all that is needed to use them in one metadata key.
+
+    Args:
+        path: of the file.
+        network: from `make_network`.
+        facts: the arguments of `make_network` (`network` for the name), `class_names`, and whatever else is known.
+    """
+    checkpoint.export(path, network, {"kind": "classifier", "gankit": gankit_version, **facts})
 
 
 @final

@@ -1,0 +1,101 @@
+"""Values of metrics over draws of few images, and how far each part of the images moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from gankit import seeds
+from gankit.errors import GankitError
+from gankit.evaluation.extraction import part
+from gankit.evaluation.uncertainty import influences, standard_errors, variances_of
+from gankit.interfaces import Indices, Pool, Rows
+from gankit.metrics.kid import BLOCK
+from gankit.registry import Part
+
+KEPT_VALUES = ("frechet", "kid", "precision", "recall")
+"""The values that are kept of the metrics' values."""
+
+Values = dict[str, dict[str, Any]]
+
+
+def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Values:
+    """Values of metrics with standard errors, and how far each part of the real images moves them.
+
+    Args:
+        names: of metrics.
+        reals: their features.
+        fakes: features of the generated images.
+
+    Returns:
+        By value: `value`, `standard_error`, `fake_variance` (what the generated images make of its square),
+        `real_influences` (whose squares sum to what the real images make), `n_real`, `n_fake`; None where unknown.
+    """
+    entries: Values = {}
+    for metric_part in [part("metric", name) for name in names]:
+        seen = reals.take(_block(np.arange(reals.count))) if metric_part.name == "kid" else reals
+        resampling = metric_part.build().resampling(Pool(seen, fakes))
+        values = resampling.whole().values
+        real, fake = (influences(resampling, side, values, 0) for side in ("real", "fake"))
+        variances = variances_of(fake)
+        errors = standard_errors(resampling, values, 0, [variances_of(real), variances])
+        for name, value in values.items():
+            if name in KEPT_VALUES:
+                moved = real.get(name)
+                entries[name] = {
+                    "value": value, "standard_error": errors[name],
+                    "fake_variance": variances.get(name),
+                    "real_influences": None if moved is None else moved.tolist(),
+                    "n_real": seen.count, "n_fake": fakes.count,
+                }  # fmt: skip
+    return entries
+
+
+def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices]]) -> Values:
+    """Mean and standard deviation of values over draws of both sides.
+
+    Args:
+        names: of metrics; one that cannot judge so few images is left out.
+        pool: what is drawn from.
+        draws: (k,) rows of the real and (m,) rows of the generated images.
+    """
+    entries: Values = {}
+    for metric in [part("metric", name) for name in names]:
+        values = _values_of_draws(metric, pool, draws)
+        for name in values[0] if values else ():
+            if name in KEPT_VALUES:
+                numbers = np.array([value[name] for value in values])
+                entries[name] = {"mean": float(numbers.mean()), "sd": float(numbers.std(ddof=1))}
+    return entries
+
+
+def _values_of_draws(metric: Part, pool: Pool, draws: list[tuple[Indices, Indices]]) -> list[dict[str, float]]:
+    resampling = metric.build().resampling(pool)
+    try:
+        if metric.name == "kid":
+            draws = [(_block(real), fake) for real, fake in draws]
+        return [dict(resampling.values(real, fake)) for real, fake in draws]
+    except GankitError:  # too few images for this metric
+        return []
+
+
+def _block(real: Indices) -> Indices:
+    """As many of these images as KID takes at once, beyond which each value would cost a second."""
+    return real if len(real) <= BLOCK else real[random_places(len(real), BLOCK, "block of the kernel distance")]
+
+
+def random_places(count: int, size: int, stream: str, number: int = 0) -> Indices:
+    """(size,) rising places of `count`, drawn for this stream."""
+    order = torch.randperm(count, generator=seeds.generator(0, f"study {stream}", number)).numpy()
+    return np.sort(order[:size])
+
+
+def pooled_variance(samples: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Variance within samples, and its degrees of freedom: (0, 0) where none has several values."""
+    several = [np.array(values) for values in samples if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in several)
+    return (squares / freedom if freedom else 0.0), freedom

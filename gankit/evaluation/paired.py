@@ -1,0 +1,184 @@
+"""Intervals over test cases, in whole groups, and over the seeds of trainings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from gankit.evaluation.classification import Floats, Score
+
+LEVEL = 0.95
+DRAWS = 1000
+
+
+def independent_cases(hits: Floats, sizes: Floats) -> float:
+    """How many independent cases tell as much of a proportion as cases in groups (Rao and Scott 1992).
+
+    Args:
+        hits: (groups,) hits in each group, not necessarily whole.
+        sizes: (groups,) cases in each group; groups without a case do not count.
+
+    Returns:
+        At most the number of cases and at least 1; the number of groups where all cases are hits, or none.
+    """
+    kept = sizes > 0
+    hits, sizes = hits[kept], sizes[kept]
+    n, groups, share = float(sizes.sum()), int(kept.sum()), float(hits.sum() / sizes.sum())
+    if groups == n:
+        return n
+    variance = groups / max(groups - 1, 1) * float(((hits - share * sizes) ** 2).sum()) / n**2
+    if not 0 < share < 1 or variance == 0:
+        return float(groups)
+    return min(n, max(1.0, share * (1 - share) / variance))
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The test cases in their groups; groups are drawn within strata, by the class that most of their cases have."""
+
+    labels: NDArray[np.int64]  # (n,) true classes
+    group: NDArray[np.int64]  # (n,) number of each case's group, from 0
+    stratum: NDArray[np.int64]  # (groups,) class of each group
+
+    @classmethod
+    def of(cls, labels: NDArray[np.int64], groups: NDArray[np.generic] | None) -> Cases:
+        """From (n,) classes, and the (n,) groups where there are any: every case is its own group where not."""
+        names = np.arange(len(labels)) if groups is None else groups
+        group = np.unique(names, return_inverse=True)[1]
+        classes = int(labels.max()) + 1
+        counts = np.zeros((int(group.max()) + 1, classes), np.int64)
+        np.add.at(counts, (group, labels), 1)
+        return cls(labels, group, counts.argmax(1))
+
+    @property
+    def groups(self) -> int:
+        """Number of groups."""
+        return len(self.stratum)
+
+    def counts(self, predicted: NDArray[np.int64], classes: int) -> Floats:
+        """(seeds, n) predicted classes to (seeds, groups, classes, classes) counts, true classes in rows."""
+        cells = (self.group * classes + self.labels) * classes
+        size = self.groups * classes * classes
+        rows = [np.bincount(cells + row, minlength=size) for row in predicted]
+        return np.array(rows, dtype=np.float64).reshape(-1, self.groups, classes, classes)
+
+    def draws(self, random: np.random.Generator, draws: int = DRAWS) -> Floats:
+        """(draws, groups) how often each group is drawn, with replacement within its stratum."""
+        weights = np.zeros((draws, self.groups))
+        for label in np.unique(self.stratum):
+            members = np.flatnonzero(self.stratum == label)
+            chances = np.full(len(members), 1 / len(members))
+            weights[:, members] = random.multinomial(len(members), chances, size=draws)
+        return weights
+
+
+def confusions(counts: Floats) -> Floats:
+    """(seeds, groups, k, k) counts to (seeds, k, k) confusion matrices."""
+    total: Floats = counts.sum(1)
+    return total
+
+
+def drawn_scores(counts: Floats, score: Score, weights: Floats) -> Floats:
+    """Scores of drawn groups.
+
+    Args:
+        counts: (seeds, groups, k, k).
+        score: of (..., k, k) confusion matrices.
+        weights: (draws, groups) from `Cases.draws`.
+
+    Returns:
+        (draws, seeds) scores.
+    """
+    seeds, groups, k, _ = counts.shape
+    flat = counts.transpose(1, 0, 2, 3).reshape(groups, -1)
+    return score((weights @ flat).reshape(len(weights), seeds, k, k))
+
+
+def crossed(drawn: Floats, random: np.random.Generator, level: float = LEVEL) -> tuple[float, float]:
+    """The percentile interval of a mean over seeds, which are drawn too (Owen 2007, arXiv 0712.1111).
+
+    Args:
+        drawn: (draws, seeds) values of drawn groups.
+        random: draws the seeds.
+        level: of the interval.
+    """
+    draws, seeds = drawn.shape
+    weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+    tail = (1 - level) / 2
+    low, high = np.nanquantile((drawn * weights).sum(1), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def score_interval(cases: Cases, counts: Floats, score: Score, seed: int) -> tuple[float, float, float]:
+    """The mean of a score over seeds, and its percentile interval over groups and seeds.
+
+    Args:
+        cases: the test cases.
+        counts: (seeds, groups, k, k) from `Cases.counts`.
+        score: of (..., k, k) confusion matrices.
+        seed: of the draws.
+    """
+    random = np.random.default_rng(seed)
+    low, high = crossed(drawn_scores(counts, score, cases.draws(random)), random)
+    return float(score(confusions(counts)).mean()), low, high
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """A difference of two arms on the same test cases, with its interval."""
+
+    value: float  # the mean over seeds of the first arm's score less the second's
+    low: float  # of the interval
+    high: float  # of the interval
+    by_seed: list[float]  # one difference a seed
+    cases_error: float  # the part of the standard error that other test cases would change
+    # the part that other seeds would change; None for one seed, of which the interval then knows nothing
+    seeds_error: float | None
+
+
+def paired_difference(
+    cases: Cases, first: Floats, second: Floats, score: Score, level: float = LEVEL
+) -> PairedDifference:
+    """The paired difference of two arms, with a t interval over test cases and seeds, both taken as samples.
+
+    The half-width is sqrt(t_c^2 V_c + t_s^2 V_s). V_c is the variance of the mean over seeds by dropping one group at a
+    time (jackknife within strata, Efron and Stein 1981), V_s the variance between the seeds' differences over their
+    number; either quantile has its own part's degrees of freedom, so that few seeds widen the interval only as far as
+    seeds differ (Howe 1974, JASA 69:789). What cases and seeds share, the chance of a single prediction, is in both:
+    the interval errs to the wide side. docs/measured/paired-intervals.md has its errors of the first kind.
+
+    Args:
+        cases: the test cases.
+        first: (seeds, groups, k, k) counts of the first arm.
+        second: (seeds, groups, k, k) counts of the second, whose seeds belong to the first's one by one.
+        score: of (..., k, k) confusion matrices.
+        level: of the interval.
+    """
+    totals = confusions(first), confusions(second)
+    by_seed = score(totals[0]) - score(totals[1])
+    left_out = (score(totals[0][:, None] - first) - score(totals[1][:, None] - second)).mean(0)
+    seeds, value = len(by_seed), float(by_seed.mean())
+    parts = []  # variances, and their degrees of freedom
+    for label in np.unique(cases.stratum):
+        inside = left_out[cases.stratum == label]
+        if (n := len(inside)) > 1:
+            parts.append(((n - 1) / n * float(((inside - inside.mean()) ** 2).sum()), n - 1))
+    cases_variance = sum(variance for variance, _ in parts)
+    squares = 0.0
+    if cases_variance > 0:
+        df = 1 / sum((variance / cases_variance) ** 2 / df for variance, df in parts)  # Satterthwaite 1946
+        squares += _quantile(level, df) ** 2 * cases_variance
+    seeds_error = None
+    if seeds > 1:
+        seeds_error = math.sqrt(float(by_seed.var(ddof=1)) / seeds)
+        squares += (_quantile(level, seeds - 1) * seeds_error) ** 2
+    half = math.sqrt(squares)
+    return PairedDifference(value, value - half, value + half, by_seed.tolist(), math.sqrt(cases_variance), seeds_error)
+
+
+def _quantile(level: float, df: float) -> float:
+    return float(stats.t.ppf((1 + level) / 2, df))

@@ -1,0 +1,30 @@
+"""Tables as LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+Table = list[list[str]]
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+
+
+def tabular(header: Sequence[str], parts: Sequence[tuple[str, Table]], notes: str = "") -> str:
+    """A LaTeX tabular of a header and rows under headings, every character of them as it stands; notes are comments."""
+
+    def escaped(cell: str) -> str:
+        return re.sub(r"(?<![\w.}])-(?=\d)", "$-$", "".join(_TEX.get(mark, mark) for mark in cell))
+
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(map(escaped, cells)) + r" \\"
+
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\hline", line(header), r"\hline"]
+    for words, table in parts:
+        if words:
+            lines.append(rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{escaped(words)}}}}} \\")
+        lines += [*map(line, table), r"\hline"]
+    return "\n".join([*(f"% {note}" for note in notes.splitlines()), *lines, r"\end{tabular}", ""])

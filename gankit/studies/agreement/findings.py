@@ -1,0 +1,277 @@
+"""What a study found: values of arms over their seeds, and differences that know how much trainings differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from gankit.evaluation.draws import pooled_variance
+from gankit.evaluation.tables import title
+from gankit.interfaces import Measurement
+from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
+from gankit.studies.agreement.settings import AgreementSettings
+from gankit.studies.jobs import Outcome
+
+if TYPE_CHECKING:
+    from gankit.studies.agreement.study import Agreement
+
+LEVEL = 0.95
+CANNOT = "cannot be told"
+ROWS = {"all": "All", "top": "Top", "bottom": "Bot"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of an arm and what came of it."""
+
+    arm: Arm  # the arm
+    seed: int  # of the training
+    folder: Path  # of the job; the run is in its sub-folder `run`
+    outcome: Outcome  # what `Judge.run` gave, or the failure
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What `Judge.run` gave; empty where the training failed."""
+        return self.outcome.result
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which value of a training is meant."""
+
+    group: str  # "drawn" for the table of the founding paper, "equal" for equal numbers
+    row: str  # "all", "top", "bottom"; or one of `judging.REFERENCES`
+    metric: str = "frechet"  # "frechet", "kid", "precision" or "recall"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value of an arm, the mean over its trainings."""
+
+    value: float  # the mean
+    # standard error of one training's value as both sides vary, the mean over trainings; None where unknown
+    error: float | None
+    fake_error: float | None  # the part of it that the generated images make
+    # (k,) how far each part of the real images moves the mean; their squares sum to the variance that these
+    # images make, where all trainings are judged beside the same. None where it is unknown
+    influences: NDArray[np.float64] | None
+    real_error: float | None  # the part of the error that the real images make
+    seeds: int  # trainings that the mean is of
+    n_real: int  # real images
+    n_fake: int  # generated images of each training
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much trainings of one arm differ, pooled over all arms with several."""
+
+    total: float  # standard deviation between trainings of an arm
+    sampling: float  # what the sampling of generated images alone would make of it
+    freedom: int  # degrees of freedom
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One arm less another."""
+
+    value: float  # the difference
+    low: float  # lower end of its 95 % interval
+    high: float  # upper end
+    whole: bool  # whether the interval knows how much trainings differ; without several seeds it does not
+    matched: int  # pairs of trainings of the same seed that it is over; 0 where trainings are not matched
+
+    @property
+    def verdict(self) -> str:
+        """ "lower", "higher", or "cannot be told"; the last wherever it is unknown how much trainings differ."""
+        if not self.whole or self.low <= 0 <= self.high:
+            return CANNOT
+        return "lower" if self.high < 0 else "higher"
+
+
+@final
+@dataclass(frozen=True)
+class Findings:
+    """Everything that a study found."""
+
+    study: Agreement  # the study
+    trials: list[Trial]  # one for each generator
+    reals: dict[str, Any]  # what `Judge.reals` gave
+
+    @property
+    def settings(self) -> AgreementSettings:
+        """The study's own table."""
+        return self.study.settings
+
+    @property
+    def images(self) -> StudyImages:
+        """The study's images."""
+        return self.study.images
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """What was measured on the pixels; None where the data set measures nothing or it is of no use at this size."""
+        return self.study.measurement if self.reals["estimator"] else None
+
+    def trials_of(self, arm: Arm) -> list[Trial]:
+        """Trainings of an arm that have values."""
+        return [trial for trial in self.trials if trial.arm == arm and not trial.outcome.failure]
+
+    def failed(self, arm: Arm) -> int:
+        """Number of trainings of an arm without values."""
+        return sum(trial.arm == arm for trial in self.trials) - len(self.trials_of(arm))
+
+    def arms(self) -> list[Arm]:
+        """Every arm once."""
+        return list(dict.fromkeys(trial.arm for trial in self.trials))
+
+    def variants(self) -> list[tuple[str, str]]:
+        """(control, scope) of every row of arms: without either, then each control, then each further scope."""
+        return list(dict.fromkeys((arm.control, arm.scope) for arm in self.arms()))
+
+    @staticmethod
+    def variant_words(control: str, scope: str) -> str:
+        """What distinguishes a row of arms; "" for training by agreement."""
+        return CONTROLS[control].words if control else f"scope {scope}" if scope else ""
+
+    def row(self, control: str = "", scope: str = "") -> list[Arm]:
+        """The arm of every threshold, whether it was trained or not."""
+        return [arm_at(threshold, control, scope) for threshold in self.images.thresholds]
+
+    def _entries(self, arm: Arm, where: Where) -> dict[int, dict[str, Any]]:
+        """What each seed's training has there, where it has anything."""
+        rows = [(trial.seed, trial.result[where.group].get(where.row, {})) for trial in self.trials_of(arm)]
+        return {seed: row[where.metric] for seed, row in rows if where.metric in row}
+
+    def by_seed(self, arm: Arm, where: Where) -> dict[int, float]:
+        """The value of each training."""
+        return {seed: entry["value"] for seed, entry in self._entries(arm, where).items()}
+
+    def common_seeds(self, arms: Sequence[Arm], where: Where) -> list[int]:
+        """Seeds of which all arms have values."""
+        return sorted(set.intersection(*(set(self._entries(arm, where)) for arm in arms))) if arms else []
+
+    def of(self, arm: Arm, where: Where, seeds: Sequence[int] | None = None) -> Estimate | None:
+        """The arm's value, over some seeds or over all; None where no training of it has one."""
+        entries = [entry for seed, entry in self._entries(arm, where).items() if seeds is None or seed in seeds]
+        if not entries:
+            return None
+        influences = [entry["real_influences"] for entry in entries if entry["real_influences"] is not None]
+        whole = len(influences) == len(entries) and len({len(values) for values in influences}) == 1
+        return Estimate(
+            float(np.mean([entry["value"] for entry in entries])),
+            _root_mean(entry["standard_error"] for entry in entries),
+            _root_mean(None if v is None else math.sqrt(v) for v in (entry["fake_variance"] for entry in entries)),
+            np.mean(influences, axis=0) if whole else None,
+            _root_mean(math.sqrt(sum(value**2 for value in values)) for values in influences),
+            len(entries), entries[0]["n_real"], entries[0]["n_fake"],
+        )  # fmt: skip
+
+    def spread(self, where: Where) -> Spread | None:
+        """Between trainings, or None where no arm has two."""
+        arms = [entries for arm in self.arms() if len(entries := list(self._entries(arm, where).values())) > 1]
+        variance, freedom = pooled_variance([[entry["value"] for entry in entries] for entries in arms])
+        if not freedom:
+            return None
+        sampling = float(np.mean([entry["fake_variance"] or 0.0 for entries in arms for entry in entries]))
+        return Spread(math.sqrt(variance), math.sqrt(sampling), freedom)
+
+    def contrast(self, pairs: Sequence[tuple[Arm, Arm]], where: Where, *, same_reals: bool) -> Difference | None:
+        """The mean over pairs of arms of the second's value less the first's, or None where one has none.
+
+        Trainings of one seed (and one warm start) have much in common. So trainings of the same seed are compared, and
+        the error is what is left between trainings beyond their arm and their seed (the residual of a two-way layout
+        over all arms with several seeds), with its degrees of freedom in Student's interval. Where no two arms have
+        several seeds it is the spread between trainings, at least that of sampling. To this comes what the real images
+        make of the difference: of the same ones by what each part of them moves both values, of others that of both.
+        """
+        residual, spread = self._residual(where), self.spread(where)
+        shared = [self.common_seeds(pair, where) for pair in pairs]
+        matched = residual is not None and bool(pairs) and all(shared)
+        estimates = [
+            (self.of(first, where, seeds if matched else None), self.of(second, where, seeds if matched else None))
+            for (first, second), seeds in zip(pairs, shared, strict=True)
+        ]
+        known = [(one, other) for one, other in estimates if one is not None and other is not None]
+        if not known or len(known) < len(estimates):
+            return None
+        both = [estimate for pair in known for estimate in pair]
+        if residual is not None and matched:
+            of_training, freedom = residual
+        else:
+            errors = [estimate.fake_error for estimate in both if estimate.fake_error is not None]
+            floor = float(np.mean(np.square(errors))) if errors else 0.0
+            of_training, freedom = max(spread.total**2 if spread else 0.0, floor), spread.freedom if spread else 0
+        real = _real_variance(known, same_reals)
+        variance = sum(of_training / estimate.seeds for estimate in both) / len(known) ** 2 + (real or 0.0)
+        half = float(student.ppf((1 + LEVEL) / 2, freedom or 1e6)) * math.sqrt(variance)
+        value = float(np.mean([other.value - one.value for one, other in known]))
+        whole = freedom > 0 and real is not None
+        return Difference(value, value - half, value + half, whole, sum(map(len, shared)) if matched else 0)
+
+    def _residual(self, where: Where) -> tuple[float, int] | None:
+        """Variance between trainings beyond their arm and their seed, and its degrees of freedom."""
+        arms = [arm for arm in self.arms() if len(self._entries(arm, where)) > 1]
+        seeds = self.common_seeds(arms, where)
+        if len(arms) < 2 or len(seeds) < 2:
+            return None
+        values = np.array([[self.by_seed(arm, where)[seed] for seed in seeds] for arm in arms])
+        left = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+        freedom = (len(arms) - 1) * (len(seeds) - 1)
+        return float((left**2).sum()) / freedom, freedom
+
+    def between_reals(self, arm: Arm, where: Where) -> dict[str, float] | None:
+        """{"mean", "sd", "n"} of real images in the place of generated ones, or None where it is not known."""
+        reals, metric = self.reals, where.metric
+        own = reals["arms"][arm_at(arm.threshold, arm.control).name]
+        if where.group == "drawn":
+            entry: dict[str, Any] = own["all" if where.row == "all" else "kept"]
+            return {**entry[metric], "n": entry["n"]} if metric in entry else None
+        if where.row in ("full", "held-out"):
+            entry = reals["whole"]
+        else:
+            entry = (reals["arms"][arm_at(arm.threshold).name] if where.row == "held-out-same" else own)["equal"]
+        return {**entry[metric], "n": self.images.n} if metric in entry else None
+
+    def chance(self, arm: Arm, metric: str) -> tuple[float, float] | None:
+        """Mean and standard deviation of the value of as many drawn images as are kept, chosen at random."""
+        entries = [trial.result["chance"][metric] for trial in self.trials_of(arm) if metric in trial.result["chance"]]
+        if not entries:
+            return None
+        sd = math.sqrt(float(np.mean(np.square([entry["sd"] for entry in entries]))))
+        return float(np.mean([entry["mean"] for entry in entries])), sd
+
+    def measured(self, arm: Arm, row: str | None) -> list[tuple[int, int, int]]:
+        """Positive, measured and all images: of "all", "top" or "bottom" of each training; None for the reals."""
+        measurement = self.measurement
+        assert measurement is not None
+        own = self.reals["arms"][arm_at(arm.threshold, arm.control).name][measurement.fact] if row is None else None
+        counts = [own] if own else [trial.result[measurement.fact][row] for trial in self.trials_of(arm)]
+        return [(count[measurement.positive], count["measured"], count["n"]) for count in counts]
+
+    def metric_name(self, metric: str) -> str:
+        """The heading of a metric's values."""
+        return "KID" if metric == "kid" else title(metric, str(self.reals["features"]))
+
+
+def _real_variance(pairs: Sequence[tuple[Estimate, Estimate]], same: bool) -> float | None:
+    """What the real images make of a mean difference; None where it is unknown."""
+    if same:
+        moved = [other.influences - one.influences for one, other in pairs
+                 if one.influences is not None and other.influences is not None]  # fmt: skip
+        return None if len(moved) < len(pairs) else float((np.mean(moved, axis=0) ** 2).sum())
+    errors = [estimate.real_error for pair in pairs for estimate in pair]
+    known = [error for error in errors if error is not None]
+    return None if len(known) < len(errors) else float(np.sum(np.square(known))) / len(pairs) ** 2
+
+
+def _root_mean(values: Iterable[float | None]) -> float | None:
+    """The root of the mean square of those that are known."""
+    known = [value for value in values if value is not None]
+    return math.sqrt(float(np.mean(np.square(known)))) if known else None

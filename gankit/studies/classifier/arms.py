@@ -1,0 +1,124 @@
+"""The arms of a study of a classifier, and the images that each of them learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gankit.interfaces import Dataset
+from gankit.seeds import Order, derive_seed
+from gankit.studies import study
+from gankit.studies.classifier.data import class_labels
+from gankit.studies.trainings import finished_run
+
+if TYPE_CHECKING:
+    from gankit.studies.classifier.settings import Classical
+    from gankit.studies.classifier.study import ClassifierStudy
+
+Labels = NDArray[np.int64]
+Images = NDArray[Any]
+
+
+def _generated(study: ClassifierStudy, labels: Labels, seed: int, generator: Path | None) -> Images:
+    """(k, c, h, w) images of these classes from the generator that an earlier job has trained."""
+    assert generator is not None
+    return finished_run(generator).sample(len(labels), labels, seed=derive_seed(seed, "added") % 2**62)
+
+
+def _noised_copies(study: ClassifierStudy, labels: Labels, seed: int, generator: Path | None) -> Images:
+    """(k, c, h, w) training images of these classes, drawn again and noised: what adds no information."""
+    data, random = study.split.train, np.random.default_rng(derive_seed(seed, "copies"))
+    members = [np.flatnonzero(class_labels(data) == label) for label in range(data.image.classes)]
+    images, (low, high) = data.images[[random.choice(members[label]) for label in labels]], data.value_range
+    noised = images + random.normal(0, study.settings.copy_noise * (high - low), images.shape)
+    return np.clip(np.rint(noised) if images.dtype.kind == "u" else noised, low, high).astype(images.dtype)
+
+
+@dataclass(frozen=True)
+class Arm(study.Arm):
+    """What a classifier is trained on."""
+
+    adds: Callable[[ClassifierStudy, Labels, int, Path | None], Images] | None = None  # images of the rare classes
+    generator: bool = False  # whether what it adds needs a generator
+    balanced: bool = False  # draws classes equally often
+    weighted: bool = False  # weights classes in the loss
+    augmented: bool = False  # has classical augmentation
+    baseline: bool = False  # all others are compared with it
+    bar: bool = False  # and so they are with this one, but for the baseline
+
+
+ARMS = {
+    arm.name: arm
+    for arm in (
+        Arm("real", "real images as they come", baseline=True),
+        Arm("oversampling", "real images, classes drawn equally often", balanced=True),
+        Arm("classical", "real images with classical augmentation, classes weighted in the loss: the bar to beat",
+            weighted=True, augmented=True, bar=True),
+        Arm("synthetic", "real images and generated ones of the rare class", _generated, generator=True),
+        Arm("classical-synthetic",
+            "real and generated images with classical augmentation, no weights of classes",
+            _generated, generator=True, augmented=True),
+        Arm("copies", "a control: noised copies of training images in place of generated ones, which add no "
+            "information", _noised_copies),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a training learns from."""
+
+    images: Images  # (n, c, h, w) in the data's type
+    targets: Tensor  # (n,) classes, or (n, 1) standardised numbers
+    dataset: Dataset  # knows the range and the mirror image
+    balanced: bool = False
+    weights: Tensor | None = None  # (classes,) of the loss
+    classical: Classical | None = None
+
+    def order(self, seed: int) -> Order:
+        """Which images each batch holds."""
+        if not self.balanced:
+            return Order(seed, "classifier", len(self.images))
+        labels = self.targets.numpy()
+        chances = 1.0 / np.bincount(labels)[labels]
+        return Order(seed, "classifier", len(self.images), chances / chances.sum())
+
+
+def training_set(study: ClassifierStudy, arm: Arm, seed: int = 0, generator: Path | None = None) -> TrainingSet:
+    """The training images of an arm, with those that it adds.
+
+    Args:
+        study: the study.
+        arm: the arm.
+        seed: of the added images.
+        generator: the job of a generator that was trained on the training part, where the arm needs one.
+
+    Raises:
+        RunError: that job has failed.
+    """
+    data = study.split.train
+    images, labels, added = np.asarray(data.images), class_labels(data), added_labels(study)
+    if arm.adds and len(added):
+        images = np.concatenate([images, arm.adds(study, added, seed, generator)])
+        labels = np.concatenate([labels, added])
+    weights = None
+    if arm.weighted:
+        counts = np.bincount(labels, minlength=data.image.classes)
+        weights = torch.from_numpy(len(labels) / (data.image.classes * counts)).float()
+    classical = study.settings.classical if arm.augmented else None
+    return TrainingSet(images, torch.from_numpy(labels.copy()), data, arm.balanced, weights, classical)
+
+
+def added_labels(study: ClassifierStudy) -> Labels:
+    """(k,) classes of the images that fill up the rare classes."""
+    names, counts = study.split.train.class_names, study.split.counts(study.split.train)
+    labels = [names.index(name) for name in study.classes_to_fill]
+    wanted = round(study.settings.synthetic_fill * int(counts.max()))
+    return np.repeat(np.array(labels, np.int64), [max(0, wanted - int(counts[label])) for label in labels])

@@ -1,0 +1,290 @@
+"""The interface of a study: settings, arms, jobs that resume, judgement and report; and how any study is run."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shlex
+import sys
+import tomllib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import tomlkit
+from pydantic import BaseModel, ValidationError
+
+from gankit.errors import GankitError, RunError, SettingsError
+from gankit.experiments.experiment import Experiment
+from gankit.experiments.tables import Settings as NoSettings
+from gankit.files import check_free, write_atomically
+from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
+
+JOBS, FILE = "jobs", "study.toml"
+
+Refuse = Callable[[str, str, str], SettingsError]
+"""From a table, a key in it and a reason to an error that names the line of the study file."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the things that a study compares. Studies add fields that say what it does."""
+
+    name: str  # in folders and files
+    words: str  # in reports
+
+
+@dataclass(frozen=True)
+class Work:
+    """Jobs of one kind."""
+
+    name: str  # of one of them, in the estimate of the cost; "" where the estimate need not mention them
+    jobs: Sequence[Job]  # a `cost` of 1 stands for a whole training
+    steps: int  # of a whole training
+    # measures the seconds that a step takes, with so many CPU threads (None for torch's choice)
+    time_step: Callable[[int | None], float]
+    first: bool = False  # whether all other jobs need these
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a study found."""
+
+    values: Any  # what `Study.judge` gave
+    outcomes: Mapping[str, Outcome]  # of every job, by name
+    folder: Path  # of the study
+
+    @property
+    def failures(self) -> str:
+        """Which jobs failed, why, and what to do, in one line; empty where none did."""
+        failed = [outcome for outcome in self.outcomes.values() if outcome.failure]
+        reasons = "; ".join(f"{outcome.name}: {outcome.failure}" for outcome in failed)
+        if not failed:
+            return ""
+        return (
+            f"{len(failed)} of {len(self.outcomes)} jobs failed and are marked in the report ({reasons}); delete their "
+            f"folders in {self.folder / JOBS} to do them again"
+        )
+
+    @property
+    def report(self) -> Path:
+        """The page that `Study.report` writes."""
+        return self.folder / "report.html"
+
+
+class Study(ABC):
+    """An experiment over many trainings.
+
+    A study file is an experiment with one more table, the study's own. `Settings` describes that table; `experiment`
+    holds the others. `gankit study NAME` reads the file, runs the jobs, and gives the results to `judge` and `report`.
+
+    Args:
+        experiment: the tables that any experiment has.
+        settings: of the study's own table.
+
+    Attributes:
+        Settings: a pydantic model of the study's own table; its docstring describes every setting.
+        table: the name of that table.
+        file: the study that is read where none is named: a TOML file beside the class. "" for the default recipe.
+        defaults: settings of other tables that differ from an experiment's defaults, by table.
+        decided: settings that a file must leave out, as (table, key), with the reason.
+        name: by which the study was found.
+    """
+
+    Settings: ClassVar[type[BaseModel]] = NoSettings
+    table: ClassVar[str] = "study"
+    file: ClassVar[str] = ""
+    defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    decided: ClassVar[Mapping[tuple[str, str], str]] = {}
+    name: str = ""
+
+    def __init__(self, experiment: Experiment, **settings: Any) -> None:
+        self.experiment = experiment
+        self.settings: Any = self.Settings(**settings)
+
+    def check_settings(self, refuse: Refuse) -> None:  # noqa: B027 - most have nothing to refuse
+        """Refuse settings that do not fit each other; called when a file is read.
+
+        Raises:
+            SettingsError: made by `refuse`.
+        """
+
+    @abstractmethod
+    def arms(self) -> Sequence[Arm]:
+        """What is compared."""
+
+    @abstractmethod
+    def work(self, jobs: Path) -> Sequence[Work]:
+        """Everything that is to be done, whether it is done already or not.
+
+        Nothing is written before this returns, so that it is the place to open the data and to check them.
+
+        Args:
+            jobs: the folder in which each job has a sub-folder of its name.
+
+        Raises:
+            GankitError: the data do not serve, or something cannot be trained.
+        """
+
+    @abstractmethod
+    def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> Any:
+        """Values from the outcomes of all jobs, failed ones included; may write tables into the study's folder.
+
+        Raises:
+            GankitError: nothing can be judged.
+        """
+
+    @abstractmethod
+    def report(self, results: Results) -> None:
+        """Write `results.report`, and whatever else a reader needs, into the study's folder."""
+
+    def summary(self, results: Results) -> str:
+        """What the command prints."""
+        return ""
+
+    @final
+    def run(self, out: str | Path, *, workers: int = 1, threads: int | None = None, quiet: bool = False) -> Results:
+        """Do everything that is missing in the study's folder, judge it, and write the report.
+
+        Args:
+            out: the folder; it is made, or holds this very study.
+            workers: jobs at a time.
+            threads: CPU threads of each; `training.threads` where None.
+            quiet: no progress bar, and no estimate.
+
+        Raises:
+            GankitError: the data or the networks do not serve (nothing is written then), the folder is taken, or there
+                is nothing to judge.
+            KeyboardInterrupt: it was interrupted; the same call goes on.
+        """
+        folder = Path(out)
+        jobs, begun = folder / JOBS, self._is_begun(folder)
+        work, threads = self.work(jobs), threads or self.experiment.training.threads
+        if unfinished([job for part in work for job in part.jobs], jobs):
+            work = _estimate(work, workers, threads, quiet)
+        if not begun:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / FILE, self.toml().encode())
+        if first := [job for part in work if part.first for job in part.jobs]:
+            run_jobs(first, jobs, workers=workers, threads=threads, quiet=quiet)
+        # The bar over all jobs tells how much is left.
+        everything = [job for part in work for job in part.jobs]
+        outcomes = run_jobs(everything, jobs, workers=workers, threads=threads, quiet=quiet)
+        results = Results(self.judge(outcomes, folder), outcomes, folder)
+        self.report(results)
+        return results
+
+    @final
+    def tables(self) -> dict[str, Any]:
+        """The study as nested tables, as a file holds it."""
+        tables = {key: value for key, value in self.experiment.tables().items() if key != "run"}
+        return {self.table: self.settings.model_dump(mode="json", exclude_none=True), **tables}
+
+    @final
+    def toml(self) -> str:
+        """The study as the text of a TOML file."""
+        return tomlkit.dumps(self.tables())
+
+    @final
+    def command(self, folder: Path) -> str:
+        """The command that does a finished study again."""
+        return f"gankit study {self.name} {shlex.quote(str(folder / FILE))} --out NEW_FOLDER"
+
+    @final
+    def seeds(self, count: int) -> list[int]:
+        """So many seeds of trainings, from `training.seed` on."""
+        return [self.experiment.training.seed + number for number in range(count)]
+
+    @final
+    def experiment_with(self, **changes: Mapping[str, Any]) -> Experiment:
+        """The experiment with some settings changed, table by table; None takes a setting away."""
+        tables = self.experiment.tables()
+        tables.pop("run", None)
+        for name, settings in changes.items():
+            changed = {**tables.get(name, {}), **settings}
+            tables[name] = {key: value for key, value in changed.items() if value is not None}
+        return Experiment.model_validate(tables)
+
+    @final
+    def _is_begun(self, folder: Path) -> bool:
+        """Whether the folder holds this very study already; False where it is free.
+
+        Raises:
+            RunError: the folder holds something else, or a study of other settings.
+        """
+        if not (folder / FILE).is_file():
+            check_free(folder, "it holds no study; choose another --out")
+            return False
+        text = (folder / FILE).read_text(encoding="utf-8")
+        with contextlib.suppress(GankitError, KeyError, ValidationError):  # of another study
+            text = _restore(type(self), self.name, text).toml()  # an older gankit may have written other keys
+        before, now = _leaves(tomllib.loads(text)), _leaves(tomllib.loads(self.toml()))
+        if different := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
+            changes = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in different[:3])
+            raise RunError(f"{folder} holds a study of other settings ({changes}); choose another --out")
+        return True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.name, self.toml())
+
+
+@functools.lru_cache(maxsize=1)
+def _restore(kind: type[Study], name: str, text: str) -> Study:
+    """A study from its file; one a process, so that jobs of one worker share what it has loaded."""
+    tables = tomllib.loads(text)
+    settings = tables.pop(kind.table)
+    study = kind(Experiment.model_validate(tables), **settings)
+    study.name = name
+    return study
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Every setting by its dotted path."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        return {path: value}
+    return {k: v for key, item in items for k, v in _leaves(item, f"{path}.{key}".lstrip(".")).items()}
+
+
+def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bool) -> list[Work]:
+    """Print on stderr what a study will cost; the same work, whose jobs now cost seconds."""
+    work = [part for part in work if part.jobs]
+    steps = {time_step: time_step(threads) for time_step in dict.fromkeys(part.time_step for part in work)}
+    cost = [steps[part.time_step] * part.steps for part in work]
+    named = [(len(part.jobs), part, seconds) for part, seconds in zip(work, cost, strict=True) if part.name]
+    if named and not quiet:
+        kinds = " and ".join(
+            f"{count} {part.name}{'s' if count > 1 else ''} of {part.steps} steps at {steps[part.time_step]:.2g} s"
+            for count, part, _ in named
+        )
+        seconds = sum(count * cost_of_one for count, _, cost_of_one in named)
+        at_a_time = min(workers, max(count for count, *_ in named))
+        shared = f", {format_seconds(seconds / at_a_time)} with {at_a_time} at a time" if at_a_time > 1 else ""
+        print(
+            f"{kinds}: about {format_seconds(seconds)} of work{shared}, and the judging; a study that is stopped goes "
+            "on with the same command", file=sys.stderr,
+        )  # fmt: skip
+    return [
+        replace(part, jobs=[replace(job, cost=job.cost * seconds) for job in part.jobs])
+        for part, seconds in zip(work, cost, strict=True)
+    ]
+
+
+def format_seconds(seconds: float) -> str:
+    """A length of time in words."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def distinct(values: list[Any]) -> list[Any]:
+    """The values, for pydantic.
+
+    Raises:
+        ValueError: one of them stands twice.
+    """
+    if len(set(values)) < len(values):
+        raise ValueError(f"each once; these are {', '.join(map(str, values))}")
+    return values
