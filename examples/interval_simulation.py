@@ -72,8 +72,8 @@ def main() -> None:
         print(".", end="", flush=True, file=sys.stderr)
     for (place, score), (method, name) in itertools.product(enumerate(SCORES), enumerate(("t interval", "bootstrap"))):
         print(f"\n{name}, {score}: share that excludes 0 (mean width)\n")
-        seeds = " | ".join(f"{n} seed{'s' if n > 1 else ''}" for n in given.seeds)
-        print(f"| null | cases | per group | {seeds} |")
+        columns = " | ".join(f"{n} seed{'s' if n > 1 else ''}" for n in given.seeds)
+        print(f"| null | cases | per group | {columns} |")
         print("|---|" + "---|" * (2 + len(given.seeds)))
         for setting in settings:
             cells = [rates[(*setting, seeds)][place, method] for seeds in given.seeds]
