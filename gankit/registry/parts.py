@@ -23,9 +23,9 @@ class Part(BaseModel):
     name: str
     settings: Any
 
-    def build(self, image_or_size: object = None) -> Any:
+    def build(self, given: object = None) -> Any:
         """The part itself, for an `ImageSpec` or, of data sets, for a (height, width) or None."""
-        return construct(self.kind, self.name, image_or_size, self.settings)
+        return construct(self.kind, self.name, given, self.settings)
 
     def names(self) -> list[str]:
         """Its own qualified name and those of the parts within its settings."""
@@ -120,14 +120,14 @@ def _validate(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
     return Part(kind=kind, name=registry(kind).qualified_name(name), settings=validated)
 
 
-def construct(kind: str, name: str | type, image_or_size: object, settings: BaseModel) -> Any:
+def construct(kind: str, name: str | type, given: object, settings: BaseModel) -> Any:
     """Build a part from validated settings.
 
     Args:
         kind: of part.
         name: the part's, or its class.
-        image_or_size: the value for the constructor's positional parameter, where it has one: an `ImageSpec`, or a data
-            set's (height, width) or None.
+        given: the value for the constructor's positional parameter, where it has one: an `ImageSpec`; of a data set its
+            (height, width) or None; of a study its experiment.
         settings: of the part's own model; parts among them are built first, for the same image.
 
     Raises:
@@ -135,24 +135,24 @@ def construct(kind: str, name: str | type, image_or_size: object, settings: Base
     """
     part = registry(kind).get(name)
     positional = takes_positional(part)
-    if positional and kind != "dataset" and not isinstance(image_or_size, interface("ImageSpec")):
-        raise PartError(f"{kind} {name!r} needs image, an ImageSpec, not {image_or_size!r}")
-    values = {key: _build_nested(getattr(settings, key), image_or_size) for key in type(settings).model_fields}
+    if positional and registry(kind).positional == "image" and not isinstance(given, interface("ImageSpec")):
+        raise PartError(f"{kind} {name!r} needs image, an ImageSpec, not {given!r}")
+    values = {key: _build_nested(getattr(settings, key), given) for key in type(settings).model_fields}
     try:
-        return part(image_or_size, **values) if positional else part(**values)
+        return part(given, **values) if positional else part(**values)
     except GankitError:
         raise
     except (Exception, SystemExit) as error:
         raise PartError(f"{kind} {name!r} cannot be built: {_reason(error)}") from error
 
 
-def _build_nested(value: Any, image_or_size: object) -> Any:
+def _build_nested(value: Any, given: object) -> Any:
     if isinstance(value, Part):
-        return value.build(image_or_size)
+        return value.build(given)
     if isinstance(value, (list, tuple)):
-        return type(value)(_build_nested(item, image_or_size) for item in value)
+        return type(value)(_build_nested(item, given) for item in value)
     if isinstance(value, dict):
-        return {key: _build_nested(item, image_or_size) for key, item in value.items()}
+        return {key: _build_nested(item, given) for key, item in value.items()}
     return value
 
 

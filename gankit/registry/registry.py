@@ -48,7 +48,7 @@ class Registry:
         """
         self.kind = kind
         self.package = f"gankit.{plural(kind)}"
-        self.reserved = ["name"]
+        self.reserved = ["name"] if kind in PART_KINDS else []
         self._nested = nested
         self._registered: dict[str, type] = {}
         self._settings: dict[type, type[BaseModel]] = {}
