@@ -8,37 +8,44 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
+import gankit
+from gankit.registry.plugins import PART_KINDS, plural
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gankit"
 PAGE = Path(__file__).parent / "project" / "architecture.md"
 LINK = re.compile(r"\(code/([\w-]+)\.md(?:#(\w+))?\)")
 PARTS = "parts"
+PART_FOLDERS = sorted(plural(kind) for kind in PART_KINDS)
 WIDTH, ROW, BOX, GAP = 940, 84, 40, 90
 
 
-def imported_rooms(path: Path, public: dict[str, str]) -> Iterator[tuple[int, str]]:
-    """(line, room) of every import of gankit in a file, those inside functions too.
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, full name) of every import of a file, those inside functions and of `importlib.import_module` included.
 
-    A room is a module or a folder right below gankit.
-
-    Args:
-        path: a Python file.
-        public: the module below gankit of each public name, for `from gankit import NAME`.
+    Raises:
+        ValueError: an import is relative.
     """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names: list[str] = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            whole = node.module == "gankit"  # `from gankit import seeds` imports a module or a public name
-            names = [f"gankit.{alias.name}" for alias in node.names] if whole else [node.module or ""]
+            if node.level or node.module is None:
+                raise ValueError(f"{path}:{node.lineno}: imports are absolute")
+            for alias in node.names:
+                # `from gankit import seeds` imports a module, `from gankit.seeds import Order` a name of one.
+                yield node.lineno, f"gankit.{alias.name}" if node.module == "gankit" else node.module
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
-            names = [name.value for name in node.args if isinstance(name, ast.Constant)]
-        for name in names:
-            package, _, rest = name.partition(".")
-            if package == "gankit" and rest:
-                room = rest.partition(".")[0]
-                yield node.lineno, public.get(room, room).partition(".")[0]
+            yield from ((node.lineno, name.value) for name in node.args if isinstance(name, ast.Constant))
+
+
+def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, room) of every import of gankit in a file; a room is a module or a folder right below gankit."""
+    for line, name in imports(path):
+        package, _, rest = name.partition(".")
+        if package == "gankit" and rest:
+            first = rest.partition(".")[0]
+            yield line, gankit._MODULES.get(first, first).partition(".")[0]  # public names stand for their modules
 
 
 def room(path: Path) -> str:
@@ -46,19 +53,14 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def graph(public: dict[str, str], parts: set[str]) -> dict[str, set[str]]:
-    """The rooms that each room imports; the folders of parts count as one room.
-
-    Args:
-        public: as for `imported_rooms`.
-        parts: the folders whose files are parts.
-    """
+def graph() -> dict[str, set[str]]:
+    """The rooms that each room imports; the folders of parts count as one room."""
     arrows: dict[str, set[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.parent == PACKAGE and path.stem in ("__init__", "__main__"):
             continue
-        name = PARTS if room(path) in parts else room(path)
-        imports = {PARTS if other in parts else other for _, other in imported_rooms(path, public)}
+        name = PARTS if room(path) in PART_FOLDERS else room(path)
+        imports = {PARTS if other in PART_FOLDERS else other for _, other in imported_rooms(path)}
         arrows.setdefault(name, set()).update(imports - {name, "__init__"})
     return arrows
 
@@ -89,11 +91,11 @@ def reduced(arrows: dict[str, set[str]]) -> dict[str, set[str]]:
     }
 
 
-def svg(public: dict[str, str], parts: set[str]) -> str:
+def svg() -> str:
     """The picture: the ground below, what imports it above, and an arrow to what a room stands on."""
-    arrows = graph(public, parts)
+    arrows = graph()
     rows = floors(arrows)
-    labels = {name: ", ".join(sorted(parts)) if name == PARTS else name for name in arrows}
+    labels = {name: ", ".join(PART_FOLDERS) if name == PARTS else name for name in arrows}
     widths = {name: max(70, 8.2 * len(labels[name]) + 22) for name in arrows}
     places: dict[str, tuple[float, float]] = {}
     height = ROW * len(rows) + 20
@@ -168,16 +170,10 @@ def _block(lines: list[str]) -> str:
     return f"````python\n{text}\n````\n" if text else ""
 
 
-def write(folder: Path, public: dict[str, str], parts: set[str]) -> None:
-    """Write `floors.svg` and the pages of code beside the architecture page.
-
-    Args:
-        folder: where the architecture page stands.
-        public: as for `imported_rooms`.
-        parts: the folders whose files are parts.
-    """
+def write(folder: Path) -> None:
+    """Write `floors.svg` and the pages of code into the folder of the architecture page."""
     (folder / "code").mkdir(parents=True, exist_ok=True)
-    (folder / "floors.svg").write_text(svg(public, parts), encoding="utf-8")
+    (folder / "floors.svg").write_text(svg(), encoding="utf-8")
     pages = code_pages(PAGE.read_text(encoding="utf-8"))
     for path in (folder / "code").glob("*.md"):
         if path.name not in pages:

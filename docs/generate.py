@@ -378,8 +378,11 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def write(folder: Path) -> None:
-    """Write every generated page; files that would not change are left as they are."""
+    """Write every generated page, and beside them what the architecture page shows; what stays equal is left alone."""
+    import architecture
     import mistakes  # which needs this module
+
+    architecture.write(folder.parent / "project")
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in [*pages(), ("errors.md", mistakes.page())]:

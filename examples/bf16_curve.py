@@ -1,7 +1,7 @@
-"""Training in bf16 beside float32: curves of the same seeds, and what a step costs.
+"""Compare training in bf16 with float32: curves for the same seeds, and the cost of a step.
 
-Prints the tables and draws the figure of docs/measured/bf16.md. Run it again after a stop, and only what is unfinished
-is done.
+Prints the tables and draws the figure of docs/measured/bf16.md. After a stop, run it again: it does only what is
+unfinished.
 """
 
 import argparse
@@ -32,8 +32,13 @@ NETWORKS = {
     "narrow": ["generator.widths=[64, 32, 16, 16]", "critic.widths=[16, 16, 32, 64]"],
     "width 64": ["generator={name='resnet', width=64}", "critic={name='resnet', width=64}"],
 }
-# Judge the generator beside the held-out images every 50 updates.
-JUDGE = ["training.tick_every=25", "evaluation.every=2", "evaluation.features=pixels", 'evaluation.metrics=["frechet"]']
+# Evaluate the generator on the held-out images every 50 updates.
+EVALUATE = [
+    "training.tick_every=25",
+    "evaluation.every=2",
+    "evaluation.features=pixels",
+    'evaluation.metrics=["frechet"]',
+]
 # --8<-- [end:settings]
 
 
@@ -42,11 +47,11 @@ def experiment(precision: str, *settings: str) -> gankit.Experiment:
 
 
 def costs(settings: list[str], rounds: int, steps: int = 5) -> dict[str, list[float]]:
-    """CPU seconds a step of either precision, in turns in one process: three values a round."""
-    found: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
+    """CPU seconds per step for each precision, alternating in one process: three values per round."""
+    seconds: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
     length = [f"training.tick_every={steps}", f"training.steps={4 * steps}"]
     for _ in range(rounds):
-        for precision, values in found.items():
+        for precision, values in seconds.items():
             ticks: list[float] = []
             with tempfile.TemporaryDirectory() as folder:
                 gankit.train(
@@ -54,15 +59,15 @@ def costs(settings: list[str], rounds: int, steps: int = 5) -> dict[str, list[fl
                     folder,
                     on_tick=lambda row, ticks=ticks: ticks.append(time.process_time()),
                 )
-            # The first steps allocate.
+            # The first steps are left out, because they allocate memory.
             values += [(after - before) / steps for before, after in itertools.pairwise(ticks)]
-    return found
+    return seconds
 
 
 def job(folder: Path, precision: str, settings: list[str]) -> list[dict]:
     """The log of one training."""
-    begun = (folder / "experiment.toml").is_file()  # by an earlier call
-    run = gankit.resume(folder) if begun else gankit.train(experiment(precision, *settings), folder)
+    started = (folder / "experiment.toml").is_file()  # by an earlier call
+    run = gankit.resume(folder) if started else gankit.train(experiment(precision, *settings), folder)
     return run.log
 
 
@@ -72,8 +77,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="settings of all trainings, as key.path=value")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=3, help="of the measurement of cost")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, of one thread each")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the cost measurement")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, with one thread each")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
 
@@ -81,7 +86,7 @@ def main() -> None:
     if not path.is_file():
         measured = {name: costs([*widths, *given.overrides], given.rounds) for name, widths in NETWORKS.items()}
         path.write_text(json.dumps(measured), encoding="utf-8")
-    print("| networks | CPU s a step, float32 | bf16 | ratio |\n|---|---|---|---|")
+    print("| networks | CPU s per step, float32 | bf16 | ratio |\n|---|---|---|---|")
     for name, cost in json.loads(path.read_text(encoding="utf-8")).items():
         ratios = [half / whole for whole, half in zip(cost["float32"], cost["bf16"], strict=True)]
         medians = [f"{statistics.median(cost[precision]):.3f}" for precision in PRECISIONS]
@@ -89,7 +94,7 @@ def main() -> None:
         print(f"| {' | '.join([name, *medians, spread])} |")
 
     tasks = list(itertools.product(PRECISIONS, range(given.seeds)))
-    settings = [*JUDGE, *NETWORKS["narrow"], *given.overrides, f"training.steps={given.steps}"]
+    settings = [*EVALUATE, *NETWORKS["narrow"], *given.overrides, f"training.steps={given.steps}"]
     logs = Parallel(n_jobs=given.jobs)(
         delayed(job)(given.out / f"{precision}-{seed}", precision, [*settings, f"training.seed={seed}"])
         for precision, seed in tasks
@@ -98,12 +103,12 @@ def main() -> None:
     estimates: dict[str, list[np.ndarray]] = {precision: [] for precision in PRECISIONS}
     distances: dict[str, list[np.ndarray]] = {precision: [] for precision in PRECISIONS}
     for (precision, seed), log in zip(tasks, logs, strict=True):
-        judged = [row for row in log if "metrics" in row]
+        evaluated = [row for row in log if "metrics" in row]
         estimates[precision].append(np.array([-row["critic/wasserstein"] for row in log]))
-        distances[precision].append(np.array([row["metrics"]["frechet"] for row in judged]))
+        distances[precision].append(np.array([row["metrics"]["frechet"] for row in evaluated]))
         style = {"color": PRECISIONS[precision], "label": None if seed else precision, "alpha": 0.7}
         axes[0].plot([row["step"] for row in log], estimates[precision][-1], **style)
-        axes[1].plot([row["step"] for row in judged], distances[precision][-1], **style)
+        axes[1].plot([row["step"] for row in evaluated], distances[precision][-1], **style)
     axes[0].set_ylabel("Wasserstein estimate of the critic")
     axes[1].set_ylabel("Frechet distance (pixels)")
     for axis in axes:

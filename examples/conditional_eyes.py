@@ -1,4 +1,4 @@
-"""Does a class come out as it is asked for? Deviations measured on generated eyes, class by class, with intervals."""
+"""Do generated eyes show the class that was asked for? Measures deviations class by class, with intervals."""
 
 import argparse
 from pathlib import Path
@@ -9,12 +9,12 @@ import gankit
 from gankit.datasets.eyes import Eyes, estimate_deviation
 from gankit.images.pictures import grid_png
 
-THRESHOLD = 8.0  # prism dioptres; about where the simulated raters begin to call strabismus
+THRESHOLD = 8.0  # prism dioptres; about where the simulated raters begin to see strabismus
 
 
 # --8<-- [start:measure]
-def measured(images: np.ndarray) -> np.ndarray:
-    """How many of some pictures measure exotropic, esotropic and normal, and in how many no eyes are found."""
+def count_classes(images: np.ndarray) -> np.ndarray:
+    """Count the pictures that measure exotropic, esotropic and normal, and those in which no eyes are found."""
     deviation = estimate_deviation(images)
     counts = [(deviation > THRESHOLD).sum(), (deviation < -THRESHOLD).sum(), (abs(deviation) <= THRESHOLD).sum()]
     return np.array([*counts, np.isnan(deviation).sum()])
@@ -30,47 +30,47 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 # --8<-- [end:measure]
 
 
-def shares(name: str, images: np.ndarray) -> None:
-    counts, n = measured(images), len(images)
+def print_shares(name: str, images: np.ndarray) -> None:
+    counts, n = count_classes(images), len(images)
     intervals = ["{:.2f} [{:.2f}, {:.2f}]".format(count / n, *wilson(count, n)) for count in counts]
     print(f"{name:36}{n:6}" + "".join(f"{text:>21}" for text in intervals))
 
 
-def distance(name: str, images: np.ndarray, reals: np.ndarray, features: str) -> None:
-    found = gankit.evaluate(images, reals, ["kid", "precision-recall"], features)["metrics"]
+def print_distances(name: str, images: np.ndarray, reals: np.ndarray, features: str) -> None:
+    values = gankit.evaluate(images, reals, ["kid", "precision-recall"], features)["metrics"]
     print(f"{name:30}{len(images):6}{len(reals):6}", end="")
     for metric in ("kid", "precision", "recall"):
-        value, within = found[metric], found[metric]["real_vs_real"]
-        error = value["standard_error"]  # none of a value that no single picture changes
-        told = f"{value['value']:.4f}" + ("" if error is None else f" +- {error:.4f}")
-        print(f"{told:>18} ({within['value']:.2f})", end="")
-    print(f"  {found['kid']['real_vs_real']['n']:6}")
+        value, within = values[metric], values[metric]["real_vs_real"]
+        error = value["standard_error"]  # None if leaving out any single picture does not change the value
+        text = f"{value['value']:.4f}" + ("" if error is None else f" +- {error:.4f}")
+        print(f"{text:>18} ({within['value']:.2f})", end="")
+    print(f"  {values['kid']['real_vs_real']['n']:6}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", nargs="?", default="eyes", help="a run that is conditional on the classes of eyes")
-    parser.add_argument("--beside", nargs="*", default=[], metavar="RUN", help="other runs, with labels or without")
+    parser.add_argument("--beside", nargs="*", default=[], metavar="RUN", help="other runs, conditional or not")
     parser.add_argument(
-        "--count", type=int, default=1000, help="pictures to draw, of each class where there are labels"
+        "--count", type=int, default=1000, help="pictures to generate, per class if the run is conditional"
     )
     parser.add_argument("--counts", type=int, nargs=3, default=[1250, 451, 999], help="real pictures of each class")
     parser.add_argument("--features", default="pixels")
-    parser.add_argument("--picture", type=Path, help="a file for rows of generated and real pictures")
+    parser.add_argument("--picture", type=Path, help="write rows of generated and real pictures to this file")
     given = parser.parse_args()
 
     run = gankit.open_run(given.run)
-    # Other subjects than those of the training, whose seed is 0.
+    # Other subjects than in the training, whose seed is 0.
     real = Eyes((run.image.height, run.image.width), counts=tuple(given.counts), seed=1)
     reals = {name: real.images[real.labels == label] for label, name in enumerate(real.class_names)}
     runs = [run, *map(gankit.open_run, given.beside)]
-    drawn = [
-        {name: each.sample(given.count, labels=name, seed=1) for name in reals}
-        if each.image.classes
-        else dict.fromkeys(reals, each.sample(given.count, seed=1))
-        for each in runs
+    samples = [
+        {name: run.sample(given.count, labels=name, seed=1) for name in reals}
+        if run.image.classes
+        else dict.fromkeys(reals, run.sample(given.count, seed=1))
+        for run in runs
     ]
-    names = [each.path.name for each in runs]
+    names = [run.path.name for run in runs]
 
     error = abs(estimate_deviation(real.images) - real.deviation)
     print(f"the estimator's error on {len(error)} real pictures of {run.image.height} x {run.image.width}, in PD: "
@@ -80,25 +80,25 @@ def main() -> None:
 
     columns = "".join(f"{text:>21}" for text in ("exotropic", "esotropic", "normal", "not found"))
     print(f"\n{f'measured, {THRESHOLD:g} PD':36}{'n':>6}{columns}")
-    for each, title, images in zip(runs, names, drawn, strict=True):
-        if each.image.classes:
+    for tested, title, images in zip(runs, names, samples, strict=True):
+        if tested.image.classes:
             for name in reals:
-                shares(f"{title}, asked for {name}", images[name])
+                print_shares(f"{title}, asked for {name}", images[name])
         else:
-            shares(f"{title}, without labels", images["normal"])
+            print_shares(f"{title}, without labels", images["normal"])
     for name in reals:
-        shares(f"real {name}", reals[name])
-    shares("real, all", real.images)
+        print_shares(f"real {name}", reals[name])
+    print_shares("real, all", real.images)
 
     columns = "".join(f"{text:>25}" for text in ("kid (real)", "precision (real)", "recall (real)"))
     print(f"\n{f'on {given.features}':30}{'n':>6}{'reals':>6}{columns}{'real n':>8}")
     for name in reals:
-        for title, images in zip(names, drawn, strict=True):
-            distance(f"{title}, {name}", images[name], reals[name], given.features)
+        for title, images in zip(names, samples, strict=True):
+            print_distances(f"{title}, {name}", images[name], reals[name], given.features)
 
     if given.picture:
         # The same latents in each row of generated pictures.
-        rows = [images[name][:16] for images in (drawn[0], reals) for name in reals]
+        rows = [images[name][:16] for images in (samples[0], reals) for name in reals]
         given.picture.write_bytes(grid_png(np.concatenate(rows), run.value_range, len(rows[0])))
 
 

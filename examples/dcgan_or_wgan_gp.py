@@ -1,6 +1,6 @@
-"""DCGAN and WGAN-GP on the same eyes with the same networks: both critics' losses beside the samples' distance.
+"""DCGAN and WGAN-GP on the same eyes with the same networks: each critic's loss and the samples' Frechet distance.
 
-Overrides after the output folder go to both trainings.
+Overrides after the output folder apply to both trainings.
 """
 
 import sys
@@ -18,27 +18,27 @@ out, *overrides = sys.argv[1:] or ["runs/dcgan-or-wgan-gp"]
 
 # --8<-- [start:experiments]
 SMALL = ["data.size=32", "data.flip=true", "generator.width=16", "critic.width=16", "training.batch=32"]
-# Judge the generator every 200 updates, so that its quality stands beside the losses.
-JUDGE = ["training.tick_every=50", "evaluation.every=4", "evaluation.subset=300", 'evaluation.metrics=["frechet"]']
+# Evaluate the generator every 200 updates, to compare its quality with the losses.
+EVALUATE = ["training.tick_every=50", "evaluation.every=4", "evaluation.subset=300", 'evaluation.metrics=["frechet"]']
 SWAP = [
     'losses=[{name="wasserstein"}, {name="gradient-penalty"}]',
-    "critic.norm=layer",  # batch normalisation mixes samples, and the penalty is one a sample
-    "training.critic_steps=3",  # this critic may be trained further than the generator: its loss still has a slope
+    "critic.norm=layer",  # batch normalisation mixes samples, and the penalty is per sample
+    "training.critic_steps=3",  # a Wasserstein critic may be ahead of the generator: its loss still has a slope
     "training.betas=[0.0, 0.9]",
 ]
 
 experiments = {
-    "DCGAN": gankit.load("dcgan", *SMALL, *JUDGE, "training.steps=3000", *overrides),
-    "WGAN-GP": gankit.load("dcgan", *SMALL, *JUDGE, *SWAP, "training.steps=1500", *overrides),
+    "DCGAN": gankit.load("dcgan", *SMALL, *EVALUATE, "training.steps=3000", *overrides),
+    "WGAN-GP": gankit.load("dcgan", *SMALL, *EVALUATE, *SWAP, "training.steps=1500", *overrides),
 }
 # --8<-- [end:experiments]
 
 
 # --8<-- [start:distances]
 def estimate(row: dict) -> float:
-    """The distance that a critic's loss stands for, from one line of log.jsonl."""
+    """The distance estimated from a critic's loss, for one line of log.jsonl."""
     if "critic/wasserstein" in row:
-        return -row["critic/wasserstein"]  # mean score of reals less that of fakes
+        return -row["critic/wasserstein"]  # mean score of reals minus that of fakes
     return np.log(2) - row["critic/non-saturating"] / 2  # a lower bound of the Jensen-Shannon divergence
 
 
@@ -49,17 +49,17 @@ figure, axes = plt.subplots(2, 2, figsize=(9, 5), sharex="col", layout="constrai
 for (loss, quality), (name, experiment) in zip(axes.T, experiments.items(), strict=True):
     run = gankit.train(experiment, Path(out) / name.lower())
     log = run.log  # the lines of log.jsonl
-    judged = [row for row in log if "metrics" in row]
-    distances, frechet = [estimate(row) for row in judged], [row["metrics"]["frechet"] for row in judged]
+    evaluated = [row for row in log if "metrics" in row]
+    distances, frechet = [estimate(row) for row in evaluated], [row["metrics"]["frechet"] for row in evaluated]
     loss.plot([row["step"] for row in log], [estimate(row) for row in log])
-    quality.plot([row["step"] for row in judged], frechet, "o-", color="tab:orange")
+    quality.plot([row["step"] for row in evaluated], frechet, "o-", color="tab:orange")
     loss.set_title(name)
     quality.set_xlabel("generator updates")
     print(f"{name}: estimate {distances[0]:.3g} to {distances[-1]:.3g}, frechet {frechet[0]:.4g} to {frechet[-1]:.4g}")
-    if len(judged) > 2:
+    if len(evaluated) > 2:
         print(f"  correlation of the two: {np.corrcoef(distances, frechet)[0, 1]:.2f}")
 axes[0, 0].axhline(np.log(2), linestyle=":", color="grey")
-axes[0, 0].set_ylabel("distance by the critic's loss")
+axes[0, 0].set_ylabel("distance from the critic's loss")
 axes[1, 0].set_ylabel("Frechet distance of samples")
 figure.savefig(Path(out) / "curves.png", dpi=100)
 # --8<-- [end:plot]

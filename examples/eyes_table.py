@@ -1,6 +1,6 @@
-"""Print the founding paper's table of images by selection rate, from the simulated raters of the data set `eyes`.
+"""Print the founding paper's table of image counts by selection rate, for the simulated raters of the data set `eyes`.
 
-No picture is rendered: subjects and raters alone decide the table.
+No picture is rendered, because the table depends only on subjects and raters.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""A hundred images, and the augment in each of its scopes: how well the critic knows its images by heart."""
+"""A hundred images, trained with the augment in each scope: how far does the critic memorise its images?"""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from torchvision.utils import save_image
 import gankit
 
 out, *overrides = sys.argv[1:] or ["runs/scopes"]
-settings = gankit.load("wgan-gp", *overrides)  # for the data alone: the overrides may make them smaller
+settings = gankit.load("wgan-gp", *overrides)  # only its data settings are used here; overrides may reduce the counts
 
 # --8<-- [start:data]
 eyes = gankit.build("dataset", "eyes", (32, 32), **settings.data.settings.model_dump())
@@ -33,19 +33,19 @@ SMALL = [
 
 
 def mean_score(run: gankit.Run, images: np.ndarray) -> float:
-    """The critic's mean score of plain images."""
+    """The critic's mean score of images that are not augmented."""
     with torch.no_grad():
         return float(run.critic(torch.tensor(images) / 127.5 - 1).mean())
 
 
 # --8<-- [start:table]
 rows = []
-print(f"{'scope':12}{'seen':>8}{'unseen':>8}{'fake':>8}   kid beside unseen images")
+print(f"{'scope':12}{'seen':>8}{'unseen':>8}{'fake':>8}   kid against unseen images")
 for scope, augment in SCOPES.items():
     run = gankit.train(gankit.load("wgan-gp", *SMALL, augment, *overrides), Path(out) / scope, data=train)
     fakes = run.sample(len(unseen), seed=1)
     rows += list(fakes[:8])
-    # The gap between images that the critic was trained on and images of the same kind that it was not.
+    # The scores are printed relative to unseen images, which are of the same kind as the training images.
     scores = [mean_score(run, images) for images in (train.images, unseen.images, fakes)]
     kid = gankit.evaluate(fakes, unseen, ["kid"], run.experiment.evaluation.features)["metrics"]["kid"]
     print(f"{scope:12}{''.join(f'{score - scores[1]:8.2f}' for score in scores)}   "

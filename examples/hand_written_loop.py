@@ -1,4 +1,4 @@
-"""A training loop written by hand from gankit's parts: no trainer, no experiment, every line yours to change."""
+"""A training loop written by hand with gankit's parts: no trainer, no experiment, and you can change every line."""
 
 import sys
 from pathlib import Path
@@ -18,10 +18,10 @@ data = gankit.build("dataset", "eyes", (32, 32), counts=(settings["images"],) * 
 reals = torch.tensor(data.images) / 127.5 - 1  # (n, 3, 32, 32), bytes to [-1, 1]
 
 # --8<-- [start:loop]
-image = gankit.ImageSpec(3, 32, 32)  # data.image has the classes too: networks made for it want labels
+image = gankit.ImageSpec(3, 32, 32)  # data.image also has the classes; networks built for it would require labels
 generator = gankit.build("generator", "resnet", image, width=settings["width"])
 critic = gankit.build("critic", "resnet", image, width=settings["width"])
-# A high first beta would carry the momentum of an old critic into a game that has moved on.
+# With a high first beta, momentum from an outdated critic would persist for too many steps.
 critic_optimizer = torch.optim.Adam(critic.parameters(), lr=2e-4, betas=(0.0, 0.9))
 generator_optimizer = torch.optim.Adam(generator.parameters(), lr=2e-4, betas=(0.0, 0.9))
 
@@ -41,7 +41,7 @@ for step in range(settings["steps"]):
         loss.backward()
         critic_optimizer.step()
 
-    critic.requires_grad_(False)  # the generator's turn: gradients pass through the critic, and none are kept there
+    critic.requires_grad_(False)  # the generator's turn: gradients pass through the critic but are not stored in it
     loss = -critic(fakes()).mean()
     generator_optimizer.zero_grad()
     loss.backward()
@@ -52,7 +52,7 @@ for step in range(settings["steps"]):
 # --8<-- [end:loop]
 
 Path(out).mkdir(parents=True, exist_ok=True)
-generator.eval()  # batch normalisation then uses its running statistics: an image does not depend on its neighbours
+generator.eval()  # batch normalisation then uses its running statistics: an image does not depend on its batch
 with torch.no_grad():
     images = generator(torch.randn(64, generator.latent_dim))
 save_image(images, Path(out) / "grid.png", nrow=8, normalize=True, value_range=(-1, 1))

@@ -1,4 +1,4 @@
-"""How often an interval of a paired difference leaves out 0 where there is no difference: simulated, no training."""
+"""Simulate how often an interval of a paired difference excludes 0 when there is no difference. Nothing is trained."""
 
 import argparse
 import itertools
@@ -13,7 +13,7 @@ from gankit.evaluation.paired import Cases, crossed, drawn_scores, paired_differ
 SHARES = (0.46, 0.17, 0.37)  # exotropia, esotropia, normal, as the founding paper has them
 SCORES = {"balanced accuracy": balanced_accuracy, "macro F1": macro_f1}
 NULLS = {
-    # (of the arms on single cases, of a seed on whole classes): standard deviations in logits
+    # standard deviations in logits: (of an arm's effect on single cases, of a seed's effect on whole classes)
     "exchangeable, seeds alike": (0.0, 0.0),
     "exchangeable, seeds differ": (0.0, 0.5),
     "exchangeable, seeds differ much": (0.0, 1.0),
@@ -33,7 +33,7 @@ def predictions(random, labels, group, seeds, arm_spread, seed_spread):
 
 
 def trial(random, cases_n, per_group, seeds, null, draws):
-    """For each score, whether either interval leaves out 0, and its width; no bootstrap where `draws` is 0."""
+    """For each score and each kind of interval, whether it excludes 0, and its width; no bootstrap if `draws` is 0."""
     groups = max(2 * len(SHARES), cases_n // per_group)
     counts = np.maximum(2, np.round(np.array(SHARES) * groups)).astype(int)
     labels = np.repeat(np.repeat(np.arange(len(SHARES)), counts), per_group)
@@ -41,43 +41,44 @@ def trial(random, cases_n, per_group, seeds, null, draws):
     cases = Cases.of(labels, group)
     first, second = (cases.counts(arm, len(SHARES)) for arm in predictions(random, labels, group, seeds, *NULLS[null]))
     weights = cases.draws(random, draws) if draws else None
-    found = []
+    values = []
     for score in SCORES.values():
         interval = paired_difference(cases, first, second, score)
         spans = [(interval.low, interval.high), (np.nan, np.nan)]
         if weights is not None:
             drawn = drawn_scores(first, score, weights) - drawn_scores(second, score, weights)
             spans[1] = crossed(drawn, random)
-        found += [(np.nan if np.isnan(low) else float(not low <= 0 <= high), high - low) for low, high in spans]
-    return found
+        values += [(np.nan if np.isnan(low) else float(not low <= 0 <= high), high - low) for low, high in spans]
+    return values
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=2000)
-    parser.add_argument("--bootstraps", type=int, default=200, help="trials that have the bootstrap too, which is slow")
-    parser.add_argument("--draws", type=int, default=500, help="of the bootstrap")
+    parser.add_argument("--bootstraps", type=int, default=200, help="trials with the bootstrap, which is slow")
+    parser.add_argument("--draws", type=int, default=500, help="bootstrap samples")
     parser.add_argument("--cases", type=int, nargs="+", default=[50, 150, 500])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 5, 10])
     parser.add_argument("--per-group", type=int, nargs="+", default=[1, 4])
     given = parser.parse_args()
     started = time.process_time()
     settings = list(itertools.product(NULLS, given.cases, given.per_group))
-    found = {}
+    rates = {}
     for (null, cases, per_group), seeds in itertools.product(settings, given.seeds):
         random = np.random.default_rng([cases, per_group, seeds, list(NULLS).index(null)])
         draws = [given.draws if number < given.bootstraps else 0 for number in range(given.trials)]
-        trials = np.array([trial(random, cases, per_group, seeds, null, each) for each in draws])
-        found[null, cases, per_group, seeds] = np.nanmean(trials, axis=0).reshape(len(SCORES), 2, 2)
+        trials = np.array([trial(random, cases, per_group, seeds, null, n) for n in draws])
+        rates[null, cases, per_group, seeds] = np.nanmean(trials, axis=0).reshape(len(SCORES), 2, 2)
         print(".", end="", flush=True, file=sys.stderr)
     for (place, score), (method, name) in itertools.product(enumerate(SCORES), enumerate(("t interval", "bootstrap"))):
-        print(f"\n{name}, {score}: share that leaves out 0 (mean width)\n")
-        print("| null | cases | a group | " + " | ".join(f"{n} seed{'s' if n > 1 else ''}" for n in given.seeds) + " |")
+        print(f"\n{name}, {score}: share that excludes 0 (mean width)\n")
+        columns = " | ".join(f"{n} seed{'s' if n > 1 else ''}" for n in given.seeds)
+        print(f"| null | cases | per group | {columns} |")
         print("|---|" + "---|" * (2 + len(given.seeds)))
         for setting in settings:
-            cells = [found[(*setting, seeds)][place, method] for seeds in given.seeds]
+            cells = [rates[(*setting, seeds)][place, method] for seeds in given.seeds]
             print(f"| {' | '.join(map(str, setting))} | {' | '.join(f'{100 * o:.1f} % ({w:.2f})' for o, w in cells)} |")
-    worst = max(values[:, 0, 0].max() for key, values in found.items() if key[-1] > 1 or given.seeds == [1])
+    worst = max(values[:, 0, 0].max() for key, values in rates.items() if key[-1] > 1 or given.seeds == [1])
     print(f"\nworst of the t interval with two seeds or more: {100 * worst:.1f} %")
     print(f"{time.process_time() - started:.0f} s of CPU time")
 

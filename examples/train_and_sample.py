@@ -1,4 +1,4 @@
-"""Train, sample and judge from Python; settings as on the command line can follow the output folder."""
+"""Train, sample and evaluate from Python; overrides as on the command line can follow the output folder."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Train a small GAN, draw from it and judge it: the commands of the tutorial from Python."""
+"""Train a small GAN, sample from it and evaluate it: the commands of the tutorial, from Python."""
 
 import sys
 

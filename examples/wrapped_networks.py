@@ -1,4 +1,4 @@
-"""A stranger's networks in gankit's trainer: wrapped, registered under names, and named in an experiment."""
+"""Train networks that were written without gankit: wrap them, register them, and name them in an experiment."""
 
 import sys
 
@@ -39,10 +39,10 @@ class TheirCritic(nn.Module):
 # --8<-- [end:theirs]
 
 # --8<-- [start:wrap]
-# An instance: gankit gives latents as (n, 100), so the missing axes are put in front of what they wrote.
+# Wrap an instance. gankit gives latents as (n, 100), so a layer that adds the missing axes comes first.
 generator = nn.Sequential(nn.Unflatten(1, (100, 1, 1)), TheirGenerator(nz=100))
 gankit.generators.register("theirs")(gankit.wrap("generator", generator, latent_dim=100))
-# A class: an experiment can then set its arguments.
+# Wrap a class: an experiment can then set its arguments.
 gankit.critics.register("theirs")(gankit.wrap("critic", TheirCritic))
 
 out, *overrides = sys.argv[1:] or ["runs/wrapped"]

@@ -1,4 +1,4 @@
-"""gankit: plug-in GAN components for few images, and numbers that can be trusted at the sample size they have."""
+"""gankit: plug-in GAN components for small, imbalanced image sets, with metrics to trust at their sample size."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """A cache on disk: arrays that are costly to make and read back memory-mapped, and downloaded weights."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import mmap

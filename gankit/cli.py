@@ -1,7 +1,5 @@
 """The command line: `gankit` and `python -m gankit`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from io import TextIOWrapper
@@ -256,7 +254,7 @@ def list_(
 ) -> None:
     """List every part: name, kind, distribution."""
     from gankit.registry import registry
-    from gankit.registry.listing import list_parts
+    from gankit.registry.parts import list_parts
     from gankit.registry.plugins import KINDS, plural, scan
 
     if load:

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,9 @@ from gankit.registry import registry
 from gankit.registry.plugins import KINDS, PART_KINDS, plural
 
 ROOT = Path(gankit.__file__).parent
+sys.path.insert(0, str(ROOT.parent / "docs"))
+from architecture import code_pages, floors, graph, imported_rooms, imports, room  # noqa: E402
+
 FILES = sorted(ROOT.rglob("*.py"))
 KIND_FOLDERS = {plural(kind) for kind in PART_KINDS}
 PROJECT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
@@ -48,35 +50,6 @@ def place(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def top(path: Path) -> str:
-    """The module or folder right below gankit."""
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
-
-
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Every import of a file, lazy ones and those of `importlib.import_module("...")` included, as full names."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
-            assert node.module is not None
-            for alias in node.names:
-                # `from gankit import seeds` imports a module, `from gankit.seeds import number` a name of one.
-                yield node.lineno, f"gankit.{alias.name}" if node.module == "gankit" else node.module
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
-            yield from ((node.lineno, name.value) for name in node.args if isinstance(name, ast.Constant))
-
-
-def own_imports(path: Path) -> Iterator[tuple[int, str]]:
-    """What a file imports of gankit: (line, module or folder right below)."""
-    for line, name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "gankit" and len(parts) > 1:
-            public = gankit._MODULES.get(parts[1])
-            yield line, (public or parts[1]).partition(".")[0]
-
-
 def floor(module: str) -> int:
     """The number of the floor on which a module or folder stands, 0 for the ground."""
     numbers = [number for number, modules in enumerate(FLOORS) if module in modules]
@@ -86,15 +59,39 @@ def floor(module: str) -> int:
 
 @pytest.mark.parametrize("path", [path for path in FILES if path != ROOT / "__init__.py"], ids=place)
 def test_imports_run_one_way(path: Path) -> None:
-    module = top(path)
+    module = room(path)
     wrong = [
         f"{path}:{line} imports gankit.{other}"
-        for line, other in own_imports(path)
+        for line, other in imported_rooms(path)
         if other != module and floor(other) >= floor(module)
     ]
     assert not wrong
     # `import gankit`, for the public names, is for what stands above the trainer.
     assert floor(module) > floor("training") or "gankit" not in {name for _, name in imports(path)}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if room(path) in KIND_FOLDERS], ids=place)
+def test_a_part_knows_the_interfaces_and_tools_alone(path: Path) -> None:
+    rooms = {other for _, other in imported_rooms(path)}
+    assert rooms <= {room(path), "errors", "cache", "images", "nn", "interfaces", "registry"}
+
+
+def test_the_picture_of_the_floors_agrees_with_the_rule() -> None:
+    rows, arrows, below = floors(graph()), graph(), set[str]()
+    assert sum(map(len, rows)) == len({room(path) for path in FILES} - KIND_FOLDERS - {"__init__", "__main__"}) + 1
+    for names in rows:
+        assert all(arrows[name] <= below for name in names)
+        below |= set(names)
+    with pytest.raises(ValueError, match="circle among a, b"):
+        floors({"a": {"b"}, "b": {"a"}, "c": set()})
+
+
+def test_a_link_of_the_architecture_page_to_code_that_is_gone_is_found() -> None:
+    assert "def score_gradients" in code_pages("[x](code/nn-gradients.md#score_gradients)")["nn-gradients.md"]
+    with pytest.raises(ValueError, match=r"gankit/nn/gone\.py, which is not there"):
+        code_pages("[x](code/nn-gone.md)")
+    with pytest.raises(ValueError, match=r"links to gone of gankit/nn/gradients\.py"):
+        code_pages("[x](code/nn-gradients.md#gone)")
 
 
 def test_only_a_few_modules_stand_outside_a_folder() -> None:
@@ -121,7 +118,7 @@ def test_the_scanner_of_imports_sees_what_it_must(tmp_path: Path) -> None:
     path.write_text(
         "from gankit import seeds, load\ndef f():\n    import gankit.training\n    from gankit.runs.run import Run\n"
     )
-    assert list(own_imports(path)) == [(1, "seeds"), (1, "experiments"), (3, "training"), (4, "runs")]
+    assert list(imported_rooms(path)) == [(1, "seeds"), (1, "experiments"), (3, "training"), (4, "runs")]
 
 
 @pytest.mark.parametrize("path", FILES, ids=place)
@@ -150,7 +147,7 @@ def test_core_dependencies_are_imported_without_extras() -> None:
     """What only an extra installs is imported inside functions."""
     core = {re.split(r"[<>=!~\[; ]", entry)[0].lower() for entry in PROJECT["dependencies"]}
     for path in FILES:
-        if top(path) == "testing":
+        if room(path) == "testing":
             continue  # suites are for those who have pytest
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -176,7 +176,7 @@ class TestNpz:
     @pytest.mark.parametrize(
         ("arrays", "message"),
         [
-            ({"image": pixels(3, 4, 4), "y": [0, 1, 0]}, "no array 'images'; did you mean 'image'? it has: image, y"),
+            ({"image": pixels(3, 4, 4), "y": [0, 1, 0]}, "no array 'images'; did you mean 'image'? known: image, y"),
             ({"images": pixels(3, 4)}, "images must be (n, h, w), (n, h, w, c) or (n, c, h, w): (3, 4)"),
             ({"images": pixels(0, 4, 4)}, "no image in it"),
             ({"images": pixels(3, 4, 4), "labels": [0, 1]}, "'labels' has shape (2,), and there are 3 images"),

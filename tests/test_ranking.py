@@ -21,8 +21,8 @@ import gankit
 from gankit.errors import DataError, GankitError, PartError, RunError
 from gankit.evaluation.uncertainty import wilson
 from gankit.ranking import Ranking, rank, realism_score, write_page, write_ranking
-from gankit.ranking.agreement import krippendorff_alpha
 from gankit.ranking.key import read_key
+from gankit.ranking.ratings import krippendorff_alpha
 from gankit.runs.networks import batches
 
 Rows = list[list[str]]
@@ -370,12 +370,12 @@ GOOD = ("0,1", "1,2", "2,3")
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ((), "no column 'image'"),
-        (("image,grade", "0,1"), "no column 'score'"),
-        (("image,score",), "hold no rating"),
+        ((), "no column `image`"),
+        (("image,grade", "0,1"), "no column `score`"),
+        (("image,score",), "has a header and no rows"),
         (("image,score", "0,good"), "line 2: the score 'good' is no number"),
         (("image,score", "0,nan"), "the score 'nan' is no number"),
-        (("image,score", "0,1,2"), "3 cells for 2 columns"),
+        (("image,score", "0,1,2"), "line 2 has 3 cells where the header has 2"),
         (("image,score", *GOOD, "0,2"), "line 5: r has rated image 0 twice"),
         (("image,score", *GOOD, "00000.png,2"), "has rated image 0 twice"),
         (("image,score", *GOOD[:2]), "gives no score for 1 of 3 images, 2 first"),
@@ -534,7 +534,7 @@ def test_command(
         ([run, "--page", "--real", 11, "--out", tmp_path / "x"],
          "gankit: real: 11 real images are to be mixed in, and there are 10 held-out images: mix in fewer"),
         ([run, "--by", "ratings:none.csv"],
-         "gankit: ratings none.csv cannot be read (No such file or directory): give a CSV file in UTF-8"),
+         "gankit: none.csv cannot be read (No such file or directory); give a CSV file in UTF-8"),
         ([tmp_path], f"gankit: {tmp_path}: there is no run here (no experiment.toml)"),
     ):  # fmt: skip
         assert call(*arguments) == (2, [], [message])

@@ -10,12 +10,12 @@ from gankit.interfaces import Loss, Turn
 
 
 class SoftMargin(Loss):
-    """The critic pushes reals above the margin and fakes below its negative, and never quite stops.
+    """The critic pushes scores of reals above the margin and scores of fakes below its negative, softly.
 
     After Lim and Ye 2017 (arXiv 1705.02894); a margin of 0 is the non-saturating loss.
 
     Args:
-        margin: the score that counts as clear enough.
+        margin: the score beyond which the critic gains little.
     """
 
     def __init__(self, *, margin: Annotated[float, Ge(0)] = 1.0) -> None:

@@ -1,7 +1,5 @@
 """Differentiable augmentation (Zhao et al. 2020, DiffAugment, arXiv 2006.10738, section 3)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, Final, Literal, final
 
@@ -20,6 +18,9 @@ def _split_names(policy: object) -> object:
     return [name.strip() for name in policy.split(",")] if isinstance(policy, str) else policy
 
 
+Policy = Annotated[tuple[Operation, ...], MinLen(1), BeforeValidator(_split_names)]
+
+
 @final
 class DiffAugment(Augment):
     """Colour, translation and cutout with the paper's ranges, always on, drawn anew for every sample.
@@ -34,15 +35,7 @@ class DiffAugment(Augment):
         PartError: an operation is unknown.
     """
 
-    def __init__(
-        self,
-        *,
-        policy: Annotated[tuple[Operation, ...], MinLen(1), BeforeValidator(_split_names)] = (
-            "color",
-            "translation",
-            "cutout",
-        ),
-    ) -> None:
+    def __init__(self, *, policy: Policy = ("color", "translation", "cutout")) -> None:
         super().__init__()
         if unknown := sorted(set(policy) - set(OPERATIONS)):
             raise PartError(f"diffaugment has no {', '.join(unknown)}; it has {', '.join(OPERATIONS)}")
@@ -90,11 +83,7 @@ def cutout(images: Tensor) -> Tensor:
     return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
 
 
-OPERATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
-    "color": color,
-    "translation": translation,
-    "cutout": cutout,
-}
+OPERATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {op.__name__: op for op in (color, translation, cutout)}
 
 
 def _uniform(images: Tensor, low: float, high: float) -> Tensor:

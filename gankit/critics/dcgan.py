@@ -1,7 +1,5 @@
 """The DCGAN critic of Radford, Metz and Chintala 2016 (arXiv 1511.06434), in its widely used torch form."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Eye pairs with known strabismus, rendered: three classes, ten simulated raters (docs/explanation/eyes.md)."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, final
 

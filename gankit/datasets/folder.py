@@ -1,7 +1,5 @@
 """Pictures in a folder, with what a CSV file or the names of sub-folders say of them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
@@ -129,9 +127,8 @@ class Folder(DecodedDataset):
 
     def cache_key(self) -> str:
         """By the files, their sizes and times of change, and how they are decoded."""
-        return fingerprint(
-            "folder", [file.resolve() for file in self.files], (FORMAT, self.decoder, self.declared_range)
-        )
+        files = [file.resolve() for file in self.files]
+        return fingerprint("folder", files, (FORMAT, self.decoder, self.declared_range))
 
     def decode(self) -> NDArray[Any]:
         """(n, channels, height, width) uint8 or uint16.
@@ -142,11 +139,8 @@ class Folder(DecodedDataset):
         return self._decode(self.files)
 
     def _decode(self, files: list[Path]) -> NDArray[Any]:
-        names = [str(file) for file in files]
-        like = self._form, str(self.files[0])
-        images = decode_all(
-            names, lambda i: open_picture(files[i]), self.decoder, threads=decoding_threads(), like=like
-        )
+        names, like, threads = list(map(str, files)), (self._form, str(self.files[0])), decoding_threads()
+        images = decode_all(names, lambda i: open_picture(files[i]), self.decoder, threads=threads, like=like)
         check_range(images, self.declared_range, str(self.path))
         return images
 

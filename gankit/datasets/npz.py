@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, final
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from gankit.cache import fingerprint
-from gankit.datasets._archive import Archive
 from gankit.errors import DataError
 from gankit.images.decoding import check_range
 from gankit.images.known import Columns
 from gankit.interfaces import DecodedDataset, ImageSpec
+from gankit.registry.messages import suggestion
 
 _SPLITS = ("train", "val", "test")
+_BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError)  # what NumPy raises for damaged files
 _COLOURS = (1, 3)  # numbers of channels by which the channel axis is told
 
 
@@ -71,18 +76,22 @@ class Npz(DecodedDataset):
             self.archive.header(name)  # raises, naming what there is
         return prefixes
 
+    @property
+    def _header(self) -> Header:
+        """Shape and type of the images, of the first split."""
+        return self.archive.header(self._prefixes[0] + self.names["images"])
+
     @cached_property
     def _counts(self) -> tuple[int, ...]:
         """Number of images under each prefix."""
         headers = [self.archive.header(prefix + self.names["images"]) for prefix in self._prefixes]
+        path, shapes = self.archive.path, ", ".join(f"{header.shape} {header.dtype}" for header in headers)
         if any(len(header.shape) not in (3, 4) for header in headers):
-            shapes = ", ".join(str(header.shape) for header in headers)
-            raise DataError(f"{self.archive.path}: images must be (n, h, w), (n, h, w, c) or (n, c, h, w): {shapes}")
+            raise DataError(f"{path}: images must be (n, h, w), (n, h, w, c) or (n, c, h, w): {shapes}")
         if len({(header.shape[1:], header.dtype) for header in headers}) > 1:
-            shapes = ", ".join(f"{header.shape} {header.dtype}" for header in headers)
-            raise DataError(f"{self.archive.path}: images of the splits differ in shape or type: {shapes}")
+            raise DataError(f"{path}: images of the splits differ in shape or type: {shapes}")
         if sum(header.shape[0] for header in headers) == 0:
-            raise DataError(f"{self.archive.path} has an array of images with no image in it")
+            raise DataError(f"{path} has an array of images with no image in it")
         return tuple(header.shape[0] for header in headers)
 
     @cached_property
@@ -92,7 +101,7 @@ class Npz(DecodedDataset):
         Raises:
             DataError: images of this type need a value_range, or cannot be read.
         """
-        stored_type = self.archive.header(self._prefixes[0] + self.names["images"]).dtype
+        stored_type = self._header.dtype
         if stored_type.kind == "u" and stored_type.itemsize <= 2:
             return stored_type.newbyteorder("=")
         if stored_type.kind not in "iuf":
@@ -108,7 +117,7 @@ class Npz(DecodedDataset):
     @cached_property
     def _channel_axis(self) -> int | None:
         """The axis of the stored array, or None for grey images without one."""
-        shape = self.archive.header(self._prefixes[0] + self.names["images"]).shape
+        shape = self._header.shape
         if len(shape) == 3:
             return None
         first, last = (self.channels or "first") == "first", (self.channels or "last") == "last"
@@ -129,7 +138,7 @@ class Npz(DecodedDataset):
             return None
         for key, count in zip(keys, self._counts, strict=True):
             shape = self.archive.header(key).shape
-            if not shape or shape[0] != count:
+            if shape[:1] != (count,):
                 raise DataError(f"{self.archive.path}: {key!r} has shape {shape}, and there are {count} images")
         return np.concatenate([self.archive.read(key) for key in keys])
 
@@ -144,7 +153,7 @@ class Npz(DecodedDataset):
     @property
     def image(self) -> ImageSpec:
         """From the header of the images, and the labels; reads no pixels."""
-        shape = self.archive.header(self._prefixes[0] + self.names["images"]).shape
+        shape = self._header.shape
         _ = self._counts, self.dtype  # what cannot be read is refused now
         axis = self._channel_axis
         height, width = (size for i, size in enumerate(shape) if i not in (0, axis))
@@ -191,8 +200,9 @@ class Npz(DecodedDataset):
             )
         values = np.unique(labels)
         if not np.array_equal(values, np.arange(len(values))):
+            listing = ", ".join(map(str, values[:6])) + ", ..." * (len(values) > 6)
             raise DataError(
-                f"{path}: {name!r} has the values {_short(values)}, and labels count from 0 without gaps; "
+                f"{path}: {name!r} has the values {listing}, and labels count from 0 without gaps; "
                 "renumber them, for instance by np.unique(labels, return_inverse=True)"
             )
         return labels.astype(np.int64)
@@ -241,11 +251,11 @@ class Npz(DecodedDataset):
         return Columns([name for name in names if name not in no_facts and self._is_fact(name)], self._read_fact)
 
     def _is_fact(self, name: str) -> bool:
-        for prefix, count in zip(self._prefixes, self._counts, strict=True):
-            header = self.archive.headers.get(prefix + name)
-            if header is None or not header.shape or header.shape[0] != count or header.dtype.kind not in "iufbU":
-                return False
-        return True
+        headers = [self.archive.headers.get(prefix + name) for prefix in self._prefixes]
+        return all(
+            header is not None and header.shape[:1] == (count,) and header.dtype.kind in "iufbU"
+            for header, count in zip(headers, self._counts, strict=True)
+        )
 
     def _read_fact(self, name: str) -> NDArray[Any]:
         column = self._column(name)
@@ -264,6 +274,69 @@ class Npz(DecodedDataset):
         return sum(self._counts)
 
 
-def _short(values: NDArray[Any]) -> str:
-    shown = ", ".join(str(value) for value in values[:6])
-    return f"{shown}, ..." if len(values) > 6 else shown
+@dataclass(frozen=True)
+class Header:
+    """Shape and type of a stored array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class Archive:
+    """An npz file, opened at first use and never unpickled.
+
+    Raises:
+        DataError: at first use, where the file is missing or no npz file, or has no such array.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def headers(self) -> dict[str, Header]:
+        """Every array's shape and type; no values are read."""
+        if not self.path.is_file():
+            raise DataError(f"there is no file {self.path}; set path to an npz file ({Path.cwd()} is current)")
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                members = [name for name in archive.namelist() if name.endswith(".npy")]
+                return {name.removesuffix(".npy"): _read_header(archive, name) for name in members}
+        except _BROKEN as error:
+            raise DataError(f"{self.path} is no npz file that NumPy can read ({error}); write it by np.savez") from None
+
+    def header(self, key: str) -> Header:
+        """Shape and type of one array.
+
+        Raises:
+            DataError: there is no such array, or it holds Python objects.
+        """
+        if key not in self.headers:
+            raise DataError(f"{self.path} has no array {key!r}; {suggestion(key, self.headers, list_all=True)}")
+        header = self.headers[key]
+        if header.dtype.hasobject:
+            raise DataError(
+                f"{self.path}: {key!r} holds Python objects, which are code to load; save it with a plain type, "
+                "such as .astype(str)"
+            )
+        return header
+
+    def read(self, key: str) -> NDArray[Any]:
+        """One array, of any shape.
+
+        Raises:
+            DataError: as `header`, or the values are damaged.
+        """
+        self.header(key)
+        try:
+            with np.load(self.path, allow_pickle=False) as arrays:
+                array: NDArray[Any] = arrays[key]
+                return array
+        except _BROKEN as error:
+            raise DataError(f"{self.path}: {key!r} cannot be read ({error}); get the file anew") from None
+
+
+def _read_header(archive: zipfile.ZipFile, member: str) -> Header:
+    with archive.open(member) as file:
+        first_version = npy.read_magic(file) == (1, 0)
+        shape, _, dtype = (npy.read_array_header_1_0 if first_version else npy.read_array_header_2_0)(file)
+        return Header(shape, dtype)

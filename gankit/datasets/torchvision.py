@@ -1,7 +1,5 @@
 """Any image classification data set of torchvision.datasets, by the name of its class."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 import operator

@@ -1,10 +1,7 @@
 """Shared by feature networks: loading hashed weights, and clean-fid's resize (Parmar et al. 2022, arXiv 2104.11222)."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
-import io
 import itertools
 import warnings
 from abc import abstractmethod
@@ -35,12 +32,14 @@ class Network(Features):
         channels: how many channels the network reads, 3 or 1.
         packages: packages whose versions the features depend on, besides clean-fid, Pillow and torch.
         side: height and width of the images that the network gets, in pixels; None: they are not resized.
+        weights_sha256: sha256 of the file of weights, in hexadecimal.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     channels: int = 3
     side: int | None
+    weights_sha256: str
 
     @abstractmethod
     def read(self, images: Tensor) -> Tensor:
@@ -86,10 +85,11 @@ class Network(Features):
 
     @property
     def protocol(self) -> dict[str, str | int]:
-        """The resize, and the versions of the packages that compute the features."""
+        """The resize, the versions of the packages that compute the features, and the weights' sha256."""
         resized = "none" if self.side is None else f"clean-fid, PIL bicubic in float, {self.side}x{self.side}"
         versions = [f"{name} {importlib.metadata.version(name)}" for name in ("clean-fid", "pillow", *self.packages)]
-        return {"resize": resized, "versions": ", ".join([*versions, f"torch {torch.__version__}"])}
+        versions.append(f"torch {torch.__version__}")
+        return {"resize": resized, "versions": ", ".join(versions), "weights_sha256": self.weights_sha256}
 
 
 def _resize(images: NDArray[np.float32], resize: Resizer, side: int) -> NDArray[np.float32]:
@@ -121,28 +121,12 @@ def read_weights(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
     return content, digest
 
 
-def load_script(content: bytes, path: Path) -> torch.jit.ScriptModule:
-    """A TorchScript archive, on the CPU and in evaluation mode.
-
-    Raises:
-        PartError: the content is no TorchScript archive.
-    """
-    load: Callable[..., torch.jit.ScriptModule] = torch.jit.load
-    try:
-        with without_deprecations():
-            script = load(io.BytesIO(content), map_location="cpu")
-    except (RuntimeError, ValueError) as error:
-        raise PartError(f"{path} is no TorchScript archive ({reason(error)}); save one with torch.jit.save") from error
-    script.eval()
-    return script
-
-
 @contextmanager
 def without_deprecations() -> Iterator[None]:
     """Silence torch's warnings (since 2.14) that TorchScript is deprecated: it is what people's archives hold."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
+        for category in (FutureWarning, DeprecationWarning):
+            warnings.simplefilter("ignore", category)
         yield
 
 

@@ -1,7 +1,5 @@
 """EfficientNet-Lite0 (after Tan and Le 2019, arXiv 1905.11946): features whose weights come with a package."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import ClassVar, final
@@ -67,8 +65,3 @@ class EfficientNetLite0(Network):
         with torch.no_grad():
             logits: Tensor = self.network._fc(features.to(self.network._fc.weight))
         return logits
-
-    @property
-    def protocol(self) -> dict[str, str | int]:
-        """The weights' sha256, the resize, and the versions of the packages that compute the features."""
-        return {**super().protocol, "weights_sha256": self.weights_sha256}

@@ -1,7 +1,5 @@
 """Inception-v3 (Szegedy et al. 2016, arXiv 1512.00567): the features of FID (Heusel et al. 2017, arXiv 1706.08500)."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import zipfile
@@ -95,7 +93,7 @@ class InceptionV3(Network):
     @property
     def protocol(self) -> dict[str, str | int]:
         """The weights' sha256, the resize, the kind of logits, and the versions of the packages in use."""
-        return {**super().protocol, "weights_sha256": self.weights_sha256, "logits": "without bias"}
+        return {**super().protocol, "logits": "without bias"}
 
 
 def _load(content: bytes) -> nn.Module:

@@ -1,7 +1,5 @@
 """The pixels of a shrunken image: features without weights, for tests and for a first look."""
 
-from __future__ import annotations
-
 from typing import Annotated, final
 
 from pydantic import Field

@@ -1,7 +1,7 @@
 """Features from a user's own network in a TorchScript file."""
 
-from __future__ import annotations
-
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, final
 
@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gankit.errors import PartError
-from gankit.features._network import Network, load_script, read_weights, reason
+from gankit.features._network import Network, read_weights, reason, without_deprecations
 from gankit.interfaces import ImageSpec
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -60,7 +60,14 @@ class TorchScript(Network):
         self.low, self.high = low, high
         self.check_channels(image.channels)
         content, self.weights_sha256 = read_weights(self.path, sha256)
-        self.network = load_script(content, self.path)
+        load: Callable[..., torch.jit.ScriptModule] = torch.jit.load
+        try:
+            with without_deprecations():
+                self.network = load(io.BytesIO(content), map_location="cpu").eval()
+        except (RuntimeError, ValueError) as error:
+            raise PartError(
+                f"{self.path} is no TorchScript archive ({reason(error)}); save one with torch.jit.save"
+            ) from error
         shape = (2, image.channels, image.height, image.width)
         images = 255 * torch.rand(shape, generator=torch.Generator().manual_seed(0))
         both, first = self.forward(images), self.forward(images[:1])
@@ -105,5 +112,4 @@ class TorchScript(Network):
     @property
     def protocol(self) -> dict[str, str | int]:
         """The file's sha256, the resize, the channels and range that the network gets, and the versions."""
-        span = f"{self.low} to {self.high}"
-        return {**super().protocol, "weights_sha256": self.weights_sha256, "channels": self.channels, "range": span}
+        return {**super().protocol, "channels": self.channels, "range": f"{self.low} to {self.high}"}

@@ -1,7 +1,5 @@
 """The ResNet generator of Gulrajani et al. 2017 (arXiv 1704.00028, appendix F), for any size and channels."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Annotated, Literal
 

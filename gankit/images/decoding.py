@@ -1,7 +1,5 @@
 """Pictures to arrays at full depth: decoding, colour, alpha, orientation and antialiased resizing."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -45,11 +43,6 @@ class Form:
     def colour(self) -> str:
         """The word "grey" or "colour"."""
         return "grey" if self.channels == 1 else "colour"
-
-    @property
-    def bits(self) -> int:
-        """Bits per channel."""
-        return self.dtype.itemsize * 8
 
 
 @dataclass(frozen=True)
@@ -122,7 +115,8 @@ def _stored_form(picture: Image.Image, where: str) -> Form:
             "save it as 8- or 16-bit PNG, or put the arrays in an npz file with a value_range"
         )
     deep = mode.startswith("I")
-    if not deep and _has_16_bits(picture):
+    # 16-bit colour opens as 8-bit RGB. The 16 bits of a BMP file are those of all three channels together.
+    if not deep and picture.format != "BMP" and any(";16" in str(tile[3]) for tile in getattr(picture, "tile", [])):
         raise DataError(
             f"{where} has 16 bits per channel and colour or alpha, which Pillow can only read as 8 bits; "
             "save it as 8-bit or as 16-bit grey, or put the arrays in an npz file"
@@ -143,12 +137,6 @@ def _stored_form(picture: Image.Image, where: str) -> Form:
 
 def _decoding_error(where: str, error: Exception) -> DataError:
     return DataError(f"{where} cannot be decoded ({error}); replace it or take it out")
-
-
-def _has_16_bits(picture: Image.Image) -> bool:
-    """Whether the file has 16 bits per channel, of which Pillow keeps 8: 16-bit colour opens as 8-bit RGB."""
-    # 16 bits of a BMP file are those of all three channels together.
-    return picture.format != "BMP" and any(";16" in str(tile[3]) for tile in getattr(picture, "tile", []))
 
 
 def _decode_16_bit(picture: Image.Image, where: str) -> NDArray[np.uint16]:
@@ -197,9 +185,8 @@ def decode_all(
 
     with ThreadPoolExecutor(threads) as pool:
         try:
-            done = pool.map(decode, range(len(names)))
-            for _ in tqdm(done, "decoding", len(names), unit=" images", delay=2, disable=len(names) <= NO_PROGRESS_BAR):
-                pass
+            done, few = pool.map(decode, range(len(names))), len(names) <= NO_PROGRESS_BAR
+            list(tqdm(done, "decoding", len(names), unit=" images", delay=2, disable=few))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -209,8 +196,8 @@ def decode_all(
 def _check_alike(form: Form, name: str, first: Form, first_name: str) -> None:
     if form.dtype != first.dtype:
         raise DataError(
-            f"{name} has {form.bits} bits per channel where {first_name} has {first.bits}: black and white would "
-            "differ; save all at one depth"
+            f"{name} has {8 * form.dtype.itemsize} bits per channel where {first_name} has "
+            f"{8 * first.dtype.itemsize}: black and white would differ; save all at one depth"
         )
     if form.channels != first.channels:
         raise DataError(
@@ -252,14 +239,10 @@ def decoding_threads() -> int:
 
 
 def check_range(images: NDArray[Any], value_range: tuple[float, float] | None, where: str) -> None:
-    """
-    Args:
-        images: array of any shape.
-        value_range: the values of black and white that are declared, or None where none are.
-        where: what error messages call the images.
+    """Refuse images of any shape with values that are NaN or outside the declared range, where one is declared.
 
     Raises:
-        DataError: values that are NaN or outside the declared range.
+        DataError: there are such values; it calls the images `where`.
     """
     if value_range is None:
         return

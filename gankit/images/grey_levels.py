@@ -1,7 +1,5 @@
 """Grey levels of arrays and tensors from one range to another."""
 
-from __future__ import annotations
-
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray

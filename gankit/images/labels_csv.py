@@ -1,14 +1,12 @@
 """What a CSV file or the sub-folders of a folder of images say of each image."""
 
-from __future__ import annotations
-
 import csv
 import difflib
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,6 @@ from numpy.typing import NDArray
 from gankit.errors import DataError
 from gankit.images.known import Known
 
-_DELIMITERS = ",;\t"
-_VOTE_SEPARATORS = ";|"
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _COLUMNS = ("file", "label", "group", "agreement", "votes", "split")
 _BESIDE = (".csv", ".txt", ".json", ".md")
@@ -31,16 +27,66 @@ Knowledge = Known
 
 
 @dataclass(frozen=True)
-class _Rows:
+class CsvTable:
+    """What a CSV file holds.
+
+    Attributes:
+        path: the file.
+        lines: the number of each row's line.
+        columns: the cells of each column, one per row, by title; without white space round them.
+    """
+
     path: Path
     lines: list[int]
     columns: dict[str, list[str]]
 
-    def __len__(self) -> int:
-        return len(self.lines)
-
     def where(self, row: int) -> str:
+        """The file and the line of a row, for messages."""
         return f"{self.path} line {self.lines[row]}"
+
+
+def read_csv(path: Path, key: Collection[str], *, fold: Callable[[str], str], strict: bool = False) -> CsvTable:
+    """Read a CSV file with a header line, in UTF-8 with or without byte order mark; empty lines are skipped.
+
+    Args:
+        path: the file, separated by comma, semicolon or tab.
+        key: titles, folded, of which the header must have one; it tells which separator it is.
+        fold: makes spellings of a title equal.
+        strict: whether a quotation mark in a wrong place is an error.
+
+    Raises:
+        DataError: the file cannot be read, has no key, a column twice, no row, or a row of another length.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            for delimiter in ",;\t":
+                if any(fold(title.strip()) in key for title in next(csv.reader([header], delimiter=delimiter), [])):
+                    break
+            else:
+                name = next(iter(key))
+                raise DataError(f"{path} has no column `{name}`; its first line must name the columns: {name},...")
+            file.seek(0)
+            reader = csv.reader(file, delimiter=delimiter, strict=strict)
+            titles = [fold(title.strip()) for title in next(reader)]
+            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if "".join(cells).strip()]
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not in UTF-8; save it as CSV UTF-8") from None
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read ({reason}); give a CSV file in UTF-8") from None
+    for line, cells in rows:
+        if len(cells) != len(titles):
+            raise DataError(
+                f"{path} line {line} has {len(cells)} cells where the header has {len(titles)}; "
+                "quote cells that hold the separator"
+            )
+    if repeated := [title for title, count in Counter(titles).items() if count > 1]:
+        raise DataError(f"{path} has the column {repeated[0]!r} more than once; rename one")
+    if not rows:
+        raise DataError(f"{path} has a header and no rows; add one row per image, or remove the file")
+    columns = {title: [cells[i] for _, cells in rows] for i, title in enumerate(titles)}
+    return CsvTable(path, [line for line, _ in rows], columns)
 
 
 def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Known:
@@ -59,7 +105,7 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
     Raises:
         DataError: one line with the file, the line and what to do.
     """
-    rows = _read(path)
+    rows = read_csv(path, ("file",), fold=lambda title: title.casefold() if _role(title) else title)
     names = _listed_files(rows, files)
     unlisted = sorted(set(files) - set(names))
     if unlisted and not skip_unlisted:
@@ -118,12 +164,8 @@ def split_indices(names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
 
 def check_folder(folder: Path, content: str) -> None:
     """
-    Args:
-        folder: that must be there.
-        content: the files that it should hold, in words.
-
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder; it says that it should hold the `content`.
     """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
@@ -138,12 +180,7 @@ def may_lie_beside(file: Path) -> bool:
 
 
 def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Files below a folder, without hidden ones; links are followed unless they lead back up.
-
-    Args:
-        folder: where to begin.
-        above: real paths of the folders from there on, which links may lead back to.
-    """
+    """Files below a folder, without hidden ones; links are followed unless they lead back up, to a path of `above`."""
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -178,45 +215,7 @@ def _role(column: str) -> str | None:
     return name if name in _COLUMNS else "vote" if re.fullmatch(r"vote_\d+", name) else None
 
 
-def _read(path: Path) -> _Rows:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            counts = {mark: _has_file(next(csv.reader([header], delimiter=mark), [])) for mark in _DELIMITERS}
-            if not any(counts.values()):
-                raise DataError(f"{path} has no column `file`; its first line must name the columns: file,label,...")
-            reader = csv.reader(file, delimiter=max(counts, key=lambda mark: counts[mark]))
-            file.seek(0)
-            titles = [title.strip() for title in next(reader)]
-            lines, cells = [], []
-            for row in reader:
-                if not any(cell.strip() for cell in row):
-                    continue
-                if len(row) != len(titles):
-                    raise DataError(
-                        f"{path} line {reader.line_num} has {len(row)} cells where the header has {len(titles)}; "
-                        "quote cells that hold the separator"
-                    )
-                lines.append(reader.line_num)
-                cells.append([cell.strip() for cell in row])
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not in UTF-8; save it as CSV UTF-8") from None
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}") from None
-    titles = [title.casefold() if _role(title) else title for title in titles]
-    repeated = [title for title, count in Counter(titles).items() if count > 1]
-    if repeated:
-        raise DataError(f"{path} has the column {repeated[0]!r} more than once; rename one")
-    if not lines:
-        raise DataError(f"{path} has a header and no rows; add one row per image, or remove the file")
-    return _Rows(path, lines, {title: [row[i] for row in cells] for i, title in enumerate(titles)})
-
-
-def _has_file(titles: list[str]) -> bool:
-    return any(title.strip().casefold() == "file" for title in titles)
-
-
-def _listed_files(rows: _Rows, files: Sequence[str]) -> list[str]:
+def _listed_files(rows: CsvTable, files: Sequence[str]) -> list[str]:
     """The images that the rows name, in their order."""
     present = set(files)
     row_of: dict[str, int] = {}
@@ -236,7 +235,7 @@ def _listed_files(rows: _Rows, files: Sequence[str]) -> list[str]:
     return list(row_of)
 
 
-def _cells_without_gaps(rows: _Rows, column: str) -> list[str]:
+def _cells_without_gaps(rows: CsvTable, column: str) -> list[str]:
     cells = rows.columns[column]
     for row, cell in enumerate(cells):
         if not cell:
@@ -244,13 +243,13 @@ def _cells_without_gaps(rows: _Rows, column: str) -> list[str]:
     return cells
 
 
-def _votes(rows: _Rows) -> list[list[str]] | None:
+def _votes(rows: CsvTable) -> list[list[str]] | None:
     """The raters' calls of each image, or None where the file has none."""
     separate = [cells for name, cells in rows.columns.items() if _role(name) == "vote"]
     if "votes" in rows.columns:
         if separate:
             raise DataError(f"{rows.path} has both `votes` and `vote_` columns; keep one kind")
-        cells = [_split_votes(cell) for cell in rows.columns["votes"]]
+        cells = [[call.strip() for call in re.split("[;|]", cell)] for cell in rows.columns["votes"]]
     elif separate:
         cells = [list(row) for row in zip(*separate, strict=True)]
     else:
@@ -264,13 +263,7 @@ def _votes(rows: _Rows) -> list[list[str]] | None:
     return votes
 
 
-def _split_votes(cell: str) -> list[str]:
-    for mark in _VOTE_SEPARATORS:
-        cell = cell.replace(mark, _VOTE_SEPARATORS[0])
-    return [call.strip() for call in cell.split(_VOTE_SEPARATORS[0])]
-
-
-def _classes(rows: _Rows, votes: list[list[str]] | None) -> list[str] | None:
+def _classes(rows: CsvTable, votes: list[list[str]] | None) -> list[str] | None:
     """The name of each image's class, or None where the file does not say."""
     if "label" in rows.columns:
         return _cells_without_gaps(rows, "label")
@@ -287,19 +280,17 @@ def _classes(rows: _Rows, votes: list[list[str]] | None) -> list[str] | None:
     return classes
 
 
-def _check_spelling(rows: _Rows, classes: list[str] | None, votes: list[list[str]] | None) -> None:
+def _check_spelling(rows: CsvTable, classes: list[str] | None, votes: list[list[str]] | None) -> None:
     """A name in two spellings would count as two classes, and a vote in another spelling as disagreement."""
     spellings: dict[str, str] = {}
-    for row in range(len(rows)):
+    for row in range(len(rows.lines)):
         for name in [*([classes[row]] if classes else []), *(votes[row] if votes else [])]:
             first = spellings.setdefault(name.casefold(), name)
             if first != name:
                 raise DataError(f"{rows.where(row)} says {name!r} where others say {first!r}; use one spelling")
 
 
-def _agreement(
-    rows: _Rows, classes: list[str] | None, votes: list[list[str]] | None
-) -> NDArray[np.float64] | None:  # fmt: skip
+def _agreement(rows: CsvTable, classes: list[str] | None, votes: list[list[str]] | None) -> NDArray[np.float64] | None:
     if votes is not None and classes is not None:
         return np.array([calls.count(name) / len(calls) for name, calls in zip(classes, votes, strict=True)])
     if "agreement" not in rows.columns:

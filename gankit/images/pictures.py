@@ -1,7 +1,5 @@
 """Image arrays as files at full depth, and as 8-bit pictures and grids to look at."""
 
-from __future__ import annotations
-
 import io
 import math
 from pathlib import Path
@@ -48,10 +46,7 @@ def grid(images: NDArray[np.uint8], columns: int | None = None, scale: int = 1) 
 
 def grid_png(images: NDArray[Any], value_range: tuple[float, float], columns: int | None = None) -> bytes:
     """A grid of (n, c, h, w) images as the bytes of a PNG; small images are enlarged."""
-    scale = max(1, 128 // max(images.shape[2:]))
-    buffer = io.BytesIO()
-    grid(to_8bit(images, value_range), columns, scale).save(buffer, "PNG")
-    return buffer.getvalue()
+    return _png(grid(to_8bit(images, value_range), columns, scale=max(1, 128 // max(images.shape[2:]))))
 
 
 def image_png(image: NDArray[Any], value_range: tuple[float, float]) -> bytes:
@@ -60,9 +55,13 @@ def image_png(image: NDArray[Any], value_range: tuple[float, float]) -> bytes:
     Images of two channels show the first, those of more than three the first three.
     """
     pixels = to_8bit(image[None], value_range)[0]
-    buffer = io.BytesIO()
     shown = pixels[:3].transpose(1, 2, 0) if len(pixels) >= 3 else pixels[0]
-    Image.fromarray(np.ascontiguousarray(shown)).save(buffer, "PNG")
+    return _png(Image.fromarray(np.ascontiguousarray(shown)))
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -1,7 +1,5 @@
 """Resizing of single images of 8 or 16 bits, for data sets that decode pictures themselves."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The shape of images and of their labels."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

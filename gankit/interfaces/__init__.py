@@ -1,7 +1,5 @@
 """The abstract parts of a GAN and what they exchange: all that a part must import."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from gankit.errors import PartError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, final
 
@@ -17,28 +17,6 @@ from gankit.images.known import Known
 from gankit.images.spec import ImageSpec
 
 _NOTHING = Known()
-
-
-def content_digest(
-    read: Callable[[NDArray[np.int64]], NDArray[Any]],
-    indices: NDArray[np.int64],
-    dtype: np.dtype[Any],
-    value_range: tuple[float, float],
-) -> str:
-    """A hash of images, read 256 at a time: equal for equal images of one type and range.
-
-    Args:
-        read: (k,) indices to (k, c, h, w) images.
-        indices: (n,) which images.
-        dtype: of the images.
-        value_range: the values of black and white.
-    """
-    digest = hashlib.blake2b(repr((len(indices), str(dtype), tuple(map(float, value_range)))).encode(), digest_size=16)
-    for start in range(0, len(indices), 256):
-        images = np.ascontiguousarray(read(indices[start : start + 256]))
-        digest.update(repr(images.shape[1:]).encode())
-        digest.update(images.data)
-    return digest.hexdigest()
 
 
 def flip_left_right(images: Images) -> Images:
@@ -91,7 +69,13 @@ class Dataset(ABC):
     def digest(self, indices: NDArray[np.int64] | None = None) -> str:
         """A hash of the images with these (k,) indices, or of all: equal for equal images of equal type and range."""
         chosen = np.arange(len(self)) if indices is None else indices
-        return content_digest(self.read, chosen, self.dtype, self.value_range)
+        form = len(chosen), str(self.dtype), tuple(map(float, self.value_range))
+        digest = hashlib.blake2b(repr(form).encode(), digest_size=16)
+        for start in range(0, len(chosen), 256):
+            images = np.ascontiguousarray(self.read(chosen[start : start + 256]))
+            digest.update(repr(images.shape[1:]).encode())
+            digest.update(images.data)
+        return digest.hexdigest()
 
     @property
     def known(self) -> Known:

@@ -1,7 +1,5 @@
 """What data sets share whose images must be decoded from files."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from functools import cached_property
 from typing import Any

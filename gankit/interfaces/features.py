@@ -1,7 +1,5 @@
 """Images to the vectors in which distances between sets of images are measured."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 

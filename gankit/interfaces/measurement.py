@@ -1,7 +1,5 @@
 """What some data sets can measure on the pixels of images like their own, real or generated."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable

@@ -1,7 +1,5 @@
 """The networks of a GAN, and what some of them can do besides."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable

@@ -1,7 +1,5 @@
 """Auxiliary classifier, AC-GAN (Odena, Olah and Shlens 2017, arXiv 1610.09585, equation 3)."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, final
 
 import torch

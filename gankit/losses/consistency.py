@@ -1,7 +1,5 @@
 """Balanced consistency regularisation, bCR (Zhao et al. 2020, arXiv 2002.04724, algorithm 1)."""
 
-from __future__ import annotations
-
 from typing import Annotated, final
 
 from annotated_types import Ge

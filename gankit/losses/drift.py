@@ -1,7 +1,5 @@
 """Drift term of progressive growing (Karras et al. 2018, PGGAN, arXiv 1710.10196, appendix A.1)."""
 
-from __future__ import annotations
-
 from typing import final
 
 from torch import Tensor

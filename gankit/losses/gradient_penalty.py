@@ -1,7 +1,5 @@
 """Gradient penalty of WGAN-GP (Gulrajani et al. 2017, arXiv 1704.00028, equation 3 and algorithm 1)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, final
 
@@ -87,13 +85,5 @@ class GradientPenalty(Loss):
 
     def critic(self, turn: Turn) -> Tensor:
         """Mean of the penalties of turn.real, turn.fake and turn.labels; a scalar."""
-        penalties = gradient_penalty(
-            turn.critic,
-            turn.real,
-            turn.fake,
-            turn.labels,
-            target=self.target,
-            one_sided=self.one_sided,
-            alpha=turn.random.uniform(len(turn.real)),
-        )
-        return penalties.mean()
+        inputs, alpha = (turn.critic, turn.real, turn.fake, turn.labels), turn.random.uniform(len(turn.real))
+        return gradient_penalty(*inputs, target=self.target, one_sided=self.one_sided, alpha=alpha).mean()

@@ -1,7 +1,5 @@
 """Least-squares loss (Mao et al. 2017, LSGAN, arXiv 1611.04076, equation 9)."""
 
-from __future__ import annotations
-
 from typing import final
 
 from torch import Tensor

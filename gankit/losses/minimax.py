@@ -1,7 +1,5 @@
 """Minimax loss, which saturates (Goodfellow et al. 2014, arXiv 1406.2661, equation 1)."""
 
-from __future__ import annotations
-
 from typing import final
 
 from torch import Tensor

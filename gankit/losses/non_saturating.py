@@ -1,7 +1,5 @@
 """Non-saturating loss (Goodfellow et al. 2014, arXiv 1406.2661, section 3)."""
 
-from __future__ import annotations
-
 from typing import final
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """R1 penalty on reals (Mescheder et al. 2018, arXiv 1801.04406, equation 9)."""
 
-from __future__ import annotations
-
 from typing import final
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """R2 penalty on fakes (Mescheder et al. 2018, arXiv 1801.04406, equation 10; with R1 in R3GAN, arXiv 2501.05441)."""
 
-from __future__ import annotations
-
 from typing import final
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Relativistic pairing loss, RpGAN (Jolicoeur-Martineau 2018, arXiv 1807.00734; as in R3GAN, arXiv 2501.05441)."""
 
-from __future__ import annotations
-
 from typing import final
 
 from torch import Tensor

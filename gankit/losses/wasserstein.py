@@ -1,7 +1,5 @@
 """Wasserstein loss (Arjovsky et al. 2017, arXiv 1701.07875, equations 2 and 3)."""
 
-from __future__ import annotations
-
 from typing import final
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Weight clipping of the original WGAN (Arjovsky et al. 2017, arXiv 1701.07875, algorithm 1)."""
 
-from __future__ import annotations
-
 from typing import Annotated, final
 
 import torch

@@ -1,7 +1,5 @@
 """Ranking of generated images by the critic, realism, a classifier or people: the best and the worst."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The sealed key of a rating page: a file that says what each image is, and whose hash stands on the page."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json
@@ -93,13 +91,10 @@ def seal(
     images = [(False, number, text) for number, text in enumerate(labels)]
     images += [(True, number, text) for number, text in real]
     order = np.random.default_rng(int(secret, 16)).permutation(len(images)).tolist()
-    shown = tuple(Shown(_id(secret, position), *images[index]) for position, index in enumerate(order))
+    ids = [hmac.new(secret.encode(), str(i).encode(), "sha256").hexdigest()[:12] for i in range(len(images))]
+    shown = tuple(Shown(name, *images[index]) for name, index in zip(ids, order, strict=True))
     generator = hashlib.sha256(run.export_bytes()).hexdigest()
     return Key(secret, run.path.absolute().name, generator, run.wants_best, seed, label, reals, shown)
-
-
-def _id(secret: str, position: int) -> str:
-    return hmac.new(secret.encode(), str(position).encode(), "sha256").hexdigest()[:12]
 
 
 def draw_reals(count: int, size: int) -> list[int]:

@@ -1,7 +1,5 @@
 """A page on which a person rates shuffled images blindly, and its sealed key."""
 
-from __future__ import annotations
-
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ from gankit.evaluation.sources import run_reference
 from gankit.files import check_free, write_atomically, write_folder
 from gankit.images.pictures import image_png
 from gankit.interfaces import Dataset
-from gankit.ranking.key import Key, draw_reals, seal
+from gankit.ranking.key import draw_reals, seal
 from gankit.report.pages import png_uri, render
 from gankit.runs.run import Run
 from gankit.runs.sampling import label_texts, parse_label
@@ -65,7 +63,14 @@ def write_page(
             pictures.append(image_png(reals.read(np.array([shown.number]))[0], reals.value_range))
         else:
             pictures.append(image_png(images[shown.number], run.value_range))
-    page = _page(key, pictures, run.class_names)
+    data = {
+        "key": key.digest,
+        "images": [{"id": shown.id, "src": png_uri(png)} for shown, png in zip(key.images, pictures, strict=True)],
+        "classes": list(run.class_names),
+        "calls": key.reals is not None,
+    }
+    classes = list(zip(run.class_names, class_keys(run.class_names), strict=True))
+    page = render("gankit.ranking", "page.html.j2", data=data, classes=classes, count=len(pictures))
 
     def fill(new: Path) -> None:
         write_atomically(new / "page.html", page.encode())
@@ -90,17 +95,6 @@ def _class_of(reals: Dataset, index: int) -> str:
     if reals.labels is None or not reals.class_names:
         return ""
     return reals.class_names[int(reals.labels[index])]
-
-
-def _page(key: Key, pictures: Sequence[bytes], class_names: Sequence[str]) -> str:
-    data = {
-        "key": key.digest,
-        "images": [{"id": shown.id, "src": png_uri(png)} for shown, png in zip(key.images, pictures, strict=True)],
-        "classes": list(class_names),
-        "calls": key.reals is not None,
-    }
-    classes = list(zip(class_names, class_keys(class_names), strict=True))
-    return render("gankit.ranking", "page.html.j2", data=data, classes=classes, count=len(pictures))
 
 
 def class_keys(names: Sequence[str]) -> list[str]:

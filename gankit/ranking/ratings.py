@@ -1,23 +1,19 @@
 """Ratings by people: reading them from CSV files, checking them against the images, means and agreement."""
 
-from __future__ import annotations
-
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import final
+from typing import Literal, final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gankit.errors import DataError
 from gankit.evaluation.uncertainty import wilson
-from gankit.ranking.agreement import krippendorff_alpha
+from gankit.images.labels_csv import read_csv
 from gankit.ranking.key import Key, read_key
 
-COLUMNS = ("image", "score", "diagnosis", "call", "rater", "key")
 REAL, GENERATED = "real", "generated"
 
 
@@ -79,9 +75,7 @@ def read_ratings(paths: Sequence[Path]) -> list[Rater]:
     Raises:
         DataError: a file cannot be read, a score is no number, an image comes twice; one line with file and line.
     """
-    raters: list[Rater] = []
-    for path in paths:
-        raters += _read(path)
+    raters = [rater for path in paths for rater in _read(path)]
     names = [rater.name for rater in raters]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{twice[0]} is the rater of two files: give each rater's ratings once, or other names")
@@ -89,41 +83,23 @@ def read_ratings(paths: Sequence[Path]) -> list[Rater]:
 
 
 def _read(path: Path) -> list[Rater]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            delimiter = max(",;\t", key=file.readline().count)
-            file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            table = [(reader.line_num, cells) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"ratings {path} cannot be read ({reason}): give a CSV file in UTF-8") from error
-    titles = [title.strip().casefold() for title in table[0][1]] if table else []
-    if "file" in titles and "image" not in titles:
-        titles[titles.index("file")] = "image"
-    if missing := [name for name in COLUMNS[:2] if name not in titles]:
-        raise DataError(f"ratings {path} have no column {missing[0]!r}: their first line must be image,score,...")
+    table = read_csv(path, ("image", "file"), fold=str.casefold, strict=True)
+    columns = table.columns
+    if "score" not in columns:
+        raise DataError(f"{path} has no column `score`; its first line must name the columns: image,score,...")
     raters: dict[str, Rater] = {}
-    for number, cells in table[1:]:
-        if not any(cell.strip() for cell in cells):
-            continue
-        where = f"ratings {path} line {number}"
-        if len(cells) != len(titles):
-            raise DataError(f"{where}: {len(cells)} cells for {len(titles)} columns; correct the line")
-        row = {title: cell.strip() for title, cell in zip(titles, cells, strict=True)}
-        name = row.get("rater") or path.stem
+    for row, image in enumerate(columns["image"] if "image" in columns else columns["file"]):
+        cells, where = {title: column[row] for title, column in columns.items()}, table.where(row)
+        name = cells.get("rater") or path.stem
         rater = raters.setdefault(name, Rater(name, path))
-        image = row["image"]
         if image in rater.scores:
             raise DataError(f"{where}: {name} has rated image {image} twice")
-        rater.scores[image] = _score(row["score"], where)
-        rater.diagnoses[image] = row.get("diagnosis", "")
-        rater.calls[image] = call = row.get("call", "")
+        rater.scores[image] = _score(cells["score"], where)
+        rater.diagnoses[image] = cells.get("diagnosis", "")
+        rater.calls[image] = call = cells.get("call", "")
         if call not in (REAL, GENERATED, ""):
             raise DataError(f"{where}: the call {call!r} is neither {REAL} nor {GENERATED}")
-        rater.keys.add(row.get("key", ""))
-    if not raters:
-        raise DataError(f"ratings {path} hold no rating")
+        rater.keys.add(cells.get("key", ""))
     return list(raters.values())
 
 
@@ -222,9 +198,7 @@ def check_images(raters: Sequence[Rater], images: Sequence[str], with_calls: boo
 
 def mean_scores(raters: Sequence[Rater], images: Sequence[str]) -> NDArray[np.float64]:
     """(n,) mean over raters of the scores of these images."""
-    table = np.array([[rater.scores[image] for image in images] for rater in raters])
-    means: NDArray[np.float64] = table.mean(0)
-    return means
+    return np.asarray(np.mean([[rater.scores[image] for image in images] for rater in raters], axis=0))
 
 
 def findings(
@@ -241,21 +215,19 @@ def findings(
     result: list[Finding] = []
     if len(raters) > 1:
         scores = [[rater.scores[image] for image in images] for rater in raters]
-        result.append(Finding("all", "Krippendorff's alpha of scores", krippendorff_alpha(scores, "interval"),
-                              None, None, len(images)))  # fmt: skip
+        alpha = krippendorff_alpha(scores, "interval")
+        result.append(Finding("all", "Krippendorff's alpha of scores", alpha, None, None, len(images)))
         texts = [[rater.diagnoses[image].casefold() for image in images] for rater in raters]
         if any(text for row in texts for text in row):
             known = sorted({text for row in texts for text in row if text})
             codes = [[known.index(text) if text else math.nan for text in row] for row in texts]
-            result.append(Finding("all", "Krippendorff's alpha of diagnoses", krippendorff_alpha(codes, "nominal"),
-                                  None, None, len(images)))  # fmt: skip
+            alpha = krippendorff_alpha(codes, "nominal")
+            result.append(Finding("all", "Krippendorff's alpha of diagnoses", alpha, None, None, len(images)))
     for rater in raters:
         if any(real):
             for kind, what in ((True, "real images recognised"), (False, "generated images taken for real")):
-                calls = [
-                    rater.calls[image] == REAL for image, is_real in zip(images, real, strict=True) if is_real is kind
-                ]
-                result.append(_share(rater.name, what, calls))
+                names = [image for image, is_real in zip(images, real, strict=True) if is_real is kind]
+                result.append(_share(rater.name, what, [rater.calls[image] == REAL for image in names]))
         for kind, what in ((False, "generated images diagnosed as asked"), (True, "real images diagnosed as labelled")):
             same = [
                 rater.diagnoses[image].casefold() == label.casefold()
@@ -270,3 +242,28 @@ def findings(
 def _share(rater: str, what: str, outcomes: list[bool]) -> Finding:
     k, n = sum(outcomes), len(outcomes)
     return Finding(rater, what, k / n, *wilson(k, n), n)
+
+
+def krippendorff_alpha(ratings: ArrayLike, level: Literal["nominal", "interval"]) -> float | None:
+    """Krippendorff's alpha: 1 for raters who agree, 0 for chance (Computing Krippendorff's Alpha-Reliability, 2011).
+
+    Args:
+        ratings: (raters, images) numbers, NaN where a rater has not rated an image.
+        level: how two ratings are compared: "nominal" by whether they differ, "interval" by their squared difference.
+
+    Returns:
+        At most 1; None where no image has two ratings, or all ratings are equal.
+    """
+    table = np.asarray(ratings, dtype=np.float64)
+    values = np.unique(table[~np.isnan(table)])
+    counts = (table[:, :, None] == values).sum(0).astype(np.float64)  # (images, values)
+    counts = counts[counts.sum(1) >= 2]
+    if not len(counts):
+        return None
+    differences = values[:, None] - values
+    distances = differences**2 if level == "interval" else (differences != 0).astype(np.float64)
+    totals, raters = counts.sum(0), counts.sum(1)
+    n = totals.sum()
+    observed = float((np.einsum("ui,ij,uj->u", counts, distances, counts) / (raters - 1)).sum() / n)
+    expected = float(totals @ distances @ totals / (n * (n - 1)))
+    return None if expected == 0 else 1 - observed / expected

@@ -1,7 +1,5 @@
 """Scores of generated images without a person: by the critic, by realism, by a classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from gankit.evaluation import extraction
 from gankit.evaluation.extraction import BATCH, extractor
 from gankit.evaluation.sources import TRAINING, Source, from_array, images_only, open_images, run_reference
 from gankit.experiments.experiment import default_features
-from gankit.interfaces import Dataset, Features
+from gankit.interfaces import Features
 from gankit.metrics.precision_recall import realism_score
 from gankit.registry import Part
 from gankit.registry.messages import suggestion
@@ -91,7 +89,7 @@ def realism_scores(
         reals = images_only(open_images(real, name, window=run.value_range), name)
     chosen = run.experiment.evaluation.features if features is None else features
     _, network = extractor(chosen if chosen is not None else default_features(), reals.image.shape)
-    drawn = _dataset(run, images)
+    drawn = from_array(images, "drawn", run.value_range)
     scores = realism_score(
         extraction.features(reals, network, name=name, content=reals.digest(), quiet=True),
         extraction.features(drawn, network, content=drawn.digest(), quiet=True),
@@ -102,11 +100,6 @@ def realism_scores(
             "copies of training images would come first: gankit evaluate --metrics memorisation looks for them"
         )
     return scores, notes
-
-
-def _dataset(run: Run, images: NDArray[Any]) -> Dataset:
-    """(n, c, h, w) images that a run drew, as features read them."""
-    return from_array(images, "drawn", run.value_range)
 
 
 def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], classifier: Classifier) -> Scores:
@@ -155,7 +148,7 @@ def _logits(run: Run, images: NDArray[Any], classifier: Classifier) -> tuple[Sco
         _, network = extractor(classifier, run.image.shape)
         # Features without a head for logits are taken to be the logits themselves.
         field = "features" if type(network).logits is Features.logits else "logits"
-        drawn = _dataset(run, images)
+        drawn = from_array(images, "drawn", run.value_range)
         rows = extraction.rows(drawn, network, {field}, content=drawn.digest(), quiet=True)
         logits = rows.required(field)
     else:

@@ -1,7 +1,5 @@
 """Parts by name, their settings from their constructors, and plug-ins."""
 
-from __future__ import annotations
-
 from gankit.registry.parts import Part, build, construct, nested_part, read_part, registry, valid_part
 from gankit.registry.registry import Listing, Registry
 

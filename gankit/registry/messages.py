@@ -1,7 +1,5 @@
 """Errors of settings in plain words: one sentence for each setting that pydantic refuses."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Collection
 from typing import Any
@@ -52,7 +50,7 @@ def _reword(error: ErrorDetails, known: Collection[str]) -> InitErrorDetails:
 
 
 def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
-    message, given, context = error["msg"], error["input"], error.get("ctx", {})
+    message, value, context = error["msg"], error["input"], error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
             return f"there is no such setting; {suggestion(str(error['loc'][-1]), known)}"
@@ -61,9 +59,9 @@ def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
         case "missing":
             return "this setting is missing, and has no default"
         case "model_type" | "dict_type":
-            return f"a table is needed, not {given!r}"
+            return f"a table is needed, not {value!r}"
         case "list_type" | "tuple_type":
-            return f"a list is needed, not {given!r}"
+            return f"a list is needed, not {value!r}"
         case "too_short":
             return f"at least {context['min_length']} entries are needed, not {context['actual_length']}"
         case "too_long":
@@ -71,4 +69,4 @@ def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
         case "part" | "value_error" | "assertion_error":
             return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
         case _:
-            return f"{message[:1].lower()}{message[1:]}, not {given!r}"
+            return f"{message[:1].lower()}{message[1:]}, not {value!r}"

@@ -1,8 +1,6 @@
 """Parts with validated settings: read from names and tables, and built."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any
 
@@ -175,3 +173,27 @@ def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
         PartError: an unknown name, settings that are not valid, or an image that the part cannot make.
     """
     return valid_part(kind, name, settings).build(image)
+
+
+def list_parts(kinds: Sequence[str], load: bool = False) -> tuple[list[str], int]:
+    """The lines that `gankit list` prints, one per part: name, kind, distribution; and how many parts failed.
+
+    Args:
+        kinds: of parts.
+        load: whether every part is imported, and its line says "ok", or that it fails and why.
+    """
+    rows = [row for kind in kinds for row in registry(kind).list()]
+    columns = [(row.name, row.kind, row.distribution) for row in rows]
+    widths = [max(4, *map(len, column)) for column in zip(*columns, strict=True)]
+    lines, failures = [], 0
+    for texts in columns:
+        state = ""
+        if load:
+            try:
+                registry(texts[1]).settings(texts[0])
+                state = "ok"
+            except GankitError as error:
+                state, failures = f"fails: {error}", failures + 1
+        cells = [text.ljust(width) for text, width in zip(texts, widths, strict=True)]
+        lines.append("  ".join([*cells, state]).rstrip())
+    return lines, failures

@@ -1,7 +1,5 @@
 """Plug-ins: the parts that installed distributions register as entry points; no other file reads entry points."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import locale
 import os
@@ -80,15 +78,9 @@ def normalise_name(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def disabled_distributions() -> frozenset[str]:
-    """The distributions that `GANKIT_DISABLE_PLUGINS` names, normalised; "*" stands for all."""
-    names = os.environ.get("GANKIT_DISABLE_PLUGINS", "").split(",")
-    return frozenset(normalise_name(name.strip()) for name in names if name.strip())
-
-
 def scan() -> Scan:
-    """The registered plug-ins of every kind, without those that `GANKIT_DISABLE_PLUGINS` names."""
-    off = disabled_distributions()
+    """The registered plug-ins of every kind, without those that `GANKIT_DISABLE_PLUGINS` names; "*" stands for all."""
+    off = {normalise_name(name.strip()) for name in os.environ.get("GANKIT_DISABLE_PLUGINS", "").split(",")}
     if "*" in off:
         return Scan((), ())
     path = tuple(folder for folder in sys.path if isinstance(folder, str))

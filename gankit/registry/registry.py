@@ -1,7 +1,5 @@
 """The registry of one kind of part (generators, critics, losses, ...): names, classes and their settings."""
 
-from __future__ import annotations
-
 import builtins
 import contextlib
 import copy
@@ -168,11 +166,8 @@ class Registry:
         except ImportError as error:
             raise PartError(f"{self.kind} {plugin!r} cannot be imported: {error}") from error
         base = self.interface()
-        classes = [
-            value
-            for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
-        ]
+        candidates = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, base)]
+        classes = [value for value in candidates if value.__module__ == module.__name__]
         if len(classes) != 1:
             raise PartError(f"{module.__name__} must hold exactly one {base.__name__}, it holds {len(classes)}")
         return self._check(classes[0], plugin)
@@ -217,24 +212,18 @@ class Registry:
         """
         part = self.get(name)
         if part not in self._settings:
-            self._settings[part] = self._derive(part, name)
+            try:
+                self._settings[part] = derive_settings(part, self.positional, self.reserved, self._nested)
+            except PartError:
+                raise
+            except Exception as error:
+                reason = f"no settings can be read from {part.__name__}: {' '.join(str(error).split())}"
+                raise PartError(f"{self.kind} {name!r}: {reason}") from error
         model = self._settings[part]
-        if taken := set(self.reserved) & set(model.model_fields):
+        if clashes := set(self.reserved) & set(model.model_fields):
             raise PartError(
-                f"{self.kind} {name!r} declares {', '.join(sorted(taken))}: gankit's own keys; choose other names"
+                f"{self.kind} {name!r} declares {', '.join(sorted(clashes))}: gankit's own keys; choose other names"
             )
-        return model
-
-    def _derive(self, part: type, name: str | type) -> type[BaseModel]:
-        try:
-            model = derive_settings(part, self.positional, self.reserved, self._nested)
-            if not issubclass(model, BaseModel):
-                raise TypeError("its Settings is no pydantic.BaseModel")
-        except PartError:
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise PartError(f"{self.kind} {name!r}: no settings can be read from {part.__name__}: {reason}") from error
         return model
 
     @property

@@ -1,7 +1,5 @@
 """The constructor is the config: the settings of a part (a loss, a network, ...) from its constructor's signature."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect
@@ -51,7 +49,7 @@ def derive_settings(
         nested: gives, for a kind, the type of a setting that holds a part of that kind.
 
     Raises:
-        TypeError: a setting without annotation or that is not keyword-only.
+        TypeError: a setting without annotation or that is not keyword-only; a `Settings` that is no pydantic model.
         NameError: an annotation that cannot be resolved.
     """
     names = [parameter.name for parameter in _parameters(part) if parameter.kind is not parameter.KEYWORD_ONLY]
@@ -66,6 +64,8 @@ def derive_settings(
     validators: dict[str, Any] = {"_reworded": model_validator(mode="wrap")(classmethod(reword))}  # type: ignore[arg-type]
     base: Any = getattr(part, "Settings", None)
     if base is not None:
+        if not issubclass(base, BaseModel):
+            raise TypeError("its Settings is no pydantic.BaseModel")
         body = {"model_config": ConfigDict(extra="forbid", frozen=True), "__module__": base.__module__, **validators}
         strict: type[BaseModel] = type(name, (base,), body)
         return strict

@@ -1,7 +1,5 @@
 """Parts made of modules, functions and arrays that were written without gankit."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, final
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from gankit.errors import DataError, PartError
 from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, Images, ImageSpec, Known, Loss, Turn
 from gankit.interfaces.dataset import flip_left_right
+from gankit.registry.settings import interface
 
 
 def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
@@ -35,7 +34,7 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
         PartError: the kind cannot be wrapped, or a property is missing or unknown.
     """
     makers: dict[str, Callable[..., Any]] = {
-        "generator": _generator, "critic": _critic, "augment": _Augment, "features": _Features, "loss": _Loss,
+        "generator": _Generator, "critic": _Critic, "augment": _Augment, "features": _Features, "loss": _Loss,
         "dataset": Arrays,
     }  # fmt: skip
     if kind not in makers:
@@ -51,18 +50,15 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
 
 
 def _class_of_parts(kind: str, module: type, make: Callable[..., Any], properties: dict[str, Any]) -> type:
-    interface = {"generator": Generator, "critic": Critic, "augment": Augment, "features": Features}[kind]
-    original_init = inspect.getattr_static(module, "__init__")
     parameters = inspect.signature(module).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     takes_image = any(parameter.name == "image" for parameter in named)
-    keywords = []
-    for parameter in named:
+    keywords = [p.replace(kind=p.KEYWORD_ONLY) for p in named if p.name != "image"]
+    keywords = [
         # Without an annotation the default tells the type.
-        if parameter.annotation is parameter.empty and parameter.default not in (parameter.empty, None):
-            parameter = parameter.replace(annotation=type(parameter.default))
-        if parameter.name != "image":
-            keywords.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+        p.replace(annotation=type(p.default)) if p.annotation is p.empty and p.default not in (p.empty, None) else p
+        for p in keywords
+    ]
 
     def construct(self: Any, image: ImageSpec | None = None, **settings: Any) -> None:
         nn.Module.__init__(self)
@@ -82,48 +78,36 @@ def _class_of_parts(kind: str, module: type, make: Callable[..., Any], propertie
     construct.__signature__ = inspect.Signature([*first, *keywords])  # type: ignore[attr-defined]
     construct.__annotations__ = {p.name: p.annotation for p in keywords if p.annotation is not p.empty}
     # Annotations that are strings are looked up where the module's class was written.
-    construct.__wrapped__ = original_init  # type: ignore[attr-defined]
+    construct.__wrapped__ = inspect.getattr_static(module, "__init__")  # type: ignore[attr-defined]
     body = {"__init__": construct, "forward": forward, "__doc__": module.__doc__, "__module__": module.__module__}
-    return type(module.__name__, (interface,), body)
-
-
-def _refuse_labels(labels: Tensor | None) -> None:
-    if labels is not None:
-        raise PartError("this network was wrapped as one without labels: wrap it with labels=True, or train without")
+    return type(module.__name__, (interface(kind.capitalize()),), body)
 
 
 @final
 class _Generator(Generator):
-    def __init__(self, module: nn.Module, latent_dim: int, labels: bool) -> None:
+    def __init__(self, module: nn.Module, *, latent_dim: int, labels: bool = False) -> None:
         super().__init__()
         self.module, self.latent_dim, self.takes_labels = module, latent_dim, labels
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        if not self.takes_labels:
-            _refuse_labels(labels)
-        images: Tensor = self.module(z, labels) if self.takes_labels else self.module(z)
-        return images
-
-
-def _generator(module: nn.Module, *, latent_dim: int, labels: bool = False) -> Generator:
-    return _Generator(module, latent_dim, labels)
+        return _call(self, z, labels)
 
 
 @final
 class _Critic(Critic):
-    def __init__(self, module: nn.Module, labels: bool) -> None:
+    def __init__(self, module: nn.Module, *, labels: bool = False) -> None:
         super().__init__()
         self.module, self.takes_labels = module, labels
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        if not self.takes_labels:
-            _refuse_labels(labels)
-        scores: Tensor = self.module(images, labels) if self.takes_labels else self.module(images)
-        return scores
+        return _call(self, images, labels)
 
 
-def _critic(module: nn.Module, *, labels: bool = False) -> Critic:
-    return _Critic(module, labels)
+def _call(network: _Generator | _Critic, inputs: Tensor, labels: Tensor | None) -> Tensor:
+    if labels is not None and not network.takes_labels:
+        raise PartError("this network was wrapped as one without labels: wrap it with labels=True, or train without")
+    outputs: Tensor = network.module(inputs, labels) if network.takes_labels else network.module(inputs)
+    return outputs
 
 
 @final
@@ -165,12 +149,6 @@ class _Loss(Loss):
         return self._generator(turn) if self._generator else None
 
 
-def _classes(labels: NDArray[Any]) -> NDArray[np.int64]:
-    if labels.ndim != 1 or labels.dtype.kind not in "iub" or labels.min() < 0:
-        raise DataError(f"labels must be (n,) whole numbers from 0, not {labels.shape} of {labels.dtype}")
-    return labels.astype(np.int64)
-
-
 @final
 class Arrays(Dataset):
     """A data set of arrays in memory; see `gankit.wrap`.
@@ -201,26 +179,27 @@ class Arrays(Dataset):
         value_range: tuple[float, float] | None = None,
         mirror: Callable[[Any], Any] | None = flip_left_right,
     ) -> None:
-        self._images = np.asarray(images)
-        if self._images.ndim != 4 or self._images.dtype not in (np.uint8, np.uint16, np.float32):
+        array = self._images = np.asarray(images)
+        if array.ndim != 4 or array.dtype not in (np.uint8, np.uint16, np.float32):
             raise DataError(
-                f"images have the shape {self._images.shape} and type {self._images.dtype}; "
+                f"images have the shape {array.shape} and type {array.dtype}; "
                 "(n, channels, height, width) uint8, uint16 or float32 is needed"
             )
-        if not len(self._images):
+        if not len(array):
             raise DataError("there are no images in the array")
-        if value_range is None and self._images.dtype == np.float32:
+        if value_range is None and array.dtype == np.float32:
             raise DataError("float32 images need a value_range: the values that stand for black and white")
-        low, high = self._images.min(), self._images.max()
+        low, high = array.min(), array.max()
         if value_range is not None and not (value_range[0] <= low and high <= value_range[1]):
             raise DataError(f"images go from {low} to {high}, outside value_range {value_range}")
         columns = {"labels": labels, "groups": groups, "agreement": agreement, **(facts or {})}
         arrays = {name: np.asarray(values) for name, values in columns.items() if values is not None}
         for name, values in arrays.items():
-            if values.shape[:1] != (len(self._images),):
-                raise DataError(f"{name} has the shape {values.shape}; there are {len(self._images)} images")
-        classes = _classes(arrays["labels"]) if "labels" in arrays else None
-        shares = arrays.get("agreement")
+            if values.shape[:1] != (len(array),):
+                raise DataError(f"{name} has the shape {values.shape}; there are {len(array)} images")
+        classes, shares = arrays.get("labels"), arrays.get("agreement")
+        if classes is not None and (classes.ndim != 1 or classes.dtype.kind not in "iub" or classes.min() < 0):
+            raise DataError(f"labels must be (n,) whole numbers from 0, not {classes.shape} of {classes.dtype}")
         if shares is not None and not ((shares >= 0) & (shares <= 1)).all():
             raise DataError("agreement has values outside [0, 1]: it is the share of raters")
         count = 0 if classes is None else int(classes.max()) + 1
@@ -228,8 +207,8 @@ class Arrays(Dataset):
         if len(names) < count or (names and not count):
             raise DataError(f"class_names has {len(names)} names for {count} classes in labels")
         self._known = Known(
-            labels=classes, class_names=names, groups=arrays.get("groups"), agreement=shares,
-            facts={name: arrays[name] for name in facts or {}},
+            labels=None if classes is None else classes.astype(np.int64), class_names=names, agreement=shares,
+            groups=arrays.get("groups"), facts={name: arrays[name] for name in facts or {}},
         )  # fmt: skip
         self._range, self._mirror = value_range, mirror
 

@@ -1,7 +1,5 @@
 """The report of a run: one self-contained HTML page."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,9 @@ def write_report(run: Run) -> Path:
     run.check_own("report")
     metrics_file = run.path / "metrics.json"
     metrics = read_metrics(metrics_file) if metrics_file.is_file() else None
+    # `gankit evaluate` writes the pictures of pairs of images beside the values.
+    entries = metrics["metrics"] if metrics else {}
+    pairs = [run.path / f"{name}-pairs.png" for name, entry in entries.items() if "details" in entry]
     samples = run.sample(SHOWN, seed=run.experiment.training.seed)
     page = render(
         "gankit.report",
@@ -40,19 +41,13 @@ def write_report(run: Run) -> Path:
         curves=[png_uri(picture) for picture in curves(run.log)],
         metrics=metrics,
         table=cells(metrics) if metrics else [],
-        pairs=[png_uri(path.read_bytes()) for path in _pairs(run.path, metrics or {"metrics": {}})],
+        pairs=[png_uri(path.read_bytes()) for path in pairs if path.is_file()],
         experiment=run.experiment.with_run(None).toml(),
         command=f"gankit train {run.path / 'experiment.toml'} --out NEW_FOLDER",
     )
     path = run.path / "report.html"
     write_atomically(path, page.encode())
     return path
-
-
-def _pairs(folder: Path, metrics: dict[str, Any]) -> list[Path]:
-    """The pictures of pairs of images that `gankit evaluate` wrote beside these values."""
-    paths = [folder / f"{name}-pairs.png" for name, entry in metrics["metrics"].items() if "details" in entry]
-    return [path for path in paths if path.is_file()]
 
 
 def curves(log: list[dict[str, Any]]) -> list[bytes]:
@@ -66,9 +61,8 @@ def curves(log: list[dict[str, Any]]) -> list[bytes]:
     if evaluated:
         name = next(iter(evaluated[0]["metrics"]))
         plots.append((name, {name: [(row["step"], row["metrics"].get(name)) for row in evaluated]}))
-    return [
-        draw_png(functools.partial(_draw_lines, label=label, lines=lines), (7, 2.6)) for label, lines in plots if lines
-    ]
+    drawings = [functools.partial(_draw_lines, label=label, lines=lines) for label, lines in plots if lines]
+    return [draw_png(draw, (7, 2.6)) for draw in drawings]
 
 
 def _draw_lines(figure: Any, label: str, lines: dict[str, list[tuple[int, float]]]) -> None:

@@ -10,8 +10,6 @@ pytest then runs every test of the suite on the part. `suites` makes such classe
 distribution; `isolated_registry` forgets the parts that a test registers. Needs pytest (`pip install pytest`).
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any

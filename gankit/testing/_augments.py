@@ -1,16 +1,16 @@
 """The suite for augments."""
 
-from __future__ import annotations
-
 import copy
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Side, Turn
-from gankit.testing._suite import SIDES, Suite, assert_derivatives_agree, directions, each_image, save_and_load, slope
+from gankit.interfaces import Augment, ImageSpec, Side, Turn
+from gankit.registry.wrapping import wrap
+from gankit.testing._suite import SIDES, Suite, assert_is_gradient, each_image, save_and_load
 
 ALIKE = 64
 """Equal images in one batch."""
@@ -88,52 +88,44 @@ class AugmentTests(Suite):
         assert value.requires_grad, "no gradient flows through the augment: leave out detach, no_grad and NumPy"
         (gradient,) = torch.autograd.grad(value, images, create_graph=True)
         assert gradient.any(), "the view does not depend on the images"
-        pairs, second_pairs = [], []
-        for v in directions(images):
+        assert_is_gradient(gradient, total, images, "the augment")
+        weights = torch.randn_like(images)
 
-            def moved(t: float, v: Tensor = v) -> Tensor:
-                return total(images + t * v)
+        def weighted_gradient(at: Tensor) -> Tensor:
+            with torch.enable_grad():
+                at = at.detach().requires_grad_()
+                return (torch.autograd.grad(total(at), at)[0] * weights).sum()
 
-            pairs.append(((gradient * v).sum().item(), slope(moved)))
-            (second,) = torch.autograd.grad((gradient * v).sum(), images, retain_graph=True)
-
-            def along(t: float, v: Tensor = v) -> Tensor:
-                with torch.enable_grad():
-                    at = (images.detach() + t * v).requires_grad_()
-                    (moved,) = torch.autograd.grad(total(at), at)
-                return (moved * v).sum()
-
-            second_pairs.append(((second * v).sum().item(), slope(along)))
-        assert_derivatives_agree(pairs, "the augment")
-        assert_derivatives_agree(second_pairs, "the augment's gradient")
+        (second,) = torch.autograd.grad((gradient * weights).sum(), images)
+        assert_is_gradient(second, weighted_gradient, images, "the augment's gradient")
 
     def test_takes_part_in_a_step(self) -> None:
         """`after_step` is called with the turn of either side, whether or not images are held out."""
         augment = self.build()
-        for side in SIDES:
-            for _ in range(2):
-                turn = self._turn(side, augment)
-                loss = turn.fake_scores.mean() - turn.real_scores.mean()
-                loss.backward()  # type: ignore[no-untyped-call]
-                augment.after_step(turn)
+        for side in (*SIDES, *SIDES):
+            self._step(side, augment)
         assert torch.isfinite(augment(self.images(4, dtype=torch.float32))).all()
 
-    def _turn(self, side: Side, augment: Augment) -> Turn:
-        critic = _Brightness()
-        critic.requires_grad_(side == "critic")
+    def _step(self, side: Side, augment: Augment) -> None:
+        """Let the augment take part in one step of linear networks."""
+        pixels = self.image.channels * self.image.height * self.image.width
+        layers = nn.Linear(8, pixels), nn.Tanh(), nn.Unflatten(1, self.image.shape)
+        generator = wrap("generator", nn.Sequential(*layers), latent_dim=8)
+        critic = wrap("critic", nn.Sequential(nn.Flatten(), nn.Linear(pixels, 1))).requires_grad_(side == "critic")
+        random: Any = SimpleNamespace(uniform=torch.rand, normal=torch.randn)
         real, held_out = self.images(4, dtype=torch.float32), self.images(4, dtype=torch.float32)
-        return Turn(
-            side, _Linear(self.image), critic, real=lambda: real, labels=None, latents=torch.randn(4, 8), step=0,
-            random=_Random(), augment=augment, held_out=lambda: (held_out, None),
+        turn = Turn(
+            side, generator, critic, real=lambda: real, labels=None, latents=torch.randn(4, 8), step=0, random=random,
+            augment=augment, held_out=lambda: (held_out, None),
         )  # fmt: skip
+        (turn.fake_scores.mean() - turn.real_scores.mean()).backward()  # type: ignore[no-untyped-call]
+        augment.after_step(turn)
 
     def test_state_survives_a_checkpoint(self) -> None:
         """What it learned is in buffers, so that a resumed training continues with it."""
         augment, other = self.build(), self.build()
         for _ in range(2):
-            turn = self._turn("critic", augment)
-            (turn.fake_scores.mean() - turn.real_scores.mean()).backward()  # type: ignore[no-untyped-call]
-            augment.after_step(turn)
+            self._step("critic", augment)
         other.load_state_dict(save_and_load(augment.state_dict()))
         images = self.images(8)
         assert torch.equal(self.view(augment, images), self.view(other, images)), (
@@ -141,39 +133,5 @@ class AugmentTests(Suite):
         )
         for part in (augment, other):
             torch.manual_seed(7)
-            part.after_step(self._turn("critic", part))
+            self._step("critic", part)
         assert torch.equal(self.view(augment, images), self.view(other, images)), "after one more step they differ"
-
-
-class _Brightness(Critic):
-    """Scores the mean pixel."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gain = torch.nn.Parameter(torch.ones(()))
-
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.gain * images.flatten(1).mean(1)
-
-
-class _Linear(Generator):
-    """A linear map to pixels."""
-
-    def __init__(self, image: ImageSpec) -> None:
-        super().__init__()
-        self.latent_dim, self.image = 8, image
-        self.linear = torch.nn.Linear(8, image.channels * image.height * image.width)
-
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        images: Tensor = self.linear(z).tanh().reshape(len(z), *self.image.shape)
-        return images
-
-
-class _Random:
-    """Random numbers from torch's own generator."""
-
-    def uniform(self, *shape: int) -> Tensor:
-        return torch.rand(shape)
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape)

@@ -1,7 +1,5 @@
 """The suite for data sets."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The suite for features."""
 
-from __future__ import annotations
-
 import copy
 import json
 

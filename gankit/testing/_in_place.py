@@ -1,7 +1,5 @@
 """Finds in-place activations that change a value which is used again, for example by a shortcut around them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The suite for losses."""
 
-from __future__ import annotations
-
 import copy
 import statistics
 from collections.abc import Mapping
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Loss, Side, Turn
 from gankit.registry import valid_part
+from gankit.registry.wrapping import wrap
 from gankit.testing._suite import SIDES, Suite, labels_for, save_and_load
 
 each_side = pytest.mark.parametrize("side", SIDES)
@@ -53,21 +52,14 @@ class LossTests(Suite):
             changes: arguments of `Turn` in place of the suite's, for example another critic.
         """
         parts = {**self._parts(), **changes}
-        real, labels = parts.pop("real"), parts.pop("labels")
-        critic: nn.Module = parts.pop("critic").requires_grad_(side == "critic")
+        real, labels, latents = parts.pop("real"), parts.pop("labels"), parts.pop("latents")
+        parts["critic"].requires_grad_(side == "critic")
         torch.manual_seed(seed)
         return Turn(
-            side,
-            parts.pop("generator"),
-            critic,  # type: ignore[arg-type]
-            real=lambda: real[rows],
-            labels=None if labels is None else labels[rows],
-            latents=parts.pop("latents")[rows],
-            step=0,
-            random=_RowsOfDraws(seed, self.SAMPLES, rows),
+            side, **parts, real=lambda: real[rows], labels=None if labels is None else labels[rows],
+            latents=latents[rows], step=0, random=_RowsOfDraws(seed, self.SAMPLES, rows),
             held_out=lambda: (real.flip(0)[rows], None if labels is None else labels.flip(0)[rows]),
-            **parts,
-        )
+        )  # fmt: skip
 
     def _parts(self, image: ImageSpec | None = None) -> dict[str, Any]:
         """New networks, always with the same weights, and fixed samples."""
@@ -80,11 +72,11 @@ class LossTests(Suite):
                 parameter.add_(0.05 * torch.randn_like(parameter))
         real = torch.rand(self.SAMPLES, *image.shape, dtype=torch.float64) * 2 - 1
         latents = torch.randn(self.SAMPLES, generator.latent_dim, dtype=torch.float64)
-        augment = self.augment() if self.augment else _View() if Augment in self._class().needs else None
+        fixed_view = wrap("augment", _fixed_view) if Augment in self._class().needs else None
         # The generator normalises by its running statistics, so that a fake does not depend on the other fakes.
         return {
             "generator": generator.eval(), "critic": critic, "real": real, "latents": latents,
-            "labels": labels_for(image, self.SAMPLES, real), "augment": augment,
+            "labels": labels_for(image, self.SAMPLES, real), "augment": self.augment() if self.augment else fixed_view,
         }  # fmt: skip
 
     def _class(self) -> type[Loss]:
@@ -119,10 +111,10 @@ class LossTests(Suite):
     @each_side
     def test_trains_its_side_and_no_other(self, side: Side) -> None:
         """Finite gradients reach the network whose turn it is, and no other: fakes must be detached."""
-        changes = self._parts()
-        generator, critic = changes["generator"], changes["critic"]
+        parts = self._parts()
+        generator, critic = parts["generator"], parts["critic"]
         generator.requires_grad_()
-        value = self.value(side, **changes)
+        value = self.value(side, **parts)
         assert torch.isfinite(value), f"the {side}'s loss is {value}"
         assert value.requires_grad, f"no gradient flows from the {side}'s loss: leave out detach, no_grad and item"
         value.backward()  # type: ignore[no-untyped-call]
@@ -203,9 +195,10 @@ class LossTests(Suite):
     @each_side
     def test_takes_maps_of_scores(self, side: Side) -> None:
         """A critic may score patches: (n, 1, h, w)."""
-        if any(not isinstance(_Patches(self.image), need) for need in self._class().needs if need is not Augment):
+        layers = nn.Conv2d(self.image.channels, 4, 4, 4), nn.Softplus(), nn.Conv2d(4, 1, 1)
+        critic = wrap("critic", nn.Sequential(*layers)).double()
+        if any(not isinstance(critic, need) for need in self._class().needs if need is not Augment):
             pytest.skip("it needs more of a critic")
-        critic = _Patches(self.image).double()
         assert torch.isfinite(self.value(side, critic=critic))
 
     def test_says_that_it_differentiates_sample_by_sample(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,20 +273,6 @@ class _RowsOfDraws:
         return self._draw(torch.randn, shape)
 
 
-class _View(Augment):
-    """A view that is always the same, so that a part of a batch is augmented as in the whole batch."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return 0.7 * images.flip(2) + 0.1
-
-
-class _Patches(Critic):
-    """Scores patches of 4x4 pixels; smooth."""
-
-    def __init__(self, image: ImageSpec) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(image.channels, 4, 4, 4), nn.Softplus(), nn.Conv2d(4, 1, 1))
-
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        scores: Tensor = self.layers(images)
-        return scores
+def _fixed_view(images: Tensor) -> Tensor:
+    """Always the same, so that a part of a batch is augmented as in the whole batch."""
+    return 0.7 * images.flip(2) + 0.1

@@ -1,7 +1,5 @@
 """The suite for metrics."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """Suites for generators and critics."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any, ClassVar
 
@@ -13,15 +11,7 @@ from gankit.interfaces import Critic, FeatureCritic, Generator, ImageSpec
 from gankit.losses.gradient_penalty import gradient_penalty
 from gankit.runs.networks import step_hooks
 from gankit.testing._in_place import in_place_error
-from gankit.testing._suite import (
-    Suite,
-    assert_derivatives_agree,
-    directions,
-    each_image,
-    labels_for,
-    save_and_load,
-    slope,
-)
+from gankit.testing._suite import Suite, assert_is_gradient, each_image, labels_for, save_and_load
 
 Inputs = tuple[Tensor, Tensor | None]
 
@@ -47,15 +37,15 @@ class _NetworkTests(Suite):
         network = self.build_or_skip(image)
         outputs = self.trained(network, self.inputs(network, image))
         (outputs * torch.randn_like(outputs)).sum().backward()  # type: ignore[no-untyped-call]
-        trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
-        missing = [name for name, value in trained.items() if value.grad is None]
+        trainable = {name: value for name, value in network.named_parameters() if value.requires_grad}
+        missing = [name for name, value in trainable.items() if value.grad is None]
         assert not missing, (
             f"no gradient reaches {', '.join(missing)}; where a loss asks the network for more than forward, let "
             "`trained` of this test class return that too"
         )
-        broken = [name for name, value in trained.items() if not torch.isfinite(value.grad).all()]
+        broken = [name for name, value in trainable.items() if not torch.isfinite(value.grad).all()]
         assert not broken, f"gradients are not finite: {', '.join(broken)}"
-        assert not trained or any(value.grad.any() for value in trained.values()), "every gradient is zero"
+        assert not trainable or any(value.grad.any() for value in trainable.values()), "every gradient is zero"
 
     @each_image
     def test_keeps_its_inputs(self, kind_of_image: str) -> None:
@@ -103,24 +93,21 @@ class _NetworkTests(Suite):
         with torch.no_grad():
             for parameter in network.parameters():  # which may start at zero
                 parameter.add_(0.1 * torch.randn_like(parameter))
-            inputs, labels = self.inputs(network, image)
-            assert labels is not None
-            outputs = []
-            for given in (labels, labels.roll(1, 0)):
-                torch.manual_seed(2)
-                outputs.append(network(inputs, given))
+        inputs, labels = self.inputs(network, image)
+        assert labels is not None
+        outputs = [_run(network, inputs, values) for values in (labels, labels.roll(1, 0))]
         assert not torch.equal(*outputs), "other labels change nothing: use them, or refuse such images (PartError)"
 
     def test_is_deterministic_under_a_seed(self) -> None:
         """The same seed gives the same initial weights and the same outputs, bit by bit."""
-        made = []
+        results = []
         for _ in range(2):
             torch.manual_seed(3)
             network = self.build()
             inputs = self.inputs(network, self.image)
             with torch.no_grad():
-                made.append((network.state_dict(), network(*inputs)))
-        (first_state, first), (second_state, second) = made
+                results.append((network.state_dict(), network(*inputs)))
+        (first_state, first), (second_state, second) = results
         assert first_state.keys() == second_state.keys()
         for name, value in first_state.items():
             assert torch.equal(value, second_state[name]), f"{name} differs between two networks of one seed"
@@ -138,11 +125,7 @@ class _NetworkTests(Suite):
             network(*inputs)  # running statistics move
         other.load_state_dict(save_and_load(network.state_dict()))
         for mode in (True, False):
-            outputs = []
-            for one in (copy.deepcopy(network), copy.deepcopy(other)):
-                torch.manual_seed(2)
-                with torch.no_grad():
-                    outputs.append(one.train(mode)(*inputs))
+            outputs = [_run(copy.deepcopy(original).train(mode), *inputs) for original in (network, other)]
             assert torch.equal(*outputs), "a network with the saved state computes something else: a buffer is missing"
 
     def test_survives_a_change_of_memory_format(self) -> None:
@@ -151,11 +134,9 @@ class _NetworkTests(Suite):
         inputs, labels = self.inputs(network, self.image, torch.float64)
         outputs = []
         for memory_format in (torch.contiguous_format, torch.channels_last):
-            placed = copy.deepcopy(network).to(memory_format=memory_format)
-            given = inputs.contiguous(memory_format=memory_format) if inputs.dim() == 4 else inputs
-            torch.manual_seed(2)
-            with torch.no_grad():
-                outputs.append(placed(given, labels))
+            if inputs.dim() == 4:
+                inputs = inputs.contiguous(memory_format=memory_format)
+            outputs.append(_run(copy.deepcopy(network).to(memory_format=memory_format), inputs, labels))
         torch.testing.assert_close(*outputs, rtol=1e-9, atol=1e-9)
 
 
@@ -191,39 +172,26 @@ class GeneratorTests(_NetworkTests):
 
         def images(at: Tensor) -> Tensor:
             torch.manual_seed(4)
-            made: Tensor = generator(at, labels)
-            return made
+            result: Tensor = generator(at, labels)
+            return result
 
         weights = torch.randn_like(images(z))
         (gradient,) = torch.autograd.grad((images(z) * weights).sum(), z, create_graph=True)
         assert gradient.any(), "images do not depend on the latents"
-        pairs = []
-        for v in directions(z):
-
-            def along(t: float, v: Tensor = v) -> Tensor:
-                return (images(z + t * v) * weights).sum()
-
-            pairs.append(((gradient * v).sum().item(), slope(along)))
-        assert_derivatives_agree(pairs, "the generator's images by its latents")
-        second = torch.autograd.grad(gradient.square().sum(), [z, *_trained(generator)], allow_unused=True)
+        assert_is_gradient(
+            gradient, lambda at: (images(at) * weights).sum(), z, "the generator's images by its latents"
+        )
+        second = torch.autograd.grad(gradient.square().sum(), [z, *_trainable(generator)], allow_unused=True)
         assert all(torch.isfinite(value).all() for value in second if value is not None), "second derivatives"
 
     def test_an_image_depends_on_its_own_latents_alone_when_sampling(self) -> None:
         """In evaluation mode, so that sample i is the same whatever it is drawn beside."""
         generator = self.build().eval()
         z, labels = self.inputs(generator, self.image)
-        first = None if labels is None else labels[:1]
-        outputs = []
+        alone = _run(generator, z[:1], None if labels is None else labels[:1])
         for others in (z, z.flip(0)):
-            torch.manual_seed(2)
-            with torch.no_grad():
-                together = torch.cat([z[:1], others[1:]])
-                outputs.append(generator(together, labels)[:1])
-        torch.manual_seed(2)
-        with torch.no_grad():
-            outputs.append(generator(z[:1], first))
-        for other in outputs[1:]:
-            torch.testing.assert_close(other, outputs[0], rtol=1e-4, atol=1e-4)
+            beside_others = _run(generator, torch.cat([z[:1], others[1:]]), labels)[:1]
+            torch.testing.assert_close(beside_others, alone, rtol=1e-4, atol=1e-4)
 
 
 class CriticTests(_NetworkTests):
@@ -253,23 +221,28 @@ class CriticTests(_NetworkTests):
         critic = self.build().double().eval()  # in training mode normalisations may change themselves at each call
         images, labels = self.inputs(critic, self.image, torch.float64)
         images.requires_grad_()
-        seeded = _Seeded(critic)
-        (gradient,) = torch.autograd.grad(seeded(images, labels).sum(), images)
+
+        def scores(at: Tensor, labels: Tensor | None = labels) -> Tensor:
+            torch.manual_seed(4)
+            result: Tensor = critic(at, labels)
+            return result
+
+        (gradient,) = torch.autograd.grad(scores(images).sum(), images)
         assert gradient.any(), "scores do not depend on the images"
+        assert_is_gradient(gradient, lambda at: scores(at).sum(), images, "the critic's scores by its images")
+        if not (parameters := _trainable(critic)):
+            return
+        real, alpha = images.detach(), torch.rand(len(images), dtype=images.dtype)
 
-        pairs = []
-        for v in directions(images):
+        def penalty(weights: Tensor) -> Tensor:
+            nn.utils.vector_to_parameters(weights, parameters)
+            return gradient_penalty(scores, real, -real, labels, alpha=alpha).mean()
 
-            def along(t: float, v: Tensor = v) -> Tensor:
-                total: Tensor = seeded(images + t * v, labels).sum()
-                return total
-
-            pairs.append(((gradient * v).sum().item(), slope(along)))
-        assert_derivatives_agree(pairs, "the critic's scores by its images")
-        if parameters := _trained(critic):
-            assert_derivatives_agree(
-                _second_derivatives(seeded, parameters, images.detach(), labels), "the gradient penalty"
-            )
+        weights = nn.utils.parameters_to_vector(parameters).detach()
+        gradients = torch.autograd.grad(penalty(weights), parameters, allow_unused=True, materialize_grads=True)
+        spreads = [torch.full_like(value, max(value.std(correction=0).item(), 1e-2)) for value in parameters]
+        by_weights, scale = (torch.cat([value.flatten() for value in values]) for values in (gradients, spreads))
+        assert_is_gradient(by_weights, penalty, weights, "the gradient penalty", scale)
 
     @each_image
     def test_features_and_their_scores_are_the_forward_pass(self, kind_of_image: str) -> None:
@@ -280,56 +253,19 @@ class CriticTests(_NetworkTests):
             pytest.skip("it shows no inner features")
         critic.eval()  # type: ignore[attr-defined]  # a network too
         images, labels = self.inputs(critic, image)
+        features = _run(critic.features, images)
         with torch.no_grad():
-            torch.manual_seed(2)
-            forward = critic(images, labels)  # type: ignore[operator]
-            torch.manual_seed(2)
-            features = critic.features(images)
-            torch.testing.assert_close(critic.score(features, labels), forward)
+            torch.testing.assert_close(critic.score(features, labels), _run(critic, images, labels))
         parts = [features] if isinstance(features, Tensor) else features
         assert all(len(part) == len(images) for part in parts), "features have one row a sample"
 
 
-class _Seeded(nn.Module):
-    """A network that draws the same at every call."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        torch.manual_seed(4)
-        outputs: Tensor = self.network(images, labels)
-        return outputs
-
-
-def _trained(network: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-
-def _second_derivatives(
-    critic: nn.Module, parameters: list[nn.Parameter], images: Tensor, labels: Tensor | None
-) -> list[tuple[float, float]]:
-    """Derivatives of the penalty by the critic's weights: by autograd, and by differences."""
-    alpha = torch.rand(len(images), dtype=images.dtype)
-
-    def penalty() -> Tensor:
-        return gradient_penalty(critic, images, -images, labels, alpha=alpha).mean()
-
-    gradients = torch.autograd.grad(penalty(), parameters, allow_unused=True)
-    kept = [parameter.detach().clone() for parameter in parameters]
-    steps = [[v * value.std(correction=0).clamp_min(1e-2) for v in directions(value)] for value in kept]
-    pairs = []
-    for step in zip(*steps, strict=True):
-
-        def moved(t: float, step: tuple[Tensor, ...] = step) -> Tensor:
-            for parameter, value, v in zip(parameters, kept, step, strict=True):
-                parameter.copy_(value + t * v)
-            return penalty().detach()
-
-        by_autograd = sum((g * v).sum().item() for g, v in zip(gradients, step, strict=True) if g is not None)
-        pairs.append((float(by_autograd), slope(moved)))
+def _run(network: Any, *inputs: Any) -> Any:
+    """What a network gives without gradients, under a fixed seed."""
+    torch.manual_seed(2)
     with torch.no_grad():
-        for parameter, value in zip(parameters, kept, strict=True):
-            parameter.copy_(value)
-    return pairs
+        return network(*inputs)
+
+
+def _trainable(network: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]

@@ -1,7 +1,5 @@
 """What all suites share: building the part, tests of its settings and of its source."""
 
-from __future__ import annotations
-
 import inspect
 import io
 import math
@@ -157,25 +155,26 @@ def save_and_load(state: Mapping[str, Any]) -> Any:
         pytest.fail(f"the state holds more than tensors, numbers and text, so no checkpoint can be read back: {error}")
 
 
-def directions(like: Tensor, count: int = 5) -> list[Tensor]:
-    """Standard normal directions of one shape, whatever the state of torch's own generator."""
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(like.shape, generator=generator, dtype=like.dtype) for _ in range(count)]
+def assert_is_gradient(
+    gradient: Tensor, function: Callable[[Tensor], Tensor], at: Tensor, what: str, scale: Tensor | float = 1.0
+) -> None:
+    """Assert that a gradient agrees with central differences in most of five random directions.
 
-
-def slope(function: Callable[[float], Tensor], step: float = 1e-8) -> float:
-    """The derivative at 0 of a function of one number, by central differences."""
-    with torch.no_grad():
-        return ((function(step) - function(-step)) / (2 * step)).item()
-
-
-def assert_derivatives_agree(pairs: list[tuple[float, float]], what: str) -> None:
-    """Most of the derivatives equal their finite differences; a kink near one of the points may spoil a few.
+    A kink near one of the points may spoil the others.
 
     Args:
-        pairs: (by autograd, by differences) in random directions.
+        gradient: of the function, by autograd; of the shape of `at`.
+        function: gives a scalar.
+        at: where the gradient was taken, in float64.
         what: whose derivatives they are, for the message.
+        scale: of the directions, element by element.
     """
+    step, generator, pairs = 1e-8, torch.Generator().manual_seed(0), []
+    for _ in range(5):
+        direction = scale * torch.randn(at.shape, generator=generator, dtype=at.dtype)
+        with torch.no_grad():
+            difference = (function(at + step * direction) - function(at - step * direction)) / (2 * step)
+            pairs.append(((gradient * direction).sum().item(), difference.item()))
     assert all(math.isfinite(value) for pair in pairs for value in pair), f"{what}: derivatives are not finite"
     scale = max(max(abs(by_differences) for _, by_differences in pairs), 1e-9)
     errors = sorted(abs(a - b) / scale for a, b in pairs)

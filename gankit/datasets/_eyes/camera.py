@@ -1,7 +1,5 @@
 """From light to picture: the lens's blur and vignette, white balance, exposure, tone curve, noise and 8 bits."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -31,9 +29,7 @@ def blur(pictures: Array, sigma: NDArray[np.float64]) -> Array:
     weights = taps.astype(np.float32).T[..., None, None, None]
     height, width = pictures.shape[-2:]
     for axis, size in ((2, height), (3, width)):
-        pad = [(0, 0), (0, 0), (0, 0), (0, 0)]
-        pad[axis] = (_REACH, _REACH)
-        wide = np.pad(pictures, pad, mode="edge")
+        wide = np.pad(pictures, [(_REACH, _REACH) if k == axis else (0, 0) for k in range(4)], mode="edge")
         total = weights[0] * pictures
         for k in range(1, _REACH + 1):
             before, after = (np.take(wide, range(_REACH + d, _REACH + d + size), axis=axis) for d in (-k, k))
@@ -43,16 +39,9 @@ def blur(pictures: Array, sigma: NDArray[np.float64]) -> Array:
 
 
 def photograph(light: Array, noise: Array, subjects: Subjects, layout: Layout) -> NDArray[np.uint8]:
-    """Take the pictures.
+    """(n, 3, height, width) uint8 pictures of n subjects.
 
-    Args:
-        light: (2 n, 3, h, w) linear light of each subject's right and left eye.
-        noise: (n, 3, height, width) white noise of unit variance.
-        subjects: n of them.
-        layout: how the two eyes of a subject are put together.
-
-    Returns:
-        (n, 3, height, width) uint8.
+    From (2 n, 3, h, w) linear light of their right and left eyes, in turn, and (n, 3, height, width) white noise.
     """
     eyes = light.reshape(-1, 2, *light.shape[1:])
     # A strip is one photograph; stacked crops are two, and the lens does not mix them across the seam.

@@ -1,11 +1,7 @@
 """Colour anchors of skin and iris and the conversions between sRGB, linear light and CIE Lab (D65)."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
@@ -18,15 +14,11 @@ _IRIS_SRGB = np.array(
 _IRIS_SHARE = np.array([0.0, 0.35, 0.62, 0.80, 0.88, 0.94, 1.0])
 
 _RGB_FROM_XYZ = np.array(
-    [
-        [3.2404542, -1.5371385, -0.4985314],
-        [-0.9692660, 1.8760108, 0.0415560],
-        [0.0556434, -0.2040259, 1.0572252],
-    ]
+    [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
 )
 
 
-def linear_from_srgb(values: NDArray[Any]) -> Array:
+def linear_from_srgb(values: ArrayLike) -> Array:
     """sRGB in [0, 255] to linear light in [0, 1], any shape."""
     scaled = np.asarray(values, dtype=np.float64) / 255
     return np.where(scaled <= 0.04045, scaled / 12.92, ((scaled + 0.055) / 1.055) ** 2.4)
@@ -47,26 +39,19 @@ def ita(lab: Array) -> Array:
 
 
 def skin_from_ita(angle: Array, jitter: Array) -> tuple[Array, Array]:
-    """Skin of a typology angle.
+    """(n, 3) Lab of skin of (n,) typology angles in degrees, and (n,) its angles with the jitter.
 
-    Args:
-        angle: (n,) degrees, 55 very light, -50 dark; held within the anchors.
-        jitter: (n, 3) added to L, a and b.
-
-    Returns:
-        (n, 3) Lab and (n,) the angle after the jitter.
+    Angles of 55 are very light, of -50 dark; those beyond the anchors count as the nearest. The (n, 3) jitter is added
+    to L, a and b.
     """
     lab = np.stack([np.interp(angle, ita(_SKIN_LAB), anchor) for anchor in _SKIN_LAB.T], axis=-1) + jitter
     return lab, ita(lab)
 
 
 def iris_from_share(share: Array, shade: Array, angle: Array) -> Array:
-    """(n, 3) linear RGB of irides.
+    """(n, 3) linear RGB of irides, from a (n,) place in the population in [0, 1]: dark brown to grey-blue.
 
-    Args:
-        share: (n,) place in the population, in [0, 1], from dark brown to grey-blue.
-        shade: (n, 3) standard normal jitter.
-        angle: (n,) typology angle of the skin; light irides are rare in dark skin.
+    `shade` is (n, 3) standard normal jitter; `angle` (n,) the skin's typology angle: dark skin rarely has light irides.
     """
     place = share * np.where(angle > 30, 1.0, 0.66)
     base = np.stack([np.interp(place, _IRIS_SHARE, anchor) for anchor in _IRIS_SRGB.T], axis=-1)

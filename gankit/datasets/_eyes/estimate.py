@@ -1,7 +1,5 @@
 """Measure strabismus in a picture: the corneal reflex against the limbus in both eyes (Hirschberg's test)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -28,14 +26,10 @@ _WEAKER_EYE, _HEIGHTS, _RADII_APART = 0.55, 0.9, 0.8
 def find_reflex(greys: Array, pixel: float, places: Array, radius: Array) -> tuple[Array, Array]:
     """Find the corneal reflex: the small bright spot nearest the height of the limbus centre.
 
-    Args:
-        greys: (m, h, w) brightness.
-        pixel: mm per pixel.
-        places: (m, 2) column and row of the limbus centre.
-        radius: (m,) of the limbus in mm.
+    From (m, h, w) brightness, mm per pixel, (m, 2) column and row of the limbus centre and its (m,) radius in mm.
 
     Returns:
-        (m, 2) mm right of and below the limbus centre, and (m,) its brightness above its surroundings.
+        (m, 2) mm right of and below the limbus centre, and (m,) brightness above the surroundings.
     """
     step = float(np.clip(pixel / 3, 0.15, 0.25))
     grid = np.arange(-np.ceil(5.0 / step), np.ceil(5.0 / step) + 1) * step
@@ -72,14 +66,9 @@ def _window(layout: Layout) -> tuple[slice, slice, tuple[float, float], tuple[fl
 
 
 def eye_angles(pictures: Array, layout: Layout) -> Array:
-    """How far each eye is turned to the temple, from its reflex alone.
+    """(n, 2) degrees by which each eye is turned to the temple, right eye first, from its reflex alone.
 
-    Args:
-        pictures: (n, 3, height, width) in [0, 255].
-        layout: of these pictures.
-
-    Returns:
-        (n, 2) degrees, right eye first, temporal positive, angle kappa included; NaN where no pair of eyes is found.
+    From (n, 3, height, width) pictures in [0, 255]. Angle kappa is included; NaN where no pair of eyes is found.
     """
     eyes = layout.split(pictures)
     eyes[:, 0] = eyes[:, 0, ..., ::-1].copy()  # mirrored, because the right eye's temple lies on the left
@@ -107,18 +96,14 @@ def _is_pair(steps: Array, peak: Array, height: Array, radius: Array, pixel: flo
 
 
 def deviation_from_angles(angles: Array, pixel: float) -> NDArray[np.float64]:
-    """The most plausible deviation for how far both eyes are turned.
+    """The most plausible deviation of two eyes that are turned by these angles.
 
     Either eye may be the one that fixes, and shows kappa and gaze alone. Both hypotheses are solved by weighted
     least squares over the sum of the angles (2 kappa + deviation, free of gaze) and their difference (the deviation
     less twice the gaze, free of kappa), and weighed by how well they fit.
 
-    Args:
-        angles: (n, 2) degrees, right eye first, temporal positive.
-        pixel: mm per pixel, which decides the error of an angle.
-
-    Returns:
-        (n,) signed prism dioptres, positive for exotropia; NaN where an angle is.
+    From `eye_angles` and the mm per pixel, which decide an angle's error: (n,) signed prism dioptres, positive for
+    exotropia; NaN where an angle is.
     """
     error = 2 * (_ERROR * pixel) ** 2
     total, spread = angles.sum(axis=1) - 2 * _KAPPA, angles[:, 0] - angles[:, 1]

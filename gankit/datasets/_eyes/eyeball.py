@@ -1,7 +1,5 @@
 """The open eye between the lids: sclera, iris, pupil and the reflexes of the cornea."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -17,37 +15,30 @@ Array = NDArray[Any]
 _GLOBE = 12.0
 # The widest iris with a margin for the reflexes, in mm.
 _CORNEA = 14.0
-_PUPIL = np.array([18.0, 16.0, 16.0])
-
-
-def _colour(scene: Scene, values: NDArray[np.float64]) -> list[Array]:
-    """(n, 3) or (3,) linear colours to three (m, 1, 1) planes."""
-    rows = np.broadcast_to(values, (scene.count // 2, 3))
-    return [scene.eyes_of(np.repeat(rows[:, c], 2)) for c in range(3)]
 
 
 def _sclera(scene: Scene, textures: Textures) -> list[Array]:
     tone = scene.subjects["sclera"][:, None] - 0.5
     old = np.clip((scene.subjects["age"][:, None] - 30) / 60, 0, 1)
     base = np.array([212.0, 205.0, 197.0]) + tone * np.array([16.0, 16.0, 22.0]) - old * np.array([6.0, 10.0, 26.0])
-    planes = [plane + np.zeros_like(scene.v) for plane in _colour(scene, linear_from_srgb(base))]
+    planes = [plane + np.zeros_like(scene.v) for plane in scene.paint(linear_from_srgb(base))]
     red = scene["redness"]
     corner = scene.u + scene.nasal
     far = np.clip(np.abs(scene.u - 0.9) / 9.0 - 0.35, 0.0, 1.0)
     # Vessels follow the level lines of two noises: thin, winding, denser towards the canthi.
     vessels = red * far * (bell(textures.fine + 0.5 * textures.coarse, 0.40) * 0.40 + 0.18)
-    blend(planes, _colour(scene, linear_from_srgb(np.array([178.0, 92.0, 84.0]))), vessels)
+    blend(planes, scene.paint(linear_from_srgb([178.0, 92.0, 84.0])), vessels)
     pink = np.clip(0.85 * np.exp(-np.maximum(corner - 1.0, 0.0) / 1.5), 0.0, 1.0)
-    blend(planes, _colour(scene, linear_from_srgb(np.array([196.0, 120.0, 110.0]))), pink)
+    blend(planes, scene.paint(linear_from_srgb([196.0, 120.0, 110.0])), pink)
     caruncle = coverage(2.1 - np.abs(corner - 0.6) - 0.3 * np.abs(scene.v - scene.lower), 1.4) * 0.6
-    blend(planes, _colour(scene, linear_from_srgb(np.array([176.0, 92.0, 84.0]))), caruncle)
+    blend(planes, scene.paint(linear_from_srgb([176.0, 92.0, 84.0])), caruncle)
     return planes
 
 
 def _iris(scene: Scene, fibres: Array, grain: Array, away: Array, dx: Array, dy: Array) -> list[Array]:
     """Three (m, h, w) planes: `away` is the distance from the limbus centre in radii, (dx, dy) its direction."""
     subjects = scene.subjects
-    base = _colour(scene, iris_from_share(subjects["iris_colour"], subjects["iris_shade"], subjects["ita"]))
+    base = scene.paint(iris_from_share(subjects["iris_colour"], subjects["iris_shade"], subjects["ita"]))
     angle = np.arctan2(dy, scene.temporal * dx) * np.float32(128 / np.pi)
     fine = read_table(fibres[:, 0], angle + 5.0 * away)
     broad = read_table(fibres[:, 1], angle - 9.0 * away)
@@ -80,15 +71,10 @@ def _lit(scene: Scene, under: Array, over: Array) -> Array:
 
 
 def _cornea(scene: Scene, fibres: Array, eye: list[Array], x: Array, lit: Array, grain: Array) -> None:
-    """Put iris, pupil and reflexes on the globe, in place.
+    """Put iris, pupil and reflexes on the globe, in place: on the k columns round the iris alone.
 
-    Args:
-        scene: places of limbus, pupil and reflex.
-        fibres: (m, 2, entries) tables round the iris.
-        eye: three (m, h, k) planes of the globe's columns round the iris.
-        x: (m, 1, k) mm towards the right of the picture.
-        lit: (m, h, k) light on the globe.
-        grain: (m, h, k) fine noise.
+    `eye` are three (m, h, k) planes, `lit` (m, h, k) is the light on them, `grain` fine noise, `x` (m, 1, k) mm towards
+    the right of the picture, `fibres` (m, 2, entries) tables round the iris.
     """
     radius = scene["iris"] / 2
     dx, dy = (x - scene.limbus[0]) / scene.foreshortening / radius, (scene.y - scene.limbus[1]) / radius
@@ -96,17 +82,17 @@ def _cornea(scene: Scene, fibres: Array, eye: list[Array], x: Array, lit: Array,
     iris = [plane * lit for plane in _iris(scene, fibres, grain, away, dx, dy)]
     blend(eye, iris, coverage((1 - away) * radius, 0.55))
 
-    uneven = scene.eyes_of(np.outer(scene.subjects["anisocoria"], [0.5, -0.5]))
+    uneven = scene.column(np.outer(scene.subjects["anisocoria"], [0.5, -0.5]))
     px, py = (x - scene.pupil[0]) / scene.foreshortening, scene.y - scene.pupil[1]
     hole = coverage((scene["pupil"] + uneven) / 2 - np.sqrt(px**2 + py**2), 0.30)
-    blend(eye, _colour(scene, linear_from_srgb(_PUPIL)), hole)
+    blend(eye, scene.paint(linear_from_srgb([18.0, 16.0, 16.0])), hole)
 
     # What the wet cornea mirrors: a veil of sky or room above, then the flash and a weaker window.
     right, window = light_direction(scene)[0], scene["second"]
     gx, gy = x - scene.reflex[0], scene.y - scene.reflex[1]
     veil = coverage(1 - away, 0.2) * (0.001 + 0.03 * window * bell(dx - right, 0.55) * bell(dy - 0.45, 0.35))
     at = np.repeat(scene.subjects["second_at"], 2, axis=0)
-    sx, sy = scene.eyes_of(at[:, 0]) * np.sign(scene["light_side"]), scene.eyes_of(at[:, 1])
+    sx, sy = scene.column(at[:, 0]) * np.sign(scene["light_side"]), scene.column(at[:, 1])
     spot = coverage(0.42 - np.maximum(np.abs(gx - sx), 0.8 * np.abs(gy - sy)), 0.3) * window
     distance = np.sqrt(gx**2 + gy**2)
     flare = coverage(np.maximum(scene["glint"], scene.layout.pixel) / 2 - distance, 0.16) * scene["glint_power"]
@@ -118,13 +104,9 @@ def _cornea(scene: Scene, fibres: Array, eye: list[Array], x: Array, lit: Array,
 
 
 def open_eye(planes: list[Array], scene: Scene, textures: Textures, shade: Array) -> None:
-    """Put the eyeball between the lids of the drawn skin, in place.
+    """Put the eyeball between the lids, in place.
 
-    Args:
-        planes: the skin, three (m, h, w) planes of linear light.
-        scene: points, lids and places of limbus, pupil and reflex.
-        textures: random textures of the subjects.
-        shade: (m, h, w) the skin's shading, whose lower margin the lids share.
+    `planes` show the skin: three (m, h, w) of linear light. The lower lid has the skin's (m, h, w) shading.
     """
     under, over = scene.upper - scene.v, scene.v - scene.lower
     lit = _lit(scene, under, over) * (1 + 0.03 * textures.coarse)

@@ -1,7 +1,5 @@
 """How two eyes lie in one picture, and at which millimetres each of its points looks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import ceil, log2
 from typing import Any
@@ -63,11 +61,7 @@ class Layout:
 
 
 def layout_of(height: int, width: int) -> Layout:
-    """The layout of pictures of this size.
-
-    Args:
-        height: pixels; even, at least 16.
-        width: pixels; equal to the height (two crops, one above the other) or twice the height (one strip).
+    """The layout of pictures of this size: two crops, one above the other, if square; one strip if twice as wide.
 
     Raises:
         DataError: no layout has this size.

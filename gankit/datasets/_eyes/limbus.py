@@ -1,7 +1,5 @@
 """Find the iris of an eye in a picture: the circle between its dark disc and the white of the eye."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -48,25 +46,14 @@ def _templates(shape: tuple[int, int], pixel: float) -> Array:
 
 
 def search(reds: Array, pixel: float, centre: tuple[float, float], spread: tuple[float, float]) -> Array:
-    """Find the most iris-like disc of each picture.
+    """(m, 2) column and row, in pixels, of the centre of the most iris-like disc of each picture.
 
-    Args:
-        reds: (m, h, w) brightness in [0, 255], in which irides are dark.
-        pixel: mm per pixel.
-        centre: column and row, in pixels, round which eyes are expected.
-        spread: how far, in mm across and down, they may lie from it.
-
-    Returns:
-        (m, 2) column and row of the centre in pixels.
+    `reds` are (m, h, w) brightness in [0, 255], in which irides are dark, of `pixel` mm per pixel. Eyes are expected
+    `spread` mm across and down from `centre`, a column and a row in pixels.
     """
     scale = pixel / _SEARCH
-    small = zoom(
-        gaussian_filter(reds, (0, *(2 * [max(0.0, 0.45 / scale - 0.3)]))),
-        (1, scale, scale),
-        order=1,
-        grid_mode=True,
-        mode="nearest",
-    )
+    smooth = gaussian_filter(reds, (0, *(2 * [max(0.0, 0.45 / scale - 0.3)])))
+    small = zoom(smooth, (1, scale, scale), order=1, grid_mode=True, mode="nearest")
     height, width = small.shape[1:]
     pad = int(7 / _SEARCH) + 1
     shape = (fft.next_fast_len(height + pad, real=True), fft.next_fast_len(width + pad, real=True))
@@ -89,12 +76,7 @@ def search(reds: Array, pixel: float, centre: tuple[float, float], spread: tuple
 
 
 def refine(reds: Array, pixel: float, places: Array) -> tuple[Array, Array, Array]:
-    """Fit a circle to the limbus within 1.5 mm of a first guess.
-
-    Args:
-        reds: (m, h, w) brightness in which irides are dark.
-        pixel: mm per pixel.
-        places: (m, 2) column and row of the first guess in pixels.
+    """Fit a circle to the limbus within 1.5 mm of a first guess, the (m, 2) places that `search` gives.
 
     Returns:
         (m, 2) column and row of the centre, (m,) radius in mm, and (m, 30) the steps of brightness from inside to

@@ -6,8 +6,6 @@ so the reflex moves against the iris: 5.24 sin(theta) mm seen from the limbus an
 pupil (Barry and Backes, IOVS 1997;38:2597), here scaled to each subject's Hirschberg ratio.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,27 +26,19 @@ TEMPORAL = np.array([-1.0, 1.0])
 
 @dataclass(frozen=True)
 class EyePositions:
-    """Places in both eyes of each subject, (n, 2): first the right eye, then the left.
-
-    Horizontal places are mm temporal, vertical ones mm up, from the projection of the rotation centre onto the lids.
+    """Places in both eyes of each subject: mm temporal and up from the projection of the rotation centre onto the lids.
 
     Attributes:
-        theta: horizontal rotation in degrees, temporal positive.
-        limbus: horizontal place of the limbus centre.
-        pupil: horizontal place of the pupil centre.
-        reflex: horizontal place of the corneal reflex.
-        limbus_up: vertical place of the limbus centre.
-        pupil_up: vertical place of the pupil centre.
-        reflex_up: vertical place of the corneal reflex.
+        theta: (n, 2) horizontal rotation of the right and the left eye in degrees, temporal positive.
+        limbus: (2, n, 2) centre of the limbus: temporal and up, of the right and the left eye.
+        pupil: (2, n, 2) centre of the pupil.
+        reflex: (2, n, 2) corneal reflex.
     """
 
     theta: Array
     limbus: Array
     pupil: Array
     reflex: Array
-    limbus_up: Array
-    pupil_up: Array
-    reflex_up: Array
 
 
 def eye_positions(subjects: Subjects) -> EyePositions:
@@ -56,18 +46,11 @@ def eye_positions(subjects: Subjects) -> EyePositions:
     deviating = np.arange(2) == subjects["laterality"][:, None]
     turn = np.degrees(np.arctan(subjects["deviation"] / 100))[:, None] * deviating
     theta = subjects["kappa"][:, None] + turn + TEMPORAL * subjects["gaze_h"][:, None]
-    side, up = np.sin(np.radians(theta)), np.sin(np.radians(subjects["gaze_v"]))[:, None] * np.ones(2)
+    gaze = np.stack([np.sin(np.radians(theta)), np.sin(np.radians(subjects["gaze_v"]))[:, None] * np.ones(2)])
     # 100 PD of a small angle per 4.88 mm is the ratio 20.5 PD/mm, seen from the pupil.
     scale = (100 / PUPIL_TO_REFLEX / subjects["hirschberg_ratio"])[:, None]
-    carried = TEMPORAL * LID_ARM * np.sin(np.radians(subjects["yaw"]))[:, None]
-    limbus, limbus_up = LIMBUS_ARM * side - carried, LIMBUS_ARM * up
-    reflex, reflex_up = limbus - scale * LIMBUS_TO_REFLEX * side, limbus_up - scale * LIMBUS_TO_REFLEX * up
-    return EyePositions(
-        theta=theta,
-        limbus=limbus,
-        pupil=reflex + scale * PUPIL_TO_REFLEX * side - subjects["pupil_nasal"][:, None],
-        reflex=reflex,
-        limbus_up=limbus_up,
-        pupil_up=reflex_up + scale * PUPIL_TO_REFLEX * up + subjects["pupil_up"][:, None],
-        reflex_up=reflex_up,
-    )
+    limbus = LIMBUS_ARM * gaze
+    limbus[0] -= TEMPORAL * LID_ARM * np.sin(np.radians(subjects["yaw"]))[:, None]  # the turned head's lids
+    reflex = limbus - scale * LIMBUS_TO_REFLEX * gaze
+    off_axis = np.stack([-subjects["pupil_nasal"], subjects["pupil_up"]])[:, :, None]
+    return EyePositions(theta, limbus, reflex + scale * PUPIL_TO_REFLEX * gaze + off_axis, reflex)

@@ -1,11 +1,8 @@
 """Render subjects to pictures, some at a time, in threads."""
 
-from __future__ import annotations
-
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +15,10 @@ from gankit.datasets._eyes.skin import brows, lashes, skin
 from gankit.datasets._eyes.subjects import Subjects
 from gankit.datasets._eyes.textures import draw_textures
 
-Array = NDArray[Any]
-
 # Part of the cache's key: raise it whenever a pixel changes.
 RENDERER = 4
 # Points that one thread holds in one array: about what fits its share of the cache.
 _POINTS = 2**18
-
-
-def _twice(part: slice) -> slice:
-    return slice(2 * part.start, 2 * part.stop)
-
-
-def _doubled(points: Array) -> Array:
-    return points.repeat(2, axis=1).repeat(2, axis=2)
 
 
 def _render_part(subjects: Subjects, layout: Layout, seed: int) -> NDArray[np.uint8]:
@@ -42,11 +29,12 @@ def _render_part(subjects: Subjects, layout: Layout, seed: int) -> NDArray[np.ui
     rows, columns = scene.eye_window()
     if rows.stop:
         fine = Scene(subjects, layout, 2 * layout.finer)
-        fine.cut(_twice(rows), _twice(columns))
-        inner = [_doubled(plane[:, rows, columns]) for plane in planes]
-        shade = _doubled(shade[:, rows, columns])
-        grain = _doubled(textures.fine[:, rows, columns]), _doubled(textures.coarse[:, rows, columns])
-        near = replace(textures, fine=grain[0], coarse=grain[1])
+        fine.cut(*(slice(2 * part.start, 2 * part.stop) for part in (rows, columns)))
+        *inner, shade, grain, blotches = (
+            points[:, rows, columns].repeat(2, axis=1).repeat(2, axis=2)
+            for points in (*planes, shade, textures.fine, textures.coarse)
+        )
+        near = replace(textures, fine=grain, coarse=blotches)
         open_eye(inner, fine, near, shade)
         lashes(inner, fine, near, shade)
         for plane, part in zip(planes, inner, strict=True):
@@ -56,16 +44,9 @@ def _render_part(subjects: Subjects, layout: Layout, seed: int) -> NDArray[np.ui
 
 
 def render(subjects: Subjects, layout: Layout, seed: int, threads: int | None = None) -> NDArray[np.uint8]:
-    """Render every subject.
+    """(n, 3, height, width) uint8 pictures of n subjects.
 
-    Args:
-        subjects: n subjects, as `draw_subjects` gives them.
-        layout: how the eyes lie in the picture.
-        seed: decides textures and noise; the same as the subjects'.
-        threads: how many to use; all cores by default. It changes no pixel.
-
-    Returns:
-        (n, 3, height, width) uint8.
+    The seed is the subjects'. The number of threads, by default that of the cores, changes no pixel.
     """
     count = len(subjects["label"])
     points = layout.height * layout.width * (2 * layout.finer) ** 2
@@ -77,6 +58,5 @@ def render(subjects: Subjects, layout: Layout, seed: int, threads: int | None = 
         pictures[start : start + size] = _render_part(part, layout, seed)
 
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        for _ in pool.map(work, range(0, count, size)):
-            pass
+        list(pool.map(work, range(0, count, size)))
     return pictures

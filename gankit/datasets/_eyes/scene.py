@@ -1,7 +1,5 @@
 """The points of a picture in the coordinates of each eye, and the curves of its lids."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,22 +65,24 @@ class Scene:
         self.finer = finer
         self.count = 2 * len(subjects["label"])
         self.step = layout.pixel / finer
-        self.temporal = self._column(np.tile(TEMPORAL, self.count // 2))
+        self.temporal = self.column(np.tile(TEMPORAL, self.count // 2))
         self._place_points()
         self._place_eyes()
         self._draw_lids()
 
     @staticmethod
-    def _column(values: NDArray[Any]) -> Array:
+    def column(values: NDArray[Any]) -> Array:
+        """(m,) or (n, 2) figures of eyes to (m, 1, 1)."""
         return np.asarray(values, dtype=np.float32).reshape(-1, 1, 1)
 
     def __getitem__(self, name: str) -> Array:
         """(m, 1, 1) a subject's figure, the same for both eyes."""
-        return self._column(np.repeat(self.subjects[name], 2))
+        return self.column(np.repeat(self.subjects[name], 2))
 
-    def eyes(self, name: str) -> Array:
-        """(m, 1, 1) a figure that differs between the eyes."""
-        return self._column(self.subjects[name])
+    def paint(self, colours: NDArray[np.float64]) -> list[Array]:
+        """(n, 3) linear colours of subjects, or (3,) of all, to three (m, 1, 1) planes."""
+        rows = np.broadcast_to(colours, (self.count // 2, 3))
+        return [self.column(np.repeat(rows[:, channel], 2)) for channel in range(3)]
 
     def _place_points(self) -> None:
         rows, columns = (side * self.finer for side in self.layout.eye_shape)
@@ -96,14 +96,13 @@ class Scene:
             # Half a strip ends at the midline; a rolled head lifts one eye and lowers the other.
             off = np.repeat(self.subjects["framing"][:, 0], 2, axis=0)
             middle = self.temporal * (self.layout.eye_shape[1] * self.layout.pixel / 2 - self.half * np.cos(roll))
-            across: Array = x[None, None] + middle + self._column(off[:, 0])
-            down: Array = (
-                y[None, :, None] - self.temporal * self.half * np.sin(roll) + 2.0 + self._column(2.5 * off[:, 1])
-            )
+            across: Array = x[None, None] + middle + self.column(off[:, 0])
+            lift = self.temporal * self.half * np.sin(roll)
+            down: Array = y[None, :, None] - lift + 2.0 + self.column(2.5 * off[:, 1])
         else:
             middle = self.temporal * (self["fissure"] / 2 - self.nasal_canthus)
-            across = x[None, None] + middle + self._column(framing[:, 0])
-            down = y[None, :, None] + 0.6 + self._column(framing[:, 1])
+            across = x[None, None] + middle + self.column(framing[:, 0])
+            down = y[None, :, None] + 0.6 + self.column(framing[:, 1])
         self.x, self.y = across.astype(np.float32), down.astype(np.float32)
         self.u = self.temporal * self.x
         # A shear stands for the head's roll: within three degrees it equals it, and lids stay functions of columns.
@@ -114,30 +113,21 @@ class Scene:
         places = eye_positions(self.subjects)
         cos, sin = np.cos(np.radians(self["roll"])), np.sin(np.radians(self["roll"]))
 
-        def turned(side: NDArray[Any], up: NDArray[Any]) -> tuple[Array, Array]:
-            across, along = self.temporal * self.eyes_of(side), self.eyes_of(up)
+        def turn(place: NDArray[Any]) -> tuple[Array, Array]:
+            across, along = self.temporal * self.column(place[0]), self.column(place[1])
             return across * cos - along * sin, across * sin + along * cos
 
-        self.limbus = turned(places.limbus, places.limbus_up)
-        self.pupil = turned(places.pupil, places.pupil_up)
-        self.reflex = turned(places.reflex, places.reflex_up)
-        self.foreshortening = np.cos(np.radians(self.eyes_of(places.theta)))
-        self.lifted = self.eyes_of(places.limbus_up)
-
-    def eyes_of(self, values: NDArray[Any]) -> Array:
-        """(n, 2) to (m, 1, 1)."""
-        return self._column(values)
+        self.limbus, self.pupil, self.reflex = turn(places.limbus), turn(places.pupil), turn(places.reflex)
+        self.foreshortening = np.cos(np.radians(self.column(places.theta)))
+        self.lifted = self.column(places.limbus[1])
 
     def eye_window(self) -> tuple[slice, slice]:
         """The even rows and columns that hold every open eye and its lashes."""
         near = (self.v < self.upper + 5.5) & (self.v > self.lower - 3.5) & (self.inside > -1.5)
-        rows, columns = np.flatnonzero(near.any(axis=(0, 2))), np.flatnonzero(near.any(axis=(0, 1)))
-        if not len(rows):
+        if not near.any():
             return slice(0, 0), slice(0, 0)
-        return (
-            slice(rows[0] // 2 * 2, rows[-1] // 2 * 2 + 2),
-            slice(columns[0] // 2 * 2, columns[-1] // 2 * 2 + 2),
-        )
+        rows, columns = np.flatnonzero(near.any(axis=(0, 2))) // 2 * 2, np.flatnonzero(near.any(axis=(0, 1))) // 2 * 2
+        return slice(rows[0], rows[-1] + 2), slice(columns[0], columns[-1] + 2)
 
     def cut(self, rows: slice, columns: slice) -> None:
         """Keep only these points."""
@@ -154,7 +144,7 @@ class Scene:
         self.nasal = nasal
         t = np.clip(self.t, 1e-4, 1 - 1e-4)
         axis = -1.7 + slope * (self.u + self.nasal_canthus)
-        uneven = self.eyes("lid_eyes")
+        uneven = self.column(self.subjects["lid_eyes"])
         # The upper lid follows the gaze almost wholly, the lower one less.
         upper = self["lid_upper"] + uneven + 0.75 * self.lifted
         lower = self["lid_lower"] - 0.4 * self.lifted

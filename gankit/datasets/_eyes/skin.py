@@ -1,7 +1,5 @@
 """Skin round the eye: its relief under the light, its colour, and the hairs on it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -59,11 +57,6 @@ def _relief(scene: Scene, textures: Textures) -> Array:
     return height
 
 
-def within_lid(scene: Scene) -> Array:
-    """(m, 1, w) 1 between the canthi, falling to 0 beyond them."""
-    return coverage(np.minimum(scene.t, 1 - scene.t) + 0.03, 0.12)
-
-
 def _slopes(height: Array, scene: Scene) -> tuple[Array, Array]:
     """(m, h, w) slopes of the relief, to the right and up."""
     layout, shape = scene.layout, height.shape
@@ -98,10 +91,10 @@ def skin(scene: Scene, textures: Textures) -> tuple[list[Array], Array]:
     shade *= 1 - scene["socket"] * hollow
     fold = np.minimum(scene["crease"], 1.0) * scene["crease_depth"] * crease_reach(scene)
     shade *= 1 - 0.42 * fold * bell(v - scene.crease, scene["crease_width"])
-    shade *= 1 - 0.32 * np.exp(-np.abs(v - scene.upper) / 0.9) * within_lid(scene)
+    between_canthi = coverage(np.minimum(scene.t, 1 - scene.t) + 0.03, 0.12)
+    shade *= 1 - 0.32 * np.exp(-np.abs(v - scene.upper) / 0.9) * between_canthi
 
-    base = linear_from_lab(scene.subjects["skin"])
-    colour = [scene.eyes_of(np.repeat(base[:, c], 2)) for c in range(3)]
+    colour = scene.paint(linear_from_lab(scene.subjects["skin"]))
     mottled = 1 + 0.045 * textures.coarse + 0.040 * textures.fine
     from_lids = np.maximum(np.maximum(v - scene.upper, scene.lower - v), -scene.inside)
     flush = (0.35 + 0.65 * scene["redness"]) * np.exp(-np.maximum(from_lids, 0.0) / 2.2) + 0.06 * textures.coarse
@@ -119,8 +112,7 @@ def skin(scene: Scene, textures: Textures) -> tuple[list[Array], Array]:
 def _hair_colour(scene: Scene) -> list[Array]:
     fair = np.clip((scene.subjects["iris_colour"] - 0.62) * 2.6, 0, 1) * np.clip(scene.subjects["ita"] / 45, 0, 1)
     share = (0.25 * scene.subjects["hair"] + 0.75 * fair * scene.subjects["hair"])[:, None]
-    paint = linear_from_srgb(np.array([24.0, 20.0, 19.0]) + share * np.array([92.0, 66.0, 40.0]))
-    return [scene.eyes_of(np.repeat(paint[:, c], 2)) for c in range(3)]
+    return scene.paint(linear_from_srgb(np.array([24.0, 20.0, 19.0]) + share * np.array([92.0, 66.0, 40.0])))
 
 
 def brows(planes: list[Array], scene: Scene, textures: Textures, shade: Array) -> None:

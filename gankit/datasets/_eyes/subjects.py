@@ -1,7 +1,5 @@
 """Who is in the pictures: every random figure of a subject, from published anatomy (docs/explanation/eyes.md)."""
 
-from __future__ import annotations
-
 from typing import Any
 from zlib import crc32
 

@@ -1,7 +1,5 @@
 """Random textures of the renderer: smooth noise over the picture and random tables, one stream per image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -70,8 +68,7 @@ def draw_textures(subjects: Subjects, layout: Layout, seed: int) -> Textures:
         )
         for grids, (down, across) in zip(knots, splines, strict=True)
     )
-    strands = np.stack(hairs).reshape(-1, 3, _HAIRS)
-    strands = gaussian_filter1d(strands, 1.6, axis=-1)
+    strands = gaussian_filter1d(np.stack(hairs).reshape(-1, 3, _HAIRS), 1.6, axis=-1)
     rings = np.stack(fibres)
     widths = enumerate((1.3, 7.0))
     rings = np.stack([gaussian_filter1d(rings[:, i], width, axis=-1, mode="wrap") for i, width in widths], axis=1)
