@@ -102,7 +102,7 @@ def test_true_leaves_what_penalties_differentiate(quick: list[Any], small: Small
         quick.clear()
         updates = Trainer(gankit.load("wgan-gp", *small(f"training.compile={value}")), tmp_path / value, None).stepper
         updates.advance()
-        assert not updates.cautions
+        assert not updates.warnings
         networks = [updates.generator, updates.critic.features, updates.critic.score]  # type: ignore[attr-defined]
         assert quick[:3] == networks
         assert len(quick) == 3 + more
@@ -159,7 +159,7 @@ def test_what_cannot_be_compiled_trains_without(
     compiled = trained(small, tmp_path / "compiled", "training.compile=all", *overrides)
     assert quick
     errors = capsys.readouterr().err
-    told = [line for line in errors.splitlines() if "caution: training.compile" in line]
+    told = [line for line in errors.splitlines() if "warning: training.compile" in line]
     assert {line.split(": ")[2].split("'")[0].removeprefix("the ") for line in told} == sides, told
     assert len(told) == len(sides)
     assert "Traceback" not in errors
@@ -202,7 +202,7 @@ def test_without_a_compiler_it_says_so(
     assert difference(eager, compiled) == 0
     errors = capsys.readouterr().err
     for side in ("critic", "generator"):
-        told = f"caution: training.compile: the {side}'s turns go on without it: RuntimeError: no working C++ compiler"
+        told = f"warning: training.compile: the {side}'s turns go on without it: RuntimeError: no working C++ compiler"
         assert errors.count(told) == 1
     assert "second line" not in errors
 
@@ -265,8 +265,8 @@ def test_synchronised_batch_normalisation_is_not_compiled(
     for norm, told in (("batch", 2), ("layer", 0)):
         overrides = small("training.compile=true", f"generator.norm={norm}")
         updates = Trainer(gankit.load("wgan-gp", *overrides), tmp_path / norm, None).stepper
-        assert len(updates.cautions) == told
-        assert all("synchronised between processes" in line for line in updates.cautions)
+        assert len(updates.warnings) == told
+        assert all("synchronised between processes" in line for line in updates.warnings)
         assert len(updates.compilation.state_dict()["failed"]) == told
 
 
@@ -288,7 +288,7 @@ def test_two_processes_compile_each_for_itself(small: Small, tmp_path: Path) -> 
     command += [str(tmp_path / "quick.py"), "train", "wgan-gp", *overrides, "training.compile=all", "--out"]
     done = subprocess.run([*command, str(tmp_path / "two")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "caution" not in done.stderr
+    assert "warning" not in done.stderr
     assert difference(eager, tmp_path / "two") < 1e-9
 
 

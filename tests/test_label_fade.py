@@ -81,7 +81,7 @@ def test_labels_fade_in(small: Small, tmp_path: Path, capsys: pytest.CaptureFixt
     overrides = small("data.conditional=true", "training.label_fade=[1, 9]", "training.tick_every=1")
     run = gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
     assert [row["label_influence"] for row in run.log] == [0, 0.125, 0.25, 0.375, 0.5, 0.625]
-    assert "caution: training.label_fade: labels have 62% of their influence" in capsys.readouterr().err
+    assert "warning: training.label_fade: labels have 62% of their influence" in capsys.readouterr().err
     for network in (run.generator, gankit.open_run(tmp_path / "run").critic):
         assert label_layers(network)
         assert {float(layer.influence) for layer in label_layers(network)} == {0.625}  # type: ignore[arg-type]

@@ -395,12 +395,12 @@ def test_a_loss_that_needs_an_ability(small: Small, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("scope", "said"), [("critic", False), ("critic-turn", True), ("real", True)])
-def test_risky_scopes_are_allowed_with_a_caution(
+def test_risky_scopes_are_allowed_with_a_warning(
     scope: str, said: bool, small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = small("augment.name=diffaugment", f"augment.scope={scope}", "training.steps=1")
     gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
-    assert (f"caution: augment.scope={scope}" in capsys.readouterr().err) == said
+    assert (f"warning: augment.scope={scope}" in capsys.readouterr().err) == said
 
 
 def test_a_run_killed_between_its_two_last_files_still_exports_its_generator(

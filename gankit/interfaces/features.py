@@ -1,7 +1,7 @@
 """Images to the vectors in which distances between sets of images are measured."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -16,11 +16,13 @@ class Features(nn.Module, ABC):
     """
 
     dim: int
-    __call__: Callable[..., Tensor]
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) float32 in [0, 255] to (n, dim) features."""
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def logits(self, features: Tensor) -> Tensor:
         """(n, dim) features to (n, k) class logits, where the network has a class head on top of them.

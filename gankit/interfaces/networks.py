@@ -1,8 +1,8 @@
 """The networks of a GAN, and what some of them can do besides."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -11,7 +11,6 @@ class Generator(nn.Module, ABC):
     """Latents to images (Goodfellow et al. 2014, arXiv 1406.2661)."""
 
     latent_dim: int
-    __call__: Callable[..., Tensor]
 
     @abstractmethod
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -24,6 +23,9 @@ class Generator(nn.Module, ABC):
         Returns:
             (n, channels, height, width) in [-1, 1].
         """
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def before_step(self, step: int) -> Mapping[str, float] | None:
         """Called before each step, and once after the last; does nothing by default.
@@ -43,8 +45,6 @@ class Generator(nn.Module, ABC):
 class Critic(nn.Module, ABC):
     """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875)."""
 
-    __call__: Callable[..., Tensor]
-
     @abstractmethod
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Score images.
@@ -56,6 +56,9 @@ class Critic(nn.Module, ABC):
         Returns:
             (n, ...) unbounded scores, larger is more real.
         """
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def before_step(self, step: int) -> Mapping[str, float] | None:
         """As `Generator.before_step`."""

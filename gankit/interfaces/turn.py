@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import ClassVar, Literal, Protocol, final
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, final
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +28,13 @@ class Augment(nn.Module, ABC):
     """
 
     needs_held_out: bool = False
-    __call__: Callable[..., Tensor]
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) in [-1, 1] to the same shape, not clamped."""
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def before_step(self, step: int) -> Mapping[str, float] | None:
         """As `Generator.before_step`."""

@@ -64,7 +64,7 @@ def parse_label(run: Run, label: str | None) -> Labels:
 
 
 def label_texts(run: Run, labels: Tensor | None) -> list[str] | None:
-    """Encoded labels as `parse_label` reads them, one text per sample; None for None."""
+    """(n,) classes or (n, k) conditions as `parse_label` reads them, one text per sample; None for None."""
     if labels is None:
         return None
     if run.image.classes:

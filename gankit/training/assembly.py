@@ -91,18 +91,18 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
     return Gan(generator, critic, losses, augment, mixes)
 
 
-SCOPE_CAUTIONS = {
+SCOPE_WARNINGS = {
     "critic-turn": "the critic never sees the generator's raw images in its own turn; divergence has been reported",
     "real": "the generator learns the augmented images; use it as a control only",
 }
 
 
-def cautions(experiment: Experiment) -> list[str]:
+def experiment_warnings(experiment: Experiment) -> list[str]:
     """What a user should know before this experiment trains, one line each."""
     lines = []
     scope = experiment.augment.scope if experiment.augment else "critic"
-    if scope in SCOPE_CAUTIONS:
-        lines.append(f"augment.scope={scope}: {SCOPE_CAUTIONS[scope]}")
+    if scope in SCOPE_WARNINGS:
+        lines.append(f"augment.scope={scope}: {SCOPE_WARNINGS[scope]}")
     fade, steps = experiment.training.label_fade, experiment.training.steps
     if fade is not None and (influence := influence_at(steps, *fade)) < 1:
         lines.append(f"training.label_fade: labels have {influence:.0%} of their influence when the training ends")

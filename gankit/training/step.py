@@ -40,7 +40,7 @@ class Stepper:
     Attributes:
         step: generator updates done.
         readings: numbers by name that parts show in a line of the log at this step.
-        cautions: lines for the user, until somebody takes them.
+        warnings: lines for the user, until somebody takes them.
         gan: the parts as they were built.
         generator: in training mode, on the device.
         critic: in training mode, on the device.
@@ -70,7 +70,7 @@ class Stepper:
         seed, held_out = self.settings.seed, data.held_out
         self._orders = {side: data.order(seed, f"{side} images") for side in self.optimizers}
         self._held_out_orders = {side: held_out.order(seed, f"{side} held-out") for side in self.optimizers if held_out}
-        self.cautions: list[str] = []
+        self.warnings: list[str] = []
         self.compilation = self._compilation()
         self._hooks = [hook for part in (self.generator, self.critic, *self._others) for hook in step_hooks(part)]
         self.readings: dict[str, float] = {}
@@ -85,7 +85,7 @@ class Stepper:
         # Whatever a turn may change before its optimiser's step, to be put back when a compiled attempt fails.
         changed = [self.generator, self.critic, *self._others, self.log]
         stateful = [part for part in changed if hasattr(part, "state_dict")]
-        compilation = Compilation(stateful, self.cautions.append, self.settings.compile == "all")
+        compilation = Compilation(stateful, self.warnings.append, self.settings.compile == "all")
         if self.settings.compile and distributed.has_synchronised_norms(self.generator, self.critic):
             for side in self.optimizers:
                 compilation.give_up(side, "batch normalisation is synchronised between processes")
@@ -160,7 +160,7 @@ class Stepper:
         return turn
 
     def objective(self, turn: Turn, index: int) -> Tensor | None:
-        """The weighted sum of the losses that are due at an update; None where none is."""
+        """The weighted sum of the losses that are due at an update, a scalar; None where none is."""
         total: Tensor | None = None
         for term in self.gan.losses:
             if index % term.every == 0 and (value := getattr(term.loss, turn.side)(turn)) is not None:

@@ -18,7 +18,7 @@ from gankit.interfaces import Dataset, Generator
 from gankit.runs import checkpoint
 from gankit.runs.record import check_same_data, export_config, record_run
 from gankit.runs.run import BEST, LAST, Run, open_run
-from gankit.training.assembly import cautions
+from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.evaluator import Evaluator
 from gankit.training.log import Progress, StopRequest, TickLog
@@ -177,14 +177,14 @@ class Trainer:
         bar = Progress(settings.steps, stepper.step, settings.batch * settings.critic_steps, quiet=not writes)
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
         with StopRequest() as stop, contextlib.closing(self.log), contextlib.closing(bar):
-            for caution in cautions(self.experiment):
-                bar.say(f"caution: {caution}")
+            for warning in experiment_warnings(self.experiment):
+                bar.say(f"warning: {warning}")
             if stepper.step == 0 and writes:
                 self._write_grid()
             while stepper.step < settings.steps:
                 stepper.advance()
-                while stepper.cautions:
-                    bar.say(f"caution: {stepper.cautions.pop(0)}")
+                while stepper.warnings:
+                    bar.say(f"warning: {stepper.warnings.pop(0)}")
                 bar.step(stepper.step)
                 # One interrupted process stops all, at one and the same step.
                 stopped = distributed.any_rank(stop.requested)
@@ -225,7 +225,7 @@ class Trainer:
                 row["metrics"] = self.evaluator.values(generator)
                 self._keep_best(generator, row["metrics"])
             except GankitError as error:  # of collapsed images, say: no reason to lose a training
-                bar.say(f"caution: no values at step {step}: {error}")
+                bar.say(f"warning: no values at step {step}: {error}")
         self.log.write(row)
         bar.show(losses)
         if on_tick is not None:
