@@ -54,7 +54,7 @@ class Evaluator:
         return generate_pixels(generator, latents, labels, self._record.dtype, self._record.value_range)
 
     def grid_labels(self) -> Tensor | None:
-        """(n,) classes in turn, or (n, k) conditions by rising first one, for the grid: the same within a row; or None."""
+        """The grid's (n,) classes in turn, or (n, k) conditions by the first one, the same within a row; or None."""
         rows = None
         if classes := self._record.image["classes"]:
             rows = torch.arange(GRID_ROWS) % classes
