@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -11,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gankit.errors import GankitError
-from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
+from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._covariance import EPS, Matrix, compact, covariance_term, root, squared
-from gankit.metrics._frechet_parts import FrechetParts
-from gankit.metrics._rows import checked, features_of, pair, pooled_features
+from gankit.metrics._frechet_resampling import FrechetResampling
+from gankit.metrics._rows import checked, features_of, pair
 
 NEGATIVE_SHARE = 1e-10
 """The largest negative part of a covariance's spectrum, as a share of its trace, that rounding explains."""
@@ -106,7 +105,7 @@ class Frechet(Metric):
 
     def resampling(self, pool: Pool) -> Resampling:
         """Values on parts of a pool from inner products of its features; leave-outs from one eigendecomposition."""
-        return _FrechetResampling(self, pool)
+        return FrechetResampling(self, pool)
 
 
 def _is_small(rows: Rows) -> bool:
@@ -154,19 +153,6 @@ class _Gaussian:
         """(d,) the sum over the images of about the size of their features."""
         sizes: Matrix = (self.n or 1) * np.sqrt(np.square(self.mean) + np.square(self.factor).sum(0))
         return sizes
-
-
-class _FrechetResampling(Resampling):
-    def __init__(self, metric: Metric, pool: Pool) -> None:
-        super().__init__(metric, pool)
-        self.parts = FrechetParts(pooled_features(pool, 1))
-
-    def values(self, real: Indices, fake: Indices) -> dict[str, float]:
-        return {"frechet": self.parts.distance(real, fake)}
-
-    def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
-        values = self.parts.distances_without(self.pool.real_places, self.pool.fake_places, parts)
-        return [{"frechet": float(value)} for value in values]
 
 
 def _shift(mean_x: Matrix, mean_y: Matrix, magnitude: Matrix) -> float:
