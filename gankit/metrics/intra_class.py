@@ -95,7 +95,7 @@ def _places_by_class(rows: Rows, side: str) -> dict[Key, Indices]:
 
 
 def _matched_classes(keys: Iterable[Key], name_lists: NameLists) -> dict[Key, list[Key]]:
-    """The classes in order, each with the keys that it occurs under; a number becomes its name where names are known."""
+    """The classes in order, each with the keys that it occurs under; numbers become names where these are known."""
     place = {name: number for names in sorted(name_lists, reverse=True) for number, name in enumerate(names)}
     classes: dict[Key, list[Key]] = {}
     for key in keys:

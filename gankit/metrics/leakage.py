@@ -150,7 +150,6 @@ def _images(rows: Rows, name: str) -> list[_Image]:
         identity, label = ids[len(images)], labels[len(images)]
         if not np.isfinite(image).all():
             raise GankitError(f"image {identity!r} of the {name} set has values that are NaN or infinite: fix it")
-        image += np.float32(0)  # -0.0 is 0.0
         content = blake2b(image.tobytes() + repr(image.shape).encode(), digest_size=16).digest()
         small = shrink(image, min(SIDE, image.shape[1]), min(SIDE, image.shape[2])).astype(np.float32)
         images.append(_Image(identity, label, content, small))
