@@ -62,7 +62,7 @@ def evaluate_metric(
     entries: dict[str, dict[str, Any]] = {}
     for name, value in result.values.items():
         n, m = result.counts.get(name, (n_real, n_fake))
-        if name in between_reals and n and n + m:
+        if name in between_reals and n is not None and n + m:
             # A value within a class has at most as many images as the class has in each half.
             entry = between_reals[name]
             entry["n"] = min(entry["n"], m or entry["n"], max(n // 2, 1))

@@ -137,14 +137,9 @@ def _bases(x: Matrix, y: Matrix) -> list[tuple[Matrix, Matrix]]:
 
 
 def trace_roots(values: Matrix, removed: list[Matrix]) -> Matrix:
-    """tr sqrt(diag(values) - Z'Z) for each Z.
+    """tr sqrt(diag(values) - Z'Z) of (q,) eigenvalues for each (k, q) Z that leaves a positive semi-definite matrix.
 
-    Args:
-        values: (q,) eigenvalues, none negative but for rounding.
-        removed: (k, q) rows each, with diag(values) - Z'Z positive semi-definite.
-
-    Returns:
-        One trace each. Where few rows are removed, the error is some 1e-8 of the change that removing them makes.
+    Where few rows are removed, the error is some 1e-8 of the change that removing them makes.
     """
     kept = values > SPURIOUS * values.max(initial=0.0)
     values = values[kept]

@@ -33,6 +33,11 @@ def checked(values: ArrayLike, name: str) -> NDArray[Any]:
     return rows
 
 
+def array_of(rows: Rows, side: str, name: str = "features") -> NDArray[Any]:
+    """The features or logits of the "real", "generated" or "training" images, as `checked`."""
+    return checked(rows.required(name, f"the {side}"), f"{name} of the {side} images")
+
+
 def pair(
     x: ArrayLike, y: ArrayLike, least: int, names: tuple[str, str] = ("features x", "features y")
 ) -> tuple[Matrix, Matrix]:

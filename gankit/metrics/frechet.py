@@ -13,7 +13,7 @@ from gankit.errors import GankitError
 from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._covariance import EPS, Matrix, compact, covariance_term, root, squared
 from gankit.metrics._frechet_resampling import FrechetResampling
-from gankit.metrics._rows import checked, features_of, pair
+from gankit.metrics._rows import array_of, features_of, pair
 
 NEGATIVE_SHARE = 1e-10
 """The largest negative part of a covariance's spectrum, as a share of its trace, that rounding explains."""
@@ -125,24 +125,17 @@ def _result(distance: float, counts: tuple[int | None, int | None], dim: int) ->
 
 @dataclass(frozen=True, eq=False)
 class _Gaussian:
-    """The Gaussian fit of one side.
+    """The Gaussian fit of one side."""
 
-    Attributes:
-        n: number of images, or None where statistics do not say.
-        mean: (d,).
-        factor: A, (k, d), with A'A the covariance.
-    """
-
-    n: int | None
-    mean: Matrix
-    factor: Matrix
+    n: int | None  # number of images; None where statistics do not say
+    mean: Matrix  # (d,)
+    factor: Matrix  # A, (k, d), with A'A the covariance
 
     @classmethod
     def of(cls, rows: Rows, side: str) -> _Gaussian:
-        if rows.statistics is not None:
-            mean, factor = _mean_and_root(rows.statistics.mean, rows.statistics.covariance, " of the statistics")
-            return cls(rows.statistics.n, mean, factor)
-        features = checked(rows.required("features", f"the {side}"), f"features of the {side} images")
+        if given := rows.statistics:
+            return cls(given.n, *_mean_and_root(given.mean, given.covariance, " of the statistics"))
+        features = array_of(rows, side)
         if _is_small(rows) and len(features) > 1:
             mean = features.mean(0, dtype=np.float64)
             return cls(len(features), mean, compact((features - mean) / math.sqrt(len(features) - 1)))

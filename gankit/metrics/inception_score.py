@@ -10,7 +10,7 @@ from scipy.special import entr, softmax
 
 from gankit.errors import GankitError
 from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
-from gankit.metrics._rows import Matrix, SumsResampling, checked
+from gankit.metrics._rows import Matrix, SumsResampling, array_of, checked
 
 NAMES = ("inception-score", "inception-score of reals")
 
@@ -73,10 +73,7 @@ class InceptionScore(Metric):
 class _Predictions(SumsResampling):
     def __init__(self, metric: InceptionScore, pool: Pool) -> None:
         super().__init__(metric, pool)
-        real, fake = (
-            checked(rows.required("logits", f"the {side}"), f"logits of the {side} images")
-            for rows, side in ((pool.real, "real"), (pool.fake, "generated"))
-        )
+        real, fake = array_of(pool.real, "real", "logits"), array_of(pool.fake, "generated", "logits")
         if real.shape[1] != fake.shape[1]:
             raise GankitError(
                 f"logits of {real.shape[1]} classes for real and of {fake.shape[1]} for generated images; use one "

@@ -151,28 +151,17 @@ class Terms(NamedTuple):
 
     The variance of `estimate` is
     4 rows_x / n + 4 rows_y / m + 2 pairs_x / (n (n - 1)) + 2 pairs_y / (m (m - 1)) + 4 across / (n m).
-
-    Attributes:
-        estimate: the squared discrepancy.
-        n: rows of the first side.
-        m: rows of the second side.
-        second_block: number of the second side's block; terms that share it are not independent.
-        rows_x: variance of a row's mean contribution, the term of first order; its estimate may be below 0.
-        rows_y: the same of the second side.
-        pairs_x: variance of the kernel within the first side, centred in either argument.
-        pairs_y: the same of the second side.
-        across: the same between the sides.
     """
 
-    estimate: float
-    n: int
-    m: int
-    second_block: int
-    rows_x: float
+    estimate: float  # the squared discrepancy
+    n: int  # rows of the first side
+    m: int  # rows of the second side
+    second_block: int  # number of the second side's block; terms that share it are not independent
+    rows_x: float  # variance of a row's mean contribution, the term of first order; its estimate may be below 0
     rows_y: float
-    pairs_x: float
+    pairs_x: float  # variance of the kernel within the first side, centred in either argument
     pairs_y: float
-    across: float
+    across: float  # the same between the sides
 
 
 def cubic_kernel(rows: Matrix) -> Matrix:
@@ -192,13 +181,7 @@ def discrepancy(sum_real: float, sum_fake: float, sum_cross: float, n: int, m: i
 
 
 def terms_of(kernel: Matrix, n: int, second_block: int = 0) -> Terms:
-    """Terms of one pair of blocks.
-
-    Args:
-        kernel: (n + m, n + m) between n rows of one side and then m of the other, from `cubic_kernel`.
-        n: number of rows of the first side.
-        second_block: number of the second side's block.
-    """
+    """Terms of one pair of blocks, from the (n + m, n + m) kernel of n rows of one side and then m of the other."""
     m = len(kernel) - n
     cross = kernel[:n, n:]
     estimate = discrepancy(kernel[:n, :n].sum(), kernel[n:, n:].sum(), cross.sum(), n, m)

@@ -19,7 +19,7 @@ from scipy.stats import hypergeom, norm
 from gankit.errors import GankitError
 from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._distances import Shortlist
-from gankit.metrics._rows import Matrix, checked, digests
+from gankit.metrics._rows import Matrix, array_of, digests
 
 LEVEL = 0.001
 """Significance level: the probability that images that copy nothing are flagged."""
@@ -37,8 +37,8 @@ class _Images:
 
     @classmethod
     def of(cls, rows: Rows, whose: str) -> _Images:
-        given, ids = rows.required("features", f"the {whose}"), rows.required("ids", f"the {whose}").tolist()
-        features = np.ascontiguousarray(checked(given, f"features of the {whose} images"), dtype=np.float64)
+        features = np.ascontiguousarray(array_of(rows, whose), dtype=np.float64)
+        ids = rows.required("ids", f"the {whose}").tolist()
         if not len(features):
             raise GankitError(f"memorisation: there are no {whose} images; give some")
         content = digests(features)
@@ -62,22 +62,13 @@ class _Images:
 
 
 class _Distances(NamedTuple):
-    """Distances of generated and of held-out images.
+    """Of n generated and m held-out images."""
 
-    Attributes:
-        place: (n,) the training image closest to each generated one.
-        near: (n,) distances to it.
-        next: (n,) distances from that training image to its own closest other one.
-        angle: (n,) distances to the training image closest by angle: of rows of length 1, the shorter of |x - y| and
-            |x + y|.
-        held: (m,) distances from each held-out image to its closest training image.
-    """
-
-    place: Indices
-    near: Matrix
-    next: Matrix
-    angle: Matrix
-    held: Matrix
+    place: Indices  # (n,) the training image closest to each generated one
+    near: Matrix  # (n,) distances to it
+    next: Matrix  # (n,) distances from that training image to its own closest other one
+    angle: Matrix  # (n,) to the training image closest by angle: of rows of length 1, the shorter of |x - y|, |x + y|
+    held: Matrix  # (m,) distances from each held-out image to its closest training image
 
 
 def _effective_number(codes: Indices) -> float:

@@ -92,13 +92,9 @@ def _distinct(rows: Matrix) -> tuple[Matrix, Indices]:
 
 
 def _balls(distances: Matrix, same: Indices, others: Indices, k: int) -> BallCounts:
-    """Count in balls around images, of which each is its own nearest neighbour, at distance 0.
+    """From (centres, N) squared distances; `same` are the columns of the set that the centres belong to.
 
-    Args:
-        distances: (centres, N) squared distances.
-        same: columns of the set that the centres belong to.
-        others: columns of the other set.
-        k: which neighbour gives the radius.
+    Each centre is its own nearest neighbour, at distance 0.
     """
     radii = np.partition(distances[:, same], k, axis=1)[:, k]
     inside = distances[:, others] <= radii[:, None]

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from gankit.cache import row_blocks
 from gankit.errors import GankitError
 from gankit.interfaces import Metric, Pool, Resampling, Rows
-from gankit.metrics._rows import Matrix, SumsResampling, checked, pair, pooled_features
+from gankit.metrics._rows import Matrix, SumsResampling, array_of, checked, pair, pooled_features
 
 
 def variance_ratio(real: ArrayLike, fake: ArrayLike) -> float:
@@ -79,7 +79,7 @@ def _side(rows: Rows, side: str) -> tuple[int, float]:
         variances = np.diagonal(rows.statistics.covariance)
         checked(np.stack([rows.statistics.mean, variances]), "means and variances of the statistics")
         return len(variances), float(variances.sum())
-    features = checked(rows.required("features", f"the {side}"), f"features of the {side} images")
+    features = array_of(rows, side)
     if len(features) < 2:
         raise GankitError(f"variance-ratio: {len(features)} {side} images; at least 2 are needed")
     return features.shape[1], _variance(features)
