@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -64,7 +64,7 @@ def pooled_features(pool: Pool, least: int) -> Matrix:
     return np.concatenate(features_of(pool.real, pool.fake, least))
 
 
-class SumsResampling(Resampling):
+class SumsResampling(Resampling, ABC):
     """Values that depend on each side only by sums over its images.
 
     Attributes:

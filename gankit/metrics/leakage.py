@@ -53,7 +53,7 @@ def _shares(size: int, new: int) -> Matrix:
 def _duplicates(
     first: Sequence[_Image], second: Sequence[_Image], threshold: float
 ) -> Iterator[tuple[Indices, Indices, Matrix, NDArray[np.bool_]]]:
-    """Pairs of duplicates, some at a time: places in the first and in the second set, RMS differences, exact or not.
+    """Pairs of duplicates, some at a time: places in the first and in the second set, RMS differences, whether exact.
 
     Averaging never makes a difference larger, so that duplicates are also close at a few pixels a side, where looking
     for them is cheap.

@@ -85,17 +85,15 @@ def _values(real: Matrix, fake: Matrix, k: int) -> dict[str, float]:
 
 
 def _distinct(rows: Matrix) -> tuple[Matrix, Indices]:
-    """The distinct rows, and the number among them of each row."""
+    """The distinct rows, and for each row which of them it is."""
     numbers: dict[bytes, int] = {}
     number = np.array([numbers.setdefault(content, len(numbers)) for content in digests(rows)], dtype=np.int64)
     return (rows if len(numbers) == len(rows) else rows[np.unique(number, return_index=True)[1]]), number
 
 
 def _balls(distances: Matrix, same: Indices, others: Indices, k: int) -> BallCounts:
-    """From (centres, N) squared distances; `same` are the columns of the set that the centres belong to.
-
-    Each centre is its own nearest neighbour, at distance 0.
-    """
+    """From (centres, N) squared distances; `same` and `others` are the columns of the centres' set and of the other."""
+    # Each centre is its own nearest neighbour, at distance 0, so that the k-th other one has the index k.
     radii = np.partition(distances[:, same], k, axis=1)[:, k]
     inside = distances[:, others] <= radii[:, None]
     return np.asarray(inside.any(1)), inside.sum(0)
@@ -137,12 +135,10 @@ def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> NDArray[np
     if n < k + 2:
         raise GankitError(f"realism with k = {k} needs at least {k + 2} real images, and there are {n}: give more")
     step = max(1, DISTANCES_AT_ONCE // n)
-    radii = np.concatenate(
-        [
-            np.partition(squared_distances(reals[start : start + step], reals), k, axis=1)[:, k]
-            for start in range(0, n, step)
-        ]
-    )
+    radii = np.empty(n)
+    for start in range(0, n, step):
+        squares = squared_distances(reals[start : start + step], reals)
+        radii[start : start + step] = np.partition(squares, k, axis=1)[:, k]
     kept = radii <= np.median(radii) * (1 + TIE)
     reals, radii = reals[kept], radii[kept]
     best = np.empty(len(fakes))
