@@ -19,13 +19,13 @@ from PIL import Image
 import gankit
 from gankit.cli import main
 from gankit.errors import DataError, GankitError, RunError, SettingsError
-from gankit.evaluation.measuring import Estimator
 from gankit.report.latex import tabular
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement import study as agreement
 from gankit.studies.agreement.arms import arm_at
 from gankit.studies.agreement.conclusions import conclusions
 from gankit.studies.agreement.findings import Findings, Spread, Where
+from gankit.studies.agreement.judging import Estimator
 from gankit.studies.agreement.report import warnings_of
 from gankit.studies.agreement.study import Agreement
 from gankit.studies.agreement.tables import table1, table2

@@ -46,10 +46,7 @@ def draw_png(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
 
 
 def draw_lines(
-    lines: Mapping[str, Sequence[tuple[Any, Any]]],
-    xlabel: str,
-    ylabel: str,
-    size: tuple[float, float] = (7, 3.2),
+    lines: Mapping[str, Sequence[tuple[Any, ...]]], xlabel: str, ylabel: str, size: tuple[float, float] = (7, 3.2)
 ) -> bytes:
     """Curves with a legend as the bytes of a PNG.
 

@@ -20,6 +20,7 @@ from gankit.errors import GankitError, RunError, SettingsError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
 from gankit.files import check_free, write_atomically
+from gankit.report.pages import render
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
 
 JOBS, FILE = "jobs", "study.toml"
@@ -270,6 +271,28 @@ def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bo
         replace(part, jobs=[replace(job, cost=job.cost * seconds) for job in part.jobs])
         for part, seconds in zip(work, cost, strict=True)
     ]
+
+
+def write_page(
+    study: Study, results: Results, template: str = "tables.html.j2", *, warnings: Sequence[str] = (), **values: Any
+) -> None:
+    """Write the report of a study: one self-contained page with its settings and the command that repeats it.
+
+    Args:
+        study: the study.
+        results: what it found; failed jobs are named on the page.
+        template: of this folder. "tables.html.j2" shows `title`, and `tables`: rows of text by their heading, each
+            table's header first.
+        warnings: what a reader must know before the numbers.
+        values: what the template shows.
+    """
+    page = render(
+        "gankit.studies", template, experiment=study.toml(), command=study.command(results.folder),
+        failures=results.failures, warnings=warnings, settings=study.settings, training=study.experiment.training,
+        data=study.experiment.data, **values,
+        seconds=format_seconds(sum(outcome.seconds for outcome in results.outcomes.values())),
+    )  # fmt: skip
+    write_atomically(results.report, page.encode())
 
 
 def format_seconds(seconds: float) -> str:

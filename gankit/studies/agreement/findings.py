@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from gankit.evaluation.draws import pooled_variance
+from gankit.evaluation.paired import student_quantile
 from gankit.evaluation.tables import title
 from gankit.interfaces import Measurement
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
@@ -22,7 +22,8 @@ from gankit.studies.jobs import Outcome
 if TYPE_CHECKING:
     from gankit.studies.agreement.study import Agreement
 
-LEVEL = 0.95
+METRICS = ("frechet", "kid")
+"""The distances that answers are drawn from. KID alone is free of the bias that also differs between generators."""
 CANNOT = "cannot be told"
 ROWS = {"all": "All", "top": "Top", "bottom": "Bot"}
 
@@ -58,7 +59,7 @@ class Estimate:
     value: float  # the mean
     # standard error of one training's value as both sides vary, the mean over trainings; None where unknown
     error: float | None
-    fake_error: float | None  # the part of it that the generated images make
+    fake_variance: float | None  # the part of its square that the generated images make
     # (k,) how far each part of the real images moves the mean; their squares sum to the variance that these
     # images make, where all trainings are judged beside the same. None where it is unknown
     influences: NDArray[np.float64] | None
@@ -163,11 +164,12 @@ class Findings:
         if not entries:
             return None
         influences = [entry["real_influences"] for entry in entries if entry["real_influences"] is not None]
+        variances = [entry["fake_variance"] for entry in entries if entry["fake_variance"] is not None]
         whole = len(influences) == len(entries) and len({len(values) for values in influences}) == 1
         return Estimate(
             float(np.mean([entry["value"] for entry in entries])),
             _root_mean(entry["standard_error"] for entry in entries),
-            _root_mean(None if v is None else math.sqrt(v) for v in (entry["fake_variance"] for entry in entries)),
+            float(np.mean(variances)) if variances else None,
             np.mean(influences, axis=0) if whole else None,
             _root_mean(math.sqrt(sum(value**2 for value in values)) for values in influences),
             len(entries), entries[0]["n_real"], entries[0]["n_fake"],
@@ -194,23 +196,24 @@ class Findings:
         residual, spread = self._residual(where), self.spread(where)
         shared = [self.common_seeds(pair, where) for pair in pairs]
         matched = residual is not None and bool(pairs) and all(shared)
-        estimates = [
-            (self.of(first, where, seeds if matched else None), self.of(second, where, seeds if matched else None))
-            for (first, second), seeds in zip(pairs, shared, strict=True)
-        ]
-        known = [(one, other) for one, other in estimates if one is not None and other is not None]
-        if not known or len(known) < len(estimates):
+        known = []
+        for (first, second), seeds in zip(pairs, shared, strict=True):
+            one, other = (self.of(arm, where, seeds if matched else None) for arm in (first, second))
+            if one is None or other is None:
+                return None
+            known.append((one, other))
+        if not known:
             return None
         both = [estimate for pair in known for estimate in pair]
         if residual is not None and matched:
             of_training, freedom = residual
         else:
-            errors = [estimate.fake_error for estimate in both if estimate.fake_error is not None]
-            floor = float(np.mean(np.square(errors))) if errors else 0.0
+            of_sampling = [estimate.fake_variance for estimate in both if estimate.fake_variance is not None]
+            floor = float(np.mean(of_sampling)) if of_sampling else 0.0
             of_training, freedom = max(spread.total**2 if spread else 0.0, floor), spread.freedom if spread else 0
         real = _real_variance(known, same_reals)
         variance = sum(of_training / estimate.seeds for estimate in both) / len(known) ** 2 + (real or 0.0)
-        half = float(student.ppf((1 + LEVEL) / 2, freedom or 1e6)) * math.sqrt(variance)
+        half = student_quantile(freedom or 1e6) * math.sqrt(variance)
         value = float(np.mean([other.value - one.value for one, other in known]))
         whole = freedom > 0 and real is not None
         return Difference(value, value - half, value + half, whole, sum(map(len, shared)) if matched else 0)
@@ -254,6 +257,11 @@ class Findings:
         own = self.reals["arms"][arm_at(arm.threshold, arm.control).name][measurement.fact] if row is None else None
         counts = [own] if own else [trial.result[measurement.fact][row] for trial in self.trials_of(arm)]
         return [(count[measurement.positive], count["measured"], count["n"]) for count in counts]
+
+    def count_measured(self, arm: Arm, row: str | None) -> tuple[int, int, int]:
+        """What `measured` gives, over all trainings of the arm."""
+        positive, measured, n = (sum(numbers) for numbers in zip((0, 0, 0), *self.measured(arm, row), strict=True))
+        return positive, measured, n
 
     def metric_name(self, metric: str) -> str:
         """The heading of a metric's values."""

@@ -12,11 +12,10 @@ from gankit.images.pictures import grid_png
 from gankit.report.pages import draw_lines, draw_png, png_uri
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement.arms import CONTROLS, Arm, heading, percent
-from gankit.studies.agreement.conclusions import conclusions, count_measured
+from gankit.studies.agreement.conclusions import conclusions
 from gankit.studies.agreement.findings import ROWS, Findings, Trial, Where
 from gankit.studies.agreement.tables import EQUAL, block_title, blocks, rows, table1, write_tables
-from gankit.studies.pages import write_page
-from gankit.studies.study import Results, format_seconds
+from gankit.studies.study import Results, format_seconds, write_page
 from gankit.studies.trainings import RUN
 
 SHOWN = 10
@@ -40,7 +39,7 @@ def write_report(results: Results) -> None:
         image=images.full.image, reals=findings.reals, trials=findings.trials, measurement=findings.measurement,
         trained=[arm for arm in findings.arms() if findings.trials_of(arm)], controls=CONTROLS,
         headings={threshold: heading(threshold) for threshold in images.thresholds}, conclusions=conclusions(findings),
-        count_measured=count_measured, wilson=wilson, table1=table1(findings), block_title=block_title,
+        wilson=wilson, table1=table1(findings), block_title=block_title,
         table2=[part for part in parts if part[0].images != EQUAL], format_seconds=format_seconds,
         equal=[part for part in parts if part[0].images == EQUAL], record=record, tables=study.tables(),
         by_threshold=by_threshold and png_uri(by_threshold), losses=losses and png_uri(losses),

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import softmax
 
-from gankit.evaluation.classification import Floats
-from gankit.evaluation.classifiers import SCORES
+from gankit.evaluation.classification import SCORES
+from gankit.evaluation.paired import Floats
 from gankit.files import write_csv
 from gankit.images.pictures import grid_png
 from gankit.report.pages import draw_lines, draw_png, png_uri
 from gankit.runs.run import open_run
 from gankit.studies.classifier.arms import Arm
 from gankit.studies.classifier.data import class_labels, numbers
-from gankit.studies.classifier.judging import load_outputs
-from gankit.studies.pages import write_page
-from gankit.studies.study import JOBS, Results
+from gankit.studies.classifier.training import load_outputs
+from gankit.studies.study import JOBS, Results, write_page
 from gankit.studies.trainings import RUN
 
 if TYPE_CHECKING:

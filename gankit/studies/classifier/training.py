@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gankit import seeds
+from gankit.evaluation.paired import Floats
 from gankit.interfaces import Dataset
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE, save_network
@@ -20,6 +21,7 @@ from gankit.runs.run import choose_device
 from gankit.studies.classifier.arms import Arm, TrainingSet, training_set
 from gankit.studies.classifier.data import numbers
 from gankit.studies.classifier.settings import Classical, ClassifierSettings
+from gankit.studies.study import JOBS
 
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
@@ -173,3 +175,8 @@ def _train(study: ClassifierStudy, data: TrainingSet, seed: int, folder: Path, f
     for path in (folder / "checkpoints").glob("*.pt"):
         path.unlink()
     return done
+
+
+def load_outputs(folder: Path, name: str, seeds: list[int]) -> Floats:
+    """(seeds, n, outputs) of one kind of networks for the test part."""
+    return np.stack([np.load(folder / JOBS / f"{name}-{seed}" / OUTPUTS) for seed in seeds])
