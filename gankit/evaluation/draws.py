@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,6 @@ from gankit.evaluation.extraction import part
 from gankit.evaluation.uncertainty import influences, standard_errors, variances_of
 from gankit.interfaces import Indices, Pool, Rows
 from gankit.metrics.kid import BLOCK
-from gankit.registry import Part
 
 KEPT_VALUES = ("frechet", "kid", "precision", "recall")
 """The values that are kept of the metrics' values."""
@@ -64,22 +64,14 @@ def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices
     """
     entries: Values = {}
     for metric in [part("metric", name) for name in names]:
-        values = _values_of_draws(metric, pool, draws)
-        for name in values[0] if values else ():
-            if name in KEPT_VALUES:
-                numbers = np.array([value[name] for value in values])
-                entries[name] = {"mean": float(numbers.mean()), "sd": float(numbers.std(ddof=1))}
+        resampling, limit = metric.build().resampling(pool), _block if metric.name == "kid" else np.asarray
+        with contextlib.suppress(GankitError):  # too few images for this metric
+            values = [resampling.values(limit(real), fake) for real, fake in draws]
+            for name in KEPT_VALUES:
+                if name in values[0]:
+                    numbers = np.array([value[name] for value in values])
+                    entries[name] = {"mean": float(numbers.mean()), "sd": float(numbers.std(ddof=1))}
     return entries
-
-
-def _values_of_draws(metric: Part, pool: Pool, draws: list[tuple[Indices, Indices]]) -> list[dict[str, float]]:
-    resampling = metric.build().resampling(pool)
-    try:
-        if metric.name == "kid":
-            draws = [(_block(real), fake) for real, fake in draws]
-        return [dict(resampling.values(real, fake)) for real, fake in draws]
-    except GankitError:  # too few images for this metric
-        return []
 
 
 def _block(real: Indices) -> Indices:

@@ -120,9 +120,9 @@ def _measured(findings: Findings, row: str) -> Conclusion:
             of_fake, of_real = fake[0] / fake[1], real[0] / real[1]
             change = of_fake - of_real
             if freedom:
-                binomial = [share * (1 - share) / n for share, n in ((of_fake, fake[1]), (of_real, real[1]))]
-                error = math.sqrt(max(binomial[0], variance / len(findings.trials_of(arm))) + binomial[1])
-                half = student_quantile(freedom) * error
+                of_sampling, error_of_real = of_fake * (1 - of_fake) / fake[1], of_real * (1 - of_real) / real[1]
+                of_trainings = variance / len(findings.trials_of(arm))
+                half = student_quantile(freedom) * math.sqrt(max(of_sampling, of_trainings) + error_of_real)
             answer = CANNOT if abs(change) <= half else "yes" if change < 0 else "no, more do"
         parts.append({"arm": arm, "fake": fake, "real": real, "change": change, "half": half if freedom else None})
         answers.append((arm.words, answer))

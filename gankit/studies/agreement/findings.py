@@ -231,31 +231,27 @@ class Findings:
 
     def between_reals(self, arm: Arm, where: Where) -> dict[str, float] | None:
         """{"mean", "sd", "n"} of real images in the place of generated ones, or None where it is not known."""
-        reals, metric = self.reals, where.metric
-        own = reals["arms"][arm_at(arm.threshold, arm.control).name]
+        control = "" if where.row == "held-out-same" else arm.control
+        of_arm = self.reals["arms"][arm_at(arm.threshold, control).name]
+        entry = {"n": self.images.n, **of_arm["equal"]}
         if where.group == "drawn":
-            entry: dict[str, Any] = own["all" if where.row == "all" else "kept"]
-            return {**entry[metric], "n": entry["n"]} if metric in entry else None
-        if where.row in ("full", "held-out"):
-            entry = reals["whole"]
-        else:
-            entry = (reals["arms"][arm_at(arm.threshold).name] if where.row == "held-out-same" else own)["equal"]
-        return {**entry[metric], "n": self.images.n} if metric in entry else None
+            entry = of_arm["all" if where.row == "all" else "kept"]
+        elif where.row in ("full", "held-out"):
+            entry = {"n": self.images.n, **self.reals["whole"]}
+        return {**entry[where.metric], "n": entry["n"]} if where.metric in entry else None
 
     def chance(self, arm: Arm, metric: str) -> tuple[float, float] | None:
         """Mean and standard deviation of the value of as many drawn images as are kept, chosen at random."""
         entries = [trial.result["chance"][metric] for trial in self.trials_of(arm) if metric in trial.result["chance"]]
-        if not entries:
-            return None
-        sd = math.sqrt(float(np.mean(np.square([entry["sd"] for entry in entries]))))
-        return float(np.mean([entry["mean"] for entry in entries])), sd
+        sd = _root_mean(entry["sd"] for entry in entries)
+        return None if sd is None else (float(np.mean([entry["mean"] for entry in entries])), sd)
 
     def measured(self, arm: Arm, row: str | None) -> list[tuple[int, int, int]]:
         """Positive, measured and all images: of "all", "top" or "bottom" of each training; None for the reals."""
         measurement = self.measurement
         assert measurement is not None
-        own = self.reals["arms"][arm_at(arm.threshold, arm.control).name][measurement.fact] if row is None else None
-        counts = [own] if own else [trial.result[measurement.fact][row] for trial in self.trials_of(arm)]
+        fact, reals = measurement.fact, self.reals["arms"][arm_at(arm.threshold, arm.control).name]
+        counts = [trial.result[fact][row] for trial in self.trials_of(arm)] if row else [reals[fact]]
         return [(count[measurement.positive], count["measured"], count["n"]) for count in counts]
 
     def count_measured(self, arm: Arm, row: str | None) -> tuple[int, int, int]:
@@ -274,9 +270,8 @@ def _real_variance(pairs: Sequence[tuple[Estimate, Estimate]], same: bool) -> fl
         moved = [other.influences - one.influences for one, other in pairs
                  if one.influences is not None and other.influences is not None]  # fmt: skip
         return None if len(moved) < len(pairs) else float((np.mean(moved, axis=0) ** 2).sum())
-    errors = [estimate.real_error for pair in pairs for estimate in pair]
-    known = [error for error in errors if error is not None]
-    return None if len(known) < len(errors) else float(np.sum(np.square(known))) / len(pairs) ** 2
+    errors = [error for pair in pairs for estimate in pair if (error := estimate.real_error) is not None]
+    return None if len(errors) < 2 * len(pairs) else float(np.sum(np.square(errors))) / len(pairs) ** 2
 
 
 def _root_mean(values: Iterable[float | None]) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -118,34 +117,26 @@ class Judge:
             write_atomically(folder / f"{name}.png", grid_png(made[chosen], run.value_range, columns))
         order = [[place, int(i), f"{ranking.scores[i]:.6g}"] for place, i in enumerate(ranking.order, 1)]
         write_csv(folder / "ranking.csv", [["rank", "image", "score"], *order])
-        own = self.full.take(images.training_of(arm, seed))
-        drawn = {name: values_with_influences(FEW, own, fakes.take(chosen)) for name, chosen in kept.items()}
-        pool = Pool(own, fakes.take(kept["all"]))
+        reals = self.full.take(images.training_of(arm, seed))
+        drawn = {name: values_with_influences(FEW, reals, fakes.take(chosen)) for name, chosen in kept.items()}
+        pool = Pool(reals, fakes.take(kept["all"]))
         sets = [random_places(settings.drawn, settings.kept, "chance", number) for number in range(CHANCE_DRAWS)]
         chance = spreads(["frechet"], pool, [(pool.real_places, pool.fake_places[places]) for places in sets])
+        references = {
+            "subset": reals, "full": self.full, "held-out": self.held_out,
+            "held-out-same": self.held_out.take(images.held_out_at(arm.threshold)),
+        }  # fmt: skip
         equal = {
-            name: values_with_influences(MANY, reals, fakes.take(np.arange(images.n)))
-            for name, reals in self._references(arm, seed).items()
+            name: values_with_influences(
+                MANY, side.take(random_places(side.count, images.n, name)), fakes.take(np.arange(images.n))
+            )
+            for name, side in references.items()
         }
-        measured = self._measured({name: made[chosen] for name, chosen in kept.items()})
-        return {"drawn": drawn, "chance": chance, "equal": equal, "n_real": own.count, **measured}
-
-    def _measured(self, images: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-        """Counts of images by the name of the measured fact; nothing where nothing is measured."""
-        if self.estimator is None:
-            return {}
-        return {self.estimator.measurement.fact: {name: self.estimator.count(some) for name, some in images.items()}}
-
-    def _references(self, arm: Arm, seed: int) -> dict[str, Rows]:
-        """As many reals of each kind."""
-        images, n = self.images, self.images.n
-        sets = {
-            "subset": (self.full, images.training_of(arm, seed)),
-            "full": (self.full, np.arange(len(images.full))),
-            "held-out": (self.held_out, np.arange(len(images.held_out))),
-            "held-out-same": (self.held_out, images.held_out_at(arm.threshold)),
-        }
-        return {name: whole.take(places[random_places(len(places), n, name)]) for name, (whole, places) in sets.items()}
+        result = {"drawn": drawn, "chance": chance, "equal": equal, "n_real": reals.count}
+        if self.estimator is not None:
+            counts = {name: self.estimator.count(made[chosen]) for name, chosen in kept.items()}
+            result[self.estimator.measurement.fact] = counts
+        return result
 
     def reals(self) -> dict[str, Any]:
         """Real against real at the numbers that generators are judged at, for each threshold and random subset.
@@ -156,9 +147,9 @@ class Judge:
         arms: dict[str, Any] = {}
         for arm in [arm for arm in self.study.arms() if not arm.scope]:
             alike = images.held_out_at(0.0 if arm.control else arm.threshold)
-            own = self.full.take(images.training_of(arm, self.study.seeds_of(arm)[0]))
+            trained = self.full.take(images.training_of(arm, self.study.seeds_of(arm)[0]))
             held = self.held_out.take(alike)
-            pool = Pool(own, held)
+            pool = Pool(trained, held)
             entry: dict[str, Any] = {
                 name: spreads(FEW, pool, [
                     (pool.real_places, pool.fake_places[random_places(held.count, k, name, number)])
@@ -172,7 +163,7 @@ class Judge:
             entry["equal"] = _equal(pool, images.n)
             if not arm.control:  # what perfect generators of all images and of these get beside the other's images
                 entry["all beside these"] = _equal(Pool(self.full, held), images.n)
-                entry["these beside all"] = _equal(Pool(own, self.held_out), images.n)
+                entry["these beside all"] = _equal(Pool(trained, self.held_out), images.n)
             if self.estimator:
                 entry[self.estimator.measurement.fact] = self.estimator.count(images.held_out.read(alike))
             arms[arm.name] = entry

@@ -18,7 +18,7 @@ from gankit.studies.agreement.tables import EQUAL, block_title, blocks, rows, ta
 from gankit.studies.study import Results, format_seconds, write_page
 from gankit.studies.trainings import RUN
 
-SHOWN = 10
+SHOWN = 10  # Images in a row of the picture of reals, which has two
 
 
 def write_report(results: Results) -> None:
@@ -30,9 +30,8 @@ def write_report(results: Results) -> None:
     record = runs[0].experiment.run
     assert record is not None
     parts, by_threshold, losses = blocks(rows(findings)), _by_threshold(findings), _losses(runs)
-    arms_by_seeds: dict[int, list[Arm]] = {}
-    for arm in findings.arms():
-        arms_by_seeds.setdefault(len(study.seeds_of(arm)), []).append(arm)
+    counts = {arm: len(study.seeds_of(arm)) for arm in findings.arms()}
+    arms_by_seeds = {n: [arm for arm in counts if counts[arm] == n] for n in counts.values()}
     places = np.linspace(0, len(images.full) - 1, min(2 * SHOWN, len(images.full))).astype(np.int64)
     write_page(
         study, results, "agreement/report.html.j2", warnings=warnings_of(findings), findings=findings, images=images,
@@ -63,10 +62,11 @@ def warnings_of(findings: Findings) -> list[str]:
             f"trainings of a seed share their first {settings.warm_start} steps, on all training images, so that "
             "selection rates differ less than they would from scratch"
         )
-    for lower, upper in itertools.pairwise(images.thresholds):
-        if len(images.training_at(lower)) == len(images.training_at(upper)):
-            text = f"SR {percent(upper)} leaves out no more images than {percent(lower)}: the same training twice"
-            warnings.append(text)
+    warnings += [
+        f"SR {percent(upper)} leaves out no more images than {percent(lower)}: the same training twice"
+        for lower, upper in itertools.pairwise(images.thresholds)
+        if len(images.training_at(lower)) == len(images.training_at(upper))
+    ]
     if all(len(study.seeds_of(arm)) == 1 for arm in study.arms()):
         warnings.append(
             "every arm was trained once, so that nobody knows how much trainings differ, and no conclusion is drawn: "
@@ -101,32 +101,28 @@ def _by_threshold(findings: Findings) -> bytes | None:
         ]),
     ]  # fmt: skip
 
-    def draw(figure: Any) -> None:
-        for axes, (label, lines) in zip(figure.subplots(1, 2), panels, strict=True):
+    def draw(*both: Any) -> None:
+        for axes, (label, lines) in zip(both, panels, strict=True):
             for place, (name, arms, where) in enumerate(lines):
                 aside = 0.8 * (place - (len(lines) - 1) / 2)  # so that bars do not cover each other
                 known = [arm for arm in arms if findings.by_seed(arm, where)]
                 seeds = findings.common_seeds(known, where)[:1]
                 points = [(arm, value) for arm in known if (value := findings.of(arm, where, seeds or None))]
                 if points:
-                    axes.errorbar(
-                        [100 * arm.threshold + aside for arm, _ in points], [value.value for _, value in points],
-                        [value.error or 0.0 for _, value in points], label=name, color=f"C{place}", marker="o",
-                        capsize=3, linewidth=1.2,
-                    )  # fmt: skip
+                    x, y = [100 * arm.threshold + aside for arm, _ in points], [value.value for _, value in points]
+                    style = {"label": name, "color": f"C{place}", "marker": "o", "capsize": 3, "linewidth": 1.2}
+                    axes.errorbar(x, y, [value.error or 0.0 for _, value in points], **style)
                 for arm, _ in points:
                     others = [value for seed, value in findings.by_seed(arm, where).items() if seed not in seeds]
                     axes.plot([100 * arm.threshold + aside] * len(others), others, "x", color=f"C{place}", alpha=0.6)
             real = [(arm.threshold, findings.between_reals(arm, lines[0][2])) for arm in lines[0][1]]
-            line = [(100 * threshold, entry["mean"]) for threshold, entry in real if entry is not None]
-            if line:
-                axes.plot(*zip(*line, strict=True), "--", color="0.4", linewidth=1, label="reals in place of All"
-                          if lines[0][2].row == "all" else "reals")  # fmt: skip
+            if line := [(100 * threshold, entry["mean"]) for threshold, entry in real if entry is not None]:
+                name = "reals in place of All" if lines[0][2].row == "all" else "reals"
+                axes.plot(*zip(*line, strict=True), "--", color="0.4", linewidth=1, label=name)
             axes.set(xlabel="selection rate, %", ylabel=findings.metric_name("frechet"), title=label)
-            axes.grid(alpha=0.3)
             axes.legend(frameon=False, fontsize=8)
 
-    return draw_png(draw, (9, 3.4))
+    return draw_png(draw, (9, 3.4), panels=2)
 
 
 def _losses(runs: list[Run]) -> bytes | None:

@@ -271,14 +271,11 @@ class ClassifierStudy(Study):
         return text_table(results.values)
 
 
-def load_classifier_study(file: str | Path | None, *overrides: str) -> ClassifierStudy:
-    """Read a study of a classifier; arguments and errors as for `gankit.studies.reading.load_study`."""
-    study = load_study("classifier", file, *overrides)
-    assert isinstance(study, ClassifierStudy)
-    return study
+load_classifier_study = functools.partial(load_study, "classifier")
+"""Reads a study of a classifier; arguments and errors as for `gankit.studies.reading.load_study`."""
 
 
-def run_classifier_study(study: ClassifierStudy, out: str | Path, **options: Any) -> dict[str, Any]:
+def run_classifier_study(study: Study, out: str | Path, **options: Any) -> dict[str, Any]:
     """Run a study of a classifier; what `metrics.json` holds. Arguments and errors as for `Study.run`."""
     metrics: dict[str, Any] = study.run(out, **options).values
     return metrics
