@@ -24,26 +24,29 @@ BINS = 10
 """Of the calibration error: equal widths of confidence."""
 
 
+def _ratio(part: Floats, whole: Floats, otherwise: float = np.nan) -> Floats:
+    """The one over the other, and `otherwise` where that is not above 0."""
+    ratio: Floats = np.divide(part, whole, out=np.full(part.shape, otherwise), where=whole > 0)
+    return ratio
+
+
 def recalls(counts: Floats) -> Floats:
     """(..., k, k) confusion matrices to the (..., k) share of each class that is found; NaN for one without cases."""
-    right, cases = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1)
-    found: Floats = np.divide(right, cases, out=np.full(right.shape, np.nan), where=cases > 0)
-    return found
+    return _ratio(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1))
 
 
 def balanced_accuracy(counts: Floats) -> Floats:
     """(..., k, k) confusion matrices to (...) means of the classes' recalls, over the classes that have cases."""
-    found = recalls(counts)
-    known = ~np.isnan(found)
-    mean: Floats = np.where(known, found, 0).sum(-1) / np.maximum(known.sum(-1), 1)
+    shares = recalls(counts)
+    known = ~np.isnan(shares)
+    mean: Floats = np.where(known, shares, 0).sum(-1) / np.maximum(known.sum(-1), 1)
     return mean
 
 
 def macro_f1(counts: Floats) -> Floats:
     """(..., k, k) confusion matrices to (...) means over classes of 2 TP / (2 TP + FP + FN), 0 where that is 0 / 0."""
     right = np.diagonal(counts, axis1=-2, axis2=-1)
-    total = counts.sum(-1) + counts.sum(-2)
-    mean: Floats = np.divide(2 * right, total, out=np.zeros(right.shape), where=total > 0).mean(-1)
+    mean: Floats = _ratio(2 * right, counts.sum(-1) + counts.sum(-2), otherwise=0.0).mean(-1)
     return mean
 
 
@@ -66,12 +69,9 @@ def auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = No
     weights = np.ones((1, len(scores))) if weights is None else weights
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of runs of equal scores
-    sides = [np.add.reduceat(weights[:, order] * side[order], starts, axis=1) for side in (positive, ~positive)]
-    above, below = sides
+    above, below = (np.add.reduceat(weights[:, order] * side[order], starts, axis=1) for side in (positive, ~positive))
     lower = np.cumsum(below, axis=1) - below / 2
-    pairs = above.sum(1) * below.sum(1)
-    area: Floats = np.divide((above * lower).sum(1), pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-    return area
+    return _ratio((above * lower).sum(1), above.sum(1) * below.sum(1))
 
 
 def macro_auc(labels: NDArray[np.int64], probabilities: Floats, weights: Floats | None = None) -> Floats:
@@ -215,13 +215,10 @@ class Scorer:
             return means
 
         def correlation(seed: int, weights: Floats | None) -> Floats:
-            x, y = predicted[seed], true
-            moments = [mean(values, weights) for values in (x, y, x * y, x * x, y * y)]
-            covariance = moments[2] - moments[0] * moments[1]
-            spread = (moments[3] - moments[0] ** 2) * (moments[4] - moments[1] ** 2)
-            correlations: Floats = np.divide(covariance, np.sqrt(np.maximum(spread, 0)), where=spread > 0,
-                                             out=np.full(len(spread), np.nan))  # fmt: skip
-            return correlations
+            x = predicted[seed]
+            of_x, of_y, of_xy, of_xx, of_yy = (mean(values, weights) for values in (x, true, x * true, x * x, true**2))
+            spread = (of_xx - of_x**2) * (of_yy - of_y**2)
+            return _ratio(of_xy - of_x * of_y, np.sqrt(np.maximum(spread, 0)))
 
         errors, seeds = np.abs(predicted - true), len(predicted)
         squares = errors**2

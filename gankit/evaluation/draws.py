@@ -36,8 +36,8 @@ def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Va
     """
     entries: Values = {}
     for metric_part in [part("metric", name) for name in names]:
-        seen = reals.take(_block(np.arange(reals.count))) if metric_part.name == "kid" else reals
-        resampling = metric_part.build().resampling(Pool(seen, fakes))
+        used = reals.take(_block(np.arange(reals.count))) if metric_part.name == "kid" else reals
+        resampling = metric_part.build().resampling(Pool(used, fakes))
         values = resampling.whole().values
         real, fake = (influences(resampling, side, values, 0) for side in ("real", "fake"))
         variances = variances_of(fake)
@@ -49,7 +49,7 @@ def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Va
                     "value": value, "standard_error": errors[name],
                     "fake_variance": variances.get(name),
                     "real_influences": None if moved is None else moved.tolist(),
-                    "n_real": seen.count, "n_fake": fakes.count,
+                    "n_real": used.count, "n_fake": fakes.count,
                 }  # fmt: skip
     return entries
 

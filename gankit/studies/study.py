@@ -170,8 +170,7 @@ class Study(ABC):
             write_atomically(folder / FILE, self.toml().encode())
         if first := [job for part in work if part.first for job in part.jobs]:
             run_jobs(first, jobs, workers=workers, threads=threads, quiet=quiet)
-        # The bar over all jobs tells how much is left.
-        everything = [job for part in work for job in part.jobs]
+        everything = [job for part in work for job in part.jobs]  # the bar over all of them tells how much is left
         outcomes = run_jobs(everything, jobs, workers=workers, threads=threads, quiet=quiet)
         results = Results(self.judge(outcomes, folder), outcomes, folder)
         self.report(results)
@@ -201,8 +200,7 @@ class Study(ABC):
     @final
     def experiment_with(self, **changes: Mapping[str, Any]) -> Experiment:
         """The experiment with some settings changed, table by table; None takes a setting away."""
-        tables = self.experiment.tables()
-        tables.pop("run", None)
+        tables = {name: table for name, table in self.experiment.tables().items() if name != "run"}
         for name, settings in changes.items():
             changed = {**tables.get(name, {}), **settings}
             tables[name] = {key: value for key, value in changed.items() if value is not None}
@@ -252,15 +250,14 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
 def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bool) -> list[Work]:
     """Print on stderr what a study will cost; the same work, whose jobs now cost seconds."""
     work = [part for part in work if part.jobs]
-    steps = {time_step: time_step(threads) for time_step in dict.fromkeys(part.time_step for part in work)}
-    cost = [steps[part.time_step] * part.steps for part in work]
-    named = [(len(part.jobs), part, seconds) for part, seconds in zip(work, cost, strict=True) if part.name]
+    of_step = {time_step: time_step(threads) for time_step in dict.fromkeys(part.time_step for part in work)}
+    named = [(len(part.jobs), part, of_step[part.time_step]) for part in work if part.name]
     if named and not quiet:
         kinds = " and ".join(
-            f"{count} {part.name}{'s' if count > 1 else ''} of {part.steps} steps at {steps[part.time_step]:.2g} s"
-            for count, part, _ in named
+            f"{count} {part.name}{'s' if count > 1 else ''} of {part.steps} steps at {step:.2g} s"
+            for count, part, step in named
         )
-        seconds = sum(count * cost_of_one for count, _, cost_of_one in named)
+        seconds = sum(count * part.steps * step for count, part, step in named)
         at_a_time = min(workers, max(count for count, *_ in named))
         shared = f", {format_seconds(seconds / at_a_time)} with {at_a_time} at a time" if at_a_time > 1 else ""
         print(
@@ -268,8 +265,8 @@ def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bo
             "on with the same command", file=sys.stderr,
         )  # fmt: skip
     return [
-        replace(part, jobs=[replace(job, cost=job.cost * seconds) for job in part.jobs])
-        for part, seconds in zip(work, cost, strict=True)
+        replace(part, jobs=[replace(job, cost=job.cost * of_step[part.time_step] * part.steps) for job in part.jobs])
+        for part in work
     ]
 
 

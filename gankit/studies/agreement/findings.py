@@ -16,11 +16,10 @@ from gankit.evaluation.paired import student_quantile
 from gankit.evaluation.tables import title
 from gankit.interfaces import Measurement
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
-from gankit.studies.agreement.settings import AgreementSettings
 from gankit.studies.jobs import Outcome
 
 if TYPE_CHECKING:
-    from gankit.studies.agreement.study import Agreement
+    from gankit.studies.agreement.study import Agreement, AgreementSettings
 
 METRICS = ("frechet", "kid")
 """The distances that answers are drawn from. KID alone is free of the bias that also differs between generators."""
@@ -35,12 +34,7 @@ class Trial:
     arm: Arm  # the arm
     seed: int  # of the training
     folder: Path  # of the job; the run is in its sub-folder `run`
-    outcome: Outcome  # what `Judge.run` gave, or the failure
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """What `Judge.run` gave; empty where the training failed."""
-        return self.outcome.result
+    outcome: Outcome  # whose result is what `Judge.run` gave
 
 
 @dataclass(frozen=True)
@@ -147,7 +141,7 @@ class Findings:
 
     def _entries(self, arm: Arm, where: Where) -> dict[int, dict[str, Any]]:
         """What each seed's training has there, where it has anything."""
-        rows = [(trial.seed, trial.result[where.group].get(where.row, {})) for trial in self.trials_of(arm)]
+        rows = [(trial.seed, trial.outcome.result[where.group].get(where.row, {})) for trial in self.trials_of(arm)]
         return {seed: row[where.metric] for seed, row in rows if where.metric in row}
 
     def by_seed(self, arm: Arm, where: Where) -> dict[int, float]:
@@ -242,7 +236,8 @@ class Findings:
 
     def chance(self, arm: Arm, metric: str) -> tuple[float, float] | None:
         """Mean and standard deviation of the value of as many drawn images as are kept, chosen at random."""
-        entries = [trial.result["chance"][metric] for trial in self.trials_of(arm) if metric in trial.result["chance"]]
+        draws = [trial.outcome.result["chance"] for trial in self.trials_of(arm)]
+        entries = [values[metric] for values in draws if metric in values]
         sd = _root_mean(entry["sd"] for entry in entries)
         return None if sd is None else (float(np.mean([entry["mean"] for entry in entries])), sd)
 
@@ -251,7 +246,7 @@ class Findings:
         measurement = self.measurement
         assert measurement is not None
         fact, reals = measurement.fact, self.reals["arms"][arm_at(arm.threshold, arm.control).name]
-        counts = [trial.result[fact][row] for trial in self.trials_of(arm)] if row else [reals[fact]]
+        counts = [trial.outcome.result[fact][row] for trial in self.trials_of(arm)] if row else [reals[fact]]
         return [(count[measurement.positive], count["measured"], count["n"]) for count in counts]
 
     def count_measured(self, arm: Arm, row: str | None) -> tuple[int, int, int]:

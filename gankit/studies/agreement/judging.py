@@ -108,13 +108,13 @@ class Judge:
         """
         settings, images = self.settings, self.images
         count = max(settings.drawn, images.n)
-        made = run.sample(count, seed=seed)  # other latents for each seed: trainings are then independent
-        fakes = self._rows(from_array(made, f"run {run.path.parent.name}", run.value_range))
+        generated = run.sample(count, seed=seed)  # other latents for each seed: trainings are then independent
+        fakes = self._rows(from_array(generated, f"run {run.path.parent.name}", run.value_range))
         ranking = rank(run, settings.drawn, settings.kept, "critic", seed=seed)
         kept = {"all": np.arange(settings.drawn), "top": ranking.best, "bottom": ranking.worst}
         for name, chosen in kept.items():
             columns = 10 if name == "all" else min(10, len(chosen))
-            write_atomically(folder / f"{name}.png", grid_png(made[chosen], run.value_range, columns))
+            write_atomically(folder / f"{name}.png", grid_png(generated[chosen], run.value_range, columns))
         order = [[place, int(i), f"{ranking.scores[i]:.6g}"] for place, i in enumerate(ranking.order, 1)]
         write_csv(folder / "ranking.csv", [["rank", "image", "score"], *order])
         reals = self.full.take(images.training_of(arm, seed))
@@ -126,15 +126,14 @@ class Judge:
             "subset": reals, "full": self.full, "held-out": self.held_out,
             "held-out-same": self.held_out.take(images.held_out_at(arm.threshold)),
         }  # fmt: skip
+        first = fakes.take(np.arange(images.n))
         equal = {
-            name: values_with_influences(
-                MANY, side.take(random_places(side.count, images.n, name)), fakes.take(np.arange(images.n))
-            )
+            name: values_with_influences(MANY, side.take(random_places(side.count, images.n, name)), first)
             for name, side in references.items()
         }
         result = {"drawn": drawn, "chance": chance, "equal": equal, "n_real": reals.count}
         if self.estimator is not None:
-            counts = {name: self.estimator.count(made[chosen]) for name, chosen in kept.items()}
+            counts = {name: self.estimator.count(generated[chosen]) for name, chosen in kept.items()}
             result[self.estimator.measurement.fact] = counts
         return result
 
@@ -148,21 +147,21 @@ class Judge:
         for arm in [arm for arm in self.study.arms() if not arm.scope]:
             alike = images.held_out_at(0.0 if arm.control else arm.threshold)
             trained = self.full.take(images.training_of(arm, self.study.seeds_of(arm)[0]))
-            held = self.held_out.take(alike)
-            pool = Pool(trained, held)
+            others = self.held_out.take(alike)
+            pool = Pool(trained, others)
             entry: dict[str, Any] = {
                 name: spreads(FEW, pool, [
-                    (pool.real_places, pool.fake_places[random_places(held.count, k, name, number)])
+                    (pool.real_places, pool.fake_places[random_places(others.count, k, name, number)])
                     for number in range(draws)
                 ]) | {"n": k}
                 for name, k, draws in (
-                    ("all", min(settings.drawn, held.count), REAL_DRAWS),
-                    ("kept", min(settings.kept, held.count), CHANCE_DRAWS),
+                    ("all", min(settings.drawn, others.count), REAL_DRAWS),
+                    ("kept", min(settings.kept, others.count), CHANCE_DRAWS),
                 )
             }  # fmt: skip
             entry["equal"] = _equal(pool, images.n)
             if not arm.control:  # what perfect generators of all images and of these get beside the other's images
-                entry["all beside these"] = _equal(Pool(self.full, held), images.n)
+                entry["all beside these"] = _equal(Pool(self.full, others), images.n)
                 entry["these beside all"] = _equal(Pool(trained, self.held_out), images.n)
             if self.estimator:
                 entry[self.estimator.measurement.fact] = self.estimator.count(images.held_out.read(alike))

@@ -166,8 +166,8 @@ def trainings(findings: Findings) -> Table:
     """Every value of every training, one in each row."""
     table = [["training", "seed", "images", "beside", "metric", "value", "standard error", "n fake", "n real"]]
     for trial in findings.trials:
-        sets = [(row, "subset", values) for row, values in trial.result.get("drawn", {}).items()]
-        sets += [("equal n", row, values) for row, values in trial.result.get("equal", {}).items()]
+        sets = [(row, "subset", values) for row, values in trial.outcome.result.get("drawn", {}).items()]
+        sets += [("equal n", row, values) for row, values in trial.outcome.result.get("equal", {}).items()]
         for images, reference, values in sets:
             for metric, entry in values.items():
                 numbers = (entry[key] for key in ("value", "standard_error", "n_fake", "n_real"))

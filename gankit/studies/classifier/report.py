@@ -118,8 +118,8 @@ def _grids(study: ClassifierStudy, results: Results) -> dict[str, str]:
     for name in study.classes_to_fill:
         places = np.flatnonzero(class_labels(train) == train.class_names.index(name))[:SHOWN]
         grids[f"Real images of {name}"] = png_uri(grid_png(train.read(places), train.value_range, 8))
-        made = grid_png(run.sample(SHOWN, name, seed=0), run.value_range, 8)
-        grids[f"Generated images of {name}, not selected (seed {seed})"] = png_uri(made)
+        generated = grid_png(run.sample(SHOWN, name, seed=0), run.value_range, 8)
+        grids[f"Generated images of {name}, not selected (seed {seed})"] = png_uri(generated)
     return grids
 
 

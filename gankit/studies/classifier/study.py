@@ -29,7 +29,7 @@ from gankit.runs.classifiers import (
     load_classifier,
     load_weights,
     make_network,
-)
+)  # fmt: skip
 from gankit.runs.run import choose_device
 from gankit.seeds import derive_seed
 from gankit.studies.classifier.arms import ARMS, Arm, added_labels, training_set
@@ -79,9 +79,8 @@ class ClassifierStudy(Study):
         """
         conditional, weights = self.experiment.data.conditional, self.settings.weights
         if isinstance(conditional, list) and conditional and self.needs_generators:
-            raise refuse(
-                "data", "conditional", "a generator for a classifier is conditioned on classes; set it to true"
-            )
+            why = "a generator for a classifier is conditioned on classes; set it to true"
+            raise refuse("data", "conditional", why)
         if weights is not None and self.settings.network == SMALL:
             why = "they are for networks of torchvision; name one by classifier.network"
             raise refuse("classifier", "weights", why)
@@ -166,8 +165,7 @@ class ClassifierStudy(Study):
         return {"steps": run.steps, "real": len(self.split.train)}
 
     def _time_generator(self, threads: int | None) -> float:
-        experiment = self.generator_experiment(self.experiment.training.seed)
-        return time_training(experiment, threads, self.split.train)
+        return time_training(self.generator_experiment(self.experiment.training.seed), threads, self.split.train)
 
     def _time_classifier(self, threads: int | None) -> float:
         """Of an arm with classical augmentation, the slowest."""
@@ -191,12 +189,12 @@ class ClassifierStudy(Study):
         logits = {arm: load_outputs(folder, arm.name, seeds) for arm in whole}
         arms: dict[str, Any] = {}
         for arm, outputs in logits.items():
-            done = [outcomes[f"{arm.name}-{seed}"] for seed in seeds]
+            of_arm = [outcomes[f"{arm.name}-{seed}"] for seed in seeds]
             arms[arm.name] = {
-                **{key: done[0].result[key] for key in ("real", "added")},
-                "steps": [outcome.result["steps"] for outcome in done],
-                "seconds": [outcome.seconds for outcome in done],
-                "losses": np.mean([outcome.result["losses"] for outcome in done], axis=0).tolist(),
+                **{key: of_arm[0].result[key] for key in ("real", "added")},
+                "steps": [outcome.result["steps"] for outcome in of_arm],
+                "seconds": [outcome.seconds for outcome in of_arm],
+                "losses": np.mean([outcome.result["losses"] for outcome in of_arm], axis=0).tolist(),
                 **scorer.scores(outputs, settings.groupings, settings.calibration),
             }
         baselines, bars = [arm for arm in logits if arm.baseline], [arm for arm in logits if arm.bar]

@@ -149,9 +149,9 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
     mean, scale = float(values.mean()), float(values.std()) or 1.0
     data = TrainingSet(np.asarray(train.images), torch.from_numpy((values - mean) / scale).float()[:, None], train)
     facts = {"class_names": [], "outputs": 1, "number": name, "mean": mean, "scale": scale, "seed": seed}
-    done = _train(study, data, seed, folder, facts)
+    progress = _train(study, data, seed, folder, facts)
     np.save(folder / OUTPUTS, np.load(folder / OUTPUTS) * scale + mean)
-    return {**done, "real": len(train), "added": 0, "mean": mean}
+    return {**progress, "real": len(train), "added": 0, "mean": mean}
 
 
 def _train(study: ClassifierStudy, data: TrainingSet, seed: int, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _train(study: ClassifierStudy, data: TrainingSet, seed: int, folder: Path, f
     with torch.random.fork_rng():
         seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
         network = study.new_network(facts["outputs"]).to(device)
-    done = fit(network, data, study.settings, seed, folder)
+    progress = fit(network, data, study.settings, seed, folder)
     settings = study.settings.model_dump(include={"network", "width", "input_size"})
     image = {"image": list(train.image.shape), "value_range": list(train.value_range)}
     checkpoint.export(
@@ -169,7 +169,7 @@ def _train(study: ClassifierStudy, data: TrainingSet, seed: int, folder: Path, f
     np.save(folder / OUTPUTS, apply(network, study.split.test))
     for path in (folder / "checkpoints").glob("*.pt"):
         path.unlink()
-    return done
+    return progress
 
 
 def load_outputs(folder: Path, name: str, seeds: list[int]) -> Floats:
