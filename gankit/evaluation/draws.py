@@ -75,7 +75,7 @@ def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices
 
 
 def _block(real: Indices) -> Indices:
-    """As many of these images as KID takes at once, beyond which each value would cost a second."""
+    """At most as many of these images as KID takes at once; with more, each value would cost a second."""
     return real if len(real) <= BLOCK else real[random_places(len(real), BLOCK, "block of the kernel distance")]
 
 

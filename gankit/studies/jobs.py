@@ -41,8 +41,8 @@ class Job:
     """Work that ends in a result."""
 
     name: str  # of its folder; letters, digits, dots, hyphens and underscores
-    # does the work in its folder, or what is left of it there, and returns what JSON can hold. It goes to other
-    # processes by cloudpickle
+    # does the work in its folder, or what is left of it there, and returns what JSON can hold; cloudpickle takes it to
+    # other processes
     run: Callable[[Path], dict[str, Any]]
     cost: float = 1.0  # seconds that it is expected to take
 
@@ -232,14 +232,14 @@ def _clock(folder: Path, stop: Path | None) -> Iterator[Callable[[], float]]:
 
 @contextlib.contextmanager
 def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> Iterator[None]:
-    """A bar over all jobs with the time left; with workers, an interrupt is passed on by a file that they look for."""
+    """A bar over all jobs with the time left; workers learn of an interrupt by a file that they look for."""
     cost = {job.name: job.cost for job in jobs}
     undone = {job.name: job.cost for job in unfinished(jobs, folder)}
     taken = {name: _outcome(folder / name).seconds for name in cost if name not in undone}
-    latest, shown = time.monotonic(), -math.inf  # the end of a job, or the start; and when the bar was shown
+    latest, shown = time.monotonic(), -math.inf  # when a job ended last (or now), and when the bar was shown
 
     def left() -> str:
-        """What the others are expected to take, by as much longer as those that ended took, whenever they were done."""
+        """What unfinished jobs will take, if they exceed their cost as much as the finished ones did."""
         expected = sum(cost[name] for name in taken)
         slower = sum(taken.values()) / expected if expected else 1.0
         seconds = slower * sum(undone.values()) / min(workers, max(len(undone), 1))

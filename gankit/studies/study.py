@@ -41,7 +41,7 @@ class Arm:
 class Work:
     """Jobs of one kind."""
 
-    name: str  # of one of them, in the estimate of the cost; "" where the estimate need not mention them
+    name: str  # of one job, in the estimate of the cost; "" where the estimate need not mention them
     jobs: Sequence[Job]  # a `cost` of 1 stands for a whole training
     steps: int  # of a whole training
     # measures the seconds that a step takes, with so many CPU threads (None for torch's choice)
@@ -88,10 +88,10 @@ class Study(ABC):
     Attributes:
         Settings: a pydantic model of the study's own table; its docstring describes every setting.
         table: the name of that table.
-        file: the study that is read where none is named: a TOML file beside the class. "" for the default recipe.
+        file: a TOML file beside the class, which is read where the command names none; "" for the default recipe.
         defaults: settings of other tables that differ from an experiment's defaults, by table.
-        decided: settings that a file must leave out, as (table, key), with the reason.
-        name: by which the study was found.
+        decided: settings that a file must leave out, since the study sets them: the reason by (table, key).
+        name: the study's, as in `gankit list study`.
     """
 
     Settings: ClassVar[type[BaseModel]] = NoSettings
@@ -105,7 +105,7 @@ class Study(ABC):
         self.experiment = experiment
         self.settings: Any = self.Settings(**settings)
 
-    def check_settings(self, refuse: Refuse) -> None:  # noqa: B027 - most have nothing to refuse
+    def check_settings(self, refuse: Refuse) -> None:  # noqa: B027 - most studies have nothing to refuse
         """Refuse settings that do not fit each other; called when a file is read.
 
         Raises:

@@ -54,8 +54,8 @@ class Estimate:
     # standard error of one training's value as both sides vary, the mean over trainings; None where unknown
     error: float | None
     fake_variance: float | None  # the part of its square that the generated images make
-    # (k,) how far each part of the real images moves the mean; their squares sum to the variance that these
-    # images make, where all trainings are judged beside the same. None where it is unknown
+    # (k,) how far each part of the real images moves the mean; their squares sum to the variance that the real images
+    # make. None where this is unknown, or trainings were judged beside different ones
     influences: NDArray[np.float64] | None
     real_error: float | None  # the part of the error that the real images make
     seeds: int  # trainings that the mean is of

@@ -51,7 +51,7 @@ class Arm(study.Arm):
     weighted: bool = False  # weights classes in the loss
     augmented: bool = False  # has classical augmentation
     baseline: bool = False  # all others are compared with it
-    bar: bool = False  # and so they are with this one, but for the baseline
+    bar: bool = False  # all others but the baseline are compared with it too
 
 
 ARMS = {
