@@ -11,14 +11,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(package: str, template: str, **values: Any) -> str:
-    """A page from a template; every value is escaped, and a missing one is an error.
+    """A page from a template; values are escaped where it is of HTML, and a missing one is an error.
 
     Args:
         package: the folder of the template, as a module.
         template: its file.
         values: the template's variables.
     """
-    environment = Environment(loader=PackageLoader(package, ""), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=PackageLoader(package, ""), autoescape=lambda name: name is None or ".html" in name,
+        undefined=StrictUndefined,
+    )  # fmt: skip
     return environment.get_template(template).render(**values)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gankit.evaluation.uncertainty import wilson
 from gankit.images.pictures import grid_png
-from gankit.report.pages import draw_lines, draw_png, png_uri
+from gankit.report.pages import draw_lines, draw_png, png_uri, render
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement.arms import CONTROLS, Arm, heading, percent
 from gankit.studies.agreement.conclusions import conclusions
@@ -49,33 +49,15 @@ def write_report(results: Results) -> None:
 
 def warnings_of(findings: Findings) -> list[str]:
     """What a reader must know before the numbers."""
-    study, settings, images, dim = findings.study, findings.settings, findings.images, findings.reals["dim"]
-    warnings = []
-    if few := [n for n in sorted({settings.kept, settings.drawn, images.n}) if n < dim]:
-        warnings.append(
-            f"the features have {dim} dimensions, and sets of {', '.join(map(str, few))} images cannot fill them: a "
-            "Frechet distance of so few images is mostly bias, and at equal n a generator of more alike images has "
-            "less of it; read it beside real against real, or read KID, which has no such bias"
-        )
-    if settings.warm_start:
-        warnings.append(
-            f"trainings of a seed share their first {settings.warm_start} steps, on all training images, so that "
-            "selection rates differ less than they would from scratch"
-        )
-    warnings += [
-        f"SR {percent(upper)} leaves out no more images than {percent(lower)}: the same training twice"
-        for lower, upper in itertools.pairwise(images.thresholds)
+    study, settings, images = findings.study, findings.settings, findings.images
+    few = [n for n in sorted({settings.kept, settings.drawn, images.n}) if n < findings.reals["dim"]]
+    alike = [
+        (percent(lower), percent(upper)) for lower, upper in itertools.pairwise(images.thresholds)
         if len(images.training_at(lower)) == len(images.training_at(upper))
-    ]
-    if all(len(study.seeds_of(arm)) == 1 for arm in study.arms()):
-        warnings.append(
-            "every arm was trained once, so that nobody knows how much trainings differ, and no conclusion is drawn: "
-            "set study.seeds_at_ends=3, say"
-        )
-    if study.measurement and not findings.measurement:
-        fact = study.measurement.fact
-        warnings.append(f"the {fact} cannot be measured well enough on images of this size, and is left out")
-    return warnings
+    ]  # fmt: skip
+    once = all(len(study.seeds_of(arm)) == 1 for arm in study.arms())
+    values = {"findings": findings, "few": few, "alike": alike, "once": once}
+    return render("gankit.studies", "agreement/warnings.txt.j2", **values).split("\n")[:-1]
 
 
 def _grid(arm: Arm, trials: list[Trial]) -> dict[str, Any]:
