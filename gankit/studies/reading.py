@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import Field, create_model
 
 from gankit.errors import SettingsError
-from gankit.experiments.document import Source
-from gankit.experiments.experiment import FILLED, Experiment, read_settings
+from gankit.experiments.document import SettingsDocument
+from gankit.experiments.experiment import TABLES_WITH_DEFAULTS, Experiment, read_settings
 from gankit.experiments.schema import schema
 from gankit.registry import construct, registry
 from gankit.studies.study import Study
@@ -34,18 +34,18 @@ def load_study(name: str, file: str | Path | None = None, *overrides: str) -> St
         SettingsError: as `gankit.load`; or settings that the study itself decides, or that do not fit each other.
     """
     kind: type[Study] = registry("study").get(name)
-    source = _packaged(kind, name) if file is None else Source.read(file)
-    source.values.pop("run", None)  # of a run's experiment.toml
-    source.fill_from_default(FILLED)
-    source.override(overrides)
+    document = _packaged(kind, name) if file is None else SettingsDocument.read(file)
+    document.values.pop("run", None)  # of a run's experiment.toml
+    document.fill_from_default(TABLES_WITH_DEFAULTS)
+    document.override(overrides)
     for table, values in kind.defaults.items():
-        if isinstance(source.values.get(table), dict):
-            source.values[table] = {**values, **source.values[table]}
+        if isinstance(document.values.get(table), dict):
+            document.values[table] = {**values, **document.values[table]}
     settings = registry("study").settings(name)
     field = (settings, Field(default_factory=dict, validate_default=True))
     model = create_model("StudyFile", __base__=Experiment, **{kind.table: field})  # type: ignore[call-overload]
-    content: Any = read_settings(model, source)
-    refuse = functools.partial(_refusal, source)
+    content: Any = read_settings(model, document)
+    refuse = functools.partial(_refusal, document)
     for (table, key), why in {**kind.decided, **DECIDED}.items():
         if getattr(getattr(content, table), key) is not None:
             raise refuse(table, key, why)
@@ -56,11 +56,11 @@ def load_study(name: str, file: str | Path | None = None, *overrides: str) -> St
     return study
 
 
-def _packaged(kind: type[Study], name: str) -> Source:
+def _packaged(kind: type[Study], name: str) -> SettingsDocument:
     if not kind.file:
-        return Source.from_tables({})
+        return SettingsDocument.from_tables({})
     text = packaged_text(kind)
-    return Source(f"study {name}/{kind.file.removesuffix('.toml')}", tomllib.loads(text), text)
+    return SettingsDocument(f"study {name}/{kind.file.removesuffix('.toml')}", tomllib.loads(text), text)
 
 
 def packaged_text(kind: type[Study]) -> str:
@@ -68,8 +68,8 @@ def packaged_text(kind: type[Study]) -> str:
     return (resources.files(kind.__module__.rpartition(".")[0]) / kind.file).read_text(encoding="utf-8")
 
 
-def _refusal(source: Source, table: str, key: str, why: str) -> SettingsError:
-    return SettingsError(f"{source.where((table, key))}: {table}.{key}: {why}")
+def _refusal(document: SettingsDocument, table: str, key: str, why: str) -> SettingsError:
+    return SettingsError(f"{document.where((table, key))}: {table}.{key}: {why}")
 
 
 def study_schema(name: str) -> dict[str, Any]:
