@@ -319,9 +319,9 @@ def clear() -> None:
 def _is_first_process() -> bool:
     if "WORLD_SIZE" not in os.environ:  # without torchrun; torch is not loaded for it
         return True
-    from gankit.distributed import launched
+    from gankit.distributed import torchrun_rank_and_size
 
-    rank, size = launched()
+    rank, size = torchrun_rank_and_size()
     return rank == 0 or size == 1
 
 

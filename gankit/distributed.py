@@ -49,7 +49,8 @@ class Shard:
 
 
 _together = False
-"""True inside `process_group`; a group that the calling program started for itself is ignored outside of it."""
+"""True within `with process_group()`. Elsewhere gankit acts as one process, even if the calling program has initialised
+torch.distributed for itself."""
 
 
 def size() -> int:
@@ -62,7 +63,7 @@ def rank() -> int:
     return dist.get_rank() if size() > 1 else 0
 
 
-def launched() -> tuple[int, int]:
+def torchrun_rank_and_size() -> tuple[int, int]:
     """(rank, size) that torchrun gave this process; (0, 1) without torchrun."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -75,7 +76,7 @@ def process_group() -> Iterator[None]:
         ProcessLostError: another process was lost.
     """
     global _together
-    number, count = launched()
+    number, count = torchrun_rank_and_size()
     if count == 1 or _together:
         yield
         return
@@ -94,7 +95,7 @@ def process_group() -> Iterator[None]:
         raise ProcessLostError(
             f"process {number} of {count}: another process was lost ({' '.join(str(error).split())[:120]}); look at "
             "its own message, then go on from the last checkpoint with gankit resume RUN, under torchrun with as many "
-            "processes as there are, or alone"
+            "processes as you still have, or without torchrun"
         ) from error
     finally:
         _together = False
@@ -122,7 +123,10 @@ def shard(batch: int) -> Shard:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Add up the gradients of all processes, in one call; a parameter has one in all of them or in none."""
+    """Add up the gradients of all processes, in one call.
+
+    Each parameter must have a gradient either in every process or in none.
+    """
     if size() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -156,7 +160,7 @@ def wait() -> None:
 
 
 def means(values: dict[str, float]) -> dict[str, float]:
-    """The means over all processes, by names that all share; every process must call it."""
+    """The mean of each value over all processes; every process must call it, with the same names in the same order."""
     if size() == 1:
         return values
     total = average(torch.tensor(list(values.values()), dtype=torch.float64))
@@ -241,9 +245,11 @@ class _Total(torch.autograd.Function):
 
 
 def synchronise(network: nn.Module, on: bool = True) -> None:
-    """Let every batch normalisation of a network use the rows of all processes, in place; or only its own again.
+    """Make every batch normalisation of a network use the rows of all processes, or only this process's again.
 
-    Parameters and state stay as they are.
+    Args:
+        network: changed in place; its parameters and state stay as they are.
+        on: True for the rows of all processes, False for those of this process.
     """
     for module in network.modules():
         if on and size() > 1 and isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -29,11 +29,11 @@ def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
-def check_free(folder: Path, hint: str = "choose another --out") -> None:
+def refuse_nonempty(folder: Path, hint: str = "choose another --out") -> None:
     """Refuse to write into a folder that holds something.
 
     Args:
-        folder: it may be missing or empty.
+        folder: accepted if it is missing or empty.
         hint: what to do instead, for the error.
 
     Raises:
@@ -49,13 +49,13 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
     """Write a folder that is either there as a whole or not at all.
 
     Args:
-        folder: it must not exist, or be empty.
+        folder: must be missing or empty.
         fill: called with an empty folder, into which it writes everything.
 
     Raises:
         RunError: the folder holds something.
     """
-    check_free(folder)
+    refuse_nonempty(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     new.mkdir()

@@ -39,7 +39,9 @@ def latents(seed: int, count: int, dim: int) -> Tensor:
 
 
 class TurnDraws:
-    """Random draws for the losses of one update (`gankit.interfaces.Random`), made on the CPU for the whole batch.
+    """Random draws for the losses of one turn (one update of one network), made on the CPU for the whole batch.
+
+    Losses see it as `turn.random`; its interface is `gankit.interfaces.Random`.
 
     Args:
         seed: of the run.
@@ -62,7 +64,7 @@ class TurnDraws:
         start, stop, total = self._rows
         if shape[:1] != (stop - start,):
             raise PartError(
-                f"draws of shape {shape} for {stop - start} samples: the first size is the number of samples"
+                f"draws of shape {shape} for {stop - start} samples: the first size must be the number of samples"
             )
         return distribution((total, *shape[1:]), generator=self._generator)[start:stop].to(self._like)
 

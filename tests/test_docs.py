@@ -140,7 +140,7 @@ class Page:
         gankit.load(over_the_default(content) if block.note == "part" else content)
 
     def sh(self, block: Block) -> None:
-        small = block.note.removeprefix("small: ").split() if block.note.startswith("small: ") else []
+        small = block.note.removeprefix("the tests add: ").split() if block.note.startswith("the tests add: ") else []
         words = list(commands(block.text))
         for number, command in enumerate(words):
             if command[0] in NOT_RUN or command[:3] in (["python", "-m", "venv"], ["python3", "-m", "venv"]):

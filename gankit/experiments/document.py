@@ -23,12 +23,12 @@ FORMATS = {".toml": ".toml", ".json": ".json", ".yaml": ".yaml", ".yml": ".yaml"
 
 
 def recipe_names() -> list[str]:
-    """The packaged experiments."""
+    """The names of the recipes, the experiments that come with gankit."""
     return sorted(file.name.removesuffix(".toml") for file in RECIPES.iterdir() if file.name.endswith(".toml"))
 
 
 def recipe_text(name: str) -> str:
-    """A packaged experiment's TOML.
+    """The TOML text of one recipe.
 
     Raises:
         SettingsError: there is no such recipe.
@@ -40,8 +40,8 @@ def recipe_text(name: str) -> str:
 
 
 @dataclass
-class Source:
-    """A document of settings that knows where each of them was written.
+class SettingsDocument:
+    """The settings of one file, recipe or program, and where each of them was written.
 
     Attributes:
         label: how errors name the file.
@@ -49,7 +49,7 @@ class Source:
         text: the file as it stands.
         format: ".toml", ".json" or ".yaml".
         from_default: the tables that were taken from the default recipe.
-        overridden: the overrides by the settings that they set.
+        overridden: for each overridden setting, by its path of keys, the text of the override.
     """
 
     label: str
@@ -60,12 +60,12 @@ class Source:
     overridden: dict[KeyPath, str] = field(default_factory=dict)
 
     @classmethod
-    def from_tables(cls, tables: Mapping[str, Any]) -> Source:
-        """A source from tables given in Python; copied, so that overrides do not change the caller's."""
+    def from_tables(cls, tables: Mapping[str, Any]) -> SettingsDocument:
+        """Settings from tables given in Python; copied, so that overrides do not change the caller's."""
         return cls("experiment", {key: _copy(item) for key, item in tables.items()})
 
     @classmethod
-    def read(cls, recipe_or_path: str | Path) -> Source:
+    def read(cls, recipe_or_path: str | Path) -> SettingsDocument:
         """A recipe by name, a TOML, JSON or YAML file, or a run folder.
 
         Raises:
@@ -107,23 +107,24 @@ class Source:
         Raises:
             SettingsError: an override without "=", or whose path leads nowhere.
         """
-        for keys, value, text in _names_first([_split(text) for text in overrides]):
+        for keys, value, text in _names_first([_parse_override(text) for text in overrides]):
             self._set(keys, value, text)
 
     def _set(self, keys: list[str], value: Any, text: str) -> None:
+        """Apply one override; `text` is the override as the user wrote it, for messages."""
         table: Any = self.values
         path: KeyPath = ()
         for position, key in enumerate(keys):
-            step: Any = _index(table, key, text, path) if isinstance(table, list) else key
-            path = (*path, step)
+            key_or_index: Any = _index(table, key, text, path) if isinstance(table, list) else key
+            path = (*path, key_or_index)
             if position == len(keys) - 1:
                 break
-            inner = table[step] if isinstance(table, list) else table.get(step)
+            inner = table[key_or_index] if isinstance(table, list) else table.get(key_or_index)
             if inner is None:
-                inner = table[step] = {}
+                inner = table[key_or_index] = {}
                 self.overridden[path] = text
             elif isinstance(inner, str):
-                inner = table[step] = {"name": inner}
+                inner = table[key_or_index] = {"name": inner}
             if not isinstance(inner, (dict, list)):
                 raise SettingsError(f"override {text!r}: {'.'.join(map(str, path))} holds a value, not a table")
             table = inner
@@ -148,13 +149,13 @@ class Source:
 
         For a setting that is not written itself, it is the line of the innermost table around it.
         """
-        around = [path[:length] for length in range(len(path), 0, -1)]
-        for keys in around:
+        path_and_parents = [path[:length] for length in range(len(path), 0, -1)]
+        for keys in path_and_parents:
             if keys in self.overridden:
                 return f"override {self.overridden[keys]!r}"
         if path and path[0] in self.from_default:
             return f"recipe {DEFAULT_RECIPE}"
-        for keys in around:
+        for keys in path_and_parents:
             if keys in self._lines:
                 return f"{self.label}:{self._lines[keys]}"
         return self.label
@@ -195,7 +196,8 @@ def _parse_yaml(text: str, label: str) -> Any:
         raise SettingsError(f"{label}{f':{mark.line + 1}' if mark else ''}: not YAML: {reason}") from error
 
 
-def _split(text: str) -> tuple[list[str], Any, str]:
+def _parse_override(text: str) -> tuple[list[str], Any, str]:
+    """The keys of the setting, its value, and the override as the user wrote it."""
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
@@ -204,9 +206,9 @@ def _split(text: str) -> tuple[list[str], Any, str]:
 
 
 def _names_first(overrides: list[tuple[list[str], Any, str]]) -> list[tuple[list[str], Any, str]]:
-    """Move overrides of a `name` before those of other settings, which a new name would drop from its table.
+    """Move each override of a `name` ahead of overrides of other settings, since a new name clears its table.
 
-    They stay behind other names, and behind an override that sets the whole table.
+    It is not moved ahead of another override of a `name`, nor of one that replaces the whole table.
     """
     ordered: list[tuple[list[str], Any, str]] = []
     for override in overrides:

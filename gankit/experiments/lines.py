@@ -16,12 +16,12 @@ _TOKEN = re.compile(
 
 def toml_lines(text: str) -> dict[KeyPath, int]:
     """The line, from 1, of every key, table and list entry of a valid TOML file."""
-    return _Scanner(text, "=").document()
+    return _Scanner(text, "=").read_document()
 
 
 def json_lines(text: str) -> dict[KeyPath, int]:
     """The line, from 1, of every key and list entry of a valid JSON file."""
-    return _Scanner(text, ":").value(())
+    return _Scanner(text, ":").read_value(())
 
 
 def yaml_lines(text: str) -> dict[KeyPath, int]:
@@ -34,9 +34,10 @@ def yaml_lines(text: str) -> dict[KeyPath, int]:
         if node is None or not isinstance(node.value, list):
             return
         for index, item in enumerate(node.value):
-            key, value = item if isinstance(item, tuple) else (item, item)
-            inner = (*path, key.value if isinstance(item, tuple) else index)
-            lines[inner] = key.start_mark.line + 1
+            # A setting begins at its key; a list entry has no key and begins at its value.
+            start, value = item if isinstance(item, tuple) else (item, item)
+            inner = (*path, start.value if isinstance(item, tuple) else index)
+            lines[inner] = start.start_mark.line + 1
             walk(value, inner)
 
     walk(YAML(typ="safe", pure=True).compose(text), ())
@@ -53,7 +54,8 @@ class _Scanner:
         self._tokens: list[tuple[str, int]] = []
         line = 1
         for match in _TOKEN.finditer(text):
-            if match.lastgroup != "skip" and not (separator == ":" and match[0] == "\n"):  # lines end nothing in JSON
+            # In JSON a line end means nothing.
+            if match.lastgroup != "skip" and not (separator == ":" and match[0] == "\n"):
                 self._tokens.append((match[0], line))
             line += match[0].count("\n")
         self._next = 0
@@ -66,8 +68,8 @@ class _Scanner:
     def _line(self) -> int:
         return self._tokens[self._next][1]
 
-    def document(self) -> dict[KeyPath, int]:
-        """A TOML file: tables, lists of tables, and keys with values."""
+    def read_document(self) -> dict[KeyPath, int]:
+        """Read a TOML file: tables, lists of tables, and keys with values. Returns the lines of everything in it."""
         last_index: dict[KeyPath, int] = {}  # of the last entry of each list of tables
         table: KeyPath = ()
         while self._ahead():
@@ -96,11 +98,11 @@ class _Scanner:
         return table
 
     def _setting(self, table: KeyPath) -> None:
-        line = self._line
+        line, path = self._line, table
         for part in self._key(self._separator):
-            table = (*table, part)
-            self.lines.setdefault(table, line)
-        self.value(table)
+            path = (*path, part)
+            self.lines.setdefault(path, line)
+        self.read_value(path)
 
     def _key(self, end: str) -> list[str]:
         """A key, dotted or not; the mark that ends it is read too."""
@@ -111,14 +113,14 @@ class _Scanner:
         self._next += 1
         return key
 
-    def value(self, path: KeyPath) -> dict[KeyPath, int]:
-        """A value, and everything in it."""
+    def read_value(self, path: KeyPath) -> dict[KeyPath, int]:
+        """Read a value. Returns the lines of everything read so far."""
         if self._ahead() == "[":
             self._next += 1
             index = 0
             while self._advance_to_entry("]"):
                 self.lines[(*path, index)] = self._line
-                self.value((*path, index))
+                self.read_value((*path, index))
                 index += 1
         elif self._ahead() == "{":
             self._next += 1

@@ -1,4 +1,4 @@
-"""The JSON schema of experiment files, and of files with more tables such as studies; it covers all installed parts."""
+"""The JSON schema of experiment files, and of study files, which add a table; it covers all installed parts."""
 
 from typing import Any
 
@@ -26,14 +26,14 @@ def schema(**more: type[BaseModel]) -> dict[str, Any]:
 
     def part_schema(table: type[PartTable]) -> dict[str, Any]:
         table_schema = table.model_json_schema()
-        keys = {key: value for key, value in table_schema["properties"].items() if key != "part"}
+        table_properties = {key: value for key, value in table_schema["properties"].items() if key != "part"}
         options: list[dict[str, Any]] = [{"type": "string", "description": "the name alone: every setting by default"}]
         for name in registry(table.kind).names():
             try:
                 content = settings_schema(registry(table.kind).settings(name), f"{table.kind}.{name}".replace(":", "."))
             except PartError:
                 continue
-            content["properties"] = {"name": {"const": name}, **keys, **content.get("properties", {})}
+            content["properties"] = {"name": {"const": name}, **table_properties, **content.get("properties", {})}
             content["required"] = ["name", *content.get("required", [])]
             content["title"] = f"{table.kind} {name}"
             content["additionalProperties"] = False

@@ -21,11 +21,13 @@ from gankit.interfaces.dataset import View
 def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> tuple[Dataset, Dataset | None]:
     """The training images that a data table selects, and the held-out images, or None where it holds none out.
 
-    Images are held out before `min_agreement` and `subset` apply, so that these do not change which ones.
+    Images are held out before `min_agreement` and `subset` apply, so that these two settings do not change which images
+    are held out.
 
     Args:
         table: the experiment's data table.
-        seed: of the run; decides the held-out images and the subset where the table has no seeds for them.
+        seed: of the run. `split_seed`, which decides the held-out images, defaults to it; `subset_seed`, which decides
+            the subset, defaults to `split_seed`.
         data: a data set of the calling program, in place of the one that the table names.
 
     Raises:
@@ -38,16 +40,16 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
         conditions = table.conditional if isinstance(table.conditional, list) else []
         if changed := sorted(dataset.changed_by_mirror.intersection(conditions)):
             raise DataError(f"data.flip: mirroring changes {', '.join(changed)} of {table.name}; set data.flip=false")
-    seed = seed if table.split_seed is None else table.split_seed
-    indices, held_out = _hold_out(dataset, split_indices(dataset, table.split), table.held_out, seed)
+    split_seed = seed if table.split_seed is None else table.split_seed
+    indices, held_out = _hold_out(dataset, split_indices(dataset, table.split), table.held_out, split_seed)
     if table.min_agreement is not None:
         if dataset.agreement is None:
-            raise DataError(f"data.min_agreement: {table.name} has no agreement of raters; leave it out")
+            raise DataError(f"data.min_agreement: {table.name} has no agreement of raters; remove data.min_agreement")
         indices = indices[dataset.agreement[indices] >= table.min_agreement - 1e-9]
     if table.subset is not None:
         if table.subset > len(indices):
             raise DataError(f"data.subset: {table.subset} images asked for, {len(indices)} are there")
-        subset_seed = seed if table.subset_seed is None else table.subset_seed
+        subset_seed = split_seed if table.subset_seed is None else table.subset_seed
         indices = indices[random_subset(len(indices), table.subset, subset_seed)]
     if len(indices) < 2:
         raise DataError(f"data: {len(indices)} images of {table.name} are left to train on; at least 2 are needed")
@@ -56,7 +58,7 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
 
 
 def random_subset(count: int, size: int, seed: int) -> NDArray[np.int64]:
-    """(size,) rising indices of some of `count` images, as `data.subset` draws them: more include fewer."""
+    """(size,) sorted indices of some of `count` images; with the same seed a larger subset contains a smaller one."""
     return np.sort(torch.randperm(count, generator=seeds.generator(seed, "subset")).numpy()[:size])
 
 
@@ -98,7 +100,7 @@ class Resized(View):
         return self._resize(self.whole.read(indices))
 
     def digest(self, indices: NDArray[np.int64] | None = None) -> str:
-        """A hash of the data set's digest, of the images with these (k,) indices or of all, and of the new size."""
+        """A hash of the new size and of the data set's digest: that of the images at (k,) indices, or of all images."""
         return hashlib.blake2b(f"{self.whole.digest(indices)} {self.size}".encode(), digest_size=16).hexdigest()
 
 
@@ -114,7 +116,7 @@ def open_dataset(table: DataTable, data: Dataset | None = None) -> Dataset:
 
 
 def split_indices(dataset: Dataset, name: str | None) -> NDArray[np.int64]:
-    """(k,) places of the images of a named split; "all" is every image, and None the split "train" where there is one.
+    """(k,) indices of the images of a split: "all" means every image; None "train" if there is such a split, else all.
 
     Raises:
         DataError: there is no such split.

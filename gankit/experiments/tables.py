@@ -1,4 +1,7 @@
-"""The tables of an experiment file that choose a part: gankit's own keys together with the part's settings."""
+"""The tables of an experiment file that name a part (a registered generator, critic, data set, loss or augment).
+
+Each holds gankit's own keys together with the part's settings.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
@@ -27,7 +30,8 @@ class Settings(BaseModel):
         return result
 
 
-def _part_of_table(value: object) -> object:
+def _read_part(value: object) -> object:
+    """Read the part from the pair (kind, table) that `PartTable._split` leaves in its place."""
     return read_part(*value) if isinstance(value, tuple) else value
 
 
@@ -39,7 +43,7 @@ class PartTable(Settings):
     """
 
     kind: ClassVar[str]
-    part: Annotated[Part, BeforeValidator(_part_of_table)]
+    part: Annotated[Part, BeforeValidator(_read_part)]
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -90,8 +94,8 @@ class DataTable(PartTable):
 
     Attributes:
         size: pixels, a number for squares or [height, width]; None keeps the data set's own.
-        conditional: whether the networks are conditioned on classes; a list of names conditions them on these numeric
-            facts of the images.
+        conditional: false: the networks get no labels; true: they are conditioned on the class; a list of names: on
+            these numeric columns of the data set.
         split: the named split to train on; by default "train" where there are splits, else everything.
         held_out: the share of images kept from training, drawn class by class, and whole groups at a time.
         min_agreement: keeps images on which at least this share of raters agrees.
@@ -101,8 +105,8 @@ class DataTable(PartTable):
         flip: shows each image or its label-preserving mirror image, at random.
         balance: 0 draws images as they come, 1 draws classes equally often; in between, a class is drawn with a
             probability proportional to count^(1 - balance).
-        weights: the fact of an image that is its sampling weight, or "agreement"; `balance` then acts on the sums of
-            weights in place of the counts of images.
+        weights: the name of the column that holds each image's sampling weight, or "agreement" for the share of raters
+            that agree; `balance` then acts on the sums of weights in place of the counts of images.
     """
 
     kind = "dataset"
@@ -129,7 +133,8 @@ class LossTable(PartTable):
 
     Attributes:
         weight: its factor; the loss's own default where None.
-        every: the loss is computed on every k-th update of either network, with its weight scaled by k.
+        every: 1 computes the loss on every update, 4 on each fourth with 4 times its weight; the updates of each
+            network are counted separately.
     """
 
     kind = "loss"
@@ -142,7 +147,7 @@ class AugmentTable(PartTable):
 
     Attributes:
         scope: "critic" augments everything that the critic sees, "critic-turn" only what it sees in its own update,
-            "real" only real images, "on-request" only what a loss augments itself.
+            "real" only real images, "on-request" nothing but the images that a loss passes through the augment.
     """
 
     kind = "augment"

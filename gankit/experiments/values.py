@@ -7,7 +7,7 @@ from gankit.errors import SettingsError
 
 
 def parse_value(text: str) -> Any:
-    """The value that a text is in TOML; if it is no TOML, the text itself without spaces around it."""
+    """Parse a text as a TOML value; text that is not TOML is returned without the spaces around it."""
     try:
         return tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
@@ -23,14 +23,14 @@ def parse_metrics(text: str) -> list[Any]:
     value = parse_value(text)
     if isinstance(value, dict):
         return [value]
-    names = value if isinstance(value, list) else [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
+    metrics = value if isinstance(value, list) else [name.strip() for name in text.split(",") if name.strip()]
+    if not metrics:
         raise SettingsError("--metrics: name at least one; `gankit list metric` lists them")
-    return names
+    return metrics
 
 
 def parse_window(text: str) -> tuple[float, float]:
-    """Black and white from two numbers with a comma between.
+    """The pixel values that are shown as black and as white, given as "black,white".
 
     Raises:
         SettingsError: they are not two numbers that rise.

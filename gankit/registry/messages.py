@@ -12,7 +12,7 @@ def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> 
     """What to say after an unknown name: the closest known one, else all of them.
 
     Args:
-        name: that is unknown.
+        name: the unknown name.
         known: the names that there are.
         list_all: whether all of them are listed after the closest one too.
     """
@@ -43,7 +43,8 @@ def reword_errors(value: Any, handler: ModelWrapValidatorHandler[Any], known: Co
 
 def _reword(error: ErrorDetails, known: Collection[str]) -> InitErrorDetails:
     context = error.get("ctx", {})
-    if "sentence" not in context:  # else the model of a nested table has reworded it
+    # An error of a nested table has its sentence already: the model of that table has reworded it.
+    if "sentence" not in context:
         context = {"sentence": _sentence(error, known), "reason": error["type"]}
     kind = PydanticCustomError("reworded", "{sentence}", context)
     return {"type": kind, "loc": error["loc"], "input": error["input"]}
@@ -66,6 +67,7 @@ def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
             return f"at least {context['min_length']} entries are needed, not {context['actual_length']}"
         case "too_long":
             return f"at most {context['max_length']} entries are allowed, not {context['actual_length']}"
+        # "part" comes from `read_part`, the others from validators; their messages are plain already.
         case "part" | "value_error" | "assertion_error":
             return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
         case _:

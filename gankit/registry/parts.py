@@ -23,9 +23,9 @@ class Part(BaseModel):
     name: str
     settings: Any
 
-    def build(self, given: object = None) -> Any:
-        """The part itself, for an `ImageSpec` or, of data sets, for a (height, width) or None."""
-        return construct(self.kind, self.name, given, self.settings)
+    def build(self, argument: object = None) -> Any:
+        """Build the part. `argument` is an `ImageSpec`; for a data set it is its (height, width) or None."""
+        return construct(self.kind, self.name, argument, self.settings)
 
     def names(self) -> list[str]:
         """Its own qualified name and those of the parts within its settings."""
@@ -69,7 +69,7 @@ def _registry(kind: str) -> Registry:
 
 
 def nested_part(kind: str) -> Any:
-    """The type of a setting that holds a validated `Part`, read from a name or a table with a name."""
+    """The type annotation of a setting that holds a `Part` of this kind, read from a name or a table with a name."""
     table = {"type": "object", "required": ["name"]}
     schema = {"description": f"one of {plural(kind)}", "anyOf": [{"type": "string"}, table]}
     read = BeforeValidator(lambda value: read_part(kind, value))
@@ -120,39 +120,40 @@ def _validate(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
     return Part(kind=kind, name=registry(kind).qualified_name(name), settings=validated)
 
 
-def construct(kind: str, name: str | type, given: object, settings: BaseModel) -> Any:
+def construct(kind: str, name: str | type, argument: object, settings: BaseModel) -> Any:
     """Build a part from validated settings.
 
     Args:
         kind: of part.
         name: the part's, or its class.
-        given: the value for the constructor's positional parameter, where it has one: an `ImageSpec`; of a data set its
-            (height, width) or None; of a study its experiment.
+        argument: the value for the constructor's positional parameter, if it has one: an `ImageSpec`; for a data set
+            its (height, width) or None; for a study its experiment.
         settings: of the part's own model; parts among them are built first, for the same image.
 
     Raises:
-        PartError: as `Registry.get`; it needs an image specification and got none; its constructor raises.
+        PartError: the part is unknown or cannot be imported, it needs an image specification and got none, or its
+            constructor raised an error.
     """
     part = registry(kind).get(name)
     positional = takes_positional(part)
-    if positional and registry(kind).positional == "image" and not isinstance(given, interface("ImageSpec")):
-        raise PartError(f"{kind} {name!r} needs image, an ImageSpec, not {given!r}")
-    values = {key: _build_nested(getattr(settings, key), given) for key in type(settings).model_fields}
+    if positional and registry(kind).positional == "image" and not isinstance(argument, interface("ImageSpec")):
+        raise PartError(f"{kind} {name!r} needs image, an ImageSpec, not {argument!r}")
+    values = {key: _build_nested(getattr(settings, key), argument) for key in type(settings).model_fields}
     try:
-        return part(given, **values) if positional else part(**values)
+        return part(argument, **values) if positional else part(**values)
     except GankitError:
         raise
     except (Exception, SystemExit) as error:
         raise PartError(f"{kind} {name!r} cannot be built: {_reason(error)}") from error
 
 
-def _build_nested(value: Any, given: object) -> Any:
+def _build_nested(value: Any, argument: object) -> Any:
     if isinstance(value, Part):
-        return value.build(given)
+        return value.build(argument)
     if isinstance(value, (list, tuple)):
-        return type(value)(_build_nested(item, given) for item in value)
+        return type(value)(_build_nested(item, argument) for item in value)
     if isinstance(value, dict):
-        return {key: _build_nested(item, given) for key, item in value.items()}
+        return {key: _build_nested(item, argument) for key, item in value.items()}
     return value
 
 
@@ -182,18 +183,17 @@ def list_parts(kinds: Sequence[str], load: bool = False) -> tuple[list[str], int
         kinds: of parts.
         load: whether every part is imported, and its line says "ok", or that it fails and why.
     """
-    rows = [row for kind in kinds for row in registry(kind).list()]
-    columns = [(row.name, row.kind, row.distribution) for row in rows]
-    widths = [max(4, *map(len, column)) for column in zip(*columns, strict=True)]
+    entries = [(row.name, row.kind, row.distribution) for kind in kinds for row in registry(kind).list()]
+    widths = [max(4, *map(len, column)) for column in zip(*entries, strict=True)]
     lines, failures = [], 0
-    for texts in columns:
+    for name, kind, distribution in entries:
         state = ""
         if load:
             try:
-                registry(texts[1]).settings(texts[0])
+                registry(kind).settings(name)
                 state = "ok"
             except GankitError as error:
                 state, failures = f"fails: {error}", failures + 1
-        cells = [text.ljust(width) for text, width in zip(texts, widths, strict=True)]
+        cells = [text.ljust(width) for text, width in zip((name, kind, distribution), widths, strict=True)]
         lines.append("  ".join([*cells, state]).rstrip())
     return lines, failures

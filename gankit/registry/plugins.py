@@ -125,7 +125,8 @@ def _scan(path: tuple[str, ...], modified: tuple[int, ...]) -> tuple[tuple[PlugI
 def _read_together(path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
     """(kind, name, distribution, specification) of every entry point; raises at the first malformed distribution."""
     for config, distribution in entrypoints.iter_files_distros(list(path)):
-        # The package cuts a name at its first hyphen, and some tools write hyphens into the folder's name.
+        # entrypoints cuts the folder's name my-part-1.0 at its first hyphen, into name my and version part-1.0. Put
+        # both together again, and cut where the version begins.
         owner = re.sub(r"-\d.*", "", f"{distribution.name}-{distribution.version or ''}").rstrip("-")
         for group, kind in GROUPS.items():
             if group in config:
@@ -138,7 +139,8 @@ def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[
     names: set[str] = set()
     for distribution in importlib.metadata.distributions(path=list(path)):
         try:
-            name = dict(distribution.metadata.items()).get("Name")  # type: ignore[attr-defined]  # an email message
+            # The metadata is an email.message.Message, which has items() though its declared type has not.
+            name = dict(distribution.metadata.items()).get("Name")  # type: ignore[attr-defined]
         except (UnicodeError, OSError):
             name = None
         if name is None or normalise_name(name) in names:  # the first on the path is the one that Python imports
@@ -150,7 +152,7 @@ def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[
             faults[normalise_name(name)] = _fault(name, error)
             continue
         try:
-            # As the entrypoints package reads: in the locale's encoding, strictly.
+            # Parsed as entrypoints does, in the locale's encoding and strictly, only to find out what is malformed.
             parser = entrypoints.CaseSensitiveConfigParser(delimiters=("=",))
             parser.read_string(text.encode().decode(locale.getpreferredencoding(False)))
             for section in parser.sections():

@@ -20,7 +20,8 @@ from gankit.registry.settings import derive_settings, interface
 
 PartOrClass = TypeVar("PartOrClass")
 POSITIONAL = {"dataset": "size", "study": "experiment"}
-"""The positional parameter that gankit gives a value; `image` for other kinds."""
+"""The name of the one positional parameter of a constructor, whose value comes from gankit and not from the user, by
+kind; `image` for all other kinds."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,18 @@ class Registry:
 
     IN_PROCESS: ClassVar[str] = "this process"
 
-    def __init__(self, kind: str, nested: Callable[[str], Any]) -> None:
+    def __init__(self, kind: str, nested_type: Callable[[str], Any]) -> None:
         """
         Args:
             kind: for example "loss".
-            nested: gives, for a kind, the type of a setting that holds a part of that kind.
+            nested_type: maps a kind to the type annotation of a setting that holds a part of that kind, such as the
+                augment within an adaptive augment.
         """
         self.kind = kind
         self.package = f"gankit.{plural(kind)}"
+        # A study is no part of an experiment, so it is not in PART_KINDS: it is a folder, and its table has no name.
         self.reserved = ["name"] if kind in PART_KINDS else []
-        self._nested = nested
+        self._nested_type = nested_type
         self._registered: dict[str, type] = {}
         self._settings: dict[type, type[BaseModel]] = {}
 
@@ -97,7 +100,7 @@ class Registry:
 
     @contextlib.contextmanager
     def isolated(self) -> Iterator[None]:
-        """Forget at the end which parts were registered inside."""
+        """When the `with` block ends, undo every registration made in it."""
         before = dict(self._registered)
         try:
             yield
@@ -105,7 +108,7 @@ class Registry:
             self._registered = before
 
     def reserve(self, keys: Iterable[str]) -> None:
-        """Keep keys of a part's table in an experiment for gankit; a part that has a setting so named is refused."""
+        """Reserve keys of a part's table for gankit itself; a part with a setting of such a name is refused."""
         self.reserved += [key for key in keys if key not in self.reserved]
 
     def find(self, name: str) -> str | PlugIn:
@@ -144,9 +147,9 @@ class Registry:
         return "; ".join([text, *faults])
 
     def qualified_name(self, name: str) -> str:
-        """The spelling for the record: plain for gankit's own parts, "distribution:name" for plug-ins."""
-        plugin = self.find(name)
-        return plugin if isinstance(plugin, str) else plugin.qualified_name
+        """The name as runs record it: plain for gankit's own parts, "distribution:name" for plug-ins."""
+        name_or_plugin = self.find(name)
+        return name_or_plugin if isinstance(name_or_plugin, str) else name_or_plugin.qualified_name
 
     def get(self, name: str | type) -> type:
         """The part's class; imports one file. A class stands for itself, registered or not.
@@ -156,21 +159,21 @@ class Registry:
         """
         if isinstance(name, type):
             return self._check(name, name.__name__)
-        plugin = self.find(name)
-        if isinstance(plugin, PlugIn):
-            return self._check(plugin.load(), plugin.qualified_name)
-        if plugin in self._registered:
-            return self._registered[plugin]
+        name_or_plugin = self.find(name)
+        if isinstance(name_or_plugin, PlugIn):
+            return self._check(name_or_plugin.load(), name_or_plugin.qualified_name)
+        if name_or_plugin in self._registered:
+            return self._registered[name_or_plugin]
         try:
-            module = self.module(plugin)
+            module = self.module(name_or_plugin)
         except ImportError as error:
-            raise PartError(f"{self.kind} {plugin!r} cannot be imported: {error}") from error
+            raise PartError(f"{self.kind} {name_or_plugin!r} cannot be imported: {error}") from error
         base = self.interface()
         candidates = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, base)]
         classes = [value for value in candidates if value.__module__ == module.__name__]
         if len(classes) != 1:
             raise PartError(f"{module.__name__} must hold exactly one {base.__name__}, it holds {len(classes)}")
-        return self._check(classes[0], plugin)
+        return self._check(classes[0], name_or_plugin)
 
     def attribute(self, name: str) -> ModuleType:
         """The package's `__getattr__` (PEP 562): imports the module of one of gankit's own parts at its first use.
@@ -192,8 +195,8 @@ class Registry:
         name = self.kind.capitalize()
         if self.kind in PART_KINDS:
             return interface(name)
-        found: type = getattr(importlib.import_module(f"{self.package}.{self.kind}"), name)
-        return found
+        result: type = getattr(importlib.import_module(f"{self.package}.{self.kind}"), name)
+        return result
 
     def _check(self, part: object, name: str) -> type:
         base = self.interface()
@@ -208,12 +211,12 @@ class Registry:
         """The frozen model of a part's settings: its own `Settings`, or derived from its constructor.
 
         Raises:
-            PartError: as `get`; settings cannot be read from the constructor; a setting has a key of gankit's own.
+            PartError: as `get`; settings cannot be read from the constructor; a setting has the name of a reserved key.
         """
         part = self.get(name)
         if part not in self._settings:
             try:
-                self._settings[part] = derive_settings(part, self.positional, self.reserved, self._nested)
+                self._settings[part] = derive_settings(part, self.positional, self.reserved, self._nested_type)
             except PartError:
                 raise
             except Exception as error:

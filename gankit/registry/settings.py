@@ -35,7 +35,7 @@ def takes_positional(part: type) -> bool:
 
 
 def derive_settings(
-    part: type, positional: str, reserved: Collection[str], nested: Callable[[str], Any]
+    part: type, positional: str, reserved: Collection[str], nested_type: Callable[[str], Any]
 ) -> type[BaseModel]:
     """A frozen pydantic model of a part's settings, which refuses unknown keys.
 
@@ -44,9 +44,9 @@ def derive_settings(
     Args:
         part: the class.
         positional: the name of the one positional parameter that the constructor may have.
-        reserved: other keys of the part's table in an experiment, such as `name`; for "did you mean" in errors, and
-            read when settings are validated.
-        nested: gives, for a kind, the type of a setting that holds a part of that kind.
+        reserved: gankit's own keys in the part's table of an experiment, such as `name`; errors suggest them too. The
+            collection may still grow, since it is read at each validation.
+        nested_type: maps a kind to the type annotation of a setting that holds a part of that kind.
 
     Raises:
         TypeError: a setting without annotation or that is not keyword-only; a `Settings` that is no pydantic model.
@@ -76,7 +76,7 @@ def derive_settings(
             if parameter.name not in hints:
                 raise TypeError(f"the setting {parameter.name} has no annotation")
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[parameter.name] = (_with_nested_parts(hints[parameter.name], nested), default)
+            fields[parameter.name] = (_with_nested_parts(hints[parameter.name], nested_type), default)
     config = ConfigDict(
         extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=(), validate_default=True
     )
@@ -84,17 +84,17 @@ def derive_settings(
     return model
 
 
-def _with_nested_parts(annotation: Any, nested: Callable[[str], Any]) -> Any:
+def _with_nested_parts(annotation: Any, nested_type: Callable[[str], Any]) -> Any:
     """The annotation with every interface in it (`Loss`, `Metric`, ...) replaced by the type of a nested part."""
     if isinstance(annotation, type):
         kinds = [kind for kind in PART_KINDS if issubclass(annotation, interface(kind.capitalize()))]
-        return nested(kinds[0]) if kinds else annotation
+        return nested_type(kinds[0]) if kinds else annotation
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        return Annotated[(_with_nested_parts(arguments[0], nested), *arguments[1:])]
+        return Annotated[(_with_nested_parts(arguments[0], nested_type), *arguments[1:])]
     if origin is Literal or not arguments:
         return annotation
-    inner = tuple(argument if argument is ... else _with_nested_parts(argument, nested) for argument in arguments)
+    inner = tuple(argument if argument is ... else _with_nested_parts(argument, nested_type) for argument in arguments)
     if origin in (Union, UnionType):
         return functools.reduce(operator.or_, inner)
     if origin is Sequence:  # a tuple, so that equal settings are equal whether they come from a file or a default

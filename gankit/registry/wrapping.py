@@ -17,18 +17,20 @@ from gankit.registry.settings import interface
 def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
     """Make a part of something that was written without gankit.
 
-    An instance becomes a part; a class becomes a class of parts, which takes the same arguments as keywords, and the
-    image specification where it has a parameter `image`. `gankit.generators.register("mine")` takes both: the arguments
-    of a class can be set in an experiment, and every training gets a copy of an instance.
+    An instance becomes a part, and a class becomes a part's class, which takes the same arguments as keywords. If the
+    given class has a parameter `image`, it gets the image specification. `gankit.generators.register("mine")` takes
+    either: of a class, an experiment can set the arguments; of an instance, every training gets a copy.
 
     Args:
         kind: "generator", "critic", "augment", "features", "loss" or "dataset".
         module: a module or function, or a class of modules. Networks are called with labels only where `labels=True`.
             For a data set an (n, channels, height, width) array. Not used for a loss.
         properties: what gankit cannot see from outside. Generator: `latent_dim`. Features: `dim`. Generator and critic:
-            `labels` (default False: a conditional training is refused). Loss: `critic` and `generator`, functions of a
-            `Turn`; `per_sample`. Data set: `labels`, `class_names`, `groups`, `agreement`, `facts`, `value_range`,
-            `mirror` (a function, or None where mirroring changes the label).
+            `labels`, whether the network takes labels (default False: a conditional training is refused). Loss:
+            `critic` and `generator`, each a function that computes that network's scalar loss from a `Turn` (one
+            update: its images, scores and networks); `per_sample`. Data set: `labels` (the array), `class_names`,
+            `groups`, `agreement`, `facts`, `value_range`, `mirror` (a function, or None where mirroring changes the
+            label); `gankit.registry.wrapping.Arrays` describes each.
 
     Raises:
         PartError: the kind cannot be wrapped, or a property is missing or unknown.
@@ -77,7 +79,7 @@ def _class_of_parts(kind: str, module: type, make: Callable[..., Any], propertie
         first.append(inspect.Parameter("image", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=ImageSpec))
     construct.__signature__ = inspect.Signature([*first, *keywords])  # type: ignore[attr-defined]
     construct.__annotations__ = {p.name: p.annotation for p in keywords if p.annotation is not p.empty}
-    # Annotations that are strings are looked up where the module's class was written.
+    # Through __wrapped__, inspect resolves annotations that are strings in the module that defines the given class.
     construct.__wrapped__ = inspect.getattr_static(module, "__init__")  # type: ignore[attr-defined]
     body = {"__init__": construct, "forward": forward, "__doc__": module.__doc__, "__module__": module.__module__}
     return type(module.__name__, (interface(kind.capitalize()),), body)
@@ -158,8 +160,8 @@ class Arrays(Dataset):
         labels: (n,) integers from 0, or None.
         class_names: one per class; their numbers by default.
         groups: (n,) group of each image, or None.
-        agreement: (n,) share of raters in [0, 1], or None.
-        facts: (n, ...) arrays by name.
+        agreement: (n,) share of the raters who chose the image's label, in [0, 1], or None.
+        facts: further values of each image, such as its patient's age: (n, ...) arrays by name.
         value_range: the values of black and white; needed for float32.
         mirror: mirrors (n, c, h, w) arrays and tensors such that labels stay true; None where that cannot be.
 
@@ -201,7 +203,7 @@ class Arrays(Dataset):
         if classes is not None and (classes.ndim != 1 or classes.dtype.kind not in "iub" or classes.min() < 0):
             raise DataError(f"labels must be (n,) whole numbers from 0, not {classes.shape} of {classes.dtype}")
         if shares is not None and not ((shares >= 0) & (shares <= 1)).all():
-            raise DataError("agreement has values outside [0, 1]: it is the share of raters")
+            raise DataError("agreement has values outside [0, 1]: it is the share of raters who chose the label")
         count = 0 if classes is None else int(classes.max()) + 1
         names = tuple(class_names) if class_names else tuple(map(str, range(count)))
         if len(names) < count or (names and not count):
@@ -225,7 +227,7 @@ class Arrays(Dataset):
 
     @property
     def known(self) -> Known:
-        """As given, with numbers for names of classes that have none."""
+        """The labels, class names, groups, agreement and facts as given; without class names, classes are numbered."""
         return self._known
 
     @property

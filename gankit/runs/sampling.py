@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gankit.errors import RunError
-from gankit.files import check_free, write_atomically, write_csv
+from gankit.files import refuse_nonempty, write_atomically, write_csv
 from gankit.images.pictures import grid_png, save_image
 from gankit.runs.labels import Labels
 from gankit.runs.run import Run
@@ -28,7 +28,7 @@ def write_samples(run: Run, folder: Path, count: int, label: str | None = None, 
     Raises:
         RunError: the folder is taken, or the label does not fit the run.
     """
-    check_free(folder)
+    refuse_nonempty(folder)
     latents, labels = run.draw(count, parse_label(run, label), seed)
     images = run.decode(latents, labels)
     folder.mkdir(parents=True, exist_ok=True)

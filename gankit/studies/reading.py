@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import Field, create_model
 
 from gankit.errors import SettingsError
-from gankit.experiments.document import Source
-from gankit.experiments.experiment import FILLED, Experiment, read_settings
+from gankit.experiments.document import SettingsDocument
+from gankit.experiments.experiment import TABLES_WITH_DEFAULTS, Experiment, read_settings
 from gankit.experiments.schema import schema
 from gankit.registry import construct, registry
 from gankit.studies.study import Study
@@ -34,25 +34,25 @@ def load_study(name: str, file: str | Path | None = None, *overrides: str) -> St
     """
     kind: type[Study] = registry("study").get(name)
     if file is not None:
-        source = Source.read(file)
+        document = SettingsDocument.read(file)
     elif kind.file:
         text = packaged_text(kind)
-        source = Source(f"study {name}/{kind.file.removesuffix('.toml')}", tomllib.loads(text), text)
+        document = SettingsDocument(f"study {name}/{kind.file.removesuffix('.toml')}", tomllib.loads(text), text)
     else:
-        source = Source.from_tables({})
-    source.values.pop("run", None)  # of a run's experiment.toml
-    source.fill_from_default(FILLED)
-    source.override(overrides)
+        document = SettingsDocument.from_tables({})
+    document.values.pop("run", None)  # of a run's experiment.toml
+    document.fill_from_default(TABLES_WITH_DEFAULTS)
+    document.override(overrides)
     for table, values in kind.defaults.items():
-        if isinstance(source.values.get(table), dict):
-            source.values[table] = {**values, **source.values[table]}
+        if isinstance(document.values.get(table), dict):
+            document.values[table] = {**values, **document.values[table]}
     settings = registry("study").settings(name)
     field = (settings, Field(default_factory=dict, validate_default=True))
     model = create_model("StudyFile", __base__=Experiment, **{kind.table: field})  # type: ignore[call-overload]
-    content: Any = read_settings(model, source)
+    content: Any = read_settings(model, document)
 
     def refuse(table: str, key: str, why: str) -> SettingsError:
-        return SettingsError(f"{source.where((table, key))}: {table}.{key}: {why}")
+        return SettingsError(f"{document.where((table, key))}: {table}.{key}: {why}")
 
     for (table, key), why in {**kind.decided, **DECIDED}.items():
         if getattr(getattr(content, table), key) is not None:

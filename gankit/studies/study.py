@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from gankit.errors import GankitError, RunError, SettingsError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
-from gankit.files import check_free, write_atomically
+from gankit.files import refuse_nonempty, write_atomically
 from gankit.report.pages import render
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
 
@@ -214,7 +214,7 @@ class Study(ABC):
             RunError: the folder holds something else, or a study of other settings.
         """
         if not (folder / FILE).is_file():
-            check_free(folder, "it holds no study; choose another --out")
+            refuse_nonempty(folder, "it holds no study; choose another --out")
             return False
         text = (folder / FILE).read_text(encoding="utf-8")
         with contextlib.suppress(GankitError, KeyError, ValidationError):  # of another study

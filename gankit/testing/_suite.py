@@ -134,7 +134,7 @@ class Suite:
         texts = [part.__doc__ or "", sys.modules[part.__module__].__doc__ or ""]
         assert any(SOURCE.search(inspect.cleandoc(text)) for text in texts), (
             f"{part.__name__} cites no source: name the paper in the first lines, as in 'Zhao et al. 2020, arXiv "
-            "2006.10738, section 3'"
+            f"2006.10738, section 3'; for a part without a paper, set cites = False in {type(self).__name__}"
         )
 
 

@@ -13,7 +13,7 @@ import torch
 from gankit import distributed
 from gankit.errors import GankitError, RunError
 from gankit.experiments.experiment import Experiment
-from gankit.files import check_free, write_atomically
+from gankit.files import refuse_nonempty, write_atomically
 from gankit.interfaces import Dataset, Generator
 from gankit.runs import checkpoint
 from gankit.runs.record import check_same_data, export_config, record_run
@@ -50,7 +50,7 @@ def train(
     with distributed.process_group(), _threads(experiment):
         is_run = (folder / "experiment.toml").is_file()
         hint = f"go on with: gankit resume {folder}" if is_run else "choose another --out"
-        distributed.on_rank_zero(lambda: check_free(folder, hint))
+        distributed.on_rank_zero(lambda: refuse_nonempty(folder, hint))
         trainer = Trainer(experiment.with_run(None), folder, data)
         trainer.initialise()
         distributed.on_rank_zero(trainer.create_folder)
