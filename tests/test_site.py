@@ -91,9 +91,9 @@ def pages(site: Path, address: str, browser: Any) -> dict[str, Seen]:
     page.on("console", lambda told: faults.append(f"console: {told.text}") if told.type in ("error", "warning") else 0)
     page.on("pageerror", lambda error: faults.append(f"script: {error}"))
     waiting: set[Any] = set()
-    page.on("request", waiting.add)
-    page.on("requestfinished", waiting.discard)
-    page.on("requestfailed", waiting.discard)
+    page.on("request", lambda request: waiting.add(request))
+    page.on("requestfinished", lambda request: waiting.discard(request))
+    page.on("requestfailed", lambda request: waiting.discard(request))
     page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
     page.on("response", lambda answer: faults.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else 0)
     page.on(
