@@ -12,12 +12,12 @@ class Measurement:
     """A fact of an image that can be measured on its pixels, and the words for it.
 
     Attributes:
-        fact: the name in `Dataset.facts` of the known values that the measurement is tried on.
+        fact: the name in `Dataset.facts` of the true values, which the measured ones are compared with.
         unit: of the values, in words.
         symbol: of the unit.
-        limit: an image counts as positive from this absolute value on, where nothing else is set.
-        positive: what such an image is called: "strabismic".
-        condition: what it shows: "strabismus".
+        limit: the threshold: from this absolute value on an image counts as positive, unless a study sets another.
+        positive: what a positive image is called: "strabismic".
+        condition: the medical condition that a positive image shows: "strabismus".
         negative_classes: names of the classes whose images are not positive.
         measure: (n, channels, height, width) images in the data set's range to (n,) values; NaN where one cannot be
             measured.
