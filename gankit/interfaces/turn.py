@@ -16,8 +16,8 @@ from gankit.nn.compilation import call
 
 Side = Literal["critic", "generator"]
 Scope = Literal["critic", "critic-turn", "real", "on-request"]
-"""Which images the augment changes: "critic" reals and fakes; "critic-turn" both, on the critic's turn only; "real"
-reals only; "on-request" only those that a loss passes to `Turn.augmented`."""
+"""Which images the augment changes: "critic" reals and fakes on both turns; "critic-turn" both, on the critic's turn
+only; "real" reals only; "on-request" only those that a loss passes to `Turn.augmented`."""
 
 
 class Augment(nn.Module, ABC):

@@ -79,7 +79,7 @@ def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> Trainin
 
 
 def _training_data(dataset: Dataset, table: DataTable, training: TrainingData | None) -> TrainingData:
-    """Images with encoded labels and probabilities; held-out ones are standardised by the conditions of `training`."""
+    """Images with encoded labels and probabilities; held-out images take mean and scale from `training`."""
     image = dataclasses.replace(dataset.image, classes=0, conditions=0)
     labels, mean, scale = None, np.empty(0), np.empty(0)
     if table.conditional is True:
@@ -127,7 +127,7 @@ def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | 
                     f"data.weights: every image of class {dataset.class_names[label]} has {table.weights} 0, so that "
                     "data.balance cannot draw it; set data.balance=0, or choose other weights"
                 )
-        # Divide by the class's total weight, so that balance=1 draws classes equally often whatever the weights.
+        # Divide by powers of each class's total weight: balance=1 draws classes equally often whatever the weights.
         weights = weights * sums[dataset.labels] ** -table.balance
     return np.asarray(weights / weights.sum())
 

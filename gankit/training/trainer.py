@@ -87,7 +87,7 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
 
 @contextlib.contextmanager
 def _threads_and_random_state(experiment: Experiment) -> Iterator[None]:
-    """Use the experiment's threads (those of the first start, on resume); put them and torch's random state back."""
+    """Use the experiment's threads (on resume those of the first start); restore them and torch's random state."""
     before = torch.get_num_threads()
     recorded = experiment.run.threads if experiment.run else None
     torch.set_num_threads(experiment.training.threads or recorded or before)
@@ -192,7 +192,7 @@ class Trainer:
                 ending = distributed.any_rank(time.monotonic() > deadline) or last or stopped
                 if stepper.step % settings.tick_every == 0 or ending:
                     self._tick(bar, on_tick)
-                    stopped = distributed.any_rank(stop.requested)  # or was interrupted in the evaluation
+                    stopped = distributed.any_rank(stop.requested)  # perhaps during the evaluation
                     ending = ending or stopped
                 if (stepper.step % settings.sample_every == 0 or ending) and is_writer:
                     self._write_grid()
