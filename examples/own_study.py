@@ -13,9 +13,8 @@ from annotated_types import Ge
 import gankit
 from gankit.experiments.tables import Settings
 from gankit.studies.jobs import Job, Outcome
-from gankit.studies.pages import write_page
 from gankit.studies.reading import load_study
-from gankit.studies.study import Arm, Results, Study, Work
+from gankit.studies.study import Arm, Results, Study, Work, write_page
 from gankit.studies.trainings import RUN, time_training, train_or_resume
 
 

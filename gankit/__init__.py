@@ -51,6 +51,9 @@ _MOVED = {
     "extraction": "evaluation.extraction", "image_tables": "images.labels_csv", "layers": "nn.layers",
     "pictures": "images.pictures", "ranking.realism": "metrics.precision_recall",
     "resizing": "images.resizing", "run": "runs.run", "sampling": "runs.sampling",
+    "study": "studies", "study.classifier": "studies.classifier.study",
+    "study.classifier_intervals": "evaluation.paired", "study.classifier_networks": "runs.classifiers",
+    "study.classifier_scores": "evaluation.classification",
     "tables": "evaluation.tables", "uncertainty": "evaluation.uncertainty", "wrapping": "registry.wrapping",
 }  # fmt: skip
 """Modules that plug-ins and scripts import by the names that they had in 0.1.0, and where they stand now."""
@@ -61,7 +64,8 @@ class _Moved:
 
     def find_spec(self, name: str, *_: object) -> Any:
         known = name.removeprefix("gankit.") in _MOVED
-        return importlib.machinery.ModuleSpec(name, self) if known else None  # type: ignore[arg-type]
+        # A package, since `gankit.study` has modules inside.
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if known else None  # type: ignore[arg-type]
 
     def create_module(self, spec: Any) -> None:
         return None

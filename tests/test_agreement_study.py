@@ -19,13 +19,13 @@ from PIL import Image
 import gankit
 from gankit.cli import main
 from gankit.errors import DataError, GankitError, RunError, SettingsError
-from gankit.evaluation.measuring import Estimator
 from gankit.report.latex import tabular
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement import study as agreement
 from gankit.studies.agreement.arms import arm_at
 from gankit.studies.agreement.conclusions import conclusions
 from gankit.studies.agreement.findings import Findings, Spread, Where
+from gankit.studies.agreement.judging import Estimator
 from gankit.studies.agreement.report import warnings_of
 from gankit.studies.agreement.study import Agreement
 from gankit.studies.agreement.tables import table1, table2
@@ -333,7 +333,7 @@ def test_the_rise_of_the_top_is_told_from_that_of_chance(effect: Findings) -> No
     def answer(extra: float) -> str:
         trials = []
         for trial in effect.trials:
-            result = copy.deepcopy(trial.result)
+            result = copy.deepcopy(trial.outcome.result)
             if trial.arm.threshold:
                 result["drawn"]["top"]["frechet"]["value"] += extra
             trials.append(dataclasses.replace(trial, outcome=dataclasses.replace(trial.outcome, result=result)))
@@ -366,7 +366,7 @@ def test_differences_follow_from_seeds_and_sampling(effect: Findings) -> None:
     where = Where("equal", "held-out")
     values = {
         arm: np.array([
-            trial.result["equal"]["held-out"]["frechet"]["value"]
+            trial.outcome.result["equal"]["held-out"]["frechet"]["value"]
             for trial in estimates.trials if trial.arm == arm
         ])
         for arm in estimates.arms()
@@ -374,7 +374,7 @@ def test_differences_follow_from_seeds_and_sampling(effect: Findings) -> None:
     sampling, moved = (
         {
             arm: np.mean(
-                [trial.result["equal"]["held-out"]["frechet"][key]
+                [trial.outcome.result["equal"]["held-out"]["frechet"][key]
                  for trial in estimates.trials if trial.arm == arm], axis=0
             )
             for arm in estimates.arms()

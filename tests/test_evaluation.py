@@ -15,7 +15,7 @@ from PIL import Image
 import gankit
 from gankit.errors import GankitError
 from gankit.evaluation.tables import text_table, title
-from gankit.evaluation.uncertainty import jackknife
+from gankit.evaluation.uncertainty import influences, variances_of
 from gankit.interfaces import Metric, Pool, Resampling, Rows
 from gankit.report import write_report
 
@@ -44,7 +44,8 @@ def evaluate(fake: Any, real: Any, metrics: Any = ("frechet",), features: Any = 
 def variance(features: np.ndarray, groups: np.ndarray | None = None) -> float:
     """The jackknife's variance of the mean of the first feature of generated images."""
     pool = Pool(Rows(features=np.zeros((3, 1))), Rows(features=features, groups=groups))
-    found = jackknife(Resampling(MeanGap(), pool), "fake", {"mean-gap": float(features.mean())}, 0)["mean-gap"]
+    resampling = Resampling(MeanGap(), pool)
+    found = variances_of(influences(resampling, "fake", {"mean-gap": float(features.mean())}, 0))["mean-gap"]
     assert found is not None
     return found
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gankit import GankitError, build
 from gankit.cache import row_blocks
 from gankit.interfaces import Moments, Pool, Resampling, Rows
-from gankit.metrics._leave_out import trace_roots
+from gankit.metrics._frechet_resampling import trace_roots
 from gankit.metrics.frechet import Frechet, frechet_distance, frechet_distance_from_moments
 
 Array = NDArray[Any]

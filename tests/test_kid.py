@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from gankit import GankitError, build
 from gankit.interfaces import Pool, Resampling, Result, Rows
 from gankit.metrics import kid
-from gankit.metrics._kernel import cubic_kernel, terms_of, with_error
-from gankit.metrics.kid import Kid, kernel_distance
+from gankit.metrics.kid import Kid, cubic_kernel, kernel_distance, terms_of, with_error
 
 Array = NDArray[Any]
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from gankit import GankitError, build
 from gankit.interfaces import Pool, Resampling, Result, Rows
 from gankit.metrics import _distances
-from gankit.metrics._balls import checked_k
 from gankit.metrics._distances import squared_distances
 from gankit.metrics._rows import digests, shuffled
 from gankit.metrics.precision_recall import PrecisionRecall, precision_recall
@@ -123,7 +122,8 @@ def test_k_larger_than_n() -> None:
         with pytest.raises(GankitError, match="lower k"):
             precision_recall(rows(30, 2), rows(n, 2), k=k)
     assert precision_recall(rows(7, 2), rows(7, 2, 1), k=5)
-    assert list(map(checked_k, (3, 19, 20, 35, 49, 50, 5000), [None] * 7)) == [1, 1, 2, 3, 4, 5, 5]
+    results = [PrecisionRecall().compute(*[Rows(features=rows(n, 2))] * 2) for n in (3, 19, 20, 35, 49, 50, 500)]
+    assert [result.details["k"] for result in results] == [1, 1, 2, 3, 4, 5, 5]
 
 
 def test_the_scaled_k_is_not_saturated_for_few_images() -> None:

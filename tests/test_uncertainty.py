@@ -19,10 +19,11 @@ from gankit import GankitError
 from gankit.evaluation.extraction import part
 from gankit.evaluation.uncertainty import (
     evaluate_metric,
-    jackknife,
+    influences,
     p_values,
     real_against_real,
     standard_errors,
+    variances_of,
     wilson,
 )
 from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
@@ -280,7 +281,7 @@ class TestStandardErrors:
                 parts.extend(given)
                 return super().values_without(given)
 
-        found = jackknife(Spy(part("metric", "variance-ratio").build(), pool), "real", {"variance-ratio": 0.0}, 0)
+        found = influences(Spy(part("metric", "variance-ratio").build(), pool), "real", {"variance-ratio": 0.0}, 0)
         assert len(parts) == 50
         of_patients = [set(groups[places].tolist()) for places in parts]
         assert sum(map(len, of_patients)) == len(set.union(*of_patients)) == 201
@@ -385,7 +386,7 @@ def test_patients_of_unlike_numbers_of_images_weigh_as_they_must() -> None:
     features = random.normal(size=(len(groups), 1)) + random.normal(size=len(sizes))[groups, None]
     pool = Pool(rows(random.normal(size=(5, 1))), rows(features, groups))
     mean = float(features.mean())
-    found = jackknife(Resampling(Mean(), pool), "fake", {"mean": mean}, 0)["mean"]
+    found = variances_of(influences(Resampling(Mean(), pool), "fake", {"mean": mean}, 0))["mean"]
     of_parts = np.array([features[groups == group].mean() for group in range(len(sizes))])
     assert found == pytest.approx(float(((of_parts - mean) ** 2 / (len(groups) / sizes - 1)).mean()))
 

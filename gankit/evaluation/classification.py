@@ -1,38 +1,52 @@
-"""Scores of a classifier from its confusion matrices and from its probabilities."""
+"""Scores of a classifier from its confusion matrices and probabilities, with intervals and differences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
-Floats = NDArray[np.float64]
-Score = Callable[[Floats], Floats]
+from gankit.evaluation.paired import (
+    Cases,
+    Floats,
+    Score,
+    crossed,
+    independent_cases,
+    paired_difference,
+    score_interval,
+)  # fmt: skip
+from gankit.evaluation.uncertainty import wilson
+
 BINS = 10
 """Of the calibration error: equal widths of confidence."""
 
 
+def _ratio(part: Floats, whole: Floats, otherwise: float = np.nan) -> Floats:
+    """The one over the other, and `otherwise` where that is not above 0."""
+    ratio: Floats = np.divide(part, whole, out=np.full(part.shape, otherwise), where=whole > 0)
+    return ratio
+
+
 def recalls(counts: Floats) -> Floats:
     """(..., k, k) confusion matrices to the (..., k) share of each class that is found; NaN for one without cases."""
-    right, cases = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1)
-    found: Floats = np.divide(right, cases, out=np.full(right.shape, np.nan), where=cases > 0)
-    return found
+    return _ratio(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1))
 
 
 def balanced_accuracy(counts: Floats) -> Floats:
     """(..., k, k) confusion matrices to (...) means of the classes' recalls, over the classes that have cases."""
-    found = recalls(counts)
-    known = ~np.isnan(found)
-    mean: Floats = np.where(known, found, 0).sum(-1) / np.maximum(known.sum(-1), 1)
+    shares = recalls(counts)
+    known = ~np.isnan(shares)
+    mean: Floats = np.where(known, shares, 0).sum(-1) / np.maximum(known.sum(-1), 1)
     return mean
 
 
 def macro_f1(counts: Floats) -> Floats:
     """(..., k, k) confusion matrices to (...) means over classes of 2 TP / (2 TP + FP + FN), 0 where that is 0 / 0."""
     right = np.diagonal(counts, axis1=-2, axis2=-1)
-    total = counts.sum(-1) + counts.sum(-2)
-    mean: Floats = np.divide(2 * right, total, out=np.zeros(right.shape), where=total > 0).mean(-1)
+    mean: Floats = _ratio(2 * right, counts.sum(-1) + counts.sum(-2), otherwise=0.0).mean(-1)
     return mean
 
 
@@ -55,12 +69,9 @@ def auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = No
     weights = np.ones((1, len(scores))) if weights is None else weights
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of runs of equal scores
-    sides = [np.add.reduceat(weights[:, order] * side[order], starts, axis=1) for side in (positive, ~positive)]
-    above, below = sides
+    above, below = (np.add.reduceat(weights[:, order] * side[order], starts, axis=1) for side in (positive, ~positive))
     lower = np.cumsum(below, axis=1) - below / 2
-    pairs = above.sum(1) * below.sum(1)
-    area: Floats = np.divide((above * lower).sum(1), pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-    return area
+    return _ratio((above * lower).sum(1), above.sum(1) * below.sum(1))
 
 
 def macro_auc(labels: NDArray[np.int64], probabilities: Floats, weights: Floats | None = None) -> Floats:
@@ -98,3 +109,125 @@ def calibration_error(labels: NDArray[np.int64], probabilities: Floats) -> float
     """The expected calibration error of (n,) classes and (n, k) probabilities, in ten bins (arXiv 1706.04599)."""
     bins = reliability(labels, probabilities)
     return sum(cases * abs(right - confidence) for cases, confidence, right in bins) / len(labels)
+
+
+SCORES: dict[str, Score] = {"balanced accuracy": balanced_accuracy, "macro F1": macro_f1}
+Values = dict[str, Any]
+
+
+class Scorer:
+    """Scores of classifiers on one test part; all draws are those of one seed, so that classifiers share them.
+
+    Args:
+        labels: (n,) true classes.
+        groups: (n,) group of each case, or None.
+        names: of the classes.
+        seed: of the draws.
+    """
+
+    def __init__(self, labels: NDArray[np.int64], groups: NDArray[Any] | None, names: Sequence[str], seed: int) -> None:
+        self.labels, self.names, self.seed = labels, list(names), seed
+        self.cases = Cases.of(labels, groups)
+
+    def counts(self, logits: Floats) -> Floats:
+        """(seeds, n, k) logits to (seeds, groups, k, k) counts."""
+        return self.cases.counts(logits.argmax(-1), len(self.names))
+
+    def scores(self, logits: Floats, groupings: Mapping[str, Sequence[str]], calibration: bool = False) -> Values:
+        """Scores of one classifier, as JSON can hold them.
+
+        Args:
+            logits: (seeds, n, k) of its trainings.
+            groupings: names with the classes that are positive in each.
+            calibration: whether probabilities are judged too.
+        """
+        counts, predicted = self.counts(logits), logits.argmax(-1)
+        probabilities: Floats = softmax(logits, axis=-1)
+        values: Values = {}
+        for name, score in SCORES.items():
+            interval = score_interval(self.cases, counts, score, self.seed)
+            values[name] = _entry(*interval, score(counts.sum(1)))
+        values["AUC"] = self._resample(
+            lambda seed, weights: macro_auc(self.labels, probabilities[seed], weights), len(logits)
+        )
+        values["recall"] = {
+            name: self._share(self.labels == label, predicted == label) for label, name in enumerate(self.names)
+        }
+        values["groupings"] = {name: self._grouping(chosen, probabilities)
+                               for name, chosen in groupings.items()}  # fmt: skip
+        values["confusion"] = counts.sum(1).mean(0).tolist()
+        if calibration:
+            for name, error in (("Brier score", brier), ("calibration error", calibration_error)):
+                values[name] = float(np.mean([error(self.labels, of_seed) for of_seed in probabilities]))
+            bins = reliability(np.tile(self.labels, len(logits)), probabilities.reshape(-1, len(self.names)))
+            values["reliability"] = [list(row) for row in bins]
+        return values
+
+    def _resample(self, score: Callable[[int, Floats | None], Floats], seeds: int) -> Values:
+        """A score of probabilities or numbers: `score(seed, weights of the cases)`, drawn over groups and seeds."""
+        random = np.random.default_rng(self.seed)
+        weights = self.cases.draws(random)[:, self.cases.group]
+        by_seed = np.array([score(seed, None)[0] for seed in range(seeds)])
+        drawn = np.stack([score(seed, weights) for seed in range(seeds)], 1)
+        return _entry(float(by_seed.mean()), *crossed(drawn, random), by_seed)
+
+    def _share(self, among: NDArray[np.bool_], hits: NDArray[np.bool_]) -> Values:
+        """A proportion of the (n,) cases `among`, from (seeds, n) hits: Wilson's interval of the mean over seeds."""
+        groups = self.cases.groups
+        sizes = np.bincount(self.cases.group[among], minlength=groups).astype(np.float64)
+        by_group = np.bincount(self.cases.group[among], hits.mean(0)[among], minlength=groups).astype(np.float64)
+        n = independent_cases(by_group, sizes)
+        share = float(by_group.sum() / sizes.sum())
+        low, high = wilson(share * n, n)
+        by_seed = hits[:, among].mean(1)
+        return {**_entry(share, low, high, by_seed), "n": int(among.sum()), "independent": round(n, 1)}
+
+    def _grouping(self, chosen: Sequence[str], probabilities: Floats) -> Values:
+        positive_classes = [self.names.index(name) for name in chosen]
+        positive = np.isin(self.labels, positive_classes)
+        chance = probabilities[..., positive_classes].sum(-1)
+        called = chance > 0.5
+        return {
+            "positive": list(chosen),
+            "sensitivity": self._share(positive, called),
+            "specificity": self._share(~positive, ~called),
+            "AUC": self._resample(lambda seed, weights: auc(positive, chance[seed], weights), len(chance)),
+        }
+
+    def difference(self, logits: Floats, against: Floats, rare: int) -> dict[str, Values]:
+        """One classifier less another, on the same cases and seeds, by score.
+
+        Args:
+            logits: (seeds, n, k) of the first.
+            against: (seeds, n, k) of the second.
+            rare: the class whose recall is compared too.
+        """
+        scores = {**SCORES, f"recall of {self.names[rare]}": recall_of(rare)}
+        sides = self.counts(logits), self.counts(against)
+        return {name: vars(paired_difference(self.cases, *sides, score)) for name, score in scores.items()}
+
+    def errors(self, predicted: Floats, true: Floats) -> Values:
+        """Errors of (seeds, n) numbers from the (n,) true ones, in their own units."""
+
+        def mean(values: Floats, weights: Floats | None) -> Floats:
+            weights = np.ones((1, len(values))) if weights is None else weights
+            means: Floats = weights @ values / weights.sum(1)
+            return means
+
+        def correlation(seed: int, weights: Floats | None) -> Floats:
+            x = predicted[seed]
+            of_x, of_y, of_xy, of_xx, of_yy = (mean(values, weights) for values in (x, true, x * true, x * x, true**2))
+            spread = (of_xx - of_x**2) * (of_yy - of_y**2)
+            return _ratio(of_xy - of_x * of_y, np.sqrt(np.maximum(spread, 0)))
+
+        errors, seeds = np.abs(predicted - true), len(predicted)
+        squares = errors**2
+        return {
+            "mean absolute error": self._resample(lambda seed, weights: mean(errors[seed], weights), seeds),
+            "root mean square error": self._resample(lambda seed, weights: mean(squares[seed], weights) ** 0.5, seeds),
+            "correlation": self._resample(correlation, seeds),
+        }
+
+
+def _entry(value: float, low: float, high: float, by_seed: Floats) -> Values:
+    return {"value": value, "low": low, "high": high, "by_seed": by_seed.tolist()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,6 @@ from gankit.evaluation.extraction import part
 from gankit.evaluation.uncertainty import influences, standard_errors, variances_of
 from gankit.interfaces import Indices, Pool, Rows
 from gankit.metrics.kid import BLOCK
-from gankit.registry import Part
 
 KEPT_VALUES = ("frechet", "kid", "precision", "recall")
 """The values that are kept of the metrics' values."""
@@ -36,8 +36,8 @@ def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Va
     """
     entries: Values = {}
     for metric_part in [part("metric", name) for name in names]:
-        seen = reals.take(_block(np.arange(reals.count))) if metric_part.name == "kid" else reals
-        resampling = metric_part.build().resampling(Pool(seen, fakes))
+        used = reals.take(_block(np.arange(reals.count))) if metric_part.name == "kid" else reals
+        resampling = metric_part.build().resampling(Pool(used, fakes))
         values = resampling.whole().values
         real, fake = (influences(resampling, side, values, 0) for side in ("real", "fake"))
         variances = variances_of(fake)
@@ -49,7 +49,7 @@ def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Va
                     "value": value, "standard_error": errors[name],
                     "fake_variance": variances.get(name),
                     "real_influences": None if moved is None else moved.tolist(),
-                    "n_real": seen.count, "n_fake": fakes.count,
+                    "n_real": used.count, "n_fake": fakes.count,
                 }  # fmt: skip
     return entries
 
@@ -64,26 +64,18 @@ def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices
     """
     entries: Values = {}
     for metric in [part("metric", name) for name in names]:
-        values = _values_of_draws(metric, pool, draws)
-        for name in values[0] if values else ():
-            if name in KEPT_VALUES:
-                numbers = np.array([value[name] for value in values])
-                entries[name] = {"mean": float(numbers.mean()), "sd": float(numbers.std(ddof=1))}
+        resampling, limit = metric.build().resampling(pool), _block if metric.name == "kid" else np.asarray
+        with contextlib.suppress(GankitError):  # too few images for this metric
+            values = [resampling.values(limit(real), fake) for real, fake in draws]
+            for name in KEPT_VALUES:
+                if name in values[0]:
+                    numbers = np.array([value[name] for value in values])
+                    entries[name] = {"mean": float(numbers.mean()), "sd": float(numbers.std(ddof=1))}
     return entries
 
 
-def _values_of_draws(metric: Part, pool: Pool, draws: list[tuple[Indices, Indices]]) -> list[dict[str, float]]:
-    resampling = metric.build().resampling(pool)
-    try:
-        if metric.name == "kid":
-            draws = [(_block(real), fake) for real, fake in draws]
-        return [dict(resampling.values(real, fake)) for real, fake in draws]
-    except GankitError:  # too few images for this metric
-        return []
-
-
 def _block(real: Indices) -> Indices:
-    """As many of these images as KID takes at once, beyond which each value would cost a second."""
+    """At most as many of these images as KID takes at once; with more, each value would cost a second."""
     return real if len(real) <= BLOCK else real[random_places(len(real), BLOCK, "block of the kernel distance")]
 
 

@@ -23,17 +23,17 @@ from gankit.evaluation.sources import (
     TRAINING,
     Source,
     Window,
-    images_only,
     in_process,
     open_images,
     open_named,
+    open_only_images,
     run_data,
     run_reference,
     too_few,
 )
 from gankit.evaluation.statistics import Statistics
 from gankit.evaluation.uncertainty import LEAVE_ONE_OUT, evaluate_metric, free_name
-from gankit.experiments.experiment import default_features, default_metrics
+from gankit.experiments.experiment import default_metrics
 from gankit.files import write_atomically
 from gankit.images.pictures import pairs_png
 from gankit.interfaces import Dataset, Features, Pool, Rows
@@ -98,11 +98,17 @@ def evaluate(
     if isinstance(reals, Statistics):
         if permutations:
             raise GankitError(f"{reals.name} holds no images to regroup: leave out permutations, or give the images")
-        parts = [p for p in parts if p.build().takes_moments] if metrics is None else _check_moments(reals, parts)
+        unfit = [part.name for part in parts if not part.build().takes_moments]
+        if unfit and metrics is not None:
+            raise DataError(
+                f"{reals.name} holds moments only, which do not serve {', '.join(unfit)}: leave these out, or give "
+                "images"
+            )
+        parts = [part for part in parts if part.name not in unfit]
     fakes = _fakes(source, fake_name, reals, count, seed, window)
 
     shape = (fakes if isinstance(reals, Statistics) else reals).images.image.shape
-    features_name, network = extractor(default_features() if features is None else features, shape)
+    features_name, network = extractor(features, shape)
     needs, warnings = _needs(parts), []
     if isinstance(reals, Statistics):
         warnings += _check_features(reals, features_name, network)
@@ -127,8 +133,8 @@ def evaluate(
         warnings += _reference_warnings(fakes, reals, looks_for_copies)
     protocol = _protocol(features_name, network, reals, fakes, seed) | {"warnings": list(dict.fromkeys(warnings))}
     if trained:
-        facts = {"training": trained.name, "n_training": len(trained.images), "training_content": trained.content}
-        protocol |= facts
+        protocol["training"], protocol["n_training"] = trained.name, len(trained.images)
+        protocol["training_content"] = trained.content
     return {"protocol": protocol, "metrics": values}
 
 
@@ -146,10 +152,9 @@ def statistics(images: Source, features: Named | Features | None = None, *, wind
     reals, _ = _references(images, None, None, window, wants_training=False)
     if isinstance(reals, Statistics):
         return reals
-    features_name, network = extractor(default_features() if features is None else features, reals.images.image.shape)
+    features_name, network = extractor(features, reals.images.image.shape)
     rows = reals.rows(network, {"features"})
-    protocol = {"features": features_name, "features_dim": network.dim, "features_protocol": network.protocol,
-                "content": reals.content}  # fmt: skip
+    protocol = _features_protocol(features_name, network) | {"content": reals.content}
     return Statistics(reals.name, rows.moments, protocol)
 
 
@@ -167,6 +172,12 @@ class _Side:
     @cached_property
     def content(self) -> str:
         return self.images.digest()
+
+    def protocol(self, side: str) -> dict[str, Any]:
+        return {
+            f"n_{side}": len(self.images), f"{side}_size": list(self.images.image.shape),
+            f"{side}_range": list(self.images.value_range), f"{side}_content": self.content,
+        }  # fmt: skip
 
     def rows(self, network: Features, needs: set[str]) -> Rows:
         return extraction.rows(self.images, network, needs, name=self.name, content=self.content, shared=True)
@@ -197,7 +208,7 @@ def _training_images(training: Source | None, source: Source | None, reference: 
     if training is not None:
         name, opened = open_named(training, "training", window)
         if not isinstance(opened, Run):
-            return _Side(name, images_only(open_images(opened, name, window=window), name))
+            return _Side(name, open_only_images(opened, name, window=window))
         return _Side(TRAINING, run_data(opened)[0])
     run = next((run for run in (source, reference) if isinstance(run, Run)), None)
     return None if run is None or in_process(run) else _Side(TRAINING, run_data(run)[0])
@@ -209,24 +220,18 @@ def _fakes(source: Source, name: str, reals: _Side | Statistics, count: int | No
         count = reals.moments.n if isinstance(reals, Statistics) else len(reals.images)
         if count is None:
             raise GankitError(f"{reals.name} does not say of how many images it is: say how many to draw by count")
-    return _Side(name, images_only(open_images(source, name, count=count, seed=seed, window=window), name))
+    return _Side(name, open_only_images(source, name, count=count, seed=seed, window=window))
 
 
-def _check_moments(stored: Statistics, parts: list[Part]) -> list[Part]:
-    """The metrics, all of which must take moments."""
-    if wrong := [part.name for part in parts if not part.build().takes_moments]:
-        raise DataError(
-            f"{stored.name} holds moments only, which do not serve {', '.join(wrong)}: leave these out, or give images"
-        )
-    return parts
+def _features_protocol(name: str, network: Features) -> dict[str, Any]:
+    return {"features": name, "features_dim": network.dim, "features_protocol": network.protocol}
 
 
 def _check_features(stored: Statistics, name: str, network: Features) -> list[str]:
     """Refuse statistics of other features; warn if that cannot be told, or if versions differ."""
-    ours = {"features": name, "features_dim": network.dim, "features_protocol": network.protocol}
     different = [
         f"{key}: {stored.protocol[key]} in the file, {value} here"
-        for key, value in ours.items()
+        for key, value in _features_protocol(name, network).items()
         if key in stored.protocol and without_versions(stored.protocol[key]) != without_versions(value)
     ]
     if different or network.dim != len(stored.moments.mean):
@@ -267,24 +272,16 @@ def _picture(path: Path, fakes: Dataset, reals: Dataset, pairs: list[dict[str, A
 def _protocol(
     features_name: str, network: Features, reals: _Side | Statistics, fakes: _Side, seed: int
 ) -> dict[str, Any]:
-    if isinstance(reals, Statistics):
-        real = {"n_real": reals.moments.n, "real_size": None, "real_content": reals.protocol.get("content")}
-    else:
-        real = {
-            "n_real": len(reals.images), "real_size": list(reals.images.image.shape),
-            "real_range": list(reals.images.value_range), "real_content": reals.content,
-        }  # fmt: skip
     return {
-        "features": features_name,
-        "features_dim": network.dim,
-        "features_protocol": network.protocol,
+        **_features_protocol(features_name, network),
         "real": reals.name,
         "fake": fakes.name,
-        **real,
-        "n_fake": len(fakes.images),
-        "fake_size": list(fakes.images.image.shape),
-        "fake_range": list(fakes.images.value_range),
-        "fake_content": fakes.content,
+        **(
+            {"n_real": reals.moments.n, "real_size": None, "real_content": reals.protocol.get("content")}
+            if isinstance(reals, Statistics)
+            else reals.protocol("real")
+        ),
+        **fakes.protocol("fake"),
         "seed": seed,
         "standard_error": "the spread of the value at this number of images, not its bias: in closed form for kid, "
         f"else the jackknife over both sets, one image (group) at a time up to {LEAVE_ONE_OUT}, else groups of them",

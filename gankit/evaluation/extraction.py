@@ -19,6 +19,8 @@ from tqdm import tqdm
 from gankit import distributed
 from gankit.cache import stored
 from gankit.errors import DataError, PartError
+from gankit.experiments.experiment import default_features
+from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, Features, ImageSpec, Indices, Rows
 from gankit.registry import Part, valid_part
 from gankit.runs.run import choose_device
@@ -50,9 +52,14 @@ def part(kind: str, value: str | dict[str, Any] | Part) -> Part:
 
 
 def extractor(
-    features: str | dict[str, Any] | Part | Features, shape: tuple[int, int, int], device: str = "auto"
+    features: str | dict[str, Any] | Part | Features | None, shape: tuple[int, int, int], device: str = "auto"
 ) -> tuple[str, Features]:
-    """Name and network of features for images of this shape, on a device, ready for use; "auto" takes a GPU if it can.
+    """Name and network of features, by default the default ones, ready for use.
+
+    Args:
+        features: a name, a table with a name, a part, or an extractor.
+        shape: (channels, height, width) of the images.
+        device: "auto" takes a GPU where there is one.
 
     Raises:
         PartError: it is unknown, or cannot be built.
@@ -60,7 +67,7 @@ def extractor(
     if isinstance(features, Features):
         name, network = type(features).__name__, features
     else:
-        chosen = part("features", features)
+        chosen = part("features", default_features() if features is None else features)
         name, network = chosen.name, chosen.build(ImageSpec(*shape))
     return name, network.to(choose_device(device)).eval()
 
@@ -93,9 +100,7 @@ def rows(
     vectors = logits = None
     if {"features", "logits"} & set(needs):
         vectors = features(images, network, name=name, content=content, quiet=quiet, shared=shared)
-    if "logits" in needs:
-        assert vectors is not None
-        logits = _logits(vectors, network)
+        logits = _logits(vectors, network) if "logits" in needs else None
     everything = np.arange(len(images))
     return Rows(
         features=vectors,
@@ -136,7 +141,7 @@ def features(
             make = functools.partial(_pass, images, chunk, network, name, bar.update)
             if content is None:
                 return make()
-            device = _device(network).type  # CPU and GPU round differently
+            device = device_of(network).type  # CPU and GPU round differently
             text = json.dumps([FORMAT, content, protocol, device, chunk[0].item(), images.value_range])
             made = stored(hashlib.blake2b(text.encode(), digest_size=20).hexdigest(), make, "features")
             bar.update(int(chunk[-1]) + 1 - bar.n)  # past a chunk that was on disk
@@ -163,11 +168,10 @@ def _joined(parts: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDArr
 def _pass(
     images: Dataset, indices: Indices, network: Features, name: str, progress: Callable[[int], Any]
 ) -> NDArray[np.float32]:
-    device = _device(network)
     made = []
     with torch.no_grad():
         for batch in _read_ahead(images, indices, name):
-            values = network(batch.to(device))
+            values = network(batch.to(device_of(network)))
             if values.shape != (len(batch), network.dim):
                 raise PartError(
                     f"features {type(network).__name__} gave {tuple(values.shape)} for {len(batch)} images; "
@@ -189,8 +193,7 @@ def _read_ahead(images: Dataset, indices: Indices, name: str) -> Iterator[Tensor
         raw = images.read(indices[start : start + BATCH])
         if raw.shape[1:] != images.image.shape:
             raise DataError(f"{name}: images of {raw.shape[1:]} among images of {images.image.shape}: use one size")
-        low, high = images.value_range
-        scaled = (raw.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+        scaled = rescale(raw.astype(np.float32), images.value_range, (0.0, 255.0))
         if not np.isfinite(scaled).all():
             raise DataError(f"{name}: there are pixels that are NaN or infinite")
         return torch.from_numpy(scaled)
@@ -206,7 +209,7 @@ def _read_ahead(images: Dataset, indices: Indices, name: str) -> Iterator[Tensor
 
 
 def _logits(features: NDArray[np.float32], network: Features) -> NDArray[np.float32]:
-    device = _device(network)
+    device = device_of(network)
     with torch.no_grad():
         made = [
             network.logits(torch.tensor(features[start : start + CHUNK], device=device)).float().cpu().numpy()
@@ -215,7 +218,7 @@ def _logits(features: NDArray[np.float32], network: Features) -> NDArray[np.floa
     return np.concatenate(made)
 
 
-def _device(network: Features) -> torch.device:
-    """Where the network's tensors are; the CPU where it has none."""
-    tensors = [*network.parameters(), *network.buffers()]
+def device_of(network: Any) -> torch.device:
+    """Where a module's tensors are; the CPU where it has none, or for a function."""
+    tensors = [*network.parameters(), *network.buffers()] if isinstance(network, torch.nn.Module) else []
     return tensors[0].device if tensors else torch.device("cpu")

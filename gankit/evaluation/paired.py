@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from gankit.evaluation.classification import Floats, Score
+Floats = NDArray[np.float64]
+Score = Callable[[Floats], Floats]
+"""Of (..., k, k) confusion matrices to (...) values."""
 
 LEVEL = 0.95
 DRAWS = 1000
@@ -76,12 +79,6 @@ class Cases:
         return weights
 
 
-def confusions(counts: Floats) -> Floats:
-    """(seeds, groups, k, k) counts to (seeds, k, k) confusion matrices."""
-    total: Floats = counts.sum(1)
-    return total
-
-
 def drawn_scores(counts: Floats, score: Score, weights: Floats) -> Floats:
     """Scores of drawn groups.
 
@@ -96,6 +93,11 @@ def drawn_scores(counts: Floats, score: Score, weights: Floats) -> Floats:
     seeds, groups, k, _ = counts.shape
     flat = counts.transpose(1, 0, 2, 3).reshape(groups, -1)
     return score((weights @ flat).reshape(len(weights), seeds, k, k))
+
+
+def student_quantile(freedom: float, level: float = LEVEL) -> float:
+    """The half-width of Student's interval of a level, in standard errors of so many degrees of freedom."""
+    return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
 def crossed(drawn: Floats, random: np.random.Generator, level: float = LEVEL) -> tuple[float, float]:
@@ -124,7 +126,7 @@ def score_interval(cases: Cases, counts: Floats, score: Score, seed: int) -> tup
     """
     random = np.random.default_rng(seed)
     low, high = crossed(drawn_scores(counts, score, cases.draws(random)), random)
-    return float(score(confusions(counts)).mean()), low, high
+    return float(score(counts.sum(1)).mean()), low, high
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def paired_difference(
         score: of (..., k, k) confusion matrices.
         level: of the interval.
     """
-    totals = confusions(first), confusions(second)
+    totals = first.sum(1), second.sum(1)
     by_seed = score(totals[0]) - score(totals[1])
     left_out = (score(totals[0][:, None] - first) - score(totals[1][:, None] - second)).mean(0)
     seeds, value = len(by_seed), float(by_seed.mean())
@@ -171,14 +173,10 @@ def paired_difference(
     squares = 0.0
     if cases_variance > 0:
         df = 1 / sum((variance / cases_variance) ** 2 / df for variance, df in parts)  # Satterthwaite 1946
-        squares += _quantile(level, df) ** 2 * cases_variance
+        squares += student_quantile(df, level) ** 2 * cases_variance
     seeds_error = None
     if seeds > 1:
         seeds_error = math.sqrt(float(by_seed.var(ddof=1)) / seeds)
-        squares += (_quantile(level, seeds - 1) * seeds_error) ** 2
+        squares += (student_quantile(seeds - 1, level) * seeds_error) ** 2
     half = math.sqrt(squares)
     return PairedDifference(value, value - half, value + half, by_seed.tolist(), math.sqrt(cases_variance), seeds_error)
-
-
-def _quantile(level: float, df: float) -> float:
-    return float(stats.t.ppf((1 + level) / 2, df))

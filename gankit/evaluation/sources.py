@@ -17,7 +17,7 @@ from gankit import seeds
 from gankit.errors import DataError, PartError, RunError
 from gankit.evaluation.statistics import Statistics
 from gankit.experiments.selection import select_images
-from gankit.interfaces import Dataset, ImageSpec, Indices
+from gankit.interfaces import Dataset, ImageSpec, Indices, Known
 from gankit.registry import build, registry
 from gankit.registry.wrapping import wrap
 from gankit.runs.run import Run, open_run
@@ -155,12 +155,15 @@ def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) 
     return dataset
 
 
-def images_only(opened: Dataset | Statistics, name: str) -> Dataset:
-    """The images of a source that must have some.
+def open_only_images(
+    source: Source, name: str, *, count: int | None = None, seed: int = 0, window: Window = None
+) -> Dataset:
+    """As `open_images`, of a source that must have images.
 
     Raises:
-        DataError: it is statistics.
+        GankitError: as `open_images`, or it is statistics.
     """
+    opened = open_images(source, name, count=count, seed=seed, window=window)
     if isinstance(opened, Statistics):
         raise DataError(f"{name}: a statistics file holds no images; it stands for the real images only")
     return opened
@@ -213,8 +216,6 @@ class Drawn(Dataset):
 
     def __init__(self, run: Run, count: int, seed: int = 0) -> None:
         self._run, self._count, self._seed = run, count, seed
-        labels = run.encode_labels(count, None, seed)
-        self._labels = None if labels is None else labels.numpy()
 
     @property
     def image(self) -> ImageSpec:
@@ -236,15 +237,11 @@ class Drawn(Dataset):
         """That of the run's data."""
         return self._run.value_range
 
-    @property
-    def labels(self) -> NDArray[Any] | None:
-        """(n,) classes, or (n, k) standardised conditions, that the generator was given; None without any."""
-        return self._labels
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Those of the run's data."""
-        return tuple(self._run.class_names)
+    @cached_property
+    def known(self) -> Known:
+        """The classes or (n, k) standardised conditions that the generator was given, and the names of classes."""
+        labels = self._run.encode_labels(self._count, None, self._seed)
+        return Known(labels=None if labels is None else labels.numpy(), class_names=tuple(self._run.class_names))
 
     def __len__(self) -> int:
         return self._count

@@ -40,20 +40,18 @@ def evaluate_metric(
         GankitError: the metric cannot judge these images.
     """
     metric: Metric = part.build()
-    statistics = pool.real.statistics
-    if statistics is not None:  # no images to resample
+    n_real: int | None = pool.real.count
+    n_fake = pool.fake.count
+    errors: Mapping[str, float | None] = {}
+    between_reals: dict[str, dict[str, Any]] = {}
+    if pool.real.statistics is not None:  # no images to resample
+        n_real = pool.real.statistics.n
         result = Result.of(metric.compute(pool.real, pool.fake))
-        return {
-            name: {
-                "value": value, "standard_error": None, "n_real": statistics.n, "n_fake": pool.fake.count,
-                "real_vs_real": None, "metric": part.table(),
-            }
-            for name, value in result.values.items()
-        }, [*result.warnings, *metric.warnings({})]  # fmt: skip
-    resampling = metric.resampling(pool)
-    result = resampling.whole()
-    errors = standard_errors(resampling, result.values, seed)
-    between_reals = real_against_real(resampling, result.values, seed)
+    else:
+        resampling = metric.resampling(pool)
+        result = resampling.whole()
+        errors = standard_errors(resampling, result.values, seed)
+        between_reals = real_against_real(resampling, result.values, seed)
     warnings = [*result.warnings, *metric.warnings({name: entry["value"] for name, entry in between_reals.items()})]
     chances: dict[str, dict[str, Any]] = {}
     if permutations and metric.better:
@@ -63,15 +61,14 @@ def evaluate_metric(
             warnings.append(f"{part.name}: no p-value: it cannot be computed for some random regroupings ({error})")
     entries: dict[str, dict[str, Any]] = {}
     for name, value in result.values.items():
-        n_real, n_fake = result.counts.get(name, (pool.real.count, pool.fake.count))
-        if name in between_reals and n_real + n_fake:
+        n, m = result.counts.get(name, (n_real, n_fake))
+        if name in between_reals and n is not None and n + m:
             # A value within a class has at most as many images as the class has in each half.
             entry = between_reals[name]
-            entry["n"] = min(entry["n"], n_fake or entry["n"], max(n_real // 2, 1))
+            entry["n"] = min(entry["n"], m or entry["n"], max(n // 2, 1))
         entries[name] = {
-            "value": value, "standard_error": errors[name], "n_real": n_real, "n_fake": n_fake,
-            "real_vs_real": between_reals.get(name), **(chances.get(name, {}) if n_fake else {}),
-            "metric": part.table(),
+            "value": value, "standard_error": errors.get(name), "n_real": n, "n_fake": m,
+            "real_vs_real": between_reals.get(name), **(chances.get(name, {}) if m else {}), "metric": part.table(),
         }  # fmt: skip
     if result.details:
         entries[next(iter(entries))]["details"] = dict(result.details)
@@ -99,14 +96,14 @@ def standard_errors(
         resampling: of all images.
         values: of all images.
         seed: of groups.
-        variances: what `jackknife` gave of the real and of the generated side, where that is known.
+        variances: of the real and of the generated side, from `variances_of`, where they are known.
     """
     pool = resampling.pool
     if pool.real.groups is None and pool.fake.groups is None:
         closed = resampling.standard_errors()
         if closed is not None:
             return {name: closed.get(name) for name in values}
-    variances = variances or [jackknife(resampling, side, values, seed) for side in ("real", "fake")]
+    variances = variances or [variances_of(influences(resampling, side, values, seed)) for side in ("real", "fake")]
     errors: dict[str, float | None] = {}
     for name in values:
         of_sides = [variance.get(name) for variance in variances]
@@ -114,11 +111,6 @@ def standard_errors(
         error = math.sqrt(sum(variance for variance in of_sides if variance is not None))
         errors[name] = None if None in of_sides or error == 0 else error
     return errors
-
-
-def jackknife(resampling: Resampling, side: str, values: Values, seed: int) -> dict[str, float | None]:
-    """The variance of values as one side varies: the sum of squared `influences`, or None where there are none."""
-    return variances_of(influences(resampling, side, values, seed))
 
 
 def variances_of(influences: Mapping[str, NDArray[np.float64] | None]) -> dict[str, float | None]:

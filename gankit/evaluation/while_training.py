@@ -66,8 +66,7 @@ class MetricsWhileTraining:
             if self._training is not None and "training" in self._needs:
                 rows = self._rows(self._training, self._network, self._training.digest())
                 self._real_rows = dataclasses.replace(self._real_rows, training=rows)
-        fakes = wrap("dataset", fake, value_range=self.value_range)
-        rows = self._rows(fakes, self._network, None)
+        rows = self._rows(wrap("dataset", fake, value_range=self.value_range), self._network, None)
         fake_rows = dataclasses.replace(rows, labels=labels, class_names=self._real_rows.class_names)
         values: dict[str, float] = {}
         for metric in self._metrics:

@@ -9,36 +9,21 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Measurement:
-    """A fact of an image that can be measured on its pixels, and the words for it.
+    """A fact of an image that can be measured on its pixels, and the words for it."""
 
-    Attributes:
-        fact: the name in `Dataset.facts` of the true values, which the measured ones are compared with.
-        unit: of the values, in words.
-        symbol: of the unit.
-        limit: the threshold: from this absolute value on an image counts as positive, unless a study sets another.
-        positive: what a positive image is called: "strabismic".
-        condition: the medical condition that a positive image shows: "strabismus".
-        negative_classes: names of the classes whose images are not positive.
-        measure: (n, channels, height, width) images in the data set's range to (n,) values; NaN where one cannot be
-            measured.
-    """
-
-    fact: str
-    unit: str
-    symbol: str
-    limit: float
-    positive: str
-    condition: str
-    negative_classes: tuple[str, ...]
+    fact: str  # the name in `Dataset.facts` of the true values, which the measured ones are compared with
+    unit: str  # of the values, in words
+    symbol: str  # of the unit
+    limit: float  # the threshold: from this absolute value on an image counts as positive, unless a study sets another
+    positive: str  # what a positive image is called: "strabismic"
+    condition: str  # the medical condition that a positive image shows: "strabismus"
+    negative_classes: tuple[str, ...]  # names of the classes whose images are not positive
+    # (n, channels, height, width) images in the data set's range to (n,) values; NaN where one cannot be measured
     measure: Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @runtime_checkable
 class MeasuresFacts(Protocol):
-    """A data set that can measure a fact of images like its own.
+    """A data set that can measure a fact of images like its own."""
 
-    Attributes:
-        measurement: what and how; an attribute of the class.
-    """
-
-    measurement: Measurement
+    measurement: Measurement  # what and how; an attribute of the class

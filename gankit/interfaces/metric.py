@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gankit.cache import row_blocks
 from gankit.errors import GankitError, PartError
+from gankit.images.grey_levels import rescale
 
 Indices = NDArray[np.int64]
 OLD_STYLE = (
@@ -144,9 +145,8 @@ class Rows:
             GankitError: there are no images.
         """
         images = self.required("images", whose)
-        low, high = self.value_range
         for block in row_blocks(images, max(1, min(512, 2**24 // max(1, int(np.prod(images.shape[1:])))))):
-            yield (block.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+            yield rescale(block.astype(np.float32), self.value_range, (0.0, 255.0))
 
     def take(self, indices: Indices) -> Rows:
         """The rows with these indices, in their order; `training` stays as it is."""
@@ -204,7 +204,14 @@ def _join(first: Rows, second: Rows) -> Rows:
             numbers = np.array([names.index(name) for name in second.class_names])
             second = dataclasses.replace(second, labels=numbers[second.labels])
     if first.value_range != second.value_range:
-        first, second = _at_full_range(first), _at_full_range(second)
+        first, second = (
+            dataclasses.replace(
+                rows,
+                images=None if rows.images is None else np.concatenate(list(rows.image_blocks())),
+                value_range=(0.0, 255.0),
+            )
+            for rows in (first, second)
+        )
     joined: dict[str, Any] = dict.fromkeys(first._arrays())
     for name, values in first._arrays().items():
         others = getattr(second, name)
@@ -215,11 +222,6 @@ def _join(first: Rows, second: Rows) -> Rows:
                 )
             joined[name] = np.concatenate([values, others])
     return dataclasses.replace(first, class_names=names, **joined)
-
-
-def _at_full_range(rows: Rows) -> Rows:
-    images = None if rows.images is None else np.concatenate(list(rows.image_blocks()))
-    return dataclasses.replace(rows, images=images, value_range=(0.0, 255.0))
 
 
 @final

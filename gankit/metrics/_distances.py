@@ -30,19 +30,12 @@ _BLOCK, _CHUNK = 4_000_000, 500_000
 
 
 class _Block(NamedTuple):
-    """Squared distances of some rows of x to all rows of y, up to rounding.
+    """Squared distances of some rows of x to all rows of y, off by at most 2 (d + 3) u (|x|^2 + |y|^2)."""
 
-    Attributes:
-        start: index of the first of these rows in x.
-        squares: (k, m) squared distances, off by at most 2 (d + 3) u (|x|^2 + |y|^2), and possibly below 0.
-        norms_x: (k, 1) squared norms |x|^2.
-        norms_y: (m,) squared norms |y|^2.
-    """
-
-    start: int
-    squares: Matrix
-    norms_x: Matrix
-    norms_y: Matrix
+    start: int  # index of the first of these rows in x
+    squares: Matrix  # (k, m), possibly below 0
+    norms_x: Matrix  # (k, 1) squared norms |x|^2
+    norms_y: Matrix  # (m,) squared norms |y|^2
 
 
 def _blocks(x: Matrix, y: Matrix, origin: Matrix | float, either_sign: bool = False) -> Iterator[_Block]:
@@ -85,17 +78,9 @@ def _squares_of_pairs(x: NDArray[Any], y: NDArray[Any], i: Indices, j: Indices, 
 
 
 def pair_distances(x: NDArray[Any], y: NDArray[Any], i: Indices, j: Indices, *, either_sign: bool = False) -> Matrix:
-    """Euclidean distances of the pairs x[i], y[j], from differences in float64.
+    """(p,) Euclidean distances of the pairs x[i], y[j], from differences in float64; exactly 0 of equal rows.
 
-    Args:
-        x: (n, d) floats.
-        y: (m, d) floats.
-        i: (p,) rows of x.
-        j: (p,) rows of y.
-        either_sign: the smaller of |x - y| and |x + y|.
-
-    Returns:
-        (p,) distances; 0 exactly where the rows are equal.
+    With `either_sign` the smaller of |x - y| and |x + y|.
     """
     if len(i) > 64 * (len(x) + len(y)):  # so many pairs mean duplicate rows: compute each distinct pair only once
         pairs, inverse = np.unique(_first_equal(x)[i] * len(y) + _first_equal(y)[j], return_inverse=True)
@@ -186,15 +171,7 @@ class Shortlist:
         self._indices, self._distances = nearest(x, y, min(k, len(y)), apart=apart, either_sign=either_sign)
 
     def among(self, rows: Indices, allowed: NDArray[np.bool_]) -> tuple[Indices, Matrix]:
-        """The nearest allowed row of y to some rows of x.
-
-        Args:
-            rows: (p,) rows of x.
-            allowed: (m,) whether a row of y is in the subset.
-
-        Returns:
-            (p,) rows of y and (p,) distances; -1 and infinity where no row is left.
-        """
+        """For (p,) rows of x the nearest of the (m,) allowed rows of y, and the distance; -1 and infinity for none."""
         listed = self._indices[rows]
         usable = allowed[listed] & (listed >= 0)
         first = usable.argmax(1)[:, None]

@@ -1,8 +1,9 @@
-"""Rows of features: checks, both sides together, and shuffles that do not depend on the order of rows."""
+"""Rows of features: checks, both sides together, values from sums, and shuffles that ignore the order of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gankit.cache import row_blocks
 from gankit.errors import GankitError
-from gankit.interfaces import Indices, Pool, Rows
+from gankit.interfaces import Indices, Pool, Resampling, Rows
 
 Matrix = NDArray[np.float64]
 
@@ -20,11 +21,7 @@ LARGEST = 1e20
 
 
 def checked(values: ArrayLike, name: str) -> NDArray[Any]:
-    """The values as an (n, d) array.
-
-    Raises:
-        GankitError: not (n, d), or values that are not finite or too large for their powers.
-    """
+    """The values as an (n, d) array, if they are finite and not too large for their powers."""
     rows = np.asanyarray(values)
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise GankitError(f"{name} must be (n, d), their shape is {rows.shape}")
@@ -36,14 +33,15 @@ def checked(values: ArrayLike, name: str) -> NDArray[Any]:
     return rows
 
 
+def array_of(rows: Rows, side: str, name: str = "features") -> NDArray[Any]:
+    """The features or logits of the "real", "generated" or "training" images, as `checked`."""
+    return checked(rows.required(name, f"the {side}"), f"{name} of the {side} images")
+
+
 def pair(
     x: ArrayLike, y: ArrayLike, least: int, names: tuple[str, str] = ("features x", "features y")
 ) -> tuple[Matrix, Matrix]:
-    """Two sets of features in float64.
-
-    Raises:
-        GankitError: as `checked`, fewer than `least` rows, or different dimensions.
-    """
+    """Two sets of features in float64, of at least so many rows each and of one dimension."""
     first, second = (checked(rows, name).astype(np.float64) for rows, name in zip((x, y), names, strict=True))
     for rows, name in ((first, names[0]), (second, names[1])):
         if len(rows) < least:
@@ -56,22 +54,41 @@ def pair(
 
 
 def features_of(real: Rows, fake: Rows, least: int) -> tuple[Matrix, Matrix]:
-    """The features of real and of generated images in float64.
-
-    Raises:
-        GankitError: as `pair`, or images without features.
-    """
+    """The features of real and of generated images in float64, of at least so many images each."""
     names = ("features of the real images", "features of the generated images")
     return pair(real.required("features", "the real"), fake.required("features", "the generated"), least, names)
 
 
 def pooled_features(pool: Pool, least: int) -> Matrix:
-    """(N, d) features of all images of a pool in float64.
-
-    Raises:
-        GankitError: as `features_of`.
-    """
+    """(N, d) features of all images of a pool in float64, of at least so many images of each side."""
     return np.concatenate(features_of(pool.real, pool.fake, least))
+
+
+class SumsResampling(Resampling, ABC):
+    """Values that depend on each side only by sums over its images.
+
+    Attributes:
+        numbers: (N, k) float64, a row for each image of the pool: what is summed.
+    """
+
+    numbers: Matrix
+
+    @abstractmethod
+    def from_sums(self, real: Matrix, fake: Matrix) -> Mapping[str, float] | None:
+        """The values from the (k,) sums of either side; None where they must be computed from scratch."""
+
+    def values(self, real: Indices, fake: Indices) -> Mapping[str, float]:
+        chosen = np.zeros((2, len(self.numbers)))
+        chosen[0, real] = chosen[1, fake] = 1
+        return self.from_sums(*(chosen @ self.numbers)) or super().values(real, fake)
+
+    def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
+        n, values = self.pool.real.count, []
+        real, fake = self.numbers[:n].sum(0), self.numbers[n:].sum(0)
+        for part in parts:
+            of_real, of_fake = (self.numbers[side].sum(0) for side in (part[part < n], part[part >= n]))
+            values.append(self.from_sums(real - of_real, fake - of_fake) or super().values_without([part])[0])
+        return values
 
 
 def digests(rows: Matrix) -> list[bytes]:

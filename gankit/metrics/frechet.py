@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -11,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gankit.errors import GankitError
-from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
+from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._covariance import EPS, Matrix, compact, covariance_term, root, squared
-from gankit.metrics._frechet_parts import FrechetParts
-from gankit.metrics._rows import checked, features_of, pair, pooled_features
+from gankit.metrics._frechet_resampling import FrechetResampling
+from gankit.metrics._rows import array_of, pair
 
 NEGATIVE_SHARE = 1e-10
 """The largest negative part of a covariance's spectrum, as a share of its trace, that rounding explains."""
@@ -36,18 +35,8 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     Raises:
         GankitError: fewer than 2 rows, different d, or values that are not finite.
     """
-    return _distance(*pair(x, y, 2))
-
-
-def _distance(first: Matrix, second: Matrix) -> float:
-    mean_x, mean_y = first.mean(0), second.mean(0)
-    shift = _shift(mean_x, mean_y, len(first) * np.abs(first).mean(0) + len(second) * np.abs(second).mean(0))
-    root_x = (first - mean_x) / math.sqrt(len(first) - 1)
-    root_y = (second - mean_y) / math.sqrt(len(second) - 1)
-    if min(len(first), len(second)) > first.shape[1]:
-        # Otherwise one factor has so few rows that A B' is cheaper than any factorisation.
-        root_x, root_y = compact(root_x), compact(root_y)
-    return shift + covariance_term(root_x, root_y)
+    first, second = pair(x, y, 2)
+    return _distance(_Gaussian.of_rows(first), _Gaussian.of_rows(second))
 
 
 def frechet_distance_from_moments(mu1: ArrayLike, sigma1: ArrayLike, mu2: ArrayLike, sigma2: ArrayLike) -> float:
@@ -92,62 +81,44 @@ class Frechet(Metric):
         Raises:
             GankitError: as `frechet_distance`, or statistics that are no moments of features.
         """
-        if all(_is_small(rows) for rows in (real, fake)):
-            x, y = features_of(real, fake, 2)
-            return _result(_distance(x, y), (len(x), len(y)), x.shape[1])
         first, second = _Gaussian.of(real, "real"), _Gaussian.of(fake, "generated")
-        if first.mean.shape != second.mean.shape:
-            raise GankitError(
-                f"features differ in dimension: {len(first.mean)} of real and {len(second.mean)} of generated images"
-            )
-        shift = _shift(first.mean, second.mean, first.magnitude + second.magnitude)
-        distance = shift + covariance_term(first.factor, second.factor)
-        return _result(distance, (first.n, second.n), len(first.mean))
+        dim, n = len(first.mean), min(side.n for side in (first, second) if side.n is not None)
+        if dim != len(second.mean):
+            raise GankitError(f"features differ in dimension: {dim} of real and {len(second.mean)} of generated images")
+        warning = (
+            f"{n} images in {dim} dimensions: the Frechet distance is mostly bias; read it beside the "
+            "real-against-real value and at equal n only"
+        )
+        return Result({"frechet": _distance(first, second)}, warnings=[warning] if n < dim else [])
 
     def resampling(self, pool: Pool) -> Resampling:
         """Values on parts of a pool from inner products of its features; leave-outs from one eigendecomposition."""
-        return _FrechetResampling(self, pool)
-
-
-def _is_small(rows: Rows) -> bool:
-    """Whether there are features, and fewer rows than twice the dimension: smaller than a covariance."""
-    features = rows.features
-    return features is not None and (features.ndim != 2 or len(features) < 2 * features.shape[1])
-
-
-def _result(distance: float, counts: tuple[int | None, int | None], dim: int) -> Result:
-    n = min(count for count in counts if count is not None)
-    warning = (
-        f"{n} images in {dim} dimensions: the Frechet distance is mostly bias; read it beside the real-against-real "
-        "value and at equal n only"
-    )
-    return Result({"frechet": distance}, warnings=[warning] if n < dim else [])
+        return FrechetResampling(self, pool)
 
 
 @dataclass(frozen=True, eq=False)
 class _Gaussian:
-    """The Gaussian fit of one side.
+    """The Gaussian fit of one side."""
 
-    Attributes:
-        n: number of images, or None where statistics do not say.
-        mean: (d,).
-        factor: A, (k, d), with A'A the covariance.
-    """
-
-    n: int | None
-    mean: Matrix
-    factor: Matrix
+    n: int | None  # number of images; None where statistics do not say
+    mean: Matrix  # (d,)
+    factor: Matrix  # A, (k, d), with A'A the covariance
 
     @classmethod
     def of(cls, rows: Rows, side: str) -> _Gaussian:
-        if rows.statistics is not None:
-            mean, factor = _mean_and_root(rows.statistics.mean, rows.statistics.covariance, " of the statistics")
-            return cls(rows.statistics.n, mean, factor)
-        features = checked(rows.required("features", f"the {side}"), f"features of the {side} images")
-        if _is_small(rows) and len(features) > 1:
-            mean = features.mean(0, dtype=np.float64)
-            return cls(len(features), mean, compact((features - mean) / math.sqrt(len(features) - 1)))
+        if given := rows.statistics:
+            return cls(given.n, *_mean_and_root(given.mean, given.covariance, " of the statistics"))
+        features = array_of(rows, side)
+        if len(features) < 2:
+            raise GankitError(f"features of the {side} images: {len(features)} rows; at least 2 are needed")
+        if len(features) < 2 * features.shape[1]:  # fewer numbers than in a covariance and its root
+            return cls.of_rows(features.astype(np.float64))
         return cls(len(features), rows.moments.mean, root(rows.moments.covariance))
+
+    @classmethod
+    def of_rows(cls, rows: Matrix) -> _Gaussian:
+        mean = rows.mean(0)
+        return cls(len(rows), mean, (rows - mean) / math.sqrt(len(rows) - 1))
 
     @property
     def magnitude(self) -> Matrix:
@@ -156,23 +127,15 @@ class _Gaussian:
         return sizes
 
 
-class _FrechetResampling(Resampling):
-    def __init__(self, metric: Metric, pool: Pool) -> None:
-        super().__init__(metric, pool)
-        self.parts = FrechetParts(pooled_features(pool, 1))
-
-    def values(self, real: Indices, fake: Indices) -> dict[str, float]:
-        return {"frechet": self.parts.distance(real, fake)}
-
-    def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
-        values = self.parts.distances_without(self.pool.real_places, self.pool.fake_places, parts)
-        return [{"frechet": float(value)} for value in values]
-
-
-def _shift(mean_x: Matrix, mean_y: Matrix, magnitude: Matrix) -> float:
-    """The squared distance of two means; 0 within their rounding error, which grows with the sum of the sizes."""
-    shift = squared(mean_x - mean_y)
-    return 0.0 if shift <= squared(EPS * magnitude) else shift
+def _distance(first: _Gaussian, second: _Gaussian) -> float:
+    factors = [first.factor, second.factor]
+    if min(map(len, factors)) > len(first.mean):
+        # Otherwise one factor has so few rows that A B' is cheaper than any factorisation.
+        factors = [compact(factor) for factor in factors]
+    shift = squared(first.mean - second.mean)
+    if shift <= squared(EPS * (first.magnitude + second.magnitude)):  # equal means, within their rounding error
+        shift = 0.0
+    return shift + covariance_term(*factors)
 
 
 def _mean_and_root(mu: ArrayLike, sigma: ArrayLike, which: str) -> tuple[Matrix, Matrix]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -11,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.special import entr, softmax
 
 from gankit.errors import GankitError
-from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
-from gankit.metrics._rows import Matrix, checked
+from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
+from gankit.metrics._rows import Matrix, SumsResampling, array_of, checked
 
 NAMES = ("inception-score", "inception-score of reals")
 
@@ -33,41 +31,20 @@ def inception_score(logits: NDArray[Any]) -> float:
     rows = checked(logits, "logits")
     if not len(rows):
         raise GankitError("logits: there are no rows; at least 1 is needed")
-    return _Sums.of(*_probabilities(rows)).score()
+    return _score(_predictions(rows).sum(0))
 
 
-def _probabilities(logits: NDArray[Any]) -> tuple[Matrix, Matrix]:
-    """(n, k) p(y|x) of each row, and their (n,) entropies in nats."""
-    probabilities: Matrix = softmax(logits.astype(np.float64), axis=1)
-    return probabilities, entr(probabilities).sum(1)
+def _predictions(logits: NDArray[Any]) -> Matrix:
+    """(n, 1 + k + 1), for each image: 1, p(y|x), and its entropy in nats."""
+    probabilities = softmax(logits.astype(np.float64), axis=1)
+    return np.column_stack([np.ones(len(logits)), probabilities, entr(probabilities).sum(1)])
 
 
-@dataclass(frozen=True, eq=False)
-class _Sums:
-    """Of some images: their number, the sum of p(y|x), and the sum of its entropies in nats."""
-
-    n: int
-    probabilities: Matrix
-    entropies: float
-
-    @classmethod
-    def of(cls, probabilities: Matrix, entropies: Matrix) -> _Sums:
-        return cls(len(probabilities), probabilities.sum(0), float(entropies.sum()))
-
-    def __sub__(self, other: _Sums) -> _Sums:
-        return _Sums(self.n - other.n, self.probabilities - other.probabilities, self.entropies - other.entropies)
-
-    def score(self) -> float:
-        # Rounding can push a probability of 0, or the divergence, slightly below 0.
-        marginal = float(entr((self.probabilities / self.n).clip(min=0)).sum())
-        return float(np.exp(max(0.0, marginal - self.entropies / self.n)))
-
-
-def _scores(fake: _Sums, real: _Sums) -> dict[str, float]:
-    if not fake.n:
-        raise GankitError("inception-score: there are no generated images; at least 1 is needed")
-    sides = (fake, real) if real.n else (fake,)
-    return {name: side.score() for name, side in zip(NAMES, sides, strict=False)}
+def _score(sums: Matrix) -> float:
+    """The score from the sum of rows of `_predictions`."""
+    # Rounding can push a probability of 0, or the divergence, slightly below 0.
+    means = sums / sums[0]
+    return float(np.exp(max(0.0, entr(means[1:-1].clip(min=0)).sum() - means[-1])))
 
 
 @final
@@ -93,23 +70,20 @@ class InceptionScore(Metric):
         return _Predictions(self, pool)
 
 
-class _Predictions(Resampling):
+class _Predictions(SumsResampling):
     def __init__(self, metric: InceptionScore, pool: Pool) -> None:
         super().__init__(metric, pool)
-        real, fake = (
-            checked(rows.required("logits", f"the {side}"), f"logits of the {side} images")
-            for rows, side in ((pool.real, "real"), (pool.fake, "generated"))
-        )
+        real, fake = array_of(pool.real, "real", "logits"), array_of(pool.fake, "generated", "logits")
         if real.shape[1] != fake.shape[1]:
             raise GankitError(
                 f"logits of {real.shape[1]} classes for real and of {fake.shape[1]} for generated images; use one "
                 "classifier"
             )
-        self.probabilities, self.entropies = _probabilities(np.concatenate([real, fake]))
+        self.numbers = _predictions(np.concatenate([real, fake]))
 
     def whole(self) -> Result:
         """With a warning if there are fewer generated images than classes."""
-        n, m, classes = self.pool.real.count, self.pool.fake.count, self.probabilities.shape[1]
+        n, m, classes = self.pool.real.count, self.pool.fake.count, self.numbers.shape[1] - 2
         warning = (
             f"inception-score: {m} images cannot show {classes} classes, so that it is at most {m} and biased "
             "downwards; compare at equal n only"
@@ -118,13 +92,7 @@ class _Predictions(Resampling):
         counts = dict(zip(NAMES, ((0, m), (n, 0)), strict=True))
         return Result(values, {name: counts[name] for name in values}, warnings=[warning] if m < classes else [])
 
-    def values(self, real: Indices, fake: Indices) -> dict[str, float]:
-        return _scores(self._sums(fake), self._sums(real))
-
-    def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
-        n = self.pool.real.count
-        real, fake = self._sums(self.pool.real_places), self._sums(self.pool.fake_places)
-        return [_scores(fake - self._sums(part[part >= n]), real - self._sums(part[part < n])) for part in parts]
-
-    def _sums(self, places: Indices) -> _Sums:
-        return _Sums.of(self.probabilities[places], self.entropies[places])
+    def from_sums(self, real: Matrix, fake: Matrix) -> dict[str, float]:
+        if not fake[0]:
+            raise GankitError("inception-score: there are no generated images; at least 1 is needed")
+        return {name: _score(sums) for name, sums in zip(NAMES, (fake, real), strict=True) if sums[0]}

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import final
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, TypeVar, final
 
-from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
+import numpy as np
+
+from gankit.errors import GankitError
+from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics import get
-from gankit.metrics._by_class import ByClass
+
+Key = str | int
+"""A class: its name, or its number where no names are known."""
+NameLists = frozenset[tuple[str, ...]]
+"""The different lists of class names that the image sets came with."""
+WITHIN = " within classes"
+"""Suffix of the name of the mean over the classes, as in "frechet within classes"."""
+Values = Mapping[str, float]
+Outcome = Values | GankitError
+"""A metric's values within a class, or why there are none."""
+T = TypeVar("T")
 
 
 @final
@@ -37,7 +53,7 @@ class IntraClass(Metric):
         Raises:
             GankitError: no labels, labels that are no classes, or no class with enough images on both sides.
         """  # fmt: skip
-        return ByClass(self, self.metric, Pool(real, fake), share=False).whole()
+        return self.resampling(Pool(real, fake)).whole()
 
     def warnings(self, real_vs_real: Mapping[str, float]) -> list[str]:
         """What the metric says of each class's real-against-real value."""
@@ -50,4 +66,204 @@ class IntraClass(Metric):
 
     def resampling(self, pool: Pool) -> Resampling:
         """Values within each class from the metric's own resampling of that class."""
-        return ByClass(self, self.metric, pool)
+        return _ByClass(self, pool)
+
+
+def _places_by_class(rows: Rows, side: str) -> dict[Key, Indices]:
+    """Where the images of each class are; `side` is "real" or "generated", for messages."""
+    labels, names = rows.labels, rows.class_names
+    if not rows.count:
+        return {}
+    if labels is None:
+        advice = (
+            "give a data set with classes" if side == "real" else "train conditionally, or give a folder with labels"
+        )
+        raise GankitError(f"intra-class needs the class of each image, and the {side} images have no labels; {advice}")
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise GankitError(
+            f"intra-class needs labels that are classes, and those of the {side} images are {labels.dtype} of the "
+            f"shape {labels.shape}; train on classes in place of conditions, or leave out this metric"
+        )
+    if labels.min() < 0:
+        raise GankitError(f"intra-class: the {side} images have the label {labels.min()}; classes are numbered from 0")
+    if names is not None and labels.max() >= len(names):
+        raise GankitError(
+            f"intra-class: the {side} images have the label {labels.max()} and {len(names)} class names, for 0 to "
+            f"{len(names) - 1}; give each class a name"
+        )
+    return {names[label] if names else int(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
+
+
+def _matched_classes(keys: Iterable[Key], name_lists: NameLists) -> dict[Key, list[Key]]:
+    """The classes in order, each with the keys that it occurs under; numbers become names where these are known."""
+    place = {name: number for names in sorted(name_lists, reverse=True) for number, name in enumerate(names)}
+    classes: dict[Key, list[Key]] = {}
+    for key in keys:
+        matched = key
+        if name_lists and isinstance(key, int):
+            if len(name_lists) > 1:
+                raise GankitError(
+                    f"intra-class: label {key} has no class name, and the names that others have differ: "
+                    f"{' and '.join(', '.join(names) for names in sorted(name_lists))}; give all images class names"
+                )
+            (names,) = name_lists
+            if key >= len(names):
+                raise GankitError(f"intra-class: there is a label {key} and only {len(names)} class names")
+            matched = names[key]
+        classes.setdefault(matched, []).append(key)
+    return dict(sorted(classes.items(), key=lambda item: (place.get(str(item[0]), 0), item[0])))
+
+
+def _combined(outcomes: Mapping[Key, Outcome]) -> dict[str, float]:
+    """The metric's first value in each class, after their unweighted mean."""
+    first = {key: next(iter(values.items())) for key, values in outcomes.items() if not isinstance(values, GankitError)}
+    if not first:
+        reasons = [f"{key}: {reason}" for key, reason in outcomes.items()]
+        text = "; ".join(reasons[:3]) + ("; ..." if len(reasons) > 3 else "")
+        raise GankitError(f"intra-class: no class has enough images on both sides ({text or 'there are no images'})")
+    name = next(iter(first.values()))[0]
+    mean = {name + WITHIN: float(np.mean([value for _, value in first.values()]))}
+    return mean | {f"{name} of {key}": value for key, (_, value) in first.items()}
+
+
+class _ByClass(Resampling):
+    def __init__(self, metric: IntraClass, pool: Pool) -> None:
+        super().__init__(metric, pool)
+        inner, training = metric.metric, pool.real.training or Rows()
+        sides = [
+            _places_by_class(rows, side)
+            for rows, side in ((pool.real, "real"), (pool.fake, "generated"), (training, "real"))
+        ]
+        name_lists = frozenset(rows.class_names for rows in (pool.real, pool.fake, training) if rows.class_names)
+        real, fake, training = (_with_only(rows, inner.needs) for rows in (pool.real, pool.fake, training))
+        self.class_of = np.zeros(pool.real.count + pool.fake.count, dtype=np.int64)
+        self.index_in_class = np.zeros_like(self.class_of)
+        self.classes: dict[Key, Resampling] = {}
+        keys = dict.fromkeys(key for side in sides for key in side)
+        for number, (matched, names) in enumerate(_matched_classes(keys, name_lists).items()):
+            of_real, of_fake, of_training = (
+                np.sort(np.concatenate([side.get(name, np.array([], dtype=np.int64)) for name in names]))
+                for side in sides
+            )
+            places = np.concatenate([of_real, of_fake + pool.real.count])
+            self.class_of[places], self.index_in_class[places] = number, np.arange(len(places))
+            apart = None if pool.real.training is None else training.take(of_training)
+            part = Pool(dataclasses.replace(real.take(of_real), training=apart), fake.take(of_fake))
+            self.classes[matched] = _resampling(inner, part)
+
+    @cached_property
+    def _results(self) -> dict[Key, Result | GankitError]:
+        """Of the classes that have images on either side."""
+        results: dict[Key, Result | GankitError] = {}
+        for key, resampling in self.classes.items():
+            n_real, n_fake = resampling.pool.real.count, resampling.pool.fake.count
+            if n_real or n_fake:
+                results[key] = _outcome(resampling.whole, n_real, n_fake)
+        return results
+
+    @cached_property
+    def _outcomes(self) -> dict[Key, Outcome]:
+        return {key: result.values if isinstance(result, Result) else result for key, result in self._results.items()}
+
+    def whole(self) -> Result:
+        values = _combined(self._outcomes)
+        name = next(iter(values)).removesuffix(WITHIN)
+        counts: dict[str, tuple[int, int]] = {}
+        details, warnings = {}, []
+        for key, result in self._results.items():
+            n = self.classes[key].pool.real.count, self.classes[key].pool.fake.count
+            if isinstance(result, GankitError):
+                images = f"{n[0]} real and {n[1]} generated images"
+                warnings.append(f"{name}{WITHIN}: class {key} is left out of the mean ({images}): {result}")
+                continue
+            counts[f"{name} of {key}"] = result.counts.get(name, n)
+            warnings += [f"class {key}: {warning}" for warning in result.warnings]
+            if result.details:
+                details[str(key)] = dict(result.details)
+        real, fake = (sum(side) for side in zip(*counts.values(), strict=True))
+        return Result(values, {name + WITHIN: (real, fake)} | counts, {"classes": details} if details else {}, warnings)
+
+    def values(self, real: Indices, fake: Indices) -> Values:
+        """As for any metric, but without the mean where a class drops out of it."""
+        outcomes: dict[Key, Outcome] = {}
+        for number, (key, resampling) in enumerate(self.classes.items()):
+            of_real, of_fake = (self.index_in_class[side[self.class_of[side] == number]] for side in (real, fake))
+            if len(of_real) or len(of_fake):
+                outcomes[key] = _values(resampling, of_real, of_fake)
+        return self._without_changed_mean(outcomes)
+
+    def _without_changed_mean(self, outcomes: Mapping[Key, Outcome]) -> Values:
+        values = _combined(outcomes)
+        kept = {key for key, values in self._outcomes.items() if not isinstance(values, GankitError)}
+        if any(isinstance(outcomes.get(key, GankitError()), GankitError) for key in kept):
+            # The mean over other classes is another quantity, to be compared with nothing.
+            del values[next(iter(values))]
+        return values
+
+    def values_without(self, parts: Sequence[Indices]) -> list[Values]:
+        """The values without each of some parts, without the mean where a class drops out of it."""
+        outcomes = [dict(self._outcomes) for _ in parts]
+        for number, (key, resampling) in enumerate(self.classes.items()):
+            if not isinstance(self._outcomes.get(key, GankitError()), GankitError):
+                in_class = [self.index_in_class[part[self.class_of[part] == number]] for part in parts]
+                touched = [place for place, part in enumerate(in_class) if len(part)]
+                changed = _values_without(resampling, [in_class[place] for place in touched])
+                for place, outcome in zip(touched, changed, strict=True):
+                    outcomes[place][key] = outcome
+        return [self._without_changed_mean(outcome) for outcome in outcomes]
+
+    def standard_errors(self) -> Values | None:
+        errors: dict[Key, Outcome] = {}
+        for key, values in self._outcomes.items():
+            if not isinstance(values, GankitError):
+                error = self.classes[key].standard_errors()
+                name = next(iter(values))
+                if error is None or name not in error:
+                    return None
+                errors[key] = {name: error[name]}
+        # Classes hold different images, so that their values are independent.
+        errors_by_name = _combined(errors)
+        mean, *of_classes = errors_by_name
+        return errors_by_name | {mean: math.hypot(*(errors_by_name[name] for name in of_classes)) / len(of_classes)}
+
+
+def _resampling(inner: Metric, pool: Pool) -> Resampling:
+    """The metric's own, or one from scratch where it refuses a class: that one gives the reason with each value."""
+    try:
+        return inner.resampling(pool) if min(pool.real.count, pool.fake.count) > 1 else Resampling(inner, pool)
+    except GankitError:
+        return Resampling(inner, pool)
+
+
+def _outcome(compute: Callable[[], T], n_real: int, n_fake: int) -> T | GankitError:
+    """What is computed from so many images of a class, or why it cannot be."""
+    if not n_real or not n_fake:
+        return GankitError(f"it has no {'generated' if n_real else 'real'} images")
+    try:
+        return compute()
+    except GankitError as error:
+        return error
+
+
+def _values(resampling: Resampling, real: Indices, fake: Indices) -> Outcome:
+    return _outcome(lambda: resampling.values(real, fake), len(real), len(fake))
+
+
+def _values_without(resampling: Resampling, parts: list[Indices]) -> list[Outcome]:
+    n, m = resampling.pool.real.count, resampling.pool.fake.count
+    enough = [min(n - (part < n).sum(), m - (part >= n).sum()) >= 2 for part in parts]
+    try:
+        together = iter(resampling.values_without([part for part, fits in zip(parts, enough, strict=True) if fits]))
+    except GankitError:  # some part leaves too little: compute each part by itself
+        enough = [False] * len(parts)
+    real, fake = resampling.pool.real_places, resampling.pool.fake_places
+    return [
+        next(together) if fits else _values(resampling, np.setdiff1d(real, part), np.setdiff1d(fake, part))
+        for part, fits in zip(parts, enough, strict=True)
+    ]
+
+
+def _with_only(rows: Rows, needs: Sequence[str]) -> Rows:
+    """The rows without the arrays that a metric does not need, whose copies by class would cost memory."""
+    unneeded: dict[str, Any] = dict.fromkeys({"features", "logits", "images"}.difference(needs))
+    return dataclasses.replace(rows, training=None, **unneeded)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import blake2b
-from typing import Annotated, Any, final
+from typing import Annotated, Any, NamedTuple, final
 
 import numpy as np
 from annotated_types import Ge
@@ -21,15 +20,11 @@ SIDE, COARSE = 64, 16
 PAIRS_LISTED = 50
 
 
-@final
-@dataclass(frozen=True)
-class _Image:
-    """What is kept of an image: `small` is (c, h, w) float32 of at most 64 pixels a side, `content` a digest."""
-
+class _Image(NamedTuple):
     id: Any
     label: Any
-    content: bytes
-    small: NDArray[np.float32]
+    content: bytes  # a digest
+    small: NDArray[np.float32]  # (c, h, w) of at most 64 pixels a side
 
 
 def shrink(image: NDArray[Any], height: int, width: int) -> Matrix:
@@ -55,34 +50,26 @@ def _shares(size: int, new: int) -> Matrix:
     return covered.clip(min=0) * (new / size) if new < size else np.eye(size)
 
 
-def _common_shape(images: Sequence[_Image]) -> tuple[int, int, int]:
-    shapes = np.array([image.small.shape for image in images])
-    channels = set(shapes[:, 0].tolist())
-    if len(channels - {1}) > 1:
-        raise GankitError(f"leakage compares images of {sorted(channels)} channels; bring them to one number")
-    return max(channels), int(shapes[:, 1].min()), int(shapes[:, 2].min())
-
-
-def _resized(images: Sequence[_Image], shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """(n, c, h, w) of one size; grey images are repeated over the channels of colour ones."""
-    rows = np.empty((len(images), *shape), np.float32)
-    for row, image in zip(rows, images, strict=True):
-        row[:] = image.small if image.small.shape[1:] == shape[1:] else shrink(image.small, *shape[1:])
-    return rows
-
-
 def _duplicates(
     first: Sequence[_Image], second: Sequence[_Image], threshold: float
 ) -> Iterator[tuple[Indices, Indices, Matrix, NDArray[np.bool_]]]:
-    """Pairs of duplicates, some at a time: places in the first and in the second set, RMS differences, exact or not.
+    """Pairs of duplicates, some at a time: places in the first and in the second set, RMS differences, whether exact.
 
     Averaging never makes a difference larger, so that duplicates are also close at a few pixels a side, where looking
     for them is cheap.
     """
-    shape = _common_shape([*first, *second])
-    size = min(COARSE, shape[1]), min(COARSE, shape[2])
-    images = _resized(first, shape), _resized(second, shape)
+    shapes = np.array([image.small.shape for image in [*first, *second]])
+    channels = set(shapes[:, 0].tolist())
+    if len(channels - {1}) > 1:
+        raise GankitError(f"leakage compares images of {sorted(channels)} channels; bring them to one number")
+    height, width = shapes[:, 1:].min(0).tolist()
+    images = []
+    for side in (first, second):  # grey images are repeated over the channels of colour ones
+        images.append(np.empty((len(side), max(channels), height, width), np.float32))
+        for row, image in zip(images[-1], side, strict=True):
+            row[:] = image.small if image.small.shape[1:] == (height, width) else shrink(image.small, height, width)
     x, y = (side.reshape(len(side), -1) for side in images)
+    size = min(COARSE, height), min(COARSE, width)
     coarse_first, coarse_second = (np.array([shrink(image, *size).ravel() for image in side]) for side in images)
     codes: dict[bytes, int] = {}
     content = [np.array([codes.setdefault(image.content, len(codes)) for image in side]) for side in (first, second)]
@@ -150,7 +137,6 @@ def _images(rows: Rows, name: str) -> list[_Image]:
         identity, label = ids[len(images)], labels[len(images)]
         if not np.isfinite(image).all():
             raise GankitError(f"image {identity!r} of the {name} set has values that are NaN or infinite: fix it")
-        image += np.float32(0)  # -0.0 is 0.0
         content = blake2b(image.tobytes() + repr(image.shape).encode(), digest_size=16).digest()
         small = shrink(image, min(SIDE, image.shape[1]), min(SIDE, image.shape[2])).astype(np.float32)
         images.append(_Image(identity, label, content, small))

@@ -8,19 +8,67 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, final
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import hypergeom, norm
 
 from gankit.errors import GankitError
 from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
-from gankit.metrics._closest import Closest, Distances
-from gankit.metrics._rows import Matrix
+from gankit.metrics._distances import Shortlist
+from gankit.metrics._rows import Matrix, array_of, digests
 
 LEVEL = 0.001
 """Significance level: the probability that images that copy nothing are flagged."""
 PAIRS_SHOWN = 8
+
+
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """Features, ids and group codes of some images, sorted by content; `order[i]` is the original place of image i."""
+
+    features: Matrix
+    ids: list[Any]
+    codes: Indices
+    order: Indices
+
+    @classmethod
+    def of(cls, rows: Rows, whose: str) -> _Images:
+        features = np.ascontiguousarray(array_of(rows, whose), dtype=np.float64)
+        ids = rows.required("ids", f"the {whose}").tolist()
+        if not len(features):
+            raise GankitError(f"memorisation: there are no {whose} images; give some")
+        content = digests(features)
+        order = np.array(sorted(range(len(features)), key=lambda place: (content[place], str(ids[place]))))
+        groups = list(range(len(ids))) if rows.groups is None else rows.groups.tolist()
+        seen: dict[Any, int] = {}
+        codes = np.array([seen.setdefault(groups[place], len(seen)) for place in order])
+        return cls(features[order], [ids[place] for place in order], codes, order)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether any group has several images."""
+        return bool(self.codes.max() + 1 < len(self.codes))
+
+    @cached_property
+    def at_length_one(self) -> Matrix:
+        """The features, each row divided by its length."""
+        lengths = np.sqrt(np.square(self.features).sum(1, keepdims=True))
+        rows: Matrix = self.features / np.where(lengths == 0, 1, lengths)
+        return rows
+
+
+class _Distances(NamedTuple):
+    """Of n generated and m held-out images."""
+
+    place: Indices  # (n,) the training image closest to each generated one
+    near: Matrix  # (n,) distances to it
+    next: Matrix  # (n,) distances from that training image to its own closest other one
+    angle: Matrix  # (n,) to the training image closest by angle: of rows of length 1, the shorter of |x - y|, |x + y|
+    held: Matrix  # (m,) distances from each held-out image to its closest training image
 
 
 def _effective_number(codes: Indices) -> float:
@@ -50,7 +98,7 @@ def _copies(near: Matrix, held: Matrix, left_one_out: bool) -> float:
     return float((near <= np.partition(held, rank)[rank]).mean())
 
 
-def _values(distances: Distances, left_one_out: bool) -> dict[str, float]:
+def _values(distances: _Distances, left_one_out: bool) -> dict[str, float]:
     if not np.isfinite(distances.next).all():
         raise GankitError("memorisation has 1 training image; authenticity needs at least 2")
     if not np.isfinite(distances.held).all():
@@ -128,40 +176,109 @@ class Memorisation(Metric):
         return _Copies(self, pool)
 
 
-@final
 class _Copies(Resampling):
+    """Distances come from lists of the closest training images, which are made when first read.
+
+    Without training images apart, the real images are the training images, and each is held out in turn; then lists
+    are of `listed` images: 1 serves the whole pool, more serve its parts.
+    """
+
     def __init__(self, metric: Metric, pool: Pool, listed: int = 32) -> None:
         super().__init__(metric, pool)
-        self.closest = Closest(pool, listed)
+        self.real, self.fake = _Images.of(pool.real, "real"), _Images.of(pool.fake, "generated")
+        apart = pool.real.training
+        self.left_one_out = apart is None
+        self.training = self.real if apart is None else _Images.of(apart, "training")
+        if len({images.features.shape[1] for images in (self.fake, self.real, self.training)}) > 1:
+            raise GankitError(
+                "generated, real and training images have features of different lengths; use one extractor"
+            )
+        self._listed = listed if self.left_one_out else 1
+        self._lists: dict[tuple[str, int], Shortlist] = {}
+        # For each place in the pool, the place among the sorted images of its side.
+        self._position = np.concatenate([np.argsort(self.real.order), np.argsort(self.fake.order)])
 
     def values(self, real: Indices, fake: Indices) -> Mapping[str, float]:
-        loo = self.closest.left_one_out
-        if len(real) < 2 or not len(fake) or (loo and real.max() >= self.pool.real.count):
+        if len(real) < 2 or not len(fake) or (self.left_one_out and real.max() >= self.pool.real.count):
             return super().values(real, fake)
-        return _values(self.closest.distances(real, fake), loo)
+        return _values(self._distances(real, fake), self.left_one_out)
 
     def whole(self) -> Result:
-        closest, loo = self.closest, self.closest.left_one_out
-        distances = closest.distances(closest.real.order, closest.fake.order + self.pool.real.count)
+        loo = self.left_one_out
+        distances = self._distances(self.real.order, self.fake.order + self.pool.real.count)
         values, near, held = _values(distances, loo), distances.near, distances.held
-        n_held, n_training = _effective_number(closest.real.codes) / (1 + loo), len(closest.training.ids)
+        n_held, n_training = _effective_number(self.real.codes) / (1 + loo), len(self.training.ids)
         controls = {
             "copycat": _copycat(min(n_training, len(near)), held, n_held, loo),
-            "held-out reals": _held_out(held, closest),
+            "held-out reals": self._held_out(held),
         }
         details = {
             "pairs": [
-                {"fake": closest.fake.ids[i], "real": closest.training.ids[distances.place[i]],
-                 "distance": float(near[i])}
+                {"fake": self.fake.ids[i], "real": self.training.ids[distances.place[i]], "distance": float(near[i])}
                 for i in np.argsort(near, kind="stable")[:PAIRS_SHOWN]
             ],
             "held_out": "leave-one-out" if loo else "separate",
             "expected_near_copies": _rank(len(held), loo) / (len(held) + 1 + loo),
             "controls": controls,
-        }  # fmt: skip
+        }
         counts = {} if loo else dict.fromkeys(("authenticity", "memorisation distance"), (n_training, len(near)))
         flags = _beyond_chance(values["memorisation"], values["near-copies"], len(near), n_held)
         return Result(values, counts, details, _warnings(values, details, flags))
+
+    def _distances(self, real: Indices, fake: Indices) -> _Distances:
+        allowed = np.ones(len(self.training.ids), bool)
+        if self.left_one_out:
+            allowed[:] = False
+            allowed[self._position[real]] = True
+        other_groups = self.left_one_out and self.real.grouped
+        held = self._closest("other groups" if other_groups else "any", real, allowed)[1]
+        place, near = self._closest("any", fake, allowed)
+        following = self._list("any", self.training).among(place, allowed)[1]
+        return _Distances(place, near, following, self._closest("angle", fake, allowed)[1], held)
+
+    def _closest(self, kind: str, places: Indices, allowed: NDArray[np.bool_]) -> tuple[Indices, Matrix]:
+        """The closest allowed training image of each image at these places, those of the real side first."""
+        is_real = places < len(self.real.ids)
+        sides = ((self.real, places[is_real]), (self.fake, places[~is_real]))
+        lists = [self._list(kind, images).among(self._position[part], allowed) for images, part in sides if len(part)]
+        return np.concatenate([place for place, _ in lists]), np.concatenate([distance for _, distance in lists])
+
+    def _list(self, kind: str, images: _Images) -> Shortlist:
+        """The closest training images of some images; training images are passed over themselves, or their group."""
+        key = kind, id(images)
+        if key not in self._lists:
+            by_angle, codes = kind == "angle", np.arange(len(self.training.ids))
+            if kind == "other groups":
+                codes = self.training.codes
+            x, y = (side.at_length_one if by_angle else side.features for side in (images, self.training))
+            apart = (codes, codes) if images is self.training else None
+            self._lists[key] = Shortlist(x, y, apart=apart, either_sign=by_angle, k=self._listed)
+        return self._lists[key]
+
+    def _held_out(self, held: Matrix) -> dict[str, Any]:
+        """Half of the held-out images beside the other half; whole groups, the largest first, join the smaller half."""
+        codes, left_one_out = self.real.codes, self.left_one_out
+        names, counts = np.unique(codes, return_counts=True)
+        sizes, in_second = [0, 0], np.zeros(len(names), bool)
+        for name in np.argsort(-counts, kind="stable"):
+            in_second[name] = sizes[1] < sizes[0]
+            sizes[int(in_second[name])] += counts[name]
+        shown = in_second[codes]
+        if shown.all() or not shown.any():
+            return {"memorisation": None, "near-copies": None, "passed": False}
+        values = _nearer(held[shown], held[~shown]), _copies(held[shown], held[~shown], left_one_out)
+        numbers = (_effective_number(codes[half]) / (1 + left_one_out) for half in (shown, ~shown))
+        flags = [*_beyond_chance(*values, *numbers)]
+        if not left_one_out:
+            everything = np.arange(len(self.training.ids))
+            lists = self._list("other groups" if self.training.grouped else "any", self.training)
+            between_training = lists.among(everything, np.ones(len(everything), bool))[1]
+            if np.isfinite(between_training).all():
+                n_training = _effective_number(self.training.codes) / 2
+                flags.append(
+                    _beyond_chance(_nearer(held, between_training), 0.0, _effective_number(codes), n_training)[0]
+                )
+        return {"memorisation": values[0], "near-copies": values[1], "passed": not any(flags)}
 
 
 def _copycat(count: int, held: Matrix, n_held: float, left_one_out: bool) -> dict[str, Any]:
@@ -169,26 +286,6 @@ def _copycat(count: int, held: Matrix, n_held: float, left_one_out: bool) -> dic
     near = np.zeros(count)
     values = _nearer(near, held), _copies(near, held, left_one_out)
     return {"memorisation": values[0], "near-copies": values[1], "passed": all(_beyond_chance(*values, count, n_held))}
-
-
-def _held_out(held: Matrix, closest: Closest) -> dict[str, Any]:
-    """Half of the held-out images beside the other half; whole groups, the largest first, join the smaller half."""
-    codes, left_one_out = closest.real.codes, closest.left_one_out
-    names, counts = np.unique(codes, return_counts=True)
-    sizes, in_second = [0, 0], np.zeros(len(names), bool)
-    for name in np.argsort(-counts, kind="stable"):
-        in_second[name] = sizes[1] < sizes[0]
-        sizes[int(in_second[name])] += counts[name]
-    shown = in_second[codes]
-    if shown.all() or not shown.any():
-        return {"memorisation": None, "near-copies": None, "passed": False}
-    values = _nearer(held[shown], held[~shown]), _copies(held[shown], held[~shown], left_one_out)
-    numbers = (_effective_number(codes[half]) / (1 + left_one_out) for half in (shown, ~shown))
-    flags = [*_beyond_chance(*values, *numbers)]
-    if not left_one_out and np.isfinite(others := closest.between_training).all():
-        n_training = _effective_number(closest.training.codes) / 2
-        flags.append(_beyond_chance(_nearer(held, others), 0.0, _effective_number(codes), n_training)[0])
-    return {"memorisation": values[0], "near-copies": values[1], "passed": not any(flags)}
 
 
 def _warnings(values: dict[str, float], details: dict[str, Any], flags: tuple[bool, bool]) -> list[str]:

@@ -6,7 +6,7 @@ on an image, and its radius is the distance to that image's k-th nearest neighbo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, final
 
 import numpy as np
@@ -14,10 +14,12 @@ from annotated_types import Ge
 from numpy.typing import ArrayLike, NDArray
 
 from gankit.errors import GankitError
-from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
-from gankit.metrics._balls import BallCounts, SharedDistances, balls, checked_k, distinct, scores, with_k
+from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._distances import squared_distances
-from gankit.metrics._rows import Matrix, digests, features_of, pair, shuffled
+from gankit.metrics._rows import Matrix, digests, features_of, pair, pooled_features, shuffled
+
+BallCounts = tuple[NDArray[np.bool_], NDArray[np.int64]]
+"""For each ball whether it holds one of the other images, and for each of the others in how many balls it lies."""
 
 LARGEST_POOL = 6000
 """Images up to which the distances between all of them are kept for resampling."""
@@ -51,24 +53,60 @@ def precision_recall(real: ArrayLike, fake: ArrayLike, *, k: int | None = None) 
         GankitError: fewer than k + 2 rows, different d, values that are not finite, or k below 1.
     """
     x, y = pair(real, fake, 3, ("real", "fake"))
-    return _values(x, y, checked_k(min(len(x), len(y)), k))
+    return _values(x, y, _k_for(min(len(x), len(y)), k))
+
+
+def _k_for(n: int, k: int | None) -> int:
+    """The k for n images: the given one, or 5, but at most a tenth of the images and at least 1."""
+    if k is None:
+        k = min(5, max(1, n // 10))
+    if k < 1:
+        raise GankitError(f"k = {k}: the nearest neighbour is k = 1")
+    if n < k + 2:
+        raise GankitError(f"k = {k} needs at least {k + 2} images of either side, and one has {n}; lower k")
+    return k
 
 
 def _values(real: Matrix, fake: Matrix, k: int) -> dict[str, float]:
     n = min(len(real), len(fake))
     real, fake = (rows if len(rows) == n else rows[shuffled(digests(rows))[:n]] for rows in (real, fake))
     # Copies share one row of distances, so that rounding cannot tell them apart.
-    rows, place = distinct(np.concatenate([real, fake]))
+    rows, number = _distinct(np.concatenate([real, fake]))
     step = max(1, DISTANCES_AT_ONCE // len(rows))
-    counts: list[BallCounts] = []
-    for own, other in ((place[:n], place[n:]), (place[n:], place[:n])):
-        parts = [
-            balls(squared_distances(rows[own[start : start + step]], rows), own, other, k)
+
+    def balls(centres: Indices, others: Indices) -> BallCounts:
+        blocks = [
+            _balls(squared_distances(rows[centres[start : start + step]], rows), centres, others, k)
             for start in range(0, n, step)
         ]
-        counts.append((np.concatenate([hit for hit, _ in parts]), np.sum([inside for _, inside in parts], axis=0)))
-    (real_balls_hit, real_balls_of_fakes), (_, fake_balls_of_reals) = counts
-    return scores(real_balls_hit, real_balls_of_fakes, fake_balls_of_reals, k)
+        return np.concatenate([hit for hit, _ in blocks]), np.sum([counts for _, counts in blocks], axis=0)
+
+    return _scores(balls(number[:n], number[n:]), balls(number[n:], number[:n]), k)
+
+
+def _distinct(rows: Matrix) -> tuple[Matrix, Indices]:
+    """The distinct rows, and for each row which of them it is."""
+    numbers: dict[bytes, int] = {}
+    number = np.array([numbers.setdefault(content, len(numbers)) for content in digests(rows)], dtype=np.int64)
+    return (rows if len(numbers) == len(rows) else rows[np.unique(number, return_index=True)[1]]), number
+
+
+def _balls(distances: Matrix, same: Indices, others: Indices, k: int) -> BallCounts:
+    """From (centres, N) squared distances; `same` and `others` are the columns of the centres' set and of the other."""
+    # Each centre is its own nearest neighbour, at distance 0, so that the k-th other one has the index k.
+    radii = np.partition(distances[:, same], k, axis=1)[:, k]
+    inside = distances[:, others] <= radii[:, None]
+    return np.asarray(inside.any(1)), inside.sum(0)
+
+
+def _scores(real_balls: BallCounts, fake_balls: BallCounts, k: int) -> dict[str, float]:
+    (hit, balls_of_each_fake), (_, balls_of_each_real) = real_balls, fake_balls
+    return {
+        "precision": float((balls_of_each_fake > 0).mean()),
+        "recall": float((balls_of_each_real > 0).mean()),
+        "density": float(balls_of_each_fake.mean() / k),
+        "coverage": float(hit.mean()),
+    }
 
 
 def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> NDArray[np.float64]:
@@ -97,12 +135,10 @@ def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> NDArray[np
     if n < k + 2:
         raise GankitError(f"realism with k = {k} needs at least {k + 2} real images, and there are {n}: give more")
     step = max(1, DISTANCES_AT_ONCE // n)
-    radii = np.concatenate(
-        [
-            np.partition(squared_distances(reals[start : start + step], reals), k, axis=1)[:, k]
-            for start in range(0, n, step)
-        ]
-    )
+    radii = np.empty(n)
+    for start in range(0, n, step):
+        squares = squared_distances(reals[start : start + step], reals)
+        radii[start : start + step] = np.partition(squares, k, axis=1)[:, k]
     kept = radii <= np.median(radii) * (1 + TIE)
     reals, radii = reals[kept], radii[kept]
     best = np.empty(len(fakes))
@@ -138,8 +174,8 @@ class PrecisionRecall(Metric):
         """
         x, y = features_of(real, fake, 3)
         n = min(len(x), len(y))
-        k = checked_k(n, self.k)
-        return with_k(_values(x, y, k), n, k)
+        k = _k_for(n, self.k)
+        return _result(_values(x, y, k), n, k)
 
     def warnings(self, real_vs_real: Mapping[str, float]) -> list[str]:
         """Values that would be high whatever the images."""
@@ -155,4 +191,70 @@ class PrecisionRecall(Metric):
         """Values from the distances between all images of the pool, up to 6,000 of them."""
         n, m = pool.real.count, pool.fake.count
         shares = min(n, m) > 0 and n + m <= LARGEST_POOL
-        return SharedDistances(self, pool, self.k) if shares else Resampling(self, pool)
+        return _SharedDistances(self, pool) if shares else Resampling(self, pool)
+
+
+def _result(values: dict[str, float], n: int, k: int) -> Result:
+    warning = f"precision: k = {k} is more than a fifth of {n} images: balls hold most images; lower k"
+    return Result(values, dict.fromkeys(values, (n, n)), {"k": k}, [warning] if 5 * k > n else [])
+
+
+class _SharedDistances(Resampling):
+    def __init__(self, metric: PrecisionRecall, pool: Pool) -> None:
+        super().__init__(metric, pool)
+        self.k = metric.k
+        rows = pooled_features(pool, 1)
+        self.content = digests(rows)
+        rows, number = _distinct(rows)
+        distances = squared_distances(rows, rows)
+        self.distances = distances if len(rows) == len(number) else distances[np.ix_(number, number)]
+        self.n = len(number)
+        # Balls hold few images, so for each image only its nearest ones are listed, nearest first.
+        length = min(self.n - 1, 16 * ((self.k or 5) + 1))
+        self.listed = np.empty((self.n, length), dtype=np.int64)
+        self.listed_distances = np.empty((self.n, length))
+        for start in range(0, self.n, 512):
+            block = self.distances[start : start + 512].copy()
+            np.fill_diagonal(block[:, start:], np.inf)
+            near = np.argpartition(block, length - 1, axis=1)[:, :length]
+            near = np.take_along_axis(near, np.take_along_axis(block, near, 1).argsort(1), 1)
+            self.listed[start : start + 512] = near
+            self.listed_distances[start : start + 512] = np.take_along_axis(block, near, 1)
+        self.smaller = min(pool.real.count, pool.fake.count)
+
+    def whole(self) -> Result:
+        k = _k_for(self.smaller, self.k)
+        return _result(self._values(self.pool.real_places, self.pool.fake_places, k), self.smaller, k)
+
+    def values(self, real: Indices, fake: Indices) -> dict[str, float]:
+        return self._values(real, fake, self.k)
+
+    def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
+        # With the k of the whole pool: another k is another quantity, whose change says nothing of the error.
+        k = _k_for(self.smaller, self.k)
+        real, fake = self.pool.real_places, self.pool.fake_places
+        return [self._values(np.setdiff1d(real, part), np.setdiff1d(fake, part), k) for part in parts]
+
+    def _values(self, real: Indices, fake: Indices, k: int | None) -> dict[str, float]:
+        n = min(len(real), len(fake))
+        k = _k_for(n, k)
+        real, fake = (
+            side if len(side) == n else side[shuffled([self.content[place] for place in side])[:n]]
+            for side in (real, fake)
+        )
+        return _scores(self._balls(real, fake, k), self._balls(fake, real, k), k)
+
+    def _balls(self, centres: Indices, others: Indices, k: int) -> BallCounts:
+        is_same, is_other = np.zeros(self.n, dtype=bool), np.zeros(self.n, dtype=bool)
+        is_same[centres] = is_other[others] = True
+        listed, distances = self.listed[centres], self.listed_distances[centres]
+        same_so_far = is_same[listed].cumsum(1)
+        radii = distances[np.arange(len(centres)), (same_so_far >= k).argmax(1)]
+        inside = (distances <= radii[:, None]) & is_other[listed]
+        within_list = (same_so_far[:, -1] >= k) & ((distances[:, -1] > radii) | (distances.shape[1] == self.n - 1))
+        inside &= within_list[:, None]
+        hit, counts = inside.any(1), np.bincount(listed[inside], minlength=self.n)[others]
+        if not within_list.all():  # balls that reach beyond the lists
+            hit[~within_list], more = _balls(self.distances[centres[~within_list]], centres, others, k)
+            counts = counts + more
+        return hit, counts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -10,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gankit.cache import row_blocks
 from gankit.errors import GankitError
-from gankit.interfaces import Indices, Metric, Pool, Resampling, Rows
-from gankit.metrics._rows import Matrix, checked, pair, pooled_features
+from gankit.interfaces import Metric, Pool, Resampling, Rows
+from gankit.metrics._rows import Matrix, SumsResampling, array_of, checked, pair, pooled_features
 
 
 def variance_ratio(real: ArrayLike, fake: ArrayLike) -> float:
@@ -45,7 +44,7 @@ def _variance(features: NDArray[Any]) -> float:
 def _ratio(fake_variance: float, real_variance: float) -> float:
     if real_variance <= 0:
         raise GankitError("variance-ratio: the real images' features are constant; look at the images or the extractor")
-    return fake_variance / real_variance
+    return float(fake_variance / real_variance)
 
 
 @final
@@ -80,48 +79,26 @@ def _side(rows: Rows, side: str) -> tuple[int, float]:
         variances = np.diagonal(rows.statistics.covariance)
         checked(np.stack([rows.statistics.mean, variances]), "means and variances of the statistics")
         return len(variances), float(variances.sum())
-    features = checked(rows.required("features", f"the {side}"), f"features of the {side} images")
+    features = array_of(rows, side)
     if len(features) < 2:
         raise GankitError(f"variance-ratio: {len(features)} {side} images; at least 2 are needed")
     return features.shape[1], _variance(features)
 
 
-class _Sums(Resampling):
+class _Sums(SumsResampling):
     def __init__(self, metric: VarianceRatio, pool: Pool) -> None:
         super().__init__(metric, pool)
         rows = pooled_features(pool, 1)
-        self.rows = rows - rows.mean(0)
-        self.squares = np.einsum("ij,ij->i", self.rows, self.rows)
+        rows -= rows.mean(0)
+        squares = np.einsum("ij,ij->i", rows, rows)
+        self.numbers = np.column_stack([np.ones(len(rows)), rows, squares])
+        self.least = 1e-6 * float(squares.sum())
 
-    def values(self, real: Indices, fake: Indices) -> Mapping[str, float]:
-        chosen = np.zeros((2, len(self.rows)))
-        chosen[0, real] = chosen[1, fake] = 1
-        value = self._value(chosen @ self.rows, chosen @ self.squares, len(real), len(fake))
-        return super().values(real, fake) if value is None else value
-
-    def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
-        n, m = self.pool.real.count, self.pool.fake.count
-        sums = np.stack([self.rows[:n].sum(0), self.rows[n:].sum(0)])
-        squares = np.array([self.squares[:n].sum(), self.squares[n:].sum()])
-        values: list[Mapping[str, float]] = []
-        for part in parts:
-            sides = part[part < n], part[part >= n]
-            value = self._value(
-                sums - [self.rows[side].sum(0) for side in sides],
-                squares - [self.squares[side].sum() for side in sides],
-                n - len(sides[0]),
-                m - len(sides[1]),
-            )
-            values.append(super().values_without([part])[0] if value is None else value)
-        return values
-
-    def _value(self, sums: Matrix, squares: Matrix, n: int, m: int) -> dict[str, float] | None:
+    def from_sums(self, real: Matrix, fake: Matrix) -> dict[str, float] | None:
         """None with too few images, or if cancellation costs so much precision that the rows themselves are needed."""
-        if min(n, m) < 2:
+        if min(real[0], fake[0]) < 2:
             return None
-        count = np.array([n, m])
-        left = squares - np.square(sums).sum(1) / count
-        if (left <= 1e-6 * self.squares.sum()).any():
+        scatter = [float(sums[-1] - np.square(sums[1:-1]).sum() / sums[0]) for sums in (real, fake)]
+        if min(scatter) <= self.least:
             return None
-        real, fake = left / (count - 1)
-        return {"variance-ratio": _ratio(float(fake), float(real))}
+        return {"variance-ratio": _ratio(scatter[1] / (fake[0] - 1), scatter[0] / (real[0] - 1))}

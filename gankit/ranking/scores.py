@@ -12,9 +12,9 @@ from torch import Tensor
 
 from gankit.errors import GankitError, PartError, RunError
 from gankit.evaluation import extraction
-from gankit.evaluation.extraction import BATCH, extractor
-from gankit.evaluation.sources import TRAINING, Source, from_array, images_only, open_images, run_reference
-from gankit.experiments.experiment import default_features
+from gankit.evaluation.extraction import BATCH, device_of, extractor
+from gankit.evaluation.sources import TRAINING, Source, from_array, open_only_images, run_reference
+from gankit.images.grey_levels import rescale
 from gankit.interfaces import Features
 from gankit.metrics.precision_recall import realism_score
 from gankit.registry import Part
@@ -86,9 +86,9 @@ def realism_scores(
         name, reals = run_reference(real or run)
     else:
         name = "real images"
-        reals = images_only(open_images(real, name, window=run.value_range), name)
+        reals = open_only_images(real, name, window=run.value_range)
     chosen = run.experiment.evaluation.features if features is None else features
-    _, network = extractor(chosen if chosen is not None else default_features(), reals.image.shape)
+    _, network = extractor(chosen, reals.image.shape)
     drawn = from_array(images, "drawn", run.value_range)
     scores = realism_score(
         extraction.features(reals, network, name=name, content=reals.digest(), quiet=True),
@@ -152,21 +152,15 @@ def _logits(run: Run, images: NDArray[Any], classifier: Classifier) -> tuple[Sco
         rows = extraction.rows(drawn, network, {field}, content=drawn.digest(), quiet=True)
         logits = rows.required(field)
     else:
-        low, high = run.value_range
         pieces = []
         for start in range(0, len(images), BATCH):
-            part = (images[start : start + BATCH].astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+            part = rescale(images[start : start + BATCH].astype(np.float32), run.value_range, (0.0, 255.0))
             with torch.no_grad():
-                output = classifier(torch.from_numpy(part).to(_device(classifier)))  # type: ignore[operator]
+                output = classifier(torch.from_numpy(part).to(device_of(classifier)))  # type: ignore[operator]
             pieces.append(torch.as_tensor(output).detach().cpu().double().numpy())
         logits = np.concatenate(pieces)
     names: Sequence[str] | None = getattr(network, "class_names", None)
     return logits.astype(np.float64), list(run.class_names if names is None else names)
-
-
-def _device(classifier: Any) -> torch.device:
-    tensors = [*classifier.parameters(), *classifier.buffers()] if isinstance(classifier, torch.nn.Module) else []
-    return tensors[0].device if tensors else torch.device("cpu")
 
 
 def wanted_classes(run: Run, labels: Tensor | None, label: str | None, n: int) -> NDArray[np.int64]:

@@ -1,6 +1,5 @@
 """The report of a run: one self-contained HTML page."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from gankit.evaluation.comparison import read_metrics
 from gankit.evaluation.tables import cells
 from gankit.files import write_atomically
 from gankit.images.pictures import grid_png
-from gankit.report.pages import draw_png, png_uri, render
+from gankit.report.pages import draw_lines, png_uri, render
 from gankit.runs.run import Run
 
 SHOWN = 64
@@ -26,25 +25,19 @@ def write_report(run: Run) -> Path:
     metrics_file = run.path / "metrics.json"
     metrics = read_metrics(metrics_file) if metrics_file.is_file() else None
     # `gankit evaluate` writes the pictures of pairs of images beside the values.
+    # The pictures of pairs of images that `gankit evaluate` wrote beside these values.
     entries = metrics["metrics"] if metrics else {}
     pairs = [run.path / f"{name}-pairs.png" for name, entry in entries.items() if "details" in entry]
     samples = run.sample(SHOWN, seed=run.experiment.training.seed)
     page = render(
-        "gankit.report",
-        "run.html.j2",
-        name=run.path.name,
-        record=run.experiment.run,
-        training=run.experiment.training,
-        steps=run.steps,
-        seconds=run.log[-1]["seconds"] if run.log else None,
-        grid=png_uri(grid_png(samples, run.value_range, 8)),
+        "gankit.report", "run.html.j2", name=run.path.name, record=run.experiment.run, metrics=metrics,
+        training=run.experiment.training, steps=run.steps, seconds=run.log[-1]["seconds"] if run.log else None,
+        grid=png_uri(grid_png(samples, run.value_range, 8)), table=cells(metrics) if metrics else [],
         curves=[png_uri(picture) for picture in curves(run.log)],
-        metrics=metrics,
-        table=cells(metrics) if metrics else [],
         pairs=[png_uri(path.read_bytes()) for path in pairs if path.is_file()],
         experiment=run.experiment.with_run(None).toml(),
         command=f"gankit train {run.path / 'experiment.toml'} --out NEW_FOLDER",
-    )
+    )  # fmt: skip
     path = run.path / "report.html"
     write_atomically(path, page.encode())
     return path
@@ -55,20 +48,13 @@ def curves(log: list[dict[str, Any]]) -> list[bytes]:
     plots = []
     for side in ("critic", "generator"):
         names = sorted({name for row in log for name in row if name.startswith(f"{side}/")})
-        lines = {name.partition("/")[2]: [(row["step"], row[name]) for row in log if name in row] for name in names}
-        plots.append((f"{side}'s losses", lines))
-    evaluated = [row for row in log if row.get("metrics")]
-    if evaluated:
+        values = {name.partition("/")[2]: [(row["step"], row[name]) for row in log if name in row] for name in names}
+        plots.append((f"{side}'s losses", values))
+    if evaluated := [row for row in log if row.get("metrics")]:
         name = next(iter(evaluated[0]["metrics"]))
         plots.append((name, {name: [(row["step"], row["metrics"].get(name)) for row in evaluated]}))
-    drawings = [functools.partial(_draw_lines, label=label, lines=lines) for label, lines in plots if lines]
-    return [draw_png(draw, (7, 2.6)) for draw in drawings]
-
-
-def _draw_lines(figure: Any, label: str, lines: dict[str, list[tuple[int, float]]]) -> None:
-    axes = figure.add_subplot()
-    for name, points in lines.items():
-        axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2)
-    axes.set(xlabel="step (generator updates)", ylabel=label)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
+    return [
+        draw_lines({name: [tuple(zip(*points, strict=True))] for name, points in values.items()},
+                   "step (generator updates)", label, (7, 2.6))
+        for label, values in plots if values
+    ]  # fmt: skip

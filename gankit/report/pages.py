@@ -9,14 +9,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(package: str, template: str, **values: Any) -> str:
-    """A page from a template; every value is escaped, and a missing one is an error.
+    """A page from a template; values are escaped where it is of HTML, and a missing one is an error.
 
     Args:
         package: the folder of the template, as a module.
         template: its file.
         values: the template's variables.
     """
-    environment = Environment(loader=PackageLoader(package, ""), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=PackageLoader(package, ""), autoescape=lambda name: name is None or ".html" in name,
+        undefined=StrictUndefined,
+    )  # fmt: skip
     return environment.get_template(template).render(**values)
 
 
@@ -25,29 +28,30 @@ def png_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def draw_png(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
+def draw_png(draw: Callable[..., None], size: tuple[float, float] = (7, 3.2), panels: int = 1) -> bytes:
     """A figure as the bytes of a PNG.
 
     Args:
-        draw: called with an empty matplotlib figure.
-        size: its width and height in inches.
+        draw: called with the empty matplotlib axes of every panel.
+        size: width and height in inches.
+        panels: axes side by side, each with a grid.
     """
     # Without pyplot: no display is needed, and its global state is left alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
-    draw(figure)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    draw(*axes)
+    for panel in axes:
+        panel.grid(alpha=0.3)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
     return buffer.getvalue()
 
 
 def draw_lines(
-    lines: Mapping[str, Sequence[tuple[Any, Any]]],
-    xlabel: str,
-    ylabel: str,
-    size: tuple[float, float] = (7, 3.2),
+    lines: Mapping[str, Sequence[tuple[Any, ...]]], xlabel: str, ylabel: str, size: tuple[float, float] = (7, 3.2)
 ) -> bytes:
     """Curves with a legend as the bytes of a PNG.
 
@@ -58,14 +62,12 @@ def draw_lines(
         size: width and height in inches.
     """
 
-    def draw(figure: Any) -> None:
-        axes = figure.add_subplot()
+    def draw(axes: Any) -> None:
         for place, (name, curves) in enumerate(lines.items()):
             for number, (x, y) in enumerate(curves):
                 style = {"color": f"C{place % 10}", "linestyle": "-" if place < 10 else ":", "linewidth": 1.0}
                 axes.plot(x, y, label=f"_{name}" if number else name, **style)
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=7, ncols=1 + len(lines) // 6)
 
     return draw_png(draw, size)

@@ -1,5 +1,6 @@
 """Networks that classify: a small one of gankit's own and those of torchvision; their files."""
 
+import copy
 import itertools
 import json
 import pickle
@@ -12,16 +13,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision import models
+from torchvision.transforms.functional import normalize
 
 from gankit.errors import GankitError, PartError, RunError
 from gankit.interfaces import ImageSpec
 from gankit.runs import checkpoint
-from gankit.version import __version__ as gankit_version
 
 FILE = "classifier.safetensors"
 SMALL = "small"
 """The name of gankit's own network; others are torchvision's."""
-MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, SPREAD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 """Of the channels that networks of torchvision expect, in [0, 1]."""
 
 
@@ -78,34 +80,26 @@ class TorchvisionNetwork(nn.Module):
                 f"classifier.network: {name} sees grey or colour images, not {image.channels} channels; "
                 f"set classifier.network={SMALL}"
             )
-        from torchvision import models
-
         self.input_size = input_size
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old networks, about how they draw their first weights
             self.network = models.get_model(name, weights=None, num_classes=outputs)
-        self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("spread", torch.tensor(SPREAD).reshape(1, 3, 1, 1), persistent=False)
-        self.mean: Tensor
-        self.spread: Tensor
-        with torch.random.fork_rng():  # batch statistics of the trial are those of no image
-            state = {key: value.clone() for key, value in self.state_dict().items()}
+        with torch.random.fork_rng():
             try:
-                self(torch.zeros(2, *image.shape))
+                copy.deepcopy(self)(torch.zeros(2, *image.shape))  # a copy: batch statistics of no image are left there
             except (RuntimeError, ValueError, AssertionError, IndexError) as error:
                 size = input_size or f"{image.height} x {image.width}"
                 reason = " ".join(str(error).split())[:120]
                 raise PartError(
                     f"classifier.network: {name} cannot take images of {size} ({reason}); set classifier.input_size=224"
                 ) from None
-            self.load_state_dict(state)
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) images in [-1, 1] to (n, outputs)."""
         if self.input_size is not None:
             size = (self.input_size, self.input_size)
             images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
-        outputs = self.network((images.expand(-1, 3, -1, -1) * 0.5 + 0.5 - self.mean) / self.spread)
+        outputs = self.network(normalize(images.expand(-1, 3, -1, -1) * 0.5 + 0.5, MEAN, SPREAD))
         logits: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs  # some have a second head in training
         return logits
 
@@ -132,9 +126,9 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
     Raises:
         PartError: the file holds no weights of this network.
     """
+    safe = path.suffix == ".safetensors"
     try:
-        is_safe = path.suffix == ".safetensors"
-        tensors = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
+        tensors: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:120]
         raise PartError(
@@ -151,17 +145,6 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
     network.load_state_dict(fitting, strict=False)
 
 
-def save_network(path: Path, network: nn.Module, facts: dict[str, Any]) -> None:
-    """Write weights as safetensors, with all that is needed to use them in one metadata key.
-
-    Args:
-        path: of the file.
-        network: from `make_network`.
-        facts: the arguments of `make_network` (`network` for the name), `class_names`, and whatever else is known.
-    """
-    checkpoint.export(path, network, {"kind": "classifier", "gankit": gankit_version, **facts})
-
-
 @final
 class Classifier(nn.Module):
     """A trained classifier.
@@ -169,7 +152,7 @@ class Classifier(nn.Module):
     Attributes:
         class_names: one per class; empty where it gives a number.
         image: channels, height and width of the images that it was trained on.
-        facts: all that its file says of it.
+        facts: all that its file says of it: the arguments of `make_network` (`network` for the name), `class_names`.
     """
 
     def __init__(self, network: nn.Module, facts: dict[str, Any], grey_levels: bool = False) -> None:

@@ -11,6 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from gankit.errors import GankitError
+from gankit.registry import registry
+from gankit.registry.plugins import PlugIn
 
 Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
 Words = Annotated[
@@ -35,36 +37,28 @@ def study_command(name: str) -> Callable[..., None]:
     def command(words: Words = None, out: Out = None, workers: Workers = 1, threads: Threads = None) -> None:
         from gankit.studies.reading import load_study
 
-        given = words or []
-        file = given.pop(0) if given and "=" not in given[0] else None
-        study = load_study(name, file, *given)
+        arguments = words or []
+        file = arguments.pop(0) if arguments and "=" not in arguments[0] else None
+        study = load_study(name, file, *arguments)
         results = study.run(out or Path(f"runs/study-{name.rpartition(':')[2]}"), workers=workers, threads=threads)
         for text in filter(None, (study.summary(results), f"report: {results.report}")):
             print(text)
         if results.failures:
             raise GankitError(results.failures)
 
-    command.__doc__ = _about(name)
-    return command
-
-
-def _about(name: str) -> str:
-    """What a study is, without importing it: help must be quick, and must not fail for a broken plug-in."""
-    from gankit.registry import registry
-    from gankit.registry.plugins import PlugIn
-
+    # Without importing the study: help must be quick, and must not fail for a broken plug-in.
     study = registry("study").find(name)
     if isinstance(study, PlugIn):
-        return f"A study of the distribution {study.distribution}."
-    return importlib.import_module(f"gankit.studies.{study.replace('-', '_')}").__doc__ or ""
+        command.__doc__ = f"A study of the distribution {study.distribution}."
+    else:
+        command.__doc__ = importlib.import_module(f"gankit.studies.{study.replace('-', '_')}").__doc__
+    return command
 
 
 class _Studies(TyperGroup):
     """The studies that are installed now."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        from gankit.registry import registry
-
         return registry("study").names()
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -73,7 +67,5 @@ class _Studies(TyperGroup):
         return typer.main.get_command(single)
 
 
-study = typer.Typer(
-    cls=_Studies, help="Whole experiments over many trainings, which go on where they were stopped.",
-    no_args_is_help=True,
-)  # fmt: skip
+HELP = "Whole experiments over many trainings, which go on where they were stopped."
+study = typer.Typer(cls=_Studies, help=HELP, no_args_is_help=True)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import filelock
 import joblib
@@ -41,8 +41,8 @@ class Job:
     """Work that ends in a result."""
 
     name: str  # of its folder; letters, digits, dots, hyphens and underscores
-    # does the work in its folder, or what is left of it there, and returns what JSON can hold. It goes to other
-    # processes by cloudpickle
+    # does the work in its folder, or what is left of it there, and returns what JSON can hold; cloudpickle takes it to
+    # other processes
     run: Callable[[Path], dict[str, Any]]
     cost: float = 1.0  # seconds that it is expected to take
 
@@ -93,13 +93,19 @@ def run_jobs(
 def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | None, quiet: bool) -> dict[str, Outcome]:
     (folder / STOP).unlink(missing_ok=True)
     share = threads or (torch.get_num_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
-    parts, directory = (_parts_of_this_process(), Path.cwd()) if workers > 1 else ([], None)
+    parts, directory = [], None
+    if workers > 1:  # other processes do not know the parts that the calling program registered
+        directory = Path.cwd()
+        parts = [
+            (kind, row.name, registry(kind).get(row.name))
+            for kind in KINDS for row in registry(kind).list() if row.distribution == Registry.IN_PROCESS
+        ]  # fmt: skip
     restarts = 0
     with _progress(jobs, folder, workers, quiet):
         while todo := unfinished(jobs, folder):
             calls = [joblib.delayed(_run_job)(job, folder, share, directory, parts) for job in todo]
             try:
-                ends = joblib.Parallel(n_jobs=workers, batch_size=1)(calls)
+                joblib.Parallel(n_jobs=workers, batch_size=1)(calls)
             except BrokenProcessPool as error:
                 left = [job.name for job in unfinished(todo, folder)]
                 restarts = restarts + 1 if len(left) == len(todo) else 0
@@ -108,9 +114,6 @@ def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | No
                         f"{folder}: a worker died {restarts} times before any job ended ({', '.join(left[:workers])} "
                         "or a neighbour): out of memory? Start again with fewer workers, or smaller batches"
                     ) from error
-            else:
-                if "stopped" in ends:
-                    break
             if (folder / STOP).exists():
                 break
     if todo := unfinished(jobs, folder):
@@ -136,9 +139,7 @@ def torch_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run_job(
-    job: Job, jobs: Path, threads: int, directory: Path | None, parts: list[tuple[str, str, Any]]
-) -> Literal["done", "stopped"]:
+def _run_job(job: Job, jobs: Path, threads: int, directory: Path | None, parts: list[tuple[str, str, Any]]) -> None:
     """Run one job in this process, or in a worker, which is given a working directory for relative paths.
 
     What a job prints in a worker goes to a file, since others print at the same time.
@@ -149,11 +150,16 @@ def _run_job(
         registry(kind).register(name)(part)
     folder, stop = jobs / job.name, jobs / STOP
     if stop.exists() or (folder / RESULT).is_file():
-        return "stopped" if stop.exists() else "done"
+        return
     folder.mkdir(exist_ok=True)
-    watched, output = (stop, folder / OUTPUT) if directory else (None, None)
     try:
-        with torch_threads(threads), _clock(folder, watched) as seconds, _print_to(output):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch_threads(threads))
+            seconds = stack.enter_context(_clock(folder, stop if directory else None))
+            if directory is not None:
+                file = stack.enter_context(open(folder / OUTPUT, "a", encoding="utf-8"))
+                stack.enter_context(contextlib.redirect_stdout(file))
+                stack.enter_context(contextlib.redirect_stderr(file))
             try:
                 content: dict[str, Any] = {"result": job.run(folder)}
             except GankitError as error:
@@ -162,8 +168,6 @@ def _run_job(
             write_atomically(folder / RESULT, (json.dumps(content, indent=1) + "\n").encode())
     except KeyboardInterrupt:
         stop.touch()
-        return "stopped"
-    return "done"
 
 
 def _outcome(folder: Path) -> Outcome:
@@ -173,26 +177,6 @@ def _outcome(folder: Path) -> Outcome:
         return Outcome(folder.name, result, failure, content["seconds"], content["threads"])
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise RunError(f"{folder / RESULT} cannot be read ({error!r}): delete it to do this job again") from error
-
-
-def _parts_of_this_process() -> list[tuple[str, str, Any]]:
-    """Parts that the calling program registered, which other processes do not know."""
-    return [
-        (kind, row.name, registry(kind).get(row.name))
-        for kind in KINDS
-        for row in registry(kind).list()
-        if row.distribution == Registry.IN_PROCESS
-    ]
-
-
-@contextlib.contextmanager
-def _print_to(path: Path | None) -> Iterator[None]:
-    """Append what is printed meanwhile to a file, where there is one."""
-    if path is None:
-        yield
-        return
-    with open(path, "a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        yield
 
 
 @contextlib.contextmanager
@@ -216,21 +200,22 @@ def _repeat(look: Callable[[], object]) -> Iterator[None]:
 @contextlib.contextmanager
 def _clock(folder: Path, stop: Path | None) -> Iterator[Callable[[], float]]:
     """Seconds of a job with those of earlier starts; meanwhile the file `stop` interrupts this process."""
-    kept = folder / CLOCK
-    before = 0.0
+    before, interrupted, start = 0.0, False, time.monotonic()
+    noted = start
     with contextlib.suppress(OSError, ValueError):
-        before = float(kept.read_text(encoding="utf-8"))
-    start = noted = time.monotonic()
-    interrupted = False
+        before = float((folder / CLOCK).read_text(encoding="utf-8"))
 
     def seconds() -> float:
         return before + time.monotonic() - start
+
+    def write() -> None:
+        write_atomically(folder / CLOCK, f"{seconds():.2f}".encode())
 
     def look() -> None:
         nonlocal noted, interrupted
         if time.monotonic() - noted > CLOCK_EVERY:
             noted = time.monotonic()
-            write_atomically(kept, f"{seconds():.2f}".encode())
+            write()
         if stop is not None and stop.exists() and not interrupted:
             interrupted = True
             if hasattr(signal, "pthread_kill"):  # as the keyboard would; it ends a wait too
@@ -242,21 +227,19 @@ def _clock(folder: Path, stop: Path | None) -> Iterator[Callable[[], float]]:
         with _repeat(look):
             yield seconds
     finally:
-        write_atomically(kept, f"{seconds():.2f}".encode())
+        write()
 
 
 @contextlib.contextmanager
 def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> Iterator[None]:
-    """A bar over all jobs with the time left; with workers, an interrupt is passed on by a file that they look for."""
+    """A bar over all jobs with the time left; workers learn of an interrupt by a file that they look for."""
     cost = {job.name: job.cost for job in jobs}
     undone = {job.name: job.cost for job in unfinished(jobs, folder)}
     taken = {name: _outcome(folder / name).seconds for name in cost if name not in undone}
-    total = sum(cost.values())
-    latest, shown = time.monotonic(), -math.inf  # the end of a job, or the start; and when the bar was shown
-    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+    latest, shown = time.monotonic(), -math.inf  # when a job ended last (or now), and when the bar was shown
 
     def left() -> str:
-        """What the others are expected to take, by as much longer as those that ended took, whenever they were done."""
+        """What unfinished jobs will take, if they exceed their cost as much as the finished ones did."""
         expected = sum(cost[name] for name in taken)
         slower = sum(taken.values()) / expected if expected else 1.0
         seconds = slower * sum(undone.values()) / min(workers, max(len(undone), 1))
@@ -264,26 +247,25 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
 
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if workers > 1 else None
-        start = total - sum(undone.values())
-        bar = stack.enter_context(tqdm(total=total, initial=start, bar_format=form, disable=quiet or not undone))
+        bar = stack.enter_context(tqdm(
+            total=sum(cost.values()), initial=sum(cost[name] for name in taken), disable=quiet or not undone,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
+        ))  # fmt: skip
 
         def look() -> None:
             nonlocal latest, shown
-            ended = [name for name in undone if (folder / name / RESULT).is_file()]
-            done, now = 0.0, time.monotonic()
+            ended, now = [name for name in undone if (folder / name / RESULT).is_file()], time.monotonic()
             for name in ended:
                 outcome = _outcome(folder / name)
                 if outcome.failure:
                     bar.write(f"{name} failed: {outcome.failure}", file=sys.stderr)
-                done += undone.pop(name)
+                bar.n += undone.pop(name)
                 taken[name], latest = outcome.seconds, now
             if ended or now - shown > SHOW_EVERY:
                 shown = now
                 bar.set_postfix_str(f"{left()} left", refresh=False)
                 bar.set_description_str(f"{len(jobs) - len(undone)} of {len(jobs)} jobs", refresh=False)
-                bar.n += done
                 bar.refresh()
-
             if stop is not None and stop.requested:
                 (folder / STOP).touch()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -34,7 +33,13 @@ def load_study(name: str, file: str | Path | None = None, *overrides: str) -> St
         SettingsError: as `gankit.load`; or settings that the study itself decides, or that do not fit each other.
     """
     kind: type[Study] = registry("study").get(name)
-    source = _packaged(kind, name) if file is None else Source.read(file)
+    if file is not None:
+        source = Source.read(file)
+    elif kind.file:
+        text = packaged_text(kind)
+        source = Source(f"study {name}/{kind.file.removesuffix('.toml')}", tomllib.loads(text), text)
+    else:
+        source = Source.from_tables({})
     source.values.pop("run", None)  # of a run's experiment.toml
     source.fill_from_default(FILLED)
     source.override(overrides)
@@ -45,7 +50,10 @@ def load_study(name: str, file: str | Path | None = None, *overrides: str) -> St
     field = (settings, Field(default_factory=dict, validate_default=True))
     model = create_model("StudyFile", __base__=Experiment, **{kind.table: field})  # type: ignore[call-overload]
     content: Any = read_settings(model, source)
-    refuse = functools.partial(_refusal, source)
+
+    def refuse(table: str, key: str, why: str) -> SettingsError:
+        return SettingsError(f"{source.where((table, key))}: {table}.{key}: {why}")
+
     for (table, key), why in {**kind.decided, **DECIDED}.items():
         if getattr(getattr(content, table), key) is not None:
             raise refuse(table, key, why)
@@ -56,20 +64,9 @@ def load_study(name: str, file: str | Path | None = None, *overrides: str) -> St
     return study
 
 
-def _packaged(kind: type[Study], name: str) -> Source:
-    if not kind.file:
-        return Source.from_tables({})
-    text = packaged_text(kind)
-    return Source(f"study {name}/{kind.file.removesuffix('.toml')}", tomllib.loads(text), text)
-
-
 def packaged_text(kind: type[Study]) -> str:
     """The study file that comes with a study."""
     return (resources.files(kind.__module__.rpartition(".")[0]) / kind.file).read_text(encoding="utf-8")
-
-
-def _refusal(source: Source, table: str, key: str, why: str) -> SettingsError:
-    return SettingsError(f"{source.where((table, key))}: {table}.{key}: {why}")
 
 
 def study_schema(name: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from gankit.errors import GankitError, RunError, SettingsError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
 from gankit.files import check_free, write_atomically
+from gankit.report.pages import render
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
 
 JOBS, FILE = "jobs", "study.toml"
@@ -40,7 +41,7 @@ class Arm:
 class Work:
     """Jobs of one kind."""
 
-    name: str  # of one of them, in the estimate of the cost; "" where the estimate need not mention them
+    name: str  # of one job, in the estimate of the cost; "" where the estimate need not mention them
     jobs: Sequence[Job]  # a `cost` of 1 stands for a whole training
     steps: int  # of a whole training
     # measures the seconds that a step takes, with so many CPU threads (None for torch's choice)
@@ -87,10 +88,10 @@ class Study(ABC):
     Attributes:
         Settings: a pydantic model of the study's own table; its docstring describes every setting.
         table: the name of that table.
-        file: the study that is read where none is named: a TOML file beside the class. "" for the default recipe.
+        file: a TOML file beside the class, which is read where the command names none; "" for the default recipe.
         defaults: settings of other tables that differ from an experiment's defaults, by table.
-        decided: settings that a file must leave out, as (table, key), with the reason.
-        name: by which the study was found.
+        decided: settings that a file must leave out, since the study sets them: the reason by (table, key).
+        name: the study's, as in `gankit list study`.
     """
 
     Settings: ClassVar[type[BaseModel]] = NoSettings
@@ -104,7 +105,7 @@ class Study(ABC):
         self.experiment = experiment
         self.settings: Any = self.Settings(**settings)
 
-    def check_settings(self, refuse: Refuse) -> None:  # noqa: B027 - most have nothing to refuse
+    def check_settings(self, refuse: Refuse) -> None:  # noqa: B027 - most studies have nothing to refuse
         """Refuse settings that do not fit each other; called when a file is read.
 
         Raises:
@@ -169,8 +170,7 @@ class Study(ABC):
             write_atomically(folder / FILE, self.toml().encode())
         if first := [job for part in work if part.first for job in part.jobs]:
             run_jobs(first, jobs, workers=workers, threads=threads, quiet=quiet)
-        # The bar over all jobs tells how much is left.
-        everything = [job for part in work for job in part.jobs]
+        everything = [job for part in work for job in part.jobs]  # the bar over all of them tells how much is left
         outcomes = run_jobs(everything, jobs, workers=workers, threads=threads, quiet=quiet)
         results = Results(self.judge(outcomes, folder), outcomes, folder)
         self.report(results)
@@ -200,8 +200,7 @@ class Study(ABC):
     @final
     def experiment_with(self, **changes: Mapping[str, Any]) -> Experiment:
         """The experiment with some settings changed, table by table; None takes a setting away."""
-        tables = self.experiment.tables()
-        tables.pop("run", None)
+        tables = {name: table for name, table in self.experiment.tables().items() if name != "run"}
         for name, settings in changes.items():
             changed = {**tables.get(name, {}), **settings}
             tables[name] = {key: value for key, value in changed.items() if value is not None}
@@ -251,15 +250,14 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
 def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bool) -> list[Work]:
     """Print on stderr what a study will cost; the same work, whose jobs now cost seconds."""
     work = [part for part in work if part.jobs]
-    steps = {time_step: time_step(threads) for time_step in dict.fromkeys(part.time_step for part in work)}
-    cost = [steps[part.time_step] * part.steps for part in work]
-    named = [(len(part.jobs), part, seconds) for part, seconds in zip(work, cost, strict=True) if part.name]
+    of_step = {time_step: time_step(threads) for time_step in dict.fromkeys(part.time_step for part in work)}
+    named = [(len(part.jobs), part, of_step[part.time_step]) for part in work if part.name]
     if named and not quiet:
         kinds = " and ".join(
-            f"{count} {part.name}{'s' if count > 1 else ''} of {part.steps} steps at {steps[part.time_step]:.2g} s"
-            for count, part, _ in named
+            f"{count} {part.name}{'s' if count > 1 else ''} of {part.steps} steps at {step:.2g} s"
+            for count, part, step in named
         )
-        seconds = sum(count * cost_of_one for count, _, cost_of_one in named)
+        seconds = sum(count * part.steps * step for count, part, step in named)
         at_a_time = min(workers, max(count for count, *_ in named))
         shared = f", {format_seconds(seconds / at_a_time)} with {at_a_time} at a time" if at_a_time > 1 else ""
         print(
@@ -267,9 +265,31 @@ def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bo
             "on with the same command", file=sys.stderr,
         )  # fmt: skip
     return [
-        replace(part, jobs=[replace(job, cost=job.cost * seconds) for job in part.jobs])
-        for part, seconds in zip(work, cost, strict=True)
+        replace(part, jobs=[replace(job, cost=job.cost * of_step[part.time_step] * part.steps) for job in part.jobs])
+        for part in work
     ]
+
+
+def write_page(
+    study: Study, results: Results, template: str = "tables.html.j2", *, warnings: Sequence[str] = (), **values: Any
+) -> None:
+    """Write the report of a study: one self-contained page with its settings and the command that repeats it.
+
+    Args:
+        study: the study.
+        results: what it found; failed jobs are named on the page.
+        template: of this folder. "tables.html.j2" shows `title`, and `tables`: rows of text by their heading, each
+            table's header first.
+        warnings: what a reader must know before the numbers.
+        values: what the template shows.
+    """
+    page = render(
+        "gankit.studies", template, experiment=study.toml(), command=study.command(results.folder),
+        failures=results.failures, warnings=warnings, settings=study.settings, training=study.experiment.training,
+        data=study.experiment.data, **values,
+        seconds=format_seconds(sum(outcome.seconds for outcome in results.outcomes.values())),
+    )  # fmt: skip
+    write_atomically(results.report, page.encode())
 
 
 def format_seconds(seconds: float) -> str:

@@ -62,10 +62,10 @@ def time_training(experiment: Experiment, threads: int | None = None, data: Data
         GankitError: the experiment cannot be trained.
     """
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
-        trainer = Trainer(experiment, Path(folder), data)
+        stepper = Trainer(experiment, Path(folder), data).stepper
 
         def advance(steps: int) -> None:
             for _ in range(steps):
-                trainer.stepper.advance()
+                stepper.advance()
 
         return time_steps(advance, experiment.training.threads or threads)

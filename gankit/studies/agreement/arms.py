@@ -31,10 +31,8 @@ class Control:
 
 
 CONTROLS = {
-    "random-subset": Control(
-        "random subset", lambda kept, seed: {"subset": kept, "subset_seed": seed}, random_subset
-    )
-}  # fmt: skip
+    "random-subset": Control("random subset", lambda kept, seed: {"subset": kept, "subset_seed": seed}, random_subset)
+}
 
 
 @dataclass(frozen=True)
@@ -91,17 +89,15 @@ class StudyImages:
             )
         for threshold in self.thresholds:
             self._check(threshold, data.name, max(FEWEST, study.settings.kept))
-        sizes = [len(part) for t in self.thresholds for part in (self.training_at(t), self.held_out_at(t))]
-        self.n = min(sizes)
+        self.n = min(len(part) for t in self.thresholds for part in (self.training_at(t), self.held_out_at(t)))
 
     def _check(self, threshold: float, name: str, fewest: int) -> None:
-        for part, indices, needed in (
-            ("training", self.training_at(threshold), fewest), ("held-out", self.held_out_at(threshold), 4),
-        ):  # fmt: skip
-            if len(indices) < needed:
+        training, held_out = len(self.training_at(threshold)), len(self.held_out_at(threshold))
+        for part, size, needed in ("training", training, fewest), ("held-out", held_out, 4):
+            if size < needed:
                 raise DataError(
-                    f"study.thresholds: {threshold:g} leaves {len(indices)} {part} images of {name}; at least {needed} "
-                    "are needed: take a lower one"
+                    f"study.thresholds: {threshold:g} leaves {size} {part} images of {name}; at least {needed} are "
+                    "needed: take a lower one"
                 )
         for label, (before, left) in enumerate(zip(self.counts(0.0), self.counts(threshold), strict=True)):
             if before and not left:
@@ -117,10 +113,10 @@ class StudyImages:
 
     def counts(self, threshold: float) -> list[int]:
         """Training images of each class that a threshold leaves."""
-        chosen = self.training_at(threshold)
-        if self.full.labels is None:
-            return [len(chosen)]
-        return [int(count) for count in np.bincount(self.full.labels[chosen], minlength=len(self.class_names))]
+        places = self.training_at(threshold)
+        labels = np.zeros(len(self.full), np.int64) if self.full.labels is None else self.full.labels
+        counts: list[int] = np.bincount(labels[places], minlength=len(self.class_names)).tolist()
+        return counts
 
     def training_at(self, threshold: float) -> Indices:
         """(k,) places in `full` of the training images of this agreement or more."""

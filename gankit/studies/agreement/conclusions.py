@@ -11,14 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.stats import t as student
-
 from gankit.evaluation.draws import pooled_variance
+from gankit.evaluation.paired import student_quantile
 from gankit.studies.agreement.arms import Arm
-from gankit.studies.agreement.findings import CANNOT, LEVEL, Difference, Findings, Where
-
-METRICS = ("frechet", "kid")
-"""The distances that answers are drawn from. KID alone is free of the bias that also differs between generators."""
+from gankit.studies.agreement.findings import CANNOT, METRICS, Difference, Findings, Where
 
 
 @dataclass(frozen=True)
@@ -111,12 +107,6 @@ def _kept(findings: Findings, lowest: Arm, highest: Arm, row: str) -> Conclusion
     return Conclusion("kept", answer, {**facts, **numbers})
 
 
-def count_measured(findings: Findings, arm: Arm, row: str | None) -> tuple[int, int, int]:
-    """Positive, measured and all images: "all" that an arm's trainings drew, "top" or "bottom"; None for the reals."""
-    positive, measured, n = (sum(numbers) for numbers in zip((0, 0, 0), *findings.measured(arm, row), strict=True))
-    return positive, measured, n
-
-
 def _measured(findings: Findings, row: str) -> Conclusion:
     """The paper: few samples are positive. Judged at each selection rate by the difference from the reals' share."""
     counts = [findings.measured(arm, row) for arm in findings.arms()]
@@ -124,15 +114,15 @@ def _measured(findings: Findings, row: str) -> Conclusion:
     variance, freedom = pooled_variance(shares)
     parts, answers = [], []
     for arm in findings.row():
-        fake, real = count_measured(findings, arm, row), count_measured(findings, arm, None)
+        fake, real = findings.count_measured(arm, row), findings.count_measured(arm, None)
         change, half, answer = 0.0, math.inf, CANNOT
         if fake[1] and real[1]:
             of_fake, of_real = fake[0] / fake[1], real[0] / real[1]
             change = of_fake - of_real
             if freedom:
-                binomial = [share * (1 - share) / n for share, n in ((of_fake, fake[1]), (of_real, real[1]))]
-                error = math.sqrt(max(binomial[0], variance / len(findings.trials_of(arm))) + binomial[1])
-                half = float(student.ppf((1 + LEVEL) / 2, freedom)) * error
+                of_sampling, error_of_real = of_fake * (1 - of_fake) / fake[1], of_real * (1 - of_real) / real[1]
+                of_trainings = variance / len(findings.trials_of(arm))
+                half = student_quantile(freedom) * math.sqrt(max(of_sampling, of_trainings) + error_of_real)
             answer = CANNOT if abs(change) <= half else "yes" if change < 0 else "no, more do"
         parts.append({"arm": arm, "fake": fake, "real": real, "change": change, "half": half if freedom else None})
         answers.append((arm.words, answer))

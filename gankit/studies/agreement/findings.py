@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from gankit.evaluation.draws import pooled_variance
+from gankit.evaluation.paired import student_quantile
 from gankit.evaluation.tables import title
 from gankit.interfaces import Measurement
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
-from gankit.studies.agreement.settings import AgreementSettings
 from gankit.studies.jobs import Outcome
 
 if TYPE_CHECKING:
-    from gankit.studies.agreement.study import Agreement
+    from gankit.studies.agreement.study import Agreement, AgreementSettings
 
-LEVEL = 0.95
+METRICS = ("frechet", "kid")
+"""The distances that answers are drawn from. KID alone is free of the bias that also differs between generators."""
 CANNOT = "cannot be told"
 ROWS = {"all": "All", "top": "Top", "bottom": "Bot"}
 
@@ -34,12 +34,7 @@ class Trial:
     arm: Arm  # the arm
     seed: int  # of the training
     folder: Path  # of the job; the run is in its sub-folder `run`
-    outcome: Outcome  # what `Judge.run` gave, or the failure
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """What `Judge.run` gave; empty where the training failed."""
-        return self.outcome.result
+    outcome: Outcome  # whose result is what `Judge.run` gave
 
 
 @dataclass(frozen=True)
@@ -58,9 +53,9 @@ class Estimate:
     value: float  # the mean
     # standard error of one training's value as both sides vary, the mean over trainings; None where unknown
     error: float | None
-    fake_error: float | None  # the part of it that the generated images make
-    # (k,) how far each part of the real images moves the mean; their squares sum to the variance that these
-    # images make, where all trainings are judged beside the same. None where it is unknown
+    fake_variance: float | None  # the part of its square that the generated images make
+    # (k,) how far each part of the real images moves the mean; their squares sum to the variance that the real images
+    # make. None where this is unknown, or trainings were judged beside different ones
     influences: NDArray[np.float64] | None
     real_error: float | None  # the part of the error that the real images make
     seeds: int  # trainings that the mean is of
@@ -146,7 +141,7 @@ class Findings:
 
     def _entries(self, arm: Arm, where: Where) -> dict[int, dict[str, Any]]:
         """What each seed's training has there, where it has anything."""
-        rows = [(trial.seed, trial.result[where.group].get(where.row, {})) for trial in self.trials_of(arm)]
+        rows = [(trial.seed, trial.outcome.result[where.group].get(where.row, {})) for trial in self.trials_of(arm)]
         return {seed: row[where.metric] for seed, row in rows if where.metric in row}
 
     def by_seed(self, arm: Arm, where: Where) -> dict[int, float]:
@@ -163,11 +158,12 @@ class Findings:
         if not entries:
             return None
         influences = [entry["real_influences"] for entry in entries if entry["real_influences"] is not None]
+        variances = [entry["fake_variance"] for entry in entries if entry["fake_variance"] is not None]
         whole = len(influences) == len(entries) and len({len(values) for values in influences}) == 1
         return Estimate(
             float(np.mean([entry["value"] for entry in entries])),
             _root_mean(entry["standard_error"] for entry in entries),
-            _root_mean(None if v is None else math.sqrt(v) for v in (entry["fake_variance"] for entry in entries)),
+            float(np.mean(variances)) if variances else None,
             np.mean(influences, axis=0) if whole else None,
             _root_mean(math.sqrt(sum(value**2 for value in values)) for values in influences),
             len(entries), entries[0]["n_real"], entries[0]["n_fake"],
@@ -194,23 +190,24 @@ class Findings:
         residual, spread = self._residual(where), self.spread(where)
         shared = [self.common_seeds(pair, where) for pair in pairs]
         matched = residual is not None and bool(pairs) and all(shared)
-        estimates = [
-            (self.of(first, where, seeds if matched else None), self.of(second, where, seeds if matched else None))
-            for (first, second), seeds in zip(pairs, shared, strict=True)
-        ]
-        known = [(one, other) for one, other in estimates if one is not None and other is not None]
-        if not known or len(known) < len(estimates):
+        known = []
+        for (first, second), seeds in zip(pairs, shared, strict=True):
+            one, other = (self.of(arm, where, seeds if matched else None) for arm in (first, second))
+            if one is None or other is None:
+                return None
+            known.append((one, other))
+        if not known:
             return None
         both = [estimate for pair in known for estimate in pair]
         if residual is not None and matched:
             of_training, freedom = residual
         else:
-            errors = [estimate.fake_error for estimate in both if estimate.fake_error is not None]
-            floor = float(np.mean(np.square(errors))) if errors else 0.0
+            of_sampling = [estimate.fake_variance for estimate in both if estimate.fake_variance is not None]
+            floor = float(np.mean(of_sampling)) if of_sampling else 0.0
             of_training, freedom = max(spread.total**2 if spread else 0.0, floor), spread.freedom if spread else 0
         real = _real_variance(known, same_reals)
         variance = sum(of_training / estimate.seeds for estimate in both) / len(known) ** 2 + (real or 0.0)
-        half = float(student.ppf((1 + LEVEL) / 2, freedom or 1e6)) * math.sqrt(variance)
+        half = student_quantile(freedom or 1e6) * math.sqrt(variance)
         value = float(np.mean([other.value - one.value for one, other in known]))
         whole = freedom > 0 and real is not None
         return Difference(value, value - half, value + half, whole, sum(map(len, shared)) if matched else 0)
@@ -228,32 +225,34 @@ class Findings:
 
     def between_reals(self, arm: Arm, where: Where) -> dict[str, float] | None:
         """{"mean", "sd", "n"} of real images in the place of generated ones, or None where it is not known."""
-        reals, metric = self.reals, where.metric
-        own = reals["arms"][arm_at(arm.threshold, arm.control).name]
+        control = "" if where.row == "held-out-same" else arm.control
+        of_arm = self.reals["arms"][arm_at(arm.threshold, control).name]
+        entry = {"n": self.images.n, **of_arm["equal"]}
         if where.group == "drawn":
-            entry: dict[str, Any] = own["all" if where.row == "all" else "kept"]
-            return {**entry[metric], "n": entry["n"]} if metric in entry else None
-        if where.row in ("full", "held-out"):
-            entry = reals["whole"]
-        else:
-            entry = (reals["arms"][arm_at(arm.threshold).name] if where.row == "held-out-same" else own)["equal"]
-        return {**entry[metric], "n": self.images.n} if metric in entry else None
+            entry = of_arm["all" if where.row == "all" else "kept"]
+        elif where.row in ("full", "held-out"):
+            entry = {"n": self.images.n, **self.reals["whole"]}
+        return {**entry[where.metric], "n": entry["n"]} if where.metric in entry else None
 
     def chance(self, arm: Arm, metric: str) -> tuple[float, float] | None:
         """Mean and standard deviation of the value of as many drawn images as are kept, chosen at random."""
-        entries = [trial.result["chance"][metric] for trial in self.trials_of(arm) if metric in trial.result["chance"]]
-        if not entries:
-            return None
-        sd = math.sqrt(float(np.mean(np.square([entry["sd"] for entry in entries]))))
-        return float(np.mean([entry["mean"] for entry in entries])), sd
+        draws = [trial.outcome.result["chance"] for trial in self.trials_of(arm)]
+        entries = [values[metric] for values in draws if metric in values]
+        sd = _root_mean(entry["sd"] for entry in entries)
+        return None if sd is None else (float(np.mean([entry["mean"] for entry in entries])), sd)
 
     def measured(self, arm: Arm, row: str | None) -> list[tuple[int, int, int]]:
         """Positive, measured and all images: of "all", "top" or "bottom" of each training; None for the reals."""
         measurement = self.measurement
         assert measurement is not None
-        own = self.reals["arms"][arm_at(arm.threshold, arm.control).name][measurement.fact] if row is None else None
-        counts = [own] if own else [trial.result[measurement.fact][row] for trial in self.trials_of(arm)]
+        fact, reals = measurement.fact, self.reals["arms"][arm_at(arm.threshold, arm.control).name]
+        counts = [trial.outcome.result[fact][row] for trial in self.trials_of(arm)] if row else [reals[fact]]
         return [(count[measurement.positive], count["measured"], count["n"]) for count in counts]
+
+    def count_measured(self, arm: Arm, row: str | None) -> tuple[int, int, int]:
+        """What `measured` gives, over all trainings of the arm."""
+        positive, measured, n = (sum(numbers) for numbers in zip((0, 0, 0), *self.measured(arm, row), strict=True))
+        return positive, measured, n
 
     def metric_name(self, metric: str) -> str:
         """The heading of a metric's values."""
@@ -266,9 +265,8 @@ def _real_variance(pairs: Sequence[tuple[Estimate, Estimate]], same: bool) -> fl
         moved = [other.influences - one.influences for one, other in pairs
                  if one.influences is not None and other.influences is not None]  # fmt: skip
         return None if len(moved) < len(pairs) else float((np.mean(moved, axis=0) ** 2).sum())
-    errors = [estimate.real_error for pair in pairs for estimate in pair]
-    known = [error for error in errors if error is not None]
-    return None if len(known) < len(errors) else float(np.sum(np.square(known))) / len(pairs) ** 2
+    errors = [error for pair in pairs for estimate in pair if (error := estimate.real_error) is not None]
+    return None if len(errors) < 2 * len(pairs) else float(np.sum(np.square(errors))) / len(pairs) ** 2
 
 
 def _root_mean(values: Iterable[float | None]) -> float | None:

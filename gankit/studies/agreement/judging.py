@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -11,11 +10,10 @@ from numpy.typing import NDArray
 
 from gankit.evaluation.draws import Values, random_places, spreads, values_with_influences
 from gankit.evaluation.extraction import extractor, rows
-from gankit.evaluation.measuring import Estimator
 from gankit.evaluation.sources import from_array
 from gankit.files import write_atomically, write_csv
 from gankit.images.pictures import grid_png
-from gankit.interfaces import Dataset, Pool, Rows
+from gankit.interfaces import Dataset, Measurement, Pool, Rows
 from gankit.ranking import rank
 from gankit.runs.run import Run
 from gankit.studies.agreement.arms import Arm
@@ -30,6 +28,51 @@ REAL_DRAWS = 20  # Draws of real images whose mean is a real-against-real value
 REFERENCES = ("subset", "full", "held-out", "held-out-same")
 """Beside which equal numbers are judged: the arm's own training images, all training images, all held-out images, and
 held-out images of at least the arm's agreement."""
+
+USEFUL = 0.3
+"""Sensitivity plus specificity less 1 (Youden's index), from which the measurement is of use."""
+
+
+@final
+class Estimator:
+    """A measurement that was tried on real images whose values are known.
+
+    Attributes:
+        measurement: what is measured.
+        limit: absolute value from which an image counts as positive.
+        trial: what the trial gave: n, median error, sensitivity, specificity, and the shares that could not be measured
+            and that truly are positive.
+    """
+
+    def __init__(self, measurement: Measurement, limit: float, images: Dataset) -> None:
+        self.measurement, self.limit = measurement, limit
+        values = measurement.measure(images.read(np.arange(len(images))))
+        truth, measured = images.facts[measurement.fact], np.isfinite(values)
+        negative = [images.class_names.index(name) for name in measurement.negative_classes]
+        positive = ~np.isin(np.asarray(images.labels), negative)
+        sides, called = (measured & positive, measured & ~positive), np.abs(values) >= limit
+        self.trial: dict[str, float] = {}
+        if all(side.any() for side in sides):
+            self.trial = {
+                "n": len(values),
+                "median_error": float(np.median(np.abs(values - truth)[measured])),
+                "sensitivity": float(called[sides[0]].mean()),
+                "specificity": float((~called[sides[1]]).mean()),
+                "not_measured": float(1 - measured.mean()),
+                "truly": float(positive.mean()),
+            }
+
+    @property
+    def useful(self) -> bool:
+        """Whether the measurement tells positive images from others at this size."""
+        return bool(self.trial) and self.trial["sensitivity"] + self.trial["specificity"] - 1 >= USEFUL
+
+    def count(self, images: NDArray[Any]) -> dict[str, int]:
+        """Of (n, c, h, w) images: n, how many could be measured, and how many of these are positive, by its word."""
+        values = self.measurement.measure(images)
+        measured = np.isfinite(values)
+        positive = np.abs(values[measured]) >= self.limit
+        return {"n": len(values), "measured": int(measured.sum()), self.measurement.positive: int(positive.sum())}
 
 
 @final
@@ -65,43 +108,34 @@ class Judge:
         """
         settings, images = self.settings, self.images
         count = max(settings.drawn, images.n)
-        made = run.sample(count, seed=seed)  # other latents for each seed: trainings are then independent
-        fakes = self._rows(from_array(made, f"run {run.path.parent.name}", run.value_range))
+        generated = run.sample(count, seed=seed)  # other latents for each seed: trainings are then independent
+        fakes = self._rows(from_array(generated, f"run {run.path.parent.name}", run.value_range))
         ranking = rank(run, settings.drawn, settings.kept, "critic", seed=seed)
         kept = {"all": np.arange(settings.drawn), "top": ranking.best, "bottom": ranking.worst}
         for name, chosen in kept.items():
             columns = 10 if name == "all" else min(10, len(chosen))
-            write_atomically(folder / f"{name}.png", grid_png(made[chosen], run.value_range, columns))
+            write_atomically(folder / f"{name}.png", grid_png(generated[chosen], run.value_range, columns))
         order = [[place, int(i), f"{ranking.scores[i]:.6g}"] for place, i in enumerate(ranking.order, 1)]
         write_csv(folder / "ranking.csv", [["rank", "image", "score"], *order])
-        own = self.full.take(images.training_of(arm, seed))
-        drawn = {name: values_with_influences(FEW, own, fakes.take(chosen)) for name, chosen in kept.items()}
-        pool = Pool(own, fakes.take(kept["all"]))
+        reals = self.full.take(images.training_of(arm, seed))
+        drawn = {name: values_with_influences(FEW, reals, fakes.take(chosen)) for name, chosen in kept.items()}
+        pool = Pool(reals, fakes.take(kept["all"]))
         sets = [random_places(settings.drawn, settings.kept, "chance", number) for number in range(CHANCE_DRAWS)]
         chance = spreads(["frechet"], pool, [(pool.real_places, pool.fake_places[places]) for places in sets])
+        references = {
+            "subset": reals, "full": self.full, "held-out": self.held_out,
+            "held-out-same": self.held_out.take(images.held_out_at(arm.threshold)),
+        }  # fmt: skip
+        first = fakes.take(np.arange(images.n))
         equal = {
-            name: values_with_influences(MANY, reals, fakes.take(np.arange(images.n)))
-            for name, reals in self._references(arm, seed).items()
+            name: values_with_influences(MANY, side.take(random_places(side.count, images.n, name)), first)
+            for name, side in references.items()
         }
-        measured = self._measured({name: made[chosen] for name, chosen in kept.items()})
-        return {"drawn": drawn, "chance": chance, "equal": equal, "n_real": own.count, **measured}
-
-    def _measured(self, images: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-        """Counts of images by the name of the measured fact; nothing where nothing is measured."""
-        if self.estimator is None:
-            return {}
-        return {self.estimator.measurement.fact: {name: self.estimator.count(some) for name, some in images.items()}}
-
-    def _references(self, arm: Arm, seed: int) -> dict[str, Rows]:
-        """As many reals of each kind."""
-        images, n = self.images, self.images.n
-        sets = {
-            "subset": (self.full, images.training_of(arm, seed)),
-            "full": (self.full, np.arange(len(images.full))),
-            "held-out": (self.held_out, np.arange(len(images.held_out))),
-            "held-out-same": (self.held_out, images.held_out_at(arm.threshold)),
-        }
-        return {name: whole.take(places[random_places(len(places), n, name)]) for name, (whole, places) in sets.items()}
+        result = {"drawn": drawn, "chance": chance, "equal": equal, "n_real": reals.count}
+        if self.estimator is not None:
+            counts = {name: self.estimator.count(generated[chosen]) for name, chosen in kept.items()}
+            result[self.estimator.measurement.fact] = counts
+        return result
 
     def reals(self) -> dict[str, Any]:
         """Real against real at the numbers that generators are judged at, for each threshold and random subset.
@@ -112,23 +146,23 @@ class Judge:
         arms: dict[str, Any] = {}
         for arm in [arm for arm in self.study.arms() if not arm.scope]:
             alike = images.held_out_at(0.0 if arm.control else arm.threshold)
-            own = self.full.take(images.training_of(arm, self.study.seeds_of(arm)[0]))
-            held = self.held_out.take(alike)
-            pool = Pool(own, held)
+            trained = self.full.take(images.training_of(arm, self.study.seeds_of(arm)[0]))
+            others = self.held_out.take(alike)
+            pool = Pool(trained, others)
             entry: dict[str, Any] = {
                 name: spreads(FEW, pool, [
-                    (pool.real_places, pool.fake_places[random_places(held.count, k, name, number)])
+                    (pool.real_places, pool.fake_places[random_places(others.count, k, name, number)])
                     for number in range(draws)
                 ]) | {"n": k}
                 for name, k, draws in (
-                    ("all", min(settings.drawn, held.count), REAL_DRAWS),
-                    ("kept", min(settings.kept, held.count), CHANCE_DRAWS),
+                    ("all", min(settings.drawn, others.count), REAL_DRAWS),
+                    ("kept", min(settings.kept, others.count), CHANCE_DRAWS),
                 )
             }  # fmt: skip
             entry["equal"] = _equal(pool, images.n)
             if not arm.control:  # what perfect generators of all images and of these get beside the other's images
-                entry["all beside these"] = _equal(Pool(self.full, held), images.n)
-                entry["these beside all"] = _equal(Pool(own, self.held_out), images.n)
+                entry["all beside these"] = _equal(Pool(self.full, others), images.n)
+                entry["these beside all"] = _equal(Pool(trained, self.held_out), images.n)
             if self.estimator:
                 entry[self.estimator.measurement.fact] = self.estimator.count(images.held_out.read(alike))
             arms[arm.name] = entry

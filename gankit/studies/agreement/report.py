@@ -9,17 +9,16 @@ import numpy as np
 
 from gankit.evaluation.uncertainty import wilson
 from gankit.images.pictures import grid_png
-from gankit.report.pages import draw_lines, draw_png, png_uri
+from gankit.report.pages import draw_lines, draw_png, png_uri, render
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement.arms import CONTROLS, Arm, heading, percent
-from gankit.studies.agreement.conclusions import conclusions, count_measured
+from gankit.studies.agreement.conclusions import conclusions
 from gankit.studies.agreement.findings import ROWS, Findings, Trial, Where
 from gankit.studies.agreement.tables import EQUAL, block_title, blocks, rows, table1, write_tables
-from gankit.studies.pages import write_page
-from gankit.studies.study import Results, format_seconds
+from gankit.studies.study import Results, format_seconds, write_page
 from gankit.studies.trainings import RUN
 
-SHOWN = 10
+SHOWN = 10  # Images in a row of the picture of reals, which has two
 
 
 def write_report(results: Results) -> None:
@@ -31,16 +30,15 @@ def write_report(results: Results) -> None:
     record = runs[0].experiment.run
     assert record is not None
     parts, by_threshold, losses = blocks(rows(findings)), _by_threshold(findings), _losses(runs)
-    arms_by_seeds: dict[int, list[Arm]] = {}
-    for arm in findings.arms():
-        arms_by_seeds.setdefault(len(study.seeds_of(arm)), []).append(arm)
+    counts = {arm: len(study.seeds_of(arm)) for arm in findings.arms()}
+    arms_by_seeds = {n: [arm for arm in counts if counts[arm] == n] for n in counts.values()}
     places = np.linspace(0, len(images.full) - 1, min(2 * SHOWN, len(images.full))).astype(np.int64)
     write_page(
         study, results, "agreement/report.html.j2", warnings=warnings_of(findings), findings=findings, images=images,
         image=images.full.image, reals=findings.reals, trials=findings.trials, measurement=findings.measurement,
         trained=[arm for arm in findings.arms() if findings.trials_of(arm)], controls=CONTROLS,
         headings={threshold: heading(threshold) for threshold in images.thresholds}, conclusions=conclusions(findings),
-        count_measured=count_measured, wilson=wilson, table1=table1(findings), block_title=block_title,
+        wilson=wilson, table1=table1(findings), block_title=block_title,
         table2=[part for part in parts if part[0].images != EQUAL], format_seconds=format_seconds,
         equal=[part for part in parts if part[0].images == EQUAL], record=record, tables=study.tables(),
         by_threshold=by_threshold and png_uri(by_threshold), losses=losses and png_uri(losses),
@@ -51,32 +49,15 @@ def write_report(results: Results) -> None:
 
 def warnings_of(findings: Findings) -> list[str]:
     """What a reader must know before the numbers."""
-    study, settings, images, dim = findings.study, findings.settings, findings.images, findings.reals["dim"]
-    warnings = []
-    if few := [n for n in sorted({settings.kept, settings.drawn, images.n}) if n < dim]:
-        warnings.append(
-            f"the features have {dim} dimensions, and sets of {', '.join(map(str, few))} images cannot fill them: a "
-            "Frechet distance of so few images is mostly bias, and at equal n a generator of more alike images has "
-            "less of it; read it beside real against real, or read KID, which has no such bias"
-        )
-    if settings.warm_start:
-        warnings.append(
-            f"trainings of a seed share their first {settings.warm_start} steps, on all training images, so that "
-            "selection rates differ less than they would from scratch"
-        )
-    for lower, upper in itertools.pairwise(images.thresholds):
-        if len(images.training_at(lower)) == len(images.training_at(upper)):
-            text = f"SR {percent(upper)} leaves out no more images than {percent(lower)}: the same training twice"
-            warnings.append(text)
-    if all(len(study.seeds_of(arm)) == 1 for arm in study.arms()):
-        warnings.append(
-            "every arm was trained once, so that nobody knows how much trainings differ, and no conclusion is drawn: "
-            "set study.seeds_at_ends=3, say"
-        )
-    if study.measurement and not findings.measurement:
-        fact = study.measurement.fact
-        warnings.append(f"the {fact} cannot be measured well enough on images of this size, and is left out")
-    return warnings
+    study, settings, images = findings.study, findings.settings, findings.images
+    few = [n for n in sorted({settings.kept, settings.drawn, images.n}) if n < findings.reals["dim"]]
+    alike = [
+        (percent(lower), percent(upper)) for lower, upper in itertools.pairwise(images.thresholds)
+        if len(images.training_at(lower)) == len(images.training_at(upper))
+    ]  # fmt: skip
+    once = all(len(study.seeds_of(arm)) == 1 for arm in study.arms())
+    values = {"findings": findings, "few": few, "alike": alike, "once": once}
+    return render("gankit.studies", "agreement/warnings.txt.j2", **values).split("\n")[:-1]
 
 
 def _grid(arm: Arm, trials: list[Trial]) -> dict[str, Any]:
@@ -102,32 +83,28 @@ def _by_threshold(findings: Findings) -> bytes | None:
         ]),
     ]  # fmt: skip
 
-    def draw(figure: Any) -> None:
-        for axes, (label, lines) in zip(figure.subplots(1, 2), panels, strict=True):
+    def draw(*both: Any) -> None:
+        for axes, (label, lines) in zip(both, panels, strict=True):
             for place, (name, arms, where) in enumerate(lines):
                 aside = 0.8 * (place - (len(lines) - 1) / 2)  # so that bars do not cover each other
                 known = [arm for arm in arms if findings.by_seed(arm, where)]
                 seeds = findings.common_seeds(known, where)[:1]
                 points = [(arm, value) for arm in known if (value := findings.of(arm, where, seeds or None))]
                 if points:
-                    axes.errorbar(
-                        [100 * arm.threshold + aside for arm, _ in points], [value.value for _, value in points],
-                        [value.error or 0.0 for _, value in points], label=name, color=f"C{place}", marker="o",
-                        capsize=3, linewidth=1.2,
-                    )  # fmt: skip
+                    x, y = [100 * arm.threshold + aside for arm, _ in points], [value.value for _, value in points]
+                    style = {"label": name, "color": f"C{place}", "marker": "o", "capsize": 3, "linewidth": 1.2}
+                    axes.errorbar(x, y, [value.error or 0.0 for _, value in points], **style)
                 for arm, _ in points:
                     others = [value for seed, value in findings.by_seed(arm, where).items() if seed not in seeds]
                     axes.plot([100 * arm.threshold + aside] * len(others), others, "x", color=f"C{place}", alpha=0.6)
             real = [(arm.threshold, findings.between_reals(arm, lines[0][2])) for arm in lines[0][1]]
-            line = [(100 * threshold, entry["mean"]) for threshold, entry in real if entry is not None]
-            if line:
-                axes.plot(*zip(*line, strict=True), "--", color="0.4", linewidth=1, label="reals in place of All"
-                          if lines[0][2].row == "all" else "reals")  # fmt: skip
+            if line := [(100 * threshold, entry["mean"]) for threshold, entry in real if entry is not None]:
+                name = "reals in place of All" if lines[0][2].row == "all" else "reals"
+                axes.plot(*zip(*line, strict=True), "--", color="0.4", linewidth=1, label=name)
             axes.set(xlabel="selection rate, %", ylabel=findings.metric_name("frechet"), title=label)
-            axes.grid(alpha=0.3)
             axes.legend(frameon=False, fontsize=8)
 
-    return draw_png(draw, (9, 3.4))
+    return draw_png(draw, (9, 3.4), panels=2)
 
 
 def _losses(runs: list[Run]) -> bytes | None:

@@ -3,26 +3,87 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, final
+
+from annotated_types import Ge, Gt, Le, MinLen
+from pydantic import AfterValidator, AliasChoices, Field, field_validator, model_validator
 
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
+from gankit.experiments.tables import Count, Settings
 from gankit.interfaces import MeasuresFacts
 from gankit.registry import registry
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
 from gankit.studies.agreement.findings import Findings, Trial
 from gankit.studies.agreement.judging import Judge
 from gankit.studies.agreement.report import warnings_of, write_report
-from gankit.studies.agreement.settings import AgreementSettings
 from gankit.studies.jobs import Job, Outcome
-from gankit.studies.study import JOBS, Refuse, Results, Study, Work
+from gankit.studies.study import JOBS, Refuse, Results, Study, Work, distinct
 from gankit.studies.trainings import RUN, finished_run, time_training, train_or_resume
 
 WARM, REALS = "warm-start", "reals"
+
+if TYPE_CHECKING:
+    ControlName = str
+else:
+    ControlName = Literal[tuple(CONTROLS)]
+Scope = Literal["critic", "critic-turn", "real"]
+
+
+class AgreementSettings(Settings):
+    """What a study of rater agreement compares.
+
+    Attributes:
+        thresholds: shares of raters (selection rates) below which an image is left out, in rising order; 0 keeps all.
+        seeds: trainings of each arm, of the seeds `training.seed` and up.
+        seeds_at_ends: trainings of the lowest and the highest threshold and of the random subset as large as the
+            latter's, where these are more than `seeds`; the spread between them stands for all arms.
+        drawn: images drawn of each generator for the table of the founding paper.
+        kept: so many best and so many worst of them, by the critic's score, are judged besides.
+        controls: "random-subset" trains besides on as many images as each threshold leaves, drawn at random; an empty
+            list for no control.
+        scopes: scopes of the augment. The first is that of every training; each further one trains each threshold once
+            more, without controls. By default the experiment's own.
+        warm_start: steps of one training of each seed on all training images, from which the others of that seed start;
+            0 for none.
+        measured_limit: where the data set can measure a fact on the pixels, as `eyes` the deviation in prism dioptres:
+            the absolute value from which an image counts as showing it; the data set's own limit by default.
+    """
+
+    thresholds: Annotated[list[Annotated[float, Ge(0), Le(1)]], MinLen(1)] = Field(
+        default_factory=lambda: [0.0, 0.6, 0.7, 0.8]
+    )
+    seeds: Count = 1
+    seeds_at_ends: Count = 1
+    drawn: Annotated[int, Ge(4)] = 100
+    kept: Annotated[int, Ge(2)] = 10
+    controls: Annotated[list[ControlName], AfterValidator(distinct)] = Field(default_factory=lambda: ["random-subset"])
+    scopes: Annotated[list[Scope], AfterValidator(distinct)] = Field(default_factory=list)
+    warm_start: Annotated[int, Ge(0)] = 0
+    # Called `strabismic` in files of gankit 0.1.
+    measured_limit: Annotated[float, Gt(0)] | None = Field(
+        None, validation_alias=AliasChoices("measured_limit", "strabismic")
+    )
+
+    @field_validator("thresholds")
+    @classmethod
+    def _rising(cls, values: list[float]) -> list[float]:
+        if any(b <= a for a, b in itertools.pairwise(values)):
+            raise ValueError(f"thresholds rise, each once; these are {values}")
+        return values
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if 2 * self.kept > self.drawn:
+            raise ValueError(
+                f"kept: the best and the worst {self.kept} of {self.drawn} overlap; draw more or keep fewer"
+            )
+        return self
 
 
 @final
@@ -61,8 +122,7 @@ class Agreement(Study):
             why = "a study judges beside images kept from training; set data.held_out=0.2, say"
             raise refuse("data", "held_out", why)
         if self.settings.warm_start and self.experiment.training.start_from:
-            why = "training.start_from names a run to start from already; leave out one"
-            raise refuse("study", "warm_start", why)
+            raise refuse("study", "warm_start", "training.start_from names a run to start from already; leave out one")
         if self.settings.scopes and self.experiment.augment is None:
             why = "there is no augment whose scope could vary; add an augment, or leave it out"
             raise refuse("study", "scopes", why)
@@ -99,14 +159,14 @@ class Agreement(Study):
         many = arm.threshold in ends and not arm.scope
         return self.seeds(max(self.settings.seeds, self.settings.seeds_at_ends if many else 1))
 
-    def experiment_of(self, arm: Arm, seed: int, start_from: str | None = None) -> Experiment:
-        """The experiment of one training."""
+    def experiment_of(self, arm: Arm, seed: int, **training: Any) -> Experiment:
+        """The experiment of one training, with some settings of its table `training` changed."""
         data: dict[str, Any] = {"split_seed": self.split_seed}
         if arm.control:
             data |= CONTROLS[arm.control].data(len(self.images.training_at(arm.threshold)), seed)
         elif arm.threshold:
             data["min_agreement"] = arm.threshold
-        training = {"seed": seed, "start_from": start_from or self.experiment.training.start_from}
+        training["seed"] = seed
         scope = arm.scope or next(iter(self.settings.scopes), None)
         return self.experiment_with(data=data, training=training, **({"augment": {"scope": scope}} if scope else {}))
 
@@ -118,14 +178,14 @@ class Agreement(Study):
         """
         trials, steps, warm = self._trials(), self.experiment.training.steps, self.settings.warm_start
         time_step = functools.partial(time_training, self.experiment_of(*trials[0]))
-        seeds = sorted({seed for _, seed in trials}) if warm else []
-        starts = [Job(f"{WARM}-seed{seed}", functools.partial(self._warm_up, seed)) for seed in seeds]
+        starts = {seed: f"{WARM}-seed{seed}" for seed in sorted({seed for _, seed in trials})} if warm else {}
+        warm_ups = [Job(name, functools.partial(self._warm_up, seed)) for seed, name in starts.items()]
         trainings = []
         for arm, seed in trials:
-            start = jobs / f"{WARM}-seed{seed}" if warm else None
+            start = jobs / starts[seed] if warm else None
             trainings.append(Job(job_name(arm, seed), functools.partial(self._train_and_judge, arm, seed, start)))
         return [
-            Work("warm start", starts, warm, time_step, first=True),
+            Work("warm start", warm_ups, warm, time_step, first=True),
             Work("", [Job(REALS, self._judge_reals, cost=0.1)], steps, time_step),
             Work("training", trainings, steps, time_step),
         ]
@@ -134,13 +194,12 @@ class Agreement(Study):
         return [(arm, seed) for arm in self.arms() for seed in self.seeds_of(arm)]
 
     def _warm_up(self, seed: int, folder: Path) -> dict[str, Any]:
-        experiment = self.experiment_of(arm_at(0.0), seed)
-        training = experiment.training.model_copy(update={"steps": self.settings.warm_start})
-        return {"steps": train_or_resume(experiment.model_copy(update={"training": training}), folder / RUN).steps}
+        experiment = self.experiment_of(arm_at(0.0), seed, steps=self.settings.warm_start)
+        return {"steps": train_or_resume(experiment, folder / RUN).steps}
 
     def _train_and_judge(self, arm: Arm, seed: int, start: Path | None, folder: Path) -> dict[str, Any]:
-        start_from = str(finished_run(start).path) if start else None
-        run = train_or_resume(self.experiment_of(arm, seed, start_from), folder / RUN)
+        changes = {"start_from": str(finished_run(start).path)} if start else {}
+        run = train_or_resume(self.experiment_of(arm, seed, **changes), folder / RUN)
         began = time.monotonic()
         values = self.judging.run(run, arm, seed, folder)
         return {**values, "steps": run.steps, "judging_seconds": round(time.monotonic() - began, 2)}
@@ -156,10 +215,8 @@ class Agreement(Study):
         """
         if outcomes[REALS].failure:
             raise RunError(f"the real images cannot be judged: {outcomes[REALS].failure}")
-        trials = [
-            Trial(arm, seed, folder / JOBS / job_name(arm, seed), outcomes[job_name(arm, seed)])
-            for arm, seed in self._trials()
-        ]
+        names = {job_name(arm, seed): (arm, seed) for arm, seed in self._trials()}
+        trials = [Trial(arm, seed, folder / JOBS / name, outcomes[name]) for name, (arm, seed) in names.items()]
         if all(trial.outcome.failure for trial in trials):
             raise RunError(f"no training succeeded; the first failed so: {trials[0].outcome.failure}")
         return Findings(self, trials, outcomes[REALS].result)

@@ -10,9 +10,8 @@ from gankit.evaluation.draws import KEPT_VALUES
 from gankit.evaluation.uncertainty import wilson
 from gankit.files import write_atomically, write_csv
 from gankit.report.latex import Table, tabular
-from gankit.studies.agreement.arms import Arm, heading, percent
-from gankit.studies.agreement.conclusions import METRICS, count_measured
-from gankit.studies.agreement.findings import ROWS, Estimate, Findings, Spread, Where
+from gankit.studies.agreement.arms import heading, percent
+from gankit.studies.agreement.findings import METRICS, ROWS, Estimate, Findings, Spread, Where
 from gankit.studies.agreement.judging import REFERENCES
 
 EQUAL = "Equal n"  # How rows of equal numbers on either side begin
@@ -72,12 +71,6 @@ class Row:
         return "/".join(dict.fromkeys(str(cell.estimate.n_fake) for cell in self.cells if cell.estimate))
 
     @property
-    def n_real(self) -> str:
-        """Real images, of each selection rate where they differ."""
-        known = [str(cell.estimate.n_real) if cell.estimate else "-" for cell in self.cells]
-        return known[0] if len(set(known)) == 1 else "/".join(known)
-
-    @property
     def between(self) -> str:
         """How much trainings differ, and how much of that sampling makes."""
         return "-" if self.spread is None else f"{self.spread.total:.2g} ({self.spread.sampling:.2g})"
@@ -99,23 +92,18 @@ def rows(findings: Findings) -> list[Row]:
     words = {row: word if row == "all" else f"{word} {findings.settings.kept}" for row, word in ROWS.items()}
     values = [(words[row], Where("drawn", row, metric), "subset") for metric in METRICS for row in ROWS]
     values += [(EQUAL, Where("equal", row, metric), row) for row in REFERENCES for metric in KEPT_VALUES]
-    return [
-        _row(findings, findings.variant_words(control, scope), images, findings.row(control, scope), where, reference)
-        for control, scope in findings.variants()
-        for images, where, reference in values
-    ]
-
-
-def _row(findings: Findings, variant: str, images: str, arms: list[Arm], where: Where, reference: str) -> Row:
-    several = any(len(findings.trials_of(arm)) > 1 for arm in arms)
-    cells = [
-        Cell(value, findings.between_reals(arm, where) if value else None, findings.failed(arm),
-             findings.by_seed(arm, where))
-        for arm in arms
-        for value in [findings.of(arm, where)]
-    ]  # fmt: skip
-    spread = findings.spread(where) if several else None
-    return Row(variant, images, findings.metric_name(where.metric), REFERENCE_WORDS[reference], cells, spread)
+    table = []
+    for (control, scope), (images, where, reference) in itertools.product(findings.variants(), values):
+        cells = []
+        for arm in findings.row(control, scope):
+            by_seed = findings.by_seed(arm, where)
+            real = findings.between_reals(arm, where) if by_seed else None
+            cells.append(Cell(findings.of(arm, where), real, findings.failed(arm), by_seed))
+        several = any(len(cell.by_seed) > 1 for cell in cells)
+        variant, metric = findings.variant_words(control, scope), findings.metric_name(where.metric)
+        spread = findings.spread(where) if several else None
+        table.append(Row(variant, images, metric, REFERENCE_WORDS[reference], cells, spread))
+    return table
 
 
 def table2(findings: Findings) -> Table:
@@ -130,19 +118,16 @@ def table2(findings: Findings) -> Table:
     header += [f"{heading(threshold)} {what}".strip() for threshold in findings.images.thresholds for what in columns]
     table = [[*header, "sd between trainings", "sd of sampling", "degrees of freedom"]]
     for row in rows(findings):
-        numbers = [number for cell in row.cells for number in _numbers(cell)]
+        numbers: list[float | None] = []
+        for cell in row.cells:
+            if (value := cell.estimate) is None:
+                numbers += [None] * 6 + ([0, cell.failed] if cell.failed else [None] * 2)
+            else:
+                between = [(cell.real or {}).get(key) for key in ("mean", "sd", "n")]
+                numbers += [value.value, value.error, value.n_real, *between, value.seeds, cell.failed]
         numbers += [row.spread.total, row.spread.sampling, row.spread.freedom] if row.spread else [None] * 3
         table.append([row.images, row.variant, row.metric, row.beside, row.n_fake, *map(_text, numbers)])
     return table
-
-
-def _numbers(cell: Cell) -> list[float | None]:
-    value, real = cell.estimate, cell.real or {}
-    if value is None:
-        ends = (0, cell.failed) if cell.failed else (None, None)
-        return [None, None, None, None, None, None, *ends]
-    between = (real.get("mean"), real.get("sd"), real.get("n"))
-    return [value.value, value.error, value.n_real, *between, value.seeds, cell.failed]
 
 
 def _text(value: float | None) -> str:
@@ -151,14 +136,12 @@ def _text(value: float | None) -> str:
 
 def measured(findings: Findings) -> Table:
     """How many images measure as positive, a row for each arm and choice of images."""
-    measurement = findings.measurement
-    if measurement is None:
-        return []
-    table = [["trained on", "images", measurement.positive, "measured", "n", "share", "low", "high"]]
+    assert findings.measurement is not None
+    table = [["trained on", "images", findings.measurement.positive, "measured", "n", "share", "low", "high"]]
     for arm in findings.arms():
         sets = {row: row for row in ROWS} if findings.trials_of(arm) else {}
         for words, row in {**sets, "held-out reals": None}.items():
-            hits, known, n = count_measured(findings, arm, row)
+            hits, known, n = findings.count_measured(arm, row)
             shares = (hits / known, *wilson(hits, known)) if known else (None, None, None)
             table.append([arm.words, words, *map(_text, (hits, known, n, *shares))])
     return table
@@ -166,26 +149,25 @@ def measured(findings: Findings) -> Table:
 
 def blocks(table: list[Row]) -> list[list[Row]]:
     """Rows that belong under one heading: of one variant and metric, or of one variant beside the same real images."""
-
-    def key(row: Row) -> tuple[str, bool, str]:
-        return row.variant, row.images == EQUAL, row.beside if row.images == EQUAL else row.metric
-
-    return [list(block) for _, block in itertools.groupby(table, key)]
+    by_heading = itertools.groupby(table, lambda row: (row.variant, row.beside, row.images == EQUAL or row.metric))
+    return [list(block) for _, block in by_heading]
 
 
 def block_title(block: list[Row]) -> str:
     """The heading of a block of rows."""
     first = block[0]
+    sizes = [str(cell.estimate.n_real) if cell.estimate else "-" for cell in first.cells]
+    n_real = sizes[0] if len(set(sizes)) == 1 else "/".join(sizes)  # of each selection rate where they differ
     what = f"{first.images} beside {first.beside}" if first.images == EQUAL else f"{first.metric} to {first.beside}"
-    return f"{what} ({first.n_real} reals)" + (f", {first.variant}" if first.variant else "")
+    return f"{what} ({n_real} reals)" + (f", {first.variant}" if first.variant else "")
 
 
 def trainings(findings: Findings) -> Table:
     """Every value of every training, one in each row."""
     table = [["training", "seed", "images", "beside", "metric", "value", "standard error", "n fake", "n real"]]
     for trial in findings.trials:
-        sets = [(row, "subset", values) for row, values in trial.result.get("drawn", {}).items()]
-        sets += [("equal n", row, values) for row, values in trial.result.get("equal", {}).items()]
+        sets = [(row, "subset", values) for row, values in trial.outcome.result.get("drawn", {}).items()]
+        sets += [("equal n", row, values) for row, values in trial.outcome.result.get("equal", {}).items()]
         for images, reference, values in sets:
             for metric, entry in values.items():
                 numbers = (entry[key] for key in ("value", "standard_error", "n_fake", "n_real"))
@@ -200,28 +182,25 @@ def write_tables(findings: Findings, folder: Path) -> None:
     And trainings.csv with every value, and a table of what can be measured on the pixels: deviations.csv for the eyes.
     """
     tables = {"table1": table1(findings), "table2": table2(findings), "trainings": trainings(findings)}
-    if measurement := findings.measurement:
-        tables[f"{measurement.fact}s"] = measured(findings)
+    if findings.measurement:
+        tables[f"{findings.measurement.fact}s"] = measured(findings)
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
     header, *lines = tables["table1"]
     write_atomically(folder / "table1.tex", tabular(header, [("", lines)]).encode())
     header = ["", "n", *(heading(threshold) for threshold in findings.images.thresholds), "Between trainings"]
-    parts = blocks(rows(findings))
-    paper = [block for block in parts if not block[0].variant and block[0].images != EQUAL]
-    for name, chosen in (("table2", paper), ("table2-controls", [block for block in parts if block not in paper])):
-        content = [(block_title(block), _lines(block)) for block in chosen]
-        write_atomically(folder / f"{name}.tex", tabular(header, content, TEX_NOTES).encode())
+    content: dict[str, list[tuple[str, Table]]] = {"table2": [], "table2-controls": []}
+    for block in blocks(rows(findings)):
+        lines = []
+        for row in block:
+            lines.append([row.name, row.n_fake, *(cell.text for cell in row.cells), row.between])
+            lines.append(["real against real", "", *(cell.real_text for cell in row.cells), ""])
+        controls = block[0].variant or block[0].images == EQUAL
+        content["table2-controls" if controls else "table2"].append((block_title(block), lines))
+    for name, parts in content.items():
+        write_atomically(folder / f"{name}.tex", tabular(header, parts, TEX_NOTES).encode())
 
 
 TEX_NOTES = """Value and standard error of one training as both sides are sampled; the mean where there are several.
 Real against real: held-out real images in the place of generated ones, mean and standard deviation of single draws.
 Between trainings: standard deviation between seeds (what sampling alone makes of it), pooled over selection rates."""
-
-
-def _lines(block: list[Row]) -> Table:
-    lines = []
-    for row in block:
-        lines.append([row.name, row.n_fake, *(cell.text for cell in row.cells), row.between])
-        lines.append(["real against real", "", *(cell.real_text for cell in row.cells), ""])
-    return lines

@@ -51,7 +51,7 @@ class Arm(study.Arm):
     weighted: bool = False  # weights classes in the loss
     augmented: bool = False  # has classical augmentation
     baseline: bool = False  # all others are compared with it
-    bar: bool = False  # and so they are with this one, but for the baseline
+    bar: bool = False  # all others but the baseline are compared with it too
 
 
 ARMS = {
@@ -119,6 +119,6 @@ def training_set(study: ClassifierStudy, arm: Arm, seed: int = 0, generator: Pat
 def added_labels(study: ClassifierStudy) -> Labels:
     """(k,) classes of the images that fill up the rare classes."""
     names, counts = study.split.train.class_names, study.split.counts(study.split.train)
-    labels = [names.index(name) for name in study.classes_to_fill]
+    labels = np.array([names.index(name) for name in study.classes_to_fill], np.int64)
     wanted = round(study.settings.synthetic_fill * int(counts.max()))
-    return np.repeat(np.array(labels, np.int64), [max(0, wanted - int(counts[label])) for label in labels])
+    return np.repeat(labels, np.maximum(0, wanted - counts[labels]))

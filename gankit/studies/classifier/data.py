@@ -65,12 +65,14 @@ def split_data(study: ClassifierStudy) -> Split:
     dataset = open_dataset(table)
     class_labels(dataset)
     _check_names(study, dataset)
-    named = settings.test_split
-    if named is None and "test" in dataset.splits and table.split in (None, "train"):
-        named = "test"
-    if named is not None:
-        train, test = _named(dataset, named, table.split or "train")
-        words = f"the split {named!r} of the data is the test part"
+    default = "test" if "test" in dataset.splits and table.split in (None, "train") else None
+    if name := settings.test_split or default:
+        for key, split in (("classifier.test_split", name), ("data.split", table.split or "train")):
+            if split not in dataset.splits:
+                known = ", ".join(dataset.splits) or "none"
+                raise DataError(f"{key}: there is no split {split!r} in this data set; known: {known}")
+        train, test = np.asarray(dataset.splits[table.split or "train"]), np.asarray(dataset.splits[name])
+        words = f"the split {name!r} of the data is the test part"
     else:
         train, test = _fold(dataset, study)
         words = f"one of {settings.folds} folds is the test part, stratified by class"
@@ -118,15 +120,15 @@ def _check_names(study: ClassifierStudy, dataset: Dataset) -> None:
                 raise DataError(f"classifier.{setting}: {data} has no class {name!r}; {suggestion(name, names)}")
         if setting in groupings and set(classes) == set(names):
             raise DataError(f"classifier.{setting}: every class is positive; leave at least one out")
-    if (wanted := settings.regression) is not None:
+    if (number := settings.regression) is not None:
         known = numbers(dataset)
-        if wanted not in known:
+        if number not in known:
             raise DataError(
-                f"classifier.regression: {data} has no number {wanted!r} for each image; "
-                f"{suggestion(wanted, list(known))}; classifier.regression=none learns no number"
+                f"classifier.regression: {data} has no number {number!r} for each image; "
+                f"{suggestion(number, list(known))}; classifier.regression=none learns no number"
             )
-        if not np.isfinite(known[wanted]).all():
-            raise DataError(f"classifier.regression: {wanted} has missing values")
+        if not np.isfinite(known[number]).all():
+            raise DataError(f"classifier.regression: {number} has missing values")
 
 
 def numbers(dataset: Dataset) -> dict[str, NDArray[np.float64]]:
@@ -135,23 +137,15 @@ def numbers(dataset: Dataset) -> dict[str, NDArray[np.float64]]:
     return {name: values.astype(np.float64) for name, values in facts.items()}
 
 
-def _named(dataset: Dataset, test: str, train: str) -> tuple[Indices, Indices]:
-    splits = dataset.splits
-    for key, name in (("classifier.test_split", test), ("data.split", train)):
-        if name not in splits:
-            raise DataError(f"{key}: there is no split {name!r} in this data set; known: {', '.join(splits) or 'none'}")
-    return np.asarray(splits[train]), np.asarray(splits[test])
-
-
 def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices]:
     """The first fold, in an order that the seed decides, that leaves every class on both sides."""
-    chosen = split_indices(dataset, study.experiment.data.split or "all")
-    labels = class_labels(dataset)[chosen]
-    groups = chosen if dataset.groups is None else dataset.groups[chosen]
+    places = split_indices(dataset, study.experiment.data.split or "all")
+    labels = class_labels(dataset)[places]
+    groups = places if dataset.groups is None else dataset.groups[places]
     for label, name in enumerate(dataset.class_names):
-        if (held := len(np.unique(groups[labels == label]))) < 2:
+        if (count := len(np.unique(groups[labels == label]))) < 2:
             raise DataError(
-                f"classifier: class {name!r} is in {held} group{'s' if held != 1 else ''} (patients) of "
+                f"classifier: class {name!r} is in {count} group{'s' if count != 1 else ''} (patients) of "
                 f"{study.experiment.data.name}; a class must be in two or more, to learn from and to test on: "
                 "merge it, or leave it out"
             )
@@ -161,12 +155,12 @@ def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class of fewer cases than folds
         try:
-            sides = list(splitter.split(chosen, labels, groups))
+            sides = list(splitter.split(places, labels, groups))
         except ValueError as error:
-            raise DataError(f"classifier.folds: {len(chosen)} cases cannot be divided so: {error}") from None
-    for kept, held in sides:
-        if len(np.unique(labels[kept])) == len(np.unique(labels[held])) == dataset.image.classes:
-            return chosen[kept], chosen[held]
+            raise DataError(f"classifier.folds: {len(places)} cases cannot be divided so: {error}") from None
+    for train, test in sides:
+        if len(np.unique(labels[train])) == len(np.unique(labels[test])) == dataset.image.classes:
+            return places[train], places[test]
     raise DataError(
         f"classifier.folds: no fold of {folds} has every class on both sides; set fewer folds, or another training.seed"
     )
@@ -181,11 +175,9 @@ def data_notes(split: Split) -> list[str]:
         other = sum(first != second for first, second in twins)
         with_other = f", {other} of them with another label" if other else ""
         notes.append(f"{len(twins)} test images are identical to training images{with_other}")
-    groups = np.arange(len(split.test)) if split.test.groups is None else split.test.groups
+    groups, what = (np.arange(len(labels)), "cases") if split.test.groups is None else (split.test.groups, "groups")
     for label, name in enumerate(split.test.class_names):
-        count = len(np.unique(groups[labels == label]))
-        if count < FEW_TEST_GROUPS:
-            what = "cases" if split.test.groups is None else "groups"
+        if (count := len(np.unique(groups[labels == label]))) < FEW_TEST_GROUPS:
             notes.append(f"only {count} test {what} of {name}: hardly anything can be told of this class")
     return notes
 

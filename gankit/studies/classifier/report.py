@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import softmax
 
-from gankit.evaluation.classification import Floats
-from gankit.evaluation.classifiers import SCORES
+from gankit.evaluation.classification import SCORES
+from gankit.evaluation.paired import Floats
 from gankit.files import write_csv
 from gankit.images.pictures import grid_png
 from gankit.report.pages import draw_lines, draw_png, png_uri
 from gankit.runs.run import open_run
 from gankit.studies.classifier.arms import Arm
 from gankit.studies.classifier.data import class_labels, numbers
-from gankit.studies.classifier.judging import load_outputs
-from gankit.studies.pages import write_page
-from gankit.studies.study import JOBS, Results
+from gankit.studies.classifier.training import load_outputs
+from gankit.studies.study import JOBS, Results, write_page
 from gankit.studies.trainings import RUN
 
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
 
-SHOWN = 16
+SHOWN = 16  # Images of a class in a picture
 HEADLINES = (*SCORES, "AUC")
 
 
@@ -48,7 +48,7 @@ def text_table(metrics: Mapping[str, Any]) -> str:
         if rows or header[0] == "arm":
             widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
             for row in (header, *rows):
-                lines.append("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+                lines.append("  ".join(map(str.ljust, row, widths)).rstrip())
     return "\n".join([*lines, *(f"note: {note}" for note in metrics["protocol"]["notes"])])
 
 
@@ -103,14 +103,13 @@ def write_report(study: ClassifierStudy, results: Results) -> None:
         study, results, "classifier/report.html.j2", warnings=metrics["protocol"]["notes"],
         protocol=metrics["protocol"], metrics=metrics, differences=_by_pair(metrics), headlines=HEADLINES,
         arms=[arm for arm in study.arms() if arm.name in metrics["arms"]], interval=interval,
-        pictures={caption: png_uri(picture) for caption, picture in _pictures(study, results).items()},
-        grids={caption: png_uri(picture) for caption, picture in _grids(study, results).items()},
+        pictures=_pictures(study, results), grids=_grids(study, results),
         generator=study.experiment.generator.name if study.needs_generators else None,
         weights=study.settings.weights and Path(study.settings.weights).name,
     )  # fmt: skip
 
 
-def _grids(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
+def _grids(study: ClassifierStudy, results: Results) -> dict[str, str]:
     """Real images of the classes that are filled up, and those of the first generator, by their captions."""
     if not any(arm.generator for arm in study.arms() if arm.name in results.values["arms"]):
         return {}
@@ -118,18 +117,18 @@ def _grids(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
     run = open_run(results.folder / JOBS / f"generator-{seed}" / RUN)
     for name in study.classes_to_fill:
         places = np.flatnonzero(class_labels(train) == train.class_names.index(name))[:SHOWN]
-        grids[f"Real images of {name}"] = grid_png(train.read(places), train.value_range, 8)
-        made = run.sample(SHOWN, name, seed=0)
-        grids[f"Generated images of {name}, not selected (seed {seed})"] = grid_png(made, run.value_range, 8)
+        grids[f"Real images of {name}"] = png_uri(grid_png(train.read(places), train.value_range, 8))
+        generated = grid_png(run.sample(SHOWN, name, seed=0), run.value_range, 8)
+        grids[f"Generated images of {name}, not selected (seed {seed})"] = png_uri(generated)
     return grids
 
 
-def _pictures(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
+def _pictures(study: ClassifierStudy, results: Results) -> dict[str, str]:
     """Figures by their captions."""
     metrics, settings = results.values, study.settings
     arms, figures = metrics["arms"], {}
     if metrics["differences"]:
-        figures["Differences of balanced accuracy"] = _plot(lambda axes: _draw_differences(axes, metrics))
+        figures["Differences of balanced accuracy"] = draw_png(functools.partial(_draw_differences, metrics))
     if settings.calibration and arms:
         lines: dict[str, Any] = {"right as often as confident": [((0, 1), (0, 1))]}
         lines |= {arm: [tuple(zip(*values["reliability"], strict=True))[1:]] for arm, values in arms.items()}
@@ -137,26 +136,16 @@ def _pictures(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
     if "regression" in metrics:
         name = str(settings.regression)
         predicted = load_outputs(results.folder, "regression", [study.experiment.training.seed])[0, :, 0]
-        true = numbers(study.split.test)[name]
-        figures[f"{name}, by the first seed"] = _plot(lambda axes: _draw_numbers(axes, name, true, predicted))
+        figures[f"{name}, by the first seed"] = draw_png(
+            functools.partial(_draw_numbers, name, numbers(study.split.test)[name], predicted)
+        )
     if losses := {arm: values["losses"] for arm, values in arms.items()}:
         lines = {arm: [((np.arange(len(y)) + 0.5) * settings.steps / len(y), y)] for arm, y in losses.items()}
         figures["Losses"] = draw_lines(lines, "optimiser step", "training loss, mean of seeds")
-    return figures
+    return {caption: png_uri(figure) for caption, figure in figures.items()}
 
 
-def _plot(draw: Callable[[Any], None]) -> bytes:
-    """A picture of one pair of axes with a grid, which `draw` fills."""
-
-    def fill(figure: Any) -> None:
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.grid(alpha=0.3)
-
-    return draw_png(fill, (7, 3.2))
-
-
-def _draw_differences(axes: Any, metrics: Mapping[str, Any]) -> None:
+def _draw_differences(metrics: Mapping[str, Any], axes: Any) -> None:
     rows = [row for row in metrics["differences"] if row["score"] == "balanced accuracy"][::-1]
     for place, row in enumerate(rows):
         axes.plot([row["low"], row["high"]], [place, place], color="tab:blue", linewidth=2)
@@ -167,7 +156,7 @@ def _draw_differences(axes: Any, metrics: Mapping[str, Any]) -> None:
     axes.set(xlabel="difference of balanced accuracy; crosses are seeds", ylim=(-0.6, len(rows) - 0.4))
 
 
-def _draw_numbers(axes: Any, name: str, true: Any, predicted: Any) -> None:
+def _draw_numbers(name: str, true: Any, predicted: Any, axes: Any) -> None:
     axes.plot(true, true, color="black", linewidth=1)
     axes.plot(true, predicted, "o", markersize=3, alpha=0.6)
     axes.set(xlabel=f"true {name}", ylabel="as the network says")

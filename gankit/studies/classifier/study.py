@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import sklearn
 import torch
+import torchvision
 from torch import nn
 
-from gankit.evaluation.classifiers import Scorer
+from gankit.evaluation.classification import Scorer
 from gankit.experiments.experiment import Experiment
 from gankit.files import write_atomically
 from gankit.runs.classifiers import (
@@ -26,25 +29,32 @@ from gankit.runs.classifiers import (
     load_classifier,
     load_weights,
     make_network,
-)
+)  # fmt: skip
 from gankit.runs.run import choose_device
 from gankit.seeds import derive_seed
-from gankit.studies.classifier.arms import ARMS, Arm, training_set
-from gankit.studies.classifier.data import Split, class_labels, numbers, split_data
-from gankit.studies.classifier.judging import differences, load_outputs, protocol
+from gankit.studies.classifier.arms import ARMS, Arm, added_labels, training_set
+from gankit.studies.classifier.data import Split, class_labels, data_notes, numbers, split_data
 from gankit.studies.classifier.report import text_table, write_report, write_tables
 from gankit.studies.classifier.settings import ClassifierSettings
-from gankit.studies.classifier.training import fit, train_arm, train_regression
+from gankit.studies.classifier.training import fit, load_outputs, train_arm, train_regression
 from gankit.studies.jobs import Job, Outcome
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work
 from gankit.studies.trainings import RUN, time_steps, time_training, train_or_resume
 from gankit.training.assembly import build
 from gankit.training.data import prepare
+from gankit.version import __version__
 
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
 
 GENERATOR, REGRESSION = "generator", "regression"
+INTERVALS = {
+    "shares": "95 % by Wilson's score, of the mean over seeds; cases of a group count by their design effect",
+    "scores": "95 % by percentiles of a bootstrap over groups of test cases within classes and over seeds, which is "
+    "too short where seeds are few and differ",
+    "differences": "95 %, paired: t intervals of a jackknife over groups of test cases and of the spread between "
+    "seeds, added in squares",
+}
 
 
 @final
@@ -69,9 +79,8 @@ class ClassifierStudy(Study):
         """
         conditional, weights = self.experiment.data.conditional, self.settings.weights
         if isinstance(conditional, list) and conditional and self.needs_generators:
-            raise refuse(
-                "data", "conditional", "a generator for a classifier is conditioned on classes; set it to true"
-            )
+            why = "a generator for a classifier is conditioned on classes; set it to true"
+            raise refuse("data", "conditional", why)
         if weights is not None and self.settings.network == SMALL:
             why = "they are for networks of torchvision; name one by classifier.network"
             raise refuse("classifier", "weights", why)
@@ -156,8 +165,7 @@ class ClassifierStudy(Study):
         return {"steps": run.steps, "real": len(self.split.train)}
 
     def _time_generator(self, threads: int | None) -> float:
-        experiment = self.generator_experiment(self.experiment.training.seed)
-        return time_training(experiment, threads, self.split.train)
+        return time_training(self.generator_experiment(self.experiment.training.seed), threads, self.split.train)
 
     def _time_classifier(self, threads: int | None) -> float:
         """Of an arm with classical augmentation, the slowest."""
@@ -181,18 +189,25 @@ class ClassifierStudy(Study):
         logits = {arm: load_outputs(folder, arm.name, seeds) for arm in whole}
         arms: dict[str, Any] = {}
         for arm, outputs in logits.items():
-            done = [outcomes[f"{arm.name}-{seed}"] for seed in seeds]
+            of_arm = [outcomes[f"{arm.name}-{seed}"] for seed in seeds]
             arms[arm.name] = {
-                **{key: done[0].result[key] for key in ("real", "added")},
-                "steps": [outcome.result["steps"] for outcome in done],
-                "seconds": [outcome.seconds for outcome in done],
-                "losses": np.mean([outcome.result["losses"] for outcome in done], axis=0).tolist(),
+                **{key: of_arm[0].result[key] for key in ("real", "added")},
+                "steps": [outcome.result["steps"] for outcome in of_arm],
+                "seconds": [outcome.seconds for outcome in of_arm],
+                "losses": np.mean([outcome.result["losses"] for outcome in of_arm], axis=0).tolist(),
                 **scorer.scores(outputs, settings.groupings, settings.calibration),
             }
+        baselines, bars = [arm for arm in logits if arm.baseline], [arm for arm in logits if arm.bar]
+        pairs = [(arm, against) for against in baselines for arm in logits if arm != against]
+        pairs += [(arm, against) for against in bars for arm in logits if arm != against and not arm.baseline]
         metrics: dict[str, Any] = {
-            "protocol": protocol(self, outcomes, folder),
+            "protocol": self._protocol(outcomes, folder),
             "arms": arms,
-            "differences": differences(scorer, logits, self.split.rarest),
+            "differences": [
+                {"arm": arm.name, "against": against.name, "score": score, **values}
+                for arm, against in pairs
+                for score, values in scorer.difference(logits[arm], logits[against], self.split.rarest).items()
+            ],
             "failures": failures,
         }
         if settings.regression is not None and not any(f"{REGRESSION}-{seed}" in failures for seed in seeds):
@@ -210,6 +225,41 @@ class ClassifierStudy(Study):
         write_atomically(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
         return metrics
 
+    def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
+        """How values came about: data, split, seeds, intervals, versions, the command."""
+        settings, split = self.settings, self.split
+        names, sides = split.train.class_names, {"train": split.train, "test": split.test}
+        notes = data_notes(split)
+        if settings.seeds == 1:
+            notes.append("one seed: intervals know nothing of what another seed would change, and are too short")
+        if any(arm.adds for arm in self.arms()) and not len(added_labels(self)):
+            notes.append("nothing is added in any arm: the classes to fill up have images enough for synthetic_fill")
+        if self.needs_generators and (settings.generators or settings.seeds) < settings.seeds:
+            few = f"{settings.generators} generator{'s' if settings.generators != 1 else ''}"
+            notes.append(f"{few} for {settings.seeds} seeds: intervals leave out a part of their spread")
+        return {
+            "data": self.experiment.data.name,
+            "image": list(split.train.image.shape),
+            "digest": {name: side.digest() for name, side in sides.items()},
+            "split": split.words,
+            "cases": {name: dict(zip(names, split.counts(side).tolist(), strict=True)) for name, side in sides.items()},
+            "groups": {
+                name: None if side.groups is None else len(np.unique(side.groups)) for name, side in sides.items()
+            },
+            "rarest": names[split.rarest],
+            "seeds": self.seeds(settings.seeds),
+            "steps": settings.steps,
+            "intervals": INTERVALS,
+            "notes": notes,
+            "seconds": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
+            "threads": max((outcome.threads for outcome in outcomes.values()), default=0),
+            "versions": {
+                "gankit": __version__, "python": platform.python_version(), "torch": torch.__version__,
+                "torchvision": torchvision.__version__, "numpy": np.__version__, "scikit-learn": sklearn.__version__,
+            },
+            "command": self.command(folder),
+        }  # fmt: skip
+
     def report(self, results: Results) -> None:
         """Write `report.html`."""
         write_report(self, results)
@@ -219,14 +269,11 @@ class ClassifierStudy(Study):
         return text_table(results.values)
 
 
-def load_classifier_study(file: str | Path | None, *overrides: str) -> ClassifierStudy:
-    """Read a study of a classifier; arguments and errors as for `gankit.studies.reading.load_study`."""
-    study = load_study("classifier", file, *overrides)
-    assert isinstance(study, ClassifierStudy)
-    return study
+load_classifier_study = functools.partial(load_study, "classifier")
+"""Reads a study of a classifier; arguments and errors as for `gankit.studies.reading.load_study`."""
 
 
-def run_classifier_study(study: ClassifierStudy, out: str | Path, **options: Any) -> dict[str, Any]:
+def run_classifier_study(study: Study, out: str | Path, **options: Any) -> dict[str, Any]:
     """Run a study of a classifier; what `metrics.json` holds. Arguments and errors as for `Study.run`."""
     metrics: dict[str, Any] = study.run(out, **options).values
     return metrics

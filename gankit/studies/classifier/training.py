@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gankit import seeds
+from gankit.evaluation.paired import Floats
 from gankit.interfaces import Dataset
 from gankit.runs import checkpoint
-from gankit.runs.classifiers import FILE, save_network
+from gankit.runs.classifiers import FILE
 from gankit.runs.run import choose_device
 from gankit.studies.classifier.arms import Arm, TrainingSet, training_set
 from gankit.studies.classifier.data import numbers
 from gankit.studies.classifier.settings import Classical, ClassifierSettings
+from gankit.studies.study import JOBS
+from gankit.version import __version__
 
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
@@ -65,11 +68,10 @@ def batch_images(data: TrainingSet, indices: NDArray[np.int64], seed: int, step:
     """(k,) places of a batch to its (k, c, h, w) images in [-1, 1], augmented where the arm has an augmentation."""
     rows = data.images[indices]
     draws = seeds.generator(seed, "classical", step)
-    if data.classical is not None and data.classical.flip:
-        mirror = data.dataset.mirror(rows)
-        if mirror is not None:
-            flipped = (torch.rand(len(rows), generator=draws) < 0.5).numpy()
-            rows = np.where(flipped[:, None, None, None], mirror, rows)
+    flip = data.classical is not None and data.classical.flip
+    if flip and (mirror := data.dataset.mirror(rows)) is not None:
+        flipped = (torch.rand(len(rows), generator=draws) < 0.5).numpy()
+        rows = np.where(flipped[:, None, None, None], mirror, rows)
     images = to_tensor(rows, data.dataset, device)
     return images if data.classical is None else augment(images, data.classical, draws)
 
@@ -89,8 +91,8 @@ def fit(network: nn.Module, data: TrainingSet, settings: ClassifierSettings, see
     """
     device = next(network.parameters()).device
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=settings.weight_decay)
-    order, steps, losses = data.order(seed), 0, torch.zeros(CURVE, dtype=torch.float64)
-    counts = torch.zeros(CURVE, dtype=torch.float64)
+    order, steps = data.order(seed), 0
+    losses, counts = torch.zeros(2, CURVE, dtype=torch.float64)
     weights = None if data.weights is None else data.weights.to(device)
     if (restored := checkpoint.restore(folder / "checkpoints", device)) is not None:
         steps, state = restored
@@ -107,10 +109,8 @@ def fit(network: nn.Module, data: TrainingSet, settings: ClassifierSettings, see
             indices = order.batch(steps, settings.batch)
             targets = data.targets[indices].to(device)
             outputs = network(batch_images(data, indices, seed, steps, device))
-            if targets.is_floating_point():
-                loss = F.mse_loss(outputs, targets)
-            else:
-                loss = F.cross_entropy(outputs, targets, weights)
+            numeric = targets.is_floating_point()
+            loss = F.mse_loss(outputs, targets) if numeric else F.cross_entropy(outputs, targets, weights)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -129,14 +129,9 @@ def fit(network: nn.Module, data: TrainingSet, settings: ClassifierSettings, see
 @torch.no_grad()
 def apply(network: nn.Module, dataset: Dataset) -> NDArray[np.float64]:
     """(n, outputs) of a network in evaluation mode for all images of a data set."""
-    device = next(network.parameters()).device
-    places = np.arange(len(dataset))
-    pieces = [
-        network(to_tensor(dataset.read(places[start : start + JUDGED]), dataset, device)).double().cpu().numpy()
-        for start in range(0, len(places), JUDGED)
-    ]
-    outputs: NDArray[np.float64] = np.concatenate(pieces)
-    return outputs
+    device, places = next(network.parameters()).device, torch.split(torch.arange(len(dataset)), JUDGED)
+    pieces = [network(to_tensor(dataset.read(batch.numpy()), dataset, device)).double().cpu() for batch in places]
+    return torch.cat(pieces).numpy()
 
 
 def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: Path | None, folder: Path) -> dict[str, Any]:
@@ -154,9 +149,9 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
     mean, scale = float(values.mean()), float(values.std()) or 1.0
     data = TrainingSet(np.asarray(train.images), torch.from_numpy((values - mean) / scale).float()[:, None], train)
     facts = {"class_names": [], "outputs": 1, "number": name, "mean": mean, "scale": scale, "seed": seed}
-    done = _train(study, data, seed, folder, facts)
+    progress = _train(study, data, seed, folder, facts)
     np.save(folder / OUTPUTS, np.load(folder / OUTPUTS) * scale + mean)
-    return {**done, "real": len(train), "added": 0, "mean": mean}
+    return {**progress, "real": len(train), "added": 0, "mean": mean}
 
 
 def _train(study: ClassifierStudy, data: TrainingSet, seed: int, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -165,11 +160,18 @@ def _train(study: ClassifierStudy, data: TrainingSet, seed: int, folder: Path, f
     with torch.random.fork_rng():
         seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
         network = study.new_network(facts["outputs"]).to(device)
-    done = fit(network, data, study.settings, seed, folder)
+    progress = fit(network, data, study.settings, seed, folder)
     settings = study.settings.model_dump(include={"network", "width", "input_size"})
     image = {"image": list(train.image.shape), "value_range": list(train.value_range)}
-    save_network(folder / FILE, network, {**settings, **facts, **image})
+    checkpoint.export(
+        folder / FILE, network, {"kind": "classifier", "gankit": __version__, **settings, **facts, **image}
+    )
     np.save(folder / OUTPUTS, apply(network, study.split.test))
     for path in (folder / "checkpoints").glob("*.pt"):
         path.unlink()
-    return done
+    return progress
+
+
+def load_outputs(folder: Path, name: str, seeds: list[int]) -> Floats:
+    """(seeds, n, outputs) of one kind of networks for the test part."""
+    return np.stack([np.load(folder / JOBS / f"{name}-{seed}" / OUTPUTS) for seed in seeds])
