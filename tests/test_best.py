@@ -14,7 +14,7 @@ import torch
 
 import gankit
 from gankit import GankitError, Metric
-from gankit.evaluation.while_training import InTraining
+from gankit.evaluation.while_training import MetricsWhileTraining
 from gankit.interfaces import Rows
 from gankit.runs import checkpoint
 from gankit.runs.run import BEST, open_run
@@ -124,27 +124,27 @@ def test_reals_are_a_fixed_subset_and_their_features_made_once(arrays: Path) -> 
     dataset = gankit.build("dataset", "npz", path=str(arrays))
     table = {"features": "brightness", "metrics": ["frechet", "frechet"], "subset": 10}
     settings = gankit.load({"data": {"name": "npz", "path": str(arrays)}, "evaluation": table}).evaluation
-    judge = InTraining(settings, dataset, (0, 255))
+    judge = MetricsWhileTraining(settings, dataset, (0, 255))
     assert judge.count == 10
     fake = dataset.images[:10]
     values = [judge.values(fake, None) for _ in range(3)]
     assert seen == [10] * 4  # reals once, fakes three times
     assert values[0] == values[1] == values[2]
     assert set(values[0]) == {"frechet", "frechet-2"}
-    assert InTraining(settings, dataset, (0, 255)).values(fake, None) == values[0]
+    assert MetricsWhileTraining(settings, dataset, (0, 255)).values(fake, None) == values[0]
     everything = settings.model_copy(update={"subset": None})
-    assert InTraining(everything, dataset, (0, 255)).count == 40
+    assert MetricsWhileTraining(everything, dataset, (0, 255)).count == 40
 
 
 def test_held_out_images_are_the_reference(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
-    make = InTraining.__init__
+    make = MetricsWhileTraining.__init__
 
-    def spy(self: InTraining, settings: Any, reference: gankit.Dataset, *more: Any) -> None:
+    def spy(self: MetricsWhileTraining, settings: Any, reference: gankit.Dataset, *more: Any) -> None:
         counts.append(len(reference))
         make(self, settings, reference, *more)
 
-    monkeypatch.setattr(InTraining, "__init__", spy)
+    monkeypatch.setattr(MetricsWhileTraining, "__init__", spy)
     gankit.train(gankit.load("wgan-gp", *small(*EVERY, "data.held_out=0.25")), tmp_path / "run")
     assert counts in ([8], [12])  # whole groups of four of 40
 
@@ -154,7 +154,7 @@ def test_copies_of_training_images_are_seen_beside_held_out_ones() -> None:
     training, held_out = (gankit.wrap("dataset", draw.integers(0, 256, (40, 1, 6, 6), dtype=np.uint8)) for _ in "ab")
     table = {"features": "pixels", "metrics": ["memorisation"]}
     settings = gankit.load({"data": {"name": "eyes"}, "evaluation": table}).evaluation
-    judge = InTraining(settings, held_out, (0, 255), training)
+    judge = MetricsWhileTraining(settings, held_out, (0, 255), training)
     assert judge.values(training.images[:20], None)["near-copies"] == 1
     assert judge.values(draw.integers(0, 256, (20, 1, 6, 6), dtype=np.uint8), None)["near-copies"] < 0.3
 
@@ -190,7 +190,7 @@ def test_values_that_fail_later_cost_no_training(
     run = gankit.train(gankit.load("wgan-gp", *small(*EVERY, 'evaluation.metrics=["fails-once"]')), tmp_path / "run")
     assert run.finished
     assert ["metrics" in row for row in run.log] == [True, False, True, True, True, True]
-    assert "no values at step 2: this one is broken" in capfd.readouterr().err
+    assert "step 2 could not be evaluated: this one is broken" in capfd.readouterr().err
 
 
 def test_a_stop_between_two_evaluations_adds_none(small: Small, tmp_path: Path) -> None:

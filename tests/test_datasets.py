@@ -189,11 +189,11 @@ class TestDecodedDataset:
 
     def test_images_are_decoded_once_and_kept(self, tmp_path: Path) -> None:
         within, mapped, again = (self.Constant(tmp_path.name, in_memory=memory) for memory in (True, False, False))
-        assert (within.has_images, mapped.has_images) == (False, True)
+        assert (within.reads_without_decoding, mapped.reads_without_decoding) == (False, True)
         for data in (within, mapped, again):
             np.testing.assert_array_equal(data.rows(np.array([3, 1])), data.decode()[[3, 1]])
             assert len(data) == 4
-        assert within.has_images
+        assert within.reads_without_decoding
         assert isinstance(mapped.images, np.memmap)
         assert (within.decoded, mapped.decoded, again.decoded) == (2, 2, 1)  # one of each is the test's own
 

@@ -99,7 +99,7 @@ def test_the_command_line_draws_from_it(eyes: gankit.Run, monkeypatch: pytest.Mo
 def test_a_folder_comes_before_it(eyes: gankit.Run) -> None:
     folder = Path("eyes")
     folder.mkdir()
-    with pytest.raises(RunError, match=r"eyes: there is no run here .*hides the run eyes that comes with gankit"):
+    with pytest.raises(RunError, match=r"eyes: there is no run here .*a run that comes with gankit has the same name"):
         gankit.open_run("eyes")
     for file in (PRETRAINED / "eyes").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())

@@ -23,7 +23,7 @@ from gankit.evaluation.uncertainty import wilson
 from gankit.ranking import Ranking, rank, realism_score, write_page, write_ranking
 from gankit.ranking.key import read_key
 from gankit.ranking.ratings import krippendorff_alpha
-from gankit.runs.networks import batches
+from gankit.runs.networks import generate_batches
 
 Rows = list[list[str]]
 
@@ -116,7 +116,7 @@ def test_critic_order_is_that_of_scores_by_hand(runs: dict[str, gankit.Run]) -> 
         ranked = rank(run, 70, 5, seed=3, label=label)
         wanted: Any = [4.5] if label == "4.5" else label
         z, labels = run.draw(70, wanted, 3)
-        floats = torch.cat(list(batches(run.generator, z, labels)))
+        floats = torch.cat(list(generate_batches(run.generator, z, labels)))
         scores = run.critic(floats, labels).double()
         np.testing.assert_allclose(ranked.scores, scores.numpy(), rtol=1e-4, atol=1e-6)
         assert np.array_equal(ranked.order, np.argsort(-ranked.scores, kind="stable"))
@@ -149,7 +149,7 @@ def with_critic(run: gankit.Run, score: Callable[[Tensor], Tensor]) -> gankit.Ru
 
 def test_score_maps_are_averaged_and_ties_go_by_number(runs: dict[str, gankit.Run]) -> None:
     ranked = rank(with_critic(runs["plain"], lambda x: x), 8, 2)
-    floats = torch.cat(list(batches(runs["plain"].generator, runs["plain"].draw(8)[0], None)))
+    floats = torch.cat(list(generate_batches(runs["plain"].generator, runs["plain"].draw(8)[0], None)))
     np.testing.assert_allclose(ranked.scores, floats.double().mean((1, 2, 3)), rtol=1e-5)
     equal = rank(with_critic(runs["plain"], lambda x: x.new_zeros(len(x))), 8, 2)
     assert equal.order.tolist() == list(range(8))

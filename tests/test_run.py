@@ -17,7 +17,7 @@ import gankit
 from gankit import seeds
 from gankit.errors import GankitError, RunError
 from gankit.runs import checkpoint
-from gankit.runs.networks import batches, settle_statistics
+from gankit.runs.networks import generate_batches, settle_statistics
 from gankit.runs.sampling import write_samples
 
 Small = Callable[..., list[str]]
@@ -76,9 +76,9 @@ def test_networks_of_a_run(plain: gankit.Run) -> None:
 def test_statistics_settled_for_the_weights_equal_those_of_a_large_batch() -> None:
     torch.manual_seed(0)
     generator = gankit.build("generator", "resnet", gankit.ImageSpec(1, 8, 8), width=4, latent_dim=6)
-    settle_statistics(generator, 6, None, seed=0, batches=40)
+    settle_statistics(generator, 6, None, seed=0, n_batches=40)
     z = torch.randn(4096, 6)
-    settled = torch.cat(list(batches(generator, z, None)))
+    settled = torch.cat(list(generate_batches(generator, z, None)))
     generator.train()
     with torch.no_grad():
         batch = generator(z)
@@ -211,10 +211,10 @@ def test_a_generator_that_draws_noise_gives_the_same_images_for_a_seed() -> None
 
     generator, z = Noisy(), torch.randn(100, 3)
     before = torch.random.get_rng_state()
-    images = torch.cat(list(batches(generator, z, None)))
+    images = torch.cat(list(generate_batches(generator, z, None)))
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(5)
-    assert torch.equal(torch.cat(list(batches(generator, z, None))), images)
+    assert torch.equal(torch.cat(list(generate_batches(generator, z, None))), images)
 
 
 def test_the_number_of_steps_needs_no_tensor_and_is_that_of_the_newest_readable_checkpoint(

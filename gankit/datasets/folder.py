@@ -116,7 +116,7 @@ class Folder(DecodedDataset):
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """(k,) indices to (k, c, h, w) pictures; unless all are at hand, only these are decoded and none is kept."""
-        if self.has_images:
+        if self.reads_without_decoding:
             return self.images[indices]
         return self._decode([self.files[index] for index in indices])
 

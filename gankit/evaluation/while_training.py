@@ -18,7 +18,7 @@ from gankit.registry.wrapping import wrap
 
 
 @final
-class InTraining:
+class MetricsWhileTraining:
     """Metrics of a generator while it trains, beside a fixed subset of the reals, whose features are computed once.
 
     Args:

@@ -34,7 +34,10 @@ class Dataset(ABC):
     @property
     @abstractmethod
     def image(self) -> ImageSpec:
-        """Channels, height, width and number of classes, known without loading pixels; `conditions` is 0."""
+        """Channels, height, width and number of classes, known without loading pixels.
+
+        `conditions` stays 0: the experiment, not the data set, chooses the facts that condition the networks.
+        """
 
     @property
     @abstractmethod
@@ -51,14 +54,14 @@ class Dataset(ABC):
         """The values of black and white; by default the whole range of the integer type.
 
         Raises:
-            NotImplementedError: images of another type, of which the data set must say it.
+            NotImplementedError: the images are not unsigned integers, and the class does not define `value_range`.
         """
         if self.dtype.kind != "u":
             raise NotImplementedError(f"{type(self).__name__} has {self.dtype} images and no value_range")
         return 0.0, float(np.iinfo(self.dtype).max)
 
     def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """(k,) indices to a copy of these (k, c, h, w) images; of memory-mapped images only these are read."""
+        """A (k, c, h, w) copy of the images with these (k,) indices; of memory-mapped images no others are read."""
         rows: NDArray[Any] = np.asarray(self.images[indices])
         return rows
 
@@ -91,47 +94,47 @@ class Dataset(ABC):
         )
 
     @property
-    def _record(self) -> Known:
-        """`known` where the class defines it, else an empty record: the default `known` reads the properties."""
+    def _known_if_overridden(self) -> Known:
+        """`known` if the class overrides it, else an empty record, since the default `known` reads the properties."""
         return _NOTHING if type(self).known is Dataset.known else self.known
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
         """(n,) classes from 0 to `image.classes` - 1, or None."""
-        return self._record.labels
+        return self._known_if_overridden.labels
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """One name per class; by default their numbers."""
-        record = self._record
-        if record is _NOTHING:
+        known = self._known_if_overridden
+        if known is _NOTHING:
             return tuple(str(label) for label in range(self.image.classes))
-        return record.class_names
+        return known.class_names
 
     @property
     def groups(self) -> NDArray[Any] | None:
         """(n,) group of each image (patient, photograph): a group is never split between training and held-out."""
-        return self._record.groups
+        return self._known_if_overridden.groups
 
     @property
     def agreement(self) -> NDArray[np.float64] | None:
         """(n,) share of raters, in [0, 1], whose call equals the label."""
-        return self._record.agreement
+        return self._known_if_overridden.agreement
 
     @property
     def facts(self) -> Mapping[str, NDArray[Any]]:
-        """(n, ...) array of whatever else is known of each image, by name; (n,) numbers can be float conditions."""
-        return self._record.facts
+        """(n, ...) array of each further fact, by name; networks can be conditioned on facts that are (n,) numbers."""
+        return self._known_if_overridden.facts
 
     @property
     def splits(self) -> Mapping[str, NDArray[np.int64]]:
         """(k,) indices of the images of each named split ("train", "val", "test"); empty where there are none."""
-        return self._record.splits
+        return self._known_if_overridden.splits
 
     @property
     def changed_by_mirror(self) -> frozenset[str]:
         """The names in `facts` whose values the mirror image does not share."""
-        return self._record.changed_by_mirror
+        return self._known_if_overridden.changed_by_mirror
 
     def mirror(self, images: Images) -> Images | None:
         """The images mirrored such that their labels stay true, or None where mirroring would change a label.
@@ -151,7 +154,7 @@ class Dataset(ABC):
 
 
 class View(Dataset):
-    """Some images of another data set, or its images changed; all that a subclass does not define is the other's.
+    """A subset or changed version of another data set; what a subclass does not define is taken from that data set.
 
     Attributes:
         whole: the other data set.

@@ -1,4 +1,4 @@
-"""What data sets share whose images must be decoded from files."""
+"""The common base of data sets whose images must be decoded from files."""
 
 from abc import abstractmethod
 from functools import cached_property
@@ -52,8 +52,8 @@ class DecodedDataset(Dataset):
         return self.decode() if self.in_memory else stored(self.cache_key(), self.decode)
 
     @property
-    def has_images(self) -> bool:
-        """Whether reading some images costs no decoding: all have been decoded, or are kept in the cache."""
+    def reads_without_decoding(self) -> bool:
+        """True once all images are in memory; always True with the cache on disk, which the first read fills."""
         return "images" in vars(self) or not self.in_memory
 
     @property

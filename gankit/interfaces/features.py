@@ -34,9 +34,10 @@ class Features(nn.Module, ABC):
 
     @property
     def protocol(self) -> dict[str, str | int]:
-        """What decides the numbers, for the metrics file: resize, weights and their hash, versions of packages.
+        """The measuring protocol, for the metrics file: all that features depend on beside the images.
 
-        Values are compared only where all is equal but the text under the key `versions`.
-        Features are cached on disk only where it names a `weights_sha256`: then nothing outside it may decide them.
+        It holds the resizing, the weights and their hash, and under the key `versions` the versions of packages. Metric
+        values are compared only if their protocols are equal, `versions` aside. Features are cached on disk only if the
+        protocol has a `weights_sha256`; a class that gives one promises that its features depend on nothing else.
         """
         return {}

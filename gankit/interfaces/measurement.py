@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 class Measurement:
     """A fact of an image that can be measured on its pixels, and the words for it."""
 
-    fact: str  # the name in `Dataset.facts` of the known values that the measurement is tried on
+    fact: str  # the name in `Dataset.facts` of the true values, which the measured ones are compared with
     unit: str  # of the values, in words
     symbol: str  # of the unit
-    limit: float  # an image counts as positive from this absolute value on, where nothing else is set
-    positive: str  # what such an image is called: "strabismic"
-    condition: str  # what it shows: "strabismus"
+    limit: float  # the threshold: from this absolute value on an image counts as positive, unless a study sets another
+    positive: str  # what a positive image is called: "strabismic"
+    condition: str  # the medical condition that a positive image shows: "strabismus"
     negative_classes: tuple[str, ...]  # names of the classes whose images are not positive
     # (n, channels, height, width) images in the data set's range to (n,) values; NaN where one cannot be measured
     measure: Callable[[NDArray[Any]], NDArray[Any]]

@@ -30,14 +30,14 @@ class Generator(nn.Module, ABC):
     def before_step(self, step: int) -> Mapping[str, float] | None:
         """Called before each step, and once after the last; does nothing by default.
 
-        The modules inside a part may have this method too. What changes between steps is a buffer: checkpoints and
-        exports hold it, and compiled code reads it.
+        Submodules of the network may define it too, and theirs is called as well. Keep whatever changes between steps
+        in a buffer: checkpoints and exports hold buffers, and compiled code reads them.
 
         Args:
             step: generator updates done.
 
         Returns:
-            Numbers by name that a line of the log at this step shows, or None.
+            Numbers by name, to add to the log line of this step, or None.
         """
         return None
 
@@ -61,7 +61,7 @@ class Critic(nn.Module, ABC):
         __call__ = forward
 
     def before_step(self, step: int) -> Mapping[str, float] | None:
-        """As `Generator.before_step`."""
+        """Called before each step, and once after the last, as `Generator.before_step`."""
         return None
 
 
@@ -69,8 +69,8 @@ class Critic(nn.Module, ABC):
 class FeatureCritic(Protocol):
     """A critic whose scores are a function of inner features, which losses read without a second pass.
 
-    `forward(images, labels)` equals `score(features(images), labels)`. The turn takes the second form, so that scores
-    and whatever else stands on the features (a decoder, a class head) share one pass.
+    `forward(images, labels)` equals `score(features(images), labels)`. Training calls the latter, so that scores and
+    whatever else reads the features (a decoder, a class head) share one pass.
     """
 
     def features(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -78,7 +78,7 @@ class FeatureCritic(Protocol):
         ...
 
     def score(self, features: Any, labels: Tensor | None = None) -> Tensor:
-        """What `features` gave, and labels, to (n, ...) scores."""
+        """Map the output of `features`, and labels, to (n, ...) scores."""
         ...
 
 
@@ -87,5 +87,5 @@ class ClassHead(FeatureCritic, Protocol):
     """A critic that also names classes (AC-GAN, arXiv 1610.09585)."""
 
     def class_logits(self, features: Any) -> Tensor:
-        """What `features` gave to (n, classes) logits."""
+        """Map the output of `features` to (n, classes) logits."""
         ...

@@ -16,6 +16,8 @@ from gankit.nn.compilation import call
 
 Side = Literal["critic", "generator"]
 Scope = Literal["critic", "critic-turn", "real", "on-request"]
+"""Which images the augment changes: "critic" reals and fakes on both turns; "critic-turn" both, on the critic's turn
+only; "real" reals only; "on-request" only those that a loss passes to `Turn.augmented`."""
 
 
 class Augment(nn.Module, ABC):
@@ -37,7 +39,7 @@ class Augment(nn.Module, ABC):
         __call__ = forward
 
     def before_step(self, step: int) -> Mapping[str, float] | None:
-        """As `Generator.before_step`."""
+        """Called before each step; returns numbers for the log, or None, as `Generator.before_step`."""
         return None
 
     def after_step(self, turn: Turn) -> None:
@@ -73,9 +75,9 @@ class Turn:
         latents: (n, latent_dim) standard normal.
         step: generator updates done before this turn.
         random: per-sample draws for losses, equal on resume and for any number of processes.
-        batch: samples of this update, in all processes together.
-        average: the mean of a tensor over all processes; a state that follows it stays the same in each.
-        log: `log(name, value)` adds a number, a tensor without shape, to the log, where a tick writes its mean.
+        batch: the number of samples of this update, over all processes.
+        average: gives the mean of a tensor over all processes; state computed from it stays equal in all of them.
+        log: `log(name, value)` takes a scalar tensor; the next line of the log holds the mean since the line before.
     """
 
     def __init__(
@@ -171,7 +173,7 @@ class Turn:
         return self._score("_both", None if self.labels is None else torch.cat([self.labels, self.labels])).chunk(2)
 
     def _score(self, name: str, labels: Tensor | None) -> Tensor:
-        """Scores of the images in this attribute, from their features where the critic has some."""
+        """Scores of the images in `self.<name>`, from `self.<name>_features` where the critic has features."""
         if isinstance(self.critic, FeatureCritic):
             return at_least_float32(call(self.critic.score, getattr(self, f"{name}_features"), labels))
         return at_least_float32(call(self.critic, getattr(self, name), labels))
@@ -225,7 +227,7 @@ def at_least_float32(scores: Tensor) -> Tensor:
 class Loss(ABC):  # noqa: B024 - either side may stay silent
     """A term of the critic's and of the generator's objective; either side may stay silent.
 
-    A loss that keeps state between steps gives it `state_dict` and `load_state_dict`; it is then checkpointed.
+    A loss that keeps state between steps defines `state_dict` and `load_state_dict`, so that checkpoints hold it.
 
     Attributes:
         needs: abilities (Protocols or interfaces) that one of the experiment's parts must have.
@@ -249,7 +251,7 @@ class Loss(ABC):  # noqa: B024 - either side may stay silent
         return None
 
     def before_step(self, step: int) -> Mapping[str, float] | None:
-        """As `Generator.before_step`."""
+        """Called before each step; returns numbers for the log, or None, as `Generator.before_step`."""
         return None
 
     def after_step(self, turn: Turn) -> None:

@@ -28,15 +28,18 @@ class Consistency(Loss):
         self.fake = fake
 
     def critic(self, turn: Turn) -> Tensor | None:
-        """Sum over reals and fakes of factor * mean (score - score of a fresh view)^2, scores (n, ...); a scalar."""
+        """The sum over reals and fakes of factor * mean((score - score of a fresh view)^2).
+
+        Scores are (n, ...), the sum is a scalar; None where both factors are 0.
+        """
         terms = []
         if self.real:
-            # Scores that the adversarial loss computed are shared where it saw the raw images.
-            raw = turn.real_scores if turn.real is turn.raw_real else turn.critic(turn.raw_real, turn.labels)
-            terms.append(self.real * _disagreement(turn, raw, turn.raw_real))
+            # Where the adversarial loss saw the raw images, its scores are used again.
+            raw_scores = turn.real_scores if turn.real is turn.raw_real else turn.critic(turn.raw_real, turn.labels)
+            terms.append(self.real * _disagreement(turn, raw_scores, turn.raw_real))
         if self.fake:
-            raw = turn.fake_scores if turn.fake is turn.raw_fake else turn.critic(turn.raw_fake, turn.labels)
-            terms.append(self.fake * _disagreement(turn, raw, turn.raw_fake))
+            raw_scores = turn.fake_scores if turn.fake is turn.raw_fake else turn.critic(turn.raw_fake, turn.labels)
+            terms.append(self.fake * _disagreement(turn, raw_scores, turn.raw_fake))
         return sum(terms[1:], terms[0]) if terms else None
 
 

@@ -84,6 +84,6 @@ class GradientPenalty(Loss):
         self.one_sided = one_sided
 
     def critic(self, turn: Turn) -> Tensor:
-        """Mean of the penalties of turn.real, turn.fake and turn.labels; a scalar."""
+        """The critic's loss, a scalar: the mean penalty of one update's reals, fakes and labels, which `turn` holds."""
         inputs, alpha = (turn.critic, turn.real, turn.fake, turn.labels), turn.random.uniform(len(turn.real))
         return gradient_penalty(*inputs, target=self.target, one_sided=self.one_sided, alpha=alpha).mean()

@@ -12,8 +12,8 @@ from gankit.interfaces import Loss, Turn
 class NonSaturating(Loss):
     """The critic minimises the cross-entropy of "real or generated"; the generator maximises log D(fake).
 
-    In `minimax` the generator minimises log(1 - D(fake)) instead, whose gradient vanishes. Scores are logits, written
-    with softplus as there. This is the loss of DCGAN and, with `r1`, of StyleGAN2.
+    In `minimax` the generator minimises log(1 - D(fake)) instead, whose gradient vanishes. Scores are logits, and both
+    logarithms are computed with softplus, as in `minimax`. This is the loss of DCGAN and, with `r1`, of StyleGAN2.
     """
 
     def critic(self, turn: Turn) -> Tensor:

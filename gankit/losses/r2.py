@@ -20,6 +20,6 @@ class R2(Loss):
     default_weight = 10.0
 
     def critic(self, turn: Turn) -> Tensor:
-        """Half the mean over samples of the squared norm of d score / d fake; a scalar."""
+        """The critic's loss, a scalar: half the mean squared norm of d score / d fake, over the fakes of an update."""
         gradients = score_gradients(turn.critic, turn.fake, turn.labels)
         return gradients.flatten(1).square().sum(1).mean() / 2

@@ -10,10 +10,10 @@ from gankit.interfaces import Loss, Turn
 
 @final
 class Relativistic(Loss):
-    """The critic makes each real score above the fake that it is paired with, the generator the fake above the real.
+    """The critic learns to give each real a higher score than its paired fake; the generator learns the opposite.
 
-    For the difference t of the two scores the loss is softplus(-t) = -log sigmoid(t). R3GAN adds `r1` and `r2`. A real
-    and its fake share a label, so that both are of one class.
+    With t the score that should be higher minus the other one, the loss is softplus(-t) = -log sigmoid(t). R3GAN adds
+    `r1` and `r2`. A real and its fake share a label, so that both are of one class.
     """
 
     def critic(self, turn: Turn) -> Tensor:

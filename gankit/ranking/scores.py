@@ -19,7 +19,7 @@ from gankit.interfaces import Features
 from gankit.metrics.precision_recall import realism_score
 from gankit.registry import Part
 from gankit.registry.messages import suggestion
-from gankit.runs.networks import batches
+from gankit.runs.networks import generate_batches
 from gankit.runs.run import Run
 
 Scores = NDArray[np.float64]
@@ -44,7 +44,7 @@ def critic_scores(run: Run, z: Tensor, labels: Tensor | None) -> tuple[Scores, l
     device, pieces, independent = run.device, [], True
     with torch.no_grad():
         start = 0
-        for images in batches(run.generator, z, labels):
+        for images in generate_batches(run.generator, z, labels):
             label = None if labels is None else labels[start : start + len(images)].to(device)
             scores = _score(run, images.to(device), label)
             if start == 0:

@@ -16,7 +16,10 @@ from gankit.errors import RunError
 from gankit.files import write_atomically
 
 FORMAT = 2
-"""Of checkpoints and exports. Format 1 had the influence of labels in no state: `LabelLayer` fills it in."""
+"""The version of the format of checkpoints and exports.
+
+Weights of format 1 lack the buffer with the influence that labels have while they fade in; `LabelLayer` supplies it.
+"""
 KEPT = 2
 """Checkpoints kept: the newest, and one before it in case the newest cannot be read."""
 
@@ -28,7 +31,7 @@ def save(folder: Path, step: int, state: dict[str, Any], best: bool = False) -> 
         folder: the run's `checkpoints`.
         step: generator updates done.
         state: tensors, numbers and strings in dicts and lists.
-        best: whether it is that of the best generator so far, which is kept beside the newest checkpoints.
+        best: whether to save it as `best.pt`, for the best generator so far, which is never deleted as an old one.
     """
     path = folder / ("best.pt" if best else f"step-{step:08d}.pt")
     folder.mkdir(parents=True, exist_ok=True)

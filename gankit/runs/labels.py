@@ -31,18 +31,18 @@ def draw_labels(n: int, record: RunRecord, conditions: Tensor | None, seed: int)
     if conditions is None and not record.image["classes"]:
         return None
     draws = [torch.rand((), generator=seeds.generator(seed, "label", i), dtype=torch.float64) for i in range(n)]
-    places = torch.stack(draws) if draws else torch.empty(0, dtype=torch.float64)
+    uniform = torch.stack(draws) if draws else torch.empty(0, dtype=torch.float64)
     if conditions is not None:
-        return conditions[(places * len(conditions)).long()]
+        return conditions[(uniform * len(conditions)).long()]
     cumulative = torch.tensor(record.label_counts, dtype=torch.float64).cumsum(0)
-    return torch.searchsorted(cumulative, places * cumulative[-1], right=True).clamp(max=record.image["classes"] - 1)
+    return torch.searchsorted(cumulative, uniform * cumulative[-1], right=True).clamp(max=record.image["classes"] - 1)
 
 
 def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tensor:
     """(n,) int64 classes from one class or n of them, each a number or a name.
 
     Raises:
-        RunError: there is no such class, or there are not n; names the folder `run`.
+        RunError: there is no such class in the run of the folder `run`, or the number of labels is neither 1 nor n.
     """
     sequence = [labels] * n if isinstance(labels, (int, str)) else list(labels)  # type: ignore[arg-type]
     classes = [_find_class(label, record, run) for label in sequence]

@@ -20,7 +20,7 @@ SAMPLE_BATCH = 64
 
 
 def build_network(experiment: Experiment, kind: Literal["generator", "critic"], image: ImageSpec) -> Any:
-    """A network with its first weights, whose labels come in as `training.label_fade` says.
+    """A freshly initialised network; its labels fade in over the steps of `training.label_fade`, if set.
 
     Raises:
         PartError: the part refuses the image.
@@ -39,7 +39,7 @@ def step_hooks(part: object) -> list[Callable[[int], Mapping[str, float] | None]
 
 
 def load_state(part: Any, name: str, states: Mapping[str, Any], folder: Path) -> None:
-    """Load the state of this name, out of those by name that a file of a run holds, into a part.
+    """Load `states[name]`, as a file of a run holds it, into a part.
 
     Raises:
         RunError: it is missing, or does not fit; names the run's folder.
@@ -54,7 +54,7 @@ def load_state(part: Any, name: str, states: Mapping[str, Any], folder: Path) ->
 def generate_pixels(
     generator: Generator, z: Tensor, labels: Tensor | None, dtype: str, value_range: tuple[float, float]
 ) -> NDArray[Any]:
-    """Draw images as `batches` does, in the data's type; only one batch at a time is held as floats.
+    """Draw images as `generate_batches` does, in the data's type; only one batch at a time is held as floats.
 
     Args:
         generator: in evaluation mode.
@@ -66,10 +66,10 @@ def generate_pixels(
     Returns:
         (n, channels, height, width) of that type, within the range.
     """
-    return np.concatenate([to_pixels(images, dtype, value_range) for images in batches(generator, z, labels)])
+    return np.concatenate([to_pixels(images, dtype, value_range) for images in generate_batches(generator, z, labels)])
 
 
-def batches(generator: Generator, z: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
+def generate_batches(generator: Generator, z: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
     """Batches of (k, c, h, w) images in [-1, 1] on the CPU, made on the generator's device; at least one.
 
     Equal latents give equal images, even where the network itself draws random numbers. Every batch is padded to
@@ -87,17 +87,18 @@ def batches(generator: Generator, z: Tensor, labels: Tensor | None) -> Iterator[
 
 
 @torch.no_grad()
-def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | None, seed: int, batches: int) -> None:
-    """Estimate running statistics afresh for the generator's present weights, over `batches` of fixed latents.
+def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | None, seed: int, n_batches: int) -> None:
+    """Estimate the statistics of batch normalisation afresh for the generator's present weights, from fixed latents.
 
-    Averaged weights need statistics of their own; with them a sample does not depend on its neighbours.
+    The running statistics of training do not fit averaged weights. Batch statistics would fit, but let a sample depend
+    on the others of its batch.
 
     Args:
         generator: changed in place and left in evaluation mode.
         latent_dim: its latents' length.
         labels: None, or (n,) classes or (n, k) conditions to go through in turn.
         seed: of the latents.
-        batches: of `SAMPLE_BATCH` latents each.
+        n_batches: how many batches of `SAMPLE_BATCH` latents to use.
     """
     norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -106,8 +107,8 @@ def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | No
         norm.momentum = None  # a plain mean over the batches
     generator.train()
     like = next(generator.parameters())
-    # Without buffers nothing follows the weights: neither running statistics nor vectors of spectral normalisation.
-    for batch in range(batches if any(True for _ in generator.buffers()) else 0):
+    # Without buffers there are no running statistics or vectors of spectral normalisation to update.
+    for batch in range(n_batches if any(True for _ in generator.buffers()) else 0):
         z = torch.randn(SAMPLE_BATCH, latent_dim, generator=seeds.generator(seed, "statistics", batch)).to(like)
         label = None
         if labels is not None:

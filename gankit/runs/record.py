@@ -25,8 +25,8 @@ def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRec
     Args:
         experiment: the run's.
         dataset: the training images.
-        facts: the fields of `RunRecord` that the images do not tell: image, condition_mean, condition_scale, device,
-            data_in_process.
+        facts: the other fields of `RunRecord`, which `dataset` alone does not determine: image, condition_mean,
+            condition_scale, device, data_in_process.
     """
     labels = dataset.labels
     return RunRecord(

@@ -72,7 +72,7 @@ class Run:
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """Black and white of that type."""
+        """The pixel values of black and white in `dtype`."""
         return self._record.value_range
 
     @property
@@ -81,7 +81,7 @@ class Run:
         return list(self._record.class_names)
 
     def check_own(self, action: str) -> None:
-        """Raise RunError, which names the action, where the run comes with gankit: such a run has no checkpoint."""
+        """Check that the run is the user's own; RunError, which names the action, for one that comes with gankit."""
         if self.packaged:
             name = self.path.name
             raise RunError(
@@ -96,7 +96,7 @@ class Run:
 
     @property
     def exported(self) -> Path:
-        """The file of `generator`: the last one, written with every checkpoint, or the best."""
+        """The path of the exported `generator`: the last one, written with every checkpoint, or the best."""
         return self.path / (BEST if self.wants_best else LAST)
 
     @property
@@ -121,7 +121,7 @@ class Run:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The lines of `log.jsonl`, one per tick."""
+        """The lines of `log.jsonl`, one per tick (every `training.tick_every` steps)."""
         return read_log(self.path / "log.jsonl")
 
     @property
@@ -145,7 +145,7 @@ class Run:
         weights, config = checkpoint.read_export(self.exported)
         generator: Generator = build_network(self.experiment, "generator", self.image)
         load_state(generator, "generator", {"generator": weights}, self.path)
-        if "label_influence" in config:  # format 1 had it beside the weights
+        if "label_influence" in config:  # in exports of format 1; later ones hold it among the weights
             set_influence(generator, config["label_influence"])
         return generator.to(self.device).eval().requires_grad_(False)
 
@@ -163,7 +163,7 @@ class Run:
         step, state = restored
         critic: Critic = build_network(self.experiment, "critic", self.image)
         load_state(critic, "critic", state, self.path)
-        for hook in step_hooks(critic):  # format 1 lacks what they set
+        for hook in step_hooks(critic):  # which set buffers that checkpoints of format 1 lack
             hook(step)
         return critic.to(self.device).eval().requires_grad_(False)
 
@@ -203,8 +203,8 @@ class Run:
                 raise RunError(f"{self.path} was trained without labels: leave the label out")
             return None
         if labels is None:
-            exported = checkpoint.read_export(self.exported)[1] if self.image.conditions else {}
-            conditions = torch.tensor(exported["conditions"]) if exported else None
+            config = checkpoint.read_export(self.exported)[1] if self.image.conditions else {}
+            conditions = torch.tensor(config["conditions"]) if config else None
             return draw_labels(n, self._record, conditions, seed)
         if self.image.classes:
             return encode_classes(labels, n, self._record, self.path)
@@ -237,12 +237,13 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
     if not folder.exists() and str(path) in pretrained_names():
         folder = PRETRAINED / folder
     if not (folder / "experiment.toml").is_file():
-        hides = str(path) in pretrained_names()
-        hint = f"; it hides the run {path} that comes with gankit: open that one from another folder" if hides else ""
+        hint = ""
+        if str(path) in pretrained_names():
+            hint = "; a run that comes with gankit has the same name: to open that one, change to another directory"
         raise RunError(f"{folder}: there is no run here (no experiment.toml){hint}")
     if best and not (folder / BEST).is_file():
         raise RunError(
-            f"{folder}: no best generator was kept: that needs evaluation.every above 0, and a first metric of which "
-            "lower or higher is better (frechet, kid, precision-recall, ...); leave out best"
+            f"{folder}: no best generator was kept: leave out best, or train with evaluation.every above 0 and with a "
+            "metric that can rank generators (frechet, kid, precision-recall, ...) as the first of evaluation.metrics"
         )
     return Run(folder, load(folder / "experiment.toml"), best)

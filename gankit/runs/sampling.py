@@ -15,11 +15,13 @@ GRID_IMAGES = 256
 
 
 def write_samples(run: Run, folder: Path, count: int, label: str | None = None, seed: int = 0) -> Path:
-    """Write `count` samples as numbered images at the data's depth, the first of them as grid.png, and labels.csv.
+    """Write `count` samples as numbered images at the data's depth, their labels, and a grid of the first 256.
+
+    The labels are in labels.csv, the grid is grid.png.
 
     Args:
         run: where they are drawn from.
-        folder: to write; it must not exist, or be empty.
+        folder: to write; it must be new or empty.
         count: how many.
         label: a class by name or number, or float conditions separated by commas; None draws labels as they occur in
             the training images.
@@ -37,10 +39,11 @@ def write_samples(run: Run, folder: Path, count: int, label: str | None = None, 
     write_atomically(folder / "grid.png", grid_png(images[:GRID_IMAGES], run.value_range))
     header, rows = ["file"], [[path.name] for path in files]
     if labels is not None:
-        names = run.experiment.data.conditional
-        header += names if isinstance(names, list) else ["label"]
+        conditional = run.experiment.data.conditional
+        condition_names = conditional if isinstance(conditional, list) else None
+        header += condition_names or ["label"]
         for row, text in zip(rows, label_texts(run, labels) or [], strict=True):
-            row += text.split(",") if isinstance(names, list) else [text]
+            row += text.split(",") if condition_names else [text]
     write_csv(folder / "labels.csv", [header, *rows])
     return folder
 
@@ -49,7 +52,7 @@ def parse_label(run: Run, label: str | None) -> Labels:
     """A label as the command line names it, for `Run.draw`: a class, or the numbers of "1.5,0.2" for conditions.
 
     Raises:
-        RunError: the run has conditions, and these are not their numbers.
+        RunError: the run has k float conditions, and `label` is not k finite numbers.
     """
     count = run.image.conditions
     if label is None or not count:

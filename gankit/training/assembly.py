@@ -20,13 +20,13 @@ PROBE_BATCH = 4
 
 @dataclass(frozen=True)
 class LossTerm:
-    """A term of both objectives: a loss with the factor and the interval that the experiment gives it.
+    """A loss of the experiment, which trains critic, generator or both, with its factor and interval.
 
     Attributes:
         name: in logs; numbered where an experiment names a loss twice.
         loss: the part.
-        weight: its factor when it is computed: the experiment's weight times `every`.
-        every: it is computed on every k-th update.
+        weight: its factor on the updates that compute it, the experiment's weight times `every`.
+        every: the loss is computed on every `every`-th update only.
     """
 
     name: str
@@ -37,7 +37,7 @@ class LossTerm:
 
 @dataclass(frozen=True)
 class Gan:
-    """The parts of an experiment that are trained, built and checked.
+    """The parts of an experiment that take part in training, already built and checked.
 
     Attributes:
         generator: freshly initialised from the seed.
@@ -69,11 +69,13 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         losses = tuple(_build_losses(experiment.losses, image))
         _check_needs(experiment, losses, [part for part in (generator, critic, augment) if part is not None])
         _check_fade(experiment, image, {"generator": generator, "critic": critic})
-        readers = [f"loss {term.name}" for term in losses if term.loss.needs_held_out]
+        need_held_out = [f"loss {term.name}" for term in losses if term.loss.needs_held_out]
         if experiment.augment and augment is not None and augment.needs_held_out:
-            readers.append(f"augment {experiment.augment.name}")
-        if readers and not experiment.data.held_out:
-            raise PartError(f"{readers[0]} looks at held-out images: set data.held_out, for example data.held_out=0.1")
+            need_held_out.append(f"augment {experiment.augment.name}")
+        if need_held_out and not experiment.data.held_out:
+            raise PartError(
+                f"{need_held_out[0]} looks at held-out images: set data.held_out, for example data.held_out=0.1"
+            )
         _check_shapes(experiment, generator, critic, augment, image)
         mixes = mixes_samples(critic, image)
     for term in losses:

@@ -25,7 +25,7 @@ class TrainingData:
     Attributes:
         dataset: the images.
         held_out: the images kept from training, or None; their conditions are standardised as the training images' are.
-        image: the images that networks make or see, with the number of classes or conditions of a conditional training.
+        image: specification of the images that networks make or see, with the classes or conditions of the training.
         labels: (n,) int64 classes, (n, k) float32 standardised conditions, or None.
         probabilities: (n,) probability of each image to be drawn, or None where each epoch shows every image once.
         condition_mean: mean of each of the k conditions in the training images.
@@ -41,7 +41,7 @@ class TrainingData:
     condition_scale: list[float]
 
     def order(self, seed: int, stream: str) -> Order:
-        """The random order of images in a named stream of random numbers."""
+        """A random order of the images, from the stream of random numbers of this name."""
         return Order(seed, stream, len(self.dataset), self.probabilities)
 
     def batch(self, indices: NDArray[np.int64], like: Tensor, mirrored: Tensor | None = None) -> Tensor:
@@ -79,7 +79,7 @@ def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> Trainin
 
 
 def _training_data(dataset: Dataset, table: DataTable, training: TrainingData | None) -> TrainingData:
-    """Images with encoded labels and probabilities; `training` gives held-out images its scale of conditions."""
+    """Images with encoded labels and probabilities; held-out images take mean and scale from `training`."""
     image = dataclasses.replace(dataset.image, classes=0, conditions=0)
     labels, mean, scale = None, np.empty(0), np.empty(0)
     if table.conditional is True:
@@ -127,7 +127,7 @@ def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | 
                     f"data.weights: every image of class {dataset.class_names[label]} has {table.weights} 0, so that "
                     "data.balance cannot draw it; set data.balance=0, or choose other weights"
                 )
-        # By the sum of each class's weights, so that balance=1 draws classes equally often whatever the weights.
+        # Divide by powers of each class's total weight: balance=1 draws classes equally often whatever the weights.
         weights = weights * sums[dataset.labels] ** -table.balance
     return np.asarray(weights / weights.sum())
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gankit import seeds
-from gankit.evaluation.while_training import InTraining
+from gankit.evaluation.while_training import MetricsWhileTraining
 from gankit.experiments.experiment import RunRecord
 from gankit.images.pictures import grid_png
 from gankit.interfaces import Generator
@@ -19,32 +19,32 @@ from gankit.training.step import Stepper
 
 GRID_ROWS, GRID_COLUMNS = 8, 8
 STATISTICS_BATCHES = 8
-MOST_CONDITIONS = 2048
-"""Training images whose float conditions are kept, to draw conditions from."""
+MAX_CONDITIONS = 2048
+"""The float conditions of at most this many training images are kept, to draw from."""
 
 
 @final
 class Evaluator:
-    """Draws from a generator as a run of it would, and evaluates it as `evaluation` says.
+    """Draws images as sampling from the finished run does, and evaluates them by the experiment's `evaluation`.
 
     Args:
         stepper: has the generator, the data and the experiment.
         record: of the run.
 
     Attributes:
-        conditions: (up to MOST_CONDITIONS, k) standardised conditions of training images, evenly picked; None without
+        conditions: (up to MAX_CONDITIONS, k) standardised conditions of training images, evenly picked; None without
             conditions.
     """
 
     def __init__(self, stepper: Stepper, record: RunRecord) -> None:
         self._stepper, self._record = stepper, record
-        self._training, self._settings = stepper.settings, stepper.experiment.evaluation
+        self._training_settings, self._settings = stepper.settings, stepper.experiment.evaluation
         labels = stepper.data.labels if record.image["conditions"] else None
-        self.conditions = None if labels is None else labels[:: math.ceil(len(labels) / MOST_CONDITIONS)]
+        self.conditions = None if labels is None else labels[:: math.ceil(len(labels) / MAX_CONDITIONS)]
 
     def generator(self) -> Generator:
-        """A copy of the generator to sample from: averaged weights, statistics settled for them, evaluation mode."""
-        generator, seed = self._stepper.averaged_generator(), self._training.seed
+        """A copy of the generator to sample from: averaged weights, batch-norm statistics of these, evaluation mode."""
+        generator, seed = self._stepper.averaged_generator(), self._training_settings.seed
         labels = draw_labels(STATISTICS_BATCHES * SAMPLE_BATCH, self._record, self.conditions, seed)
         settle_statistics(generator, generator.latent_dim, labels, seed, STATISTICS_BATCHES)
         return generator
@@ -54,7 +54,7 @@ class Evaluator:
         return generate_pixels(generator, latents, labels, self._record.dtype, self._record.value_range)
 
     def grid_labels(self) -> Tensor | None:
-        """The grid's (n,) classes in turn, or (n, k) conditions by the first one, the same within a row; or None."""
+        """The grid's (n,) classes in turn, or (n, k) conditions sorted by the first, the same within a row; or None."""
         rows = None
         if classes := self._record.image["classes"]:
             rows = torch.arange(GRID_ROWS) % classes
@@ -64,25 +64,34 @@ class Evaluator:
         return None if rows is None else rows.repeat_interleave(GRID_COLUMNS, 0)
 
     def grid(self, generator: Generator) -> bytes:
-        """A PNG file with images of the same latents and labels at every step, drawn from what `generator` returned."""
-        images = self._draw(generator, GRID_ROWS * GRID_COLUMNS, self._training.seed, self.grid_labels())
+        """A PNG file with images of the same latents and labels at every step.
+
+        Args:
+            generator: a copy from `self.generator()`.
+        """
+        images = self._draw(generator, GRID_ROWS * GRID_COLUMNS, self._training_settings.seed, self.grid_labels())
         return grid_png(images, self._record.value_range, GRID_COLUMNS)
 
     @cached_property
-    def _metrics(self) -> InTraining:
+    def _metrics(self) -> MetricsWhileTraining:
         dataset, held_out = self._stepper.data.dataset, self._stepper.data.held_out
-        reals, training = (dataset, None) if held_out is None else (held_out.dataset, dataset)
-        return InTraining(self._settings, reals, dataset.value_range, training, self._training.device)
+        reals, training_images = (dataset, None) if held_out is None else (held_out.dataset, dataset)
+        return MetricsWhileTraining(
+            self._settings, reals, dataset.value_range, training_images, self._training_settings.device
+        )
 
     def is_due(self, step: int) -> bool:
-        """Whether the generator is evaluated after this many steps: at every so many ticks, and at the last step."""
-        every = self._settings.every * self._training.tick_every
-        return every > 0 and (step % every == 0 or step == self._training.steps)
+        """Whether the generator is evaluated after this many steps: every `evaluation.every` ticks, and at the end."""
+        every = self._settings.every * self._training_settings.tick_every
+        return every > 0 and (step % every == 0 or step == self._training_settings.steps)
 
     def values(self, generator: Generator) -> dict[str, float]:
-        """The metrics' values by name, in the order of the experiment, of what `generator` returned.
+        """The metrics' values by name, in the order of the experiment.
 
         The reals are the held-out images, where there are any.
+
+        Args:
+            generator: a copy from `self.generator()`.
 
         Raises:
             GankitError: the features or metrics cannot judge these images.

@@ -97,7 +97,7 @@ class TickLog:
             self._writer_class = SummaryWriter
 
     def add(self, name: str, value: Tensor) -> None:
-        """Add a value, a tensor without shape, to the mean of a name."""
+        """Add a scalar tensor to the running mean of this name."""
         total, count = self._sums.get(name, (value.new_zeros((), dtype=torch.float32), 0))
         self._sums[name] = (total + value.float(), count + 1)
 
@@ -152,12 +152,12 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
         self._when = 0.0
-        self._before: dict[signal.Signals, Any] = {}
+        self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for kind in (signal.SIGINT, signal.SIGTERM):
-                self._before[kind] = signal.signal(kind, self._request)
+                self._previous_handlers[kind] = signal.signal(kind, self._request)
         return self
 
     def _request(self, number: int, frame: FrameType | None) -> None:
@@ -167,5 +167,5 @@ class StopRequest:
             raise KeyboardInterrupt
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        for kind, handler in self._before.items():
+        for kind, handler in self._previous_handlers.items():
             signal.signal(kind, handler)

@@ -9,13 +9,13 @@ from torch import nn
 from gankit.errors import PartError
 from gankit.experiments.experiment import Training
 
-CANNOT_TRAIN = {"LBFGS": "evaluates its own steps", "SparseAdam": "takes sparse gradients alone"}
+CANNOT_TRAIN = {"LBFGS": "needs to compute the loss again within a step", "SparseAdam": "takes sparse gradients alone"}
 
 
 def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torch.optim.Optimizer:
     """The optimiser that the settings name, for all parameters of a network, at a learning rate.
 
-    When it loads a state, its options stay those of the settings; the state of another optimiser is a ValueError.
+    When a state is loaded into it later, it keeps these options; a state of another kind of optimiser is a ValueError.
 
     Raises:
         PartError: it cannot train networks, or refuses its options.
@@ -36,7 +36,7 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
 
 def _keep_options(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     current, saved = optimizer.param_groups[0].keys(), state["param_groups"][0].keys()
-    if not (current <= saved or saved <= current):  # a newer torch may know more of them
+    if not (current <= saved or saved <= current):  # another version of torch may have more or fewer options
         raise ValueError("it is the state of another optimizer")
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
     return {**state, "param_groups": [{**old, **group, "params": old["params"]} for old, group in pairs]}

@@ -39,7 +39,7 @@ class Stepper:
 
     Attributes:
         step: generator updates done.
-        readings: numbers by name that parts show in a line of the log at this step.
+        hook_values: numbers by name that the parts' `before_step` returned, for the log line of this step.
         warnings: lines for the user, until somebody takes them.
         gan: the parts as they were built.
         generator: in training mode, on the device.
@@ -55,11 +55,11 @@ class Stepper:
         self.gan: Gan = build(experiment, data.image)
         self.generator: Generator = self._place(self.gan.generator)
         self.critic: Critic = self._place(self.gan.critic)
-        # Not all of them: a critic may hold a pretrained network that its author froze.
-        self._trained = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
-        self._others: list[Any] = [term.loss for term in self.gan.losses]
-        self._others += [] if self.gan.augment is None else [self.gan.augment]
-        for part in self._others:
+        # Without the parameters that the critic's author froze, such as those of a pretrained network.
+        self._trained_critic_parameters = [p for p in self.critic.parameters() if p.requires_grad]
+        self._losses_and_augment: list[Any] = [term.loss for term in self.gan.losses]
+        self._losses_and_augment += [] if self.gan.augment is None else [self.gan.augment]
+        for part in self._losses_and_augment:
             if isinstance(part, nn.Module):
                 part.to(self.device)
         self.averaged = self._average_anew()
@@ -72,8 +72,9 @@ class Stepper:
         self._held_out_orders = {side: held_out.order(seed, f"{side} held-out") for side in self.optimizers if held_out}
         self.warnings: list[str] = []
         self.compilation = self._compilation()
-        self._hooks = [hook for part in (self.generator, self.critic, *self._others) for hook in step_hooks(part)]
-        self.readings: dict[str, float] = {}
+        parts = (self.generator, self.critic, *self._losses_and_augment)
+        self._hooks = [hook for part in parts for hook in step_hooks(part)]
+        self.hook_values: dict[str, float] = {}
         self.go_to(0)
 
     def _place(self, network: Any) -> Any:
@@ -82,8 +83,8 @@ class Stepper:
         return network
 
     def _compilation(self) -> Compilation:
-        # Whatever a turn may change before its optimiser's step, to be put back when a compiled attempt fails.
-        changed = [self.generator, self.critic, *self._others, self.log]
+        # When a compiled attempt fails, what the turn has changed before the optimiser's step is restored in these.
+        changed = [self.generator, self.critic, *self._losses_and_augment, self.log]
         stateful = [part for part in changed if hasattr(part, "state_dict")]
         compilation = Compilation(stateful, self.warnings.append, self.settings.compile == "all")
         if self.settings.compile and distributed.has_synchronised_norms(self.generator, self.critic):
@@ -101,10 +102,10 @@ class Stepper:
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
     def go_to(self, step: int) -> None:
-        """Stand where so many generator updates are done, and let the parts prepare for the next."""
-        self.step, self.readings = step, {}
+        """Set the number of generator updates done, and call `before_step` of every part."""
+        self.step, self.hook_values = step, {}
         for hook in self._hooks:
-            self.readings.update(hook(step) or {})
+            self.hook_values.update(hook(step) or {})
 
     def advance(self) -> None:
         """One step: `critic_steps` critic updates, then one generator update."""
@@ -127,14 +128,14 @@ class Stepper:
     @contextlib.contextmanager
     def frozen_critic(self) -> Iterator[None]:
         """The critic without gradients of its parameters, as on the generator's turn."""
-        for parameter in self._trained:
+        for parameter in self._trained_critic_parameters:
             parameter.requires_grad_(False)
         yield
-        for parameter in self._trained:
+        for parameter in self._trained_critic_parameters:
             parameter.requires_grad_(True)
 
     def update(self, side: Side, batch: int, index: int) -> None:
-        """One optimiser step of one side, its `index`-th, on a batch of all processes; none where no loss is due."""
+        """Do the `index`-th update of one side, on `batch` samples over all processes; nothing where no loss is due."""
         shard = distributed.shard(batch)
         if self.settings.compile:
             turn = self.compilation.attempt(side, lambda: self._backward(side, shard, index))
@@ -143,7 +144,7 @@ class Stepper:
         if turn is not None:
             distributed.sum_gradients(getattr(self, side).parameters())
             self.optimizers[side].step()
-            for part in self._others:
+            for part in self._losses_and_augment:
                 part.after_step(turn)
 
     def _backward(self, side: Side, shard: Shard, index: int) -> Turn | None:
@@ -169,7 +170,7 @@ class Stepper:
         return total
 
     def turn(self, side: Side, shard: Shard, index: int) -> Turn:
-        """What the losses of an update read."""
+        """Build what the losses of an update read: its images, labels, latents and random numbers."""
         indices = self._orders[side].batch(index, shard.total)[shard.rows]
         draws = seeds.generator(self.settings.seed, f"{side} latents", index)
         latents = torch.randn(shard.total, self.generator.latent_dim, generator=draws)[shard.rows].to(self.like)
@@ -219,7 +220,7 @@ class Stepper:
     def averaged_generator(self) -> Generator:
         """A copy of the generator with the averaged weights, where there are any."""
         network = copy.deepcopy(self.generator)
-        distributed.synchronise(network, False)  # one process draws
+        distributed.synchronise(network, on=False)  # one process samples: its norms must not wait for others
         if self.averaged is not None:
             averaged = dict(self.averaged.module.named_parameters())
             for name, parameter in network.named_parameters():
@@ -245,7 +246,7 @@ class Stepper:
                 load_state(part, name, state, folder)
 
     def load_networks(self, state: dict[str, Any], folder: Path) -> None:
-        """As `load_state_dict`, but the networks alone, of another experiment: with averages where both have them."""
+        """Load only the networks of another experiment's state, with the averages if both experiments use them."""
         load_state(self.generator, "generator", state, folder)
         load_state(self.critic, "critic", state, folder)
         self.averaged = self._average_anew()

@@ -34,7 +34,7 @@ def train(
 
     Args:
         experiment: from `gankit.load`.
-        out: the folder to make; it must not exist, or be empty.
+        out: the folder to make; it must be new or empty.
         data: a data set of the calling program, in place of the one that the experiment names.
         on_tick: called with each line of the log.
 
@@ -47,12 +47,12 @@ def train(
         KeyboardInterrupt: it was interrupted; a checkpoint was written first.
     """
     folder = Path(out)
-    with distributed.process_group(), _threads(experiment):
+    with distributed.process_group(), _threads_and_random_state(experiment):
         is_run = (folder / "experiment.toml").is_file()
         hint = f"go on with: gankit resume {folder}" if is_run else "choose another --out"
         distributed.on_rank_zero(lambda: refuse_nonempty(folder, hint))
         trainer = Trainer(experiment.with_run(None), folder, data)
-        trainer.initialise()
+        trainer.load_start_weights()
         distributed.on_rank_zero(trainer.create_folder)
         return trainer.run(on_tick)
 
@@ -73,21 +73,21 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
         KeyboardInterrupt: as for `train`.
     """
     run = open_run(path)
-    run.check_own("resume")
+    run.check_own("resume")  # a run that comes with gankit has no checkpoint
     if run.finished and run.exported.is_file():
         return run
     record = run.experiment.run
     if record is not None and record.data_in_process and data is None:
         raise RunError(f"{run.path} was trained on data of the program that started it: resume it there with data=...")
-    with distributed.process_group(), _threads(run.experiment):
+    with distributed.process_group(), _threads_and_random_state(run.experiment):
         trainer = Trainer(run.experiment, run.path, data)
         trainer.restore()
         return trainer.run(on_tick)
 
 
 @contextlib.contextmanager
-def _threads(experiment: Experiment) -> Iterator[None]:
-    """The threads of the experiment (of the first start, when resumed), and torch's own draws put back afterwards."""
+def _threads_and_random_state(experiment: Experiment) -> Iterator[None]:
+    """Use the experiment's threads (on resume those of the first start); restore them and torch's random state."""
     before = torch.get_num_threads()
     recorded = experiment.run.threads if experiment.run else None
     torch.set_num_threads(experiment.training.threads or recorded or before)
@@ -124,8 +124,8 @@ class Trainer:
         )
         self.evaluator = Evaluator(self.stepper, self.record)
 
-    def initialise(self) -> None:
-        """Take up the weights of the run that `training.start_from` names, where it names one.
+    def load_start_weights(self) -> None:
+        """Load the weights of the run that `training.start_from` names, if it names one.
 
         Raises:
             RunError: there is no such run, it has no checkpoint, or its networks do not fit.
@@ -159,7 +159,7 @@ class Trainer:
             check_same_data(self.folder, self.experiment.run, self.record)
         restored = checkpoint.restore(self.folder / "checkpoints", self.stepper.device)
         if restored is None:
-            self.initialise()
+            self.load_start_weights()
         else:
             step, state = restored
             self.stepper.load_state_dict(state, self.folder)
@@ -173,13 +173,13 @@ class Trainer:
             RunError: the training diverges.
             KeyboardInterrupt: it was interrupted; a checkpoint was written first.
         """
-        settings, stepper, writes = self.settings, self.stepper, distributed.rank() == 0
-        bar = Progress(settings.steps, stepper.step, settings.batch * settings.critic_steps, quiet=not writes)
+        settings, stepper, is_writer = self.settings, self.stepper, distributed.rank() == 0
+        bar = Progress(settings.steps, stepper.step, settings.batch * settings.critic_steps, quiet=not is_writer)
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
         with StopRequest() as stop, contextlib.closing(self.log), contextlib.closing(bar):
             for warning in experiment_warnings(self.experiment):
                 bar.say(f"warning: {warning}")
-            if stepper.step == 0 and writes:
+            if stepper.step == 0 and is_writer:
                 self._write_grid()
             while stepper.step < settings.steps:
                 stepper.advance()
@@ -192,11 +192,11 @@ class Trainer:
                 ending = distributed.any_rank(time.monotonic() > deadline) or last or stopped
                 if stepper.step % settings.tick_every == 0 or ending:
                     self._tick(bar, on_tick)
-                    stopped = distributed.any_rank(stop.requested)  # an evaluation takes its time
+                    stopped = distributed.any_rank(stop.requested)  # perhaps during the evaluation
                     ending = ending or stopped
-                if (stepper.step % settings.sample_every == 0 or ending) and writes:
+                if (stepper.step % settings.sample_every == 0 or ending) and is_writer:
                     self._write_grid()
-                if (stepper.step % settings.checkpoint_every == 0 or ending) and writes:
+                if (stepper.step % settings.checkpoint_every == 0 or ending) and is_writer:
                     self._save()
                 if ending and not last:
                     reason = "interrupted" if stopped else "training.max_minutes is used up"
@@ -206,7 +206,7 @@ class Trainer:
                     break
         distributed.wait()  # for what process 0 writes
         run = open_run(self.folder)
-        if not run.exported.is_file() and writes:
+        if not run.exported.is_file() and is_writer:
             self._export(LAST, self._generator())
         return run
 
@@ -214,27 +214,27 @@ class Trainer:
         """Write a line of the log; process 0 alone, with the means of all processes."""
         step = self.stepper.step
         losses = distributed.means(self.log.means())
-        self._check_finite([name for name, value in losses.items() if not math.isfinite(value)])
+        self._raise_if_diverged([name for name, value in losses.items() if not math.isfinite(value)])
         if distributed.rank():
             return
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.stepper.optimizers.items()}
-        row: dict[str, Any] = {"step": step, **losses, **rates, **bar.speed(), **self.stepper.readings}
+        row: dict[str, Any] = {"step": step, **losses, **rates, **bar.speed(), **self.stepper.hook_values}
         if self.evaluator.is_due(step):
             try:
                 generator = self._generator()
                 row["metrics"] = self.evaluator.values(generator)
                 self._keep_best(generator, row["metrics"])
-            except GankitError as error:  # of collapsed images, say: no reason to lose a training
-                bar.say(f"warning: no values at step {step}: {error}")
+            except GankitError as error:  # some metrics fail on collapsed images; the training goes on
+                bar.say(f"warning: step {step} could not be evaluated: {error}")
         self.log.write(row)
         bar.show(losses)
         if on_tick is not None:
             on_tick(row)
 
-    def _check_finite(self, infinite: list[str]) -> None:
-        if infinite:
+    def _raise_if_diverged(self, not_finite: list[str]) -> None:
+        if not_finite:
             raise RunError(
-                f"{self.folder}: the training diverged by step {self.stepper.step} ({', '.join(infinite)} is not "
+                f"{self.folder}: the training diverged by step {self.stepper.step} ({', '.join(not_finite)} is not "
                 "finite); start anew with smaller training.generator_lr and training.critic_lr; the checkpoint before "
                 "is kept"
             )
@@ -242,7 +242,7 @@ class Trainer:
     def _generator(self) -> Generator:
         """A copy of the generator to sample from, once all weights are known to be finite."""
         networks = {"generator": self.stepper.generator, "critic": self.stepper.critic}
-        self._check_finite(
+        self._raise_if_diverged(
             [name for name, network in networks.items() if not all(p.isfinite().all() for p in network.parameters())]
         )
         return self.evaluator.generator()
@@ -254,7 +254,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Write the generator as it samples now, and a checkpoint that resumes exactly."""
-        # In this order: a run killed in between does the last steps again, and exports them then.
+        # Export first: a run killed in between resumes from the older checkpoint, and exports again.
         self._export(LAST, self._generator())
         checkpoint.save(self.folder / "checkpoints", self.stepper.step, self.stepper.state_dict())
 
