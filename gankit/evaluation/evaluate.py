@@ -64,8 +64,8 @@ def evaluate(
             memorisation.
         features: a name, a table with a name, a part, or an extractor; by default efficientnet-lite0 where the extra
             `offline` is installed, else pixels.
-        training: the images that the generator was trained on, for metrics that look for copies; for a run they
-            are read from the run.
+        training: the images that the generator was trained on, for metrics that look for copies; not needed for
+            a run, from which they are read.
         count: images to draw from a run; by default as many as there are real ones.
         seed: of the drawn latents, of the divisions of the reals, and of permutations.
         window: the values of black and white of arrays and files that are not 8-bit.

@@ -119,11 +119,11 @@ def variances_of(influences: Mapping[str, NDArray[np.float64] | None]) -> dict[s
 def influences(resampling: Resampling, side: str, values: Values, seed: int) -> dict[str, NDArray[np.float64] | None]:
     """For each value (k,) numbers: how much leaving out each of k blocks of the real (or generated) images changes it.
 
-    A block holds whole patients where images are grouped.
-    The jackknife of Efron and Stein 1981; for blocks of unlike sizes that of Busing, Meijer and Van der Leeden 1999
-    (Statistics and Computing 9, eq. 10), which equals it for equal ones. The sum of squares is the variance. For two
-    generators compared with the same reals, the squared differences of their influences sum to the variance of the
-    difference of their values. Empty with too few blocks or images; None for a value that some block is needed for.
+    A block holds whole patients where images are grouped. The jackknife of Efron and Stein 1981; for blocks of unlike
+    sizes that of Busing, Meijer and Van der Leeden 1999 (Statistics and Computing 9, eq. 10), which equals it for equal
+    ones. The sum of squares is the variance. For two generators compared with the same reals, the squared differences
+    of their influences sum to the variance of the difference of their values. Empty with too few blocks or images; None
+    for a value that some block is needed for.
     """
     pool = resampling.pool
     places = pool.real_places if side == "real" else pool.fake_places
