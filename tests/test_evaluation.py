@@ -158,8 +158,8 @@ def test_the_distance_tells_sets_apart_and_does_not_depend_on_order() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: evaluate(noise(5, 0).astype(np.float32), noise(5, 1)), "fake images: images are float32, and which"),
-        (lambda: evaluate(noise(5, 0), noise(5, 1).astype(np.uint16)), "real images: images are uint16, and which"),
+        (lambda: evaluate(noise(5, 0).astype(np.float32), noise(5, 1)), "fake images: images are float32, and"),
+        (lambda: evaluate(noise(5, 0), noise(5, 1).astype(np.uint16)), "real images: images are uint16, and"),
         (lambda: evaluate(noise(5, 0)[:, 0], noise(5, 1)), r"\(n, channels, height, width\) is needed"),
         (lambda: evaluate(np.repeat(noise(5, 0), 3, 1), noise(5, 1)), "pixels features are for 1 channels"),
         (lambda: evaluate(noise(5, 0), noise(5, 1), ["frechett"]), "did you mean 'frechet'"),

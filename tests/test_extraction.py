@@ -116,11 +116,11 @@ def test_a_pass_that_was_stopped_goes_on(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_features_of_many_images_are_on_disk(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = features(Counting(""))
     monkeypatch.setattr(extraction, "CHUNK", 40)
-    monkeypatch.setattr(extraction, "MAPPED", 150 * 6 * 4 - 1)
+    monkeypatch.setattr(extraction, "MEMORY_MAP_ABOVE_BYTES", 150 * 6 * 4 - 1)
     found = features(Counting(weights))
     assert isinstance(found, np.memmap)
     np.testing.assert_array_equal(found, whole)
-    monkeypatch.setattr(extraction, "MAPPED", 150 * 6 * 4)
+    monkeypatch.setattr(extraction, "MEMORY_MAP_ABOVE_BYTES", 150 * 6 * 4)
     assert not isinstance(features(Counting(weights)), np.memmap)
 
 

@@ -108,7 +108,7 @@ def test_deep_images_want_a_window(kind: str, tmp_path: Path) -> None:
         source = str(tmp_path / "a.npz")
     if kind == "folder":
         source = str(folder(tmp_path / "f", DEEP))
-    with pytest.raises(GankitError, match=r"uint16, and which values are black and white.*--window black,white"):
+    with pytest.raises(GankitError, match=r"uint16, .* which values are black and white.*--window black,white"):
         opened(source)  # type: ignore[arg-type]
     images = opened(source, window=(0, 4095))  # type: ignore[arg-type]
     assert images.value_range == (0, 4095)

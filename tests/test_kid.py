@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gankit import GankitError, build
 from gankit.interfaces import Pool, Resampling, Result, Rows
 from gankit.metrics import kid
-from gankit.metrics.kid import Kid, cubic_kernel, kernel_distance, terms_of, with_error
+from gankit.metrics.kid import Kid, cubic_kernel, kernel_distance, mean_and_standard_error, terms_of
 
 Array = NDArray[Any]
 
@@ -128,7 +128,7 @@ def test_variance_estimate_is_unbiased_before_it_is_clamped(n: int, m: int, alte
         second = 2 * terms.pairs_x / (n * (n - 1)) + 2 * terms.pairs_y / (m * (m - 1)) + 4 * terms.across / (n * m)
         values.append(terms.estimate)
         estimates.append(second + 4 * terms.rows_x / n + 4 * terms.rows_y / m)
-        clamped.append(with_error([terms])[1] ** 2)
+        clamped.append(mean_and_standard_error([terms])[1] ** 2)
         assert clamped[-1] == pytest.approx(second + 4 * max(0, terms.rows_x) / n + 4 * max(0, terms.rows_y) / m)
     truth = np.var(values, ddof=1)
     noise = math.hypot(np.std(np.square(values - np.mean(values))), np.std(estimates)) / math.sqrt(len(values))

@@ -320,7 +320,7 @@ class TestNeighbours:
         x, y = rows(30, 4, 1) + offset, rows(40, 4, 2) + offset
         y[9], x[4] = y[30], y[30]
         codes = np.arange(30) % 7, np.arange(40) % 5
-        indices, lengths = nearest(x, y, k, apart=codes)
+        indices, lengths = nearest(x, y, k, never_match=codes)
         for i in range(30):
             line = sorted((distance(x[i], y[j]), j) for j in range(40) if codes[0][i] != codes[1][j])[:k]
             line += [(math.inf, -1)] * (k - len(line))
@@ -352,7 +352,7 @@ class TestNeighbours:
     def test_shortlist(self) -> None:
         x, y, draw = rows(30, 3, 1), rows(40, 3, 2), np.random.default_rng(0)
         codes = np.arange(30) % 3, np.arange(40) % 3
-        lists = Shortlist(x, y, apart=codes, k=4)
+        lists = Shortlist(x, y, never_match=codes, k=4)
         for share in (1.0, 0.5, 0.1, 0.0):
             allowed, chosen = draw.random(40) < share, draw.permutation(30)[:20]
             indices, lengths = lists.among(chosen, allowed)

@@ -69,9 +69,9 @@ def test_the_wrong_protocol_is_refused(stored: Path) -> None:
     network = gankit.wrap("features", lambda images: images.flatten(1)[:, :9], dim=9)
     with pytest.raises(GankitError, match=r"features: pixels in the file"):
         gankit.evaluate(FAKE, str(stored), ["frechet"], network)
-    with pytest.raises(GankitError, match="holds moments only, which do not serve kid"):
+    with pytest.raises(GankitError, match="holds only mean and covariance, too little for kid"):
         gankit.evaluate(FAKE, str(stored), ["frechet", "kid"], FEATURES)
-    with pytest.raises(GankitError, match="stands for the real images only"):
+    with pytest.raises(GankitError, match="can be given only as the real images"):
         gankit.evaluate(str(stored), REAL, ["frechet"], FEATURES)
 
 

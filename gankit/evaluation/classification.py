@@ -1,7 +1,5 @@
 """Scores of a classifier from its confusion matrices and probabilities, with intervals and differences."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

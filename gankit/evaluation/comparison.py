@@ -1,7 +1,5 @@
 """Metrics files: read, written, and compared value by value."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
@@ -20,22 +18,22 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
         force: compare although the protocols differ.
 
     Returns:
-        `{metric: {"a", "b", "difference", "standard_error"}}`; the difference is b less a, its standard error that of
-        independent values (too large where both were judged beside the same reals).
+        `{metric: {"a", "b", "difference", "standard_error"}}`; the difference is b less a. Its standard error assumes
+        that the values are independent: it is too large if both used the same real images.
 
     Raises:
         GankitError: they differ in features, real images, numbers of images, sizes or settings of a metric, so that the
             values cannot be compared.
     """
     first, second = (value if isinstance(value, dict) else read_metrics(Path(value)) for value in (a, b))
-    keys = (
+    must_match = (
         "features", "features_dim", "features_protocol", "n_real", "n_fake", "real_size", "fake_size", "real_range",
         "fake_range", "real_content", "training_content",
     )  # fmt: skip
     shared = [name for name in first["metrics"] if name in second["metrics"]]
     if not shared:
-        raise GankitError("the evaluations have no value in common: judge both by the same metrics")
-    pairs = [(key, first["protocol"].get(key), second["protocol"].get(key)) for key in keys]
+        raise GankitError("the evaluations have no value in common: compute the same metrics for both")
+    pairs = [(key, first["protocol"].get(key), second["protocol"].get(key)) for key in must_match]
     for name in shared:
         one, other = first["metrics"][name], second["metrics"][name]
         pairs += [(f"{name}.{key}", one.get(key), other.get(key)) for key in ("metric", "n_real", "n_fake")]
@@ -44,7 +42,7 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
     ]
     if different and not force:
         raise GankitError(
-            f"evaluations that differ cannot be compared ({'; '.join(different)}); evaluate both alike, or use force"
+            f"the evaluations were not made in the same way ({'; '.join(different)}): evaluate both alike, or use force"
         )
     return {
         name: {

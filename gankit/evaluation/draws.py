@@ -1,7 +1,5 @@
 """Values of metrics over draws of few images, and how far each part of the images moves them."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Evaluate generated images beside real ones: features once, every metric on them, no value without its context."""
 
-from __future__ import annotations
-
 import dataclasses
 import platform
 from collections.abc import Sequence
@@ -66,8 +64,8 @@ def evaluate(
             memorisation.
         features: a name, a table with a name, a part, or an extractor; by default efficientnet-lite0 where the extra
             `offline` is installed, else pixels.
-        training: the images that the generator was trained on, for metrics that look for copies; those of a run are
-            known.
+        training: the images that the generator was trained on, for metrics that look for copies; not needed for
+            a run, from which they are read.
         count: images to draw from a run; by default as many as there are real ones.
         seed: of the drawn latents, of the divisions of the reals, and of permutations.
         window: the values of black and white of arrays and files that are not 8-bit.
@@ -80,9 +78,9 @@ def evaluate(
         "metric"}}}`. The standard error is in closed form for kid, else the jackknife's (Efron and Stein 1981) over
         both sets, by group where the images have groups: the spread of the value at this number of images, not its
         bias; None if there are too few images or groups to estimate it. For `real_vs_real` the reals are divided ten
-        times into two halves (at most one group is in both): it holds the mean value between `n` images of each half,
-        n = min(n_fake, n_real // 2), and that of n generated images beside the first half. "p_value" is there on
-        request, "details" where a metric has more to say.
+        times into two halves (at most one group is in both), and it holds two means over these divisions: of the value
+        between `n` images of each half, and of that between n generated images and n of the first half, with
+        n = min(n_fake, n_real // 2). "p_value" is there on request, "details" where a metric has more to say.
 
     Raises:
         GankitError: too few images, images that the extractor refuses, images deeper than 8 bits without a window, a
@@ -94,15 +92,15 @@ def evaluate(
         raise GankitError("metrics: name at least one")
     parts = [part("metric", metric) for metric in (default_metrics() if metrics is None else metrics)]
     fake_name, source = open_named(run_or_images, "fake", window)
-    reals, trained = _references(real, source, training, window, "training" in _needs(parts))
+    reals, training_side = _references(real, source, training, window, "training" in _needs(parts))
     if isinstance(reals, Statistics):
         if permutations:
             raise GankitError(f"{reals.name} holds no images to regroup: leave out permutations, or give the images")
         unfit = [part.name for part in parts if not part.build().takes_moments]
         if unfit and metrics is not None:
             raise DataError(
-                f"{reals.name} holds moments only, which do not serve {', '.join(unfit)}: leave these out, or give "
-                "images"
+                f"{reals.name} holds only mean and covariance, too little for {', '.join(unfit)}: leave these out, "
+                "or give images"
             )
         parts = [part for part in parts if part.name not in unfit]
     fakes = _fakes(source, fake_name, reals, count, seed, window)
@@ -114,7 +112,7 @@ def evaluate(
         warnings += _check_features(reals, features_name, network)
         real_rows = Rows(statistics=reals.moments)
     else:
-        training_rows = trained.rows(network, needs) if trained else None
+        training_rows = training_side.rows(network, needs) if training_side else None
         real_rows = dataclasses.replace(reals.rows(network, needs), training=training_rows)
     pool = Pool(real_rows, fakes.rows(network, needs))
 
@@ -125,16 +123,16 @@ def evaluate(
             values[key := free_name(name, values)] = entry
             pairs = entry.get("details", {}).get("pairs", [])
             if pictures is not None and pairs and isinstance(reals, _Side):
-                beside = trained if trained and "training" in metric.build().needs else reals
+                beside = training_side if training_side and "training" in metric.build().needs else reals
                 _picture(Path(pictures) / f"{key}-pairs.png", fakes.images, beside.images, pairs)
         warnings += metric_warnings
     if isinstance(reals, _Side):
-        looks_for_copies = "training" in needs and training is None and trained is None
+        looks_for_copies = "training" in needs and training is None and training_side is None
         warnings += _reference_warnings(fakes, reals, looks_for_copies)
     protocol = _protocol(features_name, network, reals, fakes, seed) | {"warnings": list(dict.fromkeys(warnings))}
-    if trained:
-        protocol["training"], protocol["n_training"] = trained.name, len(trained.images)
-        protocol["training_content"] = trained.content
+    if training_side:
+        protocol["training"], protocol["n_training"] = training_side.name, len(training_side.images)
+        protocol["training_content"] = training_side.content
     return {"protocol": protocol, "metrics": values}
 
 
@@ -199,12 +197,12 @@ def _references(
     else:
         images = opened
     reals = _Side(name, images)
-    trained = _training_images(training, source, reference, window) if wants_training else None
-    return reals, None if trained is None or trained.content == reals.content else trained
+    training_side = _training_images(training, source, reference, window) if wants_training else None
+    return reals, None if training_side is None or training_side.content == reals.content else training_side
 
 
 def _training_images(training: Source | None, source: Source | None, reference: Source, window: Window) -> _Side | None:
-    """The given ones, or those of the run that is evaluated, or of the run that it is evaluated beside."""
+    """Those given, else those of the evaluated run (`source`), else those of the reference run."""
     if training is not None:
         name, opened = open_named(training, "training", window)
         if not isinstance(opened, Run):
@@ -219,7 +217,7 @@ def _fakes(source: Source, name: str, reals: _Side | Statistics, count: int | No
     if isinstance(source, Run) and not count:
         count = reals.moments.n if isinstance(reals, Statistics) else len(reals.images)
         if count is None:
-            raise GankitError(f"{reals.name} does not say of how many images it is: say how many to draw by count")
+            raise GankitError(f"{reals.name} does not say how many images it is of: give count, the number to draw")
     return _Side(name, open_only_images(source, name, count=count, seed=seed, window=window))
 
 
@@ -243,7 +241,9 @@ def _check_features(stored: Statistics, name: str, network: Features) -> list[st
     if not stored.protocol:
         return [f"{stored.name} does not say which features, resize and weights it was made with"]
     versions = stored.protocol.get("features_protocol", {}).get("versions")
-    return [] if versions == network.protocol.get("versions") else [f"{stored.name} was made with {versions}"]
+    here = network.protocol.get("versions")
+    warning = f"{stored.name} was made with versions {versions or 'unknown'}, here are {here}: values may vary"
+    return [] if versions == here else [warning]
 
 
 def _reference_warnings(fakes: _Side, reals: _Side, looks_for_copies: bool) -> list[str]:
@@ -255,7 +255,7 @@ def _reference_warnings(fakes: _Side, reals: _Side, looks_for_copies: bool) -> l
             "copies of other training images are not found"
         )
     if ranges[0] != ranges[1] and (0.0, 255.0) not in ranges:
-        warnings.append(f"black and white are {ranges[0]} of the generated and {ranges[1]} of the real images")
+        warnings.append(f"black and white are {ranges[0]} in the generated images, but {ranges[1]} in the real ones")
     if reals.name == TRAINING:
         warnings.append("the reference is the training images: a generator that only copies them would score best")
     return warnings

@@ -1,6 +1,4 @@
-"""The one pass that turns images into features, kept on disk by content, so that a stopped pass goes on."""
-
-from __future__ import annotations
+"""Turns images into features; cached on disk under a hash of the images, so that an interrupted pass can resume."""
 
 import functools
 import hashlib
@@ -31,12 +29,12 @@ CHUNK = 1024
 """Images of one file of the cache: a pass that is stopped loses no more than these."""
 FORMAT = 1
 """Version of what the pass gives: raise it when values change, so that older cached features are not read."""
-MAPPED = 2**28
-"""Bytes of features above which they are on disk and memory-mapped, not in memory."""
+MEMORY_MAP_ABOVE_BYTES = 2**28
+"""Larger arrays of features are on disk and memory-mapped, not in memory."""
 
 
 def part(kind: str, value: str | dict[str, Any] | Part) -> Part:
-    """A validated part from its name or a table with a name.
+    """A plug-in of this kind with checked settings, from its name, or a table with its name and settings.
 
     Raises:
         PartError: an unknown name, or settings that are not valid.
@@ -87,7 +85,7 @@ def rows(
     Args:
         images: the images.
         network: makes the features.
-        needs: names of arrays of `Rows`; what is not known of the images is left out.
+        needs: which arrays of `Rows` to fill; one that the images do not have stays None.
         name: what to call the images in messages.
         content: the images' digest, under which their features are kept on disk; None computes them anew.
         quiet: no progress bar.
@@ -138,7 +136,7 @@ def features(
     with tqdm(total=len(images), unit="image", desc=f"features of {name}", delay=1, disable=quiet) as bar:
 
         def of_chunk(chunk: Indices) -> NDArray[np.float32]:
-            make = functools.partial(_pass, images, chunk, network, name, bar.update)
+            make = functools.partial(_features_of_chunk, images, chunk, network, name, bar.update)
             if content is None:
                 return make()
             device = device_of(network).type  # CPU and GPU round differently
@@ -155,8 +153,8 @@ def features(
 
 
 def _joined(parts: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDArray[np.float32]:
-    """The features of all chunks as one array; a large one lies in a file that goes with the array."""
-    if count * dim * 4 <= MAPPED:
+    """The features of all chunks as one array; a large one is mapped from a temporary file."""
+    if count * dim * 4 <= MEMORY_MAP_ABOVE_BYTES:
         return np.concatenate([np.empty((0, dim), np.float32), *parts])
     with tempfile.TemporaryFile() as file:
         for part in parts:
@@ -165,7 +163,7 @@ def _joined(parts: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDArr
         return np.memmap(file, np.float32, "r", shape=(count, dim))
 
 
-def _pass(
+def _features_of_chunk(
     images: Dataset, indices: Indices, network: Features, name: str, progress: Callable[[int], Any]
 ) -> NDArray[np.float32]:
     made = []

@@ -1,7 +1,5 @@
 """Images to be evaluated, from whatever holds them: a run, a data set, a folder, a file or an array."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from functools import cached_property
@@ -45,9 +43,9 @@ def open_source(name: str | Path, window: Window = None) -> Run | Dataset | Stat
         return open_run(path)
     if path.is_dir():
         # A folder that `gankit sample` wrote holds its grid beside the images that labels.csv lists.
-        return _windowed("folder", window, path=str(path), unlisted="skip")
+        return _open_stored("folder", window, path=str(path), unlisted="skip")
     if path.suffix == ".npz":
-        return Statistics.read(path) if Statistics.is_file(path) else _windowed("npz", window, path=str(path))
+        return Statistics.read(path) if Statistics.is_file(path) else _open_stored("npz", window, path=str(path))
     if len(path.parts) > 1:
         raise DataError(f"{name}: there is no such folder or file")
     try:
@@ -57,10 +55,10 @@ def open_source(name: str | Path, window: Window = None) -> Run | Dataset | Stat
     return dataset
 
 
-def _windowed(kind: str, window: Window, *, path: str, **settings: Any) -> Dataset:
+def _open_stored(kind: str, window: Window, *, path: str, **settings: Any) -> Dataset:
     dataset: Dataset = build("dataset", kind, path=path, value_range=window, **settings)
-    # `image` is read first, so that a folder that holds none says so in place of an error about its type.
-    if dataset.image and dataset.dtype == np.uint8:
+    _ = dataset.image  # raises the clearest error if the folder holds no image
+    if dataset.dtype == np.uint8:
         dataset = build("dataset", kind, path=path, **settings)  # 8-bit images need no window
     elif window is None:
         raise _missing_window(path, dataset.dtype)
@@ -69,7 +67,7 @@ def _windowed(kind: str, window: Window, *, path: str, **settings: Any) -> Datas
 
 def _missing_window(name: str, dtype: Any) -> DataError:
     return DataError(
-        f"{name}: images are {dtype}, and which values are black and white is not known: say so by window=(black, "
+        f"{name}: images are {dtype}, and it is not known which values are black and white: give window=(black, "
         "white), on the command line --window black,white"
     )
 
@@ -95,7 +93,7 @@ def open_images(
         return source
     if isinstance(source, Run):
         if count is None:
-            raise DataError(f"{name}: say how many images to draw from {source.path} by count")
+            raise DataError(f"{name}: give count, the number of images to draw from {source.path}")
         return Drawn(source, count, seed)
     dataset = source if isinstance(source, Dataset) else from_array(source, name, window)
     if count is None or count == len(dataset):
@@ -128,7 +126,7 @@ def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) 
     """(n, c, h, w) images as a data set; numbers other than uint8, uint16 and float32 become float32.
 
     Raises:
-        DataError: another shape, no image, no numbers, no window where the images are not 8-bit, or values beyond it.
+        DataError: another shape, no image, no numbers, no window for images that are not 8-bit, or values outside it.
     """
     if isinstance(images, Tensor):
         images = images.detach().cpu()
@@ -165,7 +163,7 @@ def open_only_images(
     """
     opened = open_images(source, name, count=count, seed=seed, window=window)
     if isinstance(opened, Statistics):
-        raise DataError(f"{name}: a statistics file holds no images; it stands for the real images only")
+        raise DataError(f"{name}: a statistics file holds no images; it can be given only as the real images")
     return opened
 
 
@@ -178,7 +176,7 @@ def run_data(run: Run) -> tuple[Dataset, Dataset | None]:
     """The training images of a run, and the held-out ones where there are any.
 
     Raises:
-        RunError: the run was trained on data of the program that started it.
+        RunError: the run was trained on data that the calling program passed in, which were not saved.
         DataError: its data are gone or broken.
     """
     if in_process(run):
@@ -195,7 +193,7 @@ def in_process(run: Run) -> bool:
 
 
 def run_reference(run: Run) -> tuple[str, Dataset]:
-    """What a run is judged beside: "held-out images", or "training images" where it has none, and the images.
+    """What a run is compared with: "held-out images", or "training images" where it has none, and the images.
 
     Raises:
         GankitError: as `run_data`.
@@ -247,7 +245,10 @@ class Drawn(Dataset):
         return self._count
 
     def digest(self, indices: Indices | None = None) -> str:
-        """A hash of the generator and of what it is given, or of the images themselves, at (k,) indices or all."""
+        """A hash of the images at (k,) indices, or of all images; if the generator is built in, these are not drawn.
+
+        The hash is then of its weights and of all else that the images follow from: number, seed, type, versions.
+        """
         if indices is not None or self._run.experiment.generator.name not in registry("generator").built_in():
             # The code of other distributions may change without a change of version.
             return super().digest(indices)

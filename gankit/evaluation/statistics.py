@@ -26,7 +26,7 @@ class Statistics:
     pytorch-fid need, and `n` and `protocol`, which their files lack.
 
     Attributes:
-        name: the source, as tables call it.
+        name: what results call the source; of a file its path.
         moments: mean, covariance and number of images.
         protocol: "features", "features_dim", "features_protocol" and "content" as in a metrics file; empty where the
             file is not gankit's.
@@ -38,7 +38,7 @@ class Statistics:
 
     @staticmethod
     def is_file(path: Path) -> bool:
-        """Whether the file is an archive with `mu` and `sigma`."""
+        """Whether this is a statistics file: an archive with `mu` and `sigma`."""
         try:
             with zipfile.ZipFile(path) as archive:
                 return {"mu.npy", "sigma.npy"} <= set(archive.namelist())

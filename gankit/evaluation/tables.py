@@ -1,13 +1,11 @@
 """Evaluations as tables that a person can read."""
 
-from __future__ import annotations
-
 from typing import Any
 
 
 def title(metric: str, features: str) -> str:
-    """How a value is headed: the name FID is kept for Inception's features with clean-fid's resize."""
-    if metric.split()[0].split("-")[0] != "frechet":
+    """The heading of a value: only of inception-v3 features (with clean-fid's resize) it is FID, else FD."""
+    if metric.split()[0].split("-")[0] != "frechet":  # as in "frechet-infinity" or "frechet within classes"
         return metric
     rest = metric.removeprefix("frechet").replace("-infinity", " at infinity")
     return f"FID{rest}" if features == "inception-v3" else f"FD{rest} ({features})"
@@ -50,7 +48,6 @@ def text_table(report: dict[str, Any]) -> str:
     table = cells(report)
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for row in table:
-        first, *rest = (text.ljust(width) if column == 0 else text.rjust(width)
-                        for column, (text, width) in enumerate(zip(row, widths, strict=True)))  # fmt: skip
-        lines.append("  ".join([first, *rest]))
+        columns = enumerate(zip(row, widths, strict=True))
+        lines.append("  ".join(text.rjust(width) if column else text.ljust(width) for column, (text, width) in columns))
     return "\n".join([*lines, *(f"warning: {warning}" for warning in protocol["warnings"])])

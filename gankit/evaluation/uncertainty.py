@@ -1,6 +1,4 @@
-"""Standard errors, baselines of real images beside real ones, and p-values of a metric's values."""
-
-from __future__ import annotations
+"""Standard errors, real-against-real baselines, and p-values of a metric's values."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -53,22 +51,22 @@ def evaluate_metric(
         errors = standard_errors(resampling, result.values, seed)
         between_reals = real_against_real(resampling, result.values, seed)
     warnings = [*result.warnings, *metric.warnings({name: entry["value"] for name, entry in between_reals.items()})]
-    chances: dict[str, dict[str, Any]] = {}
+    p_entries: dict[str, dict[str, Any]] = {}
     if permutations and metric.better:
         try:
-            chances = p_values(part, pool, metric.better, permutations, seed)
+            p_entries = p_values(part, pool, metric.better, permutations, seed)
         except GankitError as error:
             warnings.append(f"{part.name}: no p-value: it cannot be computed for some random regroupings ({error})")
     entries: dict[str, dict[str, Any]] = {}
     for name, value in result.values.items():
         n, m = result.counts.get(name, (n_real, n_fake))
         if name in between_reals and n is not None and n + m:
-            # A value within a class has at most as many images as the class has in each half.
+            # A value of one class uses only its images: n is at most half of the class's reals.
             entry = between_reals[name]
             entry["n"] = min(entry["n"], m or entry["n"], max(n // 2, 1))
         entries[name] = {
             "value": value, "standard_error": errors.get(name), "n_real": n, "n_fake": m,
-            "real_vs_real": between_reals.get(name), **(chances.get(name, {}) if m else {}), "metric": part.table(),
+            "real_vs_real": between_reals.get(name), **(p_entries.get(name, {}) if m else {}), "metric": part.table(),
         }  # fmt: skip
     if result.details:
         entries[next(iter(entries))]["details"] = dict(result.details)
@@ -90,7 +88,7 @@ def standard_errors(
     seed: int,
     variances: Sequence[Mapping[str, float | None]] | None = None,
 ) -> dict[str, float | None]:
-    """Of each value: in closed form where the metric has one and images are independent, else the jackknife's.
+    """The standard error of each value: in closed form if there is one and images are independent, else a jackknife's.
 
     Args:
         resampling: of all images.
@@ -119,12 +117,13 @@ def variances_of(influences: Mapping[str, NDArray[np.float64] | None]) -> dict[s
 
 
 def influences(resampling: Resampling, side: str, values: Values, seed: int) -> dict[str, NDArray[np.float64] | None]:
-    """(k,) how far each of k parts of one side moves a value, by patients where the images have groups.
+    """For each value (k,) numbers: how much leaving out each of k blocks of the real (or generated) images changes it.
 
-    The jackknife of Efron and Stein 1981; for parts of unlike sizes that of Busing, Meijer and Van der Leeden 1999
-    (Statistics and Computing 9, eq. 10), which equals it for equal ones. The sum of squares is the variance. For two
-    values beside the same images, the sum of squares of the differences is the variance of their difference. Empty if
-    there are too few parts or images; None for a value that cannot be computed without some part.
+    A block holds whole patients where images are grouped. The jackknife of Efron and Stein 1981; for blocks of unlike
+    sizes that of Busing, Meijer and Van der Leeden 1999 (Statistics and Computing 9, eq. 10), which equals it for equal
+    ones. The sum of squares is the variance. For two generators compared with the same reals, the squared differences
+    of their influences sum to the variance of the difference of their values. Empty with too few blocks or images; None
+    for a value that some block is needed for.
     """
     pool = resampling.pool
     places = pool.real_places if side == "real" else pool.fake_places
@@ -158,10 +157,10 @@ def units(pool: Pool, side: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 
 def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict[str, dict[str, Any]]:
-    """Mean values between halves of the reals, over ten divisions, and of the fakes beside the same first halves.
+    """Means over ten random splits of the reals: first half against second half, and against as many fakes.
 
-    All at n = min(n_fake, n_real // 2) images. If a patient had images in both halves, these would look more alike than
-    two independent samples. So at most one group is in both halves, and n images are drawn from each.
+    All at n = min(n_fake, n_real // 2) images, drawn from each half. Images of one patient look alike: whole patients
+    are put into one half, and only the one at the cut may be in both.
     """
     pool = resampling.pool
     n = min(pool.fake.count, pool.real.count // 2)

@@ -1,7 +1,5 @@
 """Values of a generator while it trains, without standard errors and baselines."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, Literal, final
 
@@ -19,7 +17,7 @@ from gankit.registry.wrapping import wrap
 
 @final
 class MetricsWhileTraining:
-    """Metrics of a generator while it trains, beside a fixed subset of the reals, whose features are computed once.
+    """Evaluates a generator in training: metrics beside a fixed subset of the reals, whose features are computed once.
 
     Args:
         settings: the experiment's evaluation.
@@ -43,10 +41,11 @@ class MetricsWhileTraining:
         self.settings, self.value_range, self.device = settings, value_range, device
         self._reals = reference
         if settings.subset is not None and settings.subset < len(reference):
-            rank = [seeds.derive_seed(settings.seed, "evaluated subset", i) for i in range(len(reference))]
-            self._reals = reference.subset(np.sort(np.argsort(rank)[: settings.subset]))
+            # A key for each image, not one permutation: with more images most of the chosen ones stay.
+            sort_keys = [seeds.derive_seed(settings.seed, "evaluated subset", i) for i in range(len(reference))]
+            self._reals = reference.subset(np.sort(np.argsort(sort_keys)[: settings.subset]))
         self.count = settings.count or len(self._reals)
-        if settings.subset is not None:
+        if settings.subset is not None:  # the subset also limits the generated images
             self.count = min(self.count, settings.subset)
         self._training = training
         self._metrics: list[Metric] = [part.build() for part in settings.metrics]
@@ -79,5 +78,5 @@ class MetricsWhileTraining:
 
     @property
     def better(self) -> Literal["lower", "higher"] | None:
-        """Whether a lower or higher first value is better, or None where neither is."""
+        """Whether lower or higher is better for the first metric, which picks the best generator; None if neither."""
         return self._metrics[0].better if self._metrics else None

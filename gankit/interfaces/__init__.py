@@ -10,7 +10,7 @@ from gankit.interfaces.dataset import Dataset
 from gankit.interfaces.decoded import DecodedDataset
 from gankit.interfaces.features import Features
 from gankit.interfaces.measurement import Measurement, MeasuresFacts
-from gankit.interfaces.metric import OLD_STYLE, Indices, Metric, Moments, Pool, Resampling, Result, Rows
+from gankit.interfaces.metric import OLD_STYLE_MESSAGE, Indices, Metric, Moments, Pool, Resampling, Result, Rows
 from gankit.interfaces.networks import ClassHead, Critic, FeatureCritic, Generator
 from gankit.interfaces.turn import Augment, Loss, Random, Scope, Side, Turn
 
@@ -24,5 +24,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "Batch":  # what metrics of version 0.1.0 import first
-        raise PartError(OLD_STYLE)
+        raise PartError(OLD_STYLE_MESSAGE)
     raise AttributeError(f"module 'gankit.interfaces' has no attribute {name!r}")

@@ -18,7 +18,7 @@ from gankit.errors import GankitError, PartError
 from gankit.images.grey_levels import rescale
 
 Indices = NDArray[np.int64]
-OLD_STYLE = (
+OLD_STYLE_MESSAGE = (
     "metrics are functions of rows: write compute(self, real, fake) in place of add_state, update and compute(self); "
     "CHANGELOG.md shows the change"
 )
@@ -41,7 +41,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: NDArray[Any]) -> Moments:
-        """Moments of (n, d) features; of a memory map no more than a block is in memory at a time.
+        """Moments of (n, d) features; memory-mapped ones are read block by block, never as a whole.
 
         Blocks are joined after Chan, Golub and LeVeque 1983, American Statistician 37, so that an offset of all rows
         costs no precision.
@@ -73,7 +73,8 @@ class Rows:
     Attributes:
         features: (n, d) floats; may be memory-mapped.
         logits: (n, k) floats, the features' class logits.
-        images: (n, c, h, w) of any numeric type, within `value_range`; may be memory-mapped. `image_blocks` scales.
+        images: (n, c, h, w) of any numeric type, within `value_range`; may be memory-mapped. `image_blocks` gives
+            them scaled to [0, 255].
         labels: (n,) classes from 0, or (n, k) float conditions.
         groups: (n,) group (patient) of each image.
         ids: (n,) identity of each image within its set.
@@ -81,8 +82,8 @@ class Rows:
         value_range: the values of black and white in `images`.
         statistics: moments that are given in place of features, for example those of a statistics file. Only metrics
             with `takes_moments` get such rows.
-        training: of real rows: the images that the generator was trained on, if they are another set than these and
-            the metric's `needs` name "training".
+        training: only of real rows: the generator's training images. None if they are these same images, or if the
+            metric's `needs` do not name "training".
 
     Raises:
         GankitError: the arrays have unlike numbers of rows.
@@ -128,7 +129,7 @@ class Rows:
 
         Args:
             name: "features", "logits", "images", "labels", "groups" or "ids".
-            whose: which images these are, for the error: "the real", for example.
+            whose: the words before "images" in the error, "the real" for example.
 
         Raises:
             GankitError: it is None.
@@ -194,7 +195,7 @@ class Pool:
 
 
 def _join(first: Rows, second: Rows) -> Rows:
-    """Two sets as one; of arrays that one set lacks there are none."""
+    """Two sets as one; an array that either set lacks is None in the result."""
     if not first.count or not second.count:
         return first if first.count else second
     names = first.class_names or second.class_names
@@ -291,7 +292,7 @@ class Resampling:
 
 
 class Metric(ABC):
-    """Numbers about generated images beside real ones: a function of their rows.
+    """Computes one or more values that compare generated images with real ones.
 
     Attributes:
         needs: what `compute` reads, by the names of the attributes of `Rows`. Only these are computed; labels, groups
@@ -311,7 +312,7 @@ class Metric(ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if len(inspect.signature(cls.compute).parameters) == 1:
-            raise PartError(f"metric {cls.__name__}: {OLD_STYLE}")
+            raise PartError(f"metric {cls.__name__}: {OLD_STYLE_MESSAGE}")
 
     @abstractmethod
     def compute(self, real: Rows, fake: Rows) -> Mapping[str, float] | Result:

@@ -5,8 +5,6 @@ not negative, and without the product of covariances, whose rounding errors grow
 factors will do: centred rows, triangular factors, or the roots that an eigendecomposition gives.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -17,12 +15,11 @@ Matrix = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
 CONDITION = 1e-10
 """How small a squared pivot of a Cholesky factor, or a squared singular value, may be beside the largest."""
-LARGE = 512
-"""From this size on, eigenvalues are tried before singular values."""
+EIGENVALUES_FROM_SIZE = 512
+"""Rows of a square product from which on eigenvalues are tried before singular values."""
 
 
-def squared(values: Matrix) -> float:
-    """The sum of squares."""
+def sum_of_squares(values: Matrix) -> float:
     return float(np.vdot(values, values))
 
 
@@ -69,7 +66,7 @@ def compact(rows: Matrix) -> Matrix:
 
 
 def covariance_term(a: Matrix, b: Matrix) -> float:
-    """tr(A'A) + tr(B'B) - 2 |A B'|_nuclear of (n, d) and (m, d) factors; exactly 0 within its rounding error.
+    """tr(A'A) + tr(B'B) - 2 |A B'|_nuclear of (n, d) and (m, d) factors; 0 if below its rounding error.
 
     The exact value is never negative. The rounding error of the nuclear norm: a perturbation E moves it by at most
     sqrt(k) |E|_F with k = min(n, m). With u the machine epsilon, the product's error is sqrt(d) u |A|_F |B|_F.
@@ -79,19 +76,20 @@ def covariance_term(a: Matrix, b: Matrix) -> float:
     2 |A|_F |B|_F <= tr(A'A) + tr(B'B), the whole term is off by at most
     u sqrt(k) (sqrt(d) + sqrt(n + m)) (tr(A'A) + tr(B'B)); twice that leaves room for the sums.
     """
-    traces, product = squared(a) + squared(b), a @ b.T
+    traces, product = sum_of_squares(a) + sum_of_squares(b), a @ b.T
     bound = 2 * EPS * math.sqrt(min(product.shape)) * (math.sqrt(a.shape[1]) + math.sqrt(len(a) + len(b))) * traces
-    roots = _singular_values(product) if len(product) == product.shape[1] >= LARGE else None
-    if roots is None:
-        roots = np.linalg.svd(product, compute_uv=False).astype(np.float64, copy=False)
+    singular_values = _singular_values(product) if len(product) == product.shape[1] >= EIGENVALUES_FROM_SIZE else None
+    if singular_values is None:
+        singular_values = np.linalg.svd(product, compute_uv=False).astype(np.float64, copy=False)
     else:
-        bound += EPS * roots[-1] ** 2 * float(np.sqrt((1 / roots**2).sum()))
-    term = traces - 2 * float(roots.sum())
+        # The errors of roots of eigenvalues, see `_singular_values`, added in quadrature.
+        bound += EPS * singular_values[-1] ** 2 * float(np.sqrt((1 / singular_values**2).sum()))
+    term = traces - 2 * float(singular_values.sum())
     return 0.0 if abs(term) <= bound else term
 
 
 def _singular_values(product: Matrix) -> Matrix | None:
-    """Singular values, rising, as roots of eigenvalues: four times faster, where none is small enough to be harmed.
+    """Rising singular values as roots of eigenvalues, four times faster; None if the smallest would be inexact.
 
     An eigenvalue w is off by some u w_max, its root by u w_max / (2 sqrt(w)). If the smallest is at least `CONDITION`
     times the largest, the sum of the roots has a relative error of some 1e-12.

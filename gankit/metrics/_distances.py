@@ -1,11 +1,9 @@
-"""Euclidean distances and nearest rows, fast and exact for equal rows; the bound is Higham 2002, Accuracy, eq. 3.5.
+"""Euclidean distances and nearest rows, fast and exact for equal rows.
 
-|x|^2 + |y|^2 - 2 x.y is fast, but its rounding puts equal rows apart. Where that matters the formula only selects
-pairs, with its rounding error bounded, and their distances are then computed from x - y. Equal rows are then at exactly
-0, and the distance of two rows is the same to the last bit in any order, block and direction.
+|x|^2 + |y|^2 - 2 x.y is fast, but its rounding puts equal rows apart. So, where that matters, it only picks candidates,
+with a margin for its rounding error (Higham 2002, Accuracy, eq. 3.5); their distances are then computed from x - y.
+Equal rows are at exactly 0, and the distance of two rows is the same to the last bit in any order, block and direction.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple, final
@@ -25,8 +23,10 @@ NEAR = 1e-6
 The fast formula errs by at most 2 (d + 3) u (|x|^2 + |y|^2), with u = 1.1e-16: above this share that is less than 5e-7
 of the value for d = 2048 (some 1e-11 in practice), while only the difference gives exactly 0 for equal rows.
 """
-_BLOCK, _CHUNK = 4_000_000, 500_000
-"""Numbers in a block of products and in a chunk of differences: 32 MB, and what stays in the processor's cache."""
+_BLOCK = 4_000_000
+"""Elements of a block of x @ y.T: 32 MB."""
+_CHUNK = 500_000
+"""Elements of a chunk of x - y: few enough for the processor's cache."""
 
 
 class _Block(NamedTuple):
@@ -39,7 +39,10 @@ class _Block(NamedTuple):
 
 
 def _blocks(x: Matrix, y: Matrix, origin: Matrix | float, either_sign: bool = False) -> Iterator[_Block]:
-    """Blocks of rows of x, with norms and products taken from an origin near the rows, for precision."""
+    """Blocks of rows of x, measured from an origin near the rows for precision.
+
+    With `either_sign` the smaller of the squares of x - y and x + y, from that origin.
+    """
     centred_y = y - origin
     norms_y = np.einsum("ij,ij->i", centred_y, centred_y)
     step = max(1, _BLOCK // len(y))
@@ -93,12 +96,13 @@ def pair_distances(x: NDArray[Any], y: NDArray[Any], i: Indices, j: Indices, *, 
 
 
 def _first_equal(rows: NDArray[Any]) -> Indices:
+    """For each row, the index of the first row that equals it."""
     first: dict[bytes, int] = {}
     return np.array([first.setdefault(row.tobytes(), place) for place, row in enumerate(rows)])
 
 
 def nearest(
-    x: Matrix, y: Matrix, k: int = 1, *, apart: Codes | None = None, either_sign: bool = False
+    x: Matrix, y: Matrix, k: int = 1, *, never_match: Codes | None = None, either_sign: bool = False
 ) -> tuple[Indices, Matrix]:
     """The k rows of y that are nearest to each row of x, nearest first, of equal distances the earlier row first.
 
@@ -106,7 +110,7 @@ def nearest(
         x: (n, d) float64.
         y: (m, d) float64, m at least 1.
         k: number of neighbours.
-        apart: (n,) and (m,) codes; rows with the same code are passed over.
+        never_match: (n,) and (m,) codes; rows with the same code are passed over.
         either_sign: distances are the smaller of |x - y| and |x + y|; rows have length 1.
 
     Returns:
@@ -114,15 +118,15 @@ def nearest(
     """
     if either_sign:
         x, y = _same_side(x, y[0]), _same_side(y, y[0])
-        # If all rows lie close together, x + y is never shorter than x - y. Then the other sign is ignored, so that
-        # rows can be centred for precision.
+        # Rows of x (y) are within r_x (r_y) of the centre. If r_x + r_y < 1, x + y is never shorter than x - y: the
+        # other sign is then ignored, so that rows can be centred for precision.
         centre = y.mean(0)
         either_sign = sum(float(np.square(rows - centre).sum(1).max(initial=0)) ** 0.5 for rows in (x, y)) >= 1
     indices, nearest_distances = np.full((len(x), k), -1), np.full((len(x), k), np.inf)
     for block in _blocks(x, y, 0.0 if either_sign else y.mean(0), either_sign):
         squares = block.squares
-        if apart is not None:
-            squares[apart[0][block.start : block.start + len(squares), None] == apart[1]] = np.inf
+        if never_match is not None:
+            squares[never_match[0][block.start : block.start + len(squares), None] == never_match[1]] = np.inf
         last = min(k, len(y)) - 1
         kth = np.partition(squares, last, axis=1)[:, last:][:, :1] if last else squares.min(1, keepdims=True)
         i, j = np.nonzero((squares <= kth + 2 * _error_bound(block, x.shape[1])) & np.isfinite(squares))
@@ -165,10 +169,10 @@ class Shortlist:
     """
 
     def __init__(
-        self, x: Matrix, y: Matrix, *, apart: Codes | None = None, either_sign: bool = False, k: int = 32
+        self, x: Matrix, y: Matrix, *, never_match: Codes | None = None, either_sign: bool = False, k: int = 32
     ) -> None:
-        self._x, self._y, self._apart, self._either_sign = x, y, apart, either_sign
-        self._indices, self._distances = nearest(x, y, min(k, len(y)), apart=apart, either_sign=either_sign)
+        self._x, self._y, self._never_match, self._either_sign = x, y, never_match, either_sign
+        self._indices, self._distances = nearest(x, y, min(k, len(y)), never_match=never_match, either_sign=either_sign)
 
     def among(self, rows: Indices, allowed: NDArray[np.bool_]) -> tuple[Indices, Matrix]:
         """For (p,) rows of x the nearest of the (m,) allowed rows of y, and the distance; -1 and infinity for none."""
@@ -183,9 +187,11 @@ class Shortlist:
         missing = missing[listed[missing, -1] >= 0]
         subset = np.flatnonzero(allowed)
         if len(missing) and len(subset) and listed.shape[1] < len(self._y):
-            apart = None if self._apart is None else (self._apart[0][rows[missing]], self._apart[1][subset])
+            never_match = self._never_match
+            if never_match is not None:
+                never_match = never_match[0][rows[missing]], never_match[1][subset]
             again, lengths = nearest(
-                self._x[rows[missing]], self._y[subset], apart=apart, either_sign=self._either_sign
+                self._x[rows[missing]], self._y[subset], never_match=never_match, either_sign=self._either_sign
             )
             indices[missing], distances[missing] = np.where(again < 0, -1, subset[again])[:, 0], lengths[:, 0]
         return indices, distances

@@ -8,8 +8,6 @@ matrix with only as many rows as Z. In u = log s the integrand is analytic in a 
 trapezoidal rule with step h errs by about exp(-pi^2 / h) (Trefethen and Weideman 2014, SIAM Review 56).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -18,7 +16,7 @@ import numpy as np
 
 from gankit.errors import GankitError
 from gankit.interfaces import Indices, Metric, Pool, Resampling
-from gankit.metrics._covariance import Matrix, compact, root, rounding_threshold, squared
+from gankit.metrics._covariance import Matrix, compact, root, rounding_threshold, sum_of_squares
 from gankit.metrics._rows import pooled_features
 
 LARGEST_POOL = 7000
@@ -30,17 +28,17 @@ STEP = 0.5
 MARGIN = 18.0
 """How far, in log s, the rule goes beyond the smallest and the largest eigenvalue: e^-18 of the difference is left."""
 BLOCK = 2_000_000
-"""Numbers that one step holds: 16 MB."""
+"""Elements of the arrays that `trace_roots` works on at a time: 16 MB."""
 SPURIOUS = 1e-13
 """Eigenvalues below this share of the largest are rounding errors of zero."""
 
 
 class FrechetResampling(Resampling):
-    """Values on parts of a pool from inner products of its features; leave-outs from one eigendecomposition."""
+    """Values on parts of a pool from inner products of its features; those without a part from eigenvalues."""
 
     def __init__(self, metric: Metric, pool: Pool) -> None:
         super().__init__(metric, pool)
-        rows = pooled_features(pool, 1)
+        rows = pooled_features(pool, min_rows=1)
         self.rows: Matrix = rows - rows.mean(0)
 
     @cached_property
@@ -69,7 +67,7 @@ class FrechetResampling(Resampling):
             means.append(rows.mean(0))
             factors.append(compact((rows - means[-1]) / math.sqrt(len(rows) - 1)))
         norm = nuclear_norm(factors[0] @ factors[1].T)
-        return squared(means[0] - means[1]) + max(sum(map(squared, factors)) - 2 * norm, 0.0)
+        return sum_of_squares(means[0] - means[1]) + max(sum(map(sum_of_squares, factors)) - 2 * norm, 0.0)
 
     def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
         """One or two eigendecompositions serve all parts.
@@ -80,27 +78,29 @@ class FrechetResampling(Resampling):
         sides = [self.rows[:n], self.rows[n:]]
         means = [side.mean(0) for side in sides]
         centred = [side - mean for side, mean in zip(sides, means, strict=True)]
-        scatter = [squared(side) for side in centred]
+        scatter = [sum_of_squares(side) for side in centred]
         bases = _bases(*centred)
         removed: tuple[list[Matrix], list[Matrix]] = ([], [])
-        pending: tuple[list[tuple[int, float, float]], list[tuple[int, float, float]]] = ([], [])
+        known_terms: tuple[list[tuple[int, float, float]], list[tuple[int, float, float]]] = ([], [])
+        # Without part `number`, the distance is fixed - 2 * trace of the root / scale.
         for number, part in enumerate(parts):
             side = int(part[0] >= n)
-            rows, left = part - n * side, len(sides[side]) - len(part)
-            gone, others = centred[side][rows], len(sides[1 - side]) - 1
+            rows, n_left = part - n * side, len(sides[side]) - len(part)
+            gone, other_freedom = centred[side][rows], len(sides[1 - side]) - 1
             total = gone.sum(0)
-            # Without these rows the mean moves by -total / left, and the scatter falls by their squares and by
-            # |total|^2 / left.
-            trace = (scatter[side] - squared(gone) - squared(total) / left) / (left - 1)
-            mean = means[side] - total / left
-            basis = bases[side][1][rows]
-            removed[side].append(np.vstack([basis, basis.sum(0) / math.sqrt(left)]))
-            fixed = squared(mean - means[1 - side]) + trace + scatter[1 - side] / others
-            pending[side].append((number, fixed, math.sqrt((left - 1) * others)))
+            # Without these rows the mean moves by -total / n_left, and the scatter falls by their squares and by
+            # |total|^2 / n_left.
+            trace = (scatter[side] - sum_of_squares(gone) - sum_of_squares(total) / n_left) / (n_left - 1)
+            mean = means[side] - total / n_left
+            coordinates = bases[side][1][rows]
+            # The last row stands for the shift of the mean.
+            removed[side].append(np.vstack([coordinates, coordinates.sum(0) / math.sqrt(n_left)]))
+            fixed = sum_of_squares(mean - means[1 - side]) + trace + scatter[1 - side] / other_freedom
+            known_terms[side].append((number, fixed, math.sqrt((n_left - 1) * other_freedom)))
         values = np.empty(len(parts))
         for side in (0, 1):
             traces = trace_roots(bases[side][0], removed[side])
-            for (number, fixed, scale), trace in zip(pending[side], traces, strict=True):
+            for (number, fixed, scale), trace in zip(known_terms[side], traces, strict=True):
                 values[number] = fixed - 2 * trace / scale
         return [{"frechet": float(value)} for value in values]
 
@@ -117,8 +117,8 @@ def nuclear_norm(matrix: Matrix) -> float:
 def _bases(x: Matrix, y: Matrix) -> list[tuple[Matrix, Matrix]]:
     """For each side: the eigenvalues of M'M, and the side's rows in the basis of the eigenvectors.
 
-    M is X Y', or where there are fewer dimensions than rows X times a root of Y'Y. With M = U S V', the side of x is
-    U S, that of y V S; both have the diagonal Gram matrix S^2.
+    With few rows, M = X Y' = U S V' serves both: the rows of x are U S, those of y are V S. With few dimensions, each
+    side has its own M = X R' = U S V', R'R = Y'Y, and its rows are U S. The Gram matrix is S^2, diagonal.
     """
     if min(len(x), len(y)) <= x.shape[1]:
         swapped = len(x) > len(y)
@@ -137,9 +137,10 @@ def _bases(x: Matrix, y: Matrix) -> list[tuple[Matrix, Matrix]]:
 
 
 def trace_roots(values: Matrix, removed: list[Matrix]) -> Matrix:
-    """tr sqrt(diag(values) - Z'Z) of (q,) eigenvalues for each (k, q) Z that leaves a positive semi-definite matrix.
+    """tr sqrt(diag(values) - Z'Z) of (q,) eigenvalues and (k, q) matrices Z.
 
-    Where few rows are removed, the error is some 1e-8 of the change that removing them makes.
+    Each diag(values) - Z'Z must be positive semi-definite. Where few rows are removed, the error is some 1e-8 of the
+    change that removing them makes.
     """
     kept = values > SPURIOUS * values.max(initial=0.0)
     values = values[kept]
@@ -153,8 +154,8 @@ def trace_roots(values: Matrix, removed: list[Matrix]) -> Matrix:
     for rows in removed:
         part = rows[:, kept]
         if 3 * len(part) > len(values):
-            left = np.linalg.eigvalsh(np.diag(values) - part.T @ part)
-            traces.append(float(np.sqrt(left.clip(min=0)).sum()))
+            eigenvalues = np.linalg.eigvalsh(np.diag(values) - part.T @ part)
+            traces.append(float(np.sqrt(eigenvalues.clip(min=0)).sum()))
             continue
         at_once = max(1, BLOCK // part.size)
         logs = [_log_det(part * shrink[start : start + at_once, None]) for start in range(0, len(nodes), at_once)]
@@ -167,6 +168,6 @@ def _log_det(rows: Matrix) -> Matrix:
 
     Rows that span a whole direction leave an eigenvalue of 0, which rounding may make slightly negative: it is clipped.
     """
-    left = np.linalg.eigvalsh(np.eye(rows.shape[1]) - rows @ rows.transpose(0, 2, 1))
-    logs: Matrix = np.log(left.clip(min=np.finfo(np.float64).eps)).sum(1)
+    eigenvalues = np.linalg.eigvalsh(np.eye(rows.shape[1]) - rows @ rows.transpose(0, 2, 1))
+    logs: Matrix = np.log(eigenvalues.clip(min=np.finfo(np.float64).eps)).sum(1)
     return logs

@@ -1,6 +1,4 @@
-"""Rows of features: checks, both sides together, values from sums, and shuffles that ignore the order of rows."""
-
-from __future__ import annotations
+"""Checked features of real and generated images, metrics that need only sums of rows, and shuffles by content."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -21,7 +19,7 @@ LARGEST = 1e20
 
 
 def checked(values: ArrayLike, name: str) -> NDArray[Any]:
-    """The values as an (n, d) array, if they are finite and not too large for their powers."""
+    """The values as an (n, d) array; raises unless all are finite and at most `LARGEST` in size."""
     rows = np.asanyarray(values)
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise GankitError(f"{name} must be (n, d), their shape is {rows.shape}")
@@ -38,14 +36,14 @@ def array_of(rows: Rows, side: str, name: str = "features") -> NDArray[Any]:
     return checked(rows.required(name, f"the {side}"), f"{name} of the {side} images")
 
 
-def pair(
-    x: ArrayLike, y: ArrayLike, least: int, names: tuple[str, str] = ("features x", "features y")
+def checked_pair(
+    x: ArrayLike, y: ArrayLike, min_rows: int, names: tuple[str, str] = ("features x", "features y")
 ) -> tuple[Matrix, Matrix]:
-    """Two sets of features in float64, of at least so many rows each and of one dimension."""
+    """Two sets of features in float64, of at least `min_rows` rows each and of one dimension."""
     first, second = (checked(rows, name).astype(np.float64) for rows, name in zip((x, y), names, strict=True))
     for rows, name in ((first, names[0]), (second, names[1])):
-        if len(rows) < least:
-            raise GankitError(f"{name}: {len(rows)} rows; at least {least} are needed")
+        if len(rows) < min_rows:
+            raise GankitError(f"{name}: {len(rows)} rows; at least {min_rows} are needed")
     if first.shape[1] != second.shape[1]:
         raise GankitError(
             f"{names[0]} and {names[1]} differ in dimension: {first.shape[1]} and {second.shape[1]}; use one extractor"
@@ -53,40 +51,41 @@ def pair(
     return first, second
 
 
-def features_of(real: Rows, fake: Rows, least: int) -> tuple[Matrix, Matrix]:
-    """The features of real and of generated images in float64, of at least so many images each."""
+def features_of(real: Rows, fake: Rows, min_rows: int) -> tuple[Matrix, Matrix]:
+    """The features of real and of generated images in float64, of at least `min_rows` each."""
     names = ("features of the real images", "features of the generated images")
-    return pair(real.required("features", "the real"), fake.required("features", "the generated"), least, names)
+    x, y = real.required("features", "the real"), fake.required("features", "the generated")
+    return checked_pair(x, y, min_rows, names)
 
 
-def pooled_features(pool: Pool, least: int) -> Matrix:
-    """(N, d) features of all images of a pool in float64, of at least so many images of each side."""
-    return np.concatenate(features_of(pool.real, pool.fake, least))
+def pooled_features(pool: Pool, min_rows: int) -> Matrix:
+    """(N, d) features of all images of a pool in float64, of at least `min_rows` of each side."""
+    return np.concatenate(features_of(pool.real, pool.fake, min_rows))
 
 
 class SumsResampling(Resampling, ABC):
     """Values that depend on each side only by sums over its images.
 
     Attributes:
-        numbers: (N, k) float64, a row for each image of the pool: what is summed.
+        summands: (N, k) float64, the row that each image of the pool adds to the sums of its side.
     """
 
-    numbers: Matrix
+    summands: Matrix
 
     @abstractmethod
     def from_sums(self, real: Matrix, fake: Matrix) -> Mapping[str, float] | None:
         """The values from the (k,) sums of either side; None where they must be computed from scratch."""
 
     def values(self, real: Indices, fake: Indices) -> Mapping[str, float]:
-        chosen = np.zeros((2, len(self.numbers)))
+        chosen = np.zeros((2, len(self.summands)))
         chosen[0, real] = chosen[1, fake] = 1
-        return self.from_sums(*(chosen @ self.numbers)) or super().values(real, fake)
+        return self.from_sums(*(chosen @ self.summands)) or super().values(real, fake)
 
     def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
         n, values = self.pool.real.count, []
-        real, fake = self.numbers[:n].sum(0), self.numbers[n:].sum(0)
+        real, fake = self.summands[:n].sum(0), self.summands[n:].sum(0)
         for part in parts:
-            of_real, of_fake = (self.numbers[side].sum(0) for side in (part[part < n], part[part >= n]))
+            of_real, of_fake = (self.summands[side].sum(0) for side in (part[part < n], part[part >= n]))
             values.append(self.from_sums(real - of_real, fake - of_fake) or super().values_without([part])[0])
         return values
 

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 
 from gankit.errors import GankitError
 from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
-from gankit.metrics._covariance import EPS, Matrix, compact, covariance_term, root, squared
+from gankit.metrics._covariance import EPS, Matrix, compact, covariance_term, root, sum_of_squares
 from gankit.metrics._frechet_resampling import FrechetResampling
-from gankit.metrics._rows import array_of, pair
+from gankit.metrics._rows import array_of, checked_pair
 
 NEGATIVE_SHARE = 1e-10
 """The largest negative part of a covariance's spectrum, as a share of its trace, that rounding explains."""
@@ -35,7 +35,7 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     Raises:
         GankitError: fewer than 2 rows, different d, or values that are not finite.
     """
-    first, second = pair(x, y, 2)
+    first, second = checked_pair(x, y, min_rows=2)
     return _distance(_Gaussian.of_rows(first), _Gaussian.of_rows(second))
 
 
@@ -61,15 +61,15 @@ def frechet_distance_from_moments(mu1: ArrayLike, sigma1: ArrayLike, mu2: ArrayL
     mean2, root2 = _mean_and_root(mu2, sigma2, "2")
     if mean1.shape != mean2.shape:
         raise GankitError(f"moments differ in dimension: mu1 is {mean1.shape}, mu2 is {mean2.shape}")
-    return squared(mean1 - mean2) + covariance_term(root1, root2)
+    return sum_of_squares(mean1 - mean2) + covariance_term(root1, root2)
 
 
 @final
 class Frechet(Metric):
     """The Frechet distance between real and generated images in feature space.
 
-    Called FID only for Inception features with clean-fid's resize. Computed from rows while each side has fewer than
-    twice as many as there are dimensions, else from moments, so that large sets may be memory-mapped.
+    Called FID only for Inception features with clean-fid's resize. A side of fewer than 2 d images in d dimensions is
+    taken as rows, a larger one as moments, so that it may be memory-mapped.
     """
 
     better = "lower"
@@ -92,7 +92,7 @@ class Frechet(Metric):
         return Result({"frechet": _distance(first, second)}, warnings=[warning] if n < dim else [])
 
     def resampling(self, pool: Pool) -> Resampling:
-        """Values on parts of a pool from inner products of its features; leave-outs from one eigendecomposition."""
+        """Shared work for subsets (permutations) and for leaving rows out (the jackknife)."""
         return FrechetResampling(self, pool)
 
 
@@ -111,7 +111,7 @@ class _Gaussian:
         features = array_of(rows, side)
         if len(features) < 2:
             raise GankitError(f"features of the {side} images: {len(features)} rows; at least 2 are needed")
-        if len(features) < 2 * features.shape[1]:  # fewer numbers than in a covariance and its root
+        if len(features) < 2 * features.shape[1]:  # less memory than a covariance and its root
             return cls.of_rows(features.astype(np.float64))
         return cls(len(features), rows.moments.mean, root(rows.moments.covariance))
 
@@ -122,18 +122,18 @@ class _Gaussian:
 
     @property
     def magnitude(self) -> Matrix:
-        """(d,) the sum over the images of about the size of their features."""
+        """(d,) n times the root mean square of each feature; times EPS it bounds the rounding error of the mean."""
         sizes: Matrix = (self.n or 1) * np.sqrt(np.square(self.mean) + np.square(self.factor).sum(0))
         return sizes
 
 
 def _distance(first: _Gaussian, second: _Gaussian) -> float:
     factors = [first.factor, second.factor]
+    # Where a factor has no more rows than columns, A B' is cheaper than any factorisation.
     if min(map(len, factors)) > len(first.mean):
-        # Otherwise one factor has so few rows that A B' is cheaper than any factorisation.
         factors = [compact(factor) for factor in factors]
-    shift = squared(first.mean - second.mean)
-    if shift <= squared(EPS * (first.magnitude + second.magnitude)):  # equal means, within their rounding error
+    shift = sum_of_squares(first.mean - second.mean)
+    if shift <= sum_of_squares(EPS * (first.magnitude + second.magnitude)):  # equal means, within their rounding error
         shift = 0.0
     return shift + covariance_term(*factors)
 

@@ -1,7 +1,5 @@
 """Frechet distance extrapolated to infinitely many images: Chong and Forsyth 2020, arXiv 1911.07023, sec. 4."""
 
-from __future__ import annotations
-
 from typing import Annotated, final
 
 import numpy as np
@@ -18,8 +16,9 @@ class FrechetInfinity(Metric):
     """The Frechet distance at 1 / n = 0 of a straight line through its values at several n.
 
     At each n both sides are cut to n images, since the reals bring as much bias as the generated images. With fewer
-    than twice as many images as dimensions the bias is far from linear in 1 / n, and the extrapolation is refused: a
-    true distance of 5 in 2048 dimensions becomes 31 at n = 500 and 21 at n = 1000, hardly better than the plain value.
+    than twice as many images as dimensions the bias is far from linear in 1 / n, and the extrapolation is refused:
+    for a true distance of 5 in 2048 dimensions it gives 31 at n = 500 and 21 at n = 1000, hardly better than the plain
+    value.
     """
 
     better = "lower"
@@ -28,7 +27,7 @@ class FrechetInfinity(Metric):
     def __init__(self, *, points: Annotated[int, Field(ge=3, le=100)] = 15) -> None:
         """
         Args:
-            points: sizes from half of the images to all, evenly spaced in 1 / n.
+            points: number of sizes, from half of the images to all of them, evenly spaced in 1 / n.
         """
         self.points = points
 
@@ -39,7 +38,7 @@ class FrechetInfinity(Metric):
             GankitError: either side has fewer than twice as many images as dimensions.
         """
         # Shuffled by content: the first rows are a random sample, whatever order the rows arrived in.
-        sides = [rows[shuffled(digests(rows))] for rows in features_of(real, fake, 2)]
+        sides = [rows[shuffled(digests(rows))] for rows in features_of(real, fake, min_rows=2)]
         n, dim = min(map(len, sides)), sides[0].shape[1]
         if n < 2 * dim:
             raise GankitError(

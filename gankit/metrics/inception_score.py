@@ -1,7 +1,5 @@
 """Inception score: Salimans et al. 2016, arXiv 1606.03498, section 4."""
 
-from __future__ import annotations
-
 from typing import Any, final
 
 import numpy as np
@@ -42,7 +40,7 @@ def _predictions(logits: NDArray[Any]) -> Matrix:
 
 def _score(sums: Matrix) -> float:
     """The score from the sum of rows of `_predictions`."""
-    # Rounding can push a probability of 0, or the divergence, slightly below 0.
+    # Where rows were subtracted from a sum, rounding can leave a probability, or the divergence, slightly below 0.
     means = sums / sums[0]
     return float(np.exp(max(0.0, entr(means[1:-1].clip(min=0)).sum() - means[-1])))
 
@@ -67,10 +65,10 @@ class InceptionScore(Metric):
 
     def resampling(self, pool: Pool) -> Resampling:
         """Values from each image's prediction, computed once."""
-        return _Predictions(self, pool)
+        return _ScoreResampling(self, pool)
 
 
-class _Predictions(SumsResampling):
+class _ScoreResampling(SumsResampling):
     def __init__(self, metric: InceptionScore, pool: Pool) -> None:
         super().__init__(metric, pool)
         real, fake = array_of(pool.real, "real", "logits"), array_of(pool.fake, "generated", "logits")
@@ -79,17 +77,17 @@ class _Predictions(SumsResampling):
                 f"logits of {real.shape[1]} classes for real and of {fake.shape[1]} for generated images; use one "
                 "classifier"
             )
-        self.numbers = _predictions(np.concatenate([real, fake]))
+        self.summands = _predictions(np.concatenate([real, fake]))
 
     def whole(self) -> Result:
         """With a warning if there are fewer generated images than classes."""
-        n, m, classes = self.pool.real.count, self.pool.fake.count, self.numbers.shape[1] - 2
+        n, m, classes = self.pool.real.count, self.pool.fake.count, self.summands.shape[1] - 2
         warning = (
             f"inception-score: {m} images cannot show {classes} classes, so that it is at most {m} and biased "
             "downwards; compare at equal n only"
         )
         values = self.values(self.pool.real_places, self.pool.fake_places)
-        counts = dict(zip(NAMES, ((0, m), (n, 0)), strict=True))
+        counts = {"inception-score": (0, m), "inception-score of reals": (n, 0)}
         return Result(values, {name: counts[name] for name in values}, warnings=[warning] if m < classes else [])
 
     def from_sums(self, real: Matrix, fake: Matrix) -> dict[str, float]:

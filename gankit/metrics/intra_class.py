@@ -1,7 +1,5 @@
 """Any metric within each class: as intra-FID of Miyato and Koyama 2018, arXiv 1802.05637, section 4."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,13 +44,15 @@ class IntraClass(Metric):
         self.better = self.metric.better
 
     def compute(self, real: Rows, fake: Rows) -> Result:
-        """"... within classes", the unweighted mean of the metric's first value, and "... of CLASS" for each class.
+        """`NAME within classes`, the unweighted mean over the classes, and `NAME of CLASS` for each.
+
+        NAME is the metric's first value.
 
         Details: "classes", what the metric adds to each class's value, where it adds anything.
 
         Raises:
             GankitError: no labels, labels that are no classes, or no class with enough images on both sides.
-        """  # fmt: skip
+        """
         return self.resampling(Pool(real, fake)).whole()
 
     def warnings(self, real_vs_real: Mapping[str, float]) -> list[str]:
@@ -95,7 +95,7 @@ def _places_by_class(rows: Rows, side: str) -> dict[Key, Indices]:
 
 
 def _matched_classes(keys: Iterable[Key], name_lists: NameLists) -> dict[Key, list[Key]]:
-    """The classes in order, each with the keys that it occurs under; numbers become names where these are known."""
+    """The classes in order, by name where known, each with its keys: one set may name a class, another number it."""
     place = {name: number for names in sorted(name_lists, reverse=True) for number, name in enumerate(names)}
     classes: dict[Key, list[Key]] = {}
     for key in keys:
@@ -103,7 +103,7 @@ def _matched_classes(keys: Iterable[Key], name_lists: NameLists) -> dict[Key, li
         if name_lists and isinstance(key, int):
             if len(name_lists) > 1:
                 raise GankitError(
-                    f"intra-class: label {key} has no class name, and the names that others have differ: "
+                    f"intra-class: label {key} has no class name, and the other images come with different names: "
                     f"{' and '.join(', '.join(names) for names in sorted(name_lists))}; give all images class names"
                 )
             (names,) = name_lists
@@ -130,7 +130,7 @@ class _ByClass(Resampling):
     def __init__(self, metric: IntraClass, pool: Pool) -> None:
         super().__init__(metric, pool)
         inner, training = metric.metric, pool.real.training or Rows()
-        sides = [
+        places_by_class = [
             _places_by_class(rows, side)
             for rows, side in ((pool.real, "real"), (pool.fake, "generated"), (training, "real"))
         ]
@@ -139,21 +139,21 @@ class _ByClass(Resampling):
         self.class_of = np.zeros(pool.real.count + pool.fake.count, dtype=np.int64)
         self.index_in_class = np.zeros_like(self.class_of)
         self.classes: dict[Key, Resampling] = {}
-        keys = dict.fromkeys(key for side in sides for key in side)
-        for number, (matched, names) in enumerate(_matched_classes(keys, name_lists).items()):
+        keys = dict.fromkeys(key for places in places_by_class for key in places)
+        for number, (matched, keys_of_class) in enumerate(_matched_classes(keys, name_lists).items()):
             of_real, of_fake, of_training = (
-                np.sort(np.concatenate([side.get(name, np.array([], dtype=np.int64)) for name in names]))
-                for side in sides
+                np.sort(np.concatenate([places.get(key, np.array([], dtype=np.int64)) for key in keys_of_class]))
+                for places in places_by_class
             )
             places = np.concatenate([of_real, of_fake + pool.real.count])
             self.class_of[places], self.index_in_class[places] = number, np.arange(len(places))
-            apart = None if pool.real.training is None else training.take(of_training)
-            part = Pool(dataclasses.replace(real.take(of_real), training=apart), fake.take(of_fake))
+            training_of_class = None if pool.real.training is None else training.take(of_training)
+            part = Pool(dataclasses.replace(real.take(of_real), training=training_of_class), fake.take(of_fake))
             self.classes[matched] = _resampling(inner, part)
 
     @cached_property
     def _results(self) -> dict[Key, Result | GankitError]:
-        """Of the classes that have images on either side."""
+        """The result, or why there is none, for each class that has images."""
         results: dict[Key, Result | GankitError] = {}
         for key, resampling in self.classes.items():
             n_real, n_fake = resampling.pool.real.count, resampling.pool.fake.count
@@ -228,7 +228,7 @@ class _ByClass(Resampling):
 
 
 def _resampling(inner: Metric, pool: Pool) -> Resampling:
-    """The metric's own, or one from scratch where it refuses a class: that one gives the reason with each value."""
+    """The metric's own; where it refuses the class the plain one, whose values raise the error that says why."""
     try:
         return inner.resampling(pool) if min(pool.real.count, pool.fake.count) > 1 else Resampling(inner, pool)
     except GankitError:

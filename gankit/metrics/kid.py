@@ -1,7 +1,5 @@
 """Kernel distance (KID): Binkowski et al. 2018, arXiv 1801.01401, section 3; its variance after Hoeffding 1948."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -11,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
-from gankit.metrics._rows import Matrix, digests, pair, pooled_features, shuffled
+from gankit.metrics._covariance import sum_of_squares
+from gankit.metrics._rows import Matrix, checked_pair, digests, pooled_features, shuffled
 
 BLOCK = 2000
 """Rows of one side up to which all pairs are used."""
@@ -43,7 +42,7 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     Raises:
         GankitError: fewer than 2 rows, different d, or values that are not finite.
     """
-    first, second = pair(x, y, 2)
+    first, second = checked_pair(x, y, min_rows=2)
     if max(len(first), len(second)) > BLOCK and _order(first) < _order(second):
         first, second = second, first
     blocks, others = _blocks(first, "longer"), _blocks(second, "shorter")
@@ -52,7 +51,7 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
         partner = place % len(others)
         rows = np.concatenate([block, others[partner]])
         terms.append(terms_of(cubic_kernel(rows), len(block), partner))
-    return with_error(terms)
+    return mean_and_standard_error(terms)
 
 
 @final
@@ -77,7 +76,7 @@ class Kid(Metric):
 class _SharedKernel(Resampling):
     def __init__(self, metric: Kid, pool: Pool) -> None:
         super().__init__(metric, pool)
-        self.features = pooled_features(pool, 2)
+        self.features = pooled_features(pool, min_rows=2)
 
     @cached_property
     def kernel(self) -> Matrix:
@@ -88,18 +87,18 @@ class _SharedKernel(Resampling):
         return 2 <= min(n, m) <= max(n, m) <= BLOCK and len(self.features) <= LARGEST_POOL
 
     @cached_property
-    def _whole(self) -> tuple[float, float]:
-        """The value, and its standard error for independent images."""
+    def _value_and_error(self) -> tuple[float, float]:
+        """For all images of the pool; the error is that of independent images."""
         n = self.pool.real.count
         if self._fits_kernel(n, self.pool.fake.count):
-            return with_error([terms_of(self.kernel, n)])
+            return mean_and_standard_error([terms_of(self.kernel, n)])
         return kernel_distance(self.features[:n], self.features[n:])
 
     def whole(self) -> Result:
-        return Result({"kid": self._whole[0]})
+        return Result({"kid": self._value_and_error[0]})
 
     def standard_errors(self) -> dict[str, float]:
-        return {"kid": self._whole[1]}
+        return {"kid": self._value_and_error[1]}
 
     def values(self, real: Indices, fake: Indices) -> dict[str, float]:
         if not self._fits_kernel(len(real), len(fake)):
@@ -135,15 +134,16 @@ class _SharedKernel(Resampling):
 
 
 def _order(rows: Matrix) -> tuple[int, list[bytes]]:
-    """A key that puts the longer side first, of equally long ones that with the larger content."""
+    """Sort key: the longer side is greater; of equally long ones, that with the greater digests, an arbitrary rule."""
     return len(rows), sorted(digests(rows))
 
 
-def _blocks(rows: Matrix, which: str) -> list[Matrix]:
+def _blocks(rows: Matrix, shuffle: str) -> list[Matrix]:
+    """At most `BLOCK` rows each, after the shuffle of this name."""
     count = -(-len(rows) // BLOCK)
     if count == 1:
         return [rows]
-    return [rows[part] for part in np.array_split(shuffled(digests(rows), which), count)]
+    return [rows[part] for part in np.array_split(shuffled(digests(rows), shuffle), count)]
 
 
 class Terms(NamedTuple):
@@ -191,7 +191,7 @@ def terms_of(kernel: Matrix, n: int, second_block: int = 0) -> Terms:
     mean_x, pairs_x = _centred(kernel[:n, :n])
     mean_y, pairs_y = _centred(kernel[n:, n:])
     to_y, to_x = cross.mean(1), cross.mean(0)
-    across = _squares(cross - to_y[:, None] - (to_x - to_x.mean())) / ((n - 1) * (m - 1))
+    across = sum_of_squares(cross - to_y[:, None] - (to_x - to_x.mean())) / ((n - 1) * (m - 1))
     # Row means are averages over finitely many rows: the variance of that noise is subtracted.
     rows_x = np.var(mean_x - to_y, ddof=1) - pairs_x / (n - 2) - across / m
     rows_y = np.var(mean_y - to_x, ddof=1) - pairs_y / (m - 2) - across / n
@@ -201,20 +201,17 @@ def terms_of(kernel: Matrix, n: int, second_block: int = 0) -> Terms:
 def _centred(kernel: Matrix) -> tuple[Matrix, float]:
     """Of the kernel within n rows: each row's mean up to a common constant, and the variance of the centred kernel.
 
-    The sum over j != i of h(i) + h(j) is (n - 2) h(i) and the sum of all h; hence the divisor.
+    If kernel(i, j) = h(i) + h(j) for i != j, row i sums to (n - 2) h(i) + sum(h). Divided by n - 2, that is h(i)
+    up to a constant.
     """
     n = len(kernel)
     means = kernel.sum(1) / (n - 2)
     centred = kernel - means[:, None] - (means - means.sum() / (n - 1))
     np.fill_diagonal(centred, 0)
-    return means, _squares(centred) / (n * (n - 3))
+    return means, sum_of_squares(centred) / (n * (n - 3))
 
 
-def _squares(values: Matrix) -> float:
-    return float(np.vdot(values, values))
-
-
-def with_error(terms: Sequence[Terms]) -> tuple[float, float]:
+def mean_and_standard_error(terms: Sequence[Terms]) -> tuple[float, float]:
     """The mean of the blocks' estimates, and its standard error: rows of different blocks are independent."""
     count = len(terms)
     estimate, _, _, _, rows_x, rows_y, pairs_x, pairs_y, across = np.mean(terms, axis=0)

@@ -1,7 +1,5 @@
 """Images of one set that are in another one too: Barz and Denzler 2020, J. Imaging 6(6):41, arXiv 1902.00423."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from hashlib import blake2b
@@ -15,8 +13,8 @@ from gankit.errors import GankitError
 from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._distances import Matrix, pair_distances, within
 
-SIDE, COARSE = 64, 16
-"""Longest side in pixels at which images are compared, and at which candidates are looked for."""
+LONGEST_SIDE, LONGEST_COARSE_SIDE = 64, 16
+"""Pixels a side, at most, at which images are compared, and at which candidates are looked for."""
 PAIRS_LISTED = 50
 
 
@@ -63,16 +61,16 @@ def _duplicates(
     if len(channels - {1}) > 1:
         raise GankitError(f"leakage compares images of {sorted(channels)} channels; bring them to one number")
     height, width = shapes[:, 1:].min(0).tolist()
-    images = []
-    for side in (first, second):  # grey images are repeated over the channels of colour ones
-        images.append(np.empty((len(side), max(channels), height, width), np.float32))
-        for row, image in zip(images[-1], side, strict=True):
+    pixels = []
+    for images in (first, second):  # grey images are repeated over the channels of colour ones
+        pixels.append(np.empty((len(images), max(channels), height, width), np.float32))
+        for row, image in zip(pixels[-1], images, strict=True):
             row[:] = image.small if image.small.shape[1:] == (height, width) else shrink(image.small, height, width)
-    x, y = (side.reshape(len(side), -1) for side in images)
-    size = min(COARSE, height), min(COARSE, width)
-    coarse_first, coarse_second = (np.array([shrink(image, *size).ravel() for image in side]) for side in images)
+    x, y = (rows.reshape(len(rows), -1) for rows in pixels)
+    size = min(LONGEST_COARSE_SIDE, height), min(LONGEST_COARSE_SIDE, width)
+    coarse_first, coarse_second = (np.array([shrink(image, *size).ravel() for image in rows]) for rows in pixels)
     codes: dict[bytes, int] = {}
-    content = [np.array([codes.setdefault(image.content, len(codes)) for image in side]) for side in (first, second)]
+    content = [np.array([codes.setdefault(image.content, len(codes)) for image in part]) for part in (first, second)]
     radius = (threshold * (1 + 1e-6) + 1e-3) * float(np.sqrt(coarse_first.shape[1]))  # wider than any rounding
     for i, j in within(coarse_first, coarse_second, radius):
         exact = content[0][i] == content[1][j]
@@ -138,32 +136,32 @@ def _images(rows: Rows, name: str) -> list[_Image]:
         if not np.isfinite(image).all():
             raise GankitError(f"image {identity!r} of the {name} set has values that are NaN or infinite: fix it")
         content = blake2b(image.tobytes() + repr(image.shape).encode(), digest_size=16).digest()
-        small = shrink(image, min(SIDE, image.shape[1]), min(SIDE, image.shape[2])).astype(np.float32)
+        small = shrink(image, min(LONGEST_SIDE, image.shape[1]), min(LONGEST_SIDE, image.shape[2])).astype(np.float32)
         images.append(_Image(identity, label, content, small))
     return images
 
 
 def _result(fake: Sequence[_Image], real: Sequence[_Image], threshold: float) -> Result:
-    for side, name in ((fake, "first (generated)"), (real, "second (real)")):
-        if not side:
+    for images, name in ((fake, "first (generated)"), (real, "second (real)")):
+        if not images:
             raise GankitError(f"leakage: there are no images of the {name} set; give some")
-    fake_ranks, real_ranks = (_ranks([str(image.id) for image in side]) for side in (fake, real))
+    fake_ranks, real_ranks = (_ranks([str(image.id) for image in images]) for images in (fake, real))
     kinds = {type(image.label) for image in [*fake, *real]}
-    labels = _ranks([repr(image.label) for image in [*fake, *real]])
-    hit, same = np.zeros(len(fake), bool), np.zeros(len(fake), bool)
+    label_codes = _ranks([repr(image.label) for image in [*fake, *real]])
+    has_duplicate, has_exact = np.zeros(len(fake), bool), np.zeros(len(fake), bool)
     exact_pairs, near_pairs, differently_labelled = 0, 0, 0
-    first, second, lengths = np.zeros(0, int), np.zeros(0, int), np.zeros(0)
+    first, second, distances = np.zeros(0, int), np.zeros(0, int), np.zeros(0)
     for i, j, rms, exact in _duplicates(fake, real, threshold):
-        hit[i], same[i[exact]] = True, True
+        has_duplicate[i], has_exact[i[exact]] = True, True
         exact_pairs += int(exact.sum())
         near_pairs += int((~exact).sum())
-        differently_labelled += int((labels[i] != labels[len(fake) + j]).sum())
-        first, second, lengths = np.append(first, i), np.append(second, j), np.append(lengths, rms)
-        order = np.lexsort((real_ranks[second], fake_ranks[first], lengths))[:PAIRS_LISTED]
-        first, second, lengths = first[order], second[order], lengths[order]
+        differently_labelled += int((label_codes[i] != label_codes[len(fake) + j]).sum())
+        first, second, distances = np.append(first, i), np.append(second, j), np.append(distances, rms)
+        order = np.lexsort((real_ranks[second], fake_ranks[first], distances))[:PAIRS_LISTED]
+        first, second, distances = first[order], second[order], distances[order]
     pairs = [
         {"fake": fake[i].id, "real": real[j].id, "distance": float(rms)}
-        for i, j, rms in zip(first, second, lengths, strict=True)
+        for i, j, rms in zip(first, second, distances, strict=True)
     ]
     details = {"pairs": pairs, "exact_pairs": exact_pairs, "near_pairs": near_pairs}
     warnings = []
@@ -174,7 +172,7 @@ def _result(fake: Sequence[_Image], real: Sequence[_Image], threshold: float) ->
                 f"{differently_labelled} of {exact_pairs + near_pairs} pairs of duplicates carry different labels: "
                 "correct them"
             )
-    values = {"leakage": float(hit.mean()), "exact duplicates": float(same.mean())}
+    values = {"leakage": float(has_duplicate.mean()), "exact duplicates": float(has_exact.mean())}
     return Result(values, details=details, warnings=warnings)
 
 
@@ -186,7 +184,7 @@ def _ranks(names: list[str]) -> Indices:
 
 @final
 class _Pairs(Resampling):
-    """All pairs of duplicates in the pool, of which a part keeps those whose two images are both in it."""
+    """Finds the duplicates of the whole pool once; values on a part count the pairs with both images in it."""
 
     def __init__(self, metric: Leakage, pool: Pool) -> None:
         super().__init__(metric, pool)
@@ -197,7 +195,7 @@ class _Pairs(Resampling):
     def _pairs(self) -> tuple[Indices, Indices, NDArray[np.bool_]] | None:
         """Places of both images of each pair, and whether they are exact duplicates; None for images of several sizes.
 
-        Images of several sizes are compared at the smallest size of those that are compared, which a part may change.
+        Images are compared at the smallest size in their sets, which may be larger in a part than in the pool.
         """
         if len({image.small.shape for image in self._images}) > 1:
             return None
@@ -217,7 +215,7 @@ class _Pairs(Resampling):
         first, second, exact = self._pairs
         in_second = np.zeros(len(self._images), bool)
         in_second[real] = True
-        inside, hit, same = in_second[second], np.zeros_like(in_second), np.zeros_like(in_second)
-        hit[first[inside]] = True
-        same[first[inside & exact]] = True
-        return {"leakage": float(hit[fake].mean()), "exact duplicates": float(same[fake].mean())}
+        inside, has_duplicate, has_exact = in_second[second], np.zeros_like(in_second), np.zeros_like(in_second)
+        has_duplicate[first[inside]] = True
+        has_exact[first[inside & exact]] = True
+        return {"leakage": float(has_duplicate[fake].mean()), "exact duplicates": float(has_exact[fake].mean())}

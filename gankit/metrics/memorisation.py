@@ -62,13 +62,13 @@ class _Images:
 
 
 class _Distances(NamedTuple):
-    """Of n generated and m held-out images."""
+    """Of m generated and n held-out images."""
 
-    place: Indices  # (n,) the training image closest to each generated one
-    near: Matrix  # (n,) distances to it
-    next: Matrix  # (n,) distances from that training image to its own closest other one
-    angle: Matrix  # (n,) to the training image closest by angle: of rows of length 1, the shorter of |x - y|, |x + y|
-    held: Matrix  # (m,) distances from each held-out image to its closest training image
+    closest: Indices  # (m,) the training image closest to each generated one
+    to_closest: Matrix  # (m,) distances to it
+    between_training: Matrix  # (m,) distances from that training image to its own closest other one
+    angle: Matrix  # (m,) distances to the training image closest by angle: min(|x - y|, |x + y|) of rows of length 1
+    held: Matrix  # (n,) distances from each held-out image to its closest training image
 
 
 def _effective_number(codes: Indices) -> float:
@@ -87,7 +87,8 @@ def _nearer(near: Matrix, held: Matrix) -> float:
 def _rank(n: int, left_one_out: bool) -> int:
     """The rank, 1 for the smallest, of the one of n held-out distances that is the threshold for a near copy.
 
-    Leave-one-out distances come in mutual pairs, hence twice the rank.
+    Two images that are closest to each other have the same leave-one-out distance: the smallest come twice, and so the
+    rank is doubled.
     """
     return min(n, 2 * max(1, (n + 2) // 200)) if left_one_out else max(1, (n + 1) // 100)
 
@@ -99,24 +100,24 @@ def _copies(near: Matrix, held: Matrix, left_one_out: bool) -> float:
 
 
 def _values(distances: _Distances, left_one_out: bool) -> dict[str, float]:
-    if not np.isfinite(distances.next).all():
+    if not np.isfinite(distances.between_training).all():
         raise GankitError("memorisation has 1 training image; authenticity needs at least 2")
     if not np.isfinite(distances.held).all():
-        raise GankitError("the real images are of one group, so none is held out; give more, or a training set apart")
+        raise GankitError("the real images are of one group, so none is held out; give more, or training images too")
     return {
-        "memorisation": _nearer(distances.near, distances.held),
-        "near-copies": _copies(distances.near, distances.held, left_one_out),
-        "authenticity": float((distances.near > distances.next).mean()),
+        "memorisation": _nearer(distances.to_closest, distances.held),
+        "near-copies": _copies(distances.to_closest, distances.held, left_one_out),
+        "authenticity": float((distances.to_closest > distances.between_training).mean()),
         # Half the squared distance of rows of length 1 is 1 - |cos|.
         "memorisation distance": float(np.sort(np.square(distances.angle) / 2).mean()),
     }
 
 
-def _beyond_chance(memorisation: float, copies: float, n_shown: float, n_held: float) -> tuple[bool, bool]:
-    """Whether each value is flagged, for effective numbers of images shown as generated and held out."""
-    error = math.sqrt((n_shown + n_held + 1) / (12 * n_shown * n_held))
-    n, m = max(1, int(n_held)), max(1, int(n_shown))
-    rank, count = _rank(n, False), int(copies * m + 1e-6)
+def _beyond_chance(memorisation: float, near_copies: float, n_tested: float, n_held: float) -> tuple[bool, bool]:
+    """Whether each share is flagged, for the effective numbers of tested (generated) and of held-out images."""
+    error = math.sqrt((n_tested + n_held + 1) / (12 * n_tested * n_held))
+    n, m = max(1, int(n_held)), max(1, int(n_tested))
+    rank, count = _rank(n, False), int(near_copies * m + 1e-6)
     chance = hypergeom.cdf(rank - 1, n + m, n, count + rank - 1)
     return memorisation > 0.5 + norm.isf(LEVEL) * error, bool(chance < LEVEL)
 
@@ -135,7 +136,7 @@ class Memorisation(Metric):
       0.5 for images as new as held-out ones, 1 for copies, less for images far from all real ones.
     - near-copies: of generated images, those no farther from a training image than the k-th closest of n held-out
       images is, with k = max(1, floor((n + 1) / 100)). For images that copy nothing the expected share is k / (n + 1):
-      1 / (n + 1) below 199 images, then close to 1 %. Leave-one-out distances come in mutual pairs: there
+      1 / (n + 1) below 199 images, then close to 1 %. Leave-one-out distances come in equal pairs: there
       k = 2 max(1, floor((n + 2) / 200)), and k / (n + 2) is expected. Both expectations assume independent images;
       similar images in a group raise them.
     - authenticity: of generated images, those whose closest training image has another training image, of any group,
@@ -148,8 +149,8 @@ class Memorisation(Metric):
 
     - memorisation, if it is above 0.5 by more than 3.09 of the rank sum's standard deviations,
       sqrt((m + n + 1) / (12 m n)).
-    - near-copies, if so many are as improbable by the exact distribution of m new images' ranks among n held-out ones
-      (negative hypergeometric).
+    - near-copies, if the probability of so many or more is below the level, by the exact distribution of m new images'
+      ranks among n held-out ones (negative hypergeometric).
 
     Controls: a copycat, training images shown as generated ones, must be flagged in both. One half of the held-out
     images judged beside the other, split by group, must be flagged in neither, and held-out images must not be closer
@@ -162,12 +163,12 @@ class Memorisation(Metric):
         """The four values.
 
         Details: the eight closest "pairs", "held_out" ("separate" or "leave-one-out"), "expected_near_copies",
-        "controls". With a separate training set the counts of the values that use no held-out image are of training
-        images.
+        "controls". With a separate training set, the number of real images of the two values that use no held-out image
+        (authenticity and memorisation distance) is that of the training images.
 
         Raises:
             GankitError: no generated, training or held-out image, one training image, real images of one group without
-                training images apart, features of different lengths or not finite.
+                separate training images, features of different lengths or not finite.
         """
         return _Copies(self, Pool(real, fake), listed=1).whole()
 
@@ -179,16 +180,16 @@ class Memorisation(Metric):
 class _Copies(Resampling):
     """Distances come from lists of the closest training images, which are made when first read.
 
-    Without training images apart, the real images are the training images, and each is held out in turn; then lists
-    are of `listed` images: 1 serves the whole pool, more serve its parts.
+    Without separate training images, the real images are the training images, and each is held out in turn. Each list
+    then has `listed` images: the closest suffices on the whole pool, but may be missing in a part of it.
     """
 
     def __init__(self, metric: Metric, pool: Pool, listed: int = 32) -> None:
         super().__init__(metric, pool)
         self.real, self.fake = _Images.of(pool.real, "real"), _Images.of(pool.fake, "generated")
-        apart = pool.real.training
-        self.left_one_out = apart is None
-        self.training = self.real if apart is None else _Images.of(apart, "training")
+        separate_training = pool.real.training
+        self.left_one_out = separate_training is None
+        self.training = self.real if separate_training is None else _Images.of(separate_training, "training")
         if len({images.features.shape[1] for images in (self.fake, self.real, self.training)}) > 1:
             raise GankitError(
                 "generated, real and training images have features of different lengths; use one extractor"
@@ -200,28 +201,29 @@ class _Copies(Resampling):
 
     def values(self, real: Indices, fake: Indices) -> Mapping[str, float]:
         if len(real) < 2 or not len(fake) or (self.left_one_out and real.max() >= self.pool.real.count):
-            return super().values(real, fake)
+            return super().values(real, fake)  # generated images taken for real ones are in no list
         return _values(self._distances(real, fake), self.left_one_out)
 
     def whole(self) -> Result:
-        loo = self.left_one_out
+        left_one_out = self.left_one_out
         distances = self._distances(self.real.order, self.fake.order + self.pool.real.count)
-        values, near, held = _values(distances, loo), distances.near, distances.held
-        n_held, n_training = _effective_number(self.real.codes) / (1 + loo), len(self.training.ids)
+        values, near, held = _values(distances, left_one_out), distances.to_closest, distances.held
+        n_held, n_training = self._effective_held_out(self.real.codes), len(self.training.ids)
         controls = {
-            "copycat": _copycat(min(n_training, len(near)), held, n_held, loo),
-            "held-out reals": self._held_out(held),
+            "copycat": _copycat(min(n_training, len(near)), held, n_held, left_one_out),
+            "held-out reals": self._control_of_held_out(held),
         }
         details = {
             "pairs": [
-                {"fake": self.fake.ids[i], "real": self.training.ids[distances.place[i]], "distance": float(near[i])}
+                {"fake": self.fake.ids[i], "real": self.training.ids[distances.closest[i]], "distance": float(near[i])}
                 for i in np.argsort(near, kind="stable")[:PAIRS_SHOWN]
             ],
-            "held_out": "leave-one-out" if loo else "separate",
-            "expected_near_copies": _rank(len(held), loo) / (len(held) + 1 + loo),
+            "held_out": "leave-one-out" if left_one_out else "separate",
+            "expected_near_copies": _rank(len(held), left_one_out) / (len(held) + (2 if left_one_out else 1)),
             "controls": controls,
         }
-        counts = {} if loo else dict.fromkeys(("authenticity", "memorisation distance"), (n_training, len(near)))
+        without_held_out = ("authenticity", "memorisation distance")
+        counts = {} if left_one_out else dict.fromkeys(without_held_out, (n_training, len(near)))
         flags = _beyond_chance(values["memorisation"], values["near-copies"], len(near), n_held)
         return Result(values, counts, details, _warnings(values, details, flags))
 
@@ -232,9 +234,9 @@ class _Copies(Resampling):
             allowed[self._position[real]] = True
         other_groups = self.left_one_out and self.real.grouped
         held = self._closest("other groups" if other_groups else "any", real, allowed)[1]
-        place, near = self._closest("any", fake, allowed)
-        following = self._list("any", self.training).among(place, allowed)[1]
-        return _Distances(place, near, following, self._closest("angle", fake, allowed)[1], held)
+        closest, to_closest = self._closest("any", fake, allowed)
+        between_training = self._list("any", self.training).among(closest, allowed)[1]
+        return _Distances(closest, to_closest, between_training, self._closest("angle", fake, allowed)[1], held)
 
     def _closest(self, kind: str, places: Indices, allowed: NDArray[np.bool_]) -> tuple[Indices, Matrix]:
         """The closest allowed training image of each image at these places, those of the real side first."""
@@ -244,18 +246,22 @@ class _Copies(Resampling):
         return np.concatenate([place for place, _ in lists]), np.concatenate([distance for _, distance in lists])
 
     def _list(self, kind: str, images: _Images) -> Shortlist:
-        """The closest training images of some images; training images are passed over themselves, or their group."""
+        """The closest training images of some images; for a training image itself, it or its group does not count."""
         key = kind, id(images)
         if key not in self._lists:
             by_angle, codes = kind == "angle", np.arange(len(self.training.ids))
             if kind == "other groups":
                 codes = self.training.codes
             x, y = (side.at_length_one if by_angle else side.features for side in (images, self.training))
-            apart = (codes, codes) if images is self.training else None
-            self._lists[key] = Shortlist(x, y, apart=apart, either_sign=by_angle, k=self._listed)
+            never_match = (codes, codes) if images is self.training else None
+            self._lists[key] = Shortlist(x, y, never_match=never_match, either_sign=by_angle, k=self._listed)
         return self._lists[key]
 
-    def _held_out(self, held: Matrix) -> dict[str, Any]:
+    def _effective_held_out(self, codes: Indices) -> float:
+        """Leave-one-out distances come in equal pairs, so that they count half."""
+        return _effective_number(codes) / (2 if self.left_one_out else 1)
+
+    def _control_of_held_out(self, held: Matrix) -> dict[str, Any]:
         """Half of the held-out images beside the other half; whole groups, the largest first, join the smaller half."""
         codes, left_one_out = self.real.codes, self.left_one_out
         names, counts = np.unique(codes, return_counts=True)
@@ -267,7 +273,7 @@ class _Copies(Resampling):
         if shown.all() or not shown.any():
             return {"memorisation": None, "near-copies": None, "passed": False}
         values = _nearer(held[shown], held[~shown]), _copies(held[shown], held[~shown], left_one_out)
-        numbers = (_effective_number(codes[half]) / (1 + left_one_out) for half in (shown, ~shown))
+        numbers = (self._effective_held_out(codes[half]) for half in (shown, ~shown))
         flags = [*_beyond_chance(*values, *numbers)]
         if not left_one_out:
             everything = np.arange(len(self.training.ids))

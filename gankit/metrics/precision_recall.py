@@ -4,8 +4,6 @@ Naeem et al. 2020 define the latter two in section 3. All four count which image
 on an image, and its radius is the distance to that image's k-th nearest neighbour in its set.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Annotated, final
 
@@ -16,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from gankit.errors import GankitError
 from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._distances import squared_distances
-from gankit.metrics._rows import Matrix, digests, features_of, pair, pooled_features, shuffled
+from gankit.metrics._rows import Matrix, checked_pair, digests, features_of, pooled_features, shuffled
 
 BallCounts = tuple[NDArray[np.bool_], NDArray[np.int64]]
 """For each ball whether it holds one of the other images, and for each of the others in how many balls it lies."""
@@ -27,15 +25,15 @@ DISTANCES_AT_ONCE = 2**24
 """Distances that are held in memory at once otherwise."""
 SATURATED = 0.98
 TIE = 1e-6
-"""Squares that differ by less are equal: two images that are each other's k-th neighbour have one radius."""
+"""Share by which a squared radius may exceed the median: rounding parts the equal radii of mutual k-th neighbours."""
 
 
 def precision_recall(real: ArrayLike, fake: ArrayLike, *, k: int | None = None) -> dict[str, float]:
     """Precision, recall, density and coverage of generated images.
 
     The larger side is cut to the size of the smaller one, by a draw that depends on what the rows hold and not on their
-    order. An image at exactly the radius lies in the ball: copies of a set lie in its balls, and constant features give
-    1 (density n / k), not 0. Equal rows are at a distance of exactly 0.
+    order. An image at exactly the radius lies in the ball, and equal rows are at a distance of exactly 0: a copy of a
+    set lies in its balls, and where all features are equal, density is n / k and all other values are 1.
 
     Args:
         real: (n, d) finite features; not modified.
@@ -45,14 +43,14 @@ def precision_recall(real: ArrayLike, fake: ArrayLike, *, k: int | None = None) 
 
     Returns:
         "precision": share of generated images in a ball of a real one, in [0, 1]; "recall": share of real images in a
-        ball of a generated one, in [0, 1]; "density": balls of real images that a generated one lies in, over k, on
-        average, in [0, n / k], about 1 for equal distributions; "coverage": share of real balls that hold a
-        generated image, in [0, 1].
+        ball of a generated one, in [0, 1]; "density": the number of real balls that hold a generated image, averaged
+        over the generated images and divided by k, in [0, n / k], about 1 for equal distributions; "coverage": share of
+        real balls that hold a generated image, in [0, 1].
 
     Raises:
         GankitError: fewer than k + 2 rows, different d, values that are not finite, or k below 1.
     """
-    x, y = pair(real, fake, 3, ("real", "fake"))
+    x, y = checked_pair(real, fake, min_rows=3, names=("real", "fake"))
     return _values(x, y, _k_for(min(len(x), len(y)), k))
 
 
@@ -71,7 +69,7 @@ def _values(real: Matrix, fake: Matrix, k: int) -> dict[str, float]:
     n = min(len(real), len(fake))
     real, fake = (rows if len(rows) == n else rows[shuffled(digests(rows))[:n]] for rows in (real, fake))
     # Copies share one row of distances, so that rounding cannot tell them apart.
-    rows, number = _distinct(np.concatenate([real, fake]))
+    rows, indices = _distinct(np.concatenate([real, fake]))
     step = max(1, DISTANCES_AT_ONCE // len(rows))
 
     def balls(centres: Indices, others: Indices) -> BallCounts:
@@ -81,21 +79,21 @@ def _values(real: Matrix, fake: Matrix, k: int) -> dict[str, float]:
         ]
         return np.concatenate([hit for hit, _ in blocks]), np.sum([counts for _, counts in blocks], axis=0)
 
-    return _scores(balls(number[:n], number[n:]), balls(number[n:], number[:n]), k)
+    return _scores(balls(indices[:n], indices[n:]), balls(indices[n:], indices[:n]), k)
 
 
 def _distinct(rows: Matrix) -> tuple[Matrix, Indices]:
     """The distinct rows, and for each row which of them it is."""
-    numbers: dict[bytes, int] = {}
-    number = np.array([numbers.setdefault(content, len(numbers)) for content in digests(rows)], dtype=np.int64)
-    return (rows if len(numbers) == len(rows) else rows[np.unique(number, return_index=True)[1]]), number
+    index_of: dict[bytes, int] = {}
+    indices = np.array([index_of.setdefault(digest, len(index_of)) for digest in digests(rows)], dtype=np.int64)
+    return (rows if len(index_of) == len(rows) else rows[np.unique(indices, return_index=True)[1]]), indices
 
 
-def _balls(distances: Matrix, same: Indices, others: Indices, k: int) -> BallCounts:
-    """From (centres, N) squared distances; `same` and `others` are the columns of the centres' set and of the other."""
+def _balls(squared: Matrix, own_columns: Indices, other_columns: Indices, k: int) -> BallCounts:
+    """From (centres, N) squared distances, with columns for the centres' own set and for the other one."""
     # Each centre is its own nearest neighbour, at distance 0, so that the k-th other one has the index k.
-    radii = np.partition(distances[:, same], k, axis=1)[:, k]
-    inside = distances[:, others] <= radii[:, None]
+    squared_radii = np.partition(squared[:, own_columns], k, axis=1)[:, k]
+    inside = squared[:, other_columns] <= squared_radii[:, None]
     return np.asarray(inside.any(1)), inside.sum(0)
 
 
@@ -130,22 +128,23 @@ def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> NDArray[np
     """
     if k < 1:
         raise GankitError(f"k = {k}: the nearest neighbour is k = 1")
-    reals, fakes = pair(real, fake, 1, ("features of the real images", "features of the generated images"))
+    names = ("features of the real images", "features of the generated images")
+    reals, fakes = checked_pair(real, fake, min_rows=1, names=names)
     n = len(reals)
     if n < k + 2:
         raise GankitError(f"realism with k = {k} needs at least {k + 2} real images, and there are {n}: give more")
     step = max(1, DISTANCES_AT_ONCE // n)
-    radii = np.empty(n)
+    squared_radii = np.empty(n)
     for start in range(0, n, step):
         squares = squared_distances(reals[start : start + step], reals)
-        radii[start : start + step] = np.partition(squares, k, axis=1)[:, k]
-    kept = radii <= np.median(radii) * (1 + TIE)
-    reals, radii = reals[kept], radii[kept]
+        squared_radii[start : start + step] = np.partition(squares, k, axis=1)[:, k]
+    kept = squared_radii <= np.median(squared_radii) * (1 + TIE)
+    reals, squared_radii = reals[kept], squared_radii[kept]
     best = np.empty(len(fakes))
     for start in range(0, len(fakes), step):
         squares = squared_distances(fakes[start : start + step], reals)
         with np.errstate(divide="ignore", invalid="ignore"):
-            best[start : start + step] = np.where(squares == 0, np.inf, radii / squares).max(1)
+            best[start : start + step] = np.where(squares == 0, np.inf, squared_radii / squares).max(1)
     return np.sqrt(best)
 
 
@@ -172,7 +171,7 @@ class PrecisionRecall(Metric):
         Raises:
             GankitError: as `precision_recall`.
         """
-        x, y = features_of(real, fake, 3)
+        x, y = features_of(real, fake, min_rows=3)
         n = min(len(x), len(y))
         k = _k_for(n, self.k)
         return _result(_values(x, y, k), n, k)
@@ -203,23 +202,23 @@ class _SharedDistances(Resampling):
     def __init__(self, metric: PrecisionRecall, pool: Pool) -> None:
         super().__init__(metric, pool)
         self.k = metric.k
-        rows = pooled_features(pool, 1)
+        rows = pooled_features(pool, min_rows=1)
         self.content = digests(rows)
-        rows, number = _distinct(rows)
-        distances = squared_distances(rows, rows)
-        self.distances = distances if len(rows) == len(number) else distances[np.ix_(number, number)]
-        self.n = len(number)
+        rows, indices = _distinct(rows)
+        squared = squared_distances(rows, rows)
+        self.squared = squared if len(rows) == len(indices) else squared[np.ix_(indices, indices)]
+        self.n = len(indices)
         # Balls hold few images, so for each image only its nearest ones are listed, nearest first.
         length = min(self.n - 1, 16 * ((self.k or 5) + 1))
         self.listed = np.empty((self.n, length), dtype=np.int64)
-        self.listed_distances = np.empty((self.n, length))
+        self.listed_squared = np.empty((self.n, length))
         for start in range(0, self.n, 512):
-            block = self.distances[start : start + 512].copy()
+            block = self.squared[start : start + 512].copy()
             np.fill_diagonal(block[:, start:], np.inf)
             near = np.argpartition(block, length - 1, axis=1)[:, :length]
             near = np.take_along_axis(near, np.take_along_axis(block, near, 1).argsort(1), 1)
             self.listed[start : start + 512] = near
-            self.listed_distances[start : start + 512] = np.take_along_axis(block, near, 1)
+            self.listed_squared[start : start + 512] = np.take_along_axis(block, near, 1)
         self.smaller = min(pool.real.count, pool.fake.count)
 
     def whole(self) -> Result:
@@ -247,14 +246,14 @@ class _SharedDistances(Resampling):
     def _balls(self, centres: Indices, others: Indices, k: int) -> BallCounts:
         is_same, is_other = np.zeros(self.n, dtype=bool), np.zeros(self.n, dtype=bool)
         is_same[centres] = is_other[others] = True
-        listed, distances = self.listed[centres], self.listed_distances[centres]
+        listed, squared = self.listed[centres], self.listed_squared[centres]
         same_so_far = is_same[listed].cumsum(1)
-        radii = distances[np.arange(len(centres)), (same_so_far >= k).argmax(1)]
-        inside = (distances <= radii[:, None]) & is_other[listed]
-        within_list = (same_so_far[:, -1] >= k) & ((distances[:, -1] > radii) | (distances.shape[1] == self.n - 1))
+        squared_radii = squared[np.arange(len(centres)), (same_so_far >= k).argmax(1)]
+        inside = (squared <= squared_radii[:, None]) & is_other[listed]
+        within_list = (same_so_far[:, -1] >= k) & ((squared[:, -1] > squared_radii) | (squared.shape[1] == self.n - 1))
         inside &= within_list[:, None]
         hit, counts = inside.any(1), np.bincount(listed[inside], minlength=self.n)[others]
         if not within_list.all():  # balls that reach beyond the lists
-            hit[~within_list], more = _balls(self.distances[centres[~within_list]], centres, others, k)
+            hit[~within_list], more = _balls(self.squared[centres[~within_list]], centres, others, k)
             counts = counts + more
         return hit, counts

@@ -1,7 +1,5 @@
 """Total variance of generated over that of real features: the traces in Heusel et al. 2017, arXiv 1706.08500, eq. 6."""
 
-from __future__ import annotations
-
 from typing import Any, final
 
 import numpy as np
@@ -10,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from gankit.cache import row_blocks
 from gankit.errors import GankitError
 from gankit.interfaces import Metric, Pool, Resampling, Rows
-from gankit.metrics._rows import Matrix, SumsResampling, array_of, checked, pair, pooled_features
+from gankit.metrics._rows import Matrix, SumsResampling, array_of, checked, checked_pair, pooled_features
 
 
 def variance_ratio(real: ArrayLike, fake: ArrayLike) -> float:
@@ -26,7 +24,7 @@ def variance_ratio(real: ArrayLike, fake: ArrayLike) -> float:
     Raises:
         GankitError: fewer than 2 rows, different d, values that are not finite, or real features that are constant.
     """
-    x, y = pair(real, fake, 2, ("real", "fake"))
+    x, y = checked_pair(real, fake, min_rows=2, names=("real", "fake"))
     return _ratio(_variance(y), _variance(x))
 
 
@@ -63,9 +61,11 @@ class VarianceRatio(Metric):
         Raises:
             GankitError: as `variance_ratio`, or statistics that are not finite.
         """
-        (dim, real_variance), (other, fake_variance) = _side(real, "real"), _side(fake, "generated")
-        if dim != other:
-            raise GankitError(f"features differ in dimension: {dim} of real and {other} of generated images")
+        (real_dim, real_variance), (fake_dim, fake_variance) = (
+            _dimension_and_variance(rows, side) for rows, side in ((real, "real"), (fake, "generated"))
+        )
+        if real_dim != fake_dim:
+            raise GankitError(f"features differ in dimension: {real_dim} of real and {fake_dim} of generated images")
         return {"variance-ratio": _ratio(fake_variance, real_variance)}
 
     def resampling(self, pool: Pool) -> Resampling:
@@ -73,8 +73,7 @@ class VarianceRatio(Metric):
         return _Sums(self, pool) if min(pool.real.count, pool.fake.count) else Resampling(self, pool)
 
 
-def _side(rows: Rows, side: str) -> tuple[int, float]:
-    """Dimension and total variance of the features of one side."""
+def _dimension_and_variance(rows: Rows, side: str) -> tuple[int, float]:
     if rows.statistics is not None:
         variances = np.diagonal(rows.statistics.covariance)
         checked(np.stack([rows.statistics.mean, variances]), "means and variances of the statistics")
@@ -88,17 +87,17 @@ def _side(rows: Rows, side: str) -> tuple[int, float]:
 class _Sums(SumsResampling):
     def __init__(self, metric: VarianceRatio, pool: Pool) -> None:
         super().__init__(metric, pool)
-        rows = pooled_features(pool, 1)
+        rows = pooled_features(pool, min_rows=1)
         rows -= rows.mean(0)
         squares = np.einsum("ij,ij->i", rows, rows)
-        self.numbers = np.column_stack([np.ones(len(rows)), rows, squares])
-        self.least = 1e-6 * float(squares.sum())
+        self.summands = np.column_stack([np.ones(len(rows)), rows, squares])  # 1, features, squared length
+        self.smallest_exact_scatter = 1e-6 * float(squares.sum())
 
     def from_sums(self, real: Matrix, fake: Matrix) -> dict[str, float] | None:
         """None with too few images, or if cancellation costs so much precision that the rows themselves are needed."""
         if min(real[0], fake[0]) < 2:
             return None
         scatter = [float(sums[-1] - np.square(sums[1:-1]).sum() / sums[0]) for sums in (real, fake)]
-        if min(scatter) <= self.least:
+        if min(scatter) <= self.smallest_exact_scatter:
             return None
         return {"variance-ratio": _ratio(scatter[1] / (fake[0] - 1), scatter[0] / (real[0] - 1))}
