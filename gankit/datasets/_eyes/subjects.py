@@ -106,15 +106,9 @@ def _draw_class(label: int, count: int, seed: int) -> Subjects:
 def draw_subjects(counts: tuple[int, int, int], seed: int) -> Subjects:
     """Draw the subjects of all three classes, in an order shuffled by the seed.
 
-    A subject depends on the seed, its class and its place in the class, not on the counts.
-
-    Args:
-        counts: images of exotropia, esotropia and normal.
-        seed: not negative.
-
-    Returns:
-        One array per figure, (n,) or (n, k) or (n, 2 eyes, k): lengths in mm, angles in degrees, deviation in signed
-        prism dioptres (positive: exotropia), laterality 0 where the subject's right eye deviates and 1 for the left.
+    A subject depends on the seed, its class and its place in the class, not on the counts. Each figure is one array,
+    (n,) or (n, k) or (n, 2 eyes, k): lengths in mm, angles in degrees, deviation in signed prism dioptres (positive:
+    exotropia), laterality 0 where the subject's right eye deviates and 1 for the left.
     """
     classes = [_draw_class(label, count, seed) for label, count in enumerate(counts)]
     order = stream(seed, "order").permutation(sum(counts))
