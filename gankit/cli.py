@@ -316,21 +316,17 @@ def clear() -> None:
     print(f"{clear_cache() / 1e6:.1f} MB freed in {cache_folder()}")
 
 
-def _is_first_process() -> bool:
-    if "WORLD_SIZE" not in os.environ:  # without torchrun; torch is not loaded for it
-        return True
-    from gankit.distributed import torchrun_rank_and_size
-
-    rank, size = torchrun_rank_and_size()
-    return rank == 0 or size == 1
-
-
 def main() -> None:
     """Run the command line; the exit code is 2, with one line, for a mistake or an OSError, and 130 if interrupted."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a plug-in's name may be beyond the locale's letters
     # Of several processes that torchrun started, the first one prints; the others report only that one was lost.
-    first = _is_first_process()
+    first = True
+    if "WORLD_SIZE" in os.environ:  # by torchrun; torch is not loaded without it
+        from gankit.distributed import torchrun_rank_and_size
+
+        rank, size = torchrun_rank_and_size()
+        first = rank == 0 or size == 1
     if not first:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     try:

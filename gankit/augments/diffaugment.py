@@ -78,8 +78,7 @@ def translation(images: Tensor) -> Tensor:
 def cutout(images: Tensor) -> Tensor:
     """Set a box of half (rounded) the height and width to 0, its centre uniform over (n, c, h, w) images."""
     n, _, height, width = images.shape
-    rows = _in_box(n, height, images.device)
-    columns = _in_box(n, width, images.device)
+    rows, columns = (_in_box(n, size, images.device) for size in (height, width))
     return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
 
 

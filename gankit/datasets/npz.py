@@ -1,7 +1,5 @@
 """Arrays in an npz file: plain ones, or the layout of MedMNIST (Yang et al. 2023, Scientific Data 10:41)."""
 
-from __future__ import annotations
-
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -77,7 +75,7 @@ class Npz(DecodedDataset):
         return prefixes
 
     @property
-    def _header(self) -> Header:
+    def _header(self) -> "Header":
         """Shape and type of the images, of the first split."""
         return self.archive.header(self._prefixes[0] + self.names["images"])
 

@@ -11,7 +11,7 @@ from cleanfid import downloads_helper
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from gankit.cache import cache_folder
@@ -53,7 +53,10 @@ class InceptionV3(Network):
         content, self.weights_sha256 = read_weights(path, sha256)
         remedy = "delete it to download it again" if weights is None else f"set weights to NVIDIA's {_FILE}"
         try:
-            self.network = _load(content)
+            # clean-fid loads a file of a fixed name; from a private folder it loads the bytes that were hashed.
+            with tempfile.TemporaryDirectory(prefix="gankit-") as folder, without_deprecations():
+                (Path(folder) / _FILE).write_bytes(content)
+                self.network = InceptionV3W(folder, download=False).eval()
             shape = tuple(self.forward(torch.zeros(1, 3, self.side, self.side)).shape)
         except OSError as error:
             where = tempfile.gettempdir()
@@ -94,14 +97,6 @@ class InceptionV3(Network):
     def protocol(self) -> dict[str, str | int]:
         """The weights' sha256, the resize, the kind of logits, and the versions of the packages in use."""
         return {**super().protocol, "logits": "without bias"}
-
-
-def _load(content: bytes) -> nn.Module:
-    # clean-fid loads a file of a fixed name from a folder; from a private folder it loads the bytes that were hashed.
-    with tempfile.TemporaryDirectory(prefix="gankit-") as folder, without_deprecations():
-        (Path(folder) / _FILE).write_bytes(content)
-        network: nn.Module = InceptionV3W(folder, download=False)
-    return network.eval()
 
 
 def _download() -> Path:

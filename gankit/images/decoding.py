@@ -97,11 +97,7 @@ class Decoder:
                     "save it without an alpha channel, on the background that you want"
                 )
         to_grey = grey if self.grey is None else self.grey
-        if grey or not to_grey:
-            picture = picture.convert("L" if to_grey else "RGB")
-        else:
-            picture = picture.convert("RGB").convert("L")
-        array = np.array(picture)
+        array = np.array((picture if grey else picture.convert("RGB")).convert("L" if to_grey else "RGB"))
         return array[None] if to_grey else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 

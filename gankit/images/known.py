@@ -1,11 +1,9 @@
 """What is known of images beside their pixels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +59,7 @@ class Known:
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     changed_by_mirror: frozenset[str] = frozenset()
 
-    def take(self, indices: NDArray[np.int64]) -> Known:
+    def take(self, indices: NDArray[np.int64]) -> Self:
         """What is known of the images with these (k,) indices; without splits, whose indices mean other images."""
         return replace(
             self,

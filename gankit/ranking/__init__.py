@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, final
 
@@ -216,8 +216,6 @@ def write_ranking(ranking: Ranking, folder: Path) -> Path:
     Raises:
         RunError: the folder holds something.
     """
-    columns = ["rater", "what", "value", "low", "high", "n"]
-    findings = [[getattr(finding, column) for column in columns] for finding in ranking.findings]
 
     def fill(new: Path) -> None:
         files: dict[int, str] = {}
@@ -233,6 +231,7 @@ def write_ranking(ranking: Ranking, folder: Path) -> Path:
         ]
         write_csv(new / "ranking.csv", [["rank", "image", "file", "score", "label", "seed"], *rows])
         if ranking.findings:
-            write_csv(new / "findings.csv", [columns, *findings])
+            titles = [column.name for column in fields(Finding)]
+            write_csv(new / "findings.csv", [titles, *map(astuple, ranking.findings)])
 
     return write_folder(folder, fill)

@@ -24,7 +24,6 @@ def write_report(run: Run) -> Path:
     run.check_own("report")
     metrics_file = run.path / "metrics.json"
     metrics = read_metrics(metrics_file) if metrics_file.is_file() else None
-    # `gankit evaluate` writes the pictures of pairs of images beside the values.
     # The pictures of pairs of images that `gankit evaluate` wrote beside these values.
     entries = metrics["metrics"] if metrics else {}
     pairs = [run.path / f"{name}-pairs.png" for name, entry in entries.items() if "details" in entry]

@@ -55,8 +55,7 @@ class DatasetTests(Suite):
         else:
             assert dataset.labels.shape == (n,)
             assert dataset.labels.dtype == np.int64
-            assert dataset.labels.min() >= 0
-            assert dataset.labels.max() < classes
+            assert 0 <= dataset.labels.min() <= dataset.labels.max() < classes
         assert len(dataset.class_names) == classes
         assert len(set(dataset.class_names)) == classes, "two classes have one name"
         if dataset.groups is not None:

@@ -72,7 +72,9 @@ class LossTests(Suite):
                 parameter.add_(0.05 * torch.randn_like(parameter))
         real = torch.rand(self.SAMPLES, *image.shape, dtype=torch.float64) * 2 - 1
         latents = torch.randn(self.SAMPLES, generator.latent_dim, dtype=torch.float64)
-        fixed_view = wrap("augment", _fixed_view) if Augment in self._class().needs else None
+        # The view is always the same, so that a part of a batch is augmented as in the whole batch.
+        needs_view = Augment in self._class().needs
+        fixed_view = wrap("augment", lambda images: 0.7 * images.flip(2) + 0.1) if needs_view else None
         # The generator normalises by its running statistics, so that a fake does not depend on the other fakes.
         return {
             "generator": generator.eval(), "critic": critic, "real": real, "latents": latents,
@@ -163,8 +165,7 @@ class LossTests(Suite):
         # With independent draws the ratio is SAMPLES in expectation, and between 3 and 12 for 40 seeds almost surely.
         assert variance_of_all <= variance_of_one / (self.SAMPLES / 3), (
             f"the variance between seeds is {variance_of_one:.3g} with one sample and {variance_of_all:.3g} with "
-            f"{self.SAMPLES} equal ones: "
-            "draw one row per sample, as turn.random.uniform(len(turn.real))"
+            f"{self.SAMPLES} equal ones: draw one row per sample, as turn.random.uniform(len(turn.real))"
         )
 
     @each_side
@@ -217,8 +218,7 @@ class LossTests(Suite):
     @each_side
     def test_acts_after_a_step(self, side: Side) -> None:
         """`after_step` is called with the turn of either side."""
-        turn = self.turn(side)
-        loss = self.build()
+        loss, turn = self.build(), self.turn(side)
         getattr(loss, side)(turn)
         loss.after_step(turn)
 
@@ -271,8 +271,3 @@ class _RowsOfDraws:
     def normal(self, *shape: int) -> Tensor:
         """Standard normal values."""
         return self._draw(torch.randn, shape)
-
-
-def _fixed_view(images: Tensor) -> Tensor:
-    """Always the same, so that a part of a batch is augmented as in the whole batch."""
-    return 0.7 * images.flip(2) + 0.1

@@ -158,16 +158,10 @@ def save_and_load(state: Mapping[str, Any]) -> Any:
 def assert_is_gradient(
     gradient: Tensor, function: Callable[[Tensor], Tensor], at: Tensor, what: str, scale: Tensor | float = 1.0
 ) -> None:
-    """Assert that a gradient agrees with central differences in most of five random directions.
+    """Assert that a scalar function's gradient `at` float64 values is that of central differences.
 
-    A kink near one of the points may spoil the others.
-
-    Args:
-        gradient: of the function, by autograd; of the shape of `at`.
-        function: gives a scalar.
-        at: where the gradient was taken, in float64.
-        what: whose derivatives they are, for the message.
-        scale: of the directions, element by element.
+    Most of five random directions must agree, since a kink near one of the points may spoil the others. `scale`
+    multiplies the directions element by element; `what` is whose derivatives they are, for the message.
     """
     step, generator, pairs = 1e-8, torch.Generator().manual_seed(0), []
     for _ in range(5):

@@ -29,10 +29,9 @@ def crease_reach(scene: Scene) -> Array:
 def _relief(scene: Scene, textures: Textures) -> Array:
     """(m, h, w) height of the skin towards the camera in mm."""
     u, v = scene.u, scene.v
-    brow = scene["brow_height"]
     socket = scene["socket"]
     height = (4.6 * bell(u, 13.0)) * bell(v + 0.5, 9.0)
-    height += (socket * 5.0) * bell(v - brow, 6.5)
+    height += (socket * 5.0) * bell(v - scene["brow_height"], 6.5)
     height += (scene["nose"] * bell(u + scene.half, 9.5)) * (3.0 + 9.5 / (1 + np.exp((v + 6.0) / 7.0)))
     height -= (socket * 2.6 * bell(u + scene.nasal + 1.5, 5.0)) * bell(v - 6.0, 4.5)
     height -= 0.012 * np.square(np.maximum(u - 8.0, 0.0))
@@ -73,10 +72,9 @@ def _slopes(height: Array, scene: Scene) -> tuple[Array, Array]:
 
 
 def skin(scene: Scene, textures: Textures) -> tuple[list[Array], Array]:
-    """Draw the skin as if the eyes were shut.
+    """Draw the skin as if the eyes were shut: three planes (m, h, w) of linear light, and the shading.
 
-    Returns:
-        Three planes (m, h, w) of linear light, and the shading (m, h, w), 1 where the skin faces the light.
+    The shading is (m, h, w), 1 where the skin faces the light.
     """
     u, v = scene.u, scene.v
     height = _relief(scene, textures)
