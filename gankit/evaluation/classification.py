@@ -7,19 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from gankit.evaluation.paired import (
-    Cases,
-    Floats,
-    Score,
-    crossed,
-    independent_cases,
-    paired_difference,
-    score_interval,
-)  # fmt: skip
+from gankit.evaluation.paired import Cases, Floats, Score, crossed, independent_cases, paired_difference, score_interval
 from gankit.evaluation.uncertainty import wilson
 
-BINS = 10
-"""Of the calibration error: equal widths of confidence."""
+BINS = 10  # Of the calibration error: equal widths of confidence
 
 
 def _ratio(part: Floats, whole: Floats, otherwise: float = np.nan) -> Floats:
@@ -56,13 +47,8 @@ def recall_of(label: int) -> Score:
 def auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = None) -> Floats:
     """The area under the ROC curve: the chance that a positive case scores above a negative one, ties counting half.
 
-    Args:
-        positive: (n,) whether a case is positive.
-        scores: (n,) larger is more positive.
-        weights: (draws, n) how often each case counts; None for one draw of all.
-
-    Returns:
-        (draws,) areas, NaN where a side has no case.
+    From the (n,) cases that are positive, (n,) scores, and (draws, n) how often each case counts (None for one draw of
+    all) to (draws,) areas, NaN where a side has no case.
     """
     weights = np.ones((1, len(scores))) if weights is None else weights
     order = np.argsort(scores, kind="stable")
@@ -73,16 +59,7 @@ def auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = No
 
 
 def macro_auc(labels: NDArray[np.int64], probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """The mean over classes of the area of one class against the rest.
-
-    Args:
-        labels: (n,) true classes.
-        probabilities: (n, k) of the classes.
-        weights: (draws, n) as in `auc`.
-
-    Returns:
-        (draws,) areas.
-    """
+    """(n,) classes, (n, k) probabilities, weights as in `auc` to (draws,) means of a class's area against the rest."""
     areas = [auc(labels == label, probabilities[:, label], weights) for label in np.unique(labels)]
     mean: Floats = np.mean(areas, axis=0)
     return mean
@@ -97,10 +74,8 @@ def reliability(labels: NDArray[np.int64], probabilities: Floats) -> list[tuple[
     """(n,) classes and (n, k) probabilities to (cases, mean confidence, share right) of each bin that has cases."""
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    return [
-        (int((place == b).sum()), float(confidence[place == b].mean()), float(right[place == b].mean()))
-        for b in np.unique(place)
-    ]
+    bins = [place == number for number in np.unique(place)]
+    return [(int(inside.sum()), float(confidence[inside].mean()), float(right[inside].mean())) for inside in bins]
 
 
 def calibration_error(labels: NDArray[np.int64], probabilities: Floats) -> float:
@@ -114,13 +89,9 @@ Values = dict[str, Any]
 
 
 class Scorer:
-    """Scores of classifiers on one test part; all draws are those of one seed, so that classifiers share them.
+    """Scores of classifiers on a test part of (n,) true classes and (n,) groups, where there are any.
 
-    Args:
-        labels: (n,) true classes.
-        groups: (n,) group of each case, or None.
-        names: of the classes.
-        seed: of the draws.
+    All draws are those of one seed, so that classifiers share them.
     """
 
     def __init__(self, labels: NDArray[np.int64], groups: NDArray[Any] | None, names: Sequence[str], seed: int) -> None:
@@ -132,27 +103,21 @@ class Scorer:
         return self.cases.counts(logits.argmax(-1), len(self.names))
 
     def scores(self, logits: Floats, groupings: Mapping[str, Sequence[str]], calibration: bool = False) -> Values:
-        """Scores of one classifier, as JSON can hold them.
+        """Scores of one classifier from the (seeds, n, k) logits of its trainings, as JSON can hold them.
 
-        Args:
-            logits: (seeds, n, k) of its trainings.
-            groupings: names with the classes that are positive in each.
-            calibration: whether probabilities are judged too.
+        `groupings` are names with the classes that are positive in each; `calibration` judges probabilities too.
         """
         counts, predicted = self.counts(logits), logits.argmax(-1)
         probabilities: Floats = softmax(logits, axis=-1)
         values: Values = {}
         for name, score in SCORES.items():
-            interval = score_interval(self.cases, counts, score, self.seed)
-            values[name] = _entry(*interval, score(counts.sum(1)))
+            values[name] = _entry(*score_interval(self.cases, counts, score, self.seed), score(counts.sum(1)))
         values["AUC"] = self._resample(
             lambda seed, weights: macro_auc(self.labels, probabilities[seed], weights), len(logits)
         )
-        values["recall"] = {
-            name: self._share(self.labels == label, predicted == label) for label, name in enumerate(self.names)
-        }
-        values["groupings"] = {name: self._grouping(chosen, probabilities)
-                               for name, chosen in groupings.items()}  # fmt: skip
+        by_name = enumerate(self.names)
+        values["recall"] = {name: self._share(self.labels == label, predicted == label) for label, name in by_name}
+        values["groupings"] = {name: self._grouping(chosen, probabilities) for name, chosen in groupings.items()}
         values["confusion"] = counts.sum(1).mean(0).tolist()
         if calibration:
             for name, error in (("Brier score", brier), ("calibration error", calibration_error)):
@@ -193,13 +158,7 @@ class Scorer:
         }
 
     def difference(self, logits: Floats, against: Floats, rare: int) -> dict[str, Values]:
-        """One classifier less another, on the same cases and seeds, by score.
-
-        Args:
-            logits: (seeds, n, k) of the first.
-            against: (seeds, n, k) of the second.
-            rare: the class whose recall is compared too.
-        """
+        """One classifier less another, by score and by the recall of one class: (seeds, n, k) logits, same seeds."""
         scores = {**SCORES, f"recall of {self.names[rare]}": recall_of(rare)}
         sides = self.counts(logits), self.counts(against)
         return {name: vars(paired_difference(self.cases, *sides, score)) for name, score in scores.items()}

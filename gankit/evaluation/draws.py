@@ -14,23 +14,16 @@ from gankit.evaluation.uncertainty import influences, standard_errors, variances
 from gankit.interfaces import Indices, Pool, Rows
 from gankit.metrics.kid import BLOCK
 
-KEPT_VALUES = ("frechet", "kid", "precision", "recall")
-"""The values that are kept of the metrics' values."""
+KEPT_VALUES = ("frechet", "kid", "precision", "recall")  # Of all values of the metrics
 
 Values = dict[str, dict[str, Any]]
 
 
 def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Values:
-    """Values of metrics with standard errors, and how far each part of the real images moves them.
+    """Values of metrics from features, with standard errors, and how far each part of the real images moves them.
 
-    Args:
-        names: of metrics.
-        reals: their features.
-        fakes: features of the generated images.
-
-    Returns:
-        By value: `value`, `standard_error`, `fake_variance` (what the generated images make of its square),
-        `real_influences` (whose squares sum to what the real images make), `n_real`, `n_fake`; None where unknown.
+    By value: `value`, `standard_error`, `fake_variance` (what the generated images make of its square),
+    `real_influences` (whose squares sum to what the real images make), `n_real`, `n_fake`; None where unknown.
     """
     entries: Values = {}
     for metric_part in [part("metric", name) for name in names]:
@@ -44,8 +37,7 @@ def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Va
             if name in KEPT_VALUES:
                 moved = real.get(name)
                 entries[name] = {
-                    "value": value, "standard_error": errors[name],
-                    "fake_variance": variances.get(name),
+                    "value": value, "standard_error": errors[name], "fake_variance": variances.get(name),
                     "real_influences": None if moved is None else moved.tolist(),
                     "n_real": used.count, "n_fake": fakes.count,
                 }  # fmt: skip
@@ -53,12 +45,9 @@ def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Va
 
 
 def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices]]) -> Values:
-    """Mean and standard deviation of values over draws of both sides.
+    """Mean and standard deviation of values over draws: (k,) rows of the real and (m,) rows of the generated images.
 
-    Args:
-        names: of metrics; one that cannot judge so few images is left out.
-        pool: what is drawn from.
-        draws: (k,) rows of the real and (m,) rows of the generated images.
+    A metric that cannot judge so few images is left out.
     """
     entries: Values = {}
     for metric in [part("metric", name) for name in names]:

@@ -1,18 +1,16 @@
 """Intervals over test cases, in whole groups, and over the seeds of trainings."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 Floats = NDArray[np.float64]
-Score = Callable[[Floats], Floats]
-"""Of (..., k, k) confusion matrices to (...) values."""
+Score = Callable[[Floats], Floats]  # (..., k, k) confusion matrices to (...) values
 
 LEVEL = 0.95
 DRAWS = 1000
@@ -21,12 +19,8 @@ DRAWS = 1000
 def independent_cases(hits: Floats, sizes: Floats) -> float:
     """How many independent cases tell as much of a proportion as cases in groups (Rao and Scott 1992).
 
-    Args:
-        hits: (groups,) hits in each group, not necessarily whole.
-        sizes: (groups,) cases in each group; groups without a case do not count.
-
-    Returns:
-        At most the number of cases and at least 1; the number of groups where all cases are hits, or none.
+    From (groups,) hits, not necessarily whole, and (groups,) cases, where groups without a case do not count. At most
+    the number of cases and at least 1; the number of groups where all cases are hits, or none.
     """
     kept = sizes > 0
     hits, sizes = hits[kept], sizes[kept]
@@ -48,7 +42,7 @@ class Cases:
     stratum: NDArray[np.int64]  # (groups,) class of each group
 
     @classmethod
-    def of(cls, labels: NDArray[np.int64], groups: NDArray[np.generic] | None) -> Cases:
+    def of(cls, labels: NDArray[np.int64], groups: NDArray[np.generic] | None) -> Self:
         """From (n,) classes, and the (n,) groups where there are any: every case is its own group where not."""
         names = np.arange(len(labels)) if groups is None else groups
         group = np.unique(names, return_inverse=True)[1]
@@ -80,16 +74,7 @@ class Cases:
 
 
 def drawn_scores(counts: Floats, score: Score, weights: Floats) -> Floats:
-    """Scores of drawn groups.
-
-    Args:
-        counts: (seeds, groups, k, k).
-        score: of (..., k, k) confusion matrices.
-        weights: (draws, groups) from `Cases.draws`.
-
-    Returns:
-        (draws, seeds) scores.
-    """
+    """(seeds, groups, k, k) counts and (draws, groups) weights from `Cases.draws` to (draws, seeds) scores."""
     seeds, groups, k, _ = counts.shape
     flat = counts.transpose(1, 0, 2, 3).reshape(groups, -1)
     return score((weights @ flat).reshape(len(weights), seeds, k, k))
@@ -101,12 +86,9 @@ def student_quantile(freedom: float, level: float = LEVEL) -> float:
 
 
 def crossed(drawn: Floats, random: np.random.Generator, level: float = LEVEL) -> tuple[float, float]:
-    """The percentile interval of a mean over seeds, which are drawn too (Owen 2007, arXiv 0712.1111).
+    """The percentile interval of a mean over seeds, which are drawn too, from (draws, seeds) values of drawn groups.
 
-    Args:
-        drawn: (draws, seeds) values of drawn groups.
-        random: draws the seeds.
-        level: of the interval.
+    Owen 2007, arXiv 0712.1111.
     """
     draws, seeds = drawn.shape
     weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
@@ -116,14 +98,7 @@ def crossed(drawn: Floats, random: np.random.Generator, level: float = LEVEL) ->
 
 
 def score_interval(cases: Cases, counts: Floats, score: Score, seed: int) -> tuple[float, float, float]:
-    """The mean of a score over seeds, and its percentile interval over groups and seeds.
-
-    Args:
-        cases: the test cases.
-        counts: (seeds, groups, k, k) from `Cases.counts`.
-        score: of (..., k, k) confusion matrices.
-        seed: of the draws.
-    """
+    """The mean over seeds of a score of (seeds, groups, k, k) counts, and its percentile interval over both."""
     random = np.random.default_rng(seed)
     low, high = crossed(drawn_scores(counts, score, cases.draws(random)), random)
     return float(score(counts.sum(1)).mean()), low, high
@@ -153,12 +128,7 @@ def paired_difference(
     seeds differ (Howe 1974, JASA 69:789). What cases and seeds share, the chance of a single prediction, is in both:
     the interval errs to the wide side. docs/measured/paired-intervals.md has its errors of the first kind.
 
-    Args:
-        cases: the test cases.
-        first: (seeds, groups, k, k) counts of the first arm.
-        second: (seeds, groups, k, k) counts of the second, whose seeds belong to the first's one by one.
-        score: of (..., k, k) confusion matrices.
-        level: of the interval.
+    Both arms have (seeds, groups, k, k) counts, whose seeds belong together one by one.
     """
     totals = first.sum(1), second.sum(1)
     by_seed = score(totals[0]) - score(totals[1])

@@ -21,10 +21,8 @@ from gankit.interfaces import ImageSpec
 from gankit.runs import checkpoint
 
 FILE = "classifier.safetensors"
-SMALL = "small"
-"""The name of gankit's own network; others are torchvision's."""
-MEAN, SPREAD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-"""Of the channels that networks of torchvision expect, in [0, 1]."""
+SMALL = "small"  # The name of gankit's own network; others are torchvision's
+MEAN, SPREAD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # Of channels in [0, 1], as networks of torchvision expect
 
 
 @final
@@ -35,11 +33,7 @@ class SmallNetwork(nn.Module):
     up to four times the first; as many as leave about 4 pixels of the shorter side, at least one and at most five.
     The head keeps places, since where a reflex lies is what some labels are about.
 
-    Args:
-        image: what it sees.
-        outputs: classes, or 1 for a number.
-        width: channels of the first level.
-        dropout: of the head's inputs.
+    It has `width` channels at the first level, dropout before the head, and one output for each class, or for a number.
     """
 
     def __init__(self, image: ImageSpec, outputs: int, width: int = 16, dropout: float = 0.2) -> None:
@@ -61,13 +55,9 @@ class SmallNetwork(nn.Module):
 
 @final
 class TorchvisionNetwork(nn.Module):
-    """A classification network of torchvision behind gankit's range of images.
+    """A classification network, by torchvision's name, behind gankit's range of images.
 
-    Args:
-        image: what it sees; grey images are shown to all three channels.
-        outputs: classes, or 1 for a number.
-        name: as torchvision lists it.
-        input_size: pixels that images are resized to, or None.
+    Grey images are shown to all three channels. Images are resized to `input_size` pixels, where that is not None.
 
     Raises:
         PartError: the images have neither one nor three channels, or are of a size that it cannot take.
@@ -97,8 +87,7 @@ class TorchvisionNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) images in [-1, 1] to (n, outputs)."""
         if self.input_size is not None:
-            size = (self.input_size, self.input_size)
-            images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+            images = F.interpolate(images, [self.input_size] * 2, mode="bilinear", antialias=True, align_corners=False)
         outputs = self.network(normalize(images.expand(-1, 3, -1, -1) * 0.5 + 0.5, MEAN, SPREAD))
         logits: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs  # some have a second head in training
         return logits
@@ -116,12 +105,9 @@ def make_network(image: ImageSpec, outputs: int, name: str, width: int, input_si
 
 
 def load_weights(network: nn.Module, path: Path, name: str) -> None:
-    """Load a file of weights into a network of torchvision, but for the head, whose shape the classes decide.
+    """Load weights into a network of torchvision, but for the head, whose shape the classes decide.
 
-    Args:
-        network: the network.
-        path: of tensors by name, as torchvision publishes them, or as safetensors.
-        name: of the network, for errors.
+    The file holds tensors by name, as torchvision publishes them, or as safetensors; errors say the network's name.
 
     Raises:
         PartError: the file holds no weights of this network.
@@ -131,9 +117,8 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
         tensors: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise PartError(
-            f"classifier.weights: {path} cannot be read ({reason}); give a file of tensors by name"
-        ) from None
+        message = f"classifier.weights: {path} cannot be read ({reason}); give a file of tensors by name"
+        raise PartError(message) from None
     state = network.state_dict()
     fitting = {key: value for key, value in tensors.items() if key in state and value.shape == state[key].shape}
     # Of a network with a second head for training, both heads depend on the classes: at most a weight and a bias each.
@@ -157,11 +142,9 @@ class Classifier(nn.Module):
 
     def __init__(self, network: nn.Module, facts: dict[str, Any], grey_levels: bool = False) -> None:
         super().__init__()
-        self.network = network
-        self.facts = facts
+        self.network, self.facts, self.grey_levels = network, facts, grey_levels
         self.class_names: tuple[str, ...] = tuple(facts["class_names"])
         self.image = ImageSpec(*facts["image"])
-        self.grey_levels = grey_levels
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) images in [-1, 1], or grey levels where it was loaded so, to (n, classes) logits.

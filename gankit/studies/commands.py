@@ -1,7 +1,5 @@
 """The commands `gankit study NAME`, one for each study that the registry finds."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +13,9 @@ from gankit.registry import registry
 from gankit.registry.plugins import PlugIn
 
 Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
+WORDS = "A study file, the one that comes with the study by default; and settings as key.path=value."
 Words = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[FILE] [KEY.PATH=VALUE]...",
-        help="A study file, the one that comes with the study by default; and settings as key.path=value.",
-        show_default=False,
-    ),
+    list[str] | None, typer.Argument(metavar="[FILE] [KEY.PATH=VALUE]...", help=WORDS, show_default=False)
 ]
 Workers = Annotated[int, typer.Option(help="Trainings at a time.", min=1)]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of each training.", min=1, show_default=False)]

@@ -1,7 +1,5 @@
 """Resumable jobs: each writes everything into its own folder, and is not repeated once its result is there."""
 
-from __future__ import annotations
-
 import _thread
 import contextlib
 import json
@@ -67,12 +65,8 @@ def run_jobs(
     one that `joblib.parallel_config` names. A worker that dies takes no other job with it: unfinished ones start again
     and go on with what their folders hold. A job that raises a `GankitError` has failed, and is not tried again.
 
-    Args:
-        jobs: of different names.
-        folder: a sub-folder for each job is made in it.
-        workers: jobs at a time.
-        threads: CPU threads of each job; by default torch's own choice for one worker, an equal share for several.
-        quiet: no progress bar.
+    Each job has a sub-folder of its name in the folder, and so many CPU threads: by default torch's own choice for one
+    worker, an equal share for several. `quiet` shows no progress bar.
 
     Raises:
         RunError: workers die again and again, or another process is at these jobs.
@@ -140,10 +134,7 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 
 def _run_job(job: Job, jobs: Path, threads: int, directory: Path | None, parts: list[tuple[str, str, Any]]) -> None:
-    """Run one job in this process, or in a worker, which is given a working directory for relative paths.
-
-    What a job prints in a worker goes to a file, since others print at the same time.
-    """
+    """Run one job here, or in a worker: in a directory for relative paths, printing into a file."""
     if directory is not None:
         os.chdir(directory)  # the worker may have run jobs of a program in another one
     for kind, name, part in parts:
@@ -238,13 +229,6 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
     taken = {name: _outcome(folder / name).seconds for name in cost if name not in undone}
     latest, shown = time.monotonic(), -math.inf  # when a job ended last (or now), and when the bar was shown
 
-    def left() -> str:
-        """What unfinished jobs will take, if they exceed their cost as much as the finished ones did."""
-        expected = sum(cost[name] for name in taken)
-        slower = sum(taken.values()) / expected if expected else 1.0
-        seconds = slower * sum(undone.values()) / min(workers, max(len(undone), 1))
-        return tqdm.format_interval(max(seconds - (time.monotonic() - latest), 0.0))
-
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if workers > 1 else None
         bar = stack.enter_context(tqdm(
@@ -262,8 +246,12 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
                 bar.n += undone.pop(name)
                 taken[name], latest = outcome.seconds, now
             if ended or now - shown > SHOW_EVERY:
-                shown = now
-                bar.set_postfix_str(f"{left()} left", refresh=False)
+                shown, expected = now, sum(cost[name] for name in taken)
+                # Unfinished jobs are expected to exceed their cost as much as the finished ones did
+                slower = sum(taken.values()) / expected if expected else 1.0
+                seconds = slower * sum(undone.values()) / min(workers, max(len(undone), 1))
+                left = tqdm.format_interval(max(seconds - (time.monotonic() - latest), 0.0))
+                bar.set_postfix_str(f"{left} left", refresh=False)
                 bar.set_description_str(f"{len(jobs) - len(undone)} of {len(jobs)} jobs", refresh=False)
                 bar.refresh()
             if stop is not None and stop.requested:

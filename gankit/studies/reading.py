@@ -1,7 +1,5 @@
 """Study files: experiments with one more table, and their JSON schemas."""
 
-from __future__ import annotations
-
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -16,17 +14,14 @@ from gankit.experiments.schema import schema
 from gankit.registry import construct, registry
 from gankit.studies.study import Study
 
+# Settings that no study file may hold
 DECIDED = {("training", "max_minutes"): "a training of a study runs to its end; leave it out, set fewer steps"}
-"""Settings that no study file may hold."""
 
 
 def load_study(name: str, file: str | Path | None = None, *overrides: str) -> Study:
-    """Read a study.
+    """Read a study by its name in `gankit list study`, with settings as `key.path=value`, as for `gankit.load`.
 
-    Args:
-        name: of the study, as in `gankit list study`.
-        file: a TOML, JSON or YAML file, a recipe, or None for the study that comes with it.
-        overrides: settings as `key.path=value`, as for `gankit.load`.
+    The file is TOML, JSON or YAML, or a recipe; None reads the one that comes with the study.
 
     Raises:
         PartError: there is no such study, or it cannot be imported.

@@ -1,7 +1,5 @@
 """The interface of a study: settings, arms, jobs that resume, judgement and report; and how any study is run."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import shlex
@@ -81,10 +79,6 @@ class Study(ABC):
     A study file is an experiment with one more table, the study's own. `Settings` describes that table; `experiment`
     holds the others. `gankit study NAME` reads the file, runs the jobs, and gives the results to `judge` and `report`.
 
-    Args:
-        experiment: the tables that any experiment has.
-        settings: of the study's own table.
-
     Attributes:
         Settings: a pydantic model of the study's own table; its docstring describes every setting.
         table: the name of that table.
@@ -118,12 +112,9 @@ class Study(ABC):
 
     @abstractmethod
     def work(self, jobs: Path) -> Sequence[Work]:
-        """Everything that is to be done, whether it is done already or not.
+        """Everything that is to be done, or is done already; each job has a sub-folder of its name in `jobs`.
 
         Nothing is written before this returns, so that it is the place to open the data and to check them.
-
-        Args:
-            jobs: the folder in which each job has a sub-folder of its name.
 
         Raises:
             GankitError: the data do not serve, or something cannot be trained.
@@ -149,11 +140,8 @@ class Study(ABC):
     def run(self, out: str | Path, *, workers: int = 1, threads: int | None = None, quiet: bool = False) -> Results:
         """Do everything that is missing in the study's folder, judge it, and write the report.
 
-        Args:
-            out: the folder; it is made, or holds this very study.
-            workers: jobs at a time.
-            threads: CPU threads of each; `training.threads` where None.
-            quiet: no progress bar, and no estimate.
+        The folder `out` is made, or holds this very study. So many `workers` run jobs at a time, with so many CPU
+        `threads` each (None for `training.threads`); `quiet` shows no progress bar and no estimate.
 
         Raises:
             GankitError: the data or the networks do not serve (nothing is written then), the folder is taken, or there
@@ -208,11 +196,7 @@ class Study(ABC):
 
     @final
     def _is_begun(self, folder: Path) -> bool:
-        """Whether the folder holds this very study already; False where it is free.
-
-        Raises:
-            RunError: the folder holds something else, or a study of other settings.
-        """
+        """Whether the folder holds this very study already; False where it is free, and refused where it is taken."""
         if not (folder / FILE).is_file():
             refuse_nonempty(folder, "it holds no study; choose another --out")
             return False
@@ -273,15 +257,10 @@ def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bo
 def write_page(
     study: Study, results: Results, template: str = "tables.html.j2", *, warnings: Sequence[str] = (), **values: Any
 ) -> None:
-    """Write the report of a study: one self-contained page with its settings and the command that repeats it.
+    """Write the report of a study: one self-contained page with settings, warnings, failed jobs and the command.
 
-    Args:
-        study: the study.
-        results: what it found; failed jobs are named on the page.
-        template: of this folder. "tables.html.j2" shows `title`, and `tables`: rows of text by their heading, each
-            table's header first.
-        warnings: what a reader must know before the numbers.
-        values: what the template shows.
+    The template, of this folder, shows `values`. "tables.html.j2" shows `title`, and `tables`: rows of text by their
+    heading, each table's header first.
     """
     page = render(
         "gankit.studies", template, experiment=study.toml(), command=study.command(results.folder),

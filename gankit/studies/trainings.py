@@ -1,7 +1,5 @@
 """Trainings of a study: trained or resumed, and how long a step of them takes."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Callable

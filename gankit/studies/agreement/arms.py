@@ -65,11 +65,7 @@ def heading(threshold: float) -> str:
 class StudyImages:
     """The images of a study: the training part, the held-out part, and what each threshold leaves of them.
 
-    Attributes:
-        full: all training images.
-        held_out: all held-out images.
-        thresholds: the study's.
-        n: images a side where distances are compared at equal numbers: as many as the smallest set has.
+    Distances at equal numbers compare `n` images a side: as many as the smallest set has.
 
     Raises:
         DataError: raters' agreement is not known, or a threshold leaves too few images, or none of a class.
@@ -91,20 +87,17 @@ class StudyImages:
             self._check(threshold, data.name, max(FEWEST, study.settings.kept))
         self.n = min(len(part) for t in self.thresholds for part in (self.training_at(t), self.held_out_at(t)))
 
-    def _check(self, threshold: float, name: str, fewest: int) -> None:
+    def _check(self, threshold: float, data: str, fewest: int) -> None:
         training, held_out = len(self.training_at(threshold)), len(self.held_out_at(threshold))
-        for part, size, needed in ("training", training, fewest), ("held-out", held_out, 4):
-            if size < needed:
-                raise DataError(
-                    f"study.thresholds: {threshold:g} leaves {size} {part} images of {name}; at least {needed} are "
-                    "needed: take a lower one"
-                )
-        for label, (before, left) in enumerate(zip(self.counts(0.0), self.counts(threshold), strict=True)):
+        leaves = f"study.thresholds: {threshold:g} leaves"
+        for part, size, least in ("training", training, fewest), ("held-out", held_out, 4):
+            if size < least:
+                why = f"{size} {part} images of {data}; at least {least} are needed: take a lower one"
+                raise DataError(f"{leaves} {why}")
+        for name, before, left in zip(self.class_names, self.counts(0.0), self.counts(threshold), strict=True):
             if before and not left:
-                raise DataError(
-                    f"study.thresholds: {threshold:g} leaves no training image of class {self.class_names[label]} (of "
-                    f"{before}): take a lower one, or leave the class out"
-                )
+                why = f"no training image of class {name} (of {before}): take a lower one, or leave the class out"
+                raise DataError(f"{leaves} {why}")
 
     @property
     def class_names(self) -> tuple[str, ...]:

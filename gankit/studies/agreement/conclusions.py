@@ -3,8 +3,6 @@
 `conclusions.html.j2` has the words.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence

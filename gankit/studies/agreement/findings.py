@@ -21,8 +21,8 @@ from gankit.studies.jobs import Outcome
 if TYPE_CHECKING:
     from gankit.studies.agreement.study import Agreement, AgreementSettings
 
+# The distances that answers are drawn from. KID alone is free of the bias that also differs between generators
 METRICS = ("frechet", "kid")
-"""The distances that answers are drawn from. KID alone is free of the bias that also differs between generators."""
 CANNOT = "cannot be told"
 ROWS = {"all": "All", "top": "Top", "bottom": "Bot"}
 

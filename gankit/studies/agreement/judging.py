@@ -21,27 +21,23 @@ from gankit.studies.agreement.arms import Arm
 if TYPE_CHECKING:
     from gankit.studies.agreement.study import Agreement
 
-FEW, MANY = ("frechet", "kid"), ("frechet", "kid", "precision-recall")
-"""Metrics of the drawn images, best and worst; and of equal numbers."""
+FEW = ("frechet", "kid")  # Metrics of the drawn images, best and worst
+MANY = (*FEW, "precision-recall")  # Metrics of equal numbers
 CHANCE_DRAWS = 100  # Random draws that show the noise of as few images as are kept
 REAL_DRAWS = 20  # Draws of real images whose mean is a real-against-real value
 REFERENCES = ("subset", "full", "held-out", "held-out-same")
 """Beside which equal numbers are judged: the arm's own training images, all training images, all held-out images, and
 held-out images of at least the arm's agreement."""
 
-USEFUL = 0.3
-"""Sensitivity plus specificity less 1 (Youden's index), from which the measurement is of use."""
+USEFUL = 0.3  # Sensitivity plus specificity less 1 (Youden's index), from which a measurement is of use
 
 
 @final
 class Estimator:
     """A measurement that was tried on real images whose values are known.
 
-    Attributes:
-        measurement: what is measured.
-        limit: absolute value from which an image counts as positive.
-        trial: what the trial gave: n, median error, sensitivity, specificity, and the shares that could not be measured
-            and that truly are positive.
+    An image counts as positive from the absolute value `limit` on. `trial` is what the trial gave: n, median error,
+    sensitivity, specificity, and the shares that could not be measured and that truly are positive.
     """
 
     def __init__(self, measurement: Measurement, limit: float, images: Dataset) -> None:
@@ -79,19 +75,15 @@ class Estimator:
 class Judge:
     """Judges generators beside the reals of a study, whose features pass once through the extractor.
 
-    Attributes:
-        name: of the features.
-        full: features, and groups where there are any, of all training images.
-        held_out: those of all held-out images.
-        estimator: measures a fact on pixels; None where the data set measures nothing, or it is of no use here.
+    `full` and `held_out` are features, and groups where there are any, of all training and of all held-out images.
+    `estimator` measures a fact on pixels; None where the data set measures nothing, or it is of no use here.
     """
 
     def __init__(self, study: Agreement) -> None:
         self.study, self.settings, self.images = study, study.settings, study.images
         features = study.experiment.evaluation.features
         self.name, self._network = extractor(features, self.images.full.image.shape)
-        self.full = self._rows(self.images.full)
-        self.held_out = self._rows(self.images.held_out)
+        self.full, self.held_out = self._rows(self.images.full), self._rows(self.images.held_out)
         self.estimator: Estimator | None = None
         if study.measurement and self.settings.measured_limit:
             estimator = Estimator(study.measurement, self.settings.measured_limit, self.images.held_out)

@@ -1,7 +1,5 @@
 """The report of a study of rater agreement: one self-contained page, and the tables as files."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

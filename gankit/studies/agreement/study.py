@@ -1,7 +1,5 @@
 """The founding experiment: generators of images on which ever more raters agree, beside the controls that it lacked."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import time
@@ -80,9 +78,8 @@ class AgreementSettings(Settings):
     @model_validator(mode="after")
     def _enough(self) -> Self:
         if 2 * self.kept > self.drawn:
-            raise ValueError(
-                f"kept: the best and the worst {self.kept} of {self.drawn} overlap; draw more or keep fewer"
-            )
+            sets = f"the best and the worst {self.kept} of {self.drawn}"
+            raise ValueError(f"kept: {sets} overlap; draw more or keep fewer")
         return self
 
 
@@ -186,7 +183,7 @@ class Agreement(Study):
             trainings.append(Job(job_name(arm, seed), functools.partial(self._train_and_judge, arm, seed, start)))
         return [
             Work("warm start", warm_ups, warm, time_step, first=True),
-            Work("", [Job(REALS, self._judge_reals, cost=0.1)], steps, time_step),
+            Work("", [Job(REALS, lambda folder: self.judging.reals(), cost=0.1)], steps, time_step),
             Work("training", trainings, steps, time_step),
         ]
 
@@ -203,9 +200,6 @@ class Agreement(Study):
         began = time.monotonic()
         values = self.judging.run(run, arm, seed, folder)
         return {**values, "steps": run.steps, "judging_seconds": round(time.monotonic() - began, 2)}
-
-    def _judge_reals(self, folder: Path) -> dict[str, Any]:
-        return self.judging.reals()
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> Findings:
         """Every training with its values.

@@ -1,7 +1,5 @@
 """The two tables of the founding paper, with errors and controls, as rows of text and as files."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 from pathlib import Path

@@ -62,8 +62,7 @@ ARMS = {
         Arm("classical", "real images with classical augmentation, classes weighted in the loss: the bar to beat",
             weighted=True, augmented=True, bar=True),
         Arm("synthetic", "real images and generated ones of the rare class", _generated, generator=True),
-        Arm("classical-synthetic",
-            "real and generated images with classical augmentation, no weights of classes",
+        Arm("classical-synthetic", "real and generated images with classical augmentation, no weights of classes",
             _generated, generator=True, augmented=True),
         Arm("copies", "a control: noised copies of training images in place of generated ones, which add no "
             "information", _noised_copies),
@@ -92,13 +91,7 @@ class TrainingSet:
 
 
 def training_set(study: ClassifierStudy, arm: Arm, seed: int = 0, generator: Path | None = None) -> TrainingSet:
-    """The training images of an arm, with those that it adds.
-
-    Args:
-        study: the study.
-        arm: the arm.
-        seed: of the added images.
-        generator: the job of a generator that was trained on the training part, where the arm needs one.
+    """The training images of an arm, with those that it adds: drawn by the seed, or by the generator of an earlier job.
 
     Raises:
         RunError: that job has failed.

@@ -84,31 +84,24 @@ def split_data(study: ClassifierStudy) -> Split:
 
 
 def check_apart(dataset: Dataset, train: Indices, test: Indices) -> None:
-    """Refuse parts that share a case or a group, or of which one lacks a class.
-
-    Args:
-        dataset: the whole.
-        train: (k,) places of the training cases.
-        test: (m,) places of the test cases.
+    """Refuse (k,) places of training cases and (m,) of test cases that share a case or a group, or lack a class.
 
     Raises:
         DataError: they are not apart; says what to do.
     """
     if shared := len(np.intersect1d(train, test)):
         raise DataError(f"classifier: {shared} cases are in the training and in the test part; correct the splits")
-    if dataset.groups is not None:
-        both = np.intersect1d(dataset.groups[train], dataset.groups[test])
-        if len(both):
-            raise DataError(
-                f"classifier: {len(both)} groups (patients) are in the training and in the test part, for example "
-                f"{both[0]}; correct the splits, or set data.split=all to draw folds of whole groups"
-            )
+    groups = dataset.groups
+    if groups is not None and len(both := np.intersect1d(groups[train], groups[test])):
+        raise DataError(
+            f"classifier: {len(both)} groups (patients) are in the training and in the test part, for example "
+            f"{both[0]}; correct the splits, or set data.split=all to draw folds of whole groups"
+        )
     for side, places in (("training", train), ("test", test)):
         counts = np.bincount(class_labels(dataset)[places], minlength=dataset.image.classes)
         if missing := [name for name, n in zip(dataset.class_names, counts, strict=True) if n == 0]:
-            raise DataError(
-                f"classifier: the {side} part has no case of {missing[0]!r}; merge classes, or leave it out"
-            )
+            why = f"the {side} part has no case of {missing[0]!r}; merge classes, or leave it out"
+            raise DataError(f"classifier: {why}")
 
 
 def _check_names(study: ClassifierStudy, dataset: Dataset) -> None:

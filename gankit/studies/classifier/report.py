@@ -58,9 +58,7 @@ def _by_pair(metrics: Mapping[str, Any]) -> dict[tuple[str, str], list[dict[str,
     return {pair: list(rows) for pair, rows in pairs}
 
 
-def write_tables(
-    study: ClassifierStudy, metrics: Mapping[str, Any], logits: Mapping[Arm, Floats], folder: Path
-) -> None:
+def write_tables(study: ClassifierStudy, metrics: dict[str, Any], logits: dict[Arm, Floats], folder: Path) -> None:
     """Write results.csv, differences.csv, predictions.csv, and a confusion matrix for each arm."""
     test, seeds = study.split.test, metrics["protocol"]["seeds"]
     names, labels = list(test.class_names), class_labels(test)

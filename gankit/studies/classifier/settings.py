@@ -1,7 +1,5 @@
 """The table `classifier` of a study of a classifier."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen

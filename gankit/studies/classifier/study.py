@@ -1,7 +1,5 @@
 """A classifier of the data, and whether generated images of the rare class help it: `gankit study classifier`."""
 
-from __future__ import annotations
-
 import functools
 import json
 import platform
@@ -21,15 +19,8 @@ from torch import nn
 from gankit.evaluation.classification import Scorer
 from gankit.experiments.experiment import Experiment
 from gankit.files import write_atomically
-from gankit.runs.classifiers import (
-    FILE,
-    SMALL,
-    Classifier,
-    TorchvisionNetwork,
-    load_classifier,
-    load_weights,
-    make_network,
-)  # fmt: skip
+from gankit.runs import classifiers
+from gankit.runs.classifiers import FILE, SMALL, Classifier, load_classifier
 from gankit.runs.run import choose_device
 from gankit.seeds import derive_seed
 from gankit.studies.classifier.arms import ARMS, Arm, added_labels, training_set
@@ -113,10 +104,10 @@ class ClassifierStudy(Study):
             PartError: the network cannot take these images, or the file holds no weights of it.
         """
         settings, image = self.settings, self.split.train.image
-        network = make_network(image, outputs, settings.network, settings.width, settings.input_size)
+        network = classifiers.make_network(image, outputs, settings.network, settings.width, settings.input_size)
         if settings.weights is not None:
-            assert isinstance(network, TorchvisionNetwork)
-            load_weights(network.network, Path(settings.weights).expanduser(), settings.network)
+            assert isinstance(network, classifiers.TorchvisionNetwork)
+            classifiers.load_weights(network.network, Path(settings.weights).expanduser(), settings.network)
         return network
 
     def generator_experiment(self, seed: int) -> Experiment:
@@ -124,48 +115,42 @@ class ClassifierStudy(Study):
         decided = dict.fromkeys(("split", "min_agreement", "subset", "subset_seed"))  # when the parts were made
         return self.experiment_with(data={"conditional": True, **decided}, training={"seed": seed})
 
-    def _generator_seed(self, seed: int) -> int:
-        """Whose generator a classifier's seed takes: its own, or in turn where there are fewer."""
-        first, count = self.experiment.training.seed, self.settings.generators or self.settings.seeds
-        return first + (seed - first) % count
-
     def work(self, jobs: Path) -> list[Work]:
         """The generators, and then every arm and the regression, seed by seed.
 
         Raises:
             GankitError: the data or the networks do not fit the study.
         """
-        self._check()
+        train, first = self.split.train, self.experiment.training.seed
+        with torch.random.fork_rng():  # what could not be trained is refused before anything is written
+            self.new_network(train.image.classes)
+            if self.needs_generators:
+                experiment = self.generator_experiment(first)
+                build(experiment, prepare(experiment.data, first, train).image)
         seeds = self.seeds(self.settings.seeds)
-        wanted = sorted({self._generator_seed(seed) for seed in seeds}) if self.needs_generators else []
+        # Each seed of a classifier takes its own generator, or in turn where there are fewer
+        generator_of = {seed: first + (seed - first) % (self.settings.generators or len(seeds)) for seed in seeds}
+        wanted = sorted(set(generator_of.values())) if self.needs_generators else []
         generators = [Job(f"{GENERATOR}-{seed}", functools.partial(self._train_generator, seed)) for seed in wanted]
         trainings = []
         for seed in seeds:  # a study cut short has all arms of its first seeds
             for arm in self.arms():
-                generator = jobs / f"{GENERATOR}-{self._generator_seed(seed)}" if arm.generator else None
+                generator = jobs / f"{GENERATOR}-{generator_of[seed]}" if arm.generator else None
                 trainings.append(Job(f"{arm.name}-{seed}", functools.partial(train_arm, self, arm, seed, generator)))
             if self.settings.regression is not None:
                 trainings.append(Job(f"{REGRESSION}-{seed}", functools.partial(train_regression, self, seed)))
+
+        def time_generator(threads: int | None) -> float:
+            return time_training(self.generator_experiment(first), threads, train)
+
         return [
-            Work("generator", generators, self.experiment.training.steps, self._time_generator, first=True),
+            Work("generator", generators, self.experiment.training.steps, time_generator, first=True),
             Work("classifier", trainings, self.settings.steps, self._time_classifier),
         ]
-
-    def _check(self) -> None:
-        """Refuse before anything is written what could not be trained."""
-        train, seed = self.split.train, self.experiment.training.seed
-        with torch.random.fork_rng():
-            self.new_network(train.image.classes)
-            if self.needs_generators:
-                experiment = self.generator_experiment(seed)
-                build(experiment, prepare(experiment.data, seed, train).image)
 
     def _train_generator(self, seed: int, folder: Path) -> dict[str, Any]:
         run = train_or_resume(self.generator_experiment(seed), folder / RUN, data=self.split.train)
         return {"steps": run.steps, "real": len(self.split.train)}
-
-    def _time_generator(self, threads: int | None) -> float:
-        return time_training(self.generator_experiment(self.experiment.training.seed), threads, self.split.train)
 
     def _time_classifier(self, threads: int | None) -> float:
         """Of an arm with classical augmentation, the slowest."""

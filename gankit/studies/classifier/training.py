@@ -33,15 +33,9 @@ OUTPUTS = "logits.npy"
 
 
 def augment(images: Tensor, settings: Classical, draws: torch.Generator) -> Tensor:
-    """Shifted, turned, scaled, brighter or darker images, each by draws of its own.
+    """(n, c, h, w) images in [-1, 1], each shifted, turned, scaled, brighter or darker by draws of its own on the CPU.
 
-    Args:
-        images: (n, c, h, w) in [-1, 1].
-        settings: how far.
-        draws: on the CPU.
-
-    Returns:
-        (n, c, h, w) in [-1, 1]; what comes in from outside repeats the edge.
+    What comes in from outside repeats the edge.
     """
     n, _, height, width = images.shape
     move = (torch.rand(n, 6, generator=draws) * 2 - 1).to(images)
@@ -77,17 +71,9 @@ def batch_images(data: TrainingSet, indices: NDArray[np.int64], seed: int, step:
 
 
 def fit(network: nn.Module, data: TrainingSet, settings: ClassifierSettings, seed: int, folder: Path) -> dict[str, Any]:
-    """Train a network in place, from its newest checkpoint where there is one.
+    """Train a network in place on its device, from the newest checkpoint in the folder where there is one.
 
-    Args:
-        network: on its device.
-        data: what it learns from.
-        settings: steps, batch and rates.
-        seed: of batches and augmentation.
-        folder: of the training; its checkpoints are deleted at the end.
-
-    Returns:
-        {"steps": optimiser steps, "resumed_at": step that it went on from, "losses": means along the way}.
+    Gives {"steps": optimiser steps, "resumed_at": step that it went on from, "losses": means along the way}.
     """
     device = next(network.parameters()).device
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=settings.weight_decay)
@@ -156,16 +142,14 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
 
 def _train(study: ClassifierStudy, data: TrainingSet, seed: int, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     train = study.split.train
-    device = choose_device(study.experiment.training.device)
     with torch.random.fork_rng():
         seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
-        network = study.new_network(facts["outputs"]).to(device)
+        network = study.new_network(facts["outputs"]).to(choose_device(study.experiment.training.device))
     progress = fit(network, data, study.settings, seed, folder)
     settings = study.settings.model_dump(include={"network", "width", "input_size"})
     image = {"image": list(train.image.shape), "value_range": list(train.value_range)}
-    checkpoint.export(
-        folder / FILE, network, {"kind": "classifier", "gankit": __version__, **settings, **facts, **image}
-    )
+    facts = {"kind": "classifier", "gankit": __version__, **settings, **facts, **image}
+    checkpoint.export(folder / FILE, network, facts)
     np.save(folder / OUTPUTS, apply(network, study.split.test))
     for path in (folder / "checkpoints").glob("*.pt"):
         path.unlink()
