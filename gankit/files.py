@@ -1,7 +1,5 @@
 """Files and folders that are there as a whole or not at all, even when the machine stops."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os
