@@ -182,7 +182,7 @@ class Dicom(DecodedDataset):
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """(k,) indices to (k, c, h, w) images; unless all are at hand, only these are decoded and none is kept."""
-        if self.has_images:
+        if self.reads_without_decoding:
             return self.images[indices]
         return self._decode(self._places[indices])
 
