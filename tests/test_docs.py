@@ -100,7 +100,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def _module(name: str) -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(DOCS)
-        return {found: importlib.import_module(found) for found in ("generate", "mistakes")}[name]
+        return {found: importlib.import_module(found) for found in ("architecture", "generate", "mistakes")}[name]
 
 
 class Page:
