@@ -29,7 +29,9 @@ def inception_score(logits: NDArray[Any]) -> float:
     rows = checked(logits, "logits")
     if not len(rows):
         raise GankitError("logits: there are no rows; at least 1 is needed")
-    return _score(_predictions(rows).sum(0))
+    probabilities = softmax(rows.astype(np.float64), axis=1)
+    # The entropies are added as one array, which is exact to the last digit where all predictions are equal.
+    return _score(np.array([len(rows), *probabilities.sum(0), entr(probabilities).sum()]))
 
 
 def _predictions(logits: NDArray[Any]) -> Matrix:
