@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.machinery
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from gankit.version import __version__ as __version__
+
+# Beside other programs, threads of OpenMP that wait for work in a loop make each step ten times as long. Read when torch
+# is loaded; a program's own choice stands.
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 # ruff: noqa: I001 - several names on a line
 if TYPE_CHECKING:  # the names of _HOME and _FOLDERS, for type checkers; "as" exports them
