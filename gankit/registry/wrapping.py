@@ -58,7 +58,7 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
     keywords = [p.replace(kind=p.KEYWORD_ONLY) for p in named if p.name != "image"]
     for i, p in enumerate(keywords):
         if p.annotation is p.empty and p.default not in (p.empty, None):
-            keywords[i] = p.replace(annotation=type(p.default))
+            keywords[i] = p.replace(annotation=type(p.default))  # the default tells the type
 
     def construct(self: Any, image: ImageSpec | None = None, **settings: Any) -> None:
         nn.Module.__init__(self)
