@@ -1,4 +1,4 @@
-"""A training's progress bar, its log with one line per tick (every `training.tick_every` steps), and its orderly stop."""
+"""A training's progress bar, its log with a line per tick (every `training.tick_every` steps), and its orderly stop."""
 
 from __future__ import annotations
 
