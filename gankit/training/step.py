@@ -39,6 +39,7 @@ class Stepper:
 
     Attributes:
         step: generator updates done.
+        like: an empty tensor; images, latents and labels take its dtype and device.
         hook_values: numbers by name that the parts' `before_step` returned, for the log line of this step.
         warnings: lines for the user; whoever shows them removes them.
         gan: the parts as they were built.
@@ -51,8 +52,7 @@ class Stepper:
     def __init__(self, experiment: Experiment, data: TrainingData, log: TickLog) -> None:
         self.experiment, self.settings, self.data, self.log = experiment, experiment.training, data, log
         self.device = choose_device(self.settings.device)
-        # Tensors are moved to the dtype and device of this one.
-        self._like = torch.empty(0, dtype=PARAMETER_DTYPES[self.settings.precision], device=self.device)
+        self.like = torch.empty(0, dtype=PARAMETER_DTYPES[self.settings.precision], device=self.device)
         self.gan: Gan = build(experiment, data.image)
         self.generator: Generator = self._place(self.gan.generator)
         self.critic: Critic = self._place(self.gan.critic)
@@ -79,7 +79,7 @@ class Stepper:
         self.go_to(0)
 
     def _place(self, network: Any) -> Any:
-        network = network.to(self.device, self._like.dtype, memory_format=torch.channels_last).train()
+        network = network.to(self.device, self.like.dtype, memory_format=torch.channels_last).train()
         distributed.synchronise(network)
         return network
 
@@ -174,7 +174,7 @@ class Stepper:
         """Build what the losses of an update read: its images, labels, latents and random numbers."""
         indices = self._orders[side].batch(index, shard.total)[shard.rows]
         draws = seeds.generator(self.settings.seed, f"{side} latents", index)
-        latents = torch.randn(shard.total, self.generator.latent_dim, generator=draws)[shard.rows].to(self._like)
+        latents = torch.randn(shard.total, self.generator.latent_dim, generator=draws)[shard.rows].to(self.like)
         return Turn(
             side,
             self.generator,
@@ -183,7 +183,7 @@ class Stepper:
             labels=self._labels(self.data, indices),
             latents=latents,
             step=self.step,
-            random=self._draws(f"{side} losses", index, shard, self._like),
+            random=self._draws(f"{side} losses", index, shard, self.like),
             augment=self.gan.augment,
             scope=self.experiment.augment.scope if self.experiment.augment else "critic",
             critic_mixes=self.gan.critic_mixes_samples,
@@ -197,7 +197,7 @@ class Stepper:
         if data.labels is None:
             return None
         labels = data.labels[indices].to(self.device)
-        return labels.to(self._like.dtype) if labels.is_floating_point() else labels
+        return labels.to(self.like.dtype) if labels.is_floating_point() else labels
 
     def _draws(self, stream: str, index: int, shard: Shard, like: Tensor) -> seeds.TurnDraws:
         rows = (shard.start, shard.stop, shard.total)
@@ -211,11 +211,11 @@ class Stepper:
     def _images(self, data: TrainingData, stream: str, indices: NDArray[np.int64], index: int, shard: Shard) -> Tensor:
         draws = self._draws(stream, index, shard, torch.empty(0))
         mirrored = draws.uniform(len(indices)) < 0.5 if self.experiment.data.flip else None
-        images = data.batch(indices, self._like, mirrored)
+        images = data.batch(indices, self.like, mirrored)
         if self.settings.dequantise and data.dataset.dtype.kind == "u":  # floats have no grey levels
             low, high = data.dataset.value_range
             grey_level = 2 / (high - low)
-            images = images + (draws.uniform(*images.shape).to(self._like) - 0.5) * grey_level
+            images = images + (draws.uniform(*images.shape).to(self.like) - 0.5) * grey_level
         return images
 
     def averaged_generator(self) -> Generator:
