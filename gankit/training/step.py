@@ -39,7 +39,7 @@ class Stepper:
 
     Attributes:
         step: generator updates done.
-        like: an empty tensor; images, latents and labels take its dtype and device.
+        like: an empty tensor; images, latents and conditions take its dtype and device.
         hook_values: numbers by name that the parts' `before_step` returned, for the log line of this step.
         warnings: lines for the user; whoever shows them removes them.
         gan: the parts as they were built.
