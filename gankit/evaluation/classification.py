@@ -59,7 +59,7 @@ def auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = No
 
 
 def macro_auc(labels: NDArray[np.int64], probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """(n,) classes, (n, k) probabilities, weights as in `auc` to (draws,) means over classes of `auc` against the rest."""
+    """(n,) classes, (n, k) probabilities, weights as in `auc` to (draws,) mean areas of each class against the rest."""
     areas = [auc(labels == label, probabilities[:, label], weights) for label in np.unique(labels)]
     mean: Floats = np.mean(areas, axis=0)
     return mean

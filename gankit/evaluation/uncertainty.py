@@ -121,9 +121,9 @@ def influences(resampling: Resampling, side: str, values: Values, seed: int) -> 
 
     A block holds whole patients where images are grouped. The jackknife of Efron and Stein 1981, generalised to blocks
     of different sizes by Busing, Meijer and Van der Leeden 1999 (Statistics and Computing 9, eq. 10). The sum of
-    squares is the variance. For two generators compared with the same reals, the squared differences
-    of their influences sum to the variance of the difference of their values. Empty with too few blocks or images; None
-    for a value that is missing without some block.
+    squares is the variance. For two generators compared with the same reals, the squared differences of their
+    influences sum to the variance of the difference of their values. Empty with too few blocks or images; None for a
+    value that is missing without some block.
     """
     pool = resampling.pool
     places = pool.real_places if side == "real" else pool.fake_places

@@ -59,9 +59,7 @@ def compact(rows: Matrix) -> Matrix:
     if len(rows) <= rows.shape[1]:
         return rows
     factor = cholesky(rows.T @ rows)
-    if factor is None:
-        factor = np.asarray(np.linalg.qr(rows, mode="r"))
-    return factor
+    return np.asarray(np.linalg.qr(rows, mode="r")) if factor is None else factor
 
 
 def covariance_term(a: Matrix, b: Matrix) -> float:

@@ -101,7 +101,7 @@ class Leakage(Metric):
     def __init__(self, *, threshold: Annotated[float, Ge(0)] = 3.0) -> None:
         """
         Args:
-            threshold: largest difference of near duplicates, in grey levels from 0 to 255; 0 for exact duplicates only.
+            threshold: root mean square difference below which images are near duplicates, out of 255; 0: none.
         """
         self.threshold = threshold
 

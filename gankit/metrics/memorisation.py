@@ -131,14 +131,14 @@ class Memorisation(Metric):
     for a held-out image's. Distances are Euclidean, exact in float64: equal features are at 0. All values are in
     [0, 1]; the first three are shares:
 
-    - memorisation: of all pairs of a generated and a held-out image, those whose generated image is nearer to the
-      closest training image; ties count half (Meehan et al. 2020, without their cells).
-      0.5 for images as new as held-out ones, 1 for copies, less for images far from all real ones.
+    - memorisation: of all pairs of a generated and a held-out image, those whose generated image is nearer to its
+      closest training image; ties count half (Meehan et al. 2020, without their cells). 0.5 for images as new as
+      held-out ones, 1 for copies, less for images far from all real ones.
     - near-copies: of generated images, those no farther from a training image than the k-th closest of n held-out
       images is, with k = max(1, floor((n + 1) / 100)). For images that copy nothing the expected share is k / (n + 1):
-      1 / (n + 1) below 199 images, then close to 1 %. For leave-one-out distances, which come in equal
-      pairs, k = 2 max(1, floor((n + 2) / 200)) and the expected share is k / (n + 2). Both assume independent images;
-      similar images in a group raise them.
+      1 / (n + 1) below 199 images, then close to 1 %. For leave-one-out distances, which come in equal pairs,
+      k = 2 max(1, floor((n + 2) / 200)) and the expected share is k / (n + 2). Both assume independent images; similar
+      images in a group raise them.
     - authenticity: of generated images, those whose closest training image has another training image, of any group,
       closer to it than the generated one (Alaa et al. 2022).
     - memorisation distance: 1 - |cos| to the training image closest by angle, mean over generated images (Bai et al.

@@ -110,10 +110,10 @@ def _scores(real_balls: BallCounts, fake_balls: BallCounts, k: int) -> dict[str,
 def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> NDArray[np.float64]:
     """Realism scores, eq. 3: the largest ratio of a real image's radius to its distance from the generated image.
 
-    The radius of a real image is the distance to its k-th nearest other real one. As published, only real
-    images with radii up to the median are used: the balls of outliers are too wide. At 1 and above an image lies in
-    one of the balls used. A copy of a real image that is used scores infinity, whatever the radius; a real image of
-    radius 0 (one with k copies) gives all others a ratio of 0.
+    The radius of a real image is the distance to its k-th nearest other real one. As published, only real images with
+    radii up to the median are used: the balls of outliers are too wide. At 1 and above an image lies in one of the
+    balls used. A copy of a real image that is used scores infinity, whatever the radius; a real image of radius 0 (one
+    with k copies) gives all others a ratio of 0.
 
     Args:
         real: (n, d) finite features.
