@@ -280,15 +280,15 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
 
 @app.command()
 def check(file: Recipe, overrides: Overrides = None) -> None:
-    """Validate an experiment, open its data and build its parts, without training or writing anything."""
+    """Validate an experiment, open its data and build all that trains, without training or writing anything."""
     import gankit
-    from gankit.training.assembly import build
-    from gankit.training.data import prepare
+    from gankit.training.trainer import Trainer
 
     experiment = gankit.load(file, *(overrides or []))
-    data = prepare(experiment.data, experiment.training.seed)
-    parts = build(experiment, data.image)
-    for name, network in (("generator", parts.generator), ("critic", parts.critic)):
+    trainer = Trainer(experiment.with_run(None), Path(), None)
+    trainer.load_start_weights()
+    data = trainer.data
+    for name, network in (("generator", trainer.stepper.generator), ("critic", trainer.stepper.critic)):
         print(f"{name} {getattr(experiment, name).name}: {sum(p.numel() for p in network.parameters()):,} parameters")
     print(f"{len(data.dataset)} images of {data.image.shape} (channels, height, width), {data.image.classes} classes, "
           f"{data.image.conditions} conditions")  # fmt: skip
@@ -316,7 +316,7 @@ def clear() -> None:
 
 
 def main() -> None:
-    """Run the command line; the exit code is 2, with one line, for a mistake or an OSError, and 130 if interrupted."""
+    """Run the command line; the exit code is 2, with one line, for a mistake, an OSError or too little memory."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a plug-in's name may be beyond the locale's letters
     # Of several processes that torchrun started, the first one prints; the others report only that one was lost.
@@ -339,4 +339,12 @@ def main() -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"gankit: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        # NumPy has an error of its own; torch's is a RuntimeError on CPUs, and says "out of memory" on GPUs.
+        text = str(error)
+        if not isinstance(error, MemoryError) and "allocate memory" not in text and "out of memory" not in text:
+            raise
+        reason = next(iter(text.splitlines()), "") or "it is used up"
+        print(f"gankit: not enough memory ({reason}); set smaller sizes, widths, batches or counts", file=sys.stderr)
         sys.exit(2)

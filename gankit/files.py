@@ -7,7 +7,19 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from gankit.errors import RunError
+from gankit.errors import GankitError, RunError
+
+
+def user_path(path: str | Path) -> Path:
+    """A path as the user names it, in which `~` stands for the home folder.
+
+    Raises:
+        GankitError: there is no such user, or this one has no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise GankitError(f"{path}: ~ stands for no home folder here; write the path in full") from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tomlkit
-from annotated_types import Ge, Gt, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
 
 from gankit.errors import SettingsError
@@ -44,7 +44,7 @@ class Training(Settings):
         generator_batch: images of each generator update; `batch` where None.
         critic_steps: critic updates before each generator update.
         optimizer: any class of torch.optim by name.
-        optimizer_options: further arguments for it.
+        optimizer_options: further arguments for it, beside the rates and betas, which have settings of their own.
         generator_lr: the generator's learning rate.
         critic_lr: the critic's learning rate.
         betas: those of the optimiser, if it has any.
@@ -82,7 +82,7 @@ class Training(Settings):
     precision: Literal["float32", "bf16", "float64"] = "float32"
     compile: bool | Literal["all"] = False
     device: str = "auto"
-    threads: Count | None = None
+    threads: Annotated[int, Ge(1), Le(1024)] | None = None
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     tick_every: Count = 100
     sample_every: Count = 1000
@@ -101,6 +101,14 @@ class Training(Settings):
         if name not in optimizers:
             raise ValueError(f"torch.optim has no {name!r}; {suggestion(name, optimizers)}")
         return name
+
+    @field_validator("optimizer_options")
+    @classmethod
+    def _check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for key, setting in {"lr": "generator_lr and training.critic_lr", "betas": "betas", "params": "optimizer"}.items():
+            if key in options:
+                raise ValueError(f"{key} is decided by training.{setting}; set that")
+        return options
 
 
 def default_features() -> str:

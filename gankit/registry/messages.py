@@ -1,11 +1,18 @@
 """Errors of settings in plain words: one sentence for each setting that pydantic refuses."""
 
 import difflib
-from collections.abc import Collection
+import reprlib
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pydantic import ModelWrapValidatorHandler, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 10, 10, 10
+shown = _SHORT.repr
+"""A value as Python writes it, shortened in its middle where it would fill more than a line or two."""
 
 
 def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:
@@ -35,19 +42,41 @@ def reword_errors(value: Any, handler: ModelWrapValidatorHandler[Any], known: Co
         ValidationError: the context of each error holds gankit's text as `sentence` and pydantic's type as `reason`.
     """
     try:
-        return handler(value)
+        settings = handler(value)
     except ValidationError as error:
         details = [_reword(detail, known) for detail in error.errors(include_url=False)]
         raise ValidationError.from_exception_data(error.title, details) from None
+    if wrong := list(_booleans_as_numbers(value, settings, ())):
+        raise ValidationError.from_exception_data(type(settings).__name__, wrong)
+    return settings
+
+
+def _booleans_as_numbers(given: Any, read: Any, path: tuple[str | int, ...]) -> Iterator[InitErrorDetails]:
+    """An error for each true and false that was read as 1 and 0: pydantic does so wherever a number is asked for."""
+    if isinstance(given, bool):
+        if isinstance(read, (int, float)) and not isinstance(read, bool):
+            sentence = f"a number is needed, not {str(given).lower()}"
+            yield _error(sentence, "bool_as_number", path, given)
+    elif isinstance(given, Mapping):
+        for key, item in given.items():
+            inner = read.get(key) if isinstance(read, Mapping) else getattr(read, str(key), None)
+            yield from _booleans_as_numbers(item, inner, (*path, key))
+    elif isinstance(given, (list, tuple)) and isinstance(read, (list, tuple)):
+        for index, pair in enumerate(zip(given, read, strict=False)):
+            yield from _booleans_as_numbers(*pair, (*path, index))
 
 
 def _reword(error: ErrorDetails, known: Collection[str]) -> InitErrorDetails:
     context = error.get("ctx", {})
     # An error of a nested table has its sentence already: the model of that table has reworded it.
-    if "sentence" not in context:
-        context = {"sentence": _sentence(error, known), "reason": error["type"]}
-    reworded = PydanticCustomError("reworded", "{sentence}", context)
-    return {"type": reworded, "loc": error["loc"], "input": error["input"]}
+    if "sentence" in context:
+        return _error(context["sentence"], context["reason"], error["loc"], error["input"])
+    return _error(_sentence(error, known), error["type"], error["loc"], error["input"])
+
+
+def _error(sentence: str, reason: str, location: tuple[str | int, ...], value: Any) -> InitErrorDetails:
+    reworded = PydanticCustomError("reworded", "{sentence}", {"sentence": sentence, "reason": reason})
+    return {"type": reworded, "loc": location, "input": value}
 
 
 def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
@@ -60,9 +89,9 @@ def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
         case "missing":
             return "this setting is missing, and has no default"
         case "model_type" | "dict_type":
-            return f"a table is needed, not {value!r}"
+            return f"a table is needed, not {shown(value)}"
         case "list_type" | "tuple_type":
-            return f"a list is needed, not {value!r}"
+            return f"a list is needed, not {shown(value)}"
         case "too_short":
             return f"at least {context['min_length']} entries are needed, not {context['actual_length']}"
         case "too_long":
@@ -71,4 +100,4 @@ def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
         case "part" | "value_error" | "assertion_error":
             return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
         case _:
-            return f"{message[:1].lower()}{message[1:]}, not {value!r}"
+            return f"{message[:1].lower()}{message[1:]}, not {shown(value)}"

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Va
 from pydantic_core import PydanticCustomError
 
 from gankit.errors import GankitError, PartError
-from gankit.registry.messages import suggestion
+from gankit.registry.messages import shown, suggestion
 from gankit.registry.plugins import KINDS, plural
 from gankit.registry.registry import Registry
 from gankit.registry.settings import interface, takes_positional
@@ -88,7 +88,7 @@ def read_part(kind: str, value: object) -> Part:
     table = {"name": value} if isinstance(value, str) else value
     try:
         if not isinstance(table, Mapping):
-            raise PartError(f"a name, or a table with a name, is needed, not {value!r}")
+            raise PartError(f"a name, or a table with a name, is needed, not {shown(value)}")
         if not isinstance(table.get("name"), str):
             raise PartError(f"the table needs a name; known: {', '.join(registry(kind).names())}")
         return _validate(kind, table["name"], {key: item for key, item in table.items() if key != "name"})
