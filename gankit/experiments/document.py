@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from gankit.errors import SettingsError
-from gankit.files import user_path
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
-from gankit.experiments.values import DEEPEST, LONGEST, copy_values, parse_text, parse_value
+from gankit.experiments.values import DEEPEST, LONGEST, WINDOWS_PATHS, copy_values, parse_text, parse_value
+from gankit.files import user_path
 from gankit.registry.messages import shown, suggestion
 
 RECIPES = resources.files("gankit.experiments") / "recipes"
@@ -139,6 +139,16 @@ class SettingsDocument:
         table[path[-1]] = value
         self.overridden[path] = text
 
+    def read_as_text(self, path: KeyPath) -> bool:
+        """Take an override's value, a number or date in TOML, as the text that it stands in; whether there is one."""
+        table: Any = self.values
+        for key in path[:-1]:
+            table = table[key]
+        if path not in self.overridden or isinstance(table[path[-1]], (str, dict, list)):
+            return False
+        table[path[-1]] = self.overridden[path].partition("=")[2].strip()
+        return True
+
     def _forget_within(self, path: KeyPath) -> None:
         """Forget the overrides inside a table that is replaced."""
         for inner in [key for key in self.overridden if key[: len(path)] == path and key != path]:
@@ -181,6 +191,8 @@ def _parse(text: str, format: str, label: str) -> Any:
     except tomllib.TOMLDecodeError as error:
         match = re.search(r"^(.*) \(at line (\d+), column (\d+)\)$", str(error))
         where, reason = (f"{label}:{match[2]}", match[1]) if match else (label, str(error))
+        if re.search(r"Unescaped|hex value|Unicode scalar", reason):
+            reason += f"; {WINDOWS_PATHS}"
     except json.JSONDecodeError as error:
         where, reason = f"{label}:{error.lineno}", error.msg
     except Exception as error:  # YAMLError, whose class is known only where ruamel.yaml is

@@ -105,7 +105,8 @@ class Training(Settings):
     @field_validator("optimizer_options")
     @classmethod
     def _check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
-        for key, setting in {"lr": "generator_lr and training.critic_lr", "betas": "betas", "params": "optimizer"}.items():
+        settings = {"lr": "generator_lr and training.critic_lr", "betas": "betas", "params": "optimizer"}
+        for key, setting in settings.items():
             if key in options:
                 raise ValueError(f"{key} is decided by training.{setting}; set that")
         return options
@@ -273,6 +274,8 @@ def read_settings(model: type[Model], document: SettingsDocument) -> Model:
         for detail in error.errors(include_url=False):
             reason = detail["ctx"]["reason"]  # from `reword_errors`: pydantic's error type, or "part" for a bad name
             path = _path_in_document(document.values, detail["loc"], reason)
+            if reason in ("string_type", "path_type") and document.read_as_text(path):
+                return read_settings(model, document)
             place = document.where((*path, "name") if reason == "part" else path)
             setting = ".".join(map(str, path)) or "experiment"
             messages.setdefault(f"{place}: {setting}", []).append(detail["msg"])

@@ -11,17 +11,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from gankit.errors import SettingsError
+from gankit.registry.messages import shown
 
-LONGEST = {".toml": 1_000_000, ".json": 1_000_000, ".yaml": 200_000}
-"""Characters of a file by its format; the parser of YAML is slow."""
+LONGEST = {".toml": 1_000_000, ".json": 10_000_000, ".yaml": 200_000}
+"""Characters of a file by its format, a second's work for each parser."""
 DEEPEST = 32
 """Tables and lists within each other."""
 MOST = 100_000
 """Values in all, with those that YAML repeats by an alias."""
 TOO_DEEP = f"tables and lists are nested more than {DEEPEST} deep"
 TOO_MANY = f"there are more than {MOST:,} values"
-_LONG_KEY = re.compile(r"""(?<![\w"' \t-])(?:[\w"' \t-]+\.){%d}""" % DEEPEST)
+_LONG_KEY = re.compile(rf"""(?<![\w"' \t-])(?:[\w"' \t-]+\.){{{DEEPEST}}}""")
 """A dotted key with so many dots; tomllib needs memory by the square of their number."""
+
+_WINDOWS_PATH = re.compile(r"[A-Za-z]:[\x00-\x1f]")
+"""What TOML makes of "C:\\temp", which is a tab and "emp"."""
+WINDOWS_PATHS = "write Windows paths in single quotes, or with /"
 
 
 def parse_text(text: str, format: str) -> Any:
@@ -104,14 +109,18 @@ def copy_values(value: Any) -> Any:
             raise ValueError(f"{path[0]}: {TOO_DEEP}")
         if isinstance(value, Mapping):
             if strange := [key for key in value if not isinstance(key, str) or not _is_unicode(key)]:
-                raise ValueError(f"{'.'.join((*path, ''))}{strange[0]!r}: keys should be strings; put it into quotes")
+                raise ValueError(
+                    f"{'.'.join((*path, ''))}{shown(strange[0])}: keys should be strings; put it into quotes"
+                )
             return {key: copy(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [copy(item, (*path, str(index))) for index, item in enumerate(value)]
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError(f"{'.'.join(path)}: a number of 64 bits is needed, from -2^63 to 2^63 - 1")
+        if isinstance(value, str) and _WINDOWS_PATH.match(value):
+            raise ValueError(f"{'.'.join(path)}: {shown(value)} holds control characters; {WINDOWS_PATHS}")
         if isinstance(value, str) and not _is_unicode(value):
-            raise ValueError(f"{'.'.join(path)}: {value!r} is not in UTF-8; files of such names must be renamed")
+            raise ValueError(f"{'.'.join(path)}: {shown(value)} is not in UTF-8; files of such names must be renamed")
         return value
 
     return copy(value, ())
