@@ -11,6 +11,7 @@ import typer
 from gankit.errors import GankitError, ProcessLostError
 from gankit.experiments.values import parse_metrics, parse_value, parse_window
 from gankit.studies.commands import study
+from gankit.text import say
 
 app = typer.Typer(
     help="Train, swap and judge GANs on few images.", no_args_is_help=True, add_completion=False,
@@ -50,8 +51,8 @@ Window = Annotated[
 
 def _finish(run: Any) -> None:
     if run.finished:
-        print(f"{run.path}: finished, {run.steps} steps; samples in {run.path / 'samples'}")
-        print(f"next: gankit evaluate {run.path}, gankit report {run.path}, gankit sample {run.path}")
+        say(f"{run.path}: finished, {run.steps} steps; samples in {run.path / 'samples'}")
+        say(f"next: gankit evaluate {run.path}, gankit report {run.path}, gankit sample {run.path}")
 
 
 @app.command()
@@ -77,9 +78,9 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
             run, run, settings.metrics, settings.features, count=settings.count, seed=settings.seed, pictures=folder
         )
         write_metrics(report, folder / "metrics.json")
-        print(text_table(report))
-    print(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
-    print(f"report:  {write_report(run)}")
+        say(text_table(report))
+    say(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
+    say(f"report:  {write_report(run)}")
 
 
 @app.command()
@@ -115,7 +116,7 @@ def sample(
     opened = open_run(run, best=best)
     parent = Path() if opened.packaged else run
     folder = write_samples(opened, out or parent / f"drawn-{seed}", count, label, seed)
-    print(f"{count} images, grid.png and labels.csv in {folder}")
+    say(f"{count} images, grid.png and labels.csv in {folder}")
 
 
 @app.command()
@@ -146,7 +147,7 @@ def rank(
         path = ranking.write_page(
             opened, out or run / f"rating-{seed or 0}", count or ranking.COUNT, seed=seed or 0, label=label, real=real
         )
-        print(f"page: {path}\nkey:  {path.parent / 'key.json'} (sealed: give raters the page alone)")
+        say(f"page: {path}\nkey:  {path.parent / 'key.json'} (sealed: give raters the page alone)")
         return
     if real:
         raise GankitError("--real mixes real images into a page: add --page")
@@ -156,10 +157,9 @@ def rank(
     )  # fmt: skip
     folder = ranking.write_ranking(ranked, out or run / f"ranked-{ranked.by}-{ranked.seed}")
     for name, numbers in (("best", ranked.best), ("worst", ranked.worst)):
-        print(f"{name}:  " + ", ".join(f"{number} ({ranked.scores[number]:.4g})" for number in numbers))
-    for text in (*ranked.findings, *ranked.notes):
-        print(text)
-    print(f"ranking.csv, best.png and worst.png in {folder}")
+        say(f"{name}:  " + ", ".join(f"{number} ({ranked.scores[number]:.4g})" for number in numbers))
+    say(*ranked.findings, *ranked.notes)
+    say(f"ranking.csv, best.png and worst.png in {folder}")
 
 
 @app.command()
@@ -207,10 +207,10 @@ def evaluate(
             count=count, seed=seed, window=window, permutations=permutations,
             pictures=path.parent if path and first else None,
         )  # fmt: skip
-    print(text_table(report))
+    say(text_table(report))
     if path and first:
         write_metrics(report, path)
-        print(f"written to {path}")
+        say(f"written to {path}")
 
 
 @app.command()
@@ -226,7 +226,7 @@ def statistics(
     if out.suffix != ".npz" or not out.absolute().parent.is_dir():
         raise GankitError(f"--out: {out} must be an .npz file in a folder that exists")
     result = gankit.statistics(source, features, window=window)
-    print(f"{result.moments.n} images of {result.name}: {result.write(out)}")
+    say(f"{result.moments.n} images of {result.name}: {result.write(out)}")
 
 
 def _classifier(text: str | None) -> Any:
@@ -244,7 +244,7 @@ def report(run: RunFolder) -> None:
     from gankit.report import write_report
     from gankit.runs.run import open_run
 
-    print(write_report(open_run(run)))
+    say(write_report(open_run(run)))
 
 
 @app.command("list")
@@ -263,9 +263,9 @@ def list_(
     singular = {plural(name): name for name in KINDS}
     kinds = [registry(singular.get(kind, kind)).kind] if kind else KINDS  # an unknown kind has no registry
     lines, failures = list_parts(kinds, load)
-    print(*lines, sep="\n")
+    say(*lines)
     for fault in scan().faults:
-        print(f"gankit: {fault}", file=sys.stderr)
+        say(f"gankit: {fault}", error=True)
     if failures:
         raise GankitError(f"{failures} of {len(lines)} parts cannot be used")
 
@@ -275,7 +275,7 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
     """Print an experiment with every setting filled in."""
     import gankit
 
-    print(gankit.load(recipe, *(overrides or [])).toml(), end="")
+    say(gankit.load(recipe, *(overrides or [])).toml().removesuffix("\n"))
 
 
 @app.command()
@@ -289,14 +289,15 @@ def check(file: Recipe, overrides: Overrides = None) -> None:
     trainer.load_start_weights()
     data = trainer.data
     for name, network in (("generator", trainer.stepper.generator), ("critic", trainer.stepper.critic)):
-        print(f"{name} {getattr(experiment, name).name}: {sum(p.numel() for p in network.parameters()):,} parameters")
-    print(f"{len(data.dataset)} images of {data.image.shape} (channels, height, width), {data.image.classes} classes, "
+        say(f"{name} {getattr(experiment, name).name}: {sum(p.numel() for p in network.parameters()):,} parameters")
+    say(f"{len(data.dataset)} images of {data.image.shape} (channels, height, width), {data.image.classes} classes, "
           f"{data.image.conditions} conditions")  # fmt: skip
 
 
 @app.command()
 def schema(
     study: Annotated[str | None, typer.Option(help="A study's name, for the schema of its file.")] = None,
+    load: Annotated[bool, typer.Option("--load", help="Import all plug-ins, to name their settings too.")] = False,
 ) -> None:
     """Print the JSON schema of an experiment file, or of a study's file, by which editors complete it."""
     import json
@@ -304,7 +305,7 @@ def schema(
     from gankit.experiments.schema import schema as make
     from gankit.studies.reading import study_schema
 
-    print(json.dumps(make() if study is None else study_schema(study), indent=2))
+    say(json.dumps(make(load) if study is None else study_schema(study, load), indent=2))
 
 
 @cache.command("clear")
@@ -312,7 +313,7 @@ def clear() -> None:
     """Delete the cached arrays and features."""
     from gankit.cache import cache_folder, clear_cache
 
-    print(f"{clear_cache() / 1e6:.1f} MB freed in {cache_folder()}")
+    say(f"{clear_cache() / 1e6:.1f} MB freed in {cache_folder()}")
 
 
 def main() -> None:
@@ -334,11 +335,11 @@ def main() -> None:
         if not first and not isinstance(error, ProcessLostError):
             sys.exit(2)
         for line in str(error).splitlines():
-            print(f"gankit: {line}", file=sys.stderr)
+            say(f"gankit: {line}", error=True)
         sys.exit(2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"gankit: {where}{error.strerror or error}", file=sys.stderr)
+        say(f"gankit: {where}{error.strerror or error}", error=True)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         # NumPy has an error of its own; torch's is a RuntimeError on CPUs, and says "out of memory" on GPUs.
@@ -346,5 +347,5 @@ def main() -> None:
         if not isinstance(error, MemoryError) and "allocate memory" not in text and "out of memory" not in text:
             raise
         reason = next(iter(text.splitlines()), "") or "it is used up"
-        print(f"gankit: not enough memory ({reason}); set smaller sizes, widths, batches or counts", file=sys.stderr)
+        say(f"gankit: not enough memory ({reason}); set smaller sizes, widths, batches or counts", error=True)
         sys.exit(2)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gankit.errors import GankitError, RunError
+from gankit.text import to_cell
 
 
 def user_path(path: str | Path) -> Path:
@@ -33,9 +34,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
-    """Write a table, its header first, as a CSV file that is there as a whole or not at all."""
+    """Write a table, its header first, as a CSV file that is there as a whole or not at all; cells by `to_cell`."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([to_cell(cell) for cell in row] for row in rows)
     write_atomically(path, text.getvalue().encode())
 
 

@@ -27,7 +27,7 @@ PROJECT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
 # From the bottom up. A file may import its own folder and whatever stands on a lower floor; imports inside functions
 # count too. A part may import no other kind's folder, since all kinds share a floor.
 FLOORS: list[set[str]] = [
-    {"errors", "version"},
+    {"errors", "text", "version"},
     {"files", "cache", "seeds", "distributed", "images"},
     {"nn"},
     {"interfaces"},

@@ -17,6 +17,7 @@ from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
 from gankit.experiments.values import DEEPEST, LONGEST, WINDOWS_PATHS, copy_values, parse_text, parse_value
 from gankit.files import user_path
 from gankit.registry.messages import shown, suggestion
+from gankit.registry.trust import trust
 
 RECIPES = resources.files("gankit.experiments") / "recipes"
 DEFAULT_RECIPE = "wgan-gp"
@@ -114,6 +115,7 @@ class SettingsDocument:
             SettingsError: an override has no "=", or its path runs through a plain value or a missing list entry.
         """
         for keys, value, text in _names_first([_parse_override(text) for text in overrides]):
+            trust(value)
             self._set(keys, value, text)
 
     def _set(self, keys: list[str], value: Any, text: str) -> None:

@@ -25,6 +25,7 @@ from gankit.experiments.tables import (
 )
 from gankit.registry import nested_part
 from gankit.registry.messages import suggestion
+from gankit.registry.trust import trust
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -258,6 +259,8 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
     Raises:
         SettingsError: the file is missing or not valid; one line per error, with its place and what to do.
     """
+    if isinstance(recipe_or_path, Mapping):
+        trust(recipe_or_path)  # a program of the user's names what stands there
     given = recipe_or_path.tables() if isinstance(recipe_or_path, Experiment) else recipe_or_path
     document = SettingsDocument.read(given) if isinstance(given, (str, Path)) else SettingsDocument.from_tables(given)
     document.fill_from_default(TABLES_WITH_DEFAULTS)

@@ -23,9 +23,14 @@ class TorchScript(Network):
     The module is called with (n, channels, height, width) float32 images and returns (n, d) or (n, d, 1, 1). Distances
     between these features mean as much as the network is good; Woodland et al. 2024 (arXiv 2311.13717) compare some
     networks on medical images.
+
+    Such a file holds a program, which can read and write files: use only those of people you trust. gankit loads one
+    only where you name it yourself, on the command line, in a program, or in the variable GANKIT_TRUST, never because
+    the file of an experiment, a run or a study names it.
     """
 
     name: ClassVar[str] = "torchscript"
+    program = "path"
 
     def __init__(
         self,

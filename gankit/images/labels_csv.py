@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gankit.errors import DataError
 from gankit.images.known import Known
+from gankit.text import from_cell
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _COLUMNS = ("file", "label", "group", "agreement", "votes", "split")
@@ -69,7 +70,11 @@ def read_csv(path: Path, key: Collection[str], *, fold: Callable[[str], str], st
             file.seek(0)
             reader = csv.reader(file, delimiter=delimiter, strict=strict)
             titles = [fold(title.strip()) for title in next(reader)]
-            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if "".join(cells).strip()]
+            rows = [
+                (reader.line_num, [from_cell(cell.strip()) for cell in cells])
+                for cells in reader
+                if "".join(cells).strip()
+            ]
     except UnicodeDecodeError:
         raise DataError(f"{path} is not in UTF-8; save it as CSV UTF-8") from None
     except (OSError, csv.Error) as error:

@@ -12,6 +12,7 @@ from gankit.registry.messages import shown, suggestion
 from gankit.registry.plugins import KINDS, plural
 from gankit.registry.registry import Registry
 from gankit.registry.settings import interface, takes_positional
+from gankit.registry.trust import check_trust, trust
 
 
 class Part(BaseModel):
@@ -24,7 +25,14 @@ class Part(BaseModel):
     settings: Any
 
     def build(self, argument: object = None) -> Any:
-        """Build the part. `argument` is an `ImageSpec`; for a data set it is its (height, width) or None."""
+        """Build the part. `argument` is an `ImageSpec`; for a data set it is its (height, width) or None.
+
+        Raises:
+            PartError: as `construct`; or the part would load a program that the user has not named.
+        """
+        program = getattr(registry(self.kind).get(self.name), "program", None)
+        if program is not None and (file := getattr(self.settings, program)) is not None:
+            check_trust(file, f"{self.kind} {self.name}")
         return construct(self.kind, self.name, argument, self.settings)
 
     def names(self) -> list[str]:
@@ -173,6 +181,7 @@ def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
     Raises:
         PartError: an unknown name, settings that are not valid, or an image that the part cannot make.
     """
+    trust(settings)
     return valid_part(kind, name, settings).build(image)
 
 

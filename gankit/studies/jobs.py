@@ -25,6 +25,7 @@ from gankit.errors import GankitError, RunError
 from gankit.files import write_atomically
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
+from gankit.text import harmless, say
 from gankit.training.log import StopRequest
 
 RESULT, CLOCK, STOP, LOCK, OUTPUT = "result.json", "seconds.txt", ".stop", ".lock", "output.txt"
@@ -112,7 +113,7 @@ def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | No
                 break
     if todo := unfinished(jobs, folder):
         (folder / STOP).unlink(missing_ok=True)
-        print(f"stopped with {len(todo)} of {len(jobs)} jobs to do; the same command goes on", file=sys.stderr)
+        say(f"stopped with {len(todo)} of {len(jobs)} jobs to do; the same command goes on", error=True)
         raise KeyboardInterrupt
     return {job.name: _outcome(folder / job.name) for job in jobs}
 
@@ -242,7 +243,7 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
             for name in ended:
                 outcome = _outcome(folder / name)
                 if outcome.failure:
-                    bar.write(f"{name} failed: {outcome.failure}", file=sys.stderr)
+                    bar.write(harmless(f"{name} failed: {outcome.failure}"), file=sys.stderr)
                 bar.n += undone.pop(name)
                 taken[name], latest = outcome.seconds, now
             if ended or now - shown > SHOW_EVERY:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import shlex
-import sys
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from gankit.experiments.tables import Settings as NoSettings
 from gankit.files import refuse_nonempty, write_atomically
 from gankit.report.pages import render
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
+from gankit.text import say
 
 JOBS, FILE = "jobs", "study.toml"
 
@@ -244,9 +244,9 @@ def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bo
         seconds = sum(count * part.steps * step for count, part, step in named)
         at_a_time = min(workers, max(count for count, *_ in named))
         shared = f", {format_seconds(seconds / at_a_time)} with {at_a_time} at a time" if at_a_time > 1 else ""
-        print(
+        say(
             f"{kinds}: about {format_seconds(seconds)} of work{shared}, and the judging; a study that is stopped goes "
-            "on with the same command", file=sys.stderr,
+            "on with the same command", error=True,
         )  # fmt: skip
     return [
         replace(part, jobs=[replace(job, cost=job.cost * of_step[part.time_step] * part.steps) for job in part.jobs])

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from gankit.errors import RunError
 from gankit.files import write_atomically
 from gankit.runs.record import read_log
+from gankit.text import harmless
 
 
 class Progress:
@@ -55,12 +56,14 @@ class Progress:
     def show(self, losses: dict[str, float]) -> None:
         """Show the critic's losses behind the bar, by short names: a plug-in's prefix before ":" is left out."""
         critic = {name.removeprefix("critic/"): value for name, value in losses.items() if name.startswith("critic/")}
-        self._bar.set_postfix({name.rpartition(":")[2][:12]: f"{value:.3g}" for name, value in critic.items()})
+        self._bar.set_postfix(
+            {harmless(name.rpartition(":")[2])[:12]: f"{value:.3g}" for name, value in critic.items()}
+        )
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         if not self._quiet:
-            self._bar.write(text, file=sys.stderr)
+            self._bar.write(harmless(text), file=sys.stderr)
 
     def close(self) -> None:
         """Leave the bar as it stands."""
