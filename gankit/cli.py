@@ -1,6 +1,7 @@
 """The command line: `gankit` and `python -m gankit`."""
 
 import os
+import re
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -343,9 +344,8 @@ def main() -> None:
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         # NumPy has an error of its own; torch's is a RuntimeError on CPUs, and says "out of memory" on GPUs.
-        text = str(error)
-        if not isinstance(error, MemoryError) and "allocate memory" not in text and "out of memory" not in text:
+        reason = next(iter(str(error).splitlines()), "it is used up")
+        if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
             raise
-        reason = next(iter(text.splitlines()), "") or "it is used up"
         say(f"gankit: not enough memory ({reason}); set smaller sizes, widths, batches or counts", error=True)
         sys.exit(2)

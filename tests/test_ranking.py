@@ -85,7 +85,7 @@ def test_realism_beside_real_images_of_radius_0() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_realism_beside_a_loop(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gankit.metrics.precision_recall.DISTANCES_AT_ONCE", 100)
+    monkeypatch.setattr("gankit.metrics.precision_recall.CENTRES", 3)
     draw = np.random.default_rng(seed)
     reals, fakes, k = draw.normal(size=(31 + seed, 5)), draw.normal(size=(23, 5)), 1 + seed
     radii = [sorted(math.dist(a, b) for b in reals)[k] for a in reals]
