@@ -247,7 +247,7 @@ class Drawn(Dataset):
     def digest(self, indices: Indices | None = None) -> str:
         """A hash of the images at (k,) indices, or of all images.
 
-        All images of a built-in generator need not be drawn: the hash is of its weights, number, seed, type, versions.
+        To hash all images of a built-in generator, none is drawn: weights, count, seed, type and versions decide them.
         """
         if indices is not None or self._run.experiment.generator.name not in registry("generator").built_in():
             # The code of other distributions may change without a change of version.

@@ -273,7 +273,7 @@ def read_settings(model: type[Model], document: SettingsDocument) -> Model:
 
 
 def _path_in_document(values: Any, location: tuple[str | int, ...], reason: str) -> KeyPath:
-    """The keys of the document in pydantic's location, which also names, for example, the branch of a union."""
+    """Pydantic's location without what is not in the document (the branch of a union); a missing setting is kept."""
     keys: list[str | int] = []
     for key in location:
         try:

@@ -97,6 +97,6 @@ def _with_nested_parts(annotation: Any, nested_type: Callable[[str], Any]) -> An
     inner = tuple(argument if argument is ... else _with_nested_parts(argument, nested_type) for argument in arguments)
     if origin in (Union, UnionType):
         return functools.reduce(operator.or_, inner)
-    if origin is Sequence:  # a tuple, so that a list from a file equals the same default
+    if origin is Sequence:  # defaults are tuples, which a list read from a file must equal
         return tuple[inner[0], ...]  # type: ignore[valid-type]
     return origin[inner] if origin in (list, tuple, dict, Mapping) else annotation
