@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import filelock
 
-from gankit.errors import GankitError, RunError
+from gankit.errors import BusyError, GankitError, RunError
 
 LOCK, HOLDER = ".lock", ".lock-holder"
 OWN = re.compile(r"\..+\.\d+\.tmp|(\..+)?\.lock(-holder)?")
@@ -49,7 +49,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
         OSError: it cannot be written; names `path`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with named_errors(path):
+    with named_errors(path, temporary):
         try:
             with open(temporary, "w+b") as file:
                 yield file
@@ -89,11 +89,13 @@ def append_line(path: Path, line: str) -> None:
 
 
 @contextlib.contextmanager
-def named_errors(path: Path) -> Iterator[None]:
-    """Let every OSError of the block name this file, since those of a full disk name none."""
+def named_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an OSError of the block that names no file, or the temporary one, name this file."""
     try:
         yield
     except OSError as error:
+        if error.filename not in (None, temporary, str(temporary)):
+            raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
@@ -227,21 +229,26 @@ def sole_writer(folder: Path, give_up: Callable[[], bool] = lambda: True) -> Ite
         give_up: asked again and again while another process writes there; by default there is no waiting.
 
     Raises:
-        RunError: another process writes there; says which.
+        BusyError: another process writes there; says which.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder, folder / LOCK, give_up):
-            for inside in (folder, *(path for path in folder.iterdir() if path.is_dir())):
-                for left in _unfinished(inside):
-                    if left.is_file():  # an unfinished folder has a lock of its own
-                        _remove(left)
+            remove_unfinished(folder)
             yield
     finally:
         with contextlib.suppress(OSError):  # it holds something now
             for path in made:
                 path.rmdir()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete the unfinished files in a folder and the folders in it; unfinished folders have locks of their own."""
+    for inside in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+        for left in _unfinished(inside):
+            if left.is_file():
+                _remove(left)
 
 
 @contextlib.contextmanager
@@ -254,7 +261,7 @@ def locked(target: Path, lock: Path, give_up: Callable[[], bool] = lambda: True)
         give_up: as for `sole_writer`.
 
     Raises:
-        RunError: another process holds it; says which.
+        BusyError: another process holds it; says which.
     """
     handle, holder = filelock.FileLock(lock), lock.with_name(lock.name + HOLDER.removeprefix(LOCK))
     while True:
@@ -262,7 +269,7 @@ def locked(target: Path, lock: Path, give_up: Callable[[], bool] = lambda: True)
             handle.acquire(timeout=0)
         except filelock.Timeout:
             if give_up():
-                raise RunError(f"{target}: {_describe(holder)} is writing here; wait for it, or stop it") from None
+                raise BusyError(f"{target}: {_describe(holder)} is writing here; wait for it, or stop it") from None
             time.sleep(POLL)
         except NotImplementedError:  # a file system without locks: its users must take care
             break

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from gankit.errors import GankitError, RunError, SettingsError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
-from gankit.files import refuse_nonempty, write_atomically
+from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
 from gankit.report.pages import render
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
 
@@ -148,13 +148,17 @@ class Study(ABC):
                 is nothing to judge.
             KeyboardInterrupt: it was interrupted; the same call goes on.
         """
-        folder = Path(out)
+        folder = user_path(out)
+        self._is_begun(folder)  # before anything is written there
+        with sole_writer(folder):
+            return self._run(folder, workers, threads or self.experiment.training.threads, quiet)
+
+    def _run(self, folder: Path, workers: int, threads: int | None, quiet: bool) -> Results:
         jobs, begun = folder / JOBS, self._is_begun(folder)
-        work, threads = self.work(jobs), threads or self.experiment.training.threads
+        work = self.work(jobs)
         if unfinished([job for part in work for job in part.jobs], jobs):
             work = _estimate(work, workers, threads, quiet)
         if not begun:
-            folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / FILE, self.toml().encode())
         if first := [job for part in work if part.first for job in part.jobs]:
             run_jobs(first, jobs, workers=workers, threads=threads, quiet=quiet)
