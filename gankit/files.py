@@ -179,6 +179,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
         RunError: the folder holds something, or another process writes it.
         OSError: it cannot be written; names the file.
     """
+    folder = user_path(folder)
     refuse_nonempty(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder, folder.with_name(f".{folder.name}{LOCK}")):

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gankit.errors import RunError
-from gankit.files import refuse_nonempty, write_atomically, write_csv, write_folder
+from gankit.files import refuse_nonempty, user_path, write_atomically, write_csv, write_folder
 from gankit.images.pictures import grid_png, save_image
 from gankit.runs.labels import Labels
 from gankit.runs.run import Run
@@ -30,6 +30,7 @@ def write_samples(run: Run, folder: Path, count: int, label: str | None = None, 
     Raises:
         RunError: the folder is taken, or the label does not fit the run.
     """
+    folder = user_path(folder)
     refuse_nonempty(folder)  # before the work
     latents, labels = run.draw(count, parse_label(run, label), seed)
     images = run.decode(latents, labels)

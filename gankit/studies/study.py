@@ -18,6 +18,7 @@ from gankit.errors import GankitError, RunError, SettingsError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
 from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
+from gankit.registry.settings import as_table, read_none
 from gankit.report.pages import render
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
 
@@ -97,7 +98,7 @@ class Study(ABC):
 
     def __init__(self, experiment: Experiment, **settings: Any) -> None:
         self.experiment = experiment
-        self.settings: Any = self.Settings(**settings)
+        self.settings: Any = self.Settings(**read_none(self.Settings, settings))
 
     def check_settings(self, refuse: Refuse) -> None:  # noqa: B027 - most studies have nothing to refuse
         """Refuse settings that do not fit each other; called when a file is read.
@@ -172,7 +173,7 @@ class Study(ABC):
     def tables(self) -> dict[str, Any]:
         """The study as nested tables, as a file holds it."""
         tables = {key: value for key, value in self.experiment.tables().items() if key != "run"}
-        return {self.table: self.settings.model_dump(mode="json", exclude_none=True), **tables}
+        return {self.table: as_table(self.settings), **tables}
 
     @final
     def toml(self) -> str:
