@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gankit.errors import GankitError
 
 Folder = Literal["arrays", "features"]
-DIGEST = 32
+DIGEST_SIZE = 32
 ABANDONED = 3600.0
 """Seconds after which a temporary file is taken to be left by a process that has died."""
 
@@ -59,7 +59,7 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
     if they take more than `feature_limit`, those that were unused for longest are deleted.
 
     Args:
-        key: a file name that is another one for any other content.
+        key: a file name that differs whenever the content would.
         make: makes the array, of any shape.
         folder: "arrays" for decoded or rendered images, "features" for features.
     """
@@ -87,8 +87,8 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
 
 
 def row_blocks(array: NDArray[Any], size: int = 4096) -> Iterator[NDArray[Any]]:
-    """Consecutive rows of an array, `size` at a time; of a memory map, no more than these stay in memory."""
-    owner: Any = array
+    """Consecutive rows of an array, `size` at a time; rows of a memory map leave memory once they are used."""
+    owner: Any = array  # becomes the memory map that the array is a view of, or None
     while isinstance(owner, np.ndarray) and not (isinstance(owner, np.memmap) and isinstance(owner.base, mmap.mmap)):
         owner = owner.base
     for start in range(0, len(array), size):
@@ -116,7 +116,7 @@ def fingerprint(prefix: str, files: Iterable[Path], options: object) -> str:
 def _map(path: Path, checked: bool) -> NDArray[Any]:
     if checked:
         content = np.memmap(path, np.uint8, mode="r")
-        if _digest(content[:-DIGEST]) != content[-DIGEST:].tobytes():
+        if _digest(content[:-DIGEST_SIZE]) != content[-DIGEST_SIZE:].tobytes():
             raise ValueError(f"{path} is damaged")
         with contextlib.suppress(OSError):
             os.utime(path)  # the time of its last use
@@ -125,7 +125,7 @@ def _map(path: Path, checked: bool) -> NDArray[Any]:
 
 
 def _digest(content: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(content.data, digest_size=DIGEST).digest()
+    return hashlib.blake2b(content.data, digest_size=DIGEST_SIZE).digest()
 
 
 def _make_room(folder: Path, limit: float) -> None:
@@ -135,9 +135,9 @@ def _make_room(folder: Path, limit: float) -> None:
         with contextlib.suppress(OSError):  # another process may have deleted it
             files.append((path.stat().st_mtime, path.stat().st_size, path))
     total = 0
-    for age, (used, size, path) in enumerate(sorted(files, reverse=True)):
+    for place, (used, size, path) in enumerate(sorted(files, reverse=True)):  # newest first
         total += size
-        is_being_written = path.suffix == ".tmp" and time.time() - used < ABANDONED
-        if age > 0 and (total > limit or path.suffix == ".tmp") and not is_being_written:
+        superfluous = time.time() - used >= ABANDONED if path.suffix == ".tmp" else total > limit
+        if place > 0 and superfluous:
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -87,7 +87,7 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
 
 @contextlib.contextmanager
 def _threads_and_random_state(experiment: Experiment) -> Iterator[None]:
-    """Use the experiment's threads (on resume those of the first start); restore them and torch's random state."""
+    """Use the experiment's threads, on resume those recorded; at the end restore the caller's, and its random state."""
     before = torch.get_num_threads()
     recorded = experiment.run.threads if experiment.run else None
     torch.set_num_threads(experiment.training.threads or recorded or before)
@@ -100,10 +100,10 @@ def _threads_and_random_state(experiment: Experiment) -> Iterator[None]:
 
 @final
 class Trainer:
-    """A training as a job: steps, and at intervals ticks, sample grids and checkpoints in the run's folder.
+    """One training: steps, and at intervals ticks, sample grids and checkpoints in the run's folder.
 
     Args:
-        experiment: the settings; with the record of the first start where a run goes on.
+        experiment: the settings, and the record of the run if it is resumed.
         folder: the run's.
         data: a data set of the calling program, in place of the one that the experiment names.
     """
@@ -186,19 +186,20 @@ class Trainer:
                 while stepper.warnings:
                     bar.say(f"warning: {stepper.warnings.pop(0)}")
                 bar.step(stepper.step)
-                # One interrupted process stops all, at one and the same step.
+                # One process that was interrupted or ran out of time stops all of them, at the same step.
                 stopped = distributed.any_rank(stop.requested)
-                last = stepper.step == settings.steps
-                ending = distributed.any_rank(time.monotonic() > deadline) or last or stopped
+                out_of_time = distributed.any_rank(time.monotonic() > deadline)
+                finished = stepper.step == settings.steps
+                ending = stopped or out_of_time or finished
                 if stepper.step % settings.tick_every == 0 or ending:
                     self._tick(bar, on_tick)
-                    stopped = distributed.any_rank(stop.requested)  # perhaps during the evaluation
+                    stopped = distributed.any_rank(stop.requested)  # it may have come during the evaluation
                     ending = ending or stopped
                 if (stepper.step % settings.sample_every == 0 or ending) and is_writer:
                     self._write_grid()
                 if (stepper.step % settings.checkpoint_every == 0 or ending) and is_writer:
                     self._save()
-                if ending and not last:
+                if ending and not finished:
                     reason = "interrupted" if stopped else "training.max_minutes is used up"
                     bar.say(f"{reason} at step {stepper.step}; go on with: gankit resume {self.folder}")
                     if stopped:
@@ -206,7 +207,7 @@ class Trainer:
                     break
         distributed.wait()  # for what process 0 writes
         run = open_run(self.folder)
-        if not run.exported.is_file() and is_writer:
+        if not run.exported.is_file() and is_writer:  # deleted from a finished run that is resumed
             self._export(LAST, self._generator())
         return run
 
@@ -235,8 +236,7 @@ class Trainer:
         if not_finite:
             raise RunError(
                 f"{self.folder}: the training diverged by step {self.stepper.step} ({', '.join(not_finite)} is not "
-                "finite); start anew with smaller training.generator_lr and training.critic_lr; the checkpoint before "
-                "is kept"
+                "finite); start anew with lower training.generator_lr and training.critic_lr; the last checkpoint stays"
             )
 
     def _generator(self) -> Generator:
