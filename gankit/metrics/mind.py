@@ -46,7 +46,7 @@ def _directions(dim: int, count: int, step: int) -> Iterator[Matrix]:
     """(dim, k) unit vectors, at most `step` at a time, `count` in all; the same for every step."""
     draw = np.random.default_rng(0)
     for start in range(0, count, step):
-        vectors = draw.normal(size=(min(step, count - start), dim))
+        vectors: Matrix = draw.normal(size=(min(step, count - start), dim))
         vectors /= np.sqrt(np.square(vectors).sum(1, keepdims=True))
         yield vectors.T
 
@@ -56,7 +56,8 @@ def _squared_distances(x: Matrix, y: Matrix) -> Matrix:
     n, m = len(x), len(y)
     x, y = np.sort(x, axis=0), np.sort(y, axis=0)
     if n == m:
-        return np.square(x - y).mean(0)
+        means: Matrix = np.square(x - y).mean(0)
+        return means
     # The quantile functions are constant between these edges, in units of 1 / (n m).
     edges = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
     shares = np.diff(edges, prepend=0) / (n * m)
