@@ -132,7 +132,8 @@ def rank(
     features: Extractor = None,
     against: Annotated[str | None, typer.Option(help="Other real images for realism.", show_default=False)] = None,
     classifier: Annotated[
-        str | None, typer.Option(help="For label: a study's .safetensors, a TorchScript file, or features with logits.")
+        str | None,
+        typer.Option(help="For label: a study's .safetensors, a TorchScript or .pt2 file, or features with logits."),
     ] = None,
     page: Annotated[bool, typer.Option("--page", help="Write a page on which a person rates the images.")] = False,
     real: Annotated[int, typer.Option(help="Real images to mix in on the page.", min=0)] = 0,
