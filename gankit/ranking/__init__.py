@@ -119,9 +119,7 @@ def rank(
             raise GankitError(f"{name} is for by {user}, not for by {way}: leave it out")
     if way == "ratings":
         return _by_ratings(opened, argument, count, keep, seed, label, None if key is None else Path(key))
-    number = COUNT if count is None else count
-    seed = seed or 0
-    _check_counts(number, keep)
+    number, seed = _checked(COUNT if count is None else count, keep), seed or 0
     conditional = way != "label" or opened.image.conditional
     latents, labels = opened.draw(number, parse_label(opened, label) if conditional else None, seed)
     texts = label_texts(opened, labels)
@@ -143,11 +141,13 @@ def rank(
     return _order(opened, way, images, scores, keep, seed, texts, (), notes)
 
 
-def _check_counts(count: int, keep: int) -> None:
+def _checked(count: int, keep: int) -> int:
+    """The number of images to draw, where so many can be ranked and so many of them kept."""
     if count < 1:
         raise GankitError(f"count: {count} images cannot be ranked: draw 1 or more")
     if not 1 <= keep <= count:
         raise GankitError(f"keep: {keep} of {count} images cannot be kept: keep 1 to {count}")
+    return count
 
 
 def _order(
@@ -167,14 +167,12 @@ def _by_ratings(
     folders = [*dict.fromkeys(path.absolute().parent for path in paths)]
     key = ratings.find_key(raters, key_file, [*folders, run.path, *sorted(run.path.glob("rating-*"))])
     if key is None:
-        number, seed = COUNT if count is None else count, seed or 0
-        _check_counts(number, keep)
+        number, seed = _checked(COUNT if count is None else count, keep), seed or 0
         raters = ratings.by_number(raters, number)
         names, real = [str(i) for i in range(number)], [False] * number
     else:
         run = _run_of_page(run, key, count, seed, label)
-        number, seed, label = len(key.generated), key.seed, key.label
-        _check_counts(number, keep)
+        number, seed, label = _checked(len(key.generated), keep), key.seed, key.label
         names, real = [shown.id for shown in key.images], [shown.real for shown in key.images]
     ratings.check_images(raters, names, any(real))
     latents, encoded = run.draw(number, parse_label(run, label), seed)
