@@ -108,8 +108,7 @@ def fit(network: nn.Module, data: TrainingSet, settings: ClassifierSettings, see
                 state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
                 checkpoint.save(folder / "checkpoints", steps, {**state, "losses": losses, "counts": counts})
     network.eval()
-    curve = [float(total / n) for total, n in zip(losses, counts, strict=True) if n]
-    return {"steps": steps, "resumed_at": resumed_at, "losses": curve}
+    return {"steps": steps, "resumed_at": resumed_at, "losses": (losses / counts)[counts > 0].tolist()}
 
 
 @torch.no_grad()
@@ -125,7 +124,7 @@ def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: Path | Non
     train = study.split.train
     data = training_set(study, arm, seed, generator)
     facts = {"class_names": list(train.class_names), "outputs": train.image.classes, "arm": arm.name, "seed": seed}
-    return {**_train(study, data, seed, folder, facts), "real": len(train), "added": len(data.images) - len(train)}
+    return _train(study, data, seed, folder, facts)
 
 
 def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[str, Any]:
@@ -135,9 +134,9 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
     mean, scale = float(values.mean()), float(values.std()) or 1.0
     data = TrainingSet(np.asarray(train.images), torch.from_numpy((values - mean) / scale).float()[:, None], train)
     facts = {"class_names": [], "outputs": 1, "number": name, "mean": mean, "scale": scale, "seed": seed}
-    progress = _train(study, data, seed, folder, facts)
+    result = _train(study, data, seed, folder, facts)
     np.save(folder / OUTPUTS, np.load(folder / OUTPUTS) * scale + mean)
-    return {**progress, "real": len(train), "added": 0, "mean": mean}
+    return {**result, "mean": mean}
 
 
 def _train(study: ClassifierStudy, data: TrainingSet, seed: int, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +152,7 @@ def _train(study: ClassifierStudy, data: TrainingSet, seed: int, folder: Path, f
     np.save(folder / OUTPUTS, apply(network, study.split.test))
     for path in (folder / "checkpoints").glob("*.pt"):
         path.unlink()
-    return progress
+    return {**progress, "real": len(train), "added": len(data.images) - len(train)}
 
 
 def load_outputs(folder: Path, name: str, seeds: list[int]) -> Floats:
