@@ -19,6 +19,7 @@ from torch import nn
 from gankit.evaluation.classification import Scorer
 from gankit.experiments.experiment import Experiment
 from gankit.files import write_atomically
+from gankit.report.pages import render
 from gankit.runs import classifiers
 from gankit.runs.classifiers import FILE, SMALL, Classifier, load_classifier
 from gankit.runs.run import choose_device
@@ -39,13 +40,6 @@ from gankit.version import __version__
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
 
 GENERATOR, REGRESSION = "generator", "regression"
-INTERVALS = {
-    "shares": "95 % by Wilson's score, of the mean over seeds; cases of a group count by their design effect",
-    "scores": "95 % by percentiles of a bootstrap over groups of test cases within classes and over seeds, which is "
-    "too short where seeds are few and differ",
-    "differences": "95 %, paired: t intervals of a jackknife over groups of test cases and of the spread between "
-    "seeds, added in squares",
-}
 
 
 @final
@@ -225,7 +219,7 @@ class ClassifierStudy(Study):
             "rarest": names[split.rarest],
             "seeds": self.seeds(settings.seeds),
             "steps": settings.steps,
-            "intervals": INTERVALS,
+            "intervals": json.loads(render("gankit.studies", "classifier/intervals.json.j2")),
             "notes": notes,
             "seconds": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
             "threads": max((outcome.threads for outcome in outcomes.values()), default=0),
