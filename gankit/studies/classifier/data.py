@@ -100,9 +100,8 @@ def check_apart(dataset: Dataset, train: Indices, test: Indices) -> None:
     for side, places in (("training", train), ("test", test)):
         counts = np.bincount(class_labels(dataset)[places], minlength=dataset.image.classes)
         if missing := [name for name, n in zip(dataset.class_names, counts, strict=True) if n == 0]:
-            raise DataError(
-                f"classifier: the {side} part has no case of {missing[0]!r}; merge classes, or leave it out"
-            )
+            why = f"the {side} part has no case of {missing[0]!r}; merge classes, or leave it out"
+            raise DataError(f"classifier: {why}")
 
 
 def _check_names(study: ClassifierStudy, dataset: Dataset) -> None:
