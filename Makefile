@@ -9,7 +9,7 @@ demo: .venv/.installed
 	$(RUN) gankit demo --out runs/demo
 
 test: .venv/.installed-test
-	$(RUN) pytest -n 2
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/.installed-test
 	$(RUN) pytest -m slow --timeout 3600

@@ -60,7 +60,7 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
     of features take more than `feature_limit`, those that were unused for longest are deleted.
 
     Args:
-        key: a file name that is another one for any other content.
+        key: a file name that differs whenever the content would.
         make: makes the array, of any shape.
         folder: "arrays" for decoded or rendered images, "features" for features.
     """
@@ -83,8 +83,8 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
 
 
 def row_blocks(array: NDArray[Any], size: int = 4096) -> Iterator[NDArray[Any]]:
-    """Consecutive rows of an array, `size` at a time; of a memory map, no more than these stay in memory."""
-    owner: Any = array
+    """Consecutive rows of an array, `size` at a time; rows of a memory map leave memory once they are used."""
+    owner: Any = array  # becomes the memory map that the array is a view of, or None
     while isinstance(owner, np.ndarray) and not (isinstance(owner, np.memmap) and isinstance(owner.base, mmap.mmap)):
         owner = owner.base
     for start in range(0, len(array), size):
@@ -125,9 +125,9 @@ def _make_room(folder: Path, limit: float) -> None:
         with contextlib.suppress(OSError):  # another process may have deleted it
             files.append((path.stat().st_mtime, path.stat().st_size, path))
     total = 0
-    for age, (used, size, path) in enumerate(sorted(files, reverse=True)):
+    for place, (used, size, path) in enumerate(sorted(files, reverse=True)):  # newest first
         total += size
-        is_being_written = path.suffix == ".tmp" and time.time() - used < ABANDONED
-        if age > 0 and (total > limit or path.suffix == ".tmp") and not is_being_written:
+        superfluous = time.time() - used >= ABANDONED if path.suffix == ".tmp" else total > limit
+        if place > 0 and superfluous:
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -45,7 +45,7 @@ Metrics = Annotated[
 ]
 Window = Annotated[
     Any,
-    typer.Option(parser=parse_window, metavar="<str>", help="Black and white in files that are not 8-bit, as 0,4095."),
+    typer.Option(parser=parse_window, metavar="<str>", help="Black and white values in files not 8-bit, as 0,4095."),
 ]
 
 
@@ -124,7 +124,7 @@ def sample(
 def rank(
     run: RunFolder,
     count: Annotated[int | None, typer.Option(help="Images to draw; 100 by default.", min=1)] = None,
-    keep: Annotated[int, typer.Option(help="How many are best and worst.", min=1)] = 10,
+    keep: Annotated[int, typer.Option(help="How many of the best and worst to keep.", min=1)] = 10,
     by: Annotated[str, typer.Option(help="critic, realism, label, or ratings:FILE.csv,FILE.csv,...")] = "critic",
     label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the latents; 0 by default.", min=0)] = None,
@@ -132,11 +132,12 @@ def rank(
     features: Extractor = None,
     against: Annotated[str | None, typer.Option(help="Other real images for realism.", show_default=False)] = None,
     classifier: Annotated[
-        str | None, typer.Option(help="For label: a study's .safetensors, a TorchScript file, or features with logits.")
+        str | None,
+        typer.Option(help="For label: a study's .safetensors, a TorchScript or .pt2 file, or features with logits."),
     ] = None,
     page: Annotated[bool, typer.Option("--page", help="Write a page on which a person rates the images.")] = False,
     real: Annotated[int, typer.Option(help="Real images to mix in on the page.", min=0)] = 0,
-    key: Annotated[Path | None, typer.Option(help="The page's key, where it is not beside the ratings.")] = None,
+    key: Annotated[Path | None, typer.Option(help="The page's key.json, if not beside the ratings.")] = None,
     out: Out = None,
 ) -> None:
     """Draw images and keep the best and the worst; or write a page on which a person rates them blindly."""
@@ -196,7 +197,7 @@ def evaluate(
     from gankit.runs.run import open_run
 
     opened: Any = open_source(source, window)
-    if best:
+    if best:  # the same run with another generator
         opened = open_run(source, best=True)
     is_run = isinstance(opened, gankit.Run)
     if against is None and not is_run:
@@ -242,7 +243,7 @@ def statistics(
 
 
 def _classifier(text: str | None) -> Any:
-    """The classifier of a .safetensors file that a study saved; of any other text what `gankit.rank` takes."""
+    """A classifier that a study saved, from its .safetensors file; any other text becomes a value for `gankit.rank`."""
     if text is None or not text.endswith(".safetensors"):
         return text and parse_value(text)
     from gankit.runs.classifiers import load_classifier
@@ -270,10 +271,11 @@ def list_(
     from gankit.registry.plugins import KINDS, plural, scan
 
     if load:
-        import gankit.experiments.tables  # noqa: F401 - it tells which settings no part may have
+        import gankit.experiments.tables  # noqa: F401 - reserves keys that no setting of a part may have
 
     singular = {plural(name): name for name in KINDS}
-    lines, failures = list_parts([registry(singular.get(kind, kind)).kind] if kind else KINDS, load)
+    kinds = [registry(singular.get(kind, kind)).kind] if kind else KINDS  # an unknown kind has no registry
+    lines, failures = list_parts(kinds, load)
     print(*lines, sep="\n")
     for fault in scan().faults:
         print(f"gankit: {fault}", file=sys.stderr)
@@ -307,9 +309,7 @@ def check(file: Recipe, overrides: Overrides = None) -> None:
 
 @app.command()
 def schema(
-    study: Annotated[
-        str | None, typer.Option(help="Of the file of this study; `gankit list study` lists them.")
-    ] = None,
+    study: Annotated[str | None, typer.Option(help="A study's name, for the schema of its file.")] = None,
 ) -> None:
     """Print the JSON schema of an experiment file, or of a study's file, by which editors complete it."""
     import json

@@ -1,7 +1,7 @@
 """Several processes that train as one: started by torchrun, gradients summed by one call, one process writes.
 
 Every process draws the same batch and works on its share of the rows, so that the sum of the gradients is that of one
-process with the whole batch. A wrapper around the networks is not used: its hooks miss parameters that only a penalty's
+process with the whole batch. `DistributedDataParallel` is not used: its hooks miss parameters that only a penalty's
 second derivative reaches.
 """
 
@@ -168,7 +168,7 @@ def means(values: dict[str, float]) -> dict[str, float]:
 
 
 def on_rank_zero(action: Callable[[], Result]) -> Result:
-    """Run an action in process 0 alone, and return its result or raise its error in every process, which all call it.
+    """Run an action in process 0 alone; every process must call this, and gets its result or its error.
 
     Raises:
         GankitError: the action raised it in process 0.
@@ -201,7 +201,7 @@ def gather(value: Any) -> list[Any]:
 class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation (Ioffe and Szegedy 2015, arXiv 1502.03167) by the statistics of all processes' rows.
 
-    Equal to one process that has the whole batch, through any derivative, on any device; torch's own needs GPUs.
+    Equals one process with the whole batch, in derivatives of any order, on any device; `SyncBatchNorm` needs GPUs.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:

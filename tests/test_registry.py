@@ -121,8 +121,8 @@ def test_build() -> None:
         (lambda: gankit.build("augment", "blurr"), "no augment named 'blurr'; did you mean 'blur'?"),
         (lambda: gankit.build("augment", "blur:x"), "distribution blur is not installed"),
         (lambda: gankit.build("argument", "blur"), "no kind of part named 'argument'; did you mean 'augment'?"),
-        (lambda: gankit.build("critic", "resnet"), "critic 'resnet' needs image, an ImageSpec, not None"),
-        (lambda: gankit.build("critic", "resnet", (3, 8, 8)), "needs image, an ImageSpec, not (3, 8, 8)"),
+        (lambda: gankit.build("critic", "resnet"), "critic 'resnet' needs an ImageSpec as image, not None"),
+        (lambda: gankit.build("critic", "resnet", (3, 8, 8)), "needs an ImageSpec as image, not (3, 8, 8)"),
     ],
 )  # fmt: skip
 def test_errors_of_build(make: Callable[[], object], message: str) -> None:

@@ -26,7 +26,7 @@ class Statistics:
     pytorch-fid need, and `n` and `protocol`, which their files lack.
 
     Attributes:
-        name: what results call the source; of a file its path.
+        name: what results call the source; for a file its path.
         moments: mean, covariance and number of images.
         protocol: "features", "features_dim", "features_protocol" and "content" as in a metrics file; empty where the
             file is not gankit's.

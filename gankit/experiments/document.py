@@ -106,7 +106,7 @@ class SettingsDocument:
         """Apply `key.path=value` settings; a changed `name` first drops the other settings of its table.
 
         Raises:
-            SettingsError: an override without "=", or whose path leads nowhere.
+            SettingsError: an override has no "=", or its path runs through a plain value or a missing list entry.
         """
         for keys, value, text in _names_first([_parse_override(text) for text in overrides]):
             self._set(keys, value, text)
@@ -115,20 +115,18 @@ class SettingsDocument:
         """Apply one override; `text` is the override as the user wrote it, for messages."""
         table: Any = self.values
         path: KeyPath = ()
-        for position, key in enumerate(keys):
-            key_or_index: Any = _index(table, key, text, path) if isinstance(table, list) else key
-            path = (*path, key_or_index)
-            if position == len(keys) - 1:
-                break
-            inner = table[key_or_index] if isinstance(table, list) else table.get(key_or_index)
+        for key in keys[:-1]:
+            path = (*path, _key_or_index(table, key, text, path))
+            inner = table.get(path[-1]) if isinstance(table, dict) else table[path[-1]]
             if inner is None:
-                inner = table[key_or_index] = {}
+                inner = table[path[-1]] = {}
                 self.overridden[path] = text
             elif isinstance(inner, str):
-                inner = table[key_or_index] = {"name": inner}
+                inner = table[path[-1]] = {"name": inner}
             if not isinstance(inner, (dict, list)):
                 raise SettingsError(f"override {text!r}: {'.'.join(map(str, path))} holds a value, not a table")
             table = inner
+        path = (*path, _key_or_index(table, keys[-1], text, path))
         if keys[-1] == "name" and isinstance(table, dict) and table.get("name") != value:
             table.clear()
             self._forget_within(path[:-1])
@@ -214,23 +212,25 @@ def _names_first(overrides: list[tuple[list[str], Any, str]]) -> list[tuple[list
     ordered: list[tuple[list[str], Any, str]] = []
     for override in overrides:
         keys, index = override[0], len(ordered)
-        if keys[-1] == "name":
-            while index and (before := ordered[index - 1][0])[-1] != "name" and before != keys[: len(before)]:
-                index -= 1
+        while keys[-1] == "name" and index:
+            before = ordered[index - 1][0]
+            if before[-1] == "name" or before == keys[: len(before)]:
+                break
+            index -= 1
         ordered.insert(index, override)
     return ordered
 
 
-def _index(items: list[Any], key: str, text: str, path: KeyPath) -> int:
-    """The index of the list entry that a key of an override names, by its number or by its name."""
-    names = [item.get("name") if isinstance(item, dict) else item for item in items]
-    if key.isdecimal() and int(key) < len(items):
+def _key_or_index(table: dict[str, Any] | list[Any], key: str, text: str, path: KeyPath) -> str | int:
+    """The key itself in a table; in a list the index of the entry that the key names, by its number or by its name."""
+    if isinstance(table, dict):
+        return key
+    names = [item.get("name") if isinstance(item, dict) else item for item in table]
+    if key.isdecimal() and int(key) < len(table):
         return int(key)
     if names.count(key) == 1:
         return names.index(key)
     problem = f"has no entry {key!r}; it has {', '.join(map(str, names)) or 'none'}"
     if key in names:
-        problem = (
-            f"has {names.count(key)} entries named {key!r}; give the index of the one that you mean, counted from 0"
-        )
+        problem = f"has {names.count(key)} entries named {key!r}; give the index of the one you mean, counted from 0"
     raise SettingsError(f"override {text!r}: {'.'.join(map(str, path))} {problem}")

@@ -31,7 +31,7 @@ def schema(**more: type[BaseModel]) -> dict[str, Any]:
     def part_schema(table: type[PartTable]) -> dict[str, Any]:
         table_schema = table.model_json_schema()
         table_properties = {key: value for key, value in table_schema["properties"].items() if key != "part"}
-        options: list[dict[str, Any]] = [{"type": "string", "description": "the name alone: every setting by default"}]
+        options: list[dict[str, Any]] = [{"type": "string", "description": "the name alone, with default settings"}]
         for name in registry(table.kind).names():
             try:
                 content = settings_schema(registry(table.kind).settings(name), f"{table.kind}.{name}".replace(":", "."))

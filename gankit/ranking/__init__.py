@@ -100,7 +100,7 @@ def rank(
             the class whose probability is the score.
         features: for realism; by default those of the run's evaluation.
         real: other real images for realism: whatever `gankit.evaluate` takes.
-        classifier: for by="label": a TorchScript file, features with class logits, or a function of
+        classifier: for by="label": a TorchScript or `.pt2` file, features with class logits, or a function of
             (n, c, h, w) float32 images in [0, 255] that gives (n, classes) logits in the order of the run's classes, or
             of its own `class_names`.
         key: the key.json of a rating page, if it is neither in the ratings' folder nor in the run's.
@@ -127,7 +127,7 @@ def rank(
     texts = label_texts(opened, labels)
     if way == "label":
         if classifier is None:
-            raise GankitError("by label needs a classifier: give a TorchScript file, or in Python a function")
+            raise GankitError("by label needs a classifier: give a TorchScript or .pt2 file, or in Python a function")
         wanted = wanted_classes(opened, labels, label, number)
         texts = [opened.class_names[k] for k in wanted]
     images = opened.decode(latents, labels)

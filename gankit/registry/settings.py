@@ -16,13 +16,13 @@ from gankit.registry.plugins import PART_KINDS
 
 
 def interface(name: str) -> type:
-    """A class of `gankit.interfaces`, which is imported only now."""
+    """A class of `gankit.interfaces`, imported at the call because it loads torch."""
     result: type = getattr(importlib.import_module("gankit.interfaces"), name)
     return result
 
 
 def _parameters(part: type) -> list[inspect.Parameter]:
-    """The constructor's parameters but *args and **kwargs; none for a class that has no constructor of its own."""
+    """The constructor's parameters except *args and **kwargs; none for a class that has no constructor of its own."""
     if inspect.getattr_static(part, "__init__") is object.__init__:
         return []
     catch_all = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -54,7 +54,7 @@ def derive_settings(
     """
     names = [parameter.name for parameter in _parameters(part) if parameter.kind is not parameter.KEYWORD_ONLY]
     if names not in ([], [positional]):
-        wrong = next((name for name in names if name != positional), positional)
+        wrong = next(name for name in names if name != positional)
         raise TypeError(f"the parameter {wrong} is positional; settings come after *, and only {positional} before it")
 
     def reword(cls: type[BaseModel], value: object, handler: ModelWrapValidatorHandler[Any]) -> Any:
@@ -123,6 +123,6 @@ def _with_nested_parts(annotation: Any, nested_type: Callable[[str], Any]) -> An
     inner = tuple(argument if argument is ... else _with_nested_parts(argument, nested_type) for argument in arguments)
     if origin in (Union, UnionType):
         return functools.reduce(operator.or_, inner)
-    if origin is Sequence:  # a tuple, so that equal settings are equal whether they come from a file or a default
+    if origin is Sequence:  # defaults are tuples, which a list read from a file must equal
         return tuple[inner[0], ...]  # type: ignore[valid-type]
     return origin[inner] if origin in (list, tuple, dict, Mapping) else annotation

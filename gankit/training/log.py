@@ -1,7 +1,4 @@
-"""What a training shows and writes while it runs: a progress bar, one line of log per tick, and a stop in good order.
-
-A tick is every `training.tick_every` steps.
-"""
+"""A training's progress bar, its log with a line per tick (every `training.tick_every` steps), and its orderly stop."""
 
 from __future__ import annotations
 
@@ -78,7 +75,7 @@ class Progress:
         return {"seconds": round(now - self._start, 2), "images_per_second": round(rate, 2)}
 
     def show(self, losses: dict[str, float]) -> None:
-        """Show the critic's losses behind the bar."""
+        """Show the critic's losses behind the bar, by short names: a plug-in's prefix before ":" is left out."""
         critic = {name.removeprefix("critic/"): value for name, value in losses.items() if name.startswith("critic/")}
         self._bar.set_postfix({name.rpartition(":")[2][:12]: f"{value:.3g}" for name, value in critic.items()})
 
@@ -108,7 +105,7 @@ class TickLog:
     def __init__(self, path: Path, tensorboard: bool) -> None:
         self.path = path
         self._sums: dict[str, tuple[Tensor, int]] = {}
-        self._writer: Any = None
+        self._writer: Any = None  # made for the first line, since it creates the folder
         self._writer_class: Callable[[str], Any] | None = None
         if tensorboard:
             try:

@@ -100,7 +100,7 @@ def _new_folder(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _threads_and_random_state(experiment: Experiment) -> Iterator[None]:
-    """Use the experiment's threads (on resume those of the first start); restore them and torch's random state."""
+    """Use the experiment's threads, on resume those recorded; at the end restore the caller's, and its random state."""
     before = torch.get_num_threads()
     recorded = experiment.run.threads if experiment.run else None
     torch.set_num_threads(experiment.training.threads or recorded or before)
@@ -113,10 +113,10 @@ def _threads_and_random_state(experiment: Experiment) -> Iterator[None]:
 
 @final
 class Trainer:
-    """A training as a job: steps, and at intervals ticks, sample grids and checkpoints in the run's folder.
+    """One training: steps, and at intervals ticks, sample grids and checkpoints in the run's folder.
 
     Args:
-        experiment: the settings; with the record of the first start where a run goes on.
+        experiment: the settings, and the record of the run if it is resumed.
         folder: the run's.
         data: a data set of the calling program, in place of the one that the experiment names.
     """
@@ -221,7 +221,7 @@ class Trainer:
                     break
         distributed.wait()  # for what process 0 writes
         run = open_run(self.folder)
-        if not run.exported.is_file() and is_writer:
+        if not run.exported.is_file() and is_writer:  # deleted from a finished run that is resumed
             self._export(LAST, self._generator())
         return run
 
@@ -254,8 +254,7 @@ class Trainer:
         if not_finite:
             raise RunError(
                 f"{self.folder}: the training diverged by step {self.stepper.step} ({', '.join(not_finite)} is not "
-                "finite); start anew with smaller training.generator_lr and training.critic_lr; the checkpoint before "
-                "is kept"
+                "finite); start anew with lower training.generator_lr and training.critic_lr; the last checkpoint stays"
             )
 
     def _generator(self) -> Generator:
