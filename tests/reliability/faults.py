@@ -1,4 +1,4 @@
-"""Faults on purpose: processes that are killed, or whose disk fails, at a chosen write; and runs compared with whole ones.
+"""Faults on purpose: processes that are killed, or whose disk fails, at a chosen write; and runs compared with others.
 
 Each case runs in a process forked from one that has imported everything, so that it takes less than a second.
 """

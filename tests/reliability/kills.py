@@ -46,7 +46,8 @@ def try_kind(kind: str, recipe: str, place: Path, tally: Tally, seed: int, count
         if kind == "moment":
             send = (int(signal.Signals[how]), float(where) * ended.seconds)
             stopped = gankit_process(["train", *words, "--out", str(out)], place, send=send)
-            wrong = [] if stopped.code in (0, 130, 1, -send[0]) else [f"ended with {stopped.code}: {stopped.said[-300:]}"]
+            usual = (0, 130, 1, -send[0])
+            wrong = [] if stopped.code in usual else [f"ended with {stopped.code}: {stopped.said[-300:]}"]
         else:
             fault = Fault(out, int(where), half=how == "half")
             stopped = gankit_process(["train", *words, "--out", str(out)], place, fault, processes=processes)
