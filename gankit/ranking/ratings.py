@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gankit.errors import DataError
 from gankit.evaluation.uncertainty import wilson
-from gankit.images.labels_csv import read_csv
+from gankit.images.csv_table import read_csv
 from gankit.ranking.key import Key, read_key
 
 REAL, GENERATED = "real", "generated"
@@ -84,7 +84,7 @@ def read_ratings(paths: Sequence[Path]) -> list[Rater]:
 
 
 def _read(path: Path) -> list[Rater]:
-    table = read_csv(path, ("image", "file"), fold=str.casefold, strict=True)
+    table = read_csv(path, ("image", "file"), fold=str.casefold)
     columns = table.columns
     if "score" not in columns:
         raise DataError(f"{path} has no column `score`; its first line must name the columns: image,score,...")
