@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gankit.errors import GankitError, RunError
 from gankit.evaluation.sources import Source, open_source
-from gankit.files import write_atomically, write_csv, write_folder
+from gankit.files import user_path, write_atomically, write_csv, write_folder
 from gankit.images.pictures import grid_png, save_image
 from gankit.interfaces import Features
 from gankit.metrics.precision_recall import realism_score
@@ -118,7 +118,7 @@ def rank(
         if value is not None and way != user:
             raise GankitError(f"{name} is for by {user}, not for by {way}: leave it out")
     if way == "ratings":
-        return _by_ratings(opened, argument, count, keep, seed, label, None if key is None else Path(key))
+        return _by_ratings(opened, argument, count, keep, seed, label, None if key is None else user_path(key))
     number = COUNT if count is None else count
     seed = seed or 0
     _check_counts(number, keep)
@@ -162,7 +162,11 @@ def _order(
 def _by_ratings(
     run: Run, files: str, count: int | None, keep: int, seed: int | None, label: str | None, key_file: Path | None
 ) -> Ranking:
-    paths = [Path(files)] if Path(files).is_file() else [Path(part) for part in files.split(",") if part.strip()]
+    paths = (
+        [user_path(files)]
+        if user_path(files).is_file()
+        else [user_path(part) for part in files.split(",") if part.strip()]
+    )
     raters = ratings.read_ratings(paths)
     folders = [*dict.fromkeys(path.absolute().parent for path in paths)]
     key = ratings.find_key(raters, key_file, [*folders, run.path, *sorted(run.path.glob("rating-*"))])
