@@ -30,6 +30,8 @@ def seed_torch(seed: int, stream: str, *index: int) -> None:
     torch.default_generator.manual_seed(value)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(value)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(value)
 
 
 def latents(seed: int, count: int, dim: int) -> Tensor:

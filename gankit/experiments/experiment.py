@@ -55,7 +55,7 @@ class Training(Settings):
         precision: "float32", "bf16" (autocast; penalties stay in float32) or "float64".
         compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
             that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
-        device: "auto" uses a GPU if there is one.
+        device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
         threads: CPU threads; None leaves the choice to torch.
         seed: seed of all random numbers.
         tick_every: steps between lines of the log.

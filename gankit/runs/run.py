@@ -26,13 +26,14 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this name; "auto" is a GPU where there is one.
+    """The device of this name; "auto" is an NVIDIA or AMD GPU, else an Apple one (untested on hardware), else the CPU.
 
     Raises:
         RunError: torch does not know the device, or the machine lacks it.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(name)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
