@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from gankit.errors import GankitError, ProcessLostError, RunError
+from gankit.errors import GankitError, ProcessLostError, RunError, one_line
 
 Result = TypeVar("Result")
 PATIENCE = datetime.timedelta(minutes=30)
@@ -93,7 +93,7 @@ def process_group() -> Iterator[None]:
         if not is_process_loss(error):
             raise
         raise ProcessLostError(
-            f"process {number} of {count}: another process was lost ({' '.join(str(error).split())[:120]}); look at "
+            f"process {number} of {count}: another process was lost ({one_line(error, 120)}); look at "
             "its own message, then go on from the last checkpoint with gankit resume RUN, under torchrun with as many "
             "processes as you still have, or without torchrun"
         ) from error

@@ -259,11 +259,16 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
 
 def read_settings(model: type[Model], document: SettingsDocument) -> Model:
     """Validate the settings in a document; raises SettingsError as `load` does."""
+    document.refuse_control_characters()
     try:
         return model.model_validate(document.values)
     except ValidationError as error:
+        wrong = error.errors(include_url=False)
+        texts = [detail["loc"] for detail in wrong if detail["ctx"]["reason"] == "string_type"]
+        if any(document.take_as_text(_path_in_document(document.values, location, "")) for location in texts):
+            return read_settings(model, document)
         messages: dict[str, list[str]] = {}
-        for detail in error.errors(include_url=False):
+        for detail in wrong:
             reason = detail["ctx"]["reason"]  # from `reword_errors`: pydantic's error type, or "part" for a bad name
             path = _path_in_document(document.values, detail["loc"], reason)
             place = document.where((*path, "name") if reason == "part" else path)

@@ -55,6 +55,8 @@ def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best
     torch.save({"format": FORMAT, "step": step, "state": dict(state)}, buffer)
     seal(buffer)
     write_atomically(path, buffer.getvalue())
+    if best:
+        return path
     # One of a later step could not be read, or this step would not have been done again.
     before = [old for old in _step_checkpoints(folder) if _step(old) < step]
     regular = [old for old in before if _step(old) % every == 0]

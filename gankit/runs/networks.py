@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gankit import seeds
-from gankit.errors import RunError
+from gankit.errors import RunError, one_line
 from gankit.experiments.experiment import Experiment
 from gankit.images.pictures import to_pixels
 from gankit.interfaces import Generator, ImageSpec
@@ -47,8 +47,7 @@ def load_state(part: Any, name: str, states: Mapping[str, Any], folder: Path) ->
     try:
         part.load_state_dict(states[name])
     except (KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(f"{folder}: the saved {name} does not fit the experiment: {reason}") from error
+        raise RunError(f"{folder}: the saved {name} does not fit the experiment: {one_line(error, 200)}") from error
 
 
 def generate_pixels(
