@@ -54,6 +54,7 @@ class Training(Settings):
         precision: "float32", "bf16" (autocast; penalties stay in float32) or "float64".
         compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
             that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
+        channels_last: lays out the weights of both networks channels_last, or not; None: of those that declare it.
         device: "auto" uses a GPU if there is one.
         threads: CPU threads; None leaves the choice to torch.
         seed: seed of all random numbers.
@@ -81,6 +82,7 @@ class Training(Settings):
     dequantise: bool = False
     precision: Literal["float32", "bf16", "float64"] = "float32"
     compile: bool | Literal["all"] = False
+    channels_last: bool | None = None
     device: str = "auto"
     threads: Count | None = None
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0

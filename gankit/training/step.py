@@ -78,7 +78,11 @@ class Stepper:
         self.go_to(0)
 
     def _place(self, network: Any) -> Any:
-        network = network.to(self.device, self.like.dtype, memory_format=torch.channels_last).train()
+        network = network.to(self.device, self.like.dtype).train()
+        asked = self.settings.channels_last
+        if network.channels_last or asked is not None:
+            # Weights alone: convolutions take up their layout, while images stay as parts of others expect them.
+            network.to(memory_format=torch.contiguous_format if asked is False else torch.channels_last)
         distributed.synchronise(network)
         return network
 
