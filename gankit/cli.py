@@ -283,10 +283,13 @@ def check(file: Recipe, overrides: Overrides = None) -> None:
     import gankit
     from gankit.training.assembly import build
     from gankit.training.data import prepare
+    from gankit.training.rehearsal import rehearse
 
     experiment = gankit.load(file, *(overrides or []))
     data = prepare(experiment.data, experiment.training.seed)
     parts = build(experiment, data.image)
+    for caution in rehearse(experiment, data):
+        print(f"gankit: warning: {caution}", file=sys.stderr)
     for name, network in (("generator", parts.generator), ("critic", parts.critic)):
         print(f"{name} {getattr(experiment, name).name}: {sum(p.numel() for p in network.parameters()):,} parameters")
     print(f"{len(data.dataset)} images of {data.image.shape} (channels, height, width), {data.image.classes} classes, "

@@ -104,6 +104,17 @@ def process_group() -> Iterator[None]:
                 dist.destroy_process_group()
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Act as one process, whatever the others do."""
+    global _together
+    before, _together = _together, False
+    try:
+        yield
+    finally:
+        _together = before
+
+
 def is_process_loss(error: BaseException) -> bool:
     """Whether an error of a collective call says that another process is gone."""
     signs = ("connection closed by peer", "connection reset", "broken pipe", "gloo", "nccl")

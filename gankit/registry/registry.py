@@ -2,7 +2,6 @@
 
 import builtins
 import contextlib
-import copy
 import importlib
 import inspect
 import pkgutil
@@ -14,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel
 
 from gankit.errors import PartError
+from gankit.nn.copies import copied
 from gankit.registry.messages import suggestion
 from gankit.registry.plugins import PART_KINDS, PlugIn, normalise_name, plural, scan
 from gankit.registry.settings import derive_settings, interface
@@ -239,7 +239,7 @@ def _copies_of(part: object) -> type:
     """A class without settings whose every instance is a copy of a part."""
 
     def new(cls: type) -> object:
-        return copy.deepcopy(part)
+        return copied(part)
 
     def init(self: object) -> None:
         pass

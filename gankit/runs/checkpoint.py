@@ -63,7 +63,7 @@ def restore(folder: Path, device: str | torch.device = "cpu", mmap: bool = False
         _check_format(path, content["format"])
         return content["step"], content["state"]
     if paths:
-        raise RunError(f"{folder}: none of {len(paths)} checkpoints can be read; delete them to start at step 0")
+        raise RunError(f"{folder}: none of {len(paths)} checkpoints can be read; train anew in another folder")
     return None
 
 
@@ -79,8 +79,14 @@ def _step_checkpoints(folder: Path) -> list[Path]:
 
 def export(path: Path, generator: nn.Module, config: dict[str, Any]) -> None:
     """Write a generator's weights as safetensors with its config in one metadata key; equal runs give equal bytes."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
-    write_atomically(path, to_bytes(tensors, {"gankit": json.dumps(config, sort_keys=True)}))
+    write_atomically(path, pack(generator, config))
+
+
+def pack(generator: nn.Module, config: dict[str, Any]) -> bytes:
+    """The content of an export; what a module used under two names shares stands there twice."""
+    layout = torch.contiguous_format
+    tensors = {name: value.detach().cpu().clone(memory_format=layout) for name, value in generator.state_dict().items()}
+    return bytes(to_bytes(tensors, {"gankit": json.dumps(config, sort_keys=True)}))
 
 
 def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from gankit.errors import GankitError, PartError
 from gankit.interfaces import ImageSpec, Side
 from gankit.registry import Part, construct, registry
-from gankit.training.assembly import probe_labels
+from gankit.runs.networks import probe_labels
 
 SOURCE = re.compile(r"arXiv \d{4}\.\d{4,5}|doi\b|10\.\d{4,}/|\b[A-Z][\w-]+( (and|,) [A-Z][\w-]+| et al\.)*,? \(?\d{4}")
 """An arXiv number, a DOI, or authors with a year."""

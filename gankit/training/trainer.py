@@ -22,6 +22,7 @@ from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.evaluator import Evaluator
 from gankit.training.log import Progress, StopRequest, TickLog
+from gankit.training.rehearsal import rehearse
 from gankit.training.step import Stepper
 
 OnTick = Callable[[dict[str, Any]], None]
@@ -52,6 +53,7 @@ def train(
         hint = f"go on with: gankit resume {folder}" if is_run else "choose another --out"
         distributed.on_rank_zero(lambda: refuse_nonempty(folder, hint))
         trainer = Trainer(experiment.with_run(None), folder, data)
+        trainer.rehearse()
         trainer.load_start_weights()
         distributed.on_rank_zero(trainer.create_folder)
         return trainer.run(on_tick)
@@ -122,7 +124,12 @@ class Trainer:
             device=str(self.stepper.device),
             data_in_process=data is not None,
         )
+        self.cautions = experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
+
+    def rehearse(self) -> None:
+        """Try in small what the training will do; see `gankit.training.rehearsal.rehearse`."""
+        self.cautions += rehearse(self.experiment, self.data)
 
     def load_start_weights(self) -> None:
         """Load the weights of the run that `training.start_from` names, if it names one.
@@ -177,7 +184,7 @@ class Trainer:
         bar = Progress(settings.steps, stepper.step, settings.batch * settings.critic_steps, quiet=not is_writer)
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
         with StopRequest() as stop, contextlib.closing(self.log), contextlib.closing(bar):
-            for warning in experiment_warnings(self.experiment):
+            for warning in self.cautions:
                 bar.say(f"warning: {warning}")
             if stepper.step == 0 and is_writer:
                 self._write_grid()
