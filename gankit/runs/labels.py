@@ -42,7 +42,8 @@ def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tens
     """(n,) int64 classes from one class or n of them, each a number or a name.
 
     Raises:
-        RunError: there is no such class in the run of the folder `run`, it had no training images, or the number of labels is neither 1 nor n.
+        RunError: there is no such class in the run of the folder `run`, it had no training images, or the number of
+            labels is neither 1 nor n.
     """
     sequence = [labels] * n if isinstance(labels, (int, str)) else list(labels)  # type: ignore[arg-type]
     classes = [_find_class(label, record, run) for label in sequence]

@@ -128,6 +128,10 @@ class _NetworkTests(Suite):
             outputs = [_run(copy.deepcopy(original).train(mode), *inputs) for original in (network, other)]
             assert torch.equal(*outputs), "a network with the saved state computes something else: a buffer is missing"
 
+    def test_can_be_trained_saved_exported_and_resumed(self) -> None:
+        """Trainings rehearse this before they write anything, and refuse a part that cannot."""
+        self.rehearse()
+
     def test_survives_a_change_of_memory_format(self) -> None:
         """Where the network declares `channels_last`, that layout must change nothing but rounding."""
         network = self.build().double().eval()

@@ -151,8 +151,9 @@ def _check_shapes(
 ) -> None:
     name = f"generator {experiment.generator.name}"
     z, labels = probe_inputs(generator, image)
+    copy = _copy(name, generator)
     try:
-        images = call_part(name, _copy(name, generator), z, labels)
+        images = call_part(name, copy, z, labels)
     except PartError as error:
         if _takes(generator, z[:, :, None, None], labels):
             latents = f"{PROBE_BATCH}, {generator.latent_dim}"

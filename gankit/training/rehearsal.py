@@ -1,7 +1,7 @@
 """A rehearsal of a training before anything is written: a step, a save, and a step of what was read back."""
 
 import io
-import math
+import itertools
 import traceback
 from collections import deque
 from pathlib import Path
@@ -94,7 +94,7 @@ def _resume(first: Stepper, second: Stepper) -> None:
     """Load into `second` what a checkpoint of `first` holds."""
     for name, given in first.state_dict().items():
         try:
-            state = _through_file(given, first.device)
+            state = read_back(given, first.device)
         except Exception:
             entries = given.items() if isinstance(given, dict) else []
             broken = [f"{key}, a {type(value).__name__}" for key, value in entries if not _can_be_read(value)]
@@ -109,7 +109,8 @@ def _resume(first: Stepper, second: Stepper) -> None:
     second.go_to(first.step)
 
 
-def _through_file(state: Any, device: torch.device) -> Any:
+def read_back(state: Any, device: torch.device | str = "cpu") -> Any:
+    """A state that was saved to a checkpoint and loaded again; torch's errors where it holds what no checkpoint can."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
@@ -118,7 +119,7 @@ def _through_file(state: Any, device: torch.device) -> Any:
 
 def _can_be_read(value: Any) -> bool:
     try:
-        _through_file(value, torch.device("cpu"))
+        read_back(value)
     except Exception:
         return False
     return True
@@ -170,15 +171,13 @@ def _output(part: Any, stepper: Stepper, train: bool) -> Tensor:
 def _check_same_step(first: Stepper, second: Stepper) -> None:
     """Two second steps, from the same saved state, must have found and left the same."""
     values = [stepper.log.means() for stepper in (first, second)]
-    for term in first.gan.losses:
-        for side in SIDES:
-            name = f"{side}/{term.name}"
-            if not _same(*(found.get(name) for found in values)):
-                raise PartError(
-                    f"loss {term.name} finds {values[0].get(name):.6g} in a second step on the {side}'s turn, and "
-                    f"{values[1].get(name):.6g} once all parts are built anew with their saved state{NOT_SAVED}; draw "
-                    "random numbers with torch or turn.random"
-                )
+    for side, term in itertools.product(SIDES, first.gan.losses):  # the critic's turn comes first
+        found, other = (means.get(f"{side}/{term.name}") for means in values)
+        if not _same(found, other):
+            raise PartError(
+                f"loss {term.name} finds {found:.6g} in a second step on the {side}'s turn, and {other:.6g} once all "
+                f"parts are built anew with their saved state{NOT_SAVED}; draw random numbers with torch or turn.random"
+            )
     others = _named_parts(second)
     for name, part in _named_parts(first).items():
         if not hasattr(part, "state_dict"):
@@ -204,8 +203,8 @@ def _same(a: Any = None, b: Any = None) -> bool:
         a, b = (torch.as_tensor(value).detach().double().cpu() for value in (a, b))
         if a.shape != b.shape:
             return False
-        scale = max([1e-12, *(value.abs().max().item() for value in (a, b) if value.numel())])
-        return not math.isfinite(scale) or bool(((a - b).abs() <= scale * tolerance).all())
+        scale = torch.cat([a.flatten(), b.flatten(), torch.zeros(1)]).abs().max()
+        return not bool(scale.isfinite()) or bool(((a - b).abs() <= scale * tolerance).all())
     if isinstance(a, (list, tuple, deque)) and isinstance(b, type(a)):
         return len(a) == len(b) and all(_same(*pair) for pair in zip(a, b, strict=True))
     if isinstance(a, dict) and isinstance(b, dict):
