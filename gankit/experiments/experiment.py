@@ -56,6 +56,8 @@ class Training(Settings):
             that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
         channels_last: lays out the weights of both networks channels_last, or not; None: of those that declare it.
         device: "auto" uses a GPU if there is one.
+        mixed_penalties: allows losses that differentiate each sample's score, such as r1, beside a critic that mixes
+            the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 beside minibatch standard deviation.
         threads: CPU threads; None leaves the choice to torch.
         seed: seed of all random numbers.
         tick_every: steps between lines of the log.
@@ -84,6 +86,7 @@ class Training(Settings):
     compile: bool | Literal["all"] = False
     channels_last: bool | None = None
     device: str = "auto"
+    mixed_penalties: bool = False
     threads: Count | None = None
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     tick_every: Count = 100

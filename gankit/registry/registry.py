@@ -13,7 +13,6 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel
 
 from gankit.errors import PartError
-from gankit.nn.copies import copied
 from gankit.registry.messages import suggestion
 from gankit.registry.plugins import PART_KINDS, PlugIn, normalise_name, plural, scan
 from gankit.registry.settings import derive_settings, interface
@@ -239,6 +238,8 @@ def _copies_of(part: object) -> type:
     """A class without settings whose every instance is a copy of a part."""
 
     def new(cls: type) -> object:
+        from gankit.nn.copies import copied  # with torch, which listing does without
+
         return copied(part)
 
     def init(self: object) -> None:

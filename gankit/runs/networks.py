@@ -137,7 +137,8 @@ def generate_batches(generator: Generator, z: Tensor, labels: Tensor | None) -> 
         count = min(len(z) - start, SAMPLE_BATCH)
         rows = (start + torch.arange(SAMPLE_BATCH)).clamp(max=max(len(z) - 1, 0))[: SAMPLE_BATCH if count else 0]
         label = None if labels is None else labels[rows].to(like.device)
-        with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
+        devices = [like.device] if like.is_cuda else []
+        with seeds.plain_torch(), torch.no_grad(), torch.random.fork_rng(devices):
             seeds.seed_torch(0, "sample batch", start)
             images = generator(z[rows].to(like), label)[:count].float().cpu()
         yield images

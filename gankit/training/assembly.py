@@ -77,12 +77,13 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         _check_shapes(experiment, generator, critic, augment, image)
         mixes = mixes_samples(critic, image)
     for term in losses:
-        if term.loss.per_sample and mixes:
+        if term.loss.per_sample and mixes and not experiment.training.mixed_penalties:
             setting = "norm" if hasattr(experiment.critic.settings, "norm") else "name"
             raise PartError(
                 f"critic.{setting}: critic {experiment.critic.name} mixes the samples of a batch "
                 f"(batch normalisation or batch statistics), but loss {term.name} differentiates each sample's "
-                "score by itself; choose critic.norm=layer or none, or another critic"
+                "score by itself; choose critic.norm=layer or none, or another critic, or allow it with "
+                "training.mixed_penalties=true, as StyleGAN2 does"
             )
     for side in ("critic", "generator"):
         if all(getattr(type(term.loss), side) is getattr(Loss, side) for term in losses):

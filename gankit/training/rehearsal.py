@@ -28,6 +28,7 @@ NUMBERS = (Tensor, np.ndarray, np.generic, int, float)
 NOT_SAVED = "; keep what changes or is random in buffers, or in state_dict and load_state_dict"
 
 
+@seeds.plain_torch()
 def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
     """Do in small what the training will do: a step of every loss, a save, a resume, a further step, an export.
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, final
 
 import torch
 
-from gankit import distributed
+from gankit import distributed, seeds
 from gankit.errors import GankitError, RunError
 from gankit.experiments.experiment import Experiment
 from gankit.files import refuse_nonempty, write_atomically
@@ -26,6 +27,8 @@ from gankit.training.rehearsal import rehearse
 from gankit.training.step import Stepper
 
 OnTick = Callable[[dict[str, Any]], None]
+_TURN = threading.RLock()
+"""Trainings in several threads of one process take turns: torch has one random state and one number of threads."""
 
 
 def train(
@@ -90,14 +93,15 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
 @contextlib.contextmanager
 def _threads_and_random_state(experiment: Experiment) -> Iterator[None]:
     """Use the experiment's threads (on resume those of the first start); restore them and torch's random state."""
-    before = torch.get_num_threads()
-    recorded = experiment.run.threads if experiment.run else None
-    torch.set_num_threads(experiment.training.threads or recorded or before)
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with _TURN, seeds.plain_torch():
+        before = torch.get_num_threads()
+        recorded = experiment.run.threads if experiment.run else None
+        torch.set_num_threads(experiment.training.threads or recorded or before)
+        try:
+            with torch.random.fork_rng():
+                yield
+        finally:
+            torch.set_num_threads(before)
 
 
 @final
