@@ -229,8 +229,8 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         if self.training and size() > 1 and not self.__dict__["_reached"]:
             name = self.__dict__["_own_class"].__name__
             raise PartError(
-                f"batch normalisation {name} normalises by itself, so that each of {size()} processes would use its own "
-                "rows alone: let its forward call super().forward, or train in one process"
+                f"batch normalisation {name} normalises by itself, so that each of {size()} processes would use its "
+                "own rows alone: let its forward call super().forward, or train in one process"
             )
         return outputs
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 import gankit
 from gankit.errors import PartError
+from gankit.losses.gradient_penalty import gradient_penalty
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 3, 16, 16), dtype=np.uint8)
 FEW = [
@@ -432,3 +435,83 @@ def test_cautions_about_labels(trained: Trained, capsys: pytest.CaptureFixture[s
 def test_sound_parts_get_no_caution(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     trained("data.conditional=true")
     assert "warning" not in capsys.readouterr().err
+
+
+# Threads, defaults of torch, tracing
+
+
+def losses_of(seed: int, folder: Path) -> list[float]:
+    experiment = gankit.load("wgan-gp-diffaugment", *FEW, f"training.seed={seed}")
+    run = gankit.train(experiment, folder / str(seed), data=labelled())
+    return [row["critic/wasserstein"] for row in run.log]
+
+
+def test_trainings_in_two_threads_are_those_of_one_after_the_other(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(losses_of, (1, 2), [tmp_path / "together"] * 2))
+    assert together == [losses_of(seed, tmp_path / "alone") for seed in (1, 2)]
+
+
+@contextlib.contextmanager
+def other_defaults() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.device("meta"), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.use_deterministic_algorithms(False)
+
+
+def test_defaults_and_modes_of_torch_change_nothing(trained: Trained) -> None:
+    run = trained("data.conditional=true", "training.checkpoint_every=1")
+    images, conditional = run.sample(5, seed=3), run.sample(2, labels=1)
+    with other_defaults():
+        other = trained("data.conditional=true", "training.checkpoint_every=1", name="other")
+        assert np.array_equal(other.sample(5, seed=3), images)
+        assert np.array_equal(gankit.open_run(run.path).sample(2, labels=1), conditional)
+        assert torch.get_default_dtype() == torch.float64
+    assert other.exported.read_bytes() == run.exported.read_bytes()
+    assert all(parameter.dtype == torch.float32 for parameter in other.critic.parameters())
+
+
+def test_a_gradient_penalty_in_inference_mode_is_that_without_gradients() -> None:
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(48, 1))
+    real, fake = torch.randn(2, 4, 3, 4, 4)
+    with torch.no_grad():
+        expected = gradient_penalty(critic, real, fake)
+    with torch.inference_mode():
+        assert torch.equal(gradient_penalty(critic, real.clone(), fake), expected)
+
+
+def test_a_gradient_penalty_under_torch_func_is_the_plain_one() -> None:
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.Tanh(), nn.Linear(8, 1))
+    real, fake, alpha = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), torch.full((2,), 0.5)
+
+    def penalty(parameters: dict[str, Tensor]) -> Tensor:
+        def call(images: Tensor) -> Tensor:
+            return torch.func.functional_call(critic, parameters, (images,))  # type: ignore[no-any-return]
+
+        return gradient_penalty(call, real, fake, alpha=alpha).mean()
+
+    found = torch.func.grad(penalty)(dict(critic.named_parameters()))
+    gradient_penalty(critic, real, fake, alpha=alpha).mean().backward()  # type: ignore[no-untyped-call]
+    for name, parameter in critic.named_parameters():
+        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(found[name], expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*jit:FutureWarning")
+@pytest.mark.parametrize(("kind", "name"), [("generator", "resnet"), ("critic", "resnet"), ("critic", "dcgan")])
+def test_own_networks_are_traced(kind: str, name: str) -> None:
+    network = gankit.build(kind, name, gankit.ImageSpec(3, 16, 16), width=4).eval()
+    given = torch.randn(2, 3, 16, 16) if kind == "critic" else torch.randn(2, network.latent_dim)
+    torch.testing.assert_close(torch.jit.trace(network, given)(given), network(given))  # type: ignore[no-untyped-call]
+
+
+def test_a_penalty_beside_a_critic_that_mixes_samples_can_be_allowed(trained: Trained) -> None:
+    mixing = ["critic.name=dcgan", 'losses=["non-saturating", "r1"]']
+    with pytest.raises(PartError, match=r"mixes the samples .* training.mixed_penalties=true, as StyleGAN2 does"):
+        trained(*mixing)
+    assert trained(*mixing, "training.mixed_penalties=true").finished
