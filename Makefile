@@ -3,13 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test test-slow bench check docs clean
+.PHONY: demo test test-slow bench check docs dist clean
 
 demo: .venv/.installed
 	$(RUN) gankit demo --out runs/demo
 
 test: .venv/.installed-test
-	$(RUN) pytest -n 2
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/.installed-test
 	$(RUN) pytest -m slow --timeout 3600
@@ -27,6 +27,12 @@ docs: .venv/.installed-test
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet --site-dir site
 
+# The wheels and source archives of gankit and its plug-ins. To upload them: .venv/bin/twine upload dist/*
+dist: .venv/.installed-dist
+	rm -rf dist
+	for project in . plugins/*; do $(RUN) build --outdir dist $$project || exit 1; done
+	$(RUN) twine check --strict dist/*
+
 clean:
 	rm -rf .venv .bench site build dist
 
@@ -41,6 +47,10 @@ clean:
 
 .venv/.installed-test: .venv/.installed
 	$(RUN) pip install --quiet --editable '.[test,offline,docs]'
+	touch $@
+
+.venv/.installed-dist: .venv/.installed
+	$(RUN) pip install --quiet --editable '.[dist]'
 	touch $@
 
 # The libraries that training is measured beside, without what they ask for: old versions of torch and the like.

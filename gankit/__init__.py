@@ -1,16 +1,22 @@
-"""gankit: plug-in GAN components for small, imbalanced image sets, with metrics to trust at their sample size."""
+"""gankit: plug-in GAN components for small, imbalanced image sets, with metrics you can trust at small sample sizes."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.machinery
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from gankit.version import __version__ as __version__
 
+# Beside other programs, OpenMP threads that spin while they wait make a step ten times as long.
+# libgomp reads this when torch is loaded; a user's own choice stands.
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
+    os.environ["GOMP_SPINCOUNT"] = "1000"
+
 # ruff: noqa: I001 - several names on a line
-if TYPE_CHECKING:  # the names of _HOME and _FOLDERS, for type checkers; "as" exports them
+if TYPE_CHECKING:  # the names of _MODULES and _FOLDERS, for type checkers; "as" exports them
     from gankit import augments as augments, critics as critics, datasets as datasets, features as features
     from gankit import generators as generators, losses as losses, metrics as metrics, studies as studies
     from gankit.errors import GankitError as GankitError
@@ -26,21 +32,16 @@ if TYPE_CHECKING:  # the names of _HOME and _FOLDERS, for type checkers; "as" ex
     from gankit.runs.run import Run as Run, open_run as open_run
     from gankit.training.trainer import resume as resume, train as train
 
-_HOME = {
-    "errors": ["GankitError"],
-    "evaluation.comparison": ["compare"],
-    "evaluation.evaluate": ["evaluate", "statistics"],
-    "experiments.experiment": ["Experiment", "load"],
-    "interfaces": [
-        "Augment", "Critic", "Dataset", "Features", "Generator", "ImageSpec", "Loss", "Metric", "Turn",
-    ],
-    "ranking": ["rank"],
-    "registry": ["build"],
-    "registry.wrapping": ["wrap"],
-    "runs.run": ["Run", "open_run"],
-    "training.trainer": ["resume", "train"],
+_MODULES = {
+    **dict.fromkeys(["Augment", "Critic", "Dataset", "Features", "Generator", "ImageSpec"], "interfaces"),
+    **dict.fromkeys(["Loss", "Metric", "Turn"], "interfaces"),
+    "GankitError": "errors", "compare": "evaluation.comparison",
+    "evaluate": "evaluation.evaluate", "statistics": "evaluation.evaluate",
+    "Experiment": "experiments.experiment", "load": "experiments.experiment",
+    "rank": "ranking", "build": "registry", "wrap": "registry.wrapping", "Run": "runs.run", "open_run": "runs.run",
+    "resume": "training.trainer", "train": "training.trainer",
 }  # fmt: skip
-_MODULES = {name: module for module, names in _HOME.items() for name in names}
+"""The module of each public name."""
 _FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses", "metrics", "studies"]
 
 __all__ = sorted([*_MODULES, *_FOLDERS])
@@ -81,7 +82,7 @@ sys.meta_path.append(_Moved())
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(importlib.import_module(f"gankit.{_MODULES[name]}"), name)
-    if name == "Batch":  # `gankit.interfaces` says what takes its place
+    if name == "Batch":  # raises an error that says what has replaced it
         return getattr(importlib.import_module("gankit.interfaces"), name)
     if name in _FOLDERS:
         return importlib.import_module(f"gankit.{name}")

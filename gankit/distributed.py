@@ -1,7 +1,7 @@
 """Several processes that train as one: started by torchrun, gradients summed by one call, one process writes.
 
 Every process draws the same batch and works on its share of the rows, so that the sum of the gradients is that of one
-process with the whole batch. A wrapper around the networks is not used: its hooks miss parameters that only a penalty's
+process with the whole batch. `DistributedDataParallel` is not used: its hooks miss parameters that only a penalty's
 second derivative reaches.
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from gankit.errors import GankitError, PartError, ProcessLostError, RunError
+from gankit.errors import GankitError, PartError, ProcessLostError, RunError, one_line
 
 Result = TypeVar("Result")
 PATIENCE = datetime.timedelta(minutes=30)
@@ -93,7 +93,7 @@ def process_group() -> Iterator[None]:
         if not is_process_loss(error):
             raise
         raise ProcessLostError(
-            f"process {number} of {count}: another process was lost ({' '.join(str(error).split())[:120]}); look at "
+            f"process {number} of {count}: another process was lost ({one_line(error, 120)}); look at "
             "its own message, then go on from the last checkpoint with gankit resume RUN, under torchrun with as many "
             "processes as you still have, or without torchrun"
         ) from error
@@ -186,7 +186,7 @@ def means(values: dict[str, float]) -> dict[str, float]:
 
 
 def on_rank_zero(action: Callable[[], Result]) -> Result:
-    """Run an action in process 0 alone, and return its result or raise its error in every process, which all call it.
+    """Run an action in process 0 alone; every process must call this, and gets its result or its error.
 
     Raises:
         GankitError: the action raised it in process 0.
@@ -219,7 +219,7 @@ def gather(value: Any) -> list[Any]:
 class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation (Ioffe and Szegedy 2015, arXiv 1502.03167) by the statistics of all processes' rows.
 
-    Equal to one process that has the whole batch, through any derivative, on any device; torch's own needs GPUs.
+    Equals one process with the whole batch, in derivatives of any order, on any device; `SyncBatchNorm` needs GPUs.
     """
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:

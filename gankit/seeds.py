@@ -52,6 +52,8 @@ def seed_torch(seed: int, stream: str, *index: int) -> None:
     torch.default_generator.manual_seed(value)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(value)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(value)
 
 
 def latents(seed: int, count: int, dim: int) -> Tensor:
@@ -118,11 +120,10 @@ class Order:
         if self.cumulative is not None:
             draws = torch.rand(size, generator=generator(self.seed, self.stream, number), dtype=torch.float64).numpy()
             return np.minimum(np.searchsorted(self.cumulative, draws, side="right"), self.count - 1)
-        first, last = number * size, (number + 1) * size
-        epochs = range(first // self.count, (last - 1) // self.count + 1)
-        offset = epochs[0] * self.count
-        order = np.concatenate([_permutation(self.seed, self.stream, self.count, epoch) for epoch in epochs])
-        return order[first - offset : last - offset]
+        epoch, start = divmod(number * size, self.count)  # a batch may end in a later epoch than it starts in
+        epochs = range(epoch, epoch + (start + size - 1) // self.count + 1)
+        order = np.concatenate([_permutation(self.seed, self.stream, self.count, e) for e in epochs])
+        return order[start : start + size]
 
 
 @lru_cache(16)

@@ -202,7 +202,7 @@ class TestControls:
                 "memorisation distance": 0.0,
             }
             assert not metric.details["controls"]["copycat"]["passed"]
-            assert "not told from new images (memorisation 0.50)" in metric.warnings[0]
+            assert "not told apart from new images (memorisation 0.50)" in metric.warnings[0]
 
     def test_too_few_images(self) -> None:
         metric = result(rows(4, seed=1), rows(3, seed=2))

@@ -10,11 +10,11 @@ from scipy.special import softmax
 from gankit.evaluation.paired import Cases, Floats, Score, crossed, independent_cases, paired_difference, score_interval
 from gankit.evaluation.uncertainty import wilson
 
-BINS = 10  # Of the calibration error: equal widths of confidence
+BINS = 10  # for the calibration error, of equal width in confidence
 
 
 def _ratio(part: Floats, whole: Floats, otherwise: float = np.nan) -> Floats:
-    """The one over the other, and `otherwise` where that is not above 0."""
+    """part / whole, or `otherwise` where whole is not above 0."""
     ratio: Floats = np.divide(part, whole, out=np.full(part.shape, otherwise), where=whole > 0)
     return ratio
 
@@ -47,8 +47,8 @@ def recall_of(label: int) -> Score:
 def auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = None) -> Floats:
     """The area under the ROC curve: the chance that a positive case scores above a negative one, ties counting half.
 
-    From the (n,) cases that are positive, (n,) scores, and (draws, n) how often each case counts (None for one draw of
-    all) to (draws,) areas, NaN where a side has no case.
+    (n,) whether a case is positive, (n,) scores and (draws, n) numbers of times that each case is drawn (None: one draw
+    of each case once) to (draws,) areas, NaN for a draw without positive or without negative cases.
     """
     weights = np.ones((1, len(scores))) if weights is None else weights
     order = np.argsort(scores, kind="stable")
@@ -59,7 +59,7 @@ def auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = No
 
 
 def macro_auc(labels: NDArray[np.int64], probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """(n,) classes, (n, k) probabilities, weights as in `auc` to (draws,) means of a class's area against the rest."""
+    """(n,) classes, (n, k) probabilities, weights as in `auc` to (draws,) mean areas of each class against the rest."""
     areas = [auc(labels == label, probabilities[:, label], weights) for label in np.unique(labels)]
     mean: Floats = np.mean(areas, axis=0)
     return mean
@@ -91,7 +91,7 @@ Values = dict[str, Any]
 class Scorer:
     """Scores of classifiers on a test part of (n,) true classes and (n,) groups, where there are any.
 
-    All draws are those of one seed, so that classifiers share them.
+    The random draws depend on the seed only, so that classifiers share them.
     """
 
     def __init__(self, labels: NDArray[np.int64], groups: NDArray[Any] | None, names: Sequence[str], seed: int) -> None:
@@ -105,7 +105,7 @@ class Scorer:
     def scores(self, logits: Floats, groupings: Mapping[str, Sequence[str]], calibration: bool = False) -> Values:
         """Scores of one classifier from the (seeds, n, k) logits of its trainings, as JSON can hold them.
 
-        `groupings` are names with the classes that are positive in each; `calibration` judges probabilities too.
+        `groupings` names the positive classes of each grouping; `calibration` adds scores of the probabilities.
         """
         counts, predicted = self.counts(logits), logits.argmax(-1)
         probabilities: Floats = softmax(logits, axis=-1)
@@ -127,7 +127,7 @@ class Scorer:
         return values
 
     def _resample(self, score: Callable[[int, Floats | None], Floats], seeds: int) -> Values:
-        """A score of probabilities or numbers: `score(seed, weights of the cases)`, drawn over groups and seeds."""
+        """The mean over seeds of `score(seed, weights of the cases)`, its interval from draws of groups and seeds."""
         random = np.random.default_rng(self.seed)
         weights = self.cases.draws(random)[:, self.cases.group]
         by_seed = np.array([score(seed, None)[0] for seed in range(seeds)])
@@ -135,7 +135,7 @@ class Scorer:
         return _entry(float(by_seed.mean()), *crossed(drawn, random), by_seed)
 
     def _share(self, among: NDArray[np.bool_], hits: NDArray[np.bool_]) -> Values:
-        """A proportion of the (n,) cases `among`, from (seeds, n) hits: Wilson's interval of the mean over seeds."""
+        """The share of (seeds, n) hits in the cases that (n,) `among` selects: mean over seeds, Wilson's interval."""
         groups = self.cases.groups
         sizes = np.bincount(self.cases.group[among], minlength=groups).astype(np.float64)
         by_group = np.bincount(self.cases.group[among], hits.mean(0)[among], minlength=groups).astype(np.float64)
@@ -158,7 +158,7 @@ class Scorer:
         }
 
     def difference(self, logits: Floats, against: Floats, rare: int) -> dict[str, Values]:
-        """One classifier less another, by score and by the recall of one class: (seeds, n, k) logits, same seeds."""
+        """Each score, and the recall of class `rare`, less the other classifier's: (seeds, n, k) logits, same seeds."""
         scores = {**SCORES, f"recall of {self.names[rare]}": recall_of(rare)}
         sides = self.counts(logits), self.counts(against)
         return {name: vars(paired_difference(self.cases, *sides, score)) for name, score in scores.items()}

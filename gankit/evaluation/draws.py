@@ -1,4 +1,4 @@
-"""Values of metrics over draws of few images, and how far each part of the images moves them."""
+"""Values of metrics over draws of few images, and how much leaving out some images changes them."""
 
 import contextlib
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ from gankit.evaluation.uncertainty import influences, standard_errors, variances
 from gankit.interfaces import Indices, Pool, Rows
 from gankit.metrics.kid import BLOCK
 
-KEPT_VALUES = ("frechet", "kid", "precision", "recall")  # Of all values of the metrics
+KEPT_VALUES = ("frechet", "kid", "precision", "recall")  # other values are left out
 
 Values = dict[str, dict[str, Any]]
 
 
 def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Values:
-    """Values of metrics from features, with standard errors, and how far each part of the real images moves them.
+    """Values of metrics from features, with standard errors and the `influences` of blocks of the real images.
 
-    By value: `value`, `standard_error`, `fake_variance` (what the generated images make of its square),
-    `real_influences` (whose squares sum to what the real images make), `n_real`, `n_fake`; None where unknown.
+    By value: `value`, `standard_error`, `fake_variance` (the generated images' part of the error's square),
+    `real_influences` (their squares sum to the real images' part), `n_real`, `n_fake`; None where unknown.
     """
     entries: Values = {}
     for metric_part in [part("metric", name) for name in names]:
-        used = reals.take(_block(np.arange(reals.count))) if metric_part.name == "kid" else reals
+        used = reals.take(_one_block(np.arange(reals.count))) if metric_part.name == "kid" else reals
         resampling = metric_part.build().resampling(Pool(used, fakes))
         values = resampling.whole().values
         real, fake = (influences(resampling, side, values, 0) for side in ("real", "fake"))
@@ -51,7 +51,8 @@ def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices
     """
     entries: Values = {}
     for metric in [part("metric", name) for name in names]:
-        resampling, limit = metric.build().resampling(pool), _block if metric.name == "kid" else np.asarray
+        resampling = metric.build().resampling(pool)
+        limit = _one_block if metric.name == "kid" else np.asarray
         with contextlib.suppress(GankitError):  # too few images for this metric
             values = [resampling.values(limit(real), fake) for real, fake in draws]
             for name in KEPT_VALUES:
@@ -61,13 +62,13 @@ def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices
     return entries
 
 
-def _block(real: Indices) -> Indices:
-    """At most as many of these images as KID takes at once; with more, each value would cost a second."""
+def _one_block(real: Indices) -> Indices:
+    """These images, or a random block of as many as KID takes at once: with more each value would cost a second."""
     return real if len(real) <= BLOCK else real[random_places(len(real), BLOCK, "block of the kernel distance")]
 
 
 def random_places(count: int, size: int, stream: str, number: int = 0) -> Indices:
-    """(size,) rising places of `count`, drawn for this stream."""
+    """(size,) different random numbers below `count`, sorted; each stream and number has its own."""
     order = torch.randperm(count, generator=seeds.generator(0, f"study {stream}", number)).numpy()
     return np.sort(order[:size])
 

@@ -33,7 +33,7 @@ from gankit.evaluation.sources import (
 from gankit.evaluation.statistics import Statistics
 from gankit.evaluation.uncertainty import LEAVE_ONE_OUT, evaluate_metric, free_name
 from gankit.experiments.experiment import default_metrics
-from gankit.files import write_atomically
+from gankit.files import user_path, write_atomically
 from gankit.images.pictures import pairs_png
 from gankit.interfaces import Dataset, Features, Pool, Rows
 from gankit.registry import Part
@@ -80,8 +80,8 @@ def evaluate(
         "metric"}}}`. The standard error is in closed form for kid, else the jackknife's (Efron and Stein 1981) over
         both sets, by group where the images have groups: the spread of the value at this number of images, not its
         bias; None if there are too few images or groups to estimate it. For `real_vs_real` the reals are divided ten
-        times into two halves (at most one group is in both), and it holds two means over these divisions: of the value
-        between `n` images of each half, and of that between n generated images and n of the first half, with
+        times into two halves (at most one group is in both). It holds means over these divisions: "value" is between
+        "n" images of each half, "fake_value_at_n" between n generated images and n of the first half, with
         n = min(n_fake, n_real // 2). "p_value" is there on request, "details" where a metric has more to say.
 
     Raises:
@@ -126,11 +126,11 @@ def evaluate(
             pairs = entry.get("details", {}).get("pairs", [])
             if pictures is not None and pairs and isinstance(reals, _Side):
                 beside = training_side if training_side and "training" in metric.build().needs else reals
-                _picture(Path(pictures) / f"{key}-pairs.png", fakes.images, beside.images, pairs)
+                _picture(user_path(pictures) / f"{key}-pairs.png", fakes.images, beside.images, pairs)
         warnings += metric_warnings
     if isinstance(reals, _Side):
-        looks_for_copies = "training" in needs and training is None and training_side is None
-        warnings += _reference_warnings(fakes, reals, looks_for_copies)
+        lacks_training = "training" in needs and training is None and training_side is None
+        warnings += _reference_warnings(fakes, reals, lacks_training)
     protocol = _protocol(features_name, network, reals, fakes, seed) | {"warnings": list(dict.fromkeys(warnings))}
     if training_side:
         protocol["training"], protocol["n_training"] = training_side.name, len(training_side.images)
@@ -201,7 +201,8 @@ def _references(
         images = opened
     reals = _Side(name, images)
     training_side = _training_images(training, source, reference, window) if wants_training else None
-    return reals, None if training_side is None or training_side.content == reals.content else training_side
+    is_other_set = training_side is not None and training_side.content != reals.content
+    return reals, training_side if is_other_set else None
 
 
 def _training_images(training: Source | None, source: Source | None, reference: Source, window: Window) -> _Side | None:
@@ -249,10 +250,10 @@ def _check_features(stored: Statistics, name: str, network: Features) -> list[st
     return [] if versions == here else [warning]
 
 
-def _reference_warnings(fakes: _Side, reals: _Side, looks_for_copies: bool) -> list[str]:
+def _reference_warnings(fakes: _Side, reals: _Side, lacks_training: bool) -> list[str]:
     """What limits the comparison with these real images."""
     warnings, ranges = [], (fakes.images.value_range, reals.images.value_range)
-    if looks_for_copies and reals.name != TRAINING:
+    if lacks_training and reals.name != TRAINING:
         warnings.append(
             f"no training images were given: copies are looked for among the real images ({reals.name}), so that "
             "copies of other training images are not found"

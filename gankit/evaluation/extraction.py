@@ -28,7 +28,7 @@ BATCH = 64
 CHUNK = 1024
 """Images of one file of the cache: a pass that is stopped loses no more than these."""
 FORMAT = 1
-"""Version of what the pass gives: raise it when values change, so that older cached features are not read."""
+"""Version of the features: raise it when their values change, so that older cached features are not read."""
 MEMORY_MAP_ABOVE_BYTES = 2**28
 """Larger arrays of features are on disk and memory-mapped, not in memory."""
 
@@ -52,12 +52,12 @@ def part(kind: str, value: str | dict[str, Any] | Part) -> Part:
 def extractor(
     features: str | dict[str, Any] | Part | Features | None, shape: tuple[int, int, int], device: str = "auto"
 ) -> tuple[str, Features]:
-    """Name and network of features, by default the default ones, ready for use.
+    """The name and the network of the chosen features, or of the default ones, ready for use.
 
     Args:
         features: a name, a table with a name, a part, or an extractor.
         shape: (channels, height, width) of the images.
-        device: "auto" takes a GPU where there is one.
+        device: as `training.device`.
 
     Raises:
         PartError: it is unknown, or cannot be built.
@@ -152,13 +152,13 @@ def features(
     return _joined(parts, len(images), network.dim)
 
 
-def _joined(parts: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDArray[np.float32]:
+def _joined(chunks: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDArray[np.float32]:
     """The features of all chunks as one array; a large one is mapped from a temporary file."""
     if count * dim * 4 <= MEMORY_MAP_ABOVE_BYTES:
-        return np.concatenate([np.empty((0, dim), np.float32), *parts])
+        return np.concatenate([np.empty((0, dim), np.float32), *chunks])
     with tempfile.TemporaryFile() as file:
-        for part in parts:
-            file.write(np.ascontiguousarray(part, np.float32).data)
+        for chunk in chunks:
+            file.write(np.ascontiguousarray(chunk, np.float32).data)
         file.flush()
         return np.memmap(file, np.float32, "r", shape=(count, dim))
 

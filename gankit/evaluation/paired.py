@@ -17,10 +17,10 @@ DRAWS = 1000
 
 
 def independent_cases(hits: Floats, sizes: Floats) -> float:
-    """How many independent cases tell as much of a proportion as cases in groups (Rao and Scott 1992).
+    """The number of independent cases that would give a proportion as exactly as these groups do (Rao, Scott 1992).
 
-    From (groups,) hits, not necessarily whole, and (groups,) cases, where groups without a case do not count. At most
-    the number of cases and at least 1; the number of groups where all cases are hits, or none.
+    From the (groups,) hits, which may be fractions, and cases of each group; groups without cases are ignored. Between
+    1 and the number of cases; the number of groups if the share of hits is 0, 1 or the same in all groups.
     """
     kept = sizes > 0
     hits, sizes = hits[kept], sizes[kept]
@@ -35,7 +35,7 @@ def independent_cases(hits: Floats, sizes: Floats) -> float:
 
 @dataclass(frozen=True)
 class Cases:
-    """The test cases in their groups; groups are drawn within strata, by the class that most of their cases have."""
+    """The test cases in their groups; a group's stratum, within which it is drawn, is its most frequent class."""
 
     labels: NDArray[np.int64]  # (n,) true classes
     group: NDArray[np.int64]  # (n,) number of each case's group, from 0
@@ -43,7 +43,7 @@ class Cases:
 
     @classmethod
     def of(cls, labels: NDArray[np.int64], groups: NDArray[np.generic] | None) -> Self:
-        """From (n,) classes, and the (n,) groups where there are any: every case is its own group where not."""
+        """From (n,) classes and (n,) groups; without groups each case is its own."""
         names = np.arange(len(labels)) if groups is None else groups
         group = np.unique(names, return_inverse=True)[1]
         classes = int(labels.max()) + 1
@@ -81,14 +81,14 @@ def drawn_scores(counts: Floats, score: Score, weights: Floats) -> Floats:
 
 
 def student_quantile(freedom: float, level: float = LEVEL) -> float:
-    """The half-width of Student's interval of a level, in standard errors of so many degrees of freedom."""
+    """The half-width of Student's t interval of a level, in standard errors, for these degrees of freedom."""
     return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
 def crossed(drawn: Floats, random: np.random.Generator, level: float = LEVEL) -> tuple[float, float]:
-    """The percentile interval of a mean over seeds, which are drawn too, from (draws, seeds) values of drawn groups.
+    """The percentile interval of a mean over seeds when groups and seeds are both drawn (Owen 2007, arXiv 0712.1111).
 
-    Owen 2007, arXiv 0712.1111.
+    From (draws, seeds) values, whose groups are already drawn; the seeds are drawn here.
     """
     draws, seeds = drawn.shape
     weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
@@ -98,7 +98,7 @@ def crossed(drawn: Floats, random: np.random.Generator, level: float = LEVEL) ->
 
 
 def score_interval(cases: Cases, counts: Floats, score: Score, seed: int) -> tuple[float, float, float]:
-    """The mean over seeds of a score of (seeds, groups, k, k) counts, and its percentile interval over both."""
+    """The mean over seeds of a score of (seeds, groups, k, k) counts, and its `crossed` percentile interval."""
     random = np.random.default_rng(seed)
     low, high = crossed(drawn_scores(counts, score, cases.draws(random)), random)
     return float(score(counts.sum(1)).mean()), low, high
@@ -122,23 +122,22 @@ def paired_difference(
 ) -> PairedDifference:
     """The paired difference of two arms, with a t interval over test cases and seeds, both taken as samples.
 
-    The half-width is sqrt(t_c^2 V_c + t_s^2 V_s). V_c is the variance of the mean over seeds by dropping one group at a
-    time (jackknife within strata, Efron and Stein 1981), V_s the variance between the seeds' differences over their
-    number; either quantile has its own part's degrees of freedom, so that few seeds widen the interval only as far as
-    seeds differ (Howe 1974, JASA 69:789). What cases and seeds share, the chance of a single prediction, is in both:
-    the interval errs to the wide side. docs/measured/paired-intervals.md has its errors of the first kind.
-
-    Both arms have (seeds, groups, k, k) counts, whose seeds belong together one by one.
+    Both arms have (seeds, groups, k, k) counts, paired by seed. The half-width is sqrt(t_c^2 V_c + t_s^2 V_s). V_c is
+    the jackknife variance of the mean over seeds, one group left out at a time within strata (Efron and Stein 1981);
+    V_s is the variance of the seeds' differences divided by their number. Either t quantile has its own part's degrees
+    of freedom, so that few seeds widen the interval only as far as seeds differ (Howe 1974, JASA 69:789). V_c and V_s
+    both contain the randomness of single predictions, so that the interval is rather too wide:
+    docs/measured/paired-intervals.md has its measured rates of false positives.
     """
     totals = first.sum(1), second.sum(1)
     by_seed = score(totals[0]) - score(totals[1])
     left_out = (score(totals[0][:, None] - first) - score(totals[1][:, None] - second)).mean(0)
     seeds, value = len(by_seed), float(by_seed.mean())
-    parts = []  # variances, and their degrees of freedom
-    for label in np.unique(cases.stratum):
-        inside = left_out[cases.stratum == label]
-        if (n := len(inside)) > 1:
-            parts.append(((n - 1) / n * float(((inside - inside.mean()) ** 2).sum()), n - 1))
+    strata = [left_out[cases.stratum == label] for label in np.unique(cases.stratum)]
+    parts = [  # variances, and their degrees of freedom
+        ((n - 1) / n * float(((inside - inside.mean()) ** 2).sum()), n - 1)
+        for inside in strata if (n := len(inside)) > 1
+    ]  # fmt: skip
     cases_variance = sum(variance for variance, _ in parts)
     squares = 0.0
     if cases_variance > 0:

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def title(metric: str, features: str) -> str:
-    """The heading of a value: only of inception-v3 features (with clean-fid's resize) it is FID, else FD."""
+    """The heading of a value: FID for inception-v3 features (with clean-fid's resize), FD for all others."""
     if metric.split()[0].split("-")[0] != "frechet":  # as in "frechet-infinity" or "frechet within classes"
         return metric
     rest = metric.removeprefix("frechet").replace("-infinity", " at infinity")
@@ -14,8 +14,8 @@ def title(metric: str, features: str) -> str:
 def cells(report: dict[str, Any]) -> list[list[str]]:
     """Header and rows of a table: value and standard error, numbers of images, baseline, p-value.
 
-    The baseline is in three columns: how many images of each set it is of ("at n"), the mean value of generated beside
-    real images at that number ("fake-real"), and that of real beside other real images ("real-real").
+    The baseline has three columns: the number of images of each set ("at n"), the mean value of generated beside real
+    images at that number ("fake-real"), and that of real beside other real images ("real-real").
     """
     metrics = report["metrics"]
     with_p = any("p_value" in entry for entry in metrics.values())

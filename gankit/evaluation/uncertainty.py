@@ -61,7 +61,7 @@ def evaluate_metric(
     for name, value in result.values.items():
         n, m = result.counts.get(name, (n_real, n_fake))
         if name in between_reals and n is not None and n + m:
-            # A value of one class uses only its images: n is at most half of the class's reals.
+            # A value of one class, or of the reals alone (m is 0), uses n reals: each half of them has at most n // 2.
             entry = between_reals[name]
             entry["n"] = min(entry["n"], m or entry["n"], max(n // 2, 1))
         entries[name] = {
@@ -111,19 +111,19 @@ def standard_errors(
     return errors
 
 
-def variances_of(influences: Mapping[str, NDArray[np.float64] | None]) -> dict[str, float | None]:
-    """The sum of squares of the (k,) influences of each value."""
-    return {name: None if moved is None else float((moved**2).sum()) for name, moved in influences.items()}
+def variances_of(moved: Mapping[str, NDArray[np.float64] | None]) -> dict[str, float | None]:
+    """The sum of squares of each value's (k,) `influences`."""
+    return {name: None if changes is None else float((changes**2).sum()) for name, changes in moved.items()}
 
 
 def influences(resampling: Resampling, side: str, values: Values, seed: int) -> dict[str, NDArray[np.float64] | None]:
     """For each value (k,) numbers: how much leaving out each of k blocks of the real (or generated) images changes it.
 
-    A block holds whole patients where images are grouped. The jackknife of Efron and Stein 1981; for blocks of unlike
-    sizes that of Busing, Meijer and Van der Leeden 1999 (Statistics and Computing 9, eq. 10), which equals it for equal
-    ones. The sum of squares is the variance. For two generators compared with the same reals, the squared differences
-    of their influences sum to the variance of the difference of their values. Empty with too few blocks or images; None
-    for a value that some block is needed for.
+    A block holds whole patients where images are grouped. The jackknife of Efron and Stein 1981, generalised to blocks
+    of different sizes by Busing, Meijer and Van der Leeden 1999 (Statistics and Computing 9, eq. 10). The sum of
+    squares is the variance. For two generators compared with the same reals, the squared differences of their
+    influences sum to the variance of the difference of their values. Empty with too few blocks or images; None for a
+    value that is missing without some block.
     """
     pool = resampling.pool
     places = pool.real_places if side == "real" else pool.fake_places
@@ -150,7 +150,7 @@ def influences(resampling: Resampling, side: str, values: Values, seed: int) -> 
 
 
 def units(pool: Pool, side: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """What varies independently on a side: (k,) groups (patients), or images; and (n,) which of them each image is."""
+    """The units that vary independently, groups (patients) or else images: (k,) names, and (n,) each image's unit."""
     rows = pool.real if side == "real" else pool.fake
     names, unit = np.unique(np.arange(rows.count) if rows.groups is None else rows.groups, return_inverse=True)
     return names, unit.reshape(-1)
@@ -216,13 +216,13 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
 
     n_units = int(unit.max()) + 1
     observed = regrouped(np.arange(n_units))
-    worse = dict.fromkeys(observed, 1)
+    worse = dict.fromkeys(observed, 1)  # the observed division counts
     sign = 1 if better == "lower" else -1
     for number in tqdm(range(permutations), unit="permutation", desc=f"{part.name} by chance", delay=1):
         values = regrouped(torch.randperm(n_units, generator=seeds.generator(seed, "permutation", number)).numpy())
         for name, value in observed.items():
             slack = 1e-9 * abs(value)  # equal divisions are ties, whatever the order of sums
-            worse[name] += sign * values.get(name, math.inf * sign) >= sign * value - slack
+            worse[name] += sign * values.get(name, math.inf * sign) >= sign * value - slack  # a missing value is worse
     sizes = {"permutations": permutations, "n_real": pool.real.count, "n_fake": pool.fake.count}
     return {name: {"p_value": {"value": count / (permutations + 1), **sizes}} for name, count in worse.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -15,10 +15,12 @@ from typing import Any
 from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
 from gankit.experiments.values import parse_value
+from gankit.files import user_path
 from gankit.registry.messages import suggestion
 
 RECIPES = resources.files("gankit.experiments") / "recipes"
 DEFAULT_RECIPE = "wgan-gp"
+BACKSLASH = "write Windows paths in single quotes or with /"
 FORMATS = {".toml": ".toml", ".json": ".json", ".yaml": ".yaml", ".yml": ".yaml"}
 
 
@@ -72,7 +74,7 @@ class SettingsDocument:
             SettingsError: nothing is there, or it cannot be parsed; with the line.
         """
         name = str(recipe_or_path)
-        path = Path(name).expanduser()
+        path = user_path(name)
         if (path / "experiment.toml").is_file():
             path = path / "experiment.toml"
         if not path.is_file():
@@ -105,7 +107,7 @@ class SettingsDocument:
         """Apply `key.path=value` settings; a changed `name` first drops the other settings of its table.
 
         Raises:
-            SettingsError: an override without "=", or whose path leads nowhere.
+            SettingsError: an override has no "=", or its path runs through a plain value or a missing list entry.
         """
         for keys, value, text in _names_first([_parse_override(text) for text in overrides]):
             self._set(keys, value, text)
@@ -114,26 +116,46 @@ class SettingsDocument:
         """Apply one override; `text` is the override as the user wrote it, for messages."""
         table: Any = self.values
         path: KeyPath = ()
-        for position, key in enumerate(keys):
-            key_or_index: Any = _index(table, key, text, path) if isinstance(table, list) else key
-            path = (*path, key_or_index)
-            if position == len(keys) - 1:
-                break
-            inner = table[key_or_index] if isinstance(table, list) else table.get(key_or_index)
+        for key in keys[:-1]:
+            path = (*path, _key_or_index(table, key, text, path))
+            inner = table.get(path[-1]) if isinstance(table, dict) else table[path[-1]]
             if inner is None:
-                inner = table[key_or_index] = {}
+                inner = table[path[-1]] = {}
                 self.overridden[path] = text
             elif isinstance(inner, str):
-                inner = table[key_or_index] = {"name": inner}
+                inner = table[path[-1]] = {"name": inner}
             if not isinstance(inner, (dict, list)):
                 raise SettingsError(f"override {text!r}: {'.'.join(map(str, path))} holds a value, not a table")
             table = inner
+        path = (*path, _key_or_index(table, keys[-1], text, path))
         if keys[-1] == "name" and isinstance(table, dict) and table.get("name") != value:
             table.clear()
             self._forget_within(path[:-1])
         self._forget_within(path)
         table[path[-1]] = value
         self.overridden[path] = text
+
+    def take_as_text(self, path: KeyPath) -> bool:
+        """Take the value of an override as it was written, such as the folder 2024 or 2024-05-01; False if it is."""
+        table: Any = self.values
+        for key in path[:-1]:
+            table = table[key]
+        if path not in self.overridden or isinstance(table[path[-1]], (str, list, dict)):
+            return False
+        table[path[-1]] = self.overridden[path].partition("=")[2].strip()
+        return True
+
+    def refuse_control_characters(self) -> None:
+        r"""Refuse settings such as the path "C:\temp\new", in which TOML reads a tab and the end of a line.
+
+        Raises:
+            SettingsError: names the first of them.
+        """
+        for path, value in _texts(self.values, ()):
+            if re.search(r"[\x00-\x1f]", value):
+                raise SettingsError(
+                    f"{self.where(path)}: {'.'.join(map(str, path))}: {value!r} is no text; {BACKSLASH}"
+                )
 
     def _forget_within(self, path: KeyPath) -> None:
         """Forget the overrides inside a table that is replaced."""
@@ -161,6 +183,16 @@ class SettingsDocument:
         return self.label
 
 
+def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Every setting that is a text, with its path; not entries of lists, which name columns and classes."""
+    if isinstance(value, str):
+        yield path, value
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        if not (isinstance(value, list) and isinstance(item, str)):
+            yield from _texts(item, (*path, key))
+
+
 def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
@@ -177,9 +209,14 @@ def _parse(text: str, format: str, label: str) -> Any:
     except tomllib.TOMLDecodeError as error:
         match = re.search(r"^(.*) \(at line (\d+), column (\d+)\)$", str(error))
         where, reason = (f"{label}:{match[2]}", match[1]) if match else (label, str(error))
-        raise SettingsError(f"{where}: not TOML: {reason}") from error
+        raise SettingsError(f"{where}: not TOML: {reason}{_hint(reason)}") from error
     except json.JSONDecodeError as error:
-        raise SettingsError(f"{label}:{error.lineno}: not JSON: {error.msg}") from error
+        raise SettingsError(f"{label}:{error.lineno}: not JSON: {error.msg}{_hint(error.msg)}") from error
+
+
+def _hint(reason: str) -> str:
+    """What to do about an escape sequence that is none."""
+    return f"; {BACKSLASH}" if re.search(r"escape|hex value|\\", reason) else ""
 
 
 def _parse_yaml(text: str, label: str) -> Any:
@@ -193,7 +230,9 @@ def _parse_yaml(text: str, label: str) -> Any:
     except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise SettingsError(f"{label}{f':{mark.line + 1}' if mark else ''}: not YAML: {reason}") from error
+        raise SettingsError(
+            f"{label}{f':{mark.line + 1}' if mark else ''}: not YAML: {reason}{_hint(reason)}"
+        ) from error
 
 
 def _parse_override(text: str) -> tuple[list[str], Any, str]:
@@ -213,23 +252,25 @@ def _names_first(overrides: list[tuple[list[str], Any, str]]) -> list[tuple[list
     ordered: list[tuple[list[str], Any, str]] = []
     for override in overrides:
         keys, index = override[0], len(ordered)
-        if keys[-1] == "name":
-            while index and (before := ordered[index - 1][0])[-1] != "name" and before != keys[: len(before)]:
-                index -= 1
+        while keys[-1] == "name" and index:
+            before = ordered[index - 1][0]
+            if before[-1] == "name" or before == keys[: len(before)]:
+                break
+            index -= 1
         ordered.insert(index, override)
     return ordered
 
 
-def _index(items: list[Any], key: str, text: str, path: KeyPath) -> int:
-    """The index of the list entry that a key of an override names, by its number or by its name."""
-    names = [item.get("name") if isinstance(item, dict) else item for item in items]
-    if key.isdecimal() and int(key) < len(items):
+def _key_or_index(table: dict[str, Any] | list[Any], key: str, text: str, path: KeyPath) -> str | int:
+    """The key itself in a table; in a list the index of the entry that the key names, by its number or by its name."""
+    if isinstance(table, dict):
+        return key
+    names = [item.get("name") if isinstance(item, dict) else item for item in table]
+    if key.isdecimal() and int(key) < len(table):
         return int(key)
     if names.count(key) == 1:
         return names.index(key)
     problem = f"has no entry {key!r}; it has {', '.join(map(str, names)) or 'none'}"
     if key in names:
-        problem = (
-            f"has {names.count(key)} entries named {key!r}; give the index of the one that you mean, counted from 0"
-        )
+        problem = f"has {names.count(key)} entries named {key!r}; give the index of the one you mean, counted from 0"
     raise SettingsError(f"override {text!r}: {'.'.join(map(str, path))} {problem}")

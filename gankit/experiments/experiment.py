@@ -25,6 +25,7 @@ from gankit.experiments.tables import (
 )
 from gankit.registry import nested_part
 from gankit.registry.messages import suggestion
+from gankit.registry.settings import as_table
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -49,13 +50,13 @@ class Training(Settings):
         critic_lr: the critic's learning rate.
         betas: those of the optimiser, if it has any.
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
-        averaging: decay per step of the generator's moving average, which samples come from; 0 turns it off.
-        dequantise: adds uniform noise of up to half a grey level, up or down, to 8-bit images.
+        averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
+        dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
         precision: "float32", "bf16" (autocast; penalties stay in float32) or "float64".
         compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
             that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
         channels_last: lays out the weights of both networks channels_last, or not; None: of those that declare it.
-        device: "auto" uses a GPU if there is one.
+        device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
         mixed_penalties: allows losses that differentiate each sample's score, such as r1, beside a critic that mixes
             the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 beside minibatch standard deviation.
         threads: CPU threads; None leaves the choice to torch.
@@ -64,8 +65,8 @@ class Training(Settings):
         sample_every: steps between sample grids.
         checkpoint_every: steps between checkpoints.
         max_minutes: the training stops after this time, and can be resumed.
-        label_fade: [first, last] step, between which the influence of labels rises from none to all; None: all from
-            the start (Shahbazi et al. 2022, arXiv 2201.06578).
+        label_fade: [first, last] step: the influence of labels rises from 0 at the first to 1 at the last; without it,
+            the influence is always 1 (Shahbazi et al. 2022, arXiv 2201.06578).
         start_from: a run whose weights to start from.
         tensorboard: also writes the log for TensorBoard (extra `tensorboard`).
     """
@@ -126,7 +127,7 @@ class Evaluation(Settings):
             is installed, else pixels.
         metrics: the metrics; while training, the first one's first value decides the best checkpoint.
         every: ticks (lines of the log) between evaluations while training; 0 for none.
-        subset: real and generated images that are judged while training, this many of each; None for all.
+        subset: number of real images, and of generated ones, that are judged while training; None for all.
         keep_best: whether the generator with the best value so far is kept besides the last one.
         count: number of generated images; None: as many as there are real ones.
         seed: seed of their latents.
@@ -150,7 +151,7 @@ class RunRecord(Settings):
         versions: of gankit, Python, torch, numpy, and of the plug-ins in use.
         image: the channels, height and width of every image, and the numbers of classes and conditions.
         dtype: pixel type of the data's images, which samples have too.
-        value_range: black and white of that type.
+        value_range: the pixel values of black and white.
         class_names: one per class.
         condition_mean: mean of each float condition over the training images.
         condition_scale: standard deviation of each float condition.
@@ -158,8 +159,8 @@ class RunRecord(Settings):
         images: the number of training images.
         device: the device in use.
         threads: CPU threads in use, in each process.
-        processes: how many trained together at the start.
-        data_in_process: whether a program passed the data set as an object, so that only a program can resume the run.
+        processes: number of processes that the run was started with.
+        data_in_process: whether a program passed the data set as an object; `gankit resume` then cannot resume the run.
     """
 
     versions: dict[str, str]
@@ -206,15 +207,15 @@ class Experiment(Settings):
         return None if value == "none" else value
 
     def tables(self) -> dict[str, Any]:
-        """The experiment as nested tables, as a file holds it; settings that are None are left out."""
+        """The experiment as nested tables, as a file holds it; settings that are None by default are left out."""
         tables = {
             "data": self.data.table(),
             "generator": self.generator.table(),
             "critic": self.critic.table(),
             "losses": [loss.table() for loss in self.losses],
             "augment": self.augment and self.augment.table(),
-            "training": self.training.model_dump(mode="json", exclude_none=True),
-            "evaluation": self.evaluation.model_dump(mode="json", exclude_none=True),
+            "training": as_table(self.training),
+            "evaluation": as_table(self.evaluation),
             "run": self.run and self.run.model_dump(mode="json"),
         }
         return {name: table for name, table in tables.items() if table is not None}
@@ -224,7 +225,7 @@ class Experiment(Settings):
         return tomlkit.dumps(self.tables())
 
     def part_names(self) -> list[str]:
-        """Qualified names of the parts used in training, those within other parts too; not of metrics and features."""
+        """Qualified names of the parts used in training, including nested parts; metrics and features are left out."""
         tables = [self.data, self.generator, self.critic, *self.losses, *([self.augment] if self.augment else [])]
         return [name for table in tables for name in table.part.names()]
 
@@ -263,22 +264,27 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
 
 def read_settings(model: type[Model], document: SettingsDocument) -> Model:
     """Validate the settings in a document; raises SettingsError as `load` does."""
+    document.refuse_control_characters()
     try:
         return model.model_validate(document.values)
     except ValidationError as error:
-        lines: dict[str, list[str]] = {}
-        for detail in error.errors(include_url=False):
-            # `reword_errors` puts the reason there: pydantic's type of the error, or "part" for an unusable name.
-            key_path = _path_in_document(document.values, detail["loc"], detail["ctx"]["reason"])
-            at_fault = (*key_path, "name") if detail["ctx"]["reason"] == "part" else key_path
-            setting = f"{document.where(at_fault)}: {'.'.join(map(str, key_path)) or 'experiment'}"
-            lines.setdefault(setting, []).append(detail["msg"])
-        text = "\n".join(f"{setting}: {'; or '.join(dict.fromkeys(errors))}" for setting, errors in lines.items())
-        raise SettingsError(text) from None
+        wrong = error.errors(include_url=False)
+        texts = [detail["loc"] for detail in wrong if detail["ctx"]["reason"] == "string_type"]
+        if any(document.take_as_text(_path_in_document(document.values, location, "")) for location in texts):
+            return read_settings(model, document)
+        messages: dict[str, list[str]] = {}
+        for detail in wrong:
+            reason = detail["ctx"]["reason"]  # from `reword_errors`: pydantic's error type, or "part" for a bad name
+            path = _path_in_document(document.values, detail["loc"], reason)
+            place = document.where((*path, "name") if reason == "part" else path)
+            setting = ".".join(map(str, path)) or "experiment"
+            messages.setdefault(f"{place}: {setting}", []).append(detail["msg"])
+        lines = [f"{where}: {'; or '.join(dict.fromkeys(texts))}" for where, texts in messages.items()]
+        raise SettingsError("\n".join(lines)) from None
 
 
 def _path_in_document(values: Any, location: tuple[str | int, ...], reason: str) -> KeyPath:
-    """Pydantic's location without what is no key of the document, such as the branch of a union that it tried."""
+    """Pydantic's location without what is not in the document (the branch of a union); a missing setting is kept."""
     keys: list[str | int] = []
     for key in location:
         try:

@@ -34,11 +34,10 @@ def yaml_lines(text: str) -> dict[KeyPath, int]:
         if node is None or not isinstance(node.value, list):
             return
         for index, item in enumerate(node.value):
-            # A setting begins at its key; a list entry has no key and begins at its value.
-            start, value = item if isinstance(item, tuple) else (item, item)
-            inner = (*path, start.value if isinstance(item, tuple) else index)
-            lines[inner] = start.start_mark.line + 1
-            walk(value, inner)
+            # An item of a mapping is a pair of nodes, key and value; an item of a list is a single node.
+            key, first, value = (item[0].value, *item) if isinstance(item, tuple) else (index, item, item)
+            lines[(*path, key)] = first.start_mark.line + 1
+            walk(value, (*path, key))
 
     walk(YAML(typ="safe", pure=True).compose(text), ())
     return lines
@@ -60,7 +59,7 @@ class _Scanner:
             line += match[0].count("\n")
         self._next = 0
 
-    def _ahead(self, count: int = 0) -> str:
+    def _peek(self, count: int = 0) -> str:
         index = self._next + count
         return self._tokens[index][0] if index < len(self._tokens) else ""
 
@@ -72,17 +71,18 @@ class _Scanner:
         """Read a TOML file: tables, lists of tables, and keys with values. Returns the lines of everything in it."""
         last_index: dict[KeyPath, int] = {}  # of the last entry of each list of tables
         table: KeyPath = ()
-        while self._ahead():
-            if self._ahead() == "\n":
+        while self._peek():
+            if self._peek() == "\n":
                 self._next += 1
-            elif self._ahead() == "[":
+            elif self._peek() == "[":
                 table = self._header(last_index)
             else:
                 self._setting(table)
         return self.lines
 
     def _header(self, last_index: dict[KeyPath, int]) -> KeyPath:
-        line, brackets = self._line, 2 if self._ahead(1) == "[" else 1
+        """Read a [table], or a [[table]], the next entry of a list. Returns its path, with the index of the entry."""
+        line, brackets = self._line, 2 if self._peek(1) == "[" else 1
         self._next += brackets
         key = self._key("]")
         self._next += brackets - 1
@@ -105,9 +105,9 @@ class _Scanner:
         self.read_value(path)
 
     def _key(self, end: str) -> list[str]:
-        """A key, dotted or not; the mark that ends it is read too."""
+        """Read a key, dotted or not, and the token `end` after it. Returns the parts of the key."""
         key: list[str] = []
-        while (token := self._ahead()) != end:
+        while (token := self._peek()) != end:
             key += [token[1:-1]] if token[0] in "\"'" else [part for part in token.split(".") if part]
             self._next += 1
         self._next += 1
@@ -115,26 +115,27 @@ class _Scanner:
 
     def read_value(self, path: KeyPath) -> dict[KeyPath, int]:
         """Read a value. Returns the lines of everything read so far."""
-        if self._ahead() == "[":
+        if self._peek() == "[":
             self._next += 1
             index = 0
             while self._advance_to_entry("]"):
                 self.lines[(*path, index)] = self._line
                 self.read_value((*path, index))
                 index += 1
-        elif self._ahead() == "{":
+        elif self._peek() == "{":
             self._next += 1
             while self._advance_to_entry("}"):
                 self._setting(path)
         else:
-            while self._ahead() not in ("", "\n", ",", "]", "}"):
+            while self._peek() not in ("", "\n", ",", "]", "}"):
                 self._next += 1
         return self.lines
 
     def _advance_to_entry(self, end: str) -> bool:
-        """Skip commas and line ends up to the next entry; False, with the closing bracket skipped, if there is none."""
-        while self._ahead() in ("\n", ","):
+        """Skip to the next entry and return True; if there is none, skip the closing bracket `end` and return False."""
+        while self._peek() in ("\n", ","):
             self._next += 1
-        is_entry = self._ahead() != end
-        self._next += not is_entry
-        return is_entry
+        if self._peek() != end:
+            return True
+        self._next += 1
+        return False

@@ -8,6 +8,7 @@ from gankit.errors import PartError
 from gankit.experiments.experiment import Evaluation, Training
 from gankit.experiments.tables import AugmentTable, CriticTable, DataTable, GeneratorTable, LossTable, PartTable
 from gankit.registry import registry
+from gankit.registry.settings import NONE
 
 
 def schema(**more: type[BaseModel]) -> dict[str, Any]:
@@ -21,13 +22,16 @@ def schema(**more: type[BaseModel]) -> dict[str, Any]:
     def settings_schema(settings: type[BaseModel], owner: str) -> dict[str, Any]:
         # With the owner as prefix: two parts may have different nested models of the same name.
         content = settings.model_json_schema(ref_template=f"#/$defs/{owner}.{{model}}")
+        for setting in content.get("properties", {}).values():
+            if {"type": "null"} in setting.get("anyOf", []) and setting.get("default") is not None:
+                setting["anyOf"].append({"const": NONE})
         definitions.update({f"{owner}.{name}": value for name, value in content.pop("$defs", {}).items()})
         return content
 
     def part_schema(table: type[PartTable]) -> dict[str, Any]:
         table_schema = table.model_json_schema()
         table_properties = {key: value for key, value in table_schema["properties"].items() if key != "part"}
-        options: list[dict[str, Any]] = [{"type": "string", "description": "the name alone: every setting by default"}]
+        options: list[dict[str, Any]] = [{"type": "string", "description": "the name alone, with default settings"}]
         for name in registry(table.kind).names():
             try:
                 content = settings_schema(registry(table.kind).settings(name), f"{table.kind}.{name}".replace(":", "."))

@@ -8,7 +8,6 @@ from typing import Any, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit
 from torch.nn import functional as F
 
 from gankit import seeds
@@ -35,7 +34,8 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
     """
     dataset = open_dataset(table, data)
     if table.flip:
-        if dataset.mirror(np.zeros((1, *dataset.image.shape), np.uint8)) is None:
+        blank = np.zeros((1, *dataset.image.shape), np.uint8)  # only to ask whether the data set can be mirrored
+        if dataset.mirror(blank) is None:
             raise DataError(f"data.flip: mirroring changes the label of {table.name}'s images; set data.flip=false")
         conditions = table.conditional if isinstance(table.conditional, list) else []
         if changed := sorted(dataset.changed_by_mirror.intersection(conditions)):
@@ -72,7 +72,7 @@ class Resized(View):
 
     @property
     def image(self) -> ImageSpec:
-        """As the data set has it, with the new size."""
+        """The data set's image specification, with the new height and width."""
         return dataclasses.replace(self.whole.image, height=self.size[0], width=self.size[1])
 
     @cached_property
@@ -100,7 +100,7 @@ class Resized(View):
         return self._resize(self.whole.read(indices))
 
     def digest(self, indices: NDArray[np.int64] | None = None) -> str:
-        """A hash of the new size and of the data set's digest: that of the images at (k,) indices, or of all images."""
+        """A hash of the new size and the data set's digest of the images at (k,) indices; None means all images."""
         return hashlib.blake2b(f"{self.whole.digest(indices)} {self.size}".encode(), digest_size=16).hexdigest()
 
 
@@ -116,7 +116,7 @@ def open_dataset(table: DataTable, data: Dataset | None = None) -> Dataset:
 
 
 def split_indices(dataset: Dataset, name: str | None) -> NDArray[np.int64]:
-    """(k,) indices of the images of a split: "all" means every image; None "train" if there is such a split, else all.
+    """(k,) indices of a split's images. "all" selects every image; None selects "train" if it exists, else every image.
 
     Raises:
         DataError: there is no such split.
@@ -139,6 +139,8 @@ def _hold_out(
     if not share:
         return indices, np.empty(0, np.int64)
     state = seeds.derive_seed(seed, "held-out") % 2**32
+    from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit  # a second to load
+
     if dataset.groups is not None and len(np.unique(dataset.groups[indices])) == 1:
         raise DataError(
             f"data.held_out: all {len(indices)} images are of one group (patient), which is never divided; correct the "

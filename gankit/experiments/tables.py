@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ModelWrapValidatorH
 from gankit.interfaces import Scope
 from gankit.registry import Part, read_part, registry
 from gankit.registry.messages import reword_errors
+from gankit.registry.settings import as_table, read_none
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Lt(1)]
@@ -26,12 +27,12 @@ class Settings(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        result: Self = reword_errors(value, handler, list(cls.model_fields))
+        result: Self = reword_errors(read_none(cls, value), handler, list(cls.model_fields))
         return result
 
 
 def _read_part(value: object) -> object:
-    """Read the part from the pair (kind, table) that `PartTable._split` leaves in its place."""
+    """Read a part from the pair (kind, table) that `PartTable._split` makes; a part that was read before is kept."""
     return read_part(*value) if isinstance(value, tuple) else value
 
 
@@ -63,16 +64,16 @@ class PartTable(Settings):
     @classmethod
     def _split(cls, value: object) -> object:
         """Split gankit's keys from the part's settings, so that the errors of both are reported together."""
+        if isinstance(value, cls) or (isinstance(value, Mapping) and isinstance(value.get("part"), Part)):
+            return value  # it was split before
         if not isinstance(value, Mapping):
-            return value if isinstance(value, cls) else {"part": (cls.kind, value)}
-        if isinstance(value.get("part"), Part):
-            return value
+            return {"part": (cls.kind, value)}  # a name without a table
         keys = {key: item for key, item in value.items() if key in cls.model_fields and key != "part"}
         return {**keys, "part": (cls.kind, {key: item for key, item in value.items() if key not in keys})}
 
     def table(self) -> dict[str, Any]:
         """As written in an experiment file."""
-        keys = self.model_dump(mode="json", exclude={"part"}, exclude_none=True)
+        keys = as_table(self, exclude={"part"})
         part = self.part.table()
         return {"name": part.pop("name"), **keys, **part}
 
@@ -97,9 +98,9 @@ class DataTable(PartTable):
         conditional: false: the networks get no labels; true: they are conditioned on the class; a list of names: on
             these numeric columns of the data set.
         split: the named split to train on; by default "train" where there are splits, else everything.
-        held_out: the share of images kept from training, drawn class by class, and whole groups at a time.
+        held_out: the share of images kept from training: whole groups, or a share of each class if there are none.
         min_agreement: keeps images on which at least this share of raters agrees.
-        subset: keeps this many images, drawn by the seed.
+        subset: keeps this many images, drawn by `subset_seed`.
         split_seed: decides the held-out images and the subset; `training.seed` where None.
         subset_seed: decides the subset in place of `split_seed`.
         flip: shows each image or its label-preserving mirror image, at random.

@@ -27,8 +27,8 @@ def flip_left_right(images: Images) -> Images:
 class Dataset(ABC):
     """Images and what is known of them, as NumPy arrays that are loaded or rendered at first use.
 
-    Arrays have one row per image; images are channels first. A data set defines `known`, and the properties from
-    `labels` to `changed_by_mirror` read it; or it defines those of the properties that apply, and `known` gathers them.
+    Arrays have one row per image; images are channels first. A subclass defines either `known`, one record of
+    everything, or those of the properties from `labels` to `changed_by_mirror` that apply; the rest follows.
     """
 
     @property
@@ -61,7 +61,7 @@ class Dataset(ABC):
         return 0.0, float(np.iinfo(self.dtype).max)
 
     def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """A (k, c, h, w) copy of the images with these (k,) indices; of memory-mapped images no others are read."""
+        """A (k, c, h, w) copy of the images with these (k,) indices; of memory-mapped images only these are read."""
         rows: NDArray[Any] = np.asarray(self.images[indices])
         return rows
 
@@ -72,8 +72,8 @@ class Dataset(ABC):
     def digest(self, indices: NDArray[np.int64] | None = None) -> str:
         """A hash of the images with these (k,) indices, or of all: equal for equal images of equal type and range."""
         chosen = np.arange(len(self)) if indices is None else indices
-        form = len(chosen), str(self.dtype), tuple(map(float, self.value_range))
-        digest = hashlib.blake2b(repr(form).encode(), digest_size=16)
+        header = len(chosen), str(self.dtype), tuple(map(float, self.value_range))
+        digest = hashlib.blake2b(repr(header).encode(), digest_size=16)
         for start in range(0, len(chosen), 256):
             images = np.ascontiguousarray(self.read(chosen[start : start + 256]))
             digest.update(repr(images.shape[1:]).encode())
@@ -95,7 +95,7 @@ class Dataset(ABC):
 
     @property
     def _known_if_overridden(self) -> Known:
-        """`known` if the class overrides it, else an empty record, since the default `known` reads the properties."""
+        """`known` if the class overrides it, else an empty record: the default `known` would lead back here."""
         return _NOTHING if type(self).known is Dataset.known else self.known
 
     @property
@@ -118,7 +118,7 @@ class Dataset(ABC):
 
     @property
     def agreement(self) -> NDArray[np.float64] | None:
-        """(n,) share of raters, in [0, 1], whose call equals the label."""
+        """(n,) share of raters, in [0, 1], who chose the image's label."""
         return self._known_if_overridden.agreement
 
     @property
@@ -133,7 +133,7 @@ class Dataset(ABC):
 
     @property
     def changed_by_mirror(self) -> frozenset[str]:
-        """The names in `facts` whose values the mirror image does not share."""
+        """Names of the facts whose values change when the image is mirrored."""
         return self._known_if_overridden.changed_by_mirror
 
     def mirror(self, images: Images) -> Images | None:

@@ -53,7 +53,7 @@ class DecodedDataset(Dataset):
 
     @property
     def reads_without_decoding(self) -> bool:
-        """True once all images are in memory; always True with the cache on disk, which the first read fills."""
+        """Whether images come from memory or the cache on disk; with the cache True even before it is filled."""
         return "images" in vars(self) or not self.in_memory
 
     @property

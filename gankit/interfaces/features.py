@@ -1,4 +1,4 @@
-"""Images to the vectors in which distances between sets of images are measured."""
+"""The interface of networks that map images to feature vectors, on which metrics are computed."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from gankit.errors import PartError
 
 
 class Features(nn.Module, ABC):
-    """Images to feature vectors, in which distances between sets of images are measured.
+    """Maps images to feature vectors, on which metrics are computed.
 
     Attributes:
         dim: length of a feature vector.
@@ -38,6 +38,6 @@ class Features(nn.Module, ABC):
 
         It holds the resizing, the weights and their hash, and under the key `versions` the versions of packages. Metric
         values are compared only if their protocols are equal, `versions` aside. Features are cached on disk only if the
-        protocol has a `weights_sha256`; a class that gives one promises that its features depend on nothing else.
+        protocol has a `weights_sha256`: it promises that they depend on the images and the protocol alone.
         """
         return {}

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 class Measurement:
     """A fact of an image that can be measured on its pixels, and the words for it."""
 
-    fact: str  # the name in `Dataset.facts` of the true values, which the measured ones are compared with
+    fact: str  # key of the true values in `Dataset.facts`, to compare the measured values with
     unit: str  # of the values, in words
     symbol: str  # of the unit
-    limit: float  # the threshold: from this absolute value on an image counts as positive, unless a study sets another
+    limit: float  # images whose |value| is at least this are positive; a study may set another limit
     positive: str  # what a positive image is called: "strabismic"
     condition: str  # the medical condition that a positive image shows: "strabismus"
     negative_classes: tuple[str, ...]  # names of the classes whose images are not positive
@@ -26,4 +26,4 @@ class Measurement:
 class MeasuresFacts(Protocol):
     """A data set that can measure a fact of images like its own."""
 
-    measurement: Measurement  # what and how; an attribute of the class
+    measurement: Measurement  # a class attribute

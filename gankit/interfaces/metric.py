@@ -82,8 +82,8 @@ class Rows:
         value_range: the values of black and white in `images`.
         statistics: moments that are given in place of features, for example those of a statistics file. Only metrics
             with `takes_moments` get such rows.
-        training: only of real rows: the generator's training images. None if they are these same images, or if the
-            metric's `needs` do not name "training".
+        training: the generator's training images, for real rows only. None if the rows are the training images
+            themselves, or if the metric's `needs` do not name "training".
 
     Raises:
         GankitError: the arrays have unlike numbers of rows.
@@ -140,13 +140,14 @@ class Rows:
         return values
 
     def image_blocks(self, whose: str = "the") -> Iterator[NDArray[np.float32]]:
-        """The images as (k, c, h, w) float32 in [0, 255], some at a time.
+        """The images as (k, c, h, w) float32 in [0, 255], at most 512 images or about 2**24 values at a time.
 
         Raises:
             GankitError: there are no images.
         """
         images = self.required("images", whose)
-        for block in row_blocks(images, max(1, min(512, 2**24 // max(1, int(np.prod(images.shape[1:])))))):
+        values_per_image = max(1, int(np.prod(images.shape[1:])))
+        for block in row_blocks(images, max(1, min(512, 2**24 // values_per_image))):
             yield rescale(block.astype(np.float32), self.value_range, (0.0, 255.0))
 
     def take(self, indices: Indices) -> Rows:
@@ -183,7 +184,7 @@ class Pool:
         """The images at these (k,) places as one set, real ones first, with the training images of the real ones.
 
         Raises:
-            GankitError: images of both sides differ in the shape of an array.
+            GankitError: the rows of an array have different shapes on the two sides.
         """
         part = self.subset(places)
         return dataclasses.replace(_join(part.real, part.fake), training=self.real.training)
@@ -195,7 +196,7 @@ class Pool:
 
 
 def _join(first: Rows, second: Rows) -> Rows:
-    """Two sets as one; an array that either set lacks is None in the result."""
+    """Two sets as one; an array that either set lacks is None. Labels are renumbered if class names differ."""
     if not first.count or not second.count:
         return first if first.count else second
     names = first.class_names or second.class_names
@@ -213,15 +214,14 @@ def _join(first: Rows, second: Rows) -> Rows:
             )
             for rows in (first, second)
         )
-    joined: dict[str, Any] = dict.fromkeys(first._arrays())
+    joined: dict[str, Any] = {}
     for name, values in first._arrays().items():
         others = getattr(second, name)
-        if others is not None:
-            if values.shape[1:] != others.shape[1:]:
-                raise GankitError(
-                    f"{name} of the shapes {values.shape[1:]} and {others.shape[1:]} cannot be mixed: use one shape"
-                )
-            joined[name] = np.concatenate([values, others])
+        if others is not None and values.shape[1:] != others.shape[1:]:
+            raise GankitError(
+                f"{name} of the shapes {values.shape[1:]} and {others.shape[1:]} cannot be mixed: use one shape"
+            )
+        joined[name] = None if others is None else np.concatenate([values, others])
     return dataclasses.replace(first, class_names=names, **joined)
 
 
@@ -278,16 +278,16 @@ class Resampling:
         return Result.of(self.metric.compute(self.pool.rows(real), self.pool.rows(fake))).values
 
     def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
-        """The values on the whole pool without each of some parts.
+        """The values when one part of the pool is left out, for each part in turn.
 
         Args:
-            parts: for each part the (k,) places of its images, all of one side; at least two of either side remain.
+            parts: the (k,) places of each part, all of one side; at least two images of each side must remain.
         """
         real, fake = self.pool.real_places, self.pool.fake_places
         return [self.values(np.setdiff1d(real, part), np.setdiff1d(fake, part)) for part in parts]
 
     def standard_errors(self) -> Mapping[str, float] | None:
-        """Standard errors in closed form, for independent images; None if there are none, and a jackknife is used."""
+        """Standard errors in closed form, for independent images; None makes gankit compute them by a jackknife."""
         return None
 
 
@@ -297,8 +297,8 @@ class Metric(ABC):
     Attributes:
         needs: what `compute` reads, by the names of the attributes of `Rows`. Only these are computed; labels, groups
             and ids are there wherever they are known.
-        better: whether a lower or a higher value is better: decides the tail of a permutation test, and the best
-            checkpoint of a training; None where neither is.
+        better: whether lower or higher values are better; None if neither. It decides the tail of a permutation test
+            and the best checkpoint of a training.
         takes_moments: whether `compute` also takes rows that have `statistics` in place of features.
         jackknife_groups: number of random groups into which the jackknife divides the images, if leaving out one image
             at a time would take too long.
@@ -323,12 +323,12 @@ class Metric(ABC):
         """
 
     def warnings(self, real_vs_real: Mapping[str, float]) -> list[str]:
-        """What a reader must know in view of the values between disjoint sets of real images, one sentence each.
+        """Warnings that follow from comparing disjoint sets of real images with each other, one sentence each.
 
-        Warnings that need no such values belong to the result of `compute`.
+        All other warnings belong to the result of `compute`.
 
         Args:
-            real_vs_real: mean values by name; empty where there are too few real images.
+            real_vs_real: the means of these comparisons, by name of the value; empty if there are too few real images.
         """
         return []
 

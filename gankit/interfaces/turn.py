@@ -16,8 +16,8 @@ from gankit.nn.compilation import call
 
 Side = Literal["critic", "generator"]
 Scope = Literal["critic", "critic-turn", "real", "on-request"]
-"""Which images the augment changes: "critic" reals and fakes on both turns; "critic-turn" both, on the critic's turn
-only; "real" reals only; "on-request" only those that a loss passes to `Turn.augmented`."""
+"""Which images the augment changes. "critic": reals and fakes on both turns. "critic-turn": reals and fakes on the
+critic's turn only. "real": reals only. "on-request": only those that a loss passes to `Turn.augmented`."""
 
 
 class Augment(nn.Module, ABC):
@@ -157,23 +157,24 @@ class Turn:
 
     @property
     def _scored_together(self) -> bool:
-        # One pass costs less than two, and equals them exactly unless the critic mixes samples.
+        # One pass costs less than two, and equals them unless scores depend on the rest of the batch (`critic_mixes`).
         return self.side == "critic" and not self._critic_mixes
 
     @cached_property
-    def _both(self) -> Tensor:
+    def _real_and_fake(self) -> Tensor:
         return torch.cat([self.real, self.fake])
 
     @cached_property
-    def _both_features(self) -> Tensor | tuple[Tensor, ...]:
-        return self._features(self._both)
+    def _real_and_fake_features(self) -> Tensor | tuple[Tensor, ...]:
+        return self._features(self._real_and_fake)
 
     @cached_property
-    def _both_scores(self) -> tuple[Tensor, ...]:
-        return self._score("_both", None if self.labels is None else torch.cat([self.labels, self.labels])).chunk(2)
+    def _real_and_fake_scores(self) -> tuple[Tensor, ...]:
+        labels = None if self.labels is None else torch.cat([self.labels, self.labels])
+        return self._score("_real_and_fake", labels).chunk(2)
 
     def _score(self, name: str, labels: Tensor | None) -> Tensor:
-        """Scores of the images in `self.<name>`, from `self.<name>_features` where the critic has features."""
+        """Scores of the images `self.<name>`; a `FeatureCritic` scores the cached features `self.<name>_features`."""
         if isinstance(self.critic, FeatureCritic):
             return at_least_float32(call(self.critic.score, getattr(self, f"{name}_features"), labels))
         return at_least_float32(call(self.critic, getattr(self, name), labels))
@@ -185,27 +186,27 @@ class Turn:
 
     @cached_property
     def real_features(self) -> Tensor | tuple[Tensor, ...]:
-        """What the `features` of a `FeatureCritic` give of `real`, from the pass that gives the scores.
+        """The output of `FeatureCritic.features` for `real`, from the same pass as the scores.
 
         Raises:
             PartError: the critic is no `FeatureCritic`.
         """
-        return _half(self._both_features, 0) if self._scored_together else self._features(self.real)
+        return _half(self._real_and_fake_features, 0) if self._scored_together else self._features(self.real)
 
     @cached_property
     def fake_features(self) -> Tensor | tuple[Tensor, ...]:
-        """As `real_features`, of `fake`."""
-        return _half(self._both_features, 1) if self._scored_together else self._features(self.fake)
+        """As `real_features`, for `fake`."""
+        return _half(self._real_and_fake_features, 1) if self._scored_together else self._features(self.fake)
 
     @cached_property
     def real_scores(self) -> Tensor:
         """(n, ...) the critic's scores of `real`."""
-        return self._both_scores[0] if self._scored_together else self._score("real", self.labels)
+        return self._real_and_fake_scores[0] if self._scored_together else self._score("real", self.labels)
 
     @cached_property
     def fake_scores(self) -> Tensor:
         """(n, ...) the critic's scores of `fake`."""
-        return self._both_scores[1] if self._scored_together else self._score("fake", self.labels)
+        return self._real_and_fake_scores[1] if self._scored_together else self._score("fake", self.labels)
 
     @cached_property
     def held_out_scores(self) -> Tensor:
@@ -224,15 +225,15 @@ def at_least_float32(scores: Tensor) -> Tensor:
     return scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
 
 
-class Loss(ABC):  # noqa: B024 - either side may stay silent
-    """A term of the critic's and of the generator's objective; either side may stay silent.
+class Loss(ABC):  # noqa: B024 - a subclass need not define both methods
+    """A term of the critic's objective, of the generator's, or of both; a method that returns None adds nothing.
 
     A loss that keeps state between steps defines `state_dict` and `load_state_dict`, so that checkpoints hold it.
 
     Attributes:
         needs: abilities (Protocols or interfaces) that one of the experiment's parts must have.
-        per_sample: whether the loss differentiates each sample's score by that sample, so that a critic that mixes
-            samples would make it wrong.
+        per_sample: whether the loss differentiates each sample's score by that sample. A critic whose scores depend on
+            the rest of the batch, as with batch normalisation, is then refused.
         default_weight: the factor of this loss where the experiment states none.
         needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
     """

@@ -34,7 +34,7 @@ class Consistency(Loss):
         """
         terms = []
         if self.real:
-            # Where the adversarial loss saw the raw images, its scores are used again.
+            # If the critic's images are not augmented, `turn` already holds the scores of the raw ones.
             raw_scores = turn.real_scores if turn.real is turn.raw_real else turn.critic(turn.raw_real, turn.labels)
             terms.append(self.real * _disagreement(turn, raw_scores, turn.raw_real))
         if self.fake:

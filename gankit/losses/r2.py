@@ -12,7 +12,7 @@ from gankit.nn.gradients import score_gradients
 class R2(Loss):
     """Half the mean squared slope of the critic at the fakes that it sees; the half is the paper's.
 
-    The weight is therefore the papers' gamma, as published (R3GAN writes gamma / 2 E |grad D|^2 too): never halve it.
+    The weight is the gamma of Mescheder et al. and of R3GAN, who write gamma / 2 E |grad D|^2: do not halve it.
     R3GAN gives `r1` and `r2` one gamma.
     """
 

@@ -12,8 +12,8 @@ from gankit.interfaces import Loss, Turn
 class Relativistic(Loss):
     """The critic learns to give each real a higher score than its paired fake; the generator learns the opposite.
 
-    With t the score that should be higher minus the other one, the loss is softplus(-t) = -log sigmoid(t). R3GAN adds
-    `r1` and `r2`. A real and its fake share a label, so that both are of one class.
+    The loss is softplus(-t) = -log sigmoid(t): t is the real's score minus the fake's for the critic, and the reverse
+    for the generator. R3GAN adds `r1` and `r2`. A real and its fake share a label, so that both are of one class.
     """
 
     def critic(self, turn: Turn) -> Tensor:

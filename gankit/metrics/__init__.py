@@ -1,4 +1,4 @@
-"""The registry of metrics; one part a file, imported when first asked for."""
+"""The registry of metrics: one metric per file, imported on first use."""
 
 from gankit.registry import registry
 

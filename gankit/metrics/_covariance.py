@@ -1,22 +1,21 @@
 """Factors of covariances, and the trace term of the Frechet distance between them (Dowson and Landau 1982).
 
-With factors A'A and B'B of two covariances, the troublesome trace of sqrt(A'A B'B) is the nuclear norm of A B': real,
-not negative, and without the product of covariances, whose rounding errors grow when a square root is taken. Any
+With factors A and B of two covariances A'A and B'B, the trace of sqrt(A'A B'B) is the nuclear norm of A B': real, not
+negative, and without the product of covariances, whose rounding errors grow when a square root is taken. Any
 factors will do: centred rows, triangular factors, or the roots that an eigendecomposition gives.
 """
 
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]
+from gankit.metrics._rows import Matrix
 
 EPS = float(np.finfo(np.float64).eps)
 CONDITION = 1e-10
 """How small a squared pivot of a Cholesky factor, or a squared singular value, may be beside the largest."""
 EIGENVALUES_FROM_SIZE = 512
-"""Rows of a square product from which on eigenvalues are tried before singular values."""
+"""Smallest size of a square product for which eigenvalues are tried before a singular value decomposition."""
 
 
 def sum_of_squares(values: Matrix) -> float:
@@ -54,31 +53,28 @@ def root(covariance: Matrix) -> Matrix:
 def compact(rows: Matrix) -> Matrix:
     """Reduce (n, d) centred and scaled rows A to a factor R of at most d rows with R'R = A'A.
 
-    Cholesky's where the covariance is well conditioned, else the triangular factor of the rows, which never squares
-    them and is exact for any rank.
+    Cholesky's factor if the covariance is well conditioned, else that of a QR decomposition, which does not square the
+    rows and is exact for any rank.
     """
     if len(rows) <= rows.shape[1]:
         return rows
     factor = cholesky(rows.T @ rows)
-    if factor is None:
-        factor = np.asarray(np.linalg.qr(rows, mode="r"))
-    return factor
+    return np.asarray(np.linalg.qr(rows, mode="r")) if factor is None else factor
 
 
 def covariance_term(a: Matrix, b: Matrix) -> float:
     """tr(A'A) + tr(B'B) - 2 |A B'|_nuclear of (n, d) and (m, d) factors; 0 if below its rounding error.
 
-    The exact value is never negative. The rounding error of the nuclear norm: a perturbation E moves it by at most
-    sqrt(k) |E|_F with k = min(n, m). With u the machine epsilon, the product's error is sqrt(d) u |A|_F |B|_F.
-    The singular value decomposition is backward stable: exact for a matrix perturbed by sqrt(n + m) u |A|_F |B|_F (the
-    usual bounds, with square roots because rounding errors of either sign cancel: Higham and Mary 2019, SIAM J. Sci.
-    Comput. 41). As
+    The exact value is never negative. An error E of the product changes its nuclear norm by at most sqrt(k) |E|_F, with
+    k = min(n, m). With u the machine epsilon, E is sqrt(d) u |A|_F |B|_F from the product itself, and the singular
+    value decomposition, which is backward stable, adds sqrt(n + m) u |A|_F |B|_F (the usual bounds, with square roots
+    because rounding errors of either sign cancel: Higham and Mary 2019, SIAM J. Sci. Comput. 41). As
     2 |A|_F |B|_F <= tr(A'A) + tr(B'B), the whole term is off by at most
     u sqrt(k) (sqrt(d) + sqrt(n + m)) (tr(A'A) + tr(B'B)); twice that leaves room for the sums.
     """
     traces, product = sum_of_squares(a) + sum_of_squares(b), a @ b.T
     bound = 2 * EPS * math.sqrt(min(product.shape)) * (math.sqrt(a.shape[1]) + math.sqrt(len(a) + len(b))) * traces
-    singular_values = _singular_values(product) if len(product) == product.shape[1] >= EIGENVALUES_FROM_SIZE else None
+    singular_values = _singular_values(product)
     if singular_values is None:
         singular_values = np.linalg.svd(product, compute_uv=False).astype(np.float64, copy=False)
     else:
@@ -89,10 +85,14 @@ def covariance_term(a: Matrix, b: Matrix) -> float:
 
 
 def _singular_values(product: Matrix) -> Matrix | None:
-    """Rising singular values as roots of eigenvalues, four times faster; None if the smallest would be inexact.
+    """Rising singular values as roots of eigenvalues, four times faster than a singular value decomposition.
+
+    None for a small product, one that is not square, or one whose smallest singular value would be inexact.
 
     An eigenvalue w is off by some u w_max, its root by u w_max / (2 sqrt(w)). If the smallest is at least `CONDITION`
     times the largest, the sum of the roots has a relative error of some 1e-12.
     """
+    if not len(product) == product.shape[1] >= EIGENVALUES_FROM_SIZE:
+        return None
     values: Matrix = np.linalg.eigvalsh(product @ product.T).astype(np.float64, copy=False)
     return np.sqrt(values) if values[0] > CONDITION * values[-1] else None

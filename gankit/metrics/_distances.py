@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.interfaces import Indices
+from gankit.metrics._rows import Matrix
 
-Matrix = NDArray[np.float64]
 Codes = tuple[NDArray[Any], NDArray[Any]]
 """A code for each row of x and of y: rows with the same code are never matched."""
 
@@ -39,9 +39,9 @@ class _Block(NamedTuple):
 
 
 def _blocks(x: Matrix, y: Matrix, origin: Matrix | float, either_sign: bool = False) -> Iterator[_Block]:
-    """Blocks of rows of x, measured from an origin near the rows for precision.
+    """Blocks of rows of x; an origin near the rows is subtracted from x and y first, for precision.
 
-    With `either_sign` the smaller of the squares of x - y and x + y, from that origin.
+    With `either_sign` the squares are the smaller of |x - y|^2 and |x + y|^2 after that.
     """
     centred_y = y - origin
     norms_y = np.einsum("ij,ij->i", centred_y, centred_y)
@@ -121,14 +121,15 @@ def nearest(
         # Rows of x (y) are within r_x (r_y) of the centre. If r_x + r_y < 1, x + y is never shorter than x - y: the
         # other sign is then ignored, so that rows can be centred for precision.
         centre = y.mean(0)
-        either_sign = sum(float(np.square(rows - centre).sum(1).max(initial=0)) ** 0.5 for rows in (x, y)) >= 1
+        radii = [float(np.square(rows - centre).sum(1).max(initial=0)) ** 0.5 for rows in (x, y)]
+        either_sign = sum(radii) >= 1
     indices, nearest_distances = np.full((len(x), k), -1), np.full((len(x), k), np.inf)
     for block in _blocks(x, y, 0.0 if either_sign else y.mean(0), either_sign):
         squares = block.squares
         if never_match is not None:
             squares[never_match[0][block.start : block.start + len(squares), None] == never_match[1]] = np.inf
         last = min(k, len(y)) - 1
-        kth = np.partition(squares, last, axis=1)[:, last:][:, :1] if last else squares.min(1, keepdims=True)
+        kth = np.partition(squares, last, axis=1)[:, last : last + 1] if last else squares.min(1, keepdims=True)
         i, j = np.nonzero((squares <= kth + 2 * _error_bound(block, x.shape[1])) & np.isfinite(squares))
         i += block.start
         distances = pair_distances(x, y, i, j, either_sign=either_sign)

@@ -16,17 +16,15 @@ import numpy as np
 
 from gankit.errors import GankitError
 from gankit.interfaces import Indices, Metric, Pool, Resampling
-from gankit.metrics._covariance import Matrix, compact, root, rounding_threshold, sum_of_squares
-from gankit.metrics._rows import pooled_features
+from gankit.metrics._covariance import compact, root, rounding_threshold, sum_of_squares
+from gankit.metrics._rows import LARGEST_POOL, Matrix, pooled_features
 
-LARGEST_POOL = 7000
-"""Rows of the largest pool whose inner products are kept: 400 MB."""
 LARGEST_FOR_SVD = 256
-"""Up to this size singular values are computed as such; above, as roots of eigenvalues, some 1e-8 less exact."""
+"""Up to this size singular values come from an SVD, above it from eigenvalues, with a relative error of some 1e-8."""
 STEP = 0.5
-"""Of the trapezoidal rule: an error of 3e-9 of the difference."""
+"""Step of the trapezoidal rule: its error is 3e-9 of the integral."""
 MARGIN = 18.0
-"""How far, in log s, the rule goes beyond the smallest and the largest eigenvalue: e^-18 of the difference is left."""
+"""How far the rule extends, in log s, beyond the roots of the extreme eigenvalues: it misses e^-18 of the integral."""
 BLOCK = 2_000_000
 """Elements of the arrays that `trace_roots` works on at a time: 16 MB."""
 SPURIOUS = 1e-13
@@ -34,7 +32,7 @@ SPURIOUS = 1e-13
 
 
 class FrechetResampling(Resampling):
-    """Values on parts of a pool from inner products of its features; those without a part from eigenvalues."""
+    """Values on parts of a pool from inner products of its features; leave-out values from eigenvalues."""
 
     def __init__(self, metric: Metric, pool: Pool) -> None:
         super().__init__(metric, pool)
@@ -79,29 +77,22 @@ class FrechetResampling(Resampling):
         means = [side.mean(0) for side in sides]
         centred = [side - mean for side, mean in zip(sides, means, strict=True)]
         scatter = [sum_of_squares(side) for side in centred]
-        bases = _bases(*centred)
-        removed: tuple[list[Matrix], list[Matrix]] = ([], [])
-        known_terms: tuple[list[tuple[int, float, float]], list[tuple[int, float, float]]] = ([], [])
-        # Without part `number`, the distance is fixed - 2 * trace of the root / scale.
-        for number, part in enumerate(parts):
-            side = int(part[0] >= n)
-            rows, n_left = part - n * side, len(sides[side]) - len(part)
-            gone, other_freedom = centred[side][rows], len(sides[1 - side]) - 1
-            total = gone.sum(0)
-            # Without these rows the mean moves by -total / n_left, and the scatter falls by their squares and by
-            # |total|^2 / n_left.
-            trace = (scatter[side] - sum_of_squares(gone) - sum_of_squares(total) / n_left) / (n_left - 1)
-            mean = means[side] - total / n_left
-            coordinates = bases[side][1][rows]
-            # The last row stands for the shift of the mean.
-            removed[side].append(np.vstack([coordinates, coordinates.sum(0) / math.sqrt(n_left)]))
-            fixed = sum_of_squares(mean - means[1 - side]) + trace + scatter[1 - side] / other_freedom
-            known_terms[side].append((number, fixed, math.sqrt((n_left - 1) * other_freedom)))
         values = np.empty(len(parts))
-        for side in (0, 1):
-            traces = trace_roots(bases[side][0], removed[side])
-            for (number, fixed, scale), trace in zip(known_terms[side], traces, strict=True):
-                values[number] = fixed - 2 * trace / scale
+        for side, (eigenvalues, coordinates) in enumerate(_bases(*centred)):
+            numbers = [number for number, part in enumerate(parts) if int(part[0] >= n) == side]
+            other_freedom = len(sides[1 - side]) - 1
+            removed, scales, other_terms = [], [], []
+            for number in numbers:
+                rows = parts[number] - n * side
+                n_left, total = len(sides[side]) - len(rows), centred[side][rows].sum(0)
+                # Without these rows the mean moves by -total / n_left, and the scatter falls by their squares and by
+                # |total|^2 / n_left, for which one more row is appended to them.
+                removed.append(np.vstack([coordinates[rows], coordinates[rows].sum(0) / math.sqrt(n_left)]))
+                left = scatter[side] - sum_of_squares(centred[side][rows]) - sum_of_squares(total) / n_left
+                shift = sum_of_squares(means[side] - total / n_left - means[1 - side])
+                other_terms.append(shift + left / (n_left - 1) + scatter[1 - side] / other_freedom)
+                scales.append(math.sqrt((n_left - 1) * other_freedom))
+            values[numbers] = np.array(other_terms) - 2 * trace_roots(eigenvalues, removed) / np.array(scales)
         return [{"frechet": float(value)} for value in values]
 
 
@@ -118,7 +109,7 @@ def _bases(x: Matrix, y: Matrix) -> list[tuple[Matrix, Matrix]]:
     """For each side: the eigenvalues of M'M, and the side's rows in the basis of the eigenvectors.
 
     With few rows, M = X Y' = U S V' serves both: the rows of x are U S, those of y are V S. With few dimensions, each
-    side has its own M = X R' = U S V', R'R = Y'Y, and its rows are U S. The Gram matrix is S^2, diagonal.
+    side has its own M = X R' = U S V', R'R = Y'Y, and its rows are U S. The Gram matrix of these rows is S^2.
     """
     if min(len(x), len(y)) <= x.shape[1]:
         swapped = len(x) > len(y)
@@ -149,7 +140,7 @@ def trace_roots(values: Matrix, removed: list[Matrix]) -> Matrix:
         return np.zeros(len(removed))
     low, high = np.log(values.min()) / 2 - MARGIN, np.log(values.max()) / 2 + MARGIN
     nodes = np.exp(np.arange(low, high, STEP))
-    shrink = np.sqrt(1 / (values + nodes[:, None] ** 2))  # (nodes, q)
+    inverse_roots = np.sqrt(1 / (values + nodes[:, None] ** 2))  # (nodes, q)
     traces = []
     for rows in removed:
         part = rows[:, kept]
@@ -158,7 +149,8 @@ def trace_roots(values: Matrix, removed: list[Matrix]) -> Matrix:
             traces.append(float(np.sqrt(eigenvalues.clip(min=0)).sum()))
             continue
         at_once = max(1, BLOCK // part.size)
-        logs = [_log_det(part * shrink[start : start + at_once, None]) for start in range(0, len(nodes), at_once)]
+        blocks = [inverse_roots[start : start + at_once, None] for start in range(0, len(nodes), at_once)]
+        logs = [_log_det(part * block) for block in blocks]
         traces.append(whole + STEP / np.pi * float(np.dot(np.concatenate(logs), nodes)))
     return np.array(traces)
 

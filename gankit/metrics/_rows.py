@@ -15,7 +15,9 @@ from gankit.interfaces import Indices, Pool, Resampling, Rows
 Matrix = NDArray[np.float64]
 
 LARGEST = 1e20
-"""Features beyond it come of a broken network, and powers of them overflow."""
+"""Larger features come from a broken network, and their powers overflow."""
+LARGEST_POOL = 7000
+"""Images of the largest pool for which a matrix over all pairs is kept: 400 MB."""
 
 
 def checked(values: ArrayLike, name: str) -> NDArray[Any]:
@@ -32,7 +34,7 @@ def checked(values: ArrayLike, name: str) -> NDArray[Any]:
 
 
 def array_of(rows: Rows, side: str, name: str = "features") -> NDArray[Any]:
-    """The features or logits of the "real", "generated" or "training" images, as `checked`."""
+    """The features or logits of the "real", "generated" or "training" images; raises as `checked`."""
     return checked(rows.required(name, f"the {side}"), f"{name} of the {side} images")
 
 
@@ -102,7 +104,7 @@ def shuffled(content: Sequence[bytes], which: str = "") -> Indices:
     sequence, so that a jackknife measures the effect of the rows left out, not of a reshuffle.
 
     Args:
-        content: of each row, from `digests`.
+        content: the digest of each row, from `digests`.
         which: selects the permutation; two sets that may share rows need different names.
     """
     copies: dict[bytes, int] = {}

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike
 
 from gankit.errors import GankitError
 from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
-from gankit.metrics._covariance import EPS, Matrix, compact, covariance_term, root, sum_of_squares
+from gankit.metrics._covariance import EPS, compact, covariance_term, root, sum_of_squares
 from gankit.metrics._frechet_resampling import FrechetResampling
-from gankit.metrics._rows import array_of, checked_pair
+from gankit.metrics._rows import Matrix, array_of, checked_pair
 
 NEGATIVE_SHARE = 1e-10
-"""The largest negative part of a covariance's spectrum, as a share of its trace, that rounding explains."""
+"""Negative eigenvalues of a covariance that sum to at most this share of its trace are taken for rounding errors."""
 
 
 def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
@@ -55,7 +55,7 @@ def frechet_distance_from_moments(mu1: ArrayLike, sigma1: ArrayLike, mu2: ArrayL
 
     Raises:
         GankitError: shapes that do not fit, values that are not finite, or a matrix that is no covariance: not
-            symmetric, or with a negative part above 1e-10 of its trace.
+            symmetric, or with negative eigenvalues that sum to more than 1e-10 of its trace.
     """
     mean1, root1 = _mean_and_root(mu1, sigma1, "1")
     mean2, root2 = _mean_and_root(mu2, sigma2, "2")
@@ -69,7 +69,7 @@ class Frechet(Metric):
     """The Frechet distance between real and generated images in feature space.
 
     Called FID only for Inception features with clean-fid's resize. A side of fewer than 2 d images in d dimensions is
-    taken as rows, a larger one as moments, so that it may be memory-mapped.
+    held in memory; of a larger one, which may be memory-mapped, only mean and covariance are.
     """
 
     better = "lower"
@@ -79,7 +79,7 @@ class Frechet(Metric):
         """`frechet`, at least 0.
 
         Raises:
-            GankitError: as `frechet_distance`, or statistics that are no moments of features.
+            GankitError: as `frechet_distance`, or as `frechet_distance_from_moments` for statistics.
         """
         first, second = _Gaussian.of(real, "real"), _Gaussian.of(fake, "generated")
         dim, n = len(first.mean), min(side.n for side in (first, second) if side.n is not None)
@@ -129,7 +129,7 @@ class _Gaussian:
 
 def _distance(first: _Gaussian, second: _Gaussian) -> float:
     factors = [first.factor, second.factor]
-    # Where a factor has no more rows than columns, A B' is cheaper than any factorisation.
+    # If either factor has no more rows than columns, A B' is small and cheaper than a factorisation.
     if min(map(len, factors)) > len(first.mean):
         factors = [compact(factor) for factor in factors]
     shift = sum_of_squares(first.mean - second.mean)

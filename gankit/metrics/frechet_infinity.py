@@ -13,7 +13,7 @@ from gankit.metrics.frechet import frechet_distance
 
 @final
 class FrechetInfinity(Metric):
-    """The Frechet distance at 1 / n = 0 of a straight line through its values at several n.
+    """The intercept of a straight line fitted to Frechet distances over 1 / n: the distance for infinitely many images.
 
     At each n both sides are cut to n images, since the reals bring as much bias as the generated images. With fewer
     than twice as many images as dimensions the bias is far from linear in 1 / n, and the extrapolation is refused:
@@ -43,10 +43,9 @@ class FrechetInfinity(Metric):
         if n < 2 * dim:
             raise GankitError(
                 f"frechet-infinity needs at least {2 * dim} images of each side, twice the {dim} dimensions of the "
-                f"features, and there are {n}: its line would extrapolate from values that are all bias; take kid"
+                f"features, and there are {n}: its line would extrapolate from values that are all bias; use kid"
             )
-        shares = np.linspace(1, 2, self.points)  # n / size
-        sizes = np.unique(np.floor(n / shares).astype(np.int64))
+        sizes = np.unique(np.floor(n / np.linspace(1, 2, self.points)).astype(np.int64))
         values = [frechet_distance(sides[0][:size], sides[1][:size]) for size in sizes]
         intercept = float(np.polynomial.Polynomial.fit(1 / sizes, values, 1).convert().coef[0])
         return Result({"frechet-infinity": intercept}, counts={"frechet-infinity": (n, n)})

@@ -30,7 +30,7 @@ def inception_score(logits: NDArray[Any]) -> float:
     if not len(rows):
         raise GankitError("logits: there are no rows; at least 1 is needed")
     probabilities = softmax(rows.astype(np.float64), axis=1)
-    # The entropies are added as one array, which is exact to the last digit where all predictions are equal.
+    # One sum over all entropies, not over the rows' sums: it makes the score of equal predictions exactly 1.
     return _score(np.array([len(rows), *probabilities.sum(0), entr(probabilities).sum()]))
 
 
@@ -61,7 +61,7 @@ class InceptionScore(Metric):
         """`inception-score` of the generated images; `inception-score of reals` where there are any.
 
         Raises:
-            GankitError: no generated image, no logits, or logits that are not finite or of unlike numbers of classes.
+            GankitError: no generated image, no logits, or logits not finite or of different numbers of classes.
         """
         return self.resampling(Pool(real, fake)).whole()
 

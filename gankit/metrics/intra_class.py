@@ -56,11 +56,11 @@ class IntraClass(Metric):
         return self.resampling(Pool(real, fake)).whole()
 
     def warnings(self, real_vs_real: Mapping[str, float]) -> list[str]:
-        """What the metric says of each class's real-against-real value."""
+        """The metric's warnings about each class's real-against-real value."""
         warnings = []
         for value_name, value in real_vs_real.items():
-            name, of_class, key = value_name.partition(" of ")
-            if of_class:
+            name, separator, key = value_name.partition(" of ")
+            if separator:
                 warnings += [f"class {key}: {warning}" for warning in self.metric.warnings({name: value})]
         return warnings
 
@@ -95,7 +95,10 @@ def _places_by_class(rows: Rows, side: str) -> dict[Key, Indices]:
 
 
 def _matched_classes(keys: Iterable[Key], name_lists: NameLists) -> dict[Key, list[Key]]:
-    """The classes in order, by name where known, each with its keys: one set may name a class, another number it."""
+    """Each class, by name where known, with all its keys: one set may name a class that another numbers.
+
+    Named classes come in the order of the names, others by number.
+    """
     place = {name: number for names in sorted(name_lists, reverse=True) for number, name in enumerate(names)}
     classes: dict[Key, list[Key]] = {}
     for key in keys:
@@ -115,7 +118,7 @@ def _matched_classes(keys: Iterable[Key], name_lists: NameLists) -> dict[Key, li
 
 
 def _combined(outcomes: Mapping[Key, Outcome]) -> dict[str, float]:
-    """The metric's first value in each class, after their unweighted mean."""
+    """The unweighted mean over the classes of the metric's first value, then its value in each class."""
     first = {key: next(iter(values.items())) for key, values in outcomes.items() if not isinstance(values, GankitError)}
     if not first:
         reasons = [f"{key}: {reason}" for key, reason in outcomes.items()]
@@ -158,12 +161,17 @@ class _ByClass(Resampling):
         for key, resampling in self.classes.items():
             n_real, n_fake = resampling.pool.real.count, resampling.pool.fake.count
             if n_real or n_fake:
-                results[key] = _outcome(resampling.whole, n_real, n_fake)
+                results[key] = _computed(resampling.whole, n_real, n_fake)
         return results
 
     @cached_property
     def _outcomes(self) -> dict[Key, Outcome]:
         return {key: result.values if isinstance(result, Result) else result for key, result in self._results.items()}
+
+    @cached_property
+    def _in_mean(self) -> dict[Key, Values]:
+        """The values within each class that has them: the classes whose mean is taken."""
+        return {key: values for key, values in self._outcomes.items() if not isinstance(values, GankitError)}
 
     def whole(self) -> Result:
         values = _combined(self._outcomes)
@@ -184,43 +192,38 @@ class _ByClass(Resampling):
         return Result(values, {name + WITHIN: (real, fake)} | counts, {"classes": details} if details else {}, warnings)
 
     def values(self, real: Indices, fake: Indices) -> Values:
-        """As for any metric, but without the mean where a class drops out of it."""
         outcomes: dict[Key, Outcome] = {}
         for number, (key, resampling) in enumerate(self.classes.items()):
             of_real, of_fake = (self.index_in_class[side[self.class_of[side] == number]] for side in (real, fake))
             if len(of_real) or len(of_fake):
                 outcomes[key] = _values(resampling, of_real, of_fake)
-        return self._without_changed_mean(outcomes)
+        return self._comparable(outcomes)
 
-    def _without_changed_mean(self, outcomes: Mapping[Key, Outcome]) -> Values:
+    def _comparable(self, outcomes: Mapping[Key, Outcome]) -> Values:
+        """The values, without the mean where a class drops out of it: over other classes it is another quantity."""
         values = _combined(outcomes)
-        kept = {key for key, values in self._outcomes.items() if not isinstance(values, GankitError)}
-        if any(isinstance(outcomes.get(key, GankitError()), GankitError) for key in kept):
-            # The mean over other classes is another quantity, to be compared with nothing.
+        if not all(isinstance(outcomes.get(key), Mapping) for key in self._in_mean):
             del values[next(iter(values))]
         return values
 
     def values_without(self, parts: Sequence[Indices]) -> list[Values]:
-        """The values without each of some parts, without the mean where a class drops out of it."""
         outcomes = [dict(self._outcomes) for _ in parts]
         for number, (key, resampling) in enumerate(self.classes.items()):
-            if not isinstance(self._outcomes.get(key, GankitError()), GankitError):
+            if key in self._in_mean:
                 in_class = [self.index_in_class[part[self.class_of[part] == number]] for part in parts]
                 touched = [place for place, part in enumerate(in_class) if len(part)]
                 changed = _values_without(resampling, [in_class[place] for place in touched])
                 for place, outcome in zip(touched, changed, strict=True):
                     outcomes[place][key] = outcome
-        return [self._without_changed_mean(outcome) for outcome in outcomes]
+        return [self._comparable(outcome) for outcome in outcomes]
 
     def standard_errors(self) -> Values | None:
         errors: dict[Key, Outcome] = {}
-        for key, values in self._outcomes.items():
-            if not isinstance(values, GankitError):
-                error = self.classes[key].standard_errors()
-                name = next(iter(values))
-                if error is None or name not in error:
-                    return None
-                errors[key] = {name: error[name]}
+        for key, values in self._in_mean.items():
+            error, name = self.classes[key].standard_errors(), next(iter(values))
+            if error is None or name not in error:
+                return None
+            errors[key] = {name: error[name]}
         # Classes hold different images, so that their values are independent.
         errors_by_name = _combined(errors)
         mean, *of_classes = errors_by_name
@@ -228,15 +231,15 @@ class _ByClass(Resampling):
 
 
 def _resampling(inner: Metric, pool: Pool) -> Resampling:
-    """The metric's own; where it refuses the class the plain one, whose values raise the error that says why."""
+    """The metric's own resampling, or where it refuses the class the plain one, whose `values` raise the reason."""
     try:
         return inner.resampling(pool) if min(pool.real.count, pool.fake.count) > 1 else Resampling(inner, pool)
     except GankitError:
         return Resampling(inner, pool)
 
 
-def _outcome(compute: Callable[[], T], n_real: int, n_fake: int) -> T | GankitError:
-    """What is computed from so many images of a class, or why it cannot be."""
+def _computed(compute: Callable[[], T], n_real: int, n_fake: int) -> T | GankitError:
+    """What `compute` returns for a class with so many images, or the error that says why there is nothing."""
     if not n_real or not n_fake:
         return GankitError(f"it has no {'generated' if n_real else 'real'} images")
     try:
@@ -246,7 +249,7 @@ def _outcome(compute: Callable[[], T], n_real: int, n_fake: int) -> T | GankitEr
 
 
 def _values(resampling: Resampling, real: Indices, fake: Indices) -> Outcome:
-    return _outcome(lambda: resampling.values(real, fake), len(real), len(fake))
+    return _computed(lambda: resampling.values(real, fake), len(real), len(fake))
 
 
 def _values_without(resampling: Resampling, parts: list[Indices]) -> list[Outcome]:

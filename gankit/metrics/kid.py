@@ -10,12 +10,10 @@ from numpy.typing import ArrayLike
 
 from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._covariance import sum_of_squares
-from gankit.metrics._rows import Matrix, checked_pair, digests, pooled_features, shuffled
+from gankit.metrics._rows import LARGEST_POOL, Matrix, checked_pair, digests, pooled_features, shuffled
 
 BLOCK = 2000
 """Rows of one side up to which all pairs are used."""
-LARGEST_POOL = 7000
-"""Images of the largest pool whose kernel is kept: 400 MB."""
 
 
 def kernel_distance(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
@@ -139,7 +137,7 @@ def _order(rows: Matrix) -> tuple[int, list[bytes]]:
 
 
 def _blocks(rows: Matrix, shuffle: str) -> list[Matrix]:
-    """At most `BLOCK` rows each, after the shuffle of this name."""
+    """The rows, or several blocks of at most `BLOCK` of them from the shuffle of this name."""
     count = -(-len(rows) // BLOCK)
     if count == 1:
         return [rows]

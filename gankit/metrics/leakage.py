@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from gankit.errors import GankitError
 from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
-from gankit.metrics._distances import Matrix, pair_distances, within
+from gankit.metrics._distances import pair_distances, within
+from gankit.metrics._rows import Matrix
 
 LONGEST_SIDE, LONGEST_COARSE_SIDE = 64, 16
 """Pixels a side, at most, at which images are compared, and at which candidates are looked for."""
@@ -26,7 +27,7 @@ class _Image(NamedTuple):
 
 
 def shrink(image: NDArray[Any], height: int, width: int) -> Matrix:
-    """Exact area averaging: each new pixel is the mean of what lies under it, parts of pixels by their share.
+    """Exact area averaging: each new pixel is the mean of the old ones under it, weighted by their overlap.
 
     Args:
         image: (c, h, w) of any numeric type.
@@ -36,13 +37,13 @@ def shrink(image: NDArray[Any], height: int, width: int) -> Matrix:
     Returns:
         (c, height, width) float64. The mean square of the result is never above that of the image.
     """
-    shrunken: Matrix = _shares(image.shape[1], height) @ image.astype(np.float64) @ _shares(image.shape[2], width).T
+    shrunken: Matrix = _overlaps(image.shape[1], height) @ image.astype(np.float64) @ _overlaps(image.shape[2], width).T
     return shrunken
 
 
 @lru_cache(16)
-def _shares(size: int, new: int) -> Matrix:
-    """(new, size) weights: how much of each old pixel a new one covers; each row sums to 1."""
+def _overlaps(size: int, new: int) -> Matrix:
+    """(new, size) weights: the overlap of each new pixel with each old one; each row sums to 1."""
     edges, pixels = np.arange(new + 1) * (size / new), np.arange(size)
     covered = np.minimum(pixels + 1, edges[1:, None]) - np.maximum(pixels, edges[:-1, None])
     return covered.clip(min=0) * (new / size) if new < size else np.eye(size)
@@ -51,15 +52,14 @@ def _shares(size: int, new: int) -> Matrix:
 def _duplicates(
     first: Sequence[_Image], second: Sequence[_Image], threshold: float
 ) -> Iterator[tuple[Indices, Indices, Matrix, NDArray[np.bool_]]]:
-    """Pairs of duplicates, some at a time: places in the first and in the second set, RMS differences, whether exact.
+    """Batches of p duplicate pairs: (p,) indices in the first and the second set, RMS differences, whether exact.
 
-    Averaging never makes a difference larger, so that duplicates are also close at a few pixels a side, where looking
-    for them is cheap.
+    Averaging never increases the difference: duplicates are also close at a few pixels a side, where search is cheap.
     """
     shapes = np.array([image.small.shape for image in [*first, *second]])
     channels = set(shapes[:, 0].tolist())
     if len(channels - {1}) > 1:
-        raise GankitError(f"leakage compares images of {sorted(channels)} channels; bring them to one number")
+        raise GankitError(f"leakage compares images of {sorted(channels)} channels; convert all to one number of them")
     height, width = shapes[:, 1:].min(0).tolist()
     pixels = []
     for images in (first, second):  # grey images are repeated over the channels of colour ones
@@ -71,7 +71,7 @@ def _duplicates(
     coarse_first, coarse_second = (np.array([shrink(image, *size).ravel() for image in rows]) for rows in pixels)
     codes: dict[bytes, int] = {}
     content = [np.array([codes.setdefault(image.content, len(codes)) for image in part]) for part in (first, second)]
-    radius = (threshold * (1 + 1e-6) + 1e-3) * float(np.sqrt(coarse_first.shape[1]))  # wider than any rounding
+    radius = (threshold * (1 + 1e-6) + 1e-3) * float(np.sqrt(coarse_first.shape[1]))  # allows for rounding
     for i, j in within(coarse_first, coarse_second, radius):
         exact = content[0][i] == content[1][j]
         rms = pair_distances(x, y, i, j) / np.sqrt(x.shape[1])
@@ -92,7 +92,7 @@ class Leakage(Metric):
     - leakage: images of the first set with an exact or a near duplicate in the second.
     - exact duplicates: images of the first set with an exact one.
 
-    Of an image at most c * 64 * 64 numbers are kept, so that memory grows by at most 48 kB a colour image.
+    At most c * 64 * 64 numbers are kept of each image: 48 kB of memory for a colour image.
     """
 
     needs = ("images", "ids", "labels")
@@ -101,15 +101,15 @@ class Leakage(Metric):
     def __init__(self, *, threshold: Annotated[float, Ge(0)] = 3.0) -> None:
         """
         Args:
-            threshold: root mean square difference of near duplicates, in grey levels of 255; 0 for exact ones alone.
+            threshold: root mean square difference below which images are near duplicates, out of 255; 0: none.
         """
         self.threshold = threshold
 
     def compute(self, real: Rows, fake: Rows) -> Result:
         """The two shares.
 
-        Details: up to 50 "pairs", closest first, their distance the RMS difference; the numbers of all pairs,
-        "exact_pairs" and "near_pairs" (not exact), and, where both sets have labels, "differently_labelled_pairs".
+        Details: "pairs" lists the closest 50, with the RMS difference as "distance"; "exact_pairs", "near_pairs" (not
+        exact) and, where both sets have labels, "differently_labelled_pairs" count all pairs.
 
         Raises:
             GankitError: a set without images or ids, images that are not (n, c, h, w) or not finite, or images of
@@ -146,7 +146,7 @@ def _result(fake: Sequence[_Image], real: Sequence[_Image], threshold: float) ->
         if not images:
             raise GankitError(f"leakage: there are no images of the {name} set; give some")
     fake_ranks, real_ranks = (_ranks([str(image.id) for image in images]) for images in (fake, real))
-    kinds = {type(image.label) for image in [*fake, *real]}
+    label_types = {type(image.label) for image in [*fake, *real]}
     label_codes = _ranks([repr(image.label) for image in [*fake, *real]])
     has_duplicate, has_exact = np.zeros(len(fake), bool), np.zeros(len(fake), bool)
     exact_pairs, near_pairs, differently_labelled = 0, 0, 0
@@ -165,7 +165,7 @@ def _result(fake: Sequence[_Image], real: Sequence[_Image], threshold: float) ->
     ]
     details = {"pairs": pairs, "exact_pairs": exact_pairs, "near_pairs": near_pairs}
     warnings = []
-    if len(kinds) == 1 and kinds != {type(None)}:  # all have labels, of one kind
+    if len(label_types) == 1 and label_types != {type(None)}:  # all have labels, of one type
         details["differently_labelled_pairs"] = differently_labelled
         if differently_labelled:
             warnings.append(

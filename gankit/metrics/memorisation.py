@@ -77,15 +77,15 @@ def _effective_number(codes: Indices) -> float:
     return float(counts.sum() ** 2 / np.square(counts).sum())
 
 
-def _nearer(near: Matrix, held: Matrix) -> float:
-    """The share of pairs with the first distance below the second, ties by half."""
+def _share_nearer(near: Matrix, held: Matrix) -> float:
+    """The share of pairs whose first distance is below the second; ties count half."""
     held = np.sort(held)
     below = np.searchsorted(held, near, "left") + np.searchsorted(held, near, "right")
     return float(1 - below.sum() / (2 * len(near) * len(held)))
 
 
 def _rank(n: int, left_one_out: bool) -> int:
-    """The rank, 1 for the smallest, of the one of n held-out distances that is the threshold for a near copy.
+    """Which of n held-out distances, from 1 for the smallest, is the threshold for a near copy.
 
     Two images that are closest to each other have the same leave-one-out distance: the smallest come twice, and so the
     rank is doubled.
@@ -105,7 +105,7 @@ def _values(distances: _Distances, left_one_out: bool) -> dict[str, float]:
     if not np.isfinite(distances.held).all():
         raise GankitError("the real images are of one group, so none is held out; give more, or training images too")
     return {
-        "memorisation": _nearer(distances.to_closest, distances.held),
+        "memorisation": _share_nearer(distances.to_closest, distances.held),
         "near-copies": _copies(distances.to_closest, distances.held, left_one_out),
         "authenticity": float((distances.to_closest > distances.between_training).mean()),
         # Half the squared distance of rows of length 1 is 1 - |cos|.
@@ -131,14 +131,14 @@ class Memorisation(Metric):
     for a held-out image's. Distances are Euclidean, exact in float64: equal features are at 0. All values are in
     [0, 1]; the first three are shares:
 
-    - memorisation: of pairs of a generated and a held-out image, those in which the generated one is nearer to its
-      closest training image than the held-out one to its own, ties by half (Meehan et al. 2020, without their cells).
-      0.5 for images as new as held-out ones, 1 for copies, less for images far from all real ones.
+    - memorisation: of all pairs of a generated and a held-out image, those whose generated image is nearer to its
+      closest training image; ties count half (Meehan et al. 2020, without their cells). 0.5 for images as new as
+      held-out ones, 1 for copies, less for images far from all real ones.
     - near-copies: of generated images, those no farther from a training image than the k-th closest of n held-out
       images is, with k = max(1, floor((n + 1) / 100)). For images that copy nothing the expected share is k / (n + 1):
-      1 / (n + 1) below 199 images, then close to 1 %. Leave-one-out distances come in equal pairs: there
-      k = 2 max(1, floor((n + 2) / 200)), and k / (n + 2) is expected. Both expectations assume independent images;
-      similar images in a group raise them.
+      1 / (n + 1) below 199 images, then close to 1 %. For leave-one-out distances, which come in equal pairs,
+      k = 2 max(1, floor((n + 2) / 200)) and the expected share is k / (n + 2). Both assume independent images; similar
+      images in a group raise them.
     - authenticity: of generated images, those whose closest training image has another training image, of any group,
       closer to it than the generated one (Alaa et al. 2022).
     - memorisation distance: 1 - |cos| to the training image closest by angle, mean over generated images (Bai et al.
@@ -152,9 +152,9 @@ class Memorisation(Metric):
     - near-copies, if the probability of so many or more is below the level, by the exact distribution of m new images'
       ranks among n held-out ones (negative hypergeometric).
 
-    Controls: a copycat, training images shown as generated ones, must be flagged in both. One half of the held-out
-    images judged beside the other, split by group, must be flagged in neither, and held-out images must not be closer
-    to the training images than training images are to each other.
+    Controls: a copycat, training images shown as generated ones, must be flagged in both. Half of the held-out
+    images (in whole groups), judged as if generated with the other half held out, must be flagged in neither. Held-out
+    images must not be closer to training images than training images are to each other.
     """
 
     needs = ("features", "training", "groups", "ids")
@@ -163,8 +163,8 @@ class Memorisation(Metric):
         """The four values.
 
         Details: the eight closest "pairs", "held_out" ("separate" or "leave-one-out"), "expected_near_copies",
-        "controls". With a separate training set, the number of real images of the two values that use no held-out image
-        (authenticity and memorisation distance) is that of the training images.
+        "controls". The `counts` of authenticity and memorisation distance are of training images where those are
+        separate, as neither value uses held-out images.
 
         Raises:
             GankitError: no generated, training or held-out image, one training image, real images of one group without
@@ -181,7 +181,7 @@ class _Copies(Resampling):
     """Distances come from lists of the closest training images, which are made when first read.
 
     Without separate training images, the real images are the training images, and each is held out in turn. Each list
-    then has `listed` images: the closest suffices on the whole pool, but may be missing in a part of it.
+    then has `listed` images: one is enough for values on the whole pool, but may be missing from a part of it.
     """
 
     def __init__(self, metric: Metric, pool: Pool, listed: int = 32) -> None:
@@ -246,7 +246,7 @@ class _Copies(Resampling):
         return np.concatenate([place for place, _ in lists]), np.concatenate([distance for _, distance in lists])
 
     def _list(self, kind: str, images: _Images) -> Shortlist:
-        """The closest training images of some images; for a training image itself, it or its group does not count."""
+        """The training images closest to some images, none to itself nor, if `kind` is "other groups", to its group."""
         key = kind, id(images)
         if key not in self._lists:
             by_angle, codes = kind == "angle", np.arange(len(self.training.ids))
@@ -272,25 +272,23 @@ class _Copies(Resampling):
         shown = in_second[codes]
         if shown.all() or not shown.any():
             return {"memorisation": None, "near-copies": None, "passed": False}
-        values = _nearer(held[shown], held[~shown]), _copies(held[shown], held[~shown], left_one_out)
+        values = _share_nearer(held[shown], held[~shown]), _copies(held[shown], held[~shown], left_one_out)
         numbers = (self._effective_held_out(codes[half]) for half in (shown, ~shown))
         flags = [*_beyond_chance(*values, *numbers)]
         if not left_one_out:
             everything = np.arange(len(self.training.ids))
             lists = self._list("other groups" if self.training.grouped else "any", self.training)
             between_training = lists.among(everything, np.ones(len(everything), bool))[1]
-            if np.isfinite(between_training).all():
-                n_training = _effective_number(self.training.codes) / 2
-                flags.append(
-                    _beyond_chance(_nearer(held, between_training), 0.0, _effective_number(codes), n_training)[0]
-                )
+            if np.isfinite(between_training).all():  # are held-out images closer to training images than these are?
+                nearer, n_training = _share_nearer(held, between_training), _effective_number(self.training.codes) / 2
+                flags.append(_beyond_chance(nearer, 0.0, _effective_number(codes), n_training)[0])
         return {"memorisation": values[0], "near-copies": values[1], "passed": not any(flags)}
 
 
 def _copycat(count: int, held: Matrix, n_held: float, left_one_out: bool) -> dict[str, Any]:
     """Training images shown as generated ones: each finds itself, at 0."""
     near = np.zeros(count)
-    values = _nearer(near, held), _copies(near, held, left_one_out)
+    values = _share_nearer(near, held), _copies(near, held, left_one_out)
     return {"memorisation": values[0], "near-copies": values[1], "passed": all(_beyond_chance(*values, count, n_held))}
 
 
@@ -299,7 +297,7 @@ def _warnings(values: dict[str, float], details: dict[str, Any], flags: tuple[bo
     warnings, copycat, held = [], *(details["controls"][name] for name in ("copycat", "held-out reals"))
     if not copycat["passed"]:
         warnings.append(
-            "training images shown as generated ones are not told from new images (memorisation "
+            "training images shown as generated ones are not told apart from new images (memorisation "
             f"{copycat['memorisation']:.2f}): with these features, or with so few images, copies would go unnoticed"
         )
     if held["memorisation"] is None:

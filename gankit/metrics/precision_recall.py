@@ -22,10 +22,10 @@ BallCounts = tuple[NDArray[np.bool_], NDArray[np.int64]]
 LARGEST_POOL = 6000
 """Images up to which the distances between all of them are kept for resampling."""
 DISTANCES_AT_ONCE = 2**24
-"""Distances that are held in memory at once otherwise."""
+"""Distances that are held in memory at a time where not all are kept."""
 SATURATED = 0.98
 TIE = 1e-6
-"""Share by which a squared radius may exceed the median: rounding parts the equal radii of mutual k-th neighbours."""
+"""Tolerance of squared radii beside their median: rounding may separate equal radii, as of mutual k-th neighbours."""
 
 
 def precision_recall(real: ArrayLike, fake: ArrayLike, *, k: int | None = None) -> dict[str, float]:
@@ -110,10 +110,10 @@ def _scores(real_balls: BallCounts, fake_balls: BallCounts, k: int) -> dict[str,
 def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> NDArray[np.float64]:
     """Realism scores, eq. 3: the largest ratio of a real image's radius to its distance from the generated image.
 
-    The radius of a real image is the distance to its k-th nearest other real one. As published, the half of the real
-    images with the largest radii is left out: only radii up to the median count, so that lonely real images do not lend
-    their wide balls. At 1 and above an image lies in a ball of those that are left. An image that equals one of them
-    is at infinity, whatever the radius; a real image of radius 0 (one with k copies) gives 0 to all others.
+    The radius of a real image is the distance to its k-th nearest other real one. As published, only real images with
+    radii up to the median are used: the balls of outliers are too wide. At 1 and above an image lies in one of the
+    balls used. A copy of a real image that is used scores infinity, whatever the radius; a real image of radius 0 (one
+    with k copies) gives all others a ratio of 0.
 
     Args:
         real: (n, d) finite features.
@@ -154,10 +154,10 @@ class PrecisionRecall(Metric):
 
     Args:
         k: which nearest neighbour gives a ball its radius; None: 5, but at most a tenth of the smaller set and at least
-            1. Simulated with one distribution on both sides (1,280 Gaussian dimensions, flat to steep spectra): at 25
-            images k = 5 gives a precision of 0.86 to 0.97 and a coverage of 0.98, near saturation; the scaled k gives
-            0.65 to 0.84 and 0.77. From 50 images on both are the same, with a precision of 0.83 to 0.97 at 50. With the
-            scaled k precision and coverage stay below 0.98 from 10 images on.
+            1. In simulations with equal distributions on both sides (1,280 Gaussian dimensions, flat to steep
+            spectra), k = 5 at 25 images gives a precision of 0.86 to 0.97 and a coverage of 0.98, near saturation;
+            None gives a precision of 0.65 to 0.84 and a coverage of 0.77. From 50 images on None is k = 5, with a
+            precision of 0.83 to 0.97 at 50. With None precision and coverage stay below 0.98 from 10 images on.
     """
 
     better = "higher"
@@ -166,7 +166,7 @@ class PrecisionRecall(Metric):
         self.k = k
 
     def compute(self, real: Rows, fake: Rows) -> Result:
-        """`precision`, `recall`, `density`, `coverage`, each of as many images of either side as the smaller one has.
+        """`precision`, `recall`, `density`, `coverage`, with the larger side cut to the size of the smaller one.
 
         Raises:
             GankitError: as `precision_recall`.
@@ -177,7 +177,7 @@ class PrecisionRecall(Metric):
         return _result(_values(x, y, k), n, k)
 
     def warnings(self, real_vs_real: Mapping[str, float]) -> list[str]:
-        """Values that would be high whatever the images."""
+        """A warning where precision is saturated between real images already."""
         precision = real_vs_real.get("precision", 0.0)
         if precision < SATURATED:
             return []
@@ -250,6 +250,7 @@ class _SharedDistances(Resampling):
         same_so_far = is_same[listed].cumsum(1)
         squared_radii = squared[np.arange(len(centres)), (same_so_far >= k).argmax(1)]
         inside = (squared <= squared_radii[:, None]) & is_other[listed]
+        # A list is enough if it holds the k-th neighbour and goes beyond the radius, or holds all other images.
         within_list = (same_so_far[:, -1] >= k) & ((squared[:, -1] > squared_radii) | (squared.shape[1] == self.n - 1))
         inside &= within_list[:, None]
         hit, counts = inside.any(1), np.bincount(listed[inside], minlength=self.n)[others]

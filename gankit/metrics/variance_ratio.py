@@ -29,7 +29,7 @@ def variance_ratio(real: ArrayLike, fake: ArrayLike) -> float:
 
 
 def _variance(features: NDArray[Any]) -> float:
-    """Unbiased variance of (n, d) rows, summed over the dimensions; some rows at a time.
+    """Unbiased variance of (n, d) rows, summed over the dimensions, in blocks of rows.
 
     Measured from the first row: the deviations of equal rows are then exactly 0, and an offset costs no precision.
     """

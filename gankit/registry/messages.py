@@ -32,7 +32,7 @@ def reword_errors(value: Any, handler: ModelWrapValidatorHandler[Any], known: Co
         known: the settings that the model has, for "did you mean".
 
     Raises:
-        ValidationError: its errors have a `sentence`, and the pydantic type as `reason`, in their context.
+        ValidationError: the context of each error holds gankit's text as `sentence` and pydantic's type as `reason`.
     """
     try:
         return handler(value)
@@ -46,8 +46,8 @@ def _reword(error: ErrorDetails, known: Collection[str]) -> InitErrorDetails:
     # An error of a nested table has its sentence already: the model of that table has reworded it.
     if "sentence" not in context:
         context = {"sentence": _sentence(error, known), "reason": error["type"]}
-    kind = PydanticCustomError("reworded", "{sentence}", context)
-    return {"type": kind, "loc": error["loc"], "input": error["input"]}
+    reworded = PydanticCustomError("reworded", "{sentence}", context)
+    return {"type": reworded, "loc": error["loc"], "input": error["input"]}
 
 
 def _sentence(error: ErrorDetails, known: Collection[str]) -> str:

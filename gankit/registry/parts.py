@@ -11,7 +11,7 @@ from gankit.errors import GankitError, PartError
 from gankit.registry.messages import suggestion
 from gankit.registry.plugins import KINDS, plural
 from gankit.registry.registry import Registry
-from gankit.registry.settings import interface, takes_positional
+from gankit.registry.settings import as_table, interface, takes_positional
 
 
 class Part(BaseModel):
@@ -33,23 +33,16 @@ class Part(BaseModel):
         return [self.name, *(name for part in _parts_in(values) for name in part.names())]
 
     def table(self) -> dict[str, Any]:
-        """The part as a table of an experiment file.
-
-        Raises:
-            PartError: a setting is None where that is not its default: TOML has no null.
-        """
-        for name, field in type(self.settings).model_fields.items():
-            if getattr(self.settings, name) is None and field.default is not None:
-                raise PartError(f"{self.kind} {self.name}: {name} is None, which no TOML file can hold; leave it out")
-        return {"name": self.name, **self.settings.model_dump(mode="json", exclude_none=True)}
+        """The part as a table of an experiment file."""
+        return {"name": self.name, **as_table(self.settings)}
 
 
 def _parts_in(value: Any) -> Iterator[Part]:
     if isinstance(value, Part):
         yield value
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    for item in items:
-        yield from _parts_in(item)
+    elif isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _parts_in(item)
 
 
 def registry(kind: str) -> Registry:
@@ -97,7 +90,7 @@ def read_part(kind: str, value: object) -> Part:
 
 
 def valid_part(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
-    """A validated part from its name and settings that a program gives, for code outside pydantic's validators.
+    """A validated part, for code outside pydantic's validators: unlike `read_part` it raises `PartError` alone.
 
     Raises:
         PartError: an unknown name, or settings that are not valid.
@@ -124,11 +117,11 @@ def construct(kind: str, name: str | type, argument: object, settings: BaseModel
     """Build a part from validated settings.
 
     Args:
-        kind: of part.
-        name: the part's, or its class.
+        kind: the part's kind.
+        name: the part's name, or its class.
         argument: the value for the constructor's positional parameter, if it has one: an `ImageSpec`; for a data set
             its (height, width) or None; for a study its experiment.
-        settings: of the part's own model; parts among them are built first, for the same image.
+        settings: an instance of the part's settings model; nested parts are built first, with the same argument.
 
     Raises:
         PartError: the part is unknown or cannot be imported, it needs an image specification and got none, or its
@@ -137,7 +130,7 @@ def construct(kind: str, name: str | type, argument: object, settings: BaseModel
     part = registry(kind).get(name)
     positional = takes_positional(part)
     if positional and registry(kind).positional == "image" and not isinstance(argument, interface("ImageSpec")):
-        raise PartError(f"{kind} {name!r} needs image, an ImageSpec, not {argument!r}")
+        raise PartError(f"{kind} {name!r} needs an ImageSpec as image, not {argument!r}")
     values = {key: _build_nested(getattr(settings, key), argument) for key in type(settings).model_fields}
     try:
         return part(argument, **values) if positional else part(**values)
@@ -181,7 +174,7 @@ def list_parts(kinds: Sequence[str], load: bool = False) -> tuple[list[str], int
 
     Args:
         kinds: of parts.
-        load: whether every part is imported, and its line says "ok", or that it fails and why.
+        load: whether to import every part and end its line with "ok", or "fails:" and the reason.
     """
     entries = [(row.name, row.kind, row.distribution) for kind in kinds for row in registry(kind).list()]
     widths = [max(4, *map(len, column)) for column in zip(*entries, strict=True)]

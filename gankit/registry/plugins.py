@@ -16,9 +16,9 @@ import entrypoints
 from gankit.errors import PartError
 
 PART_KINDS = ("generator", "critic", "loss", "augment", "metric", "features", "dataset")
-"""Kinds of parts that an experiment names. Their interfaces stand in `gankit.interfaces`, each part in one file."""
+"""Kinds of parts that an experiment names. Their interfaces are in `gankit.interfaces`; each part is one file."""
 KINDS = (*PART_KINDS, "study")
-"""Every kind that is found by name. A study is a folder, and its interface stands in `gankit.studies.study`."""
+"""Every kind that is found by name. A study is a folder; its interface is in `gankit.studies.study`."""
 
 
 def plural(kind: str) -> str:
@@ -105,7 +105,7 @@ def _scan(path: tuple[str, ...], modified: tuple[int, ...]) -> tuple[tuple[PlugI
     faults: dict[str, str] = {}
     try:
         entries = list(_read_together(path))
-    except (ConfigParserError, UnicodeError, OSError):
+    except (ConfigParserError, UnicodeError, OSError):  # find out whose fault it is, and read the others
         entries = list(_read_one_by_one(path, faults))
     plugins: dict[tuple[str, str, str], PlugIn] = {}
     for kind, name, distribution, specification in entries:
@@ -125,8 +125,8 @@ def _scan(path: tuple[str, ...], modified: tuple[int, ...]) -> tuple[tuple[PlugI
 def _read_together(path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
     """(kind, name, distribution, specification) of every entry point; raises at the first malformed distribution."""
     for config, distribution in entrypoints.iter_files_distros(list(path)):
-        # entrypoints cuts the folder's name my-part-1.0 at its first hyphen, into name my and version part-1.0. Put
-        # both together again, and cut where the version begins.
+        # entrypoints splits the name of a folder at its first hyphen: "my-part-1.0" into "my" and "part-1.0". Join
+        # both again, and cut off the version.
         owner = re.sub(r"-\d.*", "", f"{distribution.name}-{distribution.version or ''}").rstrip("-")
         for group, kind in GROUPS.items():
             if group in config:
@@ -135,7 +135,7 @@ def _read_together(path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]
 
 
 def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
-    """The same by importlib.metadata, which reads each distribution by itself; adds to `faults`."""
+    """The same by importlib.metadata; a malformed distribution goes to `faults`, and is read as far as possible."""
     names: set[str] = set()
     for distribution in importlib.metadata.distributions(path=list(path)):
         try:
@@ -152,7 +152,7 @@ def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[
             faults[normalise_name(name)] = _fault(name, error)
             continue
         try:
-            # Parsed as entrypoints does, in the locale's encoding and strictly, only to find out what is malformed.
+            # Only to record what is malformed: parse it as entrypoints does, strictly and in the locale's encoding.
             parser = entrypoints.CaseSensitiveConfigParser(delimiters=("=",))
             parser.read_string(text.encode().decode(locale.getpreferredencoding(False)))
             for section in parser.sections():

@@ -19,8 +19,8 @@ from gankit.registry.settings import derive_settings, interface
 
 PartOrClass = TypeVar("PartOrClass")
 POSITIONAL = {"dataset": "size", "study": "experiment"}
-"""The name of the one positional parameter of a constructor, whose value comes from gankit and not from the user, by
-kind; `image` for all other kinds."""
+"""The name of a constructor's one positional parameter, for each kind; `image` for the kinds that are not listed.
+Its value comes from gankit, not from the user."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Listing:
 
 
 class Registry:
-    """The parts of one kind: gankit's own (one file each; studies one folder), plug-ins, and those of this process.
+    """The parts of one kind: gankit's own (a file or folder each), plug-ins, and those registered in this process.
 
     Listing imports nothing; `get` imports one file.
     """
@@ -49,7 +49,7 @@ class Registry:
         """
         self.kind = kind
         self.package = f"gankit.{plural(kind)}"
-        # A study is no part of an experiment, so it is not in PART_KINDS: it is a folder, and its table has no name.
+        # Only the tables of an experiment's parts have the key `name`; a study's table has none.
         self.reserved = ["name"] if kind in PART_KINDS else []
         self._nested_type = nested_type
         self._registered: dict[str, type] = {}
@@ -78,7 +78,7 @@ class Registry:
         return [row.name for row in self.list()]
 
     def register(self, name: str) -> Callable[[PartOrClass], PartOrClass]:
-        """Class decorator: gives a part a name in this process, which goes before any plug-in of that name.
+        """Class decorator: registers a part in this process; it takes precedence over plug-ins of the same name.
 
         An instance can be registered too; every training then gets a copy of it.
 
@@ -185,7 +185,7 @@ class Registry:
         return self.module(name)
 
     def module(self, name: str) -> ModuleType:
-        """The module of one of gankit's own parts; where parts are folders, the module of the kind's name in it."""
+        """The module of one of gankit's own parts; for a study, the module `study` in its folder."""
         file = "" if self.kind in PART_KINDS else f".{self.kind}"
         return importlib.import_module(f"{self.package}.{name.replace('-', '_')}{file}")
 
@@ -235,7 +235,7 @@ class Registry:
 
 
 def _copies_of(part: object) -> type:
-    """A class without settings whose every instance is a copy of a part."""
+    """A subclass without settings, whose instances are copies of `part`: the registry holds classes only."""
 
     def new(cls: type) -> object:
         from gankit.nn.copies import copied  # with torch, which listing does without

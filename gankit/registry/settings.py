@@ -16,13 +16,13 @@ from gankit.registry.plugins import PART_KINDS
 
 
 def interface(name: str) -> type:
-    """A class of `gankit.interfaces`, which is imported only now."""
+    """A class of `gankit.interfaces`, imported at the call because it loads torch."""
     result: type = getattr(importlib.import_module("gankit.interfaces"), name)
     return result
 
 
 def _parameters(part: type) -> list[inspect.Parameter]:
-    """The constructor's parameters but *args and **kwargs; none for a class that has no constructor of its own."""
+    """The constructor's parameters except *args and **kwargs; none for a class that has no constructor of its own."""
     if inspect.getattr_static(part, "__init__") is object.__init__:
         return []
     catch_all = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -54,11 +54,11 @@ def derive_settings(
     """
     names = [parameter.name for parameter in _parameters(part) if parameter.kind is not parameter.KEYWORD_ONLY]
     if names not in ([], [positional]):
-        wrong = next((name for name in names if name != positional), positional)
+        wrong = next(name for name in names if name != positional)
         raise TypeError(f"the parameter {wrong} is positional; settings come after *, and only {positional} before it")
 
     def reword(cls: type[BaseModel], value: object, handler: ModelWrapValidatorHandler[Any]) -> Any:
-        return reword_errors(value, handler, [*reserved, *cls.model_fields])
+        return reword_errors(read_none(cls, value), handler, [*reserved, *cls.model_fields])
 
     name = f"{part.__name__}Settings"
     validators: dict[str, Any] = {"_reworded": model_validator(mode="wrap")(classmethod(reword))}  # type: ignore[arg-type]
@@ -84,6 +84,32 @@ def derive_settings(
     return model
 
 
+NONE = "none"
+"""What stands in a file for None, which TOML lacks, where None is not the default."""
+
+
+def _can_be_none(model: type[BaseModel]) -> list[str]:
+    """The settings that may be None and are not by default."""
+    return [
+        name for name, field in model.model_fields.items()
+        if type(None) in typing.get_args(field.annotation) and field.default is not None
+    ]  # fmt: skip
+
+
+def read_none(model: type[BaseModel], values: Any) -> Any:
+    """The values of a table of settings, with None for "none" where a setting may be None."""
+    if not isinstance(values, Mapping):
+        return values
+    names = _can_be_none(model)
+    return {name: None if value == NONE and name in names else value for name, value in values.items()}
+
+
+def as_table(settings: BaseModel, exclude: set[str] | None = None) -> dict[str, Any]:
+    """Settings as a table of a file; those that are None by default are left out."""
+    nones = {name: NONE for name in _can_be_none(type(settings)) if getattr(settings, name) is None}
+    return {**settings.model_dump(mode="json", exclude_none=True, exclude=exclude), **nones}
+
+
 def _with_nested_parts(annotation: Any, nested_type: Callable[[str], Any]) -> Any:
     """The annotation with every interface in it (`Loss`, `Metric`, ...) replaced by the type of a nested part."""
     if isinstance(annotation, type):
@@ -97,6 +123,6 @@ def _with_nested_parts(annotation: Any, nested_type: Callable[[str], Any]) -> An
     inner = tuple(argument if argument is ... else _with_nested_parts(argument, nested_type) for argument in arguments)
     if origin in (Union, UnionType):
         return functools.reduce(operator.or_, inner)
-    if origin is Sequence:  # a tuple, so that equal settings are equal whether they come from a file or a default
+    if origin is Sequence:  # defaults are tuples, which a list read from a file must equal
         return tuple[inner[0], ...]  # type: ignore[valid-type]
     return origin[inner] if origin in (list, tuple, dict, Mapping) else annotation

@@ -19,7 +19,7 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
 
     An instance becomes a part, and a class becomes a part's class, which takes the same arguments as keywords. If the
     given class has a parameter `image`, it gets the image specification. `gankit.generators.register("mine")` takes
-    either: of a class, an experiment can set the arguments; of an instance, every training gets a copy.
+    either. An experiment can set the arguments of a class; an instance is copied for every training.
 
     Args:
         kind: "generator", "critic", "augment", "features", "loss" or "dataset".
@@ -47,20 +47,18 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
     except TypeError as error:
         raise PartError(f"wrap({kind!r}): {error}") from None
     if isinstance(module, type) and kind in ("generator", "critic", "augment", "features"):
-        return _class_of_parts(kind, module, makers[kind], properties)
+        return _part_class(kind, module, makers[kind], properties)
     return makers[kind](*arguments, **properties)
 
 
-def _class_of_parts(kind: str, module: type, make: Callable[..., Any], properties: dict[str, Any]) -> type:
+def _part_class(kind: str, module: type, make: Callable[..., Any], properties: dict[str, Any]) -> type:
     parameters = inspect.signature(module).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     takes_image = any(parameter.name == "image" for parameter in named)
     keywords = [p.replace(kind=p.KEYWORD_ONLY) for p in named if p.name != "image"]
-    keywords = [
-        # Without an annotation the default tells the type.
-        p.replace(annotation=type(p.default)) if p.annotation is p.empty and p.default not in (p.empty, None) else p
-        for p in keywords
-    ]
+    for i, p in enumerate(keywords):
+        if p.annotation is p.empty and p.default not in (p.empty, None):
+            keywords[i] = p.replace(annotation=type(p.default))  # the default tells the type
 
     def construct(self: Any, image: ImageSpec | None = None, **settings: Any) -> None:
         nn.Module.__init__(self)
@@ -79,7 +77,7 @@ def _class_of_parts(kind: str, module: type, make: Callable[..., Any], propertie
         first.append(inspect.Parameter("image", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=ImageSpec))
     construct.__signature__ = inspect.Signature([*first, *keywords])  # type: ignore[attr-defined]
     construct.__annotations__ = {p.name: p.annotation for p in keywords if p.annotation is not p.empty}
-    # Through __wrapped__, inspect resolves annotations that are strings in the module that defines the given class.
+    # Through __wrapped__, inspect resolves string annotations by the names in the given class's own module.
     construct.__wrapped__ = inspect.getattr_static(module, "__init__")  # type: ignore[attr-defined]
     body = {"__init__": construct, "forward": forward, "__doc__": module.__doc__, "__module__": module.__module__}
     return type(module.__name__, (interface(kind.capitalize()),), body)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from gankit import seeds
-from gankit.errors import GankitError, PartError, RunError
+from gankit.errors import GankitError, PartError, RunError, one_line
 from gankit.experiments.experiment import Experiment
 from gankit.images.pictures import to_pixels
 from gankit.interfaces import Generator, ImageSpec
@@ -84,9 +84,9 @@ def described(value: Any) -> str:
     return "None" if value is None else f"{value!r:.40} ({type(value).__name__})"
 
 
-def reason(error: BaseException) -> str:
+def reason(error: Exception) -> str:
     """An error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {one_line(error, 200)}"
 
 
 def step_hooks(part: object) -> list[Callable[[int], Mapping[str, float] | None]]:
@@ -104,8 +104,7 @@ def load_state(part: Any, name: str, states: Mapping[str, Any], folder: Path) ->
     try:
         part.load_state_dict(states[name])
     except (KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(f"{folder}: the saved {name} does not fit the experiment: {reason}") from error
+        raise RunError(f"{folder}: the saved {name} does not fit the experiment: {one_line(error, 200)}") from error
 
 
 def generate_pixels(

@@ -23,7 +23,7 @@ class LossTerm:
     Attributes:
         name: in logs; numbered where an experiment names a loss twice.
         loss: the part.
-        weight: its factor on the updates that compute it, the experiment's weight times `every`.
+        weight: the experiment's weight times `every`; applied on the updates that compute the loss.
         every: the loss is computed on every `every`-th update only.
     """
 
@@ -86,7 +86,7 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
                 "training.mixed_penalties=true, as StyleGAN2 does"
             )
     for side in ("critic", "generator"):
-        if all(getattr(type(term.loss), side) is getattr(Loss, side) for term in losses):
+        if all(getattr(type(term.loss), side) is getattr(Loss, side) for term in losses):  # no loss overrides it
             names = ", ".join(term.name for term in losses)
             raise PartError(f"losses: none of {names} trains the {side}; add one that does")
     return Gan(generator, critic, losses, augment, mixes)
@@ -198,21 +198,18 @@ def _takes(network: nn.Module, *inputs: Tensor | None) -> bool:
 def mixes_samples(critic: nn.Module, image: ImageSpec) -> bool:
     """Whether the critic, in training mode, lets a sample's score depend on the other samples of its batch.
 
-    The first sample is scored twice, among two sets of others; the critic itself is left untouched. Its copy's weights
-    are shaken first, since a last layer that starts at zero would hide everything before it.
+    Copies of the critic score one sample beside two sets of others. Small noise is added to the copies' weights, since
+    a last layer that starts at zero would hide everything before it.
     """
     probe = copied(critic).train()
     labels = probe_labels(PROBE_BATCH, image)
     first = torch.randn(1, *image.shape)
     scores = []
-    state = torch.random.get_rng_state()
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for parameter in probe.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
+        others = torch.randn(PROBE_BATCH - 1, *image.shape)
         for scale in (0.1, 3.0):
-            torch.manual_seed(1)  # the same draws in a critic that draws, for example dropout
-            others = torch.randn(PROBE_BATCH - 1, *image.shape) * scale
-            torch.manual_seed(2)
-            scores.append(copied(probe)(torch.cat([first, others]), labels)[0])
-    torch.random.set_rng_state(state)
+            torch.manual_seed(2)  # dropout and other random layers draw the same both times
+            scores.append(copied(probe)(torch.cat([first, scale * others]), labels)[0])
     return not torch.allclose(scores[0], scores[1], rtol=1e-3, atol=1e-6)

@@ -20,7 +20,7 @@ from gankit.seeds import Order
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Images with the labels and probabilities with which a training draws them.
+    """The images of a training, their labels, and the probability with which each is drawn.
 
     Attributes:
         dataset: the images.
@@ -60,7 +60,7 @@ class TrainingData:
 
 
 def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> TrainingData:
-    """The images that a data table selects, with the labels and probabilities with which a training draws them.
+    """Select the images of a data table, encode their labels and compute the probability of each to be drawn.
 
     Args:
         table: the experiment's data table.
@@ -100,7 +100,7 @@ def _training_data(dataset: Dataset, table: DataTable, training: TrainingData | 
 
 
 def _numeric_column(dataset: Dataset, table: DataTable, key: str, name: str) -> NDArray[np.float64]:
-    """(n,) numeric fact, or the raters' agreement, that the setting `data.key` names."""
+    """(n,) values of a numeric fact, or of "agreement", by name; `key` is the setting of [data] that errors mention."""
     columns = dict(dataset.facts)
     if dataset.agreement is not None:
         columns["agreement"] = dataset.agreement

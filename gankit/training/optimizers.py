@@ -9,7 +9,7 @@ from torch import nn
 from gankit.errors import PartError
 from gankit.experiments.experiment import Training
 
-CANNOT_TRAIN = {"LBFGS": "needs to compute the loss again within a step", "SparseAdam": "takes sparse gradients alone"}
+CANNOT_TRAIN = {"LBFGS": "needs to compute the loss again within a step", "SparseAdam": "accepts only sparse gradients"}
 
 
 def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torch.optim.Optimizer:
@@ -35,8 +35,8 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
 
 
 def _keep_options(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    current, saved = optimizer.param_groups[0].keys(), state["param_groups"][0].keys()
-    if not (current <= saved or saved <= current):  # another version of torch may have more or fewer options
+    own_options, saved_options = optimizer.param_groups[0].keys(), state["param_groups"][0].keys()
+    if not (own_options <= saved_options or saved_options <= own_options):  # versions of torch add options
         raise ValueError("it is the state of another optimizer")
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
-    return {**state, "param_groups": [{**old, **group, "params": old["params"]} for old, group in pairs]}
+    return {**state, "param_groups": [{**saved, **own, "params": saved["params"]} for saved, own in pairs]}

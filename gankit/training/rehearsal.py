@@ -19,7 +19,8 @@ from gankit.interfaces import Augment, Generator, Loss, Side
 from gankit.nn.copies import copied
 from gankit.runs import checkpoint
 from gankit.runs.networks import PROBE_BATCH, build_network, load_state, reason
-from gankit.training.data import TrainingData
+from gankit.training.assembly import build
+from gankit.training.data import TrainingData, prepare
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
 
@@ -59,6 +60,26 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
             _attempt(stepper)
         _check_same_step(first, second)
         return [*_cautions_of_networks(first), *_cautions_of_labels(data)]
+
+
+def check(experiment: Experiment) -> list[str]:
+    """Open an experiment's data and rehearse its training; what there is to say of both, one line each.
+
+    Raises:
+        GankitError: the data are not there, or a part cannot be trained.
+    """
+    data = prepare(experiment.data, experiment.training.seed)
+    parts = build(experiment, data.image)
+    lines = [
+        f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
+        for kind, network in (("generator", parts.generator), ("critic", parts.critic))
+    ]
+    image = data.image
+    lines.append(
+        f"{len(data.dataset)} images of {image.shape} (channels, height, width), {image.classes} classes, "
+        f"{image.conditions} conditions"
+    )
+    return [*lines, *(f"warning: {caution}" for caution in rehearse(experiment, data))]
 
 
 def _named_parts(stepper: Stepper) -> dict[str, Any]:

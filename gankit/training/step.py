@@ -40,8 +40,9 @@ class Stepper:
 
     Attributes:
         step: generator updates done.
+        like: an empty tensor; images, latents and conditions take its dtype and device.
         hook_values: numbers by name that the parts' `before_step` returned, for the log line of this step.
-        warnings: lines for the user, until somebody takes them.
+        warnings: lines for the user; whoever shows them removes them.
         gan: the parts as they were built.
         generator: in training mode, on the device.
         critic: in training mode, on the device.
@@ -63,7 +64,7 @@ class Stepper:
         for part in self._losses_and_augment:
             if isinstance(part, nn.Module):
                 part.to(self.device)
-        self.averaged = self._average_anew()
+        self.averaged = self._new_average()
         self._rates = {"critic": self.settings.critic_lr, "generator": self.settings.generator_lr}
         self.optimizers = {
             side: build_optimizer(self.settings, getattr(self, side), rate) for side, rate in self._rates.items()
@@ -88,7 +89,7 @@ class Stepper:
         return network
 
     def _compilation(self) -> Compilation:
-        # When a compiled attempt fails, what the turn has changed before the optimiser's step is restored in these.
+        # What a turn can change before the optimiser's step: it is restored when a compiled turn fails.
         changed = [self.generator, self.critic, *self._losses_and_augment, self.log]
         stateful = [part for part in changed if hasattr(part, "state_dict")]
         compilation = Compilation(stateful, self.warnings.append, self.settings.compile == "all")
@@ -97,11 +98,13 @@ class Stepper:
                 compilation.give_up(side, "batch normalisation is synchronised between processes")
         return compilation
 
-    def _average_anew(self) -> AveragedModel | None:
-        return AveragedModel(copied(self.generator), multi_avg_fn=self._average) if self.settings.averaging else None
+    def _new_average(self) -> AveragedModel | None:
+        if not self.settings.averaging:
+            return None
+        return AveragedModel(copied(self.generator), multi_avg_fn=self._update_average)
 
     @torch.no_grad()
-    def _average(self, averaged: Any, current: Any, _: Any) -> None:
+    def _update_average(self, averaged: Any, current: Any, _: Any) -> None:
         # A warm-up: the first, poor weights are forgotten quickly.
         decay = min(self.settings.averaging, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(averaged, current, 1 - decay)
@@ -154,8 +157,8 @@ class Stepper:
 
     def _backward(self, side: Side, shard: Shard, index: int) -> Turn | None:
         """Compute the gradients of one turn, and return it; None where no loss is due."""
-        rank = distributed.rank()  # processes that draw alike would augment alike
-        seeds.seed_torch(self.settings.seed, f"{side} turn", *([index, rank] if rank else [index]))
+        rank = distributed.rank()  # added to the seed in all processes but the first: no two may augment alike
+        seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([rank] if rank else []))
         turn = self.turn(side, shard, index)
         self.optimizers[side].zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
@@ -230,7 +233,7 @@ class Stepper:
     def averaged_generator(self) -> Generator:
         """A copy of the generator with the averaged weights, where there are any."""
         network = copied(self.generator)
-        distributed.synchronise(network, on=False)  # one process samples: its norms must not wait for others
+        distributed.synchronise(network, on=False)  # its batch normalisation must not wait for other processes
         if self.averaged is not None:
             averaged = dict(self.averaged.module.named_parameters())
             for name, parameter in network.named_parameters():
@@ -260,7 +263,7 @@ class Stepper:
         """Load only the networks of another experiment's state, with the averages if both experiments use them."""
         load_state(self.generator, "generator", state, folder)
         load_state(self.critic, "critic", state, folder)
-        self.averaged = self._average_anew()
+        self.averaged = self._new_average()
         if self.averaged is not None and "averaged" in state:
             load_state(self.averaged, "averaged", state, folder)
         self.go_to(self.step)
