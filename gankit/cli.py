@@ -301,18 +301,11 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
 
 @app.command()
 def check(file: Recipe, overrides: Overrides = None) -> None:
-    """Validate an experiment, open its data and build its parts, without training or writing anything."""
+    """Validate an experiment, open its data and try its parts in small, without training or writing anything."""
     import gankit
-    from gankit.training.assembly import build
-    from gankit.training.data import prepare
+    from gankit.training.rehearsal import check as lines_of
 
-    experiment = gankit.load(file, *(overrides or []))
-    data = prepare(experiment.data, experiment.training.seed)
-    parts = build(experiment, data.image)
-    for name, network in (("generator", parts.generator), ("critic", parts.critic)):
-        print(f"{name} {getattr(experiment, name).name}: {sum(p.numel() for p in network.parameters()):,} parameters")
-    print(f"{len(data.dataset)} images of {data.image.shape} (channels, height, width), {data.image.classes} classes, "
-          f"{data.image.conditions} conditions")  # fmt: skip
+    print(*lines_of(gankit.load(file, *(overrides or []))), sep="\n")
 
 
 @app.command()

@@ -13,6 +13,7 @@ import PIL
 import scipy
 import torch
 
+from gankit import seeds
 from gankit.errors import DataError, GankitError
 from gankit.evaluation import extraction
 from gankit.evaluation.comparison import without_versions
@@ -43,6 +44,7 @@ from gankit.version import __version__ as gankit_version
 Named = str | dict[str, Any] | Part
 
 
+@seeds.plain_torch()
 def evaluate(
     run_or_images: Source,
     real: Source,
@@ -144,6 +146,7 @@ def evaluate(
     return {"protocol": protocol, "metrics": values}
 
 
+@seeds.plain_torch()
 def statistics(images: Source, features: Named | Features | None = None, *, window: Window = None) -> Statistics:
     """Mean and covariance of the features of real images, to be kept in place of the images.
 
