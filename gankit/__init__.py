@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from gankit.version import __version__ as __version__
 
-# Beside other programs, threads of OpenMP that wait for work in a loop make each step ten times as long. Read when torch
-# is loaded; a program's own choice stands.
+# Beside other programs, OpenMP threads that spin while they wait make a step ten times as long.
+# libgomp reads this when torch is loaded; a user's own choice stands.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
     os.environ["GOMP_SPINCOUNT"] = "1000"
 

@@ -1,5 +1,6 @@
 """The command line: `gankit` and `python -m gankit`."""
 
+import contextlib
 import os
 import re
 import sys
@@ -60,12 +61,13 @@ def _finish(run: Any) -> None:
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Train a small WGAN-GP on the embedded eyes, evaluate it and write its report: under ten minutes."""
     import gankit
-    from gankit.evaluation.comparison import write_metrics
+    from gankit.evaluation.comparison import sole_output, write_metrics
     from gankit.evaluation.tables import text_table
+    from gankit.files import user_path
     from gankit.report import write_report
     from gankit.runs.run import open_run
 
-    folder = out or Path("runs/demo")
+    folder = user_path(out or "runs/demo")
     if (folder / "experiment.toml").is_file():
         run = open_run(folder)
         if not run.finished:
@@ -74,11 +76,11 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
     else:
         run = gankit.train(gankit.load("demo", *(overrides or [])), folder)
     if not (folder / "metrics.json").is_file():
-        settings = run.experiment.evaluation
-        report = gankit.evaluate(
-            run, run, settings.metrics, settings.features, count=settings.count, seed=settings.seed, pictures=folder
-        )
-        write_metrics(report, folder / "metrics.json")
+        chosen = run.experiment.evaluation
+        drawn: dict[str, Any] = {"count": chosen.count, "seed": chosen.seed, "pictures": folder}
+        with sole_output(folder / "metrics.json"):
+            report = gankit.evaluate(run, run, chosen.metrics, chosen.features, **drawn)
+            write_metrics(report, folder / "metrics.json")
         say(text_table(report))
     say(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
     say(f"report:  {write_report(run)}")
@@ -115,7 +117,7 @@ def sample(
     from gankit.runs.sampling import write_samples
 
     opened = open_run(run, best=best)
-    parent = Path() if opened.packaged else run
+    parent = Path() if opened.packaged else opened.path
     folder = write_samples(opened, out or parent / f"drawn-{seed}", count, label, seed)
     say(f"{count} images, grid.png and labels.csv in {folder}")
 
@@ -130,9 +132,12 @@ def rank(
     seed: Annotated[int | None, typer.Option(help="Seed of the latents; 0 by default.", min=0)] = None,
     best: Best = False,
     features: Extractor = None,
-    against: Annotated[str | None, typer.Option(help="Other real images for realism.", show_default=False)] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Other real images for realism, as for evaluate.", show_default=False)
+    ] = None,
     classifier: Annotated[
-        str | None, typer.Option(help="For label: a study's .safetensors, a TorchScript file, or features with logits.")
+        str | None,
+        typer.Option(help="For label: a study's .safetensors, a TorchScript or .pt2 file, or features with logits."),
     ] = None,
     page: Annotated[bool, typer.Option("--page", help="Write a page on which a person rates the images.")] = False,
     real: Annotated[int, typer.Option(help="Real images to mix in on the page.", min=0)] = 0,
@@ -146,7 +151,12 @@ def rank(
     opened = open_run(run, best=best)
     if page:
         path = ranking.write_page(
-            opened, out or run / f"rating-{seed or 0}", count or ranking.COUNT, seed=seed or 0, label=label, real=real
+            opened,
+            out or opened.path / f"rating-{seed or 0}",
+            count or ranking.COUNT,
+            seed=seed or 0,
+            label=label,
+            real=real,
         )
         say(f"page: {path}\nkey:  {path.parent / 'key.json'} (sealed: give raters the page alone)")
         return
@@ -156,7 +166,7 @@ def rank(
         opened, count, keep, by, seed=seed, label=label, features=features, real=against,
         classifier=_classifier(classifier), key=key,
     )  # fmt: skip
-    folder = ranking.write_ranking(ranked, out or run / f"ranked-{ranked.by}-{ranked.seed}")
+    folder = ranking.write_ranking(ranked, out or opened.path / f"ranked-{ranked.by}-{ranked.seed}")
     for name, numbers in (("best", ranked.best), ("worst", ranked.worst)):
         say(f"{name}:  " + ", ".join(f"{number} ({ranked.scores[number]:.4g})" for number in numbers))
     say(*ranked.findings, *ranked.notes)
@@ -165,10 +175,15 @@ def rank(
 
 @app.command()
 def evaluate(
-    source: Annotated[str, typer.Argument(help="A run, a folder of images, or an npz file.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(help="A run, a folder of images, an npz file, or a table {name = ...}.", show_default=False)
+    ],
     against: Annotated[
         str | None,
-        typer.Option(help="Real images: a folder, an npz file, a data set's name, a run, or a statistics file."),
+        typer.Option(
+            help="Real images: a folder, an npz file, a run, a statistics file, a data set's name, or its table "
+            '{name = "npz", path = "a.npz", split = "test"}.'
+        ),
     ] = None,
     features: Extractor = None,
     metrics: Metrics = None,
@@ -183,9 +198,10 @@ def evaluate(
     """Compare a run or a folder of images with real images; those of a run's own data by default."""
     import gankit
     from gankit import distributed
-    from gankit.evaluation.comparison import write_metrics
+    from gankit.evaluation.comparison import sole_output, write_metrics
     from gankit.evaluation.sources import open_source
     from gankit.evaluation.tables import text_table
+    from gankit.files import user_path
     from gankit.runs.run import open_run
 
     opened: Any = open_source(source, window)
@@ -198,36 +214,41 @@ def evaluate(
     if settings:
         metrics = settings.metrics if metrics is None else metrics
         features = settings.features if features is None else features
-    path = out or (opened.path / "metrics.json" if is_run else None)
+    path = (out and user_path(out)) or (opened.path / "metrics.json" if is_run else None)
     if path and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise GankitError(f"--out: {path} cannot be written: name a file in a folder that exists")
-    with distributed.process_group():
+    with distributed.process_group(), contextlib.ExitStack() as stack:
         first = distributed.rank() == 0
+        if path:
+            distributed.on_rank_zero(lambda: stack.enter_context(sole_output(path)))
         report = gankit.evaluate(
             opened if is_run else source, opened if against is None else against, metrics, features, training=training,
             count=count, seed=seed, window=window, permutations=permutations,
             pictures=path.parent if path and first else None,
         )  # fmt: skip
-    say(text_table(report))
-    if path and first:
-        write_metrics(report, path)
-        say(f"written to {path}")
+        say(text_table(report))
+        if path and first:
+            write_metrics(report, path)
+            say(f"written to {path}")
 
 
 @app.command()
 def statistics(
-    source: Annotated[str, typer.Argument(help="Real images: a folder, an npz file, a data set, a run.")],
+    source: Annotated[str, typer.Argument(help="Real images, as for evaluate --against.")],
     out: Annotated[Path, typer.Option(help="The npz file to write.", show_default=False)],
     features: Extractor = None,
     window: Window = None,
 ) -> None:
     """Store mean and covariance of the features of real images, as clean-fid and pytorch-fid read them."""
     import gankit
+    from gankit.files import user_path
 
+    out = user_path(out)
     if out.suffix != ".npz" or not out.absolute().parent.is_dir():
         raise GankitError(f"--out: {out} must be an .npz file in a folder that exists")
     result = gankit.statistics(source, features, window=window)
     say(f"{result.moments.n} images of {result.name}: {result.write(out)}")
+    say(*(f"warning: {warning}" for warning in result.protocol.get("warnings", [])))
 
 
 def _classifier(text: str | None) -> Any:
@@ -281,18 +302,11 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
 
 @app.command()
 def check(file: Recipe, overrides: Overrides = None) -> None:
-    """Validate an experiment, open its data and build all that trains, without training or writing anything."""
+    """Validate an experiment, open its data and try its parts in small, without training or writing anything."""
     import gankit
-    from gankit.training.trainer import Trainer
+    from gankit.training.rehearsal import check as lines_of
 
-    experiment = gankit.load(file, *(overrides or []))
-    trainer = Trainer(experiment.with_run(None), Path(), None)
-    trainer.load_start_weights()
-    data = trainer.data
-    for name, network in (("generator", trainer.stepper.generator), ("critic", trainer.stepper.critic)):
-        say(f"{name} {getattr(experiment, name).name}: {sum(p.numel() for p in network.parameters()):,} parameters")
-    say(f"{len(data.dataset)} images of {data.image.shape} (channels, height, width), {data.image.classes} classes, "
-          f"{data.image.conditions} conditions")  # fmt: skip
+    say(*lines_of(gankit.load(file, *(overrides or []))))
 
 
 @app.command()
@@ -322,12 +336,7 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a plug-in's name may be beyond the locale's letters
     # Of several processes that torchrun started, the first one prints; the others report only that one was lost.
-    first = True
-    if "WORLD_SIZE" in os.environ:  # by torchrun; torch is not loaded without it
-        from gankit.distributed import torchrun_rank_and_size
-
-        rank, size = torchrun_rank_and_size()
-        first = rank == 0 or size == 1
+    first = os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
     if not first:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     try:

@@ -1,5 +1,6 @@
 """Text of others, such as names of files and classes: on terminals, on pages and in spreadsheets it is text alone."""
 
+import contextlib
 import re
 import sys
 
@@ -15,9 +16,10 @@ def harmless(text: str) -> str:
 
 
 def say(*texts: object, error: bool = False) -> None:
-    """Print each text as a line, harmless; with `error` on standard error."""
-    for text in texts:
-        print(harmless(str(text)), file=sys.stderr if error else sys.stdout)
+    """Print each text as a line, harmless; with `error` on standard error, where it is lost if that has gone away."""
+    with contextlib.suppress(OSError, ValueError, AttributeError) if error else contextlib.nullcontext():
+        for text in texts:
+            print(harmless(str(text)), file=sys.stderr if error else sys.stdout)
 
 
 def to_cell(value: object) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -28,7 +29,8 @@ PROJECT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
 # count too. A part may import no other kind's folder, since all kinds share a floor.
 FLOORS: list[set[str]] = [
     {"errors", "text", "version"},
-    {"files", "cache", "seeds", "distributed", "images"},
+    {"files"},
+    {"cache", "seeds", "distributed", "images"},
     {"nn"},
     {"interfaces"},
     {"registry"},
@@ -104,8 +106,9 @@ def test_the_package_imports_nothing_at_once() -> None:
     body = ast.parse((ROOT / "__init__.py").read_text()).body
     loaded = [ast.unparse(node) for node in body if isinstance(node, (ast.Import, ast.ImportFrom))]
     assert loaded == [
-        "from __future__ import annotations", "import importlib", "import importlib.machinery", "import sys",
-        "from typing import TYPE_CHECKING, Any", "from gankit.version import __version__ as __version__",
+        "from __future__ import annotations", "import importlib", "import importlib.machinery", "import os",
+        "import sys", "from typing import TYPE_CHECKING, Any",
+        "from gankit.version import __version__ as __version__",
     ]  # fmt: skip
 
 
@@ -170,6 +173,18 @@ def test_importing_gankit_loads_nothing_heavy() -> None:
     assert {name for name in loaded if name.startswith("gankit")} == {"gankit", "gankit.version"}
 
 
+@pytest.mark.parametrize(
+    ("chosen", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
+)
+def test_waiting_threads_do_not_spin_unless_the_user_says_so(chosen: dict[str, str], expected: str | None) -> None:
+    inherited = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import os, gankit; print(os.environ.get('GOMP_SPINCOUNT'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=inherited | chosen, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(expected)
+
+
 def test_listing_and_help_load_no_torch() -> None:
     code = "import sys\nfrom gankit.cli import main\nsys.argv = ['gankit', *{}]\ntry: main()\nexcept SystemExit: pass"
     for arguments in (["list"], ["--help"], ["study", "--help"]):
@@ -177,7 +192,8 @@ def test_listing_and_help_load_no_torch() -> None:
 
 
 def test_public_names_resolve() -> None:
-    (block,) = (node for node in ast.parse((ROOT / "__init__.py").read_text()).body if isinstance(node, ast.If))
+    body = ast.parse((ROOT / "__init__.py").read_text()).body
+    (block,) = (node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     typed = {alias.asname for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert typed == set(gankit.__all__)  # type checkers know what Python finds
     for name in gankit.__all__:

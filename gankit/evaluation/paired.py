@@ -17,7 +17,7 @@ DRAWS = 1000
 
 
 def independent_cases(hits: Floats, sizes: Floats) -> float:
-    """The effective number of cases in groups: so many independent ones give a proportion as exactly (Rao, Scott 1992).
+    """The number of independent cases that would give a proportion as exactly as these groups do (Rao, Scott 1992).
 
     From the (groups,) hits, which may be fractions, and cases of each group; groups without cases are ignored. Between
     1 and the number of cases; the number of groups if the share of hits is 0, 1 or the same in all groups.
@@ -133,11 +133,11 @@ def paired_difference(
     by_seed = score(totals[0]) - score(totals[1])
     left_out = (score(totals[0][:, None] - first) - score(totals[1][:, None] - second)).mean(0)
     seeds, value = len(by_seed), float(by_seed.mean())
-    parts = []  # variances, and their degrees of freedom
-    for label in np.unique(cases.stratum):
-        inside = left_out[cases.stratum == label]
-        if (n := len(inside)) > 1:
-            parts.append(((n - 1) / n * float(((inside - inside.mean()) ** 2).sum()), n - 1))
+    strata = [left_out[cases.stratum == label] for label in np.unique(cases.stratum)]
+    parts = [  # variances, and their degrees of freedom
+        ((n - 1) / n * float(((inside - inside.mean()) ** 2).sum()), n - 1)
+        for inside in strata if (n := len(inside)) > 1
+    ]  # fmt: skip
     cases_variance = sum(variance for variance, _ in parts)
     squares = 0.0
     if cases_variance > 0:

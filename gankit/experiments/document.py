@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -14,13 +14,14 @@ from typing import Any
 
 from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
-from gankit.experiments.values import DEEPEST, LONGEST, WINDOWS_PATHS, copy_values, parse_text, parse_value
+from gankit.experiments.values import DEEPEST, LONGEST, copy_values, parse_text, parse_value
 from gankit.files import user_path
 from gankit.registry.messages import shown, suggestion
 from gankit.registry.trust import trust
 
 RECIPES = resources.files("gankit.experiments") / "recipes"
 DEFAULT_RECIPE = "wgan-gp"
+BACKSLASH = "write Windows paths in single quotes or with /"
 FORMATS = {".toml": ".toml", ".json": ".json", ".yaml": ".yaml", ".yml": ".yaml"}
 
 
@@ -141,15 +142,27 @@ class SettingsDocument:
         table[path[-1]] = value
         self.overridden[path] = text
 
-    def read_as_text(self, path: KeyPath) -> bool:
-        """Take an override's value, a number or date in TOML, as the text that it stands in; whether there is one."""
+    def take_as_text(self, path: KeyPath) -> bool:
+        """Take the value of an override as it was written, such as the folder 2024 or 2024-05-01; False if it is."""
         table: Any = self.values
         for key in path[:-1]:
             table = table[key]
-        if path not in self.overridden or isinstance(table[path[-1]], (str, dict, list)):
+        if path not in self.overridden or isinstance(table[path[-1]], (str, list, dict)):
             return False
         table[path[-1]] = self.overridden[path].partition("=")[2].strip()
         return True
+
+    def refuse_control_characters(self) -> None:
+        r"""Refuse settings such as the path "C:\temp\new", in which TOML reads a tab and the end of a line.
+
+        Raises:
+            SettingsError: names the first of them.
+        """
+        for path, value in _texts(self.values, ()):
+            if re.search(r"[\x00-\x1f]", value):
+                raise SettingsError(
+                    f"{self.where(path)}: {'.'.join(map(str, path))}: {value!r} is no text; {BACKSLASH}"
+                )
 
     def _forget_within(self, path: KeyPath) -> None:
         """Forget the overrides inside a table that is replaced."""
@@ -184,6 +197,16 @@ def _copied(values: Any, label: str) -> Any:
         raise SettingsError(f"{label}: {error}") from None
 
 
+def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Every setting that is a text, with its path; not entries of lists, which name columns and classes."""
+    if isinstance(value, str):
+        yield path, value
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        if not (isinstance(value, list) and isinstance(item, str)):
+            yield from _texts(item, (*path, key))
+
+
 def _parse(text: str, format: str, label: str) -> Any:
     name = format[1:].upper()
     try:
@@ -193,17 +216,22 @@ def _parse(text: str, format: str, label: str) -> Any:
     except tomllib.TOMLDecodeError as error:
         match = re.search(r"^(.*) \(at line (\d+), column (\d+)\)$", str(error))
         where, reason = (f"{label}:{match[2]}", match[1]) if match else (label, str(error))
-        if re.search(r"Unescaped|hex value|Unicode scalar", reason):
-            reason += f"; {WINDOWS_PATHS}"
+        reason += _hint(reason)
     except json.JSONDecodeError as error:
-        where, reason = f"{label}:{error.lineno}", error.msg
+        where, reason = f"{label}:{error.lineno}", f"{error.msg}{_hint(error.msg)}"
     except Exception as error:  # YAMLError, whose class is known only where ruamel.yaml is
         if format != ".yaml" and not isinstance(error, ValueError):
             raise
         mark = getattr(error, "problem_mark", None)
         where = f"{label}:{mark.line + 1}" if mark else label
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        reason += _hint(reason)
     raise SettingsError(f"{where}: not {name}: {reason}")
+
+
+def _hint(reason: str) -> str:
+    """What to do about an escape sequence that is none."""
+    return f"; {BACKSLASH}" if re.search(r"escape|hex value|\\", reason) else ""
 
 
 def _parse_override(text: str) -> tuple[list[str], Any, str]:

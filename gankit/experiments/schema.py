@@ -9,6 +9,7 @@ from gankit.experiments.experiment import Evaluation, Training
 from gankit.experiments.tables import AugmentTable, CriticTable, DataTable, GeneratorTable, LossTable, PartTable
 from gankit.registry import registry
 from gankit.registry.plugins import PlugIn
+from gankit.registry.settings import NONE
 
 
 def schema(load: bool = False, **more: type[BaseModel]) -> dict[str, Any]:
@@ -23,6 +24,9 @@ def schema(load: bool = False, **more: type[BaseModel]) -> dict[str, Any]:
     def settings_schema(settings: type[BaseModel], owner: str) -> dict[str, Any]:
         # With the owner as prefix: two parts may have different nested models of the same name.
         content = settings.model_json_schema(ref_template=f"#/$defs/{owner}.{{model}}")
+        for setting in content.get("properties", {}).values():
+            if {"type": "null"} in setting.get("anyOf", []) and setting.get("default") is not None:
+                setting["anyOf"].append({"const": NONE})
         definitions.update({f"{owner}.{name}": value for name, value in content.pop("$defs", {}).items()})
         return content
 

@@ -8,7 +8,6 @@ from typing import Any, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit
 from torch.nn import functional as F
 
 from gankit import seeds
@@ -140,6 +139,8 @@ def _hold_out(
     if not share:
         return indices, np.empty(0, np.int64)
     state = seeds.derive_seed(seed, "held-out") % 2**32
+    from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit  # a second to load
+
     if dataset.groups is not None and len(np.unique(dataset.groups[indices])) == 1:
         raise DataError(
             f"data.held_out: all {len(indices)} images are of one group (patient), which is never divided; correct the "

@@ -24,9 +24,6 @@ TOO_MANY = f"there are more than {MOST:,} values"
 _LONG_KEY = re.compile(rf"""(?<![\w"' \t-])(?:[\w"' \t-]+\.){{{DEEPEST}}}""")
 """A dotted key with so many dots; tomllib needs memory by the square of their number."""
 
-_WINDOWS_PATH = re.compile(r"[A-Za-z]:[\x00-\x1f]")
-"""What TOML makes of "C:\\temp", which is a tab and "emp"."""
-WINDOWS_PATHS = "write Windows paths in single quotes, or with /"
 
 
 def parse_text(text: str, format: str) -> Any:
@@ -117,8 +114,6 @@ def copy_values(value: Any) -> Any:
             return [copy(item, (*path, str(index))) for index, item in enumerate(value)]
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError(f"{'.'.join(path)}: a number of 64 bits is needed, from -2^63 to 2^63 - 1")
-        if isinstance(value, str) and _WINDOWS_PATH.match(value):
-            raise ValueError(f"{'.'.join(path)}: {shown(value)} holds control characters; {WINDOWS_PATHS}")
         if isinstance(value, str) and not _is_unicode(value):
             raise ValueError(f"{'.'.join(path)}: {shown(value)} is not in UTF-8; files of such names must be renamed")
         return value

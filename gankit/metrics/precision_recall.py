@@ -63,7 +63,8 @@ def _k_for(n: int, k: int | None) -> int:
     if k < 1:
         raise GankitError(f"k = {k}: the nearest neighbour is k = 1")
     if n < k + 2:
-        raise GankitError(f"k = {k} needs at least {k + 2} images of either side, and one has {n}; lower k")
+        advice = "lower k" if k > 1 else "give more, or leave precision-recall out"
+        raise GankitError(f"k = {k} needs at least {k + 2} images of either side, and one has {n}; {advice}")
     return k
 
 
@@ -219,8 +220,8 @@ class PrecisionRecall(Metric):
         k: which nearest neighbour gives a ball its radius; None: 5, but at most a tenth of the smaller set and at least
             1. In simulations with equal distributions on both sides (1,280 Gaussian dimensions, flat to steep
             spectra), k = 5 at 25 images gives a precision of 0.86 to 0.97 and a coverage of 0.98, near saturation;
-            None gives 0.65 to 0.84 and 0.77. From 50 images on None is k = 5, with a precision of 0.83 to 0.97 at 50.
-            With None precision and coverage stay below 0.98 from 10 images on.
+            None gives a precision of 0.65 to 0.84 and a coverage of 0.77. From 50 images on None is k = 5, with a
+            precision of 0.83 to 0.97 at 50. With None precision and coverage stay below 0.98 from 10 images on.
     """
 
     better = "higher"

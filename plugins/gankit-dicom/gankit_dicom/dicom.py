@@ -143,7 +143,10 @@ class Dicom(DecodedDataset):
         names = self._known_of_files.files
         headers = [self._all_headers[name] for name in names]
         check_readable(names, headers, self._show, burned_in=self.burned_in == "allow")
-        check_alike(names, headers, self._show, sizes=self.size is None, channels=self.grey is None, window=self.window)
+        check_alike(
+            names, headers, self._show, sizes=self.size is None, channels=self.grey is None, window=self.window,
+            function=self.function,
+        )  # fmt: skip
         return headers
 
     @cached_property
@@ -223,7 +226,7 @@ class Dicom(DecodedDataset):
         known = replace(of_files, files=(), groups=groups).take(places)
         splits = {name: np.flatnonzero(np.isin(places, files)) for name, files in of_files.splits.items()}
         _warn_of_divided_groups(groups[places], splits)
-        return replace(known, splits=splits)
+        return replace(known, splits=splits, left_out=[self._show(name) for name in of_files.left_out])
 
     def __len__(self) -> int:
         return len(self._places)
