@@ -2,15 +2,22 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 
 class Generator(nn.Module, ABC):
-    """Latents to images (Goodfellow et al. 2014, arXiv 1406.2661)."""
+    """Latents to images (Goodfellow et al. 2014, arXiv 1406.2661).
+
+    Attributes:
+        latent_dim: the length of a latent vector.
+        channels_last: whether its weights may be laid out channels_last, which is faster: nothing in it depends on the
+            layout, as `view` after a convolution does. `training.channels_last` overrides it.
+    """
 
     latent_dim: int
+    channels_last: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -43,7 +50,13 @@ class Generator(nn.Module, ABC):
 
 
 class Critic(nn.Module, ABC):
-    """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875)."""
+    """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875).
+
+    Attributes:
+        channels_last: as of a `Generator`.
+    """
+
+    channels_last: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -138,6 +138,7 @@ class Run:
         return self.steps >= self.experiment.training.steps
 
     @cached_property
+    @seeds.plain_torch()
     def generator(self) -> Generator:
         """The generator with averaged weights, in evaluation mode.
 
@@ -152,6 +153,7 @@ class Run:
         return generator.to(self.device).eval().requires_grad_(False)
 
     @cached_property
+    @seeds.plain_torch()
     def critic(self) -> Critic:
         """The critic of the newest checkpoint, in evaluation mode.
 
@@ -186,10 +188,12 @@ class Run:
         """
         return self.decode(*self.draw(n, labels, seed))
 
+    @seeds.plain_torch()
     def draw(self, n: int, labels: Labels = None, seed: int = 0) -> tuple[Tensor, Tensor | None]:
         """The (n, latent_dim) latents and the labels of `sample`, on the CPU."""
         return seeds.latents(seed, n, self.generator.latent_dim), self.encode_labels(n, labels, seed)
 
+    @seeds.plain_torch()
     def decode(self, z: Tensor, labels: Tensor | None) -> NDArray[Any]:
         """(n, latent_dim) latents and encoded labels to images in the data's type."""
         return generate_pixels(self.generator, z, labels, self.dtype, self.value_range)
