@@ -11,8 +11,11 @@ demo: .venv/.installed
 test: .venv/.installed-test
 	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: .venv/.installed-test
+# Beside the trainings that take minutes: the trackers' own packages, and every other Python that is here.
+test-slow: .venv/.installed-test .venv/.installed-trackers
 	$(RUN) pytest -m slow --timeout 3600
+	$(RUN) pytest tests/test_examples.py -k trackers
+	sh tests/other_pythons.sh
 
 bench: .venv/.installed-test .bench/.installed
 	OMP_NUM_THREADS=2 $(BIN)/python tests/benchmarks/metrics.py
@@ -47,6 +50,10 @@ clean:
 
 .venv/.installed-test: .venv/.installed
 	$(RUN) pip install --quiet --editable '.[test,offline,docs]'
+	touch $@
+
+.venv/.installed-trackers: .venv/.installed-test
+	$(RUN) pip install --quiet --editable '.[trackers]'
 	touch $@
 
 .venv/.installed-dist: .venv/.installed

@@ -62,7 +62,7 @@ class Known:
     left_out: Sequence[str] = ()
 
     def take(self, indices: NDArray[np.int64]) -> Self:
-        """What is known of the images with these (k,) indices; without splits, whose indices mean other images."""
+        """What is known of the images with these (k,) indices; without splits and images left out, as of the whole."""
         return replace(
             self,
             files=[self.files[index] for index in indices] if self.files else (),
@@ -70,6 +70,7 @@ class Known:
             groups=None if self.groups is None else self.groups[indices],
             agreement=None if self.agreement is None else self.agreement[indices],
             splits={},
+            left_out=(),
             facts=Columns(self.facts, partial(_take_column, self.facts, indices)),
         )
 

@@ -136,7 +136,7 @@ def rank(
     if way == "critic":
         scores, notes = critic_scores(opened, latents, labels)
     elif way == "realism":
-        source = open_source(real, opened.value_range) if isinstance(real, (str, Path)) else real
+        source = open_source(real, opened.value_range) if isinstance(real, (str, Path, dict)) else real
         scores, notes = realism_scores(opened, images, features, source)
     else:
         assert classifier is not None

@@ -79,7 +79,7 @@ def write_page(
     page = render("gankit.ranking", "page.html.j2", data=data, classes=classes, count=len(pictures))
 
     def fill(new: Path) -> None:
-        write_atomically(new / "page.html", page.encode())
+        write_atomically(new / "page.html", page)
         write_atomically(new / "key.json", key.content())
 
     return write_folder(folder, fill) / "page.html"

@@ -13,7 +13,7 @@ from torch import Tensor
 from gankit.errors import GankitError, PartError, RunError
 from gankit.evaluation import extraction
 from gankit.evaluation.extraction import BATCH, device_of, extractor
-from gankit.evaluation.sources import TRAINING, Source, from_array, open_only_images, run_reference
+from gankit.evaluation.sources import TRAINING, Source, from_array, notes, open_only_images, run_reference
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Features
 from gankit.metrics.precision_recall import realism_score
@@ -86,12 +86,12 @@ def realism_scores(
         extraction.features(reals, network, name=name, content=reals.digest(), quiet=True),
         extraction.features(drawn, network, content=drawn.digest(), quiet=True),
     )
-    notes = [f"reference: {len(reals)} {name}"]
+    remarks = [f"reference: {len(reals)} {name}", *notes(reals, name)]
     if name == TRAINING:
-        notes.append(
+        remarks.append(
             "copies of training images would come first: gankit evaluate --metrics memorisation looks for them"
         )
-    return scores, notes
+    return scores, remarks
 
 
 def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], classifier: Classifier) -> Scores:

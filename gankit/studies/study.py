@@ -160,7 +160,7 @@ class Study(ABC):
         if unfinished([job for part in work for job in part.jobs], jobs):
             work = _estimate(work, workers, threads, quiet)
         if not begun:
-            write_atomically(folder / FILE, self.toml().encode())
+            write_atomically(folder / FILE, self.toml())
         do = functools.partial(run_jobs, folder=jobs, workers=workers, threads=threads, quiet=quiet)
         if first := [job for part in work if part.first for job in part.jobs]:
             do(first)
@@ -265,7 +265,7 @@ def write_page(
         data=study.experiment.data, **values,
         seconds=format_seconds(sum(outcome.seconds for outcome in results.outcomes.values())),
     )  # fmt: skip
-    write_atomically(results.report, page.encode())
+    write_atomically(results.report, page)
 
 
 def format_seconds(seconds: float) -> str:

@@ -174,7 +174,7 @@ class Trainer:
             self.evaluator.values(self._generator())
         text = self.experiment.with_run(self.record).toml()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / "experiment.toml", text.encode())
+        write_atomically(self.folder / "experiment.toml", text)
 
     def restore(self) -> None:
         """Take up the newest checkpoint, or start at step 0 where there is none.

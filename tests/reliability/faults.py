@@ -219,7 +219,7 @@ def small(recipe: str, place: Path) -> list[str]:
     widths = [f"{name}.width=4" for name in ("generator", "critic") if "width" in tables[name]]
     return [
         recipe, "data.name=npz", f"data.path={images}", "data.size=16", *widths, "training.steps=6", "training.batch=4",
-        "training.generator_batch=4", "training.critic_steps=1", "training.tick_every=2", "training.sample_every=3",
+        "training.generator_batch=4", "training.critic_steps=1", "training.tick_every=3", "training.sample_every=3",
         "training.checkpoint_every=2", "training.threads=1", "training.device=cpu", "evaluation.features=pixels",
         'evaluation.metrics=["frechet"]', "evaluation.every=1", "evaluation.subset=none",
     ]  # fmt: skip

@@ -180,7 +180,7 @@ def write_tables(findings: Findings, folder: Path) -> None:
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
     header, *lines = tables["table1"]
-    write_atomically(folder / "table1.tex", tabular(header, [("", lines)]).encode())
+    write_atomically(folder / "table1.tex", tabular(header, [("", lines)]))
     header = ["", "n", *(heading(threshold) for threshold in findings.images.thresholds), "Between trainings"]
     notes, content = render("gankit.studies", "agreement/notes.tex.j2"), defaultdict[str, list[tuple[str, Table]]](list)
     for block in blocks(rows(findings)):
@@ -191,4 +191,4 @@ def write_tables(findings: Findings, folder: Path) -> None:
         controls = block[0].variant or block[0].images == EQUAL
         content["table2-controls" if controls else "table2"].append((block_title(block), lines))
     for name, parts in content.items():
-        write_atomically(folder / f"{name}.tex", tabular(header, parts, notes).encode())
+        write_atomically(folder / f"{name}.tex", tabular(header, parts, notes))

@@ -193,7 +193,7 @@ class ClassifierStudy(Study):
             best = [*bars, *whole][0]
             shutil.copyfile(folder / JOBS / f"{best.name}-{seeds[0]}" / FILE, folder / FILE)
             metrics["classifier"] = {"file": FILE, "arm": best.name, "seed": seeds[0]}
-        write_atomically(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
+        write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
         return metrics
 
     def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
