@@ -39,7 +39,8 @@ def train(
     Args:
         experiment: from `gankit.load`.
         out: the folder to make; it must be new or empty.
-        data: a data set of the calling program, in place of the one that the experiment names.
+        data: a data set of the calling program, in place of the one that the experiment names; the size and flip of a
+            recipe's own data set do not apply to it.
         on_tick: called with each line of the log.
 
     Returns:
@@ -51,9 +52,10 @@ def train(
         KeyboardInterrupt: it was interrupted; a checkpoint was written first.
     """
     folder = user_path(out)
+    experiment = (experiment if data is None else experiment.for_given_data()).with_run(None)
     with distributed.process_group(), _threads_and_random_state(experiment), contextlib.ExitStack() as stack:
         distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
-        trainer = Trainer(experiment.with_run(None), folder, data)
+        trainer = Trainer(experiment, folder, data)
         trainer.rehearse()
         trainer.load_start_weights()
         distributed.on_rank_zero(trainer.create_folder)
