@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gankit.errors import GankitError, ProcessLostError
+from gankit.errors import GankitError, ProcessLostError, plain_words
 from gankit.experiments.values import parse_metrics, parse_value, parse_window
 from gankit.studies.commands import study
 from gankit.text import say
@@ -151,13 +150,9 @@ def rank(
     opened = open_run(run, best=best)
     if page:
         path = ranking.write_page(
-            opened,
-            out or opened.path / f"rating-{seed or 0}",
-            count or ranking.COUNT,
-            seed=seed or 0,
-            label=label,
+            opened, out or opened.path / f"rating-{seed or 0}", count or ranking.COUNT, seed=seed or 0, label=label,
             real=real,
-        )
+        )  # fmt: skip
         say(f"page: {path}\nkey:  {path.parent / 'key.json'} (sealed: give raters the page alone)")
         return
     if real:
@@ -341,20 +336,10 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     try:
         app(prog_name="gankit")
-    except GankitError as error:
-        if not first and not isinstance(error, ProcessLostError):
-            sys.exit(2)
-        for line in str(error).splitlines():
-            say(f"gankit: {line}", error=True)
-        sys.exit(2)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        say(f"gankit: {where}{error.strerror or error}", error=True)
-        sys.exit(2)
-    except (MemoryError, RuntimeError) as error:
-        # NumPy has an error of its own; torch's is a RuntimeError on CPUs, and says "out of memory" on GPUs.
-        reason = next(iter(str(error).splitlines()), "it is used up")
-        if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
+    except Exception as error:
+        text = plain_words(error)
+        if text is None:
             raise
-        say(f"gankit: not enough memory ({reason}); set smaller sizes, widths, batches or counts", error=True)
+        if first or not isinstance(error, GankitError) or isinstance(error, ProcessLostError):
+            say(*(f"gankit: {line}" for line in text.splitlines()), error=True)
         sys.exit(2)

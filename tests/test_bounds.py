@@ -93,21 +93,6 @@ def test_what_yaml_shares_by_an_alias_is_overridden_in_one_place(tmp_path: Path)
     assert (experiment.generator.settings.width, experiment.critic.settings.width) == (8, 4)
 
 
-@pytest.mark.parametrize("path", [r"C:\Users\me", r"C:\temp\new", r"D:\scans", r"C:\new"])
-def test_windows_paths_in_double_quotes_are_explained(tmp_path: Path, path: str) -> None:
-    file = tmp_path / "e.toml"
-    file.write_text(f'[data]\nname = "folder"\npath = "{path}"\n')
-    with pytest.raises(SettingsError, match="write Windows paths in single quotes, or with /"):
-        gankit.load(file)
-    file.write_text(f"[data]\nname = 'folder'\npath = '{path}'\n")
-    assert str(gankit.load(file).data.settings.path) == path
-
-
-@pytest.mark.parametrize("name", ["2024", "2024-05-01", "1.10", "true", "nan"])
-def test_an_override_is_taken_as_text_where_text_is_needed(name: str) -> None:
-    assert str(gankit.load("wgan-gp", "data.name=folder", f"data.path={name}").data.settings.path) == name
-
-
 @pytest.mark.parametrize("name", ["~nobody-of-this-name", "~nobody-of-this-name/e.toml"])
 def test_the_home_of_nobody_is_named(name: str) -> None:
     with pytest.raises(GankitError, match="~ stands for no home folder here"):
@@ -124,7 +109,7 @@ def test_the_home_of_nobody_is_named(name: str) -> None:
      "data.counts=[true, 8, 10]"],
 )  # fmt: skip
 def test_true_is_no_number(override: str) -> None:
-    with pytest.raises(SettingsError, match=r"a number is needed, not (true|false)"):
+    with pytest.raises(SettingsError, match=r"a number is needed, not .*(True|False)"):
         gankit.load("wgan-gp", override)
 
 

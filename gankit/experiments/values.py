@@ -25,7 +25,6 @@ _LONG_KEY = re.compile(rf"""(?<![\w"' \t-])(?:[\w"' \t-]+\.){{{DEEPEST}}}""")
 """A dotted key with so many dots; tomllib needs memory by the square of their number."""
 
 
-
 def parse_text(text: str, format: str) -> Any:
     """The values in a text.
 
