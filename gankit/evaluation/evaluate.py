@@ -32,7 +32,7 @@ from gankit.evaluation.sources import (
 from gankit.evaluation.statistics import Statistics
 from gankit.evaluation.uncertainty import LEAVE_ONE_OUT, evaluate_metric, free_name
 from gankit.experiments.experiment import default_metrics
-from gankit.files import write_atomically
+from gankit.files import user_path, write_atomically
 from gankit.images.pictures import pairs_png
 from gankit.interfaces import Dataset, Features, Pool, Rows
 from gankit.registry import Part
@@ -124,7 +124,7 @@ def evaluate(
             pairs = entry.get("details", {}).get("pairs", [])
             if pictures is not None and pairs and isinstance(reals, _Side):
                 beside = training_side if training_side and "training" in metric.build().needs else reals
-                _picture(Path(pictures) / f"{key}-pairs.png", fakes.images, beside.images, pairs)
+                _picture(user_path(pictures) / f"{key}-pairs.png", fakes.images, beside.images, pairs)
         warnings += metric_warnings
     if isinstance(reals, _Side):
         lacks_training = "training" in needs and training is None and training_side is None

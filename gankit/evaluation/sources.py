@@ -15,6 +15,7 @@ from gankit import seeds
 from gankit.errors import DataError, PartError, RunError
 from gankit.evaluation.statistics import Statistics
 from gankit.experiments.selection import select_images
+from gankit.files import user_path
 from gankit.interfaces import Dataset, ImageSpec, Indices, Known
 from gankit.registry import build, registry
 from gankit.registry.wrapping import wrap
@@ -38,7 +39,7 @@ def open_source(name: str | Path, window: Window = None) -> Run | Dataset | Stat
     Raises:
         GankitError: it is none of these, or broken, or deeper than 8 bits without a window.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if (path / "experiment.toml").is_file():
         return open_run(path)
     if path.is_dir():
