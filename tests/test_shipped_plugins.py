@@ -69,7 +69,12 @@ def scans(folder: Path) -> None:
 
 
 def test_all_are_here() -> None:
-    assert {folder.name for folder in FOLDERS} >= {"gankit-adaptive-augment", "gankit-dicom", "gankit-fastgan"}
+    assert {folder.name for folder in FOLDERS} >= {
+        "gankit-adaptive-augment",
+        "gankit-dicom",
+        "gankit-fastgan",
+        "gankit-stylegan2",
+    }
     for folder in FOLDERS:
         assert project(folder)["name"] == folder.name
         (requirement,) = [text for text in project(folder)["dependencies"] if re.match(r"gankit\b(?!-)", text)]

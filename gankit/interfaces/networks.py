@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -42,8 +42,25 @@ class Generator(nn.Module, ABC):
         return None
 
 
+@runtime_checkable
+class Truncates(Protocol):
+    """A generator that can trade variety for typical images (truncation, arXiv 1812.04948, appendix B)."""
+
+    def truncated(self, truncation: float) -> Self:
+        """The generator with the same weights whose samples keep this share of their distance from the mean, 0 to 1."""
+        ...
+
+
 class Critic(nn.Module, ABC):
-    """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875)."""
+    """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875).
+
+    Attributes:
+        penalised_as_batch: whether losses may differentiate scores by images although a score depends on the rest of
+            the batch, as published trainings do with the minibatch statistics of StyleGAN2 (arXiv 1912.04958): the
+            gradient is then that of the batch's sum of scores. Otherwise gankit refuses such losses.
+    """
+
+    penalised_as_batch: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -79,7 +79,7 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         _check_shapes(experiment, generator, critic, augment, image)
         mixes = mixes_samples(critic, image)
     for term in losses:
-        if term.loss.per_sample and mixes:
+        if term.loss.per_sample and mixes and not critic.penalised_as_batch:
             setting = "norm" if hasattr(experiment.critic.settings, "norm") else "name"
             raise PartError(
                 f"critic.{setting}: critic {experiment.critic.name} mixes the samples of a batch "
