@@ -399,12 +399,6 @@ def test_a_critic_that_mixes_is_refused_together_with_a_per_sample_penalty(loss:
     build(gankit.load(experiment, "critic.norm=layer"), ImageSpec(3, 64, 64))
 
 
-def test_a_critic_may_say_that_penalties_go_through_its_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry("critic").get("dcgan"), "penalised_as_batch", True)
-    gan = build(gankit.load("dcgan", 'losses=["hinge", "r1"]'), ImageSpec(3, 64, 64))
-    assert gan.critic_mixes_samples
-
-
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     spec = ImageSpec(3, 8, 8)
     torch.manual_seed(1)

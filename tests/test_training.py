@@ -211,6 +211,7 @@ def test_counts_of_turns_optimiser_steps_and_intervals(
 ) -> None:
     gankit.losses.register("spy")(Spy)
     Spy.calls, Spy.after = [], []
+    monkeypatch.setattr("gankit.training.trainer.rehearse", lambda *_: [])  # only the training counts
     steps: list[int] = []
     original = torch.optim.Adam.step
     monkeypatch.setattr(torch.optim.Adam, "step", lambda self, *a, **k: (steps.append(id(self)), original(self))[1])

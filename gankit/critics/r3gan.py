@@ -35,6 +35,8 @@ class R3GANCritic(Critic):
         PartError: the size does not fit, or `widths` has the wrong length.
     """
 
+    channels_last = True
+
     def __init__(
         self,
         image: ImageSpec,

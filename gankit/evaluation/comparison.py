@@ -86,7 +86,7 @@ def sole_output(path: Path) -> Iterator[None]:
 
 def write_metrics(report: dict[str, Any], path: Path) -> None:
     """Write a metrics file, as a whole or not at all."""
-    write_atomically(user_path(path), (json.dumps(report, indent=2) + "\n").encode())
+    write_atomically(user_path(path), json.dumps(report, indent=2) + "\n")
 
 
 def without_versions(value: Any) -> Any:

@@ -55,7 +55,10 @@ class Training(Settings):
         precision: "float32", "bf16" (autocast; penalties stay in float32) or "float64".
         compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
             that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
-        device: "auto" uses a GPU if there is one.
+        channels_last: lays out the weights of both networks channels_last, or not; None: of those that declare it.
+        device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
+        mixed_penalties: allows losses that differentiate each sample's score, such as r1, beside a critic that mixes
+            the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 beside minibatch standard deviation.
         threads: CPU threads; None leaves the choice to torch.
         seed: seed of all random numbers.
         tick_every: steps between lines of the log.
@@ -82,7 +85,9 @@ class Training(Settings):
     dequantise: bool = False
     precision: Literal["float32", "bf16", "float64"] = "float32"
     compile: bool | Literal["all"] = False
+    channels_last: bool | None = None
     device: str = "auto"
+    mixed_penalties: bool = False
     threads: Count | None = None
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     tick_every: Count = 100
@@ -259,11 +264,16 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
 
 def read_settings(model: type[Model], document: SettingsDocument) -> Model:
     """Validate the settings in a document; raises SettingsError as `load` does."""
+    document.refuse_control_characters()
     try:
         return model.model_validate(document.values)
     except ValidationError as error:
+        wrong = error.errors(include_url=False)
+        texts = [detail["loc"] for detail in wrong if detail["ctx"]["reason"] == "string_type"]
+        if any(document.take_as_text(_path_in_document(document.values, location, "")) for location in texts):
+            return read_settings(model, document)
         messages: dict[str, list[str]] = {}
-        for detail in error.errors(include_url=False):
+        for detail in wrong:
             reason = detail["ctx"]["reason"]  # from `reword_errors`: pydantic's error type, or "part" for a bad name
             path = _path_in_document(document.values, detail["loc"], reason)
             place = document.where((*path, "name") if reason == "part" else path)

@@ -37,6 +37,8 @@ class R3GANGenerator(Generator):
         PartError: the size does not fit, or `widths` has the wrong length.
     """
 
+    channels_last = True
+
     def __init__(
         self,
         image: ImageSpec,

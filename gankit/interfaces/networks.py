@@ -8,9 +8,16 @@ from torch import Tensor, nn
 
 
 class Generator(nn.Module, ABC):
-    """Latents to images (Goodfellow et al. 2014, arXiv 1406.2661)."""
+    """Latents to images (Goodfellow et al. 2014, arXiv 1406.2661).
+
+    Attributes:
+        latent_dim: the length of a latent vector.
+        channels_last: whether its weights may be laid out channels_last, which is faster: nothing in it depends on the
+            layout, as `view` after a convolution does. `training.channels_last` overrides it.
+    """
 
     latent_dim: int
+    channels_last: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -55,12 +62,10 @@ class Critic(nn.Module, ABC):
     """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875).
 
     Attributes:
-        penalised_as_batch: whether losses may differentiate scores by images although a score depends on the rest of
-            the batch, as published trainings do with the minibatch statistics of StyleGAN2 (arXiv 1912.04958): the
-            gradient is then that of the batch's sum of scores. Otherwise gankit refuses such losses.
+        channels_last: as of a `Generator`.
     """
 
-    penalised_as_batch: ClassVar[bool] = False
+    channels_last: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 
 def _use_torch() -> bool:
-    """Whether torch's own operations serve: in `torch.func` and compilation, which know no others, or without graph."""
-    special = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    """Whether torch's own operations serve: in `torch.func`, compilation and tracing, which know no others, or without
+    graph."""
+    special = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._is_tracing()
     return special or not torch.is_grad_enabled()
 
 

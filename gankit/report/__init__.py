@@ -24,7 +24,7 @@ def write_report(run: Run) -> Path:
     run.check_own("report")
     with sole_writer(run.path):
         page, path = _page(run), run.path / "report.html"
-        write_atomically(path, page.encode())
+        write_atomically(path, page)
     return path
 
 

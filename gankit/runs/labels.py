@@ -42,10 +42,13 @@ def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tens
     """(n,) int64 classes from one class or n of them, each a number or a name.
 
     Raises:
-        RunError: there is no such class in the run of the folder `run`, or the number of labels is neither 1 nor n.
+        RunError: there is no such class in the run of the folder `run`, it had no training images, or the number of
+            labels is neither 1 nor n.
     """
     sequence = [labels] * n if isinstance(labels, (int, str)) else list(labels)  # type: ignore[arg-type]
     classes = [_find_class(label, record, run) for label in sequence]
+    if untrained := [record.class_names[k] for k in dict.fromkeys(classes) if not record.label_counts[k]]:
+        raise RunError(f"{run} had no training image of class {untrained[0]}: what is drawn of it would mean nothing")
     if len(classes) != n:
         raise RunError(f"{len(classes)} labels for {n} samples: give one label, or one per sample")
     return torch.tensor(classes)

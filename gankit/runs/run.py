@@ -26,13 +26,14 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this name; "auto" is a GPU where there is one.
+    """The device of this name; "auto" is an NVIDIA or AMD GPU, else an Apple one (untested on hardware), else the CPU.
 
     Raises:
         RunError: torch does not know the device, or the machine lacks it.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(name)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -137,6 +138,7 @@ class Run:
         return self.steps >= self.experiment.training.steps
 
     @cached_property
+    @seeds.plain_torch()
     def generator(self) -> Generator:
         """The generator with averaged weights, in evaluation mode.
 
@@ -151,6 +153,7 @@ class Run:
         return generator.to(self.device).eval().requires_grad_(False)
 
     @cached_property
+    @seeds.plain_torch()
     def critic(self) -> Critic:
         """The critic of the newest checkpoint, in evaluation mode.
 
@@ -187,10 +190,12 @@ class Run:
         """
         return self.decode(*self.draw(n, labels, seed), truncation)
 
+    @seeds.plain_torch()
     def draw(self, n: int, labels: Labels = None, seed: int = 0) -> tuple[Tensor, Tensor | None]:
         """The (n, latent_dim) latents and the labels of `sample`, on the CPU."""
         return seeds.latents(seed, n, self.generator.latent_dim), self.encode_labels(n, labels, seed)
 
+    @seeds.plain_torch()
     def decode(self, z: Tensor, labels: Tensor | None, truncation: float = 1.0) -> NDArray[Any]:
         """(n, latent_dim) latents and encoded labels to images in the data's type; truncated as `sample` says.
 

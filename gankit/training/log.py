@@ -139,7 +139,7 @@ class TickLog:
         """Drop lines of steps that a resumed training will do again."""
         if self.path.is_file():
             lines = [json.dumps(row) + "\n" for row in read_log(self.path) if row["step"] <= step]
-            write_atomically(self.path, "".join(lines).encode())
+            write_atomically(self.path, "".join(lines))
 
     def state_dict(self) -> dict[str, Any]:
         """Sums since the last tick, so that the next tick of a resumed run is the same."""

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, final
 
 import torch
 
-from gankit import distributed
+from gankit import distributed, seeds
 from gankit.errors import GankitError, RunError
 from gankit.experiments.experiment import Experiment
 from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
@@ -22,9 +23,12 @@ from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.evaluator import Evaluator
 from gankit.training.log import Progress, StopRequest, TickLog
+from gankit.training.rehearsal import rehearse
 from gankit.training.step import Stepper
 
 OnTick = Callable[[dict[str, Any]], None]
+_TURN = threading.RLock()
+"""Trainings in several threads of one process take turns: torch has one random state and one number of threads."""
 
 
 def train(
@@ -50,6 +54,7 @@ def train(
     with distributed.process_group(), _threads_and_random_state(experiment), contextlib.ExitStack() as stack:
         distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
         trainer = Trainer(experiment.with_run(None), folder, data)
+        trainer.rehearse()
         trainer.load_start_weights()
         distributed.on_rank_zero(trainer.create_folder)
         return trainer.run(on_tick)
@@ -101,14 +106,15 @@ def _new_folder(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _threads_and_random_state(experiment: Experiment) -> Iterator[None]:
     """Use the experiment's threads, on resume those recorded; at the end restore the caller's, and its random state."""
-    before = torch.get_num_threads()
-    recorded = experiment.run.threads if experiment.run else None
-    torch.set_num_threads(experiment.training.threads or recorded or before)
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with _TURN, seeds.plain_torch():
+        before = torch.get_num_threads()
+        recorded = experiment.run.threads if experiment.run else None
+        torch.set_num_threads(experiment.training.threads or recorded or before)
+        try:
+            with torch.random.fork_rng():
+                yield
+        finally:
+            torch.set_num_threads(before)
 
 
 @final
@@ -135,7 +141,12 @@ class Trainer:
             device=str(self.stepper.device),
             data_in_process=data is not None,
         )
+        self.cautions = experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
+
+    def rehearse(self) -> None:
+        """Try in small what the training will do; see `gankit.training.rehearsal.rehearse`."""
+        self.cautions += rehearse(self.experiment, self.data)
 
     def load_start_weights(self) -> None:
         """Load the weights of the run that `training.start_from` names, if it names one.
@@ -161,7 +172,7 @@ class Trainer:
             self.evaluator.values(self._generator())
         text = self.experiment.with_run(self.record).toml()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / "experiment.toml", text.encode())
+        write_atomically(self.folder / "experiment.toml", text)
 
     def restore(self) -> None:
         """Take up the newest checkpoint, or start at step 0 where there is none.
@@ -194,7 +205,7 @@ class Trainer:
         bar = Progress(settings.steps, stepper.step, settings.batch * settings.critic_steps, quiet=not is_writer)
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
         with StopRequest() as stop, contextlib.closing(self.log), contextlib.closing(bar):
-            for warning in experiment_warnings(self.experiment):
+            for warning in self.cautions:
                 bar.say(f"warning: {warning}")
             self._say_warnings(bar)
             if stepper.step == 0 and is_writer:

@@ -54,7 +54,7 @@ class StyleGAN2Critic(Critic):
         PartError: the size does not fit.
     """
 
-    penalised_as_batch = True  # R1 goes through the statistics of the minibatch, as in published trainings
+    channels_last = True
 
     def __init__(self, image: ImageSpec, *, width: Width = 512, max_width: Width = 512, group: Width = 4) -> None:
         super().__init__()

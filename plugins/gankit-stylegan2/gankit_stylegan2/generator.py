@@ -89,6 +89,7 @@ class StyleGAN2Generator(Generator):
         PartError: the size does not fit.
     """
 
+    channels_last = True
     mean_style: Tensor
     truncation: float = 1.0
 
