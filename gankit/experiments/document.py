@@ -152,10 +152,14 @@ class SettingsDocument:
             SettingsError: names the first of them.
         """
         for path, value in _texts(self.values, ()):
-            if re.search(r"[\x00-\x1f]", value):
-                raise SettingsError(
-                    f"{self.where(path)}: {'.'.join(map(str, path))}: {value!r} is no text; {BACKSLASH}"
-                )
+            if re.search(r"[\x00-\x1f]", value) and "\\" in self._written(path):
+                setting = ".".join(map(str, path))
+                raise SettingsError(f"{self.where(path)}: {setting}: {value!r} is no text; {BACKSLASH}")
+
+    def _written(self, path: KeyPath) -> str:
+        """The override or the line that holds a setting; "" for settings from Python."""
+        line = self._lines.get(path)
+        return self.overridden.get(path) or (self.text.splitlines()[line - 1] if line else "")
 
     def _forget_within(self, path: KeyPath) -> None:
         """Forget the overrides inside a table that is replaced."""
@@ -165,6 +169,11 @@ class SettingsDocument:
     @cached_property
     def _lines(self) -> dict[KeyPath, int]:
         return {".toml": toml_lines, ".json": json_lines, ".yaml": yaml_lines}[self.format](self.text)
+
+    def is_of_recipe(self, path: KeyPath, before: bool = False) -> bool:
+        """Whether a setting is as a recipe of gankit's has it, or had it `before`, and no override has changed it."""
+        changed = any(path[: len(keys)] == keys for keys in self.overridden)
+        return not changed and (before or self.label.startswith("recipe ") or path[0] in self.from_default)
 
     def where(self, path: KeyPath) -> str:
         """Where a setting is written: an override, or a file with a line.
