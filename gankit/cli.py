@@ -107,6 +107,7 @@ def sample(
     count: Annotated[int, typer.Option(help="How many images.", min=1)] = 64,
     label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
     seed: Seed = 0,
+    truncation: Annotated[float, typer.Option(help="Below 1: more typical images, where the generator can.")] = 1.0,
     best: Best = False,
     out: Out = None,
 ) -> None:
@@ -115,9 +116,8 @@ def sample(
     from gankit.runs.sampling import write_samples
 
     opened = open_run(run, best=best)
-    parent = Path() if opened.packaged else opened.path
-    folder = write_samples(opened, out or parent / f"drawn-{seed}", count, label, seed)
-    print(f"{count} images, grid.png and labels.csv in {folder}")
+    out = out or (Path() if opened.packaged else opened.path) / f"drawn-{seed}"
+    print(f"{count} images, grid.png and labels.csv in {write_samples(opened, out, count, label, seed, truncation)}")
 
 
 @app.command()

@@ -293,6 +293,15 @@ def test_no_example_is_forgotten() -> None:
     }  # fmt: skip
 
 
+def test_trainings_that_fail_on_purpose(run: Run, tmp_path: Path) -> None:
+    printed = run("bad_samples.py", tmp_path, *QUICK, *NARROW)
+    cases = ["works", "collapse", "divergence", "leak"]
+    assert [line.split()[0] for line in printed.splitlines()] == cases
+    for case in cases:
+        with Image.open(tmp_path / f"{case}.png") as picture:
+            assert picture.size == (8 * (96 + 2) + 2, 96 + 2 + 2)
+
+
 def _of_wandb(folder: Path) -> str:
     (record,) = folder.glob("wandb/offline-run-*/*.wandb")
     return record.read_bytes().decode("latin-1")

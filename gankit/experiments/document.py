@@ -170,6 +170,11 @@ class SettingsDocument:
     def _lines(self) -> dict[KeyPath, int]:
         return {".toml": toml_lines, ".json": json_lines, ".yaml": yaml_lines}[self.format](self.text)
 
+    def is_of_recipe(self, path: KeyPath, before: bool = False) -> bool:
+        """Whether a setting is as a recipe of gankit's has it, or had it `before`, and no override has changed it."""
+        changed = any(path[: len(keys)] == keys for keys in self.overridden)
+        return not changed and (before or self.label.startswith("recipe ") or path[0] in self.from_default)
+
     def where(self, path: KeyPath) -> str:
         """Where a setting is written: an override, or a file with a line.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tomlkit
 from annotated_types import Ge, Gt, Lt, MinLen
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
 from gankit.errors import SettingsError
 from gankit.experiments.document import SettingsDocument
@@ -201,6 +201,8 @@ class Experiment(Settings):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     run: RunRecord | None = None
 
+    _of_the_recipes_data: list[str] = PrivateAttr(default_factory=list)
+
     @field_validator("augment", mode="before")
     @classmethod
     def _read_none(cls, value: object) -> object:
@@ -233,6 +235,20 @@ class Experiment(Settings):
         # Pickled as plain tables: pickle cannot import the classes of parts' settings, which are created at run time.
         return type(self).model_validate, (self.tables(),)
 
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Experiment) and self.__dict__ == other.__dict__
+        )  # of its fields, wherever they are from
+
+    __hash__ = None  # type: ignore[assignment]  # settings hold lists and tables
+
+    def for_given_data(self) -> Self:
+        """The experiment for data of the calling program: without the size and flip of a recipe's own data set."""
+        if not self._of_the_recipes_data:
+            return self
+        defaults = {key: DataTable.model_fields[key].default for key in self._of_the_recipes_data}
+        return self.model_copy(update={"data": self.data.model_copy(update=defaults)})
+
     def with_run(self, record: RunRecord | None) -> Self:
         """The same experiment with another run record."""
         return self.model_copy(update={"run": record})
@@ -259,14 +275,20 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
     document = SettingsDocument.read(given) if isinstance(given, (str, Path)) else SettingsDocument.from_tables(given)
     document.fill_from_default(TABLES_WITH_DEFAULTS)
     document.override(overrides)
-    return read_settings(Experiment, document)
+    experiment = read_settings(Experiment, document)
+    before = recipe_or_path._of_the_recipes_data if isinstance(recipe_or_path, Experiment) else []
+    experiment._of_the_recipes_data = [
+        key for key in ("size", "flip") if document.is_of_recipe(("data", key), key in before)
+    ]
+    return experiment
 
 
 def read_settings(model: type[Model], document: SettingsDocument) -> Model:
     """Validate the settings in a document; raises SettingsError as `load` does."""
     document.refuse_control_characters()
     try:
-        return model.model_validate(document.values)
+        # Parts of a run may have been registered in another program; what needs them says so when it builds them.
+        return model.model_validate(document.values, context="run" if "run" in document.values else None)
     except ValidationError as error:
         wrong = error.errors(include_url=False)
         texts = [detail["loc"] for detail in wrong if detail["ctx"]["reason"] == "string_type"]

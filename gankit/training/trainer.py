@@ -39,7 +39,8 @@ def train(
     Args:
         experiment: from `gankit.load`.
         out: the folder to make; it must be new or empty.
-        data: a data set of the calling program, in place of the one that the experiment names.
+        data: a data set of the calling program, in place of the one that the experiment names; the size and flip of a
+            recipe's own data set do not apply to it.
         on_tick: called with each line of the log.
 
     Returns:
@@ -51,9 +52,10 @@ def train(
         KeyboardInterrupt: it was interrupted; a checkpoint was written first.
     """
     folder = user_path(out)
+    experiment = (experiment if data is None else experiment.for_given_data()).with_run(None)
     with distributed.process_group(), _threads_and_random_state(experiment), contextlib.ExitStack() as stack:
         distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
-        trainer = Trainer(experiment.with_run(None), folder, data)
+        trainer = Trainer(experiment, folder, data)
         trainer.rehearse()
         trainer.load_start_weights()
         distributed.on_rank_zero(trainer.create_folder)
@@ -204,7 +206,8 @@ class Trainer:
         settings, stepper, is_writer = self.settings, self.stepper, distributed.rank() == 0
         bar = Progress(settings.steps, stepper.step, settings.batch * settings.critic_steps, quiet=not is_writer)
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
-        with StopRequest() as stop, contextlib.closing(self.log), contextlib.closing(bar):
+        answer = "finishing this step, then saving; again to stop now and lose the steps since the last checkpoint"
+        with StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar):
             for warning in self.cautions:
                 bar.say(f"warning: {warning}")
             self._say_warnings(bar)
@@ -226,7 +229,7 @@ class Trainer:
                     self._save()
                 if ending and not last:
                     reason = "interrupted" if stopped else "training.max_minutes is used up"
-                    bar.say(f"{reason} at step {stepper.step}; go on with: gankit resume {self.folder}")
+                    bar.say_stopped(reason, self.folder)
                     if stopped:
                         raise KeyboardInterrupt
                     break

@@ -14,8 +14,9 @@ from gankit.studies.agreement.arms import CONTROLS, Arm, heading, percent
 from gankit.studies.agreement.conclusions import conclusions
 from gankit.studies.agreement.findings import ROWS, Findings, Trial, Where
 from gankit.studies.agreement.tables import EQUAL, block_title, blocks, rows, table1, write_tables
-from gankit.studies.study import Results, format_seconds, write_page
+from gankit.studies.study import Results, write_page
 from gankit.studies.trainings import RUN
+from gankit.training.log import format_seconds
 
 SHOWN = 10  # Images in a row of the picture of reals, which has two
 
