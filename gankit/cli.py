@@ -75,13 +75,12 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
         run = gankit.train(gankit.load("demo", *(overrides or [])), folder)
     if not (folder / "metrics.json").is_file():
         chosen = run.experiment.evaluation
-        drawn: dict[str, Any] = {"count": chosen.count, "seed": chosen.seed, "pictures": folder}
+        how: Any = {"count": chosen.count, "seed": chosen.seed, "pictures": folder}
         with sole_output(folder / "metrics.json"):
-            report = gankit.evaluate(run, run, chosen.metrics, chosen.features, **drawn)
+            report = gankit.evaluate(run, run, chosen.metrics, chosen.features, **how)
             write_metrics(report, folder / "metrics.json")
         print(text_table(report))
-    print(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
-    print(f"report:  {write_report(run)}")
+    print(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}\nreport:  {write_report(run)}")
 
 
 @app.command()
