@@ -130,7 +130,7 @@ def write_metrics(report: dict[str, Any], path: Path) -> str:
     if path.is_file():
         before = read_metrics(path)
         if different := _differences(before["protocol"], report["protocol"]):
-            done += f"; values of another protocol ({', '.join(different)}) stood there: {set_aside(path)} keeps them"
+            done += f"; what stood there is of other {different[0].replace('_', ' ')}, and is now in {set_aside(path)}"
         else:
             report = _added(before, report)
             done = f"added to {path}: {len(report['metrics'])} values"

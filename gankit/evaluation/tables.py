@@ -14,6 +14,8 @@ from gankit.registry import registry, valid_part
 
 SUFFIXES = (".csv", ".tex")
 """Of files that hold an evaluation as a table."""
+COUNTS = ("at n", "n fake", "n real")
+"""Columns of numbers of images."""
 PAIRS_PRINTED = 8
 REAL_REAL = "two halves of the real images, whose value a perfect generator would have"
 FAKE_REAL = "as many generated images and one half of the real ones"
@@ -106,9 +108,9 @@ def _rounded(value: float, decimals: int) -> str:
 def cells(report: dict[str, Any]) -> list[list[str]]:
     """Header and rows of a table of text; counts that are alike in all rows are left to `heading` and `notes`.
 
-    Its columns: the name; which values are better; the value with its standard error; the numbers of images where rows
-    differ in them ("n fake", "n real"); the baseline: "fake-real" and "real-real", with their number of images ("at n")
-    where rows differ; the p-value.
+    Its columns: the name; which values are better; the value with its standard error; the baseline: "real-real" and
+    "fake-real", with their number of images ("at n") where rows differ; the numbers of images where rows differ in them
+    ("n fake", "n real"); the p-value.
     """
     found, protocol = rows(report), report["protocol"]
     columns: dict[str, list[str]] = {
@@ -116,16 +118,15 @@ def cells(report: dict[str, Any]) -> list[list[str]]:
         "better": [row.meaning.better or "-" for row in found],
         "value": [with_error(row.entry["value"], row.entry["standard_error"]) for row in found],
     }
-    for side in ("fake", "real"):
-        if any(row.entry[f"n_{side}"] != protocol[f"n_{side}"] for row in found):
-            counts = [row.entry[f"n_{side}"] for row in found]
-            columns[f"n {side}"] = ["?" if count is None else str(count) for count in counts]
-    baselines = [row.entry["real_vs_real"] for row in found]
-    if any(baselines):
-        columns |= {"fake-real": [_beside(row, "fake_value_at_n") for row in found],
-                    "real-real": [_beside(row, "value") for row in found]}  # fmt: skip
+    if any(baselines := [row.entry["real_vs_real"] for row in found]):
+        columns["real-real"] = [_beside(row, "value") for row in found]
+        columns["fake-real"] = [_beside(row, "fake_value_at_n") for row in found]
         if _common_n(report) is None:
             columns["at n"] = [str(baseline["n"]) if baseline else "-" for baseline in baselines]
+    for side in ("fake", "real"):
+        counts = [row.entry[f"n_{side}"] for row in found]
+        if set(counts) != {protocol[f"n_{side}"]}:
+            columns[f"n {side}"] = ["?" if count is None else str(count) for count in counts]
     p_values = [row.entry.get("p_value") for row in found]
     if any(p_values):
         columns["p"] = [f"{p['value']:.3g}" if p else "-" for p in p_values]
@@ -210,19 +211,21 @@ def text_table(report: dict[str, Any]) -> str:
 def html(report: dict[str, Any]) -> str:
     """An evaluation as HTML, for notebooks and pages: what each row is stands below its name."""
     (header, *lines), found = cells(report), rows(report)
-    hidden = header.index("better")
 
     def row(cells: list[str], tag: str, words: str = "") -> str:
-        first, *others = (f"<{tag}>{escape(cell)}" for place, cell in enumerate(cells) if place != hidden)
         small = f"<br><small>{escape(words)}</small>" if words else ""
-        return f"<tr>{first}{small}</{tag}>" + "".join(f"{cell}</{tag}>" for cell in others) + "</tr>"
+        others = (
+            f'<{tag} class="{"count" if name in COUNTS else "number"}">{escape(cell)}</{tag}>'
+            for name, cell in zip(header[2:], cells[2:], strict=True)
+        )
+        return f"<tr><{tag}>{escape(cells[0])}{small}</{tag}>" + "".join(others) + "</tr>"
 
     explained = [
         ": ".join(filter(None, [_which_is_better(meaning.better), meaning.words])) for _, _, meaning, _ in found
     ]
     body = "\n".join(row(line, "td", words) for line, words in zip(lines, explained, strict=True))
     baseline = [note for note in notes(report) if note.startswith(("real-real", "fake-real"))]
-    parts = [f"<p>{'<br>'.join(map(escape, heading(report)))}</p>",
+    parts = [f"<p>{'<br>'.join(map(escape, heading(report))).replace('   ', '<br>')}</p>",
              f'<div class="wide"><table class="values">\n{row(header, "th")}\n{body}\n</table></div>',
              *(f"<p>{escape(text)}.</p>" for text in ["; ".join(baseline)] if text),
              *(f'<p class="warning">Warning: {escape(text)}.</p>' for text in warnings(report))]  # fmt: skip
