@@ -152,10 +152,7 @@ def rank(
         classifier=_classifier(classifier), key=key,
     )  # fmt: skip
     folder = ranking.write_ranking(ranked, out or run / f"ranked-{ranked.by}-{ranked.seed}")
-    for name, numbers in (("best", ranked.best), ("worst", ranked.worst)):
-        print(f"{name}:  " + ", ".join(f"{number} ({ranked.scores[number]:.4g})" for number in numbers))
-    for text in (*ranked.findings, *ranked.notes):
-        print(text)
+    print(ranked)
     print(f"ranking.csv, best.png and worst.png in {folder}")
 
 

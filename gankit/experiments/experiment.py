@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -220,6 +221,14 @@ class Experiment(Settings):
     def toml(self) -> str:
         """The experiment as the text of a TOML file."""
         return tomlkit.dumps(self.tables())
+
+    def __str__(self) -> str:
+        return self.toml()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.toml())}</pre>"
 
     def part_names(self) -> list[str]:
         """Qualified names of the parts used in training, including nested parts; metrics and features are left out."""

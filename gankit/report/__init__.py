@@ -6,8 +6,8 @@ from typing import Any
 from gankit.evaluation.comparison import read_metrics
 from gankit.evaluation.tables import html
 from gankit.files import write_atomically
-from gankit.images.pictures import grid_png
-from gankit.report.pages import draw_lines, png_uri, render
+from gankit.images.pictures import grid_png, png_uri
+from gankit.report.pages import draw_lines, render
 from gankit.runs.run import Run
 
 SHOWN = 64

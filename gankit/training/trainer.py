@@ -12,7 +12,7 @@ import torch
 
 from gankit import distributed
 from gankit.errors import GankitError, RunError
-from gankit.experiments.experiment import Experiment
+from gankit.experiments.experiment import Experiment, load
 from gankit.files import refuse_nonempty, write_atomically
 from gankit.interfaces import Dataset, Generator
 from gankit.runs import checkpoint
@@ -28,12 +28,12 @@ OnTick = Callable[[dict[str, Any]], None]
 
 
 def train(
-    experiment: Experiment, out: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None
+    experiment: Experiment | str | Path, out: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None
 ) -> Run:
     """Train an experiment into a new run folder.
 
     Args:
-        experiment: from `gankit.load`.
+        experiment: from `gankit.load`, or what it reads: a recipe's name, a file.
         out: the folder to make; it must be new or empty.
         data: a data set of the calling program, in place of the one that the experiment names.
         on_tick: called with each line of the log.
@@ -47,6 +47,7 @@ def train(
         KeyboardInterrupt: it was interrupted; a checkpoint was written first.
     """
     folder = Path(out)
+    experiment = experiment if isinstance(experiment, Experiment) else load(experiment)
     with distributed.process_group(), _threads_and_random_state(experiment):
         is_run = (folder / "experiment.toml").is_file()
         hint = f"go on with: gankit resume {folder}" if is_run else "choose another --out"
