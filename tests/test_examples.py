@@ -235,7 +235,7 @@ def test_a_metric_of_one_s_own(run: Run, tmp_path: Path) -> None:
     np.savez(tmp_path / "fake.npz", images=grey + np.uint8(20))
     table = run("own_metric.py", tmp_path / "fake.npz", tmp_path / "real.npz")
     assert "brightness" in table
-    assert "20 +-" in table
+    assert "20.0 +- " in table
 
 
 def test_the_tables_of_standard_errors(run: Run) -> None:
@@ -264,7 +264,7 @@ def test_the_notebook_shows_each_object(tmp_path: Path, monkeypatch: pytest.Monk
             assert cell["outputs"] == []
             *body, last = ast.parse("".join(cell["source"]).replace('"training.steps=300"', small)).body
             if not isinstance(last, ast.Expr):
-                body, last = [*body, last], ast.Expr(ast.Constant(None))
+                body, last = [*body, last], ast.parse("None").body[0]
             exec(compile(ast.Module(body, []), "cell", "exec"), names)
             value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
             shown.append(value._repr_html_() if hasattr(value, "_repr_html_") else value)

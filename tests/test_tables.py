@@ -57,10 +57,8 @@ class Jumpy(Metric):
     meanings = {"jumpy": Meaning("how many", "higher", share=True), "still": Meaning("nothing", "", share=True)}
 
     def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
-        return {
-            "jumpy": 0.7765 if fake.count == 40 else 0.7765 + 0.1 * (fake.count % 2),
-            "still": 1 - 1e-16 * fake.count,
-        }
+        odd = int(fake.required("features").sum()) % 2
+        return {"jumpy": 0.7765 + 0.22 * odd * (fake.count < 40), "still": 1 - 1e-16 * fake.count}
 
 
 def test_an_error_that_means_nothing_is_none() -> None:
