@@ -1,5 +1,6 @@
 """The command line: `gankit` and `python -m gankit`."""
 
+import contextlib
 import os
 import sys
 from io import TextIOWrapper
@@ -58,11 +59,12 @@ def _finish(run: Any) -> None:
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Train a small WGAN-GP on the embedded eyes, evaluate it and write its report: under ten minutes."""
     import gankit
-    from gankit.evaluation.comparison import set_aside, write_metrics
+    from gankit.evaluation.comparison import set_aside, sole_output, write_metrics
+    from gankit.files import user_path
     from gankit.report import write_report
     from gankit.runs.run import open_run
 
-    folder = out or Path("runs/demo")
+    folder = user_path(out or "runs/demo")
     if (folder / "experiment.toml").is_file():
         run = open_run(folder)
         if not run.finished:
@@ -72,8 +74,9 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
     else:
         run = gankit.train(gankit.load("demo", *(overrides or [])), folder)
     if not (folder / "metrics.json").is_file():
-        report = gankit.evaluate(run, pictures=folder)
-        write_metrics(report, folder / "metrics.json")
+        with sole_output(folder / "metrics.json"):
+            report = gankit.evaluate(run, pictures=folder)
+            write_metrics(report, folder / "metrics.json")
         print(report)
     print(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
     print(f"report:  {write_report(run)}")
@@ -110,7 +113,7 @@ def sample(
     from gankit.runs.sampling import write_samples
 
     opened = open_run(run, best=best)
-    parent = Path() if opened.packaged else run
+    parent = Path() if opened.packaged else opened.path
     folder = write_samples(opened, out or parent / f"drawn-{seed}", count, label, seed)
     print(f"{count} images, grid.png and labels.csv in {folder}")
 
@@ -127,7 +130,8 @@ def rank(
     features: Extractor = None,
     against: Annotated[str | None, typer.Option(help="Other real images for realism.", show_default=False)] = None,
     classifier: Annotated[
-        str | None, typer.Option(help="For label: a study's .safetensors, a TorchScript file, or features with logits.")
+        str | None,
+        typer.Option(help="For label: a study's .safetensors, a TorchScript or .pt2 file, or features with logits."),
     ] = None,
     page: Annotated[bool, typer.Option("--page", help="Write a page on which a person rates the images.")] = False,
     real: Annotated[int, typer.Option(help="Real images to mix in on the page.", min=0)] = 0,
@@ -141,7 +145,12 @@ def rank(
     opened = open_run(run, best=best)
     if page:
         path = ranking.write_page(
-            opened, out or run / f"rating-{seed or 0}", count or ranking.COUNT, seed=seed or 0, label=label, real=real
+            opened,
+            out or opened.path / f"rating-{seed or 0}",
+            count or ranking.COUNT,
+            seed=seed or 0,
+            label=label,
+            real=real,
         )
         print(f"page: {path}\nkey:  {path.parent / 'key.json'} (sealed: give raters the page alone)")
         return
@@ -151,7 +160,7 @@ def rank(
         opened, count, keep, by, seed=seed, label=label, features=features, real=against,
         classifier=_classifier(classifier), key=key,
     )  # fmt: skip
-    folder = ranking.write_ranking(ranked, out or run / f"ranked-{ranked.by}-{ranked.seed}")
+    folder = ranking.write_ranking(ranked, out or opened.path / f"ranked-{ranked.by}-{ranked.seed}")
     print(ranked)
     print(f"ranking.csv, best.png and worst.png in {folder}")
 
@@ -180,24 +189,27 @@ def evaluate(
     """Compare a run or a folder of images with real images; those of a run's own data by default."""
     import gankit
     from gankit import distributed
-    from gankit.evaluation.comparison import check_files, write_evaluation
+    from gankit.evaluation.comparison import check_files, sole_output, write_evaluation
     from gankit.evaluation.sources import open_source
     from gankit.runs.run import open_run
 
     # "Best" is the same run with another generator.
     opened: Any = open_run(source, best=True) if best else open_source(source, window)
     is_run = isinstance(opened, gankit.Run)
-    path = out or (opened.path / "metrics.json" if is_run else None)
-    files = check_files({"--out": path, "--csv": csv, "--tex": tex})
-    with distributed.process_group():
+    default = opened.path / "metrics.json" if is_run else None
+    files = check_files({"--out": out or default, "--csv": csv, "--tex": tex})
+    path = files.get("--out")
+    with distributed.process_group(), contextlib.ExitStack() as stack:
         first = distributed.rank() == 0
+        if path:
+            distributed.on_rank_zero(lambda: stack.enter_context(sole_output(path)))
         report = gankit.evaluate(
             opened if is_run else source, against, metrics, features, training=training, count=count, seed=seed,
             window=window, permutations=permutations, pictures=path.parent if path and first else None,
         )  # fmt: skip
-    print(report)
-    for file in files if first else ():
-        print(write_evaluation(report, file))
+        print(report)
+        for file in files.values() if first else ():
+            print(write_evaluation(report, file))
 
 
 @app.command()
@@ -209,7 +221,9 @@ def statistics(
 ) -> None:
     """Store mean and covariance of the features of real images, as clean-fid and pytorch-fid read them."""
     import gankit
+    from gankit.files import user_path
 
+    out = user_path(out)
     if out.suffix != ".npz" or not out.absolute().parent.is_dir():
         raise GankitError(f"--out: {out} must be an .npz file in a folder that exists")
     result = gankit.statistics(source, features, window=window)
@@ -307,12 +321,7 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a plug-in's name may be beyond the locale's letters
     # Of several processes that torchrun started, the first one prints; the others report only that one was lost.
-    first = True
-    if "WORLD_SIZE" in os.environ:  # by torchrun; torch is not loaded without it
-        from gankit.distributed import torchrun_rank_and_size
-
-        rank, size = torchrun_rank_and_size()
-        first = rank == 0 or size == 1
+    first = os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
     if not first:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     try:

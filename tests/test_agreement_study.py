@@ -182,17 +182,22 @@ def test_a_finished_study_is_only_reported_again(
     assert "holds a study of other settings (study.kept was 3, is 4); choose another --out" in capsys.readouterr().err
 
 
-def test_a_training_that_diverges_is_marked(
-    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def let_diverge(monkeypatch: pytest.MonkeyPatch, job: str) -> None:
+    """The job's training ends with the error of one that diverged; others train."""
     real = agreement.train_or_resume
 
     def diverging(experiment: gankit.Experiment, run: Path) -> Run:
-        if run.parent.name == "sr80-seed0":
+        if run.parent.name == job:
             raise RunError(f"{run}: the training diverged by step 2")
         return real(experiment, run)
 
     monkeypatch.setattr(agreement, "train_or_resume", diverging)
+
+
+def test_a_training_that_diverges_is_marked(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    let_diverge(monkeypatch, "sr80-seed0")
     assert run_command(monkeypatch, *words, "study.warm_start=0", "--out", str(tmp_path / "s")) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("gankit: 1 of 4 jobs failed and are marked in the report (sr80-seed0: ")
@@ -211,14 +216,7 @@ def test_a_training_that_diverges_is_marked(
 def test_a_failed_warm_start_costs_the_trainings_of_its_seed(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = agreement.train_or_resume
-
-    def diverging(experiment: gankit.Experiment, run: Path) -> Run:
-        if run.parent.name == "warm-start-seed1":
-            raise RunError(f"{run}: the training diverged by step 2")
-        return real(experiment, run)
-
-    monkeypatch.setattr(agreement, "train_or_resume", diverging)
+    let_diverge(monkeypatch, "warm-start-seed1")
     results = load(None, *words, "study.seeds=2", "study.controls=[]").run(tmp_path / "s", quiet=True)
     failures = {name: outcome.failure for name, outcome in results.outcomes.items() if outcome.failure}
     assert set(failures) == {"warm-start-seed1", "sr0-seed1", "sr80-seed1"}

@@ -55,7 +55,7 @@ def started(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]
 def state(run: Path) -> dict[str, Any]:
     restored = checkpoint.restore(run / "checkpoints")
     assert restored is not None
-    return restored[1]
+    return restored.state
 
 
 def difference(one: Path, other: Path, part: str) -> float:
@@ -131,9 +131,9 @@ def test_a_lost_process_ends_the_run_with_an_error_and_a_checkpoint(tmp_path: Pa
     assert "gankit resume RUN" in errors
     restored = checkpoint.restore(out / "checkpoints")
     assert restored is not None
-    assert restored[0] >= 2
+    assert restored.step >= 2
     text = (out / "experiment.toml").read_text()
-    (out / "experiment.toml").write_text(text.replace("steps = 4000\n", f"steps = {restored[0] + 1}\n", 1))
+    (out / "experiment.toml").write_text(text.replace("steps = 4000\n", f"steps = {restored.step + 1}\n", 1))
     assert gankit.resume(out).finished
 
 

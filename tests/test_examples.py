@@ -50,7 +50,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def steps(folder: Path) -> int:
     """Of the newest checkpoint; a run with parts of a script's own opens only where the script registers them."""
     restored = checkpoint.restore(folder / "checkpoints")
-    return 0 if restored is None else restored[0]
+    return 0 if restored is None else restored.step
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -76,7 +77,7 @@ class TestFolder:
         assert len(data) == 7
         assert np.abs(data.images.astype(int) - 100).max() <= 1
 
-    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
     @pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (3, 2), (6, 3), (8, 1)])
     def test_orientation_is_applied(self, tmp_path: Path, suffix: str, orientation: int, turn: int) -> None:
         array = np.zeros((16, 8, 3), np.uint8)
@@ -205,12 +206,35 @@ class TestFolder:
         assert data.image == ImageSpec(1, 3, 4, classes=2)
         assert data.labels is not None
         assert data.labels.tolist() == [0, 1]
-        assert "b.png cannot be read (no picture that Pillow can read)" in error(lambda: data.images)
+        assert "b.png cannot be read (no PNG, JPEG, TIFF, BMP, WEBP that Pillow can read)" in error(lambda: data.images)
 
     def test_truncated_picture(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.png", pixels(40, 40))
         path.write_bytes(path.read_bytes()[:700])
         assert error(lambda: Folder(path=tmp_path).images).startswith(f"{path} cannot be decoded")
+
+    @pytest.mark.parametrize("form", ["GIF", "EPS", "PPM", "ICNS"])
+    def test_only_documented_formats_are_opened(self, tmp_path: Path, form: str) -> None:
+        Image.fromarray(pixels(32, 32, 3)).save(tmp_path / "a.png", form)
+        assert "a.png cannot be read (no PNG, JPEG," in error(lambda: Folder(path=tmp_path).image)
+
+    def test_pictures_that_fill_the_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        save(tmp_path / "a.png", pixels(40, 40))
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1600)
+        assert Folder(path=tmp_path).images.shape == (1, 1, 40, 40)
+        for limit in (1000, 500):  # Pillow warns up to twice the limit, and fails above
+            monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+            assert "million pixels, PIL.Image.MAX_IMAGE_PIXELS" in error(lambda: Folder(path=tmp_path).images)
+
+    @pytest.mark.parametrize("kind", ["pipe", "link"])
+    @pytest.mark.parametrize("name", ["a.png", "labels.csv"])
+    def test_what_is_no_file_is_not_opened(self, tmp_path: Path, kind: str, name: str) -> None:
+        save(tmp_path / "b.png", pixels(4, 4))
+        if kind == "pipe":
+            os.mkfifo(tmp_path / name)
+        else:
+            (tmp_path / name).symlink_to("/dev/zero")
+        assert f"{name} is no file" in error(lambda: Folder(path=tmp_path).images)
 
     def test_missing_empty_and_foreign(self, tmp_path: Path) -> None:
         assert "does not exist; set path" in error(lambda: Folder(path=tmp_path / "none").image)

@@ -82,7 +82,7 @@ run_jobs([Job("slow", slow)], Path({str(tmp_path)!r}), quiet=True)
         while not (tmp_path / "slow" / "begun").exists():
             assert time.monotonic() < until
             time.sleep(0.05)
-        with pytest.raises(RunError, match="another process is at these jobs; wait for it"):
+        with pytest.raises(RunError, match=rf"process {other.pid} on .* is writing here; wait for it"):
             run_jobs([Job("mine", count)], tmp_path, quiet=True)
         assert not (tmp_path / "mine").exists()
         other.kill()  # leaves no lock behind

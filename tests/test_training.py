@@ -30,7 +30,7 @@ Small = Callable[..., list[str]]
 def state(folder: Path) -> dict[str, Any]:
     restored = checkpoint.restore(folder / "checkpoints")
     assert restored is not None
-    return restored[1]
+    return restored.state
 
 
 def assert_equal(a: Any, b: Any, place: str = "") -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from resamplings import assert_computed_anew
 
 from gankit import GankitError, build
 from gankit.cache import row_blocks
@@ -102,21 +103,7 @@ def test_metric_facts() -> None:
 def test_resampling_equals_a_fresh_metric() -> None:
     real, fake = rows(30, 6, 1), rows(22, 6, 2) * 0.8 + 1
     pool = Pool(Rows(features=real), Rows(features=fake))
-    shared, plain = VarianceRatio().resampling(pool), Resampling(VarianceRatio(), pool)
-    assert type(shared) is not Resampling
-    random = np.random.default_rng(0)
-    for size in (2, 11, 26):
-        order = random.permutation(52)
-        assert shared.values(order[:size], order[-size:]) == pytest.approx(
-            plain.values(order[:size], order[-size:]), rel=1e-10
-        )
-    patients = np.arange(30) // 4
-    parts = [pool.real_places[patients == patient] for patient in range(8)] + [
-        *pool.fake_places[:, None],
-        pool.fake_places[:20],
-    ]
-    for found, expected in zip(shared.values_without(parts), plain.values_without(parts), strict=True):
-        assert found == pytest.approx(expected, rel=1e-10)
+    shared = assert_computed_anew(VarianceRatio(), pool, (2, 11, 26), 1e-10)
     assert shared.standard_errors() is None
     with pytest.raises(GankitError, match="1 real images"):
         shared.values(np.array([0]), np.array([4, 5]))

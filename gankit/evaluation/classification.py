@@ -158,7 +158,7 @@ class Scorer:
         }
 
     def difference(self, logits: Floats, against: Floats, rare: int) -> dict[str, Values]:
-        """One classifier less another, by score and by the recall of one class: (seeds, n, k) logits, same seeds."""
+        """Each score, and the recall of class `rare`, less the other classifier's: (seeds, n, k) logits, same seeds."""
         scores = {**SCORES, f"recall of {self.names[rare]}": recall_of(rare)}
         sides = self.counts(logits), self.counts(against)
         return {name: vars(paired_difference(self.cases, *sides, score)) for name, score in scores.items()}

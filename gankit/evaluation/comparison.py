@@ -1,16 +1,17 @@
 """Metrics files: read, written, and compared value by value."""
 
+import contextlib
 import itertools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gankit.errors import GankitError
 from gankit.evaluation.tables import SUFFIXES, Evaluated, write_table
-from gankit.files import write_atomically
+from gankit.files import locked, sole_writer, user_path, write_atomically
 from gankit.registry import valid_part
 
 ALIKE = ("features", "features_dim", "features_protocol", "n_real", "n_fake", "real_size", "fake_size", "real_range",
@@ -34,7 +35,7 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
         GankitError: they differ in features, real images, numbers of images, sizes or settings of a metric, so that the
             values cannot be compared.
     """
-    first, second = (value if isinstance(value, dict) else read_metrics(Path(value)) for value in (a, b))
+    first, second = (value if isinstance(value, dict) else read_metrics(user_path(value)) for value in (a, b))
     shared = [name for name in first["metrics"] if name in second["metrics"]]
     if not shared:
         raise GankitError("the evaluations have no value in common: compute the same metrics for both")
@@ -85,25 +86,36 @@ def read_metrics(path: Path) -> Evaluated:
         raise GankitError(f"{path} is no metrics file of gankit evaluate: {error}") from error
 
 
-def check_files(files: Mapping[str, Path | None]) -> list[Path]:
+@contextlib.contextmanager
+def sole_output(path: Path) -> Iterator[None]:
+    """Be the only process that writes this file and the pictures beside it; of a run's folder, all that it holds.
+
+    Raises:
+        BusyError: another process writes there; says which.
+    """
+    in_run = (path.parent / "experiment.toml").is_file()
+    with sole_writer(path.parent) if in_run else locked(path, path.with_name(f".{path.name}.lock")):
+        yield
+
+
+def check_files(files: Mapping[str, Path | None]) -> dict[str, Path]:
     """The files that `write_evaluation` is to write, checked before an evaluation that may take long.
 
     Args:
-        files: by the option that names each; None where it names none.
+        files: by the option that names each; None where it names none. ~ is the home folder.
 
     Raises:
         GankitError: a file cannot be written, or what stands there would be lost.
     """
-    for option, path in files.items():
-        if path is None:
-            continue
+    paths = {option: user_path(path) for option, path in files.items() if path is not None}
+    for option, path in paths.items():
         if path.is_dir() or not path.absolute().parent.is_dir():
             raise GankitError(f"{option}: {path} cannot be written: name a file in a folder that exists")
         if option != "--out" and path.suffix != f".{option[2:]}":
             raise GankitError(f"{option}: {path} must end in .{option[2:]}")
         if path.is_file() and path.suffix not in SUFFIXES:
             read_metrics(path)
-    return [path for path in files.values() if path is not None]
+    return paths
 
 
 def write_evaluation(report: dict[str, Any], path: Path) -> str:
@@ -126,6 +138,7 @@ def write_metrics(report: dict[str, Any], path: Path) -> str:
     Raises:
         GankitError: there is another kind of file.
     """
+    path = user_path(path)
     done = f"written to {path}"
     if path.is_file():
         before = read_metrics(path)

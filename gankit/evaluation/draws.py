@@ -14,7 +14,7 @@ from gankit.evaluation.uncertainty import influences, standard_errors, variances
 from gankit.interfaces import Indices, Pool, Rows
 from gankit.metrics.kid import BLOCK
 
-KEPT_VALUES = ("frechet", "kid", "precision", "recall")  # Of all values of the metrics
+KEPT_VALUES = ("frechet", "kid", "precision", "recall")  # other values are left out
 
 Values = dict[str, dict[str, Any]]
 

@@ -33,7 +33,7 @@ from gankit.evaluation.statistics import Statistics
 from gankit.evaluation.tables import Evaluated
 from gankit.evaluation.uncertainty import LEAVE_ONE_OUT, evaluate_metric, free_name
 from gankit.experiments.experiment import Evaluation, default_metrics
-from gankit.files import write_atomically
+from gankit.files import user_path, write_atomically
 from gankit.images.pictures import pairs_png
 from gankit.interfaces import Dataset, Features, Pool, Rows
 from gankit.registry import Part
@@ -148,7 +148,7 @@ def evaluate(
                     for pair in pairs:
                         pair[f"{side}_file"] = files[pair[side]]
             if pictures is not None:
-                _picture(Path(pictures) / f"{key}-pairs.png", fakes.images, beside.images, pairs)
+                _picture(user_path(pictures) / f"{key}-pairs.png", fakes.images, beside.images, pairs)
         warnings += metric_warnings
     if isinstance(reals, _Side):
         lacks_training = "training" in needs and training is None and training_side is None

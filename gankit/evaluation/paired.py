@@ -17,7 +17,7 @@ DRAWS = 1000
 
 
 def independent_cases(hits: Floats, sizes: Floats) -> float:
-    """The effective number of cases in groups: so many independent ones give a proportion as exactly (Rao, Scott 1992).
+    """The number of independent cases that would give a proportion as exactly as these groups do (Rao, Scott 1992).
 
     From the (groups,) hits, which may be fractions, and cases of each group; groups without cases are ignored. Between
     1 and the number of cases; the number of groups if the share of hits is 0, 1 or the same in all groups.

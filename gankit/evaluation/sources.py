@@ -15,6 +15,7 @@ from gankit import seeds
 from gankit.errors import DataError, PartError, RunError
 from gankit.evaluation.statistics import Statistics
 from gankit.experiments.selection import select_images
+from gankit.files import user_path
 from gankit.interfaces import Dataset, ImageSpec, Indices, Known
 from gankit.registry import build, registry
 from gankit.registry.wrapping import wrap
@@ -38,7 +39,7 @@ def open_source(name: str | Path, window: Window = None) -> Run | Dataset | Stat
     Raises:
         GankitError: it is none of these, or broken, or deeper than 8 bits without a window.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if (path / "experiment.toml").is_file():
         return open_run(path)
     if path.is_dir():
@@ -247,7 +248,7 @@ class Drawn(Dataset):
     def digest(self, indices: Indices | None = None) -> str:
         """A hash of the images at (k,) indices, or of all images.
 
-        All images of a built-in generator need not be drawn: the hash is of its weights, number, seed, type, versions.
+        To hash all images of a built-in generator, none is drawn: weights, count, seed, type and versions decide them.
         """
         if indices is not None or self._run.experiment.generator.name not in registry("generator").built_in():
             # The code of other distributions may change without a change of version.

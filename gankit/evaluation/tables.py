@@ -48,11 +48,11 @@ def title(metric: str, features: str) -> str:
         metric: the value's name in a metrics file.
         features: their name; empty for values that use none.
     """
-    base, rest = re.fullmatch(r"(frechet|kid|)\b(.*)", metric, re.DOTALL).groups()  # type: ignore[union-attr]
+    base, rest = re.fullmatch(r"(frechet|kid|mind|)\b(.*)", metric, re.DOTALL).groups()  # type: ignore[union-attr]
     rest = rest.replace("-infinity", " at infinity") if base == "frechet" else rest
     if (base, features) == ("frechet", "inception-v3"):
         return f"FID{rest}"
-    name = {"frechet": "FD", "kid": "KID", "": ""}[base] + rest
+    name = {"frechet": "FD"}.get(base, base.upper()) + rest
     return f"{name} ({features})" if features else name
 
 

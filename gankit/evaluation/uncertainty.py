@@ -64,7 +64,7 @@ def evaluate_metric(
     for name, value in result.values.items():
         n, m = result.counts.get(name, (n_real, n_fake))
         if name in between_reals and n is not None and n + m:
-            # A value may use only the images of one class, or only the reals (m is 0): half of these at most.
+            # A value of one class, or of the reals alone (m is 0), uses n reals: each half of them has at most n // 2.
             entry = between_reals[name]
             entry["n"] = min(entry["n"], m or entry["n"], max(n // 2, 1))
         spread = errors.get(name)

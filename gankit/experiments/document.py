@@ -15,6 +15,7 @@ from typing import Any
 from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
 from gankit.experiments.values import parse_value
+from gankit.files import user_path
 from gankit.registry.messages import suggestion
 
 RECIPES = resources.files("gankit.experiments") / "recipes"
@@ -72,7 +73,7 @@ class SettingsDocument:
             SettingsError: nothing is there, or it cannot be parsed; with the line.
         """
         name = str(recipe_or_path)
-        path = Path(name).expanduser()
+        path = user_path(name)
         if (path / "experiment.toml").is_file():
             path = path / "experiment.toml"
         if not path.is_file():

@@ -26,6 +26,7 @@ from gankit.experiments.tables import (
 )
 from gankit.registry import nested_part
 from gankit.registry.messages import suggestion
+from gankit.registry.settings import as_table
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -205,15 +206,15 @@ class Experiment(Settings):
         return None if value == "none" else value
 
     def tables(self) -> dict[str, Any]:
-        """The experiment as nested tables, as a file holds it; settings that are None are left out."""
+        """The experiment as nested tables, as a file holds it; settings that are None by default are left out."""
         tables = {
             "data": self.data.table(),
             "generator": self.generator.table(),
             "critic": self.critic.table(),
             "losses": [loss.table() for loss in self.losses],
             "augment": self.augment and self.augment.table(),
-            "training": self.training.model_dump(mode="json", exclude_none=True),
-            "evaluation": self.evaluation.model_dump(mode="json", exclude_none=True),
+            "training": as_table(self.training),
+            "evaluation": as_table(self.evaluation),
             "run": self.run and self.run.model_dump(mode="json"),
         }
         return {name: table for name, table in tables.items() if table is not None}
@@ -285,7 +286,7 @@ def read_settings(model: type[Model], document: SettingsDocument) -> Model:
 
 
 def _path_in_document(values: Any, location: tuple[str | int, ...], reason: str) -> KeyPath:
-    """The keys of the document in pydantic's location, which also names, for example, the branch of a union."""
+    """Pydantic's location without what is not in the document (the branch of a union); a missing setting is kept."""
     keys: list[str | int] = []
     for key in location:
         try:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ModelWrapValidatorH
 from gankit.interfaces import Scope
 from gankit.registry import Part, read_part, registry
 from gankit.registry.messages import reword_errors
+from gankit.registry.settings import as_table, read_none
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Lt(1)]
@@ -26,7 +27,7 @@ class Settings(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        result: Self = reword_errors(value, handler, list(cls.model_fields))
+        result: Self = reword_errors(read_none(cls, value), handler, list(cls.model_fields))
         return result
 
 
@@ -72,7 +73,7 @@ class PartTable(Settings):
 
     def table(self) -> dict[str, Any]:
         """As written in an experiment file."""
-        keys = self.model_dump(mode="json", exclude={"part"}, exclude_none=True)
+        keys = as_table(self, exclude={"part"})
         part = self.part.table()
         return {"name": part.pop("name"), **keys, **part}
 

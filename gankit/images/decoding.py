@@ -2,8 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +17,19 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL import __version__ as PIL_VERSION
 from tqdm import tqdm
 
-from gankit.errors import DataError
+from gankit.errors import DataError, GankitError
+from gankit.images import tiff
 from gankit.images.resizing import Fit, Size, resized
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+"""What is opened, whatever a file is called; Pillow's readers of other formats may start other programs."""
 
 _GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
 _COLOUR = frozenset(["P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"])
 _SIDEWAYS = range(5, 9)  # the EXIF orientations that exchange height and width
-_BROKEN = (OSError, ValueError, SyntaxError)  # what Pillow raises for files that are cut off or damaged
+_OPENING = threading.Lock()  # filters of warnings are the whole process's
 NO_PROGRESS_BAR = 500  # or fewer pictures
-FORMAT = 2  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
+FORMAT = 3  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,8 @@ class Decoder:
         Raises:
             DataError: a kind of picture that cannot be read without loss.
         """
-        stored = _stored_form(picture, where)
+        with _damage_told(where):
+            stored = _stored_form(picture, where)
         height, width = self.size or (stored.height, stored.width)
         channels = stored.channels if self.grey is None else 1 if self.grey else 3
         return Form(channels, height, width, stored.dtype)
@@ -76,16 +84,20 @@ class Decoder:
         Raises:
             DataError: a kind of picture that cannot be read without loss.
         """
-        deep = _stored_form(picture, where).dtype.itemsize > 1
-        try:
-            picture.load()
-            upright = ImageOps.exif_transpose(picture)
-        except _BROKEN as error:
-            raise _decoding_error(where, error) from None
-        array = _decode_16_bit(upright, where) if deep else self._decode_8_bit(upright, where)
-        if deep and self.grey is False:
-            array = np.repeat(array, 3, axis=0)
-        return array if self.size is None else resized(array, self.size, self.fit)
+        with _damage_told(where):
+            stored = _stored_form(picture, where)
+            inverted = isinstance(picture, tiff.Picture) and tiff.white_is_zero(picture)
+            picture.load()  # which turns a TIFF upright
+            upright = picture if isinstance(picture, tiff.Picture) else ImageOps.exif_transpose(picture)
+            if stored.dtype.itemsize > 1:
+                array = _decode_16_bit(upright, where, inverted)
+                if self.grey is False:
+                    array = np.repeat(array, 3, axis=0)
+            else:
+                array = self._decode_8_bit(upright, where)
+            if array.shape[1:] != stored.shape[1:]:
+                raise ValueError("its header and its pixels differ in size")
+            return array if self.size is None else resized(array, self.size, self.fit)
 
     def _decode_8_bit(self, picture: Image.Image, where: str) -> NDArray[Any]:
         grey = picture.mode in _GREY
@@ -97,19 +109,23 @@ class Decoder:
                     "save it without an alpha channel, on the background that you want"
                 )
         to_grey = grey if self.grey is None else self.grey
-        array = np.array((picture if grey else picture.convert("RGB")).convert("L" if to_grey else "RGB"))
-        return array[None] if to_grey else np.ascontiguousarray(array.transpose(2, 0, 1))
+        # Step by step, since Pillow copies a picture that has the mode already, and palettes become grey by their RGB.
+        for mode in ([] if grey else ["RGB"]) + ["L" if to_grey else "RGB"]:
+            picture = picture if picture.mode == mode else picture.convert(mode)
+        array = np.asarray(picture)
+        return array[None] if to_grey else array.transpose(2, 0, 1)
 
 
 def _stored_form(picture: Image.Image, where: str) -> Form:
     """Shape and type of a picture as it is stored, turned upright."""
     mode = picture.mode
-    if mode not in _GREY | _COLOUR:
-        what = "floating-point" if mode == "F" else f"of Pillow mode {mode}"
+    if mode == "F":
         raise DataError(
-            f"{where} is {what}, which says nothing of black and white; "
+            f"{where} is floating-point, which says nothing of black and white; "
             "save it as 8- or 16-bit PNG, or put the arrays in an npz file with a value_range"
         )
+    if mode not in _GREY | _COLOUR:
+        raise DataError(f"{where} has colours that are not read (Pillow mode {mode}); save it as RGB or grey")
     deep = mode.startswith("I")
     # 16-bit colour opens as 8-bit RGB. The 16 bits of a BMP file are those of all three channels together.
     if not deep and picture.format != "BMP" and any(";16" in str(tile[3]) for tile in getattr(picture, "tile", [])):
@@ -117,25 +133,35 @@ def _stored_form(picture: Image.Image, where: str) -> Form:
             f"{where} has 16 bits per channel and colour or alpha, which Pillow can only read as 8 bits; "
             "save it as 8-bit or as 16-bit grey, or put the arrays in an npz file"
         )
-    try:
-        pages, orientation = getattr(picture, "n_frames", 1), picture.getexif().get(ExifTags.Base.Orientation)
-    except _BROKEN as error:
-        raise _decoding_error(where, error) from None
+    if mode == "L" and "transparency" in picture.info:
+        # Pillow does not scale the transparent value of less than 8 bits as it scales the pixels.
+        raise DataError(f"{where} has a transparent grey value; save it without transparency")
+    pages, orientation = getattr(picture, "n_frames", 1), picture.getexif().get(ExifTags.Base.Orientation)
     # The second picture of an MPO file (some cameras' .jpg) is a preview; other files with many pages hold many images.
     if pages > 1 and picture.format != "MPO":
         raise DataError(f"{where} holds {pages} pages or frames; save each as its own file")
     width, height = picture.size
-    # Pillow's TIFF reader has already turned the picture.
-    if picture.format != "TIFF" and orientation in _SIDEWAYS:
+    if isinstance(picture, tiff.Picture):
+        tiff.prepare(picture, where)
+        width, height = tiff.stored_size(picture)
+    if orientation in _SIDEWAYS:
         width, height = height, width
     return Form(1 if mode in _GREY else 3, height, width, np.dtype(np.uint16 if deep else np.uint8))
 
 
-def _decoding_error(where: str, error: Exception) -> DataError:
-    return DataError(f"{where} cannot be decoded ({error}); replace it or take it out")
+@contextmanager
+def _damage_told(where: str) -> Iterator[None]:
+    """Errors of a damaged picture as a DataError; Pillow and the libraries below it raise them of any type."""
+    try:
+        yield
+    except GankitError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{where} cannot be decoded ({reason}); replace it or take it out") from None
 
 
-def _decode_16_bit(picture: Image.Image, where: str) -> NDArray[np.uint16]:
+def _decode_16_bit(picture: Image.Image, where: str, inverted: bool) -> NDArray[np.uint16]:
     if "transparency" in picture.info:
         raise DataError(f"{where} has a transparent grey value; save it without transparency")
     array = np.array(picture)
@@ -145,7 +171,8 @@ def _decode_16_bit(picture: Image.Image, where: str) -> NDArray[np.uint16]:
             f"{where} has values from {low} to {high}, outside 16 bits; "
             "rescale to 0..65535, or put the arrays in an npz file with a value_range"
         )
-    return array.astype(np.uint16)[None]
+    stored = array.astype(np.uint16)[None]
+    return np.iinfo(np.uint16).max - stored if inverted else stored
 
 
 def decode_all(
@@ -212,13 +239,20 @@ def open_picture(path: Path) -> Image.Image:
     """A picture file, of which only the header is read yet.
 
     Raises:
-        DataError: it is not a picture that Pillow can read.
+        DataError: it is not a picture of a format that is read, or has more pixels than Pillow thinks safe.
     """
     try:
-        return Image.open(path)
-    except (*_BROKEN, Image.DecompressionBombError) as error:
-        reason = "no picture that Pillow can read" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise DataError(f"{path} cannot be read ({reason}); replace it or take it out") from None
+        with _OPENING, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        reason = f"no {', '.join(FORMATS)} that Pillow can read"
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        limit = f"{(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f}"
+        reason = f"more than {limit} million pixels, PIL.Image.MAX_IMAGE_PIXELS: it may be made to fill the memory"
+    except Exception as error:  # as Pillow's readers meet damage
+        reason = " ".join(str(error).split()) or type(error).__name__
+    raise DataError(f"{path} cannot be read ({reason}); replace it or take it out")
 
 
 def files_digest(files: Sequence[Path], options: object) -> str:

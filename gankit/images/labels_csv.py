@@ -180,7 +180,11 @@ def may_lie_beside(file: Path) -> bool:
 
 
 def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Files below a folder, without hidden ones; links are followed unless they lead back up, to a path of `above`."""
+    """Files below a folder, without hidden ones; links are followed unless they lead back up, to a path of `above`.
+
+    Raises:
+        DataError: there is a pipe, a device or a broken link, which may never end when it is read.
+    """
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -189,8 +193,10 @@ def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[P
             continue
         if entry.is_dir():
             yield from files_below(entry, above | {real})
-        else:
+        elif entry.is_file():
             yield entry
+        else:
+            raise DataError(f"{entry} is no file (a pipe, a device or a broken link); take it out")
 
 
 def folders_of(files: Sequence[str]) -> tuple[dict[str, NDArray[np.int64]], list[list[str]]]:

@@ -114,7 +114,7 @@ class Dataset(ABC):
 
     @property
     def _known_if_overridden(self) -> Known:
-        """`known` if the class overrides it, else an empty record: the default `known` would read the properties."""
+        """`known` if the class overrides it, else an empty record: the default `known` would lead back here."""
         return _NOTHING if type(self).known is Dataset.known else self.known
 
     @property

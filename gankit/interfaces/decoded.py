@@ -53,7 +53,7 @@ class DecodedDataset(Dataset):
 
     @property
     def reads_without_decoding(self) -> bool:
-        """Whether images come from memory or the cache on disk; the cache counts before the first read fills it."""
+        """Whether images come from memory or the cache on disk; with the cache True even before it is filled."""
         return "images" in vars(self) or not self.in_memory
 
     @property

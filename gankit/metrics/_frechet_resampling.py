@@ -86,7 +86,7 @@ class FrechetResampling(Resampling):
                 rows = parts[number] - n * side
                 n_left, total = len(sides[side]) - len(rows), centred[side][rows].sum(0)
                 # Without these rows the mean moves by -total / n_left, and the scatter falls by their squares and by
-                # |total|^2 / n_left, which the last of the removed rows stands for.
+                # |total|^2 / n_left, for which one more row is appended to them.
                 removed.append(np.vstack([coordinates[rows], coordinates[rows].sum(0) / math.sqrt(n_left)]))
                 left = scatter[side] - sum_of_squares(centred[side][rows]) - sum_of_squares(total) / n_left
                 shift = sum_of_squares(means[side] - total / n_left - means[1 - side])

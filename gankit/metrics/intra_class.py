@@ -101,7 +101,7 @@ def _places_by_class(rows: Rows, side: str) -> dict[Key, Indices]:
 
 
 def _matched_classes(keys: Iterable[Key], name_lists: NameLists) -> dict[Key, list[Key]]:
-    """For each class, by name where known, its keys in the sets: one set may name a class that another numbers.
+    """Each class, by name where known, with all its keys: one set may name a class that another numbers.
 
     Named classes come in the order of the names, others by number.
     """
@@ -237,7 +237,7 @@ class _ByClass(Resampling):
 
 
 def _resampling(inner: Metric, pool: Pool) -> Resampling:
-    """The metric's own resampling, or the plain one where it refuses the class: that one's values raise the reason."""
+    """The metric's own resampling, or where it refuses the class the plain one, whose `values` raise the reason."""
     try:
         return inner.resampling(pool) if min(pool.real.count, pool.fake.count) > 1 else Resampling(inner, pool)
     except GankitError:

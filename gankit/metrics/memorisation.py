@@ -173,8 +173,8 @@ class Memorisation(Metric):
         """The four values.
 
         Details: the eight closest "pairs", "held_out" ("separate" or "leave-one-out"), "expected_near_copies",
-        "controls". With separate training images, these are the real images that authenticity and memorisation distance
-        count, as neither uses held-out images.
+        "controls". The `counts` of authenticity and memorisation distance are of training images where those are
+        separate, as neither value uses held-out images.
 
         Raises:
             GankitError: no generated, training or held-out image, one training image, real images of one group without

@@ -156,8 +156,8 @@ class PrecisionRecall(Metric):
         k: which nearest neighbour gives a ball its radius; None: 5, but at most a tenth of the smaller set and at least
             1. In simulations with equal distributions on both sides (1,280 Gaussian dimensions, flat to steep
             spectra), k = 5 at 25 images gives a precision of 0.86 to 0.97 and a coverage of 0.98, near saturation;
-            None gives 0.65 to 0.84 and 0.77. From 50 images on None is k = 5, with a precision of 0.83 to 0.97 at 50.
-            With None precision and coverage stay below 0.98 from 10 images on.
+            None gives a precision of 0.65 to 0.84 and a coverage of 0.77. From 50 images on None is k = 5, with a
+            precision of 0.83 to 0.97 at 50. With None precision and coverage stay below 0.98 from 10 images on.
     """
 
     better = "higher"

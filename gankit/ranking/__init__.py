@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gankit.errors import GankitError, RunError
 from gankit.evaluation.sources import Source, open_source
-from gankit.files import write_atomically, write_csv, write_folder
+from gankit.files import user_path, write_atomically, write_csv, write_folder
 from gankit.images.pictures import grid_html, grid_png, save_image
 from gankit.interfaces import Features
 from gankit.metrics.precision_recall import realism_score
@@ -110,7 +110,7 @@ def rank(
             the class whose probability is the score.
         features: for realism; by default those of the run's evaluation.
         real: other real images for realism: whatever `gankit.evaluate` takes.
-        classifier: for by="label": a TorchScript file, features with class logits, or a function of
+        classifier: for by="label": a TorchScript or `.pt2` file, features with class logits, or a function of
             (n, c, h, w) float32 images in [0, 255] that gives (n, classes) logits in the order of the run's classes, or
             of its own `class_names`.
         key: the key.json of a rating page, if it is neither in the ratings' folder nor in the run's.
@@ -128,7 +128,7 @@ def rank(
         if value is not None and way != user:
             raise GankitError(f"{name} is for by {user}, not for by {way}: leave it out")
     if way == "ratings":
-        return _by_ratings(opened, argument, count, keep, seed, label, None if key is None else Path(key))
+        return _by_ratings(opened, argument, count, keep, seed, label, None if key is None else user_path(key))
     number = COUNT if count is None else count
     seed = seed or 0
     _check_counts(number, keep)
@@ -137,7 +137,7 @@ def rank(
     texts = label_texts(opened, labels)
     if way == "label":
         if classifier is None:
-            raise GankitError("by label needs a classifier: give a TorchScript file, or in Python a function")
+            raise GankitError("by label needs a classifier: give a TorchScript or .pt2 file, or in Python a function")
         wanted = wanted_classes(opened, labels, label, number)
         texts = [opened.class_names[k] for k in wanted]
     images = opened.decode(latents, labels)
@@ -172,7 +172,11 @@ def _order(
 def _by_ratings(
     run: Run, files: str, count: int | None, keep: int, seed: int | None, label: str | None, key_file: Path | None
 ) -> Ranking:
-    paths = [Path(files)] if Path(files).is_file() else [Path(part) for part in files.split(",") if part.strip()]
+    paths = (
+        [user_path(files)]
+        if user_path(files).is_file()
+        else [user_path(part) for part in files.split(",") if part.strip()]
+    )
     raters = ratings.read_ratings(paths)
     folders = [*dict.fromkeys(path.absolute().parent for path in paths)]
     key = ratings.find_key(raters, key_file, [*folders, run.path, *sorted(run.path.glob("rating-*"))])

@@ -8,7 +8,7 @@ import numpy as np
 
 from gankit.errors import GankitError
 from gankit.evaluation.sources import run_reference
-from gankit.files import refuse_nonempty, write_atomically, write_folder
+from gankit.files import refuse_nonempty, user_path, write_atomically, write_folder
 from gankit.images.pictures import image_png, png_uri
 from gankit.interfaces import Dataset
 from gankit.ranking.key import draw_reals, seal
@@ -48,7 +48,7 @@ def write_page(
         raise GankitError(
             f"count and real: a page needs 1 drawn image or more, and 0 real ones or more, not {count} and {real}"
         )
-    refuse_nonempty(folder)
+    refuse_nonempty(user_path(folder))
     latents, labels = run.draw(count, parse_label(run, label), seed)
     reals_name, reals, indices = _reals(run, real)
     images = run.decode(latents, labels)

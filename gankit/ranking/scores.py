@@ -109,10 +109,10 @@ def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], clas
         run: whose images they are.
         images: (n, c, h, w) in the data's type.
         wanted: (n,) classes, as indices of the run's class names.
-        classifier: a TorchScript file that gives class logits; features that have logits, or whose vectors are logits
-            (`{"name": "torchscript", "path": ..., "size": ..., "low": ..., "high": ...}`); or a function or module of
-            (n, c, h, w) float32 images in [0, 255]. Its classes are the run's, in the run's order, unless it has
-            `class_names`, which are then matched.
+        classifier: a TorchScript file, or a `.pt2` file of torch.export, that gives class logits; features that have
+            logits, or whose vectors are logits (`{"name": "torch-export", "path": ..., "size": ..., "low": ...,
+            "high": ...}`); or a function or module of (n, c, h, w) float32 images in [0, 255]. Its classes are the
+            run's, in the run's order, unless it has `class_names`, which are then matched.
 
     Returns:
         (n,) probabilities.
@@ -142,7 +142,8 @@ def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], clas
 def _logits(run: Run, images: NDArray[Any], classifier: Classifier) -> tuple[Scores, list[str]]:
     if isinstance(classifier, (str, Path)) and (Path(classifier).suffix or len(Path(classifier).parts) > 1):
         channels = {} if run.image.channels not in (1, 3) else {"channels": run.image.channels}
-        classifier = {"name": "torchscript", "path": str(classifier), **channels}
+        name = "torch-export" if Path(classifier).suffix == ".pt2" else "torchscript"
+        classifier = {"name": name, "path": str(classifier), **channels}
     network: Any = classifier
     if isinstance(classifier, (str, dict, Part, Features)):
         _, network = extractor(classifier, run.image.shape)

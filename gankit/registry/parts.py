@@ -11,7 +11,7 @@ from gankit.errors import GankitError, PartError
 from gankit.registry.messages import suggestion
 from gankit.registry.plugins import KINDS, plural
 from gankit.registry.registry import Registry
-from gankit.registry.settings import interface, takes_positional
+from gankit.registry.settings import as_table, interface, takes_positional
 
 
 class Part(BaseModel):
@@ -33,15 +33,8 @@ class Part(BaseModel):
         return [self.name, *(name for part in _parts_in(values) for name in part.names())]
 
     def table(self) -> dict[str, Any]:
-        """The part as a table of an experiment file.
-
-        Raises:
-            PartError: a setting is None where that is not its default: TOML has no null.
-        """
-        for name, field in type(self.settings).model_fields.items():
-            if getattr(self.settings, name) is None and field.default is not None:
-                raise PartError(f"{self.kind} {self.name}: {name} is None, which no TOML file can hold; leave it out")
-        return {"name": self.name, **self.settings.model_dump(mode="json", exclude_none=True)}
+        """The part as a table of an experiment file."""
+        return {"name": self.name, **as_table(self.settings)}
 
 
 def _parts_in(value: Any) -> Iterator[Part]:

@@ -17,6 +17,7 @@ from torchvision import models
 from torchvision.transforms.functional import normalize
 
 from gankit.errors import GankitError, PartError, RunError
+from gankit.files import user_path
 from gankit.interfaces import ImageSpec
 from gankit.runs import checkpoint
 
@@ -171,7 +172,8 @@ def load_classifier(path: str | Path, *, grey_levels: bool = False) -> Classifie
     Raises:
         RunError: there is no such file, or it holds no classifier.
     """
-    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    given = user_path(path)
+    file = given / FILE if given.is_dir() else given
     if not file.is_file():
         raise RunError(f"{file}: there is no classifier here; `gankit study classifier` writes one")
     try:

@@ -13,6 +13,7 @@ from torch import Tensor
 from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment, RunRecord, load
+from gankit.files import user_path
 from gankit.images.pictures import SHOWN, grid_html
 from gankit.interfaces import Critic, Generator, ImageSpec
 from gankit.nn.layers import set_influence
@@ -142,7 +143,7 @@ class Run:
     def steps(self) -> int:
         """Generator updates done, by the newest checkpoint that can be read."""
         restored = checkpoint.restore(self.path / "checkpoints", mmap=True)
-        return restored[0] if restored else 0
+        return restored.step if restored else 0
 
     @property
     def finished(self) -> bool:
@@ -170,15 +171,15 @@ class Run:
         Raises:
             RunError: the run has no checkpoint.
         """
-        restored = checkpoint.restore(self.path / "checkpoints")
+        critic: Critic = build_network(self.experiment, "critic", self.image)
+        restored = checkpoint.restore(
+            self.path / "checkpoints", take=lambda state: load_state(critic, "critic", state, self.path)
+        )
         if restored is None:
             self.check_own("critic")
             raise RunError(f"{self.path}: there is no checkpoint yet: resume the run first")
-        step, state = restored
-        critic: Critic = build_network(self.experiment, "critic", self.image)
-        load_state(critic, "critic", state, self.path)
         for hook in step_hooks(critic):  # which set buffers that checkpoints of format 1 lack
-            hook(step)
+            hook(restored.step)
         return critic.to(self.device).eval().requires_grad_(False)
 
     def sample(self, n: int, labels: Labels = None, seed: int = 0) -> NDArray[Any]:
@@ -247,7 +248,7 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
         RunError: the folder holds no run, or no best generator where one is asked for.
         SettingsError: its experiment is not valid, for example because a plug-in is missing.
     """
-    folder = Path(path)
+    folder = user_path(path)
     if not folder.exists() and str(path) in pretrained_names():
         folder = PRETRAINED / folder
     if not (folder / "experiment.toml").is_file():

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 from gankit.errors import GankitError, RunError, SettingsError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
-from gankit.files import refuse_nonempty, write_atomically
+from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
+from gankit.registry.settings import as_table, read_none
 from gankit.report.pages import render
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
 
@@ -97,7 +98,7 @@ class Study(ABC):
 
     def __init__(self, experiment: Experiment, **settings: Any) -> None:
         self.experiment = experiment
-        self.settings: Any = self.Settings(**settings)
+        self.settings: Any = self.Settings(**read_none(self.Settings, settings))
 
     def check_settings(self, refuse: Refuse) -> None:  # noqa: B027 - most studies have nothing to refuse
         """Refuse settings that do not fit each other; called when a file is read.
@@ -148,13 +149,17 @@ class Study(ABC):
                 is nothing to judge.
             KeyboardInterrupt: it was interrupted; the same call goes on.
         """
-        folder = Path(out)
+        folder = user_path(out)
+        self._is_begun(folder)  # before anything is written there
+        with sole_writer(folder):
+            return self._run(folder, workers, threads or self.experiment.training.threads, quiet)
+
+    def _run(self, folder: Path, workers: int, threads: int | None, quiet: bool) -> Results:
         jobs, begun = folder / JOBS, self._is_begun(folder)
-        work, threads = self.work(jobs), threads or self.experiment.training.threads
+        work = self.work(jobs)
         if unfinished([job for part in work for job in part.jobs], jobs):
             work = _estimate(work, workers, threads, quiet)
         if not begun:
-            folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / FILE, self.toml().encode())
         if first := [job for part in work if part.first for job in part.jobs]:
             run_jobs(first, jobs, workers=workers, threads=threads, quiet=quiet)
@@ -168,7 +173,7 @@ class Study(ABC):
     def tables(self) -> dict[str, Any]:
         """The study as nested tables, as a file holds it."""
         tables = {key: value for key, value in self.experiment.tables().items() if key != "run"}
-        return {self.table: self.settings.model_dump(mode="json", exclude_none=True), **tables}
+        return {self.table: as_table(self.settings), **tables}
 
     @final
     def toml(self) -> str:

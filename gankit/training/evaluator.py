@@ -54,7 +54,7 @@ class Evaluator:
         return generate_pixels(generator, latents, labels, self._record.dtype, self._record.value_range)
 
     def grid_labels(self) -> Tensor | None:
-        """(n,) classes in turn or (n, k) conditions by the first, one label per row of the grid; None if unlabelled."""
+        """(n,) classes in turn or (n, k) conditions sorted by the first, one label per grid row; None if unlabelled."""
         rows = None
         if classes := self._record.image["classes"]:
             rows = torch.arange(GRID_ROWS) % classes

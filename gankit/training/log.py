@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -16,9 +17,27 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gankit import distributed
 from gankit.errors import RunError
-from gankit.files import write_atomically
+from gankit.files import append_line, write_atomically
 from gankit.runs.record import read_log
+
+
+class ErrorStream:
+    """`sys.stderr`, but what it cannot write is lost: a terminal or pipe that goes away stops no training."""
+
+    def write(self, text: str) -> None:
+        """Write a text, where that is possible."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # gone, closed, or never there
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush the stream, where that is possible."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
 class Progress:
@@ -32,7 +51,10 @@ class Progress:
     """
 
     def __init__(self, steps: int, done: int, images_per_step: int, quiet: bool = False) -> None:
-        self._bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0.05, disable=quiet)
+        self._stream = ErrorStream()
+        self._bar = tqdm(
+            total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0.05, disable=quiet, file=self._stream
+        )
         self._quiet = quiet
         self._step = done
         self._images_per_step = images_per_step
@@ -60,7 +82,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         if not self._quiet:
-            self._bar.write(text, file=sys.stderr)
+            self._bar.write(text, file=self._stream)
 
     def close(self) -> None:
         """Leave the bar as it stands."""
@@ -106,8 +128,7 @@ class TickLog:
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a line."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(self.path, json.dumps(row))
         if self._writer_class is not None:
             self._writer = self._writer or self._writer_class(str(self.path.parent / "tensorboard"))
             for name, value in {**row, **row.get("metrics", {})}.items():
@@ -124,9 +145,14 @@ class TickLog:
         """Sums since the last tick, so that the next tick of a resumed run is the same."""
         return {name: [total, count] for name, (total, count) in self._sums.items()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from the sums of `state_dict`."""
-        self._sums = {name: (total, count) for name, (total, count) in state.items()}
+    def load_state_dict(self, state: dict[str, Any] | list[dict[str, Any]]) -> None:
+        """Load such sums, or this process's of a list of those of all; their mean where there were more or fewer."""
+        states = state if isinstance(state, list) else [state]
+        own = [states[distributed.rank()]] if len(states) == distributed.size() else states
+        self._sums = {
+            name: (torch.stack([sums[name][0] for sums in own if name in sums]).mean(0), count)
+            for name, (_, count) in own[0].items()
+        }
 
     def close(self) -> None:
         """Flush TensorBoard's file."""
@@ -135,7 +161,9 @@ class TickLog:
 
 
 class StopRequest:
-    """A context in which the first interrupt (Ctrl-C, SIGTERM) only requests a stop; a later one interrupts at once.
+    """A context in which the first interrupt only requests a stop; a later one interrupts at once.
+
+    Interrupts are Ctrl-C, SIGTERM, and a terminal that is closed, unless `nohup` tells the process to ignore it.
 
     A terminal and a wrapper such as `timeout` or make may both pass on the same interrupt, so that a second one within
     `GRACE` seconds counts as the first.
@@ -153,8 +181,10 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for kind in (signal.SIGINT, signal.SIGTERM):
-                self._previous_handlers[kind] = signal.signal(kind, self._request)
+            kinds = [signal.SIGINT, signal.SIGTERM]
+            if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                kinds.append(signal.SIGHUP)
+            self._previous_handlers = {kind: signal.signal(kind, self._request) for kind in kinds}
         return self
 
     def _request(self, number: int, frame: FrameType | None) -> None:

@@ -150,7 +150,7 @@ class Stepper:
 
     def _backward(self, side: Side, shard: Shard, index: int) -> Turn | None:
         """Compute the gradients of one turn, and return it; None where no loss is due."""
-        rank = distributed.rank()  # part of the seed, except in the first process: others must not augment alike
+        rank = distributed.rank()  # added to the seed in all processes but the first: no two may augment alike
         seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([rank] if rank else []))
         turn = self.turn(side, shard, index)
         self.optimizers[side].zero_grad(set_to_none=True)

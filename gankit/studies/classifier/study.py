@@ -18,7 +18,7 @@ from torch import nn
 
 from gankit.evaluation.classification import Scorer
 from gankit.experiments.experiment import Experiment
-from gankit.files import write_atomically
+from gankit.files import user_path, write_atomically
 from gankit.runs import classifiers
 from gankit.runs.classifiers import FILE, SMALL, Classifier, load_classifier
 from gankit.runs.run import choose_device
@@ -75,7 +75,7 @@ class ClassifierStudy(Study):
         if weights is not None and self.settings.network == SMALL:
             why = "they are for networks of torchvision; name one by classifier.network"
             raise refuse("classifier", "weights", why)
-        if weights is not None and not Path(weights).expanduser().is_file():
+        if weights is not None and not user_path(weights).is_file():
             raise refuse("classifier", "weights", f"there is no file {weights}; weights are never downloaded")
 
     @cached_property
@@ -107,7 +107,7 @@ class ClassifierStudy(Study):
         network = classifiers.make_network(image, outputs, settings.network, settings.width, settings.input_size)
         if settings.weights is not None:
             assert isinstance(network, classifiers.TorchvisionNetwork)
-            classifiers.load_weights(network.network, Path(settings.weights).expanduser(), settings.network)
+            classifiers.load_weights(network.network, user_path(settings.weights), settings.network)
         return network
 
     def generator_experiment(self, seed: int) -> Experiment:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from gankit import seeds
 from gankit.evaluation.paired import Floats
+from gankit.files import open_atomically
 from gankit.interfaces import Dataset
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE
@@ -81,7 +82,7 @@ def fit(network: nn.Module, data: TrainingSet, settings: ClassifierSettings, see
     losses, counts = torch.zeros(2, CURVE, dtype=torch.float64)
     weights = None if data.weights is None else data.weights.to(device)
     if (restored := checkpoint.restore(folder / "checkpoints", device)) is not None:
-        steps, state = restored
+        steps, state = restored.step, restored.state
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         losses, counts = state["losses"].cpu(), state["counts"].cpu()
@@ -136,7 +137,7 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
     data = TrainingSet(np.asarray(train.images), torch.from_numpy((values - mean) / scale).float()[:, None], train)
     facts = {"class_names": [], "outputs": 1, "number": name, "mean": mean, "scale": scale, "seed": seed}
     progress = _train(study, data, seed, folder, facts)
-    np.save(folder / OUTPUTS, np.load(folder / OUTPUTS) * scale + mean)
+    _write_outputs(folder, np.load(folder / OUTPUTS) * scale + mean)
     return {**progress, "real": len(train), "added": 0, "mean": mean}
 
 
@@ -150,10 +151,15 @@ def _train(study: ClassifierStudy, data: TrainingSet, seed: int, folder: Path, f
     image = {"image": list(train.image.shape), "value_range": list(train.value_range)}
     facts = {"kind": "classifier", "gankit": __version__, **settings, **facts, **image}
     checkpoint.export(folder / FILE, network, facts)
-    np.save(folder / OUTPUTS, apply(network, study.split.test))
+    _write_outputs(folder, apply(network, study.split.test))
     for path in (folder / "checkpoints").glob("*.pt"):
         path.unlink()
     return progress
+
+
+def _write_outputs(folder: Path, outputs: NDArray[np.float64]) -> None:
+    with open_atomically(folder / OUTPUTS) as file:
+        np.save(file, outputs)
 
 
 def load_outputs(folder: Path, name: str, seeds: list[int]) -> Floats:

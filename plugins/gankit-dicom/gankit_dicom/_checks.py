@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 from gankit.errors import DataError
 
+from gankit_dicom._guard import Problem
 from gankit_dicom._header import Header
 from gankit_dicom._patients import HIDDEN, redacted
-from gankit_dicom._tones import Window
+from gankit_dicom._tones import Function, Window, own_window
 
 Show = Callable[[str], str]
 
@@ -31,7 +32,14 @@ def check_readable(names: Sequence[str], headers: Sequence[Header], show: Show, 
 
 
 def check_alike(
-    names: Sequence[str], headers: Sequence[Header], show: Show, *, sizes: bool, channels: bool, window: Window
+    names: Sequence[str],
+    headers: Sequence[Header],
+    show: Show,
+    *,
+    sizes: bool,
+    channels: bool,
+    window: Window,
+    function: Function | None,
 ) -> None:
     """
     Raises:
@@ -51,13 +59,18 @@ def check_alike(
                 f"is {first.height} x {first.width}; in an experiment data.size = [height, width] resizes all"
             )
     if isinstance(window, str):
-        _check_windows(names, headers, show, by_file=window == "file")
+        _check_windows(names, headers, show, by_file=window == "file", function=function)
 
 
-def _check_windows(names: Sequence[str], headers: Sequence[Header], show: Show, *, by_file: bool) -> None:
-    views = [(name, view) for name, header in zip(names, headers, strict=True) for view in header.views]
-    with_window = [name for name, (has_window, _) in views if has_window]
-    without = [name for name, (has_window, _) in views if not has_window]
+def _check_windows(
+    names: Sequence[str], headers: Sequence[Header], show: Show, *, by_file: bool, function: Function | None
+) -> None:
+    views = [(name, *view) for name, header in zip(names, headers, strict=True) for view in header.views]
+    for name, _, _, window in views:
+        if by_file and window and (problem := _problem(window, function)):
+            raise DataError(f"{show(name)} {problem}")
+    with_window = [name for name, _, has_window, _ in views if has_window]
+    without = [name for name, _, has_window, _ in views if not has_window]
     if by_file and with_window and without:
         raise DataError(
             f"{show(without[0])} has no window of its own, and {show(with_window[0])} has one; "
@@ -65,12 +78,20 @@ def _check_windows(names: Sequence[str], headers: Sequence[Header], show: Show, 
         )
     if by_file and with_window:
         return
-    for name, (_, span) in views:
-        if span != views[0][1][1]:
+    for name, span, _, _ in views:
+        if span != views[0][1]:
             raise DataError(
                 f"{show(name)} can hold another range of values than {show(views[0][0])}, so that black and white "
                 "would differ; set window = [centre, width]"
             )
+
+
+def _problem(window: tuple[float, float, str], function: Function | None) -> str | None:
+    try:
+        own_window(window, function)
+    except Problem as problem:
+        return str(problem)
+    return None
 
 
 def check_sub_folders(classes: Sequence[str], headers: Sequence[Header], *, classes_by_setting: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import pydicom
 from pydicom import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
@@ -32,11 +35,14 @@ PIXELS = (
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
 )  # fmt: skip
 """All that decoding reads beside the pixels: the other elements, which tell of the patient, are never parsed."""
+_LARGEST = 2**29  # bytes of a deflated file when it is unpacked
 _BROKEN = "has the suffix or the mark of DICOM and cannot be read as an image; replace it or take it out"
 _PERSON = (
     "AccessionNumber", "BurnedInAnnotation", "OtherPatientIDs", "PatientBirthDate", "PatientID", "PatientName",
     "SpecificCharacterSet", "StudyInstanceUID",
 )  # fmt: skip
+
+View = tuple[tuple[float, float], bool, tuple[float, float, str] | None]
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ class Header:
         width: pixels.
         bits: of each channel.
         burned_in: whether the file says that its pixels show who the patient is.
-        views: of its grey frames, whether each has a window of its own, and the span of its modality values.
+        views: of its grey frames, the span of the modality values, whether there is a window or table of shades, and
+            the window.
         problem: why its pixels cannot be read, or None.
         patient: id, or "".
         study: unique id, or "".
@@ -63,7 +70,7 @@ class Header:
     width: int = 1
     bits: int = 8
     burned_in: bool = False
-    views: frozenset[tuple[bool, tuple[float, float]]] = frozenset()
+    views: frozenset[View] = frozenset()
     problem: str | None = None
     patient: str = field(default="", repr=False)
     study: str = field(default="", repr=False)
@@ -73,18 +80,29 @@ class Header:
 def read_header(path: Path) -> Header | None:
     """A file's header, or None for a DICOM file that holds no image (a report, a plan, a directory)."""
     try:
+        guarded(lambda: _check_unpacked(path))
+    except Problem as problem:
+        return Header(problem=str(problem))
+    try:
         header = guarded(lambda: pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*PIXELS, *_PERSON]))
     except Problem:
         return Header(problem=_BROKEN)
-    if "Rows" not in header and "Columns" not in header:
-        kind = header.file_meta.get("MediaStorageSOPClassUID")
-        # Names of the standard's classes; images without size, and files without class, are cut off.
-        return Header(problem=_BROKEN) if kind is None or "Image" in kind.name else None
-    person = guarded(lambda: _person(header))
     try:
-        return replace(guarded(lambda: _image(header)), **person)
+        if guarded(lambda: _has_no_image(header)):
+            return None
+        person = guarded(lambda: _person(header))
+    except Problem:
+        return Header(problem=_BROKEN)
+    try:
+        return replace(guarded(lambda: _image(header, path.stat().st_size)), **person)
     except Problem as problem:
         return Header(problem=str(problem), **person)
+
+
+def _has_no_image(header: Dataset) -> bool:
+    """Whether a file is of one of the standard's classes without an image; images without size are cut off."""
+    kind = header.file_meta.get("MediaStorageSOPClassUID")
+    return "Rows" not in header and "Columns" not in header and kind is not None and "Image" not in kind.name
 
 
 def _person(header: Dataset) -> dict[str, Any]:
@@ -100,7 +118,22 @@ def _person(header: Dataset) -> dict[str, Any]:
     }
 
 
-def _image(header: Dataset) -> Header:
+def _check_unpacked(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(2**12)
+        if DeflatedExplicitVRLittleEndian.encode() not in start:
+            return
+        file.seek(144 + int.from_bytes(start[140:144], "little"))  # behind the group that is not deflated
+        inflate, unpacked = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while packed := inflate.unconsumed_tail or file.read(2**20):
+            unpacked += len(inflate.decompress(packed, 2**24))
+            if unpacked > _LARGEST:
+                raise Problem(f"unpacks to more than {_LARGEST // 2**20} MB; convert it to an uncompressed file")
+
+
+def _image(header: Dataset, size: int) -> Header:
+    if "Rows" not in header and "Columns" not in header:
+        raise Problem(_BROKEN)
     if "TransferSyntaxUID" not in header.file_meta:
         raise Problem("does not say how its pixels are stored; replace it or take it out")
     _check_decoder(header)
@@ -116,16 +149,28 @@ def _image(header: Dataset) -> Header:
         raise Problem("has a header whose sizes, bits and colours do not fit each other; replace it or take it out")
     if int(header.get("HighBit", stored - 1)) != stored - 1:
         raise Problem("keeps its values in the upper bits, as the standard no longer allows; convert it or take it out")
+    if size < _least_size(header.file_meta.TransferSyntaxUID, frames, height * width * samples, allocated, kind):
+        raise Problem("has pixels that are cut off: it is smaller than its sizes need; replace it or take it out")
     if header.original_encoding[1] is False and _has_tables(header):
         raise Problem("has lookup tables in big-endian order; convert it to Explicit VR Little Endian")
-    views = frozenset((view.has_window, view.span) for view in (() if colour else _all_tones(header, frames)))
+    grey = () if colour else _all_tones(header, frames)
+    views = frozenset((tones.span, tones.has_window, tones.window) for tones in grey)
     bits = int(header.RedPaletteColorLookupTableDescriptor[2]) if kind == "PALETTE COLOR" else stored
     burned_in = str(header.get("BurnedInAnnotation") or "").strip().upper() == "YES"
     return Header(frames, 3 if colour else 1, height, width, bits, burned_in, views)
 
 
+def _least_size(syntax: UID, frames: int, values: int, bits: int, kind: str) -> int:
+    """Bytes that a file of so many frames and values in each cannot be below."""
+    if syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian:
+        return frames * max(64, values // 1000)
+    stored = frames * (values * bits // 8) * (2 if kind == "YBR_FULL_422" else 3) // 3
+    return stored // 1032 if syntax == DeflatedExplicitVRLittleEndian else stored  # no zlib stream packs more densely
+
+
 def _has_tables(header: Dataset) -> bool:
-    return any(name in header for name in ("ModalityLUTSequence", "VOILUTSequence", "RedPaletteColorLookupTableData"))
+    names = ("ModalityLUTSequence", "VOILUTSequence", "RedPaletteColorLookupTableData")
+    return any(element.keyword in names for element in header.iterall())
 
 
 def _all_tones(header: Dataset, frames: int) -> Iterator[Tones]:

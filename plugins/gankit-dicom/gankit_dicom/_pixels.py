@@ -19,7 +19,7 @@ from gankit_dicom._guard import Problem, guarded
 from gankit_dicom._header import GREY, PIXELS, decoders
 from gankit_dicom._tones import Function, Window, read_table, tones
 
-FORMAT = 1  # counts changes of what decoding gives, so that cached arrays of older versions are not read
+FORMAT = 2  # counts changes of what decoding gives, so that cached arrays of older versions are not read
 _STORED = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData")
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as DICOM's YBR_FULL
 

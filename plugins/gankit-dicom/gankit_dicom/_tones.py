@@ -47,7 +47,8 @@ class Tones:
         intercept: of it.
         modality: a table in place of slope and intercept, or None.
         span: the smallest and the largest modality value that the file can hold.
-        window: centre, width and function of the file's own first window, or None.
+        window: centre, width and function's name of the file's own first window, as they stand there (a number that is
+            missing is NaN), or None.
         voi: the file's own first table of shades, or None.
     """
 
@@ -55,7 +56,7 @@ class Tones:
     intercept: float
     modality: Table | None
     span: tuple[float, float]
-    window: tuple[float, float, Function] | None
+    window: tuple[float, float, str] | None
     voi: Table | None
 
     @property
@@ -75,14 +76,27 @@ class Tones:
         if not isinstance(window, str):
             return windowed(values, *window, function or "linear", largest)
         if window == "file" and self.window is not None:
-            centre, width, file_function = self.window
-            if not is_window(centre, width, function or file_function):
-                raise Problem("has a window that is none; set window = [centre, width]")
-            return windowed(values, centre, width, function or file_function, largest)
+            return windowed(values, *own_window(self.window, function), largest)
         if window == "file" and self.voi is not None:
             return np.asarray(self.voi(values) * (largest / self.voi.largest))
         low, high = self.span
         return np.asarray((values - low) * (largest / (high - low)))
+
+
+def own_window(window: tuple[float, float, str], function: Function | None) -> tuple[float, float, Function]:
+    """A file's own window, with its own function unless another is given.
+
+    Raises:
+        Problem: it is none.
+    """
+    centre, width, name = window
+    functions: dict[str, Function] = {"LINEAR": "linear", "LINEAR_EXACT": "linear-exact", "SIGMOID": "sigmoid"}
+    chosen = function or functions.get(name)
+    if chosen is None:
+        raise Problem("has a window of a function that the standard does not know; set window = [centre, width]")
+    if not is_window(centre, width, chosen):
+        raise Problem("has a window that is none; set window = [centre, width]")
+    return centre, width, chosen
 
 
 def is_window(centre: float, width: float, function: Function) -> bool:
@@ -112,19 +126,21 @@ def tones(header: Dataset, frame: int) -> Tones:
     """
     rescaling = _macro(header, frame, "PixelValueTransformationSequence")
     view = _macro(header, frame, "FrameVOILUTSequence")
-    modality = table(rescaling, "ModalityLUTSequence")
-    slope, intercept = _first(rescaling, "RescaleSlope"), _first(rescaling, "RescaleIntercept")
-    if slope is None or intercept is None:
-        slope, intercept = 1.0, 0.0
-    if not slope or not math.isfinite(slope) or not math.isfinite(intercept):
-        raise Problem("has a rescaling that leaves nothing of its values; replace it or take it out")
     bits, signed = int(header.BitsStored), bool(header.PixelRepresentation)
     ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    modality = table(rescaling, "ModalityLUTSequence", signed=signed)
+    # Converters leave out one of both: without a slope values are shifted, without an intercept scaled.
+    slope, intercept = (_first(rescaling, name) for name in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
     low, high = sorted(end * slope + intercept for end in ends)
+    if not (low < high and math.isfinite(low) and math.isfinite(high) and math.isfinite(high - low)):
+        raise Problem("has a rescaling that leaves nothing of its values; replace it or take it out")
     span = (low, high) if modality is None else (0.0, float(modality.largest))
     centre, width = _first(view, "WindowCenter"), _first(view, "WindowWidth")
-    window = None if centre is None or width is None else (centre, width, _function(view))
-    return Tones(slope, intercept, modality, span, window, table(view, "VOILUTSequence"))
+    function = str(view.get("VOILUTFunction") or "LINEAR").strip().upper()
+    numbers = [math.nan if number is None else number for number in (centre, width)]
+    window = None if centre is width is None else (numbers[0], numbers[1], function)
+    return Tones(slope, intercept, modality, span, window, table(view, "VOILUTSequence", signed=span[0] < 0))
 
 
 def _macro(header: Dataset, frame: int, name: str) -> Dataset:
@@ -145,21 +161,25 @@ def _first(header: Dataset, name: str) -> float | None:
     return None if value is None or value == "" else float(value)
 
 
-def _function(view: Dataset) -> Function:
-    name = str(view.get("VOILUTFunction") or "LINEAR").strip().upper()
-    functions: dict[str, Function] = {"LINEAR": "linear", "LINEAR_EXACT": "linear-exact", "SIGMOID": "sigmoid"}
-    if name not in functions:
-        raise Problem("has a window of a function that the standard does not know; set window = [centre, width]")
-    return functions[name]
+def table(header: Dataset, name: str, *, signed: bool) -> Table | None:
+    """The first lookup table of a sequence, or None.
 
-
-def table(header: Dataset, name: str) -> Table | None:
-    """The first lookup table of a sequence, or None."""
+    Args:
+        header: what holds the sequence.
+        name: of the sequence.
+        signed: whether the values that it maps may be negative, and its first mapped value with them.
+    """
     sequence = header.get(name)
     if not sequence:
         return None
     item = sequence[0]
-    return read_table(item.LUTDescriptor, item.LUTData)
+    count, first, bits = (int(value) for value in item.LUTDescriptor)
+    if header.original_encoding[0]:
+        # Implicit VR does not say whether the first value is signed, and pydicom goes by the stored values: after a
+        # rescaling it is signed where the rescaled values may be negative (DICOM PS3.3 C.11.2.1.1).
+        first %= 2**16
+        first -= 2**16 if signed and first >= 2**15 else 0
+    return read_table((count, first, bits), item.LUTData)
 
 
 def read_table(descriptor: Any, data: Any) -> Table:

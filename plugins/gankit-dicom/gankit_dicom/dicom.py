@@ -143,7 +143,10 @@ class Dicom(DecodedDataset):
         names = self._known_of_files.files
         headers = [self._all_headers[name] for name in names]
         check_readable(names, headers, self._show, burned_in=self.burned_in == "allow")
-        check_alike(names, headers, self._show, sizes=self.size is None, channels=self.grey is None, window=self.window)
+        check_alike(
+            names, headers, self._show, sizes=self.size is None, channels=self.grey is None, window=self.window,
+            function=self.function,
+        )  # fmt: skip
         return headers
 
     @cached_property

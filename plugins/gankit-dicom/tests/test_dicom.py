@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     MPEG2MPML,
+    UID,
     BasicTextSRStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -373,3 +377,21 @@ class TestTable:
         data = Dicom(path=tmp_path)
         np.testing.assert_array_equal(data.mirror(data.images), data.images[..., ::-1])
         assert Dicom(path=tmp_path, mirror_keeps_label=False).mirror(data.images) is None
+
+
+@pytest.mark.parametrize("tags", [{"NumberOfFrames": 2**31 - 1}, {"Rows": 65535, "Columns": 65535}])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless])
+def test_sizes_beyond_what_the_file_can_hold(tmp_path: Path, tags: dict[str, Any], syntax: UID) -> None:
+    made = header(pixels(8, 8), **tags, TransferSyntaxUID=syntax)
+    if syntax == RLELossless:
+        made["PixelData"].VR, made["PixelData"].value = "OB", encapsulate([bytes(64)])
+        made["PixelData"].is_undefined_length = True
+    made.save_as(tmp_path / "a", enforce_file_format=True)
+    assert error(lambda: Dicom(path=tmp_path).image).startswith("a has pixels that are cut off")
+
+
+def test_files_that_unpack_to_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a", np.zeros((2000, 2000), np.uint8), TransferSyntaxUID=DeflatedExplicitVRLittleEndian)
+    assert Dicom(path=tmp_path).images.max() == 0
+    monkeypatch.setattr("gankit_dicom._header._LARGEST", 2**20)
+    assert error(lambda: Dicom(path=tmp_path).image).startswith("a unpacks to more than 1 MB")

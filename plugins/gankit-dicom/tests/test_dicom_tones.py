@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from dicom_files import Array, error, header, pixels, save, table
 from gankit import ImageSpec
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gankit_dicom import Dicom
 
@@ -212,3 +214,67 @@ def test_windows_that_are_none(tmp_path: Path) -> None:
     assert "a has a rescaling that leaves nothing" in error(lambda: Dicom(path=tmp_path).image)
     save(tmp_path / "a", pixels(4, 4), WindowCenter=None, WindowWidth=None)
     np.testing.assert_array_equal(Dicom(path=tmp_path).images[0, 0], pixels(4, 4))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("intercept", [-1024, 0, 40000])
+def test_tables_in_every_transfer_syntax(tmp_path: Path, syntax: UID, signed: bool, intercept: int) -> None:
+    """The first mapped value is signed where the rescaled values may be negative, whatever the stored ones are."""
+    low, high = (-2048, 2047) if signed else (0, 4095)
+    stored = pixels(16, 16, low=low, high=high, dtype="int16" if signed else "uint16")
+    first = low + intercept
+    shades = np.linspace(0, 65535, 4096).round().astype(np.uint16)
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [4096, first, 16])
+    item.add_new("LUTData", "OW", shades.tobytes())
+    save(
+        tmp_path / "a", stored, BitsStored=12, TransferSyntaxUID=syntax, RescaleSlope=1, RescaleIntercept=intercept,
+        VOILUTSequence=Sequence([item]),
+    )  # fmt: skip
+    np.testing.assert_array_equal(Dicom(path=tmp_path).images[0, 0], shades[stored.astype(int) - low])
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("signed", [False, True])
+def test_modality_tables_go_by_the_stored_values(tmp_path: Path, syntax: UID, signed: bool) -> None:
+    low, high = (-2048, 2047) if signed else (0, 4095)
+    stored = pixels(16, 16, low=low, high=high, dtype="int16" if signed else "uint16")
+    values = np.random.default_rng(0).permutation(4096).astype(np.uint16)
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS" if signed else "US", [4096, low, 16])
+    item.add_new("LUTData", "OW", values.tobytes())
+    save(tmp_path / "a", stored, BitsStored=12, TransferSyntaxUID=syntax, ModalityLUTSequence=Sequence([item]))
+    np.testing.assert_array_equal(Dicom(path=tmp_path).images[0, 0], values[stored.astype(int) - low])
+
+
+@pytest.mark.parametrize(
+    ("tags", "slope", "intercept"),
+    [({"RescaleIntercept": -1024}, 1, -1024), ({"RescaleSlope": 2}, 2, 0), ({"RescaleSlope": None}, 1, 0)],
+)
+def test_half_a_rescaling(tmp_path: Path, tags: dict[str, Any], slope: float, intercept: float) -> None:
+    stored = pixels(6, 6, high=4095, dtype="uint16")
+    save(tmp_path / "a", stored, BitsStored=12, **tags)
+    images = Dicom(path=tmp_path, window=(40.0, 400.0)).images
+    np.testing.assert_array_equal(
+        images[0, 0], closed_form(stored.astype(float) * slope + intercept, 40, 400, "linear", 65535)
+    )
+
+
+@pytest.mark.parametrize("tags", [{"WindowCenter": 5}, {"WindowWidth": 5}, {"WindowCenter": 5, "WindowWidth": ""}])
+def test_half_a_window_is_none(tmp_path: Path, tags: dict[str, Any]) -> None:
+    save(tmp_path / "a", pixels(4, 4), **tags)
+    assert error(lambda: Dicom(path=tmp_path).image) == "a has a window that is none; set window = [centre, width]"
+    assert Dicom(path=tmp_path, window=(40.0, 400.0)).images.shape == (1, 1, 4, 4)
+
+
+def test_the_advice_on_an_unknown_function_helps(tmp_path: Path) -> None:
+    save(tmp_path / "a", pixels(4, 4), WindowCenter=5, WindowWidth=9, VOILUTFunction="CUBIC")
+    for settings in ({"window": (40.0, 400.0)}, {"function": "linear"}, {"window": "full"}):
+        assert Dicom(path=tmp_path, **settings).images.shape == (1, 1, 4, 4)
+
+
+@pytest.mark.parametrize("tags", [{"RescaleSlope": 1e308}, {"RescaleIntercept": 1e300}])
+def test_rescalings_that_leave_nothing(tmp_path: Path, tags: dict[str, Any]) -> None:
+    save(tmp_path / "a", pixels(4, 4), **tags)
+    assert error(lambda: Dicom(path=tmp_path).image).startswith("a has a rescaling that leaves nothing")

@@ -1,0 +1,152 @@
+"""TIFF tags that change what stored numbers mean: honoured, or refused."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import Array, error, pixels, tiff
+from PIL import Image
+
+from gankit import ImageSpec
+from gankit.datasets.folder import Folder
+
+TURNS = {1: 0, 3: 2, 6: 3, 8: 1}  # of np.rot90, which make the picture upright
+
+
+def read(folder: Path, *written: Any, **options: Any) -> Array:
+    (folder / "a.tif").write_bytes(tiff(*written, **options))
+    return Folder(path=folder).images[0]
+
+
+def refusal(folder: Path, *written: Any, **options: Any) -> str:
+    return error(lambda: read(folder, *written, **options))
+
+
+def whole_range(bits: int, *shape: int) -> Array:
+    return pixels(*shape, dtype=np.uint32) % 2**bits
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("layout", [{}, {"rows": 7}, {"tile": 16}], ids=["one strip", "strips", "tiles"])
+def test_grey_of_every_depth(tmp_path: Path, bits: int, layout: dict[str, int]) -> None:
+    stored, top = whole_range(bits, 20, 28), 2**bits - 1
+    for order, orientation in product("<>", TURNS):
+        kept = read(tmp_path, stored, bits, order=order, tags={274: (3, [orientation])}, **layout)
+        expected = stored if bits == 16 else stored * 255 // top
+        np.testing.assert_array_equal(kept[0], np.rot90(expected, TURNS[orientation]))
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8, 16])
+def test_where_zero_is_white(tmp_path: Path, bits: int) -> None:
+    stored, top = whole_range(bits, 9, 8), 2**bits - 1
+    negative = read(tmp_path, stored, bits, 0)
+    np.testing.assert_array_equal(negative, read(tmp_path, top - stored, bits, 1))
+
+
+def laid_down(upright: Array, orientation: int) -> Array:
+    """The rows of a picture as they are stored under an orientation that exchanges height and width."""
+    turned = np.rot90(upright, {5: 1, 6: 1, 7: 3, 8: 3}[orientation])
+    return np.ascontiguousarray(turned[::-1] if orientation in (5, 7) else turned)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_pictures_on_their_side_are_not_memory_mapped(tmp_path: Path, mode: str, orientation: int) -> None:
+    grey = pixels(24, 32, dtype=np.uint16 if mode == "I;16" else np.uint8)
+    picture = Image.fromarray(laid_down(grey, orientation))
+    (picture if mode == "I;16" else picture.convert(mode)).save(tmp_path / "a.tif", tiffinfo={274: orientation})
+    data = Folder(path=tmp_path)
+    assert data.image.shape[1:] == (24, 32)
+    np.testing.assert_array_equal(data.images[0, 0], grey)
+
+
+def test_orientation_in_the_text_of_an_editor_is_applied_once(tmp_path: Path) -> None:
+    stored, note = pixels(4, 6), {700: (1, list(b'<x tiff:Orientation="6"/>'))}
+    np.testing.assert_array_equal(read(tmp_path, stored, tags=note | {274: (3, [6])})[0], np.rot90(stored, 3))
+    alone = read(tmp_path, stored, tags=note)[0]
+    with Image.open(tmp_path / "a.tif") as picture:  # older versions of Pillow do not look there
+        np.testing.assert_array_equal(alone, np.asarray(picture))
+
+
+@pytest.mark.parametrize(("photometric", "channels"), [(2, 3), (2, 4), (5, 4)])
+def test_channels_together_or_apart(tmp_path: Path, photometric: int, channels: int) -> None:
+    stored = pixels(20, 28, channels)
+    tags = {}
+    if (photometric, channels) == (2, 4):
+        stored[..., 3], tags = 255, {338: (3, [2])}
+    together = read(tmp_path, stored, 8, photometric, tags=tags)
+    if photometric == 2:
+        np.testing.assert_array_equal(together, stored[..., :3].transpose(2, 0, 1))
+    for layout in ({}, {"rows": 7}, {"tile": 16}):
+        np.testing.assert_array_equal(read(tmp_path, stored, 8, photometric, planes=2, tags=tags, **layout), together)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("photometric", "channels"), [(2, 3), (2, 4), (5, 4)])
+@pytest.mark.parametrize("planes", [1, 2])
+def test_sixteen_bit_colour_is_refused(
+    tmp_path: Path, order: str, photometric: int, channels: int, planes: int
+) -> None:
+    stored = pixels(6, 5, channels, dtype=np.uint16)
+    for layout in ({}, {"rows": 2}):
+        text = refusal(tmp_path, stored, 16, photometric, planes=planes, order=order, **layout)
+        assert "16-bit grey" in text or "that Pillow can read" in text
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_palettes_of_any_map(tmp_path: Path, bits: int) -> None:
+    stored, colours = whole_range(bits, 6, 8), pixels(3, 2**bits)
+    for scale in (257, 256, 1):  # 16 bits, 8 bits shifted, and 8 bits as they are
+        kept = read(tmp_path, stored, bits, 3, tags={320: (3, (colours.astype(int) * scale).ravel().tolist())})
+        np.testing.assert_array_equal(kept, colours[:, stored])
+    short = colours.astype(int).ravel().tolist()[:-3]
+    assert "a palette of another length" in refusal(tmp_path, stored, bits, 3, tags={320: (3, short)})
+
+
+@pytest.mark.parametrize(
+    ("stored", "written", "tags", "reason"),
+    [
+        (pixels(4, 5) % 9, {"bits": 12}, {}, "12 bits per channel"),
+        (pixels(4, 5), {}, {262: (3, [])}, "which of its values is black"),
+        (pixels(4, 5) // 2, {"kind": "i"}, {}, "signed 8-bit"),
+        (pixels(4, 5, 4), {"photometric": 2}, {338: (3, [0])}, "ExtraSamples"),
+        (pixels(4, 5, 2), {}, {338: (3, [0])}, "ExtraSamples"),
+        (pixels(4, 5, 5), {"photometric": 2}, {338: (3, [2, 0])}, "ExtraSamples"),
+        (pixels(4, 5, 4), {"photometric": 2}, {338: (3, [1])}, "partly transparent"),
+        (pixels(4, 5, 4), {"photometric": 2}, {}, "partly transparent"),
+        (pixels(4, 5), {"photometric": 0, "planes": 2}, {}, "PlanarConfiguration 2"),
+        (pixels(4, 5, dtype=np.uint16), {"bits": 16, "planes": 2}, {}, "PlanarConfiguration 2"),
+        (pixels(4, 5, 3), {"photometric": 6}, {530: (3, [1, 1])}, "uncompressed YCbCr"),
+        (pixels(4, 5, 3), {"photometric": 8}, {}, "Pillow mode LAB"),
+        (pixels(4, 5, 4), {"photometric": 5}, {332: (3, [2])}, "other inks"),
+        (pixels(4, 5, 4), {"photometric": 5}, {336: (3, [16, 235])}, "other inks"),
+        (pixels(4, 5), {}, {291: (3, list(range(256)))}, "a grey curve"),
+        (pixels(4, 5), {}, {254: (4, [4])}, "a mask"),
+        (pixels(4, 5, 3), {"photometric": 2}, {532: (4, [16, 235] * 3)}, "reference values"),
+        (pixels(4, 5), {"rows": 1}, {273: (4, [8, 14])}, "fewer strips"),
+        (pixels(4, 5), {}, {256: (4, [2**31 - 1]), 257: (4, [2**31 - 1])}, "million pixels"),
+    ],
+)
+def test_what_is_refused(
+    tmp_path: Path, stored: Array, written: dict[str, Any], tags: dict[int, Any], reason: str
+) -> None:
+    text = refusal(tmp_path, stored, tags=tags, **written)
+    assert reason in text or "that Pillow can read" in text  # which its older versions cannot
+
+
+def test_big_tiff(tmp_path: Path) -> None:
+    stored = pixels(6, 5, dtype=np.uint16)
+    np.testing.assert_array_equal(read(tmp_path, stored, 16, 0, big=True)[0], 65535 - stored)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_compressed(tmp_path: Path, compression: str) -> None:
+    for stored, mode in ((pixels(20, 28), "L"), (pixels(20, 28, dtype=np.uint16), "I;16"), (pixels(20, 28, 3), "RGB")):
+        Image.fromarray(stored).save(tmp_path / "a.tif", compression=compression, tiffinfo={274: 6})
+        data = Folder(path=tmp_path)
+        assert data.image == ImageSpec(3 if mode == "RGB" else 1, 28, 20)
+        np.testing.assert_array_equal(data.images[0].transpose(1, 2, 0).squeeze(), np.rot90(stored, 3))
