@@ -6,6 +6,7 @@ import math
 import mmap
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -24,9 +25,16 @@ ABANDONED = 3600.0
 
 
 def cache_folder() -> Path:
-    """The folder of files that gankit can make again: `GANKIT_CACHE`, or the user's cache folder."""
-    folder = user_path(os.environ.get("GANKIT_CACHE") or platformdirs.user_cache_dir("gankit"))
-    return folder
+    """The folder of files that gankit can make again: `GANKIT_CACHE`, or the user's cache folder.
+
+    Raises:
+        GankitError: `GANKIT_CACHE` names the home folder of nobody.
+    """
+    if named := os.environ.get("GANKIT_CACHE"):
+        return user_path(named)
+    folder = platformdirs.user_cache_path("gankit")
+    # In a container, a user may have no home folder.
+    return folder if folder.is_absolute() else Path(tempfile.gettempdir()) / "gankit"
 
 
 def feature_limit() -> float:

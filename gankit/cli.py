@@ -105,6 +105,7 @@ def sample(
     count: Annotated[int, typer.Option(help="How many images.", min=1)] = 64,
     label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
     seed: Seed = 0,
+    truncation: Annotated[float, typer.Option(help="Below 1: more typical images, where the generator can.")] = 1.0,
     best: Best = False,
     out: Out = None,
 ) -> None:
@@ -113,9 +114,8 @@ def sample(
     from gankit.runs.sampling import write_samples
 
     opened = open_run(run, best=best)
-    parent = Path() if opened.packaged else opened.path
-    folder = write_samples(opened, out or parent / f"drawn-{seed}", count, label, seed)
-    print(f"{count} images, grid.png and labels.csv in {folder}")
+    out = out or (Path() if opened.packaged else opened.path) / f"drawn-{seed}"
+    print(f"{count} images, grid.png and labels.csv in {write_samples(opened, out, count, label, seed, truncation)}")
 
 
 @app.command()
@@ -128,7 +128,9 @@ def rank(
     seed: Annotated[int | None, typer.Option(help="Seed of the latents; 0 by default.", min=0)] = None,
     best: Best = False,
     features: Extractor = None,
-    against: Annotated[str | None, typer.Option(help="Other real images for realism.", show_default=False)] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Other real images for realism, as for evaluate.", show_default=False)
+    ] = None,
     classifier: Annotated[
         str | None,
         typer.Option(help="For label: a study's .safetensors, a TorchScript or .pt2 file, or features with logits."),
@@ -167,10 +169,15 @@ def rank(
 
 @app.command()
 def evaluate(
-    source: Annotated[str, typer.Argument(help="A run, a folder of images, or an npz file.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(help="A run, a folder of images, an npz file, or a table {name = ...}.", show_default=False)
+    ],
     against: Annotated[
         str | None,
-        typer.Option(help="Real images: a folder, an npz file, a data set's name, a run, or a statistics file."),
+        typer.Option(
+            help="Real images: a folder, an npz file, a run, a statistics file, a data set's name, or its table "
+            '{name = "npz", path = "a.npz", split = "test"}.'
+        ),
     ] = None,
     features: Extractor = None,
     metrics: Metrics = None,
@@ -214,7 +221,7 @@ def evaluate(
 
 @app.command()
 def statistics(
-    source: Annotated[str, typer.Argument(help="Real images: a folder, an npz file, a data set, a run.")],
+    source: Annotated[str, typer.Argument(help="Real images, as for evaluate --against.")],
     out: Annotated[Path, typer.Option(help="The npz file to write.", show_default=False)],
     features: Extractor = None,
     window: Window = None,
@@ -228,6 +235,7 @@ def statistics(
         raise GankitError(f"--out: {out} must be an .npz file in a folder that exists")
     result = gankit.statistics(source, features, window=window)
     print(f"{result.moments.n} images of {result.name}: {result.write(out)}")
+    print(*(f"warning: {warning}\n" for warning in result.protocol.get("warnings", [])), sep="", end="")
 
 
 def _classifier(text: str | None) -> Any:
@@ -281,18 +289,11 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
 
 @app.command()
 def check(file: Recipe, overrides: Overrides = None) -> None:
-    """Validate an experiment, open its data and build its parts, without training or writing anything."""
+    """Validate an experiment, open its data and try its parts in small, without training or writing anything."""
     import gankit
-    from gankit.training.assembly import build
-    from gankit.training.data import prepare
+    from gankit.training.rehearsal import check as lines_of
 
-    experiment = gankit.load(file, *(overrides or []))
-    data = prepare(experiment.data, experiment.training.seed)
-    parts = build(experiment, data.image)
-    for name, network in (("generator", parts.generator), ("critic", parts.critic)):
-        print(f"{name} {getattr(experiment, name).name}: {sum(p.numel() for p in network.parameters()):,} parameters")
-    print(f"{len(data.dataset)} images of {data.image.shape} (channels, height, width), {data.image.classes} classes, "
-          f"{data.image.conditions} conditions")  # fmt: skip
+    print(*lines_of(gankit.load(file, *(overrides or []))), sep="\n")
 
 
 @app.command()

@@ -27,3 +27,8 @@ class BusyError(RunError):
 
 class ProcessLostError(RunError):
     """Another process of a training with several processes was lost."""
+
+
+def one_line(error: Exception, most: int | None = None) -> str:
+    """What an error says, on one line of at most so many characters."""
+    return " ".join(str(error).split())[:most]

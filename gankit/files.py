@@ -63,8 +63,19 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
         _sync_folder(path.parent)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is either there as a whole or not at all."""
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file, a text in UTF-8, that is either there as a whole or not at all.
+
+    Raises:
+        GankitError: the text holds the name of a file that is not in UTF-8.
+        OSError: it cannot be written; names the file.
+    """
+    if isinstance(content, str):
+        try:
+            content = content.encode()
+        except UnicodeEncodeError as error:
+            name = content[max(error.start - 20, 0) : error.end + 20]
+            raise GankitError(f"{path}: {name!r} is a name that is not in UTF-8; rename that file or folder") from None
     with open_atomically(path) as file:
         file.write(content)
 
@@ -73,7 +84,7 @@ def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
     """Write a table, its header first, as a CSV file that is there as a whole or not at all."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue())
 
 
 def append_line(path: Path, line: str) -> None:
@@ -281,7 +292,7 @@ def locked(target: Path, lock: Path, give_up: Callable[[], bool] = lambda: True)
     try:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         facts = {"pid": os.getpid(), "command": command, "host": socket.gethostname()}
-        write_atomically(holder, json.dumps(facts).encode())
+        write_atomically(holder, json.dumps(facts))
         yield
     finally:
         _remove(holder)

@@ -161,7 +161,10 @@ def test_the_distance_tells_sets_apart_and_does_not_depend_on_order() -> None:
         (lambda: evaluate(noise(5, 0).astype(np.float32), noise(5, 1)), "fake images: images are float32, and"),
         (lambda: evaluate(noise(5, 0), noise(5, 1).astype(np.uint16)), "real images: images are uint16, and"),
         (lambda: evaluate(noise(5, 0)[:, 0], noise(5, 1)), r"\(n, channels, height, width\) is needed"),
-        (lambda: evaluate(np.repeat(noise(5, 0), 3, 1), noise(5, 1)), "pixels features are for 1 channels"),
+        (
+            lambda: evaluate(np.repeat(noise(5, 0), 3, 1), noise(5, 1)),
+            "pixels features are for 1 channels here, .* read both sets as grey or both as colour",
+        ),
         (lambda: evaluate(noise(5, 0), noise(5, 1), ["frechett"]), "did you mean 'frechet'"),
         (lambda: evaluate(noise(5, 0), noise(5, 1), []), "metrics: name at least one"),
         (lambda: evaluate(noise(5, 0), noise(5, 1), [{"name": "frechet", "x": 1}]), "x"),

@@ -159,7 +159,7 @@ class TestFolder:
         save(tmp_path / "b.png", pixels(8, 5))
         text = error(lambda: Folder(path=tmp_path).images)
         assert "b.png is 8 x 5 pixels (height x width) where" in text
-        assert "a.png is 4 x 6; in an experiment data.size = [height, width] resizes all" in text
+        assert "a.png is 4 x 6; size = [height, width] resizes all" in text
         data = Folder((3, 7), path=tmp_path)
         assert data.image == ImageSpec(1, 3, 7)
         assert data.images.shape == (2, 1, 3, 7)

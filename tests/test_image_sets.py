@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -166,7 +167,9 @@ def test_mixed_sizes_are_named(tmp_path: Path) -> None:
     Image.fromarray(COLOUR[0].transpose(1, 2, 0)[:4]).save(path / "5.png")
     with pytest.raises(GankitError, match=re.escape("5.png is 4 x 7 pixels")) as caught:
         gankit.evaluate(str(path), COLOUR, ["frechet"], "pixels")
-    assert "bring them to one size first" in str(caught.value)
+    assert "size = [height, width] resizes all" in str(caught.value)
+    table = {"name": "folder", "path": str(path), "size": [8, 7]}
+    assert gankit.evaluate(table, COLOUR, ["frechet"], "pixels")["protocol"]["fake_size"] == [3, 8, 7]
 
 
 def test_nan_pixels_are_named() -> None:
@@ -219,3 +222,104 @@ def test_half_precision_tensors_are_read() -> None:
     assert pixels(images).dtype == np.float32
     with pytest.raises(GankitError, match="cannot be read as one array"):
         opened([np.zeros((1, 2, 2)), np.zeros((1, 3, 3))])  # type: ignore[arg-type]
+
+
+class TestTables:
+    """A data set with settings wherever images are named."""
+
+    def test_as_a_text_and_as_a_dictionary(self, tmp_path: Path) -> None:
+        path = folder(tmp_path / "f", COLOUR)
+        for table in (
+            {"name": "folder", "path": str(path), "grey": True},
+            f'{{name="folder", path="{path}", grey=true}}',
+        ):
+            assert opened(table).image.channels == 1  # type: ignore[arg-type]
+        report = gankit.evaluate(f'{{name = "folder", path = "{path}"}}', COLOUR, ["frechet"], "pixels")
+        assert report["protocol"]["fake"] == str(path)
+
+    def test_one_split_or_all_with_a_word(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.npz"
+        np.savez(path, train_images=COLOUR[:4], val_images=COLOUR[4:5], test_images=COLOUR)
+        table = {"name": "npz", "path": str(path), "split": "test"}
+        np.testing.assert_array_equal(pixels(opened(table)), COLOUR)  # type: ignore[arg-type]
+        for real, name, said in ((table, f"{path} (test)", False), (path, str(path), True)):
+            report = gankit.evaluate(COLOUR, real, ["frechet"], "pixels")
+            assert report["protocol"]["real"] == name
+            text = "the splits train, val, test are all used, training images among them"
+            assert any(text in warning for warning in report["protocol"]["warnings"]) == said
+            assert ("warnings" in gankit.statistics(real, "pixels").protocol) == said
+        with pytest.raises(GankitError, match="no split 'tset' in this data set; known: all, train, val, test"):
+            opened({**table, "split": "tset"})  # type: ignore[arg-type]
+
+    def test_a_size(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", images=COLOUR)
+        for size in (8, [8, 8]):
+            table = {"name": "npz", "path": str(tmp_path / "a.npz"), "size": size}
+            assert opened(table).image.shape == (3, 8, 8)  # type: ignore[arg-type]
+        for size in (0, "8", [8], [8, 8.0], True):
+            with pytest.raises(GankitError, match="a number of pixels for squares"):
+                opened({**table, "size": size})  # type: ignore[arg-type]
+
+    def test_deep_images_need_a_window_or_a_range(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", images=DEEP)
+        table = {"name": "npz", "path": str(tmp_path / "a.npz")}
+        with pytest.raises(GankitError, match="--window black,white"):
+            opened(table)  # type: ignore[arg-type]
+        assert opened(table, window=(0, 4095)).value_range == (0, 4095)  # type: ignore[arg-type]
+        assert opened({**table, "value_range": [0, 4095]}).value_range == (0, 4095)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ('{name = "folder"', "it is no TOML table"),
+            ('{path = "f"}', "the table needs a name"),
+            ('{name = "fodler", path = "f"}', "did you mean 'folder'"),
+            ('{name = "folder", path = "f", gray = true}', "folder.gray"),
+            ('{name = "folder", path = "f", split = 3}', "does not exist"),
+        ],
+    )
+    def test_refusals(self, text: str, message: str) -> None:
+        with pytest.raises(GankitError, match=message) as caught:
+            opened(text)
+        assert "\n" not in str(caught.value)
+
+
+def test_pictures_that_the_table_of_labels_does_not_list_are_told(tmp_path: Path) -> None:
+    path = folder(tmp_path / "f", COLOUR)
+    names = sorted(file.name for file in path.iterdir())
+    (path / "labels.csv").write_text("file,label\n" + "".join(f"{name},a\n" for name in names[:3]))
+    text = f"{path}: {len(names) - 3} images ({names[3]} first) are left out"
+    for fake, real in ((path, COLOUR), (COLOUR, path)):
+        report = gankit.evaluate(fake, real, ["frechet"], "pixels")
+        assert any(text in warning for warning in report["protocol"]["warnings"])
+    assert text in gankit.statistics(path, "pixels").protocol["warnings"][0]
+    for name in names[4:]:
+        (path / name).unlink()
+    (path / names[3]).rename(path / "grid.png")  # as `gankit sample` leaves it
+    assert gankit.statistics(path, "pixels").protocol.keys().isdisjoint({"warnings"})
+
+
+@pytest.mark.parametrize("name", ["images.zip", "one.png", "images.pt", "pipe.npz"])
+def test_files_that_hold_no_set_of_images(tmp_path: Path, name: str) -> None:
+    if name == "pipe.npz":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(GankitError, match=r"unpack a zip file, put a picture into a folder|there is no file"):
+        opened(tmp_path / name)
+
+
+def test_arrays_without_a_name_and_moments_beside_images(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", COLOUR)
+    np.savez(tmp_path / "a.npz", COLOUR)
+    np.savez(tmp_path / "b.npz", arr_0=COLOUR, mu=np.zeros(9), sigma=np.eye(9))
+    for name in ("a.npy", "a.npz", "b.npz"):
+        np.testing.assert_array_equal(pixels(opened(tmp_path / name)), COLOUR)
+
+
+def test_default_metrics_that_need_more_images_are_left_out() -> None:
+    report = gankit.evaluate(COLOUR[:2], COLOUR[:2], None, "pixels")
+    assert "frechet" in report["metrics"]
+    assert any("precision-recall is left out: k = 1 needs" in text for text in report["protocol"]["warnings"])
+    with pytest.raises(GankitError, match="leave precision-recall out"):
+        gankit.evaluate(COLOUR[:2], COLOUR[:2], ["precision-recall"], "pixels")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -153,12 +152,10 @@ class TestNpz:
 
     def test_image_reads_no_pixels(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, images=pixels(5, 40, 40), labels=np.array([0, 1, 0, 1, 0]))
-        content = io.BytesIO()
-        with zipfile.ZipFile(path) as old, zipfile.ZipFile(content, "w") as new:
-            for name in old.namelist():
-                # The header and few pixels: reading more would fail.
-                new.writestr(name, old.read(name)[:200])
-        path.write_bytes(content.getvalue())
+        content = bytearray(path.read_bytes())
+        with zipfile.ZipFile(path) as archive:
+            content[archive.getinfo("images.npy").header_offset + 400] ^= 255  # reading the pixels fails
+        path.write_bytes(content)
         data = Npz(path=path)
         assert data.image == ImageSpec(1, 40, 40, classes=2)
         assert len(data) == 5
@@ -168,7 +165,9 @@ class TestNpz:
         assert "there is no file" in error(lambda: Npz(path=tmp_path / "none.npz").image)
         assert "there is no file" in error(lambda: Npz(path=tmp_path / "none.npz", in_memory=False).images)
         np.save(tmp_path / "a.npy", np.zeros(3))
-        assert "is no npz file that NumPy can read" in error(lambda: Npz(path=tmp_path / "a.npy").image)
+        assert "images must be (n, h, w)" in error(lambda: Npz(path=tmp_path / "a.npy").image)
+        (tmp_path / "a.npz").write_text("images")
+        assert "is no npz file that NumPy can read" in error(lambda: Npz(path=tmp_path / "a.npz").image)
         with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
             archive.writestr("x.npy", b"nothing")
         assert "is no npz file that NumPy can read" in error(lambda: Npz(path=tmp_path / "b.zip").image)
@@ -182,9 +181,11 @@ class TestNpz:
             ({"images": pixels(3, 4, 4), "labels": [0, 1]}, "'labels' has shape (2,), and there are 3 images"),
             ({"images": pixels(3, 4, 4), "labels": [0.0, 1, 0]}, "'labels' are float64, and labels are classes"),
             ({"images": pixels(3, 4, 4), "labels": ["a", "b", "a"]}, "'labels' are <U1"),
-            ({"images": pixels(3, 4, 4), "labels": [1, 2, 1]}, "'labels' has the values 1, 2, and labels count from 0"),
-            ({"images": pixels(3, 4, 4), "labels": [0, 2, 0]}, "has the values 0, 2, and"),
-            ({"images": pixels(3, 4, 4), "labels": np.eye(3)}, "must be (n,) or (n, 1), its shape is (3, 3); save"),
+            ({"images": pixels(3, 4, 4), "labels": [-1, 1, 0]}, "'labels' has the value -1, and classes are numbered"),
+            (
+                {"images": pixels(3, 4, 4), "labels": [0, 1, 0], "class_names": ["exotropi\u0301a", "exotrop\u00eda"]},
+                r"class_names has 'exotropi\u0301a' and 'exotrop\xeda'; use one spelling",
+            ),
             (
                 {"images": pixels(3, 4, 4), "labels": [0, 1, 0], "class_names": ["a"]},
                 "the labels have 2 classes, and class_names has 1",
@@ -205,6 +206,84 @@ class TestNpz:
         text = error(lambda: Npz(path=path).image)
         assert str(path) in text
         assert message in text
+
+    @pytest.mark.parametrize(
+        ("labels", "names", "expected"),
+        [
+            ([0, 2, 0, 2], None, ("0", "2")),
+            ([7, 7, 300, 5], None, ("5", "7", "300")),
+            ([0, 2, 0, 2], ["a", "b", "c"], ("a", "c")),
+            ([1, 1, 0, 0], ["a", "b", "c"], ("a", "b")),
+        ],
+    )
+    def test_classes_without_an_image_are_left_out_by_name(
+        self, tmp_path: Path, labels: list[int], names: list[str] | None, expected: tuple[str, ...]
+    ) -> None:
+        arrays: dict[str, Any] = {} if names is None else {"class_names": names}
+        data = Npz(path=self.write(tmp_path, images=pixels(4, 3, 3), labels=labels, **arrays))
+        assert data.class_names == expected
+        assert data.labels is not None
+        known = list(map(str, labels)) if names is None else [names[label] for label in labels]
+        assert [expected[label] for label in data.labels] == known
+        assert data.image.classes == len(expected)
+
+    def test_several_labels_per_image_are_a_fact(self, tmp_path: Path) -> None:
+        several = np.random.default_rng(0).integers(0, 2, (4, 14), dtype=np.uint8)
+        for arrays in (
+            {"images": pixels(4, 3, 3), "labels": several},
+            {"train_images": pixels(3, 3, 3), "test_images": pixels(1, 3, 3), "train_labels": several[:3],
+             "test_labels": several[3:]},
+        ):  # fmt: skip
+            path = self.write(tmp_path, **arrays)
+            data = Npz(path=path)
+            assert (data.labels, data.class_names, data.image.classes) == (None, (), 0)
+            np.testing.assert_array_equal(data.facts["labels"], several)
+        np.savez(path, images=pixels(4, 3, 3), findings=several)
+        assert 'or set labels = "none"' in error(lambda: Npz(path=path, labels="findings").labels)
+
+    def test_labels_can_be_left_out(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, images=pixels(3, 3, 3), labels=[0.5, 1, 2])
+        assert "labels are classes" in error(lambda: Npz(path=path).labels)
+        data = Npz(path=path, labels="none")
+        assert data.image.classes == 0
+        assert data.facts["labels"].tolist() == [0.5, 1, 2]
+
+    def test_an_array_without_a_name(self, tmp_path: Path) -> None:
+        images = pixels(4, 5, 5, 3)
+        np.savez(tmp_path / "a.npz", images, np.arange(4))
+        np.save(tmp_path / "a.npy", images)
+        for name in ("a.npz", "a.npy"):
+            np.testing.assert_array_equal(Npz(path=tmp_path / name).images, images.transpose(0, 3, 1, 2))
+        assert Npz(path=tmp_path / "a.npz").facts["arr_1"].tolist() == [0, 1, 2, 3]
+        assert "known: arr_0, arr_1" in error(lambda: Npz(path=tmp_path / "a.npz", images="pictures").image)
+
+    @pytest.mark.parametrize("shape", ["(10000000000, 28, 28)", "(-1, 28, 28)", f"({'9' * 5000}, 28, 28)"])
+    def test_sizes_beyond_what_the_file_can_hold(self, tmp_path: Path, shape: str) -> None:
+        header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}".encode().ljust(5500) + b"\n"
+        member = b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header + bytes(784)
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            archive.writestr("images.npy", member)
+        (tmp_path / "a.npy").write_bytes(member)
+        for name in ("a.npz", "a.npy"):
+            text = error(lambda name=name: len(Npz(path=tmp_path / name).images))
+            assert "is cut off" in text or "is no npz file that NumPy can read" in text
+
+    def test_archives_that_unpack_to_gigabytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = self.write(tmp_path, images=np.zeros((50, 100, 100), np.uint8))
+        assert Npz(path=path).images.max() == 0
+        monkeypatch.setattr("gankit.images.archive._LARGE", 10**5)
+        assert "unpacks to 0.0 GB from 0.0 MB" in error(lambda: Npz(path=path).images)
+        path = self.write(tmp_path, images=pixels(50, 100, 100))
+        assert len(Npz(path=path).images) == 50
+
+    @pytest.mark.parametrize("damage", ["encrypted", "compression"])
+    def test_members_that_cannot_be_unpacked(self, tmp_path: Path, damage: str) -> None:
+        path = self.write(tmp_path, images=pixels(3, 4, 4))
+        content, place = bytearray(path.read_bytes()), {"encrypted": (6, 8), "compression": (8, 10)}[damage]
+        for signature, at in ((b"PK\3\4", place[0]), (b"PK\1\2", place[1])):
+            content[content.index(signature) + at] |= {"encrypted": 1, "compression": 97}[damage]
+        path.write_bytes(content)
+        assert "is no npz file that NumPy can read" in error(lambda: Npz(path=path).image)
 
     def test_refused_columns(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, images=pixels(2, 3, 3), agreement=[0.5, 1.5], groups=np.zeros((2, 2)))

@@ -115,7 +115,7 @@ def test_values_by_class_where_both_sides_have_classes(arrays: Path) -> None:
     strange = gankit.wrap("dataset", noise(20, 1), labels=np.arange(20) % 2, class_names=("c", "d"))
     other = gankit.evaluate(alone, strange, features="pixels")
     assert "frechet" in other["metrics"]
-    assert any("no values by class" in warning for warning in other["protocol"]["warnings"])
+    assert any("intra-class is left out" in warning for warning in other["protocol"]["warnings"])
 
 
 def test_files_of_close_pairs_are_named(tmp_path: Path) -> None:

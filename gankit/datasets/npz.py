@@ -1,36 +1,34 @@
 """Arrays in an npz file: plain ones, or the layout of MedMNIST (Yang et al. 2023, Scientific Data 10:41)."""
 
-import zipfile
-import zlib
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, final
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from gankit.cache import fingerprint
 from gankit.errors import DataError
+from gankit.images.archive import Archive, Header
 from gankit.images.decoding import check_range
 from gankit.images.known import Columns
+from gankit.images.names import two_spellings
 from gankit.interfaces import DecodedDataset, ImageSpec
-from gankit.registry.messages import suggestion
 
 _SPLITS = ("train", "val", "test")
-_BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError)  # what NumPy raises for damaged files
 _COLOURS = (1, 3)  # numbers of channels by which the channel axis is told
 
 
 @final
 class Npz(DecodedDataset):
-    """Images and labels from one npz file.
+    """Images and labels from one npz file, or images from an npy file.
 
-    Plain layout: `images` and, where known, `labels`, `groups`, `agreement`, `class_names`. MedMNIST's layout has each
-    of them with the prefixes `train_`, `val_` and `test_`; they are joined in this order and `splits` says which is
-    which. Any further array with one entry per image is a fact. Images are (n, h, w), (n, h, w, c) or (n, c, h, w).
+    Plain layout: `images` (or `arr_0`, as NumPy calls an array without a name) and, where known, `labels`, `groups`,
+    `agreement`, `class_names`. MedMNIST's layout has each of them with the prefixes `train_`, `val_` and `test_`; they
+    are joined in this order and `splits` says which is which. Any further array with one entry per image is a fact,
+    `labels` with several values per image too. Images are (n, h, w), (n, h, w, c) or (n, c, h, w).
     """
 
     def __init__(
@@ -48,7 +46,8 @@ class Npz(DecodedDataset):
         Args:
             path: the file; a relative path starts at the current folder, and ~ is the home folder.
             images: name of the images' array.
-            labels: name of the labels' array; the default may be absent, then there are no classes.
+            labels: name of the labels' array; the default may be absent, then there are no classes. "none" leaves the
+                labels out.
             channels: whether channels come first or last; needed only where the shape does not tell.
             value_range: the values of black and white; by default 0 and the largest of uint8 or uint16. Any other
                 type needs it, and becomes float32.
@@ -60,8 +59,16 @@ class Npz(DecodedDataset):
         """
         super().__init__(in_memory=in_memory, mirror_keeps_label=mirror_keeps_label, value_range=value_range)
         self.archive = Archive(Path(path).expanduser())
-        self.names = {"images": images, "labels": labels}
+        self._images, self._labels = images, labels
         self.channels = channels
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The arrays' names in the file, without prefixes: of the images, and of the labels."""
+        given, prefixes = self._images, ("", *(f"{split}_" for split in _SPLITS))
+        is_there = any(prefix + given in self.archive.headers for prefix in prefixes)
+        unnamed = given == "images" and not is_there and "arr_0" in self.archive.headers
+        return {"images": "arr_0" if unnamed else given, "labels": self._labels}
 
     @cached_property
     def _prefixes(self) -> tuple[str, ...]:
@@ -75,7 +82,7 @@ class Npz(DecodedDataset):
         return prefixes
 
     @property
-    def _header(self) -> "Header":
+    def _header(self) -> Header:
         """Shape and type of the images, of the first split."""
         return self.archive.header(self._prefixes[0] + self.names["images"])
 
@@ -124,7 +131,7 @@ class Npz(DecodedDataset):
         if first == last:
             raise DataError(
                 f"{self.archive.path}: images of shape {shape} do not tell which axis holds the channels; "
-                'set channels = "first" or channels = "last"'
+                'set channels = "first" or channels = "last"; of volumes save the slices as (n, h, w)'
             )
         return 1 if first else 3
 
@@ -144,7 +151,8 @@ class Npz(DecodedDataset):
         """A column with one value per image, stored as (n,) or (n, 1)."""
         column = self._column(name)
         if column is not None and column.size != len(column):
-            hint = "; save classes, by .argmax(1) if they are one-hot" if name == self.names["labels"] else ""
+            hint = '; save classes, by .argmax(1) if they are one-hot, or set labels = "none"'
+            hint = hint if name == self.names["labels"] else ""
             raise DataError(f"{self.archive.path}: {name!r} must be (n,) or (n, 1), its shape is {column.shape}{hint}")
         return None if column is None else column.reshape(-1)
 
@@ -179,47 +187,48 @@ class Npz(DecodedDataset):
         return np.ascontiguousarray(images, dtype=self.dtype)
 
     @cached_property
-    def labels(self) -> NDArray[np.int64] | None:
-        """(n,) classes from 0 to k - 1, or None.
-
-        Raises:
-            DataError: labels that are no such classes.
-        """
+    def _classes(self) -> tuple[NDArray[np.int64], tuple[str, ...]] | None:
+        """(n,) classes and their names; classes without an image are left out, so that numbers have no gaps."""
         name, path = self.names["labels"], self.archive.path
+        keys = [prefix + name for prefix in self._prefixes]
+        present = [self.archive.headers[key].shape for key in keys if key in self.archive.headers]
+        if not present and name not in ("labels", "none"):
+            self.archive.header(keys[0])  # raises, naming what there is
+        if not present or (name == "labels" and any(math.prod(shape[1:]) > 1 for shape in present)):
+            return None  # several labels per image are a fact
         labels = self._flat(name)
-        if labels is None:
-            if name != "labels":
-                self.archive.header(self._prefixes[0] + name)  # raises, naming what there is
-            return None
+        assert labels is not None
         if labels.dtype.kind not in "iub":
             raise DataError(
                 f"{path}: {name!r} are {labels.dtype}, and labels are classes 0, 1, ...; "
                 "save whole numbers, with the names as class_names; a severity goes in an array of its own"
             )
-        values = np.unique(labels)
-        if not np.array_equal(values, np.arange(len(values))):
-            listing = ", ".join(map(str, values[:6])) + ", ..." * (len(values) > 6)
-            raise DataError(
-                f"{path}: {name!r} has the values {listing}, and labels count from 0 without gaps; "
-                "renumber them, for instance by np.unique(labels, return_inverse=True)"
-            )
-        return labels.astype(np.int64)
+        values, numbers = np.unique(labels.astype(np.int64), return_inverse=True)
+        if values[0] < 0:
+            raise DataError(f"{path}: {name!r} has the value {values[0]}, and classes are numbered from 0")
+        names = tuple(map(str, values))
+        if "class_names" in self.archive.headers:
+            known = self.archive.read("class_names").reshape(-1)
+            if values[-1] >= len(known):
+                raise DataError(f"{path}: the labels have {values[-1] + 1} classes, and class_names has {len(known)}")
+            names = tuple(str(known[value]) for value in values)
+        if alike := two_spellings(names):
+            raise DataError(f"{path}: class_names has {alike}; use one spelling and one number")
+        return numbers.reshape(-1).astype(np.int64), names
 
-    @cached_property
-    def class_names(self) -> tuple[str, ...]:
-        """As `class_names` in the file, else the numbers.
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """(n,) classes from 0 to k - 1, or None.
 
         Raises:
-            DataError: there is not one name per class.
+            DataError: labels that are no classes, or not one name per class.
         """
-        labels = self.labels
-        count = 0 if labels is None else int(labels.max()) + 1
-        if labels is None or "class_names" not in self.archive.headers:
-            return tuple(str(label) for label in range(count))
-        names = self.archive.read("class_names").reshape(-1)
-        if len(names) != count:
-            raise DataError(f"{self.archive.path}: the labels have {count} classes, and class_names has {len(names)}")
-        return tuple(str(name) for name in names)
+        return None if self._classes is None else self._classes[0]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """As `class_names` in the file, else the numbers that stand there; of classes with an image."""
+        return () if self._classes is None else self._classes[1]
 
     @cached_property
     def groups(self) -> NDArray[Any] | None:
@@ -243,7 +252,8 @@ class Npz(DecodedDataset):
     @cached_property
     def facts(self) -> Mapping[str, NDArray[Any]]:
         """Every further array, of numbers or text, with one entry per image: (n,), or (n, ...); read at first use."""
-        no_facts = {*self.names.values(), "groups", "agreement", "class_names"}
+        no_facts = {self.names["images"], "groups", "agreement", "class_names"}
+        no_facts |= set() if self._classes is None else {self.names["labels"]}
         first = self._prefixes[0]
         names = [key.removeprefix(first) for key in self.archive.headers if key.startswith(first)]
         return Columns([name for name in names if name not in no_facts and self._is_fact(name)], self._read_fact)
@@ -270,71 +280,3 @@ class Npz(DecodedDataset):
 
     def __len__(self) -> int:
         return sum(self._counts)
-
-
-@dataclass(frozen=True)
-class Header:
-    """Shape and type of a stored array."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
-class Archive:
-    """An npz file, opened at first use and never unpickled.
-
-    Raises:
-        DataError: at first use, where the file is missing or no npz file, or has no such array.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @cached_property
-    def headers(self) -> dict[str, Header]:
-        """Every array's shape and type; no values are read."""
-        if not self.path.is_file():
-            raise DataError(f"there is no file {self.path}; set path to an npz file ({Path.cwd()} is current)")
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                members = [name for name in archive.namelist() if name.endswith(".npy")]
-                return {name.removesuffix(".npy"): _read_header(archive, name) for name in members}
-        except _BROKEN as error:
-            raise DataError(f"{self.path} is no npz file that NumPy can read ({error}); write it by np.savez") from None
-
-    def header(self, key: str) -> Header:
-        """Shape and type of one array.
-
-        Raises:
-            DataError: there is no such array, or it holds Python objects.
-        """
-        if key not in self.headers:
-            raise DataError(f"{self.path} has no array {key!r}; {suggestion(key, self.headers, list_all=True)}")
-        header = self.headers[key]
-        if header.dtype.hasobject:
-            raise DataError(
-                f"{self.path}: {key!r} holds Python objects, which are code to load; save it with a plain type, "
-                "such as .astype(str)"
-            )
-        return header
-
-    def read(self, key: str) -> NDArray[Any]:
-        """One array, of any shape.
-
-        Raises:
-            DataError: as `header`, or the values are damaged.
-        """
-        self.header(key)
-        try:
-            with np.load(self.path, allow_pickle=False) as arrays:
-                array: NDArray[Any] = arrays[key]
-                return array
-        except _BROKEN as error:
-            raise DataError(f"{self.path}: {key!r} cannot be read ({error}); get the file anew") from None
-
-
-def _read_header(archive: zipfile.ZipFile, member: str) -> Header:
-    with archive.open(member) as file:
-        first_version = npy.read_magic(file) == (1, 0)
-        shape, _, dtype = (npy.read_array_header_1_0 if first_version else npy.read_array_header_2_0)(file)
-        return Header(shape, dtype)

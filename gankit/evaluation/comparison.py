@@ -147,7 +147,7 @@ def write_metrics(report: dict[str, Any], path: Path) -> str:
         else:
             report = _added(before, report)
             done = f"added to {path}: {len(report['metrics'])} values"
-    write_atomically(path, (json.dumps(report, indent=2) + "\n").encode())
+    write_atomically(path, json.dumps(report, indent=2) + "\n")
     return done
 
 

@@ -13,6 +13,7 @@ import PIL
 import scipy
 import torch
 
+from gankit import seeds
 from gankit.errors import DataError, GankitError
 from gankit.evaluation import extraction
 from gankit.evaluation.comparison import without_versions
@@ -22,6 +23,7 @@ from gankit.evaluation.sources import (
     Source,
     Window,
     in_process,
+    notes,
     open_images,
     open_named,
     open_only_images,
@@ -43,6 +45,7 @@ from gankit.version import __version__ as gankit_version
 Named = str | dict[str, Any] | Part
 
 
+@seeds.plain_torch()
 def evaluate(
     run_or_images: Source,
     real: Source | None = None,
@@ -59,7 +62,8 @@ def evaluate(
     """Evaluate images beside real ones, as `gankit evaluate` does.
 
     Args:
-        run_or_images: a run (or its folder), a data set, a folder of images, an npz file, or (n, c, h, w) images.
+        run_or_images: a run (or its folder), a data set, a folder of images, an npz file, a table with a data set's
+            name and settings, or (n, c, h, w) images.
         real: the same, or a statistics file; for a run its held-out images, or its training images where it has none.
             None takes those of the run that is evaluated.
         metrics: names, tables with a name, or parts; by default those of the run's `evaluation` settings, else frechet,
@@ -118,7 +122,7 @@ def evaluate(
 
     shape = (fakes if isinstance(reals, Statistics) else reals).images.image.shape
     features_name, network = extractor(features, shape)
-    needs, warnings = _needs(parts), []
+    needs, warnings = _needs(parts), notes(source, fake_name) if isinstance(source, Dataset) else []
     if isinstance(reals, Statistics):
         warnings += _check_features(reals, features_name, network)
         real_rows = Rows(statistics=reals.moments)
@@ -128,14 +132,14 @@ def evaluate(
     pool = Pool(real_rows, fakes.rows(network, needs))
 
     values: dict[str, dict[str, Any]] = {}
-    by_class = part("metric", {"name": "intra-class", "metric": "kid"})
-    for metric in [*parts, by_class] if by_default and _has_classes(pool) else parts:
+    by_class = [part("metric", {"name": "intra-class", "metric": "kid"})] if by_default and _has_classes(pool) else []
+    for metric in [*parts, *by_class]:
         try:
             entries, metric_warnings = evaluate_metric(metric, pool, seed, permutations)
         except GankitError as error:
-            if metric is not by_class:
+            if not by_default or (metric is parts[-1] and not values):
                 raise
-            warnings.append(f"there are no values by class: {error}")
+            warnings.append(f"{metric.name} is left out: {error}")
             continue
         for name, entry in entries.items():
             values[key := free_name(name, values)] = entry
@@ -152,7 +156,7 @@ def evaluate(
         warnings += metric_warnings
     if isinstance(reals, _Side):
         lacks_training = "training" in needs and training is None and training_side is None
-        warnings += _reference_warnings(fakes, reals, lacks_training)
+        warnings += notes(reals.images, reals.name) + _reference_warnings(fakes, reals, lacks_training)
     protocol = _protocol(features_name, network, reals, fakes, seed) | {"warnings": list(dict.fromkeys(warnings))}
     if training_side:
         protocol["training"], protocol["n_training"] = training_side.name, len(training_side.images)
@@ -160,6 +164,7 @@ def evaluate(
     return Evaluated(protocol=protocol, metrics=values)
 
 
+@seeds.plain_torch()
 def statistics(images: Source, features: Named | Features | None = None, *, window: Window = None) -> Statistics:
     """Mean and covariance of the features of real images, to be kept in place of the images.
 
@@ -177,6 +182,8 @@ def statistics(images: Source, features: Named | Features | None = None, *, wind
     features_name, network = extractor(features, reals.images.image.shape)
     rows = reals.rows(network, {"features"})
     protocol = _features_protocol(features_name, network) | {"content": reals.content}
+    if remarks := notes(reals.images, reals.name):
+        protocol["warnings"] = remarks
     return Statistics(reals.name, rows.moments, protocol)
 
 

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from gankit import seeds
 from gankit.errors import DataError, PartError, RunError
+from gankit.evaluation.extraction import part
 from gankit.evaluation.statistics import Statistics
-from gankit.experiments.selection import select_images
+from gankit.experiments.selection import Resized, select_images, split_indices
+from gankit.experiments.values import parse_value
 from gankit.files import user_path
 from gankit.interfaces import Dataset, ImageSpec, Indices, Known
 from gankit.registry import build, registry
@@ -24,46 +26,86 @@ from gankit.version import __version__ as gankit_version
 
 TRAINING, HELD_OUT = "training images", "held-out images"
 """What the images of a run are called in tables."""
+GRID = "grid.png"
+"""What `gankit sample` writes beside the images that its labels.csv lists."""
 
 Window = tuple[float, float] | None
-Source = Run | Dataset | Statistics | NDArray[Any] | Tensor | str | Path
+Place = str | Path | dict[str, Any]
+Source = Run | Dataset | Statistics | NDArray[Any] | Tensor | Place
 
 
-def open_source(name: str | Path, window: Window = None) -> Run | Dataset | Statistics:
+def open_source(place: Place, window: Window = None) -> Run | Dataset | Statistics:
     """A run folder, a folder of images, an npz file of images or of statistics, or a data set by name.
 
     Args:
-        name: what to open.
+        place: what to open. A table, or its text in TOML such as `{name = "npz", path = "a.npz", split = "test"}`, is a
+            data set with its settings; `size` resizes its images, and `split` chooses one of its splits.
         window: the values of black and white, of files that are not 8-bit.
 
     Raises:
         GankitError: it is none of these, or broken, or deeper than 8 bits without a window.
     """
+    if (table := _table(place)) is not None:
+        return _open_table(table, window)
+    name = str(place)
     path = user_path(name)
     if (path / "experiment.toml").is_file():
         return open_run(path)
     if path.is_dir():
         # A folder that `gankit sample` wrote holds its grid beside the images that labels.csv lists.
-        return _open_stored("folder", window, path=str(path), unlisted="skip")
-    if path.suffix == ".npz":
-        return Statistics.read(path) if Statistics.is_file(path) else _open_stored("npz", window, path=str(path))
-    if len(path.parts) > 1:
-        raise DataError(f"{name}: there is no such folder or file")
+        return _open_table({"name": "folder", "path": str(path), "unlisted": "skip"}, window)
+    if path.suffix == ".npz" and Statistics.is_file(path):
+        return Statistics.read(path)
+    if path.suffix in (".npz", ".npy"):
+        return _open_table({"name": "npz", "path": str(path)}, window)
+    if len(path.parts) > 1 or path.exists():
+        reason = "there is no such folder or file"
+        if path.exists():
+            reason = (
+                "it is no folder of pictures and no npz or npy file; unpack a zip file, put a picture into a folder"
+            )
+        raise DataError(f"{name}: {reason}")
     try:
-        dataset: Dataset = build("dataset", str(name))
+        dataset: Dataset = build("dataset", name)
     except PartError as error:
         raise PartError(f"{name}: there is no such folder or file here, and {error}") from None
     return dataset
 
 
-def _open_stored(kind: str, window: Window, *, path: str, **settings: Any) -> Dataset:
-    dataset: Dataset = build("dataset", kind, path=path, value_range=window, **settings)
-    _ = dataset.image  # raises the clearest error if the folder holds no image
-    if dataset.dtype == np.uint8:
-        dataset = build("dataset", kind, path=path, **settings)  # 8-bit images need no window
-    elif window is None:
-        raise _missing_window(path, dataset.dtype)
-    return dataset
+def _table(place: object) -> dict[str, Any] | None:
+    """A data set with settings from its table or the table's text; None for anything else."""
+    if isinstance(place, str) and place.lstrip().startswith("{"):
+        place = parse_value(place)
+        if not isinstance(place, dict):
+            raise DataError(f'{place}: it is no TOML table; write it as {{name = "folder", path = "scans"}}')
+    return place if isinstance(place, dict) else None
+
+
+def _open_table(table: dict[str, Any], window: Window) -> Dataset:
+    settings = dict(table)
+    size, split = _height_width(settings.pop("size", None)), settings.pop("split", None)
+    chosen = part("dataset", settings)
+    takes_window = getattr(chosen.settings, "value_range", False) is None
+    if takes_window and window is not None:
+        chosen = part("dataset", {**settings, "value_range": window})
+    dataset: Dataset = chosen.build(size)
+    _ = dataset.image  # raises the clearest error if there is no image
+    if takes_window and dataset.dtype == np.uint8:
+        dataset = part("dataset", settings).build(size)  # 8-bit images need no window
+    elif takes_window and window is None:
+        raise _missing_window(_title(table), dataset.dtype)
+    if size not in (None, (dataset.image.height, dataset.image.width)):
+        dataset = Resized(dataset, size)
+    return dataset if split is None else dataset.subset(split_indices(dataset, split))
+
+
+def _height_width(size: Any) -> tuple[int, int] | None:
+    sides = [size, size] if isinstance(size, int) else size
+    if size is None:
+        return None
+    if not (isinstance(sides, (list, tuple)) and len(sides) == 2 and all(type(s) is int and s > 0 for s in sides)):
+        raise DataError(f"size = {size}: a number of pixels for squares, or [height, width], is needed")
+    return sides[0], sides[1]
 
 
 def _missing_window(name: str, dtype: Any) -> DataError:
@@ -88,7 +130,7 @@ def open_images(
     Raises:
         GankitError: nothing is there, fewer images than `count`, or images deeper than 8 bits without a window.
     """
-    if isinstance(source, (str, Path)):
+    if isinstance(source, (str, Path, dict)):
         source = open_source(source, window)
     if isinstance(source, Statistics):
         return source
@@ -116,11 +158,41 @@ def open_named(source: Source, role: str, window: Window = None) -> tuple[str, S
     Raises:
         GankitError: as `open_source`.
     """
-    if isinstance(source, (str, Path)):
-        role, source = str(source), open_source(source, window)
+    if isinstance(source, (str, Path, dict)):
+        table = _table(source)
+        role, source = str(source) if table is None else _title(table), open_source(source, window)
     if isinstance(source, Run):
         return f"run {source.path.name}{' (best)' if source.wants_best else ''}", source
     return (source.name if isinstance(source, Statistics) else role), source
+
+
+def _title(table: dict[str, Any]) -> str:
+    split = f" ({table['split']})" if "split" in table else ""
+    return f"{table.get('path', table.get('name'))}{split}"
+
+
+def notes(images: Dataset, name: str) -> list[str]:
+    """What must be said of a set of images whoever uses it: images that are left out, splits that are joined.
+
+    Args:
+        images: the set, as it was opened.
+        name: what to call it.
+    """
+    remarks, known = [], images.known
+    left_out = [file for file in known.left_out if file != GRID]
+    if left_out:
+        remarks.append(
+            f"{name}: {len(left_out)} images ({left_out[0]} first) are left out, as the table of labels does not list "
+            "them"
+        )
+    splits = [split for split, indices in known.splits.items() if len(indices)]
+    if len(splits) > 1:
+        training = ", training images among them" if "train" in splits else ""
+        remarks.append(
+            f"{name}: the splits {', '.join(splits)} are all used{training}; a table "
+            '{name = ..., path = ..., split = "test"} takes one'
+        )
+    return remarks
 
 
 def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) -> Dataset:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
+import operator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -14,6 +13,7 @@ import numpy as np
 
 from gankit.errors import DataError
 from gankit.files import user_path, write_atomically
+from gankit.images.archive import Archive
 from gankit.interfaces import Moments
 
 
@@ -38,12 +38,12 @@ class Statistics:
 
     @staticmethod
     def is_file(path: Path) -> bool:
-        """Whether this is a statistics file: an archive with `mu` and `sigma`."""
+        """Whether this is a statistics file: an archive with `mu` and `sigma`, and no images beside them."""
         try:
-            with zipfile.ZipFile(path) as archive:
-                return {"mu.npy", "sigma.npy"} <= set(archive.namelist())
-        except (OSError, zipfile.BadZipFile):
+            headers = Archive(path).headers
+        except DataError:
             return False
+        return {"mu", "sigma"} <= headers.keys() and all(len(header.shape) < 3 for header in headers.values())
 
     @classmethod
     def read(cls, path: str | Path) -> Statistics:
@@ -52,13 +52,15 @@ class Statistics:
         Raises:
             DataError: the file is missing, damaged, or holds no such statistics.
         """
+        archive = Archive(Path(path))
         try:
-            with np.load(path, allow_pickle=False) as file:
-                mean, covariance = (np.asarray(file[key], dtype=np.float64) for key in ("mu", "sigma"))
-                n = int(file["n"]) if "n" in file.files else None
-                protocol = dict(json.loads(str(file["protocol"]))) if "protocol" in file.files else {}
-                dict(protocol.get("features_protocol", {}))  # raises if it is no table
-        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            mean, covariance = (archive.read(key).astype(np.float64) for key in ("mu", "sigma"))
+            n = operator.index(archive.read("n")[()]) if "n" in archive.headers else None
+            protocol = dict(json.loads(str(archive.read("protocol")))) if "protocol" in archive.headers else {}
+            dict(protocol.get("features_protocol", {}))  # raises if it is no table
+        except DataError:
+            raise
+        except Exception as error:  # of any type, as what stands in the file
             raise DataError(
                 f"{path}: no statistics can be read ({error}); they are npz files with mu and sigma"
             ) from None

@@ -37,8 +37,11 @@ class Pixels(Features):
             PartError: the images have another number of channels.
         """
         if images.ndim != 4 or images.shape[1] != self.channels:
-            shape = tuple(images.shape)
-            raise PartError(f"pixels features are for {self.channels} channels, these images have shape {shape}")
+            raise PartError(
+                f"pixels features are for {self.channels} channels here, and these images have the shape "
+                f"{tuple(images.shape)}: read both sets as grey or both as colour, as in a table "
+                '{name = "folder", path = "scans", grey = false}'
+            )
         small = functional.interpolate(images, (self.side, self.side), mode="bilinear", antialias=True)
         return small.flatten(1) / 255
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL import __version__ as PIL_VERSION
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from gankit.errors import DataError, GankitError
 from gankit.images import tiff
@@ -27,6 +27,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
 _COLOUR = frozenset(["P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"])
 _SIDEWAYS = range(5, 9)  # the EXIF orientations that exchange height and width
+_IN_A_TABLE = 'in the data table of an experiment, or on the command line in {name = "folder", path = ..., ...}'
 _OPENING = threading.Lock()  # filters of warnings are the whole process's
 NO_PROGRESS_BAR = 500  # or fewer pictures
 FORMAT = 3  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
@@ -225,13 +226,12 @@ def _check_alike(form: Form, name: str, first: Form, first_name: str) -> None:
     if form.channels != first.channels:
         raise DataError(
             f"{name} is {form.colour} where {first_name} is {first.colour}; set grey = true (all grey) or "
-            "grey = false (all colour)"
+            f"grey = false (all colour), {_IN_A_TABLE}"
         )
     if form.shape != first.shape:
         raise DataError(
             f"{name} is {form.height} x {form.width} pixels (height x width) where {first_name} is "
-            f"{first.height} x {first.width}; in an experiment data.size = [height, width] resizes all, and fit says "
-            "how; elsewhere bring them to one size first"
+            f"{first.height} x {first.width}; size = [height, width] resizes all, and fit says how, {_IN_A_TABLE}"
         )
 
 

@@ -48,6 +48,7 @@ class Known:
         splits: (k,) indices of the images of each named split ("train", "val", "test").
         facts: (n, ...) array of anything else, by name.
         changed_by_mirror: names of the facts whose values the mirror image does not share.
+        left_out: paths of images that are there and not used, since the table of labels does not list them.
     """
 
     files: Sequence[str] = ()
@@ -58,9 +59,10 @@ class Known:
     splits: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     changed_by_mirror: frozenset[str] = frozenset()
+    left_out: Sequence[str] = ()
 
     def take(self, indices: NDArray[np.int64]) -> Self:
-        """What is known of the images with these (k,) indices; without splits, whose indices mean other images."""
+        """What is known of the images with these (k,) indices; without splits and images left out, as of the whole."""
         return replace(
             self,
             files=[self.files[index] for index in indices] if self.files else (),
@@ -68,6 +70,7 @@ class Known:
             groups=None if self.groups is None else self.groups[indices],
             agreement=None if self.agreement is None else self.agreement[indices],
             splits={},
+            left_out=(),
             facts=Columns(self.facts, partial(_take_column, self.facts, indices)),
         )
 

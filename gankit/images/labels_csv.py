@@ -1,13 +1,12 @@
 """What a CSV file or the sub-folders of a folder of images say of each image."""
 
-import csv
 import difflib
 import math
 import os
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import DataError
+from gankit.images.csv_table import CsvTable, read_csv
 from gankit.images.known import Known
+from gankit.images.names import look, shown, spelling, two_spellings
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _COLUMNS = ("file", "label", "group", "agreement", "votes", "split")
@@ -24,69 +25,6 @@ _SYSTEM = ("Thumbs.db", "desktop.ini")  # files that a file manager leaves behin
 
 Knowledge = Known
 """The name of `Known` in 0.1.0."""
-
-
-@dataclass(frozen=True)
-class CsvTable:
-    """What a CSV file holds.
-
-    Attributes:
-        path: the file.
-        lines: the number of each row's line.
-        columns: the cells of each column, one per row, by title; without white space round them.
-    """
-
-    path: Path
-    lines: list[int]
-    columns: dict[str, list[str]]
-
-    def where(self, row: int) -> str:
-        """The file and the line of a row, for messages."""
-        return f"{self.path} line {self.lines[row]}"
-
-
-def read_csv(path: Path, key: Collection[str], *, fold: Callable[[str], str], strict: bool = False) -> CsvTable:
-    """Read a CSV file with a header line, in UTF-8 with or without byte order mark; empty lines are skipped.
-
-    Args:
-        path: the file, separated by comma, semicolon or tab.
-        key: titles, folded, of which the header must have one; it tells which separator it is.
-        fold: makes spellings of a title equal.
-        strict: whether a quotation mark in a wrong place is an error.
-
-    Raises:
-        DataError: the file cannot be read, has no key, a column twice, no row, or a row of another length.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            for delimiter in ",;\t":
-                if any(fold(title.strip()) in key for title in next(csv.reader([header], delimiter=delimiter), [])):
-                    break
-            else:
-                name = next(iter(key))
-                raise DataError(f"{path} has no column `{name}`; its first line must name the columns: {name},...")
-            file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter, strict=strict)
-            titles = [fold(title.strip()) for title in next(reader)]
-            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if "".join(cells).strip()]
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not in UTF-8; save it as CSV UTF-8") from None
-    except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path} cannot be read ({reason}); give a CSV file in UTF-8") from None
-    for line, cells in rows:
-        if len(cells) != len(titles):
-            raise DataError(
-                f"{path} line {line} has {len(cells)} cells where the header has {len(titles)}; "
-                "quote cells that hold the separator"
-            )
-    if repeated := [title for title, count in Counter(titles).items() if count > 1]:
-        raise DataError(f"{path} has the column {repeated[0]!r} more than once; rename one")
-    if not rows:
-        raise DataError(f"{path} has a header and no rows; add one row per image, or remove the file")
-    columns = {title: [cells[i] for _, cells in rows] for i, title in enumerate(titles)}
-    return CsvTable(path, [line for line, _ in rows], columns)
 
 
 def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Known:
@@ -125,7 +63,8 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
         groups=np.array(_cells_without_gaps(rows, "group")) if "group" in rows.columns else None,
         agreement=_agreement(rows, classes, votes),
         splits={} if splits is None else split_indices(splits),
-        facts={name: _fact(cells) for name, cells in rows.columns.items() if _role(name) is None},
+        left_out=unlisted,
+        facts={name: _fact(rows, name) for name in rows.columns if _role(name) is None},
     )
 
 
@@ -145,15 +84,22 @@ def find_table(folder: Path, table: Path | None) -> Path | None:
 
 
 def number_classes(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """(n,) labels of images whose classes have these n names, and the name of each class, by `sorted_names`."""
+    """(n,) labels of images whose classes have these n names, and the name of each class, by `sorted_names`.
+
+    Raises:
+        DataError: two names are spellings of one.
+    """
     classes = sorted_names(names)
+    if alike := two_spellings(classes):
+        raise DataError(f"the classes {alike} are one name in two spellings; use one for both")
     return np.array([classes.index(name) for name in names], dtype=np.int64), tuple(classes)
 
 
 def sorted_names(names: Sequence[str]) -> list[str]:
     """Each name once, in the order of numbers where all are numbers, else of text."""
     unique = sorted(set(names))
-    return sorted(unique, key=int) if all(name.isdecimal() for name in unique) else unique
+    # Of more digits than Python makes a number of, nobody numbers classes.
+    return sorted(unique, key=int) if all(name.isdecimal() and len(name) < 100 for name in unique) else unique
 
 
 def split_indices(names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
@@ -224,14 +170,20 @@ def _role(column: str) -> str | None:
 def _listed_files(rows: CsvTable, files: Sequence[str]) -> list[str]:
     """The images that the rows name, in their order."""
     present = set(files)
+    composed = {unicodedata.normalize("NFC", name): name for name in files}
     row_of: dict[str, int] = {}
     for row, cell in enumerate(rows.columns["file"]):
         name = cell.replace("\\", "/").removeprefix("./")
+        if name not in present:  # macOS keeps letters and their accents apart in names of files, keyboards do not
+            name = composed.get(unicodedata.normalize("NFC", name), name)
         if name not in present:
             close = difflib.get_close_matches(name, files, n=1, cutoff=0.8)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            alike = bool(close) and look(close[0]) == look(name)
+            quoted = shown if alike else repr
+            hint = f"did you mean {quoted(close[0])}? " if close else ""
             raise DataError(
-                f"{rows.where(row)} names {name!r}, and there is no such image; {hint}add the image or remove the row"
+                f"{rows.where(row)} names {quoted(name)}, and there is no such image; "
+                f"{hint}add the image or remove the row"
             )
         if name in row_of:
             raise DataError(
@@ -287,13 +239,18 @@ def _classes(rows: CsvTable, votes: list[list[str]] | None) -> list[str] | None:
 
 
 def _check_spelling(rows: CsvTable, classes: list[str] | None, votes: list[list[str]] | None) -> None:
-    """A name in two spellings would count as two classes, and a vote in another spelling as disagreement."""
-    spellings: dict[str, str] = {}
-    for row in range(len(rows.lines)):
-        for name in [*([classes[row]] if classes else []), *(votes[row] if votes else [])]:
-            first = spellings.setdefault(name.casefold(), name)
-            if first != name:
-                raise DataError(f"{rows.where(row)} says {name!r} where others say {first!r}; use one spelling")
+    """A name in two spellings would count as two: two classes, a vote against the label, a patient on both sides."""
+    calls = [[*([classes[row]] if classes else []), *(votes[row] if votes else [])] for row in range(len(rows.lines))]
+    splits, groups = ([[cell] for cell in rows.columns.get(name, [])] for name in ("split", "group"))
+    for names_of_rows, form in ((calls, spelling), (splits, spelling), (groups, look)):
+        spellings: dict[str, str] = {}
+        for row, names in enumerate(names_of_rows):
+            for name in names:
+                first = spellings.setdefault(form(name), name)
+                if first != name:
+                    raise DataError(
+                        f"{rows.where(row)} says {shown(name)} where others say {shown(first)}; use one spelling"
+                    )
 
 
 def _agreement(rows: CsvTable, classes: list[str] | None, votes: list[list[str]] | None) -> NDArray[np.float64] | None:
@@ -303,20 +260,22 @@ def _agreement(rows: CsvTable, classes: list[str] | None, votes: list[list[str]]
         return None
     shares = []
     for row, cell in enumerate(_cells_without_gaps(rows, "agreement")):
-        share = _number(cell)
+        share = rows.number(cell)
         if share is None or not 0 <= share <= 1:
             raise DataError(f"{rows.where(row)} has agreement {cell!r}; it must be a share of raters from 0 to 1")
         shares.append(share)
     return np.array(shares)
 
 
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
-
-
-def _fact(cells: list[str]) -> NDArray[Any]:
-    numbers = [_number(cell) if cell else math.nan for cell in cells]
-    return np.array(cells) if None in numbers else np.array(numbers, dtype=np.float64)
+def _fact(rows: CsvTable, title: str) -> NDArray[Any]:
+    cells = rows.columns[title]
+    numbers = [rows.number(cell) if cell else math.nan for cell in cells]
+    if None not in numbers:
+        return np.array(numbers, dtype=np.float64)
+    if all(re.fullmatch(r"[+-]?\d*[.,]?\d*", cell) for cell in cells):
+        row = numbers.index(None)
+        raise DataError(
+            f"{rows.where(row)} has {title} {cells[row]!r}, which is no number here; write a point before decimals "
+            "and nothing between thousands"
+        )
+    return np.array(cells)

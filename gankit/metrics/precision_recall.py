@@ -61,7 +61,8 @@ def _k_for(n: int, k: int | None) -> int:
     if k < 1:
         raise GankitError(f"k = {k}: the nearest neighbour is k = 1")
     if n < k + 2:
-        raise GankitError(f"k = {k} needs at least {k + 2} images of either side, and one has {n}; lower k")
+        advice = "lower k" if k > 1 else "give more, or leave precision-recall out"
+        raise GankitError(f"k = {k} needs at least {k + 2} images of either side, and one has {n}; {advice}")
     return k
 
 

@@ -1,8 +1,8 @@
 """Ranking of generated images by the critic, realism, a classifier or people: the best and the worst."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any, final
@@ -43,7 +43,6 @@ class Ranking:
         images: (n, c, h, w) in the data's type, by number.
         value_range: black and white of that type.
         scores: (n,) by number; larger is better. Realism is infinity where an image equals a real one.
-        order: (n,) numbers of the images, best first; of equal scores the smaller number first.
         keep: how many images count as best, and as worst.
         seed: of the drawn images.
         labels: one text per image, "" where it has none.
@@ -55,7 +54,6 @@ class Ranking:
     images: NDArray[Any]
     value_range: tuple[float, float]
     scores: NDArray[np.float64]
-    order: NDArray[np.int64]
     keep: int
     seed: int
     labels: tuple[str, ...]
@@ -70,6 +68,11 @@ class Ranking:
     def _repr_html_(self) -> str:
         grids = (grid_html(self.images[numbers], self.value_range) for numbers in (self.best, self.worst))
         return f"<pre>{escape(repr(self))}</pre>" + "<br>".join(grids)
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """(n,) numbers of the images, best first; of equal scores the smaller number first."""
+        return np.argsort(-self.scores, kind="stable")
 
     @property
     def best(self) -> NDArray[np.int64]:
@@ -129,9 +132,7 @@ def rank(
             raise GankitError(f"{name} is for by {user}, not for by {way}: leave it out")
     if way == "ratings":
         return _by_ratings(opened, argument, count, keep, seed, label, None if key is None else user_path(key))
-    number = COUNT if count is None else count
-    seed = seed or 0
-    _check_counts(number, keep)
+    number, seed = _checked(COUNT if count is None else count, keep), seed or 0
     conditional = way != "label" or opened.image.conditional
     latents, labels = opened.draw(number, parse_label(opened, label) if conditional else None, seed)
     texts = label_texts(opened, labels)
@@ -145,28 +146,22 @@ def rank(
     if way == "critic":
         scores, notes = critic_scores(opened, latents, labels)
     elif way == "realism":
-        source = open_source(real, opened.value_range) if isinstance(real, (str, Path)) else real
+        source = open_source(real, opened.value_range) if isinstance(real, (str, Path, dict)) else real
         scores, notes = realism_scores(opened, images, features, source)
     else:
         assert classifier is not None
         scores = label_scores(opened, images, wanted, classifier)
-    return _order(opened, way, images, scores, keep, seed, texts, (), notes)
+    labelled = tuple(texts or [""] * number)
+    return Ranking(way, images, opened.value_range, scores, keep, seed, labelled, notes=tuple(notes))
 
 
-def _check_counts(count: int, keep: int) -> None:
+def _checked(count: int, keep: int) -> int:
+    """The number of images to draw, where so many can be ranked and so many of them kept."""
     if count < 1:
         raise GankitError(f"count: {count} images cannot be ranked: draw 1 or more")
     if not 1 <= keep <= count:
         raise GankitError(f"keep: {keep} of {count} images cannot be kept: keep 1 to {count}")
-
-
-def _order(
-    run: Run, way: str, images: NDArray[Any], scores: NDArray[np.float64], keep: int, seed: int,
-    labels: Sequence[str] | None, findings: Sequence[Finding], notes: Sequence[str],
-) -> Ranking:  # fmt: skip
-    order = np.argsort(-scores, kind="stable")
-    texts = tuple(labels or [""] * len(images))
-    return Ranking(way, images, run.value_range, scores, order, keep, seed, texts, tuple(findings), tuple(notes))
+    return count
 
 
 def _by_ratings(
@@ -181,14 +176,12 @@ def _by_ratings(
     folders = [*dict.fromkeys(path.absolute().parent for path in paths)]
     key = ratings.find_key(raters, key_file, [*folders, run.path, *sorted(run.path.glob("rating-*"))])
     if key is None:
-        number, seed = COUNT if count is None else count, seed or 0
-        _check_counts(number, keep)
+        number, seed = _checked(COUNT if count is None else count, keep), seed or 0
         raters = ratings.by_number(raters, number)
         names, real = [str(i) for i in range(number)], [False] * number
     else:
         run = _run_of_page(run, key, count, seed, label)
-        number, seed, label = len(key.generated), key.seed, key.label
-        _check_counts(number, keep)
+        number, seed, label = _checked(len(key.generated), keep), key.seed, key.label
         names, real = [shown.id for shown in key.images], [shown.real for shown in key.images]
     ratings.check_images(raters, names, any(real))
     latents, encoded = run.draw(number, parse_label(run, label), seed)
@@ -196,11 +189,11 @@ def _by_ratings(
     labels = texts if key is None else [shown.label for shown in key.images]
     if run.image.conditions:  # a diagnosis is a class, and cannot equal the numbers that an image was drawn with
         labels = [text if is_real else "" for text, is_real in zip(labels, real, strict=True)]
-    findings = ratings.findings(raters, names, real, labels)
-    notes = [f"the mean of {len(raters)} raters"] if len(raters) > 1 else []
+    findings = tuple(ratings.findings(raters, names, real, labels))
+    notes = (f"the mean of {len(raters)} raters",) if len(raters) > 1 else ()
     generated = names if key is None else [shown.id for shown in key.generated]
     images, scores = run.decode(latents, encoded), ratings.mean_scores(raters, generated)
-    return _order(run, "ratings", images, scores, keep, seed, texts, findings, notes)
+    return Ranking("ratings", images, run.value_range, scores, keep, seed, tuple(texts), findings, notes)
 
 
 def _run_of_page(run: Run, key: Key, count: int | None, seed: int | None, label: str | None) -> Run:

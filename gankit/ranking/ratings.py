@@ -1,5 +1,6 @@
 """Ratings by people: reading them from CSV files, checking them against the images, means and agreement."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gankit.errors import DataError
 from gankit.evaluation.uncertainty import wilson
-from gankit.images.labels_csv import read_csv
+from gankit.images.csv_table import read_csv
 from gankit.ranking.key import Key, read_key
 
 REAL, GENERATED = "real", "generated"
@@ -83,7 +84,7 @@ def read_ratings(paths: Sequence[Path]) -> list[Rater]:
 
 
 def _read(path: Path) -> list[Rater]:
-    table = read_csv(path, ("image", "file"), fold=str.casefold, strict=True)
+    table = read_csv(path, ("image", "file"), fold=str.casefold)
     columns = table.columns
     if "score" not in columns:
         raise DataError(f"{path} has no column `score`; its first line must name the columns: image,score,...")
@@ -94,23 +95,18 @@ def _read(path: Path) -> list[Rater]:
         rater = raters.setdefault(name, Rater(name, path))
         if image in rater.scores:
             raise DataError(f"{where}: {name} has rated image {image} twice")
-        rater.scores[image] = _score(cells["score"], where)
+        score = math.nan
+        with contextlib.suppress(ValueError):
+            score = float(cells["score"])
+        if not math.isfinite(score):
+            raise DataError(f"{where}: the score {cells['score']!r} is no number")
+        rater.scores[image] = score
         rater.diagnoses[image] = cells.get("diagnosis", "")
         rater.calls[image] = call = cells.get("call", "")
         if call not in (REAL, GENERATED, ""):
             raise DataError(f"{where}: the call {call!r} is neither {REAL} nor {GENERATED}")
         rater.keys.add(cells.get("key", ""))
     return list(raters.values())
-
-
-def _score(text: str, where: str) -> float:
-    try:
-        score = float(text)
-    except ValueError:
-        score = math.nan
-    if not math.isfinite(score):
-        raise DataError(f"{where}: the score {text!r} is no number")
-    return score
 
 
 def find_key(raters: Sequence[Rater], file: Path | None, folders: Sequence[Path]) -> Key | None:

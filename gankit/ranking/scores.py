@@ -13,7 +13,7 @@ from torch import Tensor
 from gankit.errors import GankitError, PartError, RunError
 from gankit.evaluation import extraction
 from gankit.evaluation.extraction import BATCH, device_of, extractor
-from gankit.evaluation.sources import TRAINING, Source, from_array, open_only_images, run_reference
+from gankit.evaluation.sources import TRAINING, Source, from_array, notes, open_only_images, run_reference
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Features
 from gankit.metrics.precision_recall import realism_score
@@ -31,7 +31,7 @@ def critic_scores(run: Run, z: Tensor, labels: Tensor | None) -> tuple[Scores, l
     """The critic's scores of images as the generator makes them: not augmented, not rounded, with labels.
 
     Args:
-        run: a run with a checkpoint.
+        run: has a checkpoint.
         z: (n, latent_dim) latents.
         labels: None, (n,) classes, or (n, k) standardised conditions, as `Run.draw` gives them.
 
@@ -41,16 +41,18 @@ def critic_scores(run: Run, z: Tensor, labels: Tensor | None) -> tuple[Scores, l
     Raises:
         RunError: there is no checkpoint, or a score is not finite.
     """
-    device, pieces, independent = run.device, [], True
+    pieces: list[Tensor] = []
+    independent, start = True, 0
+
+    def score(images: Tensor) -> Tensor:
+        of_these = None if labels is None else labels[start : start + len(images)].to(run.device)
+        return run.critic(images.to(run.device), of_these).double().cpu().reshape(len(images), -1).mean(1)
+
     with torch.no_grad():
-        start = 0
         for images in generate_batches(run.generator, z, labels):
-            label = None if labels is None else labels[start : start + len(images)].to(device)
-            scores = _score(run, images.to(device), label)
+            pieces.append(score(images))
             if start == 0:
-                first = _score(run, images[:1].to(device), None if label is None else label[:1])
-                independent = torch.allclose(first, scores[:1], rtol=1e-3, atol=1e-5)
-            pieces.append(scores)
+                independent = torch.allclose(score(images[:1]), pieces[0][:1], rtol=1e-3, atol=1e-5)
             start += len(images)
     values = torch.cat(pieces).numpy()
     if not np.isfinite(values).all():
@@ -61,20 +63,10 @@ def critic_scores(run: Run, z: Tensor, labels: Tensor | None) -> tuple[Scores, l
     return values, [] if independent else [mixing]
 
 
-def _score(run: Run, images: Tensor, labels: Tensor | None) -> Tensor:
-    return run.critic(images, labels).double().cpu().reshape(len(images), -1).mean(1)
-
-
 def realism_scores(
     run: Run, images: NDArray[Any], features: str | dict[str, Any] | Part | Features | None, real: Source | None
 ) -> tuple[Scores, list[str]]:
-    """`realism_score` of drawn images with respect to the run's held-out images, or its training images if it has none.
-
-    Args:
-        run: whose images they are.
-        images: (n, c, h, w) in the data's type.
-        features: as in `gankit.evaluate`; by default those of the run's evaluation.
-        real: other real images.
+    """`realism_score` of a run's (n, c, h, w) images, in the data's type, with `features` and `real` as for `rank`.
 
     Returns:
         (n,) scores in [0, infinity], and remarks on them.
@@ -94,12 +86,12 @@ def realism_scores(
         extraction.features(reals, network, name=name, content=reals.digest(), quiet=True),
         extraction.features(drawn, network, content=drawn.digest(), quiet=True),
     )
-    notes = [f"reference: {len(reals)} {name}"]
+    remarks = [f"reference: {len(reals)} {name}", *notes(reals, name)]
     if name == TRAINING:
-        notes.append(
+        remarks.append(
             "copies of training images would come first: gankit evaluate --metrics memorisation looks for them"
         )
-    return scores, notes
+    return scores, remarks
 
 
 def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], classifier: Classifier) -> Scores:

@@ -58,7 +58,7 @@ def derive_settings(
         raise TypeError(f"the parameter {wrong} is positional; settings come after *, and only {positional} before it")
 
     def reword(cls: type[BaseModel], value: object, handler: ModelWrapValidatorHandler[Any]) -> Any:
-        return reword_errors(read_none(cls, value), handler, [*reserved, *cls.model_fields])
+        return reword_errors(cls, read_none(cls, value), handler, [*reserved, *cls.model_fields])
 
     name = f"{part.__name__}Settings"
     validators: dict[str, Any] = {"_reworded": model_validator(mode="wrap")(classmethod(reword))}  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ def write_report(run: Run) -> Path:
     run.check_own("report")
     with sole_writer(run.path):
         page, path = _page(run), run.path / "report.html"
-        write_atomically(path, page.encode())
+        write_atomically(path, page)
     return path
 
 
@@ -36,7 +36,7 @@ def _page(run: Run) -> str:
     pairs = [run.path / f"{name}-pairs.png" for name, entry in entries.items() if "details" in entry]
     samples = run.sample(SHOWN, seed=run.experiment.training.seed)
     return render(
-        "gankit.report", "run.html.j2", name=run.path.name, record=run.experiment.run, metrics=metrics,
+        "gankit.report", "run.html.j2", name=run.path.name, path=run.path, record=run.experiment.run, metrics=metrics,
         training=run.experiment.training, steps=run.steps, seconds=run.log[-1]["seconds"] if run.log else None,
         grid=png_uri(grid_png(samples, run.value_range, 8)), table=html(metrics) if metrics else "",
         curves=[png_uri(picture) for picture in curves(run.log)],

@@ -55,6 +55,8 @@ def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best
     torch.save({"format": FORMAT, "step": step, "state": dict(state)}, buffer)
     seal(buffer)
     write_atomically(path, buffer.getvalue())
+    if best:
+        return path
     # One of a later step could not be read, or this step would not have been done again.
     before = [old for old in _step_checkpoints(folder) if _step(old) < step]
     regular = [old for old in before if _step(old) % every == 0]
@@ -149,10 +151,16 @@ def export(path: Path, generator: nn.Module, config: dict[str, Any]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
+    write_atomically(path, pack(generator, config))
+
+
+def pack(generator: nn.Module, config: dict[str, Any]) -> bytes:
+    """The content of an export; what a module used under two names shares stands there twice."""
+    layout = torch.contiguous_format
+    tensors = {name: value.detach().cpu().clone(memory_format=layout) for name, value in generator.state_dict().items()}
     config = {"format": FORMAT, **config}
     text = json.dumps({**config, "digest": _digest(tensors, config)}, sort_keys=True)
-    write_atomically(path, to_bytes(tensors, {"gankit": text}))  # of several keys the order would be random
+    return bytes(to_bytes(tensors, {"gankit": text}))  # of several keys the order would be random
 
 
 def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import joblib
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from gankit.errors import BusyError, GankitError, RunError
 from gankit.files import locked, remove_unfinished, sole_writer, write_atomically
@@ -168,7 +168,7 @@ def _do(job: Job, folder: Path, threads: int, is_stopped: Callable[[], bool] | N
         except GankitError as error:
             content = {"failure": str(error)}
         content |= {"seconds": round(seconds(), 2), "threads": threads}
-        write_atomically(folder / RESULT, (json.dumps(content, indent=1) + "\n").encode())
+        write_atomically(folder / RESULT, json.dumps(content, indent=1) + "\n")
 
 
 @contextlib.contextmanager
@@ -228,7 +228,7 @@ def _clock(folder: Path, is_stopped: Callable[[], bool] | None) -> Iterator[Call
 
     def write() -> None:
         with contextlib.suppress(OSError):  # the job itself says what is wrong with the disk
-            write_atomically(folder / CLOCK, f"{seconds():.2f}".encode())
+            write_atomically(folder / CLOCK, f"{seconds():.2f}")
 
     def look() -> None:
         nonlocal noted, interrupted

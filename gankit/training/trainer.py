@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, final
 
 import torch
 
-from gankit import distributed
+from gankit import distributed, seeds
 from gankit.errors import GankitError, RunError
 from gankit.experiments.experiment import Experiment, load
 from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
@@ -22,9 +23,12 @@ from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.evaluator import Evaluator
 from gankit.training.log import Progress, StopRequest, TickLog
+from gankit.training.rehearsal import rehearse
 from gankit.training.step import Stepper
 
 OnTick = Callable[[dict[str, Any]], None]
+_TURN = threading.RLock()
+"""Trainings in several threads of one process take turns: torch has one random state and one number of threads."""
 
 
 def train(
@@ -35,7 +39,8 @@ def train(
     Args:
         experiment: from `gankit.load`, or what it reads: a recipe's name, a file.
         out: the folder to make; it must be new or empty.
-        data: a data set of the calling program, in place of the one that the experiment names.
+        data: a data set of the calling program, in place of the one that the experiment names; the size and flip of a
+            recipe's own data set do not apply to it.
         on_tick: called with each line of the log.
 
     Returns:
@@ -48,9 +53,11 @@ def train(
     """
     folder = user_path(out)
     experiment = experiment if isinstance(experiment, Experiment) else load(experiment)
+    experiment = (experiment if data is None else experiment.for_given_data()).with_run(None)
     with distributed.process_group(), _threads_and_random_state(experiment), contextlib.ExitStack() as stack:
         distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
-        trainer = Trainer(experiment.with_run(None), folder, data)
+        trainer = Trainer(experiment, folder, data)
+        trainer.rehearse()
         trainer.load_start_weights()
         distributed.on_rank_zero(trainer.create_folder)
         return trainer.run(on_tick)
@@ -102,14 +109,15 @@ def _new_folder(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _threads_and_random_state(experiment: Experiment) -> Iterator[None]:
     """Use the experiment's threads, on resume those recorded; at the end restore the caller's, and its random state."""
-    before = torch.get_num_threads()
-    recorded = experiment.run.threads if experiment.run else None
-    torch.set_num_threads(experiment.training.threads or recorded or before)
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with _TURN, seeds.plain_torch():
+        before = torch.get_num_threads()
+        recorded = experiment.run.threads if experiment.run else None
+        torch.set_num_threads(experiment.training.threads or recorded or before)
+        try:
+            with torch.random.fork_rng():
+                yield
+        finally:
+            torch.set_num_threads(before)
 
 
 @final
@@ -136,7 +144,12 @@ class Trainer:
             device=str(self.stepper.device),
             data_in_process=data is not None,
         )
+        self.cautions = experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
+
+    def rehearse(self) -> None:
+        """Try in small what the training will do; see `gankit.training.rehearsal.rehearse`."""
+        self.cautions += rehearse(self.experiment, self.data)
 
     def load_start_weights(self) -> None:
         """Load the weights of the run that `training.start_from` names, if it names one.
@@ -162,7 +175,7 @@ class Trainer:
             self.evaluator.values(self._generator())
         text = self.experiment.with_run(self.record).toml()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / "experiment.toml", text.encode())
+        write_atomically(self.folder / "experiment.toml", text)
 
     def restore(self) -> None:
         """Take up the newest checkpoint, or start at step 0 where there is none.
@@ -194,8 +207,9 @@ class Trainer:
         settings, stepper, is_writer = self.settings, self.stepper, distributed.rank() == 0
         bar = Progress(settings.steps, stepper.step, settings.batch * settings.critic_steps, quiet=not is_writer)
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
-        with StopRequest() as stop, contextlib.closing(self.log), contextlib.closing(bar):
-            for warning in experiment_warnings(self.experiment):
+        answer = "finishing this step, then saving; again to stop now and lose the steps since the last checkpoint"
+        with StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar):
+            for warning in self.cautions:
                 bar.say(f"warning: {warning}")
             self._say_warnings(bar)
             if stepper.step == 0 and is_writer:
@@ -216,7 +230,7 @@ class Trainer:
                     self._save()
                 if ending and not last:
                     reason = "interrupted" if stopped else "training.max_minutes is used up"
-                    bar.say(f"{reason} at step {stepper.step}; go on with: gankit resume {self.folder}")
+                    bar.say_stopped(reason, self.folder)
                     if stopped:
                         raise KeyboardInterrupt
                     break

@@ -226,7 +226,7 @@ class Dicom(DecodedDataset):
         known = replace(of_files, files=(), groups=groups).take(places)
         splits = {name: np.flatnonzero(np.isin(places, files)) for name, files in of_files.splits.items()}
         _warn_of_divided_groups(groups[places], splits)
-        return replace(known, splits=splits)
+        return replace(known, splits=splits, left_out=[self._show(name) for name in of_files.left_out])
 
     def __len__(self) -> int:
         return len(self._places)

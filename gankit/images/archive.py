@@ -1,0 +1,121 @@
+"""Arrays in an npz or npy file, read without unpickling and never larger than the file can hold."""
+
+import difflib
+import math
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, final
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from gankit.errors import DataError
+
+_LARGE, _DENSE = 2**30, 100  # bytes, and how much denser than the pixels of pictures an archive of that size may be
+
+
+@final
+@dataclass(frozen=True)
+class Header:
+    """Shape and type of a stored array, and the bytes that it takes in the file and unpacked."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    packed: int
+    unpacked: int
+
+
+@final
+class Archive:
+    """An npz file, or an npy file as if it held one array named `images`; opened at first use and never unpickled.
+
+    Raises:
+        DataError: at first use, where the file is missing or neither, or has no such array.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def headers(self) -> dict[str, Header]:
+        """Every array's shape and type; no values are read."""
+        if not self.path.is_file():
+            raise DataError(f"there is no file {self.path}; set path to an npz file ({Path.cwd()} is current)")
+        try:
+            size = self.path.stat().st_size
+            if self._is_npy:
+                with self.path.open("rb") as file:
+                    return {"images": Header(*_shape_and_type(file), size, size)}
+            with zipfile.ZipFile(self.path) as archive:
+                headers = {}
+                for member in archive.infolist():
+                    if member.filename.endswith(".npy"):
+                        with archive.open(member) as file:
+                            form = _shape_and_type(file)
+                        packed = min(member.compress_size, size)
+                        headers[member.filename.removesuffix(".npy")] = Header(*form, packed, member.file_size)
+                return headers
+        except Exception as error:  # zipfile and NumPy meet damage with errors of any type
+            raise DataError(
+                f"{self.path} is no npz file that NumPy can read ({_reason(error)}); write it by np.savez"
+            ) from None
+
+    @cached_property
+    def _is_npy(self) -> bool:
+        with self.path.open("rb") as file:
+            return file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX
+
+    def header(self, key: str) -> Header:
+        """Shape and type of one array.
+
+        Raises:
+            DataError: there is no such array, it holds Python objects, or more than the file can hold.
+        """
+        if key not in self.headers:
+            close = difflib.get_close_matches(key, self.headers, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise DataError(f"{self.path} has no array {key!r}; {hint}known: {', '.join(self.headers) or 'none'}")
+        header = self.headers[key]
+        if header.dtype.hasobject:
+            raise DataError(
+                f"{self.path}: {key!r} holds Python objects, which are code to load; save it with a plain type, "
+                "such as .astype(str)"
+            )
+        needed = math.prod(header.shape) * header.dtype.itemsize
+        if min(header.shape, default=0) < 0 or needed > header.unpacked:
+            raise DataError(f"{self.path}: {key!r} is cut off, or its header is damaged; get the file anew")
+        if header.unpacked > max(_LARGE, _DENSE * header.packed):
+            raise DataError(
+                f"{self.path}: {key!r} unpacks to {header.unpacked / 1e9:.1f} GB from {header.packed / 1e6:.1f} MB, "
+                "which no images do; save it by np.savez if they are images"
+            )
+        return header
+
+    def read(self, key: str) -> NDArray[Any]:
+        """One array, of any shape.
+
+        Raises:
+            DataError: as `header`, or the values are damaged.
+        """
+        self.header(key)
+        try:
+            with self.path.open("rb") as file:
+                if self._is_npy:
+                    return npy.read_array(file, allow_pickle=False)
+                with zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as member:
+                    return npy.read_array(member, allow_pickle=False)
+        except Exception as error:
+            raise DataError(f"{self.path}: {key!r} cannot be read ({_reason(error)}); get the file anew") from None
+
+
+def _shape_and_type(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    first_version = npy.read_magic(file) == (1, 0)
+    shape, _, dtype = (npy.read_array_header_1_0 if first_version else npy.read_array_header_2_0)(file)
+    return shape, dtype
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,98 @@
+"""CSV files with a header line, as spreadsheets of all countries write them."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from gankit.errors import DataError
+from gankit.images.names import visible
+
+
+@dataclass(frozen=True)
+class CsvTable:
+    """What a CSV file holds.
+
+    Attributes:
+        path: the file.
+        lines: the number of each row's line.
+        columns: the cells of each column, one per row, by title; without white space round them.
+        delimiter: between cells.
+    """
+
+    path: Path
+    lines: list[int]
+    columns: dict[str, list[str]]
+    delimiter: str
+
+    def where(self, row: int) -> str:
+        """The file and the line of a row, for messages."""
+        return f"{self.path} line {self.lines[row]}"
+
+    def number(self, cell: str) -> float | None:
+        """A cell as a number, or None; where semicolons separate cells, as where commas are decimal, with a comma."""
+        if self.delimiter == ";" and re.fullmatch(r"[+-]?\d+,\d+", cell):
+            cell = cell.replace(",", ".")
+        try:
+            return float(cell)
+        except ValueError:
+            return None
+
+
+def read_csv(path: Path, key: Collection[str], *, fold: Callable[[str], str]) -> CsvTable:
+    """Read a CSV file with a header line, in UTF-8 with or without byte order mark; empty lines are skipped.
+
+    A line `sep=;`, by which Excel is told the separator, may come first.
+
+    Args:
+        path: the file, separated by comma, semicolon or tab.
+        key: titles, folded, of which the header must have one; it tells which separator it is.
+        fold: makes spellings of a title equal.
+
+    Raises:
+        DataError: the file cannot be read, has no key, a column twice, no row, a row of another length, or a quotation
+            mark in a wrong place.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header, above = file.readline(), 0
+            if separator := re.fullmatch(r"sep=([,;\t])", header.strip('\r\n"'), re.IGNORECASE):
+                header, above = file.readline(), 1
+            for delimiter in separator[1] if separator else ",;\t":
+                if any(fold(visible(title)) in key for title in next(csv.reader([header], delimiter=delimiter), [])):
+                    break
+            else:
+                name = next(iter(key))
+                raise DataError(f"{path} has no column `{name}`; its first line must name the columns: {name},...")
+            file.seek(0)
+            for _ in range(above):
+                file.readline()
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            titles = [fold(visible(title)) for title in next(reader)]
+            rows = [
+                (reader.line_num + above, [cell.strip() for cell in cells])
+                for cells in reader
+                if "".join(cells).strip()
+            ]
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not in UTF-8; save it as CSV UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); give a CSV file in UTF-8") from None
+    except csv.Error as error:
+        raise DataError(
+            f"{path} cannot be read ({error}): a quotation mark is not closed or in a wrong place, or it is no CSV file"
+        ) from None
+    for line, cells in rows:
+        if len(cells) != len(titles):
+            raise DataError(
+                f"{path} line {line} has {len(cells)} cells where the header has {len(titles)}; "
+                "quote cells that hold the separator"
+            )
+    if repeated := [title for title, count in Counter(titles).items() if count > 1]:
+        raise DataError(f"{path} has the column {repeated[0]!r} more than once; rename one")
+    if not rows:
+        raise DataError(f"{path} has a header and no rows; add one row per image, or remove the file")
+    columns = {title: [cells[i] for _, cells in rows] for i, title in enumerate(titles)}
+    return CsvTable(path, [line for line, _ in rows], columns, delimiter)

@@ -1,0 +1,45 @@
+"""Names of classes and of files, of which one may stand there in several spellings."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+_INVISIBLE = ("Cf", "Cc")  # categories of characters that take no room, such as the zero-width space
+
+
+def two_spellings(names: Iterable[str]) -> str | None:
+    """The first name that stands there in another spelling too, with the other, for messages; None without one.
+
+    Spellings of a name differ in letter case, in Unicode forms, in white space, in characters that are not seen, or in
+    how a number is written.
+    """
+    spellings: dict[str, str] = {}
+    for name in sorted(set(names)):
+        if (first := spellings.setdefault(spelling(name), name)) != name:
+            return f"{shown(first)} and {shown(name)}"
+    return None
+
+
+def shown(name: str) -> str:
+    """A name between quotation marks, with letters that may look like others as their numbers."""
+    return repr(name) if name.isascii() else ascii(name)
+
+
+def look(name: str) -> str:
+    """The same for names that look alike on most screens."""
+    return " ".join(visible(unicodedata.normalize("NFKC", name)).split())
+
+
+def visible(text: str) -> str:
+    """A text without the characters that are not seen, and without white space round it."""
+    return "".join(letter for letter in text if unicodedata.category(letter) not in _INVISIBLE).strip()
+
+
+def spelling(name: str) -> str:
+    """The same for all spellings of a name."""
+    text = unicodedata.normalize("NFC", look(name).casefold())
+    number = re.fullmatch(r"([+-]?)0*(\d+?)(?:\.(\d*?)0*)?", text)
+    if number is None:
+        return text
+    sign, whole, rest = number.groups()
+    return f"{sign.strip('+')}{whole}{f'.{rest}' if rest else ''}"
