@@ -290,10 +290,9 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
 @app.command()
 def check(file: Recipe, overrides: Overrides = None) -> None:
     """Validate an experiment, open its data and try its parts in small, without training or writing anything."""
-    import gankit
     from gankit.training.rehearsal import check as lines_of
 
-    print(*lines_of(gankit.load(file, *(overrides or []))), sep="\n")
+    print(*lines_of(file, *(overrides or [])), sep="\n")
 
 
 @app.command()
