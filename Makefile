@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test test-slow bench check docs clean
+.PHONY: demo test test-slow bench check docs dist clean
 
 demo: .venv/.installed
 	$(RUN) gankit demo --out runs/demo
@@ -11,8 +11,11 @@ demo: .venv/.installed
 test: .venv/.installed-test
 	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: .venv/.installed-test
+# Beside the trainings that take minutes: the trackers' own packages, and every other Python that is here.
+test-slow: .venv/.installed-test .venv/.installed-trackers
 	$(RUN) pytest -m slow --timeout 3600
+	$(RUN) pytest tests/test_examples.py -k trackers
+	sh tests/other_pythons.sh
 
 bench: .venv/.installed-test .bench/.installed
 	OMP_NUM_THREADS=2 $(BIN)/python tests/benchmarks/metrics.py
@@ -26,6 +29,12 @@ check: .venv/.installed-test
 docs: .venv/.installed-test
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet --site-dir site
+
+# The wheels and source archives of gankit and its plug-ins. To upload them: .venv/bin/twine upload dist/*
+dist: .venv/.installed-dist
+	rm -rf dist
+	for project in . plugins/*; do $(RUN) build --outdir dist $$project || exit 1; done
+	$(RUN) twine check --strict dist/*
 
 clean:
 	rm -rf .venv .bench site build dist
@@ -41,6 +50,14 @@ clean:
 
 .venv/.installed-test: .venv/.installed
 	$(RUN) pip install --quiet --editable '.[test,offline,docs]'
+	touch $@
+
+.venv/.installed-trackers: .venv/.installed-test
+	$(RUN) pip install --quiet --editable '.[trackers]'
+	touch $@
+
+.venv/.installed-dist: .venv/.installed
+	$(RUN) pip install --quiet --editable '.[dist]'
 	touch $@
 
 # The libraries that training is measured beside, without what they ask for: old versions of torch and the like.

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import mmap
 import os
 import shutil
@@ -16,16 +17,24 @@ import platformdirs
 from numpy.typing import NDArray
 
 from gankit.errors import GankitError
+from gankit.files import is_sealed, open_atomically, seal, user_path
 
 Folder = Literal["arrays", "features"]
-DIGEST_SIZE = 32
 ABANDONED = 3600.0
 """Seconds after which a temporary file is taken to be left by a process that has died."""
 
 
 def cache_folder() -> Path:
-    """The folder of files that gankit can make again: `GANKIT_CACHE`, or the user's cache folder."""
-    return Path(os.environ.get("GANKIT_CACHE") or platformdirs.user_cache_dir("gankit"))
+    """The folder of files that gankit can make again: `GANKIT_CACHE`, or the user's cache folder.
+
+    Raises:
+        GankitError: `GANKIT_CACHE` names the home folder of nobody.
+    """
+    if named := os.environ.get("GANKIT_CACHE"):
+        return user_path(named)
+    folder = platformdirs.user_cache_path("gankit")
+    # In a container, a user may have no home folder.
+    return folder if folder.is_absolute() else Path(tempfile.gettempdir()) / "gankit"
 
 
 def feature_limit() -> float:
@@ -55,8 +64,8 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
     """The read-only array of a key: memory-mapped from the cache, and made first if it is missing or broken.
 
     Several processes may do this at once: a file appears under its name only when it is complete. If the folder cannot
-    be written, the array stays in memory. Files of features end with a digest, which is checked whenever they are read;
-    if they take more than `feature_limit`, those that were unused for longest are deleted.
+    be written, the array stays in memory. Files end with a digest, which is checked whenever they are opened. If those
+    of features take more than `feature_limit`, those that were unused for longest are deleted.
 
     Args:
         key: a file name that differs whenever the content would.
@@ -64,24 +73,19 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
         folder: "arrays" for decoded or rendered images, "features" for features.
     """
     path = cache_folder() / folder / f"{key}.npy"
-    checked = folder == "features"
     limit = feature_limit()  # raises before time is spent on the array
     try:
-        return _map(path, checked)
-    except (OSError, ValueError):
+        return _map(path)
+    except (OSError, ValueError, EOFError):
         array = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        with open_atomically(path) as file:
             np.save(file, array, allow_pickle=False)
-            if checked:
-                file.flush()
-                file.write(_digest(np.memmap(file.name, np.uint8, mode="r")))
-        os.replace(file.name, path)
-        if checked:
-            _make_room(path.parent, limit)
-        return _map(path, checked)
-    except (OSError, ValueError):  # no folder to write, or cleared by another process at this moment
+            seal(file)
+        _make_room(path.parent, limit if folder == "features" else math.inf)
+        return _map(path)
+    except (OSError, ValueError, EOFError):  # no folder to write, or cleared by another process at this moment
         array.setflags(write=False)
         return array
 
@@ -113,19 +117,13 @@ def fingerprint(prefix: str, files: Iterable[Path], options: object) -> str:
     return f"{prefix}-{digest.hexdigest()[:32]}"
 
 
-def _map(path: Path, checked: bool) -> NDArray[Any]:
-    if checked:
-        content = np.memmap(path, np.uint8, mode="r")
-        if _digest(content[:-DIGEST_SIZE]) != content[-DIGEST_SIZE:].tobytes():
-            raise ValueError(f"{path} is damaged")
-        with contextlib.suppress(OSError):
-            os.utime(path)  # the time of its last use
+def _map(path: Path) -> NDArray[Any]:
+    if not is_sealed(path):
+        raise ValueError(f"{path} is damaged")
+    with contextlib.suppress(OSError):
+        os.utime(path)  # the time of its last use
     array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
-
-
-def _digest(content: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(content.data, digest_size=DIGEST_SIZE).digest()
 
 
 def _make_room(folder: Path, limit: float) -> None:

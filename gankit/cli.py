@@ -1,5 +1,6 @@
 """The command line: `gankit` and `python -m gankit`."""
 
+import contextlib
 import os
 import sys
 from io import TextIOWrapper
@@ -58,12 +59,13 @@ def _finish(run: Any) -> None:
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Train a small WGAN-GP on the embedded eyes, evaluate it and write its report: under ten minutes."""
     import gankit
-    from gankit.evaluation.comparison import write_metrics
+    from gankit.evaluation.comparison import sole_output, write_metrics
     from gankit.evaluation.tables import text_table
+    from gankit.files import user_path
     from gankit.report import write_report
     from gankit.runs.run import open_run
 
-    folder = out or Path("runs/demo")
+    folder = user_path(out or "runs/demo")
     if (folder / "experiment.toml").is_file():
         run = open_run(folder)
         if not run.finished:
@@ -72,11 +74,11 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
     else:
         run = gankit.train(gankit.load("demo", *(overrides or [])), folder)
     if not (folder / "metrics.json").is_file():
-        settings = run.experiment.evaluation
-        report = gankit.evaluate(
-            run, run, settings.metrics, settings.features, count=settings.count, seed=settings.seed, pictures=folder
-        )
-        write_metrics(report, folder / "metrics.json")
+        chosen = run.experiment.evaluation
+        drawn: dict[str, Any] = {"count": chosen.count, "seed": chosen.seed, "pictures": folder}
+        with sole_output(folder / "metrics.json"):
+            report = gankit.evaluate(run, run, chosen.metrics, chosen.features, **drawn)
+            write_metrics(report, folder / "metrics.json")
         print(text_table(report))
     print(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
     print(f"report:  {write_report(run)}")
@@ -105,6 +107,7 @@ def sample(
     count: Annotated[int, typer.Option(help="How many images.", min=1)] = 64,
     label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
     seed: Seed = 0,
+    truncation: Annotated[float, typer.Option(help="Below 1: more typical images, where the generator can.")] = 1.0,
     best: Best = False,
     out: Out = None,
 ) -> None:
@@ -113,9 +116,8 @@ def sample(
     from gankit.runs.sampling import write_samples
 
     opened = open_run(run, best=best)
-    parent = Path() if opened.packaged else run
-    folder = write_samples(opened, out or parent / f"drawn-{seed}", count, label, seed)
-    print(f"{count} images, grid.png and labels.csv in {folder}")
+    out = out or (Path() if opened.packaged else opened.path) / f"drawn-{seed}"
+    print(f"{count} images, grid.png and labels.csv in {write_samples(opened, out, count, label, seed, truncation)}")
 
 
 @app.command()
@@ -132,7 +134,8 @@ def rank(
         str | None, typer.Option(help="Other real images for realism, as for evaluate.", show_default=False)
     ] = None,
     classifier: Annotated[
-        str | None, typer.Option(help="For label: a study's .safetensors, a TorchScript file, or features with logits.")
+        str | None,
+        typer.Option(help="For label: a study's .safetensors, a TorchScript or .pt2 file, or features with logits."),
     ] = None,
     page: Annotated[bool, typer.Option("--page", help="Write a page on which a person rates the images.")] = False,
     real: Annotated[int, typer.Option(help="Real images to mix in on the page.", min=0)] = 0,
@@ -146,7 +149,12 @@ def rank(
     opened = open_run(run, best=best)
     if page:
         path = ranking.write_page(
-            opened, out or run / f"rating-{seed or 0}", count or ranking.COUNT, seed=seed or 0, label=label, real=real
+            opened,
+            out or opened.path / f"rating-{seed or 0}",
+            count or ranking.COUNT,
+            seed=seed or 0,
+            label=label,
+            real=real,
         )
         print(f"page: {path}\nkey:  {path.parent / 'key.json'} (sealed: give raters the page alone)")
         return
@@ -156,7 +164,7 @@ def rank(
         opened, count, keep, by, seed=seed, label=label, features=features, real=against,
         classifier=_classifier(classifier), key=key,
     )  # fmt: skip
-    folder = ranking.write_ranking(ranked, out or run / f"ranked-{ranked.by}-{ranked.seed}")
+    folder = ranking.write_ranking(ranked, out or opened.path / f"ranked-{ranked.by}-{ranked.seed}")
     for name, numbers in (("best", ranked.best), ("worst", ranked.worst)):
         print(f"{name}:  " + ", ".join(f"{number} ({ranked.scores[number]:.4g})" for number in numbers))
     for text in (*ranked.findings, *ranked.notes):
@@ -189,9 +197,10 @@ def evaluate(
     """Compare a run or a folder of images with real images; those of a run's own data by default."""
     import gankit
     from gankit import distributed
-    from gankit.evaluation.comparison import write_metrics
+    from gankit.evaluation.comparison import sole_output, write_metrics
     from gankit.evaluation.sources import open_source
     from gankit.evaluation.tables import text_table
+    from gankit.files import user_path
     from gankit.runs.run import open_run
 
     opened: Any = open_source(source, window)
@@ -204,20 +213,22 @@ def evaluate(
     if settings:
         metrics = settings.metrics if metrics is None else metrics
         features = settings.features if features is None else features
-    path = out or (opened.path / "metrics.json" if is_run else None)
+    path = (out and user_path(out)) or (opened.path / "metrics.json" if is_run else None)
     if path and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise GankitError(f"--out: {path} cannot be written: name a file in a folder that exists")
-    with distributed.process_group():
+    with distributed.process_group(), contextlib.ExitStack() as stack:
         first = distributed.rank() == 0
+        if path:
+            distributed.on_rank_zero(lambda: stack.enter_context(sole_output(path)))
         report = gankit.evaluate(
             opened if is_run else source, opened if against is None else against, metrics, features, training=training,
             count=count, seed=seed, window=window, permutations=permutations,
             pictures=path.parent if path and first else None,
         )  # fmt: skip
-    print(text_table(report))
-    if path and first:
-        write_metrics(report, path)
-        print(f"written to {path}")
+        print(text_table(report))
+        if path and first:
+            write_metrics(report, path)
+            print(f"written to {path}")
 
 
 @app.command()
@@ -229,7 +240,9 @@ def statistics(
 ) -> None:
     """Store mean and covariance of the features of real images, as clean-fid and pytorch-fid read them."""
     import gankit
+    from gankit.files import user_path
 
+    out = user_path(out)
     if out.suffix != ".npz" or not out.absolute().parent.is_dir():
         raise GankitError(f"--out: {out} must be an .npz file in a folder that exists")
     result = gankit.statistics(source, features, window=window)
@@ -288,18 +301,11 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
 
 @app.command()
 def check(file: Recipe, overrides: Overrides = None) -> None:
-    """Validate an experiment, open its data and build its parts, without training or writing anything."""
+    """Validate an experiment, open its data and try its parts in small, without training or writing anything."""
     import gankit
-    from gankit.training.assembly import build
-    from gankit.training.data import prepare
+    from gankit.training.rehearsal import check as lines_of
 
-    experiment = gankit.load(file, *(overrides or []))
-    data = prepare(experiment.data, experiment.training.seed)
-    parts = build(experiment, data.image)
-    for name, network in (("generator", parts.generator), ("critic", parts.critic)):
-        print(f"{name} {getattr(experiment, name).name}: {sum(p.numel() for p in network.parameters()):,} parameters")
-    print(f"{len(data.dataset)} images of {data.image.shape} (channels, height, width), {data.image.classes} classes, "
-          f"{data.image.conditions} conditions")  # fmt: skip
+    print(*lines_of(gankit.load(file, *(overrides or []))), sep="\n")
 
 
 @app.command()
@@ -328,12 +334,7 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a plug-in's name may be beyond the locale's letters
     # Of several processes that torchrun started, the first one prints; the others report only that one was lost.
-    first = True
-    if "WORLD_SIZE" in os.environ:  # by torchrun; torch is not loaded without it
-        from gankit.distributed import torchrun_rank_and_size
-
-        rank, size = torchrun_rank_and_size()
-        first = rank == 0 or size == 1
+    first = os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
     if not first:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     try:

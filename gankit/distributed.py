@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from gankit.errors import GankitError, ProcessLostError, RunError
+from gankit.errors import GankitError, PartError, ProcessLostError, RunError, one_line
 
 Result = TypeVar("Result")
 PATIENCE = datetime.timedelta(minutes=30)
@@ -93,7 +93,7 @@ def process_group() -> Iterator[None]:
         if not is_process_loss(error):
             raise
         raise ProcessLostError(
-            f"process {number} of {count}: another process was lost ({' '.join(str(error).split())[:120]}); look at "
+            f"process {number} of {count}: another process was lost ({one_line(error, 120)}); look at "
             "its own message, then go on from the last checkpoint with gankit resume RUN, under torchrun with as many "
             "processes as you still have, or without torchrun"
         ) from error
@@ -102,6 +102,17 @@ def process_group() -> Iterator[None]:
         if starts:
             with contextlib.suppress(RuntimeError):
                 dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Act as one process, whatever the others do."""
+    global _together
+    before, _together = _together, False
+    try:
+        yield
+    finally:
+        _together = before
 
 
 def is_process_loss(error: BaseException) -> bool:
@@ -125,15 +136,22 @@ def shard(batch: int) -> Shard:
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add up the gradients of all processes, in one call.
 
-    Each parameter must have a gradient either in every process or in none.
+    A parameter that some processes do not use counts there as one with a gradient of zero; one that no process uses
+    stays without.
     """
     if size() == 1:
         return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    unused = [parameter for parameter in trained if parameter.grad is None]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+    uses = gradients[0].new_tensor([float(parameter.grad is not None) for parameter in trained])
+    flat = torch.cat([gradient.reshape(-1) for gradient in [*gradients, uses]])
     dist.all_reduce(flat)
-    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+    *parts, uses = torch.split(flat, [*(gradient.numel() for gradient in gradients), len(trained)])
     torch._foreach_copy_(gradients, [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)])
+    if unused:  # else nothing is read back from the device
+        for parameter, gradient, count in zip(trained, gradients, uses.tolist(), strict=True):
+            parameter.grad = gradient if count else None
 
 
 def average(value: Tensor) -> Tensor:
@@ -204,11 +222,24 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
     Equals one process with the whole batch, in derivatives of any order, on any device; `SyncBatchNorm` needs GPUs.
     """
 
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """As any module's; a subclass whose forward does not reach this one is refused."""
+        self.__dict__["_reached"] = False
+        outputs = super().__call__(*inputs, **named)
+        if self.training and size() > 1 and not self.__dict__["_reached"]:
+            name = self.__dict__["_own_class"].__name__
+            raise PartError(
+                f"batch normalisation {name} normalises by itself, so that each of {size()} processes would use its "
+                "own rows alone: let its forward call super().forward, or train in one process"
+            )
+        return outputs
+
     def _check_input_dim(self, x: Tensor) -> None:
         return None
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, ...) to the same shape."""
+        self.__dict__["_reached"] = True
         if not self.training or size() == 1:
             return super().forward(x)
         dims = [0, *range(2, x.dim())]
@@ -253,8 +284,10 @@ def synchronise(network: nn.Module, on: bool = True) -> None:
     """
     for module in network.modules():
         if on and size() > 1 and isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.__dict__.setdefault("_own_class", type(module))
-            module.__class__ = SynchronisedBatchNorm
+            own = module.__dict__.setdefault("_own_class", type(module))
+            # A forward of its own is kept: what it calls by super() is then the synchronised one.
+            plain = own.forward is nn.modules.batchnorm._BatchNorm.forward or own is nn.SyncBatchNorm
+            module.__class__ = SynchronisedBatchNorm if plain else type(own.__name__, (own, SynchronisedBatchNorm), {})
         elif not on and isinstance(module, SynchronisedBatchNorm):
             module.__class__ = module.__dict__.pop("_own_class")
 

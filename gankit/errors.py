@@ -21,5 +21,14 @@ class RunError(GankitError):
     """A run folder that is missing or broken, holds another run, or whose training cannot continue."""
 
 
+class BusyError(RunError):
+    """A folder that another process is writing."""
+
+
 class ProcessLostError(RunError):
     """Another process of a training with several processes was lost."""
+
+
+def one_line(error: Exception, most: int | None = None) -> str:
+    """What an error says, on one line of at most so many characters."""
+    return " ".join(str(error).split())[:most]

@@ -1,37 +1,173 @@
-"""Files and folders that are there as a whole or not at all, even when the machine stops."""
+"""Files and folders that are there as a whole or not at all, even when the machine stops; and who may write them."""
 
+import contextlib
 import csv
+import errno
+import hashlib
 import io
+import json
 import os
+import re
+import shlex
 import shutil
-from collections.abc import Callable, Iterable
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from gankit.errors import RunError
+import filelock
+
+from gankit.errors import BusyError, GankitError, RunError
+
+LOCK, HOLDER = ".lock", ".lock-holder"
+OWN = re.compile(r"\..+\.\d+\.tmp|(\..+)?\.lock(-holder)?")
+"""Names of what gankit puts into a folder while it writes: unfinished files and folders, and locks."""
+POLL = 0.2  # Seconds between looks at a lock that another process holds
+MARK = b"gankit-digest:"
+BLOCK = 1 << 20
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is either there as a whole or not at all."""
+def user_path(path: str | Path) -> Path:
+    """A path as the user names it, in which `~` stands for the home folder.
+
+    Raises:
+        GankitError: there is no such user, or this one has no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise GankitError(f"{path}: ~ stands for no home folder here; write the path in full") from None
+
+
+@contextlib.contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to write and read, which takes the name `path` when the block ends well; else nothing is left of it.
+
+    Raises:
+        OSError: it cannot be written; names `path`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
+    with named_errors(path, temporary):
+        try:
+            with open(temporary, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file, a text in UTF-8, that is either there as a whole or not at all.
+
+    Raises:
+        GankitError: the text holds the name of a file that is not in UTF-8.
+        OSError: it cannot be written; names the file.
+    """
+    if isinstance(content, str):
+        try:
+            content = content.encode()
+        except UnicodeEncodeError as error:
+            name = content[max(error.start - 20, 0) : error.end + 20]
+            raise GankitError(f"{path}: {name!r} is a name that is not in UTF-8; rename that file or folder") from None
+    with open_atomically(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
     """Write a table, its header first, as a CSV file that is there as a whole or not at all."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue())
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a text file; it is on the disk when this returns.
+
+    Raises:
+        OSError: it cannot be written; names the file.
+    """
+    with named_errors(path), open(path, "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def named_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an OSError of the block that names no file, or the temporary one, name this file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename not in (None, temporary, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make names in a folder last; nothing on systems that cannot."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def seal(file: BinaryIO) -> None:
+    """Append a digest of everything that was written to a file, for `is_sealed`."""
+    size = file.tell()
+    file.seek(0)
+    digest = _digest(file, size)
+    file.seek(size)
+    file.write(MARK + digest)
+
+
+def is_sealed(path: Path) -> bool | None:
+    """Whether the content of a file is what was sealed; None for a file without a seal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END) - len(MARK) - hashlib.blake2b().digest_size
+        file.seek(max(size, 0))
+        mark, digest = file.read(len(MARK)), file.read()
+        if size < 0 or mark != MARK:
+            return None
+        file.seek(0)
+        return _digest(file, size) == digest
+
+
+def _digest(file: BinaryIO, size: int) -> bytes:
+    """Of so many bytes, read in blocks: of a memory map they would all stay in memory."""
+    digest = hashlib.blake2b()
+    while size > 0 and (block := file.read(min(BLOCK, size))):
+        digest.update(block)
+        size -= len(block)
+    return digest.digest()
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a folder is missing, or holds nothing but what gankit left there when it was stopped."""
+    return not folder.exists() or all(OWN.fullmatch(path.name) for path in folder.iterdir())
 
 
 def refuse_nonempty(folder: Path, hint: str = "choose another --out") -> None:
     """Refuse to write into a folder that holds something.
 
     Args:
-        folder: accepted if it is missing or empty.
+        folder: accepted if `is_free`.
         hint: what to do instead, for the error.
 
     Raises:
@@ -39,7 +175,7 @@ def refuse_nonempty(folder: Path, hint: str = "choose another --out") -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; choose another --out")
-    if folder.exists() and any(folder.iterdir()):
+    if not is_free(folder):
         raise RunError(f"{folder} is not empty; {hint}")
 
 
@@ -51,18 +187,123 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
         fill: called with an empty folder, into which it writes everything.
 
     Raises:
-        RunError: the folder holds something.
+        RunError: the folder holds something, or another process writes it.
+        OSError: it cannot be written; names the file.
     """
+    folder = user_path(folder)
     refuse_nonempty(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    new.mkdir()
-    try:
-        fill(new)
-        if folder.exists():
-            folder.rmdir()
-        new.rename(folder)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
+    with locked(folder, folder.with_name(f".{folder.name}{LOCK}")):
+        for left in _unfinished(folder.parent, re.escape(folder.name)):
+            _remove(left)
+        new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        try:
+            new.mkdir()
+            fill(new)
+            for path in (*new.rglob("*"), new):
+                if path.is_dir():
+                    _sync_folder(path)
+                else:
+                    with open(path, "rb+") as file:
+                        os.fsync(file.fileno())
+            refuse_nonempty(folder)
+            if folder.exists():
+                shutil.rmtree(folder)
+            new.rename(folder)
+            _sync_folder(folder.parent)
+        except OSError as error:
+            place = str(error.filename or folder).replace(str(new), str(folder))
+            raise OSError(error.errno, error.strerror or str(error), place) from error
+        finally:
+            _remove(new)
     return folder
+
+
+def _unfinished(folder: Path, name: str = ".+") -> list[Path]:
+    """What stopped processes left of files and folders of a name, a regular expression."""
+    return [path for path in folder.iterdir() if re.fullmatch(rf"\.{name}\.\d+\.tmp", path.name)]
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or folder that may be gone already."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path, give_up: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Be the one process that writes into a folder, which is made where it is missing.
+
+    What a stopped process left unfinished is removed. If nothing is written, the folder is left as it was.
+
+    Args:
+        folder: of a run, a study, or its jobs.
+        give_up: asked again and again while another process writes there; by default there is no waiting.
+
+    Raises:
+        BusyError: another process writes there; says which.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder, folder / LOCK, give_up):
+            remove_unfinished(folder)
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # it holds something now
+            for path in made:
+                path.rmdir()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete the unfinished files in a folder and the folders in it; unfinished folders have locks of their own."""
+    for inside in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+        for left in _unfinished(inside):
+            if left.is_file():
+                _remove(left)
+
+
+@contextlib.contextmanager
+def locked(target: Path, lock: Path, give_up: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Hold a lock that ends with this process at the latest.
+
+    Args:
+        target: what it is for, for the error.
+        lock: the lock's file, which is gone afterwards.
+        give_up: as for `sole_writer`.
+
+    Raises:
+        BusyError: another process holds it; says which.
+    """
+    handle, holder = filelock.FileLock(lock), lock.with_name(lock.name + HOLDER.removeprefix(LOCK))
+    while True:
+        try:
+            handle.acquire(timeout=0)
+        except filelock.Timeout:
+            if give_up():
+                raise BusyError(f"{target}: {_describe(holder)} is writing here; wait for it, or stop it") from None
+            time.sleep(POLL)
+        except NotImplementedError:  # a file system without locks: its users must take care
+            break
+        else:
+            if lock.exists():  # else the process before deleted it after this one had opened it
+                break
+            handle.release()
+    try:
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        facts = {"pid": os.getpid(), "command": command, "host": socket.gethostname()}
+        write_atomically(holder, json.dumps(facts))
+        yield
+    finally:
+        _remove(holder)
+        _remove(lock)
+        handle.release()
+
+
+def _describe(holder: Path) -> str:
+    try:
+        facts = json.loads(holder.read_text(encoding="utf-8"))
+        command = "".join(letter if letter.isprintable() else "?" for letter in str(facts["command"]))[:200]
+        return f"process {int(facts['pid'])} on {facts['host']} ({command})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

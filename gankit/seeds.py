@@ -1,8 +1,10 @@
 """Every random draw is a function of (seed, stream, index), so that a resumed run draws what an unbroken one would."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gankit.errors import PartError
+
+
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """Use torch as it is when it is imported, whatever defaults and modes the calling program has set."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with contextlib.ExitStack() as stack:
+            modes: list[Any] = [torch.inference_mode(False), torch.enable_grad()]
+            modes += [
+                torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)
+            ]
+            if torch.get_default_device().type != "cpu":  # else it would slow down every operation
+                modes.append(torch.device("cpu"))
+            for mode in modes:
+                stack.enter_context(mode)
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def derive_seed(seed: int, stream: str, *index: int) -> int:
@@ -30,6 +52,8 @@ def seed_torch(seed: int, stream: str, *index: int) -> None:
     torch.default_generator.manual_seed(value)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(value)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(value)
 
 
 def latents(seed: int, count: int, dim: int) -> Tensor:

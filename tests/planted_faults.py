@@ -475,3 +475,63 @@ class TwoRecords(Noise):
 
 class TestTwoRecords(gankit.testing.DatasetTests):
     part = TwoRecords
+
+
+class RandomConstant(Generator):
+    """Rahimi and Recht 2007: random frequencies, in an attribute in place of a buffer."""
+
+    latent_dim = 6
+
+    def __init__(self, image: ImageSpec) -> None:
+        super().__init__()
+        self.shape, self.frequencies = image.shape, torch.randn(6)
+        self.linear = nn.Linear(6, image.channels * image.height * image.width)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.linear(torch.sin(z * self.frequencies.to(z))).view(-1, *self.shape).tanh()  # type: ignore[no-any-return]
+
+
+class TestRandomConstant(gankit.testing.GeneratorTests):
+    part = RandomConstant
+
+
+class ReturnsTwo(PlainCritic):
+    """Odena et al. 2017 with scores and logits from forward."""
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Any:
+        scores = super().forward(images)
+        return scores, scores
+
+
+class TestReturnsTwo(gankit.testing.CriticTests):
+    part = ReturnsTwo
+
+
+class ForgetsItsMean(Loss):
+    """Mroueh and Sercu 2017, with a running mean that is in no state."""
+
+    mean = 0.0
+
+    def critic(self, turn: Turn) -> Tensor:
+        self.mean += turn.real_scores.mean().item()
+        return turn.fake_scores.mean() * self.mean
+
+
+class TestForgetsItsMean(gankit.testing.LossTests):
+    part = ForgetsItsMean
+
+
+class ForgetsItsShare(Augment):
+    """Karras et al. 2020, with a share that is in no buffer."""
+
+    share = 0.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * (1 - self.share)
+
+    def after_step(self, turn: Turn) -> None:
+        self.share += 0.1
+
+
+class TestForgetsItsShare(gankit.testing.AugmentTests):
+    part = ForgetsItsShare

@@ -272,6 +272,17 @@ def test_an_arm_whose_generator_fails_is_marked(write: Write, tmp_path: Path) ->
     assert any("1 generator for 2 seeds" in note for note in found["protocol"]["notes"])
 
 
+def test_a_study_of_which_every_arm_fails_is_reported(write: Write, tmp_path: Path) -> None:
+    small = study(write(), REAL, "classifier.steps=2", "classifier.seeds=1")
+    job = tmp_path / "out" / "jobs" / "real-0"
+    job.mkdir(parents=True)
+    (job / "result.json").write_text('{"failure": "it diverged", "seconds": 1.0, "threads": 1}')
+    (tmp_path / "out" / "study.toml").write_text(small.toml())
+    results = small.run(tmp_path / "out", quiet=True)
+    assert results.values["arms"] == {}
+    assert "1 of 1 jobs failed and are marked in the report (real-0: it diverged)" in results.report.read_text()
+
+
 def test_it_is_said_when_nothing_is_added(write: Write, tmp_path: Path) -> None:
     small = study(write(), 'classifier.arms=["copies"]', "classifier.steps=1", "classifier.synthetic_fill=0.1")
     found = run_classifier_study(small, tmp_path / "out", quiet=True)

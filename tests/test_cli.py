@@ -288,6 +288,7 @@ def test_samples(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
     for i in range(5):
         assert np.array_equal(np.asarray(Image.open(out / f"{i:05d}.png")).transpose(2, 0, 1), expected[i])
     assert "is not empty; choose another --out" in call("sample", runs["plain"], "--out", out).line
+    assert "leave truncation at 1" in call("sample", runs["plain"], "--truncation", 0.7, "--out", tmp_path / "x").line
     assert "leave the label out" in call("sample", runs["plain"], "--label", "0", "--out", tmp_path / "x").line
     assert not (tmp_path / "x").exists()
     (tmp_path / "file").write_text("")

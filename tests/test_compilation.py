@@ -46,7 +46,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 def weights(run: Path) -> dict[str, Tensor]:
     restored = checkpoint.restore(run / "checkpoints")
     assert restored is not None
-    parts = {**restored[1], "exported": checkpoint.read_export(run / "generator.safetensors")[0]}
+    parts = {**restored.state, "exported": checkpoint.read_export(run / "generator.safetensors")[0]}
     names = ("generator", "critic", "exported")
     return {f"{part}.{key}": value for part in names for key, value in parts[part].items()}
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_compiled_trains_without(
                 assert b[key] == pytest.approx(a[key], rel=1e-6)
     restored = checkpoint.restore(compiled / "checkpoints")
     assert restored is not None
-    assert set(restored[1]["compilation"]["failed"]) == sides
+    assert set(restored.state["compilation"]["failed"]) == sides
     trainer = Trainer(gankit.open_run(compiled).experiment, compiled, None)
     trainer.restore()
     assert trainer.stepper.compilation.state_dict() == {"failed": sorted(sides)}

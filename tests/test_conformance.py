@@ -50,6 +50,14 @@ def script(suite: Any, folder: Path) -> Mapping[str, Any]:
     return {"path": str(path)}
 
 
+def exported(suite: Any, folder: Path) -> Mapping[str, Any]:
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 5)).eval()
+    any_size = dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
+    program = torch.export.export(network, (torch.zeros(2, 3, 32, 32),), dynamic_shapes=(any_size,))
+    torch.export.save(program, folder / "network.pt2")
+    return {"path": str(folder / "network.pt2")}
+
+
 def pictures(suite: Any, folder: Path) -> Mapping[str, Any]:
     for number in range(9):
         place = folder / "photographs" / "abc"[number % 3] / f"{number}.png"
@@ -75,6 +83,8 @@ globals().update(
         TestResnetCritic={"settings": SMALL},
         TestDcganGenerator={"settings": SMALL},
         TestDcganCritic={"settings": SMALL},
+        TestR3ganGenerator={"settings": SMALL},
+        TestR3ganCritic={"settings": SMALL},
         TestAuxiliaryClassLoss={
             "image": ImageSpec(3, 16, 16, classes=3),
             "critic_settings": {"width": 6, "flat_blocks": 1, "class_head": True},
@@ -84,6 +94,7 @@ globals().update(
         TestNpzDataset={"write": arrays},
         TestTorchvisionDataset={"write": generated},
         TestInceptionV3Features={"write": archive},
+        TestTorchExportFeatures={"write": exported, "image": ImageSpec(3, 32, 32)},
         TestTorchscriptFeatures={"write": script, "image": ImageSpec(3, 32, 32)},
     )
 )

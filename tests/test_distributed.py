@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 
 import gankit
 from gankit import distributed, seeds
@@ -55,7 +55,7 @@ def started(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]
 def state(run: Path) -> dict[str, Any]:
     restored = checkpoint.restore(run / "checkpoints")
     assert restored is not None
-    return restored[1]
+    return restored.state
 
 
 def difference(one: Path, other: Path, part: str) -> float:
@@ -131,9 +131,9 @@ def test_a_lost_process_ends_the_run_with_an_error_and_a_checkpoint(tmp_path: Pa
     assert "gankit resume RUN" in errors
     restored = checkpoint.restore(out / "checkpoints")
     assert restored is not None
-    assert restored[0] >= 2
+    assert restored.step >= 2
     text = (out / "experiment.toml").read_text()
-    (out / "experiment.toml").write_text(text.replace("steps = 4000\n", f"steps = {restored[0] + 1}\n", 1))
+    (out / "experiment.toml").write_text(text.replace("steps = 4000\n", f"steps = {restored.step + 1}\n", 1))
     assert gankit.resume(out).finished
 
 
@@ -186,6 +186,51 @@ def test_synchronised_batch_normalisation_is_batch_normalisation(alone: None, mo
     torch.testing.assert_close(plain.eval()(x), ours.eval()(x))
     distributed.synchronise(ours, False)
     assert type(ours[0]) is nn.BatchNorm2d
+
+
+class Activated(nn.BatchNorm2d):
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        return nn.functional.leaky_relu(super().forward(x), 0.2) * scale
+
+
+class ByItself(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean((0, 2, 3), keepdim=True)
+
+
+def test_a_batch_normalisation_with_a_forward_of_its_own_keeps_it(alone: None) -> None:
+    torch.manual_seed(0)
+    plain, ours = (Activated(3).double() for _ in range(2))
+    distributed.synchronise(ours)
+    assert distributed.has_synchronised_norms(ours)
+    x = torch.randn(4, 3, 5, 2, dtype=torch.float64)
+    torch.testing.assert_close(plain(x, scale=3.0), ours(x, scale=3.0))
+    distributed.synchronise(ours, False)
+    assert type(ours) is Activated
+
+
+def test_a_batch_normalisation_that_normalises_by_itself_is_refused(alone: None) -> None:
+    norm = ByItself(3)
+    distributed.synchronise(norm)
+    with pytest.raises(PartError, match="ByItself normalises by itself, so that each of 2 processes"):
+        norm(torch.randn(4, 3, 5, 2))
+    norm.eval()(torch.randn(4, 3, 5, 2))
+
+
+def test_a_parameter_unused_here_takes_the_gradient_of_the_other_process(
+    alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used_by = {"both": (1.0, 2.0), "here": (3.0, None), "there": (None, 4.0), "nobody": (None, None)}
+    there = [other or 0.0 for _, other in used_by.values()] + [
+        float(other is not None) for _, other in used_by.values()
+    ]
+    monkeypatch.setattr(dist, "all_reduce", lambda flat: flat.add_(torch.tensor(there)))
+    parameters = {name: nn.Parameter(torch.zeros(1)) for name in used_by}
+    for name, (own, _) in used_by.items():
+        parameters[name].grad = None if own is None else torch.tensor([own])
+    distributed.sum_gradients(parameters.values())
+    sums = {name: None if p.grad is None else p.grad.item() for name, p in parameters.items()}
+    assert sums == {"both": 3.0, "here": 3.0, "there": 4.0, "nobody": None}
 
 
 def test_shares_are_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:

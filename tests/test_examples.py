@@ -49,7 +49,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def steps(folder: Path) -> int:
     """Of the newest checkpoint; a run with parts of a script's own opens only where the script registers them."""
     restored = checkpoint.restore(folder / "checkpoints")
-    return 0 if restored is None else restored[0]
+    return 0 if restored is None else restored.step
 
 
 @pytest.mark.parametrize(
@@ -291,3 +291,58 @@ def test_no_example_is_forgotten() -> None:
     assert {path.name for path in plugin} == {
         "README.md", "gankit_soft_margin.py", "pyproject.toml", "soft_margin.toml", "test_soft_margin.py",
     }  # fmt: skip
+
+
+def test_trainings_that_fail_on_purpose(run: Run, tmp_path: Path) -> None:
+    printed = run("bad_samples.py", tmp_path, *QUICK, *NARROW)
+    cases = ["works", "collapse", "divergence", "leak"]
+    assert [line.split()[0] for line in printed.splitlines()] == cases
+    for case in cases:
+        with Image.open(tmp_path / f"{case}.png") as picture:
+            assert picture.size == (8 * (96 + 2) + 2, 96 + 2 + 2)
+
+
+def _of_wandb(folder: Path) -> str:
+    (record,) = folder.glob("wandb/offline-run-*/*.wandb")
+    return record.read_bytes().decode("latin-1")
+
+
+def _of_mlflow(folder: Path) -> str:
+    return " ".join(str(path) for path in folder.glob("mlruns/*/*/metrics/**/*"))
+
+
+def _of_trackio(folder: Path) -> str:
+    return (folder / "trackio" / "gankit.db").read_bytes().decode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("script", "sent"),
+    [
+        ("track_with_wandb.py", _of_wandb), ("track_with_mlflow.py", _of_mlflow),
+        ("track_with_trackio.py", _of_trackio),
+    ],
+)  # fmt: skip
+def test_trackers_get_every_value_without_a_network(script: str, sent: Callable[[Path], str], tmp_path: Path) -> None:
+    name = script.removeprefix("track_with_").removesuffix(".py")
+    pytest.importorskip(name, reason=f"{name} is not installed; make test-slow installs it")
+    small = [*QUICK, *LEVELS[:2], "training.tick_every=1", "evaluation.every=1"]
+    offline = {
+        "WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": f"file:{tmp_path}/mlruns", "MLFLOW_ALLOW_FILE_STORE": "true",
+        "TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / script, "run", *small],
+        cwd=tmp_path, env={**os.environ, **offline}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert steps(tmp_path / "run") == 2
+    text = sent(tmp_path)
+    for value in ("critic/wasserstein", "images_per_second", "kid"):
+        assert value in text, value
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio"])
+def test_trackers_in_ten_lines(name: str) -> None:
+    text = (EXAMPLES / f"track_with_{name}.py").read_text()
+    section = text.partition("[start:track]")[2].partition("# --8<-- [end:track]")[0]
+    assert len([line for line in section.splitlines() if line.strip()]) <= 10

@@ -313,6 +313,52 @@ def test_the_real_inception_weights(pictures: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(features.logits(features(batch)).softmax(1), expected, rtol=1e-2, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def fidelity(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+    """torch-fidelity's network with random weights, and the file of them."""
+    module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    extractor = module.FeatureExtractorInceptionV3
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        patch.setattr(module, "load_state_dict_from_url", lambda *args, **kwargs: {})
+        patch.setattr(extractor, "load_state_dict", lambda self, state: None)
+        network = extractor("inception", ["2048", "logits_unbiased"])
+    path = tmp_path_factory.mktemp("fidelity") / "any name"
+    torch.save(network.state_dict(), path)
+    return network, path
+
+
+def test_the_file_of_torch_fidelity_is_the_spare_of_clean_fids(fidelity: tuple[nn.Module, Path]) -> None:
+    network, path = fidelity
+    spare = InceptionV3(weights=path)
+    batch = torch.randint(0, 256, (2, 3, 299, 299), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    features, logits = network(batch)
+    torch.testing.assert_close(spare(batch.float()), features)
+    torch.testing.assert_close(spare.logits(features), logits)
+    assert spare.protocol["weights_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert str(spare.protocol["graph"]).startswith("torch-fidelity 0")
+    assert not torch.equal(spare(batch[:1].float() * 0.999), spare(batch[:1].float()))  # nothing is rounded to 8 bits
+
+
+def test_the_spare_says_what_it_needs(
+    fidelity: tuple[nn.Module, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = torch.load(fidelity[1], weights_only=True)
+    del state["fc.weight"]
+    torch.save(state, tmp_path / "headless.pth")
+    with pytest.raises(PartError, match=r"headless.pth is no Inception-v3 archive .*fc.weight"):
+        InceptionV3(weights=tmp_path / "headless.pth")
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    with pytest.raises(PartError, match=r"is torch-fidelity's file, and needs it: pip install torch-fidelity$"):
+        InceptionV3(weights=fidelity[1])
+
+
+def test_where_clean_fid_fails_the_spare_is_named(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.jit, "load")
+    with pytest.raises(PartError, match=r"no attribute 'load'.*; set weights to .* torch-fidelity's weights-inception"):
+        InceptionV3(weights=stub)
+
+
 # EfficientNet-Lite0
 
 

@@ -15,7 +15,7 @@ from gankit.errors import PartError, SettingsError
 from gankit.interfaces import ImageSpec
 from gankit.nn.layers import LabelEmbedding, label_layers, set_influence
 from gankit.runs import checkpoint
-from gankit.training.assembly import probe_labels
+from gankit.runs.networks import probe_labels
 
 Small = Callable[..., list[str]]
 

@@ -69,7 +69,8 @@ def scans(folder: Path) -> None:
 
 
 def test_all_are_here() -> None:
-    assert {folder.name for folder in FOLDERS} >= {"gankit-adaptive-augment", "gankit-dicom", "gankit-fastgan"}
+    names = {"gankit-adaptive-augment", "gankit-dicom", "gankit-fastgan", "gankit-stylegan2", "gankit-timm"}
+    assert {folder.name for folder in FOLDERS} >= names
     for folder in FOLDERS:
         assert project(folder)["name"] == folder.name
         (requirement,) = [text for text in project(folder)["dependencies"] if re.match(r"gankit\b(?!-)", text)]

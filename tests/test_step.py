@@ -105,12 +105,24 @@ def test_the_generators_turn_computes_no_gradients_of_the_critic(small: Small, t
         assert gradient is None or torch.equal(parameter.grad, gradient)  # type: ignore[arg-type]
 
 
-def test_everything_is_channels_last_and_adam_is_fused(small: Small, tmp_path: Path) -> None:
-    step = updates(small, tmp_path / "run", "data.flip=true", "training.dequantise=true")
+@pytest.mark.parametrize(("overrides", "channels_last"), [([], True), (["training.channels_last=false"], False)])
+def test_weights_are_channels_last_images_contiguous_and_adam_fused(
+    overrides: list[str], channels_last: bool, small: Small, tmp_path: Path
+) -> None:
+    step = updates(small, tmp_path / "run", "data.flip=true", "training.dequantise=true", *overrides)
     turn = step.turn("critic", shard(4), 0)
-    parameters = [p for network in (step.generator, step.critic) for p in network.parameters() if p.dim() == 4]
-    for tensor in [*parameters, turn.real, turn.fake]:
-        assert tensor.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    maps: list[torch.Tensor] = []
+    for network in (step.generator, step.critic):
+        assert all(p.is_contiguous(memory_format=layout) for p in network.parameters() if p.dim() == 4)
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.register_forward_hook(lambda *call: maps.append(call[-1]))
+    assert turn.real.is_contiguous()
+    assert turn.fake.is_contiguous()
+    step.critic(turn.real)
+    assert len(maps) > 8
+    assert all(tensor.is_contiguous(memory_format=layout) for tensor in maps)  # convolutions take up the layout
     assert all(optimizer.param_groups[0]["fused"] is True for optimizer in step.optimizers.values())
 
 
@@ -222,6 +234,7 @@ def test_parts_and_modules_inside_them_are_told_of_each_step(
         monkeypatch.setattr(registry(kind), "_registered", {})
         registry(kind).register(name)(part)
     SEEN.clear()
+    monkeypatch.setattr("gankit.training.trainer.rehearse", lambda *_: [])  # only the training counts
     more = ["critic={name='with-inner'}", "losses=['noting']", "training.steps=2", "training.tick_every=1"]
     overrides = [text for text in small(*more) if not text.startswith("critic.")]
     run = gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")

@@ -27,6 +27,8 @@ class DCGANCritic(Critic):
         PartError: the size does not fit, or the data are conditional.
     """
 
+    channels_last = True
+
     def __init__(
         self, image: ImageSpec, *, width: Annotated[int, Ge(1)] = 64, norm: NormName = "batch", spectral: bool = False
     ) -> None:

@@ -49,6 +49,8 @@ class ResNetCritic(Critic):
             would have no effect.
     """
 
+    channels_last = True
+
     def __init__(
         self,
         image: ImageSpec,

@@ -1,12 +1,14 @@
 """Metrics files: read, written, and compared value by value."""
 
+import contextlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gankit.errors import GankitError
-from gankit.files import write_atomically
+from gankit.files import locked, sole_writer, user_path, write_atomically
 
 
 def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, force: bool = False) -> dict[str, Any]:
@@ -25,7 +27,7 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
         GankitError: they differ in features, real images, numbers of images, sizes or settings of a metric, so that the
             values cannot be compared.
     """
-    first, second = (value if isinstance(value, dict) else read_metrics(Path(value)) for value in (a, b))
+    first, second = (value if isinstance(value, dict) else read_metrics(user_path(value)) for value in (a, b))
     must_match = (
         "features", "features_dim", "features_protocol", "n_real", "n_fake", "real_size", "fake_size", "real_range",
         "fake_range", "real_content", "training_content",
@@ -70,9 +72,21 @@ def read_metrics(path: Path) -> dict[str, Any]:
         raise GankitError(f"{path} is no metrics file of gankit evaluate: {error}") from error
 
 
+@contextlib.contextmanager
+def sole_output(path: Path) -> Iterator[None]:
+    """Be the only process that writes this file and the pictures beside it; of a run's folder, all that it holds.
+
+    Raises:
+        BusyError: another process writes there; says which.
+    """
+    in_run = (path.parent / "experiment.toml").is_file()
+    with sole_writer(path.parent) if in_run else locked(path, path.with_name(f".{path.name}.lock")):
+        yield
+
+
 def write_metrics(report: dict[str, Any], path: Path) -> None:
     """Write a metrics file, as a whole or not at all."""
-    write_atomically(path, (json.dumps(report, indent=2) + "\n").encode())
+    write_atomically(user_path(path), json.dumps(report, indent=2) + "\n")
 
 
 def without_versions(value: Any) -> Any:

@@ -13,6 +13,7 @@ import PIL
 import scipy
 import torch
 
+from gankit import seeds
 from gankit.errors import DataError, GankitError
 from gankit.evaluation import extraction
 from gankit.evaluation.comparison import without_versions
@@ -33,7 +34,7 @@ from gankit.evaluation.sources import (
 from gankit.evaluation.statistics import Statistics
 from gankit.evaluation.uncertainty import LEAVE_ONE_OUT, evaluate_metric, free_name
 from gankit.experiments.experiment import default_metrics
-from gankit.files import write_atomically
+from gankit.files import user_path, write_atomically
 from gankit.images.pictures import pairs_png
 from gankit.interfaces import Dataset, Features, Pool, Rows
 from gankit.registry import Part
@@ -43,6 +44,7 @@ from gankit.version import __version__ as gankit_version
 Named = str | dict[str, Any] | Part
 
 
+@seeds.plain_torch()
 def evaluate(
     run_or_images: Source,
     real: Source,
@@ -132,7 +134,7 @@ def evaluate(
             pairs = entry.get("details", {}).get("pairs", [])
             if pictures is not None and pairs and isinstance(reals, _Side):
                 beside = training_side if training_side and "training" in metric.build().needs else reals
-                _picture(Path(pictures) / f"{key}-pairs.png", fakes.images, beside.images, pairs)
+                _picture(user_path(pictures) / f"{key}-pairs.png", fakes.images, beside.images, pairs)
         warnings += metric_warnings
     if isinstance(reals, _Side):
         lacks_training = "training" in needs and training is None and training_side is None
@@ -144,6 +146,7 @@ def evaluate(
     return {"protocol": protocol, "metrics": values}
 
 
+@seeds.plain_torch()
 def statistics(images: Source, features: Named | Features | None = None, *, window: Window = None) -> Statistics:
     """Mean and covariance of the features of real images, to be kept in place of the images.
 

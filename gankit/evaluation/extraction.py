@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from gankit import distributed
 from gankit.cache import stored
@@ -57,7 +57,7 @@ def extractor(
     Args:
         features: a name, a table with a name, a part, or an extractor.
         shape: (channels, height, width) of the images.
-        device: "auto" takes a GPU where there is one.
+        device: as `training.device`.
 
     Raises:
         PartError: it is unknown, or cannot be built.

@@ -133,11 +133,11 @@ def paired_difference(
     by_seed = score(totals[0]) - score(totals[1])
     left_out = (score(totals[0][:, None] - first) - score(totals[1][:, None] - second)).mean(0)
     seeds, value = len(by_seed), float(by_seed.mean())
-    parts = []  # variances, and their degrees of freedom
-    for label in np.unique(cases.stratum):
-        inside = left_out[cases.stratum == label]
-        if (n := len(inside)) > 1:
-            parts.append(((n - 1) / n * float(((inside - inside.mean()) ** 2).sum()), n - 1))
+    strata = [left_out[cases.stratum == label] for label in np.unique(cases.stratum)]
+    parts = [  # variances, and their degrees of freedom
+        ((n - 1) / n * float(((inside - inside.mean()) ** 2).sum()), n - 1)
+        for inside in strata if (n := len(inside)) > 1
+    ]  # fmt: skip
     cases_variance = sum(variance for variance, _ in parts)
     squares = 0.0
     if cases_variance > 0:

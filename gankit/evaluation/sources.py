@@ -17,6 +17,7 @@ from gankit.evaluation.extraction import part
 from gankit.evaluation.statistics import Statistics
 from gankit.experiments.selection import Resized, select_images, split_indices
 from gankit.experiments.values import parse_value
+from gankit.files import user_path
 from gankit.interfaces import Dataset, ImageSpec, Indices, Known
 from gankit.registry import build, registry
 from gankit.registry.wrapping import wrap
@@ -47,7 +48,7 @@ def open_source(place: Place, window: Window = None) -> Run | Dataset | Statisti
     if (table := _table(place)) is not None:
         return _open_table(table, window)
     name = str(place)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if (path / "experiment.toml").is_file():
         return open_run(path)
     if path.is_dir():

@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from gankit.errors import DataError
-from gankit.files import write_atomically
+from gankit.files import user_path, write_atomically
 from gankit.images.archive import Archive
 from gankit.interfaces import Moments
 
@@ -74,7 +74,7 @@ class Statistics:
 
     def write(self, path: str | Path) -> Path:
         """Write the file, as a whole or not at all."""
-        target = Path(path)
+        target = user_path(path)
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {"mu": self.moments.mean, "sigma": self.moments.covariance}
         if self.moments.n is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import norm
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from gankit import seeds
 from gankit.errors import GankitError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -15,10 +15,12 @@ from typing import Any
 from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
 from gankit.experiments.values import parse_value
+from gankit.files import user_path
 from gankit.registry.messages import suggestion
 
 RECIPES = resources.files("gankit.experiments") / "recipes"
 DEFAULT_RECIPE = "wgan-gp"
+BACKSLASH = "write Windows paths in single quotes or with /"
 FORMATS = {".toml": ".toml", ".json": ".json", ".yaml": ".yaml", ".yml": ".yaml"}
 
 
@@ -72,7 +74,7 @@ class SettingsDocument:
             SettingsError: nothing is there, or it cannot be parsed; with the line.
         """
         name = str(recipe_or_path)
-        path = Path(name).expanduser()
+        path = user_path(name)
         if (path / "experiment.toml").is_file():
             path = path / "experiment.toml"
         if not path.is_file():
@@ -133,6 +135,32 @@ class SettingsDocument:
         table[path[-1]] = value
         self.overridden[path] = text
 
+    def take_as_text(self, path: KeyPath) -> bool:
+        """Take the value of an override as it was written, such as the folder 2024 or 2024-05-01; False if it is."""
+        table: Any = self.values
+        for key in path[:-1]:
+            table = table[key]
+        if path not in self.overridden or isinstance(table[path[-1]], (str, list, dict)):
+            return False
+        table[path[-1]] = self.overridden[path].partition("=")[2].strip()
+        return True
+
+    def refuse_control_characters(self) -> None:
+        r"""Refuse settings such as the path "C:\temp\new", in which TOML reads a tab and the end of a line.
+
+        Raises:
+            SettingsError: names the first of them.
+        """
+        for path, value in _texts(self.values, ()):
+            if re.search(r"[\x00-\x1f]", value) and "\\" in self._written(path):
+                setting = ".".join(map(str, path))
+                raise SettingsError(f"{self.where(path)}: {setting}: {value!r} is no text; {BACKSLASH}")
+
+    def _written(self, path: KeyPath) -> str:
+        """The override or the line that holds a setting; "" for settings from Python."""
+        line = self._lines.get(path)
+        return self.overridden.get(path) or (self.text.splitlines()[line - 1] if line else "")
+
     def _forget_within(self, path: KeyPath) -> None:
         """Forget the overrides inside a table that is replaced."""
         for inner in [key for key in self.overridden if key[: len(path)] == path and key != path]:
@@ -141,6 +169,11 @@ class SettingsDocument:
     @cached_property
     def _lines(self) -> dict[KeyPath, int]:
         return {".toml": toml_lines, ".json": json_lines, ".yaml": yaml_lines}[self.format](self.text)
+
+    def is_of_recipe(self, path: KeyPath, before: bool = False) -> bool:
+        """Whether a setting is as a recipe of gankit's has it, or had it `before`, and no override has changed it."""
+        changed = any(path[: len(keys)] == keys for keys in self.overridden)
+        return not changed and (before or self.label.startswith("recipe ") or path[0] in self.from_default)
 
     def where(self, path: KeyPath) -> str:
         """Where a setting is written: an override, or a file with a line.
@@ -159,6 +192,16 @@ class SettingsDocument:
         return self.label
 
 
+def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Every setting that is a text, with its path; not entries of lists, which name columns and classes."""
+    if isinstance(value, str):
+        yield path, value
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        if not (isinstance(value, list) and isinstance(item, str)):
+            yield from _texts(item, (*path, key))
+
+
 def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
@@ -175,9 +218,14 @@ def _parse(text: str, format: str, label: str) -> Any:
     except tomllib.TOMLDecodeError as error:
         match = re.search(r"^(.*) \(at line (\d+), column (\d+)\)$", str(error))
         where, reason = (f"{label}:{match[2]}", match[1]) if match else (label, str(error))
-        raise SettingsError(f"{where}: not TOML: {reason}") from error
+        raise SettingsError(f"{where}: not TOML: {reason}{_hint(reason)}") from error
     except json.JSONDecodeError as error:
-        raise SettingsError(f"{label}:{error.lineno}: not JSON: {error.msg}") from error
+        raise SettingsError(f"{label}:{error.lineno}: not JSON: {error.msg}{_hint(error.msg)}") from error
+
+
+def _hint(reason: str) -> str:
+    """What to do about an escape sequence that is none."""
+    return f"; {BACKSLASH}" if re.search(r"escape|hex value|\\", reason) else ""
 
 
 def _parse_yaml(text: str, label: str) -> Any:
@@ -191,7 +239,9 @@ def _parse_yaml(text: str, label: str) -> Any:
     except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise SettingsError(f"{label}{f':{mark.line + 1}' if mark else ''}: not YAML: {reason}") from error
+        raise SettingsError(
+            f"{label}{f':{mark.line + 1}' if mark else ''}: not YAML: {reason}{_hint(reason)}"
+        ) from error
 
 
 def _parse_override(text: str) -> tuple[list[str], Any, str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tomlkit
 from annotated_types import Ge, Gt, Lt, MinLen
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
 from gankit.errors import SettingsError
 from gankit.experiments.document import SettingsDocument
@@ -25,6 +25,7 @@ from gankit.experiments.tables import (
 )
 from gankit.registry import nested_part
 from gankit.registry.messages import suggestion
+from gankit.registry.settings import as_table
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -54,7 +55,10 @@ class Training(Settings):
         precision: "float32", "bf16" (autocast; penalties stay in float32) or "float64".
         compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
             that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
-        device: "auto" uses a GPU if there is one.
+        channels_last: lays out the weights of both networks channels_last, or not; None: of those that declare it.
+        device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
+        mixed_penalties: allows losses that differentiate each sample's score, such as r1, beside a critic that mixes
+            the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 beside minibatch standard deviation.
         threads: CPU threads; None leaves the choice to torch.
         seed: seed of all random numbers.
         tick_every: steps between lines of the log.
@@ -81,7 +85,9 @@ class Training(Settings):
     dequantise: bool = False
     precision: Literal["float32", "bf16", "float64"] = "float32"
     compile: bool | Literal["all"] = False
+    channels_last: bool | None = None
     device: str = "auto"
+    mixed_penalties: bool = False
     threads: Count | None = None
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     tick_every: Count = 100
@@ -195,21 +201,23 @@ class Experiment(Settings):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     run: RunRecord | None = None
 
+    _of_the_recipes_data: list[str] = PrivateAttr(default_factory=list)
+
     @field_validator("augment", mode="before")
     @classmethod
     def _read_none(cls, value: object) -> object:
         return None if value == "none" else value
 
     def tables(self) -> dict[str, Any]:
-        """The experiment as nested tables, as a file holds it; settings that are None are left out."""
+        """The experiment as nested tables, as a file holds it; settings that are None by default are left out."""
         tables = {
             "data": self.data.table(),
             "generator": self.generator.table(),
             "critic": self.critic.table(),
             "losses": [loss.table() for loss in self.losses],
             "augment": self.augment and self.augment.table(),
-            "training": self.training.model_dump(mode="json", exclude_none=True),
-            "evaluation": self.evaluation.model_dump(mode="json", exclude_none=True),
+            "training": as_table(self.training),
+            "evaluation": as_table(self.evaluation),
             "run": self.run and self.run.model_dump(mode="json"),
         }
         return {name: table for name, table in tables.items() if table is not None}
@@ -226,6 +234,20 @@ class Experiment(Settings):
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as plain tables: pickle cannot import the classes of parts' settings, which are created at run time.
         return type(self).model_validate, (self.tables(),)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Experiment) and self.__dict__ == other.__dict__
+        )  # of its fields, wherever they are from
+
+    __hash__ = None  # type: ignore[assignment]  # settings hold lists and tables
+
+    def for_given_data(self) -> Self:
+        """The experiment for data of the calling program: without the size and flip of a recipe's own data set."""
+        if not self._of_the_recipes_data:
+            return self
+        defaults = {key: DataTable.model_fields[key].default for key in self._of_the_recipes_data}
+        return self.model_copy(update={"data": self.data.model_copy(update=defaults)})
 
     def with_run(self, record: RunRecord | None) -> Self:
         """The same experiment with another run record."""
@@ -253,16 +275,27 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
     document = SettingsDocument.read(given) if isinstance(given, (str, Path)) else SettingsDocument.from_tables(given)
     document.fill_from_default(TABLES_WITH_DEFAULTS)
     document.override(overrides)
-    return read_settings(Experiment, document)
+    experiment = read_settings(Experiment, document)
+    before = recipe_or_path._of_the_recipes_data if isinstance(recipe_or_path, Experiment) else []
+    experiment._of_the_recipes_data = [
+        key for key in ("size", "flip") if document.is_of_recipe(("data", key), key in before)
+    ]
+    return experiment
 
 
 def read_settings(model: type[Model], document: SettingsDocument) -> Model:
     """Validate the settings in a document; raises SettingsError as `load` does."""
+    document.refuse_control_characters()
     try:
-        return model.model_validate(document.values)
+        # Parts of a run may have been registered in another program; what needs them says so when it builds them.
+        return model.model_validate(document.values, context="run" if "run" in document.values else None)
     except ValidationError as error:
+        wrong = error.errors(include_url=False)
+        texts = [detail["loc"] for detail in wrong if detail["ctx"]["reason"] == "string_type"]
+        if any(document.take_as_text(_path_in_document(document.values, location, "")) for location in texts):
+            return read_settings(model, document)
         messages: dict[str, list[str]] = {}
-        for detail in error.errors(include_url=False):
+        for detail in wrong:
             reason = detail["ctx"]["reason"]  # from `reword_errors`: pydantic's error type, or "part" for a bad name
             path = _path_in_document(document.values, detail["loc"], reason)
             place = document.where((*path, "name") if reason == "part" else path)

@@ -8,6 +8,7 @@ from gankit.errors import PartError
 from gankit.experiments.experiment import Evaluation, Training
 from gankit.experiments.tables import AugmentTable, CriticTable, DataTable, GeneratorTable, LossTable, PartTable
 from gankit.registry import registry
+from gankit.registry.settings import NONE
 
 
 def schema(**more: type[BaseModel]) -> dict[str, Any]:
@@ -21,6 +22,9 @@ def schema(**more: type[BaseModel]) -> dict[str, Any]:
     def settings_schema(settings: type[BaseModel], owner: str) -> dict[str, Any]:
         # With the owner as prefix: two parts may have different nested models of the same name.
         content = settings.model_json_schema(ref_template=f"#/$defs/{owner}.{{model}}")
+        for setting in content.get("properties", {}).values():
+            if {"type": "null"} in setting.get("anyOf", []) and setting.get("default") is not None:
+                setting["anyOf"].append({"const": NONE})
         definitions.update({f"{owner}.{name}": value for name, value in content.pop("$defs", {}).items()})
         return content
 

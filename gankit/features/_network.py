@@ -133,6 +133,8 @@ def without_deprecations() -> Iterator[None]:
 def reason(error: BaseException) -> str:
     """An error's first sentence, in one line of at most 200 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if lines[0].startswith("Error(s) in loading state_dict"):  # a heading before what is missing
+        del lines[0]
     # TorchScript errors begin with the trace and end with the message; others begin with the message.
     line = lines[-1 if any("TorchScript" in line for line in lines) else 0]
     return line.partition(". ")[0][:200]

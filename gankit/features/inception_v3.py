@@ -1,17 +1,20 @@
 """Inception-v3 (Szegedy et al. 2016, arXiv 1512.00567): the features of FID (Heusel et al. 2017, arXiv 1706.08500)."""
 
+import importlib.metadata
+import io
 import os
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
-from typing import Annotated, ClassVar, final
+from typing import Annotated, Any, ClassVar, final
 
 import torch
 from cleanfid import downloads_helper
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from gankit.cache import cache_folder
@@ -19,6 +22,7 @@ from gankit.errors import PartError
 from gankit.features._network import Network, Resizer, read_weights, reason, without_deprecations
 
 _FILE = "inception-2015-12-05.pt"  # the name that clean-fid's loader asks for
+_SPARE = "weights-inception-2015-12-05-6726825d.pth"  # the same weights as torch-fidelity publishes them
 
 
 @final
@@ -26,7 +30,8 @@ class InceptionV3(Network):
     """The network and preprocessing of clean-fid (Parmar et al. 2022, arXiv 2104.11222), its mode "clean".
 
     Pixels are resized to 299x299 and become (x - 128) / 128; the features are the 2048 spatial means before the last
-    layer. The weights are NVIDIA's TorchScript copy of the network of 2015-12-05, which FID is defined by.
+    layer. The weights are those of the network of 2015-12-05, which FID is defined by: NVIDIA's TorchScript copy
+    through clean-fid, or where that fails torch-fidelity's copy and graph (Obukhov et al. 2020).
     """
 
     name: ClassVar[str] = "inception-v3"
@@ -41,23 +46,35 @@ class InceptionV3(Network):
     ) -> None:
         """
         Args:
-            weights: the file, under any name; a relative path starts at the current folder, and ~ is the home folder.
-                By default clean-fid downloads it once, into the folder "weights" of gankit's cache.
+            weights: NVIDIA's or torch-fidelity's file, under any name; a relative path starts at the current folder,
+                and ~ is the home folder. By default clean-fid downloads NVIDIA's once, into the folder "weights" of
+                gankit's cache.
             sha256: the hash that the file must have, in hexadecimal; by default it is only recorded.
 
         Raises:
-            PartError: the file cannot be read or downloaded, has another sha256, or is not this network.
+            PartError: the file cannot be read or downloaded, has another sha256, or is not this network; torch-fidelity
+                is not installed, and the file is its.
         """
         super().__init__()
         path = _download() if weights is None else Path(weights).expanduser()
         content, self.weights_sha256 = read_weights(path, sha256)
-        remedy = "delete it to download it again" if weights is None else f"set weights to NVIDIA's {_FILE}"
+        remedy = f"set weights to NVIDIA's {_FILE} or torch-fidelity's {_SPARE}"
+        if weights is None:
+            remedy = f"set weights to torch-fidelity's {_SPARE}, or delete it to download it again"
+        tensors = _state(content)
         try:
-            # clean-fid loads a file of a fixed name; from a private folder it loads the bytes that were hashed.
-            with tempfile.TemporaryDirectory(prefix="gankit-") as folder, without_deprecations():
-                (Path(folder) / _FILE).write_bytes(content)
-                self.network = InceptionV3W(folder, download=False).eval()
+            # Both loaders read a file; from a private folder they load the bytes that were hashed.
+            with tempfile.TemporaryDirectory(prefix="gankit-") as folder:
+                if tensors is None:
+                    (Path(folder) / _FILE).write_bytes(content)
+                    with without_deprecations():
+                        self.network: nn.Module = InceptionV3W(folder, download=False).eval()
+                else:
+                    torch.save(tensors, Path(folder) / _SPARE)
+                    self.network = _Spare(Path(folder) / _SPARE)
             shape = tuple(self.forward(torch.zeros(1, 3, self.side, self.side)).shape)
+        except ImportError as error:
+            raise PartError(f"{path} is torch-fidelity's file, and needs it: pip install torch-fidelity") from error
         except OSError as error:
             where = tempfile.gettempdir()
             raise PartError(
@@ -82,7 +99,8 @@ class InceptionV3(Network):
         Raises:
             PartError: the archive has no class head.
         """
-        weight = getattr(getattr(self.network.base, "output", None), "weight", None)
+        base: Any = self.network.base
+        weight = getattr(getattr(base, "output", None), "weight", None)
         if not isinstance(weight, Tensor) or weight.ndim != 2 or weight.shape[1] != self.dim:
             raise PartError(f"the weights of features {self.name} have no class head; use NVIDIA's {_FILE}")
         with torch.no_grad():
@@ -96,7 +114,39 @@ class InceptionV3(Network):
     @property
     def protocol(self) -> dict[str, str | int]:
         """The weights' sha256, the resize, the kind of logits, and the versions of the packages in use."""
-        return {**super().protocol, "logits": "without bias"}
+        protocol = {**super().protocol, "logits": "without bias"}
+        if isinstance(self.network, _Spare):
+            protocol["graph"] = f"torch-fidelity {importlib.metadata.version('torch-fidelity')}"
+        return protocol
+
+
+@final
+class _Spare(nn.Module):
+    """torch-fidelity's graph without its own resize, which would round to 8 bits first."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        whole = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
+        *layers, head = whole.children()
+        self.layers = nn.Sequential(*layers)
+        self.base = nn.ModuleDict({"output": head})  # where NVIDIA's archive has it
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.layers((images - 128) / 128)
+        return features.flatten(1)
+
+
+def _state(content: bytes) -> dict[str, Tensor] | None:
+    """The tensors of torch-fidelity's file; None for any other."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch tells that it would load an archive as such
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception:
+        # TorchScript archives are refused here, and broken files raise all sorts of errors.
+        return None
+    return loaded if isinstance(loaded, dict) and "Mixed_7c.branch_pool.conv.weight" in loaded else None
 
 
 def _download() -> Path:
@@ -121,6 +171,7 @@ def _download() -> Path:
         # urllib raises OSError; http.client and proxy settings raise other errors.
         raise PartError(
             f"the Inception-v3 weights {path} are missing and {downloads_helper.inception_url} cannot be downloaded "
-            f"({reason(error)}); fetch it elsewhere and set weights to its path, or choose features efficientnet-lite0"
+            f"({reason(error)}); fetch it, or torch-fidelity's {_SPARE}, elsewhere and set weights to its path, or "
+            "choose features efficientnet-lite0"
         ) from error
     return path

@@ -2,114 +2,39 @@
 
 import io
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal, final
+from typing import ClassVar, final
 
 import torch
-from pydantic import Field
-from torch import Tensor
+from torch import nn
 
 from gankit.errors import PartError
-from gankit.features._network import Network, read_weights, reason, without_deprecations
-from gankit.interfaces import ImageSpec
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+from gankit.features._network import reason, without_deprecations
+from gankit.features._network_file import NetworkFile
 
 
 @final
-class TorchScript(Network):
+class TorchScript(NetworkFile):
     """The output of a scripted or traced module, which must be one vector per image.
 
     The module is called with (n, channels, height, width) float32 images and returns (n, d) or (n, d, 1, 1). Distances
     between these features mean as much as the network is good; Woodland et al. 2024 (arXiv 2311.13717) compare some
-    networks on medical images.
+    networks on medical images. torch deprecates TorchScript: for a new file use the features `torch-export`.
     """
 
     name: ClassVar[str] = "torchscript"
+    remedy: ClassVar[str] = "set size or channels"
 
-    def __init__(
-        self,
-        image: ImageSpec,
-        *,
-        path: str | Path,
-        sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None,
-        size: Annotated[int, Field(ge=1, le=4096)] | None = None,
-        channels: Literal[1, 3] = 3,
-        low: Finite = 0.0,
-        high: Finite = 255.0,
-    ) -> None:
-        """
-        Args:
-            image: what the images are; the network is tried on two random ones.
-            path: the file; a relative path starts at the current folder, and ~ is the home folder.
-            sha256: the hash that the file must have, in hexadecimal; by default it is only recorded.
-            size: height and width that images are resized to, by clean-fid's bicubic filter; by default they are not.
-            channels: how many the network reads; for 3 grey images are repeated, for 1 colour images are refused.
-            low: the value that the network expects for black, for example 0 or -1.
-            high: the value that the network expects for white, for example 1 or 255.
+    def load(self, content: bytes) -> nn.Module:
+        """The network of an archive that `torch.jit.save` wrote.
 
         Raises:
-            PartError: the file cannot be read, has another sha256 or is no TorchScript archive; the network cannot read
-                these images or does not give one vector of finite numbers per image; the features of an image change
-                with its neighbours in the batch or from call to call.
+            PartError: the bytes are no such archive.
         """
-        super().__init__()
-        if not low < high:
-            raise PartError(f"features {self.name}: low is {low} and high is {high}; low must be below high")
-        self.path, self.side, self.channels = Path(path).expanduser(), size, channels
-        self.low, self.high = low, high
-        self.check_channels(image.channels)
-        content, self.weights_sha256 = read_weights(self.path, sha256)
         load: Callable[..., torch.jit.ScriptModule] = torch.jit.load
         try:
             with without_deprecations():
-                self.network = load(io.BytesIO(content), map_location="cpu").eval()
+                return load(io.BytesIO(content), map_location="cpu").eval()
         except (RuntimeError, ValueError) as error:
             raise PartError(
                 f"{self.path} is no TorchScript archive ({reason(error)}); save one with torch.jit.save"
             ) from error
-        shape = (2, image.channels, image.height, image.width)
-        images = 255 * torch.rand(shape, generator=torch.Generator().manual_seed(0))
-        both, first = self.forward(images), self.forward(images[:1])
-        self.dim = both.shape[1]
-        if first.shape[1] != self.dim or not torch.allclose(
-            both[:1], first, rtol=1e-3, atol=1e-3 * float(first.abs().max())
-        ):
-            raise PartError(
-                f"{self.path} gives an image other features alone than in a batch; save the network in "
-                "evaluation mode, without random layers and without statistics of the batch"
-            )
-
-    def read(self, images: Tensor) -> Tensor:
-        """(n, channels, height, width) in [0, 255] to (n, dim) float32.
-
-        Raises:
-            PartError: the network fails, or returns something else.
-        """
-        scaled = self.low + images * ((self.high - self.low) / 255)
-        try:
-            features = self.network(scaled)
-        except Exception as error:
-            # A network may raise any error.
-            shape = " x ".join(map(str, images.shape[1:]))
-            raise PartError(
-                f"{self.path} fails on images of {shape} ({reason(error)}); set size or channels"
-            ) from error
-        if not isinstance(features, Tensor) or not features.is_floating_point():
-            kind = features.dtype if isinstance(features, Tensor) else type(features).__name__
-            raise PartError(f"{self.path} gives {kind}, not a tensor of floating-point features")
-        n = len(images)
-        if features.ndim not in (2, 4) or len(features) != n or features.shape[2:] not in ((), (1, 1)):
-            raise PartError(
-                f"{self.path} gives the shape {tuple(features.shape)} for {n} images; it must be ({n}, d) or "
-                f"({n}, d, 1, 1)"
-            )
-        features = features.flatten(1).float()
-        if not features.isfinite().all():
-            raise PartError(f"{self.path} gives features that are not finite; check low and high, and the images")
-        return features
-
-    @property
-    def protocol(self) -> dict[str, str | int]:
-        """The file's sha256, the resize, the channels and range that the network gets, and the versions."""
-        return {**super().protocol, "channels": self.channels, "range": f"{self.low} to {self.high}"}

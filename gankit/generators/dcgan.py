@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
@@ -25,6 +24,8 @@ class DCGANGenerator(Generator):
         PartError: the size does not fit, or the data are conditional.
     """
 
+    channels_last = True
+
     def __init__(
         self, image: ImageSpec, *, latent_dim: Annotated[int, Ge(1)] = 100, width: Annotated[int, Ge(1)] = 64
     ) -> None:
@@ -44,5 +45,5 @@ class DCGANGenerator(Generator):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(n, latent_dim) to (n, channels, height, width) in [-1, 1]; labels are not used."""
-        images: Tensor = self.layers(z[:, :, None, None].contiguous(memory_format=torch.channels_last))
+        images: Tensor = self.layers(z[:, :, None, None])
         return images

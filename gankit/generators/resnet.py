@@ -37,6 +37,8 @@ class ResNetGenerator(Generator):
         PartError: the size does not fit, `widths` has the wrong length, or labels cannot be used.
     """
 
+    channels_last = True
+
     def __init__(
         self,
         image: ImageSpec,

@@ -2,15 +2,22 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 
 
 class Generator(nn.Module, ABC):
-    """Latents to images (Goodfellow et al. 2014, arXiv 1406.2661)."""
+    """Latents to images (Goodfellow et al. 2014, arXiv 1406.2661).
+
+    Attributes:
+        latent_dim: the length of a latent vector.
+        channels_last: whether its weights may be laid out channels_last, which is faster: nothing in it depends on the
+            layout, as `view` after a convolution does. `training.channels_last` overrides it.
+    """
 
     latent_dim: int
+    channels_last: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -42,8 +49,23 @@ class Generator(nn.Module, ABC):
         return None
 
 
+@runtime_checkable
+class Truncates(Protocol):
+    """A generator that can trade variety for typical images (truncation, arXiv 1812.04948, appendix B)."""
+
+    def truncated(self, truncation: float) -> Self:
+        """The generator with the same weights whose samples keep this share of their distance from the mean, 0 to 1."""
+        ...
+
+
 class Critic(nn.Module, ABC):
-    """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875)."""
+    """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875).
+
+    Attributes:
+        channels_last: as of a `Generator`.
+    """
+
+    channels_last: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

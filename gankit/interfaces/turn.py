@@ -118,7 +118,7 @@ class Turn:
     def raw_fake(self) -> Tensor:
         """(n, c, h, w) generated images in [-1, 1], never augmented; without graph on the critic's turn."""
         with torch.set_grad_enabled(self.side == "generator" and torch.is_grad_enabled()):
-            return call(self.generator, self.latents, self.labels)
+            return call(self.generator, self.latents, self.labels).contiguous()
 
     def augmented(self, images: Tensor) -> Tensor:
         """A fresh random view of images, whatever the scope; the images themselves where there is no augment."""

@@ -31,8 +31,11 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
         PartError: the scores have no graph, or there is not one score, or one map of scores, per sample.
     """
     create_graph = torch.is_grad_enabled()
-    with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-        images = images.detach().to(torch.promote_types(images.dtype, torch.float32))
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
+        images = _without_inference(images).detach().to(torch.promote_types(images.dtype, torch.float32))
+        labels = None if labels is None else _without_inference(labels)
+        if torch._C._are_functorch_transforms_active():
+            return _compilable(critic, images, labels)
         # Modules alone: a function that is made anew at each update would be compiled at each update.
         if create_graph and compilation.compiles_penalties() and isinstance(critic, nn.Module):
             return compilation.call(_compilable, critic, images, labels)
@@ -56,13 +59,18 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
         return gradients if create_graph else gradients.detach()
 
 
+def _without_inference(tensor: Tensor) -> Tensor:
+    """A tensor that may be differentiated, where it was made in inference mode as a copy."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
 def _compilable(critic: Callable[..., Tensor], images: Tensor, labels: Tensor | None) -> Tensor:
     """The same by `torch.func`: the first derivative is taken inside the compiled code, and the second outside."""
 
     def total(images: Tensor) -> Tensor:
         scores = critic(images) if labels is None else critic(images, labels)
         if scores.shape[:1] != images.shape[:1]:
-            raise PartError("not one score, or one map of scores, per sample")
+            raise PartError("a gradient penalty needs one score, or one map of scores, per sample")
         return (scores.flatten(1).mean(1) if scores.ndim > 1 else scores).sum()
 
     gradients: Tensor = torch.func.grad(total)(images)

@@ -1,8 +1,8 @@
 """Ranking of generated images by the critic, realism, a classifier or people: the best and the worst."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gankit.errors import GankitError, RunError
 from gankit.evaluation.sources import Source, open_source
-from gankit.files import write_atomically, write_csv, write_folder
+from gankit.files import user_path, write_atomically, write_csv, write_folder
 from gankit.images.pictures import grid_png, save_image
 from gankit.interfaces import Features
 from gankit.metrics.precision_recall import realism_score
@@ -42,7 +42,6 @@ class Ranking:
         images: (n, c, h, w) in the data's type, by number.
         value_range: black and white of that type.
         scores: (n,) by number; larger is better. Realism is infinity where an image equals a real one.
-        order: (n,) numbers of the images, best first; of equal scores the smaller number first.
         keep: how many images count as best, and as worst.
         seed: of the drawn images.
         labels: one text per image, "" where it has none.
@@ -54,12 +53,16 @@ class Ranking:
     images: NDArray[Any]
     value_range: tuple[float, float]
     scores: NDArray[np.float64]
-    order: NDArray[np.int64]
     keep: int
     seed: int
     labels: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """(n,) numbers of the images, best first; of equal scores the smaller number first."""
+        return np.argsort(-self.scores, kind="stable")
 
     @property
     def best(self) -> NDArray[np.int64]:
@@ -100,7 +103,7 @@ def rank(
             the class whose probability is the score.
         features: for realism; by default those of the run's evaluation.
         real: other real images for realism: whatever `gankit.evaluate` takes.
-        classifier: for by="label": a TorchScript file, features with class logits, or a function of
+        classifier: for by="label": a TorchScript or `.pt2` file, features with class logits, or a function of
             (n, c, h, w) float32 images in [0, 255] that gives (n, classes) logits in the order of the run's classes, or
             of its own `class_names`.
         key: the key.json of a rating page, if it is neither in the ratings' folder nor in the run's.
@@ -118,16 +121,14 @@ def rank(
         if value is not None and way != user:
             raise GankitError(f"{name} is for by {user}, not for by {way}: leave it out")
     if way == "ratings":
-        return _by_ratings(opened, argument, count, keep, seed, label, None if key is None else Path(key))
-    number = COUNT if count is None else count
-    seed = seed or 0
-    _check_counts(number, keep)
+        return _by_ratings(opened, argument, count, keep, seed, label, None if key is None else user_path(key))
+    number, seed = _checked(COUNT if count is None else count, keep), seed or 0
     conditional = way != "label" or opened.image.conditional
     latents, labels = opened.draw(number, parse_label(opened, label) if conditional else None, seed)
     texts = label_texts(opened, labels)
     if way == "label":
         if classifier is None:
-            raise GankitError("by label needs a classifier: give a TorchScript file, or in Python a function")
+            raise GankitError("by label needs a classifier: give a TorchScript or .pt2 file, or in Python a function")
         wanted = wanted_classes(opened, labels, label, number)
         texts = [opened.class_names[k] for k in wanted]
     images = opened.decode(latents, labels)
@@ -140,41 +141,37 @@ def rank(
     else:
         assert classifier is not None
         scores = label_scores(opened, images, wanted, classifier)
-    return _order(opened, way, images, scores, keep, seed, texts, (), notes)
+    labelled = tuple(texts or [""] * number)
+    return Ranking(way, images, opened.value_range, scores, keep, seed, labelled, notes=tuple(notes))
 
 
-def _check_counts(count: int, keep: int) -> None:
+def _checked(count: int, keep: int) -> int:
+    """The number of images to draw, where so many can be ranked and so many of them kept."""
     if count < 1:
         raise GankitError(f"count: {count} images cannot be ranked: draw 1 or more")
     if not 1 <= keep <= count:
         raise GankitError(f"keep: {keep} of {count} images cannot be kept: keep 1 to {count}")
-
-
-def _order(
-    run: Run, way: str, images: NDArray[Any], scores: NDArray[np.float64], keep: int, seed: int,
-    labels: Sequence[str] | None, findings: Sequence[Finding], notes: Sequence[str],
-) -> Ranking:  # fmt: skip
-    order = np.argsort(-scores, kind="stable")
-    texts = tuple(labels or [""] * len(images))
-    return Ranking(way, images, run.value_range, scores, order, keep, seed, texts, tuple(findings), tuple(notes))
+    return count
 
 
 def _by_ratings(
     run: Run, files: str, count: int | None, keep: int, seed: int | None, label: str | None, key_file: Path | None
 ) -> Ranking:
-    paths = [Path(files)] if Path(files).is_file() else [Path(part) for part in files.split(",") if part.strip()]
+    paths = (
+        [user_path(files)]
+        if user_path(files).is_file()
+        else [user_path(part) for part in files.split(",") if part.strip()]
+    )
     raters = ratings.read_ratings(paths)
     folders = [*dict.fromkeys(path.absolute().parent for path in paths)]
     key = ratings.find_key(raters, key_file, [*folders, run.path, *sorted(run.path.glob("rating-*"))])
     if key is None:
-        number, seed = COUNT if count is None else count, seed or 0
-        _check_counts(number, keep)
+        number, seed = _checked(COUNT if count is None else count, keep), seed or 0
         raters = ratings.by_number(raters, number)
         names, real = [str(i) for i in range(number)], [False] * number
     else:
         run = _run_of_page(run, key, count, seed, label)
-        number, seed, label = len(key.generated), key.seed, key.label
-        _check_counts(number, keep)
+        number, seed, label = _checked(len(key.generated), keep), key.seed, key.label
         names, real = [shown.id for shown in key.images], [shown.real for shown in key.images]
     ratings.check_images(raters, names, any(real))
     latents, encoded = run.draw(number, parse_label(run, label), seed)
@@ -182,11 +179,11 @@ def _by_ratings(
     labels = texts if key is None else [shown.label for shown in key.images]
     if run.image.conditions:  # a diagnosis is a class, and cannot equal the numbers that an image was drawn with
         labels = [text if is_real else "" for text, is_real in zip(labels, real, strict=True)]
-    findings = ratings.findings(raters, names, real, labels)
-    notes = [f"the mean of {len(raters)} raters"] if len(raters) > 1 else []
+    findings = tuple(ratings.findings(raters, names, real, labels))
+    notes = (f"the mean of {len(raters)} raters",) if len(raters) > 1 else ()
     generated = names if key is None else [shown.id for shown in key.generated]
     images, scores = run.decode(latents, encoded), ratings.mean_scores(raters, generated)
-    return _order(run, "ratings", images, scores, keep, seed, texts, findings, notes)
+    return Ranking("ratings", images, run.value_range, scores, keep, seed, tuple(texts), findings, notes)
 
 
 def _run_of_page(run: Run, key: Key, count: int | None, seed: int | None, label: str | None) -> Run:

@@ -79,13 +79,7 @@ def seal(
 ) -> Key:
     """A key with a new secret, which shuffles the images.
 
-    Args:
-        run: whose images were drawn.
-        seed: of the drawn images.
-        label: the label that all images were drawn with, or None.
-        labels: of the drawn images, one each.
-        reals: name of the set of real images, or None.
-        real: number and label of each real image.
+    `labels` are those of the drawn images, one each; `real` has number and label of each real image. All else as `Key`.
     """
     secret = secrets.token_hex(32)
     images = [(False, number, text) for number, text in enumerate(labels)]
@@ -95,11 +89,6 @@ def seal(
     shown = tuple(Shown(name, *images[index]) for name, index in zip(ids, order, strict=True))
     generator = hashlib.sha256(run.export_bytes()).hexdigest()
     return Key(secret, run.path.absolute().name, generator, run.wants_best, seed, label, reals, shown)
-
-
-def draw_reals(count: int, size: int) -> list[int]:
-    """Indices of `size` of `count` real images; a random draw without seed, which only the key records."""
-    return sorted(secrets.SystemRandom().sample(range(count), size))
 
 
 def read_key(path: Path) -> tuple[Key, str]:

@@ -1,5 +1,6 @@
 """A page on which a person rates shuffled images blindly, and its sealed key."""
 
+import secrets
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +9,9 @@ import numpy as np
 
 from gankit.errors import GankitError
 from gankit.evaluation.sources import run_reference
-from gankit.files import refuse_nonempty, write_atomically, write_folder
+from gankit.files import refuse_nonempty, user_path, write_atomically, write_folder
 from gankit.images.pictures import image_png
-from gankit.interfaces import Dataset
-from gankit.ranking.key import draw_reals, seal
+from gankit.ranking.key import seal
 from gankit.report.pages import png_uri, render
 from gankit.runs.run import Run
 from gankit.runs.sampling import label_texts, parse_label
@@ -48,21 +48,27 @@ def write_page(
         raise GankitError(
             f"count and real: a page needs 1 drawn image or more, and 0 real ones or more, not {count} and {real}"
         )
-    refuse_nonempty(folder)
+    refuse_nonempty(user_path(folder))
     latents, labels = run.draw(count, parse_label(run, label), seed)
-    reals_name, reals, indices = _reals(run, real)
+    name, reals = run_reference(run) if real else (None, None)
+    chosen: list[tuple[int, str]] = []
+    if reals is not None:
+        if real > len(reals):
+            raise GankitError(
+                f"real: {real} real images are to be mixed in, and there are {len(reals)} {name}: mix in fewer"
+            )
+        # Without a seed: only the key records which
+        indices = sorted(secrets.SystemRandom().sample(range(len(reals)), real))
+        labels_of, names = reals.labels, reals.class_names
+        chosen = [(index, "" if labels_of is None or not names else names[int(labels_of[index])]) for index in indices]
     images = run.decode(latents, labels)
-    key = seal(
-        run, seed, label, label_texts(run, labels) or [""] * count, reals_name,
-        [(index, _class_of(reals, index)) for index in indices] if reals is not None else [],
-    )  # fmt: skip
-    pictures = []
-    for shown in key.images:
-        if shown.real:
-            assert reals is not None
-            pictures.append(image_png(reals.read(np.array([shown.number]))[0], reals.value_range))
-        else:
-            pictures.append(image_png(images[shown.number], run.value_range))
+    key = seal(run, seed, label, label_texts(run, labels) or [""] * count, name, chosen)
+    pictures = [
+        image_png(reals.read(np.array([shown.number]))[0], reals.value_range)
+        if shown.real and reals is not None
+        else image_png(images[shown.number], run.value_range)
+        for shown in key.images
+    ]
     data = {
         "key": key.digest,
         "images": [{"id": shown.id, "src": png_uri(png)} for shown, png in zip(key.images, pictures, strict=True)],
@@ -73,28 +79,10 @@ def write_page(
     page = render("gankit.ranking", "page.html.j2", data=data, classes=classes, count=len(pictures))
 
     def fill(new: Path) -> None:
-        write_atomically(new / "page.html", page.encode())
+        write_atomically(new / "page.html", page)
         write_atomically(new / "key.json", key.content())
 
     return write_folder(folder, fill) / "page.html"
-
-
-def _reals(run: Run, size: int) -> tuple[str | None, Dataset | None, list[int]]:
-    """The name of the real images, the images, and which of them are mixed in."""
-    if not size:
-        return None, None, []
-    name, reals = run_reference(run)
-    if size > len(reals):
-        raise GankitError(
-            f"real: {size} real images are to be mixed in, and there are {len(reals)} {name}: mix in fewer"
-        )
-    return name, reals, draw_reals(len(reals), size)
-
-
-def _class_of(reals: Dataset, index: int) -> str:
-    if reals.labels is None or not reals.class_names:
-        return ""
-    return reals.class_names[int(reals.labels[index])]
 
 
 def class_keys(names: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Ratings by people: reading them from CSV files, checking them against the images, means and agreement."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -94,23 +95,18 @@ def _read(path: Path) -> list[Rater]:
         rater = raters.setdefault(name, Rater(name, path))
         if image in rater.scores:
             raise DataError(f"{where}: {name} has rated image {image} twice")
-        rater.scores[image] = _score(cells["score"], where)
+        score = math.nan
+        with contextlib.suppress(ValueError):
+            score = float(cells["score"])
+        if not math.isfinite(score):
+            raise DataError(f"{where}: the score {cells['score']!r} is no number")
+        rater.scores[image] = score
         rater.diagnoses[image] = cells.get("diagnosis", "")
         rater.calls[image] = call = cells.get("call", "")
         if call not in (REAL, GENERATED, ""):
             raise DataError(f"{where}: the call {call!r} is neither {REAL} nor {GENERATED}")
         rater.keys.add(cells.get("key", ""))
     return list(raters.values())
-
-
-def _score(text: str, where: str) -> float:
-    try:
-        score = float(text)
-    except ValueError:
-        score = math.nan
-    if not math.isfinite(score):
-        raise DataError(f"{where}: the score {text!r} is no number")
-    return score
 
 
 def find_key(raters: Sequence[Rater], file: Path | None, folders: Sequence[Path]) -> Key | None:

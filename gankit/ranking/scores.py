@@ -31,7 +31,7 @@ def critic_scores(run: Run, z: Tensor, labels: Tensor | None) -> tuple[Scores, l
     """The critic's scores of images as the generator makes them: not augmented, not rounded, with labels.
 
     Args:
-        run: a run with a checkpoint.
+        run: has a checkpoint.
         z: (n, latent_dim) latents.
         labels: None, (n,) classes, or (n, k) standardised conditions, as `Run.draw` gives them.
 
@@ -41,16 +41,18 @@ def critic_scores(run: Run, z: Tensor, labels: Tensor | None) -> tuple[Scores, l
     Raises:
         RunError: there is no checkpoint, or a score is not finite.
     """
-    device, pieces, independent = run.device, [], True
+    pieces: list[Tensor] = []
+    independent, start = True, 0
+
+    def score(images: Tensor) -> Tensor:
+        of_these = None if labels is None else labels[start : start + len(images)].to(run.device)
+        return run.critic(images.to(run.device), of_these).double().cpu().reshape(len(images), -1).mean(1)
+
     with torch.no_grad():
-        start = 0
         for images in generate_batches(run.generator, z, labels):
-            label = None if labels is None else labels[start : start + len(images)].to(device)
-            scores = _score(run, images.to(device), label)
+            pieces.append(score(images))
             if start == 0:
-                first = _score(run, images[:1].to(device), None if label is None else label[:1])
-                independent = torch.allclose(first, scores[:1], rtol=1e-3, atol=1e-5)
-            pieces.append(scores)
+                independent = torch.allclose(score(images[:1]), pieces[0][:1], rtol=1e-3, atol=1e-5)
             start += len(images)
     values = torch.cat(pieces).numpy()
     if not np.isfinite(values).all():
@@ -61,20 +63,10 @@ def critic_scores(run: Run, z: Tensor, labels: Tensor | None) -> tuple[Scores, l
     return values, [] if independent else [mixing]
 
 
-def _score(run: Run, images: Tensor, labels: Tensor | None) -> Tensor:
-    return run.critic(images, labels).double().cpu().reshape(len(images), -1).mean(1)
-
-
 def realism_scores(
     run: Run, images: NDArray[Any], features: str | dict[str, Any] | Part | Features | None, real: Source | None
 ) -> tuple[Scores, list[str]]:
-    """`realism_score` of drawn images with respect to the run's held-out images, or its training images if it has none.
-
-    Args:
-        run: whose images they are.
-        images: (n, c, h, w) in the data's type.
-        features: as in `gankit.evaluate`; by default those of the run's evaluation.
-        real: other real images.
+    """`realism_score` of a run's (n, c, h, w) images, in the data's type, with `features` and `real` as for `rank`.
 
     Returns:
         (n,) scores in [0, infinity], and remarks on them.
@@ -109,10 +101,10 @@ def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], clas
         run: whose images they are.
         images: (n, c, h, w) in the data's type.
         wanted: (n,) classes, as indices of the run's class names.
-        classifier: a TorchScript file that gives class logits; features that have logits, or whose vectors are logits
-            (`{"name": "torchscript", "path": ..., "size": ..., "low": ..., "high": ...}`); or a function or module of
-            (n, c, h, w) float32 images in [0, 255]. Its classes are the run's, in the run's order, unless it has
-            `class_names`, which are then matched.
+        classifier: a TorchScript file, or a `.pt2` file of torch.export, that gives class logits; features that have
+            logits, or whose vectors are logits (`{"name": "torch-export", "path": ..., "size": ..., "low": ...,
+            "high": ...}`); or a function or module of (n, c, h, w) float32 images in [0, 255]. Its classes are the
+            run's, in the run's order, unless it has `class_names`, which are then matched.
 
     Returns:
         (n,) probabilities.
@@ -142,7 +134,8 @@ def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], clas
 def _logits(run: Run, images: NDArray[Any], classifier: Classifier) -> tuple[Scores, list[str]]:
     if isinstance(classifier, (str, Path)) and (Path(classifier).suffix or len(Path(classifier).parts) > 1):
         channels = {} if run.image.channels not in (1, 3) else {"channels": run.image.channels}
-        classifier = {"name": "torchscript", "path": str(classifier), **channels}
+        name = "torch-export" if Path(classifier).suffix == ".pt2" else "torchscript"
+        classifier = {"name": name, "path": str(classifier), **channels}
     network: Any = classifier
     if isinstance(classifier, (str, dict, Part, Features)):
         _, network = extractor(classifier, run.image.shape)

@@ -2,9 +2,9 @@
 
 import difflib
 from collections.abc import Collection
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import ModelWrapValidatorHandler, ValidationError
+from pydantic import BaseModel, ModelWrapValidatorHandler, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 
@@ -23,10 +23,13 @@ def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> 
     return f"did you mean {close[0]!r}?{f' {listing}' if list_all else ''}"
 
 
-def reword_errors(value: Any, handler: ModelWrapValidatorHandler[Any], known: Collection[str]) -> Any:
+def reword_errors(
+    model: type[BaseModel], value: Any, handler: ModelWrapValidatorHandler[Any], known: Collection[str]
+) -> Any:
     """Validate a model, and put its errors in gankit's words.
 
     Args:
+        model: the model.
         value: to validate.
         handler: pydantic's own validation, as a validator of mode "wrap" gets it.
         known: the settings that the model has, for "did you mean".
@@ -34,11 +37,40 @@ def reword_errors(value: Any, handler: ModelWrapValidatorHandler[Any], known: Co
     Raises:
         ValidationError: the context of each error holds gankit's text as `sentence` and pydantic's type as `reason`.
     """
+    details = []
+    for name, field in model.model_fields.items():
+        given = value.get(name) if isinstance(value, dict) else None
+        # To Python, true and false are the numbers 1 and 0.
+        if any(isinstance(item, bool) for item in _leaves(given)) and _takes_numbers_alone(field.annotation):
+            reworded = PydanticCustomError(
+                "reworded", "{sentence}", {"sentence": f"a number is needed, not {given!r}", "reason": "number"}
+            )
+            details.append(InitErrorDetails(type=reworded, loc=(name,), input=given))
+    result = None
     try:
-        return handler(value)
+        result = handler(value)
     except ValidationError as error:
-        details = [_reword(detail, known) for detail in error.errors(include_url=False)]
-        raise ValidationError.from_exception_data(error.title, details) from None
+        details += [_reword(detail, known) for detail in error.errors(include_url=False)]
+    if details:
+        raise ValidationError.from_exception_data(model.__name__, details) from None
+    return result
+
+
+def _leaves(value: Any) -> list[Any]:
+    return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, (list, tuple)) else [value]
+
+
+def _takes_numbers_alone(annotation: Any) -> bool:
+    """Whether a setting's type has numbers in it, and no truth values."""
+    leaves, types = [annotation], []
+    while leaves:
+        leaf = leaves.pop()
+        inner = (leaf,) if isinstance(leaf, type) or get_origin(leaf) is Literal else get_args(leaf)
+        if get_origin(leaf) is Annotated:
+            inner = inner[:1]
+        types += [leaf] if inner == (leaf,) or not inner else []
+        leaves += [] if inner == (leaf,) else inner
+    return any(kind in (int, float) for kind in types) and not any(kind in (bool, Any, object) for kind in types)
 
 
 def _reword(error: ErrorDetails, known: Collection[str]) -> InitErrorDetails:

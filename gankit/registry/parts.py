@@ -4,14 +4,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from gankit.errors import GankitError, PartError
 from gankit.registry.messages import suggestion
 from gankit.registry.plugins import KINDS, plural
 from gankit.registry.registry import Registry
-from gankit.registry.settings import interface, takes_positional
+from gankit.registry.settings import as_table, interface, takes_positional
 
 
 class Part(BaseModel):
@@ -33,15 +41,8 @@ class Part(BaseModel):
         return [self.name, *(name for part in _parts_in(values) for name in part.names())]
 
     def table(self) -> dict[str, Any]:
-        """The part as a table of an experiment file.
-
-        Raises:
-            PartError: a setting is None where that is not its default: TOML has no null.
-        """
-        for name, field in type(self.settings).model_fields.items():
-            if getattr(self.settings, name) is None and field.default is not None:
-                raise PartError(f"{self.kind} {self.name}: {name} is None, which no TOML file can hold; leave it out")
-        return {"name": self.name, **self.settings.model_dump(mode="json", exclude_none=True)}
+        """The part as a table of an experiment file."""
+        return {"name": self.name, **as_table(self.settings)}
 
 
 def _parts_in(value: Any) -> Iterator[Part]:
@@ -72,12 +73,24 @@ def nested_part(kind: str) -> Any:
     """The type annotation of a setting that holds a `Part` of this kind, read from a name or a table with a name."""
     table = {"type": "object", "required": ["name"]}
     schema = {"description": f"one of {plural(kind)}", "anyOf": [{"type": "string"}, table]}
-    read = BeforeValidator(lambda value: read_part(kind, value))
+
+    def validate(value: object, info: ValidationInfo) -> Part:
+        return read_part(kind, value, may_be_missing=bool(info.context))
+
+    read = BeforeValidator(validate)
     return Annotated[Part, read, PlainSerializer(Part.table), WithJsonSchema(schema)]
 
 
-def read_part(kind: str, value: object) -> Part:
+class Unread(BaseModel):
+    """The settings of a part that is not there, as they were written."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+def read_part(kind: str, value: object, may_be_missing: bool = False) -> Part:
     """A validated part from its name or from a table with a name, for pydantic's validators.
+
+    Where it `may_be_missing`, one that is not there is kept as it is written, and refused when it is built.
 
     Raises:
         PydanticCustomError: of the type "part": no name, or a name that cannot be used.
@@ -91,9 +104,20 @@ def read_part(kind: str, value: object) -> Part:
             raise PartError(f"a name, or a table with a name, is needed, not {value!r}")
         if not isinstance(table.get("name"), str):
             raise PartError(f"the table needs a name; known: {', '.join(registry(kind).names())}")
-        return _validate(kind, table["name"], {key: item for key, item in table.items() if key != "name"})
+        settings = {key: item for key, item in table.items() if key != "name"}
+        if may_be_missing and not _is_there(kind, table["name"]):
+            return Part(kind=kind, name=table["name"], settings=Unread(**settings))  # whoever builds it is told
+        return _validate(kind, table["name"], settings)
     except PartError as error:
         raise PydanticCustomError("part", "{reason}", {"reason": str(error)}) from error
+
+
+def _is_there(kind: str, name: str) -> bool:
+    try:
+        registry(kind).get(name)
+    except PartError:
+        return False
+    return True
 
 
 def valid_part(kind: str, name: str, settings: Mapping[str, Any]) -> Part:

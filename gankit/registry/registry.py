@@ -2,7 +2,6 @@
 
 import builtins
 import contextlib
-import copy
 import importlib
 import inspect
 import pkgutil
@@ -239,7 +238,9 @@ def _copies_of(part: object) -> type:
     """A subclass without settings, whose instances are copies of `part`: the registry holds classes only."""
 
     def new(cls: type) -> object:
-        return copy.deepcopy(part)
+        from gankit.nn.copies import copied  # with torch, which listing does without
+
+        return copied(part)
 
     def init(self: object) -> None:
         pass

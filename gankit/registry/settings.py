@@ -58,7 +58,7 @@ def derive_settings(
         raise TypeError(f"the parameter {wrong} is positional; settings come after *, and only {positional} before it")
 
     def reword(cls: type[BaseModel], value: object, handler: ModelWrapValidatorHandler[Any]) -> Any:
-        return reword_errors(value, handler, [*reserved, *cls.model_fields])
+        return reword_errors(cls, read_none(cls, value), handler, [*reserved, *cls.model_fields])
 
     name = f"{part.__name__}Settings"
     validators: dict[str, Any] = {"_reworded": model_validator(mode="wrap")(classmethod(reword))}  # type: ignore[arg-type]
@@ -82,6 +82,32 @@ def derive_settings(
     )
     model: type[BaseModel] = create_model(name, __config__=config, __validators__=validators, **fields)
     return model
+
+
+NONE = "none"
+"""What stands in a file for None, which TOML lacks, where None is not the default."""
+
+
+def _can_be_none(model: type[BaseModel]) -> list[str]:
+    """The settings that may be None and are not by default."""
+    return [
+        name for name, field in model.model_fields.items()
+        if type(None) in typing.get_args(field.annotation) and field.default is not None
+    ]  # fmt: skip
+
+
+def read_none(model: type[BaseModel], values: Any) -> Any:
+    """The values of a table of settings, with None for "none" where a setting may be None."""
+    if not isinstance(values, Mapping):
+        return values
+    names = _can_be_none(model)
+    return {name: None if value == NONE and name in names else value for name, value in values.items()}
+
+
+def as_table(settings: BaseModel, exclude: set[str] | None = None) -> dict[str, Any]:
+    """Settings as a table of a file; those that are None by default are left out."""
+    nones = {name: NONE for name in _can_be_none(type(settings)) if getattr(settings, name) is None}
+    return {**settings.model_dump(mode="json", exclude_none=True, exclude=exclude), **nones}
 
 
 def _with_nested_parts(annotation: Any, nested_type: Callable[[str], Any]) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 from gankit.evaluation.comparison import read_metrics
 from gankit.evaluation.tables import cells
-from gankit.files import write_atomically
+from gankit.files import sole_writer, write_atomically
 from gankit.images.pictures import grid_png
 from gankit.report.pages import draw_lines, png_uri, render
 from gankit.runs.run import Run
@@ -22,14 +22,21 @@ def write_report(run: Run) -> Path:
         RunError: the run has no generator yet, or comes with gankit.
     """
     run.check_own("report")
+    with sole_writer(run.path):
+        page, path = _page(run), run.path / "report.html"
+        write_atomically(path, page)
+    return path
+
+
+def _page(run: Run) -> str:
     metrics_file = run.path / "metrics.json"
     metrics = read_metrics(metrics_file) if metrics_file.is_file() else None
     # The pictures of pairs of images that `gankit evaluate` wrote beside these values.
     entries = metrics["metrics"] if metrics else {}
     pairs = [run.path / f"{name}-pairs.png" for name, entry in entries.items() if "details" in entry]
     samples = run.sample(SHOWN, seed=run.experiment.training.seed)
-    page = render(
-        "gankit.report", "run.html.j2", name=run.path.name, record=run.experiment.run, metrics=metrics,
+    return render(
+        "gankit.report", "run.html.j2", name=run.path.name, path=run.path, record=run.experiment.run, metrics=metrics,
         training=run.experiment.training, steps=run.steps, seconds=run.log[-1]["seconds"] if run.log else None,
         grid=png_uri(grid_png(samples, run.value_range, 8)), table=cells(metrics) if metrics else [],
         curves=[png_uri(picture) for picture in curves(run.log)],
@@ -37,9 +44,6 @@ def write_report(run: Run) -> Path:
         experiment=run.experiment.with_run(None).toml(),
         command=f"gankit train {run.path / 'experiment.toml'} --out NEW_FOLDER",
     )  # fmt: skip
-    path = run.path / "report.html"
-    write_atomically(path, page.encode())
-    return path
 
 
 def curves(log: list[dict[str, Any]]) -> list[bytes]:

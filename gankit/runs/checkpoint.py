@@ -1,9 +1,11 @@
 """Checkpoints that appear only when complete, and the export of a generator."""
 
+import hashlib
 import io
 import json
-import pickle
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,63 +15,129 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from gankit.errors import RunError
-from gankit.files import write_atomically
+from gankit.files import is_sealed, seal, write_atomically
 
-FORMAT = 2
+FORMAT = 3
 """The version of the format of checkpoints and exports.
 
 Weights of format 1 lack the buffer with the influence that labels have while they fade in; `LabelLayer` supplies it.
+Those of formats 1 and 2 have no digest, and checkpoints hold the sums of the log of one process alone.
 """
 KEPT = 2
 """Checkpoints kept: the newest, and one before it in case the newest cannot be read."""
 
 
-def save(folder: Path, step: int, state: dict[str, Any], best: bool = False) -> Path:
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint that could be read."""
+
+    step: int  # generator updates done
+    state: dict[str, Any]
+    skipped: list[str]  # newer ones that could not, each with the reason
+
+
+def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best: bool = False) -> Path:
     """Write the state after `step` generator updates, and forget all but the newest checkpoints.
 
     Args:
         folder: the run's `checkpoints`.
         step: generator updates done.
         state: tensors, numbers and strings in dicts and lists.
+        every: steps between checkpoints; earlier ones of other steps, where a run was stopped, are forgotten first.
         best: whether to save it as `best.pt`, for the best generator so far, which is never deleted as an old one.
+
+    Raises:
+        OSError: it cannot be written.
     """
     path = folder / ("best.pt" if best else f"step-{step:08d}.pt")
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "step": step, "state": state}, buffer)
+    torch.save({"format": FORMAT, "step": step, "state": dict(state)}, buffer)
+    seal(buffer)
     write_atomically(path, buffer.getvalue())
-    for old in _step_checkpoints(folder)[:-KEPT]:
+    if best:
+        return path
+    # One of a later step could not be read, or this step would not have been done again.
+    before = [old for old in _step_checkpoints(folder) if _step(old) < step]
+    regular = [old for old in before if _step(old) % every == 0]
+    for old in set(before) - set(regular[1 - KEPT :]):
         old.unlink(missing_ok=True)
     return path
 
 
-def restore(folder: Path, device: str | torch.device = "cpu", mmap: bool = False) -> tuple[int, dict[str, Any]] | None:
-    """The newest checkpoint that can be read, as (step, state), or None where there is none.
+def restore(
+    folder: Path,
+    device: str | torch.device = "cpu",
+    take: Callable[[dict[str, Any]], object] = lambda state: None,
+    mmap: bool = False,
+) -> Restored | None:
+    """The newest checkpoint that can be read and taken up, or None where there is none.
 
     Args:
         folder: the run's `checkpoints`.
         device: where tensors are loaded to.
+        take: takes up a state; where it raises a RunError, an older checkpoint is tried.
         mmap: leaves tensors on the disk until they are read.
 
     Raises:
-        RunError: there are checkpoints and none can be read, or one is of a newer gankit.
+        RunError: there are checkpoints and none can be read, none can be taken up, or one is of a newer gankit.
     """
-    paths = _step_checkpoints(folder)
-    for path in reversed(paths):
+    skipped: list[str] = []
+    refusal: RunError | None = None
+    for path in reversed(_step_checkpoints(folder)):
         try:
-            content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
+            step, state = _read(path, device, mmap)
+        except _DamagedError as error:
+            skipped.append(f"{path} cannot be read ({error})")
             continue
-        _check_format(path, content["format"])
-        return content["step"], content["state"]
-    if paths:
-        raise RunError(f"{folder}: none of {len(paths)} checkpoints can be read; delete them to start at step 0")
+        try:
+            take(state)
+        except RunError as error:
+            refusal = refusal or error
+            skipped.append(str(error))
+            continue
+        return Restored(step, state, skipped)
+    if refusal is not None:
+        raise refusal
+    if skipped:
+        raise RunError(
+            f"{folder}: none of {len(skipped)} checkpoints can be read ({skipped[0]}); put back a copy of one, or "
+            "train anew in another folder"
+        )
     return None
 
 
-def _check_format(path: Path, number: int) -> None:
+class _DamagedError(Exception):
+    """A checkpoint that cannot be read."""
+
+
+def _read(path: Path, device: str | torch.device, mmap: bool) -> tuple[int, dict[str, Any]]:
+    """The step and the state of a checkpoint."""
+    try:
+        sealed = is_sealed(path)
+        if sealed is False:
+            raise _DamagedError("it was altered after it was written")
+        content = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+        number, step, state = content["format"], content["step"], content["state"]
+    except _DamagedError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        raise _DamagedError(" ".join(str(error).split())[:100] or type(error).__name__) from error
+    if not isinstance(state, dict) or step != _step(path) or (sealed is None and number not in (1, 2)):
+        raise _DamagedError("it was altered after it was written")
+    _check_format(path, number)
+    return step, state
+
+
+def _check_format(path: Path, number: object) -> None:
+    if not isinstance(number, int):
+        raise RunError(f"{path} is of the format {str(number)[:20]!r}, which no gankit writes")
     if number > FORMAT:
         raise RunError(f"{path} was written by a newer gankit (format {number}): upgrade gankit")
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def _step_checkpoints(folder: Path) -> list[Path]:
@@ -78,16 +146,28 @@ def _step_checkpoints(folder: Path) -> list[Path]:
 
 
 def export(path: Path, generator: nn.Module, config: dict[str, Any]) -> None:
-    """Write a generator's weights as safetensors with its config in one metadata key; equal runs give equal bytes."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
-    write_atomically(path, to_bytes(tensors, {"gankit": json.dumps(config, sort_keys=True)}))
+    """Write a generator's weights, its config and a digest as safetensors; equal runs give equal bytes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_atomically(path, pack(generator, config))
+
+
+def pack(generator: nn.Module, config: dict[str, Any]) -> bytes:
+    """The content of an export; what a module used under two names shares stands there twice."""
+    layout = torch.contiguous_format
+    tensors = {name: value.detach().cpu().clone(memory_format=layout) for name, value in generator.state_dict().items()}
+    config = {"format": FORMAT, **config}
+    text = json.dumps({**config, "digest": _digest(tensors, config)}, sort_keys=True)
+    return bytes(to_bytes(tensors, {"gankit": text}))  # of several keys the order would be random
 
 
 def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A generator's weights by name, each of any shape, and its config.
 
     Raises:
-        RunError: the file is missing, is no export of gankit, or is of a newer gankit.
+        RunError: the file is missing, is no export of gankit, was altered, or is of a newer gankit.
     """
     if not path.is_file():
         raise RunError(f"{path.parent}: there is no generator yet: train or resume the run first")
@@ -95,7 +175,19 @@ def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             config = json.loads((file.metadata() or {})["gankit"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        number, digest = config.get("format", 1), config.pop("digest", None)
+    except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
         raise RunError(f"{path} is no generator that gankit exported: {error}") from error
-    _check_format(path, config.get("format", 1))
+    _check_format(path, number)
+    if digest != _digest(tensors, config) and (digest is not None or number not in (1, 2)):
+        raise RunError(f"{path} was altered after it was written; resume the run, or put back a copy of the file")
     return tensors, config
+
+
+def _digest(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
+    """Of weights and their config."""
+    digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from torchvision import models
 from torchvision.transforms.functional import normalize
 
-from gankit.errors import GankitError, PartError, RunError
+from gankit.errors import GankitError, PartError, RunError, one_line
+from gankit.files import user_path
 from gankit.interfaces import ImageSpec
 from gankit.runs import checkpoint
 
@@ -78,10 +79,9 @@ class TorchvisionNetwork(nn.Module):
             try:
                 copy.deepcopy(self)(torch.zeros(2, *image.shape))  # a copy: batch statistics of no image are left there
             except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-                size = input_size or f"{image.height} x {image.width}"
-                reason = " ".join(str(error).split())[:120]
+                images = f"images of {input_size or f'{image.height} x {image.width}'} ({one_line(error, 120)})"
                 raise PartError(
-                    f"classifier.network: {name} cannot take images of {size} ({reason}); set classifier.input_size=224"
+                    f"classifier.network: {name} cannot take {images}; set classifier.input_size=224"
                 ) from None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -116,9 +116,9 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
     try:
         tensors: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:120]
-        message = f"classifier.weights: {path} cannot be read ({reason}); give a file of tensors by name"
-        raise PartError(message) from None
+        raise PartError(
+            f"classifier.weights: {path} cannot be read ({one_line(error, 120)}); give a file of tensors by name"
+        ) from None
     state = network.state_dict()
     fitting = {key: value for key, value in tensors.items() if key in state and value.shape == state[key].shape}
     # Of a network with a second head for training, both heads depend on the classes: at most a weight and a bias each.
@@ -171,7 +171,8 @@ def load_classifier(path: str | Path, *, grey_levels: bool = False) -> Classifie
     Raises:
         RunError: there is no such file, or it holds no classifier.
     """
-    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    given = user_path(path)
+    file = given / FILE if given.is_dir() else given
     if not file.is_file():
         raise RunError(f"{file}: there is no classifier here; `gankit study classifier` writes one")
     try:
@@ -183,7 +184,7 @@ def load_classifier(path: str | Path, *, grey_levels: bool = False) -> Classifie
             network = make_network(image, facts["outputs"], facts["network"], facts["width"], facts["input_size"])
         network.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, 120)
         raise RunError(f"{file} does not fit the classifier that it says it holds: {reason}") from error
     except GankitError as error:
         raise RunError(str(error)) from error

@@ -8,28 +8,85 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from gankit import seeds
-from gankit.errors import RunError
+from gankit.errors import GankitError, PartError, RunError, one_line
 from gankit.experiments.experiment import Experiment
 from gankit.images.pictures import to_pixels
 from gankit.interfaces import Generator, ImageSpec
 from gankit.nn.layers import label_layers
 
 SAMPLE_BATCH = 64
+PROBE_BATCH = 4
 
 
 def build_network(experiment: Experiment, kind: Literal["generator", "critic"], image: ImageSpec) -> Any:
     """A freshly initialised network; its labels fade in over the steps of `training.label_fade`, if set.
 
     Raises:
-        PartError: the part refuses the image.
+        PartError: the part refuses the image, or is a generator without a `latent_dim`.
     """
-    network: nn.Module = getattr(experiment, kind).part.build(image)
+    part = getattr(experiment, kind).part
+    network: nn.Module = part.build(image)
+    if kind == "generator" and not isinstance(getattr(network, "latent_dim", None), int):
+        raise PartError(
+            f"generator {part.name} has no latent_dim: set self.latent_dim, the length of a latent vector, in __init__"
+        )
+    if any(is_lazy(value) for value in [*network.parameters(), *network.buffers()]):
+        call_part(f"{kind} {part.name}", network.eval(), *probe_inputs(network, image))  # lazy layers take their sizes
+        network.train()
     if experiment.training.label_fade is not None:
         for layer in label_layers(network):
             layer.fade_in(*experiment.training.label_fade)
     return network
+
+
+def probe_labels(n: int, image: ImageSpec) -> Tensor | None:
+    """Any valid labels of n samples: (n,) int64 classes, (n, k) float conditions, or None."""
+    if image.classes:
+        return torch.arange(n) % image.classes
+    return torch.randn(n, image.conditions) if image.conditions else None
+
+
+def probe_inputs(network: nn.Module, image: ImageSpec) -> tuple[Tensor, Tensor | None]:
+    """What a network of a GAN is called with, PROBE_BATCH times: latents or images, and labels."""
+    sizes = (network.latent_dim,) if isinstance(network, Generator) else image.shape
+    return torch.randn(PROBE_BATCH, *sizes), probe_labels(PROBE_BATCH, image)
+
+
+def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Tensor:
+    """What a part gives for tensors, without gradients.
+
+    Raises:
+        PartError: it raises an error, or gives something other than a tensor; names the part and both.
+    """
+    given = described([value for value in inputs if value is not None])
+    try:
+        with torch.no_grad():
+            output = part(*inputs)
+    except GankitError:
+        raise
+    except Exception as error:
+        raise PartError(f"{name}, called with {given}, raised {reason(error)}") from error
+    if not isinstance(output, Tensor):
+        raise PartError(f"{name}, called with {given}, returned {described(output)}; it must return one tensor")
+    return output
+
+
+def described(value: Any) -> str:
+    """A value in an error: a tensor by its shape, a list or tuple by what it holds, all others by their type."""
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    if isinstance(value, (list, tuple)):
+        items = " and ".join(map(described, value))
+        return items if isinstance(value, list) else f"a tuple of {items}"
+    return "None" if value is None else f"{value!r:.40} ({type(value).__name__})"
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {one_line(error, 200)}"
 
 
 def step_hooks(part: object) -> list[Callable[[int], Mapping[str, float] | None]]:
@@ -47,8 +104,7 @@ def load_state(part: Any, name: str, states: Mapping[str, Any], folder: Path) ->
     try:
         part.load_state_dict(states[name])
     except (KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(f"{folder}: the saved {name} does not fit the experiment: {reason}") from error
+        raise RunError(f"{folder}: the saved {name} does not fit the experiment: {one_line(error, 200)}") from error
 
 
 def generate_pixels(
@@ -80,7 +136,8 @@ def generate_batches(generator: Generator, z: Tensor, labels: Tensor | None) -> 
         count = min(len(z) - start, SAMPLE_BATCH)
         rows = (start + torch.arange(SAMPLE_BATCH)).clamp(max=max(len(z) - 1, 0))[: SAMPLE_BATCH if count else 0]
         label = None if labels is None else labels[rows].to(like.device)
-        with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
+        devices = [like.device] if like.is_cuda else []
+        with seeds.plain_torch(), torch.no_grad(), torch.random.fork_rng(devices):
             seeds.seed_torch(0, "sample batch", start)
             images = generator(z[rows].to(like), label)[:count].float().cpu()
         yield images

@@ -15,7 +15,6 @@ from gankit import distributed
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment, RunRecord
 from gankit.interfaces import Dataset
-from gankit.runs import checkpoint
 from gankit.version import __version__ as gankit_version
 
 
@@ -77,7 +76,6 @@ def export_config(experiment: Experiment, record: RunRecord, conditions: Tensor 
     `conditions` are (m, k) standardised conditions to draw from, or None.
     """
     config: dict[str, Any] = {
-        "format": checkpoint.FORMAT,
         "generator": experiment.generator.table(),
         "image": record.image,
         "dtype": record.dtype,

@@ -12,7 +12,8 @@ from torch import Tensor
 from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment, RunRecord, load
-from gankit.interfaces import Critic, Generator, ImageSpec
+from gankit.files import user_path
+from gankit.interfaces import Critic, Generator, ImageSpec, Truncates
 from gankit.nn.layers import set_influence
 from gankit.runs import checkpoint
 from gankit.runs.labels import Labels, draw_labels, encode_classes, encode_conditions
@@ -25,13 +26,14 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this name; "auto" is a GPU where there is one.
+    """The device of this name; "auto" is an NVIDIA or AMD GPU, else an Apple one (untested on hardware), else the CPU.
 
     Raises:
         RunError: torch does not know the device, or the machine lacks it.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(name)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -128,7 +130,7 @@ class Run:
     def steps(self) -> int:
         """Generator updates done, by the newest checkpoint that can be read."""
         restored = checkpoint.restore(self.path / "checkpoints", mmap=True)
-        return restored[0] if restored else 0
+        return restored.step if restored else 0
 
     @property
     def finished(self) -> bool:
@@ -136,6 +138,7 @@ class Run:
         return self.steps >= self.experiment.training.steps
 
     @cached_property
+    @seeds.plain_torch()
     def generator(self) -> Generator:
         """The generator with averaged weights, in evaluation mode.
 
@@ -150,24 +153,25 @@ class Run:
         return generator.to(self.device).eval().requires_grad_(False)
 
     @cached_property
+    @seeds.plain_torch()
     def critic(self) -> Critic:
         """The critic of the newest checkpoint, in evaluation mode.
 
         Raises:
             RunError: the run has no checkpoint.
         """
-        restored = checkpoint.restore(self.path / "checkpoints")
+        critic: Critic = build_network(self.experiment, "critic", self.image)
+        restored = checkpoint.restore(
+            self.path / "checkpoints", take=lambda state: load_state(critic, "critic", state, self.path)
+        )
         if restored is None:
             self.check_own("critic")
             raise RunError(f"{self.path}: there is no checkpoint yet: resume the run first")
-        step, state = restored
-        critic: Critic = build_network(self.experiment, "critic", self.image)
-        load_state(critic, "critic", state, self.path)
         for hook in step_hooks(critic):  # which set buffers that checkpoints of format 1 lack
-            hook(step)
+            hook(restored.step)
         return critic.to(self.device).eval().requires_grad_(False)
 
-    def sample(self, n: int, labels: Labels = None, seed: int = 0) -> NDArray[Any]:
+    def sample(self, n: int, labels: Labels = None, seed: int = 0, truncation: float = 1.0) -> NDArray[Any]:
         """Draw images; image i depends only on (seed, i, label i).
 
         Args:
@@ -175,22 +179,38 @@ class Run:
             labels: for a conditional run: one class or one per sample, by number or name; or float conditions in their
                 own units, (k,) or (n, k). None draws them as they occur in the training images.
             seed: of the latents, and of labels that are not given.
+            truncation: 1 for samples as the generator makes them; less, down to 0, for more typical and more similar
+                ones, where the generator `Truncates`.
 
         Returns:
             (n, channels, height, width) in the data's type and range, never augmented.
 
         Raises:
-            RunError: there is no generator yet, or the labels do not fit the run.
+            RunError: there is no generator yet, the labels do not fit the run, or its generator cannot truncate.
         """
-        return self.decode(*self.draw(n, labels, seed))
+        return self.decode(*self.draw(n, labels, seed), truncation)
 
+    @seeds.plain_torch()
     def draw(self, n: int, labels: Labels = None, seed: int = 0) -> tuple[Tensor, Tensor | None]:
         """The (n, latent_dim) latents and the labels of `sample`, on the CPU."""
         return seeds.latents(seed, n, self.generator.latent_dim), self.encode_labels(n, labels, seed)
 
-    def decode(self, z: Tensor, labels: Tensor | None) -> NDArray[Any]:
-        """(n, latent_dim) latents and encoded labels to images in the data's type."""
-        return generate_pixels(self.generator, z, labels, self.dtype, self.value_range)
+    @seeds.plain_torch()
+    def decode(self, z: Tensor, labels: Tensor | None, truncation: float = 1.0) -> NDArray[Any]:
+        """(n, latent_dim) latents and encoded labels to images in the data's type; truncated as `sample` says.
+
+        Raises:
+            RunError: there is no generator yet, or it cannot truncate.
+        """
+        generator: Any = self.generator
+        if truncation != 1:
+            if not isinstance(generator, Truncates):
+                name = self.experiment.generator.name
+                raise RunError(f"{self.path}: generator {name} cannot truncate: leave truncation at 1")
+            if not 0 <= truncation <= 1:
+                raise RunError(f"truncation is {truncation:g}: choose a value from 0 to 1")
+            generator = generator.truncated(truncation)
+        return generate_pixels(generator, z, labels, self.dtype, self.value_range)
 
     def encode_labels(self, n: int, labels: Labels, seed: int = 0) -> Tensor | None:
         """The labels of `sample` as networks take them: (n,) int64 classes, (n, k) standardised conditions, or None.
@@ -233,7 +253,7 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
         RunError: the folder holds no run, or no best generator where one is asked for.
         SettingsError: its experiment is not valid, for example because a plug-in is missing.
     """
-    folder = Path(path)
+    folder = user_path(path)
     if not folder.exists() and str(path) in pretrained_names():
         folder = PRETRAINED / folder
     if not (folder / "experiment.toml").is_file():

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gankit.errors import RunError
-from gankit.files import refuse_nonempty, write_atomically, write_csv
+from gankit.files import refuse_nonempty, user_path, write_atomically, write_csv, write_folder
 from gankit.images.pictures import grid_png, save_image
 from gankit.runs.labels import Labels
 from gankit.runs.run import Run
@@ -14,7 +14,9 @@ from gankit.runs.run import Run
 GRID_IMAGES = 256
 
 
-def write_samples(run: Run, folder: Path, count: int, label: str | None = None, seed: int = 0) -> Path:
+def write_samples(
+    run: Run, folder: Path, count: int, label: str | None = None, seed: int = 0, truncation: float = 1.0
+) -> Path:
     """Write `count` samples as numbered images at the data's depth, their labels, and a grid of the first 256.
 
     The labels are in labels.csv, the grid is grid.png.
@@ -26,26 +28,30 @@ def write_samples(run: Run, folder: Path, count: int, label: str | None = None, 
         label: a class by name or number, or float conditions separated by commas; None draws labels as they occur in
             the training images.
         seed: of the latents.
+        truncation: as of `Run.sample`.
 
     Raises:
-        RunError: the folder is taken, or the label does not fit the run.
+        RunError: the folder is taken, the label does not fit the run, or its generator cannot truncate.
     """
-    refuse_nonempty(folder)
+    folder = user_path(folder)
+    refuse_nonempty(folder)  # before the work
     latents, labels = run.draw(count, parse_label(run, label), seed)
-    images = run.decode(latents, labels)
-    folder.mkdir(parents=True, exist_ok=True)
+    images = run.decode(latents, labels, truncation)
     digits = max(5, len(str(count - 1)))
-    files = [save_image(folder / f"{number:0{digits}d}", image) for number, image in enumerate(images)]
-    write_atomically(folder / "grid.png", grid_png(images[:GRID_IMAGES], run.value_range))
-    header, rows = ["file"], [[path.name] for path in files]
-    if labels is not None:
-        conditional = run.experiment.data.conditional
-        condition_names = conditional if isinstance(conditional, list) else None
-        header += condition_names or ["label"]
-        for row, text in zip(rows, label_texts(run, labels) or [], strict=True):
-            row += text.split(",") if condition_names else [text]
-    write_csv(folder / "labels.csv", [header, *rows])
-    return folder
+
+    def fill(new: Path) -> None:
+        files = [save_image(new / f"{number:0{digits}d}", image) for number, image in enumerate(images)]
+        write_atomically(new / "grid.png", grid_png(images[:GRID_IMAGES], run.value_range))
+        header, rows = ["file"], [[path.name] for path in files]
+        if labels is not None:
+            conditional = run.experiment.data.conditional
+            condition_names = conditional if isinstance(conditional, list) else None
+            header += condition_names or ["label"]
+            for row, text in zip(rows, label_texts(run, labels) or [], strict=True):
+                row += text.split(",") if condition_names else [text]
+        write_csv(new / "labels.csv", [header, *rows])
+
+    return write_folder(folder, fill)
 
 
 def parse_label(run: Run, label: str | None) -> Labels:

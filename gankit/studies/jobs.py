@@ -7,7 +7,6 @@ import math
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,21 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import joblib
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from gankit.errors import GankitError, RunError
-from gankit.files import write_atomically
+from gankit.errors import BusyError, GankitError, RunError
+from gankit.files import locked, remove_unfinished, sole_writer, write_atomically
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
-from gankit.training.log import StopRequest
+from gankit.training.log import ErrorStream, StopRequest
 
-RESULT, CLOCK, STOP, LOCK, OUTPUT = "result.json", "seconds.txt", ".stop", ".lock", "output.txt"
+RESULT, CLOCK, STOP, OUTPUT = "result.json", "seconds.txt", ".stop", "output.txt"
 POLL = 0.3  # Seconds between looks at the folder: for results, and for the wish to stop
 CLOCK_EVERY = 10.0  # Seconds between notes of the time that a job has taken, of which a killed one loses no more
 SHOW_EVERY = 2.0  # Seconds between looks at the time left
+PARENT = os.getppid()
 RESTARTS = 2  # How often jobs start again after a worker died without any job finished in between
 
 
@@ -76,12 +75,8 @@ def run_jobs(
     names = [job.name for job in jobs]
     if wrong := [name for name in names if not re.fullmatch(r"[\w.-]*\w", name) or names.count(name) > 1]:
         raise ValueError(f"job {wrong[0]!r}: names are different, of letters, digits, dots, hyphens and underscores")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(folder / LOCK, timeout=0):
-            return _run_jobs(jobs, folder, workers, threads, quiet)
-    except filelock.Timeout:
-        raise RunError(f"{folder}: another process is at these jobs; wait for it, or stop it and start again") from None
+    with sole_writer(folder):
+        return _run_jobs(jobs, folder, workers, threads, quiet)
 
 
 def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | None, quiet: bool) -> dict[str, Outcome]:
@@ -112,7 +107,7 @@ def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | No
                 break
     if todo := unfinished(jobs, folder):
         (folder / STOP).unlink(missing_ok=True)
-        print(f"stopped with {len(todo)} of {len(jobs)} jobs to do; the same command goes on", file=sys.stderr)
+        print(f"stopped with {len(todo)} of {len(jobs)} jobs to do; the same command goes on", file=ErrorStream())
         raise KeyboardInterrupt
     return {job.name: _outcome(folder / job.name) for job in jobs}
 
@@ -140,25 +135,57 @@ def _run_job(job: Job, jobs: Path, threads: int, directory: Path | None, parts: 
     for kind, name, part in parts:
         registry(kind).register(name)(part)
     folder, stop = jobs / job.name, jobs / STOP
-    if stop.exists() or (folder / RESULT).is_file():
-        return
-    folder.mkdir(exist_ok=True)
+    orphaned = _orphaned if directory is not None else lambda: False
+
+    def is_over() -> bool:
+        return stop.exists() or (folder / RESULT).is_file() or orphaned()
+
     try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(torch_threads(threads))
-            seconds = stack.enter_context(_clock(folder, stop if directory else None))
-            if directory is not None:
-                file = stack.enter_context(open(folder / OUTPUT, "a", encoding="utf-8"))
-                stack.enter_context(contextlib.redirect_stdout(file))
-                stack.enter_context(contextlib.redirect_stderr(file))
-            try:
-                content: dict[str, Any] = {"result": job.run(folder)}
-            except GankitError as error:
-                content = {"failure": str(error)}
-            content |= {"seconds": round(seconds(), 2), "threads": threads}
-            write_atomically(folder / RESULT, (json.dumps(content, indent=1) + "\n").encode())
+        # A worker whose parent was killed may still be at this job, until it notices.
+        with locked(folder, jobs / f".{job.name}.lock", is_over):
+            if not is_over():
+                _do(job, folder, threads, (lambda: stop.exists() or orphaned()) if directory is not None else None)
     except KeyboardInterrupt:
-        stop.touch()
+        if not orphaned():  # the next parent may have begun already
+            stop.touch()
+    except BusyError:
+        if not is_over():
+            raise
+
+
+def _do(job: Job, folder: Path, threads: int, is_stopped: Callable[[], bool] | None) -> None:
+    folder.mkdir(exist_ok=True)
+    remove_unfinished(folder)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch_threads(threads))
+        seconds = stack.enter_context(_clock(folder, is_stopped))
+        if is_stopped is not None:
+            stack.enter_context(_output(folder / OUTPUT))
+        try:
+            content: dict[str, Any] = {"result": job.run(folder)}
+        except BusyError:
+            raise
+        except GankitError as error:
+            content = {"failure": str(error)}
+        content |= {"seconds": round(seconds(), 2), "threads": threads}
+        write_atomically(folder / RESULT, json.dumps(content, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def _output(path: Path) -> Iterator[None]:
+    """Print into a file; what a full disk cannot take is lost."""
+    file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closing it may fail
+    try:
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
+
+
+def _orphaned() -> bool:
+    """Whether the process that started this one has ended; never known on Windows."""
+    return os.getppid() != PARENT
 
 
 def _outcome(folder: Path) -> Outcome:
@@ -189,8 +216,8 @@ def _repeat(look: Callable[[], object]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _clock(folder: Path, stop: Path | None) -> Iterator[Callable[[], float]]:
-    """Seconds of a job with those of earlier starts; meanwhile the file `stop` interrupts this process."""
+def _clock(folder: Path, is_stopped: Callable[[], bool] | None) -> Iterator[Callable[[], float]]:
+    """Seconds of a job with those of earlier starts; meanwhile this process is interrupted if it `is_stopped`."""
     before, interrupted, start = 0.0, False, time.monotonic()
     noted = start
     with contextlib.suppress(OSError, ValueError):
@@ -200,14 +227,15 @@ def _clock(folder: Path, stop: Path | None) -> Iterator[Callable[[], float]]:
         return before + time.monotonic() - start
 
     def write() -> None:
-        write_atomically(folder / CLOCK, f"{seconds():.2f}".encode())
+        with contextlib.suppress(OSError):  # the job itself says what is wrong with the disk
+            write_atomically(folder / CLOCK, f"{seconds():.2f}")
 
     def look() -> None:
         nonlocal noted, interrupted
         if time.monotonic() - noted > CLOCK_EVERY:
             noted = time.monotonic()
             write()
-        if stop is not None and stop.exists() and not interrupted:
+        if is_stopped is not None and is_stopped() and not interrupted:
             interrupted = True
             if hasattr(signal, "pthread_kill"):  # as the keyboard would; it ends a wait too
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -229,11 +257,12 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
     taken = {name: _outcome(folder / name).seconds for name in cost if name not in undone}
     latest, shown = time.monotonic(), -math.inf  # when a job ended last (or now), and when the bar was shown
 
+    stream = ErrorStream()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if workers > 1 else None
         bar = stack.enter_context(tqdm(
             total=sum(cost.values()), initial=sum(cost[name] for name in taken), disable=quiet or not undone,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}", file=stream,
         ))  # fmt: skip
 
         def look() -> None:
@@ -242,7 +271,7 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
             for name in ended:
                 outcome = _outcome(folder / name)
                 if outcome.failure:
-                    bar.write(f"{name} failed: {outcome.failure}", file=sys.stderr)
+                    bar.write(f"{name} failed: {outcome.failure}", file=stream)
                 bar.n += undone.pop(name)
                 taken[name], latest = outcome.seconds, now
             if ended or now - shown > SHOW_EVERY:

@@ -17,9 +17,11 @@ from pydantic import BaseModel, ValidationError
 from gankit.errors import GankitError, RunError, SettingsError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
-from gankit.files import refuse_nonempty, write_atomically
+from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
+from gankit.registry.settings import as_table, read_none
 from gankit.report.pages import render
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
+from gankit.training.log import format_seconds
 
 JOBS, FILE = "jobs", "study.toml"
 
@@ -96,8 +98,8 @@ class Study(ABC):
     name: str = ""
 
     def __init__(self, experiment: Experiment, **settings: Any) -> None:
-        self.experiment = experiment
-        self.settings: Any = self.Settings(**settings)
+        self.experiment = experiment.with_run(None)
+        self.settings: Any = self.Settings(**read_none(self.Settings, settings))
 
     def check_settings(self, refuse: Refuse) -> None:  # noqa: B027 - most studies have nothing to refuse
         """Refuse settings that do not fit each other; called when a file is read.
@@ -148,18 +150,22 @@ class Study(ABC):
                 is nothing to judge.
             KeyboardInterrupt: it was interrupted; the same call goes on.
         """
-        folder = Path(out)
+        folder = user_path(out)
+        self._is_begun(folder)  # before anything is written there
+        with sole_writer(folder):
+            return self._run(folder, workers, threads or self.experiment.training.threads, quiet)
+
+    def _run(self, folder: Path, workers: int, threads: int | None, quiet: bool) -> Results:
         jobs, begun = folder / JOBS, self._is_begun(folder)
-        work, threads = self.work(jobs), threads or self.experiment.training.threads
+        work = self.work(jobs)
         if unfinished([job for part in work for job in part.jobs], jobs):
             work = _estimate(work, workers, threads, quiet)
         if not begun:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / FILE, self.toml().encode())
+            write_atomically(folder / FILE, self.toml())
+        do = functools.partial(run_jobs, folder=jobs, workers=workers, threads=threads, quiet=quiet)
         if first := [job for part in work if part.first for job in part.jobs]:
-            run_jobs(first, jobs, workers=workers, threads=threads, quiet=quiet)
-        everything = [job for part in work for job in part.jobs]  # the bar over all of them tells how much is left
-        outcomes = run_jobs(everything, jobs, workers=workers, threads=threads, quiet=quiet)
+            do(first)
+        outcomes = do([job for part in work for job in part.jobs])  # a bar over all of them tells how much is left
         results = Results(self.judge(outcomes, folder), outcomes, folder)
         self.report(results)
         return results
@@ -167,8 +173,7 @@ class Study(ABC):
     @final
     def tables(self) -> dict[str, Any]:
         """The study as nested tables, as a file holds it."""
-        tables = {key: value for key, value in self.experiment.tables().items() if key != "run"}
-        return {self.table: self.settings.model_dump(mode="json", exclude_none=True), **tables}
+        return {self.table: as_table(self.settings), **self.experiment.tables()}
 
     @final
     def toml(self) -> str:
@@ -188,7 +193,7 @@ class Study(ABC):
     @final
     def experiment_with(self, **changes: Mapping[str, Any]) -> Experiment:
         """The experiment with some settings changed, table by table; None takes a setting away."""
-        tables = {name: table for name, table in self.experiment.tables().items() if name != "run"}
+        tables = self.experiment.tables()
         for name, settings in changes.items():
             changed = {**tables.get(name, {}), **settings}
             tables[name] = {key: value for key, value in changed.items() if value is not None}
@@ -237,17 +242,10 @@ def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bo
     of_step = {time_step: time_step(threads) for time_step in dict.fromkeys(part.time_step for part in work)}
     named = [(len(part.jobs), part, of_step[part.time_step]) for part in work if part.name]
     if named and not quiet:
-        kinds = " and ".join(
-            f"{count} {part.name}{'s' if count > 1 else ''} of {part.steps} steps at {step:.2g} s"
-            for count, part, step in named
-        )
         seconds = sum(count * part.steps * step for count, part, step in named)
         at_a_time = min(workers, max(count for count, *_ in named))
-        shared = f", {format_seconds(seconds / at_a_time)} with {at_a_time} at a time" if at_a_time > 1 else ""
-        print(
-            f"{kinds}: about {format_seconds(seconds)} of work{shared}, and the judging; a study that is stopped goes "
-            "on with the same command", file=sys.stderr,
-        )  # fmt: skip
+        values = {"named": named, "seconds": seconds, "at_a_time": at_a_time, "format_seconds": format_seconds}
+        print(render("gankit.studies", "estimate.txt.j2", **values), file=sys.stderr)
     return [
         replace(part, jobs=[replace(job, cost=job.cost * of_step[part.time_step] * part.steps) for job in part.jobs])
         for part in work
@@ -268,14 +266,7 @@ def write_page(
         data=study.experiment.data, **values,
         seconds=format_seconds(sum(outcome.seconds for outcome in results.outcomes.values())),
     )  # fmt: skip
-    write_atomically(results.report, page.encode())
-
-
-def format_seconds(seconds: float) -> str:
-    """A length of time in words."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    write_atomically(results.report, page)
 
 
 def distinct(values: list[Any]) -> list[Any]:

@@ -121,6 +121,10 @@ class AugmentTests(Suite):
         (turn.fake_scores.mean() - turn.real_scores.mean()).backward()  # type: ignore[no-untyped-call]
         augment.after_step(turn)
 
+    def test_can_be_trained_saved_exported_and_resumed(self) -> None:
+        """Trainings rehearse this before they write anything, and refuse a part that cannot."""
+        self.rehearse()
+
     def test_state_survives_a_checkpoint(self) -> None:
         """What it learned is in buffers, so that a resumed training continues with it."""
         augment, other = self.build(), self.build()

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Loss, Side, Turn
-from gankit.registry import valid_part
+from gankit.registry import registry, valid_part
 from gankit.registry.wrapping import wrap
-from gankit.testing._suite import SIDES, Suite, labels_for, save_and_load
+from gankit.testing._suite import SIDES, Suite, labels_for, named, save_and_load
 
 each_side = pytest.mark.parametrize("side", SIDES)
 
@@ -74,7 +74,7 @@ class LossTests(Suite):
         latents = torch.randn(self.SAMPLES, generator.latent_dim, dtype=torch.float64)
         # The view is always the same, so that a part of a batch is augmented as in the whole batch.
         needs_view = Augment in self._class().needs
-        fixed_view = wrap("augment", lambda images: 0.7 * images.flip(2) + 0.1) if needs_view else None
+        fixed_view = _fixed_view() if needs_view else None
         # The generator normalises by its running statistics, so that a fake does not depend on the other fakes.
         return {
             "generator": generator.eval(), "critic": critic, "real": real, "latents": latents,
@@ -238,9 +238,24 @@ class LossTests(Suite):
             if values[0] is not None:
                 assert torch.equal(*values), f"a loss with the saved state gives another value on the {side}'s turn"
 
+    def test_can_be_trained_saved_exported_and_resumed(self) -> None:
+        """Trainings rehearse this before they write anything, and refuse a part that cannot."""
+        needs_view = Augment in self._class().needs
+        if needs_view:
+            registry("augment").register("fixed-view")(_fixed_view())
+        self.rehearse(
+            generator={"name": named("generator", self.generator), **self.generator_settings},
+            critic={"name": named("critic", self.critic), **self.critic_settings},
+            augment=named("augment", self.augment) if self.augment else "fixed-view" if needs_view else "none",
+        )
+
     def test_has_a_sensible_weight(self) -> None:
         """`default_weight` is the factor if the experiment states none."""
         assert 0 < self._class().default_weight < float("inf")
+
+
+def _fixed_view() -> Any:
+    return wrap("augment", lambda images: 0.7 * images.flip(2) + 0.1)
 
 
 def _build(kind: str, part: str | type, image: ImageSpec, settings: Mapping[str, Any]) -> Any:

@@ -1,7 +1,7 @@
 """What all suites share: building the part, tests of its settings and of its source."""
 
+import contextlib
 import inspect
-import io
 import math
 import re
 import sys
@@ -11,16 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import tomlkit
 import torch
 from pydantic import BaseModel, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from gankit.errors import GankitError, PartError
+from gankit.experiments.experiment import load
 from gankit.interfaces import ImageSpec, Side
 from gankit.registry import Part, construct, registry
-from gankit.training.assembly import probe_labels
+from gankit.registry.plugins import PART_KINDS
+from gankit.registry.wrapping import wrap
+from gankit.runs.networks import probe_labels
+from gankit.training.data import prepare
+from gankit.training.rehearsal import read_back, rehearse
 
 SOURCE = re.compile(r"arXiv \d{4}\.\d{4,5}|doi\b|10\.\d{4,}/|\b[A-Z][\w-]+( (and|,) [A-Z][\w-]+| et al\.)*,? \(?\d{4}")
 """An arXiv number, a DOI, or authors with a year."""
@@ -64,7 +70,9 @@ class Suite:
     @pytest.fixture(autouse=True)
     def _seeded(self, tmp_path: Path) -> Iterator[None]:
         # On a fork of torch's generator, so that the order of tests decides nothing.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
+            for kind in PART_KINDS:
+                stack.enter_context(registry(kind).isolated())
             torch.manual_seed(0)
             self.files = dict(self.write(tmp_path))
             yield
@@ -110,6 +118,35 @@ class Suite:
             assert_one_line(error)
             pytest.skip(f"refused: {error}")
 
+    def rehearse(self, **partners: Any) -> None:
+        """Let the part do in small what a training does: steps, saves, a resume, an export; a refusal fails the test.
+
+        Args:
+            partners: tables of an experiment, by kind, in place of linear networks and the hinge loss.
+        """
+        image = self.image
+        known: dict[str, Any] = {"labels": np.arange(16) % image.classes} if image.classes else {}
+        known["facts"] = {f"fact-{k}": np.random.default_rng(k).normal(size=16) for k in range(image.conditions)}
+        images = np.random.default_rng(0).integers(0, 256, (16, *image.shape), np.uint8)
+        conditional = bool(image.classes) or list(known["facts"])
+        generators, critics = registry("generator"), registry("critic")
+        pixels = math.prod(image.shape)
+        generators.register("linear")(wrap("generator", _Linear(8, image.shape), latent_dim=8, labels=True))
+        critics.register("linear")(wrap("critic", _Linear(pixels, (1,)), labels=True))
+        tables: dict[str, Any] = {"generator": "linear", "critic": "linear", "loss": {"name": "hinge"}, **partners}
+        tables[self.kind] = {**self.settings, **self.files, "name": named(self.kind, self.part)}
+        losses = tables.pop("loss")
+        experiment = load({
+            **tables, "losses": [{"name": "hinge"}, losses], "training": {"batch": 4, "device": "cpu"},
+            "data": {"name": "eyes", "conditional": conditional, "held_out": 0.5},
+            "evaluation": {"features": "pixels"},
+        })  # fmt: skip
+        try:
+            rehearse(experiment, prepare(experiment.data, 0, wrap("dataset", images, **known)))
+        except GankitError as error:
+            assert_one_line(error)
+            pytest.fail(str(error))
+
     def test_builds_from_defaults(self) -> None:
         """It needs no setting but the files that `write` names."""
         assert isinstance(self._construct(self.given(None), self.files), registry(self.kind).interface())
@@ -138,6 +175,26 @@ class Suite:
         )
 
 
+class _Linear(nn.Module):
+    """One linear layer, as a generator or a critic; labels are ignored."""
+
+    def __init__(self, size: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(size, math.prod(shape)), nn.Unflatten(1, shape))
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        values: Tensor = self.layers(x)
+        return values.tanh() if values.dim() == 4 else values
+
+
+def named(kind: str, part: str | type) -> str:
+    """The name of a part, registered here where it is a class."""
+    if isinstance(part, str):
+        return part
+    registry(kind).register(f"{part.__name__} under test")(part)
+    return f"{part.__name__} under test"
+
+
 def labels_for(image: ImageSpec, n: int, like: Tensor | None = None) -> Tensor | None:
     """Any valid labels of n samples, or None; float conditions take the type of `like`."""
     labels = probe_labels(n, image)
@@ -146,11 +203,8 @@ def labels_for(image: ImageSpec, n: int, like: Tensor | None = None) -> Tensor |
 
 def save_and_load(state: Mapping[str, Any]) -> Any:
     """A state that was saved to a checkpoint and loaded again."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
     try:
-        return torch.load(file, weights_only=True)
+        return read_back(state)
     except Exception as error:
         pytest.fail(f"the state holds more than tensors, numbers and text, so no checkpoint can be read back: {error}")
 

@@ -1,6 +1,5 @@
 """From an experiment to its parts; every combination that cannot work is refused before training starts."""
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +11,9 @@ from gankit.errors import PartError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import LossTable
 from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, Loss
+from gankit.nn.copies import copied
 from gankit.nn.layers import influence_at, label_layers
-from gankit.runs.networks import build_network
-
-PROBE_BATCH = 4
+from gankit.runs.networks import PROBE_BATCH, build_network, call_part, probe_inputs, probe_labels, reason
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,13 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         _check_shapes(experiment, generator, critic, augment, image)
         mixes = mixes_samples(critic, image)
     for term in losses:
-        if term.loss.per_sample and mixes:
+        if term.loss.per_sample and mixes and not experiment.training.mixed_penalties:
             setting = "norm" if hasattr(experiment.critic.settings, "norm") else "name"
             raise PartError(
                 f"critic.{setting}: critic {experiment.critic.name} mixes the samples of a batch "
                 f"(batch normalisation or batch statistics), but loss {term.name} differentiates each sample's "
-                "score by itself; choose critic.norm=layer or none, or another critic"
+                "score by itself; choose critic.norm=layer or none, or another critic, or allow it with "
+                "training.mixed_penalties=true, as StyleGAN2 does"
             )
     for side in ("critic", "generator"):
         if all(getattr(type(term.loss), side) is getattr(Loss, side) for term in losses):  # no loss overrides it
@@ -148,30 +147,52 @@ def _check_fade(experiment: Experiment, image: ImageSpec, networks: dict[str, nn
             )
 
 
-def probe_labels(n: int, image: ImageSpec) -> Tensor | None:
-    """Any valid labels of n samples: (n,) int64 classes, (n, k) float conditions, or None."""
-    if image.classes:
-        return torch.arange(n) % image.classes
-    return torch.randn(n, image.conditions) if image.conditions else None
-
-
 def _check_shapes(
     experiment: Experiment, generator: Generator, critic: Critic, augment: Augment | None, image: ImageSpec
 ) -> None:
-    n, labels = PROBE_BATCH, probe_labels(PROBE_BATCH, image)
-    with torch.no_grad():
-        images = copy.deepcopy(generator)(torch.randn(n, generator.latent_dim), labels)
-        if (shape := tuple(images.shape)) != (n, *image.shape):
-            name = experiment.generator.name
-            raise PartError(f"generator {name} makes {shape[1:]} images; the data are {image.shape}")
-        if augment is not None and (seen := augment(images).shape) != images.shape:
-            raise PartError(f"augment changes the shape {tuple(images.shape[1:])} of images to {tuple(seen[1:])}")
-        scores = copy.deepcopy(critic)(images, labels)
-    if scores.dim() == 0 or len(scores) != n:
+    name = f"generator {experiment.generator.name}"
+    z, labels = probe_inputs(generator, image)
+    copy = _copy(name, generator)
+    try:
+        images = call_part(name, copy, z, labels)
+    except PartError as error:
+        if _takes(generator, z[:, :, None, None], labels):
+            latents = f"{PROBE_BATCH}, {generator.latent_dim}"
+            raise PartError(
+                f"{name} takes latents of shape ({latents}, 1, 1); it must take ({latents}): let its forward begin "
+                "with z = z[:, :, None, None]"
+            ) from error
+        raise
+    if (shape := tuple(images.shape)) != (PROBE_BATCH, *image.shape):
+        raise PartError(f"{name} makes {shape[1:]} images; the data are {image.shape}")
+    if augment is not None and experiment.augment is not None:
+        augment_name = f"augment {experiment.augment.name}"
+        seen = call_part(augment_name, _copy(augment_name, augment), images)
+        if seen.shape != images.shape:
+            before, after = tuple(images.shape[1:]), tuple(seen.shape[1:])
+            raise PartError(f"{augment_name} changes the shape {before} of images to {after}")
+    name = f"critic {experiment.critic.name}"
+    scores = call_part(name, _copy(name, critic), images, labels)
+    if scores.dim() == 0 or len(scores) != PROBE_BATCH:
         raise PartError(
-            f"critic {experiment.critic.name} gives scores of shape {tuple(scores.shape)} for {n} images; "
-            "the first size must be the number of images"
+            f"{name} gives scores of shape {tuple(scores.shape)} for {PROBE_BATCH} images; the first size must be the "
+            "number of images"
         )
+
+
+def _copy(name: str, part: Any) -> Any:
+    try:
+        return copied(part)
+    except Exception as error:
+        raise PartError(f"{name} cannot be copied, as sampling needs it: {reason(error)}") from error
+
+
+def _takes(network: nn.Module, *inputs: Tensor | None) -> bool:
+    try:
+        call_part("", copied(network), *inputs)
+    except PartError:
+        return False
+    return True
 
 
 def mixes_samples(critic: nn.Module, image: ImageSpec) -> bool:
@@ -180,7 +201,7 @@ def mixes_samples(critic: nn.Module, image: ImageSpec) -> bool:
     Copies of the critic score one sample beside two sets of others. Small noise is added to the copies' weights, since
     a last layer that starts at zero would hide everything before it.
     """
-    probe = copy.deepcopy(critic).train()
+    probe = copied(critic).train()
     labels = probe_labels(PROBE_BATCH, image)
     first = torch.randn(1, *image.shape)
     scores = []
@@ -190,5 +211,5 @@ def mixes_samples(critic: nn.Module, image: ImageSpec) -> bool:
         others = torch.randn(PROBE_BATCH - 1, *image.shape)
         for scale in (0.1, 3.0):
             torch.manual_seed(2)  # dropout and other random layers draw the same both times
-            scores.append(copy.deepcopy(probe)(torch.cat([first, scale * others]), labels)[0])
+            scores.append(copied(probe)(torch.cat([first, scale * others]), labels)[0])
     return not torch.allclose(scores[0], scores[1], rtol=1e-3, atol=1e-6)

@@ -56,8 +56,7 @@ class TrainingData:
         pixels = torch.from_numpy(rows.astype(np.int32) if rows.dtype == np.uint16 else rows).to(like.device)
         if mirrored is not None and (mirror := self.dataset.mirror(pixels)) is not None:
             pixels = torch.where(mirrored.to(like.device)[:, None, None, None], mirror, pixels)
-        images = rescale(pixels.to(like.dtype), self.dataset.value_range, (-1.0, 1.0))
-        return images.contiguous(memory_format=torch.channels_last)
+        return rescale(pixels.to(like.dtype), self.dataset.value_range, (-1.0, 1.0)).contiguous()
 
 
 def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> TrainingData:

@@ -64,11 +64,7 @@ class Evaluator:
         return None if rows is None else rows.repeat_interleave(GRID_COLUMNS, 0)
 
     def grid(self, generator: Generator) -> bytes:
-        """A PNG file with images of the same latents and labels at every step.
-
-        Args:
-            generator: a copy from `self.generator()`.
-        """
+        """A PNG file with images of a copy from `self.generator()`, of the same latents and labels at every step."""
         images = self._draw(generator, GRID_ROWS * GRID_COLUMNS, self._training_settings.seed, self.grid_labels())
         return grid_png(images, self._record.value_range, GRID_COLUMNS)
 
@@ -86,12 +82,9 @@ class Evaluator:
         return every > 0 and (step % every == 0 or step == self._training_settings.steps)
 
     def values(self, generator: Generator) -> dict[str, float]:
-        """The metrics' values by name, in the order of the experiment.
+        """The metrics' values of a copy from `self.generator()`, by name, in the order of the experiment.
 
         The reals are the held-out images, where there are any.
-
-        Args:
-            generator: a copy from `self.generator()`.
 
         Raises:
             GankitError: the features or metrics cannot judge these images.
@@ -102,11 +95,9 @@ class Evaluator:
         return self._metrics.values(images, None if labels is None else labels.numpy())
 
     def improves(self, values: dict[str, float], best: dict[str, Any] | None) -> bool:
-        """Whether to keep the generator with these values as the best; only the first value counts.
+        """Whether to keep the generator with these values as the best, by the first of them.
 
-        Args:
-            values: from `values`.
-            best: the record of the best generator so far, with its "value"; None where none was kept.
+        `best` has the "value" of the best generator so far; None where none was kept.
         """
         value, better = next(iter(values.values())), self._metrics.better
         if not self._settings.keep_best or better is None or not math.isfinite(value):

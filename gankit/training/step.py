@@ -1,7 +1,6 @@
 """One step of a training: the critic's turns, then the generator's; the same for every recipe."""
 
 import contextlib
-import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
@@ -14,10 +13,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from gankit import distributed, seeds
 from gankit.distributed import Shard
+from gankit.errors import PartError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Critic, Generator, Side, Turn
 from gankit.nn.compilation import Compilation
-from gankit.runs.networks import load_state, step_hooks
+from gankit.nn.copies import copied
+from gankit.runs.networks import described, load_state, step_hooks
 from gankit.runs.run import choose_device
 from gankit.training.assembly import Gan, build
 from gankit.training.data import TrainingData
@@ -79,7 +80,11 @@ class Stepper:
         self.go_to(0)
 
     def _place(self, network: Any) -> Any:
-        network = network.to(self.device, self.like.dtype, memory_format=torch.channels_last).train()
+        network = network.to(self.device, self.like.dtype).train()
+        asked = self.settings.channels_last
+        if network.channels_last or asked is not None:
+            # Weights alone: convolutions take up their layout, while images stay as parts of others expect them.
+            network.to(memory_format=torch.contiguous_format if asked is False else torch.channels_last)
         distributed.synchronise(network)
         return network
 
@@ -94,7 +99,9 @@ class Stepper:
         return compilation
 
     def _new_average(self) -> AveragedModel | None:
-        return AveragedModel(self.generator, multi_avg_fn=self._update_average) if self.settings.averaging else None
+        if not self.settings.averaging:
+            return None
+        return AveragedModel(copied(self.generator), multi_avg_fn=self._update_average)
 
     @torch.no_grad()
     def _update_average(self, averaged: Any, current: Any, _: Any) -> None:
@@ -166,6 +173,11 @@ class Stepper:
         total: Tensor | None = None
         for term in self.gan.losses:
             if index % term.every == 0 and (value := getattr(term.loss, turn.side)(turn)) is not None:
+                if not isinstance(value, Tensor) or value.numel() != 1:
+                    raise PartError(
+                        f"loss {term.name} returned {described(value)} on the {turn.side}'s turn: return one number as "
+                        "a tensor, such as the mean over samples"
+                    )
                 self.log.add(f"{turn.side}/{term.name}", value.detach())
                 total = term.weight * value if total is None else total + term.weight * value
         return total
@@ -220,7 +232,7 @@ class Stepper:
 
     def averaged_generator(self) -> Generator:
         """A copy of the generator with the averaged weights, where there are any."""
-        network = copy.deepcopy(self.generator)
+        network = copied(self.generator)
         distributed.synchronise(network, on=False)  # its batch normalisation must not wait for other processes
         if self.averaged is not None:
             averaged = dict(self.averaged.module.named_parameters())
@@ -228,7 +240,8 @@ class Stepper:
                 parameter.data.copy_(averaged[name].data)
         return network
 
-    def _checkpointed_parts(self) -> dict[str, Any]:
+    def stateful(self) -> dict[str, Any]:
+        """All that has a state which a resumed training needs, by its name in checkpoints."""
         parts: dict[str, Any] = {"generator": self.generator, "critic": self.critic, "log": self.log}
         parts |= {f"{side} optimizer": optimizer for side, optimizer in self.optimizers.items()}
         parts |= {f"loss {term.name}": term.loss for term in self.gan.losses if hasattr(term.loss, "state_dict")}
@@ -238,11 +251,11 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs, beside the experiment and the step."""
-        return {name: part.state_dict() for name, part in self._checkpointed_parts().items()}
+        return {name: _plain(part.state_dict()) for name, part in self.stateful().items()}
 
     def load_state_dict(self, state: dict[str, Any], folder: Path) -> None:
         """Take up a state of this experiment; a RunError names the folder of a run whose state does not fit."""
-        for name, part in self._checkpointed_parts().items():
+        for name, part in self.stateful().items():
             if name != "compilation" or name in state:  # training.compile may have been set since
                 load_state(part, name, state, folder)
 
@@ -254,3 +267,14 @@ class Stepper:
         if self.averaged is not None and "averaged" in state:
             load_state(self.averaged, "averaged", state, folder)
         self.go_to(self.step)
+
+
+def _plain(state: Any) -> Any:
+    """A state with numbers of NumPy, which a checkpoint cannot hold, as numbers of Python."""
+    if isinstance(state, np.generic):
+        return state.item()
+    if type(state) in (list, tuple, dict):  # others, such as a module's state, may be more than what they hold
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        plain = {key: _plain(value) for key, value in items}
+        return plain if isinstance(state, dict) else type(state)(plain.values())
+    return state

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any, final
 
 import torch
 
-from gankit import distributed
+from gankit import distributed, seeds
 from gankit.errors import GankitError, RunError
 from gankit.experiments.experiment import Experiment
-from gankit.files import refuse_nonempty, write_atomically
+from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
 from gankit.interfaces import Dataset, Generator
 from gankit.runs import checkpoint
 from gankit.runs.record import check_same_data, export_config, record_run
@@ -22,9 +23,12 @@ from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.evaluator import Evaluator
 from gankit.training.log import Progress, StopRequest, TickLog
+from gankit.training.rehearsal import rehearse
 from gankit.training.step import Stepper
 
 OnTick = Callable[[dict[str, Any]], None]
+_TURN = threading.RLock()
+"""Trainings in several threads of one process take turns: torch has one random state and one number of threads."""
 
 
 def train(
@@ -35,7 +39,8 @@ def train(
     Args:
         experiment: from `gankit.load`.
         out: the folder to make; it must be new or empty.
-        data: a data set of the calling program, in place of the one that the experiment names.
+        data: a data set of the calling program, in place of the one that the experiment names; the size and flip of a
+            recipe's own data set do not apply to it.
         on_tick: called with each line of the log.
 
     Returns:
@@ -46,12 +51,12 @@ def train(
             diverges.
         KeyboardInterrupt: it was interrupted; a checkpoint was written first.
     """
-    folder = Path(out)
-    with distributed.process_group(), _threads_and_random_state(experiment):
-        is_run = (folder / "experiment.toml").is_file()
-        hint = f"go on with: gankit resume {folder}" if is_run else "choose another --out"
-        distributed.on_rank_zero(lambda: refuse_nonempty(folder, hint))
-        trainer = Trainer(experiment.with_run(None), folder, data)
+    folder = user_path(out)
+    experiment = (experiment if data is None else experiment.for_given_data()).with_run(None)
+    with distributed.process_group(), _threads_and_random_state(experiment), contextlib.ExitStack() as stack:
+        distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
+        trainer = Trainer(experiment, folder, data)
+        trainer.rehearse()
         trainer.load_start_weights()
         distributed.on_rank_zero(trainer.create_folder)
         return trainer.run(on_tick)
@@ -79,23 +84,39 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
     record = run.experiment.run
     if record is not None and record.data_in_process and data is None:
         raise RunError(f"{run.path} was trained on data of the program that started it: resume it there with data=...")
-    with distributed.process_group(), _threads_and_random_state(run.experiment):
+    with distributed.process_group(), _threads_and_random_state(run.experiment), contextlib.ExitStack() as stack:
+        distributed.on_rank_zero(lambda: stack.enter_context(sole_writer(run.path)))
         trainer = Trainer(run.experiment, run.path, data)
         trainer.restore()
         return trainer.run(on_tick)
 
 
 @contextlib.contextmanager
+def _new_folder(folder: Path) -> Iterator[None]:
+    """Be the only process that writes into a folder for a new run; a RunError if it is taken, or becomes so."""
+
+    def refuse() -> None:
+        is_run = (folder / "experiment.toml").is_file()
+        refuse_nonempty(folder, f"go on with: gankit resume {folder}" if is_run else "choose another --out")
+
+    refuse()  # before anything is written there
+    with sole_writer(folder):
+        refuse()
+        yield
+
+
+@contextlib.contextmanager
 def _threads_and_random_state(experiment: Experiment) -> Iterator[None]:
     """Use the experiment's threads, on resume those recorded; at the end restore the caller's, and its random state."""
-    before = torch.get_num_threads()
-    recorded = experiment.run.threads if experiment.run else None
-    torch.set_num_threads(experiment.training.threads or recorded or before)
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with _TURN, seeds.plain_torch():
+        before = torch.get_num_threads()
+        recorded = experiment.run.threads if experiment.run else None
+        torch.set_num_threads(experiment.training.threads or recorded or before)
+        try:
+            with torch.random.fork_rng():
+                yield
+        finally:
+            torch.set_num_threads(before)
 
 
 @final
@@ -122,7 +143,12 @@ class Trainer:
             device=str(self.stepper.device),
             data_in_process=data is not None,
         )
+        self.cautions = experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
+
+    def rehearse(self) -> None:
+        """Try in small what the training will do; see `gankit.training.rehearsal.rehearse`."""
+        self.cautions += rehearse(self.experiment, self.data)
 
     def load_start_weights(self) -> None:
         """Load the weights of the run that `training.start_from` names, if it names one.
@@ -132,10 +158,11 @@ class Trainer:
         """
         if self.settings.start_from:
             folder = open_run(self.settings.start_from).path
-            restored = checkpoint.restore(folder / "checkpoints", self.stepper.device)
+            restored = checkpoint.restore(
+                folder / "checkpoints", self.stepper.device, lambda state: self.stepper.load_networks(state, folder)
+            )
             if restored is None:
                 raise RunError(f"training.start_from: {folder} has no checkpoint to start from")
-            self.stepper.load_networks(restored[1], folder)
 
     def create_folder(self) -> None:
         """Create the run's folder with its experiment, after a trial evaluation where the run will have evaluations.
@@ -147,7 +174,7 @@ class Trainer:
             self.evaluator.values(self._generator())
         text = self.experiment.with_run(self.record).toml()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / "experiment.toml", text.encode())
+        write_atomically(self.folder / "experiment.toml", text)
 
     def restore(self) -> None:
         """Take up the newest checkpoint, or start at step 0 where there is none.
@@ -157,13 +184,16 @@ class Trainer:
         """
         if self.experiment.run is not None:
             check_same_data(self.folder, self.experiment.run, self.record)
-        restored = checkpoint.restore(self.folder / "checkpoints", self.stepper.device)
+        restored = checkpoint.restore(
+            self.folder / "checkpoints", self.stepper.device,
+            lambda state: self.stepper.load_state_dict(state, self.folder),
+        )  # fmt: skip
         if restored is None:
             self.load_start_weights()
         else:
-            step, state = restored
-            self.stepper.load_state_dict(state, self.folder)
-            self.stepper.go_to(step)
+            self.stepper.go_to(restored.step)
+            if restored.skipped:
+                self.stepper.warnings.append(f"{'; '.join(restored.skipped)}; going on from step {restored.step}")
         distributed.on_rank_zero(lambda: self.log.forget_after(self.stepper.step))
 
     def run(self, on_tick: OnTick | None) -> Run:
@@ -176,32 +206,30 @@ class Trainer:
         settings, stepper, is_writer = self.settings, self.stepper, distributed.rank() == 0
         bar = Progress(settings.steps, stepper.step, settings.batch * settings.critic_steps, quiet=not is_writer)
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
-        with StopRequest() as stop, contextlib.closing(self.log), contextlib.closing(bar):
-            for warning in experiment_warnings(self.experiment):
+        answer = "finishing this step, then saving; again to stop now and lose the steps since the last checkpoint"
+        with StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar):
+            for warning in self.cautions:
                 bar.say(f"warning: {warning}")
+            self._say_warnings(bar)
             if stepper.step == 0 and is_writer:
                 self._write_grid()
             while stepper.step < settings.steps:
                 stepper.advance()
-                while stepper.warnings:
-                    bar.say(f"warning: {stepper.warnings.pop(0)}")
+                self._say_warnings(bar)
                 bar.step(stepper.step)
-                # One process that was interrupted or ran out of time stops all of them, at the same step.
-                stopped = distributed.any_rank(stop.requested)
-                out_of_time = distributed.any_rank(time.monotonic() > deadline)
-                finished = stepper.step == settings.steps
-                ending = stopped or out_of_time or finished
-                if stepper.step % settings.tick_every == 0 or ending:
+                last = stepper.step == settings.steps
+                if stepper.step % settings.tick_every == 0 or last:
                     self._tick(bar, on_tick)
-                    stopped = distributed.any_rank(stop.requested)  # it may have come during the evaluation
-                    ending = ending or stopped
-                if (stepper.step % settings.sample_every == 0 or ending) and is_writer:
+                if (stepper.step % settings.sample_every == 0 or last) and is_writer:
                     self._write_grid()
-                if (stepper.step % settings.checkpoint_every == 0 or ending) and is_writer:
+                # One interrupted process stops all, at one and the same step; neither log nor samples show that.
+                stopped = distributed.any_rank(stop.requested)
+                ending = distributed.any_rank(time.monotonic() > deadline) or last or stopped
+                if stepper.step % settings.checkpoint_every == 0 or ending:
                     self._save()
-                if ending and not finished:
+                if ending and not last:
                     reason = "interrupted" if stopped else "training.max_minutes is used up"
-                    bar.say(f"{reason} at step {stepper.step}; go on with: gankit resume {self.folder}")
+                    bar.say_stopped(reason, self.folder)
                     if stopped:
                         raise KeyboardInterrupt
                     break
@@ -210,6 +238,10 @@ class Trainer:
         if not run.exported.is_file() and is_writer:  # deleted from a finished run that is resumed
             self._export(LAST, self._generator())
         return run
+
+    def _say_warnings(self, bar: Progress) -> None:
+        while self.stepper.warnings:
+            bar.say(f"warning: {self.stepper.warnings.pop(0)}")
 
     def _tick(self, bar: Progress, on_tick: OnTick | None) -> None:
         """Write a line of the log; process 0 alone, with the means of all processes."""
@@ -253,10 +285,13 @@ class Trainer:
         write_atomically(path, self.evaluator.grid(self._generator()))
 
     def _save(self) -> None:
-        """Write the generator as it samples now, and a checkpoint that resumes exactly."""
-        # Export first: a run killed in between resumes from the older checkpoint, and exports again.
-        self._export(LAST, self._generator())
-        checkpoint.save(self.folder / "checkpoints", self.stepper.step, self.stepper.state_dict())
+        """Write the generator as it samples now, and a checkpoint that resumes exactly; every process must call it."""
+        log = distributed.gather(self.log.state_dict())  # each process has sums of its own
+        if distributed.rank() == 0:
+            # Export first: a run killed in between resumes from the older checkpoint, and exports again.
+            self._export(LAST, self._generator())
+            state = {**self.stepper.state_dict(), "log": log}
+            checkpoint.save(self.folder / "checkpoints", self.stepper.step, state, self.settings.checkpoint_every)
 
     def _keep_best(self, generator: Generator, values: dict[str, float]) -> None:
         """Keep the generator with the best value so far, since GANs collapse late."""

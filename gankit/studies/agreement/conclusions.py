@@ -35,7 +35,7 @@ def conclusions(findings: Findings) -> list[Conclusion]:
             _compare(findings, "falls", ends, Where("drawn", "all"), rises, same_reals=False),
             _compare(findings, "falls", ends, Where("equal", "held-out"), rises),
         ]
-    for control in findings.settings.controls:
+    for control in findings.study.settings.controls:
         other = findings.row(control)[-1]
         if other in findings.arms():
             answers += [
@@ -46,7 +46,7 @@ def conclusions(findings: Findings) -> list[Conclusion]:
         answers += [_kept(findings, lowest, highest, row) for row in ("top", "bottom")]
     if findings.measurement is not None:
         answers += [_measured(findings, row) for row in ("all", "top")]
-    for scope in findings.settings.scopes[1:]:
+    for scope in findings.study.settings.scopes[1:]:
         both = zip(arms, findings.row(scope=scope), strict=True)
         pairs, where = [pair for pair in both if all(map(findings.trials_of, pair))], Where("equal", "held-out")
         answers.append(_compare(findings, "scope", pairs, where, "no, it is farther", scope=scope))
@@ -84,7 +84,7 @@ def _missing(findings: Findings, question: str, arms: Sequence[Arm], **facts: An
 
 def _kept(findings: Findings, lowest: Arm, highest: Arm, row: str) -> Conclusion:
     """Whether the change of the best (worst) few is more than what as few at random would show."""
-    kept, where, arms = findings.settings.kept, Where("drawn", row), (lowest, highest)
+    kept, where, arms = findings.study.settings.kept, Where("drawn", row), (lowest, highest)
     sign, word = (1, "rise") if row == "top" else (-1, "fall")
     facts = {"row": row, "word": word, "where": where, "pairs": [arms]}
     values = [value for arm in arms if (value := findings.of(arm, where)) is not None]

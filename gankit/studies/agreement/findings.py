@@ -19,7 +19,7 @@ from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
 from gankit.studies.jobs import Outcome
 
 if TYPE_CHECKING:
-    from gankit.studies.agreement.study import Agreement, AgreementSettings
+    from gankit.studies.agreement.study import Agreement
 
 # The distances that answers are drawn from. KID alone is free of the bias that also differs between generators
 METRICS = ("frechet", "kid")
@@ -31,8 +31,8 @@ ROWS = {"all": "All", "top": "Top", "bottom": "Bot"}
 class Trial:
     """One training of an arm and what came of it."""
 
-    arm: Arm  # the arm
-    seed: int  # of the training
+    arm: Arm
+    seed: int
     folder: Path  # of the job; the run is in its sub-folder `run`
     outcome: Outcome  # whose result is what `Judge.run` gave
 
@@ -50,7 +50,7 @@ class Where:
 class Estimate:
     """A value of an arm, the mean over its trainings."""
 
-    value: float  # the mean
+    value: float
     # standard error of one training's value as both sides vary, the mean over trainings; None where unknown
     error: float | None
     fake_variance: float | None  # the part of its square that the generated images make
@@ -76,9 +76,9 @@ class Spread:
 class Difference:
     """One arm less another."""
 
-    value: float  # the difference
+    value: float
     low: float  # lower end of its 95 % interval
-    high: float  # upper end
+    high: float
     whole: bool  # whether the interval knows how much trainings differ; without several seeds it does not
     matched: int  # pairs of trainings of the same seed that it is over; 0 where trainings are not matched
 
@@ -95,14 +95,9 @@ class Difference:
 class Findings:
     """Everything that a study found."""
 
-    study: Agreement  # the study
+    study: Agreement
     trials: list[Trial]  # one for each generator
     reals: dict[str, Any]  # what `Judge.reals` gave
-
-    @property
-    def settings(self) -> AgreementSettings:
-        """The study's own table."""
-        return self.study.settings
 
     @property
     def images(self) -> StudyImages:
@@ -135,6 +130,10 @@ class Findings:
         """What distinguishes a row of arms; "" for training by agreement."""
         return CONTROLS[control].words if control else f"scope {scope}" if scope else ""
 
+    def row_words(self, row: str) -> str:
+        """What tables call all drawn images, the best and the worst."""
+        return ROWS[row] if row == "all" else f"{ROWS[row]} {self.study.settings.kept}"
+
     def row(self, control: str = "", scope: str = "") -> list[Arm]:
         """The arm of every threshold, whether it was trained or not."""
         return [arm_at(threshold, control, scope) for threshold in self.images.thresholds]
@@ -158,12 +157,11 @@ class Findings:
         if not entries:
             return None
         influences = [entry["real_influences"] for entry in entries if entry["real_influences"] is not None]
-        variances = [entry["fake_variance"] for entry in entries if entry["fake_variance"] is not None]
         whole = len(influences) == len(entries) and len({len(values) for values in influences}) == 1
         return Estimate(
             float(np.mean([entry["value"] for entry in entries])),
             _root_mean(entry["standard_error"] for entry in entries),
-            float(np.mean(variances)) if variances else None,
+            _mean(entry["fake_variance"] for entry in entries),
             np.mean(influences, axis=0) if whole else None,
             _root_mean(math.sqrt(sum(value**2 for value in values)) for values in influences),
             len(entries), entries[0]["n_real"], entries[0]["n_fake"],
@@ -187,30 +185,28 @@ class Findings:
         several seeds it is the spread between trainings, at least that of sampling. To this comes what the real images
         make of the difference: of the same ones by what each part of them moves both values, of others that of both.
         """
-        residual, spread = self._residual(where), self.spread(where)
         shared = [self.common_seeds(pair, where) for pair in pairs]
-        matched = residual is not None and bool(pairs) and all(shared)
+        residual = self._residual(where) if all(shared) else None
         known = []
         for (first, second), seeds in zip(pairs, shared, strict=True):
-            one, other = (self.of(arm, where, seeds if matched else None) for arm in (first, second))
+            one, other = (self.of(arm, where, seeds if residual else None) for arm in (first, second))
             if one is None or other is None:
                 return None
             known.append((one, other))
         if not known:
             return None
         both = [estimate for pair in known for estimate in pair]
-        if residual is not None and matched:
+        if residual:
             of_training, freedom = residual
         else:
-            of_sampling = [estimate.fake_variance for estimate in both if estimate.fake_variance is not None]
-            floor = float(np.mean(of_sampling)) if of_sampling else 0.0
+            floor, spread = _mean(estimate.fake_variance for estimate in both) or 0.0, self.spread(where)
             of_training, freedom = max(spread.total**2 if spread else 0.0, floor), spread.freedom if spread else 0
         real = _real_variance(known, same_reals)
         variance = sum(of_training / estimate.seeds for estimate in both) / len(known) ** 2 + (real or 0.0)
         half = student_quantile(freedom or 1e6) * math.sqrt(variance)
         value = float(np.mean([other.value - one.value for one, other in known]))
         whole = freedom > 0 and real is not None
-        return Difference(value, value - half, value + half, whole, sum(map(len, shared)) if matched else 0)
+        return Difference(value, value - half, value + half, whole, sum(map(len, shared)) if residual else 0)
 
     def _residual(self, where: Where) -> tuple[float, int] | None:
         """Variance between trainings beyond their arm and their seed, and its degrees of freedom."""
@@ -227,12 +223,11 @@ class Findings:
         """{"mean", "sd", "n"} of real images in the place of generated ones, or None where it is not known."""
         control = "" if where.row == "held-out-same" else arm.control
         of_arm = self.reals["arms"][arm_at(arm.threshold, control).name]
-        entry = {"n": self.images.n, **of_arm["equal"]}
         if where.group == "drawn":
             entry = of_arm["all" if where.row == "all" else "kept"]
-        elif where.row in ("full", "held-out"):
-            entry = {"n": self.images.n, **self.reals["whole"]}
-        return {**entry[where.metric], "n": entry["n"]} if where.metric in entry else None
+        else:
+            entry = self.reals["whole"] if where.row in ("full", "held-out") else of_arm["equal"]
+        return {"n": entry.get("n", self.images.n), **entry[where.metric]} if where.metric in entry else None
 
     def chance(self, arm: Arm, metric: str) -> tuple[float, float] | None:
         """Mean and standard deviation of the value of as many drawn images as are kept, chosen at random."""
@@ -243,11 +238,10 @@ class Findings:
 
     def measured(self, arm: Arm, row: str | None) -> list[tuple[int, int, int]]:
         """Positive, measured and all images: of "all", "top" or "bottom" of each training; None for the reals."""
-        measurement = self.measurement
-        assert measurement is not None
-        fact, reals = measurement.fact, self.reals["arms"][arm_at(arm.threshold, arm.control).name]
+        assert self.measurement is not None
+        fact, reals = self.measurement.fact, self.reals["arms"][arm_at(arm.threshold, arm.control).name]
         counts = [trial.outcome.result[fact][row] for trial in self.trials_of(arm)] if row else [reals[fact]]
-        return [(count[measurement.positive], count["measured"], count["n"]) for count in counts]
+        return [(count[self.measurement.positive], count["measured"], count["n"]) for count in counts]
 
     def count_measured(self, arm: Arm, row: str | None) -> tuple[int, int, int]:
         """What `measured` gives, over all trainings of the arm."""
@@ -269,7 +263,13 @@ def _real_variance(pairs: Sequence[tuple[Estimate, Estimate]], same: bool) -> fl
     return None if len(errors) < 2 * len(pairs) else float(np.sum(np.square(errors))) / len(pairs) ** 2
 
 
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are known."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
 def _root_mean(values: Iterable[float | None]) -> float | None:
     """The root of the mean square of those that are known."""
-    known = [value for value in values if value is not None]
-    return math.sqrt(float(np.mean(np.square(known)))) if known else None
+    mean = _mean(None if value is None else value * value for value in values)
+    return None if mean is None else math.sqrt(mean)

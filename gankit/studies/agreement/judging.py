@@ -25,10 +25,11 @@ FEW = ("frechet", "kid")  # Metrics of the drawn images, best and worst
 MANY = (*FEW, "precision-recall")  # Metrics of equal numbers
 CHANCE_DRAWS = 100  # Random draws that show the noise of as few images as are kept
 REAL_DRAWS = 20  # Draws of real images whose mean is a real-against-real value
-REFERENCES = ("subset", "full", "held-out", "held-out-same")
-"""Beside which equal numbers are judged: the arm's own training images, all training images, all held-out images, and
-held-out images of at least the arm's agreement."""
-
+# Beside which equal numbers are judged, with their words in tables
+REFERENCES = {
+    "subset": "own training images", "full": "all training images", "held-out": "held-out images",
+    "held-out-same": "held-out images of this SR",
+}  # fmt: skip
 USEFUL = 0.3  # Sensitivity plus specificity less 1 (Youden's index), from which a measurement is of use
 
 
@@ -114,14 +115,10 @@ class Judge:
         pool = Pool(reals, fakes.take(kept["all"]))
         sets = [random_places(settings.drawn, settings.kept, "chance", number) for number in range(CHANCE_DRAWS)]
         chance = spreads(["frechet"], pool, [(pool.real_places, pool.fake_places[places]) for places in sets])
-        references = {
-            "subset": reals, "full": self.full, "held-out": self.held_out,
-            "held-out-same": self.held_out.take(images.held_out_at(arm.threshold)),
-        }  # fmt: skip
-        first = fakes.take(np.arange(images.n))
+        alike, first = self.held_out.take(images.held_out_at(arm.threshold)), fakes.take(np.arange(images.n))
         equal = {
             name: values_with_influences(MANY, side.take(random_places(side.count, images.n, name)), first)
-            for name, side in references.items()
+            for name, side in zip(REFERENCES, (reals, self.full, self.held_out, alike), strict=True)
         }
         result = {"drawn": drawn, "chance": chance, "equal": equal, "n_real": reals.count}
         if self.estimator is not None:

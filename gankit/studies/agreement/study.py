@@ -106,15 +106,11 @@ class Agreement(Study):
         super().__init__(experiment, **settings)
         dataset = registry("dataset").get(experiment.data.name)
         self.measurement = dataset.measurement if isinstance(dataset, MeasuresFacts) else None
-        limit = (self.settings.measured_limit or self.measurement.limit) if self.measurement else None
+        limit = self.measurement and (self.settings.measured_limit or self.measurement.limit)
         self.settings = self.settings.model_copy(update={"measured_limit": limit})
 
     def check_settings(self, refuse: Refuse) -> None:
-        """Refuse a study without held-out images, with two starts, or with scopes of no augment.
-
-        Raises:
-            SettingsError: made by `refuse`.
-        """
+        """Refuse a study without held-out images, with two starts, or with scopes of no augment."""
         if not self.experiment.data.held_out:
             why = "a study judges beside images kept from training; set data.held_out=0.2, say"
             raise refuse("data", "held_out", why)
@@ -158,37 +154,35 @@ class Agreement(Study):
 
     def experiment_of(self, arm: Arm, seed: int, **training: Any) -> Experiment:
         """The experiment of one training, with some settings of its table `training` changed."""
-        data: dict[str, Any] = {"split_seed": self.split_seed}
+        changes: dict[str, dict[str, Any]] = {"data": {"split_seed": self.split_seed}, "training": {"seed": seed}}
+        changes["training"] |= training
         if arm.control:
-            data |= CONTROLS[arm.control].data(len(self.images.training_at(arm.threshold)), seed)
+            changes["data"] |= CONTROLS[arm.control].data(len(self.images.training_at(arm.threshold)), seed)
         elif arm.threshold:
-            data["min_agreement"] = arm.threshold
-        training["seed"] = seed
-        scope = arm.scope or next(iter(self.settings.scopes), None)
-        return self.experiment_with(data=data, training=training, **({"augment": {"scope": scope}} if scope else {}))
+            changes["data"]["min_agreement"] = arm.threshold
+        if scope := arm.scope or next(iter(self.settings.scopes), None):
+            changes["augment"] = {"scope": scope}
+        return self.experiment_with(**changes)
 
     def work(self, jobs: Path) -> list[Work]:
-        """Warm starts, one for each seed so that seeds have nothing in common; the reals; and every arm's trainings.
-
-        Raises:
-            GankitError: the images do not serve.
-        """
+        """Warm starts, one for each seed so that seeds have nothing in common; the reals; and every arm's trainings."""
         trials, steps, warm = self._trials(), self.experiment.training.steps, self.settings.warm_start
-        time_step = functools.partial(time_training, self.experiment_of(*trials[0]))
-        starts = {seed: f"{WARM}-seed{seed}" for seed in sorted({seed for _, seed in trials})} if warm else {}
+        time_step = functools.partial(time_training, self.experiment_of(*next(iter(trials.values()))))
+        starts = {seed: f"{WARM}-seed{seed}" for seed in sorted({seed for _, seed in trials.values()})} if warm else {}
         warm_ups = [Job(name, functools.partial(self._warm_up, seed)) for seed, name in starts.items()]
-        trainings = []
-        for arm, seed in trials:
-            start = jobs / starts[seed] if warm else None
-            trainings.append(Job(job_name(arm, seed), functools.partial(self._train_and_judge, arm, seed, start)))
+        trainings = [
+            Job(name, functools.partial(self._train_and_judge, arm, seed, jobs / starts[seed] if warm else None))
+            for name, (arm, seed) in trials.items()
+        ]
         return [
             Work("warm start", warm_ups, warm, time_step, first=True),
             Work("", [Job(REALS, lambda folder: self.judging.reals(), cost=0.1)], steps, time_step),
             Work("training", trainings, steps, time_step),
         ]
 
-    def _trials(self) -> list[tuple[Arm, int]]:
-        return [(arm, seed) for arm in self.arms() for seed in self.seeds_of(arm)]
+    def _trials(self) -> dict[str, tuple[Arm, int]]:
+        """Arm and seed of every training, by the name of its job."""
+        return {f"{arm.name}-seed{seed}": (arm, seed) for arm in self.arms() for seed in self.seeds_of(arm)}
 
     def _warm_up(self, seed: int, folder: Path) -> dict[str, Any]:
         experiment = self.experiment_of(arm_at(0.0), seed, steps=self.settings.warm_start)
@@ -209,8 +203,8 @@ class Agreement(Study):
         """
         if outcomes[REALS].failure:
             raise RunError(f"the real images cannot be judged: {outcomes[REALS].failure}")
-        names = {job_name(arm, seed): (arm, seed) for arm, seed in self._trials()}
-        trials = [Trial(arm, seed, folder / JOBS / name, outcomes[name]) for name, (arm, seed) in names.items()]
+        named = self._trials().items()
+        trials = [Trial(arm, seed, folder / JOBS / name, outcomes[name]) for name, (arm, seed) in named]
         if all(trial.outcome.failure for trial in trials):
             raise RunError(f"no training succeeded; the first failed so: {trials[0].outcome.failure}")
         return Findings(self, trials, outcomes[REALS].result)
@@ -222,8 +216,3 @@ class Agreement(Study):
     def summary(self, results: Results) -> str:
         """What a reader must know before the numbers."""
         return "\n".join(f"warning: {text}" for text in warnings_of(results.values))
-
-
-def job_name(arm: Arm, seed: int) -> str:
-    """The folder of a training."""
-    return f"{arm.name}-seed{seed}"

@@ -1,6 +1,7 @@
 """The two tables of the founding paper, with errors and controls, as rows of text and as files."""
 
 import itertools
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,22 +9,19 @@ from gankit.evaluation.draws import KEPT_VALUES
 from gankit.evaluation.uncertainty import wilson
 from gankit.files import write_atomically, write_csv
 from gankit.report.latex import Table, tabular
+from gankit.report.pages import render
 from gankit.studies.agreement.arms import heading, percent
 from gankit.studies.agreement.findings import METRICS, ROWS, Estimate, Findings, Spread, Where
 from gankit.studies.agreement.judging import REFERENCES
 
 EQUAL = "Equal n"  # How rows of equal numbers on either side begin
-REFERENCE_WORDS = {
-    "subset": "own training images", "full": "all training images", "held-out": "held-out images",
-    "held-out-same": "held-out images of this SR",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Cell:
     """What one arm has in one row."""
 
-    estimate: Estimate | None  # the value, or None
+    estimate: Estimate | None
     real: dict[str, float] | None  # {"mean", "sd", "n"} of draws of real images in the place of generated ones, or None
     failed: int  # trainings without values
     by_seed: dict[int, float]  # the value of each training
@@ -79,28 +77,25 @@ def table1(findings: Findings) -> Table:
     images = findings.images
     rows = [["SR", *images.class_names, "all", "held out"]]
     for threshold in images.thresholds:
-        counts = images.counts(threshold)
-        name = percent(threshold) if threshold else "None"
-        rows.append([name, *map(str, counts), str(sum(counts)), str(len(images.held_out_at(threshold)))])
+        counts, name = images.counts(threshold), percent(threshold) if threshold else "None"
+        rows.append([name, *map(str, [*counts, sum(counts), len(images.held_out_at(threshold))])])
     return rows
 
 
 def rows(findings: Findings) -> list[Row]:
     """Distances of all, top and bottom as in the paper's Table II, then of equal numbers; then so for each control."""
-    words = {row: word if row == "all" else f"{word} {findings.settings.kept}" for row, word in ROWS.items()}
-    values = [(words[row], Where("drawn", row, metric), "subset") for metric in METRICS for row in ROWS]
+    values = [(findings.row_words(row), Where("drawn", row, metric), "subset") for metric in METRICS for row in ROWS]
     values += [(EQUAL, Where("equal", row, metric), row) for row in REFERENCES for metric in KEPT_VALUES]
     table = []
-    for (control, scope), (images, where, reference) in itertools.product(findings.variants(), values):
+    for variant, (images, where, reference) in itertools.product(findings.variants(), values):
         cells = []
-        for arm in findings.row(control, scope):
+        for arm in findings.row(*variant):
             by_seed = findings.by_seed(arm, where)
             real = findings.between_reals(arm, where) if by_seed else None
             cells.append(Cell(findings.of(arm, where), real, findings.failed(arm), by_seed))
-        several = any(len(cell.by_seed) > 1 for cell in cells)
-        variant, metric = findings.variant_words(control, scope), findings.metric_name(where.metric)
-        spread = findings.spread(where) if several else None
-        table.append(Row(variant, images, metric, REFERENCE_WORDS[reference], cells, spread))
+        spread = findings.spread(where) if any(len(cell.by_seed) > 1 for cell in cells) else None
+        words = findings.variant_words(*variant), images, findings.metric_name(where.metric), REFERENCES[reference]
+        table.append(Row(*words, cells, spread))
     return table
 
 
@@ -118,11 +113,11 @@ def table2(findings: Findings) -> Table:
     for row in rows(findings):
         numbers: list[float | None] = []
         for cell in row.cells:
-            if (value := cell.estimate) is None:
-                numbers += [None] * 6 + ([0, cell.failed] if cell.failed else [None] * 2)
-            else:
-                between = [(cell.real or {}).get(key) for key in ("mean", "sd", "n")]
+            if value := cell.estimate:
+                between = map((cell.real or {}).get, ("mean", "sd", "n"))
                 numbers += [value.value, value.error, value.n_real, *between, value.seeds, cell.failed]
+            else:
+                numbers += [None] * 6 + ([0, cell.failed] if cell.failed else [None] * 2)
         numbers += [row.spread.total, row.spread.sampling, row.spread.freedom] if row.spread else [None] * 3
         table.append([row.images, row.variant, row.metric, row.beside, row.n_fake, *map(_text, numbers)])
     return table
@@ -137,11 +132,10 @@ def measured(findings: Findings) -> Table:
     assert findings.measurement is not None
     table = [["trained on", "images", findings.measurement.positive, "measured", "n", "share", "low", "high"]]
     for arm in findings.arms():
-        sets = {row: row for row in ROWS} if findings.trials_of(arm) else {}
-        for words, row in {**sets, "held-out reals": None}.items():
+        for row in [*(ROWS if findings.trials_of(arm) else ()), None]:
             hits, known, n = findings.count_measured(arm, row)
             shares = (hits / known, *wilson(hits, known)) if known else (None, None, None)
-            table.append([arm.words, words, *map(_text, (hits, known, n, *shares))])
+            table.append([arm.words, row or "held-out reals", *map(_text, (hits, known, n, *shares))])
     return table
 
 
@@ -164,12 +158,13 @@ def trainings(findings: Findings) -> Table:
     """Every value of every training, one in each row."""
     table = [["training", "seed", "images", "beside", "metric", "value", "standard error", "n fake", "n real"]]
     for trial in findings.trials:
-        sets = [(row, "subset", values) for row, values in trial.outcome.result.get("drawn", {}).items()]
-        sets += [("equal n", row, values) for row, values in trial.outcome.result.get("equal", {}).items()]
+        result = trial.outcome.result
+        sets = [(row, "subset", values) for row, values in result.get("drawn", {}).items()]
+        sets += [("equal n", row, values) for row, values in result.get("equal", {}).items()]
         for images, reference, values in sets:
             for metric, entry in values.items():
                 numbers = (entry[key] for key in ("value", "standard_error", "n_fake", "n_real"))
-                names = [trial.arm.words, str(trial.seed), images, REFERENCE_WORDS[reference], metric]
+                names = [trial.arm.words, str(trial.seed), images, REFERENCES[reference], metric]
                 table.append([*names, *map(_text, numbers)])
     return table
 
@@ -185,9 +180,9 @@ def write_tables(findings: Findings, folder: Path) -> None:
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
     header, *lines = tables["table1"]
-    write_atomically(folder / "table1.tex", tabular(header, [("", lines)]).encode())
+    write_atomically(folder / "table1.tex", tabular(header, [("", lines)]))
     header = ["", "n", *(heading(threshold) for threshold in findings.images.thresholds), "Between trainings"]
-    content: dict[str, list[tuple[str, Table]]] = {"table2": [], "table2-controls": []}
+    notes, content = render("gankit.studies", "agreement/notes.tex.j2"), defaultdict[str, list[tuple[str, Table]]](list)
     for block in blocks(rows(findings)):
         lines = []
         for row in block:
@@ -196,9 +191,4 @@ def write_tables(findings: Findings, folder: Path) -> None:
         controls = block[0].variant or block[0].images == EQUAL
         content["table2-controls" if controls else "table2"].append((block_title(block), lines))
     for name, parts in content.items():
-        write_atomically(folder / f"{name}.tex", tabular(header, parts, TEX_NOTES).encode())
-
-
-TEX_NOTES = """Value and standard error of one training as both sides are sampled; the mean where there are several.
-Real against real: held-out real images in the place of generated ones, mean and standard deviation of single draws.
-Between trainings: standard deviation between seeds (what sampling alone makes of it), pooled over selection rates."""
+        write_atomically(folder / f"{name}.tex", tabular(header, parts, notes))

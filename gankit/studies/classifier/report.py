@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,44 +62,41 @@ def write_tables(study: ClassifierStudy, metrics: dict[str, Any], logits: dict[A
     """Write results.csv, differences.csv, predictions.csv, and a confusion matrix for each arm."""
     test, seeds = study.split.test, metrics["protocol"]["seeds"]
     names, labels = list(test.class_names), class_labels(test)
-    results: list[list[Any]] = [["arm", "seed", "score", "value"]]
-    scored: dict[str, dict[str, Any]] = {}
+    scored: list[tuple[str, str, dict[str, Any]]] = []
     for arm, values in metrics["arms"].items():
-        scored[arm] = {name: values[name] for name in HEADLINES}
-        scored[arm] |= {f"recall of {name}": entry for name, entry in values["recall"].items()}
+        scored += [(arm, name, values[name]) for name in HEADLINES]
+        scored += [(arm, f"recall of {name}", entry) for name, entry in values["recall"].items()]
         for grouping, entry in values["groupings"].items():
-            scored[arm] |= {f"{name} of {grouping}": entry[name] for name in ("sensitivity", "specificity", "AUC")}
+            scored += [(arm, f"{name} of {grouping}", entry[name]) for name in ("sensitivity", "specificity", "AUC")]
         matrix = [["true", *names], *([name, *row] for name, row in zip(names, values["confusion"], strict=True))]
         write_csv(folder / f"confusion-{arm}.csv", matrix)
-    scored["regression"] = {k: entry for k, entry in metrics.get("regression", {}).items() if isinstance(entry, dict)}
-    for arm, rows in scored.items():
-        for name, entry in rows.items():
-            results += [[arm, seed, name, value] for seed, value in zip(seeds, entry["by_seed"], strict=True)]
-    write_csv(folder / "results.csv", results)
+    errors = metrics.get("regression", {}).items()
+    scored += [("regression", name, entry) for name, entry in errors if isinstance(entry, dict)]
+    results = [
+        [arm, seed, name, value] for arm, name, entry in scored
+        for seed, value in zip(seeds, entry["by_seed"], strict=True)
+    ]  # fmt: skip
+    write_csv(folder / "results.csv", [["arm", "seed", "score", "value"], *results])
     head = ["arm", "against", "score", "value", "low", "high", "cases_error", "seeds_error"]
     write_csv(folder / "differences.csv", [head, *([row[key] for key in head] for row in metrics["differences"])])
     cases = study.split.test_indices
     groups = cases if test.groups is None else test.groups
-    table: list[list[Any]] = [["case", "group", "label", "arm", "seed", "predicted", *(f"p_{name}" for name in names)]]
-    for arm_, outputs in logits.items():
-        for seed, of_seed in zip(seeds, softmax(outputs, axis=-1), strict=True):
-            table += [
-                [case, group, names[label], arm_.name, seed, names[row.argmax()], *(f"{value:.5f}" for value in row)]
-                for case, group, label, row in zip(cases, groups, labels, of_seed, strict=True)
-            ]
-    write_csv(folder / "predictions.csv", table)
+    predictions = [
+        [case, group, names[label], arm.name, seed, names[row.argmax()], *(f"{value:.5f}" for value in row)]
+        for arm, outputs in logits.items()
+        for seed, of_seed in zip(seeds, softmax(outputs, axis=-1), strict=True)
+        for case, group, label, row in zip(cases, groups, labels, of_seed, strict=True)
+    ]
+    head = ["case", "group", "label", "arm", "seed", "predicted", *(f"p_{name}" for name in names)]
+    write_csv(folder / "predictions.csv", [head, *predictions])
 
 
 def write_report(study: ClassifierStudy, results: Results) -> None:
-    """Write `report.html` into the study's folder.
-
-    Raises:
-        RunError: a run of a generator is gone.
-    """
+    """Write `report.html` into the study's folder."""
     metrics = results.values
     write_page(
-        study, results, "classifier/report.html.j2", warnings=metrics["protocol"]["notes"],
-        protocol=metrics["protocol"], metrics=metrics, differences=_by_pair(metrics), headlines=HEADLINES,
+        study, results, "classifier/report.html.j2", warnings=metrics["protocol"]["notes"], metrics=metrics,
+        differences=_by_pair(metrics), headlines=HEADLINES,
         arms=[arm for arm in study.arms() if arm.name in metrics["arms"]], interval=interval,
         pictures=_pictures(study, results), grids=_grids(study, results),
         generator=study.experiment.generator.name if study.needs_generators else None,
@@ -114,19 +111,18 @@ def _grids(study: ClassifierStudy, results: Results) -> dict[str, str]:
     train, seed, grids = study.split.train, study.experiment.training.seed, {}
     run = open_run(results.folder / JOBS / f"generator-{seed}" / RUN)
     for name in study.classes_to_fill:
-        places = np.flatnonzero(class_labels(train) == train.class_names.index(name))[:SHOWN]
-        grids[f"Real images of {name}"] = png_uri(grid_png(train.read(places), train.value_range, 8))
-        generated = grid_png(run.sample(SHOWN, name, seed=0), run.value_range, 8)
-        grids[f"Generated images of {name}, not selected (seed {seed})"] = png_uri(generated)
-    return grids
+        real = train.read(np.flatnonzero(class_labels(train) == train.class_names.index(name))[:SHOWN])
+        grids[f"Real images of {name}"] = real
+        grids[f"Generated images of {name}, not selected (seed {seed})"] = run.sample(SHOWN, name, seed=0)
+    return {caption: png_uri(grid_png(images, train.value_range, 8)) for caption, images in grids.items()}
 
 
 def _pictures(study: ClassifierStudy, results: Results) -> dict[str, str]:
     """Figures by their captions."""
     metrics, settings = results.values, study.settings
     arms, figures = metrics["arms"], {}
-    if metrics["differences"]:
-        figures["Differences of balanced accuracy"] = draw_png(functools.partial(_draw_differences, metrics))
+    if rows := [row for row in metrics["differences"] if row["score"] == "balanced accuracy"]:
+        figures["Differences of balanced accuracy"] = draw_png(functools.partial(_draw_differences, rows[::-1]))
     if settings.calibration and arms:
         lines: dict[str, Any] = {"right as often as confident": [((0, 1), (0, 1))]}
         lines |= {arm: [tuple(zip(*values["reliability"], strict=True))[1:]] for arm, values in arms.items()}
@@ -134,17 +130,21 @@ def _pictures(study: ClassifierStudy, results: Results) -> dict[str, str]:
     if "regression" in metrics:
         name = str(settings.regression)
         predicted = load_outputs(results.folder, "regression", [study.experiment.training.seed])[0, :, 0]
-        figures[f"{name}, by the first seed"] = draw_png(
-            functools.partial(_draw_numbers, name, numbers(study.split.test)[name], predicted)
-        )
+
+        def draw(axes: Any) -> None:
+            true = numbers(study.split.test)[name]
+            axes.plot(true, true, color="black", linewidth=1)
+            axes.plot(true, predicted, "o", markersize=3, alpha=0.6)
+            axes.set(xlabel=f"true {name}", ylabel="as the network says")
+
+        figures[f"{name}, by the first seed"] = draw_png(draw)
     if losses := {arm: values["losses"] for arm, values in arms.items()}:
         lines = {arm: [((np.arange(len(y)) + 0.5) * settings.steps / len(y), y)] for arm, y in losses.items()}
         figures["Losses"] = draw_lines(lines, "optimiser step", "training loss, mean of seeds")
     return {caption: png_uri(figure) for caption, figure in figures.items()}
 
 
-def _draw_differences(metrics: Mapping[str, Any], axes: Any) -> None:
-    rows = [row for row in metrics["differences"] if row["score"] == "balanced accuracy"][::-1]
+def _draw_differences(rows: Sequence[Mapping[str, Any]], axes: Any) -> None:
     for place, row in enumerate(rows):
         axes.plot([row["low"], row["high"]], [place, place], color="tab:blue", linewidth=2)
         axes.plot(row["by_seed"], [place] * len(row["by_seed"]), "x", color="tab:gray", markersize=5)
@@ -152,9 +152,3 @@ def _draw_differences(metrics: Mapping[str, Any], axes: Any) -> None:
     axes.axvline(0, color="black", linewidth=1)
     axes.set_yticks(range(len(rows)), [f"{row['arm']} less {row['against']}" for row in rows])
     axes.set(xlabel="difference of balanced accuracy; crosses are seeds", ylim=(-0.6, len(rows) - 0.4))
-
-
-def _draw_numbers(name: str, true: Any, predicted: Any, axes: Any) -> None:
-    axes.plot(true, true, color="black", linewidth=1)
-    axes.plot(true, predicted, "o", markersize=3, alpha=0.6)
-    axes.set(xlabel=f"true {name}", ylabel="as the network says")

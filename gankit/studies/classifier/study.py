@@ -18,7 +18,8 @@ from torch import nn
 
 from gankit.evaluation.classification import Scorer
 from gankit.experiments.experiment import Experiment
-from gankit.files import write_atomically
+from gankit.files import user_path, write_atomically
+from gankit.report.pages import render
 from gankit.runs import classifiers
 from gankit.runs.classifiers import FILE, SMALL, Classifier, load_classifier
 from gankit.runs.run import choose_device
@@ -39,13 +40,6 @@ from gankit.version import __version__
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
 
 GENERATOR, REGRESSION = "generator", "regression"
-INTERVALS = {
-    "shares": "95 % by Wilson's score, of the mean over seeds; cases of a group count by their design effect",
-    "scores": "95 % by percentiles of a bootstrap over groups of test cases within classes and over seeds, which is "
-    "too short where seeds are few and differ",
-    "differences": "95 %, paired: t intervals of a jackknife over groups of test cases and of the spread between "
-    "seeds, added in squares",
-}
 
 
 @final
@@ -63,11 +57,7 @@ class ClassifierStudy(Study):
     file = "eyes.toml"
 
     def check_settings(self, refuse: Refuse) -> None:
-        """Refuse a generator of facts in place of classes, and weights that are not there.
-
-        Raises:
-            SettingsError: made by `refuse`.
-        """
+        """Refuse a generator of facts in place of classes, and weights that are not there."""
         conditional, weights = self.experiment.data.conditional, self.settings.weights
         if isinstance(conditional, list) and conditional and self.needs_generators:
             why = "a generator for a classifier is conditioned on classes; set it to true"
@@ -75,7 +65,7 @@ class ClassifierStudy(Study):
         if weights is not None and self.settings.network == SMALL:
             why = "they are for networks of torchvision; name one by classifier.network"
             raise refuse("classifier", "weights", why)
-        if weights is not None and not Path(weights).expanduser().is_file():
+        if weights is not None and not user_path(weights).is_file():
             raise refuse("classifier", "weights", f"there is no file {weights}; weights are never downloaded")
 
     @cached_property
@@ -107,7 +97,7 @@ class ClassifierStudy(Study):
         network = classifiers.make_network(image, outputs, settings.network, settings.width, settings.input_size)
         if settings.weights is not None:
             assert isinstance(network, classifiers.TorchvisionNetwork)
-            classifiers.load_weights(network.network, Path(settings.weights).expanduser(), settings.network)
+            classifiers.load_weights(network.network, user_path(settings.weights), settings.network)
         return network
 
     def generator_experiment(self, seed: int) -> Experiment:
@@ -116,11 +106,7 @@ class ClassifierStudy(Study):
         return self.experiment_with(data={"conditional": True, **decided}, training={"seed": seed})
 
     def work(self, jobs: Path) -> list[Work]:
-        """The generators, and then every arm and the regression, seed by seed.
-
-        Raises:
-            GankitError: the data or the networks do not fit the study.
-        """
+        """The generators, and then every arm and the regression, seed by seed."""
         train, first = self.split.train, self.experiment.training.seed
         with torch.random.fork_rng():  # what could not be trained is refused before anything is written
             self.new_network(train.image.classes)
@@ -182,9 +168,9 @@ class ClassifierStudy(Study):
                 "losses": np.mean([outcome.result["losses"] for outcome in of_arm], axis=0).tolist(),
                 **scorer.scores(outputs, settings.groupings, settings.calibration),
             }
-        baselines, bars = [arm for arm in logits if arm.baseline], [arm for arm in logits if arm.bar]
-        pairs = [(arm, against) for against in baselines for arm in logits if arm != against]
-        pairs += [(arm, against) for against in bars for arm in logits if arm != against and not arm.baseline]
+        pairs = [(arm, against) for against in whole if against.baseline for arm in whole if arm != against]
+        bars = [against for against in whole if against.bar]
+        pairs += [(arm, against) for against in bars for arm in whole if arm != against and not arm.baseline]
         metrics: dict[str, Any] = {
             "protocol": self._protocol(outcomes, folder),
             "arms": arms,
@@ -203,17 +189,18 @@ class ClassifierStudy(Study):
                 "mean absolute error of the training mean": float(np.abs(true - mean).mean()),
             }
         write_tables(self, metrics, logits, folder)
-        if logits:
-            best = next((arm for arm in logits if arm.bar), next(iter(logits)))
+        if whole:
+            best = [*bars, *whole][0]
             shutil.copyfile(folder / JOBS / f"{best.name}-{seeds[0]}" / FILE, folder / FILE)
             metrics["classifier"] = {"file": FILE, "arm": best.name, "seed": seeds[0]}
-        write_atomically(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
+        write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
         return metrics
 
     def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         """How values came about: data, split, seeds, intervals, versions, the command."""
         settings, split = self.settings, self.split
         names, sides = split.train.class_names, {"train": split.train, "test": split.test}
+        grouped = {name: side.groups for name, side in sides.items()}
         notes = data_notes(split)
         if settings.seeds == 1:
             notes.append("one seed: intervals know nothing of what another seed would change, and are too short")
@@ -228,13 +215,11 @@ class ClassifierStudy(Study):
             "digest": {name: side.digest() for name, side in sides.items()},
             "split": split.words,
             "cases": {name: dict(zip(names, split.counts(side).tolist(), strict=True)) for name, side in sides.items()},
-            "groups": {
-                name: None if side.groups is None else len(np.unique(side.groups)) for name, side in sides.items()
-            },
+            "groups": {name: None if of is None else len(np.unique(of)) for name, of in grouped.items()},
             "rarest": names[split.rarest],
             "seeds": self.seeds(settings.seeds),
             "steps": settings.steps,
-            "intervals": INTERVALS,
+            "intervals": json.loads(render("gankit.studies", "classifier/intervals.json.j2")),
             "notes": notes,
             "seconds": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
             "threads": max((outcome.threads for outcome in outcomes.values()), default=0),

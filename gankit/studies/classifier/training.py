@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from gankit import seeds
 from gankit.evaluation.paired import Floats
+from gankit.files import open_atomically
+from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE
@@ -54,8 +56,7 @@ def augment(images: Tensor, settings: Classical, draws: torch.Generator) -> Tens
 
 def to_tensor(images: NDArray[Any], dataset: Dataset, device: torch.device) -> Tensor:
     """(n, c, h, w) images in the data's type to [-1, 1]."""
-    low, high = dataset.value_range
-    return torch.from_numpy(images.astype(np.float32)).to(device).sub_(low).mul_(2 / (high - low)).sub_(1)
+    return rescale(torch.from_numpy(images.astype(np.float32)).to(device), dataset.value_range, (-1.0, 1.0))
 
 
 def batch_images(data: TrainingSet, indices: NDArray[np.int64], seed: int, step: int, device: torch.device) -> Tensor:
@@ -81,7 +82,7 @@ def fit(network: nn.Module, data: TrainingSet, settings: ClassifierSettings, see
     losses, counts = torch.zeros(2, CURVE, dtype=torch.float64)
     weights = None if data.weights is None else data.weights.to(device)
     if (restored := checkpoint.restore(folder / "checkpoints", device)) is not None:
-        steps, state = restored
+        steps, state = restored.step, restored.state
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         losses, counts = state["losses"].cpu(), state["counts"].cpu()
@@ -108,8 +109,7 @@ def fit(network: nn.Module, data: TrainingSet, settings: ClassifierSettings, see
                 state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
                 checkpoint.save(folder / "checkpoints", steps, {**state, "losses": losses, "counts": counts})
     network.eval()
-    curve = [float(total / n) for total, n in zip(losses, counts, strict=True) if n]
-    return {"steps": steps, "resumed_at": resumed_at, "losses": curve}
+    return {"steps": steps, "resumed_at": resumed_at, "losses": (losses / counts)[counts > 0].tolist()}
 
 
 @torch.no_grad()
@@ -125,7 +125,7 @@ def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: Path | Non
     train = study.split.train
     data = training_set(study, arm, seed, generator)
     facts = {"class_names": list(train.class_names), "outputs": train.image.classes, "arm": arm.name, "seed": seed}
-    return {**_train(study, data, seed, folder, facts), "real": len(train), "added": len(data.images) - len(train)}
+    return _train(study, data, folder, facts)
 
 
 def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[str, Any]:
@@ -135,25 +135,32 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
     mean, scale = float(values.mean()), float(values.std()) or 1.0
     data = TrainingSet(np.asarray(train.images), torch.from_numpy((values - mean) / scale).float()[:, None], train)
     facts = {"class_names": [], "outputs": 1, "number": name, "mean": mean, "scale": scale, "seed": seed}
-    progress = _train(study, data, seed, folder, facts)
-    np.save(folder / OUTPUTS, np.load(folder / OUTPUTS) * scale + mean)
-    return {**progress, "real": len(train), "added": 0, "mean": mean}
+    result = _train(study, data, folder, facts)
+    _write_outputs(folder, np.load(folder / OUTPUTS) * scale + mean)
+    return {**result, "mean": mean}
 
 
-def _train(study: ClassifierStudy, data: TrainingSet, seed: int, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    train = study.split.train
+def _train(study: ClassifierStudy, data: TrainingSet, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    train, seed = study.split.train, facts["seed"]
     with torch.random.fork_rng():
         seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
         network = study.new_network(facts["outputs"]).to(choose_device(study.experiment.training.device))
     progress = fit(network, data, study.settings, seed, folder)
-    settings = study.settings.model_dump(include={"network", "width", "input_size"})
-    image = {"image": list(train.image.shape), "value_range": list(train.value_range)}
-    facts = {"kind": "classifier", "gankit": __version__, **settings, **facts, **image}
+    facts = {
+        "kind": "classifier", "gankit": __version__,
+        **study.settings.model_dump(include={"network", "width", "input_size"}),
+        **facts, "image": list(train.image.shape), "value_range": list(train.value_range),
+    }  # fmt: skip
     checkpoint.export(folder / FILE, network, facts)
-    np.save(folder / OUTPUTS, apply(network, study.split.test))
+    _write_outputs(folder, apply(network, study.split.test))
     for path in (folder / "checkpoints").glob("*.pt"):
         path.unlink()
-    return progress
+    return {**progress, "real": len(train), "added": len(data.images) - len(train)}
+
+
+def _write_outputs(folder: Path, outputs: NDArray[np.float64]) -> None:
+    with open_atomically(folder / OUTPUTS) as file:
+        np.save(file, outputs)
 
 
 def load_outputs(folder: Path, name: str, seeds: list[int]) -> Floats:

@@ -38,6 +38,8 @@ class FastGANCritic(Critic):
         PartError: the size does not fit, or the data are conditional.
     """
 
+    channels_last = True
+
     def __init__(
         self,
         image: ImageSpec,

@@ -36,6 +36,8 @@ class FastGANGenerator(Generator):
         PartError: the size does not fit, or the data are conditional.
     """
 
+    channels_last = True
+
     def __init__(
         self,
         image: ImageSpec,

@@ -1,0 +1,272 @@
+"""A rehearsal of a training before anything is written: a step, a save, and a step of what was read back."""
+
+import io
+import itertools
+import traceback
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load as from_bytes
+from torch import Tensor, nn
+
+from gankit import distributed, seeds
+from gankit.errors import GankitError, PartError
+from gankit.experiments.experiment import Experiment
+from gankit.interfaces import Augment, Generator, Loss, Side
+from gankit.nn.copies import copied
+from gankit.runs import checkpoint
+from gankit.runs.networks import PROBE_BATCH, build_network, load_state, reason
+from gankit.training.assembly import build
+from gankit.training.data import TrainingData, prepare
+from gankit.training.log import TickLog
+from gankit.training.step import Stepper
+
+SIDES: tuple[Side, Side] = ("critic", "generator")
+NUMBERS = (Tensor, np.ndarray, np.generic, int, float)
+NOT_SAVED = "; keep what changes or is random in buffers, or in state_dict and load_state_dict"
+
+
+@seeds.plain_torch()
+def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
+    """Do in small what the training will do: a step of every loss, a save, a resume, a further step, an export.
+
+    Parts are built anew for it, and torch's random state is left as it was. The second step is done twice: by the parts
+    that did the first, and by new ones that took up what was saved; both must find the same.
+
+    Returns:
+        What the user should know about the parts and the labels, one line each.
+
+    Raises:
+        PartError: a part cannot be trained, saved, exported or resumed; one line that names it.
+    """
+    n = min(PROBE_BATCH, experiment.training.batch)
+    small = {"batch": n, "generator_batch": n, "critic_steps": 1, "compile": False, "tensorboard": False}
+    changes = {
+        "training": experiment.training.model_copy(update=small),
+        "losses": [table.model_copy(update={"every": 1}) for table in experiment.losses],
+    }
+    experiment = experiment.model_copy(update=changes)
+    with torch.random.fork_rng(), distributed.alone():
+        first, second = (Stepper(experiment, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
+        _attempt(first)
+        first.log.means()  # forgets those of this step
+        _resume(first, second)
+        _check_export(first)
+        _check_same_outputs(first, second)
+        for stepper in (first, second):
+            _attempt(stepper)
+        _check_same_step(first, second)
+        return [*_cautions_of_networks(first), *_cautions_of_labels(data)]
+
+
+def check(experiment: Experiment) -> list[str]:
+    """Open an experiment's data and rehearse its training; what there is to say of both, one line each.
+
+    Raises:
+        GankitError: the data are not there, or a part cannot be trained.
+    """
+    data = prepare(experiment.data, experiment.training.seed)
+    parts = build(experiment, data.image)
+    lines = [
+        f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
+        for kind, network in (("generator", parts.generator), ("critic", parts.critic))
+    ]
+    image = data.image
+    lines.append(
+        f"{len(data.dataset)} images of {image.shape} (channels, height, width), {image.classes} classes, "
+        f"{image.conditions} conditions"
+    )
+    return [*lines, *(f"warning: {caution}" for caution in rehearse(experiment, data))]
+
+
+def _named_parts(stepper: Stepper) -> dict[str, Any]:
+    tables = stepper.experiment
+    parts = {
+        f"generator {tables.generator.name}": stepper.generator,
+        f"critic {tables.critic.name}": stepper.critic,
+        **{f"loss {term.name}": term.loss for term in stepper.gan.losses},
+    }
+    return parts if tables.augment is None else {**parts, f"augment {tables.augment.name}": stepper.gan.augment}
+
+
+def _modules(part: Any) -> list[Any]:
+    return list(part.modules()) if isinstance(part, nn.Module) else [part]
+
+
+def _attempt(stepper: Stepper) -> None:
+    """Do a step; an error of a stranger's code is a PartError with the part in which it was raised, and its caller."""
+    try:
+        stepper.advance()
+    except GankitError:
+        raise
+    except Exception as error:
+        parts = _named_parts(stepper)
+        owners = {id(module): name for name, part in parts.items() for module in _modules(part)}
+        frames = [owners.get(id(frame.f_locals.get("self"))) for frame, _ in traceback.walk_tb(error.__traceback__)]
+        names = list(dict.fromkeys(name for name in reversed(frames) if name))
+        where = f"{names[0]} raised" if names else f"the derivatives of {', '.join(parts)} raised"
+        called = f" (called by {names[-1]})" if len(names) > 1 else ""
+        raise PartError(f"in a trial step {where} {reason(error)}{called}") from error
+
+
+def _resume(first: Stepper, second: Stepper) -> None:
+    """Load into `second` what a checkpoint of `first` holds."""
+    for name, given in first.state_dict().items():
+        try:
+            state = read_back(given, first.device)
+        except Exception:
+            entries = given.items() if isinstance(given, dict) else []
+            broken = [f"{key}, a {type(value).__name__}" for key, value in entries if not _can_be_read(value)]
+            raise PartError(
+                f"the state of {name} holds {' and '.join(broken) or 'something'} that no checkpoint can give back: "
+                "hold tensors, numbers and text, in dicts and lists"
+            ) from None
+        try:
+            load_state(second.stateful()[name], name, {name: state}, Path("trial"))
+        except Exception as error:
+            raise PartError(f"{name} cannot take up its own saved state: {reason(error)}") from error
+    second.go_to(first.step)
+
+
+def read_back(state: Any, device: torch.device | str = "cpu") -> Any:
+    """A state that was saved to a checkpoint and loaded again; torch's errors where it holds what no checkpoint can."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, map_location=device, weights_only=True)
+
+
+def _can_be_read(value: Any) -> bool:
+    try:
+        read_back(value)
+    except Exception:
+        return False
+    return True
+
+
+def _check_export(stepper: Stepper) -> None:
+    """Both networks, built as a run's folder is opened, must compute what was trained."""
+    for kind in SIDES:
+        name = f"{kind} {getattr(stepper.experiment, kind).name}"
+        trained = stepper.averaged_generator() if kind == "generator" else copied(stepper.critic)
+        try:
+            state = from_bytes(checkpoint.pack(trained, {}))
+        except Exception as error:
+            raise PartError(
+                f"the state of {name} cannot be exported: {reason(error)}; hold tensors in buffers"
+            ) from error
+        opened = build_network(stepper.experiment, kind, stepper.data.image)
+        try:
+            load_state(opened, kind, {kind: state}, Path("trial"))
+        except GankitError as error:
+            raise PartError(f"{name} cannot take up its own saved state: {reason(error)}") from error
+        opened = opened.to(stepper.device, stepper.like.dtype)
+        if not _same(*(_output(network, stepper, train=False) for network in (trained, opened))):
+            raise PartError(f"{name} computes something else once it is built anew with its saved state{NOT_SAVED}")
+
+
+def _check_same_outputs(first: Stepper, second: Stepper) -> None:
+    others = _named_parts(second)
+    for name, part in _named_parts(first).items():
+        if isinstance(part, Loss) or _same(*(_output(each, first, train=True) for each in (part, others[name]))):
+            continue
+        raise PartError(
+            f"{name} computes something else once it is built anew with its saved state{NOT_SAVED}; draw random "
+            "numbers with torch"
+        )
+
+
+def _output(part: Any, stepper: Stepper, train: bool) -> Tensor:
+    """What a copy of a network or an augment gives for inputs and draws that are the same at every call."""
+    turn = stepper.turn("critic", distributed.shard(stepper.settings.batch), 0)
+    inputs = turn.latents if isinstance(part, Generator) else turn.raw_real
+    seeds.seed_torch(0, "rehearsal")
+    with torch.no_grad():
+        part = copied(part).train(train)
+        output: Tensor = part(inputs) if isinstance(part, Augment) else part(inputs, turn.labels)
+    return output
+
+
+def _check_same_step(first: Stepper, second: Stepper) -> None:
+    """Two second steps, from the same saved state, must have found and left the same."""
+    values = [stepper.log.means() for stepper in (first, second)]
+    for side, term in itertools.product(SIDES, first.gan.losses):  # the critic's turn comes first
+        found, other = (means.get(f"{side}/{term.name}") for means in values)
+        if not _same(found, other):
+            raise PartError(
+                f"loss {term.name} finds {found:.6g} in a second step on the {side}'s turn, and {other:.6g} once all "
+                f"parts are built anew with their saved state{NOT_SAVED}; draw random numbers with torch or turn.random"
+            )
+    others = _named_parts(second)
+    for name, part in _named_parts(first).items():
+        if not hasattr(part, "state_dict"):
+            continue
+        for own, other in zip(_modules(part), _modules(others[name]), strict=True):
+            after = _attributes(other)
+            changed = [key for key, value in _attributes(own).items() if not _same(value, after.get(key))]
+            if changed:
+                raise PartError(f"{name} changes {changed[0]} in a step, which a resumed run would lose{NOT_SAVED}")
+
+
+def _attributes(module: Any) -> dict[str, Any]:
+    """What an object holds, without what torch notes in every module."""
+    own = {key: value for key, value in vars(module).items() if key not in vars(nn.Module())}
+    return own | dict(module.named_buffers(recurse=False)) if isinstance(module, nn.Module) else own
+
+
+def _same(a: Any = None, b: Any = None) -> bool:
+    """Whether two values are equal up to rounding; values of unknown types are, and those that are not finite."""
+    if isinstance(a, NUMBERS) and isinstance(b, NUMBERS):
+        # Sums on a GPU are not always added in the same order.
+        tolerance = 1e-2 if isinstance(a, Tensor) and a.is_cuda else 1e-4
+        a, b = (torch.as_tensor(value).detach().double().cpu() for value in (a, b))
+        if a.shape != b.shape:
+            return False
+        scale = torch.cat([a.flatten(), b.flatten(), torch.zeros(1)]).abs().max()
+        return not bool(scale.isfinite()) or bool(((a - b).abs() <= scale * tolerance).all())
+    if isinstance(a, (list, tuple, deque)) and isinstance(b, type(a)):
+        return len(a) == len(b) and all(_same(*pair) for pair in zip(a, b, strict=True))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(value, b[key]) for key, value in a.items())
+    return a == b if isinstance(a, (str, bytes, set)) else (a is None) == (b is None)
+
+
+def _cautions_of_networks(stepper: Stepper) -> list[str]:
+    tables, lines = stepper.experiment, []
+    turn = stepper.turn("critic", distributed.shard(stepper.settings.batch), 0)
+    generator, critic = stepper.averaged_generator().eval(), copied(stepper.critic).eval()
+    z, labels, images = turn.latents, turn.labels, turn.raw_real
+    with torch.no_grad():
+        drawn = generator(z, labels)
+        beside_others = generator(torch.cat([z[:1], 3 * z[1:].flip(1)]), labels)
+        scores = torch.cat([critic(scale * images, labels).flatten() for scale in (-100.0, -1.0, 1.0, 100.0)])
+    if drawn.min() >= 0 and drawn.std() > 0:
+        lines.append(
+            f"generator {tables.generator.name} makes no value below 0, as one that ends on a sigmoid: images go from "
+            "-1 (black) to 1 (white), so that it can draw nothing darker than mid-grey; end on tanh"
+        )
+    if not _same(drawn[0], beside_others[0]):
+        lines.append(
+            f"generator {tables.generator.name} normalises by its batch in evaluation too: an image then depends on "
+            "those drawn beside it, not on its seed and label alone; let it keep running statistics"
+        )
+    if scores.min() >= 0 and scores.max() <= 1 and scores.std() > 0:
+        lines.append(
+            f"critic {tables.critic.name} gives scores from 0 to 1 alone, as one that ends on a sigmoid: losses expect "
+            "unbounded scores; leave the sigmoid out"
+        )
+    return lines
+
+
+def _cautions_of_labels(data: TrainingData) -> list[str]:
+    if not data.image.classes or data.labels is None:
+        return []
+    if data.image.classes == 1:
+        return ["data.conditional: there is a single class, so that labels teach nothing; is the folder the right one?"]
+    counts = np.bincount(data.labels.numpy(), minlength=data.image.classes)
+    empty = [name for name, count in zip(data.dataset.class_names, counts, strict=False) if not count]
+    shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+    return [f"data: no training image is of class {shown}: what is drawn of it means nothing"] if empty else []

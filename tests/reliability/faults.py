@@ -1,0 +1,298 @@
+"""Faults on purpose: processes that are killed, or whose disk fails, at a chosen write; and runs compared with others.
+
+Each case runs in a process forked from one that has imported everything, so that it takes less than a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import gankit
+from gankit import cli
+from gankit.experiments.document import recipe_names
+
+RESULTS = Path(__file__).parent / "results"
+TIMES = ("seconds", "images_per_second")
+DEADLINE = 300.0  # Seconds of one process
+
+
+@dataclass
+class Fault:
+    """What happens at the write, sync, rename, new folder or deletion number `at` below `folder`."""
+
+    folder: Path
+    at: int
+    error: int | None = None  # the number of the error; None kills the process
+    for_good: bool = False  # whether later ones fail too
+    half: bool = False  # whether half of a write is done first
+    events: int = 0
+
+    def __call__(self, path: object, halve: Callable[[], object] = lambda: None, named: bool = True) -> None:
+        text = os.path.abspath(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else ""
+        if not text.startswith(str(self.folder)):
+            return
+        self.events += 1
+        if self.events == self.at or (self.for_good and self.events > self.at > 0):
+            if self.half:
+                halve()
+            if self.error is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            # As from the system: of a file that is open already, the error names nothing.
+            raise OSError(self.error, os.strerror(self.error), *([text] if named else []))
+
+
+@contextmanager
+def injected(fault: Fault) -> Iterator[None]:
+    """Let the fault see every change of a file system that Python code asks for."""
+    real = {name: getattr(os, name) for name in ("replace", "rename", "fsync", "mkdir", "unlink", "rmdir")}
+    real_open, names = builtins.open, dict[int, str]()
+
+    class Raw(io.FileIO):
+        def write(self, data: Any) -> int:  # type: ignore[override]
+            half = memoryview(data).cast("B")[: len(data) // 2]
+            fault(self.name, lambda: io.FileIO.write(self, half), named=False)
+            return io.FileIO.write(self, data)
+
+    def opened(file: Any, mode: str = "r", buffering: int = -1, encoding: Any = None, errors: Any = None,
+               newline: Any = None, closefd: bool = True, opener: Any = None) -> Any:  # fmt: skip
+        if isinstance(file, int) or not set("wax+") & set(mode):
+            return real_open(file, mode, buffering, encoding, errors, newline, closefd, opener)
+        fault(file)
+        raw = Raw(os.fspath(file), mode.replace("b", "").replace("t", ""))
+        names[raw.fileno()] = os.fspath(file)
+        buffered: Any = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
+        return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding, errors, newline)
+
+    def changed(name: str) -> Callable[..., Any]:
+        def change(first: Any, *more: Any, **options: Any) -> Any:
+            fault(names.get(first, "") if name == "fsync" else first, named=name != "fsync")
+            return real[name](first, *more, **options)
+
+        return change
+
+    try:
+        builtins.open = io.open = opened  # type: ignore[assignment]
+        for name in real:
+            setattr(os, name, changed(name))
+        yield
+    finally:
+        builtins.open = io.open = real_open
+        for name, function in real.items():
+            setattr(os, name, function)
+
+
+@dataclass
+class Ended:
+    """How a process ended."""
+
+    code: int  # its exit code; minus the signal that killed it
+    said: str  # on both streams
+    events: int  # that its fault saw, where it lived to tell
+    seconds: float
+
+
+def gankit_process(words: list[str], place: Path, fault: Fault | None = None, send: tuple[int, float] | None = None,
+                   processes: int = 1) -> Ended:  # fmt: skip
+    """Run a command of gankit in a forked process, or in several that train together.
+
+    Args:
+        words: of the command.
+        place: for what it says.
+        fault: of the first process.
+        send: a signal, and after how many seconds all processes get it.
+        processes: how many.
+    """
+    start, port = time.monotonic(), 20000 + random.randrange(20000)
+    children = []
+    for rank in range(processes):
+        child = os.fork()
+        if child == 0:
+            _child(words, place, fault if rank == 0 else None, rank, processes, port)
+        children.append(child)
+    if send is not None:
+        time.sleep(send[1])
+        for child in children:
+            os.kill(child, send[0])
+    codes: dict[int, int] = {}
+    while len(codes) < processes:
+        for child in set(children) - set(codes):
+            found, status = os.waitpid(child, os.WNOHANG)
+            if found:
+                codes[child] = os.waitstatus_to_exitcode(status)
+                if codes[child] < 0 or time.monotonic() - start > DEADLINE:  # as torchrun does
+                    for other in set(children) - set(codes):
+                        os.kill(other, signal.SIGKILL)
+        if time.monotonic() - start > DEADLINE:
+            for other in set(children) - set(codes):
+                os.kill(other, signal.SIGKILL)
+        time.sleep(0.01)
+    counted = place / "events"
+    events = int(counted.read_text()) if counted.exists() else 0
+    counted.unlink(missing_ok=True)
+    said = (place / "said").read_text(errors="replace")
+    return Ended(codes[children[0]], said, events, time.monotonic() - start)
+
+
+def _child(words: list[str], place: Path, fault: Fault | None, rank: int, processes: int, port: int) -> None:
+    code = 1
+    try:
+        target = os.open(place / ("said" if rank == 0 else "said-others"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        if processes > 1:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
+                           "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
+        sys.argv = ["gankit", *words]
+        with injected(fault or Fault(place, 0)):
+            try:
+                cli.main()
+                code = 0
+            except SystemExit as error:
+                code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        if fault is not None:
+            (place / "events").write_text(str(fault.events))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What two finished runs of the same experiment do not have in common, but for times."""
+    files = [{str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()} for run in (one, other)]
+    found = [f"{name} is in one alone" for name in sorted(files[0] ^ files[1])]
+    for name in sorted(files[0] & files[1]):
+        a, b = ((run / name).read_bytes() for run in (one, other))
+        if name == "log.jsonl":
+            a, b = (repr(_rows(content)).encode() for content in (a, b))
+        if a != b and not (name.endswith(".pt") and _equal(*(torch.load(run / name) for run in (one, other)))):
+            found.append(f"{name} differs")
+    return found
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two checkpoints hold the same, bit by bit; what their tensors share on the disk may differ."""
+    if isinstance(a, dict):
+        return isinstance(b, dict) and list(a) == list(b) and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return isinstance(b, (list, tuple)) and len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    return bool(a == b)
+
+
+def _rows(content: bytes) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in content.decode().splitlines()]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def small(recipe: str, place: Path) -> list[str]:
+    """The words of a training of a second, whose images stand in `place`."""
+    images = place / "images.npz"
+    if not images.exists():
+        draw = np.random.default_rng(0)
+        pixels = draw.integers(0, 256, (24, 3, 16, 16), dtype=np.uint8)
+        np.savez(images, images=pixels, labels=np.arange(24) % 2)
+    tables = gankit.load(recipe).tables()
+    widths = [f"{name}.width=4" for name in ("generator", "critic") if "width" in tables[name]]
+    return [
+        recipe, "data.name=npz", f"data.path={images}", "data.size=16", *widths, "training.steps=6", "training.batch=4",
+        "training.generator_batch=4", "training.critic_steps=1", "training.tick_every=3", "training.sample_every=3",
+        "training.checkpoint_every=2", "training.threads=1", "training.device=cpu", "evaluation.features=pixels",
+        'evaluation.metrics=["frechet"]', "evaluation.every=1", "evaluation.subset=none",
+    ]  # fmt: skip
+
+
+def recipes() -> list[str]:
+    """Recipes that need nothing beside gankit."""
+    return [name for name in recipe_names() if name != "demo"]
+
+
+class Tally:
+    """Counts of cases as a JSON file, which tells what is done already."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {"seed": seed, "done": {}, "failed": {}}
+        if path.exists():
+            before = json.loads(path.read_text())
+            if before["seed"] == seed:
+                self.content = before
+
+    def is_done(self, case: str) -> bool:
+        return case in self.content["done"] or case in self.content["failed"]
+
+    def add(self, case: str, wrong: list[str], outcome: str = "same") -> None:
+        kind = "failed" if wrong else "done"
+        self.content[kind][case] = wrong or outcome
+        counts: dict[str, int] = {}
+        for name, how in self.content["done"].items():
+            key = f"{name.split(' at ')[0]}: {how}"
+            counts[key] = counts.get(key, 0) + 1
+        self.content["counts"] = counts
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.content, indent=1) + "\n")
+        print(f"{case}: {'; '.join(wrong) or outcome}", flush=True)
+
+
+def arguments(description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recipes", default=",".join(recipes()))
+    parser.add_argument("--count", type=int, help="cases of a kind; all by default")
+    parser.add_argument("--kinds", help="kinds of cases, separated by commas; all by default")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A folder for runs, with a cache of its own."""
+    torch.set_num_threads(1)
+    os.environ.pop("GANKIT_CACHE_GB", None)
+    place = Path(tempfile.mkdtemp(prefix="gankit-faults-"))
+    os.environ["GANKIT_CACHE"] = str(place / "cache")
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def whole_run(words: list[str], place: Path, processes: int = 1) -> tuple[Path, Ended]:
+    """A run that nothing stops, and how its process ended."""
+    out = place / "whole"
+    shutil.rmtree(out, ignore_errors=True)
+    ended = gankit_process(["train", *words, "--out", str(out)], place, Fault(out, 0), processes=processes)
+    if ended.code:
+        raise RuntimeError(ended.said)
+    return out, ended
+
+
+def go_on(words: list[str], out: Path, place: Path, processes: int = 1) -> list[str]:
+    """Train or resume the run in a folder to its end; what was wrong."""
+    begun = (out / "experiment.toml").is_file()
+    command = ["resume", str(out)] if begun else ["train", *words, "--out", str(out)]
+    ended = gankit_process(command, place, processes=processes)
+    return [f"{command[0]} ended with {ended.code}: {ended.said[-300:]}"] if ended.code else []

@@ -1,0 +1,109 @@
+"""What is uploaded: the contents of wheel and source archive, their metadata, the citation, and the install lines."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.metadata import Metadata
+from packaging.specifiers import SpecifierSet
+
+import gankit
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the source archive."""
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-d", folder], cwd=ROOT, check=True, capture_output=True
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> dict[str, bytes]:
+    """The wheel's files by name."""
+    (path,) = built.glob("*.whl")
+    assert path.name == f"gankit-{gankit.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def files(folder: str) -> set[str]:
+    """What git tracks there; without git, what is there."""
+    listed = subprocess.run(["git", "ls-files", folder], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode == 0:
+        return {name for name in listed.stdout.split() if (ROOT / name).is_file()}
+    found = {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.is_file()}
+    return {name for name in found if not name.endswith(".pyc")}
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: dict[str, bytes]) -> None:
+    information = f"gankit-{gankit.__version__}.dist-info"
+    inside = {name for name in wheel if not name.startswith(f"{information}/")}
+    assert files("gankit") <= inside
+    assert all(name.startswith("gankit/") for name in inside)
+    assert not [name for name in inside if "__pycache__" in name or name.endswith((".pyc", ".orig"))]
+    assert wheel[f"{information}/licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
+    assert b"gankit = gankit.cli:main" in wheel[f"{information}/entry_points.txt"]
+
+
+def test_the_source_archive_holds_the_repository(built: Path) -> None:
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert {name for name in files(".") if not name.startswith(".ci/")} <= inside
+    assert not [name for name in inside if re.search(r"__pycache__|\.pyc$|^(runs|site|dist|\.venv|\.ci)(/|$)", name)]
+
+
+def test_an_index_would_accept_the_metadata(wheel: dict[str, bytes]) -> None:
+    (text,) = [content for name, content in wheel.items() if name.endswith(".dist-info/METADATA")]
+    metadata = Metadata.from_email(text, validate=True)
+    assert metadata.description == (ROOT / "README.md").read_text()
+    assert metadata.description_content_type == "text/markdown"
+    assert metadata.license_expression == "Apache-2.0"
+    assert str(metadata.version) == gankit.__version__
+
+
+def test_every_python_that_is_named_is_allowed() -> None:
+    named = [text.rpartition(" ")[2] for text in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", text)]
+    assert named == ["3.11", "3.12", "3.13", "3.14"]
+    assert list(SpecifierSet(PROJECT["requires-python"]).filter(["3.10", *named])) == named
+
+
+def test_the_citation_is_valid_and_says_what_the_project_says() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["type"] == "software"
+    assert citation["message"].strip()
+    assert citation["title"] == PROJECT["name"]
+    assert citation["abstract"] == PROJECT["description"]
+    assert citation["authors"] == PROJECT["authors"]
+    assert citation["license"] == PROJECT["license"]
+    assert str(citation["version"]) == gankit.__version__
+    allowed = {"cff-version", "message", "type", "title", "abstract", "authors", "version", "license", "keywords"}
+    assert set(citation) <= allowed, "the schema of 1.2.0 has other keys too: add them here"
+
+
+def test_the_install_lines_of_readme_work_without_an_index() -> None:
+    text = (ROOT / "README.md").read_text()
+    wanted = [line.rpartition(" ")[2].strip("'") for line in re.findall(r"pip install ([^`\n]+)", text)]
+    assert wanted[0] == "."
+    for target in wanted[1:]:
+        # pip takes the gankit that is installed already, and only adds what the extra names.
+        extra = re.fullmatch(r"(?:gankit|\.)\[(.+)\]", target)
+        if extra:
+            assert set(extra[1].split(",")) <= set(PROJECT["optional-dependencies"])
+        else:
+            assert (ROOT / target / "pyproject.toml").is_file(), f"pip install {target} needs an index"

@@ -1,0 +1,202 @@
+"""Files and folders are there as a whole or not at all, and one process at a time writes a folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gankit
+from gankit import cache
+from gankit.errors import BusyError, GankitError, RunError
+from gankit.evaluation.comparison import sole_output
+from gankit.files import (
+    append_line,
+    is_sealed,
+    open_atomically,
+    seal,
+    sole_writer,
+    user_path,
+    write_atomically,
+    write_folder,
+)
+from gankit.report import write_report
+
+Small = Callable[..., list[str]]
+HOLD = """
+import sys
+from pathlib import Path
+from gankit.files import sole_writer
+with sole_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that writes into a folder."""
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        for write in (lambda: write_atomically(path, "new"), lambda: append_line(path, "more")):
+            with pytest.raises(OSError, match="No space left") as raised:
+                write()
+            assert raised.value.filename == str(path)
+    assert path.read_text().startswith("old")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_is_written_whole_or_not(tmp_path: Path) -> None:
+    left = tmp_path / ".out.99.tmp"
+    left.mkdir()
+    (left / "half.png").touch()
+    other = tmp_path / ".out.png.99.tmp"
+    other.touch()
+
+    def fails(new: Path) -> None:
+        (new / "a").mkdir()
+        (new / "a" / "b" / "c").touch()
+
+    with pytest.raises(OSError, match="No such file") as raised:
+        write_folder(tmp_path / "out", fails)
+    assert raised.value.filename == str(tmp_path / "out" / "a" / "b" / "c"), "not a name that is gone already"
+    assert list(tmp_path.iterdir()) == [other], "what a killed process left is gone, other files are not"
+    write_folder(tmp_path / "out", lambda new: (new / "a").touch())
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a"]
+
+
+def test_one_writer_a_folder(tmp_path: Path, small: Small) -> None:
+    run = gankit.train(gankit.load("wgan-gp", *small("training.steps=1")), tmp_path / "run")
+    before = sorted(run.path.iterdir())
+    unfinished = gankit.load(run.path, "training.steps=2").toml()
+    (run.path / "experiment.toml").write_text(unfinished)
+    with held(run.path) as other:
+        said = rf"run: process {other.pid} on .* \(-c {run.path}\) is writing here; wait for it"
+        for write in (lambda: gankit.resume(run.path), lambda: write_report(run)):
+            with pytest.raises(BusyError, match=said):
+                write()
+        with pytest.raises(BusyError, match=said), sole_output(run.path / "metrics.json"):
+            pass
+        assert run.sample(1).shape == (1, 3, 8, 8), "whoever only reads may do so"
+    (run.path / ".log.jsonl.99.tmp").touch()
+    assert gankit.resume(run.path).finished, "a lock ends with its process"
+    assert sorted(run.path.iterdir()) == before, "and what it left is removed"
+
+
+def test_the_second_of_two_starts_is_refused(tmp_path: Path, small: Small) -> None:
+    with held(tmp_path / "new") as other, pytest.raises(BusyError, match=f"process {other.pid}"):
+        gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "new")
+
+
+def test_a_start_that_was_cut_off_is_no_dead_end(tmp_path: Path, small: Small) -> None:
+    experiment, out = gankit.load("wgan-gp", *small("training.steps=1")), tmp_path / "run"
+    out.mkdir()
+    for name in (".experiment.toml.99.tmp", ".lock", ".lock-holder"):
+        (out / name).write_text("half")
+    assert gankit.train(experiment, out).finished
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.tmp").touch()
+    with pytest.raises(RunError, match="taken is not empty"):
+        gankit.train(experiment, tmp_path / "taken")
+
+
+def test_a_start_that_fails_on_its_data_leaves_nothing(tmp_path: Path, small: Small) -> None:
+    with pytest.raises(GankitError, match="no numeric column"):
+        gankit.train(gankit.load("wgan-gp", *small("data.weights=nothing")), tmp_path / "runs" / "a")
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "runs").mkdir()
+    with sole_writer(tmp_path / "runs" / "a"):
+        pass
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_waiting_for_a_writer(tmp_path: Path) -> None:
+    with held(tmp_path) as other:
+        until = time.monotonic() + 0.5
+        with pytest.raises(BusyError), sole_writer(tmp_path, lambda: time.monotonic() > until):
+            pass
+        asked = []
+
+        def ask() -> bool:
+            asked.append(1)
+            other.kill()
+            return False
+
+        with sole_writer(tmp_path, ask):
+            assert asked
+
+
+def test_a_seal_breaks_with_any_byte(tmp_path: Path) -> None:
+    path = tmp_path / "sealed"
+    with open_atomically(path) as file:
+        file.write(b"content")
+        seal(file)
+    whole = path.read_bytes()
+    assert is_sealed(path)
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert not is_sealed(path)
+    path.write_bytes(b"content")
+    assert is_sealed(path) is None
+
+
+@pytest.mark.parametrize("folder", ["arrays", "features"])
+@pytest.mark.parametrize("content", [b"", b"x", None])
+def test_an_altered_entry_of_the_cache_is_made_again(
+    folder: cache.Folder, content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANKIT_CACHE", str(tmp_path))
+    array = np.arange(1000)
+    cache.stored("key", lambda: array, folder)
+    path = tmp_path / folder / "key.npy"
+    altered = path.read_bytes().replace(b"\x03", b"\x04")
+    path.unlink()
+    path.write_bytes(altered if content is None else content)
+    assert np.array_equal(cache.stored("key", lambda: array, folder), array)
+    assert np.array_equal(cache.stored("key", lambda: array * 0, folder), array), "and kept"
+
+
+def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: Small) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    gankit.train(gankit.load("wgan-gp", *small("training.steps=1")), "~/run")
+    assert gankit.open_run("~/run").finished
+    assert not Path("~").exists()
+    with pytest.raises(GankitError, match="~nobody-here/run: ~ stands for no home folder here"):
+        user_path("~nobody-here/run")
+
+
+def test_without_a_home_folder_the_cache_is_a_temporary_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GANKIT_CACHE")
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: Path("~/.cache") / name)
+    assert cache.cache_folder().is_absolute()
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    with pytest.raises(GankitError, match=r"a\.toml: 'the class \\udcff' is a name that is not in UTF-8; rename"):
+        write_atomically(tmp_path / "a.toml", "the class \udcff")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,586 @@
+"""Networks, losses and augments as strangers write them: they train, or one line says what does not fit."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gankit
+from gankit.errors import PartError
+from gankit.losses.gradient_penalty import gradient_penalty
+from gankit.registry import registry
+from gankit.report import write_report
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (24, 3, 16, 16), dtype=np.uint8)
+FEW = [
+    "data.size=16", "training.batch=4", "training.generator_batch=4", "training.critic_steps=1", "training.threads=1",
+    "training.steps=2", "training.tick_every=1", "evaluation.features=pixels", "generator.width=4", "critic.width=4",
+]  # fmt: skip
+
+
+def labelled() -> gankit.Dataset:
+    return gankit.wrap("dataset", IMAGES, labels=np.arange(24) % 3)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Callable[..., gankit.Run]:
+    """Trains strangers' parts, given by kind, beside gankit's own; a refusal must leave nothing behind."""
+
+    def train(*overrides: str, data: Any = None, name: str = "run", **parts: Any) -> gankit.Run:
+        chosen = [text for text in FEW if text.partition(".")[0] not in parts]
+        for kind, part in parts.items():
+            if kind != "loss":
+                getattr(gankit, f"{kind}s").register("mine")(part)
+                chosen.append(f"{kind}.name=mine")
+        if "loss" in parts:
+            gankit.losses.register("mine")(parts["loss"])
+            chosen.append('losses=["wasserstein", "mine"]')
+        data = labelled() if data is None else data
+        folder = tmp_path / name
+        try:
+            return gankit.train(gankit.load("wgan-gp", *chosen, *overrides), folder, data=data)
+        except gankit.GankitError as error:
+            assert "\n" not in str(error)  # noqa: PT017 - raised anew below
+            assert not folder.exists(), "a refusal has written something"
+            raise
+
+    return train
+
+
+Trained = Callable[..., gankit.Run]
+
+
+# Memory format
+
+
+class Viewed(nn.Module):
+    """Flattens with `view` after a convolution, as most tutorials do."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.conv, self.score = nn.Conv2d(3, width, 3, 2, 1), nn.Linear(width * 64, 1)
+        self.register_buffer("five", torch.zeros(1, 1, 1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.score(self.conv(images).view(len(images), -1))
+        return scores
+
+
+def test_a_critic_that_flattens_with_view_trains(trained: Trained) -> None:
+    assert trained(critic=gankit.wrap("critic", Viewed)).finished
+
+
+def test_a_thin_strided_convolution_trains(trained: Trained) -> None:
+    layers = nn.Conv2d(3, 8, 1, stride=2), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 8)
+    assert trained('losses=["hinge"]', critic=gankit.wrap("critic", nn.Sequential(*layers))).finished
+
+
+def test_an_augment_that_uses_view_trains_beside_own_networks(trained: Trained) -> None:
+    augment = gankit.wrap("augment", lambda images: images.view(len(images), -1).view(images.shape) * 0.5)
+    assert trained(augment=augment).finished
+
+
+# The rehearsal: what trains and what is refused
+
+
+class Painter(nn.Module):
+    """A generator as strangers write it; `draw` is what a test changes."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.start, self.end, self.grow = nn.Linear(16, width * 16), nn.Conv2d(width, 3, 3, 1, 1), nn.Upsample(None, 4)
+
+    def inner(self, z: Tensor) -> Tensor:
+        return self.start(z).unflatten(1, (-1, 4, 4))  # type: ignore[no-any-return]
+
+    def forward(self, z: Tensor) -> Any:
+        return self.end(self.grow(self.inner(z))).tanh()
+
+
+class Normed(Painter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.start, self.end = (torch.nn.utils.spectral_norm(layer) for layer in (self.start, self.end))
+
+
+class Remembering(Painter):
+    """Keeps activations of its last call, deep within a list."""
+
+    def inner(self, z: Tensor) -> Tensor:
+        self.seen = [{"inner": super().inner(z)}]
+        return self.seen[0]["inner"]
+
+
+class Twice(Painter):
+    """Uses one module under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = self.mix_again = nn.Conv2d(4, 4, 3, 1, 1)
+
+    def inner(self, z: Tensor) -> Tensor:
+        return self.mix_again(self.mix(super().inner(z)))  # type: ignore[no-any-return]
+
+
+class Lazy(Painter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = nn.LazyLinear(64)
+        self.end = nn.LazyConv2d(3, 3, 1, 1)
+
+
+@pytest.mark.parametrize("kind", [Normed, Remembering, Twice, Lazy])
+def test_generators_that_train_and_are_opened_as_they_were(kind: type, trained: Trained) -> None:
+    run = trained("training.checkpoint_every=1", generator=gankit.wrap("generator", kind, latent_dim=16))
+    assert run.finished
+    assert np.array_equal(run.sample(3), gankit.open_run(run.path).sample(3))
+    assert gankit.resume(run.path, data=labelled()).finished
+
+
+class Pair(Painter):
+    def forward(self, z: Tensor) -> Any:
+        return super().forward(z), z
+
+
+class Columns(Painter):
+    def inner(self, z: Tensor) -> Tensor:
+        return super().inner(z[:, :, 0, 0])
+
+
+class RandomConstant(Painter):
+    """Random frequencies in an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frequencies = torch.randn(16)
+
+    def inner(self, z: Tensor) -> Tensor:
+        return super().inner(torch.sin(3 * z * self.frequencies))
+
+
+class RandomBuffer(RandomConstant):
+    """Random frequencies in a buffer that no state holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.frequencies
+        self.register_buffer("frequencies", torch.randn(16), persistent=False)
+
+
+class OwnDraws(Painter):
+    """Draws from a generator of its own, whose state a resume loses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws = torch.Generator().manual_seed(0)
+
+    def inner(self, z: Tensor) -> Tensor:
+        return super().inner(z + torch.randn(z.shape, generator=self.draws))
+
+
+class NumpyDraws(Painter):
+    def inner(self, z: Tensor) -> Tensor:
+        return super().inner(z + torch.from_numpy(np.random.normal(size=z.shape)).float())
+
+
+class Counting(Painter):
+    """Counts its calls in a number."""
+
+    calls = 0
+
+    def inner(self, z: Tensor) -> Tensor:
+        self.calls += self.training
+        return super().inner(z)
+
+
+class Locked(Painter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+class Extra(Painter):
+    """Adds to its state what is no tensor."""
+
+    def get_extra_state(self) -> Any:
+        return {"name": "extra"}
+
+    def set_extra_state(self, state: Any) -> None:
+        pass
+
+
+class DtypeOfItsOwn(Painter):
+    def forward(self, z: Tensor) -> Any:
+        return super().forward(z).numpy(force=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Pair, r"generator mine, called with \(4, 16\), returned a tuple of \(4, 3, 16, 16\) and \(4, 16\)"),
+        (Columns, r"generator mine takes latents of shape \(4, 16, 1, 1\).*begin with z = z\[:, :, None, None\]"),
+        (RandomConstant, "generator mine computes something else once it is built anew"),
+        (RandomBuffer, "generator mine computes something else once it is built anew"),
+        (OwnDraws, "generator mine computes something else"),
+        (NumpyDraws, "generator mine computes something else"),
+        (Counting, "generator mine changes calls in a step, which a resumed run would lose"),
+        (Locked, "generator mine cannot be copied, as sampling needs it: TypeError"),
+        (Extra, "the state of generator mine cannot be exported"),
+        (DtypeOfItsOwn, r"returned array.*\(ndarray\); it must return one tensor"),
+    ],
+)
+def test_generators_that_are_refused(kind: type, message: str, trained: Trained) -> None:
+    with pytest.raises(PartError, match=message):
+        trained(generator=gankit.wrap("generator", kind, latent_dim=16))
+
+
+def test_a_generator_without_latent_dim_is_told(trained: Trained) -> None:
+    class Own(gankit.Generator):
+        def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+            return z
+
+    with pytest.raises(PartError, match=r"generator mine has no latent_dim: set self\.latent_dim"):
+        trained(generator=Own)
+
+
+class Scoring(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Linear(768, 1)
+
+    def forward(self, images: Tensor) -> Any:
+        return self.score(images.flatten(1))
+
+
+class ScorePair(Scoring):
+    def forward(self, images: Tensor) -> Any:
+        scores = super().forward(images)
+        return scores, scores
+
+
+class OtherSize(Scoring):
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Linear(3072, 1)
+
+
+class OnceDifferentiable(Scoring):
+    """Has no second derivative, which a gradient penalty takes."""
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, x: Tensor) -> Tensor:
+            context.save_for_backward(x)
+            return x.square()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(context: Any, gradient: Tensor) -> Any:
+            return 2 * context.saved_tensors[0] * gradient
+
+    def forward(self, images: Tensor) -> Any:
+        return self.score(self.Square.apply(images.flatten(1)))  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (ScorePair, r"critic mine, called with \(4, 3, 16, 16\), returned a tuple of \(4, 1\) and \(4, 1\)"),
+        (OtherSize, r"critic mine, called with \(4, 3, 16, 16\), raised RuntimeError: mat1 and mat2"),
+        (OnceDifferentiable, "in a trial step .*raised RuntimeError: trying to differentiate twice"),
+    ],
+)
+def test_critics_that_are_refused(kind: type, message: str, trained: Trained) -> None:
+    with pytest.raises(PartError, match=message):
+        trained(critic=gankit.wrap("critic", kind))
+
+
+class Running(gankit.Loss):
+    """Keeps a running mean, as `hold` gives it."""
+
+    hold: Callable[[float], Any] = float
+
+    def __init__(self) -> None:
+        self.gap = type(self).hold(0)
+
+    def critic(self, turn: gankit.Turn) -> Tensor:
+        self.gap = type(self).hold(0.9 * self.number() + 0.1 * turn.real_scores.mean().item())
+        return self.number() * turn.fake_scores.mean()
+
+    def number(self) -> float:
+        return float(self.gap)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"gap": self.gap}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.gap = state["gap"]
+
+
+class Fractions(Running):
+    hold = Fraction
+
+    def number(self) -> float:
+        return float(self.gap)
+
+
+class Stateless(Running):
+    """Keeps the mean without a state."""
+
+    state_dict = load_state_dict = property()  # type: ignore[assignment]
+
+
+class OneWay(Running):
+    load_state_dict = property()  # type: ignore[assignment]
+
+
+class Vector(gankit.Loss):
+    def critic(self, turn: gankit.Turn) -> Tensor:
+        return turn.real_scores
+
+
+class Number(gankit.Loss):
+    def generator(self, turn: gankit.Turn) -> Tensor:
+        return 0.5  # type: ignore[return-value]
+
+
+class Failing(gankit.Loss):
+    def after_step(self, turn: gankit.Turn) -> None:
+        raise KeyError("gone")
+
+
+def test_numbers_of_numpy_are_saved_as_numbers(trained: Trained) -> None:
+    class Mean(Running):
+        hold = np.float64
+
+    run = trained("training.max_minutes=0.00001", "training.steps=50", loss=Mean)
+    assert not run.finished
+    assert gankit.resume(run.path, data=labelled()).path == run.path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Fractions, "the state of loss mine holds gap, a Fraction that no checkpoint can give back"),
+        (Stateless, "loss mine finds .* in a second step on the critic's turn"),
+        (OneWay, "loss mine cannot take up its own saved state: AttributeError"),
+        (Vector, r"loss mine returned \(4,\) on the critic's turn: return one number as a tensor"),
+        (Number, r"loss mine returned 0.5 \(float\) on the generator's turn"),
+        (Failing, "in a trial step loss mine raised KeyError: 'gone'"),
+    ],
+)
+def test_losses_that_are_refused(kind: type, message: str, trained: Trained) -> None:
+    with pytest.raises(PartError, match=message):
+        trained(loss=kind)
+
+
+# Cautions
+
+
+class Bright(Painter):
+    def forward(self, z: Tensor) -> Any:
+        return super().forward(z).sigmoid()
+
+
+class Bounded(Scoring):
+    def forward(self, images: Tensor) -> Any:
+        return super().forward(images).sigmoid()
+
+
+class BatchNormed(Painter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4, track_running_stats=False)
+
+    def inner(self, z: Tensor) -> Tensor:
+        return self.norm(super().inner(z))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("parts", "caution"),
+    [
+        ({"generator": gankit.wrap("generator", Bright, latent_dim=16)}, "makes no value below 0"),
+        ({"generator": gankit.wrap("generator", BatchNormed, latent_dim=16)}, "normalises by its batch in evaluation"),
+        ({"critic": gankit.wrap("critic", Bounded)}, "gives scores from 0 to 1 alone"),
+    ],
+)
+def test_cautions_about_networks(
+    parts: dict[str, Any], caution: str, trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained('losses=["hinge"]', **parts)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert caution in line
+
+
+def test_cautions_about_labels(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.arange(24) % 3
+    agreement = np.where(labels == 2, 0.4, 0.9)
+    rare = gankit.wrap("dataset", IMAGES, labels=labels, class_names=("a", "b", "c"), agreement=agreement)
+    run = trained("data.conditional=true", "data.min_agreement=0.6", data=rare)
+    assert "warning: data: no training image is of class c:" in capsys.readouterr().err
+    with pytest.raises(gankit.GankitError, match="no training image of class c"):
+        run.sample(2, labels="c")
+    trained("data.conditional=true", data=gankit.wrap("dataset", IMAGES, labels=np.zeros(24, int)), name="one")
+    assert "there is a single class" in capsys.readouterr().err
+
+
+def test_sound_parts_get_no_caution(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    trained("data.conditional=true")
+    assert "warning" not in capsys.readouterr().err
+
+
+# Threads, defaults of torch, tracing
+
+
+def losses_of(seed: int, folder: Path) -> list[float]:
+    experiment = gankit.load("wgan-gp-diffaugment", *FEW, f"training.seed={seed}")
+    run = gankit.train(experiment, folder / str(seed), data=labelled())
+    return [row["critic/wasserstein"] for row in run.log]
+
+
+def test_trainings_in_two_threads_are_those_of_one_after_the_other(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(losses_of, (1, 2), [tmp_path / "together"] * 2))
+    assert together == [losses_of(seed, tmp_path / "alone") for seed in (1, 2)]
+
+
+@contextlib.contextmanager
+def other_defaults() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.device("meta"), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.use_deterministic_algorithms(False)
+
+
+def test_defaults_and_modes_of_torch_change_nothing(trained: Trained) -> None:
+    run = trained("data.conditional=true", "training.checkpoint_every=1")
+    images, conditional = run.sample(5, seed=3), run.sample(2, labels=1)
+    with other_defaults():
+        other = trained("data.conditional=true", "training.checkpoint_every=1", name="other")
+        assert np.array_equal(other.sample(5, seed=3), images)
+        assert np.array_equal(gankit.open_run(run.path).sample(2, labels=1), conditional)
+        assert torch.get_default_dtype() == torch.float64
+    assert other.exported.read_bytes() == run.exported.read_bytes()
+    assert all(parameter.dtype == torch.float32 for parameter in other.critic.parameters())
+
+
+def test_a_gradient_penalty_in_inference_mode_is_that_without_gradients() -> None:
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(48, 1))
+    real, fake = torch.randn(2, 4, 3, 4, 4)
+    with torch.no_grad():
+        expected = gradient_penalty(critic, real, fake)
+    with torch.inference_mode():
+        assert torch.equal(gradient_penalty(critic, real.clone(), fake), expected)
+
+
+def test_a_gradient_penalty_under_torch_func_is_the_plain_one() -> None:
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.Tanh(), nn.Linear(8, 1))
+    real, fake, alpha = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), torch.full((2,), 0.5)
+
+    def penalty(parameters: dict[str, Tensor]) -> Tensor:
+        def call(images: Tensor) -> Tensor:
+            return torch.func.functional_call(critic, parameters, (images,))  # type: ignore[no-any-return]
+
+        return gradient_penalty(call, real, fake, alpha=alpha).mean()
+
+    found = torch.func.grad(penalty)(dict(critic.named_parameters()))
+    gradient_penalty(critic, real, fake, alpha=alpha).mean().backward()  # type: ignore[no-untyped-call]
+    for name, parameter in critic.named_parameters():
+        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(found[name], expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*jit:FutureWarning")
+@pytest.mark.parametrize(("kind", "name"), [("generator", "resnet"), ("critic", "resnet"), ("critic", "dcgan")])
+def test_own_networks_are_traced(kind: str, name: str) -> None:
+    network = gankit.build(kind, name, gankit.ImageSpec(3, 16, 16), width=4).eval()
+    given = torch.randn(2, 3, 16, 16) if kind == "critic" else torch.randn(2, network.latent_dim)
+    torch.testing.assert_close(torch.jit.trace(network, given)(given), network(given))  # type: ignore[no-untyped-call]
+
+
+def test_a_penalty_beside_a_critic_that_mixes_samples_can_be_allowed(trained: Trained) -> None:
+    mixing = ["critic.name=dcgan", 'losses=["non-saturating", "r1"]']
+    with pytest.raises(PartError, match=r"mixes the samples .* training.mixed_penalties=true, as StyleGAN2 does"):
+        trained(*mixing)
+    assert trained(*mixing, "training.mixed_penalties=true").finished
+
+
+# Settings, labels, and runs whose parts are not there
+
+
+def test_a_generator_alone_is_enough_to_draw_and_show(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained("training.checkpoint_every=1", loss=Running, critic=gankit.wrap("critic", Viewed))
+    monkeypatch.setattr(registry("loss"), "_registered", {})
+    monkeypatch.setattr(registry("critic"), "_registered", {})
+    opened = gankit.open_run(run.path)
+    assert np.array_equal(opened.sample(3), run.sample(3))
+    assert opened.experiment.tables() == run.experiment.tables()
+    assert gankit.load(run.path).losses[1].name == "mine"
+    write_report(opened)
+    with pytest.raises(PartError, match="there is no critic named 'mine'"):
+        opened.critic  # noqa: B018
+    with pytest.raises(PartError, match="there is no critic named 'mine'"):
+        gankit.train(gankit.load(run.path), run.path.parent / "other", data=labelled())
+    with pytest.raises(gankit.GankitError, match="there is no loss named 'mine'"):
+        gankit.load("wgan-gp", 'losses=["mine"]')
+
+
+def test_a_number_is_a_name_where_names_are_numbers(trained: Trained) -> None:
+    grades = gankit.wrap("dataset", IMAGES, labels=np.arange(24) % 3, class_names=("1", "2", "3"))
+    run = trained("data.conditional=true", data=grades)
+    for label in ("2", 2, np.int64(2)):
+        assert run.encode_labels(1, label).tolist() == [1]
+    for label in ("0", 0):
+        with pytest.raises(gankit.GankitError, match=r"there is no class .*0"):
+            run.encode_labels(1, label)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("losses.gradient-penalty.weight=true", "weight: a number is needed, not True"),
+        ("training.steps=true", "training.steps: a number is needed, not True"),
+        ("data.size=[true, 8]", "data.size: a number is needed"),
+        ("generator.width=false", "generator.width: a number is needed, not False"),
+        ("training.betas=[false, 0.9]", "training.betas: a number is needed"),
+    ],
+)
+def test_truth_values_are_no_numbers(override: str, message: str) -> None:
+    with pytest.raises(gankit.GankitError, match=re.escape(message)):
+        gankit.load("wgan-gp", override)
+    assert gankit.load("wgan-gp", "training.compile=true", "data.conditional=true").training.compile is True
+
+
+def test_a_learning_rate_among_the_options_is_refused(trained: Trained) -> None:
+    with pytest.raises(PartError, match=r"lr is set by training.generator_lr and training.critic_lr"):
+        trained("training.optimizer_options={lr=0.01}")
+
+
+# Data of the calling program
+
+
+def test_given_data_have_neither_size_nor_flip_of_a_recipe(tmp_path: Path) -> None:
+    data = gankit.wrap("dataset", np.resize(IMAGES, (24, 3, 40, 48)))
+    few = [text for text in FEW if not text.startswith("data.")]
+    experiment = gankit.load("wgan-gp", *few)
+    assert (experiment.data.size, experiment.data.flip) == (32, True)
+    run = gankit.train(gankit.load(experiment, "training.steps=1"), tmp_path / "run", data=data)
+    assert (run.image.height, run.image.width, run.experiment.data.flip) == (40, 48, False)
+    asked = gankit.load("wgan-gp", *few, "data.size=16", "data.flip=true")
+    run = gankit.train(asked, tmp_path / "asked", data=data)
+    assert (run.image.height, run.experiment.data.flip) == (16, True)
