@@ -22,7 +22,7 @@ def _classes(
         texts = np.asarray([str(label) for label in labels])
         known = list(names) if names else sorted(set(texts))
         if unknown := sorted(set(texts) - set(known)):
-            raise DataError(f"labels has {unknown[0]!r}, which class_names lacks")
+            raise DataError(f"labels has {str(unknown[0])!r}, which class_names lacks")
         return np.asarray([known.index(text) for text in texts]), known, {}
     if labels.ndim == 2 and np.isin(labels, (0, 1)).all():
         titles = names if names and len(names) == labels.shape[1] else [f"label-{k}" for k in range(labels.shape[1])]
