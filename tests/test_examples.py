@@ -130,7 +130,7 @@ def test_a_folder_of_one_s_own(run: Run, tmp_path: Path) -> None:
     trained = gankit.open_run(tmp_path / "out" / "run")
     assert trained.finished
     assert trained.class_names == ["esotropia", "exotropia", "normal"]
-    assert "FD within classes" in printed
+    assert "frechet within classes" in printed
 
 
 def test_many_trainings(run: Run, tmp_path: Path) -> None:
