@@ -152,10 +152,14 @@ class SettingsDocument:
             SettingsError: names the first of them.
         """
         for path, value in _texts(self.values, ()):
-            if re.search(r"[\x00-\x1f]", value):
-                raise SettingsError(
-                    f"{self.where(path)}: {'.'.join(map(str, path))}: {value!r} is no text; {BACKSLASH}"
-                )
+            if re.search(r"[\x00-\x1f]", value) and "\\" in self._written(path):
+                setting = ".".join(map(str, path))
+                raise SettingsError(f"{self.where(path)}: {setting}: {value!r} is no text; {BACKSLASH}")
+
+    def _written(self, path: KeyPath) -> str:
+        """The override or the line that holds a setting; "" for settings from Python."""
+        line = self._lines.get(path)
+        return self.overridden.get(path) or (self.text.splitlines()[line - 1] if line else "")
 
     def _forget_within(self, path: KeyPath) -> None:
         """Forget the overrides inside a table that is replaced."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL import __version__ as PIL_VERSION
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from gankit.errors import DataError, GankitError
 from gankit.images import tiff

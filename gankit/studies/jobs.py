@@ -17,7 +17,7 @@ from typing import Any
 
 import joblib
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from gankit.errors import BusyError, GankitError, RunError
 from gankit.files import locked, remove_unfinished, sole_writer, write_atomically

@@ -21,6 +21,7 @@ from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomical
 from gankit.registry.settings import as_table, read_none
 from gankit.report.pages import render
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
+from gankit.training.log import format_seconds
 
 JOBS, FILE = "jobs", "study.toml"
 
@@ -266,13 +267,6 @@ def write_page(
         seconds=format_seconds(sum(outcome.seconds for outcome in results.outcomes.values())),
     )  # fmt: skip
     write_atomically(results.report, page)
-
-
-def format_seconds(seconds: float) -> str:
-    """A length of time in words."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def distinct(values: list[Any]) -> list[Any]:

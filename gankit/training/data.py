@@ -109,7 +109,10 @@ def _numeric_column(dataset: Dataset, table: DataTable, key: str, name: str) -> 
         raise DataError(
             f"data.{key}: {table.name} has no numeric column {name!r}; it has: {', '.join(numeric) or 'none'}"
         )
-    return columns[name].astype(np.float64)
+    values = columns[name].astype(np.float64)
+    if np.abs(values[np.isfinite(values)]).max(initial=0) > np.finfo(np.float32).max:
+        raise DataError(f"data.{key}: {name} has values beyond 3e38, more than networks can hold; rescale them")
+    return values
 
 
 def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | None:

@@ -13,7 +13,7 @@ import torch
 
 from gankit import distributed, seeds
 from gankit.errors import GankitError, RunError
-from gankit.experiments.experiment import Experiment
+from gankit.experiments.experiment import Experiment, load
 from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
 from gankit.interfaces import Dataset, Generator
 from gankit.runs import checkpoint
@@ -32,12 +32,12 @@ _TURN = threading.RLock()
 
 
 def train(
-    experiment: Experiment, out: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None
+    experiment: Experiment | str | Path, out: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None
 ) -> Run:
     """Train an experiment into a new run folder.
 
     Args:
-        experiment: from `gankit.load`.
+        experiment: from `gankit.load`, or what it reads: a recipe's name, a file.
         out: the folder to make; it must be new or empty.
         data: a data set of the calling program, in place of the one that the experiment names; the size and flip of a
             recipe's own data set do not apply to it.
@@ -52,6 +52,7 @@ def train(
         KeyboardInterrupt: it was interrupted; a checkpoint was written first.
     """
     folder = user_path(out)
+    experiment = experiment if isinstance(experiment, Experiment) else load(experiment)
     experiment = (experiment if data is None else experiment.for_given_data()).with_run(None)
     with distributed.process_group(), _threads_and_random_state(experiment), contextlib.ExitStack() as stack:
         distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
@@ -206,7 +207,8 @@ class Trainer:
         settings, stepper, is_writer = self.settings, self.stepper, distributed.rank() == 0
         bar = Progress(settings.steps, stepper.step, settings.batch * settings.critic_steps, quiet=not is_writer)
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
-        with StopRequest() as stop, contextlib.closing(self.log), contextlib.closing(bar):
+        answer = "finishing this step, then saving; again to stop now and lose the steps since the last checkpoint"
+        with StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar):
             for warning in self.cautions:
                 bar.say(f"warning: {warning}")
             self._say_warnings(bar)
@@ -228,7 +230,7 @@ class Trainer:
                     self._save()
                 if ending and not last:
                     reason = "interrupted" if stopped else "training.max_minutes is used up"
-                    bar.say(f"{reason} at step {stepper.step}; go on with: gankit resume {self.folder}")
+                    bar.say_stopped(reason, self.folder)
                     if stopped:
                         raise KeyboardInterrupt
                     break
