@@ -19,7 +19,7 @@ def _classes(
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 1 and labels.dtype.kind in "OUS":
-        texts = np.asarray([str(label) for label in labels])
+        texts = [str(label) for label in labels]
         known = list(names) if names else sorted(set(texts))
         if unknown := sorted(set(texts) - set(known)):
             raise DataError(f"labels has {str(unknown[0])!r}, which class_names lacks")
