@@ -128,9 +128,7 @@ def rank(
     seed: Annotated[int | None, typer.Option(help="Seed of the latents; 0 by default.", min=0)] = None,
     best: Best = False,
     features: Extractor = None,
-    against: Annotated[
-        str | None, typer.Option(help="Other real images for realism, as for evaluate.", show_default=False)
-    ] = None,
+    against: Annotated[str | None, typer.Option(help="Other real images, as for evaluate.", show_default=False)] = None,
     classifier: Annotated[
         str | None,
         typer.Option(help="For label: a study's .safetensors, a TorchScript or .pt2 file, or features with logits."),
@@ -234,8 +232,8 @@ def statistics(
     if out.suffix != ".npz" or not out.absolute().parent.is_dir():
         raise GankitError(f"--out: {out} must be an .npz file in a folder that exists")
     result = gankit.statistics(source, features, window=window)
-    print(f"{result.moments.n} images of {result.name}: {result.write(out)}")
-    print(*(f"warning: {warning}\n" for warning in result.protocol.get("warnings", [])), sep="", end="")
+    warnings = (f"warning: {warning}" for warning in result.protocol.get("warnings", []))
+    print(f"{result.moments.n} images of {result.name}: {result.write(out)}", *warnings, sep="\n")
 
 
 def _classifier(text: str | None) -> Any:
