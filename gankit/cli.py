@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from gankit.errors import GankitError, ProcessLostError
+from gankit.errors import GankitError, ProcessLostError, plain_words
 from gankit.experiments.values import parse_metrics, parse_value, parse_window
 from gankit.studies.commands import study
+from gankit.text import say
 
 app = typer.Typer(
     help="Train, swap and judge GANs on few images.", no_args_is_help=True, add_completion=False,
@@ -51,8 +52,8 @@ Window = Annotated[
 
 def _finish(run: Any) -> None:
     if run.finished:
-        print(f"{run.path}: finished, {run.steps} steps; samples in {run.path / 'samples'}")
-        print(f"next: gankit evaluate {run.path}, gankit report {run.path}, gankit sample {run.path}")
+        say(f"{run.path}: finished, {run.steps} steps; samples in {run.path / 'samples'}")
+        say(f"next: gankit evaluate {run.path}, gankit report {run.path}, gankit sample {run.path}")
 
 
 @app.command()
@@ -77,9 +78,9 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
         with sole_output(folder / "metrics.json"):
             report = gankit.evaluate(run, pictures=folder)
             write_metrics(report, folder / "metrics.json")
-        print(report)
-    print(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
-    print(f"report:  {write_report(run)}")
+        say(report)
+    say(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
+    say(f"report:  {write_report(run)}")
 
 
 @app.command()
@@ -115,7 +116,7 @@ def sample(
 
     opened = open_run(run, best=best)
     out = out or (Path() if opened.packaged else opened.path) / f"drawn-{seed}"
-    print(f"{count} images, grid.png and labels.csv in {write_samples(opened, out, count, label, seed, truncation)}")
+    say(f"{count} images, grid.png and labels.csv in {write_samples(opened, out, count, label, seed, truncation)}")
 
 
 @app.command()
@@ -145,14 +146,10 @@ def rank(
     opened = open_run(run, best=best)
     if page:
         path = ranking.write_page(
-            opened,
-            out or opened.path / f"rating-{seed or 0}",
-            count or ranking.COUNT,
-            seed=seed or 0,
-            label=label,
+            opened, out or opened.path / f"rating-{seed or 0}", count or ranking.COUNT, seed=seed or 0, label=label,
             real=real,
-        )
-        print(f"page: {path}\nkey:  {path.parent / 'key.json'} (sealed: give raters the page alone)")
+        )  # fmt: skip
+        say(f"page: {path}\nkey:  {path.parent / 'key.json'} (sealed: give raters the page alone)")
         return
     if real:
         raise GankitError("--real mixes real images into a page: add --page")
@@ -161,8 +158,8 @@ def rank(
         classifier=_classifier(classifier), key=key,
     )  # fmt: skip
     folder = ranking.write_ranking(ranked, out or opened.path / f"ranked-{ranked.by}-{ranked.seed}")
-    print(ranked)
-    print(f"ranking.csv, best.png and worst.png in {folder}")
+    say(ranked)
+    say(f"ranking.csv, best.png and worst.png in {folder}")
 
 
 @app.command()
@@ -212,9 +209,9 @@ def evaluate(
             opened if is_run else source, against, metrics, features, training=training, count=count, seed=seed,
             window=window, permutations=permutations, pictures=path.parent if path and first else None,
         )  # fmt: skip
-        print(report)
+        say(report)
         for file in files.values() if first else ():
-            print(write_evaluation(report, file))
+            say(write_evaluation(report, file))
 
 
 @app.command()
@@ -233,7 +230,7 @@ def statistics(
         raise GankitError(f"--out: {out} must be an .npz file in a folder that exists")
     result = gankit.statistics(source, features, window=window)
     warnings = (f"warning: {warning}" for warning in result.protocol.get("warnings", []))
-    print(f"{result.moments.n} images of {result.name}: {result.write(out)}", *warnings, sep="\n")
+    say(f"{result.moments.n} images of {result.name}: {result.write(out)}", *warnings)
 
 
 def _classifier(text: str | None) -> Any:
@@ -251,7 +248,7 @@ def report(run: RunFolder) -> None:
     from gankit.report import write_report
     from gankit.runs.run import open_run
 
-    print(write_report(open_run(run)))
+    say(write_report(open_run(run)))
 
 
 @app.command("list")
@@ -270,9 +267,9 @@ def list_(
     singular = {plural(name): name for name in KINDS}
     kinds = [registry(singular.get(kind, kind)).kind] if kind else KINDS  # an unknown kind has no registry
     lines, failures = list_parts(kinds, load)
-    print(*lines, sep="\n")
+    say(*lines)
     for fault in scan().faults:
-        print(f"gankit: {fault}", file=sys.stderr)
+        say(f"gankit: {fault}", error=True)
     if failures:
         raise GankitError(f"{failures} of {len(lines)} parts cannot be used")
 
@@ -282,7 +279,7 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
     """Print an experiment with every setting filled in."""
     import gankit
 
-    print(gankit.load(recipe, *(overrides or [])).toml(), end="")
+    say(gankit.load(recipe, *(overrides or [])).toml().removesuffix("\n"))
 
 
 @app.command()
@@ -290,12 +287,13 @@ def check(file: Recipe, overrides: Overrides = None) -> None:
     """Validate an experiment, open its data and try its parts in small, without training or writing anything."""
     from gankit.training.rehearsal import check as lines_of
 
-    print(*lines_of(file, *(overrides or [])), sep="\n")
+    say(*lines_of(file, *(overrides or [])))
 
 
 @app.command()
 def schema(
     study: Annotated[str | None, typer.Option(help="A study's name, for the schema of its file.")] = None,
+    load: Annotated[bool, typer.Option("--load", help="Import all plug-ins, to name their settings too.")] = False,
 ) -> None:
     """Print the JSON schema of an experiment file, or of a study's file, by which editors complete it."""
     import json
@@ -303,7 +301,7 @@ def schema(
     from gankit.experiments.schema import schema as make
     from gankit.studies.reading import study_schema
 
-    print(json.dumps(make() if study is None else study_schema(study), indent=2))
+    say(json.dumps(make(load) if study is None else study_schema(study, load), indent=2))
 
 
 @cache.command("clear")
@@ -311,11 +309,11 @@ def clear() -> None:
     """Delete the cached arrays and features."""
     from gankit.cache import cache_folder, clear_cache
 
-    print(f"{clear_cache() / 1e6:.1f} MB freed in {cache_folder()}")
+    say(f"{clear_cache() / 1e6:.1f} MB freed in {cache_folder()}")
 
 
 def main() -> None:
-    """Run the command line; the exit code is 2, with one line, for a mistake or an OSError, and 130 if interrupted."""
+    """Run the command line; the exit code is 2, with one line, for a mistake, an OSError or too little memory."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a plug-in's name may be beyond the locale's letters
     # Of several processes that torchrun started, the first one prints; the others report only that one was lost.
@@ -324,13 +322,10 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     try:
         app(prog_name="gankit")
-    except GankitError as error:
-        if not first and not isinstance(error, ProcessLostError):
-            sys.exit(2)
-        for line in str(error).splitlines():
-            print(f"gankit: {line}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"gankit: {where}{error.strerror or error}", file=sys.stderr)
+    except Exception as error:
+        text = plain_words(error)
+        if text is None:
+            raise
+        if first or not isinstance(error, GankitError) or isinstance(error, ProcessLostError):
+            say(*(f"gankit: {line}" for line in text.splitlines()), error=True)
         sys.exit(2)

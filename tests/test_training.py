@@ -371,7 +371,7 @@ def test_start_from_another_run(small: Small, tmp_path: Path) -> None:
     first = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "first")
     experiment = gankit.load("wgan-gp", *small(f"training.start_from={first.path}", "training.seed=9"))
     trainer = Trainer(experiment, tmp_path / "second", None)
-    trainer.load_start_weights()
+    trainer.stepper.load_start_weights()
     assert_equal(dict(trainer.stepper.generator.state_dict()), dict(state(first.path)["generator"]))
     with pytest.raises(RunError, match="does not fit"):
         gankit.train(gankit.load(experiment, "generator.width=8"), tmp_path / "third")

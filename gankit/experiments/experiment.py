@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tomlkit
-from annotated_types import Ge, Gt, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
 from gankit.errors import SettingsError
@@ -27,6 +27,7 @@ from gankit.experiments.tables import (
 from gankit.registry import nested_part
 from gankit.registry.messages import suggestion
 from gankit.registry.settings import as_table
+from gankit.registry.trust import trust
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -46,7 +47,7 @@ class Training(Settings):
         generator_batch: images of each generator update; `batch` where None.
         critic_steps: critic updates before each generator update.
         optimizer: any class of torch.optim by name.
-        optimizer_options: further arguments for it.
+        optimizer_options: further arguments for it, beside the rates and betas, which have settings of their own.
         generator_lr: the generator's learning rate.
         critic_lr: the critic's learning rate.
         betas: those of the optimiser, if it has any.
@@ -89,7 +90,7 @@ class Training(Settings):
     channels_last: bool | None = None
     device: str = "auto"
     mixed_penalties: bool = False
-    threads: Count | None = None
+    threads: Annotated[int, Ge(1), Le(1024)] | None = None
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     tick_every: Count = 100
     sample_every: Count = 1000
@@ -108,6 +109,15 @@ class Training(Settings):
         if name not in optimizers:
             raise ValueError(f"torch.optim has no {name!r}; {suggestion(name, optimizers)}")
         return name
+
+    @field_validator("optimizer_options")
+    @classmethod
+    def _check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        settings = {"lr": "generator_lr and training.critic_lr", "betas": "betas", "params": "optimizer"}
+        for key, setting in settings.items():
+            if key in options:
+                raise ValueError(f"{key} is decided by training.{setting}; set that")
+        return options
 
 
 def default_features() -> str:
@@ -285,6 +295,8 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
     """
     given = recipe_or_path.tables() if isinstance(recipe_or_path, Experiment) else recipe_or_path
     document = SettingsDocument.read(given) if isinstance(given, (str, Path)) else SettingsDocument.from_tables(given)
+    if isinstance(recipe_or_path, Mapping):
+        trust(document.values)  # a program of the user's names what stands there
     document.fill_from_default(TABLES_WITH_DEFAULTS)
     document.override(overrides)
     experiment = read_settings(Experiment, document)

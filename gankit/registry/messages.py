@@ -1,11 +1,18 @@
 """Errors of settings in plain words: one sentence for each setting that pydantic refuses."""
 
 import difflib
+import reprlib
 from collections.abc import Collection
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ModelWrapValidatorHandler, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 10, 10, 10
+shown = _SHORT.repr
+"""A value as Python writes it, shortened in its middle where it would fill more than a line or two."""
 
 
 def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:
@@ -42,10 +49,7 @@ def reword_errors(
         given = value.get(name) if isinstance(value, dict) else None
         # To Python, true and false are the numbers 1 and 0.
         if any(isinstance(item, bool) for item in _leaves(given)) and _takes_numbers_alone(field.annotation):
-            reworded = PydanticCustomError(
-                "reworded", "{sentence}", {"sentence": f"a number is needed, not {given!r}", "reason": "number"}
-            )
-            details.append(InitErrorDetails(type=reworded, loc=(name,), input=given))
+            details.append(_error(f"a number is needed, not {shown(given)}", "number", (name,), given))
     result = None
     try:
         result = handler(value)
@@ -76,10 +80,14 @@ def _takes_numbers_alone(annotation: Any) -> bool:
 def _reword(error: ErrorDetails, known: Collection[str]) -> InitErrorDetails:
     context = error.get("ctx", {})
     # An error of a nested table has its sentence already: the model of that table has reworded it.
-    if "sentence" not in context:
-        context = {"sentence": _sentence(error, known), "reason": error["type"]}
-    reworded = PydanticCustomError("reworded", "{sentence}", context)
-    return {"type": reworded, "loc": error["loc"], "input": error["input"]}
+    if "sentence" in context:
+        return _error(context["sentence"], context["reason"], error["loc"], error["input"])
+    return _error(_sentence(error, known), error["type"], error["loc"], error["input"])
+
+
+def _error(sentence: str, reason: str, location: tuple[str | int, ...], value: Any) -> InitErrorDetails:
+    reworded = PydanticCustomError("reworded", "{sentence}", {"sentence": sentence, "reason": reason})
+    return {"type": reworded, "loc": location, "input": value}
 
 
 def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
@@ -92,9 +100,9 @@ def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
         case "missing":
             return "this setting is missing, and has no default"
         case "model_type" | "dict_type":
-            return f"a table is needed, not {value!r}"
+            return f"a table is needed, not {shown(value)}"
         case "list_type" | "tuple_type":
-            return f"a list is needed, not {value!r}"
+            return f"a list is needed, not {shown(value)}"
         case "too_short":
             return f"at least {context['min_length']} entries are needed, not {context['actual_length']}"
         case "too_long":
@@ -103,4 +111,4 @@ def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
         case "part" | "value_error" | "assertion_error":
             return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
         case _:
-            return f"{message[:1].lower()}{message[1:]}, not {value!r}"
+            return f"{message[:1].lower()}{message[1:]}, not {shown(value)}"

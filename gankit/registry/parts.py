@@ -18,10 +18,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from gankit.errors import GankitError, PartError
-from gankit.registry.messages import suggestion
+from gankit.registry.messages import shown, suggestion
 from gankit.registry.plugins import KINDS, plural
 from gankit.registry.registry import Registry
 from gankit.registry.settings import as_table, interface, takes_positional
+from gankit.registry.trust import check_trust, trust
 
 if TYPE_CHECKING:  # torch, which the interfaces import, is not needed to list parts
     from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, ImageSpec, Loss, Metric
@@ -37,7 +38,14 @@ class Part(BaseModel):
     settings: Any
 
     def build(self, argument: object = None) -> Any:
-        """Build the part. `argument` is an `ImageSpec`; for a data set it is its (height, width) or None."""
+        """Build the part. `argument` is an `ImageSpec`; for a data set it is its (height, width) or None.
+
+        Raises:
+            PartError: as `construct`; or the part would load a program that the user has not named.
+        """
+        program = getattr(registry(self.kind).get(self.name), "program", None)
+        if program is not None and (file := getattr(self.settings, program)) is not None:
+            check_trust(file, f"{self.kind} {self.name}")
         return construct(self.kind, self.name, argument, self.settings)
 
     def names(self) -> list[str]:
@@ -106,7 +114,7 @@ def read_part(kind: str, value: object, may_be_missing: bool = False) -> Part:
     table = {"name": value} if isinstance(value, str) else value
     try:
         if not isinstance(table, Mapping):
-            raise PartError(f"a name, or a table with a name, is needed, not {value!r}")
+            raise PartError(f"a name, or a table with a name, is needed, not {shown(value)}")
         if not isinstance(table.get("name"), str):
             raise PartError(f"the table needs a name; known: {', '.join(registry(kind).names())}")
         settings = {key: item for key, item in table.items() if key != "name"}
@@ -218,6 +226,7 @@ def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
     Raises:
         PartError: an unknown name, settings that are not valid, or an image that the part cannot make.
     """
+    trust(settings)
     return valid_part(kind, name, settings).build(image)
 
 

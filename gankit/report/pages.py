@@ -6,6 +6,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from gankit.text import harmless
+
 
 def render(package: str, template: str, **values: Any) -> str:
     """A page from a template; values are escaped where it is of HTML, and a missing one is an error.
@@ -17,7 +19,7 @@ def render(package: str, template: str, **values: Any) -> str:
     """
     environment = Environment(
         loader=PackageLoader(package, ""), autoescape=lambda name: name is None or ".html" in name,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined, finalize=lambda value: harmless(value) if type(value) is str else value,
     )  # fmt: skip
     return environment.get_template(template).render(**values)
 

@@ -38,9 +38,9 @@ def choose_device(name: str) -> torch.device:
         return torch.device(name)
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        torch.zeros(1, device=device).item()  # which "meta" cannot
+    except Exception as error:  # each backend of torch has its own for what is missing
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RunError(f"training.device: {name!r} cannot be used here ({reason}); set training.device=auto") from error
     return device
 

@@ -17,6 +17,9 @@ from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.seeds import Order
 
+LARGEST = 1e100
+"""Facts beyond it, and weights below its inverse, are mistakes, and their powers are beyond float64."""
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -110,8 +113,8 @@ def _numeric_column(dataset: Dataset, table: DataTable, key: str, name: str) -> 
             f"data.{key}: {table.name} has no numeric column {name!r}; it has: {', '.join(numeric) or 'none'}"
         )
     values = columns[name].astype(np.float64)
-    if np.abs(values[np.isfinite(values)]).max(initial=0) > np.finfo(np.float32).max:
-        raise DataError(f"data.{key}: {name} has values beyond 3e38, more than networks can hold; rescale them")
+    if (np.abs(values[np.isfinite(values)]) > LARGEST).any():
+        raise DataError(f"data.{key}: {name} of {table.name} has values beyond {LARGEST:g}, whose squares overflow")
     return values
 
 
@@ -136,11 +139,11 @@ def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | 
 
 def _weights(dataset: Dataset, table: DataTable, name: str) -> NDArray[np.float64]:
     weights = _numeric_column(dataset, table, "weights", name)
-    unusable = ~(np.isfinite(weights) & (weights >= 0))
+    unusable = ~(np.isfinite(weights) & ((weights == 0) | (weights > 1 / LARGEST)))
     if unusable.any():
         raise DataError(
             f"data.weights: {name} is missing, infinite or below 0 in {unusable.sum()} of {len(weights)} images of "
-            f"{table.name}; weights are numbers from 0 up"
+            f"{table.name}; weights are 0, or numbers above {1 / LARGEST:g}"
         )
     if not weights.any():
         raise DataError(f"data.weights: {name} is 0 in all {len(weights)} images of {table.name}")

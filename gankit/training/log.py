@@ -21,6 +21,7 @@ from gankit import distributed
 from gankit.errors import RunError
 from gankit.files import append_line, write_atomically
 from gankit.runs.record import read_log
+from gankit.text import harmless
 
 
 class ErrorStream:
@@ -132,7 +133,7 @@ class Progress:
     def show(self, losses: dict[str, float]) -> None:
         """Show the critic's losses behind the bar, by short names: a plug-in's prefix before ":" is left out."""
         critic = {name.removeprefix("critic/"): value for name, value in losses.items() if name.startswith("critic/")}
-        shown = {name.rpartition(":")[2][:12]: f"{value:.3g}" for name, value in critic.items()}
+        shown = {harmless(name.rpartition(":")[2])[:12]: f"{value:.3g}" for name, value in critic.items()}
         self._bar.set_postfix(shown)
         if self._lines:
             words = ", ".join(f"{name} {value}" for name, value in shown.items())
@@ -142,7 +143,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         if not self._quiet:
-            self._bar.write(text, file=self._stream)
+            self._bar.write(harmless(text), file=self._stream)
 
     def say_stopped(self, reason: str, folder: Path) -> None:
         """Say where the training was stopped, and how it goes on."""

@@ -30,8 +30,8 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
     options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
     try:
         optimizer: torch.optim.Optimizer = kind(network.parameters(), **options | settings.optimizer_options)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise PartError(f"training.optimizer_options: {name} refuses them: {error}") from error
+    except Exception as error:  # the classes of torch check little, and raise whatever their arithmetic does
+        raise PartError(f"training.optimizer_options: {name} refuses them: {' '.join(str(error).split())}") from error
     optimizer.register_load_state_dict_pre_hook(_keep_options)
     return optimizer
 

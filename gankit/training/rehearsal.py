@@ -19,7 +19,6 @@ from gankit.interfaces import Augment, Generator, Loss, Side
 from gankit.nn.copies import copied
 from gankit.runs import checkpoint
 from gankit.runs.networks import PROBE_BATCH, build_network, load_state, reason
-from gankit.training.assembly import build
 from gankit.training.data import TrainingData, prepare
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
@@ -70,10 +69,11 @@ def check(recipe_or_path: str, *overrides: str) -> list[str]:
     """
     experiment = load(recipe_or_path, *overrides)
     data = prepare(experiment.data, experiment.training.seed)
-    parts = build(experiment, data.image)
+    stepper = Stepper(experiment, data, TickLog(Path(), tensorboard=False))
+    stepper.load_start_weights()
     lines = [
         f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
-        for kind, network in (("generator", parts.generator), ("critic", parts.critic))
+        for kind, network in (("generator", stepper.generator), ("critic", stepper.critic))
     ]
     image = data.image
     lines.append(
