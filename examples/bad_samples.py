@@ -22,7 +22,7 @@ CASES = {
         "losses=[{name='non-saturating'}]", "training.generator_lr=2e-3", "training.critic_lr=2e-4",
         "training.betas=[0.5, 0.999]", "training.averaging=0", "training.steps=700",
     ],
-    "divergence": [  # a Wasserstein critic without its penalty, and rates a hundred times too high
+    "divergence": [  # a Wasserstein critic without its penalty, and rates fifty times too high
         "losses=[{name='wasserstein'}]", "training.generator_lr=1e-2", "training.critic_lr=1e-2",
         "training.betas=[0.9, 0.999]", "training.averaging=0", "training.steps=500",
     ],

@@ -60,8 +60,7 @@ def _finish(run: Any) -> None:
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Train a small WGAN-GP on the embedded eyes, evaluate it and write its report: under ten minutes."""
     import gankit
-    from gankit.evaluation.comparison import sole_output, write_metrics
-    from gankit.evaluation.tables import text_table
+    from gankit.evaluation.comparison import set_aside, sole_output, write_metrics
     from gankit.files import user_path
     from gankit.report import write_report
     from gankit.runs.run import open_run
@@ -70,17 +69,16 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
     if (folder / "experiment.toml").is_file():
         run = open_run(folder)
         if not run.finished:
-            (folder / "metrics.json").unlink(missing_ok=True)  # its values are those of an earlier state
+            if (folder / "metrics.json").is_file():
+                set_aside(folder / "metrics.json")  # its values are those of an earlier state
             run = gankit.resume(folder)
     else:
         run = gankit.train(gankit.load("demo", *(overrides or [])), folder)
     if not (folder / "metrics.json").is_file():
-        chosen = run.experiment.evaluation
-        drawn: dict[str, Any] = {"count": chosen.count, "seed": chosen.seed, "pictures": folder}
         with sole_output(folder / "metrics.json"):
-            report = gankit.evaluate(run, run, chosen.metrics, chosen.features, **drawn)
+            report = gankit.evaluate(run, pictures=folder)
             write_metrics(report, folder / "metrics.json")
-        say(text_table(report))
+        say(report)
     say(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
     say(f"report:  {write_report(run)}")
 
@@ -108,6 +106,7 @@ def sample(
     count: Annotated[int, typer.Option(help="How many images.", min=1)] = 64,
     label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
     seed: Seed = 0,
+    truncation: Annotated[float, typer.Option(help="Below 1: more typical images, where the generator can.")] = 1.0,
     best: Best = False,
     out: Out = None,
 ) -> None:
@@ -116,9 +115,8 @@ def sample(
     from gankit.runs.sampling import write_samples
 
     opened = open_run(run, best=best)
-    parent = Path() if opened.packaged else opened.path
-    folder = write_samples(opened, out or parent / f"drawn-{seed}", count, label, seed)
-    say(f"{count} images, grid.png and labels.csv in {folder}")
+    out = out or (Path() if opened.packaged else opened.path) / f"drawn-{seed}"
+    say(f"{count} images, grid.png and labels.csv in {write_samples(opened, out, count, label, seed, truncation)}")
 
 
 @app.command()
@@ -131,9 +129,7 @@ def rank(
     seed: Annotated[int | None, typer.Option(help="Seed of the latents; 0 by default.", min=0)] = None,
     best: Best = False,
     features: Extractor = None,
-    against: Annotated[
-        str | None, typer.Option(help="Other real images for realism, as for evaluate.", show_default=False)
-    ] = None,
+    against: Annotated[str | None, typer.Option(help="Other real images, as for evaluate.", show_default=False)] = None,
     classifier: Annotated[
         str | None,
         typer.Option(help="For label: a study's .safetensors, a TorchScript or .pt2 file, or features with logits."),
@@ -162,9 +158,7 @@ def rank(
         classifier=_classifier(classifier), key=key,
     )  # fmt: skip
     folder = ranking.write_ranking(ranked, out or opened.path / f"ranked-{ranked.by}-{ranked.seed}")
-    for name, numbers in (("best", ranked.best), ("worst", ranked.worst)):
-        say(f"{name}:  " + ", ".join(f"{number} ({ranked.scores[number]:.4g})" for number in numbers))
-    say(*ranked.findings, *ranked.notes)
+    say(ranked)
     say(f"ranking.csv, best.png and worst.png in {folder}")
 
 
@@ -184,47 +178,40 @@ def evaluate(
     metrics: Metrics = None,
     training: Annotated[str | None, typer.Option(help="The images that the generator was trained on.")] = None,
     count: Annotated[int | None, typer.Option(help="Images to draw from a run.", min=2, show_default=False)] = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the latents; 0 by default.", min=0)] = None,
     best: Best = False,
     window: Window = None,
     permutations: Annotated[int, typer.Option(help="Permutations of a permutation test; 0 for no test.", min=0)] = 0,
-    out: Annotated[Path | None, typer.Option(help="The file to write; a run's metrics.json by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write, or to add to: .json, .csv or .tex; a run's metrics.json.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the table as CSV, with every digit.")] = None,
+    tex: Annotated[Path | None, typer.Option(help="Also write the table as LaTeX, for a paper.")] = None,
 ) -> None:
     """Compare a run or a folder of images with real images; those of a run's own data by default."""
     import gankit
     from gankit import distributed
-    from gankit.evaluation.comparison import sole_output, write_metrics
+    from gankit.evaluation.comparison import check_files, sole_output, write_evaluation
     from gankit.evaluation.sources import open_source
-    from gankit.evaluation.tables import text_table
-    from gankit.files import user_path
     from gankit.runs.run import open_run
 
-    opened: Any = open_source(source, window)
-    if best:  # the same run with another generator
-        opened = open_run(source, best=True)
+    # "Best" is the same run with another generator.
+    opened: Any = open_run(source, best=True) if best else open_source(source, window)
     is_run = isinstance(opened, gankit.Run)
-    if against is None and not is_run:
-        raise GankitError("--against: say which real images to compare the folder with")
-    settings = opened.experiment.evaluation if is_run else None
-    if settings:
-        metrics = settings.metrics if metrics is None else metrics
-        features = settings.features if features is None else features
-    path = (out and user_path(out)) or (opened.path / "metrics.json" if is_run else None)
-    if path and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise GankitError(f"--out: {path} cannot be written: name a file in a folder that exists")
+    default = opened.path / "metrics.json" if is_run else None
+    files = check_files({"--out": out or default, "--csv": csv, "--tex": tex})
+    path = files.get("--out")
     with distributed.process_group(), contextlib.ExitStack() as stack:
         first = distributed.rank() == 0
         if path:
             distributed.on_rank_zero(lambda: stack.enter_context(sole_output(path)))
         report = gankit.evaluate(
-            opened if is_run else source, opened if against is None else against, metrics, features, training=training,
-            count=count, seed=seed, window=window, permutations=permutations,
-            pictures=path.parent if path and first else None,
+            opened if is_run else source, against, metrics, features, training=training, count=count, seed=seed,
+            window=window, permutations=permutations, pictures=path.parent if path and first else None,
         )  # fmt: skip
-        say(text_table(report))
-        if path and first:
-            write_metrics(report, path)
-            say(f"written to {path}")
+        say(report)
+        for file in files.values() if first else ():
+            say(write_evaluation(report, file))
 
 
 @app.command()
@@ -242,8 +229,8 @@ def statistics(
     if out.suffix != ".npz" or not out.absolute().parent.is_dir():
         raise GankitError(f"--out: {out} must be an .npz file in a folder that exists")
     result = gankit.statistics(source, features, window=window)
-    say(f"{result.moments.n} images of {result.name}: {result.write(out)}")
-    say(*(f"warning: {warning}" for warning in result.protocol.get("warnings", [])))
+    warnings = (f"warning: {warning}" for warning in result.protocol.get("warnings", []))
+    say(f"{result.moments.n} images of {result.name}: {result.write(out)}", *warnings)
 
 
 def _classifier(text: str | None) -> Any:
@@ -298,10 +285,9 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
 @app.command()
 def check(file: Recipe, overrides: Overrides = None) -> None:
     """Validate an experiment, open its data and try its parts in small, without training or writing anything."""
-    import gankit
     from gankit.training.rehearsal import check as lines_of
 
-    say(*lines_of(gankit.load(file, *(overrides or []))))
+    say(*lines_of(file, *(overrides or [])))
 
 
 @app.command()

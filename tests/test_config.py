@@ -175,7 +175,7 @@ def test_no_augment_and_string_shorthands() -> None:
     experiment = gankit.load("wgan-gp", "augment=diffaugment", "augment.scope=real")
     assert experiment.augment is not None
     assert (experiment.augment.name, experiment.augment.scope) == ("diffaugment", "real")
-    experiment = gankit.load("demo", "evaluation.features.side=4", "critic=dcgan", 'evaluation.metrics=["frechet"]')
+    experiment = gankit.load("demo", "evaluation.features=pixels", "evaluation.features.side=4", "critic=dcgan")
     assert experiment.evaluation.features.settings.side == 4
     assert experiment.critic.name == "dcgan"
 

@@ -83,6 +83,8 @@ globals().update(
         TestResnetCritic={"settings": SMALL},
         TestDcganGenerator={"settings": SMALL},
         TestDcganCritic={"settings": SMALL},
+        TestR3ganGenerator={"settings": SMALL},
+        TestR3ganCritic={"settings": SMALL},
         TestAuxiliaryClassLoss={
             "image": ImageSpec(3, 16, 16, classes=3),
             "critic_settings": {"width": 6, "flat_blocks": 1, "class_head": True},

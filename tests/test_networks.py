@@ -59,7 +59,7 @@ def labels_of(spec: ImageSpec, n: int) -> Tensor | None:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
-@pytest.mark.parametrize("name", ["resnet", "dcgan"])
+@pytest.mark.parametrize("name", ["resnet", "dcgan", "r3gan"])
 def test_shapes_ranges_and_gradients(name: str, spec: ImageSpec) -> None:
     if name == "dcgan" and spec.conditional:
         for kind in ("generator", "critic"):

@@ -101,6 +101,12 @@ def test_labels_for_a_run_without(plain: gankit.Run) -> None:
         plain.sample(2, labels=0)
 
 
+def test_a_generator_that_cannot_truncate(plain: gankit.Run) -> None:
+    assert np.array_equal(plain.sample(2, truncation=1.0), plain.sample(2))
+    with pytest.raises(RunError, match=r"generator resnet cannot truncate: leave truncation at 1"):
+        plain.sample(2, truncation=0.7)
+
+
 def test_conditions_in_their_own_units(small: Small, tmp_path: Path) -> None:
     run = gankit.train(gankit.load("wgan-gp", *small('data.conditional=["severity"]')), tmp_path / "run")
     record = run.experiment.run

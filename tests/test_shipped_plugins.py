@@ -69,7 +69,7 @@ def scans(folder: Path) -> None:
 
 
 def test_all_are_here() -> None:
-    names = {"gankit-adaptive-augment", "gankit-dicom", "gankit-fastgan", "gankit-timm"}
+    names = {"gankit-adaptive-augment", "gankit-dicom", "gankit-fastgan", "gankit-stylegan2", "gankit-timm"}
     assert {folder.name for folder in FOLDERS} >= names
     for folder in FOLDERS:
         assert project(folder)["name"] == folder.name

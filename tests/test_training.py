@@ -24,6 +24,7 @@ from gankit.distributed import shard
 from gankit.errors import GankitError, PartError, RunError
 from gankit.interfaces import Loss, Turn
 from gankit.runs import checkpoint
+from gankit.training.log import StopRequest
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -129,7 +130,7 @@ def test_a_broken_newest_checkpoint_falls_back_on_the_one_before(small: Small, t
 def test_an_interrupt_saves_and_the_resumed_process_ends_the_same(small: Small, tmp_path: Path) -> None:
     overrides = small("training.steps=100", "training.tick_every=3", "training.checkpoint_every=50")
     gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "whole")
-    for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for kind in (signal.SIGINT, signal.SIGTERM):
         interrupt_and_resume(kind, overrides, tmp_path / "whole", tmp_path / kind.name)
 
 
@@ -193,6 +194,20 @@ def test_a_damaged_checkpoint_is_passed_over(small: Small, tmp_path: Path, capsy
     )
     with pytest.raises(RunError, match=r"generator\.safetensors was altered after it was written"):
         gankit.open_run(out).sample(1)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminals that close")
+def test_a_terminal_that_closes_asks_for_a_stop_unless_nohup_says_otherwise() -> None:
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert stop.requested
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_training_outlives_its_terminal(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

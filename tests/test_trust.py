@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gankit.report.latex import tabular
 from torch import Tensor, nn
 
 import gankit
@@ -23,7 +24,6 @@ from gankit.images.labels_csv import read_csv
 from gankit.registry.plugins import PlugIn
 from gankit.registry.registry import Registry
 from gankit.registry.trust import VARIABLE
-from gankit.report.latex import tabular
 from gankit.report.pages import render
 from gankit.runs.sampling import write_samples
 from gankit.text import from_cell, harmless, to_cell

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -133,8 +134,8 @@ class Evaluation(Settings):
     """How generated images are judged.
 
     Attributes:
-        features: the feature extractor; by default efficientnet-lite0 if the extra `offline`, which brings its weights,
-            is installed, else pixels.
+        features: the feature extractor; None takes efficientnet-lite0 wherever the extra `offline`, which brings its
+            weights, is installed, else pixels.
         metrics: the metrics; while training, the first one's first value decides the best checkpoint.
         every: ticks (lines of the log) between evaluations while training; 0 for none.
         subset: number of real images, and of generated ones, that are judged while training; None for all.
@@ -143,7 +144,7 @@ class Evaluation(Settings):
         seed: seed of their latents.
     """
 
-    features: nested_part("features") = Field(default_factory=default_features, validate_default=True)  # type: ignore[valid-type]
+    features: nested_part("features") | None = None  # type: ignore[valid-type]
     metrics: Annotated[list[nested_part("metric")], MinLen(1)] = Field(  # type: ignore[valid-type]
         default_factory=default_metrics, validate_default=True
     )
@@ -171,6 +172,8 @@ class RunRecord(Settings):
         threads: CPU threads in use, in each process.
         processes: number of processes that the run was started with.
         data_in_process: whether a program passed the data set as an object; `gankit resume` then cannot resume the run.
+        features: those that values while training come from where the experiment names none: the best generator is
+            chosen by the same ones to the end, whatever is installed later. Empty in records that are older.
     """
 
     versions: dict[str, str]
@@ -186,6 +189,7 @@ class RunRecord(Settings):
     threads: int
     processes: int = 1
     data_in_process: bool = False
+    features: str = ""
 
 
 class Experiment(Settings):
@@ -235,6 +239,14 @@ class Experiment(Settings):
     def toml(self) -> str:
         """The experiment as the text of a TOML file."""
         return tomlkit.dumps(self.tables())
+
+    def __str__(self) -> str:
+        return self.toml()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.toml())}</pre>"
 
     def part_names(self) -> list[str]:
         """Qualified names of the parts used in training, including nested parts; metrics and features are left out."""

@@ -13,11 +13,13 @@ class Features(nn.Module, ABC):
 
     Attributes:
         dim: length of a feature vector.
+        limits: what the features cannot see, for tables; empty where nothing need be said.
         program: the setting that names a file with a program in it, such as a TorchScript archive, if there is one;
             what a file of settings alone names there is not loaded.
     """
 
     dim: int
+    limits: ClassVar[str] = ""
     program: ClassVar[str | None] = None
 
     @abstractmethod

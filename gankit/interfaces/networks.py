@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -47,6 +47,15 @@ class Generator(nn.Module, ABC):
             Numbers by name, to add to the log line of this step, or None.
         """
         return None
+
+
+@runtime_checkable
+class Truncates(Protocol):
+    """A generator that can trade variety for typical images (truncation, arXiv 1812.04948, appendix B)."""
+
+    def truncated(self, truncation: float) -> Self:
+        """The generator with the same weights whose samples keep this share of their distance from the mean, 0 to 1."""
+        ...
 
 
 class Critic(nn.Module, ABC):

@@ -10,14 +10,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom, norm
 
 from gankit.errors import GankitError
-from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
+from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._distances import Rows64, Shortlist
 from gankit.metrics._rows import Matrix, array_of, digests
 
@@ -157,6 +157,16 @@ class Memorisation(Metric):
     """
 
     needs = ("features", "training", "groups", "ids")
+    meanings: ClassVar = {
+        "memorisation": Meaning("how often a generated image is nearer to a training image than a held-out one "
+                                "is: 1 for copies", "0.5", share=True),
+        "near-copies": Meaning("share of generated images that are as near to a training image as the nearest held-out "
+                               "ones", "lower", share=True),
+        "authenticity": Meaning("share of generated images whose nearest training image has a nearer one", "higher",
+                                share=True),
+        "memorisation distance": Meaning("mean distance by angle to the nearest training image: 0 for copies", "higher",
+                                         share=True),
+    }  # fmt: skip
 
     def compute(self, real: Rows, fake: Rows) -> Result:
         """The four values.

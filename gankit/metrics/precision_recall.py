@@ -5,14 +5,14 @@ on an image, and its radius is the distance to that image's k-th nearest neighbo
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, final
+from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
 from annotated_types import Ge
 from numpy.typing import ArrayLike, NDArray
 
 from gankit.errors import GankitError
-from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
+from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._distances import squared_distances
 from gankit.metrics._rows import Matrix, checked_pair, checked_sides, digests, shuffled, sides_of
 
@@ -225,6 +225,12 @@ class PrecisionRecall(Metric):
     """
 
     better = "higher"
+    meanings: ClassVar = {
+        "precision": Meaning("share of generated images that are near real ones: quality", "higher", share=True),
+        "recall": Meaning("share of real images that are near generated ones: variety", "higher", share=True),
+        "density": Meaning("how many real images each generated one is near, beside the expected number", "higher"),
+        "coverage": Meaning("share of real images with a generated one nearby: variety", "higher", share=True),
+    }
 
     def __init__(self, *, k: Annotated[int, Ge(1)] | None = None) -> None:
         self.k = k

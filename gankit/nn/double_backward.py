@@ -18,23 +18,29 @@ def _use_torch() -> bool:
     return special or not torch.is_grad_enabled()
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
-    """`F.conv2d`: (n, i, h, w) and a weight (o, i, k, l) to (n, o, h', w')."""
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, groups: int = 1) -> Tensor:
+    """`F.conv2d`: (n, i, h, w) and a weight (o, i / groups, k, l) to (n, o, h', w')."""
+    setting = (stride, padding, groups)
     if _use_torch() or torch.is_autocast_enabled(x.device.type):
-        return F.conv2d(x, weight, bias, stride, padding)
-    link = _Weights.apply(weight, bias, [x], (stride, padding))
-    y: Tensor = _Convolution.apply(x, weight, link, bias, (stride, padding))
+        return F.conv2d(x, weight, bias, stride, padding, 1, groups)
+    link = _Weights.apply(weight, bias, [x], setting)
+    y: Tensor = _Convolution.apply(x, weight, link, bias, setting)
     return y
 
 
 def relu(x: Tensor) -> Tensor:
-    """(n, ...) to the same shape, negative values to 0; what differentiates twice costs less than with torch's.
+    """(n, ...) to the same shape, negative values to 0; as `leaky_relu`."""
+    return F.relu(x) if _use_torch() else leaky_relu(x, 0.0)
+
+
+def leaky_relu(x: Tensor, slope: float) -> Tensor:
+    """(n, ...) to the same shape, negative values times `slope`; differentiating twice costs less than with torch's.
 
     A parameter that has no part in a second derivative, such as a bias, is then without gradient instead of at zero.
     """
     if _use_torch():
-        return F.relu(x)
-    y: Tensor = _Relu.apply(x)
+        return F.leaky_relu(x, slope)
+    y: Tensor = _LeakyRelu.apply(x, slope)
     return y
 
 
@@ -46,8 +52,8 @@ def mean_pool(x: Tensor) -> Tensor:
     return y
 
 
-Setting = tuple[int, int]
-"""Stride and padding of a convolution."""
+Setting = tuple[int, int, int]
+"""Stride, padding and groups of a convolution."""
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
@@ -55,10 +61,10 @@ def _gradients(
     setting: Setting, gradient: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
 ) -> Gradients:
     """Gradients of a convolution by its input, weight and bias; None for those that are not wanted."""
-    stride, padding = setting
+    stride, padding, groups = setting
     gradients: Gradients = torch.ops.aten.convolution_backward(
         gradient, x, weight, [len(weight)] if wanted[2] else None,
-        [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, wanted,
+        [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, wanted,
     )  # fmt: skip
     return gradients
 
@@ -79,7 +85,8 @@ class _Convolution(torch.autograd.Function):
     def forward(context: Any, x: Tensor, weight: Tensor, link: Tensor, bias: Tensor | None, setting: Setting) -> Tensor:
         context.setting = setting
         context.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, *setting)
+        stride, padding, groups = setting
+        return F.conv2d(x, weight, bias, stride, padding, 1, groups)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -141,40 +148,41 @@ class _Gradient(torch.autograd.Function):
         )
 
 
-class _Relu(torch.autograd.Function):
-    """A ReLU whose second derivative, zero, is not sent backwards.
+class _LeakyRelu(torch.autograd.Function):
+    """A leaky ReLU whose second derivative, zero, is not sent backwards.
 
     torch's own sends a tensor of zeros, with which the whole network is differentiated once more.
     """
 
     @staticmethod
-    def forward(context: Any, x: Tensor) -> Tensor:
-        y = F.relu(x)
+    def forward(context: Any, x: Tensor, slope: float) -> Tensor:
+        y = F.leaky_relu(x, slope) if slope else F.relu(x)
+        context.slope = slope
         context.save_for_backward(y)
         return y
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        masked: Tensor = _Masked.apply(gradient, context.saved_tensors[0].detach())
-        return masked
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Masked.apply(gradient, context.saved_tensors[0].detach(), context.slope), None
 
 
 class _Masked(torch.autograd.Function):
-    """The part of a gradient that passes a ReLU, given its output."""
+    """What a leaky ReLU, given its output, makes of a gradient: the slope times it where the output is negative."""
 
     @staticmethod
-    def forward(context: Any, gradient: Tensor, output: Tensor) -> Tensor:
+    def forward(context: Any, gradient: Tensor, output: Tensor, slope: float) -> Tensor:
+        context.slope = slope
         context.save_for_backward(output)
-        masked: Tensor = torch.ops.aten.threshold_backward(gradient, output, 0)
+        masked: Tensor = torch.ops.aten.leaky_relu_backward(gradient, output, slope, True)
         return masked
 
     @staticmethod
     def backward(context: Any, by: Tensor) -> tuple[Tensor | None, ...]:
-        return _Masked.apply(by, context.saved_tensors[0]), None
+        return _Masked.apply(by, context.saved_tensors[0], context.slope), None, None
 
 
 class _Pooled(torch.autograd.Function):
-    """2x2 mean pooling of even sides; as of `_Relu`, a second derivative of zero is not sent backwards."""
+    """2x2 mean pooling of even sides; as of `_LeakyRelu`, a second derivative of zero is not sent backwards."""
 
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gankit.errors import PartError
 from gankit.images.spec import ImageSpec
-from gankit.nn.double_backward import conv2d, mean_pool
+from gankit.nn.double_backward import conv2d as conv2d
+from gankit.nn.double_backward import leaky_relu as leaky_relu
+from gankit.nn.double_backward import mean_pool as mean_pool
 from gankit.nn.double_backward import relu as relu
 
 Resample = Literal["up", "down"] | None

@@ -1,8 +1,10 @@
 """Parts with validated settings: read from names and tables, and built."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 from pydantic import (
     BaseModel,
@@ -21,6 +23,9 @@ from gankit.registry.plugins import KINDS, plural
 from gankit.registry.registry import Registry
 from gankit.registry.settings import as_table, interface, takes_positional
 from gankit.registry.trust import check_trust, trust
+
+if TYPE_CHECKING:  # torch, which the interfaces import, is not needed to list parts
+    from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, ImageSpec, Loss, Metric
 
 
 class Part(BaseModel):
@@ -193,6 +198,22 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
+@overload
+def build(kind: Literal["generator"], name: str, image: ImageSpec | None = None, **settings: Any) -> Generator: ...
+@overload
+def build(kind: Literal["critic"], name: str, image: ImageSpec | None = None, **settings: Any) -> Critic: ...
+@overload
+def build(kind: Literal["loss"], name: str, image: ImageSpec | None = None, **settings: Any) -> Loss: ...
+@overload
+def build(kind: Literal["augment"], name: str, image: ImageSpec | None = None, **settings: Any) -> Augment: ...
+@overload
+def build(kind: Literal["metric"], name: str, image: ImageSpec | None = None, **settings: Any) -> Metric: ...
+@overload
+def build(kind: Literal["features"], name: str, image: ImageSpec | None = None, **settings: Any) -> Features: ...
+@overload
+def build(kind: Literal["dataset"], name: str, image: tuple[int, int] | None = None, **settings: Any) -> Dataset: ...
+@overload
+def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any: ...
 def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
     """Build one part by name.
 

@@ -50,13 +50,13 @@ def probe_labels(n: int, image: ImageSpec) -> Tensor | None:
 
 
 def probe_inputs(network: nn.Module, image: ImageSpec) -> tuple[Tensor, Tensor | None]:
-    """What a network of a GAN is called with, PROBE_BATCH times: latents or images, and labels."""
+    """PROBE_BATCH inputs of a network of a GAN: (n, latent_dim) latents or (n, c, h, w) images, and labels."""
     sizes = (network.latent_dim,) if isinstance(network, Generator) else image.shape
     return torch.randn(PROBE_BATCH, *sizes), probe_labels(PROBE_BATCH, image)
 
 
 def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Tensor:
-    """What a part gives for tensors, without gradients.
+    """What a part gives for tensors, without gradients: a tensor of any shape.
 
     Raises:
         PartError: it raises an error, or gives something other than a tensor; names the part and both.

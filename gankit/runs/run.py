@@ -1,6 +1,7 @@
 """A run folder: its experiment, its generator and critic, and samples from it."""
 
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any, final
 
@@ -13,7 +14,8 @@ from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment, RunRecord, load
 from gankit.files import user_path
-from gankit.interfaces import Critic, Generator, ImageSpec
+from gankit.images.pictures import SHOWN, grid_html
+from gankit.interfaces import Critic, Generator, ImageSpec, Truncates
 from gankit.nn.layers import set_influence
 from gankit.runs import checkpoint
 from gankit.runs.labels import Labels, draw_labels, encode_classes, encode_conditions
@@ -55,6 +57,18 @@ class Run:
 
     def __init__(self, path: Path, experiment: Experiment, wants_best: bool = False) -> None:
         self.path, self.experiment, self.wants_best = path, experiment, wants_best
+
+    def __repr__(self) -> str:
+        state = "comes with gankit" if self.packaged else f"step {self.steps} of {self.experiment.training.steps}"
+        record, best = self.experiment.run, ", best generator" if self.wants_best else ""
+        images = f", {record.images} training images of {' x '.join(map(str, self.image.shape))}" if record else ""
+        return f"Run {self.path}: {state}{images}{best}"
+
+    def _repr_html_(self) -> str:
+        text = f"<p>{escape(repr(self))}</p>"
+        if not self.exported.is_file():
+            return text
+        return text + grid_html(self.sample(SHOWN, seed=self.experiment.training.seed), self.value_range)
 
     @property
     def image(self) -> ImageSpec:
@@ -171,7 +185,7 @@ class Run:
             hook(restored.step)
         return critic.to(self.device).eval().requires_grad_(False)
 
-    def sample(self, n: int, labels: Labels = None, seed: int = 0) -> NDArray[Any]:
+    def sample(self, n: int, labels: Labels = None, seed: int = 0, truncation: float = 1.0) -> NDArray[Any]:
         """Draw images; image i depends only on (seed, i, label i).
 
         Args:
@@ -179,14 +193,16 @@ class Run:
             labels: for a conditional run: one class or one per sample, by number or name; or float conditions in their
                 own units, (k,) or (n, k). None draws them as they occur in the training images.
             seed: of the latents, and of labels that are not given.
+            truncation: 1 for samples as the generator makes them; less, down to 0, for more typical and more similar
+                ones, where the generator `Truncates`.
 
         Returns:
             (n, channels, height, width) in the data's type and range, never augmented.
 
         Raises:
-            RunError: there is no generator yet, or the labels do not fit the run.
+            RunError: there is no generator yet, the labels do not fit the run, or its generator cannot truncate.
         """
-        return self.decode(*self.draw(n, labels, seed))
+        return self.decode(*self.draw(n, labels, seed), truncation)
 
     @seeds.plain_torch()
     def draw(self, n: int, labels: Labels = None, seed: int = 0) -> tuple[Tensor, Tensor | None]:
@@ -194,9 +210,21 @@ class Run:
         return seeds.latents(seed, n, self.generator.latent_dim), self.encode_labels(n, labels, seed)
 
     @seeds.plain_torch()
-    def decode(self, z: Tensor, labels: Tensor | None) -> NDArray[Any]:
-        """(n, latent_dim) latents and encoded labels to images in the data's type."""
-        return generate_pixels(self.generator, z, labels, self.dtype, self.value_range)
+    def decode(self, z: Tensor, labels: Tensor | None, truncation: float = 1.0) -> NDArray[Any]:
+        """(n, latent_dim) latents and encoded labels to images in the data's type; truncated as `sample` says.
+
+        Raises:
+            RunError: there is no generator yet, or it cannot truncate.
+        """
+        generator: Any = self.generator
+        if truncation != 1:
+            if not isinstance(generator, Truncates):
+                name = self.experiment.generator.name
+                raise RunError(f"{self.path}: generator {name} cannot truncate: leave truncation at 1")
+            if not 0 <= truncation <= 1:
+                raise RunError(f"truncation is {truncation:g}: choose a value from 0 to 1")
+            generator = generator.truncated(truncation)
+        return generate_pixels(generator, z, labels, self.dtype, self.value_range)
 
     def encode_labels(self, n: int, labels: Labels, seed: int = 0) -> Tensor | None:
         """The labels of `sample` as networks take them: (n,) int64 classes, (n, k) standardised conditions, or None.

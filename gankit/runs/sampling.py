@@ -14,7 +14,9 @@ from gankit.runs.run import Run
 GRID_IMAGES = 256
 
 
-def write_samples(run: Run, folder: Path, count: int, label: str | None = None, seed: int = 0) -> Path:
+def write_samples(
+    run: Run, folder: Path, count: int, label: str | None = None, seed: int = 0, truncation: float = 1.0
+) -> Path:
     """Write `count` samples as numbered images at the data's depth, their labels, and a grid of the first 256.
 
     The labels are in labels.csv, the grid is grid.png.
@@ -26,14 +28,15 @@ def write_samples(run: Run, folder: Path, count: int, label: str | None = None, 
         label: a class by name or number, or float conditions separated by commas; None draws labels as they occur in
             the training images.
         seed: of the latents.
+        truncation: as of `Run.sample`.
 
     Raises:
-        RunError: the folder is taken, or the label does not fit the run.
+        RunError: the folder is taken, the label does not fit the run, or its generator cannot truncate.
     """
     folder = user_path(folder)
     refuse_nonempty(folder)  # before the work
     latents, labels = run.draw(count, parse_label(run, label), seed)
-    images = run.decode(latents, labels)
+    images = run.decode(latents, labels, truncation)
     digits = max(5, len(str(count - 1)))
 
     def fill(new: Path) -> None:

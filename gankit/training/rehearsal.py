@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gankit import distributed, seeds
 from gankit.errors import GankitError, PartError
-from gankit.experiments.experiment import Experiment
+from gankit.experiments.experiment import Experiment, load
 from gankit.interfaces import Augment, Generator, Loss, Side
 from gankit.nn.copies import copied
 from gankit.runs import checkpoint
@@ -61,12 +61,13 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         return [*_cautions_of_networks(first), *_cautions_of_labels(data)]
 
 
-def check(experiment: Experiment) -> list[str]:
-    """Open an experiment's data and rehearse its training; what there is to say of both, one line each.
+def check(recipe_or_path: str, *overrides: str) -> list[str]:
+    """Load an experiment, open its data and rehearse its training; what there is to say of them, one line each.
 
     Raises:
         GankitError: the data are not there, or a part cannot be trained.
     """
+    experiment = load(recipe_or_path, *overrides)
     data = prepare(experiment.data, experiment.training.seed)
     stepper = Stepper(experiment, data, TickLog(Path(), tensorboard=False))
     stepper.load_start_weights()

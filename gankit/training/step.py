@@ -170,7 +170,11 @@ class Stepper:
         return turn
 
     def objective(self, turn: Turn, index: int) -> Tensor | None:
-        """The weighted sum of the losses that are due at an update, a scalar; None where none is."""
+        """The weighted sum of the losses that are due at an update, a scalar; None where none is.
+
+        Raises:
+            PartError: a loss returns something other than one number.
+        """
         total: Tensor | None = None
         for term in self.gan.losses:
             if index % term.every == 0 and (value := getattr(term.loss, turn.side)(turn)) is not None:

@@ -13,7 +13,7 @@ import torch
 
 from gankit import distributed, seeds
 from gankit.errors import GankitError, RunError
-from gankit.experiments.experiment import Experiment
+from gankit.experiments.experiment import Experiment, load
 from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
 from gankit.interfaces import Dataset, Generator
 from gankit.runs import checkpoint
@@ -32,12 +32,12 @@ _TURN = threading.RLock()
 
 
 def train(
-    experiment: Experiment, out: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None
+    experiment: Experiment | str | Path, out: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None
 ) -> Run:
     """Train an experiment into a new run folder.
 
     Args:
-        experiment: from `gankit.load`.
+        experiment: from `gankit.load`, or what it reads: a recipe's name, a file.
         out: the folder to make; it must be new or empty.
         data: a data set of the calling program, in place of the one that the experiment names; the size and flip of a
             recipe's own data set do not apply to it.
@@ -52,6 +52,7 @@ def train(
         KeyboardInterrupt: it was interrupted; a checkpoint was written first.
     """
     folder = user_path(out)
+    experiment = experiment if isinstance(experiment, Experiment) else load(experiment)
     experiment = (experiment if data is None else experiment.for_given_data()).with_run(None)
     with distributed.process_group(), _threads_and_random_state(experiment), contextlib.ExitStack() as stack:
         distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))

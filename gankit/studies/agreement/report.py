@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from gankit.evaluation.uncertainty import wilson
-from gankit.images.pictures import grid_png
-from gankit.report.pages import draw_lines, draw_png, png_uri, render
+from gankit.images.pictures import grid_png, png_uri
+from gankit.report.pages import draw_lines, draw_png, render
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement.arms import CONTROLS, Arm, heading, percent
 from gankit.studies.agreement.conclusions import conclusions

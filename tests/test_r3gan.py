@@ -1,0 +1,162 @@
+"""The networks of R3GAN: the paper's parameter counts, initialisation, grouped convolutions, labels, refusals."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import gankit
+from gankit.errors import PartError
+from gankit.interfaces import FeatureCritic, ImageSpec
+from gankit.nn.bottleneck import InvertedBottleneck, group_count
+from gankit.nn.double_backward import conv2d, leaky_relu
+from gankit.nn.layers import set_influence
+from gankit.registry import registry
+
+IMAGENET = {"group_width": 32}
+
+
+def parameters(kind: str, image: ImageSpec, **settings: Any) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in gankit.build(kind, "r3gan", image, **settings).parameters())
+
+
+@pytest.mark.parametrize(
+    ("image", "settings", "generator", "critic"),
+    [
+        (ImageSpec(3, 32, 32), {}, 20.73, 20.68),
+        (ImageSpec(3, 32, 32, classes=10), {}, 20.78, 21.28),
+        (ImageSpec(3, 64, 64), {}, 22.43, 22.38),
+        (ImageSpec(3, 256, 256), {}, 23.06, 23.01),
+        (ImageSpec(3, 32, 32, classes=1000), {"widths": [1536] * 4, **IMAGENET}, 82.91, 86.55),
+        (ImageSpec(3, 64, 64, classes=1000), {"widths": [1536] * 5, **IMAGENET}, 103.57, 107.21),
+    ],
+    ids=["Stacked MNIST", "CIFAR-10", "FFHQ 64", "FFHQ 256", "ImageNet 32", "ImageNet 64"],
+)
+def test_parameter_counts_are_those_of_table_9(
+    image: ImageSpec, settings: dict[str, Any], generator: float, critic: float
+) -> None:
+    counts = [parameters(kind, image, **{"width": 768, **settings}) for kind in ("generator", "critic")]
+    assert [round(count / 1e6, 2) for count in counts] == [generator, critic]
+
+
+@pytest.mark.parametrize("kind", ["generator", "critic"])
+def test_the_default_count_is_that_of_the_docstring(kind: str) -> None:
+    text = re.sub(r"\s+", " ", registry(kind).get("r3gan").__doc__ or "")
+    assert f"it has {parameters(kind, ImageSpec(3, 32, 32)):,} parameters" in text
+
+
+def test_a_block_starts_as_the_identity_and_keeps_the_variance_inside() -> None:
+    """Fix-up: zeros in the last convolution, and L^(-1/4) on the two before it, of which there are L."""
+    torch.manual_seed(0)
+    block, x = InvertedBottleneck(64, 16, 2, 16), torch.randn(8, 64, 16, 16)
+    assert torch.equal(block(x), x)
+    inner = leaky_relu(block.mix(leaky_relu(block.expand(x), 0.2)), 0.2)
+    assert inner[:, :, 1:-1, 1:-1].square().mean().item() == pytest.approx(16**-1, rel=0.1)
+
+
+@pytest.mark.parametrize(("channels", "count"), [(1536, 96), (256, 16), (40, 2), (72, 4), (50, 2), (34, 2), (8, 1)])
+def test_groups_have_sixteen_channels_or_the_next_number_that_divides(channels: int, count: int) -> None:
+    assert group_count(channels, 16) == count
+
+
+def test_images_start_as_a_mixture_of_maps() -> None:
+    """Every block is the identity, so that images are up-sampled sums of the learned maps, of unit variance."""
+    torch.manual_seed(0)
+    generator = gankit.build("generator", "r3gan", ImageSpec(3, 4, 4))
+    z = torch.randn(256, 64)
+    maps = generator.linear(z)[:, :, None, None] * generator.basis
+    torch.testing.assert_close(generator(z), F.conv2d(maps, generator.conv.weight).tanh())
+    assert maps.square().mean().item() == pytest.approx(1, rel=0.2)
+
+
+def test_the_head_of_the_critic_is_a_depthwise_convolution_and_a_linear_map() -> None:
+    critic = gankit.build("critic", "r3gan", ImageSpec(3, 5, 6), width=8)
+    assert isinstance(critic, FeatureCritic)
+    images = torch.randn(3, 3, 5, 6)
+    x = critic.stages[0](critic.conv(images))
+    pooled = F.conv2d(x, critic.basis[:, None], groups=8).flatten(1)
+    torch.testing.assert_close(critic.features(images), pooled)
+    torch.testing.assert_close(critic(images), pooled @ critic.linear.weight[0])
+
+
+@pytest.mark.parametrize("image", [ImageSpec(3, 16, 16, classes=3), ImageSpec(3, 16, 16, conditions=2)], ids=str)
+def test_labels_act_by_embedding_and_projection(image: ImageSpec) -> None:
+    torch.manual_seed(0)
+    generator = gankit.build("generator", "r3gan", image, width=8, latent_dim=5)
+    critic = gankit.build("critic", "r3gan", image, width=8)
+    labels = torch.tensor([0, 2]) if image.classes else torch.tensor([[0.0, 1.0], [2.0, -1.0]])
+    images = generator(torch.randn(1, 5).expand(2, -1), labels)
+    assert not torch.allclose(images[0], images[1], atol=1e-3)
+    features = critic.features(images)
+    torch.testing.assert_close(critic(images, labels), (critic.embedding(labels) * critic.linear(features)).sum(1))
+    for network, inputs in ((generator, torch.randn(2, 5)), (critic, images)):
+        with pytest.raises(PartError, match="give it labels"):
+            network(inputs)
+        set_influence(network, 0.0)
+        torch.testing.assert_close(network(inputs, labels), network(inputs, labels.flip(0)))
+
+
+@pytest.mark.parametrize(("kind", "least"), [("generator", [4, 4]), ("critic", [4, 4])])
+def test_settings_that_cannot_work(kind: str, least: list[int]) -> None:
+    with pytest.raises(PartError, match=rf"{kind}\.widths has 2 numbers; an image of this size takes 3"):
+        gankit.build(kind, "r3gan", ImageSpec(3, 16, 16), widths=least)
+    with pytest.raises(PartError, match=rf"{kind} r3gan cannot make images 36 high"):
+        gankit.build(kind, "r3gan", ImageSpec(3, 36, 36))
+
+
+def test_widths_are_given_in_the_order_in_which_they_are_met() -> None:
+    generator = gankit.build("generator", "r3gan", ImageSpec(3, 8, 8), widths=[6, 4])
+    critic = gankit.build("critic", "r3gan", ImageSpec(3, 8, 8), widths=[4, 6])
+    assert (generator.basis.shape[0], generator.conv.in_channels) == (6, 4)
+    assert (critic.conv.out_channels, critic.basis.shape[0]) == (4, 6)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_grouped_convolutions_have_the_derivatives_of_torch(stride: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 5, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(6, dtype=torch.float64, requires_grad=True)
+
+    def third(convolution: Any) -> tuple[Tensor, ...]:
+        inputs = (x, weight, bias)
+        first = torch.autograd.grad(convolution().pow(3).sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(each.pow(3).sum() for each in first), inputs, create_graph=True)
+        return torch.autograd.grad(sum(each.square().sum() for each in second), inputs)
+
+    own = third(lambda: conv2d(x, weight, bias, stride, 1, 2))
+    expected = third(lambda: F.conv2d(x, weight, bias, stride, 1, 1, 2))
+    for a, b in zip(own, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10 * float(b.abs().max()))
+
+
+def test_a_leaky_relu_has_the_derivatives_of_torch() -> None:
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.equal(leaky_relu(x, 0.2), F.leaky_relu(x, 0.2))
+    assert torch.autograd.gradcheck(lambda x: leaky_relu(x, 0.2), x)
+    assert torch.autograd.gradgradcheck(lambda x: leaky_relu(x, 0.2).pow(2), x)
+
+
+def test_a_penalty_has_the_gradients_of_torch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    critic: nn.Module = gankit.build("critic", "r3gan", ImageSpec(3, 12, 10), width=8, group_width=4).double()
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    images = torch.randn(2, 3, 12, 10, dtype=torch.float64, requires_grad=True)
+
+    def gradients() -> list[Tensor]:
+        (slopes,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+        found = torch.autograd.grad(slopes.square().sum(), list(critic.parameters()), allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(critic.parameters(), found, strict=True)]
+
+    found = gradients()
+    monkeypatch.setattr("gankit.nn.double_backward._use_torch", lambda: True)
+    for own, expected in zip(found, gradients(), strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-12)
