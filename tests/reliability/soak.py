@@ -34,8 +34,9 @@ def soak(steps: int, folder: Path) -> dict[str, Any]:
     experiment = gankit.load(
         "wgan-gp", "generator.width=4", "generator.latent_dim=6", "critic.width=4", "critic.flat_blocks=1",
         f"training.steps={steps}", "training.batch=4", "training.generator_batch=4", "training.critic_steps=1",
-        f"training.tick_every={every}", f"training.sample_every={5 * every}", f"training.checkpoint_every={5 * every}",
-        f"training.seed={SEED}", "training.threads=1", "evaluation.features=pixels",
+        f"training.tick_every={every}", f"training.sample_every={20 * every}",
+        f"training.checkpoint_every={20 * every}", f"training.seed={SEED}", "training.threads=1",
+        "evaluation.features=pixels",
     )  # fmt: skip
     memory, files, seconds = list[int](), list[int](), list[float]()
 

@@ -1,0 +1,72 @@
+"""docs/measured/reliability.md, written from the results of the scripts beside this one: `python .../page.py`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[2] / "docs" / "measured" / "reliability.md"
+GOOD = ("same", "read", "refused", "checked", "within bounds")
+WHAT = {
+    "kills": "runs that were killed at a write or a moment, alone and under two processes, and resumed",
+    "writes": "runs whose disk failed at a write, once or for good, and which were resumed",
+    "damaged": "checkpoints, exported generators and cached arrays with damaged bytes",
+    "picture": "pictures: damaged, of all formats, of odd tags, or hugely packed",
+    "npz": "npz files", "csv": "labels.csv files", "statistics": "statistics files", "dicom": "DICOM files",
+}  # fmt: skip
+
+HEAD = """# What was tried on purpose { #reliability }
+
+gankit reads files of others, runs for days, and is stopped at any moment. The scripts in `tests/reliability` try
+what can go wrong by the hundred and by the thousand; each case is a function of a seed and its number, so that it can
+be looked at again. Short forms are among the default tests. What may come out of a case:
+
+- a run that was stopped ends, once it is resumed, with the files and contents of one that never was ("same");
+- a file is read ("read", "checked"), or refused in one line per mistake ("refused");
+- never a traceback, never a program that was started, never more than 5 seconds or 1 GB for one file.
+
+"""
+TAIL = """
+Commands: `python tests/reliability/NAME.py`; each goes on where it was stopped and writes `tests/reliability/results`.
+`python tests/reliability/page.py` writes this page from there.
+"""
+
+
+def entries(name: str, found: dict[str, Any]) -> Iterator[tuple[str, int, dict[str, int]]]:
+    """(what, how many, outcomes) of each kind of case in a results file."""
+    if "outcomes" in found:
+        yield found["what"], found["tried"], found["outcomes"]
+    elif "counts" in found:  # by "recipe kind: outcome"
+        outcomes = Counter[str]()
+        for key, count in found["counts"].items():
+            outcomes[key.rpartition(": ")[2]] += count
+        yield WHAT.get(name, name), sum(outcomes.values()), dict(outcomes)
+    else:
+        for kind, entry in found.items():
+            if isinstance(entry, dict) and "outcomes" in entry:
+                yield WHAT.get(kind, kind), entry.get("done", sum(entry["outcomes"].values())), entry["outcomes"]
+
+
+def render(results: Path) -> str:
+    """The page, of whatever results there are."""
+    lines = ["| what | tried | outcomes |", "| --- | --- | --- |"]
+    notes = []
+    for path in sorted(results.glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for what, tried, outcomes in entries(path.stem, found):
+            order = sorted(outcomes.items(), key=lambda item: (item[0] in GOOD, item[0]))
+            text = ", ".join(f"{count:,} {name}" if name in GOOD else f"**{count:,} {name}**" for name, count in order)
+            lines.append(f"| {what} | {tried:,} | {text} |")
+        if values := found.get("values"):
+            compared = ", ".join(f"{name} {value:+d}" if isinstance(value, int) else f"{name} {value:.3f}"
+                                 for name, value in values.items())  # fmt: skip
+            notes.append(f"Of {found['tried']:,} {found['what']}, the last tenth beside the second: {compared}.\n")
+    return HEAD + "\n".join(lines) + "\n" + "".join(f"\n{note}" for note in notes) + TAIL
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(RESULTS), encoding="utf-8")
