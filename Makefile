@@ -45,7 +45,7 @@ clean:
 	touch $@
 
 .venv/.installed: .venv/.python pyproject.toml
-	$(RUN) pip install --quiet --editable .
+	$(RUN) pip install --quiet --editable '.[offline]'
 	touch $@
 
 .venv/.installed-test: .venv/.installed

@@ -313,7 +313,7 @@ def _parameters(command: Any) -> Iterator[tuple[str, Any, Any, object]]:
 
 def command_line_page() -> str:
     """Every command with its arguments and options, from the Typer application."""
-    words = {str: "text", Any: "text", int: "whole number", Path: "path", bool: "flag"}
+    words = {str: "text", Any: "text", int: "whole number", float: "number", Path: "path", bool: "flag"}
     words[list[str]] = "any number of texts"
     groups = [("", cli.app), *((f"{group.name} ", group.typer_instance) for group in cli.app.registered_groups)]
     commands = [

@@ -31,6 +31,17 @@ if TYPE_CHECKING:  # the names of _MODULES and _FOLDERS, for type checkers; "as"
     from gankit.registry.wrapping import wrap as wrap
     from gankit.runs.run import Run as Run, open_run as open_run
     from gankit.training.trainer import resume as resume, train as train
+else:  # hidden from type checkers, to which it would make every name known
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return getattr(importlib.import_module(f"gankit.{_MODULES[name]}"), name)
+        if name == "Batch":  # raises an error that says what has replaced it
+            return getattr(importlib.import_module("gankit.interfaces"), name)
+        if name in _FOLDERS:
+            return importlib.import_module(f"gankit.{name}")
+        raise AttributeError(f"module 'gankit' has no attribute {name!r}")
+
 
 _MODULES = {
     **dict.fromkeys(["Augment", "Critic", "Dataset", "Features", "Generator", "ImageSpec"], "interfaces"),
@@ -77,16 +88,6 @@ class _Moved:
 
 
 sys.meta_path.append(_Moved())
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(importlib.import_module(f"gankit.{_MODULES[name]}"), name)
-    if name == "Batch":  # raises an error that says what has replaced it
-        return getattr(importlib.import_module("gankit.interfaces"), name)
-    if name in _FOLDERS:
-        return importlib.import_module(f"gankit.{name}")
-    raise AttributeError(f"module 'gankit' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

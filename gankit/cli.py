@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from gankit.errors import GankitError, ProcessLostError
+from gankit.errors import GankitError, ProcessLostError, plain_words
 from gankit.experiments.values import parse_metrics, parse_value, parse_window
 from gankit.studies.commands import study
+from gankit.text import say
 
 app = typer.Typer(
     help="Train, swap and judge GANs on few images.", no_args_is_help=True, add_completion=False,
@@ -51,16 +52,15 @@ Window = Annotated[
 
 def _finish(run: Any) -> None:
     if run.finished:
-        print(f"{run.path}: finished, {run.steps} steps; samples in {run.path / 'samples'}")
-        print(f"next: gankit evaluate {run.path}, gankit report {run.path}, gankit sample {run.path}")
+        say(f"{run.path}: finished, {run.steps} steps; samples in {run.path / 'samples'}")
+        say(f"next: gankit evaluate {run.path}, gankit report {run.path}, gankit sample {run.path}")
 
 
 @app.command()
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Train a small WGAN-GP on the embedded eyes, evaluate it and write its report: under ten minutes."""
     import gankit
-    from gankit.evaluation.comparison import sole_output, write_metrics
-    from gankit.evaluation.tables import text_table
+    from gankit.evaluation.comparison import set_aside, sole_output, write_metrics
     from gankit.files import user_path
     from gankit.report import write_report
     from gankit.runs.run import open_run
@@ -69,19 +69,18 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
     if (folder / "experiment.toml").is_file():
         run = open_run(folder)
         if not run.finished:
-            (folder / "metrics.json").unlink(missing_ok=True)  # its values are those of an earlier state
+            if (folder / "metrics.json").is_file():
+                set_aside(folder / "metrics.json")  # its values are those of an earlier state
             run = gankit.resume(folder)
     else:
         run = gankit.train(gankit.load("demo", *(overrides or [])), folder)
     if not (folder / "metrics.json").is_file():
-        chosen = run.experiment.evaluation
-        drawn: dict[str, Any] = {"count": chosen.count, "seed": chosen.seed, "pictures": folder}
         with sole_output(folder / "metrics.json"):
-            report = gankit.evaluate(run, run, chosen.metrics, chosen.features, **drawn)
+            report = gankit.evaluate(run, pictures=folder)
             write_metrics(report, folder / "metrics.json")
-        print(text_table(report))
-    print(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
-    print(f"report:  {write_report(run)}")
+        say(report)
+    say(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
+    say(f"report:  {write_report(run)}")
 
 
 @app.command()
@@ -117,7 +116,7 @@ def sample(
 
     opened = open_run(run, best=best)
     out = out or (Path() if opened.packaged else opened.path) / f"drawn-{seed}"
-    print(f"{count} images, grid.png and labels.csv in {write_samples(opened, out, count, label, seed, truncation)}")
+    say(f"{count} images, grid.png and labels.csv in {write_samples(opened, out, count, label, seed, truncation)}")
 
 
 @app.command()
@@ -130,9 +129,7 @@ def rank(
     seed: Annotated[int | None, typer.Option(help="Seed of the latents; 0 by default.", min=0)] = None,
     best: Best = False,
     features: Extractor = None,
-    against: Annotated[
-        str | None, typer.Option(help="Other real images for realism, as for evaluate.", show_default=False)
-    ] = None,
+    against: Annotated[str | None, typer.Option(help="Other real images, as for evaluate.", show_default=False)] = None,
     classifier: Annotated[
         str | None,
         typer.Option(help="For label: a study's .safetensors, a TorchScript or .pt2 file, or features with logits."),
@@ -149,14 +146,10 @@ def rank(
     opened = open_run(run, best=best)
     if page:
         path = ranking.write_page(
-            opened,
-            out or opened.path / f"rating-{seed or 0}",
-            count or ranking.COUNT,
-            seed=seed or 0,
-            label=label,
+            opened, out or opened.path / f"rating-{seed or 0}", count or ranking.COUNT, seed=seed or 0, label=label,
             real=real,
-        )
-        print(f"page: {path}\nkey:  {path.parent / 'key.json'} (sealed: give raters the page alone)")
+        )  # fmt: skip
+        say(f"page: {path}\nkey:  {path.parent / 'key.json'} (sealed: give raters the page alone)")
         return
     if real:
         raise GankitError("--real mixes real images into a page: add --page")
@@ -165,11 +158,8 @@ def rank(
         classifier=_classifier(classifier), key=key,
     )  # fmt: skip
     folder = ranking.write_ranking(ranked, out or opened.path / f"ranked-{ranked.by}-{ranked.seed}")
-    for name, numbers in (("best", ranked.best), ("worst", ranked.worst)):
-        print(f"{name}:  " + ", ".join(f"{number} ({ranked.scores[number]:.4g})" for number in numbers))
-    for text in (*ranked.findings, *ranked.notes):
-        print(text)
-    print(f"ranking.csv, best.png and worst.png in {folder}")
+    say(ranked)
+    say(f"ranking.csv, best.png and worst.png in {folder}")
 
 
 @app.command()
@@ -188,47 +178,40 @@ def evaluate(
     metrics: Metrics = None,
     training: Annotated[str | None, typer.Option(help="The images that the generator was trained on.")] = None,
     count: Annotated[int | None, typer.Option(help="Images to draw from a run.", min=2, show_default=False)] = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the latents; 0 by default.", min=0)] = None,
     best: Best = False,
     window: Window = None,
     permutations: Annotated[int, typer.Option(help="Permutations of a permutation test; 0 for no test.", min=0)] = 0,
-    out: Annotated[Path | None, typer.Option(help="The file to write; a run's metrics.json by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write, or to add to: .json, .csv or .tex; a run's metrics.json.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the table as CSV, with every digit.")] = None,
+    tex: Annotated[Path | None, typer.Option(help="Also write the table as LaTeX, for a paper.")] = None,
 ) -> None:
     """Compare a run or a folder of images with real images; those of a run's own data by default."""
     import gankit
     from gankit import distributed
-    from gankit.evaluation.comparison import sole_output, write_metrics
+    from gankit.evaluation.comparison import check_files, sole_output, write_evaluation
     from gankit.evaluation.sources import open_source
-    from gankit.evaluation.tables import text_table
-    from gankit.files import user_path
     from gankit.runs.run import open_run
 
-    opened: Any = open_source(source, window)
-    if best:  # the same run with another generator
-        opened = open_run(source, best=True)
+    # "Best" is the same run with another generator.
+    opened: Any = open_run(source, best=True) if best else open_source(source, window)
     is_run = isinstance(opened, gankit.Run)
-    if against is None and not is_run:
-        raise GankitError("--against: say which real images to compare the folder with")
-    settings = opened.experiment.evaluation if is_run else None
-    if settings:
-        metrics = settings.metrics if metrics is None else metrics
-        features = settings.features if features is None else features
-    path = (out and user_path(out)) or (opened.path / "metrics.json" if is_run else None)
-    if path and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise GankitError(f"--out: {path} cannot be written: name a file in a folder that exists")
+    default = opened.path / "metrics.json" if is_run else None
+    files = check_files({"--out": out or default, "--csv": csv, "--tex": tex})
+    path = files.get("--out")
     with distributed.process_group(), contextlib.ExitStack() as stack:
         first = distributed.rank() == 0
         if path:
             distributed.on_rank_zero(lambda: stack.enter_context(sole_output(path)))
         report = gankit.evaluate(
-            opened if is_run else source, opened if against is None else against, metrics, features, training=training,
-            count=count, seed=seed, window=window, permutations=permutations,
-            pictures=path.parent if path and first else None,
+            opened if is_run else source, against, metrics, features, training=training, count=count, seed=seed,
+            window=window, permutations=permutations, pictures=path.parent if path and first else None,
         )  # fmt: skip
-        print(text_table(report))
-        if path and first:
-            write_metrics(report, path)
-            print(f"written to {path}")
+        say(report)
+        for file in files.values() if first else ():
+            say(write_evaluation(report, file))
 
 
 @app.command()
@@ -246,8 +229,8 @@ def statistics(
     if out.suffix != ".npz" or not out.absolute().parent.is_dir():
         raise GankitError(f"--out: {out} must be an .npz file in a folder that exists")
     result = gankit.statistics(source, features, window=window)
-    print(f"{result.moments.n} images of {result.name}: {result.write(out)}")
-    print(*(f"warning: {warning}\n" for warning in result.protocol.get("warnings", [])), sep="", end="")
+    warnings = (f"warning: {warning}" for warning in result.protocol.get("warnings", []))
+    say(f"{result.moments.n} images of {result.name}: {result.write(out)}", *warnings)
 
 
 def _classifier(text: str | None) -> Any:
@@ -265,7 +248,7 @@ def report(run: RunFolder) -> None:
     from gankit.report import write_report
     from gankit.runs.run import open_run
 
-    print(write_report(open_run(run)))
+    say(write_report(open_run(run)))
 
 
 @app.command("list")
@@ -284,9 +267,9 @@ def list_(
     singular = {plural(name): name for name in KINDS}
     kinds = [registry(singular.get(kind, kind)).kind] if kind else KINDS  # an unknown kind has no registry
     lines, failures = list_parts(kinds, load)
-    print(*lines, sep="\n")
+    say(*lines)
     for fault in scan().faults:
-        print(f"gankit: {fault}", file=sys.stderr)
+        say(f"gankit: {fault}", error=True)
     if failures:
         raise GankitError(f"{failures} of {len(lines)} parts cannot be used")
 
@@ -296,21 +279,21 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
     """Print an experiment with every setting filled in."""
     import gankit
 
-    print(gankit.load(recipe, *(overrides or [])).toml(), end="")
+    say(gankit.load(recipe, *(overrides or [])).toml().removesuffix("\n"))
 
 
 @app.command()
 def check(file: Recipe, overrides: Overrides = None) -> None:
     """Validate an experiment, open its data and try its parts in small, without training or writing anything."""
-    import gankit
     from gankit.training.rehearsal import check as lines_of
 
-    print(*lines_of(gankit.load(file, *(overrides or []))), sep="\n")
+    say(*lines_of(file, *(overrides or [])))
 
 
 @app.command()
 def schema(
     study: Annotated[str | None, typer.Option(help="A study's name, for the schema of its file.")] = None,
+    load: Annotated[bool, typer.Option("--load", help="Import all plug-ins, to name their settings too.")] = False,
 ) -> None:
     """Print the JSON schema of an experiment file, or of a study's file, by which editors complete it."""
     import json
@@ -318,7 +301,7 @@ def schema(
     from gankit.experiments.schema import schema as make
     from gankit.studies.reading import study_schema
 
-    print(json.dumps(make() if study is None else study_schema(study), indent=2))
+    say(json.dumps(make(load) if study is None else study_schema(study, load), indent=2))
 
 
 @cache.command("clear")
@@ -326,11 +309,11 @@ def clear() -> None:
     """Delete the cached arrays and features."""
     from gankit.cache import cache_folder, clear_cache
 
-    print(f"{clear_cache() / 1e6:.1f} MB freed in {cache_folder()}")
+    say(f"{clear_cache() / 1e6:.1f} MB freed in {cache_folder()}")
 
 
 def main() -> None:
-    """Run the command line; the exit code is 2, with one line, for a mistake or an OSError, and 130 if interrupted."""
+    """Run the command line; the exit code is 2, with one line, for a mistake, an OSError or too little memory."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a plug-in's name may be beyond the locale's letters
     # Of several processes that torchrun started, the first one prints; the others report only that one was lost.
@@ -339,13 +322,10 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     try:
         app(prog_name="gankit")
-    except GankitError as error:
-        if not first and not isinstance(error, ProcessLostError):
-            sys.exit(2)
-        for line in str(error).splitlines():
-            print(f"gankit: {line}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"gankit: {where}{error.strerror or error}", file=sys.stderr)
+    except Exception as error:
+        text = plain_words(error)
+        if text is None:
+            raise
+        if first or not isinstance(error, GankitError) or isinstance(error, ProcessLostError):
+            say(*(f"gankit: {line}" for line in text.splitlines()), error=True)
         sys.exit(2)

@@ -32,3 +32,18 @@ class ProcessLostError(RunError):
 def one_line(error: Exception, most: int | None = None) -> str:
     """What an error says, on one line of at most so many characters."""
     return " ".join(str(error).split())[:most]
+
+
+def plain_words(error: Exception) -> str | None:
+    """What the command line says of an error that a user can do something about; None for all others."""
+    if isinstance(error, GankitError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
+    # NumPy has an error of its own; torch's is a RuntimeError on CPUs, and says "out of memory" on GPUs.
+    text = str(error)
+    short = isinstance(error, RuntimeError) and ("allocate memory" in text or "out of memory" in text)
+    if not short and not isinstance(error, MemoryError):
+        return None
+    reason = next(iter(text.splitlines()), "it is used up")
+    return f"not enough memory ({reason}); set smaller sizes, widths, batches or counts"

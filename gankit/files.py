@@ -20,6 +20,7 @@ from typing import BinaryIO
 import filelock
 
 from gankit.errors import BusyError, GankitError, RunError
+from gankit.text import to_cell
 
 LOCK, HOLDER = ".lock", ".lock-holder"
 OWN = re.compile(r"\..+\.\d+\.tmp|(\..+)?\.lock(-holder)?")
@@ -81,9 +82,9 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
-    """Write a table, its header first, as a CSV file that is there as a whole or not at all."""
+    """Write a table, its header first, as a CSV file that is there as a whole or not at all; cells by `to_cell`."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([to_cell(cell) for cell in row] for row in rows)
     write_atomically(path, text.getvalue())
 
 

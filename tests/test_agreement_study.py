@@ -19,7 +19,7 @@ from PIL import Image
 import gankit
 from gankit.cli import main
 from gankit.errors import DataError, GankitError, RunError, SettingsError
-from gankit.report.latex import tabular
+from gankit.evaluation.latex import tabular
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement import study as agreement
 from gankit.studies.agreement.arms import arm_at

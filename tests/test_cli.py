@@ -419,7 +419,7 @@ def test_a_single_table_is_a_metric(call: Call, tmp_path: Path) -> None:
     one, two = pictures(tmp_path / "one", 1), pictures(tmp_path / "two", 2)
     answer = call("evaluate", one, "--against", two, "--features", "pixels", "--metrics", '{name = "kid"}')
     assert answer.code == 0
-    assert "kid " in answer.out
+    assert "KID (pixels) " in answer.out
 
 
 def test_windows(call: Call, tmp_path: Path) -> None:

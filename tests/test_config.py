@@ -97,6 +97,41 @@ def test_values_of_overrides_are_toml_or_strings() -> None:
     assert experiment.training.optimizer_options == {"weight_decay": 0.1}
 
 
+def test_a_path_given_as_a_number_a_date_or_a_word_of_toml_is_text() -> None:
+    for name in ("2024", "2024-05-01", "1e3", "0x10", "true", "1_000"):
+        assert str(gankit.load("wgan-gp", "data.name=npz", f"data.path={name}").data.settings.path) == name
+    assert "should be a valid string" in errors({"data": {"name": "npz", "path": 2024}})[0], "a file can have quotes"
+    assert "should be a valid" in errors("wgan-gp", "training.device=[1]")[0]
+
+
+def test_windows_paths_in_double_quotes(tmp_path: Path) -> None:
+    hint = "write Windows paths in single quotes or with /"
+    for quoted, reason in (
+        (r"C:\Users\me", "not TOML: Invalid hex value"),
+        (r"C:\scans", r"not TOML: Unescaped '\' in a"),
+    ):
+        file = write(tmp_path / "a.toml", f'[data]\nname = "npz"\npath = "{quoted}"\n')
+        (line,) = errors(file)
+        assert line.startswith(f"{file}:3: {reason}")
+        assert line.endswith(f"; {hint}")
+    file = write(tmp_path / "b.toml", '[data]\nname = "npz"\npath = "C:\\temp\\new"\n')
+    assert errors(file) == [f"{file}:3: data.path: {'C:' + chr(9) + 'emp' + chr(10) + 'ew'!r} is no text; {hint}"]
+    file = write(tmp_path / "c.json", '{"data": {"name": "npz", "path": "C:\\scans"}}')
+    assert hint in errors(file)[0]
+    file = write(tmp_path / "d.toml", "[data]\nname = 'npz'\npath = 'C:\\temp\\new'\n")
+    assert str(gankit.load(file).data.settings.path) == r"C:\temp\new"
+
+
+def test_none_in_place_of_a_default_survives_a_file(tmp_path: Path) -> None:
+    experiment = gankit.load({"evaluation": {"subset": None}})
+    assert 'subset = "none"' in experiment.toml()
+    for again in (write(tmp_path / "e.toml", experiment.toml()), experiment, experiment.tables()):
+        assert gankit.load(again).evaluation.subset is None
+    assert pickle.loads(pickle.dumps(experiment)) == experiment
+    assert gankit.load("wgan-gp", "evaluation.subset=none") == experiment
+    assert "none" not in gankit.load("wgan-gp").evaluation.model_dump_json(), "None by default is left out"
+
+
 def test_list_entries_by_number_and_by_name() -> None:
     experiment = gankit.load("wgan-gp", "losses.0.weight=2", "losses.gradient-penalty.weight=5", "losses.1.every=4")
     assert [(loss.weight, loss.every) for loss in experiment.losses] == [(2.0, 1), (5.0, 4)]
@@ -140,7 +175,7 @@ def test_no_augment_and_string_shorthands() -> None:
     experiment = gankit.load("wgan-gp", "augment=diffaugment", "augment.scope=real")
     assert experiment.augment is not None
     assert (experiment.augment.name, experiment.augment.scope) == ("diffaugment", "real")
-    experiment = gankit.load("demo", "evaluation.features.side=4", "critic=dcgan", 'evaluation.metrics=["frechet"]')
+    experiment = gankit.load("demo", "evaluation.features=pixels", "evaluation.features.side=4", "critic=dcgan")
     assert experiment.evaluation.features.settings.side == 4
     assert experiment.critic.name == "dcgan"
 

@@ -250,3 +250,11 @@ def test_conditions_that_a_mirror_changes_are_refused_together_with_flip() -> No
     with pytest.raises(DataError, match=r"data\.flip: mirroring changes laterality of eyes"):
         prepare(table(conditional=["deviation", "laterality"], **small), 0)
     assert prepare(table(conditional=["deviation", "agreement"], **small), 0).image.conditions == 2
+
+
+@pytest.mark.parametrize("key", ["conditional", "weights"])
+def test_numbers_beyond_what_networks_can_hold(key: str) -> None:
+    facts = {"severity": np.full(N, 1e308)}
+    settings = {key: ["severity"] if key == "conditional" else "severity"}
+    with pytest.raises(DataError, match=f"data.{key}: severity has values beyond 3e38"):
+        prepare(table(**settings), 0, dataset(facts=facts))

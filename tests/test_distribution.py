@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -107,3 +108,20 @@ def test_the_install_lines_of_readme_work_without_an_index() -> None:
             assert set(extra[1].split(",")) <= set(PROJECT["optional-dependencies"])
         else:
             assert (ROOT / target / "pyproject.toml").is_file(), f"pip install {target} needs an index"
+
+
+def test_other_pythons_are_tested_where_they_are_installed(tmp_path: Path) -> None:
+    for folder in ("tests", "bin"):
+        (tmp_path / folder).mkdir()
+    script = shutil.copy(ROOT / "tests" / "other_pythons.sh", tmp_path / "tests")
+    python = tmp_path / "bin" / "python3.13"
+    python.write_text(
+        '#!/bin/sh\necho ran "$@"\nif [ "$2" = venv ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi\n'
+    )
+    python.chmod(0o755)
+    path = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", script, "3.13", "3.99"], env=path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "python3.99 is not installed: skipped" in done.stdout
+    ran = [line for line in done.stdout.splitlines() if line.startswith("ran -m")]
+    assert [line.split()[2] for line in ran] == ["venv", "pip", "pytest"]

@@ -31,7 +31,8 @@ def definitions(
 ) -> Iterator[tuple[Definition, tuple[Definition, ...]]]:
     """Every public class, function and method of a file, with the classes around it."""
     for child in node.body:
-        if isinstance(child, (ast.FunctionDef, ast.ClassDef)) and not child.name.startswith("_"):
+        overload = "overload" in map(ast.unparse, getattr(child, "decorator_list", []))  # a type, not a function
+        if isinstance(child, (ast.FunctionDef, ast.ClassDef)) and not child.name.startswith("_") and not overload:
             yield child, owners
             if isinstance(child, ast.ClassDef):
                 yield from definitions(child, (*owners, child))

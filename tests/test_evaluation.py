@@ -14,7 +14,7 @@ from PIL import Image
 
 import gankit
 from gankit.errors import GankitError
-from gankit.evaluation.tables import text_table, title
+from gankit.evaluation.tables import text_table, title, with_error
 from gankit.evaluation.uncertainty import influences, variances_of
 from gankit.interfaces import Metric, Pool, Resampling, Rows
 from gankit.report import write_report
@@ -209,7 +209,8 @@ def test_a_run_beside_its_own_data_and_its_report(small: Small, tmp_path: Path) 
     (run.path / "metrics.json").write_text(json.dumps(report))
     page = write_report(run).read_text()
     assert "FD (pixels)" in page
-    assert f"{report['metrics']['frechet']['value']:.4g}" in page
+    entry = report["metrics"]["frechet"]
+    assert with_error(entry["value"], entry["standard_error"]) in page
     assert page.count("data:image/png;base64,") == 3
     assert "<b>" not in page  # names are escaped
     assert "http" not in page.replace("http-equiv", "")  # self-contained
@@ -246,7 +247,9 @@ def test_titles_keep_the_name_fid_for_inception() -> None:
     assert title("frechet", "efficientnet-lite0") == "FD (efficientnet-lite0)"
     assert title("frechet-infinity", "inception-v3") == "FID at infinity"
     assert title("frechet of wbc", "pixels") == "FD of wbc (pixels)"
-    assert title("kid", "inception-v3") == "kid"
+    assert title("kid", "inception-v3") == "KID (inception-v3)"
+    assert title("precision", "pixels") == "precision (pixels)"
+    assert title("leakage", "") == "leakage"
 
 
 def test_training_images_are_told_from_held_out_ones(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import os
@@ -234,7 +235,7 @@ def test_a_metric_of_one_s_own(run: Run, tmp_path: Path) -> None:
     np.savez(tmp_path / "fake.npz", images=grey + np.uint8(20))
     table = run("own_metric.py", tmp_path / "fake.npz", tmp_path / "real.npz")
     assert "brightness" in table
-    assert "20 +-" in table
+    assert "20.0 +- " in table
 
 
 def test_the_tables_of_standard_errors(run: Run) -> None:
@@ -251,6 +252,28 @@ def test_intervals_of_paired_differences_where_there_is_none(run: Run) -> None:
     assert "nan" not in tables
     worst = float(re.search(r"two seeds or more: ([\d.]+) %", tables)[1])  # type: ignore[index]
     assert worst <= 5 + 3 * 100 * (0.05 * 0.95 / 250) ** 0.5  # three standard errors of so few trials
+
+
+def test_the_notebook_shows_each_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ", ".join(map(repr, [*QUICK, *LEVELS]))
+    names: dict[str, object] = {}
+    shown = []
+    for cell in json.loads((EXAMPLES / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            *body, last = ast.parse("".join(cell["source"]).replace('"training.steps=300"', small)).body
+            if not isinstance(last, ast.Expr):
+                body, last = [*body, last], ast.parse("None").body[0]
+            exec(compile(ast.Module(body, []), "cell", "exec"), names)
+            value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+            shown.append(value._repr_html_() if hasattr(value, "_repr_html_") else value)
+    _, dataset, experiment, run, values, number, ranking = shown
+    for page in (dataset, run, ranking):
+        assert "data:image/png;base64," in page
+    assert "generator" in experiment
+    assert "FD (pixels)" in values
+    assert isinstance(number, float)
 
 
 def test_the_experiment_file_is_valid() -> None:
@@ -283,7 +306,7 @@ def test_the_plug_in_is_installed_found_trained_and_tested(tmp_path: Path) -> No
 
 def test_no_example_is_forgotten() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    files = [path for path in EXAMPLES.iterdir() if path.suffix in (".py", ".toml")]
+    files = [path for path in EXAMPLES.iterdir() if path.suffix in (".py", ".toml", ".ipynb")]
     assert len(files) > 10
     assert [path.name for path in files if f'"{path.name}"' not in text] == []
     assert [path.name for path in EXAMPLES.iterdir() if path.is_dir() and path.name != "__pycache__"] == ["plugin"]
@@ -291,6 +314,15 @@ def test_no_example_is_forgotten() -> None:
     assert {path.name for path in plugin} == {
         "README.md", "gankit_soft_margin.py", "pyproject.toml", "soft_margin.toml", "test_soft_margin.py",
     }  # fmt: skip
+
+
+def test_trainings_that_fail_on_purpose(run: Run, tmp_path: Path) -> None:
+    printed = run("bad_samples.py", tmp_path, *QUICK, *NARROW)
+    cases = ["works", "collapse", "divergence", "leak"]
+    assert [line.split()[0] for line in printed.splitlines()] == cases
+    for case in cases:
+        with Image.open(tmp_path / f"{case}.png") as picture:
+            assert picture.size == (8 * (96 + 2) + 2, 96 + 2 + 2)
 
 
 def _of_wandb(folder: Path) -> str:

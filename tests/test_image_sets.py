@@ -323,3 +323,12 @@ def test_default_metrics_that_need_more_images_are_left_out() -> None:
     assert any("precision-recall is left out: k = 1 needs" in text for text in report["protocol"]["warnings"])
     with pytest.raises(GankitError, match="leave precision-recall out"):
         gankit.evaluate(COLOUR[:2], COLOUR[:2], ["precision-recall"], "pixels")
+
+
+def test_constant_images_have_values_or_a_reason() -> None:
+    level = [np.full((12, 1, 8, 8), value, np.uint8) for value in (7, 100)]
+    for real in level:
+        report = gankit.evaluate(level[0], real, None, "pixels")
+        assert all(np.isfinite(entry["value"]) for entry in report["metrics"].values())
+        assert any("variance-ratio is left out" in text for text in report["protocol"]["warnings"])
+    assert report["metrics"]["frechet"]["value"] == pytest.approx(64 * (93 / 255) ** 2)

@@ -248,7 +248,7 @@ def test_a_broken_plug_in_breaks_only_what_names_it(crowd: Environment) -> None:
     whole, mixed, schema, *refusals = crowd.several(
         ["check", *BUILT_IN],
         ["check", *TINY, "critic.name=foreign-nets:plain", "losses=[{name='soft-hinge'}]"],
-        ["schema"],
+        ["schema", "--load"],
         *(["check", *TINY, f"critic.name={name}"] for name in reasons),
     )
     assert (whole.code, whole.err) == (0, "")

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import gankit
-from gankit.errors import GankitError, RunError
+from gankit.errors import BusyError, GankitError, RunError
 from gankit.registry import registry
 from gankit.studies.jobs import Job, run_jobs
 
@@ -87,6 +87,44 @@ run_jobs([Job("slow", slow)], Path({str(tmp_path)!r}), quiet=True)
         assert not (tmp_path / "mine").exists()
         other.kill()  # leaves no lock behind
     assert run_jobs([Job("mine", count)], tmp_path, quiet=True)["mine"].result["started"] == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process does not learn there that its parent has ended")
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    script = f"""
+import time
+from gankit.studies.jobs import Job, run_jobs
+from pathlib import Path
+def slow(folder):
+    (folder / "begun").touch()
+    try:
+        time.sleep(100)
+    finally:
+        time.sleep(0.5)
+        (folder / "ended").touch()
+run_jobs([Job(name, slow) for name in "ab"], Path({str(tmp_path)!r}), workers=2, quiet=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as parent:
+        until = time.monotonic() + 60
+        while not all((tmp_path / name / "begun").exists() for name in "ab"):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        parent.kill()
+
+    def after(folder: Path) -> dict[str, Any]:
+        return {"one at a time": (folder / "ended").exists()}
+
+    found = run_jobs([Job(name, after) for name in "ab"], tmp_path, quiet=True)
+    assert [outcome.result for outcome in found.values()] == [{"one at a time": True}] * 2
+
+
+def test_a_folder_that_another_process_writes_is_no_failure_of_the_job(tmp_path: Path) -> None:
+    def busy(folder: Path) -> dict[str, Any]:
+        raise BusyError("run: process 7 is writing here")
+
+    with pytest.raises(BusyError, match="process 7"):
+        run_jobs([Job("a", busy)], tmp_path, quiet=True)
+    assert run_jobs([Job("a", count)], tmp_path, quiet=True)["a"].failure is None
 
 
 def test_threads_are_set_recorded_and_put_back(tmp_path: Path) -> None:

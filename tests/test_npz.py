@@ -178,6 +178,7 @@ class TestNpz:
             ({"image": pixels(3, 4, 4), "y": [0, 1, 0]}, "no array 'images'; did you mean 'image'? known: image, y"),
             ({"images": pixels(3, 4)}, "images must be (n, h, w), (n, h, w, c) or (n, c, h, w): (3, 4)"),
             ({"images": pixels(0, 4, 4)}, "no image in it"),
+            ({"images": pixels(2, 0, 4)}, "no image in it"),
             ({"images": pixels(3, 4, 4), "labels": [0, 1]}, "'labels' has shape (2,), and there are 3 images"),
             ({"images": pixels(3, 4, 4), "labels": [0.0, 1, 0]}, "'labels' are float64, and labels are classes"),
             ({"images": pixels(3, 4, 4), "labels": ["a", "b", "a"]}, "'labels' are <U1"),

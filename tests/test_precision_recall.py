@@ -198,13 +198,25 @@ class TestDistances:
         assert time.perf_counter() - start < 5
 
 
-def test_centres_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+def test_short_lists_in_small_steps_give_the_values_of_all_distances(
+    monkeypatch: pytest.MonkeyPatch, scale: float, dtype: type
+) -> None:
     from gankit.metrics import precision_recall as module
 
-    real, fake = rows(50, 4, 1), rows(50, 4, 2)
-    whole = precision_recall(real, fake)
-    monkeypatch.setattr(module, "DISTANCES_AT_ONCE", 1000)
-    assert precision_recall(real, fake) == whole
+    real, fake = rows(50, 4, 1).astype(dtype), (scale * rows(50, 4, 2)).astype(dtype)
+    fake[:5] = real[10:15]
+    monkeypatch.setattr(module, "LISTED", 1)
+    monkeypatch.setattr(module, "CENTRES", 7)
+    monkeypatch.setattr(module, "COLUMNS", 11)
+    x, y = real.astype(np.float64), fake.astype(np.float64)
+    radius = {name: np.sort(np.linalg.norm(a[:, None] - a, axis=2), 1)[:, 3] for name, a in (("real", x), ("fake", y))}
+    apart = np.linalg.norm(x[:, None] - y, axis=2)
+    in_real, in_fake = apart <= radius["real"][:, None], apart <= radius["fake"]
+    expected = {"precision": in_real.any(0).mean(), "recall": in_fake.any(1).mean(),
+                "density": in_real.sum(0).mean() / 3, "coverage": in_real.any(1).mean()}  # fmt: skip
+    assert precision_recall(real, fake, k=3) == pytest.approx(expected, abs=1e-12)
 
 
 class TestMetric:
@@ -257,11 +269,8 @@ class TestMetric:
         with pytest.raises(GankitError, match="needs at least"):
             shared.values(np.arange(2), np.arange(10, 40))
 
-    def test_large_pools_are_not_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from gankit.metrics import precision_recall as module
-
-        monkeypatch.setattr(module, "LARGEST_POOL", 104)
-        assert type(PrecisionRecall().resampling(pool(self.real, self.fake))) is Resampling
+    def test_few_images_beside_many_are_not_listed(self) -> None:
+        assert type(PrecisionRecall().resampling(pool(rows(200, 5), self.fake[:10]))) is Resampling
 
 
 @pytest.mark.parametrize(

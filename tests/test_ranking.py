@@ -21,7 +21,7 @@ import gankit
 from gankit.errors import DataError, GankitError, PartError, RunError
 from gankit.evaluation.uncertainty import wilson
 from gankit.ranking import Ranking, rank, realism_score, write_page, write_ranking
-from gankit.ranking.key import read_key
+from gankit.ranking.key import check_numbers, read_key
 from gankit.ranking.ratings import krippendorff_alpha
 from gankit.runs.networks import generate_batches
 
@@ -85,7 +85,7 @@ def test_realism_beside_real_images_of_radius_0() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_realism_beside_a_loop(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gankit.metrics.precision_recall.DISTANCES_AT_ONCE", 100)
+    monkeypatch.setattr("gankit.metrics.precision_recall.CENTRES", 3)
     draw = np.random.default_rng(seed)
     reals, fakes, k = draw.normal(size=(31 + seed, 5)), draw.normal(size=(23, 5)), 1 + seed
     radii = [sorted(math.dist(a, b) for b in reals)[k] for a in reals]
@@ -375,6 +375,8 @@ GOOD = ("0,1", "1,2", "2,3")
         (("image,score",), "has a header and no rows"),
         (("image,score", "0,good"), "line 2: the score 'good' is no number"),
         (("image,score", "0,nan"), "the score 'nan' is no number"),
+        (("image,score", "0,1e308"), "the score '1e308' is no number up to 1e+100 in size"),
+        (("image,score", *GOOD[:2], "9" * 5000 + ",1"), "there is no image '999"),
         (("image,score", "0,1,2"), "line 2 has 3 cells where the header has 2"),
         (("image,score", *GOOD, "0,2"), "line 5: r has rated image 0 twice"),
         (("image,score", *GOOD, "00000.png,2"), "has rated image 0 twice"),
@@ -479,6 +481,37 @@ def test_a_key_that_was_changed_is_noticed(copied_run: gankit.Run) -> None:
     key.write_text("{}")
     with pytest.raises(RunError, match="is no key of a rating page"):
         rank(copied_run, None, 2, f"ratings:{path}")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": "1"}, "valid integer"), ({"seed": -1}, "greater than or equal to 0"), ({"seed": 2**63}, "less than"),
+        ({"best": 1}, "valid boolean"), ({"label": 3}, "valid string"), ({"images": {}}, "valid array"),
+        ({"images": [{"id": "a", "real": False, "number": 1, "label": ""}]}, "not numbered 0, 1, 2"),
+        ({"images": [{"id": "a", "real": False, "number": 0, "label": ""}] * 2}, "not numbered 0, 1, 2"),
+        ({"images": [{"id": "a", "real": real, "number": 0, "label": ""} for real in (True, False)]}, "have one id"),
+        ({"images": [{"id": "a", "real": False, "number": True, "label": ""}]}, "valid integer"),
+    ],
+)  # fmt: skip
+def test_a_forged_key_is_one_line(
+    runs: dict[str, gankit.Run], tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    page = write_page(runs["plain"], tmp_path / "page", 3)
+    path = page.parent / "key.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(RunError, match="is no key of a rating page") as caught:
+        check_numbers(read_key(path)[0], path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"format": 1, "format": 1}', "9" * 5000, "\x00"])
+def test_what_is_no_key_at_all_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "key.json"
+    path.write_text(text)
+    with pytest.raises(RunError, match="is no key of a rating page"):
+        read_key(path)
 
 
 def test_ratings_of_another_generator_are_refused(copied_run: gankit.Run, runs: dict[str, gankit.Run]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from gankit.distributed import shard
 from gankit.errors import GankitError, PartError, RunError
 from gankit.interfaces import Loss, Turn
 from gankit.runs import checkpoint
+from gankit.training.log import StopRequest
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -125,7 +128,7 @@ def test_a_broken_newest_checkpoint_falls_back_on_the_one_before(small: Small, t
 
 
 def test_an_interrupt_saves_and_the_resumed_process_ends_the_same(small: Small, tmp_path: Path) -> None:
-    overrides = small("training.steps=100", "training.tick_every=1", "training.checkpoint_every=1000")
+    overrides = small("training.steps=100", "training.tick_every=3", "training.checkpoint_every=50")
     gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "whole")
     for kind in (signal.SIGINT, signal.SIGTERM):
         interrupt_and_resume(kind, overrides, tmp_path / "whole", tmp_path / kind.name)
@@ -148,11 +151,77 @@ def interrupt_and_resume(kind: signal.Signals, overrides: list[str], whole: Path
     assert started.returncode == 130, errors
     assert "gankit resume" in errors
     assert "Traceback" not in errors
-    assert 0 < gankit.open_run(cut).steps < 100
+    assert 0 < (steps := gankit.open_run(cut).steps) < 100
+    assert len(gankit.open_run(cut).log) == steps // 3, "an interrupt leaves no line of its own"
     subprocess.run([*command, "resume", str(cut)], env=environment, check=True, capture_output=True)
     assert_same_run(whole, cut)
+    for folder in ("samples", "checkpoints"):
+        assert [file.name for file in sorted((cut / folder).iterdir())] == [
+            file.name for file in sorted((whole / folder).iterdir())
+        ]
     again = subprocess.run([*command, "resume", str(cut)], env=environment, capture_output=True, text=True)
     assert again.returncode == 0
+
+
+def test_a_damaged_checkpoint_is_passed_over(small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    gankit.train(gankit.load("wgan-gp", *small()), whole)
+    six = sorted((whole / "checkpoints").iterdir())[-1]
+    content = torch.load(six, weights_only=True)
+    content["state"]["generators"] = content["state"].pop("generator")
+    changed = bytearray(six.read_bytes())
+    changed[len(changed) // 2] ^= 1  # within a weight
+    for damage, reason in (
+        (lambda path: path.write_bytes(changed), "cannot be read (it was altered after it was written)"),
+        (lambda path: torch.save(content | {"format": 2}, path), "the saved generator does not fit the experiment"),
+    ):
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(whole, out)
+        damage(out / "checkpoints" / six.name)
+        (out / "generator.safetensors").unlink()
+        gankit.resume(out)
+        said = " ".join(capsys.readouterr().err.split())
+        assert reason in said
+        assert "going on from step 4" in said
+        assert_same_run(whole, out)
+    for path in (out / "checkpoints").iterdir():
+        path.write_bytes(changed)
+    with pytest.raises(RunError, match=r"none of 2 checkpoints can be read .* put back a copy of one") as raised:
+        gankit.resume(out)
+    assert "delete" not in str(raised.value)
+    (out / "generator.safetensors").write_bytes(
+        (whole / "generator.safetensors").read_bytes().replace(b"uint8", b"uint9")
+    )
+    with pytest.raises(RunError, match=r"generator\.safetensors was altered after it was written"):
+        gankit.open_run(out).sample(1)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminals that close")
+def test_a_terminal_that_closes_asks_for_a_stop_unless_nohup_says_otherwise() -> None:
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert stop.requested
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_training_outlives_its_terminal(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    for number, stream in enumerate((Gone(), None)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        overrides = small("training.steps=2", 'data.conditional=["severe"]')
+        assert gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / str(number)).finished
 
 
 def test_resuming_another_seed_or_a_plain_rand_in_a_part(small: Small, tmp_path: Path) -> None:
@@ -302,7 +371,7 @@ def test_start_from_another_run(small: Small, tmp_path: Path) -> None:
     first = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "first")
     experiment = gankit.load("wgan-gp", *small(f"training.start_from={first.path}", "training.seed=9"))
     trainer = Trainer(experiment, tmp_path / "second", None)
-    trainer.load_start_weights()
+    trainer.stepper.load_start_weights()
     assert_equal(dict(trainer.stepper.generator.state_dict()), dict(state(first.path)["generator"]))
     with pytest.raises(RunError, match="does not fit"):
         gankit.train(gankit.load(experiment, "generator.width=8"), tmp_path / "third")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import gankit
 from gankit.errors import DataError, GankitError, PartError
-from gankit.interfaces import Turn
+from gankit.interfaces import ClassHead, FeatureCritic, Turn
+from gankit.runs import checkpoint
 
 Small = Callable[..., list[str]]
 
@@ -230,7 +233,11 @@ def test_arrays_mirror_by_default() -> None:
         (images(), {"labels": [0, 1]}, r"labels has the shape \(2,\); there are 12 images"),
         (images(), {"labels": np.arange(12) / 2}, r"labels must be \(n,\) whole numbers from 0, not .* float64"),
         (images(), {"labels": np.arange(12) - 1}, "whole numbers from 0"),
-        (images(), {"labels": np.eye(12, dtype=int)}, r"labels must be \(n,\)"),
+        (images(), {"labels": 2 * np.eye(12, dtype=int)}, r"labels must be \(n,\)"),
+        (images(), {"labels": ["a", "b"] * 6, "class_names": ("a",)}, "labels has 'b', which class_names lacks"),
+        ([np.zeros((3, 8, 8), np.uint8), np.zeros((3, 9, 8), np.uint8)], {}, "images have several shapes"),
+        ([{"picture": 1}], {}, 'item 0 has picture; a key "image" is needed'),
+        (iter([]), {}, r"a data set with len\(\) is needed"),
         (images(), {"labels": [0, 2] * 6, "class_names": ("a", "b")}, "class_names has 2 names for 3 classes"),
         (images(), {"class_names": ("a", "b")}, "class_names has 2 names for 0 classes"),
         (images(), {"agreement": np.full(12, 80)}, r"agreement has values outside \[0, 1\]"),
@@ -243,3 +250,139 @@ def test_arrays_that_do_not_fit(array: Any, facts: dict[str, Any], message: str)
         gankit.wrap("dataset", array, **facts)
     assert isinstance(caught.value, GankitError)
     assert "\n" not in str(caught.value)
+
+
+# What else a module can do, and other forms of data
+
+
+class Wise(nn.Module):
+    """A critic with inner features, a class head, and a step of its own."""
+
+    def __init__(self, dim: int = 5) -> None:
+        super().__init__()
+        self.body, self.head, self.classes = nn.Linear(192, dim), nn.Linear(dim, 1), nn.Linear(dim, 2)
+        self.register_buffer("step", torch.zeros(()))
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.body(images.flatten(1)).relu()  # type: ignore[no-any-return]
+
+    def score(self, features: Tensor) -> Tensor:
+        return self.head(features)  # type: ignore[no-any-return]
+
+    def class_logits(self, features: Tensor) -> Tensor:
+        return self.classes(features)  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.score(self.features(images))
+
+    def before_step(self, step: int) -> None:
+        self.step.fill_(step)
+
+
+def test_a_wrapped_critic_shows_its_features_and_classes(small: Small, tmp_path: Path) -> None:
+    for critic in (gankit.wrap("critic", Wise()), gankit.wrap("critic", Wise)()):
+        assert isinstance(critic, FeatureCritic)
+        assert isinstance(critic, ClassHead)
+        other = copy.deepcopy(critic)
+        with torch.no_grad():
+            next(critic.parameters()).zero_()
+        x = torch.rand(2, 3, 8, 8)
+        torch.testing.assert_close(other.score(other.features(x), None), other(x))
+        assert not torch.equal(other.features(x), critic.features(x))  # the copy's own
+        assert set(other.state_dict()) == set(critic.state_dict())
+    assert not isinstance(gankit.wrap("critic", nn.Sequential(Judge())), FeatureCritic)
+    gankit.critics.register("wise")(gankit.wrap("critic", Wise))
+    run = trained(small(), tmp_path / "run", "critic.name=wise")
+    assert run.critic.part.module.step == 2  # type: ignore[union-attr]
+
+
+def test_a_wrapped_augment_and_loss_follow_the_steps_and_keep_their_state(small: Small, tmp_path: Path) -> None:
+    class Adaptive(Fade):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("turns", torch.zeros(()))
+
+        def after_step(self, turn: Turn) -> None:
+            self.turns += 1
+
+    class Mean:
+        value = 0.0
+
+        def __call__(self, turn: Turn) -> Tensor:
+            self.value = 0.9 * self.value + turn.real_scores.mean().item()
+            return turn.fake_scores.mean() * (1 + self.value) - turn.real_scores.mean()
+
+        def state_dict(self) -> dict[str, float]:
+            return {"value": self.value}
+
+        def load_state_dict(self, state: dict[str, float]) -> None:
+            self.value = state["value"]
+
+    steps: list[int] = []
+    gankit.augments.register("adaptive")(gankit.wrap("augment", Adaptive))
+    mine = gankit.wrap("loss", critic=Mean(), generator=lambda turn: -turn.fake_scores.mean(), before_step=steps.append)
+    gankit.losses.register("mine")(mine)
+    run = trained(small("critic.width=4"), tmp_path / "run", "augment.name=adaptive", 'losses=["mine"]')
+    state = checkpoint.restore(run.path / "checkpoints").state  # type: ignore[union-attr]
+    assert state["loss mine"]["critic"]["value"] != 0
+    assert state["augment"]["part.module.turns"] == 2 * (2 + 1)
+    assert steps
+
+
+def test_a_wrapped_network_may_declare_its_layout() -> None:
+    assert gankit.wrap("critic", Judge(), channels_last=True).channels_last
+    assert gankit.wrap("critic", Judge, channels_last=True)().channels_last
+    assert not gankit.wrap("critic", Judge)().channels_last
+
+
+def test_memory_maps_stay_on_the_disk_and_channels_may_come_last(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", images().transpose(0, 2, 3, 1))
+    data = gankit.wrap("dataset", np.load(tmp_path / "images.npy", mmap_mode="r"))
+    assert isinstance(data.images, np.memmap)
+    assert data.image == gankit.ImageSpec(3, 8, 8)
+    assert np.array_equal(data.images, images())
+
+
+def test_labels_of_every_form() -> None:
+    numbers = np.arange(12) % 3
+    assert np.array_equal(gankit.wrap("dataset", images(), labels=numbers[:, None]).labels, numbers)
+    texts = gankit.wrap("dataset", images(), labels=np.array(["cat", "ape", "dog"])[numbers])
+    assert [texts.class_names[k] for k in texts.labels[:3]] == ["cat", "ape", "dog"]  # type: ignore[index]
+    assert texts.class_names == ("ape", "cat", "dog")
+    several = gankit.wrap("dataset", images(), labels=np.eye(12, dtype=int)[:, :2], class_names=["left", "right"])
+    assert several.labels is None
+    assert several.facts["right"].tolist()[:3] == [0, 1, 0]
+
+
+class Items:
+    """A map-style data set."""
+
+    def __init__(self, item: Callable[[int], Any]) -> None:
+        self.item = item
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, number: int) -> Any:
+        return self.item(number)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        lambda k: (Image.fromarray(images()[k].transpose(1, 2, 0)), k % 3),
+        lambda k: {"image": Image.fromarray(images()[k].transpose(1, 2, 0)), "label": k % 3},
+        lambda k: (torch.from_numpy(images()[k]), torch.tensor(k % 3)),
+        lambda k: {"img": images()[k], "label": k % 3},
+    ],
+)
+def test_data_sets_of_other_libraries(item: Callable[[int], Any]) -> None:
+    data = gankit.wrap("dataset", Items(item))
+    assert np.array_equal(data.images, images())
+    assert data.labels is not None
+    assert data.labels.tolist() == [0, 1, 2] * 4
+
+
+def test_a_list_of_pictures() -> None:
+    grey = [Image.fromarray(image[0]) for image in images()]
+    assert gankit.wrap("dataset", grey).image == gankit.ImageSpec(1, 8, 8)

@@ -95,7 +95,7 @@ class Npz(DecodedDataset):
             raise DataError(f"{path}: images must be (n, h, w), (n, h, w, c) or (n, c, h, w): {shapes}")
         if len({(header.shape[1:], header.dtype) for header in headers}) > 1:
             raise DataError(f"{path}: images of the splits differ in shape or type: {shapes}")
-        if sum(header.shape[0] for header in headers) == 0:
+        if sum(math.prod(header.shape) for header in headers) == 0:
             raise DataError(f"{path} has an array of images with no image in it")
         return tuple(header.shape[0] for header in headers)
 

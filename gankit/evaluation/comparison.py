@@ -1,14 +1,22 @@
 """Metrics files: read, written, and compared value by value."""
 
 import contextlib
+import itertools
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gankit.errors import GankitError
+from gankit.evaluation.tables import SUFFIXES, Evaluated, write_table
 from gankit.files import locked, sole_writer, user_path, write_atomically
+from gankit.registry import valid_part
+
+ALIKE = ("features", "features_dim", "features_protocol", "n_real", "n_fake", "real_size", "fake_size", "real_range",
+         "fake_range", "real_content")  # fmt: skip
+"""Facts of the protocol in which evaluations must agree to be compared."""
 
 
 def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, force: bool = False) -> dict[str, Any]:
@@ -28,14 +36,11 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
             values cannot be compared.
     """
     first, second = (value if isinstance(value, dict) else read_metrics(user_path(value)) for value in (a, b))
-    must_match = (
-        "features", "features_dim", "features_protocol", "n_real", "n_fake", "real_size", "fake_size", "real_range",
-        "fake_range", "real_content", "training_content",
-    )  # fmt: skip
     shared = [name for name in first["metrics"] if name in second["metrics"]]
     if not shared:
         raise GankitError("the evaluations have no value in common: compute the same metrics for both")
-    pairs = [(key, first["protocol"].get(key), second["protocol"].get(key)) for key in must_match]
+    keys = ALIKE + ("training_content",) * any(_reads_training(first["metrics"][name]) for name in shared)
+    pairs = [(key, first["protocol"].get(key), second["protocol"].get(key)) for key in keys]
     for name in shared:
         one, other = first["metrics"][name], second["metrics"][name]
         pairs += [(f"{name}.{key}", one.get(key), other.get(key)) for key in ("metric", "n_real", "n_fake")]
@@ -59,7 +64,16 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
     }
 
 
-def read_metrics(path: Path) -> dict[str, Any]:
+def _reads_training(entry: dict[str, Any]) -> bool:
+    """Whether a value depends on the training images; so it is taken to be where its metric is not installed."""
+    settings = dict(entry["metric"])
+    try:
+        return "training" in valid_part("metric", settings.pop("name"), settings).build().needs
+    except GankitError:
+        return True
+
+
+def read_metrics(path: Path) -> Evaluated:
     """A metrics file.
 
     Raises:
@@ -67,7 +81,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {"protocol": content["protocol"], "metrics": content["metrics"]}
+        return Evaluated(protocol=content["protocol"], metrics=content["metrics"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GankitError(f"{path} is no metrics file of gankit evaluate: {error}") from error
 
@@ -84,9 +98,87 @@ def sole_output(path: Path) -> Iterator[None]:
         yield
 
 
-def write_metrics(report: dict[str, Any], path: Path) -> None:
-    """Write a metrics file, as a whole or not at all."""
-    write_atomically(user_path(path), json.dumps(report, indent=2) + "\n")
+def check_files(files: Mapping[str, Path | None]) -> dict[str, Path]:
+    """The files that `write_evaluation` is to write, checked before an evaluation that may take long.
+
+    Args:
+        files: by the option that names each; None where it names none. ~ is the home folder.
+
+    Raises:
+        GankitError: a file cannot be written, or what stands there would be lost.
+    """
+    paths = {option: user_path(path) for option, path in files.items() if path is not None}
+    for option, path in paths.items():
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise GankitError(f"{option}: {path} cannot be written: name a file in a folder that exists")
+        if option != "--out" and path.suffix != f".{option[2:]}":
+            raise GankitError(f"{option}: {path} must end in .{option[2:]}")
+        if path.is_file() and path.suffix not in SUFFIXES:
+            read_metrics(path)
+    return paths
+
+
+def write_evaluation(report: dict[str, Any], path: Path) -> str:
+    """Write a table to a file that ends in .csv or .tex, else a metrics file; says what was done."""
+    if path.suffix not in SUFFIXES:
+        return write_metrics(report, path)
+    write_table(report, path)
+    return f"written to {path}"
+
+
+def write_metrics(report: dict[str, Any], path: Path) -> str:
+    """Write a metrics file, as a whole or not at all; what stood there stays.
+
+    Values of the same images, features and seed are kept in the file beside the new ones. A file of another protocol
+    is renamed first, to `metrics-1.json` or the next free number.
+
+    Returns:
+        What was done, for the terminal.
+
+    Raises:
+        GankitError: there is another kind of file.
+    """
+    path = user_path(path)
+    done = f"written to {path}"
+    if path.is_file():
+        before = read_metrics(path)
+        if different := _differences(before["protocol"], report["protocol"]):
+            done += f"; what stood there is of other {different[0].replace('_', ' ')}, and is now in {set_aside(path)}"
+        else:
+            report = _added(before, report)
+            done = f"added to {path}: {len(report['metrics'])} values"
+    write_atomically(path, json.dumps(report, indent=2) + "\n")
+    return done
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file to `NAME-1`, or the next free number, so that it is not lost; gives the new path."""
+    number = next(n for n in itertools.count(1) if not path.with_stem(f"{path.stem}-{n}").exists())
+    return path.rename(path.with_stem(f"{path.stem}-{number}"))
+
+
+def _differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """In which facts two protocols are not of the same evaluation. A metric may have read training images first."""
+    keys = [*ALIKE, "fake_content", "seed"]
+    keys += ["training_content"] * ("training_content" in first and "training_content" in second)
+    return [key for key in keys if without_versions(first.get(key)) != without_versions(second.get(key))]
+
+
+def _added(before: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
+    """The values before with the new ones; those of a metric with other settings get a name of their own."""
+    metrics, new = dict(before["metrics"]), []
+    for name, entry in report["metrics"].items():
+        numbered = re.fullmatch(r"(.+)-\d+", name)
+        base = numbered[1] if numbered and numbered[1] in report["metrics"] else name
+        number, key = 1, base
+        while key in metrics and metrics[key]["metric"] != entry["metric"]:
+            number += 1
+            key = f"{base}-{number}"
+        metrics[key] = metrics.get(key, {}) | entry  # a p-value stays where none was asked for
+        new.append(key)
+    warnings = [] if set(metrics) == set(new) else before["protocol"]["warnings"]
+    warnings = list(dict.fromkeys([*warnings, *report["protocol"]["warnings"]]))
+    return {"protocol": before["protocol"] | report["protocol"] | {"warnings": warnings}, "metrics": metrics}
 
 
 def without_versions(value: Any) -> Any:

@@ -32,8 +32,9 @@ from gankit.evaluation.sources import (
     too_few,
 )
 from gankit.evaluation.statistics import Statistics
+from gankit.evaluation.tables import Evaluated
 from gankit.evaluation.uncertainty import LEAVE_ONE_OUT, evaluate_metric, free_name
-from gankit.experiments.experiment import default_metrics
+from gankit.experiments.experiment import Evaluation, default_metrics
 from gankit.files import user_path, write_atomically
 from gankit.images.pictures import pairs_png
 from gankit.interfaces import Dataset, Features, Pool, Rows
@@ -47,31 +48,33 @@ Named = str | dict[str, Any] | Part
 @seeds.plain_torch()
 def evaluate(
     run_or_images: Source,
-    real: Source,
+    real: Source | None = None,
     metrics: Sequence[Named] | None = None,
     features: Named | Features | None = None,
     *,
     training: Source | None = None,
     count: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     window: Window = None,
     permutations: int = 0,
     pictures: str | Path | None = None,
-) -> dict[str, Any]:
-    """Evaluate images beside real ones.
+) -> Evaluated:
+    """Evaluate images beside real ones, as `gankit evaluate` does.
 
     Args:
         run_or_images: a run (or its folder), a data set, a folder of images, an npz file, a table with a data set's
             name and settings, or (n, c, h, w) images.
         real: the same, or a statistics file; for a run its held-out images, or its training images where it has none.
-        metrics: names, tables with a name, or parts; by default frechet, kid, precision-recall, variance-ratio and
-            memorisation.
-        features: a name, a table with a name, a part, or an extractor; by default efficientnet-lite0 where the extra
-            `offline` is installed, else pixels.
+            None takes those of the run that is evaluated.
+        metrics: names, tables with a name, or parts; by default those of the run's `evaluation` settings, else frechet,
+            kid, precision-recall, variance-ratio and memorisation, and kid within classes where both sides have some.
+        features: a name, a table with a name, a part, or an extractor; by default those of the run's settings, else
+            efficientnet-lite0 where the extra `offline` is installed, else pixels.
         training: the images that the generator was trained on, for metrics that look for copies; not needed for
             a run, from which they are read.
-        count: images to draw from a run; by default as many as there are real ones.
-        seed: of the drawn latents, of the divisions of the reals, and of permutations.
+        count: images to draw from a run; by default as its settings say, else as many as there are real ones.
+        seed: of the drawn latents, of the divisions of the reals, and of permutations; by default that of the run's
+            settings, else 0.
         window: the values of black and white of arrays and files that are not 8-bit.
         permutations: random regroupings of a permutation test; 0 for none. Only metrics for which lower or higher is
             better get a p-value.
@@ -79,29 +82,37 @@ def evaluate(
 
     Returns:
         `{"protocol": {...}, "metrics": {name: {"value", "standard_error", "n_real", "n_fake", "real_vs_real",
-        "metric"}}}`. The standard error is in closed form for kid, else the jackknife's (Efron and Stein 1981) over
-        both sets, by group where the images have groups: the spread of the value at this number of images, not its
-        bias; None if there are too few images or groups to estimate it. For `real_vs_real` the reals are divided ten
-        times into two halves (at most one group is in both). It holds means over these divisions: "value" is between
+        "metric"}}}`, a dictionary that prints as a table. The standard error is in closed form for kid, else the
+        jackknife's (Efron and Stein 1981) over both sets, by group where the images have groups: the spread of the
+        value at this number of images, not its bias; None if there are too few images or groups to estimate it, if the
+        value is at a bound, or if no share can have such an error. For `real_vs_real` the reals are divided ten times
+        into two halves (at most one group is in both). It holds means over these divisions: "value" is between
         "n" images of each half, "fake_value_at_n" between n generated images and n of the first half, with
         n = min(n_fake, n_real // 2). "p_value" is there on request, "details" where a metric has more to say.
 
     Raises:
-        GankitError: too few images, images that the extractor refuses, images deeper than 8 bits without a window, a
-            statistics file of another protocol, unknown parts.
+        GankitError: no real images where no run is evaluated, too few images, images that the extractor refuses, images
+            deeper than 8 bits without a window, a statistics file of another protocol, unknown parts.
     """
     if permutations < 0:
         raise GankitError(f"permutations: there cannot be {permutations} regroupings; 0 is for none")
     if metrics is not None and not metrics:
         raise GankitError("metrics: name at least one")
-    parts = [part("metric", metric) for metric in (default_metrics() if metrics is None else metrics)]
     fake_name, source = open_named(run_or_images, "fake", window)
-    reals, training_side = _references(real, source, training, window, "training" in _needs(parts))
+    settings = source.experiment.evaluation if isinstance(source, Run) else Evaluation()
+    parts = [part("metric", metric) for metric in (settings.metrics if metrics is None else metrics)]
+    by_default = metrics is None and [part.name for part in parts] == default_metrics()
+    features, count = features or settings.features, count or settings.count
+    seed = settings.seed if seed is None else seed
+    if real is None and not isinstance(source, Run):
+        raise DataError(f"real, on the command line --against: say which real images to compare {fake_name} with")
+    real, wants_training = source if real is None else real, "training" in _needs(parts)
+    reals, training_side = _references(real, source, training, window, wants_training)
     if isinstance(reals, Statistics):
         if permutations:
             raise GankitError(f"{reals.name} holds no images to regroup: leave out permutations, or give the images")
         unfit = [part.name for part in parts if not part.build().takes_moments]
-        if unfit and metrics is not None:
+        if unfit and not by_default:
             raise DataError(
                 f"{reals.name} holds only mean and covariance, too little for {', '.join(unfit)}: leave these out, "
                 "or give images"
@@ -121,19 +132,26 @@ def evaluate(
     pool = Pool(real_rows, fakes.rows(network, needs))
 
     values: dict[str, dict[str, Any]] = {}
-    for metric in parts:
+    by_class = [part("metric", {"name": "intra-class", "metric": "kid"})] if by_default and _has_classes(pool) else []
+    for metric in [*parts, *by_class]:
         try:
             entries, metric_warnings = evaluate_metric(metric, pool, seed, permutations)
         except GankitError as error:
-            if metrics is not None or (metric is parts[-1] and not values):
+            if not by_default or (metric is parts[-1] and not values):
                 raise
             warnings.append(f"{metric.name} is left out: {error}")
             continue
         for name, entry in entries.items():
             values[key := free_name(name, values)] = entry
             pairs = entry.get("details", {}).get("pairs", [])
-            if pictures is not None and pairs and isinstance(reals, _Side):
-                beside = training_side if training_side and "training" in metric.build().needs else reals
+            if not pairs or isinstance(reals, Statistics):
+                continue
+            beside = training_side if training_side and "training" in metric.build().needs else reals
+            for side, images in (("fake", fakes.images), ("real", beside.images)):
+                if files := images.known.files:
+                    for pair in pairs:
+                        pair[f"{side}_file"] = files[pair[side]]
+            if pictures is not None:
                 _picture(user_path(pictures) / f"{key}-pairs.png", fakes.images, beside.images, pairs)
         warnings += metric_warnings
     if isinstance(reals, _Side):
@@ -143,7 +161,7 @@ def evaluate(
     if training_side:
         protocol["training"], protocol["n_training"] = training_side.name, len(training_side.images)
         protocol["training_content"] = training_side.content
-    return {"protocol": protocol, "metrics": values}
+    return Evaluated(protocol=protocol, metrics=values)
 
 
 @seeds.plain_torch()
@@ -192,6 +210,12 @@ class _Side:
 
     def rows(self, network: Features, needs: set[str]) -> Rows:
         return extraction.rows(self.images, network, needs, name=self.name, content=self.content, shared=True)
+
+
+def _has_classes(pool: Pool) -> bool:
+    """Whether the images of both sides are of several classes."""
+    labels = [rows.labels for rows in (pool.real, pool.fake)]
+    return all(side is not None and side.ndim == 1 and len(np.unique(side)) > 1 for side in labels)
 
 
 def _needs(parts: Sequence[Part]) -> set[str]:

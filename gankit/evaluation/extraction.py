@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from gankit import distributed
 from gankit.cache import stored
@@ -21,7 +21,9 @@ from gankit.experiments.experiment import default_features
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, Features, ImageSpec, Indices, Rows
 from gankit.registry import Part, valid_part
+from gankit.registry.trust import trust
 from gankit.runs.run import choose_device
+from gankit.text import harmless
 
 BATCH = 64
 """Images that a network sees at a time; fixed, since its rounding errors may depend on it."""
@@ -46,6 +48,7 @@ def part(kind: str, value: str | dict[str, Any] | Part) -> Part:
     table = {"name": value} if isinstance(value, str) else dict(value)
     if not isinstance(table.get("name"), str):
         raise PartError(f"{kind}: the table needs a name: which {kind}?")
+    trust(table)
     return valid_part(kind, table.pop("name"), table)
 
 
@@ -133,7 +136,7 @@ def features(
     protocol = network.protocol
     if "weights_sha256" not in protocol:
         content = None  # nothing tells whether the features on disk come from the same network
-    with tqdm(total=len(images), unit="image", desc=f"features of {name}", delay=1, disable=quiet) as bar:
+    with tqdm(total=len(images), unit="image", desc=f"features of {harmless(name)}", delay=1, disable=quiet) as bar:
 
         def of_chunk(chunk: Indices) -> NDArray[np.float32]:
             make = functools.partial(_features_of_chunk, images, chunk, network, name, bar.update)

@@ -1,53 +1,257 @@
-"""Evaluations as tables that a person can read."""
+"""Evaluations as tables: for a terminal, a notebook or page, a paper, and a spreadsheet."""
 
-from typing import Any
+import re
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+from gankit.errors import GankitError
+from gankit.evaluation.latex import tabular
+from gankit.experiments.experiment import default_features
+from gankit.files import write_atomically, write_csv
+from gankit.interfaces import Meaning, Metric
+from gankit.registry import registry, valid_part
+
+SUFFIXES = (".csv", ".tex")
+"""Of files that hold an evaluation as a table."""
+COUNTS = ("at n", "n fake", "n real")
+"""Columns of numbers of images."""
+PAIRS_PRINTED = 8
+REAL_REAL = "two halves of the real images, whose value a perfect generator would have"
+FAKE_REAL = "as many generated images and one half of the real ones"
+
+
+@final
+class Evaluated(dict[str, Any]):
+    """An evaluation: a dictionary as `metrics.json` holds it, which is shown as its table."""
+
+    def __repr__(self) -> str:
+        return text_table(self) if {"protocol", "metrics"} <= set(self) else super().__repr__()
+
+    def _repr_html_(self) -> str:
+        return html(self)
+
+
+class Row(NamedTuple):
+    """One value: what tables call it, its features ("" if none), how to read it, and its entry in the metrics file."""
+
+    title: str
+    features: str
+    meaning: Meaning
+    entry: dict[str, Any]
 
 
 def title(metric: str, features: str) -> str:
-    """The heading of a value: FID for inception-v3 features (with clean-fid's resize), FD for all others."""
-    if metric.split()[0].split("-")[0] != "frechet":  # as in "frechet-infinity" or "frechet within classes"
-        return metric
-    rest = metric.removeprefix("frechet").replace("-infinity", " at infinity")
-    return f"FID{rest}" if features == "inception-v3" else f"FD{rest} ({features})"
+    """The name of a value with its features: FID for inception-v3 (with clean-fid's resize), "KID (pixels)".
+
+    Args:
+        metric: the value's name in a metrics file.
+        features: their name; empty for values that use none.
+    """
+    base, rest = re.fullmatch(r"(frechet|kid|mind|)\b(.*)", metric, re.DOTALL).groups()  # type: ignore[union-attr]
+    rest = rest.replace("-infinity", " at infinity") if base == "frechet" else rest
+    if (base, features) == ("frechet", "inception-v3"):
+        return f"FID{rest}"
+    name = {"frechet": "FD"}.get(base, base.upper()) + rest
+    return f"{name} ({features})" if features else name
+
+
+def rows(report: dict[str, Any]) -> list[Row]:
+    """The values of an evaluation in its order; where their metric is not installed, without what they mean."""
+    found = []
+    for name, entry in report["metrics"].items():
+        features, meaning = report["protocol"]["features"], Meaning()
+        if metric := _metric(entry["metric"]):
+            meaning = metric.meaning(name)
+            numbered = re.fullmatch(r"(.+)-\d+", name)  # the second metric of one name is told by its settings
+            if numbered and not meaning.words:
+                meaning = metric.meaning(numbered[1])
+                settings = ", ".join(f"{key} {value}" for key, value in entry["metric"].items() if key != "name")
+                meaning = meaning._replace(words=f"{meaning.words} ({settings})")
+            if not {"features", "logits"} & set(metric.needs):
+                features = ""
+        found.append(Row(title(name, features), features, meaning, entry))
+    return found
+
+
+def _metric(table: dict[str, Any]) -> Metric | None:
+    settings = dict(table)
+    try:
+        metric: Metric = valid_part("metric", settings.pop("name"), settings).build()
+    except GankitError:
+        return None
+    return metric
+
+
+def with_error(value: float, error: float | None, mark: str = "±") -> str:
+    """A value with its error: two significant digits of the error, and as many decimals of the value.
+
+    Without an error the value has four significant digits.
+    """
+    if not error:
+        return f"{value:.4g}"
+    decimals = _decimals(error)
+    return f"{_rounded(value, decimals)} {mark} {_rounded(error, decimals)}"
+
+
+def _decimals(error: float) -> int:
+    """Of an error with two significant digits; below 0 for tens, hundreds, ..."""
+    return 1 - int(f"{error:.1e}".partition("e")[2])
+
+
+def _rounded(value: float, decimals: int) -> str:
+    if decimals > 8:
+        return f"{value:.{max(1, decimals - _decimals(abs(value) or 1) + 1)}e}"
+    return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"  # + 0.0: no minus before a zero
 
 
 def cells(report: dict[str, Any]) -> list[list[str]]:
-    """Header and rows of a table: value and standard error, numbers of images, baseline, p-value.
+    """Header and rows of a table of text; counts that are alike in all rows are left to `heading` and `notes`.
 
-    The baseline has three columns: the number of images of each set ("at n"), the mean value of generated beside real
-    images at that number ("fake-real"), and that of real beside other real images ("real-real").
+    Its columns: the name; which values are better; the value with its standard error; the baseline: "real-real" and
+    "fake-real", with their number of images ("at n") where rows differ; the numbers of images where rows differ in them
+    ("n fake", "n real"); the p-value.
     """
-    metrics = report["metrics"]
-    with_p = any("p_value" in entry for entry in metrics.values())
-    header = ["metric", "value", "n fake", "n real", "at n", "fake-real", "real-real"] + ["p"] * with_p
-    rows = []
-    for name, entry in metrics.items():
-        baseline, error = entry["real_vs_real"], entry["standard_error"]
-        value = f"{entry['value']:.4g}" + ("" if error is None else f" +- {error:.2g}")
-        row = [title(name, report["protocol"]["features"]), value]
-        row += ["?" if entry[key] is None else str(entry[key]) for key in ("n_fake", "n_real")]
-        row += ["-"] * 3 if baseline is None else [
-            str(baseline["n"]), f"{baseline['fake_value_at_n']:.4g}", f"{baseline['value']:.4g}",
-        ]  # fmt: skip
-        if with_p:
-            row.append(f"{entry['p_value']['value']:.3g}" if "p_value" in entry else "-")
-        rows.append(row)
-    return [header, *rows]
+    found, protocol = rows(report), report["protocol"]
+    columns: dict[str, list[str]] = {
+        "metric": [row.title for row in found],
+        "better": [row.meaning.better or "-" for row in found],
+        "value": [with_error(row.entry["value"], row.entry["standard_error"]) for row in found],
+    }
+    if any(baselines := [row.entry["real_vs_real"] for row in found]):
+        columns["real-real"] = [_beside(row, "value") for row in found]
+        columns["fake-real"] = [_beside(row, "fake_value_at_n") for row in found]
+        if _common_n(report) is None:
+            columns["at n"] = [str(baseline["n"]) if baseline else "-" for baseline in baselines]
+    for side in ("fake", "real"):
+        counts = [row.entry[f"n_{side}"] for row in found]
+        if set(counts) != {protocol[f"n_{side}"]}:
+            columns[f"n {side}"] = ["?" if count is None else str(count) for count in counts]
+    p_values = [row.entry.get("p_value") for row in found]
+    if any(p_values):
+        columns["p"] = [f"{p['value']:.3g}" if p else "-" for p in p_values]
+    return [list(columns), *map(list, zip(*columns.values(), strict=True))]
+
+
+def _beside(row: Row, key: str) -> str:
+    """A value of the baseline, with the decimals of the value that it stands beside."""
+    baseline, error = row.entry["real_vs_real"], row.entry["standard_error"]
+    if not baseline:
+        return "-"
+    return _rounded(baseline[key], _decimals(error)) if error else f"{baseline[key]:.4g}"
+
+
+def _common_n(report: dict[str, Any]) -> int | None:
+    """The number of images of each set of the baselines, where all have the same."""
+    numbers = {entry["real_vs_real"]["n"] for entry in report["metrics"].values() if entry["real_vs_real"]}
+    return numbers.pop() if len(numbers) == 1 else None
+
+
+def heading(report: dict[str, Any]) -> list[str]:
+    """Two lines: which images are compared, and on which features."""
+    protocol = report["protocol"]
+    settings = protocol["features_protocol"]
+    weights = settings.get("weights_sha256")
+    counts = {side: "?" if protocol[f"n_{side}"] is None else protocol[f"n_{side}"] for side in ("fake", "real")}
+    return [
+        f"fake: {protocol['fake']}, {counts['fake']} images   real: {protocol['real']}, {counts['real']} images",
+        f"features: {protocol['features']}, {protocol['features_dim']} dimensions, "
+        f"resize {settings.get('resize', 'unknown')}" + (f", weights {weights[:12]}" if weights else ""),
+    ]
+
+
+def notes(report: dict[str, Any]) -> list[str]:
+    """What each row is, in a few words, and what the baseline is."""
+    lines = [f"{row.title.removesuffix(f' ({row.features})')}: {row.meaning.words}" for row in rows(report)
+             if row.meaning.words]  # fmt: skip
+    if any(entry["real_vs_real"] for entry in report["metrics"].values()):
+        n = _common_n(report)
+        each = f", {n} images each" if n else ""
+        lines += [f"real-real: {REAL_REAL}{each}", f"fake-real: {FAKE_REAL}{each}"]
+    return lines
+
+
+def warnings(report: dict[str, Any]) -> list[str]:
+    """What to be careful about: what the features cannot see, and the warnings of the metrics."""
+    features, default = report["protocol"]["features"], default_features()
+    try:
+        limits = registry("features").get(features).limits  # type: ignore[attr-defined]
+    except GankitError:
+        limits = ""
+    if limits:
+        advice = f"{default} sees more" if default != features else "install gankit[offline] and judge again"
+        limits = f"{limits}; {advice}"
+    return [*([limits] if limits else []), *report["protocol"]["warnings"]]
+
+
+def pairs(report: dict[str, Any]) -> list[str]:
+    """The closest pairs of images that metrics have found, where their files have names."""
+    lines = []
+    for name, entry in report["metrics"].items():
+        found = [pair for pair in entry.get("details", {}).get("pairs", []) if {"fake_file", "real_file"} & set(pair)]
+        for pair in found[:PAIRS_PRINTED]:
+            fake, real = (pair.get(f"{side}_file", f"image {pair[side]}") for side in ("fake", "real"))
+            lines.append(f"{name}: {fake} is close to {real}, distance {pair['distance']:.3g}")
+        if len(found) > PAIRS_PRINTED:
+            lines.append(f"{name}: {len(found) - PAIRS_PRINTED} more pairs")
+    return lines
 
 
 def text_table(report: dict[str, Any]) -> str:
     """An evaluation as lines for a terminal."""
-    protocol = report["protocol"]
-    weights = protocol["features_protocol"].get("weights_sha256")
-    lines = [
-        f"fake: {protocol['fake']}   real: {protocol['real']}",
-        f"features: {protocol['features']}, {protocol['features_dim']} dimensions, "
-        f"resize {protocol['features_protocol'].get('resize', 'unknown')}"
-        + (f", weights {weights[:12]}" if weights else ""),
-    ]
-    table = cells(report)
+    table = [[cell.replace("±", "+-") for cell in row] for row in cells(report)]
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    lines = heading(report)
     for row in table:
         columns = enumerate(zip(row, widths, strict=True))
         lines.append("  ".join(text.rjust(width) if column else text.ljust(width) for column, (text, width) in columns))
-    return "\n".join([*lines, *(f"warning: {warning}" for warning in protocol["warnings"])])
+    return "\n".join([*lines, *notes(report), *pairs(report), *(f"warning: {text}" for text in warnings(report))])
+
+
+def html(report: dict[str, Any]) -> str:
+    """An evaluation as HTML, for notebooks and pages: what each row is stands below its name."""
+    (header, *lines), found = cells(report), rows(report)
+
+    def row(cells: list[str], tag: str, words: str = "") -> str:
+        small = f"<br><small>{escape(words)}</small>" if words else ""
+        others = (
+            f'<{tag} class="{"count" if name in COUNTS else "number"}">{escape(cell)}</{tag}>'
+            for name, cell in zip(header[2:], cells[2:], strict=True)
+        )
+        return f"<tr><{tag}>{escape(cells[0])}{small}</{tag}>" + "".join(others) + "</tr>"
+
+    explained = [
+        ": ".join(filter(None, [_which_is_better(meaning.better), meaning.words])) for _, _, meaning, _ in found
+    ]
+    body = "\n".join(row(line, "td", words) for line, words in zip(lines, explained, strict=True))
+    baseline = [note for note in notes(report) if note.startswith(("real-real", "fake-real"))]
+    parts = [f"<p>{'<br>'.join(map(escape, heading(report))).replace('   ', '<br>')}</p>",
+             f'<div class="wide"><table class="values">\n{row(header, "th")}\n{body}\n</table></div>',
+             *(f"<p>{escape(text)}.</p>" for text in ["; ".join(baseline)] if text),
+             *(f'<p class="warning">Warning: {escape(text)}.</p>' for text in warnings(report))]  # fmt: skip
+    return "\n".join(parts)
+
+
+def _which_is_better(better: str) -> str:
+    return f"{better} is {'better' if better in ('lower', 'higher') else 'best'}" if better else ""
+
+
+def write_table(report: dict[str, Any], path: Path) -> None:
+    """Write an evaluation as a table: `.tex` as printed, with arrows to the better values; `.csv` with every digit."""
+    if path.suffix == ".tex":
+        first, *table = cells(report)
+        for line in table:
+            line[0] += {"lower": " ↓", "higher": " ↑", "-": ""}.get(line[1], f" (best: {line[1]})")
+        comments = [*heading(report), *notes(report), *(f"warning: {text}" for text in warnings(report))]
+        shown = [[cell for place, cell in enumerate(line) if place != 1] for line in (first, *table)]
+        write_atomically(path, tabular(shown[0], [("", shown[1:])], "\n".join(comments)).encode())
+        return
+    header = ["metric", "features", "better", "value", "standard_error", "n_fake", "n_real", "at_n", "fake_real",
+              "real_real", "p_value", "meaning"]  # fmt: skip
+    lines: list[list[object]] = []
+    for name, (_, features, meaning, entry) in zip(report["metrics"], rows(report), strict=True):
+        baseline, p = entry["real_vs_real"] or {}, entry.get("p_value", {})
+        values = [entry[key] for key in ("value", "standard_error", "n_fake", "n_real")]
+        values += [baseline.get(key) for key in ("n", "fake_value_at_n", "value")]
+        lines.append([name, features, meaning.better, *values, p.get("value"), meaning.words])
+    write_csv(path, [header, *lines])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import norm
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from gankit import seeds
 from gankit.errors import GankitError
@@ -19,6 +19,9 @@ SPLITS = 10
 """Disjoint splits of the reals whose mean is the real-against-real value."""
 LEAVE_ONE_OUT = 200
 """Up to this many images or patients the jackknife leaves out one at a time, else `Metric.jackknife_groups` groups."""
+
+ROUNDING = 1e-9
+"""Relative to a value: no smaller difference is told from one of rounding."""
 
 Values = Mapping[str, float]
 
@@ -64,8 +67,11 @@ def evaluate_metric(
             # A value of one class, or of the reals alone (m is 0), uses n reals: each half of them has at most n // 2.
             entry = between_reals[name]
             entry["n"] = min(entry["n"], m or entry["n"], max(n // 2, 1))
+        spread = errors.get(name)
+        if spread is not None and metric.meaning(name).share and spread**2 > value * (1 - value):
+            spread = None  # numbers in [0, 1] with this mean cannot spread so far: the jackknife has failed
         entries[name] = {
-            "value": value, "standard_error": errors.get(name), "n_real": n, "n_fake": m,
+            "value": value, "standard_error": spread, "n_real": n, "n_fake": m,
             "real_vs_real": between_reals.get(name), **(p_entries.get(name, {}) if m else {}), "metric": part.table(),
         }  # fmt: skip
     if result.details:
@@ -105,9 +111,10 @@ def standard_errors(
     errors: dict[str, float | None] = {}
     for name in values:
         of_sides = [variance.get(name) for variance in variances]
-        # A value that no image changes, such as a precision of 0, is at a bound: its error cannot be told.
+        # A value that no image changes beyond rounding, such as a precision of 0 or 1, is at a bound: its error cannot
+        # be told.
         error = math.sqrt(sum(variance for variance in of_sides if variance is not None))
-        errors[name] = None if None in of_sides or error == 0 else error
+        errors[name] = None if None in of_sides or error <= ROUNDING * abs(values[name]) else error
     return errors
 
 
@@ -221,7 +228,7 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
     for number in tqdm(range(permutations), unit="permutation", desc=f"{part.name} by chance", delay=1):
         values = regrouped(torch.randperm(n_units, generator=seeds.generator(seed, "permutation", number)).numpy())
         for name, value in observed.items():
-            slack = 1e-9 * abs(value)  # equal divisions are ties, whatever the order of sums
+            slack = ROUNDING * abs(value)  # equal divisions are ties, whatever the order of sums
             worse[name] += sign * values.get(name, math.inf * sign) >= sign * value - slack  # a missing value is worse
     sizes = {"permutations": permutations, "n_real": pool.real.count, "n_fake": pool.fake.count}
     return {name: {"p_value": {"value": count / (permutations + 1), **sizes}} for name, count in worse.items()}

@@ -14,9 +14,10 @@ from typing import Any
 
 from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
-from gankit.experiments.values import parse_value
+from gankit.experiments.values import DEEPEST, LONGEST, copy_values, parse_text, parse_value
 from gankit.files import user_path
-from gankit.registry.messages import suggestion
+from gankit.registry.messages import shown, suggestion
+from gankit.registry.trust import trust
 
 RECIPES = resources.files("gankit.experiments") / "recipes"
 DEFAULT_RECIPE = "wgan-gp"
@@ -63,8 +64,12 @@ class SettingsDocument:
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> SettingsDocument:
-        """Settings from tables given in Python; copied, so that overrides do not change the caller's."""
-        return cls("experiment", {key: _copy(item) for key, item in tables.items()})
+        """Settings from tables given in Python; copied, so that overrides do not change the caller's.
+
+        Raises:
+            SettingsError: a key or value cannot be one of an experiment.
+        """
+        return cls("experiment", _copied(tables, "experiment"))
 
     @classmethod
     def read(cls, recipe_or_path: str | Path) -> SettingsDocument:
@@ -85,14 +90,15 @@ class SettingsDocument:
             text = recipe_text(name)
             return cls(f"recipe {name}", tomllib.loads(text), text)
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            with open(path, encoding="utf-8-sig") as file:
+                text = file.read(max(LONGEST.values()) + 1)  # one too many, so that a longer file is refused
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{path}: cannot be read: {error}") from error
         format = FORMATS.get(path.suffix.lower(), ".toml")
-        values = _parse(text, format, str(path))
+        values = _copied(_parse(text, format, str(path)), str(path))
         values = {} if values is None else values  # an empty YAML file is like an empty TOML file
         if not isinstance(values, dict):
-            raise SettingsError(f"{path}: an experiment is a set of tables; this file holds {values!r}"[:200])
+            raise SettingsError(f"{path}: an experiment is a set of tables; this file holds {shown(values)}")
         return cls(str(path), values, text, format)
 
     def fill_from_default(self, tables: tuple[str, ...]) -> None:
@@ -110,6 +116,7 @@ class SettingsDocument:
             SettingsError: an override has no "=", or its path runs through a plain value or a missing list entry.
         """
         for keys, value, text in _names_first([_parse_override(text) for text in overrides]):
+            trust(value)
             self._set(keys, value, text)
 
     def _set(self, keys: list[str], value: Any, text: str) -> None:
@@ -125,7 +132,7 @@ class SettingsDocument:
             elif isinstance(inner, str):
                 inner = table[path[-1]] = {"name": inner}
             if not isinstance(inner, (dict, list)):
-                raise SettingsError(f"override {text!r}: {'.'.join(map(str, path))} holds a value, not a table")
+                raise SettingsError(f"override {shown(text)}: {'.'.join(map(str, path))} holds a value, not a table")
             table = inner
         path = (*path, _key_or_index(table, keys[-1], text, path))
         if keys[-1] == "name" and isinstance(table, dict) and table.get("name") != value:
@@ -152,10 +159,14 @@ class SettingsDocument:
             SettingsError: names the first of them.
         """
         for path, value in _texts(self.values, ()):
-            if re.search(r"[\x00-\x1f]", value):
-                raise SettingsError(
-                    f"{self.where(path)}: {'.'.join(map(str, path))}: {value!r} is no text; {BACKSLASH}"
-                )
+            if re.search(r"[\x00-\x1f]", value) and "\\" in self._written(path):
+                setting = ".".join(map(str, path))
+                raise SettingsError(f"{self.where(path)}: {setting}: {value!r} is no text; {BACKSLASH}")
+
+    def _written(self, path: KeyPath) -> str:
+        """The override or the line that holds a setting; "" for settings from Python."""
+        line = self._lines.get(path)
+        return self.overridden.get(path) or (self.text.splitlines()[line - 1] if line else "")
 
     def _forget_within(self, path: KeyPath) -> None:
         """Forget the overrides inside a table that is replaced."""
@@ -166,6 +177,11 @@ class SettingsDocument:
     def _lines(self) -> dict[KeyPath, int]:
         return {".toml": toml_lines, ".json": json_lines, ".yaml": yaml_lines}[self.format](self.text)
 
+    def is_of_recipe(self, path: KeyPath, before: bool = False) -> bool:
+        """Whether a setting is as a recipe of gankit's has it, or had it `before`, and no override has changed it."""
+        changed = any(path[: len(keys)] == keys for keys in self.overridden)
+        return not changed and (before or self.label.startswith("recipe ") or path[0] in self.from_default)
+
     def where(self, path: KeyPath) -> str:
         """Where a setting is written: an override, or a file with a line.
 
@@ -174,13 +190,20 @@ class SettingsDocument:
         path_and_parents = [path[:length] for length in range(len(path), 0, -1)]
         for keys in path_and_parents:
             if keys in self.overridden:
-                return f"override {self.overridden[keys]!r}"
+                return f"override {shown(self.overridden[keys])}"
         if path and path[0] in self.from_default:
             return f"recipe {DEFAULT_RECIPE}"
         for keys in path_and_parents:
             if keys in self._lines:
                 return f"{self.label}:{self._lines[keys]}"
         return self.label
+
+
+def _copied(values: Any, label: str) -> Any:
+    try:
+        return copy_values(values)
+    except ValueError as error:
+        raise SettingsError(f"{label}: {error}") from None
 
 
 def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -193,25 +216,26 @@ def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
             yield from _texts(item, (*path, key))
 
 
-def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
 def _parse(text: str, format: str, label: str) -> Any:
+    name = format[1:].upper()
     try:
-        if format == ".json":
-            return json.loads(text)
-        if format == ".yaml":
-            return _parse_yaml(text, label)
-        return tomllib.loads(text)
+        return parse_text(text, format)
+    except ImportError as error:
+        raise SettingsError(f"{label}: YAML files need an extra: pip install 'gankit[yaml]'") from error
     except tomllib.TOMLDecodeError as error:
         match = re.search(r"^(.*) \(at line (\d+), column (\d+)\)$", str(error))
         where, reason = (f"{label}:{match[2]}", match[1]) if match else (label, str(error))
-        raise SettingsError(f"{where}: not TOML: {reason}{_hint(reason)}") from error
+        reason += _hint(reason)
     except json.JSONDecodeError as error:
-        raise SettingsError(f"{label}:{error.lineno}: not JSON: {error.msg}{_hint(error.msg)}") from error
+        where, reason = f"{label}:{error.lineno}", f"{error.msg}{_hint(error.msg)}"
+    except Exception as error:  # YAMLError, whose class is known only where ruamel.yaml is
+        if format != ".yaml" and not isinstance(error, ValueError):
+            raise
+        mark = getattr(error, "problem_mark", None)
+        where = f"{label}:{mark.line + 1}" if mark else label
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        reason += _hint(reason)
+    raise SettingsError(f"{where}: not {name}: {reason}")
 
 
 def _hint(reason: str) -> str:
@@ -219,29 +243,13 @@ def _hint(reason: str) -> str:
     return f"; {BACKSLASH}" if re.search(r"escape|hex value|\\", reason) else ""
 
 
-def _parse_yaml(text: str, label: str) -> Any:
-    try:
-        from ruamel.yaml import YAML
-        from ruamel.yaml.error import YAMLError
-    except ImportError as error:
-        raise SettingsError(f"{label}: YAML files need an extra: pip install 'gankit[yaml]'") from error
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise SettingsError(
-            f"{label}{f':{mark.line + 1}' if mark else ''}: not YAML: {reason}{_hint(reason)}"
-        ) from error
-
-
 def _parse_override(text: str) -> tuple[list[str], Any, str]:
     """The keys of the setting, its value, and the override as the user wrote it."""
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise SettingsError(f"override {text!r}: write key.path=value, for example training.steps=1000")
-    return keys, parse_value(value), text
+    if not equals or not all(keys) or len(keys) > DEEPEST:
+        raise SettingsError(f"override {shown(text)}: write key.path=value, for example training.steps=1000")
+    return keys, _copied(parse_value(value), f"override {shown(text)}"), text
 
 
 def _names_first(overrides: list[tuple[list[str], Any, str]]) -> list[tuple[list[str], Any, str]]:
@@ -266,11 +274,11 @@ def _key_or_index(table: dict[str, Any] | list[Any], key: str, text: str, path: 
     if isinstance(table, dict):
         return key
     names = [item.get("name") if isinstance(item, dict) else item for item in table]
-    if key.isdecimal() and int(key) < len(table):
+    if key.isdecimal() and len(key) < 10 and int(key) < len(table):
         return int(key)
     if names.count(key) == 1:
         return names.index(key)
-    problem = f"has no entry {key!r}; it has {', '.join(map(str, names)) or 'none'}"
+    problem = f"has no entry {shown(key)}; it has {', '.join(map(str, names)) or 'none'}"
     if key in names:
         problem = f"has {names.count(key)} entries named {key!r}; give the index of the one you mean, counted from 0"
-    raise SettingsError(f"override {text!r}: {'.'.join(map(str, path))} {problem}")
+    raise SettingsError(f"override {shown(text)}: {'.'.join(map(str, path))} {problem}")

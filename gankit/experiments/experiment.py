@@ -2,12 +2,13 @@
 
 import importlib.util
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import tomlkit
-from annotated_types import Ge, Gt, Lt, MinLen
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
 from gankit.errors import SettingsError
 from gankit.experiments.document import SettingsDocument
@@ -26,6 +27,7 @@ from gankit.experiments.tables import (
 from gankit.registry import Scheduled, nested_part
 from gankit.registry.messages import suggestion
 from gankit.registry.settings import as_table
+from gankit.registry.trust import trust
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -45,7 +47,7 @@ class Training(Settings):
         generator_batch: images of each generator update; `batch` where None.
         critic_steps: critic updates before each generator update.
         optimizer: any class of torch.optim by name.
-        optimizer_options: further arguments for it.
+        optimizer_options: further arguments for it, beside the rates and betas, which have settings of their own.
         generator_lr: the generator's learning rate, a number or a `Schedule`.
         critic_lr: the critic's learning rate, likewise.
         betas: those of the optimiser, if it has any; each a number or a `Schedule`.
@@ -89,7 +91,7 @@ class Training(Settings):
     channels_last: bool | None = None
     device: str = "auto"
     mixed_penalties: bool = False
-    threads: Count | None = None
+    threads: Annotated[int, Ge(1), Le(1024)] | None = None
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     tick_every: Count = 100
     sample_every: Count = 1000
@@ -109,6 +111,15 @@ class Training(Settings):
             raise ValueError(f"torch.optim has no {name!r}; {suggestion(name, optimizers)}")
         return name
 
+    @field_validator("optimizer_options")
+    @classmethod
+    def _check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        settings = {"lr": "generator_lr and training.critic_lr", "betas": "betas", "params": "optimizer"}
+        for key, setting in settings.items():
+            if key in options:
+                raise ValueError(f"{key} is decided by training.{setting}; set that")
+        return options
+
 
 def default_features() -> str:
     """Features of a trained network if the extra `offline`, which brings its weights, is installed; else pixels."""
@@ -124,8 +135,8 @@ class Evaluation(Settings):
     """How generated images are judged.
 
     Attributes:
-        features: the feature extractor; by default efficientnet-lite0 if the extra `offline`, which brings its weights,
-            is installed, else pixels.
+        features: the feature extractor; None takes efficientnet-lite0 wherever the extra `offline`, which brings its
+            weights, is installed, else pixels.
         metrics: the metrics; while training, the first one's first value decides the best checkpoint.
         every: ticks (lines of the log) between evaluations while training; 0 for none.
         subset: number of real images, and of generated ones, that are judged while training; None for all.
@@ -134,7 +145,7 @@ class Evaluation(Settings):
         seed: seed of their latents.
     """
 
-    features: nested_part("features") = Field(default_factory=default_features, validate_default=True)  # type: ignore[valid-type]
+    features: nested_part("features") | None = None  # type: ignore[valid-type]
     metrics: Annotated[list[nested_part("metric")], MinLen(1)] = Field(  # type: ignore[valid-type]
         default_factory=default_metrics, validate_default=True
     )
@@ -162,6 +173,8 @@ class RunRecord(Settings):
         threads: CPU threads in use, in each process.
         processes: number of processes that the run was started with.
         data_in_process: whether a program passed the data set as an object; `gankit resume` then cannot resume the run.
+        features: those that values while training come from where the experiment names none: the best generator is
+            chosen by the same ones to the end, whatever is installed later. Empty in records that are older.
     """
 
     versions: dict[str, str]
@@ -177,6 +190,7 @@ class RunRecord(Settings):
     threads: int
     processes: int = 1
     data_in_process: bool = False
+    features: str = ""
 
 
 class Experiment(Settings):
@@ -202,6 +216,8 @@ class Experiment(Settings):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     run: RunRecord | None = None
 
+    _of_the_recipes_data: list[str] = PrivateAttr(default_factory=list)
+
     @field_validator("augment", mode="before")
     @classmethod
     def _read_none(cls, value: object) -> object:
@@ -225,6 +241,14 @@ class Experiment(Settings):
         """The experiment as the text of a TOML file."""
         return tomlkit.dumps(self.tables())
 
+    def __str__(self) -> str:
+        return self.toml()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.toml())}</pre>"
+
     def part_names(self) -> list[str]:
         """Qualified names of the parts used in training, including nested parts; metrics and features are left out."""
         tables = [self.data, self.generator, self.critic, *self.losses, *([self.augment] if self.augment else [])]
@@ -233,6 +257,20 @@ class Experiment(Settings):
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as plain tables: pickle cannot import the classes of parts' settings, which are created at run time.
         return type(self).model_validate, (self.tables(),)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Experiment) and self.__dict__ == other.__dict__
+        )  # of its fields, wherever they are from
+
+    __hash__ = None  # type: ignore[assignment]  # settings hold lists and tables
+
+    def for_given_data(self) -> Self:
+        """The experiment for data of the calling program: without the size and flip of a recipe's own data set."""
+        if not self._of_the_recipes_data:
+            return self
+        defaults = {key: DataTable.model_fields[key].default for key in self._of_the_recipes_data}
+        return self.model_copy(update={"data": self.data.model_copy(update=defaults)})
 
     def with_run(self, record: RunRecord | None) -> Self:
         """The same experiment with another run record."""
@@ -258,16 +296,24 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
     """
     given = recipe_or_path.tables() if isinstance(recipe_or_path, Experiment) else recipe_or_path
     document = SettingsDocument.read(given) if isinstance(given, (str, Path)) else SettingsDocument.from_tables(given)
+    if isinstance(recipe_or_path, Mapping):
+        trust(document.values)  # a program of the user's names what stands there
     document.fill_from_default(TABLES_WITH_DEFAULTS)
     document.override(overrides)
-    return read_settings(Experiment, document)
+    experiment = read_settings(Experiment, document)
+    before = recipe_or_path._of_the_recipes_data if isinstance(recipe_or_path, Experiment) else []
+    experiment._of_the_recipes_data = [
+        key for key in ("size", "flip") if document.is_of_recipe(("data", key), key in before)
+    ]
+    return experiment
 
 
 def read_settings(model: type[Model], document: SettingsDocument) -> Model:
     """Validate the settings in a document; raises SettingsError as `load` does."""
     document.refuse_control_characters()
     try:
-        return model.model_validate(document.values)
+        # Parts of a run may have been registered in another program; what needs them says so when it builds them.
+        return model.model_validate(document.values, context="run" if "run" in document.values else None)
     except ValidationError as error:
         wrong = error.errors(include_url=False)
         texts = [detail["loc"] for detail in wrong if detail["ctx"]["reason"] == "string_type"]

@@ -8,13 +8,15 @@ from gankit.errors import PartError
 from gankit.experiments.experiment import Evaluation, Training
 from gankit.experiments.tables import AugmentTable, CriticTable, DataTable, GeneratorTable, LossTable, PartTable
 from gankit.registry import registry
+from gankit.registry.plugins import PlugIn
 from gankit.registry.settings import NONE
 
 
-def schema(**more: type[BaseModel]) -> dict[str, Any]:
+def schema(load: bool = False, **more: type[BaseModel]) -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of an experiment; parts that cannot be imported are left out.
 
     Args:
+        load: whether plug-ins are imported, so that their settings are known; else any settings of theirs are valid.
         more: models of further top-level tables by name, for example that of a study.
     """
     definitions: dict[str, Any] = {}
@@ -33,6 +35,10 @@ def schema(**more: type[BaseModel]) -> dict[str, Any]:
         table_properties = {key: value for key, value in table_schema["properties"].items() if key != "part"}
         options: list[dict[str, Any]] = [{"type": "string", "description": "the name alone, with default settings"}]
         for name in registry(table.kind).names():
+            if not load and isinstance(registry(table.kind).find(name), PlugIn):
+                known = {"name": {"const": name}, **table_properties}
+                options.append({"title": f"{table.kind} {name}", "properties": known, "required": ["name"]})
+                continue
             try:
                 content = settings_schema(registry(table.kind).settings(name), f"{table.kind}.{name}".replace(":", "."))
             except PartError:

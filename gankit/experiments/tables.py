@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ModelWrapValidatorHandler, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ModelWrapValidatorHandler, ValidationInfo, model_validator
 
 from gankit.interfaces import Scope
 from gankit.registry import Part, Scheduled, read_part, registry
@@ -28,13 +28,19 @@ class Settings(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        result: Self = reword_errors(read_none(cls, value), handler, list(cls.model_fields))
+        result: Self = reword_errors(cls, read_none(cls, value), handler, list(cls.model_fields))
         return result
 
 
-def _read_part(value: object) -> object:
-    """Read a part from the pair (kind, table) that `PartTable._split` makes; a part that was read before is kept."""
-    return read_part(*value) if isinstance(value, tuple) else value
+def _read_part(value: object, info: ValidationInfo) -> object:
+    """Read a part from the pair (kind, table) that `PartTable._split` makes; a part that was read before is kept.
+
+    Of a finished run only the generator must be there: it alone draws images.
+    """
+    if not isinstance(value, tuple):
+        return value
+    kind, table = value
+    return read_part(kind, table, may_be_missing=bool(info.context) and kind != "generator")
 
 
 class PartTable(Settings):

@@ -1,16 +1,139 @@
-"""Values that are given as text: in overrides and on the command line."""
+"""Values that are given as text: in files, in overrides and on the command line.
 
+Files come from others too: what a text may hold is bounded, so that none takes more than seconds and little memory.
+"""
+
+import json
+import math
+import re
 import tomllib
+from collections.abc import Mapping
 from typing import Any
 
 from gankit.errors import SettingsError
+from gankit.registry.messages import shown
+
+LONGEST = {".toml": 1_000_000, ".json": 10_000_000, ".yaml": 200_000}
+"""Characters of a file by its format, a second's work for each parser."""
+DEEPEST = 32
+"""Tables and lists within each other."""
+MOST = 100_000
+"""Values in all, with those that YAML repeats by an alias."""
+TOO_DEEP = f"tables and lists are nested more than {DEEPEST} deep"
+TOO_MANY = f"there are more than {MOST:,} values"
+_LONG_KEY = re.compile(rf"""(?<![\w"' \t-])(?:[\w"' \t-]+\.){{{DEEPEST}}}""")
+"""A dotted key with so many dots; tomllib needs memory by the square of their number."""
+
+
+def parse_text(text: str, format: str) -> Any:
+    """The values in a text.
+
+    Args:
+        text: of a file.
+        format: ".toml", ".json" or ".yaml"; YAML needs ruamel.yaml.
+
+    Raises:
+        ValueError: it is not of this format, or beyond the bounds of this module; a TOMLDecodeError, a JSONDecodeError,
+            or with a message alone.
+        ruamel.yaml.error.YAMLError: it is not YAML.
+    """
+    if len(text) > LONGEST[format]:
+        raise ValueError(f"{len(text):,} characters are too long for settings; at most {LONGEST[format]:,} are read")
+    try:
+        if format == ".json":
+            return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        if format == ".yaml":
+            return _parse_yaml(text)
+        if _LONG_KEY.search(text):
+            raise ValueError(TOO_DEEP)
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    except ValueError as error:
+        if "digits" in str(error):  # Python's limit; its message is for programmers
+            raise ValueError("a number has thousands of digits") from None
+        raise
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} comes twice in one table")
+    return table
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"JSON has no {name}")
+
+
+def _parse_yaml(text: str) -> Any:
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    node = yaml.compose(text)
+    if _expanded_size(node, {}) > MOST:
+        raise ValueError(TOO_MANY)
+    return None if node is None else yaml.constructor.construct_document(node)
+
+
+def _expanded_size(node: Any, known: dict[int, float]) -> float:
+    """The number of values under a node of YAML where aliases are written out; infinite for one that holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        children = node.value if isinstance(getattr(node, "value", None), list) else []
+        # A mapping's children are pairs of nodes, key and value.
+        nodes = [inner for child in children for inner in (child if isinstance(child, tuple) else (child,))]
+        known[id(node)] = 1 + sum(_expanded_size(inner, known) for inner in nodes)
+    return known[id(node)]
+
+
+def copy_values(value: Any) -> Any:
+    """A copy in which no two places share a table or list, with lists for tuples; other objects stay as they are.
+
+    Raises:
+        ValueError: it is beyond the bounds of this module, or holds what no TOML file can; names the place.
+    """
+    left = MOST
+
+    def copy(value: Any, path: tuple[str, ...]) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(TOO_MANY)
+        if len(path) > DEEPEST:
+            raise ValueError(f"{path[0]}: {TOO_DEEP}")
+        if isinstance(value, Mapping):
+            if strange := [key for key in value if not isinstance(key, str) or not _is_unicode(key)]:
+                raise ValueError(
+                    f"{'.'.join((*path, ''))}{shown(strange[0])}: keys should be strings; put it into quotes"
+                )
+            return {key: copy(item, (*path, key)) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [copy(item, (*path, str(index))) for index, item in enumerate(value)]
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError(f"{'.'.join(path)}: a number of 64 bits is needed, from -2^63 to 2^63 - 1")
+        if isinstance(value, str) and not _is_unicode(value):
+            raise ValueError(f"{'.'.join(path)}: {shown(value)} is not in UTF-8; files of such names must be renamed")
+        return value
+
+    return copy(value, ())
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written; halves of pairs of JSON, and bytes of the command line that are not UTF-8, not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def parse_value(text: str) -> Any:
     """Parse a text as a TOML value; text that is not TOML is returned without the spaces around it."""
     try:
-        return tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_text(f"value = {text.strip()}", ".toml")["value"]
+    except ValueError:
         return text.strip()
 
 

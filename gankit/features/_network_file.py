@@ -18,11 +18,16 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 class NetworkFile(Network):
     """A network in a file, tried on random images when it is loaded.
 
+    Such a file holds a program, which can read and write files: use only those of people you trust. gankit loads one
+    only where you name it yourself, on the command line, in a program, or in the variable GANKIT_TRUST, never because
+    the file of an experiment, a run or a study names it.
+
     Attributes:
         remedy: what to do where the network fails on images, for messages.
     """
 
     remedy: ClassVar[str]
+    program = "path"
 
     def __init__(
         self,

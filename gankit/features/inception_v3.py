@@ -35,6 +35,7 @@ class InceptionV3(Network):
     """
 
     name: ClassVar[str] = "inception-v3"
+    program = "weights"
     side = 299
     dim = 2048
 

@@ -1,6 +1,6 @@
 """The pixels of a shrunken image: features without weights, for tests and for a first look."""
 
-from typing import Annotated, final
+from typing import Annotated, ClassVar, final
 
 from pydantic import Field
 from torch import Tensor
@@ -16,6 +16,8 @@ class Pixels(Features):
 
     Distances between pixels see layout and colour, not meaning, and are not comparable with those of other features.
     """
+
+    limits: ClassVar = "pixels see layout and colour, not shapes: blobs in the right places and colours score well"
 
     def __init__(self, image: ImageSpec, *, side: Annotated[int, Field(ge=1, le=256)] = 8) -> None:
         """

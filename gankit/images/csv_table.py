@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gankit.errors import DataError
 from gankit.images.names import visible
+from gankit.text import from_cell
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def read_csv(path: Path, key: Collection[str], *, fold: Callable[[str], str]) ->
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             titles = [fold(visible(title)) for title in next(reader)]
             rows = [
-                (reader.line_num + above, [cell.strip() for cell in cells])
+                (reader.line_num + above, [from_cell(cell.strip()) for cell in cells])
                 for cells in reader
                 if "".join(cells).strip()
             ]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL import __version__ as PIL_VERSION
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from gankit.errors import DataError, GankitError
 from gankit.images import tiff
@@ -27,8 +27,9 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
 _COLOUR = frozenset(["P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"])
 _SIDEWAYS = range(5, 9)  # the EXIF orientations that exchange height and width
-_IN_A_TABLE = 'in the data table of an experiment, or on the command line in {name = "folder", path = ..., ...}'
+_IN_A_TABLE = "in the data table of an experiment, or in a table {name = ..., ...} on the command line"
 _OPENING = threading.Lock()  # filters of warnings are the whole process's
+_ROWS = 1024
 NO_PROGRESS_BAR = 500  # or fewer pictures
 FORMAT = 3  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
 
@@ -89,7 +90,8 @@ class Decoder:
             stored = _stored_form(picture, where)
             inverted = isinstance(picture, tiff.Picture) and tiff.white_is_zero(picture)
             picture.load()  # which turns a TIFF upright
-            upright = picture if isinstance(picture, tiff.Picture) else ImageOps.exif_transpose(picture)
+            turned = not isinstance(picture, tiff.Picture) and picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            upright = ImageOps.exif_transpose(picture) if turned else picture  # which copies even where nothing turns
             if stored.dtype.itemsize > 1:
                 array = _decode_16_bit(upright, where, inverted)
                 if self.grey is False:
@@ -113,7 +115,10 @@ class Decoder:
         # Step by step, since Pillow copies a picture that has the mode already, and palettes become grey by their RGB.
         for mode in ([] if grey else ["RGB"]) + ["L" if to_grey else "RGB"]:
             picture = picture if picture.mode == mode else picture.convert(mode)
-        array = np.asarray(picture)
+        width, height = picture.size
+        array = np.empty((height, width) if to_grey else (height, width, 3), np.uint8)
+        for top in range(0, height, _ROWS):  # Pillow hands over pixels as two further copies
+            array[top : top + _ROWS] = np.asarray(picture.crop((0, top, width, min(top + _ROWS, height))))
         return array[None] if to_grey else array.transpose(2, 0, 1)
 
 

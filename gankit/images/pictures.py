@@ -1,5 +1,6 @@
 """Image arrays as files at full depth, and as 8-bit pictures and grids to look at."""
 
+import base64
 import io
 import math
 from pathlib import Path
@@ -12,6 +13,9 @@ from torch import Tensor, from_numpy
 from torch.nn import functional
 
 from gankit.images.grey_levels import rescale
+
+SHOWN = 16
+"""Images that a notebook shows of a run or of a data set."""
 
 
 def to_pixels(images: Tensor, dtype: str, value_range: tuple[float, float]) -> NDArray[Any]:
@@ -47,6 +51,18 @@ def grid(images: NDArray[np.uint8], columns: int | None = None, scale: int = 1) 
 def grid_png(images: NDArray[Any], value_range: tuple[float, float], columns: int | None = None) -> bytes:
     """A grid of (n, c, h, w) images as the bytes of a PNG; small images are enlarged."""
     return _png(grid(to_8bit(images, value_range), columns, scale=max(1, 128 // max(images.shape[2:]))))
+
+
+def grid_html(images: NDArray[Any], value_range: tuple[float, float]) -> str:
+    """A grid of (n, c, h, w) images as an HTML picture that needs no file, at most 16 images of 64 pixels a side."""
+    step = max(1, max(images.shape[2:]) // 64)
+    png = grid_png(images[:SHOWN, :, ::step, ::step], value_range, SHOWN // 2)
+    return f'<img src="{png_uri(png)}" alt="images" style="max-width: 100%">'
+
+
+def png_uri(png: bytes) -> str:
+    """A PNG as a data URI, which a page can show without a file."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def image_png(image: NDArray[Any], value_range: tuple[float, float]) -> bytes:

@@ -9,6 +9,7 @@ from gankit.images.spec import ImageSpec
 from gankit.interfaces.dataset import Dataset
 from gankit.interfaces.decoded import DecodedDataset
 from gankit.interfaces.features import Features
+from gankit.interfaces.meaning import Meaning
 from gankit.interfaces.measurement import Measurement, MeasuresFacts
 from gankit.interfaces.metric import OLD_STYLE_MESSAGE, Indices, Metric, Moments, Pool, Resampling, Result, Rows
 from gankit.interfaces.networks import ClassHead, Critic, FeatureCritic, Generator, Truncates
@@ -16,8 +17,8 @@ from gankit.interfaces.turn import Augment, Loss, Random, Scope, Side, Turn
 
 __all__ = [
     "Augment", "ClassHead", "Critic", "Dataset", "DecodedDataset", "FeatureCritic", "Features", "Generator",
-    "ImageSpec", "Images", "Indices", "Known", "Loss", "Measurement",
-    "MeasuresFacts", "Metric", "Moments", "Pool", "Random", "Resampling", "Result",
+    "ImageSpec", "Images", "Indices", "Known", "Loss", "Meaning",
+    "Measurement", "MeasuresFacts", "Metric", "Moments", "Pool", "Random", "Resampling", "Result",
     "Rows", "Scope", "Side", "Truncates", "Turn",
 ]  # fmt: skip
 

@@ -6,14 +6,17 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from html import escape
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gankit.errors import GankitError
 from gankit.images.grey_levels import Images
 from gankit.images.known import Known
+from gankit.images.pictures import SHOWN, grid_html
 from gankit.images.spec import ImageSpec
 
 _NOTHING = Known()
@@ -30,6 +33,22 @@ class Dataset(ABC):
     Arrays have one row per image; images are channels first. A subclass defines either `known`, one record of
     everything, or those of the properties from `labels` to `changed_by_mirror` that apply; the rest follows.
     """
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__.strip("_")
+        try:
+            spec, labels = self.image, self.labels
+            text = f"{kind}: {len(self)} images of {' x '.join(map(str, spec.shape))}"
+        except GankitError as error:
+            return f"{kind}: {error}"
+        if labels is None or labels.ndim > 1:
+            return text
+        named = zip(np.bincount(labels, minlength=spec.classes), self.class_names, strict=False)
+        return f"{text}, {', '.join(f'{count} {name}' for count, name in named)}"
+
+    def _repr_html_(self) -> str:
+        first = self.read(np.arange(min(SHOWN, len(self))))
+        return f"<p>{escape(repr(self))}</p>" + grid_html(first, self.value_range)
 
     @property
     @abstractmethod

@@ -1,7 +1,7 @@
 """The interface of networks that map images to feature vectors, on which metrics are computed."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
@@ -13,9 +13,14 @@ class Features(nn.Module, ABC):
 
     Attributes:
         dim: length of a feature vector.
+        limits: what the features cannot see, for tables; empty where nothing need be said.
+        program: the setting that names a file with a program in it, such as a TorchScript archive, if there is one;
+            what a file of settings alone names there is not loaded.
     """
 
     dim: int
+    limits: ClassVar[str] = ""
+    program: ClassVar[str | None] = None
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

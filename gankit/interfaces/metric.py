@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gankit.cache import row_blocks
 from gankit.errors import GankitError, PartError
 from gankit.images.grey_levels import rescale
+from gankit.interfaces.meaning import Meaning
 
 Indices = NDArray[np.int64]
 OLD_STYLE_MESSAGE = (
@@ -302,12 +303,14 @@ class Metric(ABC):
         takes_moments: whether `compute` also takes rows that have `statistics` in place of features.
         jackknife_groups: number of random groups into which the jackknife divides the images, if leaving out one image
             at a time would take too long.
+        meanings: how tables explain the values, by name.
     """
 
     needs: tuple[str, ...] = ("features",)
     better: Literal["lower", "higher"] | None = None
     takes_moments: ClassVar[bool] = False
     jackknife_groups: ClassVar[int] = 50
+    meanings: ClassVar[Mapping[str, Meaning]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -331,6 +334,10 @@ class Metric(ABC):
             real_vs_real: the means of these comparisons, by name of the value; empty if there are too few real images.
         """
         return []
+
+    def meaning(self, name: str) -> Meaning:
+        """How tables explain the value of this name."""
+        return self.meanings.get(name) or Meaning(better=self.better or "")
 
     def resampling(self, pool: Pool) -> Resampling:
         """How values on parts of a pool are computed.

@@ -38,18 +38,59 @@ class _Block(NamedTuple):
     norms_y: Matrix  # (m,) squared norms |y|^2
 
 
-def _blocks(x: Matrix, y: Matrix, origin: Matrix | float, either_sign: bool = False) -> Iterator[_Block]:
+@final
+class Rows64:
+    """Rows of any floating-point type as float64, which only those that are asked for become.
+
+    Args:
+        rows: (n, d).
+        divisors: (n,) by which each row is divided; None leaves them as they are.
+    """
+
+    def __init__(self, rows: NDArray[Any], divisors: Matrix | None = None) -> None:
+        self.rows, self.divisors, self.shape = rows, divisors, rows.shape
+
+    @classmethod
+    def of(cls, rows: "NDArray[Any] | Rows64") -> "Rows64":
+        """The rows themselves, or those of an array."""
+        return rows if isinstance(rows, Rows64) else cls(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: Any) -> Matrix:
+        """Some rows, chosen by a slice or indices."""
+        rows: Matrix = self.rows[part].astype(np.float64)
+        return rows if self.divisors is None else rows / self.divisors[part, None]
+
+    def take(self, part: Indices) -> "Rows64":
+        """Some rows, not yet in float64."""
+        return Rows64(self.rows[part], None if self.divisors is None else self.divisors[part])
+
+    def blocks(self) -> Iterator[tuple[slice, Matrix]]:
+        """All rows, a block at a time, each with its place."""
+        step = max(1, _BLOCK // self.shape[1])
+        for start in range(0, len(self), step):
+            yield slice(start, start + step), self[start : start + step]
+
+    def mean(self) -> Matrix:
+        """(d,) mean of the rows."""
+        return np.asarray(sum(block.sum(0) for _, block in self.blocks()) / len(self))
+
+
+def _blocks(x: Rows64, y: Rows64, origin: Matrix | float, either_sign: bool = False) -> Iterator[_Block]:
     """Blocks of rows of x; an origin near the rows is subtracted from x and y first, for precision.
 
     With `either_sign` the squares are the smaller of |x - y|^2 and |x + y|^2 after that.
     """
-    centred_y = y - origin
-    norms_y = np.einsum("ij,ij->i", centred_y, centred_y)
+    norms_y = np.concatenate([np.einsum("ij,ij->i", rows, rows) for rows in (b - origin for _, b in y.blocks())])
     step = max(1, _BLOCK // len(y))
     for start in range(0, len(x), step):
         centred_x = x[start : start + step] - origin
         norms_x = np.einsum("ij,ij->i", centred_x, centred_x)[:, None]
-        squares = centred_x @ centred_y.T
+        squares = np.empty((len(centred_x), len(y)))
+        for part, rows in y.blocks():
+            squares[:, part] = centred_x @ (rows - origin).T
         if either_sign:
             np.abs(squares, out=squares)
         squares *= -2
@@ -58,18 +99,21 @@ def _blocks(x: Matrix, y: Matrix, origin: Matrix | float, either_sign: bool = Fa
         yield _Block(start, squares, norms_x, norms_y)
 
 
-def squared_distances(x: Matrix, y: Matrix) -> Matrix:
-    """(n, m) squared distances of (n, d) and (m, d) float64 rows; equal rows are at exactly 0."""
+def squared_distances(x: NDArray[Any], y: NDArray[Any], origin: Matrix | None = None) -> Matrix:
+    """(n, m) squared distances of (n, d) and (m, d) rows; equal rows are at exactly 0.
+
+    An origin near the rows, by default the first of x, is subtracted from both for precision.
+    """
     squared = np.empty((len(x), len(y)))
     # A row as the origin, so that an offset of all rows costs no precision; unlike a mean it keeps integers exact.
-    for block in _blocks(x, y, x[:1]):
+    for block in _blocks(Rows64(x), Rows64(y), x[:1].astype(np.float64) if origin is None else origin):
         i, j = np.nonzero(block.squares < NEAR * (block.norms_x + block.norms_y))
         block.squares[i, j] = _squares_of_pairs(x, y, i + block.start, j)
         squared[block.start : block.start + len(block.squares)] = block.squares
     return squared
 
 
-def _squares_of_pairs(x: NDArray[Any], y: NDArray[Any], i: Indices, j: Indices, sign: int = -1) -> Matrix:
+def _squares_of_pairs(x: Any, y: Any, i: Indices, j: Indices, sign: int = -1) -> Matrix:
     """(p,) squared norms of x[i] + sign * y[j] in float64."""
     squares = np.empty(len(i))
     step = max(1, _CHUNK // x.shape[1])
@@ -80,7 +124,9 @@ def _squares_of_pairs(x: NDArray[Any], y: NDArray[Any], i: Indices, j: Indices, 
     return squares
 
 
-def pair_distances(x: NDArray[Any], y: NDArray[Any], i: Indices, j: Indices, *, either_sign: bool = False) -> Matrix:
+def pair_distances(
+    x: NDArray[Any] | Rows64, y: NDArray[Any] | Rows64, i: Indices, j: Indices, *, either_sign: bool = False
+) -> Matrix:
     """(p,) Euclidean distances of the pairs x[i], y[j], from differences in float64; exactly 0 of equal rows.
 
     With `either_sign` the smaller of |x - y| and |x + y|.
@@ -95,20 +141,25 @@ def pair_distances(x: NDArray[Any], y: NDArray[Any], i: Indices, j: Indices, *, 
     return np.sqrt(squares)
 
 
-def _first_equal(rows: NDArray[Any]) -> Indices:
+def _first_equal(rows: NDArray[Any] | Rows64) -> Indices:
     """For each row, the index of the first row that equals it."""
     first: dict[bytes, int] = {}
-    return np.array([first.setdefault(row.tobytes(), place) for place, row in enumerate(rows)])
+    return np.array([first.setdefault(rows[place].tobytes(), place) for place in range(len(rows))])
 
 
 def nearest(
-    x: Matrix, y: Matrix, k: int = 1, *, never_match: Codes | None = None, either_sign: bool = False
+    x: NDArray[Any] | Rows64,
+    y: NDArray[Any] | Rows64,
+    k: int = 1,
+    *,
+    never_match: Codes | None = None,
+    either_sign: bool = False,
 ) -> tuple[Indices, Matrix]:
     """The k rows of y that are nearest to each row of x, nearest first, of equal distances the earlier row first.
 
     Args:
-        x: (n, d) float64.
-        y: (m, d) float64, m at least 1.
+        x: (n, d).
+        y: (m, d), m at least 1.
         k: number of neighbours.
         never_match: (n,) and (m,) codes; rows with the same code are passed over.
         either_sign: distances are the smaller of |x - y| and |x + y|; rows have length 1.
@@ -116,15 +167,19 @@ def nearest(
     Returns:
         (n, k) rows of y and (n, k) distances; -1 and infinity where fewer than k rows are left.
     """
+    x, y = Rows64.of(x), Rows64.of(y)
     if either_sign:
-        x, y = _same_side(x, y[0]), _same_side(y, y[0])
+        x, y = _same_side(x, y[:1][0]), _same_side(y, y[:1][0])
         # Rows of x (y) are within r_x (r_y) of the centre. If r_x + r_y < 1, x + y is never shorter than x - y: the
         # other sign is then ignored, so that rows can be centred for precision.
-        centre = y.mean(0)
-        radii = [float(np.square(rows - centre).sum(1).max(initial=0)) ** 0.5 for rows in (x, y)]
+        centre = y.mean()
+        radii = [
+            max((float(np.square(block - centre).sum(1).max()) for _, block in rows.blocks()), default=0.0) ** 0.5
+            for rows in (x, y)
+        ]
         either_sign = sum(radii) >= 1
     indices, nearest_distances = np.full((len(x), k), -1), np.full((len(x), k), np.inf)
-    for block in _blocks(x, y, 0.0 if either_sign else y.mean(0), either_sign):
+    for block in _blocks(x, y, 0.0 if either_sign else y.mean(), either_sign):
         squares = block.squares
         if never_match is not None:
             squares[never_match[0][block.start : block.start + len(squares), None] == never_match[1]] = np.inf
@@ -141,9 +196,10 @@ def nearest(
     return indices, nearest_distances
 
 
-def _same_side(rows: Matrix, along: Matrix) -> Matrix:
+def _same_side(rows: Rows64, along: Matrix) -> Rows64:
     """Each row or its negative, whichever makes no obtuse angle with `along`."""
-    return np.where(rows @ along < 0, -1.0, 1.0)[:, None] * rows
+    signs = np.concatenate([np.where(block @ along < 0, -1.0, 1.0) for _, block in rows.blocks()] or [np.empty(0)])
+    return Rows64(rows.rows, signs if rows.divisors is None else signs * rows.divisors)
 
 
 def _error_bound(block: _Block, dim: int) -> Matrix:
@@ -154,7 +210,7 @@ def _error_bound(block: _Block, dim: int) -> Matrix:
 
 def within(x: Matrix, y: Matrix, radius: float) -> Iterator[tuple[Indices, Indices]]:
     """The pairs of rows of x and y at a distance below `radius`, a block of rows of x at a time."""
-    for block in _blocks(x, y, y.mean(0)):
+    for block in _blocks(Rows64(x), Rows64(y), Rows64(y).mean()):
         i, j = np.nonzero(block.squares < radius**2 + _error_bound(block, x.shape[1]))
         i += block.start
         kept = pair_distances(x, y, i, j) < radius
@@ -170,9 +226,10 @@ class Shortlist:
     """
 
     def __init__(
-        self, x: Matrix, y: Matrix, *, never_match: Codes | None = None, either_sign: bool = False, k: int = 32
-    ) -> None:
-        self._x, self._y, self._never_match, self._either_sign = x, y, never_match, either_sign
+        self, x: NDArray[Any] | Rows64, y: NDArray[Any] | Rows64, *, never_match: Codes | None = None,
+        either_sign: bool = False, k: int = 32,
+    ) -> None:  # fmt: skip
+        self._x, self._y, self._never_match, self._either_sign = Rows64.of(x), Rows64.of(y), never_match, either_sign
         self._indices, self._distances = nearest(x, y, min(k, len(y)), never_match=never_match, either_sign=either_sign)
 
     def among(self, rows: Indices, allowed: NDArray[np.bool_]) -> tuple[Indices, Matrix]:
@@ -192,7 +249,10 @@ class Shortlist:
             if never_match is not None:
                 never_match = never_match[0][rows[missing]], never_match[1][subset]
             again, lengths = nearest(
-                self._x[rows[missing]], self._y[subset], never_match=never_match, either_sign=self._either_sign
+                self._x.take(rows[missing]),
+                self._y.take(subset),
+                never_match=never_match,
+                either_sign=self._either_sign,
             )
             indices[missing], distances[missing] = np.where(again < 0, -1, subset[again])[:, 0], lengths[:, 0]
         return indices, distances

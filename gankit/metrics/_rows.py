@@ -42,7 +42,15 @@ def checked_pair(
     x: ArrayLike, y: ArrayLike, min_rows: int, names: tuple[str, str] = ("features x", "features y")
 ) -> tuple[Matrix, Matrix]:
     """Two sets of features in float64, of at least `min_rows` rows each and of one dimension."""
-    first, second = (checked(rows, name).astype(np.float64) for rows, name in zip((x, y), names, strict=True))
+    first, second = checked_sides(x, y, min_rows, names)
+    return first.astype(np.float64), second.astype(np.float64)
+
+
+def checked_sides(
+    x: ArrayLike, y: ArrayLike, min_rows: int, names: tuple[str, str]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """As `checked_pair`, of the type that they have."""
+    first, second = (checked(rows, name) for rows, name in zip((x, y), names, strict=True))
     for rows, name in ((first, names[0]), (second, names[1])):
         if len(rows) < min_rows:
             raise GankitError(f"{name}: {len(rows)} rows; at least {min_rows} are needed")
@@ -55,9 +63,15 @@ def checked_pair(
 
 def features_of(real: Rows, fake: Rows, min_rows: int) -> tuple[Matrix, Matrix]:
     """The features of real and of generated images in float64, of at least `min_rows` each."""
+    first, second = sides_of(real, fake, min_rows)
+    return first.astype(np.float64), second.astype(np.float64)
+
+
+def sides_of(real: Rows, fake: Rows, min_rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """As `features_of`, of the type that they have."""
     names = ("features of the real images", "features of the generated images")
     x, y = real.required("features", "the real"), fake.required("features", "the generated")
-    return checked_pair(x, y, min_rows, names)
+    return checked_sides(x, y, min_rows, names)
 
 
 def pooled_features(pool: Pool, min_rows: int) -> Matrix:
@@ -92,9 +106,11 @@ class SumsResampling(Resampling, ABC):
         return values
 
 
-def digests(rows: Matrix) -> list[bytes]:
+def digests(rows: NDArray[Any]) -> list[bytes]:
     """A digest of each row's content; equal rows have equal ones."""
-    return [blake2b(row.tobytes(), digest_size=16).digest() for row in rows + 0.0]  # + 0.0: -0.0 and 0.0 are equal
+    # In float64 whatever the type, so that the type changes no draw; + 0.0, so that -0.0 and 0.0 are equal.
+    blocks = (block.astype(np.float64) + 0.0 for block in row_blocks(rows, 1024))
+    return [blake2b(row.tobytes(), digest_size=16).digest() for block in blocks for row in block]
 
 
 def shuffled(content: Sequence[bytes], which: str = "") -> Indices:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from gankit.errors import GankitError
-from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
+from gankit.interfaces import Meaning, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._covariance import EPS, compact, covariance_term, root, sum_of_squares
 from gankit.metrics._frechet_resampling import FrechetResampling
 from gankit.metrics._rows import Matrix, array_of, checked_pair
@@ -73,6 +73,7 @@ class Frechet(Metric):
     """
 
     better = "lower"
+    meanings: ClassVar = {"frechet": Meaning("distance between Gaussian fits of both sides' features", "lower")}
     takes_moments = True
 
     def compute(self, real: Rows, fake: Rows) -> Result:

@@ -1,12 +1,12 @@
 """Frechet distance extrapolated to infinitely many images: Chong and Forsyth 2020, arXiv 1911.07023, sec. 4."""
 
-from typing import Annotated, final
+from typing import Annotated, ClassVar, final
 
 import numpy as np
 from pydantic import Field
 
 from gankit.errors import GankitError
-from gankit.interfaces import Metric, Result, Rows
+from gankit.interfaces import Meaning, Metric, Result, Rows
 from gankit.metrics._rows import digests, features_of, shuffled
 from gankit.metrics.frechet import frechet_distance
 
@@ -22,6 +22,7 @@ class FrechetInfinity(Metric):
     """
 
     better = "lower"
+    meanings: ClassVar = {"frechet-infinity": Meaning("the Frechet distance for infinitely many images", "lower")}
     jackknife_groups = 10
 
     def __init__(self, *, points: Annotated[int, Field(ge=3, le=100)] = 15) -> None:

@@ -1,13 +1,13 @@
 """Inception score: Salimans et al. 2016, arXiv 1606.03498, section 4."""
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr, softmax
 
 from gankit.errors import GankitError
-from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
+from gankit.interfaces import Meaning, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._rows import Matrix, SumsResampling, array_of, checked
 
 NAMES = ("inception-score", "inception-score of reals")
@@ -56,6 +56,10 @@ class InceptionScore(Metric):
 
     needs = ("logits",)
     better = "higher"
+    meanings: ClassVar = {
+        NAMES[0]: Meaning("how sure and how varied the predicted classes are", "higher"),
+        NAMES[1]: Meaning("the same of the real images"),
+    }
 
     def compute(self, real: Rows, fake: Rows) -> Result:
         """`inception-score` of the generated images; `inception-score of reals` where there are any.

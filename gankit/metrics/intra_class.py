@@ -9,7 +9,7 @@ from typing import Any, TypeVar, final
 import numpy as np
 
 from gankit.errors import GankitError
-from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
+from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics import get
 
 Key = str | int
@@ -54,6 +54,12 @@ class IntraClass(Metric):
             GankitError: no labels, labels that are no classes, or no class with enough images on both sides.
         """
         return self.resampling(Pool(real, fake)).whole()
+
+    def meaning(self, name: str) -> Meaning:
+        """That of the metric; words stand with the mean over the classes alone."""
+        of_metric = self.metric.meaning(name.removesuffix(WITHIN).partition(" of ")[0])
+        words = f"mean over the classes: {of_metric.words}" if name.endswith(WITHIN) else ""
+        return of_metric._replace(words=words)
 
     def warnings(self, real_vs_real: Mapping[str, float]) -> list[str]:
         """The metric's warnings about each class's real-against-real value."""

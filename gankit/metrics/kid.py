@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple, final
+from typing import ClassVar, NamedTuple, final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
+from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._covariance import sum_of_squares
 from gankit.metrics._rows import LARGEST_POOL, Matrix, checked_pair, digests, pooled_features, shuffled
 
@@ -57,6 +57,7 @@ class Kid(Metric):
     """The kernel distance between real and generated images in feature space: fit for few images, since unbiased."""
 
     better = "lower"
+    meanings: ClassVar = {"kid": Meaning("squared kernel distance, without bias: it may be below 0", "lower")}
 
     def compute(self, real: Rows, fake: Rows) -> Result:
         """`kid`, whose mean is 0 for equal distributions, so that single values may be negative.

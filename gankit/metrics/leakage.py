@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from hashlib import blake2b
-from typing import Annotated, Any, NamedTuple, final
+from typing import Annotated, Any, ClassVar, NamedTuple, final
 
 import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
 
 from gankit.errors import GankitError
-from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
+from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._distances import pair_distances, within
 from gankit.metrics._rows import Matrix
 
@@ -97,6 +97,10 @@ class Leakage(Metric):
 
     needs = ("images", "ids", "labels")
     better = "lower"
+    meanings: ClassVar = {
+        "leakage": Meaning("share of the first images with an equal or similar one among the second", "lower", True),
+        "exact duplicates": Meaning("share of the first images with an equal one among the second", "lower", True),
+    }
 
     def __init__(self, *, threshold: Annotated[float, Ge(0)] = 3.0) -> None:
         """

@@ -10,15 +10,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom, norm
 
 from gankit.errors import GankitError
-from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
-from gankit.metrics._distances import Shortlist
+from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
+from gankit.metrics._distances import Rows64, Shortlist
 from gankit.metrics._rows import Matrix, array_of, digests
 
 LEVEL = 0.001
@@ -30,14 +30,14 @@ PAIRS_SHOWN = 8
 class _Images:
     """Features, ids and group codes of some images, sorted by content; `order[i]` is the original place of image i."""
 
-    features: Matrix
+    features: Rows64
     ids: list[Any]
     codes: Indices
     order: Indices
 
     @classmethod
     def of(cls, rows: Rows, whose: str) -> _Images:
-        features = np.ascontiguousarray(array_of(rows, whose), dtype=np.float64)
+        features = array_of(rows, whose)
         ids = rows.required("ids", f"the {whose}").tolist()
         if not len(features):
             raise GankitError(f"memorisation: there are no {whose} images; give some")
@@ -46,7 +46,7 @@ class _Images:
         groups = list(range(len(ids))) if rows.groups is None else rows.groups.tolist()
         seen: dict[Any, int] = {}
         codes = np.array([seen.setdefault(groups[place], len(seen)) for place in order])
-        return cls(features[order], [ids[place] for place in order], codes, order)
+        return cls(Rows64(features[order]), [ids[place] for place in order], codes, order)
 
     @property
     def grouped(self) -> bool:
@@ -54,11 +54,10 @@ class _Images:
         return bool(self.codes.max() + 1 < len(self.codes))
 
     @cached_property
-    def at_length_one(self) -> Matrix:
+    def at_length_one(self) -> Rows64:
         """The features, each row divided by its length."""
-        lengths = np.sqrt(np.square(self.features).sum(1, keepdims=True))
-        rows: Matrix = self.features / np.where(lengths == 0, 1, lengths)
-        return rows
+        lengths = np.concatenate([np.sqrt(np.square(rows).sum(1)) for _, rows in self.features.blocks()])
+        return Rows64(self.features.rows, np.where(lengths == 0, 1, lengths))
 
 
 class _Distances(NamedTuple):
@@ -158,6 +157,16 @@ class Memorisation(Metric):
     """
 
     needs = ("features", "training", "groups", "ids")
+    meanings: ClassVar = {
+        "memorisation": Meaning("how often a generated image is nearer to a training image than a held-out one "
+                                "is: 1 for copies", "0.5", share=True),
+        "near-copies": Meaning("share of generated images that are as near to a training image as the nearest held-out "
+                               "ones", "lower", share=True),
+        "authenticity": Meaning("share of generated images whose nearest training image has a nearer one", "higher",
+                                share=True),
+        "memorisation distance": Meaning("mean distance by angle to the nearest training image: 0 for copies", "higher",
+                                         share=True),
+    }  # fmt: skip
 
     def compute(self, real: Rows, fake: Rows) -> Result:
         """The four values.

@@ -1,13 +1,13 @@
 """Monge inception distance (MIND): Berthet et al. 2026, arXiv 2605.06797; a scaled sliced Wasserstein distance."""
 
 from collections.abc import Iterator
-from typing import Annotated, final
+from typing import Annotated, ClassVar, final
 
 import numpy as np
 from annotated_types import Ge
 from numpy.typing import ArrayLike
 
-from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
+from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._rows import LARGEST_POOL, Matrix, checked_pair, features_of, pooled_features
 
 VALUES_AT_ONCE = 2**22
@@ -70,6 +70,7 @@ class Mind(Metric):
     """The sliced Wasserstein distance between real and generated images in feature space: no Gaussian is assumed."""
 
     better = "lower"
+    meanings: ClassVar = {"mind": Meaning("mean distance between projections of both sides' features", "lower")}
 
     def __init__(self, *, projections: Annotated[int, Ge(1)] = 1000) -> None:
         """

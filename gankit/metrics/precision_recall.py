@@ -4,25 +4,27 @@ Naeem et al. 2020 define the latter two in section 3. All four count which image
 on an image, and its radius is the distance to that image's k-th nearest neighbour in its set.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
 from annotated_types import Ge
 from numpy.typing import ArrayLike, NDArray
 
 from gankit.errors import GankitError
-from gankit.interfaces import Indices, Metric, Pool, Resampling, Result, Rows
+from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._distances import squared_distances
-from gankit.metrics._rows import Matrix, checked_pair, digests, features_of, pooled_features, shuffled
+from gankit.metrics._rows import Matrix, checked_pair, checked_sides, digests, shuffled, sides_of
 
 BallCounts = tuple[NDArray[np.bool_], NDArray[np.int64]]
 """For each ball whether it holds one of the other images, and for each of the others in how many balls it lies."""
 
-LARGEST_POOL = 6000
-"""Images up to which the distances between all of them are kept for resampling."""
-DISTANCES_AT_ONCE = 2**24
-"""Distances that are held in memory at a time where not all are kept."""
+LISTED = 16
+"""Nearest images that are listed for each image, times k + 1; larger balls are looked up anew."""
+FEW = 20
+"""A side that is so many times larger than the other is not listed, as each value uses few of its images."""
+CENTRES, COLUMNS = 1024, 2048
+"""Distances that are held in memory at a time."""
 SATURATED = 0.98
 TIE = 1e-6
 """Tolerance of squared radii beside their median: rounding may separate equal radii, as of mutual k-th neighbours."""
@@ -50,7 +52,7 @@ def precision_recall(real: ArrayLike, fake: ArrayLike, *, k: int | None = None) 
     Raises:
         GankitError: fewer than k + 2 rows, different d, values that are not finite, or k below 1.
     """
-    x, y = checked_pair(real, fake, min_rows=3, names=("real", "fake"))
+    x, y = checked_sides(real, fake, min_rows=3, names=("real", "fake"))
     return _values(x, y, _k_for(min(len(x), len(y)), k))
 
 
@@ -66,36 +68,97 @@ def _k_for(n: int, k: int | None) -> int:
     return k
 
 
-def _values(real: Matrix, fake: Matrix, k: int) -> dict[str, float]:
+def _values(real: NDArray[Any], fake: NDArray[Any], k: int) -> dict[str, float]:
     n = min(len(real), len(fake))
     real, fake = (rows if len(rows) == n else rows[shuffled(digests(rows))[:n]] for rows in (real, fake))
-    # Copies share one row of distances, so that rounding cannot tell them apart.
-    rows, indices = _distinct(np.concatenate([real, fake]))
-    step = max(1, DISTANCES_AT_ONCE // len(rows))
-
-    def balls(centres: Indices, others: Indices) -> BallCounts:
-        blocks = [
-            _balls(squared_distances(rows[centres[start : start + step]], rows), centres, others, k)
-            for start in range(0, n, step)
-        ]
-        return np.concatenate([hit for hit, _ in blocks]), np.sum([counts for _, counts in blocks], axis=0)
-
-    return _scores(balls(indices[:n], indices[n:]), balls(indices[n:], indices[:n]), k)
+    return _Neighbours((real, fake), k).scores(np.arange(n), np.arange(n, 2 * n), k)
 
 
-def _distinct(rows: Matrix) -> tuple[Matrix, Indices]:
-    """The distinct rows, and for each row which of them it is."""
-    index_of: dict[bytes, int] = {}
-    indices = np.array([index_of.setdefault(digest, len(index_of)) for digest in digests(rows)], dtype=np.int64)
-    return (rows if len(index_of) == len(rows) else rows[np.unique(indices, return_index=True)[1]]), indices
+@final
+class _Neighbours:
+    """The images of two sets, as one pool, with a list of the nearest ones of each: what lies in a ball is looked up.
+
+    Args:
+        sets: (n, d) and (m, d) features.
+        k: the largest k to expect.
+    """
+
+    def __init__(self, sets: tuple[NDArray[Any], NDArray[Any]], k: int) -> None:
+        self.sets, self.content = sets, [digest for rows in sets for digest in digests(rows)]
+        self.n = len(self.content)
+        first: dict[bytes, int] = {}
+        # Copies share the distances of the first of them, so that rounding cannot tell them apart.
+        self.first = np.array([first.setdefault(digest, place) for place, digest in enumerate(self.content)])
+        self.origin = self._rows(np.arange(1))
+        length = min(self.n - 1, LISTED * (k + 1))
+        self.listed, self.listed_squared = np.empty((self.n, length), np.int64), np.empty((self.n, length))
+        for start in range(0, self.n, CENTRES):
+            part = slice(start, start + CENTRES)
+            self.listed[part], self.listed_squared[part] = self._nearest(np.arange(self.n)[part], length)
+
+    def _rows(self, places: Indices) -> NDArray[Any]:
+        real, fake = self.sets
+        is_real = places < len(real)
+        rows = np.empty((len(places), real.shape[1]), np.result_type(real, fake))
+        rows[is_real], rows[~is_real] = real[places[is_real]], fake[places[~is_real] - len(real)]
+        return rows
+
+    def _squares(self, centres: Indices) -> Iterator[tuple[Indices, Matrix]]:
+        """Squared distances of rising places to all places, (c, k) for k of them at a time."""
+        x = self._rows(centres)
+        for start in range(0, self.n, COLUMNS):
+            columns = np.arange(start, min(start + COLUMNS, self.n))
+            distinct, copy_of = np.unique(self.first[columns], return_inverse=True)
+            yield columns, squared_distances(x, self._rows(distinct), self.origin)[:, copy_of]
+
+    def _nearest(self, centres: Indices, length: int) -> tuple[Indices, Matrix]:
+        """(c, length) places of the images nearest to some, nearest first, and their squared distances."""
+        places, squares = [], []
+        for columns, block in self._squares(centres):
+            block[centres[:, None] == columns] = np.inf  # an image is not listed for itself
+            nearest = _smallest(block, length)
+            places.append(columns[nearest])
+            squares.append(np.take_along_axis(block, nearest, 1))
+        listed, listed_squared = np.concatenate(places, axis=1), np.concatenate(squares, axis=1)
+        order = _smallest(listed_squared, length)
+        order = np.take_along_axis(order, np.take_along_axis(listed_squared, order, 1).argsort(1), 1)
+        return np.take_along_axis(listed, order, 1), np.take_along_axis(listed_squared, order, 1)
+
+    def scores(self, real: Indices, fake: Indices, k: int) -> dict[str, float]:
+        """The four values of real and generated images at these (n,) places each."""
+        return _scores(self._balls(real, fake, k), self._balls(fake, real, k), k)
+
+    def _balls(self, centres: Indices, others: Indices, k: int) -> BallCounts:
+        is_same, is_other = np.zeros(self.n, dtype=bool), np.zeros(self.n, dtype=bool)
+        is_same[centres] = is_other[others] = True
+        listed, squared = self.listed[centres], self.listed_squared[centres]
+        same_so_far = is_same[listed].cumsum(1)
+        squared_radii = squared[np.arange(len(centres)), (same_so_far >= k).argmax(1)]
+        inside = (squared <= squared_radii[:, None]) & is_other[listed]
+        # A list is enough if it holds the k-th neighbour and goes beyond the radius, or holds all other images.
+        within_list = (same_so_far[:, -1] >= k) & ((squared[:, -1] > squared_radii) | (squared.shape[1] == self.n - 1))
+        inside &= within_list[:, None]
+        hit, counts = inside.any(1), np.bincount(listed[inside], minlength=self.n)[others]
+        beyond = np.flatnonzero(~within_list)
+        for part in np.array_split(beyond, -(-len(beyond) // 256)) if len(beyond) else []:
+            hit[part], more = self._far_balls(centres[part], centres, others, k)
+            counts = counts + more
+        return hit, counts
+
+    def _far_balls(self, centres: Indices, same: Indices, others: Indices, k: int) -> BallCounts:
+        """Balls that reach beyond the lists, from all distances of their centres."""
+        squared = np.concatenate([block for _, block in self._squares(centres)], axis=1)
+        # Each centre is its own nearest neighbour, at distance 0, so that the k-th other one has the index k.
+        squared_radii = np.partition(squared[:, same], k, axis=1)[:, k]
+        inside = squared[:, others] <= squared_radii[:, None]
+        return np.asarray(inside.any(1)), inside.sum(0)
 
 
-def _balls(squared: Matrix, own_columns: Indices, other_columns: Indices, k: int) -> BallCounts:
-    """From (centres, N) squared distances, with columns for the centres' own set and for the other one."""
-    # Each centre is its own nearest neighbour, at distance 0, so that the k-th other one has the index k.
-    squared_radii = np.partition(squared[:, own_columns], k, axis=1)[:, k]
-    inside = squared[:, other_columns] <= squared_radii[:, None]
-    return np.asarray(inside.any(1)), inside.sum(0)
+def _smallest(values: Matrix, count: int) -> Indices:
+    """(n, up to count) places of the smallest values of each row, in any order."""
+    if values.shape[1] <= count:
+        return np.broadcast_to(np.arange(values.shape[1]), values.shape)
+    return np.argpartition(values, count - 1, axis=1)[:, :count]
 
 
 def _scores(real_balls: BallCounts, fake_balls: BallCounts, k: int) -> dict[str, float]:
@@ -134,7 +197,7 @@ def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> NDArray[np
     n = len(reals)
     if n < k + 2:
         raise GankitError(f"realism with k = {k} needs at least {k + 2} real images, and there are {n}: give more")
-    step = max(1, DISTANCES_AT_ONCE // n)
+    step = CENTRES
     squared_radii = np.empty(n)
     for start in range(0, n, step):
         squares = squared_distances(reals[start : start + step], reals)
@@ -162,6 +225,12 @@ class PrecisionRecall(Metric):
     """
 
     better = "higher"
+    meanings: ClassVar = {
+        "precision": Meaning("share of generated images that are near real ones: quality", "higher", share=True),
+        "recall": Meaning("share of real images that are near generated ones: variety", "higher", share=True),
+        "density": Meaning("how many real images each generated one is near, beside the expected number", "higher"),
+        "coverage": Meaning("share of real images with a generated one nearby: variety", "higher", share=True),
+    }
 
     def __init__(self, *, k: Annotated[int, Ge(1)] | None = None) -> None:
         self.k = k
@@ -172,7 +241,7 @@ class PrecisionRecall(Metric):
         Raises:
             GankitError: as `precision_recall`.
         """
-        x, y = features_of(real, fake, min_rows=3)
+        x, y = sides_of(real, fake, min_rows=3)
         n = min(len(x), len(y))
         k = _k_for(n, self.k)
         return _result(_values(x, y, k), n, k)
@@ -188,10 +257,10 @@ class PrecisionRecall(Metric):
         ]
 
     def resampling(self, pool: Pool) -> Resampling:
-        """Values from the distances between all images of the pool, up to 6,000 of them."""
+        """Values from lists of the nearest images of each image of the pool, unless one side is many times larger."""
         n, m = pool.real.count, pool.fake.count
-        shares = min(n, m) > 0 and n + m <= LARGEST_POOL
-        return _SharedDistances(self, pool) if shares else Resampling(self, pool)
+        shares = 0 < n + m <= FEW * min(n, m)
+        return _SharedNeighbours(self, pool) if shares else Resampling(self, pool)
 
 
 def _result(values: dict[str, float], n: int, k: int) -> Result:
@@ -199,27 +268,11 @@ def _result(values: dict[str, float], n: int, k: int) -> Result:
     return Result(values, dict.fromkeys(values, (n, n)), {"k": k}, [warning] if 5 * k > n else [])
 
 
-class _SharedDistances(Resampling):
+class _SharedNeighbours(Resampling):
     def __init__(self, metric: PrecisionRecall, pool: Pool) -> None:
         super().__init__(metric, pool)
         self.k = metric.k
-        rows = pooled_features(pool, min_rows=1)
-        self.content = digests(rows)
-        rows, indices = _distinct(rows)
-        squared = squared_distances(rows, rows)
-        self.squared = squared if len(rows) == len(indices) else squared[np.ix_(indices, indices)]
-        self.n = len(indices)
-        # Balls hold few images, so for each image only its nearest ones are listed, nearest first.
-        length = min(self.n - 1, 16 * ((self.k or 5) + 1))
-        self.listed = np.empty((self.n, length), dtype=np.int64)
-        self.listed_squared = np.empty((self.n, length))
-        for start in range(0, self.n, 512):
-            block = self.squared[start : start + 512].copy()
-            np.fill_diagonal(block[:, start:], np.inf)
-            near = np.argpartition(block, length - 1, axis=1)[:, :length]
-            near = np.take_along_axis(near, np.take_along_axis(block, near, 1).argsort(1), 1)
-            self.listed[start : start + 512] = near
-            self.listed_squared[start : start + 512] = np.take_along_axis(block, near, 1)
+        self.neighbours = _Neighbours(sides_of(pool.real, pool.fake, min_rows=1), self.k or 5)
         self.smaller = min(pool.real.count, pool.fake.count)
 
     def whole(self) -> Result:
@@ -236,26 +289,9 @@ class _SharedDistances(Resampling):
         return [self._values(np.setdiff1d(real, part), np.setdiff1d(fake, part), k) for part in parts]
 
     def _values(self, real: Indices, fake: Indices, k: int | None) -> dict[str, float]:
-        n = min(len(real), len(fake))
+        n, content = min(len(real), len(fake)), self.neighbours.content
         k = _k_for(n, k)
         real, fake = (
-            side if len(side) == n else side[shuffled([self.content[place] for place in side])[:n]]
-            for side in (real, fake)
+            side if len(side) == n else side[shuffled([content[place] for place in side])[:n]] for side in (real, fake)
         )
-        return _scores(self._balls(real, fake, k), self._balls(fake, real, k), k)
-
-    def _balls(self, centres: Indices, others: Indices, k: int) -> BallCounts:
-        is_same, is_other = np.zeros(self.n, dtype=bool), np.zeros(self.n, dtype=bool)
-        is_same[centres] = is_other[others] = True
-        listed, squared = self.listed[centres], self.listed_squared[centres]
-        same_so_far = is_same[listed].cumsum(1)
-        squared_radii = squared[np.arange(len(centres)), (same_so_far >= k).argmax(1)]
-        inside = (squared <= squared_radii[:, None]) & is_other[listed]
-        # A list is enough if it holds the k-th neighbour and goes beyond the radius, or holds all other images.
-        within_list = (same_so_far[:, -1] >= k) & ((squared[:, -1] > squared_radii) | (squared.shape[1] == self.n - 1))
-        inside &= within_list[:, None]
-        hit, counts = inside.any(1), np.bincount(listed[inside], minlength=self.n)[others]
-        if not within_list.all():  # balls that reach beyond the lists
-            hit[~within_list], more = _balls(self.squared[centres[~within_list]], centres, others, k)
-            counts = counts + more
-        return hit, counts
+        return self.neighbours.scores(real, fake, k)

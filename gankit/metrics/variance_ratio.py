@@ -1,13 +1,13 @@
 """Total variance of generated over that of real features: the traces in Heusel et al. 2017, arXiv 1706.08500, eq. 6."""
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gankit.cache import row_blocks
 from gankit.errors import GankitError
-from gankit.interfaces import Metric, Pool, Resampling, Rows
+from gankit.interfaces import Meaning, Metric, Pool, Resampling, Rows
 from gankit.metrics._rows import Matrix, SumsResampling, array_of, checked, checked_pair, pooled_features
 
 
@@ -53,6 +53,9 @@ class VarianceRatio(Metric):
     upward bias.
     """
 
+    meanings: ClassVar = {
+        "variance-ratio": Meaning("variance of generated over that of real images: below 1 they are too alike", "1")
+    }
     takes_moments = True
 
     def compute(self, real: Rows, fake: Rows) -> dict[str, float]:

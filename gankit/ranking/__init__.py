@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import astuple, dataclass, fields
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any, final
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from gankit.errors import GankitError, RunError
 from gankit.evaluation.sources import Source, open_source
 from gankit.files import user_path, write_atomically, write_csv, write_folder
-from gankit.images.pictures import grid_png, save_image
+from gankit.images.pictures import grid_html, grid_png, save_image
 from gankit.interfaces import Features
 from gankit.metrics.precision_recall import realism_score
 from gankit.ranking import ratings
@@ -58,6 +59,15 @@ class Ranking:
     labels: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        kept = (("best", self.best), ("worst", self.worst))
+        lines = [f"{name}:  " + ", ".join(f"{i} ({self.scores[i]:.4g})" for i in numbers) for name, numbers in kept]
+        return "\n".join([*lines, *map(str, self.findings), *self.notes])
+
+    def _repr_html_(self) -> str:
+        grids = (grid_html(self.images[numbers], self.value_range) for numbers in (self.best, self.worst))
+        return f"<pre>{escape(repr(self))}</pre>" + "<br>".join(grids)
 
     @cached_property
     def order(self) -> NDArray[np.int64]:

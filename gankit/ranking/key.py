@@ -6,11 +6,14 @@ import json
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Annotated, final
 
 import numpy as np
+from annotated_types import Ge, Lt
+from pydantic import TypeAdapter, ValidationError
 
 from gankit.errors import RunError
+from gankit.experiments.values import parse_text
 from gankit.runs.run import Run
 
 FORMAT = 1
@@ -30,7 +33,7 @@ class Shown:
 
     id: str
     real: bool
-    number: int
+    number: Annotated[int, Ge(0), Lt(2**63)]
     label: str
 
 
@@ -54,7 +57,7 @@ class Key:
     run: str
     generator: str
     best: bool
-    seed: int
+    seed: Annotated[int, Ge(0), Lt(2**63)]
     label: str | None
     reals: str | None
     images: tuple[Shown, ...]
@@ -99,12 +102,27 @@ def read_key(path: Path) -> tuple[Key, str]:
     """
     try:
         content = path.read_bytes()
-        table: dict[str, Any] = json.loads(content)
+        table = parse_text(content.decode(), ".json")
         if table.pop("format") != FORMAT:
             raise RunError(f"{path} was written by a newer gankit: upgrade gankit")
-        table["images"] = tuple(Shown(**image) for image in table["images"])
-        return Key(**table), hashlib.sha256(content).hexdigest()
+        key = TypeAdapter(Key).validate_json(json.dumps(table), strict=True)
+        return key, hashlib.sha256(content).hexdigest()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _no_key(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path} is no key of a rating page ({error}): give the key.json that was written with the page"
-        ) from error
+        raise _no_key(path, error) from error
+
+
+def check_numbers(key: Key, path: Path) -> None:
+    """
+    Raises:
+        RunError: the key, which is the file's, cannot tell which drawn image is which.
+    """
+    numbers, ids = [image.number for image in key.generated], {image.id for image in key.images}
+    if numbers != list(range(len(numbers))) or len(ids) < len(key.images):
+        raise _no_key(path, "its images are not numbered 0, 1, 2, ..., or two have one id")
+
+
+def _no_key(path: Path, reason: object) -> RunError:
+    return RunError(f"{path} is no key of a rating page ({reason}): give the key.json that was written with the page")

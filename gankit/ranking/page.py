@@ -10,9 +10,9 @@ import numpy as np
 from gankit.errors import GankitError
 from gankit.evaluation.sources import run_reference
 from gankit.files import refuse_nonempty, user_path, write_atomically, write_folder
-from gankit.images.pictures import image_png
+from gankit.images.pictures import image_png, png_uri
 from gankit.ranking.key import seal
-from gankit.report.pages import png_uri, render
+from gankit.report.pages import render
 from gankit.runs.run import Run
 from gankit.runs.sampling import label_texts, parse_label
 

@@ -13,9 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from gankit.errors import DataError
 from gankit.evaluation.uncertainty import wilson
 from gankit.images.csv_table import read_csv
-from gankit.ranking.key import Key, read_key
+from gankit.ranking.key import Key, check_numbers, read_key
+from gankit.registry.messages import shown
 
 REAL, GENERATED = "real", "generated"
+LARGEST = 1e100
+"""Scores beyond it are mistakes, and their squares are beyond float64."""
 
 
 @final
@@ -98,8 +101,8 @@ def _read(path: Path) -> list[Rater]:
         score = math.nan
         with contextlib.suppress(ValueError):
             score = float(cells["score"])
-        if not math.isfinite(score):
-            raise DataError(f"{where}: the score {cells['score']!r} is no number")
+        if not abs(score) <= LARGEST:
+            raise DataError(f"{where}: the score {shown(cells['score'])} is no number up to {LARGEST:g} in size")
         rater.scores[image] = score
         rater.diagnoses[image] = cells.get("diagnosis", "")
         rater.calls[image] = call = cells.get("call", "")
@@ -119,7 +122,7 @@ def find_key(raters: Sequence[Rater], file: Path | None, folders: Sequence[Path]
 
     Raises:
         DataError: ratings of several pages, or a key that is missing or was changed since the page was written.
-        RunError: the file is no key.
+        RunError: the file is no key, or a forged one.
     """
     digests = set().union(*(rater.keys for rater in raters))
     if len(digests) > 1:
@@ -131,8 +134,9 @@ def find_key(raters: Sequence[Rater], file: Path | None, folders: Sequence[Path]
         return None
     paths = [file] if file else [folder / "key.json" for folder in folders]
     keys = [(path, *read_key(path)) for path in paths if file or path.is_file()]
-    for _, key, actual in keys:
+    for path, key, actual in keys:
         if actual == digest:
+            check_numbers(key, path)
             return key
     if file or len(keys) == 1:
         path, _, actual = keys[0]
@@ -157,7 +161,7 @@ def by_number(raters: Sequence[Rater], count: int) -> list[Rater]:
         names: dict[str, str] = {}
         for image in rater.scores:
             stem = Path(image).stem
-            if not stem.isdecimal() or int(stem) >= count:
+            if not stem.isdecimal() or len(stem) > 18 or int(stem) >= count:
                 raise _unknown(rater, image, f"the images are 0 to {count - 1}")
             if (name := str(int(stem))) in names.values():
                 raise DataError(f"ratings {rater.path}: {rater.name} has rated image {name} twice")

@@ -1,11 +1,18 @@
 """Errors of settings in plain words: one sentence for each setting that pydantic refuses."""
 
 import difflib
+import reprlib
 from collections.abc import Collection
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import ModelWrapValidatorHandler, ValidationError
+from pydantic import BaseModel, ModelWrapValidatorHandler, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 10, 10, 10
+shown = _SHORT.repr
+"""A value as Python writes it, shortened in its middle where it would fill more than a line or two."""
 
 
 def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:
@@ -23,10 +30,13 @@ def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> 
     return f"did you mean {close[0]!r}?{f' {listing}' if list_all else ''}"
 
 
-def reword_errors(value: Any, handler: ModelWrapValidatorHandler[Any], known: Collection[str]) -> Any:
+def reword_errors(
+    model: type[BaseModel], value: Any, handler: ModelWrapValidatorHandler[Any], known: Collection[str]
+) -> Any:
     """Validate a model, and put its errors in gankit's words.
 
     Args:
+        model: the model.
         value: to validate.
         handler: pydantic's own validation, as a validator of mode "wrap" gets it.
         known: the settings that the model has, for "did you mean".
@@ -34,20 +44,50 @@ def reword_errors(value: Any, handler: ModelWrapValidatorHandler[Any], known: Co
     Raises:
         ValidationError: the context of each error holds gankit's text as `sentence` and pydantic's type as `reason`.
     """
+    details = []
+    for name, field in model.model_fields.items():
+        given = value.get(name) if isinstance(value, dict) else None
+        # To Python, true and false are the numbers 1 and 0.
+        if any(isinstance(item, bool) for item in _leaves(given)) and _takes_numbers_alone(field.annotation):
+            details.append(_error(f"a number is needed, not {shown(given)}", "number", (name,), given))
+    result = None
     try:
-        return handler(value)
+        result = handler(value)
     except ValidationError as error:
-        details = [_reword(detail, known) for detail in error.errors(include_url=False)]
-        raise ValidationError.from_exception_data(error.title, details) from None
+        details += [_reword(detail, known) for detail in error.errors(include_url=False)]
+    if details:
+        raise ValidationError.from_exception_data(model.__name__, details) from None
+    return result
+
+
+def _leaves(value: Any) -> list[Any]:
+    return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, (list, tuple)) else [value]
+
+
+def _takes_numbers_alone(annotation: Any) -> bool:
+    """Whether a setting's type has numbers in it, and no truth values."""
+    leaves, types = [annotation], []
+    while leaves:
+        leaf = leaves.pop()
+        inner = (leaf,) if isinstance(leaf, type) or get_origin(leaf) is Literal else get_args(leaf)
+        if get_origin(leaf) is Annotated:
+            inner = inner[:1]
+        types += [leaf] if inner == (leaf,) or not inner else []
+        leaves += [] if inner == (leaf,) else inner
+    return any(kind in (int, float) for kind in types) and not any(kind in (bool, Any, object) for kind in types)
 
 
 def _reword(error: ErrorDetails, known: Collection[str]) -> InitErrorDetails:
     context = error.get("ctx", {})
     # An error of a nested table has its sentence already: the model of that table has reworded it.
-    if "sentence" not in context:
-        context = {"sentence": _sentence(error, known), "reason": error["type"]}
-    reworded = PydanticCustomError("reworded", "{sentence}", context)
-    return {"type": reworded, "loc": error["loc"], "input": error["input"]}
+    if "sentence" in context:
+        return _error(context["sentence"], context["reason"], error["loc"], error["input"])
+    return _error(_sentence(error, known), error["type"], error["loc"], error["input"])
+
+
+def _error(sentence: str, reason: str, location: tuple[str | int, ...], value: Any) -> InitErrorDetails:
+    reworded = PydanticCustomError("reworded", "{sentence}", {"sentence": sentence, "reason": reason})
+    return {"type": reworded, "loc": location, "input": value}
 
 
 def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
@@ -60,9 +100,9 @@ def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
         case "missing":
             return "this setting is missing, and has no default"
         case "model_type" | "dict_type":
-            return f"a table is needed, not {value!r}"
+            return f"a table is needed, not {shown(value)}"
         case "list_type" | "tuple_type":
-            return f"a list is needed, not {value!r}"
+            return f"a list is needed, not {shown(value)}"
         case "too_short":
             return f"at least {context['min_length']} entries are needed, not {context['actual_length']}"
         case "too_long":
@@ -71,4 +111,4 @@ def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
         case "part" | "value_error" | "assertion_error":
             return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
         case _:
-            return f"{message[:1].lower()}{message[1:]}, not {value!r}"
+            return f"{message[:1].lower()}{message[1:]}, not {shown(value)}"

@@ -1,17 +1,31 @@
 """Parts with validated settings: read from names and tables, and built."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from gankit.errors import GankitError, PartError
-from gankit.registry.messages import suggestion
+from gankit.registry.messages import shown, suggestion
 from gankit.registry.plugins import KINDS, plural
 from gankit.registry.registry import Registry
 from gankit.registry.settings import as_table, interface, takes_positional
+from gankit.registry.trust import check_trust, trust
+
+if TYPE_CHECKING:  # torch, which the interfaces import, is not needed to list parts
+    from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, ImageSpec, Loss, Metric
 
 
 class Part(BaseModel):
@@ -24,7 +38,14 @@ class Part(BaseModel):
     settings: Any
 
     def build(self, argument: object = None) -> Any:
-        """Build the part. `argument` is an `ImageSpec`; for a data set it is its (height, width) or None."""
+        """Build the part. `argument` is an `ImageSpec`; for a data set it is its (height, width) or None.
+
+        Raises:
+            PartError: as `construct`; or the part would load a program that the user has not named.
+        """
+        program = getattr(registry(self.kind).get(self.name), "program", None)
+        if program is not None and (file := getattr(self.settings, program)) is not None:
+            check_trust(file, f"{self.kind} {self.name}")
         return construct(self.kind, self.name, argument, self.settings)
 
     def names(self) -> list[str]:
@@ -65,12 +86,24 @@ def nested_part(kind: str) -> Any:
     """The type annotation of a setting that holds a `Part` of this kind, read from a name or a table with a name."""
     table = {"type": "object", "required": ["name"]}
     schema = {"description": f"one of {plural(kind)}", "anyOf": [{"type": "string"}, table]}
-    read = BeforeValidator(lambda value: read_part(kind, value))
+
+    def validate(value: object, info: ValidationInfo) -> Part:
+        return read_part(kind, value, may_be_missing=bool(info.context))
+
+    read = BeforeValidator(validate)
     return Annotated[Part, read, PlainSerializer(Part.table), WithJsonSchema(schema)]
 
 
-def read_part(kind: str, value: object) -> Part:
+class Unread(BaseModel):
+    """The settings of a part that is not there, as they were written."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+def read_part(kind: str, value: object, may_be_missing: bool = False) -> Part:
     """A validated part from its name or from a table with a name, for pydantic's validators.
+
+    Where it `may_be_missing`, one that is not there is kept as it is written, and refused when it is built.
 
     Raises:
         PydanticCustomError: of the type "part": no name, or a name that cannot be used.
@@ -81,12 +114,23 @@ def read_part(kind: str, value: object) -> Part:
     table = {"name": value} if isinstance(value, str) else value
     try:
         if not isinstance(table, Mapping):
-            raise PartError(f"a name, or a table with a name, is needed, not {value!r}")
+            raise PartError(f"a name, or a table with a name, is needed, not {shown(value)}")
         if not isinstance(table.get("name"), str):
             raise PartError(f"the table needs a name; known: {', '.join(registry(kind).names())}")
-        return _validate(kind, table["name"], {key: item for key, item in table.items() if key != "name"})
+        settings = {key: item for key, item in table.items() if key != "name"}
+        if may_be_missing and not _is_there(kind, table["name"]):
+            return Part(kind=kind, name=table["name"], settings=Unread(**settings))  # whoever builds it is told
+        return _validate(kind, table["name"], settings)
     except PartError as error:
         raise PydanticCustomError("part", "{reason}", {"reason": str(error)}) from error
+
+
+def _is_there(kind: str, name: str) -> bool:
+    try:
+        registry(kind).get(name)
+    except PartError:
+        return False
+    return True
 
 
 def valid_part(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
@@ -154,6 +198,22 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
+@overload
+def build(kind: Literal["generator"], name: str, image: ImageSpec | None = None, **settings: Any) -> Generator: ...
+@overload
+def build(kind: Literal["critic"], name: str, image: ImageSpec | None = None, **settings: Any) -> Critic: ...
+@overload
+def build(kind: Literal["loss"], name: str, image: ImageSpec | None = None, **settings: Any) -> Loss: ...
+@overload
+def build(kind: Literal["augment"], name: str, image: ImageSpec | None = None, **settings: Any) -> Augment: ...
+@overload
+def build(kind: Literal["metric"], name: str, image: ImageSpec | None = None, **settings: Any) -> Metric: ...
+@overload
+def build(kind: Literal["features"], name: str, image: ImageSpec | None = None, **settings: Any) -> Features: ...
+@overload
+def build(kind: Literal["dataset"], name: str, image: tuple[int, int] | None = None, **settings: Any) -> Dataset: ...
+@overload
+def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any: ...
 def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
     """Build one part by name.
 
@@ -166,6 +226,7 @@ def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
     Raises:
         PartError: an unknown name, settings that are not valid, or an image that the part cannot make.
     """
+    trust(settings)
     return valid_part(kind, name, settings).build(image)
 
 

@@ -22,6 +22,9 @@ POSITIONAL = {"dataset": "size", "study": "experiment"}
 """The name of a constructor's one positional parameter, for each kind; `image` for the kinds that are not listed.
 Its value comes from gankit, not from the user."""
 
+ALIASES = {"metric": {"fid": "frechet"}}
+"""Other names of gankit's own parts, by kind; any part that has the name itself comes first."""
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -129,6 +132,8 @@ class Registry:
         if matches:
             spellings = " or ".join(sorted(repr(plugin.qualified_name) for plugin in matches))
             raise PartError(f"{self.kind} {name!r} is registered by {len(matches)} plug-ins; write {spellings}")
+        if plain in ALIASES.get(self.kind, {}):
+            return ALIASES[self.kind][plain]
         raise PartError(self._unknown(name))
 
     def _plugins(self) -> builtins.list[PlugIn]:

@@ -34,7 +34,7 @@ class Schedule(BaseModel, Generic[Number]):
     @model_validator(mode="wrap")
     @classmethod
     def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        result: Self = reword_errors(value, handler, list(cls.model_fields))
+        result: Self = reword_errors(cls, value, handler, list(cls.model_fields))
         return result
 
     def at(self, step: int) -> float:

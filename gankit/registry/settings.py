@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, create_mo
 from gankit.registry.messages import reword_errors
 from gankit.registry.plugins import PART_KINDS
 
+CONFIG = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
 
 def interface(name: str) -> type:
     """A class of `gankit.interfaces`, imported at the call because it loads torch."""
@@ -58,7 +60,7 @@ def derive_settings(
         raise TypeError(f"the parameter {wrong} is positional; settings come after *, and only {positional} before it")
 
     def reword(cls: type[BaseModel], value: object, handler: ModelWrapValidatorHandler[Any]) -> Any:
-        return reword_errors(read_none(cls, value), handler, [*reserved, *cls.model_fields])
+        return reword_errors(cls, read_none(cls, value), handler, [*reserved, *cls.model_fields])
 
     name = f"{part.__name__}Settings"
     validators: dict[str, Any] = {"_reworded": model_validator(mode="wrap")(classmethod(reword))}  # type: ignore[arg-type]
@@ -66,7 +68,7 @@ def derive_settings(
     if base is not None:
         if not issubclass(base, BaseModel):
             raise TypeError("its Settings is no pydantic.BaseModel")
-        body = {"model_config": ConfigDict(extra="forbid", frozen=True), "__module__": base.__module__, **validators}
+        body = {"model_config": ConfigDict(**CONFIG), "__module__": base.__module__, **validators}
         strict: type[BaseModel] = type(name, (base,), body)
         return strict
     hints = typing.get_type_hints(inspect.getattr_static(part, "__init__"), include_extras=True)
@@ -77,9 +79,7 @@ def derive_settings(
                 raise TypeError(f"the setting {parameter.name} has no annotation")
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[parameter.name] = (_with_nested_parts(hints[parameter.name], nested_type), default)
-    config = ConfigDict(
-        extra="forbid", frozen=True, arbitrary_types_allowed=True, protected_namespaces=(), validate_default=True
-    )
+    config = ConfigDict(**CONFIG, arbitrary_types_allowed=True, protected_namespaces=(), validate_default=True)
     model: type[BaseModel] = create_model(name, __config__=config, __validators__=validators, **fields)
     return model
 

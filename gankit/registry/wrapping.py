@@ -2,16 +2,51 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, final
+from typing import Any, Literal, final, overload
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from gankit.errors import DataError, PartError
-from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, Images, ImageSpec, Known, Loss, Turn
-from gankit.interfaces.dataset import flip_left_right
+from gankit.errors import PartError
+from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, ImageSpec, Loss, Turn
+from gankit.registry.arrays import Arrays as Arrays
 from gankit.registry.settings import interface
+
+SHOWN = ("features", "score", "class_logits", "mapping", "synthesis", "after_step")
+"""What else a module may be able to do, which the part made of it then can do too."""
+Views = Callable[[Tensor], Tensor]
+
+
+@overload
+def wrap(
+    kind: Literal["generator"],
+    module: type[nn.Module],
+    *,
+    latent_dim: int,
+    labels: bool = ...,
+    channels_last: bool = ...,
+) -> type[Generator]: ...
+@overload
+def wrap(
+    kind: Literal["generator"], module: nn.Module, *, latent_dim: int, labels: bool = ..., channels_last: bool = ...
+) -> Generator: ...
+@overload
+def wrap(
+    kind: Literal["critic"], module: type[nn.Module], *, labels: bool = ..., channels_last: bool = ...
+) -> type[Critic]: ...
+@overload
+def wrap(kind: Literal["critic"], module: nn.Module, *, labels: bool = ..., channels_last: bool = ...) -> Critic: ...
+@overload
+def wrap(kind: Literal["augment"], module: type[nn.Module]) -> type[Augment]: ...
+@overload
+def wrap(kind: Literal["augment"], module: Views) -> Augment: ...
+@overload
+def wrap(kind: Literal["features"], module: type[nn.Module], *, dim: int) -> type[Features]: ...
+@overload
+def wrap(kind: Literal["features"], module: Views, *, dim: int) -> Features: ...
+@overload
+def wrap(kind: Literal["loss"], **properties: Any) -> Loss: ...
+@overload
+def wrap(kind: Literal["dataset"], module: Any, **properties: Any) -> Dataset: ...
 
 
 def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
@@ -24,13 +59,17 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
     Args:
         kind: "generator", "critic", "augment", "features", "loss" or "dataset".
         module: a module or function, or a class of modules. Networks are called with labels only where `labels=True`.
-            For a data set an (n, channels, height, width) array. Not used for a loss.
+            What else a network can do (`features` with `score`, `class_logits`, `mapping`, `synthesis`, `before_step`)
+            or an augment (`after_step`), the part can do too. For a data set an array, a list of pictures, or a data
+            set of torchvision or Hugging Face. Not used for a loss.
         properties: what gankit cannot see from outside. Generator: `latent_dim`. Features: `dim`. Generator and critic:
-            `labels`, whether the network takes labels (default False: a conditional training is refused). Loss:
+            `labels`, whether the network takes labels (default False: a conditional training is refused), and
+            `channels_last`, as in `gankit.Generator`. Loss:
             `critic` and `generator`, each a function that computes that network's scalar loss from a `Turn` (one
-            update: its images, scores and networks); `per_sample`. Data set: `labels` (the array), `class_names`,
+            update: its images, scores and networks); `per_sample`; `before_step` and `after_step`, functions too. The
+            states of those that have a `state_dict` are saved. Data set: `labels` (the array), `class_names`,
             `groups`, `agreement`, `facts`, `value_range`, `mirror` (a function, or None where mirroring changes the
-            label); `gankit.registry.wrapping.Arrays` describes each.
+            label); `gankit.registry.arrays.Arrays` describes each.
 
     Raises:
         PartError: the kind cannot be wrapped, or a property is missing or unknown.
@@ -63,9 +102,10 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
     def construct(self: Any, image: ImageSpec | None = None, **settings: Any) -> None:
         nn.Module.__init__(self)
         self.part = make(module(**settings, **({"image": image} if takes_image else {})), **properties)
-        for name in ("latent_dim", "dim"):
+        for name in ("latent_dim", "dim", "channels_last"):
             if hasattr(self.part, name):
                 setattr(self, name, getattr(self.part, name))
+        self.__dict__.update({name: getattr(self.part, name) for name in SHOWN if name in vars(self.part)})
 
     def forward(self: Any, *inputs: Any) -> Tensor:
         result: Tensor = self.part(*inputs)
@@ -85,9 +125,13 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
 
 @final
 class _Generator(Generator):
-    def __init__(self, module: nn.Module, *, latent_dim: int, labels: bool = False) -> None:
+    def __init__(
+        self, module: nn.Module, *, latent_dim: int, labels: bool = False, channels_last: bool = False
+    ) -> None:
         super().__init__()
         self.module, self.latent_dim, self.takes_labels = module, latent_dim, labels
+        self.channels_last = channels_last  # type: ignore[misc]  # of this network, not of its class
+        _show(self, "mapping", "synthesis")
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         return _call(self, z, labels)
@@ -95,12 +139,26 @@ class _Generator(Generator):
 
 @final
 class _Critic(Critic):
-    def __init__(self, module: nn.Module, *, labels: bool = False) -> None:
+    def __init__(self, module: nn.Module, *, labels: bool = False, channels_last: bool = False) -> None:
         super().__init__()
         self.module, self.takes_labels = module, labels
+        self.channels_last = channels_last  # type: ignore[misc]  # of this network, not of its class
+        if callable(getattr(module, "score", None)):  # else `features` may be any layers
+            _show(self, "features", "class_logits")
+            self.__dict__["score"] = self._score
+
+    def _score(self, features: Any, labels: Tensor | None = None) -> Tensor:
+        score: Any = self.module.score
+        scores: Tensor = score(features, labels) if self.takes_labels else score(features)
+        return scores
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         return _call(self, images, labels)
+
+
+def _show(part: nn.Module, *names: str) -> None:
+    """Let a part do what its module can; protocols look for attributes of the part itself."""
+    part.__dict__.update({name: getattr(part.module, name) for name in names if hasattr(part.module, name)})
 
 
 def _call(network: _Generator | _Critic, inputs: Tensor, labels: Tensor | None) -> Tensor:
@@ -115,6 +173,7 @@ class _Augment(Augment):
     def __init__(self, module: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.module = module
+        _show(self, "after_step")
 
     def forward(self, images: Tensor) -> Tensor:
         return self.module(images)
@@ -138,101 +197,42 @@ class _Loss(Loss):
         critic: Callable[[Turn], Tensor | None] | None = None,
         generator: Callable[[Turn], Tensor | None] | None = None,
         per_sample: bool = False,
+        before_step: Callable[[int], Mapping[str, float] | None] | None = None,
+        after_step: Callable[[Turn], None] | None = None,
     ) -> None:
-        self._critic, self._generator = critic, generator
+        functions: dict[str, Any] = {
+            "critic": critic,
+            "generator": generator,
+            "before_step": before_step,
+            "after_step": after_step,
+        }
+        self._functions = {name: function for name, function in functions.items() if function is not None}
         self.per_sample = per_sample  # type: ignore[misc]  # a fact of this loss, not of its class
+        self._stateful = {name: each for name, each in self._functions.items() if hasattr(each, "state_dict")}
+        if self._stateful:
+            self.state_dict, self.load_state_dict = self._save, self._load
+
+    def _do(self, name: str, argument: Any) -> Any:
+        return self._functions[name](argument) if name in self._functions else None
 
     def critic(self, turn: Turn) -> Tensor | None:
-        return self._critic(turn) if self._critic else None
+        result: Tensor | None = self._do("critic", turn)
+        return result
 
     def generator(self, turn: Turn) -> Tensor | None:
-        return self._generator(turn) if self._generator else None
+        result: Tensor | None = self._do("generator", turn)
+        return result
 
+    def before_step(self, step: int) -> Mapping[str, float] | None:
+        result: Mapping[str, float] | None = self._do("before_step", step)
+        return result
 
-@final
-class Arrays(Dataset):
-    """A data set of arrays in memory; see `gankit.wrap`.
+    def after_step(self, turn: Turn) -> None:
+        self._do("after_step", turn)
 
-    Args:
-        images: (n, channels, height, width) uint8, uint16 or float32.
-        labels: (n,) integers from 0, or None.
-        class_names: one per class; their numbers by default.
-        groups: (n,) group of each image, or None.
-        agreement: (n,) share of the raters who chose the image's label, in [0, 1], or None.
-        facts: further values of each image, such as its patient's age: (n, ...) arrays by name.
-        value_range: the values of black and white; needed for float32.
-        mirror: mirrors (n, c, h, w) arrays and tensors such that labels stay true; None where that cannot be.
+    def _save(self) -> dict[str, Any]:
+        return {name: each.state_dict() for name, each in self._stateful.items()}
 
-    Raises:
-        DataError: shapes or types do not fit.
-    """
-
-    def __init__(
-        self,
-        images: ArrayLike,
-        *,
-        labels: ArrayLike | None = None,
-        class_names: tuple[str, ...] | None = None,
-        groups: ArrayLike | None = None,
-        agreement: ArrayLike | None = None,
-        facts: Mapping[str, ArrayLike] | None = None,
-        value_range: tuple[float, float] | None = None,
-        mirror: Callable[[Any], Any] | None = flip_left_right,
-    ) -> None:
-        array = self._images = np.asarray(images)
-        if array.ndim != 4 or array.dtype not in (np.uint8, np.uint16, np.float32):
-            raise DataError(
-                f"images have the shape {array.shape} and type {array.dtype}; "
-                "(n, channels, height, width) uint8, uint16 or float32 is needed"
-            )
-        if not len(array):
-            raise DataError("there are no images in the array")
-        if value_range is None and array.dtype == np.float32:
-            raise DataError("float32 images need a value_range: the values that stand for black and white")
-        low, high = array.min(), array.max()
-        if value_range is not None and not (value_range[0] <= low and high <= value_range[1]):
-            raise DataError(f"images go from {low} to {high}, outside value_range {value_range}")
-        columns = {"labels": labels, "groups": groups, "agreement": agreement, **(facts or {})}
-        arrays = {name: np.asarray(values) for name, values in columns.items() if values is not None}
-        for name, values in arrays.items():
-            if values.shape[:1] != (len(array),):
-                raise DataError(f"{name} has the shape {values.shape}; there are {len(array)} images")
-        classes, shares = arrays.get("labels"), arrays.get("agreement")
-        if classes is not None and (classes.ndim != 1 or classes.dtype.kind not in "iub" or classes.min() < 0):
-            raise DataError(f"labels must be (n,) whole numbers from 0, not {classes.shape} of {classes.dtype}")
-        if shares is not None and not ((shares >= 0) & (shares <= 1)).all():
-            raise DataError("agreement has values outside [0, 1]: it is the share of raters who chose the label")
-        count = 0 if classes is None else int(classes.max()) + 1
-        names = tuple(class_names) if class_names else tuple(map(str, range(count)))
-        if len(names) < count or (names and not count):
-            raise DataError(f"class_names has {len(names)} names for {count} classes in labels")
-        self._known = Known(
-            labels=None if classes is None else classes.astype(np.int64), class_names=names, agreement=shares,
-            groups=arrays.get("groups"), facts={name: arrays[name] for name in facts or {}},
-        )  # fmt: skip
-        self._range, self._mirror = value_range, mirror
-
-    @property
-    def image(self) -> ImageSpec:
-        """Channels, height, width, and as many classes as there are class names."""
-        channels, height, width = self._images.shape[1:]
-        return ImageSpec(channels, height, width, classes=len(self._known.class_names))
-
-    @property
-    def images(self) -> NDArray[Any]:
-        """(n, channels, height, width), as given."""
-        return self._images
-
-    @property
-    def known(self) -> Known:
-        """The labels, class names, groups, agreement and facts as given; without class names, classes are numbered."""
-        return self._known
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """As given, or the type's whole range."""
-        return super().value_range if self._range is None else self._range
-
-    def mirror(self, images: Images) -> Images | None:
-        """(n, c, h, w) images mirrored by the function given; None where there is none."""
-        return self._mirror(images) if self._mirror else None
+    def _load(self, state: Mapping[str, Any]) -> None:
+        for name, each in self._stateful.items():
+            each.load_state_dict(state[name])

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from gankit.evaluation.comparison import read_metrics
-from gankit.evaluation.tables import cells
+from gankit.evaluation.tables import html
 from gankit.files import sole_writer, write_atomically
-from gankit.images.pictures import grid_png
-from gankit.report.pages import draw_lines, png_uri, render
+from gankit.images.pictures import grid_png, png_uri
+from gankit.report.pages import draw_lines, render
 from gankit.runs.run import Run
 
 SHOWN = 64
@@ -36,9 +36,9 @@ def _page(run: Run) -> str:
     pairs = [run.path / f"{name}-pairs.png" for name, entry in entries.items() if "details" in entry]
     samples = run.sample(SHOWN, seed=run.experiment.training.seed)
     return render(
-        "gankit.report", "run.html.j2", name=run.path.name, record=run.experiment.run, metrics=metrics,
+        "gankit.report", "run.html.j2", name=run.path.name, path=run.path, record=run.experiment.run, metrics=metrics,
         training=run.experiment.training, steps=run.steps, seconds=run.log[-1]["seconds"] if run.log else None,
-        grid=png_uri(grid_png(samples, run.value_range, 8)), table=cells(metrics) if metrics else [],
+        grid=png_uri(grid_png(samples, run.value_range, 8)), table=html(metrics) if metrics else "",
         curves=[png_uri(picture) for picture in curves(run.log)],
         pairs=[png_uri(path.read_bytes()) for path in pairs if path.is_file()],
         experiment=run.experiment.with_run(None).toml(),

@@ -1,11 +1,12 @@
 """Self-contained HTML pages from templates, with their pictures inside."""
 
-import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from gankit.text import harmless
 
 
 def render(package: str, template: str, **values: Any) -> str:
@@ -18,14 +19,9 @@ def render(package: str, template: str, **values: Any) -> str:
     """
     environment = Environment(
         loader=PackageLoader(package, ""), autoescape=lambda name: name is None or ".html" in name,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined, finalize=lambda value: harmless(value) if type(value) is str else value,
     )  # fmt: skip
     return environment.get_template(template).render(**values)
-
-
-def png_uri(png: bytes) -> str:
-    """A PNG as a data URI, which a page can show without a file."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def draw_png(draw: Callable[..., None], size: tuple[float, float] = (7, 3.2), panels: int = 1) -> bytes:

@@ -45,7 +45,7 @@ def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tens
         RunError: there is no such class in the run of the folder `run`, it had no training images, or the number of
             labels is neither 1 nor n.
     """
-    sequence = [labels] * n if isinstance(labels, (int, str)) else list(labels)  # type: ignore[arg-type]
+    sequence = [labels] * n if isinstance(labels, (int, str, np.generic)) else list(labels)  # type: ignore[arg-type]
     classes = [_find_class(label, record, run) for label in sequence]
     if untrained := [record.class_names[k] for k in dict.fromkeys(classes) if not record.label_counts[k]]:
         raise RunError(f"{run} had no training image of class {untrained[0]}: what is drawn of it would mean nothing")
@@ -58,9 +58,11 @@ def _find_class(label: Any, record: RunRecord, run: Path) -> int:
     names = record.class_names
     label = label.item() if isinstance(label, (np.generic, Tensor)) else label
     label = label if isinstance(label, str) else int(label)
-    if label in names:
-        return names.index(label)
-    if str(label).isdigit() and int(label) < record.image["classes"]:
+    if str(label) in names:
+        return names.index(str(label))
+    # Where names are numbers, as grades 1 to 3, a number is a name, for Python and the command line alike.
+    are_numbers = any(name.isdigit() and name != str(number) for number, name in enumerate(names))
+    if not are_numbers and str(label).isdigit() and int(label) < record.image["classes"]:
         return int(label)
     known = ", ".join(f"{number} {name}" for number, name in enumerate(names))
     raise RunError(f"there is no class {label!r} in {run}; known: {known}")

@@ -50,13 +50,13 @@ def probe_labels(n: int, image: ImageSpec) -> Tensor | None:
 
 
 def probe_inputs(network: nn.Module, image: ImageSpec) -> tuple[Tensor, Tensor | None]:
-    """What a network of a GAN is called with, PROBE_BATCH times: latents or images, and labels."""
+    """PROBE_BATCH inputs of a network of a GAN: (n, latent_dim) latents or (n, c, h, w) images, and labels."""
     sizes = (network.latent_dim,) if isinstance(network, Generator) else image.shape
     return torch.randn(PROBE_BATCH, *sizes), probe_labels(PROBE_BATCH, image)
 
 
 def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Tensor:
-    """What a part gives for tensors, without gradients.
+    """What a part gives for tensors, without gradients: a tensor of any shape.
 
     Raises:
         PartError: it raises an error, or gives something other than a tensor; names the part and both.
@@ -130,6 +130,9 @@ def generate_batches(generator: Generator, z: Tensor, labels: Tensor | None) -> 
 
     Equal latents give equal images, even where the network itself draws random numbers. Every batch is padded to
     `SAMPLE_BATCH` rows, since rounding can depend on the size of a batch.
+
+    Raises:
+        RunError: an image is not finite.
     """
     like = next(generator.parameters())
     for start in range(0, max(len(z), 1), SAMPLE_BATCH):
@@ -140,6 +143,9 @@ def generate_batches(generator: Generator, z: Tensor, labels: Tensor | None) -> 
         with seeds.plain_torch(), torch.no_grad(), torch.random.fork_rng(devices):
             seeds.seed_torch(0, "sample batch", start)
             images = generator(z[rows].to(like), label)[:count].float().cpu()
+        if not (finite := images.flatten(1).isfinite().all(1)).all():
+            wrong = start + int((~finite).nonzero()[0])
+            raise RunError(f"image {wrong} of the generator holds NaN or infinity, though its weights may be finite")
         yield images
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gankit import distributed
 from gankit.errors import RunError
-from gankit.experiments.experiment import Experiment, RunRecord
+from gankit.experiments.experiment import Experiment, RunRecord, default_features
 from gankit.interfaces import Dataset
 from gankit.version import __version__ as gankit_version
 
@@ -27,7 +27,7 @@ def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRec
         facts: the other fields of `RunRecord`, which `dataset` alone does not determine: image, condition_mean,
             condition_scale, device, data_in_process.
     """
-    labels = dataset.labels
+    labels, before = dataset.labels, experiment.run
     return RunRecord(
         versions=_versions(experiment),
         dtype=str(dataset.dtype),
@@ -37,6 +37,7 @@ def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRec
         images=len(dataset),
         threads=torch.get_num_threads(),
         processes=distributed.size(),
+        features="" if experiment.evaluation.features else (before and before.features) or default_features(),
         **facts,
     )
 

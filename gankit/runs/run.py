@@ -1,6 +1,7 @@
 """A run folder: its experiment, its generator and critic, and samples from it."""
 
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any, final
 
@@ -13,6 +14,7 @@ from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment, RunRecord, load
 from gankit.files import user_path
+from gankit.images.pictures import SHOWN, grid_html
 from gankit.interfaces import Critic, Generator, ImageSpec, Truncates
 from gankit.nn.layers import set_influence
 from gankit.runs import checkpoint
@@ -36,9 +38,9 @@ def choose_device(name: str) -> torch.device:
         return torch.device(name)
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        torch.zeros(1, device=device).item()  # which "meta" cannot
+    except Exception as error:  # each backend of torch has its own for what is missing
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RunError(f"training.device: {name!r} cannot be used here ({reason}); set training.device=auto") from error
     return device
 
@@ -55,6 +57,18 @@ class Run:
 
     def __init__(self, path: Path, experiment: Experiment, wants_best: bool = False) -> None:
         self.path, self.experiment, self.wants_best = path, experiment, wants_best
+
+    def __repr__(self) -> str:
+        state = "comes with gankit" if self.packaged else f"step {self.steps} of {self.experiment.training.steps}"
+        record, best = self.experiment.run, ", best generator" if self.wants_best else ""
+        images = f", {record.images} training images of {' x '.join(map(str, self.image.shape))}" if record else ""
+        return f"Run {self.path}: {state}{images}{best}"
+
+    def _repr_html_(self) -> str:
+        text = f"<p>{escape(repr(self))}</p>"
+        if not self.exported.is_file():
+            return text
+        return text + grid_html(self.sample(SHOWN, seed=self.experiment.training.seed), self.value_range)
 
     @property
     def image(self) -> ImageSpec:

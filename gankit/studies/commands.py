@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from gankit.errors import GankitError
 from gankit.registry import registry
 from gankit.registry.plugins import PlugIn
+from gankit.text import say
 
 Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
 WORDS = "A study file, the one that comes with the study by default; and settings as key.path=value."
@@ -35,8 +36,7 @@ def study_command(name: str) -> Callable[..., None]:
         file = arguments.pop(0) if arguments and "=" not in arguments[0] else None
         study = load_study(name, file, *arguments)
         results = study.run(out or Path(f"runs/study-{name.rpartition(':')[2]}"), workers=workers, threads=threads)
-        for text in filter(None, (study.summary(results), f"report: {results.report}")):
-            print(text)
+        say(*filter(None, (study.summary(results), f"report: {results.report}")))
         if results.failures:
             raise GankitError(results.failures)
 

@@ -17,12 +17,13 @@ from typing import Any
 
 import joblib
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from gankit.errors import BusyError, GankitError, RunError
 from gankit.files import locked, remove_unfinished, sole_writer, write_atomically
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
+from gankit.text import harmless, say
 from gankit.training.log import ErrorStream, StopRequest
 
 RESULT, CLOCK, STOP, OUTPUT = "result.json", "seconds.txt", ".stop", "output.txt"
@@ -107,7 +108,7 @@ def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | No
                 break
     if todo := unfinished(jobs, folder):
         (folder / STOP).unlink(missing_ok=True)
-        print(f"stopped with {len(todo)} of {len(jobs)} jobs to do; the same command goes on", file=ErrorStream())
+        say(f"stopped with {len(todo)} of {len(jobs)} jobs to do; the same command goes on", error=True)
         raise KeyboardInterrupt
     return {job.name: _outcome(folder / job.name) for job in jobs}
 
@@ -271,7 +272,7 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
             for name in ended:
                 outcome = _outcome(folder / name)
                 if outcome.failure:
-                    bar.write(f"{name} failed: {outcome.failure}", file=stream)
+                    bar.write(harmless(f"{name} failed: {outcome.failure}"), file=stream)
                 bar.n += undone.pop(name)
                 taken[name], latest = outcome.seconds, now
             if ended or now - shown > SHOW_EVERY:

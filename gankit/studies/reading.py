@@ -64,14 +64,16 @@ def packaged_text(kind: type[Study]) -> str:
     return (resources.files(kind.__module__.rpartition(".")[0]) / kind.file).read_text(encoding="utf-8")
 
 
-def study_schema(name: str) -> dict[str, Any]:
+def study_schema(name: str, load: bool = False) -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a study's file: of an experiment, with what the study adds and leaves out.
+
+    `load` is as for `gankit.experiments.schema.schema`.
 
     Raises:
         PartError: there is no study of this name, or it cannot be imported.
     """
     kind: type[Study] = registry("study").get(name)
-    content = schema(**{kind.table: registry("study").settings(name)})
+    content = schema(load, **{kind.table: registry("study").settings(name)})
     content["title"] = f"gankit study {name}"
     tables = {
         table: [option["properties"] for option in (rule, *rule.get("anyOf", ())) if "properties" in option]

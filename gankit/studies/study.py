@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import shlex
-import sys
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,8 @@ from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomical
 from gankit.registry.settings import as_table, read_none
 from gankit.report.pages import render
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
+from gankit.text import say
+from gankit.training.log import format_seconds
 
 JOBS, FILE = "jobs", "study.toml"
 
@@ -244,7 +245,7 @@ def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bo
         seconds = sum(count * part.steps * step for count, part, step in named)
         at_a_time = min(workers, max(count for count, *_ in named))
         values = {"named": named, "seconds": seconds, "at_a_time": at_a_time, "format_seconds": format_seconds}
-        print(render("gankit.studies", "estimate.txt.j2", **values), file=sys.stderr)
+        say(render("gankit.studies", "estimate.txt.j2", **values), error=True)
     return [
         replace(part, jobs=[replace(job, cost=job.cost * of_step[part.time_step] * part.steps) for job in part.jobs])
         for part in work
@@ -266,13 +267,6 @@ def write_page(
         seconds=format_seconds(sum(outcome.seconds for outcome in results.outcomes.values())),
     )  # fmt: skip
     write_atomically(results.report, page)
-
-
-def format_seconds(seconds: float) -> str:
-    """A length of time in words."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def distinct(values: list[Any]) -> list[Any]:

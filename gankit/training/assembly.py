@@ -1,5 +1,6 @@
 """From an experiment to its parts; every combination that cannot work is refused before training starts."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from gankit.nn.copies import copied
 from gankit.nn.layers import influence_at, label_layers
 from gankit.registry import Schedule
 from gankit.runs.networks import PROBE_BATCH, build_network, call_part, probe_inputs, probe_labels, reason
+
+LARGEST_BATCH = 2**33
+"""Pixel values of a batch, 32 GB of them; what networks make of a batch takes many times the memory."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,10 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         PartError: a part refuses the image, makes wrong shapes, lacks what a loss needs, or a critic that mixes samples
             meets a loss that differentiates sample by sample. One line with the part at fault.
     """
+    for setting in ("batch", "generator_batch"):
+        count = getattr(experiment.training, setting)
+        if count is not None and count * math.prod(image.shape) > LARGEST_BATCH:
+            raise PartError(f"training.{setting}: {count:,} images of {image.shape} fit into no memory; set fewer")
     with torch.random.fork_rng(devices=[]):
         seeds.seed_torch(experiment.training.seed, "initial weights")
         generator: Generator = build_network(experiment, "generator", image)

@@ -17,6 +17,9 @@ from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.seeds import Order
 
+LARGEST = 1e100
+"""Facts beyond it, and weights below its inverse, are mistakes, and their powers are beyond float64."""
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -109,7 +112,10 @@ def _numeric_column(dataset: Dataset, table: DataTable, key: str, name: str) -> 
         raise DataError(
             f"data.{key}: {table.name} has no numeric column {name!r}; it has: {', '.join(numeric) or 'none'}"
         )
-    return columns[name].astype(np.float64)
+    values = columns[name].astype(np.float64)
+    if (np.abs(values[np.isfinite(values)]) > LARGEST).any():
+        raise DataError(f"data.{key}: {name} of {table.name} has values beyond {LARGEST:g}, whose squares overflow")
+    return values
 
 
 def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | None:
@@ -133,11 +139,11 @@ def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | 
 
 def _weights(dataset: Dataset, table: DataTable, name: str) -> NDArray[np.float64]:
     weights = _numeric_column(dataset, table, "weights", name)
-    unusable = ~(np.isfinite(weights) & (weights >= 0))
+    unusable = ~(np.isfinite(weights) & ((weights == 0) | (weights > 1 / LARGEST)))
     if unusable.any():
         raise DataError(
             f"data.weights: {name} is missing, infinite or below 0 in {unusable.sum()} of {len(weights)} images of "
-            f"{table.name}; weights are numbers from 0 up"
+            f"{table.name}; weights are 0, or numbers above {1 / LARGEST:g}"
         )
     if not weights.any():
         raise DataError(f"data.weights: {name} is 0 in all {len(weights)} images of {table.name}")

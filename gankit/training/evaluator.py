@@ -72,9 +72,11 @@ class Evaluator:
     def _metrics(self) -> MetricsWhileTraining:
         dataset, held_out = self._stepper.data.dataset, self._stepper.data.held_out
         reals, training_images = (dataset, None) if held_out is None else (held_out.dataset, dataset)
+        features = self._settings.features or self._record.features
         return MetricsWhileTraining(
-            self._settings, reals, dataset.value_range, training_images, self._training_settings.device
-        )
+            self._settings.model_copy(update={"features": features}), reals, dataset.value_range, training_images,
+            self._training_settings.device,
+        )  # fmt: skip
 
     def is_due(self, step: int) -> bool:
         """Whether the generator is evaluated after this many steps: every `evaluation.every` ticks, and at the end."""

@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from gankit import distributed
 from gankit.errors import RunError
 from gankit.files import append_line, write_atomically
 from gankit.runs.record import read_log
+from gankit.text import harmless
 
 
 class ErrorStream:
@@ -36,12 +37,28 @@ class ErrorStream:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stderr.flush()
 
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return sys.stderr.isatty()
+        return False
+
     def __getattr__(self, name: str) -> Any:
         return getattr(sys.stderr, name)
 
 
+def format_seconds(seconds: float) -> str:
+    """A length of time in words."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
+
+
 class Progress:
-    """A bar on the terminal's error stream with images per second and the time left.
+    """A bar on the terminal's error stream with images per second and the time left; elsewhere a line per tick.
+
+    The time left follows from all steps of this process, so that it never jumps. What a long training will take is said
+    as soon as steps have been measured.
 
     Args:
         steps: generator updates in all.
@@ -50,43 +67,97 @@ class Progress:
         quiet: show and say nothing; set in every process but the first.
     """
 
+    MEASURED = ((5, 0.0), (2, 10.0), (1, 60.0))
+    """The cost is said after five steps, two that take more than 10 seconds, or one that takes more than 60."""
+    WORTH_SAYING = 60.0
+    """Trainings that take fewer seconds start without a word."""
+    LONG, SHORT = 2 * 3600.0, 45 * 60.0
+    """Of a training that takes longer than LONG seconds, also the number of steps for SHORT seconds is said."""
+
     def __init__(self, steps: int, done: int, images_per_step: int, quiet: bool = False) -> None:
         self._stream = ErrorStream()
+        self._lines = not quiet and not in_notebook() and not self._stream.isatty()
         self._bar = tqdm(
-            total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0.05, disable=quiet, file=self._stream
-        )
+            total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0, disable=quiet or self._lines,
+            file=self._stream,
+        )  # fmt: skip
         self._quiet = quiet
-        self._step = done
+        self._steps, self._first, self._step = steps, done, done
         self._images_per_step = images_per_step
-        self._last_measured = (done, time.monotonic())
         self._start = time.monotonic()
+        self._last_measured = (done, self._start)
+        self._after_first_step: float | None = None  # it loads and compiles what later ones find
+        self._cost_said = False
+        self._description = ""
 
     def step(self, step: int) -> None:
         """Move the bar to a step."""
         self._bar.update(step - self._step)
         self._step = step
+        now = time.monotonic()
+        self._after_first_step = self._after_first_step or now
+        done, taken = step - self._first, now - self._start
+        if not self._cost_said and any(done >= steps and taken > seconds for steps, seconds in self.MEASURED):
+            self._cost_said = True
+            self._say_cost(self.seconds_left())
+
+    def seconds_left(self) -> float:
+        """For the remaining steps, by the mean of those done; without the first where there are others."""
+        now, done = time.monotonic(), self._step - self._first
+        if done > 1 and self._after_first_step is not None:
+            each = (now - self._after_first_step) / (done - 1)
+        else:
+            each = (now - self._start) / max(done, 1)
+        return each * (self._steps - self._step)
+
+    def _say_cost(self, seconds: float) -> None:
+        if seconds < self.WORTH_SAYING:
+            return
+        left = f"{self._steps:,} steps" if not self._first else f"{self._steps - self._first:,} steps that are left"
+        text = f"{left}: about {format_seconds(seconds)} on this machine; stop with Ctrl-C and go on at any time"
+        fewer = int(self.SHORT / seconds * (self._steps - self._step))
+        if seconds > self.LONG and not self._first and fewer:
+            fewer -= fewer % 10 ** (len(str(fewer)) - 1)  # one digit, then noughts
+            text += f"; training.steps={fewer} takes {format_seconds(seconds * fewer / (self._steps - self._step))}"
+        self.say(text)
 
     def speed(self) -> dict[str, float]:
         """Seconds since the start, and real images per second since the last call."""
         now, (step, then) = time.monotonic(), self._last_measured
         self._last_measured = (self._step, now)
         rate = (self._step - step) * self._images_per_step / max(now - then, 1e-9)
-        self._bar.set_description(f"{rate:.0f} images/s")
+        self._description = f"{rate:.0f} images/s"
+        self._bar.set_description(self._description)
         return {"seconds": round(now - self._start, 2), "images_per_second": round(rate, 2)}
 
     def show(self, losses: dict[str, float]) -> None:
         """Show the critic's losses behind the bar, by short names: a plug-in's prefix before ":" is left out."""
         critic = {name.removeprefix("critic/"): value for name, value in losses.items() if name.startswith("critic/")}
-        self._bar.set_postfix({name.rpartition(":")[2][:12]: f"{value:.3g}" for name, value in critic.items()})
+        shown = {harmless(name.rpartition(":")[2])[:12]: f"{value:.3g}" for name, value in critic.items()}
+        self._bar.set_postfix(shown)
+        if self._lines:
+            words = ", ".join(f"{name} {value}" for name, value in shown.items())
+            left = format_seconds(self.seconds_left())
+            self.say(f"step {self._step:,} of {self._steps:,}: {self._description}, {left} left; {words}")
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         if not self._quiet:
-            self._bar.write(text, file=self._stream)
+            self._bar.write(harmless(text), file=self._stream)
+
+    def say_stopped(self, reason: str, folder: Path) -> None:
+        """Say where the training was stopped, and how it goes on."""
+        at = f"step {self._step:,} of {self._steps:,} after {format_seconds(time.monotonic() - self._start)}"
+        self.say(f"{reason}: stopped at {at}; go on with: gankit resume {folder}")
 
     def close(self) -> None:
         """Leave the bar as it stands."""
         self._bar.close()
+
+
+def in_notebook() -> bool:
+    """Whether the program runs in a notebook, where `tqdm.auto` draws its bar as a widget."""
+    return "ipykernel" in sys.modules
 
 
 class TickLog:
@@ -161,12 +232,15 @@ class TickLog:
 
 
 class StopRequest:
-    """A context in which the first interrupt only requests a stop; a later one interrupts at once.
+    """A context in which the first interrupt only requests a stop, and says so; a later one interrupts at once.
 
     Interrupts are Ctrl-C, SIGTERM, and a terminal that is closed, unless `nohup` tells the process to ignore it.
 
     A terminal and a wrapper such as `timeout` or make may both pass on the same interrupt, so that a second one within
     `GRACE` seconds counts as the first.
+
+    Args:
+        answer: printed at once on the error stream at the first interrupt.
 
     Attributes:
         requested: whether there was an interrupt.
@@ -174,8 +248,9 @@ class StopRequest:
 
     GRACE = 2.0
 
-    def __init__(self) -> None:
+    def __init__(self, answer: str = "") -> None:
         self.requested = False
+        self._answer = answer
         self._when = 0.0
         self._previous_handlers: dict[signal.Signals, Any] = {}
 
@@ -190,6 +265,8 @@ class StopRequest:
     def _request(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
             self.requested, self._when = True, time.monotonic()
+            if self._answer:
+                ErrorStream().write(f"\n{self._answer}\n")  # the bar's own lock may be held at this moment
         elif time.monotonic() - self._when > self.GRACE:
             raise KeyboardInterrupt
 

@@ -24,13 +24,15 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
     name = settings.optimizer
     if name in CANNOT_TRAIN:
         raise PartError(f"training.optimizer: {name} {CANNOT_TRAIN[name]}; choose another, for example Adam")
+    if "lr" in settings.optimizer_options:
+        raise PartError("training.optimizer_options: lr is set by training.generator_lr and training.critic_lr")
     kind = getattr(torch.optim, name)
     options: dict[str, Any] = {"lr": rate, "betas": betas_at(settings, 0), "fused": True}
     options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
     try:
         optimizer: torch.optim.Optimizer = kind(network.parameters(), **options | settings.optimizer_options)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise PartError(f"training.optimizer_options: {name} refuses them: {error}") from error
+    except Exception as error:  # the classes of torch check little, and raise whatever their arithmetic does
+        raise PartError(f"training.optimizer_options: {name} refuses them: {' '.join(str(error).split())}") from error
     optimizer.register_load_state_dict_pre_hook(_keep_options)
     return optimizer
 

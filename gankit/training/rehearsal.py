@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from gankit import distributed, seeds
 from gankit.errors import GankitError, PartError
-from gankit.experiments.experiment import Experiment
+from gankit.experiments.experiment import Experiment, load
 from gankit.interfaces import Augment, Generator, Loss, Side
 from gankit.nn.copies import copied
 from gankit.runs import checkpoint
 from gankit.runs.networks import PROBE_BATCH, build_network, load_state, reason
-from gankit.training.assembly import build
 from gankit.training.data import TrainingData, prepare
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
@@ -62,17 +61,19 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         return [*_cautions_of_networks(first), *_cautions_of_labels(data)]
 
 
-def check(experiment: Experiment) -> list[str]:
-    """Open an experiment's data and rehearse its training; what there is to say of both, one line each.
+def check(recipe_or_path: str, *overrides: str) -> list[str]:
+    """Load an experiment, open its data and rehearse its training; what there is to say of them, one line each.
 
     Raises:
         GankitError: the data are not there, or a part cannot be trained.
     """
+    experiment = load(recipe_or_path, *overrides)
     data = prepare(experiment.data, experiment.training.seed)
-    parts = build(experiment, data.image)
+    stepper = Stepper(experiment, data, TickLog(Path(), tensorboard=False))
+    stepper.load_start_weights()
     lines = [
         f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
-        for kind, network in (("generator", parts.generator), ("critic", parts.critic))
+        for kind, network in (("generator", stepper.generator), ("critic", stepper.critic))
     ]
     image = data.image
     lines.append(

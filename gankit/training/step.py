@@ -13,14 +13,15 @@ from torch.optim.swa_utils import AveragedModel
 
 from gankit import distributed, seeds
 from gankit.distributed import Shard
-from gankit.errors import PartError
+from gankit.errors import PartError, RunError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Critic, Generator, Side, Turn
 from gankit.nn.compilation import Compilation
 from gankit.nn.copies import copied
 from gankit.registry import value_at
+from gankit.runs import checkpoint
 from gankit.runs.networks import described, load_state, step_hooks
-from gankit.runs.run import choose_device
+from gankit.runs.run import choose_device, open_run
 from gankit.training.assembly import Gan, build
 from gankit.training.data import TrainingData
 from gankit.training.log import TickLog
@@ -135,7 +136,7 @@ class Stepper:
         for side, rate in self._rates.items():
             for group in self.optimizers[side].param_groups:
                 group["lr"] = value_at(rate, self.step) * remaining
-                if "betas" in group and "betas" not in self.settings.optimizer_options:
+                if "betas" in group:
                     group["betas"] = betas
 
     @contextlib.contextmanager
@@ -174,7 +175,11 @@ class Stepper:
         return turn
 
     def objective(self, turn: Turn, index: int) -> Tensor | None:
-        """The weighted sum of the losses that are due at an update, a scalar; None where none is."""
+        """The weighted sum of the losses that are due at an update, a scalar; None where none is.
+
+        Raises:
+            PartError: a loss returns something other than one number.
+        """
         total: Tensor | None = None
         for term in self.gan.losses:
             if index % term.every == 0 and (value := getattr(term.loss, turn.side)(turn)) is not None:
@@ -264,6 +269,33 @@ class Stepper:
         for name, part in self.stateful().items():
             if name != "compilation" or name in state:  # training.compile may have been set since
                 load_state(part, name, state, folder)
+
+    def load_start_weights(self) -> None:
+        """Load the weights of the run that `training.start_from` names, if it names one.
+
+        Raises:
+            RunError: there is no such run, it has no checkpoint, or its networks do not fit.
+        """
+        if self.settings.start_from:
+            folder = open_run(self.settings.start_from).path
+            restored = checkpoint.restore(
+                folder / "checkpoints", self.device, lambda state: self.load_networks(state, folder)
+            )
+            if restored is None:
+                raise RunError(f"training.start_from: {folder} has no checkpoint to start from")
+
+    def not_finite(self) -> list[str]:
+        """The names of parameters that hold NaN or infinity, and of buffers that hold NaN, averaged ones too."""
+        networks = {"generator": self.generator, "critic": self.critic}
+        if self.averaged is not None:
+            networks["averaged generator"] = self.averaged.module
+        wrong = {f"{name}.{key}": ~p.isfinite().all() for name, network in networks.items()
+                 for key, p in network.named_parameters()}  # fmt: skip
+        # A buffer may hold infinity on purpose, as masks do.
+        wrong |= {f"{name}.{key}": b.isnan().any() for name, network in networks.items()
+                  for key, b in network.named_buffers()}  # fmt: skip
+        found = torch.stack([flag.to(self.device) for flag in wrong.values()]).tolist()  # one look at the device
+        return [name for name, is_wrong in zip(wrong, found, strict=True) if is_wrong]
 
     def load_networks(self, state: dict[str, Any], folder: Path) -> None:
         """Load only the networks of another experiment's state, with the averages if both experiments use them."""

@@ -13,7 +13,7 @@ import torch
 
 from gankit import distributed, seeds
 from gankit.errors import GankitError, RunError
-from gankit.experiments.experiment import Experiment
+from gankit.experiments.experiment import Experiment, load
 from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
 from gankit.interfaces import Dataset, Generator
 from gankit.runs import checkpoint
@@ -32,14 +32,15 @@ _TURN = threading.RLock()
 
 
 def train(
-    experiment: Experiment, out: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None
+    experiment: Experiment | str | Path, out: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None
 ) -> Run:
     """Train an experiment into a new run folder.
 
     Args:
-        experiment: from `gankit.load`.
+        experiment: from `gankit.load`, or what it reads: a recipe's name, a file.
         out: the folder to make; it must be new or empty.
-        data: a data set of the calling program, in place of the one that the experiment names.
+        data: a data set of the calling program, in place of the one that the experiment names; the size and flip of a
+            recipe's own data set do not apply to it.
         on_tick: called with each line of the log.
 
     Returns:
@@ -51,11 +52,13 @@ def train(
         KeyboardInterrupt: it was interrupted; a checkpoint was written first.
     """
     folder = user_path(out)
+    experiment = experiment if isinstance(experiment, Experiment) else load(experiment)
+    experiment = (experiment if data is None else experiment.for_given_data()).with_run(None)
     with distributed.process_group(), _threads_and_random_state(experiment), contextlib.ExitStack() as stack:
         distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
-        trainer = Trainer(experiment.with_run(None), folder, data)
+        trainer = Trainer(experiment, folder, data)
         trainer.rehearse()
-        trainer.load_start_weights()
+        trainer.stepper.load_start_weights()
         distributed.on_rank_zero(trainer.create_folder)
         return trainer.run(on_tick)
 
@@ -148,20 +151,6 @@ class Trainer:
         """Try in small what the training will do; see `gankit.training.rehearsal.rehearse`."""
         self.cautions += rehearse(self.experiment, self.data)
 
-    def load_start_weights(self) -> None:
-        """Load the weights of the run that `training.start_from` names, if it names one.
-
-        Raises:
-            RunError: there is no such run, it has no checkpoint, or its networks do not fit.
-        """
-        if self.settings.start_from:
-            folder = open_run(self.settings.start_from).path
-            restored = checkpoint.restore(
-                folder / "checkpoints", self.stepper.device, lambda state: self.stepper.load_networks(state, folder)
-            )
-            if restored is None:
-                raise RunError(f"training.start_from: {folder} has no checkpoint to start from")
-
     def create_folder(self) -> None:
         """Create the run's folder with its experiment, after a trial evaluation where the run will have evaluations.
 
@@ -187,7 +176,7 @@ class Trainer:
             lambda state: self.stepper.load_state_dict(state, self.folder),
         )  # fmt: skip
         if restored is None:
-            self.load_start_weights()
+            self.stepper.load_start_weights()
         else:
             self.stepper.go_to(restored.step)
             if restored.skipped:
@@ -204,7 +193,8 @@ class Trainer:
         settings, stepper, is_writer = self.settings, self.stepper, distributed.rank() == 0
         bar = Progress(settings.steps, stepper.step, settings.batch * settings.critic_steps, quiet=not is_writer)
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
-        with StopRequest() as stop, contextlib.closing(self.log), contextlib.closing(bar):
+        answer = "finishing this step, then saving; again to stop now and lose the steps since the last checkpoint"
+        with StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar):
             for warning in self.cautions:
                 bar.say(f"warning: {warning}")
             self._say_warnings(bar)
@@ -226,7 +216,7 @@ class Trainer:
                     self._save()
                 if ending and not last:
                     reason = "interrupted" if stopped else "training.max_minutes is used up"
-                    bar.say(f"{reason} at step {stepper.step}; go on with: gankit resume {self.folder}")
+                    bar.say_stopped(reason, self.folder)
                     if stopped:
                         raise KeyboardInterrupt
                     break
@@ -244,14 +234,15 @@ class Trainer:
         """Write a line of the log; process 0 alone, with the means of all processes."""
         step = self.stepper.step
         losses = distributed.means(self.log.means())
-        self._raise_if_diverged([name for name, value in losses.items() if not math.isfinite(value)])
+        logged = {**losses, **self.stepper.hook_values}
+        self._raise_if_diverged([name for name, value in logged.items() if not math.isfinite(value)])
         if distributed.rank():
             return
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.stepper.optimizers.items()}
         row: dict[str, Any] = {"step": step, **losses, **rates, **bar.speed(), **self.stepper.hook_values}
         if self.evaluator.is_due(step):
+            generator = self._generator()
             try:
-                generator = self._generator()
                 row["metrics"] = self.evaluator.values(generator)
                 self._keep_best(generator, row["metrics"])
             except GankitError as error:  # some metrics fail on collapsed images; the training goes on
@@ -263,23 +254,27 @@ class Trainer:
 
     def _raise_if_diverged(self, not_finite: list[str]) -> None:
         if not_finite:
+            more = f" and {len(not_finite) - 3} more" if len(not_finite) > 3 else ""
             raise RunError(
-                f"{self.folder}: the training diverged by step {self.stepper.step} ({', '.join(not_finite)} is not "
-                "finite); start anew with lower training.generator_lr and training.critic_lr; the last checkpoint stays"
+                f"{self.folder}: the training diverged by step {self.stepper.step} ({', '.join(not_finite[:3])}{more} "
+                "not finite); start anew with lower training.generator_lr and training.critic_lr; the last checkpoint "
+                "stays"
             )
 
     def _generator(self) -> Generator:
         """A copy of the generator to sample from, once all weights are known to be finite."""
-        networks = {"generator": self.stepper.generator, "critic": self.stepper.critic}
-        self._raise_if_diverged(
-            [name for name, network in networks.items() if not all(p.isfinite().all() for p in network.parameters())]
-        )
+        self._raise_if_diverged(self.stepper.not_finite())
         return self.evaluator.generator()
 
     def _write_grid(self) -> None:
         path = self.folder / "samples" / f"step-{self.stepper.step:08d}.png"
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, self.evaluator.grid(self._generator()))
+        generator = self._generator()
+        try:
+            picture = self.evaluator.grid(generator)
+        except RunError as error:
+            raise RunError(f"{self.folder}: step {self.stepper.step}: {error}") from error
+        write_atomically(path, picture)
 
     def _save(self) -> None:
         """Write the generator as it samples now, and a checkpoint that resumes exactly; every process must call it."""

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 
 from gankit.evaluation.uncertainty import wilson
-from gankit.images.pictures import grid_png
-from gankit.report.pages import draw_lines, draw_png, png_uri, render
+from gankit.images.pictures import grid_png, png_uri
+from gankit.report.pages import draw_lines, draw_png, render
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement.arms import CONTROLS, Arm, heading, percent
 from gankit.studies.agreement.conclusions import conclusions
 from gankit.studies.agreement.findings import ROWS, Findings, Trial, Where
 from gankit.studies.agreement.tables import EQUAL, block_title, blocks, rows, table1, write_tables
-from gankit.studies.study import Results, format_seconds, write_page
+from gankit.studies.study import Results, write_page
 from gankit.studies.trainings import RUN
+from gankit.training.log import format_seconds
 
 SHOWN = 10  # Images in a row of the picture of reals, which has two
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gankit.evaluation.draws import KEPT_VALUES
+from gankit.evaluation.latex import Table, tabular
 from gankit.evaluation.uncertainty import wilson
 from gankit.files import write_atomically, write_csv
-from gankit.report.latex import Table, tabular
 from gankit.report.pages import render
 from gankit.studies.agreement.arms import heading, percent
 from gankit.studies.agreement.findings import METRICS, ROWS, Estimate, Findings, Spread, Where

@@ -14,8 +14,8 @@ from scipy.special import softmax
 from gankit.evaluation.classification import SCORES
 from gankit.evaluation.paired import Floats
 from gankit.files import write_csv
-from gankit.images.pictures import grid_png
-from gankit.report.pages import draw_lines, draw_png, png_uri
+from gankit.images.pictures import grid_png, png_uri
+from gankit.report.pages import draw_lines, draw_png
 from gankit.runs.run import open_run
 from gankit.studies.classifier.arms import Arm
 from gankit.studies.classifier.data import class_labels, numbers

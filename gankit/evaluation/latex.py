@@ -3,11 +3,14 @@
 import re
 from collections.abc import Sequence
 
+from gankit.text import harmless
+
 Table = list[list[str]]
 
 _TEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "↓": r"$\downarrow$",
+    "<": r"\textless{}", ">": r"\textgreater{}", "↑": r"$\uparrow$",
 })  # fmt: skip
 
 
@@ -15,7 +18,8 @@ def tabular(header: Sequence[str], parts: Sequence[tuple[str, Table]], notes: st
     """A LaTeX tabular of a header and rows under headings, every character of them as it stands; notes are comments."""
 
     def escaped(cell: str) -> str:
-        return re.sub(r"(?<![\w.}])-(?=\d)", "$-$", cell.translate(_TEX))
+        text = " ".join(harmless(cell).split())  # an empty line would end the table
+        return re.sub(r"(?<![\w.}])-(?=\d)", "$-$", text.translate(_TEX))
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(map(escaped, cells)) + r" \\"
@@ -25,4 +29,4 @@ def tabular(header: Sequence[str], parts: Sequence[tuple[str, Table]], notes: st
         if words:
             lines.append(rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{escaped(words)}}}}} \\")
         lines += [*map(line, table), r"\hline"]
-    return "\n".join([*(f"% {note}" for note in notes.splitlines()), *lines, r"\end{tabular}", ""])
+    return "\n".join([*(f"% {harmless(note)}" for note in notes.splitlines()), *lines, r"\end{tabular}", ""])

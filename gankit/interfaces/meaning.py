@@ -1,0 +1,17 @@
+"""What tables say of a value besides its name."""
+
+from typing import NamedTuple
+
+
+class Meaning(NamedTuple):
+    """How to read a value.
+
+    Attributes:
+        words: what it is, in a few words; empty where that is clear from other rows.
+        better: "lower" or "higher", or the best value, as "1"; empty where none of these is true.
+        share: whether it is a mean of numbers in [0, 1].
+    """
+
+    words: str = ""
+    better: str = ""
+    share: bool = False

@@ -1,0 +1,55 @@
+"""Files that hold programs, such as TorchScript archives: they are loaded only where the user names them.
+
+A program in such a file can read and write all that the user can. Files of settings, which may be of others, do not
+count: the user names a file in a program, on the command line, or in the variable `GANKIT_TRUST`.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gankit.errors import GankitError, PartError
+from gankit.files import user_path
+
+VARIABLE = "GANKIT_TRUST"
+"""Holds the paths of trusted files, separated as those of PATH are; processes that this one starts have it too."""
+
+
+def trust(value: Any) -> None:
+    """Take note of every file that a value names which the user gave: a text, or tables and lists of them."""
+    if isinstance(value, (str, Path)):
+        trusted = _trusted()
+        if _is_file(value) and (path := _absolute(value)) not in trusted:
+            os.environ[VARIABLE] = os.pathsep.join([*trusted, path])
+    elif isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            trust(item)
+
+
+def check_trust(file: str | Path, who: str) -> None:
+    """Refuse a file with a program that a file of settings names and the user does not.
+
+    Raises:
+        PartError: names the file and who, a part, would load it.
+    """
+    if _is_file(file) and (path := _absolute(file)) not in _trusted():
+        raise PartError(
+            f"{who}: {path} holds a program, which can read and write your files, and only a file of settings names "
+            f"it; if you trust it, name it on the command line, or set {VARIABLE}={path}"
+        )
+
+
+def _trusted() -> list[str]:
+    return [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
+
+
+def _is_file(path: str | Path) -> bool:
+    try:
+        return user_path(path).is_file()
+    except (OSError, ValueError, GankitError):  # a name too long, with a null byte, or of no user's home
+        return False
+
+
+def _absolute(path: str | Path) -> str:
+    return str(user_path(path).resolve())

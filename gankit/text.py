@@ -1,0 +1,36 @@
+"""Text of others, such as names of files and classes: on terminals, on pages and in spreadsheets it is text alone."""
+
+import contextlib
+import re
+import sys
+
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters but tabs and line ends, and those that change the direction of text or break lines."""
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+
+
+def harmless(text: str) -> str:
+    """The text with control characters written as Python writes them."""
+    return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def say(*texts: object, error: bool = False) -> None:
+    """Print each text as a line, harmless; with `error` on standard error, where it is lost if that has gone away."""
+    with contextlib.suppress(OSError, ValueError, AttributeError) if error else contextlib.nullcontext():
+        for text in texts:
+            print(harmless(str(text)), file=sys.stderr if error else sys.stdout)
+
+
+def to_cell(value: object) -> object:
+    """A value for a cell of a CSV file: a text that a spreadsheet would take as a formula gets an apostrophe in front.
+
+    Numbers stay as they are; `from_cell` gives the text back.
+    """
+    formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if formula else value
+
+
+def from_cell(cell: str) -> str:
+    """The text of a cell that `to_cell` made."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

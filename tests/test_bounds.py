@@ -1,0 +1,199 @@
+"""Experiment files of others: whatever they hold, there is one line, soon, and in little memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import gankit
+from gankit.cli import app, main
+from gankit.errors import DataError, GankitError, PartError, RunError, SettingsError
+
+ALIAS_BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 9)
+)
+MERGE_BOMB = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{level}: &a{level} {{<<: [*a{level - 1}, *a{level - 1}]}}\n" for level in range(1, 40)
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("e.yaml", ALIAS_BOMB, "not YAML: there are more than 100,000 values"),
+        ("e.yaml", MERGE_BOMB, "not YAML: there are more than 100,000 values"),
+        ("e.yaml", "data: &a {name: npz, more: *a}", "not YAML: there are more than 100,000 values"),
+        ("e.yaml", "training: {steps: 1, steps: 2}", "duplicate key"),
+        ("e.yaml", "training: {? [1, 2] : 3}", "keys should be strings"),
+        ("e.yaml", "- " * 5000, "nested more than 32 deep"),
+        ("e.yaml", "{a: " * 40 + "1" + "}" * 40, "nested more than 32 deep"),
+        ("e.yaml", "training: {seed: " + "9" * 5000 + "}", "a number has thousands of digits"),
+        ("e.yaml", "training: {seed: 0x" + "f" * 5000 + "}", "training.seed: a number of 64 bits is needed"),
+        ("e.yaml", "x: 1\n" * 50_001, "250,005 characters are too long for settings"),
+        ("e.json", "[" * 100_000, "not JSON: tables and lists are nested more than 32 deep"),
+        ("e.json", '{"training": {"steps": 1, "steps": 2}}', "the key 'steps' comes twice in one table"),
+        ("e.json", '{"training": {"generator_lr": NaN}}', "JSON has no NaN"),
+        ("e.json", '{"training": {"generator_lr": 1e999}}', "input should be a finite number"),
+        ("e.json", '{"training": {"seed": ' + "9" * 5000 + "}}", "a number has thousands of digits"),
+        ("e.json", '{"data": {"name": "\\ud800"}}', "data.name: '\\ud800' is not in UTF-8"),
+        ("e.toml", "a = " + "[" * 5000, "not TOML: tables and lists are nested more than 32 deep"),
+        ("e.toml", ".".join("a" * 50_000) + " = 1", "not TOML: tables and lists are nested more than 32 deep"),
+        ("e.toml", "[training]\nseed = " + "9" * 5000, "a number has thousands of digits"),
+        ("e.toml", "[training]\nseed = 99999999999999999999", "training.seed: a number of 64 bits is needed"),
+        ("e.toml", "x = [" + "1, " * 120_000 + "]", "there are more than 100,000 values"),
+        ("e.toml", "#" * 2_000_000, "2,000,000 characters are too long for settings"),
+        ("e.toml", "[training]\nsteps = '" + "x" * 10_000 + "'", "input should be a valid integer"),
+    ],
+)  # fmt: skip
+def test_a_file_beyond_bounds_is_refused_in_one_short_line(tmp_path: Path, name: str, text: str, said: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    start = time.process_time()
+    with pytest.raises(SettingsError) as caught:
+        gankit.load(path)
+    assert time.process_time() - start < 5
+    line = str(caught.value)
+    assert line.startswith(f"{path}:")
+    assert said in line
+    assert "\n" not in line
+    assert len(line) < 600
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["training.seed=" + "9" * 5000, "x=" + "[" * 5000, ".".join("a" * 5000) + "=1", f"losses.{'9' * 5000}.weight=1",
+     "training.steps=\udcff", "training.seed=0x" + "f" * 5000],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_an_override_beyond_bounds_is_refused_in_one_short_line(override: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        gankit.load("wgan-gp", override)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 800
+
+
+def test_tables_of_a_program_that_hold_themselves_are_refused() -> None:
+    table: dict[str, Any] = {"name": "resnet"}
+    table["width"] = table
+    with pytest.raises(SettingsError, match="critic: tables and lists are nested more than 32 deep"):
+        gankit.load({"critic": table})
+
+
+def test_what_yaml_shares_by_an_alias_is_overridden_in_one_place(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text("generator: &network {name: resnet, width: 8}\ncritic: *network\n")
+    experiment = gankit.load(path, "critic.width=4")
+    assert (experiment.generator.settings.width, experiment.critic.settings.width) == (8, 4)
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name", "~nobody-of-this-name/e.toml"])
+def test_the_home_of_nobody_is_named(name: str) -> None:
+    with pytest.raises(GankitError, match="~ stands for no home folder here"):
+        gankit.load(name)
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["training.steps=true", "training.betas=[false, 0.9]", "data.size=[true, 32]", "generator.width=true",
+     "losses.gradient-penalty.weight=true", "evaluation.metrics=[{name = 'precision-recall', k = true}]",
+     "data.counts=[true, 8, 10]"],
+)  # fmt: skip
+def test_true_is_no_number(override: str) -> None:
+    with pytest.raises(SettingsError, match=r"a number is needed, not .*(True|False)"):
+        gankit.load("wgan-gp", override)
+
+
+def test_true_stays_true_where_it_is_asked_for() -> None:
+    experiment = gankit.load("wgan-gp", "data.flip=true", "data.conditional=true", "training.compile=true",
+                             "training.optimizer_options={amsgrad=true}")  # fmt: skip
+    assert experiment.data.flip
+    assert experiment.data.conditional
+    assert experiment.training.compile is True
+    assert experiment.training.optimizer_options == {"amsgrad": True}
+
+
+@pytest.mark.parametrize("override", ["losses.gradient-penalty.target=nan", "losses.gradient-penalty.target=inf"])
+def test_settings_of_parts_are_finite(override: str) -> None:
+    with pytest.raises(SettingsError, match="input should be a finite number"):
+        gankit.load("wgan-gp", override)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("{lr = 0.01}", "lr is decided by training.generator_lr and training.critic_lr"),
+        ("{betas = [0.5]}", "betas is decided by training.betas"),
+        ("{params = 1}", "params is decided by training.optimizer"),
+    ],
+)
+def test_options_of_optimisers_leave_alone_what_has_a_setting(options: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        gankit.load("wgan-gp", f"training.optimizer_options={options}")
+
+
+# What only a look at machine and files can tell: `check` sees all that `train` would
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "said"),
+    [
+        ("training.batch=1000000000000000", PartError, "training.batch: 1,000,000,000,000,000 images"),
+        ("training.generator_batch=1000000000000000", PartError, "training.generator_batch"),
+        ("training.device=cuda:99", RunError, "training.device: 'cuda:99' cannot be used here"),
+        ("training.device=meta", RunError, "training.device: 'meta' cannot be used here"),
+        ("training.start_from=nowhere", RunError, "nowhere: there is no run here"),
+        ("training.optimizer_options={eps = 'x'}", PartError, "training.optimizer_options: Adam refuses them"),
+        ("generator.width=1000000000", PartError, "cannot be built"),
+    ],
+)
+def test_check_finds_what_training_would(
+    small: Callable[..., list[str]], override: str, error: type[GankitError], said: str
+) -> None:
+    result = CliRunner().invoke(app, ["check", "wgan-gp", *small(override)])
+    assert isinstance(result.exception, error)
+    assert said in str(result.exception)
+
+
+def test_facts_whose_squares_overflow_are_refused(tmp_path: Path) -> None:
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "d.npz", images=images, big=np.array([1e308, 1, 2, 3]), small=np.array([1e-308, 1, 2, 3]))
+    for setting, said in (
+        ('data.conditional=["big"]', "big of npz has values beyond 1e"),
+        ("data.weights=big", "big of npz has values beyond 1e"),
+        ("data.weights=small", "weights are 0, or numbers above 1e-100"),
+    ):
+        experiment = gankit.load("wgan-gp", "data.name=npz", f"data.path={tmp_path / 'd.npz'}", setting)
+        with pytest.raises(DataError, match=said):
+            gankit.train(experiment, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 9 PiB"), RuntimeError("x: can't allocate memory: y")]
+)
+def test_too_little_memory_is_said_in_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("gankit.cli.app", fail)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith(f"gankit: not enough memory ({error}")
+
+
+def test_json_that_is_valid_reads_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "e.json"
+    path.write_text(json.dumps(gankit.load("wgan-gp").tables()))
+    assert gankit.load(path) == gankit.load("wgan-gp")

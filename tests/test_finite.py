@@ -1,0 +1,97 @@
+"""Numbers that are not finite end a training in one line, with the step and the name of what holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import gankit
+from gankit.errors import DataError, RunError
+from gankit.training.step import Stepper
+
+Small = Callable[..., list[str]]
+BAD = (float("nan"), float("inf"))
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, change: Callable[[Stepper], Any]) -> None:
+    """Change what a stepper holds after its second step, outside the rehearsal of a training."""
+    advance = Stepper.advance
+
+    def advance_and_spoil(self: Stepper) -> None:
+        advance(self)
+        if self.step == 2 and self.settings.critic_steps > 1:
+            with torch.no_grad():
+                change(self)
+
+    monkeypatch.setattr(Stepper, "advance", advance_and_spoil)
+
+
+def set_first(tensor: torch.Tensor, value: float) -> None:
+    tensor.view(-1)[0] = value
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("generator.", lambda stepper, bad: set_first(list(stepper.generator.parameters())[-1], bad)),
+        ("critic.", lambda stepper, bad: set_first(list(stepper.critic.parameters())[-1], bad)),
+        ("averaged generator.", lambda stepper, bad: set_first(list(stepper.averaged.module.parameters())[-1], bad)),
+    ],
+)
+def test_weights_that_are_not_finite_are_named(
+    name: str, change: Any, bad: float, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, lambda stepper: change(stepper, bad))
+    overrides = small("training.steps=2", "training.averaging=0.9")
+    with pytest.raises(RunError, match=rf"diverged by step 2 \({name}[\w.]+(, [\w. ]+)* not finite\)") as caught:
+        gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+def test_a_buffer_of_nan_is_named(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(stepper: Stepper) -> None:
+        for name, buffer in stepper.generator.named_buffers():
+            if name.endswith("running_mean"):
+                set_first(buffer, float("nan"))
+
+    spoil(monkeypatch, change)
+    overrides = small("training.steps=2", "generator.name=dcgan")
+    with pytest.raises(RunError, match=r"diverged by step 2 \(generator\.[\w.]*running_mean"):
+        gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
+
+
+def test_weights_that_are_not_finite_end_the_training_at_an_evaluation(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, lambda stepper: set_first(next(stepper.averaged.module.parameters()), float("nan")))  # type: ignore[union-attr]
+    overrides = small("training.averaging=0.9", "evaluation.every=1", "training.tick_every=3")
+    with pytest.raises(RunError, match="diverged by step 3"):
+        gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_images_that_are_not_finite_are_named(bad: float, small: Small, tmp_path: Path) -> None:
+    run = gankit.train(gankit.load("wgan-gp", *small("training.steps=1")), tmp_path / "run")
+    run.generator.register_forward_hook(lambda module, inputs, output: output.index_fill(0, torch.tensor([3]), bad))
+    with pytest.raises(RunError, match="image 3 of the generator holds NaN or infinity"):
+        run.sample(5)
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_images_of_the_data_are_finite(bad: float, small: Small, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((12, 8, 8, 3), dtype=np.float32)
+    images[7, 1, 2, 0] = bad
+    np.savez(tmp_path / "d.npz", images=images)
+    with pytest.raises(DataError, match="outside value_range"):
+        gankit.train(
+            gankit.load("wgan-gp", *small(f"data.path={tmp_path / 'd.npz'}", "data.value_range=[0, 1]")),
+            tmp_path / "run",
+        )
+    assert not (tmp_path / "run").exists()

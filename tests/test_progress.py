@@ -1,0 +1,131 @@
+"""What a training says while it runs: its cost, the time left, and how it answers an interrupt."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gankit
+from gankit.report import write_report
+from gankit.training import log
+from gankit.training.log import Progress, StopRequest, format_seconds
+
+
+class Terminal(io.StringIO):
+    """A terminal that remembers."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A clock that the test moves: `clock[0]` is the time."""
+    now = [100.0]
+    monkeypatch.setattr(log.time, "monotonic", lambda: now[0])
+    return now
+
+
+def take(bar: Progress, clock: list[float], steps: range, seconds: float) -> None:
+    for step in steps:
+        clock[0] += seconds
+        bar.step(step + 1)
+
+
+def test_the_cost_of_a_long_training_is_said_once_with_steps_for_a_short_one(
+    clock: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = Progress(100_000, 0, 64)
+    take(bar, clock, range(1), 50)  # the first step loads and compiles
+    take(bar, clock, range(1, 40), 1.368)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "100,000 steps: about 38.0 h on this machine; stop with Ctrl-C and go on at any time; "
+        "training.steps=1000 takes 23 min"
+    )
+
+
+def test_after_a_slow_first_step_the_cost_is_said_at_once(clock: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    take(Progress(100_000, 0, 64), clock, range(1), 378)
+    assert capsys.readouterr().err.startswith("100,000 steps: about 10,499.9 h on this machine")
+
+
+def test_a_resumed_training_says_what_is_left(clock: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    take(Progress(1000, 400, 64), clock, range(400, 420), 2)
+    assert capsys.readouterr().err.startswith("600 steps that are left: about 20 min on this machine")
+
+
+def test_a_short_training_and_other_processes_say_nothing(clock: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    take(Progress(50, 0, 64), clock, range(20), 1)
+    take(Progress(100_000, 0, 64, quiet=True), clock, range(20), 1)
+    assert capsys.readouterr().err == ""
+
+
+def test_without_a_terminal_there_is_a_line_for_each_tick(clock: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Progress(50, 0, 64)
+    for tick in range(3):
+        take(bar, clock, range(10 * tick, 10 * tick + 10), 1)
+        assert bar.speed()["images_per_second"] == 64
+        bar.show({"critic/wasserstein": -1.5, "generator/wasserstein": 2.0})
+    bar.say_stopped("interrupted", Path("runs/x"))
+    bar.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "step 10 of 50: 64 images/s, 40 s left; wasserstein -1.5",
+        "step 20 of 50: 64 images/s, 30 s left; wasserstein -1.5",
+        "step 30 of 50: 64 images/s, 20 s left; wasserstein -1.5",
+        "interrupted: stopped at step 30 of 50 after 30 s; go on with: gankit resume runs/x",
+    ]
+
+
+def test_a_terminal_has_a_bar_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bar = Progress(50, 0, 64)
+    bar.step(1)
+    bar.speed()
+    bar.show({"critic/hinge": 1.0})
+    bar.close()
+    assert "1/50" in terminal.getvalue()
+    assert "hinge=1" in terminal.getvalue()
+    assert "step 1 of 50" not in terminal.getvalue()
+
+
+def test_the_time_left_does_not_jump_when_a_few_steps_are_slow(clock: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Progress(1000, 0, 64)
+    take(bar, clock, range(900), 1)
+    take(bar, clock, range(900, 905), 30)  # beside another program, or an evaluation
+    assert 95 <= bar.seconds_left() <= 125
+
+
+def test_the_first_interrupt_is_answered_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with StopRequest("finishing this step") as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert capsys.readouterr().err == "\nfinishing this step\n"
+        assert stop.requested
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(99.4, "99 s"), (100, "2 min"), (5999, "100 min"), (6000, "1.7 h"), (4e6, "1,111.1 h")]
+)
+def test_lengths_of_time_in_words(seconds: float, words: str) -> None:
+    assert format_seconds(seconds) == words
+
+
+def test_the_report_of_an_unfinished_run_says_so_at_the_top(small: Callable[..., list[str]], tmp_path: Path) -> None:
+    experiment = gankit.load("wgan-gp", *small("training.max_minutes=0.00001"))
+    run = gankit.train(experiment, tmp_path / "run")
+    top = write_report(run).read_text().partition("<h2>")[0]
+    assert f"stopped at step 1 of 6.\nGo on with: <code>gankit resume {run.path}</code>" in top
+    (run.path / "experiment.toml").write_text(
+        (run.path / "experiment.toml").read_text().replace("max_minutes = 1e-05", "")
+    )
+    finished = gankit.resume(run.path)
+    assert "Unfinished" not in write_report(finished).read_text()

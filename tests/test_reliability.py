@@ -1,0 +1,46 @@
+"""A few of the kills, failed writes and damaged files that `tests/reliability` tries by the hundred."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parent / "reliability"
+SHORT = """
+import sys
+import damaged, kills, writes
+arguments = ["--recipes", "wgan-gp", "--results", sys.argv[1]]
+for script, more in (
+    (kills, ["--kinds", "write,two", "--count", "1"]), (writes, ["--count", "1"]), (damaged, ["--count", "1"]),
+):
+    sys.argv = [script.__name__, *arguments, *more]
+    try:
+        script.main()
+    except SystemExit:
+        pass
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("results")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", SHORT, str(folder)], env=environment,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {path.stem: json.loads(path.read_text()) for path in folder.iterdir()}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each case is a forked process")
+@pytest.mark.parametrize(("script", "count"), [("kills", 2), ("writes", 1), ("damaged", 4)])
+def test_faults_change_nothing(script: str, count: int, results: dict[str, Any]) -> None:
+    assert results[script]["failed"] == {}
+    assert len(results[script]["done"]) == count
