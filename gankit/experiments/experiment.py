@@ -48,9 +48,9 @@ class Training(Settings):
         critic_steps: critic updates before each generator update.
         optimizer: any class of torch.optim by name.
         optimizer_options: further arguments for it, beside the rates and betas, which have settings of their own.
-        generator_lr: the generator's learning rate, a number or a `Schedule`.
+        generator_lr: the generator's learning rate, a number, or a table: it moves from start to end in so many steps.
         critic_lr: the critic's learning rate, likewise.
-        betas: those of the optimiser, if it has any; each a number or a `Schedule`.
+        betas: those of the optimiser, if it has any; each a number or such a table.
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
         averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
             At first the average forgets faster: its half-life grows with the steps until it is that of this decay.

@@ -140,7 +140,8 @@ class LossTable(PartTable):
     """A term of the objective.
 
     Attributes:
-        weight: its factor, a number or a `Schedule`; the loss's own default where None.
+        weight: its factor, a number, or a table: it moves from start to end in so many steps; the loss's own default
+            where None.
         every: 1 computes the loss on every update, 4 on each fourth with 4 times its weight; the updates of each
             network are counted separately.
     """
