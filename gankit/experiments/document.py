@@ -38,7 +38,7 @@ def recipe_text(name: str) -> str:
     """
     names = recipe_names()
     if name not in names:
-        raise SettingsError(f"there is no recipe or file {name!r}; {suggestion(name, names)}")
+        raise SettingsError(f"there is no recipe or file {shown(name)}; {suggestion(name, names)}")
     return (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
 
 

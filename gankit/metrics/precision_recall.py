@@ -23,7 +23,7 @@ LISTED = 16
 """Nearest images that are listed for each image, times k + 1; larger balls are looked up anew."""
 FEW = 20
 """A side that is so many times larger than the other is not listed, as each value uses few of its images."""
-CENTRES, COLUMNS = 1024, 2048
+CENTRES, COLUMNS = 512, 2048
 """Distances that are held in memory at a time."""
 SATURATED = 0.98
 TIE = 1e-6

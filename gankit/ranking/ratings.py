@@ -17,6 +17,7 @@ from gankit.ranking.key import Key, check_numbers, read_key
 from gankit.registry.messages import shown
 
 REAL, GENERATED = "real", "generated"
+LONGEST_CELL = 1000
 LARGEST = 1e100
 """Scores beyond it are mistakes, and their squares are beyond float64."""
 
@@ -94,6 +95,8 @@ def _read(path: Path) -> list[Rater]:
     raters: dict[str, Rater] = {}
     for row, image in enumerate(columns["image"] if "image" in columns else columns["file"]):
         cells, where = {title: column[row] for title, column in columns.items()}, table.where(row)
+        if long := [title for title, cell in cells.items() if len(cell) > LONGEST_CELL]:
+            raise DataError(f"{where}: {long[0]} has more than {LONGEST_CELL} characters; shorten it")
         name = cells.get("rater") or path.stem
         rater = raters.setdefault(name, Rater(name, path))
         if image in rater.scores:
@@ -107,7 +110,7 @@ def _read(path: Path) -> list[Rater]:
         rater.diagnoses[image] = cells.get("diagnosis", "")
         rater.calls[image] = call = cells.get("call", "")
         if call not in (REAL, GENERATED, ""):
-            raise DataError(f"{where}: the call {call!r} is neither {REAL} nor {GENERATED}")
+            raise DataError(f"{where}: the call {shown(call)} is neither {REAL} nor {GENERATED}")
         rater.keys.add(cells.get("key", ""))
     return list(raters.values())
 
@@ -175,7 +178,7 @@ def by_number(raters: Sequence[Rater], count: int) -> list[Rater]:
 
 
 def _unknown(rater: Rater, image: str, known: str) -> DataError:
-    return DataError(f"ratings {rater.path}: there is no image {image!r}; {known}")
+    return DataError(f"ratings {rater.path}: there is no image {shown(image)}; {known}")
 
 
 def check_images(raters: Sequence[Rater], images: Sequence[str], with_calls: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel
 
 from gankit.errors import PartError
-from gankit.registry.messages import suggestion
+from gankit.registry.messages import shown, suggestion
 from gankit.registry.plugins import PART_KINDS, PlugIn, normalise_name, plural, scan
 from gankit.registry.settings import derive_settings, interface
 
@@ -140,11 +140,11 @@ class Registry:
         return [plugin for plugin in scan().plugins if plugin.kind == self.kind]
 
     def _unknown(self, name: str) -> str:
-        text = f"there is no {self.kind} named {name!r}; {suggestion(name, self.names(), list_all=True)}"
+        text = f"there is no {self.kind} named {shown(name)}; {suggestion(name, self.names(), list_all=True)}"
         distribution = name.rpartition(":")[0]
         plugins, faults = scan().plugins, scan().faults
         if not distribution:
-            call = f"@gankit.{plural(self.kind)}.register({name!r})"
+            call = f"@gankit.{plural(self.kind)}.register({shown(name)})"
             text += f" (if a script registers it, run its `{call}` in this process first)"
         elif (owner := normalise_name(distribution)) not in {plugin.distribution for plugin in plugins}:
             text += f" (distribution {owner} is not installed, or GANKIT_DISABLE_PLUGINS switches it off)"

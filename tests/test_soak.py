@@ -1,0 +1,18 @@
+"""A short form of the long training of `tests/reliability/soak.py`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "reliability"))
+from soak import soak
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_a_training_leaves_no_file_open_and_keeps_its_memory(tmp_path: Path) -> None:
+    values = soak(200, tmp_path)["values"]
+    assert values["open files"] == 0
+    assert values["memory"] < 1.02
