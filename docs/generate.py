@@ -82,12 +82,17 @@ def toml(value: object) -> str:
     return tomlkit.item(value).as_string()
 
 
+def alternatives(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The types that a setting may have, where there are several."""
+    return [inner for each in schema.get("anyOf", schema.get("oneOf", [])) for inner in alternatives(each) or [each]]
+
+
 def type_of(schema: dict[str, Any]) -> str:
     """The type of a setting in words, from its JSON schema."""
-    if "anyOf" in schema:
+    if options := alternatives(schema):
         if "one of" in schema.get("description", ""):
             return f"{schema['description']}: a name, or a table with a name"
-        return " or ".join(dict.fromkeys(type_of(each) for each in schema["anyOf"] if each.get("type") != "null"))
+        return " or ".join(dict.fromkeys(type_of(each) for each in options if each.get("type") != "null"))
     if "$ref" in schema:  # to the model of a table inside this one
         return "table"
     if "enum" in schema or "const" in schema:
@@ -121,7 +126,8 @@ BOUNDS = {
 
 def bounds_of(schema: dict[str, Any]) -> str:
     """The bounds of a setting, also those within a list or a table, or beside a null."""
-    inner = [schema, *schema.get("anyOf", []), *schema.get("prefixItems", [])]
+    inner = [schema, *alternatives(schema), *schema.get("prefixItems", [])]
+    inner += [option for each in schema.get("prefixItems", []) for option in alternatives(each)]
     inner += [
         each[key] for each in inner for key in ("items", "additionalProperties") if isinstance(each.get(key), dict)
     ]

@@ -430,6 +430,8 @@ def valid(value: Any, rule: dict[str, Any], definitions: dict[str, Any]) -> bool
         return False
     if "anyOf" in rule and not any(valid(value, option, definitions) for option in rule["anyOf"]):
         return False
+    if "oneOf" in rule and sum(valid(value, option, definitions) for option in rule["oneOf"]) != 1:
+        return False
     if isinstance(value, (int, float)) and not (
         rule.get("minimum", value) <= value <= rule.get("maximum", value)
         and rule.get("exclusiveMinimum", value - 1) < value < rule.get("exclusiveMaximum", value + 1)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import gankit
-from gankit.errors import GankitError
+from gankit.errors import GankitError, PartError
 from gankit.evaluation.tables import text_table, title, with_error
 from gankit.evaluation.uncertainty import influences, variances_of
 from gankit.interfaces import Metric, Pool, Resampling, Rows
@@ -48,6 +48,26 @@ def variance(features: np.ndarray, groups: np.ndarray | None = None) -> float:
     found = variances_of(influences(resampling, "fake", {"mean-gap": float(features.mean())}, 0))["mean-gap"]
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("returned", [0.5, None, [0.5], {"wrong": np.ones(3)}, {"wrong": "high"}, torch.ones(2)])
+def test_a_metric_that_returns_no_numbers_by_name_is_refused_in_one_line(returned: Any) -> None:
+    class Wrong(Metric):
+        needs = ("images",)
+        better = "lower"
+
+        def compute(self, real: Rows, fake: Rows) -> Any:
+            return returned
+
+    gankit.metrics.register("wrong")(Wrong)
+    with pytest.raises(PartError, match=r"metric Wrong: compute returned .* return numbers by name, such as \{"):
+        evaluate(noise(12, 0), noise(12, 1), ["wrong"])
+
+
+def test_a_permutation_test_that_cannot_be_made_is_said() -> None:
+    report = evaluate(noise(30, 0), noise(30, 1), ["variance-ratio"], permutations=20)
+    assert "p_value" not in report["metrics"]["variance-ratio"]
+    assert any("variance-ratio: no p-value: neither" in warning for warning in report["protocol"]["warnings"])
 
 
 def test_the_jackknife_is_the_standard_error_of_a_mean() -> None:

@@ -47,7 +47,7 @@ def evaluate_metric(
     between_reals: dict[str, dict[str, Any]] = {}
     if pool.real.statistics is not None:  # no images to resample
         n_real = pool.real.statistics.n
-        result = Result.of(metric.compute(pool.real, pool.fake))
+        result = Result.of(metric, pool.real, pool.fake)
     else:
         resampling = metric.resampling(pool)
         result = resampling.whole()
@@ -55,7 +55,9 @@ def evaluate_metric(
         between_reals = real_against_real(resampling, result.values, seed)
     warnings = [*result.warnings, *metric.warnings({name: entry["value"] for name, entry in between_reals.items()})]
     p_entries: dict[str, dict[str, Any]] = {}
-    if permutations and metric.better:
+    if permutations and not metric.better:
+        warnings.append(f"{part.name}: no p-value: neither larger nor smaller values of it are better")
+    elif permutations and metric.better:
         try:
             p_entries = p_values(part, pool, metric.better, permutations, seed)
         except GankitError as error:

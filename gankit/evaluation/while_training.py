@@ -69,7 +69,7 @@ class MetricsWhileTraining:
         fake_rows = dataclasses.replace(rows, labels=labels, class_names=self._real_rows.class_names)
         values: dict[str, float] = {}
         for metric in self._metrics:
-            for name, value in Result.of(metric.compute(self._real_rows, fake_rows)).values.items():
+            for name, value in Result.of(metric, self._real_rows, fake_rows).values.items():
                 values[free_name(name, values)] = value
         return values
 

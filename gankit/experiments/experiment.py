@@ -24,7 +24,7 @@ from gankit.experiments.tables import (
     Settings,
     Share,
 )
-from gankit.registry import nested_part
+from gankit.registry import Scheduled, nested_part
 from gankit.registry.messages import suggestion
 from gankit.registry.settings import as_table
 from gankit.registry.trust import trust
@@ -48,11 +48,12 @@ class Training(Settings):
         critic_steps: critic updates before each generator update.
         optimizer: any class of torch.optim by name.
         optimizer_options: further arguments for it, beside the rates and betas, which have settings of their own.
-        generator_lr: the generator's learning rate.
-        critic_lr: the critic's learning rate.
-        betas: those of the optimiser, if it has any.
+        generator_lr: the generator's learning rate, a number, or a table: it moves from start to end in so many steps.
+        critic_lr: the critic's learning rate, likewise.
+        betas: those of the optimiser, if it has any; each a number or such a table.
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
         averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
+            At first the average forgets faster: its half-life grows with the steps until it is that of this decay.
         dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
         precision: "float32", "bf16" (autocast; penalties stay in float32) or "float64".
         compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
@@ -79,9 +80,9 @@ class Training(Settings):
     critic_steps: Count = 5
     optimizer: str = "Adam"
     optimizer_options: dict[str, Any] = Field(default_factory=dict)
-    generator_lr: Rate = 2e-4
-    critic_lr: Rate = 2e-4
-    betas: tuple[Share, Share] = (0.0, 0.9)
+    generator_lr: Scheduled[Rate] = 2e-4
+    critic_lr: Scheduled[Rate] = 2e-4
+    betas: tuple[Scheduled[Share], Scheduled[Share]] = (0.0, 0.9)
     lr_decay: Literal["none", "linear"] = "none"
     averaging: Share = 0.999
     dequantise: bool = False

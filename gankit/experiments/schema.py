@@ -31,7 +31,7 @@ def schema(load: bool = False, **more: type[BaseModel]) -> dict[str, Any]:
         return content
 
     def part_schema(table: type[PartTable]) -> dict[str, Any]:
-        table_schema = table.model_json_schema()
+        table_schema = settings_schema(table, table.kind)
         table_properties = {key: value for key, value in table_schema["properties"].items() if key != "part"}
         options: list[dict[str, Any]] = [{"type": "string", "description": "the name alone, with default settings"}]
         for name in registry(table.kind).names():

@@ -10,13 +10,14 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ModelWrapValidatorHandler, ValidationInfo, model_validator
 
 from gankit.interfaces import Scope
-from gankit.registry import Part, read_part, registry
+from gankit.registry import Part, Scheduled, read_part, registry
 from gankit.registry.messages import reword_errors
 from gankit.registry.settings import as_table, read_none
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Lt(1)]
 Rate = Annotated[float, Gt(0), Lt(1)]
+Factor = Annotated[float, Ge(0)]
 
 
 class Settings(BaseModel):
@@ -139,13 +140,14 @@ class LossTable(PartTable):
     """A term of the objective.
 
     Attributes:
-        weight: its factor; the loss's own default where None.
+        weight: its factor, a number, or a table: it moves from start to end in so many steps; the loss's own default
+            where None.
         every: 1 computes the loss on every update, 4 on each fourth with 4 times its weight; the updates of each
             network are counted separately.
     """
 
     kind = "loss"
-    weight: Annotated[float, Ge(0)] | None = None
+    weight: Scheduled[Factor] | None = None
     every: Count = 1
 
 

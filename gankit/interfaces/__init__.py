@@ -11,8 +11,9 @@ from gankit.interfaces.decoded import DecodedDataset
 from gankit.interfaces.features import Features
 from gankit.interfaces.meaning import Meaning
 from gankit.interfaces.measurement import Measurement, MeasuresFacts
-from gankit.interfaces.metric import OLD_STYLE_MESSAGE, Indices, Metric, Moments, Pool, Resampling, Result, Rows
+from gankit.interfaces.metric import OLD_STYLE_MESSAGE, Metric, Resampling, Result
 from gankit.interfaces.networks import ClassHead, Critic, FeatureCritic, Generator, Truncates
+from gankit.interfaces.rows import Indices, Moments, Pool, Rows
 from gankit.interfaces.turn import Augment, Loss, Random, Scope, Side, Turn
 
 __all__ = [

@@ -5,225 +5,20 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar, Literal, final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gankit.cache import row_blocks
-from gankit.errors import GankitError, PartError
-from gankit.images.grey_levels import rescale
+from gankit.errors import PartError
 from gankit.interfaces.meaning import Meaning
+from gankit.interfaces.rows import Indices, Pool, Rows
 
-Indices = NDArray[np.int64]
 OLD_STYLE_MESSAGE = (
     "metrics are functions of rows: write compute(self, real, fake) in place of add_state, update and compute(self); "
     "CHANGELOG.md shows the change"
 )
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Mean and covariance of features.
-
-    Attributes:
-        n: number of rows that they were computed from, or None where a statistics file does not say.
-        mean: (d,) float64.
-        covariance: (d, d) float64, unbiased.
-    """
-
-    n: int | None
-    mean: NDArray[np.float64]
-    covariance: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, features: NDArray[Any]) -> Moments:
-        """Moments of (n, d) features; memory-mapped ones are read block by block, never as a whole.
-
-        Blocks are joined after Chan, Golub and LeVeque 1983, American Statistician 37, so that an offset of all rows
-        costs no precision.
-
-        Raises:
-            GankitError: fewer than 2 rows.
-        """
-        if len(features) < 2:
-            raise GankitError(f"{len(features)} rows of features; a covariance needs at least 2")
-        count, mean, scatter = 0, np.zeros(features.shape[1]), np.zeros((features.shape[1],) * 2)
-        for rows in row_blocks(features):
-            block = rows.astype(np.float64)
-            block_mean = block.mean(0)
-            block -= block_mean
-            shift, total = block_mean - mean, count + len(block)
-            scatter += block.T @ block
-            scatter += np.outer(shift, shift * (count * len(block) / total))
-            mean += shift * (len(block) / total)
-            count = total
-        scatter /= count - 1
-        return cls(count, mean, scatter)
-
-
-@final
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Rows:
-    """What is known of some images, one row per image in each array; None where it is unknown or not needed.
-
-    Attributes:
-        features: (n, d) floats; may be memory-mapped.
-        logits: (n, k) floats, the features' class logits.
-        images: (n, c, h, w) of any numeric type, within `value_range`; may be memory-mapped. `image_blocks` gives
-            them scaled to [0, 255].
-        labels: (n,) classes from 0, or (n, k) float conditions.
-        groups: (n,) group (patient) of each image.
-        ids: (n,) identity of each image within its set.
-        class_names: one name per class, if labels are classes.
-        value_range: the values of black and white in `images`.
-        statistics: moments that are given in place of features, for example those of a statistics file. Only metrics
-            with `takes_moments` get such rows.
-        training: the generator's training images, for real rows only. None if the rows are the training images
-            themselves, or if the metric's `needs` do not name "training".
-
-    Raises:
-        GankitError: the arrays have unlike numbers of rows.
-    """
-
-    features: NDArray[Any] | None = None
-    logits: NDArray[Any] | None = None
-    images: NDArray[Any] | None = None
-    labels: NDArray[Any] | None = None
-    groups: NDArray[Any] | None = None
-    ids: NDArray[Any] | None = None
-    class_names: tuple[str, ...] | None = None
-    value_range: tuple[float, float] = (0.0, 255.0)
-    statistics: Moments | None = None
-    training: Rows | None = None
-
-    def __post_init__(self) -> None:
-        lengths = {name: len(values) for name, values in self._arrays().items()}
-        if len(set(lengths.values())) > 1:
-            counts = ", ".join(f"{length} {name}" for name, length in lengths.items())
-            raise GankitError(f"each array has one row per image, and there are {counts}")
-
-    def _arrays(self) -> dict[str, NDArray[Any]]:
-        names = ("features", "logits", "images", "labels", "groups", "ids")
-        return {name: values for name in names if (values := getattr(self, name)) is not None}
-
-    @property
-    def count(self) -> int:
-        """Number of images; 0 where there are statistics alone."""
-        return next((len(values) for values in self._arrays().values()), 0)
-
-    @cached_property
-    def moments(self) -> Moments:
-        """The statistics, or the moments of the features.
-
-        Raises:
-            GankitError: neither is there, or there are fewer than 2 rows.
-        """
-        return self.statistics or Moments.of(self.required("features"))
-
-    def required(self, name: str, whose: str = "the") -> NDArray[Any]:
-        """An array that a metric cannot do without.
-
-        Args:
-            name: "features", "logits", "images", "labels", "groups" or "ids".
-            whose: the words before "images" in the error, "the real" for example.
-
-        Raises:
-            GankitError: it is None.
-        """
-        values: NDArray[Any] | None = getattr(self, name)
-        if values is None:
-            raise GankitError(f"{whose} images have no {name}, which the metric needs")
-        return values
-
-    def image_blocks(self, whose: str = "the") -> Iterator[NDArray[np.float32]]:
-        """The images as (k, c, h, w) float32 in [0, 255], at most 512 images or about 2**24 values at a time.
-
-        Raises:
-            GankitError: there are no images.
-        """
-        images = self.required("images", whose)
-        values_per_image = max(1, int(np.prod(images.shape[1:])))
-        for block in row_blocks(images, max(1, min(512, 2**24 // values_per_image))):
-            yield rescale(block.astype(np.float32), self.value_range, (0.0, 255.0))
-
-    def take(self, indices: Indices) -> Rows:
-        """The rows with these indices, in their order; `training` stays as it is."""
-        taken: dict[str, Any] = {name: values[indices] for name, values in self._arrays().items()}
-        return dataclasses.replace(self, **taken)
-
-
-@final
-class Pool:
-    """Real and generated images side by side, so that either side can be resampled.
-
-    A place is an index into both: 0 to n_real - 1 are real images, n_real to n_real + n_fake - 1 generated ones.
-
-    Attributes:
-        real: the real images.
-        fake: the generated images.
-    """
-
-    def __init__(self, real: Rows, fake: Rows) -> None:
-        self.real, self.fake = real, fake
-
-    @property
-    def real_places(self) -> Indices:
-        """(n_real,) places of the real images."""
-        return np.arange(self.real.count)
-
-    @property
-    def fake_places(self) -> Indices:
-        """(n_fake,) places of the generated images."""
-        return np.arange(self.real.count, self.real.count + self.fake.count)
-
-    def rows(self, places: Indices) -> Rows:
-        """The images at these (k,) places as one set, real ones first, with the training images of the real ones.
-
-        Raises:
-            GankitError: the rows of an array have different shapes on the two sides.
-        """
-        part = self.subset(places)
-        return dataclasses.replace(_join(part.real, part.fake), training=self.real.training)
-
-    def subset(self, places: Indices) -> Pool:
-        """The images at these (k,) places, which keep their side and their order."""
-        is_real = places < self.real.count
-        return Pool(self.real.take(places[is_real]), self.fake.take(places[~is_real] - self.real.count))
-
-
-def _join(first: Rows, second: Rows) -> Rows:
-    """Two sets as one; an array that either set lacks is None. Labels are renumbered if class names differ."""
-    if not first.count or not second.count:
-        return first if first.count else second
-    names = first.class_names or second.class_names
-    if names and second.class_names and names != second.class_names:
-        names = tuple(dict.fromkeys((*names, *second.class_names)))
-        if second.labels is not None and second.labels.ndim == 1:
-            numbers = np.array([names.index(name) for name in second.class_names])
-            second = dataclasses.replace(second, labels=numbers[second.labels])
-    if first.value_range != second.value_range:
-        first, second = (
-            dataclasses.replace(
-                rows,
-                images=None if rows.images is None else np.concatenate(list(rows.image_blocks())),
-                value_range=(0.0, 255.0),
-            )
-            for rows in (first, second)
-        )
-    joined: dict[str, Any] = {}
-    for name, values in first._arrays().items():
-        others = getattr(second, name)
-        if others is not None and values.shape[1:] != others.shape[1:]:
-            raise GankitError(
-                f"{name} of the shapes {values.shape[1:]} and {others.shape[1:]} cannot be mixed: use one shape"
-            )
-        joined[name] = None if others is None else np.concatenate([values, others])
-    return dataclasses.replace(first, class_names=names, **joined)
 
 
 @final
@@ -246,9 +41,24 @@ class Result:
     warnings: Sequence[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, computed: Mapping[str, float] | Result) -> Result:
-        """What `Metric.compute` returned, as a result."""
-        return computed if isinstance(computed, Result) else cls(computed)
+    def of(cls, metric: Metric, real: Rows, fake: Rows) -> Result:
+        """What a metric computes of some images, as a result whose values are floats.
+
+        Raises:
+            PartError: it returns anything but numbers by name.
+            GankitError: as `Metric.compute`.
+        """
+        computed: Any = metric.compute(real, fake)
+        result = computed if isinstance(computed, Result) else cls(computed)
+        try:
+            values = {str(name): float(value) for name, value in result.values.items()}
+        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+            returned = f"{str(result.values)[:80]} ({type(result.values).__name__})"
+            raise PartError(
+                f"metric {type(metric).__name__}: compute returned {returned}; return numbers by name, such as "
+                '{"brightness": 0.3}'
+            ) from error
+        return dataclasses.replace(result, values=values)
 
 
 class Resampling:
@@ -267,7 +77,7 @@ class Resampling:
 
     def whole(self) -> Result:
         """What `Metric.compute` gives for all images of the pool."""
-        return Result.of(self.metric.compute(self.pool.real, self.pool.fake))
+        return Result.of(self.metric, self.pool.real, self.pool.fake)
 
     def values(self, real: Indices, fake: Indices) -> Mapping[str, float]:
         """The values when these images of the pool are the real and the generated ones.
@@ -276,7 +86,7 @@ class Resampling:
             real: (n,) places in the pool, without repetition; images of either side.
             fake: (m,) places, none of them in `real`.
         """
-        return Result.of(self.metric.compute(self.pool.rows(real), self.pool.rows(fake))).values
+        return Result.of(self.metric, self.pool.rows(real), self.pool.rows(fake)).values
 
     def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
         """The values when one part of the pool is left out, for each part in turn.

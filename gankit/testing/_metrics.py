@@ -53,7 +53,7 @@ class MetricTests(Suite):
 
     def compute(self, pool: Pool, metric: Metric | None = None) -> Result:
         """The metric's result for all images of a pool."""
-        return Result.of((metric or self.build()).compute(pool.real, pool.fake))
+        return Result.of(metric or self.build(), pool.real, pool.fake)
 
     def test_gives_finite_values_by_name(self) -> None:
         """`compute` gives one float a name, at the default settings too."""

@@ -14,6 +14,7 @@ from gankit.experiments.tables import LossTable
 from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, Loss
 from gankit.nn.copies import copied
 from gankit.nn.layers import influence_at, label_layers
+from gankit.registry import Schedule
 from gankit.runs.networks import PROBE_BATCH, build_network, call_part, probe_inputs, probe_labels, reason
 
 LARGEST_BATCH = 2**33
@@ -27,13 +28,13 @@ class LossTerm:
     Attributes:
         name: in logs; numbered where an experiment names a loss twice.
         loss: the part.
-        weight: the experiment's weight times `every`; applied on the updates that compute the loss.
-        every: the loss is computed on every `every`-th update only.
+        weight: the experiment's weight.
+        every: the loss is computed on every `every`-th update only, with its weight times `every`.
     """
 
     name: str
     loss: Loss
-    weight: float
+    weight: float | Schedule[float]
     every: int
 
 
@@ -125,7 +126,7 @@ def _build_losses(tables: list[LossTable], image: ImageSpec) -> list[LossTerm]:
         loss: Loss = table.part.build(image)
         weight = loss.default_weight if table.weight is None else table.weight
         name = table.name if names.count(table.name) == 1 else f"{table.name}-{names[: number + 1].count(table.name)}"
-        terms.append(LossTerm(name, loss, weight * table.every, table.every))
+        terms.append(LossTerm(name, loss, weight, table.every))
     return terms
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from gankit.errors import PartError
 from gankit.experiments.experiment import Training
+from gankit.registry import value_at
 
 CANNOT_TRAIN = {"LBFGS": "needs to compute the loss again within a step", "SparseAdam": "accepts only sparse gradients"}
 
@@ -26,7 +27,7 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
     if "lr" in settings.optimizer_options:
         raise PartError("training.optimizer_options: lr is set by training.generator_lr and training.critic_lr")
     kind = getattr(torch.optim, name)
-    options: dict[str, Any] = {"lr": rate, "betas": settings.betas, "fused": True}
+    options: dict[str, Any] = {"lr": rate, "betas": betas_at(settings, 0), "fused": True}
     options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
     try:
         optimizer: torch.optim.Optimizer = kind(network.parameters(), **options | settings.optimizer_options)
@@ -34,6 +35,12 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
         raise PartError(f"training.optimizer_options: {name} refuses them: {' '.join(str(error).split())}") from error
     optimizer.register_load_state_dict_pre_hook(_keep_options)
     return optimizer
+
+
+def betas_at(settings: Training, step: int) -> tuple[float, float]:
+    """The optimisers' betas after `step` generator updates."""
+    first, second = (value_at(beta, step) for beta in settings.betas)
+    return first, second
 
 
 def _keep_options(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:

@@ -18,13 +18,14 @@ from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Critic, Generator, Side, Turn
 from gankit.nn.compilation import Compilation
 from gankit.nn.copies import copied
+from gankit.registry import value_at
 from gankit.runs import checkpoint
 from gankit.runs.networks import described, load_state, step_hooks
 from gankit.runs.run import choose_device, open_run
 from gankit.training.assembly import Gan, build
 from gankit.training.data import TrainingData
 from gankit.training.log import TickLog
-from gankit.training.optimizers import build_optimizer
+from gankit.training.optimizers import betas_at, build_optimizer
 
 PARAMETER_DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.float64}
 """By `training.precision`; bf16 is autocast over float32 parameters."""
@@ -68,7 +69,8 @@ class Stepper:
         self.averaged = self._new_average()
         self._rates = {"critic": self.settings.critic_lr, "generator": self.settings.generator_lr}
         self.optimizers = {
-            side: build_optimizer(self.settings, getattr(self, side), rate) for side, rate in self._rates.items()
+            side: build_optimizer(self.settings, getattr(self, side), value_at(rate, 0))
+            for side, rate in self._rates.items()
         }
         seed, held_out = self.settings.seed, data.held_out
         self._orders = {side: data.order(seed, f"{side} images") for side in self.optimizers}
@@ -119,7 +121,7 @@ class Stepper:
     def advance(self) -> None:
         """One step: `critic_steps` critic updates, then one generator update."""
         settings = self.settings
-        self._decay_rates()
+        self._move_rates()
         for k in range(settings.critic_steps):
             self.update("critic", settings.batch, self.step * settings.critic_steps + k)
         with self.frozen_critic():
@@ -128,11 +130,14 @@ class Stepper:
         if self.averaged is not None:
             self.averaged.update_parameters(self.generator)
 
-    def _decay_rates(self) -> None:
+    def _move_rates(self) -> None:
         remaining = 1 - self.step / self.settings.steps if self.settings.lr_decay == "linear" else 1.0
+        betas = betas_at(self.settings, self.step)
         for side, rate in self._rates.items():
             for group in self.optimizers[side].param_groups:
-                group["lr"] = rate * remaining
+                group["lr"] = value_at(rate, self.step) * remaining
+                if "betas" in group:
+                    group["betas"] = betas
 
     @contextlib.contextmanager
     def frozen_critic(self) -> Iterator[None]:
@@ -184,7 +189,8 @@ class Stepper:
                         "a tensor, such as the mean over samples"
                     )
                 self.log.add(f"{turn.side}/{term.name}", value.detach())
-                total = term.weight * value if total is None else total + term.weight * value
+                weight = value_at(term.weight, turn.step) * term.every
+                total = weight * value if total is None else total + weight * value
         return total
 
     def turn(self, side: Side, shard: Shard, index: int) -> Turn:

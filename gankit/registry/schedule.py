@@ -1,0 +1,69 @@
+"""Settings that move while a network trains."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar, Union
+
+from annotated_types import Ge
+from pydantic import BaseModel, ConfigDict, Discriminator, ModelWrapValidatorHandler, Tag, model_validator
+
+from gankit.registry.messages import reword_errors
+
+Number = TypeVar("Number", bound=float)
+
+
+class Schedule(BaseModel, Generic[Number]):
+    """A number that moves from one value to another over the first steps, and stays there.
+
+    Half a cosine is the shape in R3GAN (Huang et al. 2024, arXiv 2501.05441, appendix D).
+
+    Attributes:
+        start: the value at step 0.
+        end: the value from step `steps` on.
+        steps: generator updates between the two.
+        shape: "cosine" leaves and arrives slowly, "linear" does not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    start: Number
+    end: Number
+    steps: Annotated[int, Ge(1)]
+    shape: Literal["cosine", "linear"] = "cosine"
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        result: Self = reword_errors(cls, value, handler, list(cls.model_fields))
+        return result
+
+    def at(self, step: int) -> float:
+        """The value after `step` generator updates."""
+        done = min(step / self.steps, 1.0)
+        if self.shape == "cosine":
+            done = (1 - math.cos(math.pi * done)) / 2
+        return self.start + (self.end - self.start) * done
+
+
+def _kind(value: Any) -> str:
+    return "table" if isinstance(value, (Mapping, Schedule)) else "number"
+
+
+if TYPE_CHECKING:
+    Scheduled = Union[Number, Schedule[Number]]  # noqa: UP007 - an alias that is generic
+else:
+
+    class Scheduled:
+        """The type of a setting that is a number, or a table such as `{ start = 2e-4, end = 5e-5, steps = 20000 }`.
+
+        `Scheduled[X]` is `X | Schedule[X]`, of which pydantic reads the one that the value looks like.
+        """
+
+        def __class_getitem__(cls, number: Any) -> Any:
+            both = Annotated[number, Tag("number")] | Annotated[Schedule[number], Tag("table")]
+            return Annotated[both, Discriminator(_kind)]
+
+
+def value_at(setting: float | Schedule[float], step: int) -> float:
+    """A setting that may be a schedule, after `step` generator updates."""
+    return setting.at(step) if isinstance(setting, Schedule) else setting
