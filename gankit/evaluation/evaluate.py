@@ -154,6 +154,8 @@ def evaluate(
             if pictures is not None:
                 _picture(user_path(pictures) / f"{key}-pairs.png", fakes.images, beside.images, pairs)
         warnings += metric_warnings
+    if permutations and not any("p_value" in entry for entry in values.values()):
+        warnings.append("no p-values: of these metrics, neither larger nor smaller values are better")
     if isinstance(reals, _Side):
         lacks_training = "training" in needs and training is None and training_side is None
         warnings += notes(reals.images, reals.name) + _reference_warnings(fakes, reals, lacks_training)
