@@ -49,6 +49,7 @@ MERGE_BOMB = "a0: &a0 {x: 1}\n" + "".join(
         ("e.toml", "[training]\nseed = 99999999999999999999", "training.seed: a number of 64 bits is needed"),
         ("e.toml", "x = [" + "1, " * 120_000 + "]", "there are more than 100,000 values"),
         ("e.toml", "#" * 2_000_000, "2,000,000 characters are too long for settings"),
+        ("e.toml", "[evaluation]\n" + "x" * 5000 + " = 1", "a key of more than 200 characters"),
         ("e.toml", "[training]\nsteps = '" + "x" * 10_000 + "'", "input should be a valid integer"),
     ],
 )  # fmt: skip

@@ -15,6 +15,7 @@ from gankit.registry.messages import shown
 
 LONGEST = {".toml": 1_000_000, ".json": 10_000_000, ".yaml": 200_000}
 """Characters of a file by its format, a second's work for each parser."""
+LONGEST_KEY = 200
 DEEPEST = 32
 """Tables and lists within each other."""
 MOST = 100_000
@@ -107,6 +108,10 @@ def copy_values(value: Any) -> Any:
             if strange := [key for key in value if not isinstance(key, str) or not _is_unicode(key)]:
                 raise ValueError(
                     f"{'.'.join((*path, ''))}{shown(strange[0])}: keys should be strings; put it into quotes"
+                )
+            if long := [key for key in value if len(key) > LONGEST_KEY]:
+                raise ValueError(
+                    f"{'.'.join((*path, ''))}{shown(long[0])}: a key of more than {LONGEST_KEY} characters"
                 )
             return {key: copy(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
