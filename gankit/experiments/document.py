@@ -143,7 +143,7 @@ class SettingsDocument:
         self.overridden[path] = text
 
     def take_as_text(self, path: KeyPath) -> bool:
-        """Take an override's value as it was written, such as the folder 2024 or 2024-05-01; whether that changed it."""
+        """Take an override's value as written, such as the folder 2024 or 2024-05-01; whether that changed it."""
         table: Any = self.values
         for key in path[:-1]:
             table = table[key]
