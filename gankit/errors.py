@@ -40,7 +40,7 @@ def plain_words(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError):
         return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
-    # NumPy has an error of its own; torch's is a RuntimeError on CPUs, and says "out of memory" on GPUs.
+    # Out of memory: NumPy raises a MemoryError, torch a RuntimeError with different texts on CPUs and GPUs.
     text = str(error)
     short = isinstance(error, RuntimeError) and ("allocate memory" in text or "out of memory" in text)
     if not short and not isinstance(error, MemoryError):

@@ -112,7 +112,7 @@ def named_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make names in a folder last; nothing on systems that cannot."""
+    """Put the names in a folder on the disk; does nothing on systems that cannot."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -151,7 +151,7 @@ def is_sealed(path: Path) -> bool | None:
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:
-    """Of so many bytes, read in blocks: of a memory map they would all stay in memory."""
+    """Of the first `size` bytes, read in blocks; a memory map would keep all of them in memory."""
     digest = hashlib.blake2b()
     while size > 0 and (block := file.read(min(BLOCK, size))):
         digest.update(block)

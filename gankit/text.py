@@ -1,4 +1,4 @@
-"""Text of others, such as names of files and classes: on terminals, on pages and in spreadsheets it is text alone."""
+"""Text of others, such as names of files and classes, made safe to show on terminals, on pages and in spreadsheets."""
 
 import contextlib
 import re

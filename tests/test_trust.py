@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gankit.report.latex import tabular
 from torch import Tensor, nn
 
 import gankit
 from gankit.cli import main
 from gankit.errors import PartError
+from gankit.evaluation.latex import tabular
 from gankit.experiments.schema import schema
 from gankit.files import write_csv
 from gankit.images.labels_csv import read_csv

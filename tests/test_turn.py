@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -97,11 +98,12 @@ class Watching(Augment):
     """Shifts grey by a constant, and keeps what it saw of held-out images."""
 
     needs_held_out = True
+    seen: ClassVar[list[tuple[str, Tensor, Tensor | None, Tensor]]] = []
 
     def __init__(self) -> None:
         super().__init__()
+        self.seen.clear()
         self.register_buffer("calls", torch.zeros(()))
-        self.seen: list[tuple[str, Tensor, Tensor | None, Tensor]] = []
 
     def forward(self, images: Tensor) -> Tensor:
         return images + 0.25

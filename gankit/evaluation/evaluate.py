@@ -85,9 +85,9 @@ def evaluate(
         "metric"}}}`, a dictionary that prints as a table. The standard error is in closed form for kid, else the
         jackknife's (Efron and Stein 1981) over both sets, by group where the images have groups: the spread of the
         value at this number of images, not its bias; None if there are too few images or groups to estimate it, if the
-        value is at a bound, or if no share can have such an error. For `real_vs_real` the reals are divided ten times
-        into two halves (at most one group is in both). It holds means over these divisions: "value" is between
-        "n" images of each half, "fake_value_at_n" between n generated images and n of the first half, with
+        value is at a bound, or if no share can have an error so large. For `real_vs_real` the reals are divided
+        ten times into two halves (at most one group is in both). It holds means over these divisions: "value" is
+        between "n" images of each half, "fake_value_at_n" between n generated images and n of the first half, with
         n = min(n_fake, n_real // 2). "p_value" is there on request, "details" where a metric has more to say.
 
     Raises:
@@ -154,6 +154,8 @@ def evaluate(
             if pictures is not None:
                 _picture(user_path(pictures) / f"{key}-pairs.png", fakes.images, beside.images, pairs)
         warnings += metric_warnings
+    if permutations and not any("p_value" in entry for entry in values.values()):
+        warnings.append("no p-values: of these metrics, neither larger nor smaller values are better")
     if isinstance(reals, _Side):
         lacks_training = "training" in needs and training is None and training_side is None
         warnings += notes(reals.images, reals.name) + _reference_warnings(fakes, reals, lacks_training)
@@ -215,7 +217,7 @@ class _Side:
 def _has_classes(pool: Pool) -> bool:
     """Whether the images of both sides are of several classes."""
     labels = [rows.labels for rows in (pool.real, pool.fake)]
-    return all(side is not None and side.ndim == 1 and len(np.unique(side)) > 1 for side in labels)
+    return all(each is not None and each.ndim == 1 and len(np.unique(each)) > 1 for each in labels)
 
 
 def _needs(parts: Sequence[Part]) -> set[str]:

@@ -73,7 +73,7 @@ def open_source(place: Place, window: Window = None) -> Run | Dataset | Statisti
 
 
 def _table(place: object) -> dict[str, Any] | None:
-    """A data set with settings from its table or the table's text; None for anything else."""
+    """The table of a data set, given as such or as TOML text; None for anything else."""
     if isinstance(place, str) and place.lstrip().startswith("{"):
         place = parse_value(place)
         if not isinstance(place, dict):

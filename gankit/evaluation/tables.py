@@ -63,7 +63,7 @@ def rows(report: dict[str, Any]) -> list[Row]:
         features, meaning = report["protocol"]["features"], Meaning()
         if metric := _metric(entry["metric"]):
             meaning = metric.meaning(name)
-            numbered = re.fullmatch(r"(.+)-\d+", name)  # the second metric of one name is told by its settings
+            numbered = re.fullmatch(r"(.+)-\d+", name)  # metrics of the same name are told apart by their settings
             if numbered and not meaning.words:
                 meaning = metric.meaning(numbered[1])
                 settings = ", ".join(f"{key} {value}" for key, value in entry["metric"].items() if key != "name")

@@ -55,9 +55,7 @@ def evaluate_metric(
         between_reals = real_against_real(resampling, result.values, seed)
     warnings = [*result.warnings, *metric.warnings({name: entry["value"] for name, entry in between_reals.items()})]
     p_entries: dict[str, dict[str, Any]] = {}
-    if permutations and not metric.better:
-        warnings.append(f"{part.name}: no p-value: neither larger nor smaller values of it are better")
-    elif permutations and metric.better:
+    if permutations and metric.better:
         try:
             p_entries = p_values(part, pool, metric.better, permutations, seed)
         except GankitError as error:

@@ -143,7 +143,7 @@ class SettingsDocument:
         self.overridden[path] = text
 
     def take_as_text(self, path: KeyPath) -> bool:
-        """Take the value of an override as it was written, such as the folder 2024 or 2024-05-01; False if it is."""
+        """Take an override's value as written, such as the folder 2024 or 2024-05-01; whether that changed it."""
         table: Any = self.values
         for key in path[:-1]:
             table = table[key]
@@ -178,7 +178,7 @@ class SettingsDocument:
         return {".toml": toml_lines, ".json": json_lines, ".yaml": yaml_lines}[self.format](self.text)
 
     def is_of_recipe(self, path: KeyPath, before: bool = False) -> bool:
-        """Whether a setting is as a recipe of gankit's has it, or had it `before`, and no override has changed it."""
+        """Whether a setting is a recipe's, here or (`before`) where this document came from, and is not overridden."""
         changed = any(path[: len(keys)] == keys for keys in self.overridden)
         return not changed and (before or self.label.startswith("recipe ") or path[0] in self.from_default)
 

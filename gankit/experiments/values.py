@@ -1,6 +1,6 @@
 """Values that are given as text: in files, in overrides and on the command line.
 
-Files come from others too: what a text may hold is bounded, so that none takes more than seconds and little memory.
+Others may have written the files: what a text may hold is bounded, so that each takes only seconds and little memory.
 """
 
 import json
@@ -34,8 +34,8 @@ def parse_text(text: str, format: str) -> Any:
         format: ".toml", ".json" or ".yaml"; YAML needs ruamel.yaml.
 
     Raises:
-        ValueError: it is not of this format, or beyond the bounds of this module; a TOMLDecodeError, a JSONDecodeError,
-            or with a message alone.
+        ValueError: it is not of this format, or beyond the bounds of this module; some are a TOMLDecodeError or
+            a JSONDecodeError, which tell the line.
         ruamel.yaml.error.YAMLError: it is not YAML.
     """
     if len(text) > LONGEST[format]:
@@ -126,7 +126,7 @@ def copy_values(value: Any) -> Any:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a text can be written; halves of pairs of JSON, and bytes of the command line that are not UTF-8, not."""
+    """Whether UTF-8 can hold a text: not lone surrogates, which JSON and odd bytes on the command line give."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from gankit.errors import DataError
+from gankit.errors import DataError, one_line
 
-_LARGE, _DENSE = 2**30, 100  # bytes, and how much denser than the pixels of pictures an archive of that size may be
+_LARGE, _DENSE = 2**30, 100  # above so many bytes, an array may unpack to at most so many times its packed size
 
 
 @final
@@ -118,4 +118,4 @@ def _shape_and_type(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__

@@ -33,7 +33,7 @@ class CsvTable:
         return f"{self.path} line {self.lines[row]}"
 
     def number(self, cell: str) -> float | None:
-        """A cell as a number, or None; where semicolons separate cells, as where commas are decimal, with a comma."""
+        """A cell as a number, or None; where semicolons separate cells, a comma may be the decimal point."""
         if self.delimiter == ";" and re.fullmatch(r"[+-]?\d+,\d+", cell):
             cell = cell.replace(",", ".")
         try:
@@ -49,7 +49,7 @@ def read_csv(path: Path, key: Collection[str], *, fold: Callable[[str], str]) ->
 
     Args:
         path: the file, separated by comma, semicolon or tab.
-        key: titles, folded, of which the header must have one; it tells which separator it is.
+        key: titles, folded, of which the header must have one; the separator is the one that finds it.
         fold: makes spellings of a title equal.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Names of classes and of files, of which one may stand there in several spellings."""
+"""Names of classes and of files, where the same name may be spelled in several ways."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ _INVISIBLE = ("Cf", "Cc")  # categories of characters that take no room, such as
 
 
 def two_spellings(names: Iterable[str]) -> str | None:
-    """The first name that stands there in another spelling too, with the other, for messages; None without one.
+    """The first two names that are spellings of the same name, as text for messages; None if there are none.
 
     Spellings of a name differ in letter case, in Unicode forms, in white space, in characters that are not seen, or in
     how a number is written.
@@ -21,7 +21,7 @@ def two_spellings(names: Iterable[str]) -> str | None:
 
 
 def shown(name: str) -> str:
-    """A name between quotation marks, with letters that may look like others as their numbers."""
+    """A name between quotation marks, with letters beyond ASCII escaped, as they may look like others."""
     return repr(name) if name.isascii() else ascii(name)
 
 

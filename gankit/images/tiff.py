@@ -38,7 +38,7 @@ def prepare(picture: Picture, where: str) -> None:
         raise DataError(f"{where} {problem}")
     picture.filename = ""  # a memory-mapped file would be read with width and height exchanged if it lies on its side
     if picture.tag_v2[_PHOTOMETRIC] == _PALETTE and max(picture.tag_v2[_COLOR_MAP]) < 256:
-        # Colours have 16 bits, but some programs write 8; libtiff tells these by their size as well.
+        # Colours have 16 bits, but some programs write 8; libtiff, too, takes a palette without larger values as 8-bit.
         picture.palette = ImagePalette.raw("RGB;L", bytes(picture.tag_v2[_COLOR_MAP]))
 
 
@@ -50,7 +50,7 @@ def _problem(picture: Picture) -> str | None:
         return "does not say which of its values is black (PhotometricInterpretation); save it anew"
     if len(bits) > 1 or not bits <= {1, 2, 4, 8, 16, 32}:
         depths = ", ".join(map(str, sorted(bits)))
-        return f"has {depths} bits per channel, which are no 8 or 16; save it with 8 or 16 bits"
+        return f"has {depths} bits per channel; save it with 8 or 16 bits"
     if bits == {8} and 2 in tags.get(_SAMPLE_FORMAT, ()):
         return "has signed 8-bit values, which say nothing of black and white; save it with unsigned ones"
     if any(extra not in (1, 2) for extra in tags.get(_EXTRA_SAMPLES, ())):

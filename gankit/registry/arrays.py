@@ -1,4 +1,4 @@
-"""A data set of arrays, pictures or another library's data set."""
+"""A data set made of arrays, of pictures, or of another library's data set."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
@@ -69,8 +69,8 @@ class Arrays(Dataset):
         images: (n, channels, height, width) uint8, uint16 or float32; (n, height, width, channels) is recognised where
             1, 3 or 4 channels come last. Or a list of pictures or arrays of one size, or a data set with `len` whose
             items are pictures, pairs of picture and label, or tables with "image" and "label". A memory map stays one.
-        labels: (n,) integers from 0, (n,) names, or None; (n, k) 0 or 1 for k labels that exclude nothing: these are
-            kept as facts "label-0" and so on, which can condition a training.
+        labels: (n,) integers from 0, (n,) names, or None; (n, k) 0 or 1 for k labels of which several may hold: these
+            are kept as facts "label-0" and so on, which can condition a training.
         class_names: one per class; their numbers by default.
         groups: (n,) group of each image, or None.
         agreement: (n,) share of the raters who chose the image's label, in [0, 1], or None.
@@ -110,7 +110,7 @@ class Arrays(Dataset):
             raise DataError("there are no images in the array")
         if value_range is None and array.dtype == np.float32:
             raise DataError("float32 images need a value_range: the values that stand for black and white")
-        if value_range is not None:  # else a memory map is left on the disk
+        if value_range is not None:  # else any value is allowed, and a memory map need not be read
             low, high = array.min(), array.max()
             if not (value_range[0] <= low and high <= value_range[1]):
                 raise DataError(f"images go from {low} to {high}, outside value_range {value_range}")

@@ -1,7 +1,7 @@
 """Files that hold programs, such as TorchScript archives: they are loaded only where the user names them.
 
-A program in such a file can read and write all that the user can. Files of settings, which may be of others, do not
-count: the user names a file in a program, on the command line, or in the variable `GANKIT_TRUST`.
+A program in such a file can read and write all that the user can. To name it in a file of settings, which others
+may have written, is not enough: the user names it in a program, on the command line, or in the variable `GANKIT_TRUST`.
 """
 
 import os
@@ -17,7 +17,7 @@ VARIABLE = "GANKIT_TRUST"
 
 
 def trust(value: Any) -> None:
-    """Take note of every file that a value names which the user gave: a text, or tables and lists of them."""
+    """Trust every file that a value from the user names; the value is a text, or tables and lists of texts."""
     if isinstance(value, (str, Path)):
         trusted = _trusted()
         if _is_file(value) and (path := _absolute(value)) not in trusted:
@@ -31,7 +31,7 @@ def check_trust(file: str | Path, who: str) -> None:
     """Refuse a file with a program that a file of settings names and the user does not.
 
     Raises:
-        PartError: names the file and who, a part, would load it.
+        PartError: names the file and `who`, the part that would load it.
     """
     if _is_file(file) and (path := _absolute(file)) not in _trusted():
         raise PartError(

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from gankit.errors import RunError
+from gankit.errors import RunError, one_line
 from gankit.files import is_sealed, seal, write_atomically
 
 FORMAT = 3
@@ -37,13 +37,13 @@ class Restored:
 
 
 def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best: bool = False) -> Path:
-    """Write the state after `step` generator updates, and forget all but the newest checkpoints.
+    """Write the state after `step` generator updates, and delete all but the newest checkpoints.
 
     Args:
         folder: the run's `checkpoints`.
         step: generator updates done.
         state: tensors, numbers and strings in dicts and lists.
-        every: steps between checkpoints; earlier ones of other steps, where a run was stopped, are forgotten first.
+        every: steps between checkpoints; older ones at other steps, from when a run was stopped, are deleted first.
         best: whether to save it as `best.pt`, for the best generator so far, which is never deleted as an old one.
 
     Raises:
@@ -57,7 +57,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best
     write_atomically(path, buffer.getvalue())
     if best:
         return path
-    # One of a later step could not be read, or this step would not have been done again.
+    # Checkpoints of later steps could not be read, else the run would have gone on from them; they stay.
     before = [old for old in _step_checkpoints(folder) if _step(old) < step]
     regular = [old for old in before if _step(old) % every == 0]
     for old in set(before) - set(regular[1 - KEPT :]):
@@ -122,7 +122,7 @@ def _read(path: Path, device: str | torch.device, mmap: bool) -> tuple[int, dict
     except _DamagedError:
         raise
     except Exception as error:  # a damaged file may raise anything
-        raise _DamagedError(" ".join(str(error).split())[:100] or type(error).__name__) from error
+        raise _DamagedError(one_line(error, 100) or type(error).__name__) from error
     if not isinstance(state, dict) or step != _step(path) or (sealed is None and number not in (1, 2)):
         raise _DamagedError("it was altered after it was written")
     _check_format(path, number)
@@ -155,7 +155,7 @@ def export(path: Path, generator: nn.Module, config: dict[str, Any]) -> None:
 
 
 def pack(generator: nn.Module, config: dict[str, Any]) -> bytes:
-    """The content of an export; what a module used under two names shares stands there twice."""
+    """The content of an export; tensors that have two names are stored twice."""
     layout = torch.contiguous_format
     tensors = {name: value.detach().cpu().clone(memory_format=layout) for name, value in generator.state_dict().items()}
     config = {"format": FORMAT, **config}

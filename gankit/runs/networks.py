@@ -59,7 +59,7 @@ def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Te
     """What a part gives for tensors, without gradients: a tensor of any shape.
 
     Raises:
-        PartError: it raises an error, or gives something other than a tensor; names the part and both.
+        PartError: it raises an error or gives something other than a tensor; names part, inputs and outcome.
     """
     given = described([value for value in inputs if value is not None])
     try:

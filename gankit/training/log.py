@@ -86,7 +86,7 @@ class Progress:
         self._images_per_step = images_per_step
         self._start = time.monotonic()
         self._last_measured = (done, self._start)
-        self._after_first_step: float | None = None  # it loads and compiles what later ones find
+        self._after_first_step: float | None = None  # the first also loads and compiles, and is left out
         self._cost_said = False
         self._description = ""
 
@@ -217,7 +217,7 @@ class TickLog:
         return {name: [total, count] for name, (total, count) in self._sums.items()}
 
     def load_state_dict(self, state: dict[str, Any] | list[dict[str, Any]]) -> None:
-        """Load such sums, or this process's of a list of those of all; their mean where there were more or fewer."""
+        """Load the sums, of one process or a list of all's; if the number of processes changed, their mean."""
         states = state if isinstance(state, list) else [state]
         own = [states[distributed.rank()]] if len(states) == distributed.size() else states
         self._sums = {

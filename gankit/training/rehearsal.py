@@ -149,7 +149,7 @@ def _can_be_read(value: Any) -> bool:
 
 
 def _check_export(stepper: Stepper) -> None:
-    """Both networks, built as a run's folder is opened, must compute what was trained."""
+    """Both networks, built anew as when a run is opened, must compute the same as the trained ones."""
     for kind in SIDES:
         name = f"{kind} {getattr(stepper.experiment, kind).name}"
         trained = stepper.averaged_generator() if kind == "generator" else copied(stepper.critic)

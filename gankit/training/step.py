@@ -86,7 +86,7 @@ class Stepper:
         network = network.to(self.device, self.like.dtype).train()
         asked = self.settings.channels_last
         if network.channels_last or asked is not None:
-            # Weights alone: convolutions take up their layout, while images stay as parts of others expect them.
+            # Weights alone: convolutions follow their layout, and images stay contiguous, as plug-ins expect.
             network.to(memory_format=torch.contiguous_format if asked is False else torch.channels_last)
         distributed.synchronise(network)
         return network

@@ -144,12 +144,12 @@ class Trainer:
             device=str(self.stepper.device),
             data_in_process=data is not None,
         )
-        self.cautions = experiment_warnings(experiment)
+        self.stepper.warnings += experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
 
     def rehearse(self) -> None:
         """Try in small what the training will do; see `gankit.training.rehearsal.rehearse`."""
-        self.cautions += rehearse(self.experiment, self.data)
+        self.stepper.warnings += rehearse(self.experiment, self.data)
 
     def create_folder(self) -> None:
         """Create the run's folder with its experiment, after a trial evaluation where the run will have evaluations.
@@ -195,8 +195,6 @@ class Trainer:
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
         answer = "finishing this step, then saving; again to stop now and lose the steps since the last checkpoint"
         with StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar):
-            for warning in self.cautions:
-                bar.say(f"warning: {warning}")
             self._say_warnings(bar)
             if stepper.step == 0 and is_writer:
                 self._write_grid()
@@ -209,7 +207,7 @@ class Trainer:
                     self._tick(bar, on_tick)
                 if (stepper.step % settings.sample_every == 0 or last) and is_writer:
                     self._write_grid()
-                # One interrupted process stops all, at one and the same step; neither log nor samples show that.
+                # One interrupted process stops all at the same step; a stop itself adds no log line and no samples.
                 stopped = distributed.any_rank(stop.requested)
                 ending = distributed.any_rank(time.monotonic() > deadline) or last or stopped
                 if stepper.step % settings.checkpoint_every == 0 or ending:

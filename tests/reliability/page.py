@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "measured" / "reliability.md"
 GOOD = ("same", "read", "refused", "checked", "within bounds")
 WHAT = {
-    "kills": "runs that were killed at a write or a moment, alone and under two processes, and resumed",
+    "kills": "runs that were killed at a write or after some time, alone and under two processes, and resumed",
     "writes": "runs whose disk failed at a write, once or for good, and which were resumed",
     "damaged": "checkpoints, exported generators and cached arrays with damaged bytes",
     "picture": "pictures: damaged, of all formats, of odd tags, or hugely packed",

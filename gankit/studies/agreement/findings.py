@@ -249,8 +249,8 @@ class Findings:
         return positive, measured, n
 
     def metric_name(self, metric: str) -> str:
-        """The heading of a metric's values."""
-        return "KID" if metric == "kid" else title(metric, str(self.reals["features"]))
+        """The heading of a metric's values; the distance alone names the features, which all of them share."""
+        return title(metric, str(self.reals["features"])) if metric == "frechet" else {"kid": "KID"}.get(metric, metric)
 
 
 def _real_variance(pairs: Sequence[tuple[Estimate, Estimate]], same: bool) -> float | None:
