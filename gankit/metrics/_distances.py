@@ -23,8 +23,8 @@ NEAR = 1e-6
 The fast formula errs by at most 2 (d + 3) u (|x|^2 + |y|^2), with u = 1.1e-16: above this share that is less than 5e-7
 of the value for d = 2048 (some 1e-11 in practice), while only the difference gives exactly 0 for equal rows.
 """
-_BLOCK = 4_000_000
-"""Elements of a block of x @ y.T: 32 MB."""
+_BLOCK = 2_000_000
+"""Elements of a block of x @ y.T: 16 MB."""
 _CHUNK = 500_000
 """Elements of a chunk of x - y: few enough for the processor's cache."""
 
@@ -74,7 +74,7 @@ class Rows64:
 
     def blocks(self) -> Iterator[tuple[slice, Matrix]]:
         """All rows, a block at a time, each with its place."""
-        step = max(1, _BLOCK // self.shape[1])
+        step = max(1, 2 * _CHUNK // self.shape[1])
         for start in range(0, len(self), step):
             yield slice(start, start + step), self[start : start + step]
 
