@@ -50,7 +50,8 @@ MERGE_BOMB = "a0: &a0 {x: 1}\n" + "".join(
         ("e.toml", "x = [" + "1, " * 120_000 + "]", "there are more than 100,000 values"),
         ("e.toml", "#" * 2_000_000, "2,000,000 characters are too long for settings"),
         ("e.toml", "[evaluation]\n" + "x" * 5000 + " = 1", "a key of more than 200 characters"),
-        ("e.toml", "[training]\nsteps = '" + "x" * 10_000 + "'", "input should be a valid integer"),
+        ("e.toml", "[training]\nsteps = '" + "x" * 4_000 + "'", "input should be a valid integer"),
+        ("e.toml", "[data]\npath = '" + "x" * 5_000 + "'", "data.path: a text of more than 4,096 characters"),
     ],
 )  # fmt: skip
 def test_a_file_beyond_bounds_is_refused_in_one_short_line(tmp_path: Path, name: str, text: str, said: str) -> None:

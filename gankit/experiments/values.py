@@ -15,7 +15,7 @@ from gankit.registry.messages import shown
 
 LONGEST = {".toml": 1_000_000, ".json": 10_000_000, ".yaml": 200_000}
 """Characters of a file by its format, a second's work for each parser."""
-LONGEST_KEY = 200
+LONGEST_KEY, LONGEST_TEXT = 200, 4096
 DEEPEST = 32
 """Tables and lists within each other."""
 MOST = 100_000
@@ -118,6 +118,8 @@ def copy_values(value: Any) -> Any:
             return [copy(item, (*path, str(index))) for index, item in enumerate(value)]
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError(f"{'.'.join(path)}: a number of 64 bits is needed, from -2^63 to 2^63 - 1")
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            raise ValueError(f"{'.'.join(path)}: a text of more than {LONGEST_TEXT:,} characters")
         if isinstance(value, str) and not _is_unicode(value):
             raise ValueError(f"{'.'.join(path)}: {shown(value)} is not in UTF-8; files of such names must be renamed")
         return value

@@ -44,11 +44,15 @@ class Rows64:
 
     Args:
         rows: (n, d).
-        divisors: (n,) by which each row is divided; None leaves them as they are.
+        divisors: (m,) by which each row is divided; None leaves them as they are.
+        places: (m,) which of the rows; None for all.
     """
 
-    def __init__(self, rows: NDArray[Any], divisors: Matrix | None = None) -> None:
-        self.rows, self.divisors, self.shape = rows, divisors, rows.shape
+    def __init__(
+        self, rows: NDArray[Any], divisors: Matrix | None = None, places: NDArray[np.int64] | None = None
+    ) -> None:
+        self.rows, self.divisors, self.places = rows, divisors, places
+        self.shape = rows.shape if places is None else (len(places), *rows.shape[1:])
 
     @classmethod
     def of(cls, rows: "NDArray[Any] | Rows64") -> "Rows64":
@@ -56,16 +60,17 @@ class Rows64:
         return rows if isinstance(rows, Rows64) else cls(rows)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return int(self.shape[0])
 
     def __getitem__(self, part: Any) -> Matrix:
         """Some rows, chosen by a slice or indices."""
-        rows: Matrix = self.rows[part].astype(np.float64)
+        rows: Matrix = self.rows[part if self.places is None else self.places[part]].astype(np.float64)
         return rows if self.divisors is None else rows / self.divisors[part, None]
 
     def take(self, part: Indices) -> "Rows64":
         """Some rows, not yet in float64."""
-        return Rows64(self.rows[part], None if self.divisors is None else self.divisors[part])
+        places = part if self.places is None else self.places[part]
+        return Rows64(self.rows, None if self.divisors is None else self.divisors[part], places)
 
     def blocks(self) -> Iterator[tuple[slice, Matrix]]:
         """All rows, a block at a time, each with its place."""
@@ -199,7 +204,7 @@ def nearest(
 def _same_side(rows: Rows64, along: Matrix) -> Rows64:
     """Each row or its negative, whichever makes no obtuse angle with `along`."""
     signs = np.concatenate([np.where(block @ along < 0, -1.0, 1.0) for _, block in rows.blocks()] or [np.empty(0)])
-    return Rows64(rows.rows, signs if rows.divisors is None else signs * rows.divisors)
+    return Rows64(rows.rows, signs if rows.divisors is None else signs * rows.divisors, rows.places)
 
 
 def _error_bound(block: _Block, dim: int) -> Matrix:

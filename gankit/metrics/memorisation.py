@@ -46,7 +46,7 @@ class _Images:
         groups = list(range(len(ids))) if rows.groups is None else rows.groups.tolist()
         seen: dict[Any, int] = {}
         codes = np.array([seen.setdefault(groups[place], len(seen)) for place in order])
-        return cls(Rows64(features[order]), [ids[place] for place in order], codes, order)
+        return cls(Rows64(features, places=order), [ids[place] for place in order], codes, order)
 
     @property
     def grouped(self) -> bool:
@@ -57,7 +57,7 @@ class _Images:
     def at_length_one(self) -> Rows64:
         """The features, each row divided by its length."""
         lengths = np.concatenate([np.sqrt(np.square(rows).sum(1)) for _, rows in self.features.blocks()])
-        return Rows64(self.features.rows, np.where(lengths == 0, 1, lengths))
+        return Rows64(self.features.rows, np.where(lengths == 0, 1, lengths), self.features.places)
 
 
 class _Distances(NamedTuple):

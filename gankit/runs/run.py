@@ -17,6 +17,7 @@ from gankit.files import user_path
 from gankit.images.pictures import SHOWN, grid_html
 from gankit.interfaces import Critic, Generator, ImageSpec, Truncates
 from gankit.nn.layers import set_influence
+from gankit.registry.messages import shown
 from gankit.runs import checkpoint
 from gankit.runs.labels import Labels, draw_labels, encode_classes, encode_conditions
 from gankit.runs.networks import build_network, generate_pixels, load_state, step_hooks
@@ -40,8 +41,10 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # which "meta" cannot
     except Exception as error:  # each backend of torch has its own for what is missing
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RunError(f"training.device: {name!r} cannot be used here ({reason}); set training.device=auto") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise RunError(
+            f"training.device: {shown(name)} cannot be used here ({reason}); set training.device=auto"
+        ) from error
     return device
 
 
