@@ -220,6 +220,12 @@ def test_errors_name_the_override(override: str, message: str) -> None:
     assert line.startswith("override ")
 
 
+@pytest.mark.parametrize("override", [{"training": {"steps": 3}}, 3, None])
+def test_an_override_that_is_no_text_is_refused(override: object) -> None:
+    with pytest.raises(SettingsError, match=r"override .*: write key.path=value"):
+        gankit.load("wgan-gp", override)  # type: ignore[arg-type]
+
+
 def test_an_override_into_a_list_that_is_not_there() -> None:
     (line,) = errors({"evaluation": {}}, "evaluation.metrics.frechet.x=3")
     assert line.startswith("override 'evaluation.metrics.frechet.x=3': evaluation.metrics: a list is needed")

@@ -306,7 +306,7 @@ class TestMoments:
 
     @pytest.mark.parametrize("size", [1, 7, 250, 4096])
     def test_blocks_of_any_size_give_mean_and_covariance(self, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("gankit.interfaces.metric.row_blocks", lambda array: row_blocks(array, size))
+        monkeypatch.setattr("gankit.interfaces.rows.row_blocks", lambda array: row_blocks(array, size))
         found = Moments.of(self.x)
         assert found.n == 1000
         np.testing.assert_allclose(found.mean, self.x.mean(0), rtol=1e-13)

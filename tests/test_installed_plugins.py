@@ -161,12 +161,14 @@ def test_the_life_of_a_plug_in(environment: Environment, built: dict[str, Path],
     assert "foreign-nets" not in listed.out
     assert listed.code == 0
     assert not listed.err
-    *refusals, plain = environment.several(
-        ["check", file], ["resume", folder], ["sample", folder], ["evaluate", folder], ["report", folder],
-        ["check", *TINY, "critic.name=plain"],
-    )  # fmt: skip
+    # What needs the generator alone goes on working.
+    for answer in environment.several(["resume", folder], ["sample", folder, "--seed", 1], ["report", folder]):
+        assert (answer.code, answer.err) == (0, "")
+    (folder / "generator.safetensors").unlink()
+    *refusals, plain = environment.several(["check", file], ["resume", folder], ["check", *TINY, "critic.name=plain"])
     for refused in refusals:
         assert refused.code == 2
+        assert len(refused.err.splitlines()) == 2, refused
         critic, loss = refused.err.splitlines()
         assert "there is no critic named 'foreign-nets:plain'" in critic
         assert "there is no loss named 'foreign-nets:soft-hinge'" in loss

@@ -34,7 +34,7 @@ def rows(labelled: tuple[Array, Array], names: tuple[str, ...] | None = None) ->
 
 
 def result(metric: Metric, real: tuple[Array, Array], fake: tuple[Array, Array]) -> Result:
-    return Result.of(metric.compute(rows(real), rows(fake)))
+    return Result.of(metric, rows(real), rows(fake))
 
 
 def pool(real: tuple[Array, Array], fake: tuple[Array, Array]) -> Pool:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import gankit
-from gankit.errors import PartError
+from gankit.errors import PartError, SettingsError
 from gankit.losses.gradient_penalty import gradient_penalty
 from gankit.registry import registry
 from gankit.report import write_report
@@ -567,7 +567,7 @@ def test_truth_values_are_no_numbers(override: str, message: str) -> None:
 
 
 def test_a_learning_rate_among_the_options_is_refused(trained: Trained) -> None:
-    with pytest.raises(PartError, match=r"lr is set by training.generator_lr and training.critic_lr"):
+    with pytest.raises(SettingsError, match=r"lr is decided by training.generator_lr and training.critic_lr"):
         trained("training.optimizer_options={lr=0.01}")
 
 

@@ -498,7 +498,7 @@ def test_population_values_of_the_script() -> None:
     assert values.mean() == pytest.approx(truth["kid"], abs=3 * values.std() / math.sqrt(300))
     many = example.Case(6, 100_000, scale=0.5, shift=0.4, metrics=("frechet", "variance-ratio")).pool(0, 0)
     for name in ("frechet", "variance-ratio"):
-        value = Result.of(part("metric", name).build().compute(many.real, many.fake)).values[name]
+        value = Result.of(part("metric", name).build(), many.real, many.fake).values[name]
         assert value == pytest.approx(truth[name], rel=0.03)
     assert example.Case(6, 50).population() == {"frechet": 0, "kid": pytest.approx(0), "variance-ratio": 1}
 

@@ -245,10 +245,10 @@ def _hint(reason: str) -> str:
 
 def _parse_override(text: str) -> tuple[list[str], Any, str]:
     """The keys of the setting, its value, and the override as the user wrote it."""
-    path, equals, value = text.partition("=")
+    path, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
     keys = path.strip().split(".")
     if not equals or not all(keys) or len(keys) > DEEPEST:
-        raise SettingsError(f"override {shown(text)}: write key.path=value, for example training.steps=1000")
+        raise SettingsError(f"override {shown(str(text))}: write key.path=value, for example training.steps=1000")
     return keys, _copied(parse_value(value), f"override {shown(text)}"), text
 
 

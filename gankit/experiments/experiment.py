@@ -308,17 +308,18 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
     return experiment
 
 
-def read_settings(model: type[Model], document: SettingsDocument) -> Model:
-    """Validate the settings in a document; raises SettingsError as `load` does."""
+def read_settings(model: type[Model], document: SettingsDocument, complete: bool = False) -> Model:
+    """Validate the settings in a document, of a run with all its parts if `complete`; raises as `load` does."""
     document.refuse_control_characters()
     try:
-        # Parts of a run may have been registered in another program; what needs them says so when it builds them.
-        return model.model_validate(document.values, context="run" if "run" in document.values else None)
+        # Parts of a run may have been registered in another program; what needs them asks for them.
+        may_lack_parts = "run" in document.values and not complete
+        return model.model_validate(document.values, context="run" if may_lack_parts else None)
     except ValidationError as error:
         wrong = error.errors(include_url=False)
         texts = [detail["loc"] for detail in wrong if detail["ctx"]["reason"] == "string_type"]
         if any(document.take_as_text(_path_in_document(document.values, location, "")) for location in texts):
-            return read_settings(model, document)
+            return read_settings(model, document, complete)
         messages: dict[str, list[str]] = {}
         for detail in wrong:
             reason = detail["ctx"]["reason"]  # from `reword_errors`: pydantic's error type, or "part" for a bad name

@@ -35,7 +35,9 @@ def _unpacked(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
     if isinstance(items, Tensor):
         return items.numpy(force=True), None
     if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
-        raise DataError(f"images are a {type(items).__name__}; an array, a list or a data set with len() is needed")
+        raise DataError(
+            f"images are of type {type(items).__name__}; an array, a list or a data set with len() is needed"
+        )
     images, labels = [], []
     for number in range(len(items)):
         item = items[number]

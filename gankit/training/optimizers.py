@@ -24,8 +24,6 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
     name = settings.optimizer
     if name in CANNOT_TRAIN:
         raise PartError(f"training.optimizer: {name} {CANNOT_TRAIN[name]}; choose another, for example Adam")
-    if "lr" in settings.optimizer_options:
-        raise PartError("training.optimizer_options: lr is set by training.generator_lr and training.critic_lr")
     kind = getattr(torch.optim, name)
     options: dict[str, Any] = {"lr": rate, "betas": betas_at(settings, 0), "fused": True}
     options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}

@@ -13,7 +13,8 @@ import torch
 
 from gankit import distributed, seeds
 from gankit.errors import GankitError, RunError
-from gankit.experiments.experiment import Experiment, load
+from gankit.experiments.document import SettingsDocument
+from gankit.experiments.experiment import Experiment, load, read_settings
 from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
 from gankit.interfaces import Dataset, Generator
 from gankit.runs import checkpoint
@@ -82,6 +83,7 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
     run.check_own("resume")  # a run that comes with gankit has no checkpoint
     if run.finished and run.exported.is_file():
         return run
+    read_settings(Experiment, SettingsDocument.read(run.path / "experiment.toml"), complete=True)
     record = run.experiment.run
     if record is not None and record.data_in_process and data is None:
         raise RunError(f"{run.path} was trained on data of the program that started it: resume it there with data=...")
