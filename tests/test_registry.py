@@ -200,11 +200,11 @@ class Sometimes(gankit.Augment):
 
 
 def test_a_part_inside_a_part() -> None:
-    gankit.augments.register("sometimes")(Sometimes)
+    gankit.augments.register("now-and-then")(Sometimes)
     gankit.augments.register("blur")(Blur)
     experiment = gankit.load(
-        "wgan-gp", "augment.name=sometimes", "augment.inner.name=diffaugment", 'augment.inner.policy=["color"]',
-        'augment.more=["diffaugment", {name="sometimes", inner="diffaugment"}]', "augment.scope=critic-turn",
+        "wgan-gp", "augment.name=now-and-then", "augment.inner.name=diffaugment", 'augment.inner.policy=["color"]',
+        'augment.more=["diffaugment", {name="now-and-then", inner="diffaugment"}]', "augment.scope=critic-turn",
     )  # fmt: skip
     assert experiment.augment is not None
     built = experiment.augment.part.build(IMAGE)
@@ -216,12 +216,12 @@ def test_a_part_inside_a_part() -> None:
     assert gankit.load(experiment) == experiment
     assert gankit.load(tomllib.loads(text)) == experiment
     assert experiment.part_names() == [
-        "eyes", "resnet", "resnet", "wasserstein", "gradient-penalty", "sometimes", "diffaugment", "diffaugment",
-        "sometimes", "diffaugment",
+        "eyes", "resnet", "resnet", "wasserstein", "gradient-penalty", "now-and-then", "diffaugment", "diffaugment",
+        "now-and-then", "diffaugment",
     ]  # fmt: skip
     with pytest.raises(SettingsError) as caught:
         gankit.load(
-            "wgan-gp", "augment.name=sometimes", "augment.inner.name=diffaugment", "augment.inner.polcy=3",
+            "wgan-gp", "augment.name=now-and-then", "augment.inner.name=diffaugment", "augment.inner.polcy=3",
             "augment.more.x=3", "augment.other.name=nothing",
         )  # fmt: skip
     lines = str(caught.value).splitlines()
