@@ -49,7 +49,7 @@ def experiment(precision: str, *settings: str) -> gankit.Experiment:
 def costs(settings: list[str], rounds: int, steps: int = 5) -> dict[str, list[float]]:
     """CPU seconds per step for each precision, alternating in one process: three values per round."""
     seconds: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
-    length = [f"training.tick_every={steps}", f"training.steps={4 * steps}"]
+    length = [f"training.tick_every={steps}", f"training.steps={4 * steps}", "evaluation.every=0"]
     for _ in range(rounds):
         for precision, values in seconds.items():
             ticks: list[float] = []

@@ -291,6 +291,8 @@ def test_a_plug_in_trains(
     assert run.experiment.run is not None
     assert run.experiment.run.versions["foreign-nets"] == "1.0"
     monkeypatch.setenv("GANKIT_DISABLE_PLUGINS", "*")
+    assert gankit.resume(run.path).finished  # nothing is left to train
+    run.exported.unlink()
     text = refused(lambda: gankit.resume(run.path), SettingsError)
     assert "foreign-nets is not installed, or GANKIT_DISABLE_PLUGINS switches it off" in text
 

@@ -309,7 +309,7 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
 
 
 def read_settings(model: type[Model], document: SettingsDocument, complete: bool = False) -> Model:
-    """Validate the settings in a document, of a run with all its parts if `complete`; raises as `load` does."""
+    """Validate settings, those of a run with all its parts if `complete`; raises SettingsError as `load` does."""
     document.refuse_control_characters()
     try:
         # Parts of a run may have been registered in another program; what needs them asks for them.
