@@ -3,6 +3,7 @@
 import contextlib
 import re
 import sys
+from typing import Any
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters but tabs and line ends, and those that change the direction of text or break lines."""
@@ -15,11 +16,36 @@ def harmless(text: str) -> str:
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+class ErrorStream:
+    """`sys.stderr`, but what it cannot write is lost: a terminal or pipe that goes away stops nothing."""
+
+    GONE = (OSError, ValueError, AttributeError)
+    """Errors of a stream that is gone, closed, or was never there."""
+
+    def write(self, text: str) -> None:
+        """Write a text, where that is possible."""
+        with contextlib.suppress(*self.GONE):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush the stream, where that is possible."""
+        with contextlib.suppress(*self.GONE):
+            sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        with contextlib.suppress(*self.GONE):
+            return sys.stderr.isatty()
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
 def say(*texts: object, error: bool = False) -> None:
     """Print each text as a line, harmless; with `error` on standard error, where it is lost if that has gone away."""
-    with contextlib.suppress(OSError, ValueError, AttributeError) if error else contextlib.nullcontext():
-        for text in texts:
-            print(harmless(str(text)), file=sys.stderr if error else sys.stdout)
+    for text in texts:
+        print(harmless(str(text)), file=ErrorStream() if error else sys.stdout)
 
 
 def to_cell(value: object) -> object:

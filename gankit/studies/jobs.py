@@ -23,8 +23,8 @@ from gankit.errors import BusyError, GankitError, RunError
 from gankit.files import locked, remove_unfinished, sole_writer, write_atomically
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
-from gankit.text import harmless, say
-from gankit.training.log import ErrorStream, StopRequest
+from gankit.text import ErrorStream, harmless, say
+from gankit.training.log import StopRequest
 
 RESULT, CLOCK, STOP, OUTPUT = "result.json", "seconds.txt", ".stop", "output.txt"
 POLL = 0.3  # Seconds between looks at the folder: for results, and for the wish to stop

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import sys
@@ -21,30 +20,7 @@ from gankit import distributed
 from gankit.errors import RunError
 from gankit.files import append_line, write_atomically
 from gankit.runs.record import read_log
-from gankit.text import harmless
-
-
-class ErrorStream:
-    """`sys.stderr`, but what it cannot write is lost: a terminal or pipe that goes away stops no training."""
-
-    def write(self, text: str) -> None:
-        """Write a text, where that is possible."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # gone, closed, or never there
-            sys.stderr.write(text)
-
-    def flush(self) -> None:
-        """Flush the stream, where that is possible."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.flush()
-
-    def isatty(self) -> bool:
-        """Whether it is a terminal."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            return sys.stderr.isatty()
-        return False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stderr, name)
+from gankit.text import ErrorStream, harmless
 
 
 def format_seconds(seconds: float) -> str:
