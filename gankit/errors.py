@@ -29,9 +29,19 @@ class ProcessLostError(RunError):
     """Another process of a training with several processes was lost."""
 
 
-def one_line(error: Exception, most: int | None = None) -> str:
+def one_line(error: BaseException, most: int | None = None) -> str:
     """What an error says, on one line of at most so many characters."""
     return " ".join(str(error).split())[:most]
+
+
+def cause(error: BaseException) -> str:
+    """What an error says, on one line; the name of its type where it says nothing."""
+    return one_line(error) or type(error).__name__
+
+
+def typed_line(error: BaseException, most: int | None = None) -> str:
+    """An error's type, and what it says, on one line; at most so many characters of the latter."""
+    return f"{type(error).__name__}: {one_line(error, most)}"
 
 
 def plain_words(error: Exception) -> str | None:

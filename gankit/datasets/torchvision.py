@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gankit.cache import fingerprint
-from gankit.errors import DataError, one_line
+from gankit.errors import DataError, cause
 from gankit.images.decoding import FORMAT, Decoder, Form, check_range, decode_all
 from gankit.images.known import Known
 from gankit.images.resizing import Fit
@@ -81,7 +81,7 @@ class Torchvision(DecodedDataset):
             count = len(source)
             first = source[0][0] if count else None
         except Exception as error:  # strangers' code, with errors of any type for a missing file or a lost connection
-            reason = one_line(error) or type(error).__name__
+            reason = cause(error)
             fetch = ", or set download = true" if "download" in self._arguments else ""
             advice = "check the connection" if self.download else f"put it there{fetch}"
             where = "" if self.root is None else f" in {self.root}"

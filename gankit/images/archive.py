@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from gankit.errors import DataError, one_line
+from gankit.errors import DataError, cause
 
 _LARGE, _DENSE = 2**30, 100  # above so many bytes, an array may unpack to at most so many times its packed size
 
@@ -60,7 +60,7 @@ class Archive:
                 return headers
         except Exception as error:  # zipfile and NumPy meet damage with errors of any type
             raise DataError(
-                f"{self.path} is no npz file that NumPy can read ({_reason(error)}); write it by np.savez"
+                f"{self.path} is no npz file that NumPy can read ({cause(error)}); write it by np.savez"
             ) from None
 
     @cached_property
@@ -108,14 +108,10 @@ class Archive:
                 with zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as member:
                     return npy.read_array(member, allow_pickle=False)
         except Exception as error:
-            raise DataError(f"{self.path}: {key!r} cannot be read ({_reason(error)}); get the file anew") from None
+            raise DataError(f"{self.path}: {key!r} cannot be read ({cause(error)}); get the file anew") from None
 
 
 def _shape_and_type(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     first_version = npy.read_magic(file) == (1, 0)
     shape, _, dtype = (npy.read_array_header_1_0 if first_version else npy.read_array_header_2_0)(file)
     return shape, dtype
-
-
-def _reason(error: Exception) -> str:
-    return one_line(error) or type(error).__name__

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL import __version__ as PIL_VERSION
 from tqdm.auto import tqdm
 
-from gankit.errors import DataError, GankitError, one_line
+from gankit.errors import DataError, GankitError, cause
 from gankit.images import tiff
 from gankit.images.resizing import Fit, Size, resized
 
@@ -163,7 +163,7 @@ def _damage_told(where: str) -> Iterator[None]:
     except GankitError:
         raise
     except Exception as error:
-        reason = one_line(error) or type(error).__name__
+        reason = cause(error)
         raise DataError(f"{where} cannot be decoded ({reason}); replace it or take it out") from None
 
 
@@ -256,7 +256,7 @@ def open_picture(path: Path) -> Image.Image:
         limit = f"{(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f}"
         reason = f"more than {limit} million pixels, PIL.Image.MAX_IMAGE_PIXELS: it may be made to fill the memory"
     except Exception as error:  # as Pillow's readers meet damage
-        reason = one_line(error) or type(error).__name__
+        reason = cause(error)
     raise DataError(f"{path} cannot be read ({reason}); replace it or take it out")
 
 

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from gankit.errors import GankitError, PartError
+from gankit.errors import GankitError, PartError, typed_line
 from gankit.registry.messages import shown, suggestion
 from gankit.registry.plugins import KINDS, plural
 from gankit.registry.registry import Registry
@@ -153,7 +153,7 @@ def _validate(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
     except (ValidationError, GankitError):
         raise
     except Exception as error:  # one of the part's own validators raised something other than ValueError
-        raise PartError(f"{kind} {name!r} cannot validate its settings: {_reason(error)}") from error
+        raise PartError(f"{kind} {name!r} cannot validate its settings: {typed_line(error)}") from error
     return Part(kind=kind, name=registry(kind).qualified_name(name), settings=validated)
 
 
@@ -181,7 +181,7 @@ def construct(kind: str, name: str | type, argument: object, settings: BaseModel
     except GankitError:
         raise
     except (Exception, SystemExit) as error:
-        raise PartError(f"{kind} {name!r} cannot be built: {_reason(error)}") from error
+        raise PartError(f"{kind} {name!r} cannot be built: {typed_line(error)}") from error
 
 
 def _build_nested(value: Any, argument: object) -> Any:
@@ -192,10 +192,6 @@ def _build_nested(value: Any, argument: object) -> Any:
     if isinstance(value, dict):
         return {key: _build_nested(item, argument) for key, item in value.items()}
     return value
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @overload

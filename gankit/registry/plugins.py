@@ -13,7 +13,7 @@ from typing import Any
 
 import entrypoints
 
-from gankit.errors import PartError
+from gankit.errors import PartError, one_line
 
 PART_KINDS = ("generator", "critic", "loss", "augment", "metric", "features", "dataset")
 """Kinds of parts that an experiment names. Their interfaces are in `gankit.interfaces`; each part is one file."""
@@ -60,7 +60,7 @@ class PlugIn:
             place = f"{self.module}:{self.attribute}" if self.attribute else self.module
             raise PartError(
                 f"plug-in {self.qualified_name} ({self.kind}) cannot be imported from {place}: {type(error).__name__}: "
-                f"{' '.join(str(error).split())}; fix or uninstall {self.distribution}, or set "
+                f"{one_line(error)}; fix or uninstall {self.distribution}, or set "
                 f"GANKIT_DISABLE_PLUGINS={self.distribution}"
             ) from error
 
@@ -169,5 +169,5 @@ def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[
 
 
 def _fault(distribution: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())
+    reason = one_line(error)
     return f"distribution {normalise_name(distribution)} has a malformed entry_points.txt: {reason}"

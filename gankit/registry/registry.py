@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel
 
-from gankit.errors import PartError
+from gankit.errors import PartError, one_line
 from gankit.registry.messages import shown, suggestion
 from gankit.registry.plugins import PART_KINDS, PlugIn, normalise_name, plural, scan
 from gankit.registry.settings import derive_settings, interface
@@ -224,7 +224,7 @@ class Registry:
             except PartError:
                 raise
             except Exception as error:
-                reason = f"no settings can be read from {part.__name__}: {' '.join(str(error).split())}"
+                reason = f"no settings can be read from {part.__name__}: {one_line(error)}"
                 raise PartError(f"{self.kind} {name!r}: {reason}") from error
         model = self._settings[part]
         if clashes := set(self.reserved) & set(model.model_fields):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from gankit import seeds
-from gankit.errors import GankitError, PartError, RunError, one_line
+from gankit.errors import GankitError, PartError, RunError, one_line, typed_line
 from gankit.experiments.experiment import Experiment
 from gankit.images.pictures import to_pixels
 from gankit.interfaces import Generator, ImageSpec
@@ -68,7 +68,7 @@ def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Te
     except GankitError:
         raise
     except Exception as error:
-        raise PartError(f"{name}, called with {given}, raised {reason(error)}") from error
+        raise PartError(f"{name}, called with {given}, raised {typed_line(error, 200)}") from error
     if not isinstance(output, Tensor):
         raise PartError(f"{name}, called with {given}, returned {described(output)}; it must return one tensor")
     return output
@@ -82,11 +82,6 @@ def described(value: Any) -> str:
         items = " and ".join(map(described, value))
         return items if isinstance(value, list) else f"a tuple of {items}"
     return "None" if value is None else f"{value!r:.40} ({type(value).__name__})"
-
-
-def reason(error: Exception) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {one_line(error, 200)}"
 
 
 def step_hooks(part: object) -> list[Callable[[int], Mapping[str, float] | None]]:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from gankit import seeds
-from gankit.errors import PartError
+from gankit.errors import PartError, typed_line
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import LossTable
 from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, Loss
 from gankit.nn.copies import copied
 from gankit.nn.layers import influence_at, label_layers
 from gankit.registry import Schedule
-from gankit.runs.networks import PROBE_BATCH, build_network, call_part, probe_inputs, probe_labels, reason
+from gankit.runs.networks import PROBE_BATCH, build_network, call_part, probe_inputs, probe_labels
 
 LARGEST_BATCH = 2**33
 """Pixel values of a batch, 32 GB of them; what networks make of a batch takes many times the memory."""
@@ -193,7 +193,7 @@ def _copy(name: str, part: Any) -> Any:
     try:
         return copied(part)
     except Exception as error:
-        raise PartError(f"{name} cannot be copied, as sampling needs it: {reason(error)}") from error
+        raise PartError(f"{name} cannot be copied, as sampling needs it: {typed_line(error, 200)}") from error
 
 
 def _takes(network: nn.Module, *inputs: Tensor | None) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gankit.errors import PartError
+from gankit.errors import PartError, one_line
 from gankit.experiments.experiment import Training
 from gankit.registry import value_at
 
@@ -30,7 +30,7 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
     try:
         optimizer: torch.optim.Optimizer = kind(network.parameters(), **options | settings.optimizer_options)
     except Exception as error:  # the classes of torch check little, and raise whatever their arithmetic does
-        raise PartError(f"training.optimizer_options: {name} refuses them: {' '.join(str(error).split())}") from error
+        raise PartError(f"training.optimizer_options: {name} refuses them: {one_line(error)}") from error
     optimizer.register_load_state_dict_pre_hook(_keep_options)
     return optimizer
 

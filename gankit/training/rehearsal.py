@@ -13,12 +13,12 @@ from safetensors.torch import load as from_bytes
 from torch import Tensor, nn
 
 from gankit import distributed, seeds
-from gankit.errors import GankitError, PartError
+from gankit.errors import GankitError, PartError, typed_line
 from gankit.experiments.experiment import Experiment, load
 from gankit.interfaces import Augment, Generator, Loss, Side
 from gankit.nn.copies import copied
 from gankit.runs import checkpoint
-from gankit.runs.networks import PROBE_BATCH, build_network, load_state, reason
+from gankit.runs.networks import PROBE_BATCH, build_network, load_state
 from gankit.training.data import TrainingData, prepare
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
@@ -110,7 +110,7 @@ def _attempt(stepper: Stepper) -> None:
         names = list(dict.fromkeys(name for name in reversed(frames) if name))
         where = f"{names[0]} raised" if names else f"the derivatives of {', '.join(parts)} raised"
         called = f" (called by {names[-1]})" if len(names) > 1 else ""
-        raise PartError(f"in a trial step {where} {reason(error)}{called}") from error
+        raise PartError(f"in a trial step {where} {typed_line(error, 200)}{called}") from error
 
 
 def _resume(first: Stepper, second: Stepper) -> None:
@@ -128,7 +128,7 @@ def _resume(first: Stepper, second: Stepper) -> None:
         try:
             load_state(second.stateful()[name], name, {name: state}, Path("trial"))
         except Exception as error:
-            raise PartError(f"{name} cannot take up its own saved state: {reason(error)}") from error
+            raise PartError(f"{name} cannot take up its own saved state: {typed_line(error, 200)}") from error
     second.go_to(first.step)
 
 
@@ -157,13 +157,13 @@ def _check_export(stepper: Stepper) -> None:
             state = from_bytes(checkpoint.pack(trained, {}))
         except Exception as error:
             raise PartError(
-                f"the state of {name} cannot be exported: {reason(error)}; hold tensors in buffers"
+                f"the state of {name} cannot be exported: {typed_line(error, 200)}; hold tensors in buffers"
             ) from error
         opened = build_network(stepper.experiment, kind, stepper.data.image)
         try:
             load_state(opened, kind, {kind: state}, Path("trial"))
         except GankitError as error:
-            raise PartError(f"{name} cannot take up its own saved state: {reason(error)}") from error
+            raise PartError(f"{name} cannot take up its own saved state: {typed_line(error, 200)}") from error
         opened = opened.to(stepper.device, stepper.like.dtype)
         if not _same(*(_output(network, stepper, train=False) for network in (trained, opened))):
             raise PartError(f"{name} computes something else once it is built anew with its saved state{NOT_SAVED}")
