@@ -74,6 +74,8 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         critic: Critic = build_network(experiment, "critic", image)
         augment: Augment | None = experiment.augment.part.build(image) if experiment.augment else None
         losses = tuple(_build_losses(experiment.losses, image))
+        if augment is not None:
+            augment.use_losses({term.name: term.loss for term in losses})
         _check_needs(experiment, losses, [part for part in (generator, critic, augment) if part is not None])
         _check_fade(experiment, image, {"generator": generator, "critic": critic})
         need_held_out = [f"loss {term.name}" for term in losses if term.loss.needs_held_out]
