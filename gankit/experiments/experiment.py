@@ -218,11 +218,6 @@ class Experiment(Settings):
 
     _of_the_recipes_data: list[str] = PrivateAttr(default_factory=list)
 
-    @field_validator("augment", mode="before")
-    @classmethod
-    def _read_none(cls, value: object) -> object:
-        return None if value == "none" else value
-
     def tables(self) -> dict[str, Any]:
         """The experiment as nested tables, as a file holds it; settings that are None by default are left out."""
         tables = {

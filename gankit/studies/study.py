@@ -17,7 +17,8 @@ from gankit.errors import GankitError, RunError, SettingsError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
 from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
-from gankit.registry.settings import as_table, read_none
+from gankit.registry.messages import read_none
+from gankit.registry.settings import as_table
 from gankit.report.pages import render
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
 from gankit.text import say
