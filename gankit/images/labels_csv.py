@@ -190,17 +190,15 @@ def _roles(rows: CsvTable) -> dict[str, str]:
         DataError: it cannot be told which column it is.
     """
     where = str(rows.path)
-    without_label = "label" not in rows.columns and ("votes" in rows.columns or _raters(rows))  # the majority decides
-    roles = [role for role in columns.OWN if not (role == "label" and without_label)]
-    found = {role: columns.find(rows.columns, role, where) for role in roles}
+    found = {role: columns.find(rows.columns, role, where) for role in columns.OWN}
     if found["split"] is None:
         distinct = {title: {cell.casefold() for cell in cells} for title, cells in rows.columns.items()}
         found["split"] = next((t for t, names in distinct.items() if len(names) > 1 and names <= {*_SPLITS}), None)
-    group = found["group"]
-    if group not in (None, "group") and len(rows.lines) > 4 and (n := len(set(rows.columns[group]))) < 3:
+    group = found["group"] or ""
+    if group.casefold() == "case" and len(rows.lines) > 4 and len(set(rows.columns[group])) < 3:  # or control
         raise DataError(
-            f"{where} has `{group}` with {n} value{'s' if n > 1 else ''} in {len(rows.lines)} rows: if it tells which "
-            f"images are of one patient, call it `group`; if not, call it otherwise, for example `{group}_status`"
+            f"{where} has `{group}` with one or two values: if it tells which images are of one patient, call it "
+            f"`group`; if it tells cases from controls, call it `label`, or otherwise, for example `{group}_status`"
         )
     return {role: title for role, title in found.items() if title is not None}
 
