@@ -294,10 +294,7 @@ def recipes_page() -> str:
             f"[`{path.stem}`](#{path.stem})", prose(comment.split(": ")[0].rstrip(".")), networks, losses, augment,
             size, f"{told.training.steps:,}",
         ])  # fmt: skip
-        sections.append(
-            f"## `{path.stem}` {{ #{path.stem} }}\n\n{prose(comment)}\n\n"
-            f'```toml\n--8<-- "gankit/experiments/recipes/{path.name}"\n```\n'
-        )
+        sections.append(f"## `{path.stem}` {{ #{path.stem} }}\n\n{prose(comment)}\n\n```toml\n{content}```\n")
     head = table(["recipe", "what it is", "generator / critic", "losses", "augment", "pixels", "steps"], rows)
     opening = (
         "Whole experiments by name: `gankit train RECIPE`, `gankit.load(RECIPE)`. What a recipe leaves out has the "
