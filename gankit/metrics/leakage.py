@@ -57,6 +57,9 @@ def duplicates(
     """Batches of p pairs of duplicates: (p,) indices in the first and the second set, RMS differences, whether exact.
 
     Averaging never increases the difference: duplicates are also close at a few pixels a side, where search is cheap.
+
+    Raises:
+        GankitError: images of different numbers of channels, both above 1.
     """
     shapes = np.array([image.small.shape for image in [*first, *second]])
     channels = set(shapes[:, 0].tolist())
@@ -129,7 +132,11 @@ class Leakage(Metric):
 
 
 def thumbnails(rows: Rows, name: str, side: int = LONGEST_SIDE) -> list[Thumbnail]:
-    """A digest and a small copy of each image, of at most `side` pixels a side."""
+    """A digest and a small copy of each image, of at most `side` pixels a side.
+
+    Raises:
+        GankitError: no images or ids, or images that are not (n, c, h, w) or not finite.
+    """
     whole, ids = rows.required("images", f"the {name}"), rows.required("ids", f"the {name}").tolist()
     if whole.ndim != 4 or 0 in whole.shape[1:]:
         raise GankitError(f"leakage reads (n, c, h, w) images, those of the {name} set have shape {whole.shape}")
