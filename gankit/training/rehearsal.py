@@ -24,6 +24,7 @@ from gankit.runs.networks import PROBE_BATCH, build_network, load_state
 from gankit.training.data import TrainingData, prepare
 from gankit.training.description import describe, in_short
 from gankit.training.log import TickLog
+from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
 
 SIDES: tuple[Side, Side] = ("critic", "generator")
@@ -76,7 +77,8 @@ def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
     data = prepare(experiment.data, experiment.training.seed, dataset)
     yield f"training: {in_short(data)}"
     stepper = Stepper(experiment, data, TickLog(Path(), tensorboard=False))
-    stepper.load_start_weights()
+    load_start_weights(stepper)
+    yield from stepper.warnings
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
         yield f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
     for caution in rehearse(experiment, data):

@@ -27,6 +27,7 @@ from gankit.training.description import in_short
 from gankit.training.evaluator import Evaluator
 from gankit.training.log import Progress, StopRequest, TickLog
 from gankit.training.rehearsal import rehearse
+from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
 
 OnTick = Callable[[dict[str, Any]], None]
@@ -61,7 +62,7 @@ def train(
         distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
         trainer = Trainer(experiment, folder, data)
         trainer.rehearse()
-        trainer.stepper.load_start_weights()
+        load_start_weights(trainer.stepper)
         distributed.on_rank_zero(trainer.create_folder)
         return trainer.run(on_tick)
 
@@ -182,7 +183,7 @@ class Trainer:
             lambda state: self.stepper.load_state_dict(state, self.folder),
         )  # fmt: skip
         if restored is None:
-            self.stepper.load_start_weights()
+            load_start_weights(self.stepper)
         else:
             self.stepper.go_to(restored.step)
             if restored.skipped:
