@@ -292,10 +292,11 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
 
 @app.command()
 def check(file: Recipe, overrides: Overrides = None) -> None:
-    """Validate an experiment, open its data and try its parts in small, without training or writing anything."""
+    """Validate an experiment, say what data it reads, and try its parts in small; nothing is trained or written."""
     from gankit.training.rehearsal import check as lines_of
 
-    say(*lines_of(file, *(overrides or [])))
+    for line in lines_of(file, *(overrides or [])):
+        say(line)
 
 
 @app.command()
