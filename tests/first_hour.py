@@ -31,7 +31,7 @@ RUN = Path("runs/mine")
 CLASSES = ("disc", "ring", "square")
 SMALL = {
     "train": [
-        "training.steps=60", "training.batch=4", "training.tick_every=1", "generator.widths=[4,4,4,4]",
+        "training.steps=20", "training.batch=4", "training.tick_every=1", "generator.widths=[4,4,4,4]",
         "generator.latent_dim=4", "critic.widths=[4,4,4,4]", "evaluation.features=pixels",
     ],
     "rank": ["--count", "8", "--keep", "2"],
@@ -49,7 +49,7 @@ SMALL = {
 """What the test adds to each command."""
 
 Gankit = Callable[[list[str], Path | None], str]
-"""Runs `gankit` with these words and gives what it prints; interrupted as soon as the file is there, if one is named."""
+"""Runs `gankit` with these words and gives what it prints; interrupted as soon as a file is there, if one is named."""
 
 
 def write_photographs(folder: Path, patients: int, size: int = 48) -> None:
@@ -156,11 +156,9 @@ def main() -> None:
         program = [str(out / "gankit" / ".venv" / "bin" / "gankit")]
     for name, seconds, _ in first_hour(with_program(program), options.small):
         taken[name] = seconds
-        pictures = sorted((RUN / "samples").glob("*.png")) if name == "resume" else []
-        if pictures:
-            print(
-                f"samples of own photographs after {(time.monotonic() - began) / 60:.1f} minutes: {out / pictures[-1]}"
-            )
+        if name == "resume":
+            minutes, pictures = (time.monotonic() - began) / 60, sorted((RUN / "samples").glob("*.png"))
+            print(f"samples of own photographs after {minutes:.1f} minutes: {out / pictures[-1]}")
     for name, seconds in taken.items():
         print(f"{name:20}{seconds:8.1f} s")
     print(f"{'in all':20}{time.monotonic() - began:8.1f} s; everything is in {out}")

@@ -53,7 +53,7 @@ def test_from_photographs_to_both_studies(
     assert [code for name, code in zip(printed, codes, strict=True) if name != "train"] == [0] * 8
     assert codes[1] != 0
     assert "go on with: gankit resume runs/mine" in printed["train"]
-    assert 0 < steps[0] < steps[1] == 60
+    assert 0 < steps[0] < steps[1] == 20
     assert "36 images (disc: 12, ring: 12, square: 12) of 18 patients" in printed["train"]
     assert "FD (pixels)" in printed["evaluate"]
     assert json.loads(Path("runs/mine/metrics.json").read_text())["metrics"]
