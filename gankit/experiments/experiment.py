@@ -65,7 +65,8 @@ class Training(Settings):
         device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
         mixed_penalties: allows losses that differentiate each sample's score, such as r1, beside a critic that mixes
             the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 beside minibatch standard deviation.
-        threads: CPU threads; None leaves the choice to torch.
+        threads: CPU threads; "auto" chooses by timing steps, at the start and when they become slow, unless
+            OMP_NUM_THREADS or torch.set_num_threads has. A resumed run repeats the choices: rounding depends on them.
         seed: seed of all random numbers.
         tick_every: steps between lines of the log.
         sample_every: steps between sample grids.
@@ -95,7 +96,7 @@ class Training(Settings):
     channels_last: bool | None = None
     device: str = "auto"
     mixed_penalties: bool = False
-    threads: Annotated[int, Ge(1), Le(1024)] | None = None
+    threads: Annotated[int, Ge(1), Le(1024)] | Literal["auto"] = "auto"
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     tick_every: Count = 100
     sample_every: Count = 1000
@@ -174,7 +175,7 @@ class RunRecord(Settings):
         label_counts: the number of training images of each class.
         images: the number of training images.
         device: the device in use.
-        threads: CPU threads in use, in each process.
+        threads: CPU threads in use, in each process; the most of them, where threads.jsonl has those of each step.
         processes: number of processes that the run was started with.
         data_in_process: whether a program passed the data set as an object; `gankit resume` then cannot resume the run.
         features: those that values while training come from where the experiment names none: the best generator is

@@ -127,7 +127,7 @@ class Stepper:
         It is broken off between two updates where `is_stopped`: `turns` then says how many the next call need not do.
         """
         settings = self.settings
-        self._move_rates()
+        self.move_rates(self.step)
         while self.turns < settings.critic_steps:
             self.update("critic", settings.batch, self.step * settings.critic_steps + self.turns)
             self.turns += 1
@@ -140,13 +140,14 @@ class Stepper:
         if self.averaged is not None:
             self.averaged.update_parameters(self.generator)
 
-    def _move_rates(self) -> None:
-        remaining = 1 - self.step / self.settings.steps if self.settings.lr_decay == "linear" else 1.0
-        first, second = betas_at(self.settings, self.step)
+    def move_rates(self, step: int) -> None:
+        """Set the optimisers' rates and betas for a step, by the number of those before it."""
+        remaining = 1 - step / self.settings.steps if self.settings.lr_decay == "linear" else 1.0
+        first, second = betas_at(self.settings, step)
         for side, rate in self._rates.items():
             scale = self._scales[side]
             for group in self.optimizers[side].param_groups:
-                group["lr"] = value_at(rate, self.step) * remaining * scale
+                group["lr"] = value_at(rate, step) * remaining * scale
                 if "betas" in group:
                     group["betas"] = first**scale, second**scale
 
