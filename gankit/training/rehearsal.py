@@ -42,7 +42,14 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         PartError: a part cannot be trained, saved, exported or resumed; one line that names it.
     """
     n = min(PROBE_BATCH, experiment.training.batch)
-    small = {"batch": n, "generator_batch": n, "critic_steps": 1, "compile": False, "tensorboard": False}
+    small = {
+        "batch": n,
+        "generator_batch": n,
+        "critic_steps": 1,
+        "compile": False,
+        "graphs": False,
+        "tensorboard": False,
+    }
     changes = {
         "training": experiment.training.model_copy(update=small),
         "losses": [table.model_copy(update={"every": 1}) for table in experiment.losses],
@@ -83,16 +90,6 @@ def check(recipe_or_path: str, *overrides: str) -> list[str]:
     return [*lines, *(f"warning: {caution}" for caution in rehearse(experiment, data))]
 
 
-def _named_parts(stepper: Stepper) -> dict[str, Any]:
-    tables = stepper.experiment
-    parts = {
-        f"generator {tables.generator.name}": stepper.generator,
-        f"critic {tables.critic.name}": stepper.critic,
-        **{f"loss {term.name}": term.loss for term in stepper.gan.losses},
-    }
-    return parts if tables.augment is None else {**parts, f"augment {tables.augment.name}": stepper.gan.augment}
-
-
 def _modules(part: Any) -> list[Any]:
     return list(part.modules()) if isinstance(part, nn.Module) else [part]
 
@@ -104,7 +101,7 @@ def _attempt(stepper: Stepper) -> None:
     except GankitError:
         raise
     except Exception as error:
-        parts = _named_parts(stepper)
+        parts = stepper.named_parts()
         owners = {id(module): name for name, part in parts.items() for module in _modules(part)}
         frames = [owners.get(id(frame.f_locals.get("self"))) for frame, _ in traceback.walk_tb(error.__traceback__)]
         names = list(dict.fromkeys(name for name in reversed(frames) if name))
@@ -170,8 +167,8 @@ def _check_export(stepper: Stepper) -> None:
 
 
 def _check_same_outputs(first: Stepper, second: Stepper) -> None:
-    others = _named_parts(second)
-    for name, part in _named_parts(first).items():
+    others = second.named_parts()
+    for name, part in first.named_parts().items():
         if isinstance(part, Loss) or _same(*(_output(each, first, train=True) for each in (part, others[name]))):
             continue
         raise PartError(
@@ -201,8 +198,8 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
                 f"loss {term.name} finds {found:.6g} in a second step on the {side}'s turn, and {other:.6g} once all "
                 f"parts are built anew with their saved state{NOT_SAVED}; draw random numbers with torch or turn.random"
             )
-    others = _named_parts(second)
-    for name, part in _named_parts(first).items():
+    others = second.named_parts()
+    for name, part in first.named_parts().items():
         if not hasattr(part, "state_dict"):
             continue
         for own, other in zip(_modules(part), _modules(others[name]), strict=True):
