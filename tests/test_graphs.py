@@ -15,6 +15,7 @@ from torch import Tensor
 import gankit
 from gankit.errors import PartError
 from gankit.interfaces import Augment, Loss, Turn
+from gankit.testing import AugmentTests, LossTests, isolated_registry
 from gankit.testing._capture import ReplayRecorder, replay_turns
 from gankit.training.data import prepare
 from gankit.training.execution import choice
@@ -250,3 +251,40 @@ def test_on_a_gpu_the_parts_decide(
     else:
         with pytest.raises(PartError, match=f"^training.graphs=true: {outcome}; set training.graphs=auto$"):
             choose()
+
+
+class HostDraws(Augment):
+    capturable = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * torch.rand(len(images), 1, 1, 1).to(images.device)
+
+
+class Counting(Augment):
+    """Keeps the number of its calls as a number."""
+
+    capturable = True
+    calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return images / self.calls
+
+
+PROMISES: dict[str, tuple[Any, str]] = {
+    "reads back": (Drawing, "reads a value back to the host"),
+    "depends on the step": (Drawing, "differs once turns are replayed: what changes between steps must be in buffers"),
+    "draws on the host": (HostDraws, "copies a tensor between devices: make tensors on the device"),
+    "counting": (Counting, r"\.calls is a number that changes in a step: keep it in a buffer"),
+}
+
+
+@pytest.mark.parametrize("fault", PROMISES)
+def test_the_suites_catch_a_broken_promise(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    part, message = PROMISES[fault]
+    monkeypatch.setattr(Drawing, "fault", fault)
+    suite: Any = LossTests() if part is Drawing else AugmentTests()
+    monkeypatch.setattr(type(suite), "part", part, raising=False)
+    suite.files = {}
+    with isolated_registry(), pytest.raises(AssertionError, match=message):
+        suite.replay(suite.build(), **(suite._partners() if part is Drawing else {}))

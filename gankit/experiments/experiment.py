@@ -56,7 +56,8 @@ class Training(Settings):
         averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
             At first the average forgets faster: its half-life grows with the steps until it is that of this decay.
         dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
-        precision: "float32", "bf16" (autocast; penalties stay in float32) or "float64".
+        precision: "float32", whose convolutions a GPU computes in TF32, as torch does by default; "float32-exact"
+            without; "bf16" (autocast; penalties stay in float32); or "float64".
         compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
             that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
         graphs: records what a turn computes as CUDA graphs and replays it, bitwise equal to an eager turn and several
@@ -92,7 +93,7 @@ class Training(Settings):
     lr_decay: Literal["none", "linear"] = "none"
     averaging: Share = 0.999
     dequantise: bool = False
-    precision: Literal["float32", "bf16", "float64"] = "float32"
+    precision: Literal["float32", "float32-exact", "bf16", "float64"] = "float32"
     compile: bool | Literal["all"] = False
     graphs: bool | Literal["auto"] = "auto"
     deterministic: bool = True

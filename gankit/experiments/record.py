@@ -21,6 +21,7 @@ class RunRecord(Settings):
         label_counts: the number of training images of each class.
         images: the number of training images.
         device: the device in use.
+        arithmetic: how precisely the device computes, in words; empty in records that are older.
         threads: CPU threads in use, in each process.
         processes: number of processes that the run was started with.
         data_in_process: whether a program passed the data set as an object; `gankit resume` then cannot resume the run.
@@ -38,6 +39,7 @@ class RunRecord(Settings):
     label_counts: list[int] = Field(default=[])
     images: int
     device: str
+    arithmetic: str = ""
     threads: int
     processes: int = 1
     data_in_process: bool = False

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from gankit import distributed, seeds
 from gankit.errors import GankitError, PartError, typed_line
 from gankit.experiments.experiment import Experiment, load
-from gankit.interfaces import Augment, Generator, Loss, Side
+from gankit.interfaces import Augment, Critic, Generator, Loss, Side
 from gankit.nn.copies import copied
 from gankit.runs import checkpoint
 from gankit.runs.networks import PROBE_BATCH, build_network, load_state
 from gankit.training.data import TrainingData, prepare
+from gankit.training.execution.arithmetic import arithmetic, cautions_of_order
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
 
@@ -65,7 +66,7 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         for stepper in (first, second):
             _attempt(stepper)
         _check_same_step(first, second)
-        return [*_cautions_of_networks(first), *_cautions_of_labels(data)]
+        return [*_cautions_of_networks(first), *_cautions_of_labels(data), *_cautions_of_order(first)]
 
 
 def check(recipe_or_path: str, *overrides: str) -> list[str]:
@@ -87,7 +88,9 @@ def check(recipe_or_path: str, *overrides: str) -> list[str]:
         f"{len(data.dataset)} images of {image.shape} (channels, height, width), {image.classes} classes, "
         f"{image.conditions} conditions"
     )
-    return [*lines, *(f"warning: {caution}" for caution in rehearse(experiment, data))]
+    with arithmetic(experiment.training, stepper.device):
+        cautions = rehearse(experiment, data)
+    return [*lines, *(f"warning: {caution}" for caution in cautions)]
 
 
 def _modules(part: Any) -> list[Any]:
@@ -257,6 +260,17 @@ def _cautions_of_networks(stepper: Stepper) -> list[str]:
             "unbounded scores; leave the sigmoid out"
         )
     return lines
+
+
+def _cautions_of_order(stepper: Stepper) -> list[str]:
+    if stepper.device.type != "cuda" or not stepper.settings.deterministic:
+        return []
+    turn = stepper.turn("critic", distributed.shard(stepper.settings.batch), 0)
+    inputs = {Generator: (turn.latents, turn.labels), Critic: (turn.raw_real, turn.labels), Augment: (turn.raw_real,)}
+    return cautions_of_order({
+        name: (part, inputs[kind])
+        for name, part in stepper.named_parts().items() for kind in inputs if isinstance(part, kind)
+    })  # fmt: skip
 
 
 def _cautions_of_labels(data: TrainingData) -> list[str]:

@@ -29,8 +29,8 @@ from gankit.training.inputs import Inputs
 from gankit.training.log import TickLog
 from gankit.training.optimizers import betas_at, build_optimizer
 
-PARAMETER_DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.float64}
-"""By `training.precision`; bf16 is autocast over float32 parameters."""
+PARAMETER_DTYPES = {"float64": torch.float64}
+"""By `training.precision`; all others keep float32 parameters, over which bf16 is autocast."""
 
 
 @final
@@ -59,7 +59,9 @@ class Stepper:
     def __init__(self, experiment: Experiment, data: TrainingData, log: TickLog) -> None:
         self.experiment, self.settings, self.data, self.log = experiment, experiment.training, data, log
         self.device = choose_device(self.settings.device)
-        self.like = torch.empty(0, dtype=PARAMETER_DTYPES[self.settings.precision], device=self.device)
+        self.like = torch.empty(
+            0, dtype=PARAMETER_DTYPES.get(self.settings.precision, torch.float32), device=self.device
+        )
         self.gan: Gan = build(experiment, data.image)
         self.generator: Generator = self._place(self.gan.generator)
         self.critic: Critic = self._place(self.gan.critic)

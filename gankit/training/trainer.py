@@ -19,10 +19,11 @@ from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomical
 from gankit.interfaces import Dataset, Generator
 from gankit.runs import checkpoint
 from gankit.runs.record import check_same_data, export_config, record_run
-from gankit.runs.run import BEST, LAST, Run, open_run
+from gankit.runs.run import BEST, LAST, Run, choose_device, open_run
 from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.evaluator import Evaluator
+from gankit.training.execution.arithmetic import arithmetic, described
 from gankit.training.log import Progress, StopRequest, TickLog
 from gankit.training.rehearsal import rehearse
 from gankit.training.step import Stepper
@@ -116,7 +117,7 @@ def _threads_and_random_state(experiment: Experiment) -> Iterator[None]:
         recorded = experiment.run.threads if experiment.run else None
         torch.set_num_threads(experiment.training.threads or recorded or before)
         try:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), arithmetic(experiment.training, choose_device(experiment.training.device)):
                 yield
         finally:
             torch.set_num_threads(before)
@@ -144,6 +145,7 @@ class Trainer:
             condition_mean=self.data.condition_mean,
             condition_scale=self.data.condition_scale,
             device=str(self.stepper.device),
+            arithmetic=described(self.settings, self.stepper.device),
             data_in_process=data is not None,
         )
         self.stepper.warnings += experiment_warnings(experiment)
@@ -196,7 +198,12 @@ class Trainer:
         bar = Progress(settings.steps, stepper.step, settings.batch * settings.critic_steps, quiet=not is_writer)
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
         answer = "finishing this step, then saving; again to stop now and lose the steps since the last checkpoint"
-        with StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar):
+        with (
+            StopRequest(answer if is_writer else "") as stop,
+            contextlib.closing(self.log),
+            contextlib.closing(bar),
+            contextlib.closing(self.stepper),
+        ):
             self._say_warnings(bar)
             if stepper.step == 0 and is_writer:
                 self._write_grid()
