@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from gankit.distributed import Shard
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Side
 from gankit.training.data import TrainingData
+from gankit.training.pixels import on_device
 
 SIDES: tuple[Side, Side] = ("critic", "generator")
 
@@ -37,6 +38,7 @@ class Inputs:
         self._settings, self._flip = experiment.training, experiment.data.flip
         self._data, self._like, self._latent_dim = data, like, latent_dim
         self.random = torch.Generator(seeds.device_of_draws(like.device))
+        self._labels = {id(each): self._placed_labels(each) for each in (data, data.held_out) if each is not None}
         seed, held_out = self._settings.seed, data.held_out
         self._orders = {side: data.order(seed, f"{side} images") for side in SIDES}
         self._held_out_orders = {side: held_out.order(seed, f"{side} held-out") for side in SIDES if held_out}
@@ -48,26 +50,46 @@ class Inputs:
         conditions, where there are any; "held_out" and "held_out_labels": the same of images that are held out.
         """
         data, held_out = self._data, self._data.held_out
-        indices = self._orders[side].batch(index, shard.total)[shard.rows]
         inputs: dict[str, Callable[[], Tensor]] = {
-            "real": lambda: self._images(data, f"{side} reals", indices, index, shard),
             "latents": lambda: self._draws(f"{side} latents", index, shard, self._like).normal(
-                len(indices), self._latent_dim
-            ),
+                shard.stop - shard.start, self._latent_dim
+            )
         }
-        inputs |= self._labels("labels", data, indices)
+        order = self._orders[side]
+        inputs |= self._images_and_labels(("real", "labels"), data, order, f"{side} reals", index, shard)
         if held_out is not None:
-            others = self._held_out_orders[side].batch(index, shard.total)[shard.rows]
-            inputs["held_out"] = lambda: self._images(held_out, f"{side} held-out", others, index, shard)
-            inputs |= self._labels("held_out_labels", held_out, others)
+            names, order = ("held_out", "held_out_labels"), self._held_out_orders[side]
+            inputs |= self._images_and_labels(names, held_out, order, f"{side} held-out", index, shard)
         return inputs
 
-    def _labels(self, name: str, data: TrainingData, indices: NDArray[np.int64]) -> dict[str, Callable[[], Tensor]]:
+    def _images_and_labels(
+        self, names: tuple[str, str], data: TrainingData, order: seeds.Order, stream: str, index: int, shard: Shard
+    ) -> dict[str, Callable[[], Tensor]]:
+        indices = order.batch(index, shard.total)[shard.rows]
+
+        def following() -> NDArray[np.int64]:
+            return order.batch(index + 1, shard.total)[shard.rows]
+
+        def images() -> Tensor:
+            draws = self._draws(stream, index, shard, torch.empty(0, device=self._like.device))
+            mirrored = draws.uniform(len(indices)) < 0.5 if self._flip else None
+            images = data.batch(indices, self._like, mirrored, following)
+            if self._settings.dequantise and data.dataset.dtype.kind == "u":  # floats have no grey levels
+                low, high = data.dataset.value_range
+                grey_level = 2 / (high - low)
+                images = images + (draws.uniform(*images.shape).to(self._like) - 0.5) * grey_level
+            return images
+
+        labels = self._labels[id(data)]
+        made: dict[str, Callable[[], Tensor]] = {names[0]: images}
+        return made if labels is None else {**made, names[1]: lambda: labels[on_device(indices, labels.device)]}
+
+    def _placed_labels(self, data: TrainingData) -> Tensor | None:
+        """All labels on the device, conditions in the type of the networks."""
         labels = data.labels
         if labels is None:
-            return {}
-        like: Any = self._like if labels.is_floating_point() else self._like.device
-        return {name: lambda: labels[indices].to(like)}
+            return None
+        return labels.to(self._like if labels.is_floating_point() else self._like.device)
 
     def losses_draws(self, side: Side, shard: Shard, index: int | None) -> seeds.TurnDraws:
         """The draws of the losses of a turn: from a generator of their own, or from `random`, which `seed` has seeded.
@@ -91,13 +113,3 @@ class Inputs:
     def _draws(self, stream: str, index: int, shard: Shard, like: Tensor) -> seeds.TurnDraws:
         generator = seeds.generator(self._settings.seed, stream, index, device=seeds.device_of_draws(like.device))
         return seeds.TurnDraws(generator, like, self._rows(shard))
-
-    def _images(self, data: TrainingData, stream: str, indices: NDArray[np.int64], index: int, shard: Shard) -> Tensor:
-        draws = self._draws(stream, index, shard, torch.empty(0, device=self._like.device))
-        mirrored = draws.uniform(len(indices)) < 0.5 if self._flip else None
-        images = data.batch(indices, self._like, mirrored)
-        if self._settings.dequantise and data.dataset.dtype.kind == "u":  # floats have no grey levels
-            low, high = data.dataset.value_range
-            grey_level = 2 / (high - low)
-            images = images + (draws.uniform(*images.shape).to(self._like) - 0.5) * grey_level
-        return images
