@@ -52,7 +52,7 @@ data = gankit.build("dataset", "folder", path=pictures)
 kept = np.bincount(data.labels[data.agreement >= 0.7 - 1e-9], minlength=3)
 print("pictures that raters agree on:", dict(zip(data.class_names, kept.tolist(), strict=True)))
 images = run.sample(8, labels="esotropia", seed=1)  # (8, 3, 32, 32) uint8
-report = gankit.evaluate(run, metrics=["kid", "intra-class"], features="pixels")  # quick; they see no shapes
+report = gankit.evaluate(run, metrics=["kid", "intra-class"])  # features of efficientnet-lite0 with gankit[offline]
 for name, entry in report["metrics"].items():
     print(f"{name}: {entry['value']:.4g} of {entry['n_real']} real and {entry['n_fake']} generated pictures")
 # --8<-- [end:use]

@@ -11,16 +11,16 @@ import typer
 
 from gankit.errors import GankitError, ProcessLostError, plain_words
 from gankit.experiments.values import parse_metrics, parse_value, parse_window
+from gankit.help import Commands, epilog, print_version
 from gankit.studies.commands import study
 from gankit.text import say
 
 app = typer.Typer(
-    help="Train, swap and judge GANs on few images.", no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False, rich_markup_mode=None,
+    cls=Commands, help="Train, swap and judge GANs on few images.", epilog=epilog(""), no_args_is_help=True,
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
-cache = typer.Typer(
-    help="Files that gankit keeps on disk and can make again; GANKIT_CACHE says where.", no_args_is_help=True
-)
+CACHE = "Files that gankit keeps on disk and can make again; GANKIT_CACHE says where."
+cache = typer.Typer(cls=Commands, help=CACHE, no_args_is_help=True)
 app.add_typer(cache, name="cache")
 app.add_typer(study, name="study")
 
@@ -48,6 +48,14 @@ Window = Annotated[
     Any,
     typer.Option(parser=parse_window, metavar="<str>", help="Black and white values in files not 8-bit, as 0,4095."),
 ]
+Version = Annotated[
+    bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+]
+
+
+@app.callback()
+def _options(version: Version = False) -> None:
+    """Take the options that stand before a command."""
 
 
 def _finish(run: Any) -> None:
@@ -287,10 +295,11 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
 
 @app.command()
 def check(file: Recipe, overrides: Overrides = None) -> None:
-    """Validate an experiment, open its data and try its parts in small, without training or writing anything."""
+    """Validate an experiment, say what data it reads, and try its parts in small; nothing is trained or written."""
     from gankit.training.rehearsal import check as lines_of
 
-    say(*lines_of(file, *(overrides or [])))
+    for line in lines_of(file, *(overrides or [])):
+        say(line)
 
 
 @app.command()

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 import gankit
+from gankit import cli
 from gankit.cli import main
 
 Small = Callable[..., list[str]]
@@ -96,13 +99,48 @@ def test_as_a_module_and_as_a_script() -> None:
     assert done.stderr.startswith("gankit: there is no recipe or file 'nothing'; known: ")
 
 
-def test_help(call: Call) -> None:
-    for command in ("", "train", "resume", "sample", "evaluate", "report", "list", "show", "check", "schema", "demo"):
-        answer = call(*command.split(), "--help")
-        assert answer.code == 0
-        assert "Usage: gankit" in answer.out
+def commands(group: Any, context: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Every command below a group: its words, itself and its context."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        inner = type(context)(command, info_name=name, parent=context)
+        yield inner.command_path.partition(" ")[2], command, inner
+        if hasattr(command, "list_commands"):
+            yield from commands(command, inner)
+
+
+@pytest.fixture(scope="module")
+def every_command() -> list[tuple[str, Any, Any]]:
+    app = typer.main.get_command(cli.app)
+    return list(commands(app, app.context_class(app, info_name="gankit")))
+
+
+def test_help(call: Call, every_command: list[tuple[str, Any, Any]]) -> None:
+    overview = call("--help").out
+    for name, command, context in every_command:
+        text = command.get_help(context)
+        assert f"Usage: gankit {name}" in text
+        assert "  Example" in text
+        if " " not in name:
+            summary = command.help.partition("\n\n")[0].split()
+            assert " ".join(summary) in " ".join(overview.split())  # not cut, only wrapped
     assert call("bogus").code == 2
     assert "No such command" in call("bogus").err
+    assert call("--version").out == f"gankit {gankit.__version__}\n"
+
+
+def test_every_example_can_be_typed(every_command: list[tuple[str, Any, Any]]) -> None:
+    found = {name: command for name, command, _ in every_command}
+    for name, command in found.items():
+        shown = [line.strip() for line in command.epilog.splitlines() if line.startswith("  ")]
+        assert shown, name
+        for line in shown:
+            words = shlex.split(line.partition(" > ")[0])[1:]
+            called = max((known for known in found if words[: len(known.split())] == known.split()), key=len)
+            assert called.startswith(name)
+            arguments = words[len(called.split()) :]
+            if arguments != ["--help"]:
+                found[called].make_context(called, arguments)  # raises where it cannot be parsed
 
 
 def test_train_and_resume(call: Call, small: Small, tmp_path: Path) -> None:
@@ -227,10 +265,11 @@ def test_show(call: Call, tmp_path: Path) -> None:
 def test_check(call: Call, small: Small) -> None:
     answer = call("check", "wgan-gp", *small("data.conditional=true"))
     assert answer.code == 0
-    first, second, third = answer.out.splitlines()
-    assert first.startswith("generator resnet: ")
-    assert second.startswith("critic resnet: ")
-    assert third == "40 images of (3, 8, 8) (channels, height, width), 2 classes, 0 conditions"
+    lines = answer.out.splitlines()
+    assert [line.partition(":")[0].strip() for line in lines] == [
+        "data npz", "classes", "patients", "unused", "training", "generator resnet", "critic resnet",
+    ]  # fmt: skip
+    assert lines[0] == "data npz: 40 images of 8 x 8 pixels (height x width), colour, 8 bits"
 
 
 def test_list(call: Call) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 from torch import Tensor
@@ -135,32 +135,26 @@ def test_an_interrupt_saves_and_the_resumed_process_ends_the_same(small: Small, 
 
 
 def interrupt_and_resume(kind: signal.Signals, overrides: list[str], whole: Path, cut: Path) -> None:
-    command = [sys.executable, "-m", "gankit"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    started = subprocess.Popen(
-        [*command, "train", "wgan-gp", *overrides, "--out", str(cut)], env=environment,
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+    started = processes.Started("train", "wgan-gp", *overrides, "--out", str(cut))
     log = cut / "log.jsonl"
     while not log.exists() or not log.read_text():
-        assert started.poll() is None, started.stderr and started.stderr.read()
+        assert started.processes[0].is_alive()
         time.sleep(0.05)
     started.send_signal(kind)
     started.send_signal(kind)  # as a terminal and a wrapper together send it
-    _, errors = started.communicate(timeout=60)
-    assert started.returncode == 130, errors
-    assert "gankit resume" in errors
-    assert "Traceback" not in errors
+    done = started.wait()
+    assert done.returncode == 130, done.stderr
+    assert "gankit resume" in done.stderr
+    assert "Traceback" not in done.stderr
     assert 0 < (steps := gankit.open_run(cut).steps) < 100
     assert len(gankit.open_run(cut).log) == steps // 3, "an interrupt leaves no line of its own"
-    subprocess.run([*command, "resume", str(cut)], env=environment, check=True, capture_output=True)
+    assert processes.run("resume", str(cut)).returncode == 0
     assert_same_run(whole, cut)
     for folder in ("samples", "checkpoints"):
         assert [file.name for file in sorted((cut / folder).iterdir())] == [
             file.name for file in sorted((whole / folder).iterdir())
         ]
-    again = subprocess.run([*command, "resume", str(cut)], env=environment, capture_output=True, text=True)
-    assert again.returncode == 0
+    assert processes.run("resume", str(cut)).returncode == 0
 
 
 def test_a_damaged_checkpoint_is_passed_over(small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,9 @@ class Training(Settings):
         critic_lr: the critic's learning rate, likewise.
         betas: those of the optimiser, if it has any; each a number or such a table.
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
+        lazy_scaling: where a loss is computed on every k-th update only, multiplies the rate of the network that it
+            trains by c = k / (k + 1) and raises its betas to the power c, as StyleGAN2 (arXiv 1912.04958, appendix B)
+            and StyleGAN2-ADA do. There the penalty has an optimiser step of its own; here it shares that of the others.
         averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
             At first the average forgets faster: its half-life grows with the steps until it is that of this decay.
         dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
@@ -91,6 +94,7 @@ class Training(Settings):
     critic_lr: Scheduled[Rate] = 2e-4
     betas: tuple[Scheduled[Share], Scheduled[Share]] = (0.0, 0.9)
     lr_decay: Literal["none", "linear"] = "none"
+    lazy_scaling: bool = False
     averaging: Share = 0.999
     dequantise: bool = False
     precision: Literal["float32", "float32-exact", "bf16", "float64"] = "float32"
@@ -188,12 +192,7 @@ class Experiment(Settings):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     run: RunRecord | None = None
 
-    _of_the_recipes_data: list[str] = PrivateAttr(default_factory=list)
-
-    @field_validator("augment", mode="before")
-    @classmethod
-    def _read_none(cls, value: object) -> object:
-        return None if value == "none" else value
+    _of_the_recipes_data: list[tuple[str, str]] = PrivateAttr(default_factory=list)
 
     def tables(self) -> dict[str, Any]:
         """The experiment as nested tables, as a file holds it; settings that are None by default are left out."""
@@ -238,11 +237,12 @@ class Experiment(Settings):
     __hash__ = None  # type: ignore[assignment]  # settings hold lists and tables
 
     def for_given_data(self) -> Self:
-        """The experiment for data of the calling program: without the size and flip of a recipe's own data set."""
-        if not self._of_the_recipes_data:
-            return self
-        defaults = {key: DataTable.model_fields[key].default for key in self._of_the_recipes_data}
-        return self.model_copy(update={"data": self.data.model_copy(update=defaults)})
+        """The experiment for data of the calling program: without `OF_DATA` of a recipe."""
+        changed: dict[str, Settings] = {}
+        for name, key in self._of_the_recipes_data:
+            table = changed.get(name, getattr(self, name))
+            changed[name] = table.model_copy(update={key: type(table).model_fields[key].default})
+        return self.model_copy(update=changed)
 
     def with_run(self, record: RunRecord | None) -> Self:
         """The same experiment with another run record."""
@@ -253,6 +253,10 @@ TABLES_WITH_DEFAULTS = ("data", "generator", "critic", "losses", "training", "ev
 """Tables that come from the default recipe if a file lacks them; a missing augment means none."""
 
 
+OF_DATA = [("data", "size"), ("data", "flip"), ("evaluation", "count")]
+"""What a recipe says of its own data set: it is dropped where another one takes its place."""
+
+
 def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides: str) -> Experiment:
     """Read an experiment.
 
@@ -261,7 +265,7 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
             Tables that it lacks come from the recipe `wgan-gp`.
         overrides: settings as `key.path=value`; the value is TOML, or a string when it is not TOML. List entries are
             reached by number or by name: `losses.gradient-penalty.weight=5`. A new `name` chooses another part and
-            drops the settings of the old one.
+            drops the settings of the old one; another data set also drops what a recipe says of its own, `OF_DATA`.
 
     Raises:
         SettingsError: the file is missing or not valid; one line per error, with its place and what to do.
@@ -271,12 +275,10 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
     if isinstance(recipe_or_path, Mapping):
         trust(document.values)  # a program of the user's names what stands there
     document.fill_from_default(TABLES_WITH_DEFAULTS)
-    document.override(overrides)
-    experiment = read_settings(Experiment, document)
     before = recipe_or_path._of_the_recipes_data if isinstance(recipe_or_path, Experiment) else []
-    experiment._of_the_recipes_data = [
-        key for key in ("size", "flip") if document.is_of_recipe(("data", key), key in before)
-    ]
+    document.override(overrides, [path for path in OF_DATA if document.is_of_recipe(path, path in before)])
+    experiment = read_settings(Experiment, document)
+    experiment._of_the_recipes_data = [path for path in OF_DATA if document.is_of_recipe(path, path in before)]
     return experiment
 
 

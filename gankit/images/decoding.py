@@ -4,7 +4,7 @@ import hashlib
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
 _COLOUR = frozenset(["P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"])
 _SIDEWAYS = range(5, 9)  # the EXIF orientations that exchange height and width
-_IN_A_TABLE = "in the data table of an experiment, or in a table {name = ..., ...} on the command line"
 _OPENING = threading.Lock()  # filters of warnings are the whole process's
 _ROWS = 1024
+NAMED = 5  # of several pictures with a problem
 NO_PROGRESS_BAR = 500  # or fewer pictures
 FORMAT = 3  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
 
@@ -201,16 +201,26 @@ def decode_all(
     Raises:
         DataError: a picture cannot be decoded, or differs from the others in depth, colour or size.
     """
+    problems: dict[int, str] = {}
+    for index in range(len(names) if like is None else 0):
+        try:
+            with load(index) as picture:
+                like = decoder.form(picture, names[index]), names[index]
+            break
+        except DataError as error:
+            problems[index] = str(error)
     if like is None:
-        with load(0) as picture:
-            like = decoder.form(picture, names[0]), names[0]
+        raise DataError(all_told(problems, names))
     first, first_name = like
     result = np.empty((len(names), *first.shape), dtype=first.dtype)
 
     def decode(index: int) -> None:
-        with load(index) as picture:
-            _check_alike(decoder.form(picture, names[index]), names[index], first, first_name)
-            result[index] = decoder(picture, names[index])
+        try:
+            with load(index) as picture:
+                _check_alike(decoder.form(picture, names[index]), names[index], first, first_name)
+                result[index] = decoder(picture, names[index])
+        except DataError as error:
+            problems[index] = str(error)
 
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -219,7 +229,23 @@ def decode_all(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    if problems:
+        raise DataError(all_told(problems, names))
     return result
+
+
+def all_told(problems: Mapping[int, str], names: Sequence[str]) -> str:
+    """The first problem in full, and which pictures have one, where there are several.
+
+    Args:
+        problems: what is wrong, by the index of the picture.
+        names: of all pictures.
+    """
+    first, *others = sorted(problems)
+    if not others:
+        return problems[first]
+    listed = ", ".join(names[index] for index in sorted(problems)[:NAMED]) + (", ..." if len(others) >= NAMED else "")
+    return f"{problems[first]}; {len(problems)} of {len(names)} pictures have a problem: {listed}"
 
 
 def _check_alike(form: Form, name: str, first: Form, first_name: str) -> None:
@@ -231,12 +257,13 @@ def _check_alike(form: Form, name: str, first: Form, first_name: str) -> None:
     if form.channels != first.channels:
         raise DataError(
             f"{name} is {form.colour} where {first_name} is {first.colour}; set grey = true (all grey) or "
-            f"grey = false (all colour), {_IN_A_TABLE}"
+            "grey = false (all colour): data.grey=true for an experiment, {name = ..., grey = true} elsewhere"
         )
     if form.shape != first.shape:
         raise DataError(
             f"{name} is {form.height} x {form.width} pixels (height x width) where {first_name} is "
-            f"{first.height} x {first.width}; size = [height, width] resizes all, and fit says how, {_IN_A_TABLE}"
+            f"{first.height} x {first.width}; size = [height, width] resizes all, and fit says how: "
+            "data.size=[64, 64] for an experiment, {name = ..., size = [64, 64]} elsewhere"
         )
 
 

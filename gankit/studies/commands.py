@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from gankit.errors import GankitError
+from gankit.help import Commands
 from gankit.registry import registry
 from gankit.registry.plugins import PlugIn
 from gankit.text import say
@@ -49,7 +49,7 @@ def study_command(name: str) -> Callable[..., None]:
     return command
 
 
-class _Studies(TyperGroup):
+class _Studies(Commands):
     """The studies that are installed now."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -58,7 +58,7 @@ class _Studies(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         single.command(cmd_name)(study_command(cmd_name))
-        return typer.main.get_command(single)
+        return self.explained(ctx, typer.main.get_command(single))
 
 
 HELP = "Whole experiments over many trainings, which go on where they were stopped."

@@ -5,7 +5,7 @@ import functools
 import shlex
 import tomllib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -17,7 +17,8 @@ from gankit.errors import GankitError, RunError, SettingsError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
 from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
-from gankit.registry.settings import as_table, read_none
+from gankit.registry.messages import read_none
+from gankit.registry.settings import as_table
 from gankit.report.pages import render
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
 from gankit.text import say
@@ -86,6 +87,8 @@ class Study(ABC):
         table: the name of that table.
         file: a TOML file beside the class, which is read where the command names none; "" for the default recipe.
         defaults: settings of other tables that differ from an experiment's defaults, by table.
+        of_data: settings of its own table that are about the data set of `file`, such as names of classes: they are
+            dropped where a command names another data set.
         decided: settings that a file must leave out, since the study sets them: the reason by (table, key).
         name: the study's, as in `gankit list study`.
     """
@@ -94,6 +97,7 @@ class Study(ABC):
     table: ClassVar[str] = "study"
     file: ClassVar[str] = ""
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    of_data: ClassVar[Collection[str]] = ()
     decided: ClassVar[Mapping[tuple[str, str], str]] = {}
     name: str = ""
 

@@ -4,6 +4,7 @@ import io
 import itertools
 import traceback
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 from gankit import distributed, seeds
 from gankit.errors import GankitError, PartError, typed_line
 from gankit.experiments.experiment import Experiment, load
+from gankit.experiments.selection import open_dataset
 from gankit.interfaces import Augment, Critic, Generator, Loss, Side
 from gankit.nn.copies import copied
 from gankit.runs import checkpoint
 from gankit.runs.networks import PROBE_BATCH, build_network, load_state
 from gankit.training.data import TrainingData, prepare
+from gankit.training.description import describe, in_short
 from gankit.training.execution.arithmetic import arithmetic, cautions_of_order
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
@@ -69,28 +72,25 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         return [*_cautions_of_networks(first), *_cautions_of_labels(data), *_cautions_of_order(first)]
 
 
-def check(recipe_or_path: str, *overrides: str) -> list[str]:
-    """Load an experiment, open its data and rehearse its training; what there is to say of them, one line each.
+def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
+    """Load an experiment, read its data and rehearse its training; what there is to say of them, line by line.
 
     Raises:
         GankitError: the data are not there, or a part cannot be trained.
     """
     experiment = load(recipe_or_path, *overrides)
-    data = prepare(experiment.data, experiment.training.seed)
+    dataset = open_dataset(experiment.data)
+    yield from describe(experiment.data, dataset)
+    data = prepare(experiment.data, experiment.training.seed, dataset)
+    yield f"training: {in_short(data)}"
     stepper = Stepper(experiment, data, TickLog(Path(), tensorboard=False))
     stepper.load_start_weights()
-    lines = [
-        f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
-        for kind, network in (("generator", stepper.generator), ("critic", stepper.critic))
-    ]
-    image = data.image
-    lines.append(
-        f"{len(data.dataset)} images of {image.shape} (channels, height, width), {image.classes} classes, "
-        f"{image.conditions} conditions"
-    )
+    for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
+        yield f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
     with arithmetic(experiment.training, stepper.device):
         cautions = rehearse(experiment, data)
-    return [*lines, *(f"warning: {caution}" for caution in cautions)]
+    for caution in cautions:
+        yield f"warning: {caution}"
 
 
 def _modules(part: Any) -> list[Any]:

@@ -1,11 +1,10 @@
 """One step of a training: the critic's turns, then the generator's; the same for every recipe."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -44,6 +43,7 @@ class Stepper:
 
     Attributes:
         step: generator updates done.
+        turns: critic updates done in the present step, of one that was broken off.
         like: an empty tensor; images, latents and conditions take its dtype and device.
         hook_values: numbers by name that the parts' `before_step` returned, for the log line of this step.
         warnings: lines for the user; whoever shows them removes them.
@@ -73,7 +73,8 @@ class Stepper:
             if isinstance(part, nn.Module):
                 part.to(self.device)
         self.averaged = self._new_average()
-        self._rates = {"critic": self.settings.critic_lr, "generator": self.settings.generator_lr}
+        self._rates: dict[Side, Any] = {"critic": self.settings.critic_lr, "generator": self.settings.generator_lr}
+        self._scales = {side: self.gan.lazy_scale(side) if self.settings.lazy_scaling else 1.0 for side in self._rates}
         self.optimizers = {
             side: build_optimizer(self.settings, getattr(self, side), value_at(rate, 0))
             for side, rate in self._rates.items()
@@ -91,6 +92,7 @@ class Stepper:
         parts = (self.generator, self.critic, *self._losses_and_augment)
         self._hooks = [hook for part in parts for hook in step_hooks(part)]
         self.hook_values: dict[str, float] = {}
+        self.turns = 0
         self.go_to(0)
 
     def _place(self, network: Any) -> Any:
@@ -146,26 +148,34 @@ class Stepper:
         for hook in self._hooks:
             self.hook_values.update(hook(step) or {})
 
-    def advance(self) -> None:
-        """One step: `critic_steps` critic updates, then one generator update."""
+    def advance(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
+        """One step: `critic_steps` critic updates, then one generator update; or what is left of a step.
+
+        It is broken off between two updates where `is_stopped`: `turns` then says how many the next call need not do.
+        """
         settings = self.settings
         self._move_rates()
-        for k in range(settings.critic_steps):
-            self.update("critic", settings.batch, self.step * settings.critic_steps + k)
+        while self.turns < settings.critic_steps:
+            self.update("critic", settings.batch, self.step * settings.critic_steps + self.turns)
+            self.turns += 1
+            if is_stopped():
+                return
         with self.frozen_critic():
             self.update("generator", settings.generator_batch or settings.batch, self.step)
+        self.turns = 0
         self.go_to(self.step + 1)
         if self.averaged is not None:
             self.averaged.update_parameters(self.generator)
 
     def _move_rates(self) -> None:
         remaining = 1 - self.step / self.settings.steps if self.settings.lr_decay == "linear" else 1.0
-        betas = betas_at(self.settings, self.step)
+        first, second = betas_at(self.settings, self.step)
         for side, rate in self._rates.items():
+            scale = self._scales[side]
             for group in self.optimizers[side].param_groups:
-                group["lr"] = value_at(rate, self.step) * remaining
+                group["lr"] = value_at(rate, self.step) * remaining * scale
                 if "betas" in group:
-                    group["betas"] = betas
+                    group["betas"] = first**scale, second**scale
 
     @contextlib.contextmanager
     def frozen_critic(self) -> Iterator[None]:
@@ -290,7 +300,7 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs, beside the experiment and the step."""
-        return {name: _plain(part.state_dict()) for name, part in self.stateful().items()}
+        return {name: checkpoint.plain(part.state_dict()) for name, part in self.stateful().items()}
 
     def load_state_dict(self, state: dict[str, Any], folder: Path) -> None:
         """Take up a state of this experiment; a RunError names the folder of a run whose state does not fit."""
@@ -333,14 +343,3 @@ class Stepper:
         if self.averaged is not None and "averaged" in state:
             load_state(self.averaged, "averaged", state, folder)
         self.go_to(self.step)
-
-
-def _plain(state: Any) -> Any:
-    """A state with numbers of NumPy, which a checkpoint cannot hold, as numbers of Python."""
-    if isinstance(state, np.generic):
-        return state.item()
-    if type(state) in (list, tuple, dict):  # others, such as a module's state, may be more than what they hold
-        items = state.items() if isinstance(state, dict) else enumerate(state)
-        plain = {key: _plain(value) for key, value in items}
-        return plain if isinstance(state, dict) else type(state)(plain.values())
-    return state

@@ -20,8 +20,10 @@ from gankit.interfaces import Dataset, Generator
 from gankit.runs import checkpoint
 from gankit.runs.record import check_same_data, export_config, record_run
 from gankit.runs.run import BEST, LAST, Run, choose_device, open_run
+from gankit.text import say
 from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
+from gankit.training.description import in_short
 from gankit.training.evaluator import Evaluator
 from gankit.training.execution.arithmetic import arithmetic, described
 from gankit.training.log import Progress, StopRequest, TickLog
@@ -152,8 +154,10 @@ class Trainer:
         self.evaluator = Evaluator(self.stepper, self.record)
 
     def rehearse(self) -> None:
-        """Try in small what the training will do; see `gankit.training.rehearsal.rehearse`."""
+        """Try in small what the training will do, and say on what; see `gankit.training.rehearsal.rehearse`."""
         self.stepper.warnings += rehearse(self.experiment, self.data)
+        if distributed.rank() == 0:
+            say(f"data: {in_short(self.data)}", error=True)
 
     def create_folder(self) -> None:
         """Create the run's folder with its experiment, after a trial evaluation where the run will have evaluations.
