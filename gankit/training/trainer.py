@@ -20,12 +20,13 @@ from gankit.interfaces import Dataset, Generator
 from gankit.nn.threads import thread_options, torch_threads
 from gankit.runs import checkpoint
 from gankit.runs.record import check_same_data, export_config, read_log, record_run
-from gankit.runs.run import BEST, LAST, Run, open_run
+from gankit.runs.run import BEST, LAST, Run, choose_device, open_run
 from gankit.text import say
 from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.description import in_short
 from gankit.training.evaluator import Evaluator
+from gankit.training.execution.arithmetic import arithmetic, described
 from gankit.training.log import BrokenOff, Progress, StopRequest, TickLog
 from gankit.training.rehearsal import rehearse
 from gankit.training.step import Stepper
@@ -121,12 +122,12 @@ def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]
     Gives the numbers of threads that may be chosen while training.
     """
     setting, record = experiment.training.threads, experiment.run
-    with _TURN, seeds.plain_torch(), torch.random.fork_rng():
+    computing = arithmetic(experiment.training, choose_device(experiment.training.device))
+    with _TURN, seeds.plain_torch(), torch.random.fork_rng(), computing:
         is_free = setting == "auto" and distributed.size() == 1 and not experiment.training.compile
-        options = thread_options() if is_free else []
         recorded = record.threads if record else None
         with torch_threads(recorded if setting == "auto" else setting):
-            yield options
+            yield thread_options() if is_free else []
 
 
 @final
@@ -155,6 +156,7 @@ class Trainer:
             condition_mean=self.data.condition_mean,
             condition_scale=self.data.condition_scale,
             device=str(self.stepper.device),
+            arithmetic=described(self.settings, self.stepper.device),
             data_in_process=data is not None,
         )
         self.stepper.warnings += experiment_warnings(experiment)
@@ -215,7 +217,7 @@ class Trainer:
         answer = "finishing this update, then saving; again to stop now and lose the steps since the last checkpoint"
         with (
             StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar),
-            self._loss_said(bar), torch_threads(self.threads.at(stepper.step - 1)),
+            contextlib.closing(stepper), self._loss_said(bar), torch_threads(self.threads.at(stepper.step - 1)),
         ):  # fmt: skip
 
             def is_stopped() -> bool:  # one interrupted process stops all at the same update
