@@ -17,6 +17,7 @@ class NonSaturating(Loss):
     """
 
     positive_for_reals = "scores"
+    capturable = True
 
     def critic(self, turn: Turn) -> Tensor:
         """Mean of -log D(real) plus mean of -log(1 - D(fake)), from scores (n, ...); a scalar."""

@@ -17,6 +17,7 @@ class Relativistic(Loss):
     """
 
     positive_for_reals = "differences"
+    capturable = True
 
     def critic(self, turn: Turn) -> Tensor:
         """Mean of softplus(fake_scores - real_scores), scores (n, ...) pair by pair; a scalar."""

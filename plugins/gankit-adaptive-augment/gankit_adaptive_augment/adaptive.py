@@ -121,6 +121,7 @@ class AdaptiveAugment(Augment):
         self.target = TARGETS[rule] if target is None else target
         self.needs_held_out = rule == "held-out" or inner.needs_held_out
         self._of_differences = False
+        self.capturable = inner.capturable
         self.register_buffer("p", torch.tensor(float(start)))
         self.register_buffer("r", torch.zeros(()))
         self.register_buffer("_sums", torch.zeros(2))  # numerator and denominator of r

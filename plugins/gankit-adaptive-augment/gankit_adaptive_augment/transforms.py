@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from functools import reduce
 from typing import Annotated, final
 
@@ -49,6 +50,7 @@ class Transforms(Augment):
         p: the probability now, a scalar buffer.
     """
 
+    capturable = True
     p: Tensor
     _taps: Tensor
 
@@ -81,7 +83,8 @@ class Transforms(Augment):
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) in [-1, 1] to the same shape and type, not clamped; a sample that no coin chose as it is."""
         n, channels, height, width = images.shape
-        with torch.autocast(images.device.type, enabled=False):
+        kind = images.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             fine = images.to(torch.promote_types(images.dtype, torch.float32))  # half precision is too coarse
             sources = self._sources(n, height, width)
             moves = (sources != torch.eye(3, device=images.device)).flatten(1).any(1)
