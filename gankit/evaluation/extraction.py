@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from gankit import distributed
 from gankit.cache import stored
@@ -23,7 +22,7 @@ from gankit.interfaces import Dataset, Features, ImageSpec, Indices, Rows
 from gankit.registry import Part, valid_part
 from gankit.registry.trust import trust
 from gankit.runs.run import choose_device
-from gankit.text import harmless
+from gankit.text import harmless, progress_bar
 
 BATCH = 64
 """Images that a network sees at a time; fixed, since its rounding errors may depend on it."""
@@ -136,7 +135,8 @@ def features(
     protocol = network.protocol
     if "weights_sha256" not in protocol:
         content = None  # nothing tells whether the features on disk come from the same network
-    with tqdm(total=len(images), unit="image", desc=f"features of {harmless(name)}", delay=1, disable=quiet) as bar:
+    what = f"features of {harmless(name)}"
+    with progress_bar(total=len(images), unit="image", desc=what, delay=1, disable=quiet) as bar:
 
         def of_chunk(chunk: Indices) -> NDArray[np.float32]:
             make = functools.partial(_features_of_chunk, images, chunk, network, name, bar.update)

@@ -82,6 +82,7 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
     run = open_run(path)
     run.check_own("resume")  # a run that comes with gankit has no checkpoint
     if run.finished and run.exported.is_file():
+        _tidy(run)
         return run
     read_settings(Experiment, SettingsDocument.read(run.path / "experiment.toml"), complete=True)
     record = run.experiment.run
@@ -92,6 +93,13 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
         trainer = Trainer(run.experiment, run.path, data)
         trainer.restore()
         return trainer.run(on_tick)
+
+
+def _tidy(run: Run) -> None:
+    """Delete what a process that was killed after the last checkpoint left there, where the folder can be written."""
+    if distributed.torchrun_rank_and_size()[0] == 0:
+        with contextlib.suppress(OSError), sole_writer(run.path):
+            checkpoint.prune(run.path / "checkpoints", run.steps, run.experiment.training.checkpoint_every)
 
 
 @contextlib.contextmanager
