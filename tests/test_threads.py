@@ -19,7 +19,7 @@ from gankit.features.pixels import Pixels
 from gankit.nn import threads
 from gankit.nn.threads import ThreadChoice, fastest, thread_options, torch_threads
 from gankit.training import threads as step_threads
-from gankit.training import trainer
+from gankit.training import train
 from gankit.training.step import Stepper
 
 Small = Callable[..., list[str]]
@@ -104,7 +104,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         machine["now"] += machine["machine"](torch.get_num_threads())  # read before and after a step
         return float(machine["now"])
 
-    monkeypatch.setattr(trainer, "thread_options", lambda: [1, 2])
+    monkeypatch.setattr(train, "thread_options", lambda: [1] if threads._held else [1, 2])
     monkeypatch.setattr(step_threads, "perf_counter", now)
     return machine
 
@@ -161,6 +161,27 @@ def test_a_resumed_training_repeats_the_recorded_choices_and_ends_bitwise_the_sa
     assert all(torch.equal(value, cut[name]) for name, value in whole_weights.items())
 
 
+def test_a_resumed_training_goes_on_choosing(
+    small: Small, tmp_path: Path, clock: dict[str, Any], used: list[tuple[int, int]]
+) -> None:
+    settings = small(
+        "training.steps=24", "training.lr_decay=none", "training.checkpoint_every=6", "training.tick_every=6"
+    )
+
+    def die(row: dict[str, Any]) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        gankit.train(gankit.load("wgan-gp", *settings), tmp_path / "run", on_tick=die)
+    clock["machine"] = lambda number: 5 * number  # busy since then
+    gankit.resume(tmp_path / "run")
+    assert dict(used) == {
+        **dict.fromkeys(range(2), 1),
+        **dict.fromkeys(range(2, 24), 2),
+        **dict.fromkeys(range(9, 24), 1),
+    }
+
+
 def test_a_number_in_the_settings_is_neither_timed_nor_changed(
     small: Small, tmp_path: Path, clock: dict[str, Any], used: list[tuple[int, int]]
 ) -> None:
@@ -174,7 +195,7 @@ def test_a_run_that_never_chose_keeps_its_number(
 ) -> None:
     """As runs of gankit before 0.2."""
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "thread_options", lambda: [1])
+        patch.setattr(train, "thread_options", lambda: [1])
         gankit.train(gankit.load("wgan-gp", *small("training.max_minutes=0.00001")), tmp_path / "run")
     file = tmp_path / "run" / "experiment.toml"
     file.write_text(file.read_text().replace("max_minutes = 1e-05", ""))
