@@ -178,7 +178,7 @@ def test_a_resumed_training_goes_on_choosing(
     assert dict(used) == {
         **dict.fromkeys(range(2), 1),
         **dict.fromkeys(range(2, 24), 2),
-        **dict.fromkeys(range(9, 24), 1),
+        **dict.fromkeys(range(8, 24), 1),
     }
 
 
