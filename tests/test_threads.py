@@ -18,6 +18,9 @@ from gankit.evaluation import extraction
 from gankit.features.pixels import Pixels
 from gankit.nn import threads
 from gankit.nn.threads import ThreadChoice, fastest, thread_options, torch_threads
+from gankit.studies import study
+from gankit.studies.jobs import Job
+from gankit.studies.study import Arm, Study, Work
 from gankit.training import threads as step_threads
 from gankit.training import train
 from gankit.training.step import Stepper
@@ -201,6 +204,35 @@ def test_a_run_that_never_chose_keeps_its_number(
     file.write_text(file.read_text().replace("max_minutes = 1e-05", ""))
     gankit.resume(tmp_path / "run")
     assert {number for _, number in used} == {1}
+
+
+def test_a_study_of_one_worker_takes_the_number_with_which_its_steps_are_fastest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tiny(Study):
+        timed: list[int | None] = []
+
+        def arms(self) -> list[Arm]:
+            return [Arm("one", "a job")]
+
+        def time_step(self, number: int | None) -> float:
+            self.timed.append(number)
+            return [0, 3.0, 1.0, 0, 2.0][number or 0]
+
+        def work(self, jobs: Path) -> list[Work]:
+            job = Job("one", lambda folder: {"threads": torch.get_num_threads(), "free": len(thread_options()) > 1})
+            return [Work("job", [job], 10, self.time_step)]
+
+        def judge(self, outcomes: Any, folder: Path) -> Any:
+            return outcomes["one"].result
+
+        def report(self, results: Any) -> None:
+            pass
+
+    monkeypatch.setattr(study, "thread_options", lambda: [1, 2, 4])
+    assert Tiny(gankit.load("wgan-gp")).run(tmp_path / "chosen", quiet=True).values == {"threads": 2, "free": False}
+    assert Tiny.timed == [1, 2, 4, 2]  # and once more for the estimate
+    assert Tiny(gankit.load("wgan-gp")).run(tmp_path / "set", threads=3, quiet=True).values["threads"] == 3
 
 
 def test_features_are_computed_with_the_fastest_number(monkeypatch: pytest.MonkeyPatch) -> None:
