@@ -168,7 +168,7 @@ def test_a_resumed_training_goes_on_choosing(
     small: Small, tmp_path: Path, clock: dict[str, Any], used: list[tuple[int, int]]
 ) -> None:
     settings = small(
-        "training.steps=24", "training.lr_decay=none", "training.checkpoint_every=6", "training.tick_every=6"
+        "training.steps=11", "training.lr_decay=none", "training.checkpoint_every=6", "training.tick_every=6"
     )
 
     def die(row: dict[str, Any]) -> None:
@@ -180,8 +180,8 @@ def test_a_resumed_training_goes_on_choosing(
     gankit.resume(tmp_path / "run")
     assert dict(used) == {
         **dict.fromkeys(range(2), 1),
-        **dict.fromkeys(range(2, 24), 2),
-        **dict.fromkeys(range(8, 24), 1),
+        **dict.fromkeys(range(2, 11), 2),
+        **dict.fromkeys(range(8, 11), 1),
     }
 
 

@@ -50,6 +50,11 @@ class StepThreads:
         rows = [row for row in self._rows if row["step"] <= max(step, 0)]
         return rows[-1]["threads"] if rows else None
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether a number is tried that the next steps may not keep."""
+        return self._choice is not None and self._choice.trying
+
     def advance(self, stepper: Stepper, is_stopped: Callable[[], bool]) -> str:
         """Do `stepper.advance(is_stopped)` with the threads of its step; a line for the user when a choice is made."""
         step, begun, choice = stepper.step, stepper.turns, self._choice
