@@ -24,6 +24,7 @@ from gankit.studies.study import Arm, Study, Work
 from gankit.training import threads as step_threads
 from gankit.training import train
 from gankit.training.step import Stepper
+from gankit.training.threads import StepThreads
 
 Small = Callable[..., list[str]]
 Machine = Callable[[int], float]
@@ -183,6 +184,14 @@ def test_a_resumed_training_goes_on_choosing(
         **dict.fromkeys(range(2, 11), 2),
         **dict.fromkeys(range(8, 11), 1),
     }
+
+
+def test_damaged_records_of_choices_are_left_out(tmp_path: Path) -> None:
+    rows = ['{"step": 0, "threads": 2}', '{"step": 4, "threads": 0}', '{"step": 5}', '{"step": 6, "threads": "1"}', "{"]
+    (tmp_path / "threads.jsonl").write_text("\n".join([*rows, '{"step": 7, "threads": 1, "seconds": "x"}']))
+    assert StepThreads(tmp_path, [1, 2]).at(9) == 2
+    (tmp_path / "threads.jsonl").write_text("{")
+    assert StepThreads(tmp_path, [1, 2]).at(9) is None
 
 
 def test_a_number_in_the_settings_is_neither_timed_nor_changed(
