@@ -262,10 +262,11 @@ def report(run: RunFolder) -> None:
 
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="Only this kind of part.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Argument(help="Only this kind of part; or recipes.", show_default=False)] = None,
     load: Annotated[bool, typer.Option("--load", help="Import every part, and say which fail and why.")] = False,
 ) -> None:
-    """List every part: name, kind, distribution."""
+    """List every part: name, kind, distribution; or every recipe: what it is for, and how long it takes."""
+    from gankit.experiments.document import recipe_lines
     from gankit.registry import registry
     from gankit.registry.parts import list_parts
     from gankit.registry.plugins import KINDS, plural, scan
@@ -273,6 +274,8 @@ def list_(
     if load:
         import gankit.experiments.tables  # noqa: F401 - reserves keys that no setting of a part may have
 
+    if kind in ("recipe", "recipes"):
+        return say(*recipe_lines())
     singular = {plural(name): name for name in KINDS}
     kinds = [registry(singular.get(kind, kind)).kind] if kind else KINDS  # an unknown kind has no registry
     lines, failures = list_parts(kinds, load)

@@ -22,6 +22,7 @@ from torch import Tensor
 import gankit
 from gankit import cli
 from gankit.cli import main
+from gankit.experiments.document import recipe_names
 from gankit.runs.walk import write_walk
 
 Small = Callable[..., list[str]]
@@ -272,6 +273,18 @@ def test_check(call: Call, small: Small) -> None:
         "data npz", "classes", "patients", "unused", "training", "generator resnet", "critic resnet",
     ]  # fmt: skip
     assert lines[0] == "data npz: 40 images of 8 x 8 pixels (height x width), colour, 8 bits"
+
+
+def test_recipes_are_listed_with_what_they_are_for(call: Call) -> None:
+    head, *lines = call("list", "recipes").out.splitlines()
+    assert [line.split()[0] for line in lines] == recipe_names()
+    (demo,) = (line for line in lines if line.startswith("demo "))
+    assert [demo[head.index(column) :].partition("  ")[0] for column in ("sizes", "time", "for")] == [
+        "32x32", "5 to 8 minutes on two CPU cores", "first pictures, of the eyes or of your own photographs",
+    ]  # fmt: skip
+    assert {
+        line.rstrip() for line in (Path(__file__).parents[1] / "docs/how-to/which-recipe.md").read_text().splitlines()
+    } >= set(lines)
 
 
 def test_list(call: Call) -> None:
