@@ -72,7 +72,8 @@ class Training(Settings):
         device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
         mixed_penalties: allows losses that differentiate each sample's score, such as r1, beside a critic that mixes
             the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 beside minibatch standard deviation.
-        threads: CPU threads; None leaves the choice to torch.
+        threads: CPU threads; "auto" chooses by timing steps, at the start and when they become slow, unless
+            OMP_NUM_THREADS or torch.set_num_threads has. A resumed run repeats the choices: rounding depends on them.
         seed: seed of all random numbers.
         tick_every: steps between lines of the log.
         sample_every: steps between sample grids.
@@ -80,7 +81,8 @@ class Training(Settings):
         max_minutes: the training stops after this time, and can be resumed.
         label_fade: [first, last] step: the influence of labels rises from 0 at the first to 1 at the last; without it,
             the influence is always 1 (Shahbazi et al. 2022, arXiv 2201.06578).
-        start_from: a run whose weights to start from.
+        start_from: a run whose weights to start from, as far as they fit: its size and classes may be others.
+        freeze: how many of the critic's first layers keep the weights of `start_from` (FreezeD, arXiv 2002.10964).
         tensorboard: also writes the log for TensorBoard (extra `tensorboard`).
     """
 
@@ -104,7 +106,7 @@ class Training(Settings):
     channels_last: bool | None = None
     device: str = "auto"
     mixed_penalties: bool = False
-    threads: Annotated[int, Ge(1), Le(1024)] | None = None
+    threads: Annotated[int, Ge(1), Le(1024)] | Literal["auto"] = "auto"
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     tick_every: Count = 100
     sample_every: Count = 1000
@@ -112,6 +114,7 @@ class Training(Settings):
     max_minutes: Annotated[float, Gt(0)] | None = None
     label_fade: Annotated[tuple[Annotated[int, Ge(0)], Count], AfterValidator(_check_rising)] | None = None
     start_from: str | None = None
+    freeze: Annotated[int, Ge(0)] = 0
     tensorboard: bool = False
 
     @field_validator("optimizer")

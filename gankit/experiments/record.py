@@ -22,7 +22,7 @@ class RunRecord(Settings):
         images: the number of training images.
         device: the device in use.
         arithmetic: how precisely the device computes, in words; empty in records that are older.
-        threads: CPU threads in use, in each process.
+        threads: CPU threads in use, in each process; the most of them, where threads.jsonl has those of each step.
         processes: number of processes that the run was started with.
         data_in_process: whether a program passed the data set as an object; `gankit resume` then cannot resume the run.
         features: those that values while training come from where the experiment names none: the best generator is
