@@ -85,10 +85,10 @@ def operations_in_any_order(part: nn.Module, *inputs: Tensor | None) -> list[str
         given = [x.detach().requires_grad_() if x is not None and x.is_floating_point() else x for x in inputs]
         output: Tensor = part(*given)
         wanted = [value for value in [*given, *part.parameters()] if value is not None and value.requires_grad]
-        gradients = torch.autograd.grad(output.square().sum(), wanted, create_graph=True, allow_unused=True)
-        with contextlib.suppress(RuntimeError):  # not every part can be differentiated twice
-            total = [gradient.square().sum() for gradient in gradients if gradient is not None]
-            torch.autograd.grad(sum(total[1:], total[0]), wanted, allow_unused=True)
+        with contextlib.suppress(RuntimeError):  # not every part can be differentiated, or twice
+            first = torch.autograd.grad(output.square().sum(), wanted, create_graph=True, allow_unused=True)
+            total = torch.stack([gradient.square().sum() for gradient in first if gradient is not None]).sum()
+            torch.autograd.grad(total, wanted, allow_unused=True)
     found = [NOT_DETERMINISTIC.match(str(warning.message)) for warning in caught]
     return sorted({match[1] for match in found if match})
 
