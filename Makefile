@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo newcomer test test-slow bench check docs dist clean
+.PHONY: demo newcomer test test-slow bench bench-gpu check docs dist clean
 
 demo: .venv/.installed
 	$(RUN) gankit demo --out runs/demo
@@ -24,6 +24,10 @@ test-slow: .venv/.installed-test .venv/.installed-trackers
 bench: .venv/.installed-test .bench/.installed
 	OMP_NUM_THREADS=2 $(BIN)/python tests/benchmarks/metrics.py
 	OMP_NUM_THREADS=2 $(BIN)/python tests/benchmarks/speed.py
+
+# On a machine with one GPU; at most nine minutes.
+bench-gpu: .venv/.installed .bench/.installed
+	$(BIN)/python tests/benchmarks/gpu.py
 
 check: .venv/.installed-test
 	$(RUN) ruff check

@@ -35,6 +35,16 @@ def _own_registry() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _own_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that are marked as about the CPU train there, whatever the machine has."""
+    if request.node.get_closest_marker("cpu"):
+        import torch
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
 @pytest.fixture
 def real_data() -> Callable[[str], Path]:
     """The path of a real test set by its place below shared/data; skips where the folder is absent."""

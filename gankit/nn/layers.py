@@ -17,6 +17,7 @@ from gankit.nn.double_backward import conv2d as conv2d
 from gankit.nn.double_backward import leaky_relu as leaky_relu
 from gankit.nn.double_backward import mean_pool as mean_pool
 from gankit.nn.double_backward import relu as relu
+from gankit.nn.layer_norm import LayerNorm
 
 Resample = Literal["up", "down"] | None
 NormName = Literal["batch", "layer", "none"]
@@ -256,7 +257,7 @@ class Norm(nn.Module):
         if name == "batch":
             self.norm = nn.BatchNorm2d(channels, affine=not conditional)
         elif name == "layer":
-            self.norm = nn.GroupNorm(1, channels, affine=not conditional)
+            self.norm = LayerNorm(channels, affine=not conditional)
         else:
             self.norm = nn.Identity()
         self.gain = LabelEmbedding(image, channels, 1.0) if image is not None and conditional else None
