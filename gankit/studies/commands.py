@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from gankit.errors import GankitError
+from gankit.help import Commands
+from gankit.options import Out
 from gankit.registry import registry
 from gankit.registry.plugins import PlugIn
 from gankit.text import say
 
-Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
 WORDS = "A study file, the one that comes with the study by default; and settings as key.path=value."
 Words = Annotated[
     list[str] | None, typer.Argument(metavar="[FILE] [KEY.PATH=VALUE]...", help=WORDS, show_default=False)
@@ -49,7 +49,7 @@ def study_command(name: str) -> Callable[..., None]:
     return command
 
 
-class _Studies(TyperGroup):
+class _Studies(Commands):
     """The studies that are installed now."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -58,7 +58,7 @@ class _Studies(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         single.command(cmd_name)(study_command(cmd_name))
-        return typer.main.get_command(single)
+        return self.explained(ctx, typer.main.get_command(single))
 
 
 HELP = "Whole experiments over many trainings, which go on where they were stopped."

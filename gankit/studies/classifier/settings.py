@@ -94,11 +94,6 @@ class ClassifierSettings(Settings):
     checkpoint_every: Count = 500
     classical: Classical = Classical()
 
-    @field_validator("regression", mode="before")
-    @classmethod
-    def _none(cls, name: object) -> object:
-        return None if name == "none" else name  # so that an override can take away what a file says
-
     @field_validator("network")
     @classmethod
     def _known(cls, name: str) -> str:
