@@ -202,6 +202,7 @@ def evaluate(
     from gankit import distributed
     from gankit.evaluation.comparison import check_files, sole_output, write_evaluation
     from gankit.evaluation.sources import open_source
+    from gankit.report.card import write_card
     from gankit.runs.run import open_run
 
     # "Best" is the same run with another generator.
@@ -221,6 +222,8 @@ def evaluate(
         say(report)
         for file in files.values() if first else ():
             say(write_evaluation(report, file))
+        if first and is_run and path == default:
+            write_card(opened, report)
 
 
 @app.command()

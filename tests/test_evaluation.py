@@ -229,6 +229,9 @@ def test_a_run_beside_its_own_data_and_its_report(small: Small, tmp_path: Path) 
     assert report["protocol"]["real"] == "held-out images"
     assert report["protocol"]["n_real"] == 8 + 4 * (report["protocol"]["n_real"] == 12)  # whole groups of four
     assert evaluate(str(run.path), run, count=12) == report
+    (attack,) = report["protocol"]["membership"].values()  # by no other: these metrics need no features of training
+    assert attack["by"] == "critic score"
+    assert 0 <= attack["low"] <= attack["area"] <= attack["high"] <= 1
     page = write_report(run).read_text()
     assert "gankit evaluate" in page
     (run.path / "metrics.json").write_text(json.dumps(report))
