@@ -1,6 +1,7 @@
 """The commands `gankit study NAME`, one for each study that the registry finds."""
 
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,13 +9,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gankit.errors import GankitError
+from gankit.errors import GankitError, SettingsError
 from gankit.registry import registry
 from gankit.registry.plugins import PlugIn
 from gankit.text import say
 
 Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
-WORDS = "A study file, the one that comes with the study by default; and settings as key.path=value."
+WORDS = (
+    "A study file, the one that comes with the study by default; and settings as key.path=value, those of the study's "
+    "own table also as --key value."
+)
 Words = Annotated[
     list[str] | None, typer.Argument(metavar="[FILE] [KEY.PATH=VALUE]...", help=WORDS, show_default=False)
 ]
@@ -33,8 +37,8 @@ def study_command(name: str) -> Callable[..., None]:
         from gankit.studies.reading import load_study
 
         arguments = words or []
-        file = arguments.pop(0) if arguments and "=" not in arguments[0] else None
-        study = load_study(name, file, *arguments)
+        file = arguments.pop(0) if arguments and not re.match(r"--|.*=", arguments[0]) else None
+        study = load_study(name, file, *own_options(name, arguments))
         results = study.run(out or Path(f"runs/study-{name.rpartition(':')[2]}"), workers=workers, threads=threads)
         say(*filter(None, (study.summary(results), f"report: {results.report}")))
         if results.failures:
@@ -49,6 +53,24 @@ def study_command(name: str) -> Callable[..., None]:
     return command
 
 
+def own_options(study: str, words: list[str]) -> list[str]:
+    """Words of a command, in which options are settings of the study's own table: `--seeds 3` is `TABLE.seeds=3`.
+
+    Raises:
+        SettingsError: an option has no value.
+    """
+    kind: Any = registry("study").get(study)
+    settings, rest = [], iter(words)
+    for word in rest:
+        if word.startswith("--"):
+            key, equals, value = word[2:].partition("=")
+            if not equals and (value := next(rest, "")) == "":
+                raise SettingsError(f"{word}: a value is needed, as in {word} VALUE; it sets {kind.table}.{key}")
+            word = f"{kind.table}.{key.replace('-', '_')}={value}"
+        settings.append(word)
+    return settings
+
+
 class _Studies(TyperGroup):
     """The studies that are installed now."""
 
@@ -57,7 +79,8 @@ class _Studies(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        single.command(cmd_name)(study_command(cmd_name))
+        # What is no option of every study is a setting of this one
+        single.command(cmd_name, context_settings={"ignore_unknown_options": True})(study_command(cmd_name))
         return typer.main.get_command(single)
 
 

@@ -29,7 +29,8 @@ def contrast(differences: Sequence[Floats], folds: Sequence[Fold]) -> dict[str, 
     value, n = float(by_fold.mean()), len(by_fold)
     if n < 2:
         return {**empty, "value": value}
-    ratio = float(np.mean([len(fold.test) / (len(fold.learn) + len(fold.validation)) for fold in folds]))
+    parts = [[len(places) for places in fold.places.values()] for fold in folds]
+    ratio = float(np.mean([sizes[0] / sum(sizes[1:]) for sizes in parts]))
     error = math.sqrt((1 / n + ratio) * float(by_fold.var(ddof=1)))
     wide, narrow = (float(stats.t.ppf(1 - tail / 2, n - 1)) * error for tail in (LEVEL, 2 * LEVEL))
     p = float(2 * stats.t.sf(abs(value) / error, n - 1)) if error else float(value == 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
@@ -57,12 +58,17 @@ def takes_weights(estimator: Any) -> bool:
 
 
 def _named(name: str, kind: str) -> type:
-    known = dict(all_estimators(kind))
+    known = _known(kind)
     if name not in known:
         near = suggestion(name, list(known))
         raise PartError(f"augmentation.estimator: scikit-learn has no {kind} {name!r}; {near}")
     found: type = known[name]
     return found
+
+
+@functools.cache
+def _known(kind: str) -> dict[str, type]:
+    return dict(all_estimators(kind))
 
 
 def _imported(path: str) -> type:

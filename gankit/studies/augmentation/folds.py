@@ -31,7 +31,7 @@ class Fold:
     validation: Dataset  # on which arms and ratios are chosen
     test: Dataset  # which judges once
     reserve: Dataset | None  # what the positive control adds
-    places: dict[str, Indices] = field(repr=False)  # of the four parts in the data set, before filters
+    places: dict[str, Indices] = field(repr=False)  # of all parts in the data set, the test part first; before filters
 
     @property
     def name(self) -> str:

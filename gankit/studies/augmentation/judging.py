@@ -275,5 +275,4 @@ def predictions(study: AugmentationStudy, cells: Cells, arms: Mapping[str, Any])
             for (g, s), _ in np.ndenumerate(cell.test):
                 for case, group, label, values in zip(cases, groups, labels, shown[g, s], strict=True):
                     told = [f"{value:.5f}" for value in values]
-                    seed = study.seeds(study.settings.seeds)[s]
-                    yield [fold.number, case, group, fold.test.class_names[label], arm, row["variant"], g, seed, *told]
+                    yield [fold.number, case, group, fold.test.class_names[label], arm, row["variant"], g, s, *told]

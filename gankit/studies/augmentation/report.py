@@ -106,7 +106,7 @@ def write_tables(
     gains: list[list[object]] = [["fold", "variant", "generator", "seed", "validation", "test"]]
     for (fold, variant), cell in cells.items():
         for (g, s), test in np.ndenumerate(cell.test):
-            gains.append([fold, variant, g, study.seeds(study.settings.seeds)[s], cell.validation[g, s], test])
+            gains.append([fold, variant, g, s, cell.validation[g, s], test])
     write_csv(folder / "gains.csv", gains)
     write_csv(folder / "predictions.csv", predictions(study, cells, metrics["arms"]))
 

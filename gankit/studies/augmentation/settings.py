@@ -56,8 +56,8 @@ class AugmentationSettings(FitSettings):
         repeats: how often the data are divided anew.
         validation: one of so many parts of each training fold, on which arms and their ratios are chosen.
         reserve: one of so many parts of the rest, which no arm sees but the positive control.
-        generators: generators of each fold, of different seeds.
-        seeds: trainings of each classifier, of the seeds `training.seed` and up.
+        generators: generators that are trained in each fold.
+        seeds: trainings of each classifier, for every generator. Seeds of each fold are its own.
         arms: kinds of trainings. Those that add images take them from every source in turn: the generator of the
             experiment, others' images and the controls.
         controls: what replaces generated images: "copies", noised copies of training images, must not help; "held-out"

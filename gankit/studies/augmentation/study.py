@@ -19,6 +19,7 @@ from gankit.errors import DataError, PartError, RunError
 from gankit.experiments.experiment import Experiment
 from gankit.files import user_path, write_atomically
 from gankit.runs.run import choose_device
+from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
 from gankit.studies.augmentation.estimators import FeatureLearner, new_estimator, takes_weights
 from gankit.studies.augmentation.folds import Division, Fold, divide, flow
@@ -106,17 +107,22 @@ class AugmentationStudy(Study):
         """Sources whose images jobs make or read."""
         return self.settings.sources
 
+    def fold_seeds(self, fold: Fold, count: int, stream: str) -> list[int]:
+        """So many seeds of trainings in a fold, each fold's own: what a seed does by chance differs between folds."""
+        return [derive_seed(self.experiment.training.seed, stream, fold.number, i) % 2**31 for i in range(count)]
+
+    def generators_of(self, source: str | None) -> int:
+        """How many generators of each fold a source has."""
+        return self.settings.generators if source == GENERATOR else 1
+
     def image_jobs(self, fold: Fold, source: str) -> list[str]:
         """Names of the jobs that make or read a source's images for a fold: one a generator."""
-        count = self.settings.generators if source == GENERATOR else 1
-        return [f"{fold.name}-images-{source}-{seed}" for seed in self.seeds(count)]
+        return [f"{fold.name}-images-{source}-{g}" for g in range(self.generators_of(source))]
 
     def trainings(self, fold: Fold, variant: Variant) -> list[list[str]]:
         """(generators, seeds) names of the trainings of a variant in a fold."""
-        source = variant.arm.source
-        generators = self.settings.generators if source == GENERATOR else 1
-        seeds = self.seeds(self.settings.seeds)
-        return [[f"{fold.name}-{variant.training}-{g}-{seed}" for seed in seeds] for g in range(generators)]
+        name, seeds = f"{fold.name}-{variant.training}", range(self.settings.seeds)
+        return [[f"{name}-{g}-{s}" for s in seeds] for g in range(self.generators_of(variant.arm.source))]
 
     def generator_experiment(self, seed: int) -> Experiment:
         """The experiment of a generator, which gets its training part from the study."""
@@ -137,9 +143,8 @@ class AugmentationStudy(Study):
         trainings: dict[str, Job] = {}
         for fold in self.folds:
             for source in self.used_sources:
-                for seed, name in zip(
-                    self.seeds(self.settings.generators), self.image_jobs(fold, source), strict=False
-                ):
+                names = self.image_jobs(fold, source)
+                for seed, name in zip(self.fold_seeds(fold, len(names), "generator"), names, strict=True):
                     job = Job(name, functools.partial(make_images, self, fold.number, source, seed))
                     (generators if source == GENERATOR else others).append(job)
             for variant in self.variants:
@@ -147,7 +152,7 @@ class AugmentationStudy(Study):
                 made = self.image_jobs(fold, str(variant.arm.source)) if added else [None]
                 for row, image_job in zip(self.trainings(fold, variant), made, strict=True):
                     images = None if image_job is None else jobs / image_job
-                    for seed, name in zip(self.seeds(self.settings.seeds), row, strict=True):
+                    for seed, name in zip(self.fold_seeds(fold, len(row), "classifier"), row, strict=True):
                         run = functools.partial(train_variant, self, fold.number, variant, images, seed)
                         trainings.setdefault(name, Job(name, run))
         steps = 1 if self.settings.estimator else self.settings.steps
