@@ -18,6 +18,7 @@ COUNTS = ("at n", "n fake", "n real")
 """Columns of numbers of images."""
 PAIRS_PRINTED = 8
 REAL_REAL = "two halves of the real images, whose value a perfect generator would have"
+ONE_OF_EACH_GROUP = "; the half that stands for a generator gives one image a group"
 FAKE_REAL = "as many generated images and one half of the real ones"
 
 
@@ -167,7 +168,9 @@ def notes(report: dict[str, Any]) -> list[str]:
     if any(entry["real_vs_real"] for entry in report["metrics"].values()):
         n = _common_n(report)
         each = f", {n} images each" if n else ""
-        lines += [f"real-real: {REAL_REAL}{each}", f"fake-real: {FAKE_REAL}{each}"]
+        if "n_real_groups" in report["protocol"]:
+            each = ONE_OF_EACH_GROUP + (f", {n} in all" if n else "")
+        lines += [f"real-real: {REAL_REAL}{each}", f"fake-real: {FAKE_REAL}" + (f", {n} images" if n else "")]
     return lines
 
 

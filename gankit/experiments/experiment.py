@@ -52,6 +52,9 @@ class Training(Settings):
         critic_lr: the critic's learning rate, likewise.
         betas: those of the optimiser, if it has any; each a number or such a table.
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
+        lazy_scaling: where a loss is computed on every k-th update only, multiplies the rate of the network that it
+            trains by c = k / (k + 1) and raises its betas to the power c, as StyleGAN2 (arXiv 1912.04958, appendix B)
+            and StyleGAN2-ADA do. There the penalty has an optimiser step of its own; here it shares that of the others.
         averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
             At first the average forgets faster: its half-life grows with the steps until it is that of this decay.
         dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
@@ -84,6 +87,7 @@ class Training(Settings):
     critic_lr: Scheduled[Rate] = 2e-4
     betas: tuple[Scheduled[Share], Scheduled[Share]] = (0.0, 0.9)
     lr_decay: Literal["none", "linear"] = "none"
+    lazy_scaling: bool = False
     averaging: Share = 0.999
     dequantise: bool = False
     precision: Literal["float32", "bf16", "float64"] = "float32"

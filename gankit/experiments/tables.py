@@ -143,7 +143,7 @@ class LossTable(PartTable):
         weight: its factor, a number, or a table: it moves from start to end in so many steps; the loss's own default
             where None.
         every: 1 computes the loss on every update, 4 on each fourth with 4 times its weight; the updates of each
-            network are counted separately.
+            network are counted separately. `training.lazy_scaling` adapts rate and betas to it.
     """
 
     kind = "loss"

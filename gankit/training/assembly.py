@@ -11,7 +11,7 @@ from gankit import seeds
 from gankit.errors import PartError, typed_line
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import LossTable
-from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, Loss
+from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, Loss, Side
 from gankit.nn.copies import copied
 from gankit.nn.layers import influence_at, label_layers
 from gankit.registry import Schedule
@@ -55,6 +55,12 @@ class Gan:
     losses: tuple[LossTerm, ...]
     augment: Augment | None
     critic_mixes_samples: bool
+
+    def lazy_scale(self, side: Side) -> float:
+        """k / (k + 1) for the longest interval k > 1 of a loss that trains this side; 1 where there is none."""
+        trains = [term for term in self.losses if getattr(type(term.loss), side) is not getattr(Loss, side)]
+        longest = max((term.every for term in trains), default=1)
+        return longest / (longest + 1) if longest > 1 else 1.0
 
 
 def build(experiment: Experiment, image: ImageSpec) -> Gan:

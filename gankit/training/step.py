@@ -67,7 +67,8 @@ class Stepper:
             if isinstance(part, nn.Module):
                 part.to(self.device)
         self.averaged = self._new_average()
-        self._rates = {"critic": self.settings.critic_lr, "generator": self.settings.generator_lr}
+        self._rates: dict[Side, Any] = {"critic": self.settings.critic_lr, "generator": self.settings.generator_lr}
+        self._scales = {side: self.gan.lazy_scale(side) if self.settings.lazy_scaling else 1.0 for side in self._rates}
         self.optimizers = {
             side: build_optimizer(self.settings, getattr(self, side), value_at(rate, 0))
             for side, rate in self._rates.items()
@@ -132,12 +133,13 @@ class Stepper:
 
     def _move_rates(self) -> None:
         remaining = 1 - self.step / self.settings.steps if self.settings.lr_decay == "linear" else 1.0
-        betas = betas_at(self.settings, self.step)
+        first, second = betas_at(self.settings, self.step)
         for side, rate in self._rates.items():
+            scale = self._scales[side]
             for group in self.optimizers[side].param_groups:
-                group["lr"] = value_at(rate, self.step) * remaining
+                group["lr"] = value_at(rate, self.step) * remaining * scale
                 if "betas" in group:
-                    group["betas"] = betas
+                    group["betas"] = first**scale, second**scale
 
     @contextlib.contextmanager
     def frozen_critic(self) -> Iterator[None]:

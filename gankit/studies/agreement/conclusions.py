@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gankit.evaluation.design import student_quantile
 from gankit.evaluation.draws import pooled_variance
-from gankit.evaluation.paired import student_quantile
 from gankit.studies.agreement.arms import Arm
 from gankit.studies.agreement.findings import CANNOT, METRICS, Difference, Findings, Where
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gankit.evaluation.design import student_quantile
 from gankit.evaluation.draws import pooled_variance
-from gankit.evaluation.paired import student_quantile
 from gankit.evaluation.tables import title
 from gankit.interfaces import Measurement
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from gankit import seeds
-from gankit.evaluation.paired import Floats
+from gankit.evaluation.design import Floats
 from gankit.files import open_atomically
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE
