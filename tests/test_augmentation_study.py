@@ -19,7 +19,7 @@ from gankit.errors import DataError, GankitError, PartError, RunError, SettingsE
 from gankit.images.pictures import save_image
 from gankit.studies.augmentation import judging
 from gankit.studies.augmentation.arms import KINDS
-from gankit.studies.augmentation.contrasts import holm, verdict
+from gankit.studies.augmentation.contrasts import contrast, verdict
 from gankit.studies.augmentation.judging import Endpoint
 from gankit.studies.augmentation.learning import added_counts
 from gankit.studies.augmentation.sources import leak
@@ -294,15 +294,37 @@ def test_verdicts_follow_the_rule() -> None:
     assert word(0.1, 0.12, 0.2) == "no evidence"
     assert word(0.005, 0.01, 0.2) == word(0.01, 0.005, 0.001) == "equivalent"
     assert word(0.1, 0.05, 0.01, remedy=False) == word(-0.1, 0.05, 0.01, remedy=False) == "no evidence"
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_a_contrast_of_few_folds_knows_that_training_parts_overlap() -> None:
+    folds = [np.full((2, 2), value) for value in (0.1, 0.2, 0.3)]
+    found = contrast(folds, 0.5)
+    half = 4.302653 * np.sqrt((1 / 3 + 1 / 2) * 0.01)  # Nadeau and Bengio, t of two degrees of freedom
+    assert (found["low"], found["high"]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
+    assert found["visible"] > half
+    assert found["variances"] == pytest.approx({"folds": 0.01, "generators": 0, "classifiers": 0})
+    assert contrast(folds[:1], 0.5)["value"] == pytest.approx(0.1)
+    assert contrast(folds[:1], 0.5)["p"] is None
+    assert contrast([], 0.5)["value"] is None
+    uneven = contrast([np.array([[0.1, 0.1]]), np.array([[0.3, 0.3], [0.1, 0.1]])], 1.0)
+    assert uneven["value"] == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize(("arms", "word"), [('"real"', "no evidence"), ('"real", "weights"', "helps")])
 def test_without_a_remedy_of_imbalance_nothing_helps(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arms: str, word: str
 ) -> None:
-    great = {"value": 0.2, "low": 0.1, "high": 0.3, "low90": 0.11, "high90": 0.29, "p": 0.001, "error": 0.05}
-    monkeypatch.setattr(judging, "contrast", lambda differences, folds: great)
+    great = {
+        "value": 0.2,
+        "low": 0.1,
+        "high": 0.3,
+        "low90": 0.11,
+        "high90": 0.29,
+        "p": 0.001,
+        "visible": 0.1,
+        "variances": None,
+    }
+    monkeypatch.setattr(judging, "contrast", lambda differences, test_to_train: great)
     whole = study(write(), *FAST, NO_CONTROLS, f'augmentation.arms=[{arms}, "synthetic"]')
     assert whole.run(tmp_path / "out", quiet=True).values["verdict"]["word"] == word
 

@@ -84,18 +84,6 @@ def duplicates(
         yield i[kept], j[kept], rms[kept], exact[kept]
 
 
-def duplicate_pairs(first: Rows, second: Rows, threshold: float = 3.0) -> tuple[Indices, Indices, NDArray[np.bool_]]:
-    """Places of both images of every pair of duplicates, and whether they are exact ones, as `Leakage` defines them.
-
-    Raises:
-        GankitError: as `Leakage.compute`.
-    """
-    empty = np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0, bool)
-    blocks = [empty, *_duplicates(_images(first, "first"), _images(second, "second"), threshold)]
-    i, j, _, exact = (np.concatenate([block[column] for block in blocks]) for column in range(4))
-    return i, j, exact.astype(bool)
-
-
 @final
 class Leakage(Metric):
     """The share of images of a first set that have a duplicate in a second one: two splits, or two folders.

@@ -109,7 +109,7 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
             made = train(experiment, Path(folder) / "run", data=data).sample(len(wanted), wanted, seed=seed)
         if images.dtype.kind in "iu":
             made = np.rint(made)
-        rows = np.clip(made, low, high).astype(x.dtype).reshape(len(made), *x.shape[1:])
+        rows = self._as_given(np.clip(made, low, high).astype(x.dtype), x.shape[1:])
         both = np.concatenate([classes, names[wanted]])
         return np.concatenate([x, rows]), label_binarize(both, classes=names) if self._one_against_all else both
 
@@ -144,6 +144,9 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         if x.ndim != 2 or np.prod(self.image_shape) != x.shape[1]:
             raise ValueError(f"images of shape {x.shape[1:]} are not of image_shape {tuple(self.image_shape)}")
         return x.reshape(len(x), *self.image_shape)
+
+    def _as_given(self, made: Array, shape: tuple[int, ...]) -> Array:
+        return made.reshape(len(made), *shape)
 
     def _range(self, images: Array) -> tuple[float, float]:
         if self.value_range is not None:

@@ -2,51 +2,37 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from gankit.evaluation.paired import Floats
-from gankit.studies.augmentation.folds import Fold
+from gankit.evaluation.design import Floats, cross_validated, variance_split
 
 LEVEL = 0.05
+NOTHING = dict.fromkeys(("value", "low", "high", "low90", "high90", "p", "visible", "variances"))
 
 
-def contrast(differences: Sequence[Floats], folds: Sequence[Fold]) -> dict[str, Any]:
-    """(generators, seeds) differences of each fold to their mean with intervals, by the corrected resampled t test.
+def contrast(differences: Sequence[Floats], test_to_train: float) -> dict[str, Any]:
+    """(generators, seeds) differences of each fold to their mean, its intervals, and what the differences vary with.
 
-    The variance of a fold's mean is corrected for overlapping training folds (Nadeau and Bengio 2003): one over the
-    number of folds plus test cases over training cases. "low" and "high" are of 95 %, "low90" and "high90" of 90 %;
-    None where there are fewer than two folds.
+    "low" and "high" are of 95 %, "low90" and "high90" of 90 %, "visible" is the smallest true difference that such a
+    study would see in 80 % of all cases; None where fewer than two folds have values. Every fold has seeds of its own.
     """
-    empty = dict.fromkeys(("value", "low", "high", "low90", "high90", "p", "error"))
     if not differences:
-        return empty
-    by_fold = np.array([each.mean() for each in differences])
-    value, n = float(by_fold.mean()), len(by_fold)
-    if n < 2:
-        return {**empty, "value": value}
-    parts = [[len(places) for places in fold.places.values()] for fold in folds]
-    ratio = float(np.mean([sizes[0] / sum(sizes[1:]) for sizes in parts]))
-    error = math.sqrt((1 / n + ratio) * float(by_fold.var(ddof=1)))
-    wide, narrow = (float(stats.t.ppf(1 - tail / 2, n - 1)) * error for tail in (LEVEL, 2 * LEVEL))
-    p = float(2 * stats.t.sf(abs(value) / error, n - 1)) if error else float(value == 0)
+        return dict(NOTHING)
+    generators = max(len(each) for each in differences)
+    table = np.full((len(differences), generators, differences[0].shape[1]), np.nan)
+    for place, each in enumerate(differences):  # sources of one fold may have more generators than those of another
+        table[place, : len(each)] = each
+    found = cross_validated(table, test_to_train, shared_seeds=False)
+    if len(differences) < 2:
+        return {**NOTHING, "value": found.value}
+    (low, high), (low90, high90) = found.interval(), found.interval(1 - 2 * LEVEL)
     return {
-        "value": value, "low": value - wide, "high": value + wide, "low90": value - narrow, "high90": value + narrow,
-        "p": p, "error": error,
+        "value": found.value, "low": low, "high": high, "low90": low90, "high90": high90, "p": found.p_value,
+        "visible": found.detectable(), "variances": variance_split(table),
     }  # fmt: skip
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted after Holm (1979) for their number."""
-    order, adjusted, least = np.argsort(p_values), [1.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = least
-    return adjusted
 
 
 def verdict(primary: Mapping[str, Any], margin: float, has_remedy: bool) -> dict[str, str]:

@@ -17,8 +17,8 @@ from sklearn.utils import all_estimators
 from sklearn.utils.validation import has_fit_parameter
 
 from gankit.errors import PartError, one_line
+from gankit.evaluation.design import Floats
 from gankit.evaluation.extraction import extractor
-from gankit.evaluation.paired import Floats
 from gankit.interfaces import Dataset, Features
 from gankit.registry.messages import suggestion
 from gankit.seeds import derive_seed

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
 from gankit.evaluation import classification
-from gankit.evaluation.paired import Floats
+from gankit.evaluation.design import Floats, holm
 from gankit.interfaces import Dataset
 from gankit.studies.augmentation.arms import CONTROLS, GENERATOR, Arm, Variant
-from gankit.studies.augmentation.contrasts import contrast, holm, verdict
+from gankit.studies.augmentation.contrasts import contrast, verdict
 from gankit.studies.augmentation.folds import Fold, counts_of, values_of
 from gankit.studies.augmentation.learning import OUTPUTS
 from gankit.studies.jobs import Outcome
@@ -165,28 +165,27 @@ def judge(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Pat
         role: [variant for variant in trusted if variant.arm.role == role]
         for role in ("baseline", "synthetic", *study.settings.controls)
     }
+    test_to_train = 1 / (study.settings.folds - 1)
     baselines = {fold.number: choose(cells, fold, by_role["baseline"]) for fold in study.folds}
 
     def against_baseline(among: Sequence[Variant]) -> dict[str, Any]:
         """The choice among variants in each fold, and its contrast with the best baseline."""
-        chosen, differences, folds = [], [], []
+        chosen, differences = [], []
         for fold in study.folds:
             variant, baseline = choose(cells, fold, among), baselines[fold.number]
             if variant is None or baseline is None:
                 continue
             first, second = (cells[fold.number, each.name].test for each in (variant, baseline))
             differences.append(first - second)  # the same seeds of classifiers on both sides
-            folds.append(fold)
             chosen.append({
                 "fold": fold.number, "variant": variant.name, "baseline": baseline.name, "gain": float(first.mean()),
                 "baseline_gain": float(second.mean()), "difference": float((first - second).mean()),
             })  # fmt: skip
-        return {"chosen": chosen, "missing": len(study.folds) - len(folds), **contrast(differences, folds)}
+        return {"chosen": chosen, "missing": len(study.folds) - len(chosen), **contrast(differences, test_to_train)}
 
     primary = against_baseline(by_role["synthetic"])
     arms = {arm.name: _arm(study, cells, arm, against_baseline) for arm in study.arms()}
-    tested = [name for name, entry in arms.items() if entry["p"] is not None]
-    for name, p in zip(tested, holm([arms[name]["p"] for name in tested]), strict=True):
+    for name, p in holm({name: entry["p"] for name, entry in arms.items() if entry["p"] is not None}).items():
         arms[name]["p_holm"] = p
     remedies = [variant for variant in by_role["baseline"] if variant.arm.kind.remedy]
     has_remedy = all(choose(cells, fold, remedies) is not None for fold in study.folds)

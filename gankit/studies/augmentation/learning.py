@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gankit import seeds
 from gankit.errors import RunError
-from gankit.evaluation.paired import Floats
+from gankit.evaluation.design import Floats
 from gankit.files import open_atomically
 from gankit.runs.run import choose_device
 from gankit.seeds import derive_seed

@@ -85,6 +85,15 @@ def source_table(metrics: Mapping[str, Any], names: tuple[str, ...]) -> list[lis
     return rows
 
 
+def variance_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """Standard deviations of the difference by what it varies with, a header first; empty where nothing is known."""
+    variances = metrics["primary"]["variances"]
+    if variances is None:
+        return []
+    shown = [[name, NONE if value is None else f"{value**0.5:.3f}"] for name, value in variances.items()]
+    return [["varies with", "standard deviation"], *shown]
+
+
 def summary(metrics: Mapping[str, Any]) -> str:
     """The verdict, the arms and the notes, as lines for a terminal."""
     rows = [row[:1] + row[2:4] for row in arm_rows(metrics)]
@@ -118,6 +127,7 @@ def write_report(study: AugmentationStudy, results: Results) -> None:
         study, results, "augmentation/report.html.j2", warnings=metrics["notes"], metrics=metrics,
         verdict=verdict_line(metrics), arms=arm_rows(metrics), scores=score_rows(metrics), choices=choice_rows(metrics),
         sources=source_table(metrics, study.division.dataset.class_names), interval=interval,
+        variances=variance_rows(metrics),
         words={arm.name: arm.words for arm in study.arms()}, pictures=_pictures(study, results),
         controls={arm.source for arm in study.arms()} & set(study.settings.controls),
     )  # fmt: skip

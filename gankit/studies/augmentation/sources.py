@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gankit.errors import DataError, RunError, one_line
-from gankit.evaluation.paired import Floats
+from gankit.evaluation.design import Floats
 from gankit.files import open_atomically, user_path
-from gankit.interfaces import Dataset, Rows
-from gankit.metrics.leakage import duplicate_pairs
+from gankit.interfaces import Dataset, Indices, Rows
+from gankit.metrics.leakage import Thumbnail, duplicates, thumbnails
 from gankit.registry import build
 from gankit.registry.trust import check_trust
 from gankit.seeds import derive_seed
@@ -29,6 +30,7 @@ from gankit.studies.trainings import RUN, train_or_resume
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
+NEAR = 3.0  # Root mean square difference, of 255, of near copies
 PAIRS = 8  # Of the leak alarm, that are kept
 
 
@@ -167,14 +169,14 @@ def check_program(study: AugmentationStudy, source: str) -> Path:
 def leak(fold: Fold, images: Images) -> dict[str, Any]:
     """Whether generated images show what the validation or the test part holds, beyond what these share with training.
 
-    "leaked" counts images of these parts that have an exact or a near duplicate among the generated ones and none among
-    those to learn from. "alarm" says that one of them is exact, or that a greater share of generated images is near one
+    "leaked" counts images of these parts that have an exact or a near copy, perhaps mirrored, among the generated ones
+    and none among those to learn from. "alarm" says that one of them is exact, or that a greater share of generated images is near one
     than of training images is near an image of these parts.
     """
-    held = np.concatenate([np.asarray(fold.validation.images), np.asarray(fold.test.images)])
+    held = [*_thumbnails(fold.validation.images, fold), *_thumbnails(fold.test.images, fold)]
     learn = np.asarray(fold.learn.images)
-    i, j, exact = duplicate_pairs(_rows(images, fold), _rows(held, fold))
-    a, b, _ = duplicate_pairs(_rows(learn, fold), _rows(held, fold))
+    i, j, exact = _copies(images, held, fold)
+    a, b, _ = _copies(learn, held, fold)
     beyond = ~np.isin(j, b)
     more = len(np.unique(i[beyond])) / max(len(images), 1) > len(np.unique(a)) / len(learn)
     leaked = len(np.unique(j[beyond]))
@@ -186,5 +188,15 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
     }
 
 
-def _rows(images: Images, fold: Fold) -> Rows:
-    return Rows(images=images, ids=np.arange(len(images)), value_range=fold.learn.value_range)
+def _copies(images: Images, held: list[Thumbnail], fold: Fold) -> tuple[Indices, Indices, NDArray[np.bool_]]:
+    """Places of images, and of those that they or their mirror images copy, and whether exactly."""
+    empty = np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0, bool)
+    sides = [_thumbnails(images, fold), _thumbnails(images[..., ::-1], fold)]
+    blocks = [empty, *(block for side in sides for block in duplicates(side, held, NEAR))]
+    i, j, _, exact = (np.concatenate([block[column] for block in blocks]) for column in range(4))
+    return i, j, exact.astype(bool)
+
+
+def _thumbnails(images: Images, fold: Fold) -> list[Thumbnail]:
+    pixels = np.asarray(images)
+    return thumbnails(Rows(images=pixels, ids=np.arange(len(pixels)), value_range=fold.learn.value_range), "compared")

@@ -16,6 +16,7 @@ import torch
 import torchvision
 
 from gankit.errors import DataError, PartError, RunError
+from gankit.evaluation.design import visible_difference
 from gankit.experiments.experiment import Experiment
 from gankit.files import user_path, write_atomically
 from gankit.runs.run import choose_device
@@ -31,6 +32,7 @@ from gankit.studies.augmentation.settings import EXPORTED, AugmentationSettings
 from gankit.studies.augmentation.sources import check_program, folder_of, make_images, missing_folds, open_generated
 from gankit.studies.fitting import fit
 from gankit.studies.jobs import Job, Outcome
+from gankit.studies.labelled import class_labels, groups_of
 from gankit.studies.study import Refuse, Results, Study, Work
 from gankit.studies.trainings import time_steps, time_training
 from gankit.training.assembly import build
@@ -255,6 +257,7 @@ class AugmentationStudy(Study):
             "groups": None if groups is None else len(np.unique(groups[division.cases])),
             "endpoint": Endpoint(self).words,
             "margin": settings.margin,
+            "visible": self._visible(),
             "folds": settings.folds,
             "repeats": settings.repeats,
             "reserve": HELD_OUT in settings.controls,
@@ -268,6 +271,13 @@ class AugmentationStudy(Study):
             },
             "command": self.command(folder),
         }  # fmt: skip
+
+    def _visible(self) -> float:
+        """About the smallest difference that these cases could show, whatever is trained."""
+        data, cases = self.division.dataset, self.division.cases
+        labels, groups = class_labels(data)[cases], groups_of(data, cases)
+        counts = [len(np.unique(groups[labels == label])) for label in range(data.image.classes)]
+        return visible_difference(counts, self.settings.folds)
 
     def report(self, results: Results) -> None:
         """Write `report.html`."""
