@@ -170,8 +170,8 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
     """Whether generated images show what the validation or the test part holds, beyond what these share with training.
 
     "leaked" counts images of these parts that have an exact or a near copy, perhaps mirrored, among the generated ones
-    and none among those to learn from. "alarm" says that one of them is exact, or that a greater share of generated images is near one
-    than of training images is near an image of these parts.
+    and none among those to learn from. "alarm" says that one of them is exact, or that a greater share of generated
+    images is near one than of training images is near an image of these parts.
     """
     held = [*_thumbnails(fold.validation.images, fold), *_thumbnails(fold.test.images, fold)]
     learn = np.asarray(fold.learn.images)
