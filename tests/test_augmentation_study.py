@@ -182,6 +182,16 @@ def test_a_planted_leak_is_caught_and_gives_no_verdict(write: Write, tmp_path: P
     assert alarm in results.report.read_text().replace("&#39;", "'")
 
 
+def test_near_copies_are_a_leak_where_they_are_more_than_chance(write: Write) -> None:
+    fold = study(write(), FEW).fold(1)
+    test = np.asarray(fold.test.images).astype(int)
+    fresh = draw_images(np.zeros(100), 9)[:, None]
+    near = np.clip(test[:10] + 1, 0, 255).astype(np.uint8)
+    found = leak(fold, np.concatenate([fresh, near[..., ::-1]]))  # mirrored ones too
+    assert (found["alarm"], found["leaked"], found["exact"]) == (True, 10, 0)
+    assert not leak(fold, np.concatenate([fresh, near[:1]]))["alarm"]
+
+
 def test_what_training_and_test_share_is_no_leak(write: Write) -> None:
     labels = np.repeat([0, 1], COUNTS)
     images = np.repeat(draw_images(labels[::4], 0), 4, 0)  # every image four times, in two patients

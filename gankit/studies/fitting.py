@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -70,6 +70,8 @@ class FitSettings(Settings):
         classical: the augmentation of the arms that have one.
     """
 
+    table: ClassVar[str] = "classifier"  # of a study file, as errors name it
+
     network: str = SMALL
     width: Count = 16
     weights: str | None = None
@@ -92,17 +94,17 @@ class FitSettings(Settings):
                 raise ValueError(f"torchvision has no network {name!r}; {suggestion(name, [SMALL, *names])}")
         return name
 
-    def check_weights(self, table: str, refuse: Refuse) -> None:
-        """Refuse weights that are not there, or of no network of torchvision; `table` is the study's.
+    def check_weights(self, refuse: Refuse) -> None:
+        """Refuse weights that are not there, or of no network of torchvision.
 
         Raises:
             SettingsError: made by `refuse`.
         """
         if self.weights is not None and self.network == SMALL:
-            why = f"they are for networks of torchvision; name one by {table}.network"
-            raise refuse(table, "weights", why)
+            why = f"they are for networks of torchvision; name one by {self.table}.network"
+            raise refuse(self.table, "weights", why)
         if self.weights is not None and not user_path(self.weights).is_file():
-            raise refuse(table, "weights", f"there is no file {self.weights}; weights are never downloaded")
+            raise refuse(self.table, "weights", f"there is no file {self.weights}; weights are never downloaded")
 
     def new_network(self, image: ImageSpec, outputs: int) -> nn.Module:
         """A network to be trained, from torch's own draws or from a file of weights.
@@ -110,10 +112,10 @@ class FitSettings(Settings):
         Raises:
             PartError: the network cannot take these images, or the file holds no weights of it.
         """
-        network = make_network(image, outputs, self.network, self.width, self.input_size)
+        network = make_network(image, outputs, self.network, self.width, self.input_size, self.table)
         if self.weights is not None:
             assert isinstance(network, TorchvisionNetwork)
-            load_weights(network.network, user_path(self.weights), self.network)
+            load_weights(network.network, user_path(self.weights), self.network, self.table)
         return network
 
 

@@ -18,7 +18,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from gankit.errors import PartError, one_line
 from gankit.evaluation.design import Floats
-from gankit.evaluation.extraction import extractor
+from gankit.evaluation.extraction import device_of, extractor
 from gankit.interfaces import Dataset, Features
 from gankit.registry.messages import suggestion
 from gankit.seeds import derive_seed
@@ -129,6 +129,6 @@ class FeatureLearner:
 
     @torch.no_grad()
     def _features(self, images: torch.Tensor) -> NDArray[np.float32]:
-        device = next((tensor.device for tensor in self.network.buffers()), CPU)
+        device = device_of(self.network)
         pieces = [self.network(((piece + 1) * 127.5).to(device)).cpu() for piece in torch.split(images, JUDGED)]
         return torch.cat(pieces).numpy()

@@ -1,6 +1,6 @@
 """The table `augmentation` of a study of augmentation."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -76,6 +76,8 @@ class AugmentationSettings(FitSettings):
         features: the features that an estimator sees.
         views: augmented copies of each image where an estimator learns with classical augmentation.
     """
+
+    table: ClassVar[str] = "augmentation"
 
     endpoint: Literal["class", "presence", "severity"] = "class"
     positive: list[str] = Field(default_factory=list)

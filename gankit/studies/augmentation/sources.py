@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from gankit.errors import DataError, RunError, one_line
 from gankit.evaluation.design import Floats
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
 NEAR = 3.0  # Root mean square difference, of 255, of near copies
+CHANCE = 0.01  # At most, of an alarm for near copies where there is no leak
 PAIRS = 8  # Of the leak alarm, that are kept
 
 
@@ -170,28 +172,30 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
     """Whether generated images show what the validation or the test part holds, beyond what these share with training.
 
     "leaked" counts images of these parts that have an exact or a near copy, perhaps mirrored, among the generated ones
-    and none among those to learn from. "alarm" says that one of them is exact, or that a greater share of generated
-    images is near one than of training images is near an image of these parts.
+    and none among those to learn from. "alarm" says that one of them is exact, or that more of the generated images are
+    near one than chance allows (Fisher's exact test), were they as often near one as real images of other patients are.
     """
-    held = [*_thumbnails(fold.validation.images, fold), *_thumbnails(fold.test.images, fold)]
-    learn = np.asarray(fold.learn.images)
-    i, j, exact = _copies(images, held, fold)
-    a, b, _ = _copies(learn, held, fold)
+    parts = [np.asarray(part.images) for part in (fold.learn, fold.validation, fold.test)]
+    learn, validation, test = ([_thumbnails(pixels, fold), _thumbnails(pixels[..., ::-1], fold)] for pixels in parts)
+    made, held = [_thumbnails(images, fold), _thumbnails(images[..., ::-1], fold)], [*validation[0], *test[0]]
+    i, j, exact = _copies(made, held)
+    a, b, _ = _copies(learn, held)
+    real = [a, _copies(validation, test[0])[0], _copies(test, validation[0])[0]]  # of other patients
     beyond = ~np.isin(j, b)
-    more = len(np.unique(i[beyond])) / max(len(images), 1) > len(np.unique(a)) / len(learn)
-    leaked = len(np.unique(j[beyond]))
+    near, leaked, shared = len(np.unique(i[beyond])), len(np.unique(j[beyond])), sum(len(np.unique(p)) for p in real)
+    counts = [[near, len(images) - near], [shared, sum(map(len, parts)) - shared]]
+    more = stats.fisher_exact(counts, alternative="greater").pvalue < CHANCE
     return {
         "leaked": leaked,
         "exact": int(exact[beyond].sum()),
-        "alarm": bool(leaked and (exact[beyond].any() or more)),
+        "alarm": bool(exact[beyond].any() or more),
         "pairs": [[int(i[k]), int(j[k])] for k in np.flatnonzero(beyond)[:PAIRS]],
     }
 
 
-def _copies(images: Images, held: list[Thumbnail], fold: Fold) -> tuple[Indices, Indices, NDArray[np.bool_]]:
-    """Places of images, and of those that they or their mirror images copy, and whether exactly."""
+def _copies(sides: list[list[Thumbnail]], held: list[Thumbnail]) -> tuple[Indices, Indices, NDArray[np.bool_]]:
+    """Places of images, and of those that they or their mirror images, the second side, copy, and whether exactly."""
     empty = np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0, bool)
-    sides = [_thumbnails(images, fold), _thumbnails(images[..., ::-1], fold)]
     blocks = [empty, *(block for side in sides for block in duplicates(side, held, NEAR))]
     i, j, _, exact = (np.concatenate([block[column] for block in blocks]) for column in range(4))
     return i, j, exact.astype(bool)

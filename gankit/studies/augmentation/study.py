@@ -57,7 +57,7 @@ class AugmentationStudy(Study):
     def check_settings(self, refuse: Refuse) -> None:
         """Refuse settings that leave nothing to compare, or lack what the endpoint needs."""
         settings = self.settings
-        settings.check_weights(self.table, refuse)
+        settings.check_weights(refuse)
         conditional = self.experiment.data.conditional
         if isinstance(conditional, list) and conditional and settings.generator:
             why = "the study conditions its generator on classes or on augmentation.number; set it to true"

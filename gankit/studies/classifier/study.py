@@ -61,7 +61,7 @@ class ClassifierStudy(Study):
         if isinstance(conditional, list) and conditional and self.needs_generators:
             why = "a generator for a classifier is conditioned on classes; set it to true"
             raise refuse("data", "conditional", why)
-        self.settings.check_weights("classifier", refuse)
+        self.settings.check_weights(refuse)
 
     @cached_property
     def split(self) -> Split:
