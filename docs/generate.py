@@ -17,7 +17,7 @@ from griffe import Docstring, DocstringSectionKind
 from pydantic import BaseModel
 
 import gankit
-from gankit import cli
+from gankit import cli, help
 from gankit.experiments import experiment as config
 from gankit.experiments import tables as part_tables
 from gankit.registry import registry
@@ -302,10 +302,7 @@ def recipes_page() -> str:
             f"[`{path.stem}`](#{path.stem})", prose(comment.split(": ")[0].rstrip(".")), networks, losses, augment,
             size, f"{told.training.steps:,}",
         ])  # fmt: skip
-        sections.append(
-            f"## `{path.stem}` {{ #{path.stem} }}\n\n{prose(comment)}\n\n"
-            f'```toml\n--8<-- "gankit/experiments/recipes/{path.name}"\n```\n'
-        )
+        sections.append(f"## `{path.stem}` {{ #{path.stem} }}\n\n{prose(comment)}\n\n```toml\n{content}```\n")
     head = table(["recipe", "what it is", "generator / critic", "losses", "augment", "pixels", "steps"], rows)
     opening = (
         "Whole experiments by name: `gankit train RECIPE`, `gankit.load(RECIPE)`. What a recipe leaves out has the "
@@ -363,13 +360,15 @@ def command_line_page() -> str:
         about = prose(inspect.getdoc(command) or "")
         summary.append([f"[`gankit {name}`](#{anchor})", about])
         section = f"## `gankit {name}` {{ #{anchor} }}\n\n{about}\n\n```text\n{usage}\n```\n\n"
+        if lines := help.examples(name):
+            section += "For example:\n\n```text\n" + "\n".join(lines) + "\n```\n\n"
         sections.append(
             section + (table(["argument or option", "type", "default", "what it is"], rows) if rows else "")
         )
     opening = (
-        "`gankit COMMAND --help` says the same in the terminal; `python -m gankit` is the same program. It exits with "
-        "0, with 2 and one line for a [mistake](errors.md), and with 130 when interrupted (a training writes a "
-        "checkpoint first).\n"
+        "`gankit COMMAND --help` says the same in the terminal, and `gankit --version` prints the version. "
+        "`python -m gankit` is the same program. It exits with 0, with 2 and one line for a [mistake](errors.md), and "
+        "with 130 when interrupted (a training writes a checkpoint first).\n"
     )
     variables = "## Environment variables { #environment }\n\n" + table(["variable", "what it is"], [
         ["`GANKIT_CACHE`", "Folder of what gankit keeps on disk and can make again (rendered and decoded images, "

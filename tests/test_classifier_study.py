@@ -29,6 +29,7 @@ from gankit.studies.classifier.study import (
     run_classifier_study,
 )
 from gankit.studies.fitting import Classical, TrainingSet, apply, augment, batch_images, fit
+from gankit.studies.reading import load_study
 from gankit.studies.trainings import TIMED, WARMING
 
 N, CLASSES = 120, 3
@@ -508,6 +509,18 @@ def test_every_arm_is_on_the_page() -> None:
 def test_the_number_of_the_packaged_study_can_be_taken_away() -> None:
     assert load_classifier_study(None).settings.regression == "deviation"
     assert load_classifier_study(None, "classifier.regression=none").settings.regression is None
+
+
+def test_what_the_packaged_study_says_of_the_eyes_does_not_reach_other_data() -> None:
+    own = ["data.name=npz", "data.path=x.npz"]
+    for overrides in (own, ['data={name="npz", path="x.npz"}']):
+        settings = load_study("classifier", None, *overrides).settings
+        assert (settings.groupings, settings.regression, settings.classical) == ({}, None, Classical())
+        assert settings.steps == load_study("classifier").settings.steps == 800
+    kept = ['classifier.groupings.ill=["b"]', "classifier.regression=age"]
+    settings = load_study("classifier", None, *kept, *own).settings
+    assert (settings.groupings, settings.regression) == ({"ill": ["b"]}, "age")
+    assert load_study("classifier", None, "data.counts=[20, 20, 20]").settings.regression == "deviation"
 
 
 def test_the_packaged_study_is_valid() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomlkit
 
 import gankit
 from gankit.errors import SettingsError
@@ -45,7 +46,7 @@ def test_recipes_load_and_round_trip(name: str, tmp_path: Path) -> None:
 
 
 def test_a_run_record_round_trips(tmp_path: Path) -> None:
-    record = gankit.experiments.experiment.RunRecord(
+    record = gankit.experiments.record.RunRecord(
         versions={"torch": "2"}, image={"channels": 1, "height": 8, "width": 8}, dtype="uint16", value_range=(0, 4095),
         images=7, device="cpu", threads=1, class_names=["left eye", "rechts \"schräg\""], condition_mean=[0.1],
     )  # fmt: skip
@@ -130,6 +131,44 @@ def test_none_in_place_of_a_default_survives_a_file(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(experiment)) == experiment
     assert gankit.load("wgan-gp", "evaluation.subset=none") == experiment
     assert "none" not in gankit.load("wgan-gp").evaluation.model_dump_json(), "None by default is left out"
+
+
+@pytest.mark.parametrize("spelling", ["none", "null", "", "None", '"none"'])
+def test_every_optional_setting_can_be_unset(spelling: str, tmp_path: Path) -> None:
+    data = {"name": "folder", "path": "x", "size": 8, "subset": 100, "split": "a", "grey": True, "value_range": [0, 9]}
+    given = {
+        "data": data,
+        "augment": {"name": "diffaugment"},
+        "losses": [{"name": "hinge", "weight": 2}],
+        "training": {"max_minutes": 7, "threads": 1, "label_fade": [1, 2]},
+        "evaluation": {"features": "pixels", "count": 500},
+    }  # fmt: skip
+    settings = [
+        "data.size", "data.subset", "data.split", "data.grey", "data.value_range", "augment", "losses.hinge.weight",
+        "training.max_minutes", "training.threads", "training.label_fade", "evaluation.features", "evaluation.count",
+        "evaluation.subset",
+    ]  # fmt: skip
+    unset = gankit.load(given, *(f"{setting}={spelling}" for setting in settings))
+    assert unset.data.size is unset.data.subset is unset.data.split is unset.augment is unset.losses[0].weight is None
+    assert unset.data.settings.grey is unset.data.settings.value_range is None
+    assert unset.training.max_minutes is unset.training.threads is unset.training.label_fade is None
+    assert unset.evaluation.features is unset.evaluation.count is unset.evaluation.subset is None
+    in_file = tomlkit.dumps({**given, "data": {**data, "subset": spelling.strip('"')}})
+    assert gankit.load(write(tmp_path / "a.toml", in_file)).data.subset is None
+
+
+def test_an_error_of_an_optional_setting_says_how_to_unset_it() -> None:
+    (line,) = errors("wgan-gp", "data.subset=off")
+    assert line.endswith("""not 'off'; or "none" unsets it""")
+    (line,) = errors("wgan-gp", "training.steps=off")
+    assert "unsets" not in line
+
+
+def test_a_setting_of_another_part_leads_to_that_part() -> None:
+    (line,) = errors("demo", "data.path=photos")
+    assert line.endswith("data.path: there is no such setting; folder and npz have it: set data.name=folder")
+    (line,) = errors("dcgan", "generator.widths=[4, 4]")
+    assert "resnet" in line
 
 
 def test_list_entries_by_number_and_by_name() -> None:
@@ -470,6 +509,9 @@ def test_the_schema_accepts_every_recipe(made: dict[str, Any]) -> None:
     for name in recipe_names():
         assert valid(tomllib.loads(recipe_text(name)), made, made["$defs"]), name
         assert valid(gankit.load(name).tables(), made, made["$defs"]), name
+    none = {"data": {"name": "folder", "path": "x", "subset": "none", "grey": "none"}, "training": {"threads": "none"}}
+    assert valid(none, made, made["$defs"])
+    assert not valid({"training": {"steps": "none"}}, made, made["$defs"])
     assert valid({"augment": "none", "losses": ["hinge"], "critic": "resnet"}, made, made["$defs"])
 
 

@@ -1,6 +1,8 @@
 """Pictures in a folder, with what a CSV file or the names of sub-folders say of them."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, final
@@ -10,16 +12,8 @@ from numpy.typing import NDArray
 
 from gankit.cache import fingerprint
 from gankit.errors import DataError
-from gankit.images.decoding import (
-    FORMAT,
-    Decoder,
-    Form,
-    check_range,
-    decode_all,
-    decoding_threads,
-    files_digest,
-    open_picture,
-)
+from gankit.images.decoding import FORMAT, Decoder, Form, decode_all, decoding_threads, files_digest, open_picture
+from gankit.images.grey_levels import check_range
 from gankit.images.known import Known
 from gankit.images.labels_csv import (
     check_folder,
@@ -101,8 +95,12 @@ class Folder(DecodedDataset):
     @cached_property
     def _form(self) -> Form:
         first = self.files[0]
-        with open_picture(first) as picture:
-            return self.decoder.form(picture, str(first))
+        try:
+            with open_picture(first) as picture:
+                return self.decoder.form(picture, str(first))
+        except DataError:
+            self._decode(self.files, None)  # raises, with all that have a problem
+            raise
 
     @property
     def image(self) -> ImageSpec:
@@ -114,11 +112,24 @@ class Folder(DecodedDataset):
         """uint8 or uint16, by the header of the first picture."""
         return self._form.dtype
 
+    @cached_property
+    def stored_sizes(self) -> set[tuple[int, int]]:
+        """The heights and widths of the pictures as they are stored, upright; reads every header."""
+        if self.decoder.size is None:
+            return {(self._form.height, self._form.width)}  # or decoding raises
+
+        def size(file: Path) -> tuple[int, int]:
+            with open_picture(file) as picture:
+                return replace(self.decoder, size=None).form(picture, str(file)).shape[1:]
+
+        with ThreadPoolExecutor(decoding_threads()) as pool:
+            return set(pool.map(size, self.files))
+
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """(k,) indices to (k, c, h, w) pictures; unless all are at hand, only these are decoded and none is kept."""
         if self.reads_without_decoding:
             return self.images[indices]
-        return self._decode([self.files[index] for index in indices])
+        return self._decode([self.files[index] for index in indices], self._form)
 
     def digest(self, indices: NDArray[np.int64] | None = None) -> str:
         """A hash of the bytes of files, (k,) indices or all, and of how they are decoded; none is decoded for it."""
@@ -136,10 +147,11 @@ class Folder(DecodedDataset):
         Raises:
             DataError: a picture cannot be read without loss, or differs from the first in size, depth or colour.
         """
-        return self._decode(self.files)
+        return self._decode(self.files, self._form)
 
-    def _decode(self, files: list[Path]) -> NDArray[Any]:
-        names, like, threads = list(map(str, files)), (self._form, str(self.files[0])), decoding_threads()
+    def _decode(self, files: list[Path], form: Form | None) -> NDArray[Any]:
+        names, threads = list(map(str, files)), decoding_threads()
+        like = None if form is None else (form, str(self.files[0]))
         images = decode_all(names, lambda i: open_picture(files[i]), self.decoder, threads=threads, like=like)
         check_range(images, self.declared_range, str(self.path))
         return images

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -109,15 +110,30 @@ class SettingsDocument:
                 self.values[table] = default[table]
                 self.from_default.add(table)
 
-    def override(self, overrides: tuple[str, ...]) -> None:
+    def override(self, overrides: tuple[str, ...], of_data: Collection[tuple[str, str]] = ()) -> None:
         """Apply `key.path=value` settings; a changed `name` first drops the other settings of its table.
+
+        Where another data set is named, the settings `of_data` of other tables, which are about the data set that the
+        file names, are dropped first too.
 
         Raises:
             SettingsError: an override has no "=", or its path runs through a plain value or a missing list entry.
         """
-        for keys, value, text in _names_first([_parse_override(text) for text in overrides]):
+        given, before = copy.deepcopy(self.values), dict(self.overridden)
+        settings = _names_first([_parse_override(text) for text in overrides])
+        for keys, value, text in settings:
             trust(value)
             self._set(keys, value, text)
+        if of_data and self._data_set(self.values) != self._data_set(given):
+            for table, key in of_data:
+                given.get(table, {}).pop(key, None)
+            self.values, self.overridden = given, before
+            self.override(overrides)
+
+    @staticmethod
+    def _data_set(values: dict[str, Any]) -> Any:
+        data = values.get("data")
+        return data.get("name") if isinstance(data, dict) else data
 
     def _set(self, keys: list[str], value: Any, text: str) -> None:
         """Apply one override; `text` is the override as the user wrote it, for messages."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ModelWrapValidatorH
 from gankit.interfaces import Scope
 from gankit.registry import Part, Scheduled, read_part, registry
 from gankit.registry.messages import reword_errors
-from gankit.registry.settings import as_table, read_none
+from gankit.registry.settings import as_table
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Lt(1)]
@@ -28,7 +28,7 @@ class Settings(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        result: Self = reword_errors(cls, read_none(cls, value), handler, list(cls.model_fields))
+        result: Self = reword_errors(cls, value, handler, list(cls.model_fields))
         return result
 
 

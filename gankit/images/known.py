@@ -45,10 +45,12 @@ class Known:
         class_names: one name per class.
         groups: (n,) group of each image (patient, photograph), or None.
         agreement: (n,) share of raters, in [0, 1], whose call equals the label, or None.
+        raters: how many raters there are at most for an image; 0 where that is not known.
         splits: (k,) indices of the images of each named split ("train", "val", "test").
         facts: (n, ...) array of anything else, by name.
         changed_by_mirror: names of the facts whose values the mirror image does not share.
         left_out: paths of images that are there and not used, since the table of labels does not list them.
+        read_as: what columns of other titles than gankit's own were read as, by title: "group", "vote", ...
     """
 
     files: Sequence[str] = ()
@@ -56,10 +58,12 @@ class Known:
     class_names: tuple[str, ...] = ()
     groups: NDArray[Any] | None = None
     agreement: NDArray[np.float64] | None = None
+    raters: int = 0
     splits: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     changed_by_mirror: frozenset[str] = frozenset()
     left_out: Sequence[str] = ()
+    read_as: Mapping[str, str] = field(default_factory=dict)
 
     def take(self, indices: NDArray[np.int64]) -> Self:
         """What is known of the images with these (k,) indices; without splits and images left out, as of the whole."""

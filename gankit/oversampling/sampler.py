@@ -17,7 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from gankit.errors import PartError
 from gankit.experiments.experiment import load
 from gankit.registry.wrapping import wrap
-from gankit.training.trainer import train
+from gankit.training.train import train
 
 Array = NDArray[Any]
 

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from gankit.errors import GankitError, PartError, typed_line
 from gankit.registry.messages import shown, suggestion
 from gankit.registry.plugins import KINDS, plural
-from gankit.registry.registry import Registry
+from gankit.registry.registry import ALIASES, Registry
 from gankit.registry.settings import as_table, interface, takes_positional
 from gankit.registry.trust import check_trust, trust
 
@@ -227,7 +227,9 @@ def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
 
 
 def list_parts(kinds: Sequence[str], load: bool = False) -> tuple[list[str], int]:
-    """The lines that `gankit list` prints, one per part: name, kind, distribution; and how many parts failed.
+    """The lines that `gankit list` prints, and how many parts failed.
+
+    A line holds name, kind and distribution of a part, and the other names that gankit knows it by.
 
     Args:
         kinds: of parts.
@@ -237,11 +239,12 @@ def list_parts(kinds: Sequence[str], load: bool = False) -> tuple[list[str], int
     widths = [max(4, *map(len, column)) for column in zip(*entries, strict=True)]
     lines, failures = [], 0
     for name, kind, distribution in entries:
-        state = ""
+        others = [other for other, of in ALIASES.get(kind, {}).items() if (of, "gankit") == (name, distribution)]
+        state = f"also {', '.join(others)}" if others else ""
         if load:
             try:
                 registry(kind).settings(name)
-                state = "ok"
+                state = "ok" + (f", {state}" if state else "")
             except GankitError as error:
                 state, failures = f"fails: {error}", failures + 1
         cells = [text.ljust(width) for text, width in zip((name, kind, distribution), widths, strict=True)]

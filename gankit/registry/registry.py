@@ -220,7 +220,9 @@ class Registry:
         part = self.get(name)
         if part not in self._settings:
             try:
-                self._settings[part] = derive_settings(part, self.positional, self.reserved, self._nested_type)
+                self._settings[part] = derive_settings(
+                    part, self.positional, self.reserved, self._nested_type, self._where_there_is
+                )
             except PartError:
                 raise
             except Exception as error:
@@ -232,6 +234,19 @@ class Registry:
                 f"{self.kind} {name!r} declares {', '.join(sorted(clashes))}: gankit's own keys; choose other names"
             )
         return model
+
+    def _where_there_is(self, setting: str) -> str:
+        """Which of gankit's own parts have a setting of this name, and how to choose one; "" where none has it."""
+        owners = []
+        for name in self.built_in():
+            with contextlib.suppress(PartError):  # of a library that is not installed
+                owners += [name] if setting in self.settings(name).model_fields else []
+        table = "data" if self.kind == "dataset" else self.kind
+        return (
+            f"{' and '.join(owners)} {'have' if owners[1:] else 'has'} it: set {table}.name={owners[0]}"
+            if owners
+            else ""
+        )
 
     @property
     def positional(self) -> str:

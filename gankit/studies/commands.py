@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from gankit.errors import GankitError, SettingsError
+from gankit.help import Commands
+from gankit.options import Out
 from gankit.registry import registry
 from gankit.registry.plugins import PlugIn
 from gankit.text import say
 
-Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
 WORDS = (
     "A study file, the one that comes with the study by default; and settings as key.path=value, those of the study's "
     "own table also as --key value."
@@ -71,7 +71,7 @@ def own_options(study: str, words: list[str]) -> list[str]:
     return settings
 
 
-class _Studies(TyperGroup):
+class _Studies(Commands):
     """The studies that are installed now."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -81,7 +81,7 @@ class _Studies(TyperGroup):
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         # What is no option of every study is a setting of this one
         single.command(cmd_name, context_settings={"ignore_unknown_options": True})(study_command(cmd_name))
-        return typer.main.get_command(single)
+        return self.explained(ctx, typer.main.get_command(single))
 
 
 HELP = "Whole experiments over many trainings, which go on where they were stopped."

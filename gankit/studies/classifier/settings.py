@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field
 
 from gankit.experiments.tables import Count
 from gankit.studies.classifier.arms import ARMS
@@ -49,8 +49,3 @@ class ClassifierSettings(FitSettings):
     groupings: dict[str, Annotated[list[str], MinLen(1)]] = Field(default_factory=dict)
     regression: str | None = None
     calibration: bool = False
-
-    @field_validator("regression", mode="before")
-    @classmethod
-    def _none(cls, name: object) -> object:
-        return None if name == "none" else name  # so that an override can take away what a file says

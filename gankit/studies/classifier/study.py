@@ -54,6 +54,7 @@ class ClassifierStudy(Study):
     settings: ClassifierSettings
     table = "classifier"
     file = "eyes.toml"
+    of_data = ("groupings", "regression", "classical")
 
     def check_settings(self, refuse: Refuse) -> None:
         """Refuse a generator of facts in place of classes, and weights that are not there."""
