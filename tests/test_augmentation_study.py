@@ -24,6 +24,7 @@ from gankit.studies.augmentation.judging import Endpoint
 from gankit.studies.augmentation.learning import added_counts
 from gankit.studies.augmentation.sources import leak
 from gankit.studies.augmentation.study import AugmentationStudy
+from gankit.studies.commands import own_options
 from gankit.studies.reading import load_study
 from gankit.studies.trainings import TIMED, WARMING
 
@@ -396,6 +397,17 @@ def test_a_generator_that_diverges_in_a_fold_is_marked(
 
 
 # Mistakes
+
+
+def test_keys_of_the_table_are_options_of_the_command() -> None:
+    words = ["--folds", "3", "data.size=32", "--export-folds=a b", "--classical.rotate", "0"]
+    assert own_options("augmentation", words) == [
+        "augmentation.folds=3", "data.size=32", "augmentation.export_folds=a b", "augmentation.classical.rotate=0",
+    ]  # fmt: skip
+    with pytest.raises(SettingsError, match=r"--worker: the command has no such option, .*; did you mean 'workers'"):
+        own_options("augmentation", ["--worker", "2"])
+    with pytest.raises(SettingsError, match=r"--folds: a value is needed, as in --folds VALUE; it sets augmentation\."):
+        own_options("augmentation", ["--folds"])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from gankit.errors import GankitError, SettingsError
 from gankit.help import Commands
 from gankit.options import Out
 from gankit.registry import registry
+from gankit.registry.messages import suggestion
 from gankit.registry.plugins import PlugIn
 from gankit.text import say
 
@@ -57,16 +58,20 @@ def own_options(study: str, words: list[str]) -> list[str]:
     """Words of a command, in which options are settings of the study's own table: `--seeds 3` is `TABLE.seeds=3`.
 
     Raises:
-        SettingsError: an option has no value.
+        SettingsError: there is no such option and no such setting, or it has no value.
     """
     kind: Any = registry("study").get(study)
-    settings, rest = [], iter(words)
+    settings, rest, known = [], iter(words), registry("study").settings(study).model_fields
     for word in rest:
         if word.startswith("--"):
-            key, equals, value = word[2:].partition("=")
+            option, equals, value = word.partition("=")
+            key = option[2:].replace("-", "_")
+            if key.partition(".")[0] not in known:
+                near = suggestion(key, [*known, "out", "workers", "threads"])
+                raise SettingsError(f"{option}: the command has no such option, nor [{kind.table}] such a key; {near}")
             if not equals and (value := next(rest, "")) == "":
-                raise SettingsError(f"{word}: a value is needed, as in {word} VALUE; it sets {kind.table}.{key}")
-            word = f"{kind.table}.{key.replace('-', '_')}={value}"
+                raise SettingsError(f"{option}: a value is needed, as in {option} VALUE; it sets {kind.table}.{key}")
+            word = f"{kind.table}.{key}={value}"
         settings.append(word)
     return settings
 

@@ -208,7 +208,8 @@ def _arm(study: AugmentationStudy, cells: Cells, arm: Arm, against_baseline: Any
         fold, cell = study.fold(row["fold"]), cells[row["fold"], row["variant"]]
         scores += [endpoint.scores(fold.test, outputs) for outputs in cell.outputs.reshape(-1, *cell.outputs.shape[2:])]
     names = scores[0] if scores else []
-    means = {name: float(np.nanmean([each[name] for each in scores])) for name in names}
+    known = {name: [each[name] for each in scores if not np.isnan(each[name])] for name in names}
+    means = {name: float(np.mean(values)) if values else None for name, values in known.items()}
     gain = float(np.mean([row["gain"] for row in entry["chosen"]])) if scores else None
     return {"words": arm.words, "role": arm.role, "gain": gain, "scores": means, **entry, "p_holm": None}
 
