@@ -453,6 +453,7 @@ def test_settings_that_do_not_fit(write: Write, overrides: list[str], words: str
         ({}, ["augmentation.estimator=KNeighborsClassifier"], "KNeighborsClassifier takes no weights of images"),
         ({}, ['augmentation.others={x={command="none.py"}}'], "there is no file none.py"),
         ({}, ["generator.norm=none"], "uses labels in its normalisation"),
+        ({}, ["augmentation.network=squeezenet1_1"], r"augmentation\.network: .* set augmentation\.input_size=224"),
     ],
 )  # fmt: skip
 def test_data_that_do_not_fit(

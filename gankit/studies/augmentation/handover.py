@@ -35,8 +35,8 @@ def class_folders(names: Sequence[str]) -> list[str]:
 def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
     """Write what a generator of this fold may see: `train/CLASS/*`, `train.csv` and `wanted.csv`.
 
-    `train.csv` lists files with a digest of their pixels, class, group (patient) and number. Nothing else of the data
-    set is written: whoever sees this folder alone cannot have seen an image that judges.
+    `train.csv` lists files with the name in the data set, a digest of the pixels, class, group (patient) and number.
+    Nothing else of the data set is written: whoever sees this folder alone cannot have seen an image that judges.
 
     Raises:
         RunError: the folder holds the fold of other data or settings.
@@ -46,9 +46,12 @@ def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
     numeric = study.settings.endpoint == "severity"
     suffix = ".png" if can_be_png(learn) else ".npy"
     files = [f"{TRAIN}/{names[label]}/{place:06d}{suffix}" for place, label in enumerate(labels)]
-    table: list[list[object]] = [["file", "digest", "class", "group", *([str(study.settings.number)] * numeric)]]
+    table: list[list[object]] = [
+        ["file", "name", "digest", "class", "group", *([str(study.settings.number)] * numeric)]
+    ]
     for place, (file, digest) in enumerate(zip(files, image_digests(learn), strict=True)):
-        row: list[object] = [file, digest.hex(), learn.class_names[labels[place]], groups[place]]
+        name = learn.known.files[place] if learn.known.files else ""
+        row: list[object] = [file, name, digest.hex(), learn.class_names[labels[place]], groups[place]]
         table.append([*row, *([values_of(learn, study.settings)[place]] if numeric else [])])
     listed = folder / LIST
     if listed.is_file():

@@ -108,8 +108,7 @@ def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: 
 
 def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Path]]) -> Cell:
     """The gains of a variant in a fold, from the outputs of (generators, seeds) trainings."""
-    validation, test, kept = np.zeros((2, len(files), len(files[0]))), None, []
-    validation, test = validation
+    (validation, test), kept = np.zeros((2, len(files), len(files[0]))), []
     counts = counts_of(fold.learn)
     log_prior = np.log(counts / counts.sum())
     halves = np.unique(groups_of(fold.validation, np.arange(len(fold.validation))), return_inverse=True)[1] % 2 == 0
@@ -248,8 +247,8 @@ def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             )
         elif name == "held-out" and low <= 0 <= high:
             yield (
-                "the positive control shows no gain: more real images do not help here either, and this study could "
-                "hardly have seen generated ones help"
+                "no gain of the positive control can be seen: where more real images do not show, generated ones "
+                "hardly could"
             )
 
 

@@ -13,7 +13,7 @@ from gankit.evaluation.latex import tabular
 from gankit.files import write_atomically, write_csv
 from gankit.images.pictures import grid_png, png_uri
 from gankit.report.pages import draw_png
-from gankit.studies.augmentation.arms import GENERATOR
+from gankit.studies.augmentation.arms import CONTROLS, GENERATOR
 from gankit.studies.augmentation.judging import predictions, read_cells
 from gankit.studies.augmentation.learning import MADE
 from gankit.studies.jobs import Outcome
@@ -91,7 +91,7 @@ def variance_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     variances = metrics["primary"]["variances"]
     if variances is None:
         return []
-    shown = [[name, NONE if value is None else f"{value**0.5:.3f}"] for name, value in variances.items()]
+    shown = [[name, f"{value**0.5:.3f}"] for name, value in variances.items() if value is not None]
     return [["varies with", "standard deviation"], *shown]
 
 
@@ -129,8 +129,9 @@ def write_report(study: AugmentationStudy, results: Results) -> None:
         verdict=verdict_line(metrics), arms=arm_rows(metrics), scores=score_rows(metrics), choices=choice_rows(metrics),
         sources=source_table(metrics, study.division.dataset.class_names), interval=interval,
         variances=variance_rows(metrics),
-        words={arm.name: arm.words for arm in study.arms()}, pictures=_pictures(study, results),
-        controls={arm.source for arm in study.arms()} & set(study.settings.controls),
+        words={arm.kind.name: arm.kind.words for arm in study.arms()} | {
+            f"-{name}": CONTROLS[name] for name in study.settings.controls
+        }, pictures=_pictures(study, results),
     )  # fmt: skip
 
 
