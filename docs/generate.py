@@ -156,6 +156,14 @@ def described(text: str | None) -> tuple[str, dict[str, str], list[tuple[str, st
     return "\n\n".join(texts), names, errors
 
 
+def attributes(model: type[BaseModel]) -> dict[str, str]:
+    """What the docstrings of settings say of each, those of the classes that they extend among them."""
+    names: dict[str, str] = {}
+    for each in reversed(model.__mro__):
+        names |= described(each.__doc__)[1] if issubclass(each, BaseModel) and each is not BaseModel else {}
+    return names
+
+
 def settings_table(model: type[BaseModel], texts: dict[str, str], leave_out: tuple[str, ...] = ()) -> str:
     """One row a setting: name, type, default, bounds, what it is."""
     properties = model.model_json_schema().get("properties", {})
@@ -254,7 +262,7 @@ def studies_page() -> str:
     )
     for name, study in studies.items():
         model, table_name = registry("study").settings(name), study.table
-        about, names, _ = described(study.Settings.__doc__)
+        about, names = described(study.Settings.__doc__)[0], attributes(study.Settings)
         written = (HERE / "how-to" / f"{name}-study.md").is_file()
         how_to = f"; [how to](../how-to/{name}-study.md)" if written else ""
         text += (

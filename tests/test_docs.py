@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -115,6 +116,8 @@ class Page:
         self.capsys = capsys
 
     def run(self, block: Block) -> None:
+        if block.note.startswith("needs: ") and importlib.util.find_spec(block.note.removeprefix("needs: ")) is None:
+            return
         assert block.language in LANGUAGES, f"line {block.line}: a block of {block.language or 'no language'}"
         if block.source:
             check_quoted(block)
