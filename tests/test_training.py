@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 import processes
 import pytest
 import torch
+import tqdm
 from torch import Tensor
 
 import gankit
@@ -455,6 +457,33 @@ def test_max_minutes_stops_in_good_order(small: Small, tmp_path: Path) -> None:
     for _ in range(5):
         run = gankit.resume(run.path)
     assert run.finished
+
+
+def test_a_clock_that_is_set_while_a_run_trains(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = itertools.count()
+    jumps = [0.0, 86400.0, -86400.0, -1e9, 1e12]
+    real = time.time()
+    monkeypatch.setattr(time, "time", lambda: real + jumps[next(calls) % len(jumps)])
+    monkeypatch.setattr(tqdm.std, "time", time.time)  # which it has by name
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    overrides = small("training.max_minutes=5", "evaluation.every=1", "data.in_memory=false")
+    run = gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
+    assert run.finished
+    assert all(0 <= row["seconds"] < 300 and row["images_per_second"] > 0 for row in run.log)
+    assert gankit.resume(run.path).finished
+    assert "6/6 [00:0" in terminal.getvalue()
+    assert not list(tmp_path.rglob("*.lock*"))
+
+
+def test_what_a_kill_at_the_very_end_left_is_gone_after_resuming(small: Small, tmp_path: Path) -> None:
+    run = gankit.train(gankit.load("wgan-gp", *small("training.checkpoint_every=2")), tmp_path / "run")
+    files = {path.name: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    for name in ("checkpoints/step-00000002.pt", ".lock", ".lock-holder", ".generator.safetensors.1.tmp"):
+        (run.path / name).write_bytes(b"")
+    assert gankit.resume(run.path).finished
+    assert {path.name: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == files
 
 
 def test_data_of_the_calling_program(small: Small, tmp_path: Path) -> None:
