@@ -13,6 +13,7 @@ from gankit.errors import GankitError, ProcessLostError, plain_words
 from gankit.experiments.values import parse_value
 from gankit.help import Commands, epilog, print_version
 from gankit.options import Animation, AnyRun, Best, Extractor, Metrics, Out, Overrides, Recipe, RunFolder, Seed, Window
+from gankit.planning.command import plan
 from gankit.studies.commands import study
 from gankit.text import say
 
@@ -298,6 +299,9 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
     say(experiment.toml().removesuffix("\n"))
     if experiment.training.precision == "float32":
         say('# training.precision = "float32": a GPU computes convolutions in TF32; "float32-exact" turns it off')
+
+
+app.command()(plan)
 
 
 @app.command()

@@ -40,6 +40,7 @@ FLOORS: list[set[str]] = [
     {"runs"},
     {"evaluation"},
     {"training"},
+    {"planning"},
     {"report"},
     {"ranking"},
     {"studies", "oversampling", "testing"},
