@@ -71,6 +71,11 @@ def unconditional_pyramid(image: ImageSpec, part: str, doublings: int = 1) -> tu
 
 def fuse_resampling(weight: Tensor) -> Tensor:
     """(o, i, 3, 3) to (o, i, 4, 4): the sum of the four kernels shifted by one pixel."""
+    if torch._C._is_tracing():  # the older exporter of ONNX does not know the shape of what is padded
+        for axis in (2, 3):
+            first, second, third = weight.unbind(axis)
+            weight = torch.stack([first, first + second, second + third, third], axis)
+        return weight
     return sum((F.pad(weight, (i, 1 - i, j, 1 - j)) for i in (0, 1) for j in (0, 1)), weight.new_zeros(()))
 
 
