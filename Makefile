@@ -3,10 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test test-slow bench check docs dist clean
+.PHONY: demo newcomer test test-slow bench check docs dist clean
 
 demo: .venv/.installed
 	$(RUN) gankit demo --out runs/demo
+
+# A newcomer's first hour, from a fresh clone to both studies, with the time of each stage.
+newcomer: .venv/.installed
+	$(BIN)/python tests/first_hour.py --clone
 
 test: .venv/.installed-test
 	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder

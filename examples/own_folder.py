@@ -41,7 +41,7 @@ experiment = gankit.load(
     "data.min_agreement=0.7",  # train only on pictures that at least seven of ten raters agree on
     "data.balance=0.5",  # show rare classes more often
     "data.held_out=0.2",  # keep a fifth of the patients, with all their pictures, for evaluation
-    "training.steps=1000",
+    "training.steps=1000", "training.max_minutes=none",  # the demo itself stops after seven minutes
     *(override for override in overrides if "." in override),
 )  # fmt: skip
 run = gankit.train(experiment, Path(out) / "run")

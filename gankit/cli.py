@@ -287,7 +287,10 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
     """Print an experiment with every setting filled in."""
     import gankit
 
-    say(gankit.load(recipe, *(overrides or [])).toml().removesuffix("\n"))
+    experiment = gankit.load(recipe, *(overrides or []))
+    say(experiment.toml().removesuffix("\n"))
+    if experiment.training.precision == "float32":
+        say('# training.precision = "float32": a GPU computes convolutions in TF32; "float32-exact" turns it off')
 
 
 @app.command()

@@ -39,7 +39,7 @@ class Sometimes(Augment):
     ) -> None:
         super().__init__()
         self.inner, self.probability = inner, probability
-        self.needs_held_out = inner.needs_held_out
+        self.needs_held_out, self.capturable = inner.needs_held_out, inner.capturable
         self.register_buffer("p", torch.tensor(float(value_at(probability, 0))))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset
+from gankit.nn.threads import torch_threads
 from gankit.runs.run import Run, open_run
-from gankit.studies.jobs import torch_threads
 from gankit.training.trainer import Trainer, resume, train
 
 RUN = "run"  # The sub-folder of a job that holds the run of its training
@@ -66,4 +66,5 @@ def time_training(experiment: Experiment, threads: int | None = None, data: Data
             for _ in range(steps):
                 stepper.advance()
 
-        return time_steps(advance, experiment.training.threads or threads)
+        own = experiment.training.threads
+        return time_steps(advance, threads if own == "auto" else own)

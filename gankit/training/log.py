@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -126,6 +127,12 @@ class Progress:
         at = f"step {self._step:,} of {self._steps:,} after {format_seconds(time.monotonic() - self._start)}"
         self.say(f"{reason}: stopped at {at}; go on with: gankit resume {folder}")
 
+    def say_lost(self, saved: int, folder: Path) -> None:
+        """Say what is lost of a training that was stopped at once, by the step of its newest checkpoint."""
+        since = f"the checkpoint of step {saved:,}" if saved else "the start"
+        at = f"step {self._step:,} of {self._steps:,}"
+        self.say(f"stopped at once at {at}: all since {since} is lost; go on with: gankit resume {folder}")
+
     def close(self) -> None:
         """Leave the bar as it stands."""
         self._bar.close()
@@ -207,6 +214,10 @@ class TickLog:
             self._writer.close()
 
 
+class BrokenOff(KeyboardInterrupt):
+    """An interrupt of work that is done again when the training goes on."""
+
+
 class StopRequest:
     """A context in which the first interrupt only requests a stop, and says so; a later one interrupts at once.
 
@@ -228,6 +239,7 @@ class StopRequest:
         self.requested = False
         self._answer = answer
         self._when = 0.0
+        self._breaks_off = False
         self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -243,8 +255,21 @@ class StopRequest:
             self.requested, self._when = True, time.monotonic()
             if self._answer:
                 ErrorStream().write(f"\n{self._answer}\n")  # the bar's own lock may be held at this moment
+            if self._breaks_off:
+                raise BrokenOff
         elif time.monotonic() - self._when > self.GRACE:
             raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def breaking_off(self) -> Iterator[None]:
+        """A context that ends with BrokenOff at the first interrupt, or at once after one."""
+        self._breaks_off = True
+        try:
+            if self.requested:
+                raise BrokenOff
+            yield
+        finally:
+            self._breaks_off = False
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         for kind, handler in self._previous_handlers.items():

@@ -102,6 +102,7 @@ class AdaptiveAugment(Augment):
         self.rule, self.interval, self.images, self.p_max = rule, interval, images, p_max
         self.target = TARGETS[rule] if target is None else target
         self.needs_held_out = rule == "held-out" or inner.needs_held_out
+        self.capturable = inner.capturable
         self.register_buffer("p", torch.tensor(float(start)))
         self.register_buffer("r", torch.zeros(()))
         self.register_buffer("_sums", torch.zeros(2))  # numerator and denominator of r
