@@ -191,6 +191,8 @@ def part_pages() -> Iterator[tuple[str, str]]:
             )
             section = f"## `{listing.name}` {{ #{listing.name} }}\n\n{prose(first)}\n\n*{prose(source)}*\n\n"
             section += "".join(f"{prose(each)}\n\n" for each in (rest, more) if each)
+            if listing.also:
+                section += f"It may also be called {' or '.join(map(code, listing.also))}.\n\n"
             if issubclass(part, gankit.Loss):
                 section += f"Weight where the experiment states none: `{toml(part.default_weight)}`.\n\n"
             section += settings_table(model, names | inner) if model.model_fields else "It has no settings.\n"

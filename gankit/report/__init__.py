@@ -73,7 +73,7 @@ def _page(run: Run) -> str:
 
 
 def _pictures(run: Run, reals: Dataset | None) -> list[Pictures]:
-    """Grids of as many generated images as real ones, by class where the generator was told classes."""
+    """Grids of real and generated images, by class where the generator was told classes."""
     columns = 8 if max(run.image.shape[1:]) <= LARGE else 4
     seed, shape = run.experiment.training.seed, run.image
 
