@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from gankit import distributed
 from gankit.cache import stored
@@ -25,7 +24,7 @@ from gankit.nn.threads import ThreadChoice, thread_options, torch_threads
 from gankit.registry import Part, valid_part
 from gankit.registry.trust import trust
 from gankit.runs.run import choose_device
-from gankit.text import harmless
+from gankit.text import harmless, progress_bar
 
 BATCH = 64
 """Images that a network sees at a time; fixed, since its rounding errors may depend on it."""
@@ -142,7 +141,7 @@ def features(
     title = f"features of {harmless(name)}"
     with (
         torch_threads(threads.threads),
-        tqdm(total=len(images), unit="image", desc=title, delay=1, disable=quiet) as bar,
+        progress_bar(total=len(images), unit="image", desc=title, delay=1, disable=quiet) as bar,
     ):
 
         def of_chunk(chunk: Indices) -> NDArray[np.float32]:

@@ -81,7 +81,8 @@ class Training(Settings):
         max_minutes: the training stops after this time, and can be resumed.
         label_fade: [first, last] step: the influence of labels rises from 0 at the first to 1 at the last; without it,
             the influence is always 1 (Shahbazi et al. 2022, arXiv 2201.06578).
-        start_from: a run whose weights to start from.
+        start_from: a run whose weights to start from, as far as they fit: its size and classes may be others.
+        freeze: how many of the critic's first layers keep the weights of `start_from` (FreezeD, arXiv 2002.10964).
         tensorboard: also writes the log for TensorBoard (extra `tensorboard`).
     """
 
@@ -113,6 +114,7 @@ class Training(Settings):
     max_minutes: Annotated[float, Gt(0)] | None = None
     label_fade: Annotated[tuple[Annotated[int, Ge(0)], Count], AfterValidator(_check_rising)] | None = None
     start_from: str | None = None
+    freeze: Annotated[int, Ge(0)] = 0
     tensorboard: bool = False
 
     @field_validator("optimizer")

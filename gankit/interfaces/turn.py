@@ -40,6 +40,13 @@ class Augment(nn.Module, ABC):
     if TYPE_CHECKING:
         __call__ = forward
 
+    def use_losses(self, losses: Mapping[str, Loss]) -> None:
+        """Called once when an experiment's parts are built, with its losses by name.
+
+        An augment that reads scores learns here what they mean; one that wraps another passes the losses on. It raises
+        a PartError where it cannot work beside them.
+        """
+
     def before_step(self, step: int) -> Mapping[str, float] | None:
         """Called before each step; returns numbers for the log, or None, as `Generator.before_step`."""
         return None
@@ -251,6 +258,8 @@ class Loss(ABC):  # noqa: B024 - a subclass need not define both methods
             the rest of the batch, as with batch normalisation, is then refused.
         default_weight: the factor of this loss where the experiment states none.
         needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
+        positive_for_reals: what the critic makes positive for reals and negative for fakes: their "scores", the
+            "differences" of a real's score from a fake's, or None, neither.
         capturable: whether CUDA graphs may replay `critic` and `generator`, as of the network `Generator`: they do not
             depend on `Turn.step` either. `after_step` is never replayed.
     """
@@ -259,6 +268,7 @@ class Loss(ABC):  # noqa: B024 - a subclass need not define both methods
     per_sample: ClassVar[bool] = False
     default_weight: ClassVar[float] = 1.0
     needs_held_out: bool = False
+    positive_for_reals: ClassVar[Literal["scores", "differences"] | None] = None
     capturable: ClassVar[bool] = False
 
     def critic(self, turn: Turn) -> Tensor | None:

@@ -11,6 +11,7 @@ from gankit.interfaces import Loss, Turn
 class Hinge(Loss):
     """The critic pushes reals above 1 and fakes below -1, no further; the generator raises the scores of fakes."""
 
+    positive_for_reals = "scores"
     capturable = True
 
     def critic(self, turn: Turn) -> Tensor:

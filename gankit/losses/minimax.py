@@ -17,6 +17,7 @@ class Minimax(Loss):
     `non-saturating` is the paper's remedy.
     """
 
+    positive_for_reals = "scores"
     capturable = True
 
     def critic(self, turn: Turn) -> Tensor:

@@ -16,6 +16,7 @@ class NonSaturating(Loss):
     logarithms are computed with softplus, as in `minimax`. This is the loss of DCGAN and, with `r1`, of StyleGAN2.
     """
 
+    positive_for_reals = "scores"
     capturable = True
 
     def critic(self, turn: Turn) -> Tensor:

@@ -16,6 +16,7 @@ class Relativistic(Loss):
     for the generator. R3GAN adds `r1` and `r2`. A real and its fake share a label, so that both are of one class.
     """
 
+    positive_for_reals = "differences"
     capturable = True
 
     def critic(self, turn: Turn) -> Tensor:

@@ -56,14 +56,18 @@ def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best
     torch.save({"format": FORMAT, "step": step, "state": dict(state)}, buffer)
     seal(buffer)
     write_atomically(path, buffer.getvalue())
-    if best:
-        return path
+    if not best:
+        prune(folder, step, every)
+    return path
+
+
+def prune(folder: Path, step: int, every: int) -> None:
+    """Delete all but the newest checkpoints; `step` and `every` as for `save`, which calls it."""
     # Checkpoints of later steps could not be read, else the run would have gone on from them; they stay.
     before = [old for old in _step_checkpoints(folder) if _step(old) < step]
     regular = [old for old in before if _step(old) % every == 0]
     for old in set(before) - set(regular[1 - KEPT :]):
         old.unlink(missing_ok=True)
-    return path
 
 
 def plain(state: Any) -> Any:

@@ -123,7 +123,13 @@ class Run:
     def best(self) -> dict[str, Any] | None:
         """{"metric", "value", "step"} of the best generator among those evaluated while training, or None."""
         path = self.path / BEST
-        return dict(checkpoint.read_export(path)[1]["best"]) if path.is_file() else None
+        if not path.is_file():
+            return None
+        found: Any = checkpoint.read_export(path)[1].get("best")
+        try:
+            return {"metric": str(found["metric"]), "value": float(found["value"]), "step": int(found["step"])}
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise RunError(f"{path} does not say how good it is; put back a copy of it, or delete it") from None
 
     def export_bytes(self) -> bytes:
         """The exported generator's file, for a digest.

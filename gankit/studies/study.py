@@ -202,10 +202,13 @@ class Study(ABC):
         return [self.experiment.training.seed + number for number in range(count)]
 
     @final
-    def experiment_with(self, **changes: Mapping[str, Any]) -> Experiment:
-        """The experiment with some settings changed, table by table; None takes a setting away."""
+    def experiment_with(self, **changes: Mapping[str, Any] | None) -> Experiment:
+        """The experiment with some settings changed, table by table; None takes a setting, or a table, away."""
         tables = self.experiment.tables()
         for name, settings in changes.items():
+            if settings is None:
+                tables.pop(name, None)
+                continue
             changed = {**tables.get(name, {}), **settings}
             tables[name] = {key: value for key, value in changed.items() if value is not None}
         return Experiment.model_validate(tables)

@@ -12,7 +12,8 @@ from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset
 from gankit.nn.threads import torch_threads
 from gankit.runs.run import Run, open_run
-from gankit.training.trainer import Trainer, resume, train
+from gankit.training.train import resume, train
+from gankit.training.trainer import Trainer
 
 RUN = "run"  # The sub-folder of a job that holds the run of its training
 WARMING, TIMED = 1, 4  # Steps before the clock starts, and steps that it counts

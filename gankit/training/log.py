@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from gankit import distributed
 from gankit.errors import RunError
 from gankit.files import append_line, write_atomically
 from gankit.runs.record import read_log
-from gankit.text import ErrorStream, harmless
+from gankit.text import ErrorStream, harmless, progress_bar
 
 
 def format_seconds(seconds: float) -> str:
@@ -54,10 +53,9 @@ class Progress:
     def __init__(self, steps: int, done: int, images_per_step: int, quiet: bool = False) -> None:
         self._stream = ErrorStream()
         self._lines = not quiet and not in_notebook() and not self._stream.isatty()
-        self._bar = tqdm(
-            total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0, disable=quiet or self._lines,
-            file=self._stream,
-        )  # fmt: skip
+        self._bar = progress_bar(
+            total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0, disable=quiet or self._lines
+        )
         self._quiet = quiet
         self._steps, self._first, self._step = steps, done, done
         self._images_per_step = images_per_step

@@ -25,6 +25,7 @@ from gankit.training.data import TrainingData, prepare
 from gankit.training.description import describe, in_short
 from gankit.training.execution.arithmetic import arithmetic, cautions_of_order
 from gankit.training.log import TickLog
+from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
 
 SIDES: tuple[Side, Side] = ("critic", "generator")
@@ -84,7 +85,8 @@ def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
     data = prepare(experiment.data, experiment.training.seed, dataset)
     yield f"training: {in_short(data)}"
     stepper = Stepper(experiment, data, TickLog(Path(), tensorboard=False))
-    stepper.load_start_weights()
+    load_start_weights(stepper)
+    yield from stepper.warnings
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
         yield f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
     with arithmetic(experiment.training, stepper.device):
@@ -243,7 +245,7 @@ def _cautions_of_networks(stepper: Stepper) -> list[str]:
     with torch.no_grad():
         drawn = generator(z, labels)
         beside_others = generator(torch.cat([z[:1], 3 * z[1:].flip(1)]), labels)
-        scores = torch.cat([critic(scale * images, labels).flatten() for scale in (-100.0, -1.0, 1.0, 100.0)])
+        scores = torch.cat([critic(scale * images, labels).flatten() for scale in (-1e6, -1.0, 1.0, 1e6)])
     if drawn.min() >= 0 and drawn.std() > 0:
         lines.append(
             f"generator {tables.generator.name} makes no value below 0, as one that ends on a sigmoid: images go from "
@@ -254,7 +256,7 @@ def _cautions_of_networks(stepper: Stepper) -> list[str]:
             f"generator {tables.generator.name} normalises by its batch in evaluation too: an image then depends on "
             "those drawn beside it, not on its seed and label alone; let it keep running statistics"
         )
-    if scores.min() >= 0 and scores.max() <= 1 and scores.std() > 0:
+    if scores.min() >= 0 and 0.25 < scores.max() <= 1 and scores.std() > 0:  # at first, sigmoids are near 0.5
         lines.append(
             f"critic {tables.critic.name} gives scores from 0 to 1 alone, as one that ends on a sigmoid: losses expect "
             "unbounded scores; leave the sigmoid out"

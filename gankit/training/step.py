@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from gankit import distributed, seeds
 from gankit.distributed import Shard
-from gankit.errors import PartError, RunError
+from gankit.errors import PartError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Critic, Generator, Side, Turn
 from gankit.nn.compilation import Compilation
@@ -19,7 +19,7 @@ from gankit.nn.copies import copied
 from gankit.registry import Schedule, value_at
 from gankit.runs import checkpoint
 from gankit.runs.networks import described, load_state, step_hooks
-from gankit.runs.run import choose_device, open_run
+from gankit.runs.run import choose_device
 from gankit.training.assembly import Gan, LossTerm, build
 from gankit.training.data import TrainingData
 from gankit.training.execution.choice import choose
@@ -72,7 +72,7 @@ class Stepper:
         for part in self._losses_and_augment:
             if isinstance(part, nn.Module):
                 part.to(self.device)
-        self.averaged = self._new_average()
+        self.averaged = self.new_average()
         self._rates: dict[Side, Any] = {"critic": self.settings.critic_lr, "generator": self.settings.generator_lr}
         self._scales = {side: self.gan.lazy_scale(side) if self.settings.lazy_scaling else 1.0 for side in self._rates}
         self.optimizers = {
@@ -128,15 +128,18 @@ class Stepper:
         """Free what executes the turns."""
         self.execution.close()
 
-    def _new_average(self) -> AveragedModel | None:
+    def new_average(self) -> AveragedModel | None:
+        """An average of the generator's weights that begins with those of now; None where it is turned off."""
         if not self.settings.averaging:
             return None
         return AveragedModel(copied(self.generator), multi_avg_fn=self._update_average)
 
     @torch.no_grad()
     def _update_average(self, averaged: Any, current: Any, _: Any) -> None:
-        # A warm-up: the first, poor weights are forgotten quickly.
-        decay = min(self.settings.averaging, (1 + self.step) / (10 + self.step))
+        # A warm-up: the first, poor weights are forgotten quickly. Not those of a run that this one started from.
+        assert self.averaged is not None
+        updates = int(self.averaged.n_averaged) + 1
+        decay = min(self.settings.averaging, (1 + updates) / (10 + updates))
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
     def go_to(self, step: int) -> None:
@@ -309,20 +312,6 @@ class Stepper:
             if name != "compilation" or name in state:  # training.compile may have been set since
                 load_state(part, name, state, folder)
 
-    def load_start_weights(self) -> None:
-        """Load the weights of the run that `training.start_from` names, if it names one.
-
-        Raises:
-            RunError: there is no such run, it has no checkpoint, or its networks do not fit.
-        """
-        if self.settings.start_from:
-            folder = open_run(self.settings.start_from).path
-            restored = checkpoint.restore(
-                folder / "checkpoints", self.device, lambda state: self.load_networks(state, folder)
-            )
-            if restored is None:
-                raise RunError(f"training.start_from: {folder} has no checkpoint to start from")
-
     def not_finite(self) -> list[str]:
         """The names of parameters that hold NaN or infinity, and of buffers that hold NaN, averaged ones too."""
         networks = {"generator": self.generator, "critic": self.critic}
@@ -335,12 +324,3 @@ class Stepper:
                   for key, b in network.named_buffers()}  # fmt: skip
         found = torch.stack([flag.to(self.device) for flag in wrong.values()]).tolist()  # one look at the device
         return [name for name, is_wrong in zip(wrong, found, strict=True) if is_wrong]
-
-    def load_networks(self, state: dict[str, Any], folder: Path) -> None:
-        """Load only the networks of another experiment's state, with the averages if both experiments use them."""
-        load_state(self.generator, "generator", state, folder)
-        load_state(self.critic, "critic", state, folder)
-        self.averaged = self._new_average()
-        if self.averaged is not None and "averaged" in state:
-            load_state(self.averaged, "averaged", state, folder)
-        self.go_to(self.step)

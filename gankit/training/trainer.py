@@ -1,133 +1,35 @@
-"""Training, from an experiment to a run folder: one loop for every recipe."""
+"""The loop of a training, one for every recipe: steps, lines of the log, samples, checkpoints."""
 
 import contextlib
 import dataclasses
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
 
-import torch
-
-from gankit import distributed, seeds
+from gankit import distributed
 from gankit.errors import GankitError, RunError
-from gankit.experiments.document import SettingsDocument
-from gankit.experiments.experiment import Experiment, load, read_settings
-from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
+from gankit.experiments.experiment import Experiment
+from gankit.files import write_atomically
 from gankit.interfaces import Dataset, Generator
-from gankit.nn.threads import thread_options, torch_threads
+from gankit.nn.threads import torch_threads
 from gankit.runs import checkpoint
 from gankit.runs.record import check_same_data, export_config, read_log, record_run
-from gankit.runs.run import BEST, LAST, Run, choose_device, open_run
+from gankit.runs.run import BEST, LAST, Run, open_run
 from gankit.text import say
 from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.description import in_short
 from gankit.training.evaluator import Evaluator
-from gankit.training.execution.arithmetic import arithmetic, described
+from gankit.training.execution.arithmetic import described
 from gankit.training.log import BrokenOff, Progress, StopRequest, TickLog
 from gankit.training.rehearsal import rehearse
+from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
 from gankit.training.threads import StepThreads
 
 OnTick = Callable[[dict[str, Any]], None]
-_TURN = threading.RLock()
-"""Trainings in several threads of one process take turns: torch has one random state and one number of threads."""
-
-
-def train(
-    experiment: Experiment | str | Path, out: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None
-) -> Run:
-    """Train an experiment into a new run folder.
-
-    Args:
-        experiment: from `gankit.load`, or what it reads: a recipe's name, a file.
-        out: the folder to make; it must be new or empty.
-        data: a data set of the calling program, in place of the one that the experiment names; the size and flip of a
-            recipe's own data set do not apply to it.
-        on_tick: called with each line of the log.
-
-    Returns:
-        The finished run; an unfinished one where `training.max_minutes` ended it.
-
-    Raises:
-        GankitError: the experiment cannot be trained (nothing is written then), the folder is taken, or the training
-            diverges.
-        KeyboardInterrupt: it was interrupted; a checkpoint was written first.
-    """
-    folder = user_path(out)
-    experiment = experiment if isinstance(experiment, Experiment) else load(experiment)
-    experiment = (experiment if data is None else experiment.for_given_data()).with_run(None)
-    with distributed.process_group(), _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack:
-        distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
-        trainer = Trainer(experiment, folder, data, options)
-        trainer.rehearse()
-        trainer.stepper.load_start_weights()
-        distributed.on_rank_zero(trainer.create_folder)
-        return trainer.run(on_tick)
-
-
-def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None) -> Run:
-    """Go on with a run from its newest checkpoint, or from step 0 where there is none; a finished run stays as it is.
-
-    On a CPU, with as many threads, the run ends bitwise as if it had never stopped.
-
-    Args:
-        path: the run's folder.
-        data: the data set, where the run was started with one of the calling program.
-        on_tick: called with each further line of the log.
-
-    Raises:
-        GankitError: there is no run, its parts or data are missing, the data or parts are not those that it started
-            with, or no checkpoint can be read.
-        KeyboardInterrupt: as for `train`.
-    """
-    run = open_run(path)
-    run.check_own("resume")  # a run that comes with gankit has no checkpoint
-    # A finished run whose last evaluation was broken off has no line for its last step.
-    if run.finished and run.exported.is_file() and (not run.log or run.log[-1]["step"] >= run.steps):
-        return run
-    read_settings(Experiment, SettingsDocument.read(run.path / "experiment.toml"), complete=True)
-    record = run.experiment.run
-    if record is not None and record.data_in_process and data is None:
-        raise RunError(f"{run.path} was trained on data of the program that started it: resume it there with data=...")
-    experiment = run.experiment
-    with distributed.process_group(), _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack:
-        distributed.on_rank_zero(lambda: stack.enter_context(sole_writer(run.path)))
-        trainer = Trainer(experiment, run.path, data, options)
-        trainer.restore()
-        return trainer.run(on_tick)
-
-
-@contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[None]:
-    """Be the only process that writes into a folder for a new run; a RunError if it is taken, or becomes so."""
-
-    def refuse() -> None:
-        is_run = (folder / "experiment.toml").is_file()
-        refuse_nonempty(folder, f"go on with: gankit resume {folder}" if is_run else "choose another --out")
-
-    refuse()  # before anything is written there
-    with sole_writer(folder):
-        refuse()
-        yield
-
-
-@contextlib.contextmanager
-def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]:
-    """Use the experiment's threads, or those recorded; at the end restore the caller's, and its random state.
-
-    Gives the numbers of threads that may be chosen while training.
-    """
-    setting, record = experiment.training.threads, experiment.run
-    computing = arithmetic(experiment.training, choose_device(experiment.training.device))
-    with _TURN, seeds.plain_torch(), torch.random.fork_rng(), computing:
-        is_free = setting == "auto" and distributed.size() == 1 and not experiment.training.compile
-        recorded = record.threads if record else None
-        with torch_threads(recorded if setting == "auto" else setting):
-            yield thread_options() if is_free else []
 
 
 @final
@@ -195,7 +97,7 @@ class Trainer:
             lambda state: self.stepper.load_state_dict(state, self.folder),
         )  # fmt: skip
         if restored is None:
-            self.stepper.load_start_weights()
+            load_start_weights(self.stepper)
         else:
             self._saved = restored.step
             self.stepper.turns = restored.state.get("turns", 0)
@@ -319,9 +221,8 @@ class Trainer:
         return self.evaluator.generator()
 
     def _write_grid(self) -> None:
-        path = self.folder / "samples" / f"step-{self.stepper.step:08d}.png"
+        generator, path = self._generator(), self.folder / "samples" / f"step-{self.stepper.step:08d}.png"
         path.parent.mkdir(exist_ok=True)
-        generator = self._generator()
         try:
             picture = self.evaluator.grid(generator)
         except RunError as error:
