@@ -20,8 +20,7 @@ from gankit.evaluation.tables import Evaluated, cells, html, text_table, with_er
 from gankit.evaluation.uncertainty import evaluate_metric
 from gankit.interfaces import Meaning, Metric, Pool, Rows
 from gankit.registry import registry
-from gankit.registry.parts import list_parts
-from gankit.registry.parts import valid_part
+from gankit.registry.parts import list_parts, valid_part
 
 Small = Callable[..., list[str]]
 

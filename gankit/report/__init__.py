@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gankit.errors import GankitError
 from gankit.evaluation.comparison import read_metrics
-from gankit.evaluation.sources import run_data, run_reference
+from gankit.evaluation.sources import in_process, run_data, run_reference
 from gankit.evaluation.tables import html
 from gankit.files import sole_writer, write_atomically
 from gankit.images.pictures import grid_png, png_uri
@@ -68,6 +68,7 @@ def _page(run: Run) -> str:
     return render(
         "gankit.report", "run.html.j2", name=run.path.name, path=shlex.quote(str(run.path)), metrics=metrics,
         record=run.experiment.run, training=run.experiment.training, steps=run.steps,
+        data="a program's own" if in_process(run) else run.experiment.data.name,
         seconds=run.log[-1]["seconds"] if run.log else None, table=html(metrics) if metrics else "",
         pictures=pictures[:CLASSES], more_classes=len(pictures[CLASSES:]),
         reals_name=name, reals_missing=missing, nearest=nearest, looked_at=looked_at,
