@@ -338,12 +338,14 @@ def command_line_page() -> str:
                 usage += f" {word}" if default is inspect.Parameter.empty else f" [{word}]"
             elif default is inspect.Parameter.empty:
                 usage += f" {shown} {words[kind].split()[-1].upper()}"
+            choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+            what = " or ".join(map(code, choices)) or words[kind]
             limit = f", at least {info.min}" if info.min is not None else ""
             value = "needed" if default is inspect.Parameter.empty else "none" if default is None else toml(default)
             rows.append(
                 [
                     code(shown),
-                    words[kind] + limit,
+                    what + limit,
                     value if value in ("needed", "none") else code(value),
                     prose(info.help),
                 ]
