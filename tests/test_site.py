@@ -111,7 +111,9 @@ def pages(site: Path, address: str, browser: Any) -> dict[str, Seen]:
     page.on("request", lambda request: waiting.add(request))
     page.on("requestfinished", lambda request: waiting.discard(request))
     page.on("requestfailed", lambda request: waiting.discard(request))
-    page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
+    # The icon may still be on its way when the next page is opened.
+    aborted = "net::ERR_ABORTED"
+    page.on("requestfailed", lambda sent: None if sent.failure == aborted else faults.append(f"failed: {sent.url}"))
     page.on("response", lambda answer: faults.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else 0)
     page.on(
         "request", lambda asked: None if asked.url.startswith((address, "data:", "blob:")) else faults.append(asked.url)
