@@ -37,6 +37,7 @@ check: .venv/.installed-test
 	$(RUN) mypy
 
 docs: .venv/.installed-test
+	$(BIN)/python docs/quotes.py
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet --site-dir site
 

@@ -201,6 +201,8 @@ def part_pages() -> Iterator[tuple[str, str]]:
             )
             section = f"## `{listing.name}` {{ #{listing.name} }}\n\n{prose(first)}\n\n*{prose(source)}*\n\n"
             section += "".join(f"{prose(each)}\n\n" for each in (rest, more) if each)
+            if listing.also:
+                section += f"It may also be called {' or '.join(map(code, listing.also))}.\n\n"
             if issubclass(part, gankit.Loss):
                 section += f"Weight where the experiment states none: `{toml(part.default_weight)}`.\n\n"
             section += settings_table(model, names | inner) if model.model_fields else "It has no settings.\n"
@@ -347,12 +349,14 @@ def command_line_page() -> str:
                 usage += f" {word}" if default is inspect.Parameter.empty else f" [{word}]"
             elif default is inspect.Parameter.empty:
                 usage += f" {shown} {words[kind].split()[-1].upper()}"
+            choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+            what = " or ".join(map(code, choices)) or words[kind]
             limit = f", at least {info.min}" if info.min is not None else ""
             value = "needed" if default is inspect.Parameter.empty else "none" if default is None else toml(default)
             rows.append(
                 [
                     code(shown),
-                    words[kind] + limit,
+                    what + limit,
                     value if value in ("needed", "none") else code(value),
                     prose(info.help),
                 ]
