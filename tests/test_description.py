@@ -62,6 +62,16 @@ def test_what_is_not_known_is_said(photos: Path) -> None:
     ]
 
 
+def test_a_table_that_is_not_read_is_named(photos: Path) -> None:
+    (photos / "labels.csv").rename(photos / "metadata.csv")
+    assert said(name="folder", path=str(photos))[-1].startswith("  not read: metadata.csv (data.table=... reads it")
+    assert "not read" not in " ".join(said(name="folder", path=str(photos), table="metadata.csv"))
+    (photos / "metadata.csv").rename(photos / "Labels.CSV")
+    assert said(name="folder", path=str(photos))[2] == "  patients: 2, with 6 images each (column `patient_id`)"
+    (photos / "labels.xlsx").write_bytes(b"x")
+    assert "labels.xlsx is a spreadsheet; save it as CSV UTF-8" in error(lambda: Folder(path=photos).image)
+
+
 def test_arrays_and_torchvision_s_sets_are_described_alike(tmp_path: Path) -> None:
     images = pixels(9, 6, 6, dtype=np.uint16)
     np.savez(tmp_path / "a.npz", train_images=images[:6], test_images=images[6:], train_labels=np.arange(6) % 2,

@@ -85,7 +85,10 @@ class SettingsDocument:
             path = path / "experiment.toml"
         if not path.is_file():
             if name not in recipe_names() and path.is_dir():
-                raise SettingsError(f"{name} is a folder without an experiment.toml: name a recipe, a file or a run")
+                raise SettingsError(
+                    f"{name} is a folder without an experiment.toml: name a recipe, a file or a run; for "
+                    f"its pictures a recipe with data.name=folder data.path={name}"
+                )
             if name not in recipe_names() and (path.suffix in FORMATS or "/" in name):
                 raise SettingsError(f"{name}: there is no such experiment file")
             text = recipe_text(name)

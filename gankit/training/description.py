@@ -82,6 +82,8 @@ def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
     yield "unused", unused and f"{unused} (kept as facts; data.conditional can name those that are numbers)"
     left_out = f"{_count(len(known.left_out), 'image')} without a row: {_names(known.left_out)}"
     yield "left out", left_out if known.left_out else ""
+    tables = f"{_names(known.not_read)} (data.table=... reads it, and a table called labels.csv is read by itself)"
+    yield "not read", tables if known.not_read else ""
 
 
 def _columns(known: Known, role: str) -> str:
