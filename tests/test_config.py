@@ -98,6 +98,15 @@ def test_values_of_overrides_are_toml_or_strings() -> None:
     assert experiment.training.optimizer_options == {"weight_decay": 0.1}
 
 
+def test_a_list_whose_quotes_the_shell_took_away_is_a_list_of_texts() -> None:
+    experiment = gankit.load("wgan-gp", "data.conditional=[age, patient-sex]", "evaluation.metrics=[fid,kid,]")
+    assert experiment.data.conditional == ["age", "patient-sex"]
+    assert [metric.name for metric in experiment.evaluation.metrics] == ["frechet", "kid"]
+    assert gankit.load("wgan-gp", "training.betas=[0.5, 0.9]").training.betas == (0.5, 0.9)
+    for text in ("[{name=kid}]", "[[a]]", "['a", "[a] b"):
+        assert "not " + repr(text) in errors("wgan-gp", f"data.conditional={text}")[0]
+
+
 def test_a_path_given_as_a_number_a_date_or_a_word_of_toml_is_text() -> None:
     for name in ("2024", "2024-05-01", "1e3", "0x10", "true", "1_000"):
         assert str(gankit.load("wgan-gp", "data.name=npz", f"data.path={name}").data.settings.path) == name
