@@ -1,7 +1,9 @@
-"""Blocks of hand-written pages that quote a file: `python docs/quotes.py` copies the file's text there again.
+"""Blocks of hand-written pages that follow from elsewhere: `python docs/quotes.py` writes their text there again.
 
-Such a block stands below a hidden comment that names the file and, behind a colon, a section of it that the file marks
-with `--8<-- [start:NAME]` and `--8<-- [end:NAME]`. The text is on the page itself so that it can be read anywhere.
+A block below the hidden comment `from FILE:SECTION` has the text of that section, which the file marks with
+`--8<-- [start:SECTION]` and `--8<-- [end:SECTION]`, or without a section that of the whole file. One below the comment
+`install gankit[EXTRA]`, or `install` and the name of a plug-in of the folder `plugins`, has the line that installs it.
+The text is on the page itself so that it can be read anywhere.
 """
 
 from __future__ import annotations
@@ -10,7 +12,10 @@ import re
 import textwrap
 from pathlib import Path
 
+PUBLISHED = False
+"""Whether gankit and its plug-ins are on a package index."""
 HERE = Path(__file__).parent
+PAGES = [*HERE.rglob("*.md"), *HERE.parent.glob("*.md"), *HERE.parent.glob("plugins/*/README.md")]
 SOURCE = re.compile(r"(?:.* )?from (\S+)$")
 BLOCK = re.compile(r"^<!-- ([^\n]*) -->\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -37,19 +42,32 @@ def quoted(source: str) -> str:
     return textwrap.dedent("\n".join(lines)).strip("\n") + "\n"
 
 
+def install_line(name: str) -> str:
+    """What installs a distribution, with its extras: from an index, or from a clone."""
+    base, bracket, extras = name.partition("[")
+    if not PUBLISHED:
+        base = "." if base == "gankit" else f"./plugins/{base}"
+    text = f'"{base}[{extras}"' if bracket else base
+    return f"pip install {text}" + ("\n" if PUBLISHED else "    # in a clone of gankit's repository\n")
+
+
 def refreshed(page: str) -> str:
-    """The text of a page with every quotation as its file has it now."""
+    """The text of a page with every such block as it should be now."""
 
-    def copy(block: re.Match[str]) -> str:
-        source = SOURCE.match(block[1])
-        return f"<!-- {block[1]} -->\n```{block[2]}\n{quoted(source[1])}```" if source else block[0]
+    def write(block: re.Match[str]) -> str:
+        comment, language, text = block.groups()
+        if source := SOURCE.match(comment):
+            text = quoted(source[1])
+        elif comment.startswith("install "):
+            text = install_line(comment.removeprefix("install "))
+        return f"<!-- {comment} -->\n```{language}\n{text}```"
 
-    return BLOCK.sub(copy, page)
+    return BLOCK.sub(write, page)
 
 
 if __name__ == "__main__":
-    for path in HERE.rglob("*.md"):
+    for path in PAGES:
         text = path.read_text(encoding="utf-8")
         if (new := refreshed(text)) != text:
             path.write_text(new, encoding="utf-8")
-            print(path.relative_to(HERE))
+            print(path.relative_to(HERE.parent))

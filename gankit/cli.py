@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from gankit.errors import GankitError, ProcessLostError, plain_words
-from gankit.experiments.values import parse_metrics, parse_value, parse_window
+from gankit.experiments.values import parse_value
 from gankit.help import Commands, epilog, print_version
+from gankit.options import Animation, AnyRun, Best, Extractor, Metrics, Out, Overrides, Recipe, RunFolder, Seed, Window
 from gankit.studies.commands import study
 from gankit.text import say
 
@@ -24,30 +25,6 @@ cache = typer.Typer(cls=Commands, help=CACHE, no_args_is_help=True)
 app.add_typer(cache, name="cache")
 app.add_typer(study, name="study")
 
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key.path=value.", show_default=False)]
-Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
-RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
-AnyRun = Annotated[Path, typer.Argument(help="A run's folder, or eyes, which comes with gankit.", show_default=False)]
-Recipe = Annotated[str, typer.Argument(help="A recipe's name or an experiment file.", show_default=False)]
-Seed = Annotated[int, typer.Option(help="Seed of the latents.", min=0)]
-Best = Annotated[bool, typer.Option("--best", help="Take the generator that was best while training, not the last.")]
-Extractor = Annotated[
-    Any,
-    typer.Option(
-        parser=parse_value, metavar="<str>", show_default=False,
-        help='The feature extractor: a name, or a TOML table {name = "...", ...}.',
-    ),
-]  # fmt: skip
-Metrics = Annotated[
-    Any,
-    typer.Option(
-        parser=parse_metrics, metavar="<str>", help="Metrics, separated by commas, or a TOML list.", show_default=False
-    ),
-]
-Window = Annotated[
-    Any,
-    typer.Option(parser=parse_window, metavar="<str>", help="Black and white values in files not 8-bit, as 0,4095."),
-]
 Version = Annotated[
     bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
 ]
@@ -125,6 +102,30 @@ def sample(
     opened = open_run(run, best=best)
     out = out or (Path() if opened.packaged else opened.path) / f"drawn-{seed}"
     say(f"{count} images, grid.png and labels.csv in {write_samples(opened, out, count, label, seed, truncation)}")
+
+
+@app.command()
+def walk(
+    run: AnyRun,
+    stops: Annotated[int, typer.Option(help="Latents that the walk visits.", min=2)] = 4,
+    frames: Annotated[int, typer.Option(help="Pictures from one to the next.", min=1)] = 12,
+    label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
+    seed: Seed = 0,
+    truncation: Annotated[float, typer.Option(help="Below 1: more typical images, where the generator can.")] = 1.0,
+    animation: Annotated[Animation, typer.Option(help="The format of the animated file.")] = "gif",
+    best: Best = False,
+    out: Out = None,
+) -> None:
+    """Show what a run has learned: a walk between latents, a sweep of truncation, the course of its training."""
+    from gankit.runs.run import open_run
+    from gankit.runs.walk import write_walk
+
+    opened = open_run(run, best=best)
+    out = out or (Path() if opened.packaged else opened.path) / f"walk-{seed}"
+    lines = write_walk(
+        opened, out, stops=stops, frames=frames, label=label, seed=seed, truncation=truncation, animation=animation
+    )  # fmt: skip
+    say("\n".join([f"in {out}:", *lines]))
 
 
 @app.command()
@@ -287,7 +288,10 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
     """Print an experiment with every setting filled in."""
     import gankit
 
-    say(gankit.load(recipe, *(overrides or [])).toml().removesuffix("\n"))
+    experiment = gankit.load(recipe, *(overrides or []))
+    say(experiment.toml().removesuffix("\n"))
+    if experiment.training.precision == "float32":
+        say('# training.precision = "float32": a GPU computes convolutions in TF32; "float32-exact" turns it off')
 
 
 @app.command()

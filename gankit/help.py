@@ -20,6 +20,7 @@ EXAMPLES = {
         "sample eyes --count 16 --label esotropia --out drawn",
         "sample runs/mine --count 100 --best --out best",
     ],
+    "walk": ["walk eyes", "walk runs/mine --label left --frames 24 --animation webp"],
     "rank": ["rank runs/mine --count 500 --keep 20", "rank runs/mine --page --count 50 --real 50"],
     "evaluate": [
         "evaluate runs/mine",

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import sys
+import time
 from typing import Any
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -40,6 +41,17 @@ class ErrorStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(sys.stderr, name)
+
+
+def progress_bar(*arguments: Any, **options: Any) -> Any:
+    """A bar of tqdm, whose arguments these are, on an `ErrorStream` and by a clock that never jumps."""
+    from tqdm.auto import tqdm
+
+    kind: Any = tqdm  # whose arguments have types that hang on each other
+    bar = kind(*arguments, file=ErrorStream(), **options)
+    bar._time = time.monotonic  # else the time of day, which can be set
+    bar.unpause()  # which moves its start to that clock
+    return bar
 
 
 def say(*texts: object, error: bool = False) -> None:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 FORKED = multiprocessing.get_context("forkserver")
 # What a training imports; an optimiser imports torch._dynamo.
-FORKED.set_forkserver_preload(["torch._dynamo", "gankit.cli", "gankit.training.trainer"])
+FORKED.set_forkserver_preload(["torch._dynamo", "gankit.cli", "gankit.training.train"])
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
+from torch import Tensor
 
 import gankit
 from gankit import cli
 from gankit.cli import main
+from gankit.runs.walk import write_walk
 
 Small = Callable[..., list[str]]
 
@@ -376,6 +378,88 @@ def test_samples_by_default_lie_in_the_run(call: Call, runs: dict[str, Path], tm
     assert (run / "drawn-4" / "00000.png").is_file()
     (run / "generator.safetensors").unlink()
     assert "there is no generator yet" in call("sample", run).line
+
+
+# Walking
+
+
+def tiles(path: Path) -> np.ndarray[Any, Any]:
+    """(rows, columns, 8, 8, 3) images of a picture of 8x8 images that are enlarged 16 times."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))[8::16, 8::16]
+    sheet = pixels[1:, 1:].reshape(len(pixels) // 9, 9, -1, 9, 3)
+    return sheet.swapaxes(1, 2)[:, :, :8, :8]
+
+
+def test_a_walk_goes_from_sample_to_sample_and_back(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    answer = call("walk", runs["plain"], "--stops", 2, "--frames", 8, "--seed", 3, "--out", tmp_path / "walk")
+    assert answer.code == 0
+    assert sorted(path.name for path in (tmp_path / "walk").iterdir()) == ["progress.png", "walk.gif", "walk.png"]
+    assert "progress.png: the same latents at steps 0, 1" in answer.out
+    strip = tiles(tmp_path / "walk" / "walk.png")
+    samples = gankit.open_run(runs["plain"]).sample(8, seed=3).transpose(0, 2, 3, 1)
+    assert strip.shape == (4, 9, 8, 8, 3)
+    assert np.array_equal(strip[:, 0], samples[:4])
+    assert np.array_equal(strip[:, 8], samples[4:])
+    with Image.open(tmp_path / "walk" / "walk.gif") as animated:
+        assert 8 < animated.n_frames <= 16  # equal neighbours are one frame
+        assert animated.info["loop"] == 0
+    progress = tiles(tmp_path / "walk" / "progress.png")
+    for step in (0, 1):
+        assert np.array_equal(progress[:, step], tiles(runs["plain"] / "samples" / f"step-{step:08d}.png")[:, 0])
+
+
+class Shrinks(gankit.Generator):
+    """Another generator, which truncates by moving its latents towards 0."""
+
+    def __init__(self, inner: gankit.Generator, share: float = 1.0) -> None:
+        super().__init__()
+        self.inner, self.share, self.latent_dim = inner, share, inner.latent_dim
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.inner(self.share * z, labels)
+
+    def truncated(self, truncation: float) -> Shrinks:
+        return Shrinks(self.inner, truncation)
+
+
+def test_a_generator_that_truncates_is_swept(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = gankit.open_run(runs["classes"])
+    samples = run.sample(8, [0, 1] * 4, seed=2).transpose(0, 2, 3, 1)
+    run.__dict__["generator"] = Shrinks(run.generator)
+    assert "truncation.png: from top to bottom 1, 0.85, 0.7, 0.5, 0.3, 0" in write_walk(run, tmp_path / "w", seed=2)
+    sweep = tiles(tmp_path / "w" / "truncation.png")
+    assert sweep.shape[:2] == (6, 8)
+    assert np.array_equal(sweep[0], samples)
+    assert all(np.array_equal(sweep[5, k], sweep[5, k % 2]) for k in range(8))  # the mean image of either class
+
+
+def test_classes_walk_along_the_same_latents(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    answer = call("walk", runs["classes"], "--frames", 2, "--animation", "png", "--out", tmp_path / "walk")
+    assert "rows: left, right" in answer.out
+    strip = tiles(tmp_path / "walk" / "walk.png")
+    run = gankit.open_run(runs["classes"])
+    assert [len(strip), len(tiles(tmp_path / "walk" / "walk-animated.png"))] == [2, 1]
+    for row, name in zip(strip, ["left", "right"], strict=True):
+        assert np.array_equal(row[[0, 8]], run.sample(2, name).transpose(0, 2, 3, 1))
+    answer = call("walk", runs["classes"], "--label", "right", "--frames", 1, "--out", tmp_path / "right")
+    assert np.array_equal(tiles(tmp_path / "right" / "walk.png")[0, 0], strip[1, 0])
+
+
+def test_walks_that_cannot_be_gone(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    for options, message in (
+        (("--label", "up"), "there is no class 'up'"),
+        (("--truncation", "0.5"), "generator resnet cannot truncate"),
+        (("--stops", "1"), "--stops"),
+        (("--animation", "mp4"), "--animation"),
+    ):
+        answer = call("walk", runs["classes"], *options, "--out", tmp_path / "walk")
+        assert answer.code == 2
+        assert message in answer.err
+        assert not (tmp_path / "walk").exists()
+    assert call("walk", runs["grey"], "--frames", 1, "--out", tmp_path / "grey").code == 0
+    assert call("walk", runs["condition"], "--frames", 1, "--label", "6.5", "--out", tmp_path / "number").code == 0
+    assert "not empty" in call("walk", runs["grey"], "--out", tmp_path / "grey").line
 
 
 # Judging

@@ -46,7 +46,7 @@ def test_recipes_load_and_round_trip(name: str, tmp_path: Path) -> None:
 
 
 def test_a_run_record_round_trips(tmp_path: Path) -> None:
-    record = gankit.experiments.experiment.RunRecord(
+    record = gankit.experiments.record.RunRecord(
         versions={"torch": "2"}, image={"channels": 1, "height": 8, "width": 8}, dtype="uint16", value_range=(0, 4095),
         images=7, device="cpu", threads=1, class_names=["left eye", "rechts \"schräg\""], condition_mean=[0.1],
     )  # fmt: skip

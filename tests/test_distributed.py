@@ -241,8 +241,8 @@ def test_shares_are_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_draws_are_rows_of_the_global_draws() -> None:
     like = torch.empty(0, dtype=torch.float64)
-    whole = seeds.TurnDraws(0, "s", 3, like)
-    part = seeds.TurnDraws(0, "s", 3, like, (2, 5, 7))
+    whole = seeds.TurnDraws(seeds.generator(0, "s", 3), like)
+    part = seeds.TurnDraws(seeds.generator(0, "s", 3), like, (2, 5, 7))
     assert torch.equal(whole.uniform(7, 2)[2:5], part.uniform(3, 2))
     assert torch.equal(whole.normal(7)[2:5], part.normal(3))
     with pytest.raises(PartError, match=r"draws of shape \(1,\) for 3 samples"):

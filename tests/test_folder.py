@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pictures import error, pixels, save, sixteen_bit_colour_png
-from PIL import Image
+from PIL import ExifTags, Image
 
 from gankit import ImageSpec, build
 from gankit.datasets.folder import Folder
-from gankit.images import decoding
+from gankit.images import decoding, room
+from gankit.images.decoding import Decoder, decode_all
 
 
 class TestFolder:
@@ -225,6 +230,52 @@ class TestFolder:
         for limit in (1000, 500):  # Pillow warns up to twice the limit, and fails above
             monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
             assert "million pixels, PIL.Image.MAX_IMAGE_PIXELS" in error(lambda: Folder(path=tmp_path).images)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1600)
+        save(tmp_path / "a.png", pixels(40, 40), format="WEBP")  # whose reader takes twice as much
+        assert "or than half as many in a WebP file" in error(lambda: Folder(path=tmp_path).images)
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of a process is limited")
+    @pytest.mark.parametrize("mode", ["RGBA", "I;16", "P"])
+    def test_a_large_picture_takes_less_than_ten_bytes_a_pixel(self, tmp_path: Path, mode: str) -> None:
+        import resource
+
+        side, stored = 3000, np.uint16 if mode == "I;16" else np.uint8
+        image = Image.fromarray((np.arange(side * side) % 251).reshape(side, side).astype(stored))
+        exif = image.getexif()
+        exif[ExifTags.Base.Orientation] = 6
+        image = image if image.mode == mode else image.convert(mode)
+        image.save(tmp_path / "a.png", exif=exif, compress_level=1)
+        del image
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (now + 10 * side * side, limits[1]))
+            images = Folder(path=tmp_path, size=(40, 40), in_memory=True).images
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+        assert images.shape[2:] == (40, 40)
+
+    def test_threads_together_hold_no_more_pixels_than_the_largest_picture(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now, most, lock = [0], [0], threading.Lock()
+
+        class Watching(Decoder):
+            def stored(self, picture: Image.Image, where: str) -> Any:
+                with lock:
+                    now[0] += picture.width * picture.height
+                    most[0] = max(most[0], now[0])
+                time.sleep(0.01)
+                with lock:
+                    now[0] -= picture.width * picture.height
+                return super().stored(picture, where)
+
+        sides = [4, 10, 9, 3, 9, 12, 2, 5, 9, 9]
+        monkeypatch.setattr(room, "AT_ONCE", 100)
+        names = [str(side) for side in sides]
+        images = decode_all(names, lambda i: Image.new("L", (sides[i], sides[i]), i), Watching((2, 2)), threads=4)
+        assert images[:, 0, 0, 0].tolist() == list(range(10))
+        assert most[0] == 144, "one that is larger than the limit is decoded alone"
 
     @pytest.mark.parametrize("kind", ["pipe", "link"])
     @pytest.mark.parametrize("name", ["a.png", "labels.csv"])

@@ -14,6 +14,7 @@ import pytest
 
 import gankit
 from gankit.report import write_report
+from gankit.text import progress_bar
 from gankit.training import log
 from gankit.training.log import Progress, StopRequest, format_seconds
 
@@ -95,6 +96,15 @@ def test_a_terminal_has_a_bar_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> N
     assert "1/50" in terminal.getvalue()
     assert "hinge=1" in terminal.getvalue()
     assert "step 1 of 50" not in terminal.getvalue()
+
+
+def test_a_bar_goes_on_without_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(Terminal):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    assert list(progress_bar(range(3), mininterval=0)) == [0, 1, 2]
 
 
 def test_the_time_left_does_not_jump_when_a_few_steps_are_slow(clock: Any, capsys: pytest.CaptureFixture[str]) -> None:

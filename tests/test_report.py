@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 from collections.abc import Callable
@@ -10,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import gankit
 from gankit.evaluation.comparison import write_metrics
 from gankit.report import write_report
+from gankit.report.nearest import nearest_png
 from gankit.report.pages import render
 
 PHONE, PAPER = 390, 680  # pixels; the second is A4 or Letter without its margins
@@ -61,6 +64,21 @@ def opened(browser: Any) -> Any:
     for page in pages:
         page.close()
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_samples_stand_above_the_nearest_training_images() -> None:
+    """Whatever their order, brightness aside, and wherever among several batches they lie."""
+    images = np.random.default_rng(0).integers(20, 235, (1300, 1, 20, 24), dtype=np.uint8)
+    places = np.array([1299, 3, 600])
+    samples = (images[places].astype(np.int16) + np.array([-9, 0, 9])[:, None, None, None]).astype(np.uint8)
+    png, looked_at = nearest_png(samples, (0, 255), gankit.wrap("dataset", images))
+    assert looked_at == 1300
+    with Image.open(io.BytesIO(png)) as picture:
+        shown = np.asarray(picture)[2::5, 2::5]
+    for column, place in enumerate(places):
+        left = 25 * column + 1
+        assert np.array_equal(shown[1:21, left : left + 24], samples[column, 0])
+        assert np.array_equal(shown[22:42, left : left + 24], images[place, 0])
 
 
 def test_a_run_s_report_reads_on_a_phone(report: Path, opened: Callable[..., Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,24 @@ def test_the_recipe_survives_its_file_and_fits_its_images() -> None:
     assert load(json.loads(json.dumps(experiment.tables()))) == experiment
     gan = build(experiment, gankit.ImageSpec(3, 32, 32))
     assert not gan.critic_mixes_samples
+
+
+class Curious(gankit.Augment):
+    """Remembers the losses that it is shown."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def use_losses(self, losses: Mapping[str, gankit.Loss]) -> None:
+        self.losses = losses
+
+
+def test_an_augment_learns_what_the_losses_make_of_scores() -> None:
+    gankit.augments.register("curious")(Curious)
+    override = 'augment={name="sometimes", inner="curious"}'
+    augment = build(gankit.load("r3gan", override), gankit.ImageSpec(3, 32, 32)).augment
+    signs = {name: loss.positive_for_reals for name, loss in augment.inner.losses.items()}  # type: ignore[union-attr]
+    assert signs == {"relativistic": "differences", "r1": None, "r2": None}
 
 
 def test_a_probability_decides_for_each_sample() -> None:

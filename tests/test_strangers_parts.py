@@ -435,8 +435,14 @@ def test_cautions_about_labels(trained: Trained, capsys: pytest.CaptureFixture[s
     assert "there is a single class" in capsys.readouterr().err
 
 
+class Faint(Scoring):
+    def forward(self, images: Tensor) -> Any:
+        return super().forward(images).abs() / 1000
+
+
 def test_sound_parts_get_no_caution(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     trained("data.conditional=true")
+    trained(critic=gankit.wrap("critic", Faint), name="faint")
     assert "warning" not in capsys.readouterr().err
 
 

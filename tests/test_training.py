@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 import processes
 import pytest
 import torch
+import tqdm
 from torch import Tensor
 
 import gankit
@@ -25,6 +27,7 @@ from gankit.errors import GankitError, PartError, RunError
 from gankit.interfaces import Loss, Turn
 from gankit.runs import checkpoint
 from gankit.training.log import StopRequest
+from gankit.training.start import load_start_weights
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -365,11 +368,86 @@ def test_start_from_another_run(small: Small, tmp_path: Path) -> None:
     first = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "first")
     experiment = gankit.load("wgan-gp", *small(f"training.start_from={first.path}", "training.seed=9"))
     trainer = Trainer(experiment, tmp_path / "second", None)
-    trainer.stepper.load_start_weights()
+    load_start_weights(trainer.stepper)
     assert_equal(dict(trainer.stepper.generator.state_dict()), dict(state(first.path)["generator"]))
     with pytest.raises(RunError, match="does not fit"):
         gankit.train(gankit.load(experiment, "generator.width=8"), tmp_path / "third")
     assert not (tmp_path / "third").exists()
+
+
+def start(small: Small, tmp_path: Path, first: tuple[str, ...], second: tuple[str, ...]) -> tuple[Any, Any]:
+    """The state of a run, and the networks of another experiment that has started from it."""
+    run = gankit.train(gankit.load("wgan-gp", *small(*first)), tmp_path / "first")
+    experiment = gankit.load("wgan-gp", *small(*second, f"training.start_from={run.path}", "training.seed=9"))
+    stepper = Trainer(experiment, tmp_path / "second", None).stepper
+    load_start_weights(stepper)
+    return state(run.path), stepper
+
+
+def test_networks_of_another_size_share_the_layers_at_the_smallest_maps(small: Small, tmp_path: Path) -> None:
+    saved, stepper = start(small, tmp_path, ("data.size=8",), ("data.size=32",))
+    generator, critic = stepper.generator.state_dict(), stepper.critic.state_dict()
+    assert torch.equal(generator["blocks.0.conv1.weight"], saved["generator"]["blocks.0.conv1.weight"])
+    assert "blocks.1.conv1.weight" not in saved["critic"]
+    assert torch.equal(critic["blocks.1.conv1.weight"], saved["critic"]["blocks.0.conv1.weight"])
+    told = {line.split(" of the ")[1].split()[0]: line for line in stepper.warnings if "start_from" in line}
+    assert "new are blocks.0.conv1.weight, blocks.0.conv1.bias" in told["critic"]
+    assert "new are blocks.1." in told["generator"]
+
+
+def test_classes_begin_with_what_a_network_without_them_has_learned(small: Small, tmp_path: Path) -> None:
+    saved, stepper = start(small, tmp_path, (), ("data.conditional=true",))
+    generator = stepper.generator.state_dict()
+    for key, old in (("gain", "weight"), ("shift", "bias")):
+        table = generator[f"blocks.0.norm1.{key}.table.weight"]
+        assert torch.equal(table, saved["generator"][f"blocks.0.norm1.norm.{old}"].expand_as(table))
+    assert any("new are projection.table.weight" in line for line in stepper.warnings)
+
+
+def test_other_classes_begin_with_the_mean_of_the_old_ones(small: Small, tmp_path: Path) -> None:
+    three = tmp_path / "three.npz"
+    np.savez(three, images=np.zeros((30, 8, 8, 3), np.uint8), labels=np.arange(30) % 3)
+    more = ("data.conditional=true", f"data.path={three}")
+    saved, stepper = start(small, tmp_path, ("data.conditional=true",), more)
+    for network, key in ((stepper.generator, "blocks.0.norm1.gain"), (stepper.critic, "projection")):
+        kind = "critic" if network is stepper.critic else "generator"
+        table, old = network.state_dict()[f"{key}.table.weight"], saved[kind][f"{key}.table.weight"]
+        assert len(table) != len(old)
+        torch.testing.assert_close(table, old.mean(0).expand_as(table))
+
+
+def test_without_classes_a_network_begins_with_their_mean(small: Small, tmp_path: Path) -> None:
+    saved, stepper = start(small, tmp_path, ("data.conditional=true",), ())
+    found = stepper.generator.state_dict()["blocks.0.norm1.norm.weight"]
+    torch.testing.assert_close(found, saved["generator"]["blocks.0.norm1.gain.table.weight"].mean(0))
+
+
+def test_an_average_goes_on_at_its_age(small: Small, tmp_path: Path) -> None:
+    """Or the first steps would forget what another run has learned; the age survives a checkpoint, too."""
+    saved, stepper = start(small, tmp_path, ("training.averaging=0.9",), ("training.averaging=0.999",))
+    age = int(saved["averaged"]["n_averaged"])
+    assert age == 6
+    old = [value.clone() for value in stepper.averaged.module.parameters()]
+    stepper.advance()
+    share = (2 + age) / (11 + age)
+    for before, now, average in zip(
+        old, stepper.generator.parameters(), stepper.averaged.module.parameters(), strict=True
+    ):
+        torch.testing.assert_close(average, share * before + (1 - share) * now)
+    assert int(stepper.state_dict()["averaged"]["n_averaged"]) == age + 1
+
+
+def test_frozen_layers_of_the_critic_keep_their_weights(small: Small, tmp_path: Path) -> None:
+    run = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "first")
+    more = small(f"training.start_from={run.path}", "training.freeze=2")
+    frozen = gankit.train(gankit.load("wgan-gp", *more), tmp_path / "frozen")
+    before, after = state(run.path)["critic"], state(frozen.path)["critic"]
+    same = [key for key in before if torch.equal(before[key], after[key]) and key != "linear.bias"]  # has no gradient
+    assert same == ["stem.conv1.weight", "stem.conv1.bias", "stem.conv2.weight", "stem.conv2.bias"]
+    with pytest.raises(PartError, match=r"the critic has \d+ layers; freeze at most"):
+        gankit.train(gankit.load("wgan-gp", *more, "training.freeze=99"), tmp_path / "x")
+    with pytest.raises(PartError, match=r"name the run that they come from, training\.start_from"):
+        gankit.train(gankit.load("wgan-gp", *small("training.freeze=2")), tmp_path / "x")
 
 
 def test_max_minutes_stops_in_good_order(small: Small, tmp_path: Path) -> None:
@@ -379,6 +457,33 @@ def test_max_minutes_stops_in_good_order(small: Small, tmp_path: Path) -> None:
     for _ in range(5):
         run = gankit.resume(run.path)
     assert run.finished
+
+
+def test_a_clock_that_is_set_while_a_run_trains(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = itertools.count()
+    jumps = [0.0, 86400.0, -86400.0, -1e9, 1e12]
+    real = time.time()
+    monkeypatch.setattr(time, "time", lambda: real + jumps[next(calls) % len(jumps)])
+    monkeypatch.setattr(tqdm.std, "time", time.time)  # which it has by name
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    overrides = small("training.max_minutes=5", "evaluation.every=1", "data.in_memory=false")
+    run = gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
+    assert run.finished
+    assert all(0 <= row["seconds"] < 300 and row["images_per_second"] > 0 for row in run.log)
+    assert gankit.resume(run.path).finished
+    assert "6/6 [00:0" in terminal.getvalue()
+    assert not list(tmp_path.rglob("*.lock*"))
+
+
+def test_what_a_kill_at_the_very_end_left_is_gone_after_resuming(small: Small, tmp_path: Path) -> None:
+    run = gankit.train(gankit.load("wgan-gp", *small("training.checkpoint_every=2")), tmp_path / "run")
+    files = {path.name: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    for name in ("checkpoints/step-00000002.pt", ".lock", ".lock-holder", ".generator.safetensors.1.tmp"):
+        (run.path / name).write_bytes(b"")
+    assert gankit.resume(run.path).finished
+    assert {path.name: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == files
 
 
 def test_data_of_the_calling_program(small: Small, tmp_path: Path) -> None:

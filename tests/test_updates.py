@@ -13,7 +13,9 @@ from torch import Tensor, nn
 import gankit
 from gankit.distributed import shard
 from gankit.errors import PartError, RunError
+from gankit.experiments.experiment import Training
 from gankit.interfaces import Critic, ImageSpec
+from gankit.training.optimizers import build_optimizer
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -75,6 +77,32 @@ def test_a_resumed_run_has_the_options_of_its_experiment(small: Small, tmp_path:
     assert trainer.stepper.optimizers["critic"].param_groups[0]["betas"] == (0.3, 0.8)
     with pytest.raises(RunError, match=r"saved critic optimizer does not fit .* another optimizer"):
         Trainer(gankit.load(run.path, "training.optimizer=RMSprop"), run.path, None).restore()
+
+
+@pytest.mark.parametrize(
+    "name", ["Adam", "AdamW", "Adamax", "Adafactor", "Adagrad", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"]
+)
+def test_an_optimiser_takes_up_its_own_state_and_no_other(name: str) -> None:
+    def trained(*widths: int) -> torch.optim.Optimizer:
+        network = nn.Sequential(*(nn.Linear(5, width, bias=False) for width in widths))
+        optimizer = build_optimizer(Training(optimizer=name), network, 0.1)
+        network[0](torch.ones(2, 5)).sum().backward()  # the last is not used
+        optimizer.step()
+        return optimizer
+
+    optimizer, state = trained(3, 4), trained(3, 4).state_dict()
+    optimizer.load_state_dict(state)
+    assert str(optimizer.state_dict()["state"]) == str(state["state"])
+    for key in state["state"].get(0, {}):
+        for wrong in (torch.zeros(3, 7), torch.zeros((), dtype=torch.complex64), "x"):
+            with pytest.raises(ValueError, match="of other parameters"):
+                optimizer.load_state_dict({**state, "state": {0: {**state["state"][0], key: wrong}}})
+    for others in ({0: {"x": torch.zeros(3, 5)}}, {7: state["state"].get(0, {"x": 1})}):
+        with pytest.raises(ValueError, match="of other parameters"):
+            optimizer.load_state_dict({**state, "state": others})
+    groups = [{**state["param_groups"][0], "params": [0, 0]}]
+    with pytest.raises(ValueError, match="of other parameters"):
+        optimizer.load_state_dict({**state, "param_groups": groups})
 
 
 def test_conditions_have_the_type_of_the_networks(small: Small, tmp_path: Path) -> None:

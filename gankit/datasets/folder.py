@@ -12,16 +12,8 @@ from numpy.typing import NDArray
 
 from gankit.cache import fingerprint
 from gankit.errors import DataError
-from gankit.images.decoding import (
-    FORMAT,
-    Decoder,
-    Form,
-    check_range,
-    decode_all,
-    decoding_threads,
-    files_digest,
-    open_picture,
-)
+from gankit.images.decoding import FORMAT, Decoder, Form, decode_all, decoding_threads, files_digest, open_picture
+from gankit.images.grey_levels import check_range
 from gankit.images.known import Known
 from gankit.images.labels_csv import (
     check_folder,

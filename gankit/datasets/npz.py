@@ -14,7 +14,7 @@ from gankit.cache import fingerprint
 from gankit.errors import DataError
 from gankit.images.archive import Archive, Header
 from gankit.images.columns import find
-from gankit.images.decoding import check_range
+from gankit.images.grey_levels import check_range
 from gankit.images.known import Columns
 from gankit.images.names import two_spellings
 from gankit.interfaces import DecodedDataset, ImageSpec

@@ -14,7 +14,8 @@ from PIL import Image
 
 from gankit.cache import fingerprint
 from gankit.errors import DataError, cause
-from gankit.images.decoding import FORMAT, Decoder, Form, check_range, decode_all
+from gankit.images.decoding import FORMAT, Decoder, Form, decode_all
+from gankit.images.grey_levels import check_range
 from gankit.images.known import Known
 from gankit.images.resizing import Fit
 from gankit.interfaces import DecodedDataset, ImageSpec

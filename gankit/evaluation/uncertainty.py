@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import norm
-from tqdm.auto import tqdm
 
 from gankit import seeds
 from gankit.errors import GankitError
 from gankit.interfaces import Indices, Metric, Pool, Resampling, Result
 from gankit.registry import Part
+from gankit.text import progress_bar
 
 SPLITS = 10
 """Disjoint splits of the reals whose mean is the real-against-real value."""
@@ -251,7 +251,7 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
     observed = regrouped(np.arange(n_units))
     worse = dict.fromkeys(observed, 1)  # the observed division counts
     sign = 1 if better == "lower" else -1
-    for number in tqdm(range(permutations), unit="permutation", desc=f"{part.name} by chance", delay=1):
+    for number in progress_bar(range(permutations), unit="permutation", desc=f"{part.name} by chance", delay=1):
         values = regrouped(torch.randperm(n_units, generator=seeds.generator(seed, "permutation", number)).numpy())
         for name, value in observed.items():
             slack = ROUNDING * abs(value)  # equal divisions are ties, whatever the order of sums

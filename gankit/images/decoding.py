@@ -1,25 +1,27 @@
 """Pictures to arrays at full depth: decoding, colour, alpha, orientation and antialiased resizing."""
 
 import hashlib
+import math
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL import __version__ as PIL_VERSION
-from tqdm.auto import tqdm
 
 from gankit.errors import DataError, GankitError, cause
 from gankit.images import tiff
 from gankit.images.resizing import Fit, Size, resized
+from gankit.images.room import room_for
+from gankit.text import progress_bar
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 """What is opened, whatever a file is called; Pillow's readers of other formats may start other programs."""
@@ -28,7 +30,8 @@ _GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"]
 _COLOUR = frozenset(["P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"])
 _SIDEWAYS = range(5, 9)  # the EXIF orientations that exchange height and width
 _OPENING = threading.Lock()  # filters of warnings are the whole process's
-_ROWS = 1024
+PART = 2**20
+"""Pixels that are converted at once: of the whole of a large picture, Pillow and NumPy would make several copies."""
 NAMED = 5  # of several pictures with a problem
 NO_PROGRESS_BAR = 500  # or fewer pictures
 FORMAT = 3  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
@@ -86,40 +89,60 @@ class Decoder:
         Raises:
             DataError: a kind of picture that cannot be read without loss.
         """
+        return self.resized(self.stored(picture, where))
+
+    def resized(self, array: NDArray[Any]) -> NDArray[Any]:
+        """An array as `stored` gives it, at the size that is wanted."""
+        return array if self.size is None else resized(array, self.size, self.fit)
+
+    def stored(self, picture: Image.Image, where: str) -> NDArray[Any]:
+        """As `__call__`, at the size that is stored."""
         with _damage_told(where):
             stored = _stored_form(picture, where)
+            turn = 1 if isinstance(picture, tiff.Picture) else picture.getexif().get(ExifTags.Base.Orientation, 1)
             inverted = isinstance(picture, tiff.Picture) and tiff.white_is_zero(picture)
             picture.load()  # which turns a TIFF upright
-            turned = not isinstance(picture, tiff.Picture) and picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
-            upright = ImageOps.exif_transpose(picture) if turned else picture  # which copies even where nothing turns
-            if stored.dtype.itemsize > 1:
-                array = _decode_16_bit(upright, where, inverted)
-                if self.grey is False:
-                    array = np.repeat(array, 3, axis=0)
-            else:
-                array = self._decode_8_bit(upright, where)
+            deep = stored.dtype.itemsize > 1
+            array = _decode_16_bit(picture, where, inverted) if deep else self._decode_8_bit(picture, where)
+            array = upright(array, turn)
+            if deep and self.grey is False:
+                array = np.repeat(array, 3, axis=0)
             if array.shape[1:] != stored.shape[1:]:
                 raise ValueError("its header and its pixels differ in size")
-            return array if self.size is None else resized(array, self.size, self.fit)
+            return array
 
     def _decode_8_bit(self, picture: Image.Image, where: str) -> NDArray[Any]:
-        grey = picture.mode in _GREY
-        if picture.has_transparency_data:
-            picture = picture.convert("LA" if grey else "RGBA")
-            if picture.getchannel("A").getextrema() != (255, 255):
-                raise DataError(
-                    f"{where} is partly transparent: what shows through is not in the file; "
-                    "save it without an alpha channel, on the background that you want"
-                )
+        grey, transparent = picture.mode in _GREY, picture.has_transparency_data
         to_grey = grey if self.grey is None else self.grey
         # Palettes become grey by way of RGB. A mode that is there already is skipped, since Pillow would copy.
-        for mode in ([] if grey else ["RGB"]) + ["L" if to_grey else "RGB"]:
-            picture = picture if picture.mode == mode else picture.convert(mode)
-        width, height = picture.size
-        array = np.empty((height, width) if to_grey else (height, width, 3), np.uint8)
-        for top in range(0, height, _ROWS):  # Pillow hands over pixels as two further copies
-            array[top : top + _ROWS] = np.asarray(picture.crop((0, top, width, min(top + _ROWS, height))))
-        return array[None] if to_grey else array.transpose(2, 0, 1)
+        with_alpha = ["LA" if grey else "RGBA"] if transparent else []
+        modes = [*with_alpha, *([] if grey else ["RGB"]), "L" if to_grey else "RGB"]
+        array = np.empty((picture.height, picture.width, 1 if to_grey else 3), np.uint8)
+        for rows, part in _parts(picture):
+            for mode in modes:
+                part = part if part.mode == mode else part.convert(mode)
+                if mode.endswith("A") and part.getchannel("A").getextrema() != (255, 255):
+                    raise DataError(
+                        f"{where} is partly transparent: what shows through is not in the file; "
+                        "save it without an alpha channel, on the background that you want"
+                    )
+            array[rows] = np.asarray(part).reshape(array[rows].shape)
+        return array.transpose(2, 0, 1)
+
+
+def _parts(picture: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """A picture in parts of whole rows."""
+    count = max(1, PART // picture.width)
+    for top in range(0, picture.height, count):
+        bottom = min(top + count, picture.height)
+        yield slice(top, bottom), picture.crop((0, top, picture.width, bottom))
+
+
+def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """An array (c, h, w) as EXIF's orientation wants it shown; a view."""
+    array = array.swapaxes(1, 2) if orientation in _SIDEWAYS else array
+    down, right = -1 if orientation in (3, 4, 7, 8) else 1, -1 if orientation in (2, 3, 6, 7) else 1
+    return array[:, ::down, ::right]
 
 
 def _stored_form(picture: Image.Image, where: str) -> Form:
@@ -170,15 +193,17 @@ def _damage_told(where: str) -> Iterator[None]:
 def _decode_16_bit(picture: Image.Image, where: str, inverted: bool) -> NDArray[np.uint16]:
     if "transparency" in picture.info:
         raise DataError(f"{where} has a transparent grey value; save it without transparency")
-    array = np.array(picture)
-    low, high = int(array.min()), int(array.max())
-    if low < 0 or high > np.iinfo(np.uint16).max:
-        raise DataError(
-            f"{where} has values from {low} to {high}, outside 16 bits; "
-            "rescale to 0..65535, or put the arrays in an npz file with a value_range"
-        )
-    stored = array.astype(np.uint16)[None]
-    return np.iinfo(np.uint16).max - stored if inverted else stored
+    array = np.empty((1, picture.height, picture.width), np.uint16)
+    for rows, part in _parts(picture):
+        values = np.asarray(part)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > np.iinfo(np.uint16).max:
+            raise DataError(
+                f"{where} has values from {low} to {high}, outside 16 bits; "
+                "rescale to 0..65535, or put the arrays in an npz file with a value_range"
+            )
+        array[0, rows] = values
+    return np.iinfo(np.uint16).max - array if inverted else array
 
 
 def decode_all(
@@ -216,16 +241,20 @@ def decode_all(
 
     def decode(index: int) -> None:
         try:
-            with load(index) as picture:
-                _check_alike(decoder.form(picture, names[index]), names[index], first, first_name)
-                result[index] = decoder(picture, names[index])
+            with ExitStack() as room:
+                with load(index) as picture:
+                    room.enter_context(room_for(_pixels(picture)))
+                    _check_alike(decoder.form(picture, names[index]), names[index], first, first_name)
+                    stored = decoder.stored(picture, names[index])
+                del picture  # resizing needs as much memory
+                result[index] = decoder.resized(stored)
         except DataError as error:
             problems[index] = str(error)
 
     with ThreadPoolExecutor(threads) as pool:
         try:
             done, few = pool.map(decode, range(len(names))), len(names) <= NO_PROGRESS_BAR
-            list(tqdm(done, "decoding", len(names), unit=" images", delay=2, disable=few))
+            list(progress_bar(done, "decoding", len(names), unit=" images", delay=2, disable=few))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -276,15 +305,24 @@ def open_picture(path: Path) -> Image.Image:
     try:
         with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(path, formats=FORMATS)
+            picture = Image.open(path, formats=FORMATS)
+            if _pixels(picture) > (Image.MAX_IMAGE_PIXELS or math.inf):
+                picture.close()
+                raise Image.DecompressionBombError
+            return picture
     except UnidentifiedImageError:
         reason = f"no {', '.join(FORMATS)} that Pillow can read"
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = f"{(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f}"
-        reason = f"more than {limit} million pixels, PIL.Image.MAX_IMAGE_PIXELS: it may be made to fill the memory"
+        limit = f"{(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels, PIL.Image.MAX_IMAGE_PIXELS"
+        reason = f"more than {limit}, or than half as many in a WebP file: it may be made to fill the memory"
     except Exception as error:  # as Pillow's readers meet damage
         reason = cause(error)
     raise DataError(f"{path} cannot be read ({reason}); replace it or take it out")
+
+
+def _pixels(picture: Image.Image) -> int:
+    """The pixels of a picture; those of WebP count twice, since its reader takes twice the memory of the others."""
+    return picture.width * picture.height * (2 if picture.format == "WEBP" else 1)
 
 
 def files_digest(files: Sequence[Path], options: object) -> str:
@@ -298,33 +336,3 @@ def files_digest(files: Sequence[Path], options: object) -> str:
 def decoding_threads() -> int:
     """How many threads decode at once: Pillow frees the interpreter's lock, but many threads wait for the disk."""
     return min(4, os.cpu_count() or 1)
-
-
-def check_range(images: NDArray[Any], value_range: tuple[float, float] | None, where: str) -> None:
-    """Refuse images of any shape with values that are NaN or outside the declared range, where one is declared.
-
-    Raises:
-        DataError: there are such values; it calls the images `where`.
-    """
-    if value_range is None:
-        return
-    low, high = float(images.min()), float(images.max())
-    if not (value_range[0] <= low and high <= value_range[1]):
-        raise DataError(
-            f"{where}: values go from {low:g} to {high:g}, outside value_range = [{value_range[0]:g}, "
-            f"{value_range[1]:g}]; widen the range or clip the images"
-        )
-
-
-def valid_range(value_range: tuple[float, float] | None) -> tuple[float, float] | None:
-    """The values of black and white as floats, or None where none are given.
-
-    Raises:
-        DataError: not two finite rising numbers.
-    """
-    if value_range is None:
-        return None
-    low, high = (float(value) for value in value_range)
-    if not (np.isfinite([low, high]).all() and low < high):
-        raise DataError(f"value_range = [{low:g}, {high:g}] must be two finite numbers, black before white")
-    return low, high

@@ -1,9 +1,12 @@
-"""Grey levels of arrays and tensors from one range to another."""
+"""Ranges of grey levels: valid ones, whether images keep to them, and from one to another."""
 
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from gankit.errors import DataError
 
 Images = TypeVar("Images", NDArray[Any], Tensor)
 
@@ -25,3 +28,33 @@ def rescale(images: Images, source: tuple[float, float], target: tuple[float, fl
     images *= (white - black) / (high - low)
     images += black
     return images
+
+
+def check_range(images: NDArray[Any], value_range: tuple[float, float] | None, where: str) -> None:
+    """Refuse images of any shape with values that are NaN or outside the declared range, where one is declared.
+
+    Raises:
+        DataError: there are such values; it calls the images `where`.
+    """
+    if value_range is None:
+        return
+    low, high = float(images.min()), float(images.max())
+    if not (value_range[0] <= low and high <= value_range[1]):
+        raise DataError(
+            f"{where}: values go from {low:g} to {high:g}, outside value_range = [{value_range[0]:g}, "
+            f"{value_range[1]:g}]; widen the range or clip the images"
+        )
+
+
+def valid_range(value_range: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The values of black and white as floats, or None where none are given.
+
+    Raises:
+        DataError: not two finite rising numbers.
+    """
+    if value_range is None:
+        return None
+    low, high = (float(value) for value in value_range)
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise DataError(f"value_range = [{low:g}, {high:g}] must be two finite numbers, black before white")
+    return low, high

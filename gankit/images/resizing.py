@@ -30,15 +30,18 @@ def resized(image: NDArray[Any], size: Size, fit: Fit = "stretch") -> NDArray[An
     inner, box = size, (0.0, 0.0, float(width), float(height))
     scales = size[0] / height, size[1] / width
     if fit == "crop":
-        cut_y, cut_x = height - size[0] / max(scales), width - size[1] / max(scales)
+        # Not below 0, where rounding could bring one of them.
+        cut_y, cut_x = max(height - size[0] / max(scales), 0), max(width - size[1] / max(scales), 0)
         box = (cut_x / 2, cut_y / 2, width - cut_x / 2, height - cut_y / 2)
     elif fit == "pad":
         inner = (max(1, round(height * min(scales))), max(1, round(width * min(scales))))
     result = np.zeros((len(image), *size), dtype=image.dtype)
     top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
     for channel, target in zip(image, result, strict=True):
-        source = Image.fromarray(channel.astype(np.float32))
-        values = np.asarray(source.resize(inner[::-1], Image.Resampling.BICUBIC, box=box))
+        # A name for the picture between would keep it in memory beside the next channel's.
+        values = np.asarray(
+            Image.fromarray(channel).convert("F").resize(inner[::-1], Image.Resampling.BICUBIC, box=box)
+        )
         # Bicubic weights overshoot at edges. What is white in a deep image is not known here: keep to its own values.
         low, high = (image.min(), image.max()) if image.dtype.itemsize > 1 else (0, 255)
         values = values.round().clip(low, high)

@@ -7,8 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gankit.cache import stored
-from gankit.images.decoding import valid_range
-from gankit.images.grey_levels import Images
+from gankit.images.grey_levels import Images, valid_range
 from gankit.interfaces.dataset import Dataset
 
 

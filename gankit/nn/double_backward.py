@@ -21,7 +21,7 @@ def _use_torch() -> bool:
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, groups: int = 1) -> Tensor:
     """`F.conv2d`: (n, i, h, w) and a weight (o, i / groups, k, l) to (n, o, h', w')."""
     setting = (stride, padding, groups)
-    if _use_torch() or torch.is_autocast_enabled(x.device.type):
+    if _use_torch() or (x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)):
         return F.conv2d(x, weight, bias, stride, padding, 1, groups)
     link = _Weights.apply(weight, bias, [x], setting)
     y: Tensor = _Convolution.apply(x, weight, link, bias, setting)

@@ -9,16 +9,19 @@ from numpy.typing import NDArray
 
 from gankit.errors import GankitError
 from gankit.evaluation.comparison import read_metrics
-from gankit.evaluation.sources import run_reference
+from gankit.evaluation.sources import run_data, run_reference
 from gankit.evaluation.tables import html
 from gankit.files import sole_writer, write_atomically
 from gankit.images.pictures import grid_png, png_uri
 from gankit.interfaces import Dataset
+from gankit.report.nearest import nearest_png
 from gankit.report.pages import draw_lines, render
 from gankit.runs.run import Run
 
 CLASSES = 20
 """Classes that are shown at most."""
+NEAREST = 8
+"""Samples that are shown above the nearest training images."""
 LARGE = 64
 """Pixels of a side above which fewer images are shown."""
 
@@ -53,9 +56,12 @@ def _page(run: Run) -> str:
     # The pictures of pairs of images that `gankit evaluate` wrote beside these values.
     entries = metrics["metrics"] if metrics else {}
     pairs = [run.path / f"{name}-pairs.png" for name, entry in entries.items() if "details" in entry]
-    name, reals, missing = "", None, ""
+    name, reals, missing, nearest, looked_at = "", None, "", "", 0
     try:
         name, reals = run_reference(run)
+        samples = run.sample(NEAREST, seed=run.experiment.training.seed)
+        png, looked_at = nearest_png(samples, run.value_range, run_data(run)[0])
+        nearest = png_uri(png)
     except GankitError as error:
         missing = str(error)
     pictures = _pictures(run, reals)
@@ -64,7 +70,7 @@ def _page(run: Run) -> str:
         record=run.experiment.run, training=run.experiment.training, steps=run.steps,
         seconds=run.log[-1]["seconds"] if run.log else None, table=html(metrics) if metrics else "",
         pictures=pictures[:CLASSES], more_classes=len(pictures[CLASSES:]),
-        reals_name=name, reals_missing=missing,
+        reals_name=name, reals_missing=missing, nearest=nearest, looked_at=looked_at,
         curves={label: png_uri(picture) for label, picture in curves(run.log).items()},
         pairs=[png_uri(path.read_bytes()) for path in pairs if path.is_file()],
         experiment=run.experiment.with_run(None).toml(),

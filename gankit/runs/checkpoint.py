@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
@@ -55,14 +56,29 @@ def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best
     torch.save({"format": FORMAT, "step": step, "state": dict(state)}, buffer)
     seal(buffer)
     write_atomically(path, buffer.getvalue())
-    if best:
-        return path
+    if not best:
+        prune(folder, step, every)
+    return path
+
+
+def prune(folder: Path, step: int, every: int) -> None:
+    """Delete all but the newest checkpoints; `step` and `every` as for `save`, which calls it."""
     # Checkpoints of later steps could not be read, else the run would have gone on from them; they stay.
     before = [old for old in _step_checkpoints(folder) if _step(old) < step]
     regular = [old for old in before if _step(old) % every == 0]
     for old in set(before) - set(regular[1 - KEPT :]):
         old.unlink(missing_ok=True)
-    return path
+
+
+def plain(state: Any) -> Any:
+    """A state with numbers of NumPy, which a checkpoint cannot hold, as numbers of Python."""
+    if isinstance(state, np.generic):
+        return state.item()
+    if type(state) in (list, tuple, dict):  # others, such as a module's state, may be more than what they hold
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        values = {key: plain(value) for key, value in items}
+        return values if isinstance(state, dict) else type(state)(values.values())
+    return state
 
 
 def restore(

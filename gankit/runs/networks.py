@@ -98,7 +98,7 @@ def load_state(part: Any, name: str, states: Mapping[str, Any], folder: Path) ->
     """
     try:
         part.load_state_dict(states[name])
-    except (KeyError, ValueError, RuntimeError) as error:
+    except Exception as error:  # parts of others, and torch itself, meet a strange state with errors of any type
         raise RunError(f"{folder}: the saved {name} does not fit the experiment: {one_line(error, 200)}") from error
 
 

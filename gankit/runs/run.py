@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gankit import seeds
 from gankit.errors import RunError
-from gankit.experiments.experiment import Experiment, RunRecord, load
+from gankit.experiments.experiment import Experiment, load
+from gankit.experiments.record import RunRecord
 from gankit.files import user_path
 from gankit.images.pictures import SHOWN, grid_html
 from gankit.interfaces import Critic, Generator, ImageSpec, Truncates
@@ -122,7 +123,13 @@ class Run:
     def best(self) -> dict[str, Any] | None:
         """{"metric", "value", "step"} of the best generator among those evaluated while training, or None."""
         path = self.path / BEST
-        return dict(checkpoint.read_export(path)[1]["best"]) if path.is_file() else None
+        if not path.is_file():
+            return None
+        found: Any = checkpoint.read_export(path)[1].get("best")
+        try:
+            return {"metric": str(found["metric"]), "value": float(found["value"]), "step": int(found["step"])}
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise RunError(f"{path} does not say how good it is; put back a copy of it, or delete it") from None
 
     def export_bytes(self) -> bytes:
         """The exported generator's file, for a digest.

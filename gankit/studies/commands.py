@@ -9,11 +9,11 @@ import typer
 
 from gankit.errors import GankitError
 from gankit.help import Commands
+from gankit.options import Out
 from gankit.registry import registry
 from gankit.registry.plugins import PlugIn
 from gankit.text import say
 
-Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
 WORDS = "A study file, the one that comes with the study by default; and settings as key.path=value."
 Words = Annotated[
     list[str] | None, typer.Argument(metavar="[FILE] [KEY.PATH=VALUE]...", help=WORDS, show_default=False)

@@ -17,13 +17,13 @@ from typing import Any
 
 import joblib
 import torch
-from tqdm.auto import tqdm
 
 from gankit.errors import BusyError, GankitError, RunError
 from gankit.files import locked, remove_unfinished, sole_writer, write_atomically
+from gankit.nn.threads import torch_threads
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
-from gankit.text import ErrorStream, harmless, say
+from gankit.text import ErrorStream, harmless, progress_bar, say
 from gankit.training.log import StopRequest
 
 RESULT, CLOCK, STOP, OUTPUT = "result.json", "seconds.txt", ".stop", "output.txt"
@@ -116,17 +116,6 @@ def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | No
 def unfinished(jobs: Iterable[Job], folder: Path) -> list[Job]:
     """Those of the jobs that have no result in this folder."""
     return [job for job in jobs if not (folder / job.name / RESULT).is_file()]
-
-
-@contextlib.contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """So many CPU threads for torch meanwhile; None leaves them as they are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _run_job(job: Job, jobs: Path, threads: int, directory: Path | None, parts: list[tuple[str, str, Any]]) -> None:
@@ -261,9 +250,9 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
     stream = ErrorStream()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if workers > 1 else None
-        bar = stack.enter_context(tqdm(
+        bar = stack.enter_context(progress_bar(
             total=sum(cost.values()), initial=sum(cost[name] for name in taken), disable=quiet or not undone,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}", file=stream,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
         ))  # fmt: skip
 
         def look() -> None:
@@ -280,7 +269,7 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
                 # Unfinished jobs are expected to exceed their cost as much as the finished ones did
                 slower = sum(taken.values()) / expected if expected else 1.0
                 seconds = slower * sum(undone.values()) / min(workers, max(len(undone), 1))
-                left = tqdm.format_interval(max(seconds - (time.monotonic() - latest), 0.0))
+                left = bar.format_interval(max(seconds - (time.monotonic() - latest), 0.0))
                 bar.set_postfix_str(f"{left} left", refresh=False)
                 bar.set_description_str(f"{len(jobs) - len(undone)} of {len(jobs)} jobs", refresh=False)
                 bar.refresh()

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from gankit import distributed
 from gankit.errors import RunError
 from gankit.files import append_line, write_atomically
 from gankit.runs.record import read_log
-from gankit.text import ErrorStream, harmless
+from gankit.text import ErrorStream, harmless, progress_bar
 
 
 def format_seconds(seconds: float) -> str:
@@ -53,10 +53,9 @@ class Progress:
     def __init__(self, steps: int, done: int, images_per_step: int, quiet: bool = False) -> None:
         self._stream = ErrorStream()
         self._lines = not quiet and not in_notebook() and not self._stream.isatty()
-        self._bar = tqdm(
-            total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0, disable=quiet or self._lines,
-            file=self._stream,
-        )  # fmt: skip
+        self._bar = progress_bar(
+            total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0, disable=quiet or self._lines
+        )
         self._quiet = quiet
         self._steps, self._first, self._step = steps, done, done
         self._images_per_step = images_per_step
@@ -125,6 +124,12 @@ class Progress:
         """Say where the training was stopped, and how it goes on."""
         at = f"step {self._step:,} of {self._steps:,} after {format_seconds(time.monotonic() - self._start)}"
         self.say(f"{reason}: stopped at {at}; go on with: gankit resume {folder}")
+
+    def say_lost(self, saved: int, folder: Path) -> None:
+        """Say what is lost of a training that was stopped at once, by the step of its newest checkpoint."""
+        since = f"the checkpoint of step {saved:,}" if saved else "the start"
+        at = f"step {self._step:,} of {self._steps:,}"
+        self.say(f"stopped at once at {at}: all since {since} is lost; go on with: gankit resume {folder}")
 
     def close(self) -> None:
         """Leave the bar as it stands."""
@@ -207,6 +212,10 @@ class TickLog:
             self._writer.close()
 
 
+class BrokenOff(KeyboardInterrupt):
+    """An interrupt of work that is done again when the training goes on."""
+
+
 class StopRequest:
     """A context in which the first interrupt only requests a stop, and says so; a later one interrupts at once.
 
@@ -228,6 +237,7 @@ class StopRequest:
         self.requested = False
         self._answer = answer
         self._when = 0.0
+        self._breaks_off = False
         self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -243,8 +253,21 @@ class StopRequest:
             self.requested, self._when = True, time.monotonic()
             if self._answer:
                 ErrorStream().write(f"\n{self._answer}\n")  # the bar's own lock may be held at this moment
+            if self._breaks_off:
+                raise BrokenOff
         elif time.monotonic() - self._when > self.GRACE:
             raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def breaking_off(self) -> Iterator[None]:
+        """A context that ends with BrokenOff at the first interrupt, or at once after one."""
+        self._breaks_off = True
+        try:
+            if self.requested:
+                raise BrokenOff
+            yield
+        finally:
+            self._breaks_off = False
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         for kind, handler in self._previous_handlers.items():

@@ -1,10 +1,11 @@
 """Optimisers by name, and their state when a run goes on."""
 
+import copy
 import inspect
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gankit.errors import PartError, one_line
 from gankit.experiments.experiment import Training
@@ -31,7 +32,7 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
         optimizer: torch.optim.Optimizer = kind(network.parameters(), **options | settings.optimizer_options)
     except Exception as error:  # the classes of torch check little, and raise whatever their arithmetic does
         raise PartError(f"training.optimizer_options: {name} refuses them: {one_line(error)}") from error
-    optimizer.register_load_state_dict_pre_hook(_keep_options)
+    optimizer.register_load_state_dict_pre_hook(_check_and_keep_options)
     return optimizer
 
 
@@ -41,9 +42,25 @@ def betas_at(settings: Training, step: int) -> tuple[float, float]:
     return first, second
 
 
-def _keep_options(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+def _check_and_keep_options(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     own_options, saved_options = optimizer.param_groups[0].keys(), state["param_groups"][0].keys()
     if not (own_options <= saved_options or saved_options <= own_options):  # versions of torch add options
         raise ValueError("it is the state of another optimizer")
+    # Torch checks nothing more, and its kernels would write beyond tensors of other shapes.
+    trial = copy.deepcopy(optimizer)
+    for parameter in (parameter for group in trial.param_groups for parameter in group["params"]):
+        parameter.grad = torch.zeros_like(parameter)
+    trial.step()
+    own = trial.state_dict()
+    numbers = [[group["params"] for group in groups["param_groups"]] for groups in (state, own)]
+    if numbers[0] != numbers[1] or any(_form(held) != _form(own["state"].get(i)) for i, held in state["state"].items()):
+        raise ValueError("it is the state of other parameters")
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
     return {**state, "param_groups": [{**saved, **own, "params": saved["params"]} for saved, own in pairs]}
+
+
+def _form(held: Any) -> Any:
+    """What the state of one parameter has in common with that of others of its shape."""
+    if isinstance(held, dict):
+        return {name: _form(value) for name, value in held.items()}
+    return (held.shape, held.dtype, held.layout) if isinstance(held, Tensor) else type(held)

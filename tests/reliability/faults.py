@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import importlib
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+import tomllib
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +32,10 @@ import gankit
 from gankit import cli
 from gankit.experiments.document import recipe_names
 
+ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
+PLUGINS = ("gankit-adaptive-augment", "gankit-dicom", "gankit-fastgan", "gankit-stylegan2")
+SIZES = {"width": 4, "widths": "[4,4,4]", "max_width": 4, "latent_dim": 8, "style_dim": 8, "group_width": 2}
 TIMES = ("seconds", "images_per_second")
 DEADLINE = 300.0  # Seconds of one process
 
@@ -209,25 +214,63 @@ def _rows(content: bytes) -> list[dict[str, Any]]:
 
 
 def small(recipe: str, place: Path) -> list[str]:
-    """The words of a training of a second, whose images stand in `place`."""
-    images = place / "images.npz"
+    """The words of a training of a second, whose images stand in `place`; of a recipe, or of the file of a plug-in."""
+    source = register(recipe) if recipe in PLUGINS else recipe
+    images = place / ("scans" if recipe == "gankit-dicom" else "images.npz")
     if not images.exists():
-        draw = np.random.default_rng(0)
-        pixels = draw.integers(0, 256, (24, 3, 16, 16), dtype=np.uint8)
-        np.savez(images, images=pixels, labels=np.arange(24) % 2)
-    tables = gankit.load(recipe).tables()
-    widths = [f"{name}.width=4" for name in ("generator", "critic") if "width" in tables[name]]
+        draw_images(images)
+    tables = gankit.load(source).tables()
+    sizes = [f"{table}.{name}={size}" for table in ("generator", "critic") for name, size in SIZES.items()
+             if tables[table].get(name)]  # fmt: skip
+    data = [f"data.size={32 if recipe == 'gankit-fastgan' else 16}", f"data.path={images}"]
+    if recipe != "gankit-dicom":  # another data set than the file's loses its settings
+        kept = [f"data.{name}={json.dumps(tables['data'][name])}" for name in ("conditional", "held_out", "balance")
+                if tables["data"].get(name)]  # fmt: skip
+        data += ["data.name=npz", *kept]
     return [
-        recipe, "data.name=npz", f"data.path={images}", "data.size=16", *widths, "training.steps=6", "training.batch=4",
+        source, *data, *sizes, "training.steps=6", "training.batch=4",
         "training.generator_batch=4", "training.critic_steps=1", "training.tick_every=3", "training.sample_every=3",
         "training.checkpoint_every=2", "training.threads=1", "training.device=cpu", "evaluation.features=pixels",
         'evaluation.metrics=["frechet"]', "evaluation.every=1", "evaluation.subset=none",
     ]  # fmt: skip
 
 
+def register(plugin: str) -> str:
+    """Let this process have the parts of a plug-in; its experiment file."""
+    folder = ROOT / "plugins" / plugin
+    sys.path.insert(0, str(folder))
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for group, parts in project["entry-points"].items():
+        for name, place in parts.items():
+            module, _, attribute = place.partition(":")
+            registry = getattr(gankit, group.removeprefix("gankit."))
+            registry.register(name)(getattr(importlib.import_module(module), attribute))
+    return str(next(path for path in folder.glob("*.toml") if path.name != "pyproject.toml"))
+
+
+def draw_images(place: Path) -> None:
+    """Write 24 pictures of noise as an npz file, or as DICOM files of six patients."""
+    draw = np.random.default_rng(0)
+    if place.suffix == ".npz":
+        pixels = draw.integers(0, 256, (24, 3, 16, 16), dtype=np.uint8)
+        np.savez(place, images=pixels, labels=np.arange(24) % 2)
+        return
+    from pydicom import data, dcmread, uid
+
+    slice_ = dcmread(data.get_testdata_file("CT_small.dcm", download=False))
+    place.mkdir()
+    for number in range(24):
+        slice_.PatientID, slice_.StudyInstanceUID = (
+            f"patient {number % 6}",
+            uid.generate_uid(entropy_srcs=[str(number)]),
+        )
+        slice_.file_meta.MediaStorageSOPInstanceUID = slice_.SOPInstanceUID = slice_.StudyInstanceUID
+        slice_.save_as(place / f"{number}.dcm")
+
+
 def recipes() -> list[str]:
-    """Recipes that need nothing beside gankit."""
-    return [name for name in recipe_names() if name != "demo"]
+    """All recipes but those that differ from another in sizes alone, and the plug-ins that train."""
+    return [*(name for name in recipe_names() if name not in ("demo", "wgan-gp-64")), *PLUGINS]
 
 
 class Tally:

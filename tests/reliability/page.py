@@ -10,11 +10,15 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "measured" / "reliability.md"
-GOOD = ("same", "read", "refused", "checked", "within bounds")
+GOOD = ("same", "noticed", "read", "refused", "checked", "within bounds")
 WHAT = {
     "kills": "runs that were killed at a write or after some time, alone and under two processes, and resumed",
     "writes": "runs whose disk failed at a write, once or for good, and which were resumed",
-    "damaged": "checkpoints, exported generators and cached arrays with damaged bytes",
+    "resume": "runs whose newest checkpoint was damaged, and which were resumed",
+    "checkpoint": "checkpoints with damaged bytes", "export": "exported generators with damaged bytes",
+    "cache": "cached arrays with damaged bytes",
+    "forged checkpoint": "checkpoints with other content and the digest that it needs",
+    "forged export": "exported generators with other content and the digest that it needs",
     "picture": "pictures: damaged, of all formats, of odd tags, or hugely packed",
     "npz": "npz files", "csv": "labels.csv files", "statistics": "statistics files", "dicom": "DICOM files",
 }  # fmt: skip
@@ -27,6 +31,7 @@ be looked at again. Short forms are among the default tests. What may come out o
 
 - a run that was stopped ends, once it is resumed, with the files and contents of one that never was ("same");
 - a file is read ("read", "checked"), or refused in one line per mistake ("refused");
+- a file of gankit's own that was damaged is never taken for whole ("noticed");
 - never a traceback, never a program that was started, never more than 5 seconds or 1 GB for one file.
 
 """

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import softmax
 
 from gankit.evaluation.classification import SCORES
-from gankit.evaluation.paired import Floats
+from gankit.evaluation.design import Floats
 from gankit.files import write_csv
 from gankit.images.pictures import grid_png, png_uri
 from gankit.report.pages import draw_lines, draw_png

@@ -23,7 +23,6 @@ from gankit.report.pages import render
 from gankit.runs import classifiers
 from gankit.runs.classifiers import FILE, SMALL, Classifier, load_classifier
 from gankit.runs.run import choose_device
-from gankit.seeds import derive_seed
 from gankit.studies.classifier.arms import ARMS, Arm, added_labels, training_set
 from gankit.studies.classifier.data import Split, class_labels, data_notes, numbers, split_data
 from gankit.studies.classifier.report import text_table, write_report, write_tables
@@ -154,8 +153,7 @@ class ClassifierStudy(Study):
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         """What `metrics.json` holds; written with all tables and the classifier of the bar to beat."""
         settings, test, seeds = self.settings, self.split.test, self.seeds(self.settings.seeds)
-        draws = derive_seed(self.experiment.training.seed, "intervals")
-        scorer = Scorer(class_labels(test), test.groups, test.class_names, draws)
+        scorer = Scorer(class_labels(test), test.groups, test.class_names)
         failures = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure is not None}
         whole = [arm for arm in self.arms() if not any(f"{arm.name}-{seed}" in failures for seed in seeds)]
         logits = {arm: load_outputs(folder, arm.name, seeds) for arm in whole}

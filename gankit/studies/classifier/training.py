@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gankit import seeds
-from gankit.evaluation.paired import Floats
+from gankit.evaluation.design import Floats
 from gankit.files import open_atomically
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset

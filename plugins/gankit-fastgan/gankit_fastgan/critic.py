@@ -39,6 +39,7 @@ class FastGANCritic(Critic):
     """
 
     channels_last = True
+    capturable = True
 
     def __init__(
         self,

@@ -37,6 +37,7 @@ class FastGANGenerator(Generator):
     """
 
     channels_last = True
+    capturable = True
 
     def __init__(
         self,
