@@ -563,6 +563,16 @@ def of_study(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return request.param, json.loads(json.dumps(study_schema(request.param)))
 
 
+def test_nothing_of_the_eyes_is_left_where_other_data_are_named() -> None:
+    of_eyes = re.compile(r"eyes|tropia|strabismus|deviation|right eye")
+    own = ["data.name=npz", "data.path=x.npz", "data.held_out=0.2"]
+    for name in recipe_names():
+        assert not of_eyes.search(gankit.load(name, *own).toml()), name
+    for name in registry("study").built_in():
+        assert of_eyes.search(load_study(name).toml()), name
+        assert not of_eyes.search(load_study(name, None, *own).toml()), name
+
+
 def test_the_schema_of_a_study_accepts_the_packaged_one(of_study: tuple[str, dict[str, Any]]) -> None:
     name, made = of_study
     text = packaged_text(registry("study").get(name))
