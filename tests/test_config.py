@@ -149,18 +149,18 @@ def test_every_optional_setting_can_be_unset(spelling: str, tmp_path: Path) -> N
         "data": data,
         "augment": {"name": "diffaugment"},
         "losses": [{"name": "hinge", "weight": 2}],
-        "training": {"max_minutes": 7, "threads": 1, "label_fade": [1, 2]},
+        "training": {"max_minutes": 7, "label_fade": [1, 2]},
         "evaluation": {"features": "pixels", "count": 500},
     }  # fmt: skip
     settings = [
         "data.size", "data.subset", "data.split", "data.grey", "data.value_range", "augment", "losses.hinge.weight",
-        "training.max_minutes", "training.threads", "training.label_fade", "evaluation.features", "evaluation.count",
+        "training.max_minutes", "training.label_fade", "evaluation.features", "evaluation.count",
         "evaluation.subset",
     ]  # fmt: skip
     unset = gankit.load(given, *(f"{setting}={spelling}" for setting in settings))
     assert unset.data.size is unset.data.subset is unset.data.split is unset.augment is unset.losses[0].weight is None
     assert unset.data.settings.grey is unset.data.settings.value_range is None
-    assert unset.training.max_minutes is unset.training.threads is unset.training.label_fade is None
+    assert unset.training.max_minutes is unset.training.label_fade is None
     assert unset.evaluation.features is unset.evaluation.count is unset.evaluation.subset is None
     in_file = tomlkit.dumps({**given, "data": {**data, "subset": spelling.strip('"')}})
     assert gankit.load(write(tmp_path / "a.toml", in_file)).data.subset is None
@@ -171,6 +171,14 @@ def test_an_error_of_an_optional_setting_says_how_to_unset_it() -> None:
     assert line.endswith("""not 'off'; or "none" unsets it""")
     (line,) = errors("wgan-gp", "training.steps=off")
     assert "unsets" not in line
+
+
+def test_a_folder_among_the_overrides_leads_to_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert errors("demo", "photos")[0].endswith("write key.path=value, for example training.steps=1000")
+    (tmp_path / "photos").mkdir()
+    assert errors("demo", "photos")[0].endswith("for example data.name=folder data.path=photos")
+    assert errors("photos")[0].endswith("for its pictures a recipe with data.name=folder data.path=photos")
 
 
 def test_a_setting_of_another_part_leads_to_that_part() -> None:
@@ -417,6 +425,7 @@ def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
         ("nope.toml", "nope.toml: there is no such experiment file"),
         ("no/where", "no/where: there is no such experiment file"),
         (".", ". is a folder without an experiment.toml"),
+        ("data.path=a/b", "'data.path=a/b' comes after a recipe or a file, for example: demo data.path=a/b"),
     ],
 )
 def test_sources_that_are_missing(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -518,7 +527,10 @@ def test_the_schema_accepts_every_recipe(made: dict[str, Any]) -> None:
     for name in recipe_names():
         assert valid(tomllib.loads(recipe_text(name)), made, made["$defs"]), name
         assert valid(gankit.load(name).tables(), made, made["$defs"]), name
-    none = {"data": {"name": "folder", "path": "x", "subset": "none", "grey": "none"}, "training": {"threads": "none"}}
+    none = {
+        "data": {"name": "folder", "path": "x", "subset": "none", "grey": "none"},
+        "training": {"max_minutes": "none"},
+    }
     assert valid(none, made, made["$defs"])
     assert not valid({"training": {"steps": "none"}}, made, made["$defs"])
     assert valid({"augment": "none", "losses": ["hinge"], "critic": "resnet"}, made, made["$defs"])

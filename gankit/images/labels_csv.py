@@ -127,6 +127,8 @@ def check_folder(folder: Path, content: str) -> None:
     """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
+        if folder.suffix in (".npz", ".npy") and folder.exists():
+            raise DataError(f'{folder} is no folder of {content}; name = "npz" reads such files')
         raise DataError(
             f"the folder {folder} {what}; set path to the folder of the {content} ({Path.cwd()} is current)"
         )
