@@ -97,7 +97,8 @@ def cautions_of_order(parts: dict[str, tuple[nn.Module, tuple[Tensor | None, ...
     """One line that names the parts with operations that have no deterministic form, and these; none without.
 
     Args:
-        parts: by name, each with its inputs.
+        parts: by name, each with its inputs: images (n, c, h, w) or latents (n, z), and labels (n,) or
+            conditions (n, k).
     """
     with deterministic():
         found = {name: operations_in_any_order(part, *inputs) for name, (part, inputs) in parts.items()}
