@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from gankit.errors import GankitError, ProcessLostError, plain_words
-from gankit.experiments.values import parse_value
 from gankit.help import Commands, epilog, print_version
 from gankit.options import Animation, AnyRun, Best, Extractor, Metrics, Out, Overrides, Recipe, RunFolder, Seed, Window
 from gankit.planning.command import plan
@@ -151,6 +150,7 @@ def rank(
 ) -> None:
     """Draw images and keep the best and the worst; or write a page on which a person rates them blindly."""
     from gankit import ranking
+    from gankit.runs.classifiers import named_classifier
     from gankit.runs.run import open_run
 
     opened = open_run(run, best=best)
@@ -165,7 +165,7 @@ def rank(
         raise GankitError("--real mixes real images into a page: add --page")
     ranked = ranking.rank(
         opened, count, keep, by, seed=seed, label=label, features=features, real=against,
-        classifier=_classifier(classifier), key=key,
+        classifier=named_classifier(classifier), key=key,
     )  # fmt: skip
     folder = ranking.write_ranking(ranked, out or opened.path / f"ranked-{ranked.by}-{ranked.seed}")
     say(ranked)
@@ -244,15 +244,6 @@ def statistics(
     result = gankit.statistics(source, features, window=window)
     warnings = (f"warning: {warning}" for warning in result.protocol.get("warnings", []))
     say(f"{result.moments.n} images of {result.name}: {result.write(out)}", *warnings)
-
-
-def _classifier(text: str | None) -> Any:
-    """A classifier that a study saved, from its .safetensors file; any other text becomes a value for `gankit.rank`."""
-    if text is None or not text.endswith(".safetensors"):
-        return text and parse_value(text)
-    from gankit.runs.classifiers import load_classifier
-
-    return load_classifier(text, grey_levels=True)
 
 
 @app.command()
