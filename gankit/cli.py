@@ -11,7 +11,7 @@ import typer
 
 from gankit.errors import GankitError, ProcessLostError, plain_words
 from gankit.experiments.values import parse_value
-from gankit.help import Commands, epilog, print_version
+from gankit.help import Commands, epilog, options
 from gankit.options import Best, Extractor, Metrics, Out, Overrides, Recipe, RunFolder, Window
 from gankit.planning.command import plan
 from gankit.runs.commands import sample, walk
@@ -26,15 +26,7 @@ CACHE = "Files that gankit keeps on disk and can make again; GANKIT_CACHE says w
 cache = typer.Typer(cls=Commands, help=CACHE, no_args_is_help=True)
 app.add_typer(cache, name="cache")
 app.add_typer(study, name="study")
-
-Version = Annotated[
-    bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
-]
-
-
-@app.callback()
-def _options(version: Version = False) -> None:
-    """Take the options that stand before a command."""
+app.callback()(options)
 
 
 def _finish(run: Any) -> None:
