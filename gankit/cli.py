@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from gankit.errors import GankitError, ProcessLostError, plain_words
-from gankit.help import Commands, epilog, print_version
-from gankit.options import Animation, AnyRun, Best, Extractor, Metrics, Out, Overrides, Recipe, RunFolder, Seed, Window
+from gankit.experiments.values import parse_value
+from gankit.help import Commands, epilog, options
+from gankit.options import Best, Extractor, Metrics, Out, Overrides, Recipe, RunFolder, Window
 from gankit.planning.command import plan
+from gankit.runs.commands import sample, walk
 from gankit.studies.commands import study
 from gankit.text import say
 
@@ -24,15 +26,7 @@ CACHE = "Files that gankit keeps on disk and can make again; GANKIT_CACHE says w
 cache = typer.Typer(cls=Commands, help=CACHE, no_args_is_help=True)
 app.add_typer(cache, name="cache")
 app.add_typer(study, name="study")
-
-Version = Annotated[
-    bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
-]
-
-
-@app.callback()
-def _options(version: Version = False) -> None:
-    """Take the options that stand before a command."""
+app.callback()(options)
 
 
 def _finish(run: Any) -> None:
@@ -85,47 +79,8 @@ def resume(run: RunFolder) -> None:
     _finish(gankit.resume(run))
 
 
-@app.command()
-def sample(
-    run: AnyRun,
-    count: Annotated[int, typer.Option(help="How many images.", min=1)] = 64,
-    label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
-    seed: Seed = 0,
-    truncation: Annotated[float, typer.Option(help="Below 1: more typical images, where the generator can.")] = 1.0,
-    best: Best = False,
-    out: Out = None,
-) -> None:
-    """Draw images from a run: numbered files, a grid, and labels.csv."""
-    from gankit.runs.run import open_run
-    from gankit.runs.sampling import write_samples
-
-    opened = open_run(run, best=best)
-    out = out or (Path() if opened.packaged else opened.path) / f"drawn-{seed}"
-    say(f"{count} images, grid.png and labels.csv in {write_samples(opened, out, count, label, seed, truncation)}")
-
-
-@app.command()
-def walk(
-    run: AnyRun,
-    stops: Annotated[int, typer.Option(help="Latents that the walk visits.", min=2)] = 4,
-    frames: Annotated[int, typer.Option(help="Pictures from one to the next.", min=1)] = 12,
-    label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
-    seed: Seed = 0,
-    truncation: Annotated[float, typer.Option(help="Below 1: more typical images, where the generator can.")] = 1.0,
-    animation: Annotated[Animation, typer.Option(help="The format of the animated file.")] = "gif",
-    best: Best = False,
-    out: Out = None,
-) -> None:
-    """Show what a run has learned: a walk between latents, a sweep of truncation, the course of its training."""
-    from gankit.runs.run import open_run
-    from gankit.runs.walk import write_walk
-
-    opened = open_run(run, best=best)
-    out = out or (Path() if opened.packaged else opened.path) / f"walk-{seed}"
-    lines = write_walk(
-        opened, out, stops=stops, frames=frames, label=label, seed=seed, truncation=truncation, animation=animation
-    )  # fmt: skip
-    say("\n".join([f"in {out}:", *lines]))
+app.command()(sample)
+app.command()(walk)
 
 
 @app.command()
@@ -150,7 +105,6 @@ def rank(
 ) -> None:
     """Draw images and keep the best and the worst; or write a page on which a person rates them blindly."""
     from gankit import ranking
-    from gankit.runs.classifiers import named_classifier
     from gankit.runs.run import open_run
 
     opened = open_run(run, best=best)
@@ -165,7 +119,7 @@ def rank(
         raise GankitError("--real mixes real images into a page: add --page")
     ranked = ranking.rank(
         opened, count, keep, by, seed=seed, label=label, features=features, real=against,
-        classifier=named_classifier(classifier), key=key,
+        classifier=_classifier(classifier), key=key,
     )  # fmt: skip
     folder = ranking.write_ranking(ranked, out or opened.path / f"ranked-{ranked.by}-{ranked.seed}")
     say(ranked)
@@ -244,6 +198,15 @@ def statistics(
     result = gankit.statistics(source, features, window=window)
     warnings = (f"warning: {warning}" for warning in result.protocol.get("warnings", []))
     say(f"{result.moments.n} images of {result.name}: {result.write(out)}", *warnings)
+
+
+def _classifier(text: str | None) -> Any:
+    """A classifier that a study saved, from its .safetensors file; any other text becomes a value for `gankit.rank`."""
+    if text is None or not text.endswith(".safetensors"):
+        return text and parse_value(text)
+    from gankit.runs.classifiers import load_classifier
+
+    return load_classifier(text, grey_levels=True)
 
 
 @app.command()

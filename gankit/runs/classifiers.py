@@ -17,7 +17,6 @@ from torchvision import models
 from torchvision.transforms.functional import normalize
 
 from gankit.errors import GankitError, PartError, RunError, one_line
-from gankit.experiments.values import parse_value
 from gankit.files import user_path
 from gankit.interfaces import ImageSpec
 from gankit.runs import checkpoint
@@ -193,10 +192,3 @@ def load_classifier(path: str | Path, *, grey_levels: bool = False) -> Classifie
     except GankitError as error:
         raise RunError(str(error)) from error
     return Classifier(network, facts, grey_levels).eval().requires_grad_(False)
-
-
-def named_classifier(text: str | None) -> Any:
-    """A classifier that a study saved, from its .safetensors file; any other text becomes a value for `gankit.rank`."""
-    if text is not None and text.endswith(".safetensors"):
-        return load_classifier(text, grey_levels=True)
-    return text and parse_value(text)
