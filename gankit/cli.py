@@ -13,6 +13,7 @@ from gankit.errors import GankitError, ProcessLostError, plain_words
 from gankit.experiments.values import parse_value
 from gankit.help import Commands, epilog, print_version
 from gankit.options import Animation, AnyRun, Best, Extractor, Metrics, Out, Overrides, Recipe, RunFolder, Seed, Window
+from gankit.planning.command import plan
 from gankit.studies.commands import study
 from gankit.text import say
 
@@ -265,10 +266,11 @@ def report(run: RunFolder) -> None:
 
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="Only this kind of part.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Argument(help="Only this kind of part; or recipes.", show_default=False)] = None,
     load: Annotated[bool, typer.Option("--load", help="Import every part, and say which fail and why.")] = False,
 ) -> None:
-    """List every part: name, kind, distribution."""
+    """List every part: name, kind, distribution; or every recipe: what it is for, and how long it takes."""
+    from gankit.experiments.document import recipe_lines
     from gankit.registry import registry
     from gankit.registry.parts import list_parts
     from gankit.registry.plugins import KINDS, plural, scan
@@ -276,6 +278,8 @@ def list_(
     if load:
         import gankit.experiments.tables  # noqa: F401 - reserves keys that no setting of a part may have
 
+    if kind in ("recipe", "recipes"):
+        return say(*recipe_lines())
     singular = {plural(name): name for name in KINDS}
     kinds = [registry(singular.get(kind, kind)).kind] if kind else KINDS  # an unknown kind has no registry
     lines, failures = list_parts(kinds, load)
@@ -295,6 +299,9 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
     say(experiment.toml().removesuffix("\n"))
     if experiment.training.precision == "float32":
         say('# training.precision = "float32": a GPU computes convolutions in TF32; "float32-exact" turns it off')
+
+
+app.command()(plan)
 
 
 @app.command()

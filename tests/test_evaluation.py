@@ -239,7 +239,7 @@ def test_a_run_beside_its_own_data_and_its_report(small: Small, tmp_path: Path) 
     assert "FD (pixels)" in page
     entry = report["metrics"]["frechet"]
     assert with_error(entry["value"], entry["standard_error"]) in page
-    assert page.count("data:image/png;base64,") == 5  # real images, samples, those with the nearest, the losses of both sides
+    assert page.count("data:image/png;base64,") == 5  # real images, samples, the nearest ones, two curves
     assert "<b>" not in page  # names are escaped
     assert "http" not in page.replace("http-equiv", "")  # self-contained
     everything = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "all")

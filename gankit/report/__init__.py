@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gankit.errors import GankitError
 from gankit.evaluation.comparison import read_metrics
-from gankit.evaluation.sources import run_data, run_reference
+from gankit.evaluation.sources import in_process, run_data, run_reference
 from gankit.evaluation.tables import html
 from gankit.files import sole_writer, write_atomically
 from gankit.images.pictures import grid_png, png_uri
@@ -77,6 +77,7 @@ def _page(run: Run) -> str:
     return render(
         "gankit.report", "run.html.j2", name=run.path.name, path=shlex.quote(str(run.path)), metrics=metrics,
         record=run.experiment.run, training=run.experiment.training, steps=run.steps,
+        data="a program's own" if in_process(run) else run.experiment.data.name,
         seconds=run.log[-1]["seconds"] if run.log else None, table=html(metrics) if metrics else "",
         pictures=pictures[:CLASSES], more_classes=len(pictures[CLASSES:]),
         reals_name=name, reals_missing=missing, nearest=nearest, looked_at=looked_at,
@@ -88,7 +89,7 @@ def _page(run: Run) -> str:
 
 
 def _pictures(run: Run, reals: Dataset | None) -> list[Pictures]:
-    """Grids of as many generated images as real ones, by class where the generator was told classes."""
+    """Grids of real and generated images, by class where the generator was told classes."""
     columns = 8 if max(run.image.shape[1:]) <= LARGE else 4
     seed, shape = run.experiment.training.seed, run.image
 
