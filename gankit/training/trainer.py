@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,8 +27,6 @@ from gankit.training.rehearsal import rehearse
 from gankit.training.step import Stepper
 
 OnTick = Callable[[dict[str, Any]], None]
-_TURN = threading.RLock()
-"""Trainings in several threads of one process take turns: torch has one random state and one number of threads."""
 
 
 def train(
@@ -119,13 +116,12 @@ def _new_folder(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _threads_and_random_state(experiment: Experiment) -> Iterator[None]:
     """Use the experiment's threads, on resume those recorded; at the end restore the caller's, and its random state."""
-    with _TURN, seeds.plain_torch():
+    with seeds.own_draws(), seeds.plain_torch():
         before = torch.get_num_threads()
         recorded = experiment.run.threads if experiment.run else None
         torch.set_num_threads(experiment.training.threads or recorded or before)
         try:
-            with torch.random.fork_rng():
-                yield
+            yield
         finally:
             torch.set_num_threads(before)
 
