@@ -3,10 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test test-slow bench check docs dist clean
+.PHONY: demo newcomer test test-slow bench bench-gpu check docs dist clean
 
 demo: .venv/.installed
 	$(RUN) gankit demo --out runs/demo
+
+# A newcomer's first hour, from a fresh clone to both studies, with the time of each stage.
+newcomer: .venv/.installed
+	$(BIN)/python tests/first_hour.py --clone
 
 test: .venv/.installed-test
 	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -23,12 +27,17 @@ bench: .venv/.installed-test .bench/.installed
 	OMP_NUM_THREADS=2 $(BIN)/python tests/benchmarks/metrics.py
 	OMP_NUM_THREADS=2 $(BIN)/python tests/benchmarks/speed.py
 
+# On a machine with one GPU; at most nine minutes.
+bench-gpu: .venv/.installed .bench/.installed
+	$(BIN)/python tests/benchmarks/gpu.py
+
 check: .venv/.installed-test
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
 
 docs: .venv/.installed-test
+	$(BIN)/python docs/quotes.py
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet --site-dir site
 

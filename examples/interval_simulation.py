@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from gankit.evaluation.classification import balanced_accuracy, macro_f1
-from gankit.evaluation.paired import Cases, crossed, drawn_scores, paired_difference
+from gankit.evaluation.paired import Cases, paired_difference
 
 SHARES = (0.46, 0.17, 0.37)  # exotropia, esotropia, normal, as the founding paper has them
 SCORES = {"balanced accuracy": balanced_accuracy, "macro F1": macro_f1}
@@ -32,6 +32,21 @@ def predictions(random, labels, group, seeds, arm_spread, seed_spread):
     return np.where(right, labels, other)
 
 
+def bootstrap(random, cases, first, second, score, draws):
+    """The percentiles of a difference when groups (within classes) and seeds are drawn: Owen 2007, arXiv 0712.1111."""
+    weights = np.zeros((draws, cases.groups))
+    for label in np.unique(cases.stratum):
+        members = np.flatnonzero(cases.stratum == label)
+        weights[:, members] = random.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)
+    drawn = 0
+    for sign, counts in ((1, first), (-1, second)):
+        seeds, groups, k, _ = counts.shape
+        flat = counts.transpose(1, 0, 2, 3).reshape(groups, -1)
+        drawn = drawn + sign * score((weights @ flat).reshape(draws, seeds, k, k))
+    of_seeds = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+    return tuple(np.nanquantile((drawn * of_seeds).sum(1), [0.025, 0.975]))
+
+
 def trial(random, cases_n, per_group, seeds, null, draws):
     """For each score and each kind of interval, whether it excludes 0, and its width; no bootstrap if `draws` is 0."""
     groups = max(2 * len(SHARES), cases_n // per_group)
@@ -40,14 +55,12 @@ def trial(random, cases_n, per_group, seeds, null, draws):
     group = np.arange(len(labels)) // per_group
     cases = Cases.of(labels, group)
     first, second = (cases.counts(arm, len(SHARES)) for arm in predictions(random, labels, group, seeds, *NULLS[null]))
-    weights = cases.draws(random, draws) if draws else None
     values = []
     for score in SCORES.values():
         interval = paired_difference(cases, first, second, score)
         spans = [(interval.low, interval.high), (np.nan, np.nan)]
-        if weights is not None:
-            drawn = drawn_scores(first, score, weights) - drawn_scores(second, score, weights)
-            spans[1] = crossed(drawn, random)
+        if draws:
+            spans[1] = bootstrap(random, cases, first, second, score, draws)
         values += [(np.nan if np.isnan(low) else float(not low <= 0 <= high), high - low) for low, high in spans]
     return values
 

@@ -137,7 +137,7 @@ def simulate(case: Case, repeats: int, errors: int, seed: int = 0, bar: tqdm | N
             for key, value in found.items():
                 values.setdefault(key, []).append(value)
             if repeat < errors or name in QUICK:
-                for key, error in standard_errors(resampling, found, repeat).items():
+                for key, error in standard_errors(resampling, found).items():
                     spreads.setdefault(key, []).append(np.nan if error is None else error)
         if bar is not None:
             bar.update(cost(case, repeat < errors))

@@ -10,44 +10,23 @@ from typing import Annotated, Any
 import typer
 
 from gankit.errors import GankitError, ProcessLostError, plain_words
-from gankit.experiments.values import parse_metrics, parse_value, parse_window
+from gankit.experiments.values import parse_value
+from gankit.help import Commands, epilog, options
+from gankit.options import Best, Extractor, Metrics, Out, Overrides, Recipe, RunFolder, Window
+from gankit.planning.command import plan
+from gankit.runs.commands import sample, walk
 from gankit.studies.commands import study
 from gankit.text import say
 
 app = typer.Typer(
-    help="Train, swap and judge GANs on few images.", no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False, rich_markup_mode=None,
+    cls=Commands, help="Train, swap and judge GANs on few images.", epilog=epilog(""), no_args_is_help=True,
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
-cache = typer.Typer(
-    help="Files that gankit keeps on disk and can make again; GANKIT_CACHE says where.", no_args_is_help=True
-)
+CACHE = "Files that gankit keeps on disk and can make again; GANKIT_CACHE says where."
+cache = typer.Typer(cls=Commands, help=CACHE, no_args_is_help=True)
 app.add_typer(cache, name="cache")
 app.add_typer(study, name="study")
-
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key.path=value.", show_default=False)]
-Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
-RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
-AnyRun = Annotated[Path, typer.Argument(help="A run's folder, or eyes, which comes with gankit.", show_default=False)]
-Recipe = Annotated[str, typer.Argument(help="A recipe's name or an experiment file.", show_default=False)]
-Seed = Annotated[int, typer.Option(help="Seed of the latents.", min=0)]
-Best = Annotated[bool, typer.Option("--best", help="Take the generator that was best while training, not the last.")]
-Extractor = Annotated[
-    Any,
-    typer.Option(
-        parser=parse_value, metavar="<str>", show_default=False,
-        help='The feature extractor: a name, or a TOML table {name = "...", ...}.',
-    ),
-]  # fmt: skip
-Metrics = Annotated[
-    Any,
-    typer.Option(
-        parser=parse_metrics, metavar="<str>", help="Metrics, separated by commas, or a TOML list.", show_default=False
-    ),
-]
-Window = Annotated[
-    Any,
-    typer.Option(parser=parse_window, metavar="<str>", help="Black and white values in files not 8-bit, as 0,4095."),
-]
+app.callback()(options)
 
 
 def _finish(run: Any) -> None:
@@ -100,23 +79,8 @@ def resume(run: RunFolder) -> None:
     _finish(gankit.resume(run))
 
 
-@app.command()
-def sample(
-    run: AnyRun,
-    count: Annotated[int, typer.Option(help="How many images.", min=1)] = 64,
-    label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
-    seed: Seed = 0,
-    truncation: Annotated[float, typer.Option(help="Below 1: more typical images, where the generator can.")] = 1.0,
-    best: Best = False,
-    out: Out = None,
-) -> None:
-    """Draw images from a run: numbered files, a grid, and labels.csv."""
-    from gankit.runs.run import open_run
-    from gankit.runs.sampling import write_samples
-
-    opened = open_run(run, best=best)
-    out = out or (Path() if opened.packaged else opened.path) / f"drawn-{seed}"
-    say(f"{count} images, grid.png and labels.csv in {write_samples(opened, out, count, label, seed, truncation)}")
+app.command()(sample)
+app.command()(walk)
 
 
 @app.command()
@@ -193,6 +157,7 @@ def evaluate(
     from gankit import distributed
     from gankit.evaluation.comparison import check_files, sole_output, write_evaluation
     from gankit.evaluation.sources import open_source
+    from gankit.report.card import write_card
     from gankit.runs.run import open_run
 
     # "Best" is the same run with another generator.
@@ -212,6 +177,8 @@ def evaluate(
         say(report)
         for file in files.values() if first else ():
             say(write_evaluation(report, file))
+        if first and is_run and path == default:
+            write_card(opened, report)
 
 
 @app.command()
@@ -253,10 +220,11 @@ def report(run: RunFolder) -> None:
 
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="Only this kind of part.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Argument(help="Only this kind of part; or recipes.", show_default=False)] = None,
     load: Annotated[bool, typer.Option("--load", help="Import every part, and say which fail and why.")] = False,
 ) -> None:
-    """List every part: name, kind, distribution."""
+    """List every part: name, kind, distribution; or every recipe: what it is for, and how long it takes."""
+    from gankit.experiments.document import recipe_lines
     from gankit.registry import registry
     from gankit.registry.parts import list_parts
     from gankit.registry.plugins import KINDS, plural, scan
@@ -264,6 +232,8 @@ def list_(
     if load:
         import gankit.experiments.tables  # noqa: F401 - reserves keys that no setting of a part may have
 
+    if kind in ("recipe", "recipes"):
+        return say(*recipe_lines())
     singular = {plural(name): name for name in KINDS}
     kinds = [registry(singular.get(kind, kind)).kind] if kind else KINDS  # an unknown kind has no registry
     lines, failures = list_parts(kinds, load)
@@ -279,15 +249,22 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
     """Print an experiment with every setting filled in."""
     import gankit
 
-    say(gankit.load(recipe, *(overrides or [])).toml().removesuffix("\n"))
+    experiment = gankit.load(recipe, *(overrides or []))
+    say(experiment.toml().removesuffix("\n"))
+    if experiment.training.precision == "float32":
+        say('# training.precision = "float32": a GPU computes convolutions in TF32; "float32-exact" turns it off')
+
+
+app.command()(plan)
 
 
 @app.command()
 def check(file: Recipe, overrides: Overrides = None) -> None:
-    """Validate an experiment, open its data and try its parts in small, without training or writing anything."""
+    """Validate an experiment, say what data it reads, and try its parts in small; nothing is trained or written."""
     from gankit.training.rehearsal import check as lines_of
 
-    say(*lines_of(file, *(overrides or [])))
+    for line in lines_of(file, *(overrides or [])):
+        say(line)
 
 
 @app.command()

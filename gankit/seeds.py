@@ -57,9 +57,14 @@ def derive_seed(seed: int, stream: str, *index: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def generator(seed: int, stream: str, *index: int) -> torch.Generator:
-    """A CPU generator of its own for one purpose."""
-    return torch.Generator().manual_seed(derive_seed(seed, stream, *index))
+def generator(seed: int, stream: str, *index: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for one purpose; of one seed, other devices draw other numbers."""
+    return torch.Generator(device).manual_seed(derive_seed(seed, stream, *index))
+
+
+def device_of_draws(device: torch.device) -> torch.device:
+    """Where the draws of a training on this device are made: on a CUDA device there, else on the CPU."""
+    return device if device.type == "cuda" else torch.device("cpu")
 
 
 def seed_torch(seed: int, stream: str, *index: int) -> None:
@@ -80,34 +85,31 @@ def latents(seed: int, count: int, dim: int) -> Tensor:
 
 
 class TurnDraws:
-    """Random draws for the losses of one turn (one update of one network), made on the CPU for the whole batch.
+    """Random draws of one turn (one update of one network), made for the whole batch.
 
-    Losses see it as `turn.random`; its interface is `gankit.interfaces.Random`.
+    Losses see them as `turn.random`; the interface is `gankit.interfaces.Random`.
 
     Args:
-        seed: of the run.
-        stream: what the draws are for.
-        index: the number of the update.
+        generator: draws them, on its own device.
         like: (0,) tensor of the type and device of the draws.
         rows: (start, stop, total): which rows of a global batch are this process's; None for all.
     """
 
-    def __init__(
-        self, seed: int, stream: str, index: int, like: Tensor, rows: tuple[int, int, int] | None = None
-    ) -> None:
-        self._generator = generator(seed, stream, index)
+    def __init__(self, generator: torch.Generator, like: Tensor, rows: tuple[int, int, int] | None = None) -> None:
+        self._generator = generator
         self._like = like
         self._rows = rows
 
     def _draw(self, distribution: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        made: dict[str, Any] = {"generator": self._generator, "device": self._generator.device}
         if self._rows is None:
-            return distribution(shape, generator=self._generator).to(self._like)
+            return distribution(shape, **made).to(self._like)
         start, stop, total = self._rows
         if shape[:1] != (stop - start,):
             raise PartError(
                 f"draws of shape {shape} for {stop - start} samples: the first size must be the number of samples"
             )
-        return distribution((total, *shape[1:]), generator=self._generator)[start:stop].to(self._like)
+        return distribution((total, *shape[1:]), **made)[start:stop].to(self._like)
 
     def uniform(self, *shape: int) -> Tensor:
         """Values in [0, 1) of the given shape, (n, ...)."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from scipy.special import softmax
 from sklearn import metrics
 
 from gankit.evaluation.classification import (
+    Scorer,
     auc,
     balanced_accuracy,
     brier,
@@ -20,16 +24,19 @@ from gankit.evaluation.classification import (
     recall_of,
     recalls,
 )
-from gankit.evaluation.paired import (
-    Cases,
-    crossed,
-    drawn_scores,
-    independent_cases,
-    paired_difference,
-    score_interval,
+from gankit.evaluation.design import (
+    Estimate,
+    Part,
+    cross_validated,
+    holm,
+    variance_split,
+    visible_difference,
 )
+from gankit.evaluation.paired import Cases, crossed, paired_difference, score_estimate
+from gankit.evaluation.uncertainty import wilson
 
 CLASSES = 3
+ROOT = Path(__file__).parents[1]
 
 
 def drawn(n: int = 90, seeds: int = 2, per_group: int = 1, wrong: float = 0.3, seed: int = 0):
@@ -41,16 +48,54 @@ def drawn(n: int = 90, seeds: int = 2, per_group: int = 1, wrong: float = 0.3, s
     return labels, groups, np.where(draw.random((seeds, n)) < wrong, other, labels)
 
 
+def scores_of(labels, groups, predicted):
+    """What a study says of (seeds, n) predictions."""
+    logits = 9.0 * np.eye(CLASSES)[predicted]
+    return Scorer(labels, groups, list("abc")).scores(logits, {"b or c": ["b", "c"]})
+
+
 def test_cases_of_groups_that_agree_count_once() -> None:
-    sizes = np.full(20, 5.0)
-    hits = np.where(np.arange(20) < 12, 5.0, 0.0)  # all or none of a group
-    assert independent_cases(hits, sizes) == pytest.approx(19, abs=0.01)  # groups less one
-    assert independent_cases(np.array([1.0, 0, 1, 1]), np.ones(4)) == 4
-    assert independent_cases(np.full(20, 3.0), sizes) == 20  # no spread at all: as many as groups, to be safe
-    assert independent_cases(sizes, sizes) == 20
-    draw = np.random.default_rng(0)
-    loose = draw.binomial(5, 0.6, 2000).astype(float)
-    assert independent_cases(loose, np.full(2000, 5.0)) == pytest.approx(10000, rel=0.06)
+    """All or none of a patient's five images are right: the interval is that of patients, less the one of the mean."""
+    labels = np.repeat([0, 1, 2], 100)
+    right = np.repeat(np.arange(60) % 5 < 3, 5)  # of 20 patients in each class 12
+    found = scores_of(labels, np.repeat(np.arange(60), 5), np.where(right, labels, (labels + 1) % CLASSES)[None])
+    low, high = wilson(0.6 * 19, 19)
+    t, z = stats.t.ppf(0.975, 19), stats.norm.ppf(0.975)
+    assert found["recall"]["a"]["value"] == pytest.approx(0.6)
+    assert found["recall"]["a"]["low"] == pytest.approx(wilson(0.6 * 19 * z**2 / t**2, 19 * z**2 / t**2)[0])
+    assert found["recall"]["a"]["high"] - found["recall"]["a"]["low"] > high - low
+    alone = scores_of(labels, None, np.where(right, labels, (labels + 1) % CLASSES)[None])
+    assert alone["recall"]["a"]["high"] - alone["recall"]["a"]["low"] < 0.5 * (high - low)
+
+
+def test_a_share_of_0_or_1_has_the_interval_of_its_patients() -> None:
+    labels = np.repeat([0, 1, 2], 100)
+    found = scores_of(labels, np.arange(300) // 5, np.tile(labels, (3, 1)))
+    assert (found["recall"]["a"]["low"], found["recall"]["a"]["high"]) == wilson(20, 20)
+    assert found["groupings"]["b or c"]["sensitivity"]["low"] == wilson(40, 40)[0]
+    assert found["balanced accuracy"]["low"] == pytest.approx(wilson(60, 60)[0])
+
+
+@pytest.mark.parametrize(("n", "per_group"), [(88, 1), (152, 1), (120, 4)])
+def test_intervals_of_shares_over_seeds_cover(n: int, per_group: int) -> None:
+    """Wilson's interval of the cases alone would cover in 50 to 92 %: seeds differ more than cases make them."""
+    trials, seeds, spread = 300, 3, 0.5
+    hits, usual = [], []
+    draw = np.random.default_rng(n)
+    cases, seen = draw.normal(1.5, 1, (2, 200_000)), draw.normal(0, spread, 200_000)
+    true = float((1 / (1 + np.exp(-(cases[0] + (cases[1] - 1.5) * (per_group > 1) + seen)))).mean())
+    for _ in range(trials):
+        groups = np.arange(n) // per_group
+        easy = draw.normal(1.5, 1, n) + (per_group > 1) * draw.normal(0, 1, groups.max() + 1)[groups]
+        right = draw.random((seeds, n)) < 1 / (1 + np.exp(-(easy + draw.normal(0, spread, (seeds, 1)))))
+        labels = np.concatenate([np.zeros(n, np.int64), np.ones(1, np.int64)])
+        predicted = np.concatenate([np.where(right, 0, 1), np.ones((seeds, 1), np.int64)], 1)
+        entry = Scorer(labels, np.append(groups, n), ["a", "b"])._share(labels == 0, predicted == labels)
+        hits.append(entry["low"] <= true <= entry["high"])
+        low, high = wilson(entry["value"] * n, n)
+        usual.append(low <= true <= high)
+    assert np.mean(hits) > 0.93
+    assert np.mean(usual) < 0.92
 
 
 def test_scores_against_scikit_learn() -> None:
@@ -90,37 +135,84 @@ def test_calibration_of_known_answer() -> None:
     assert calibration_error(np.array([0, 0, 0, 1]), half) == pytest.approx(0.0)
 
 
-def test_groups_are_drawn_whole_and_within_their_class() -> None:
-    labels, groups, predicted = drawn(per_group=3)
-    cases = Cases.of(labels, groups)
-    assert cases.groups == 30
-    weights = cases.draws(np.random.default_rng(0), 200)
-    for label in range(CLASSES):
-        assert (weights[:, cases.stratum == label].sum(1) == 10).all()
-    counts = cases.counts(predicted, CLASSES)
-    totals = drawn_scores(counts, lambda found: found.sum((-2, -1)), weights)
-    assert (totals == 90).all()  # each draw has as many cases as there are, since all groups are equal
-    one = drawn_scores(counts, balanced_accuracy, np.ones((1, 30)))
-    assert one[0] == pytest.approx(balanced_accuracy(counts.sum(1)))
-
-
 def test_the_interval_of_a_score_of_known_spread() -> None:
     """Without groups and of one seed, balanced accuracy is a mean of independent proportions."""
     labels, _, predicted = drawn(n=900, seeds=1)
     cases = Cases.of(labels, None)
-    value, low, high = score_interval(cases, cases.counts(predicted, CLASSES), balanced_accuracy, 0)
+    found = score_estimate(cases, cases.counts(predicted, CLASSES), balanced_accuracy)
     shares = recalls(cases.counts(predicted, CLASSES).sum(1))[0]
     error = math.sqrt(float((shares * (1 - shares) / 300).sum())) / CLASSES
-    assert value == pytest.approx(shares.mean())
-    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.08)
+    assert found.value == pytest.approx(shares.mean())
+    assert found.half() == pytest.approx(1.96 * error, rel=0.01)
+    assert "seeds" not in found.parts
 
 
-def test_the_crossed_bootstrap_draws_seeds_too() -> None:
-    drawn_values = np.tile([0.0, 1.0], (4000, 1))  # cases change nothing, seeds all
-    low, high = crossed(drawn_values, np.random.default_rng(0))
-    assert (low, high) == (0.0, 1.0)
-    same = np.full((4000, 3), 0.25)
-    assert crossed(same, np.random.default_rng(0)) == (0.25, 0.25)
+def test_seeds_are_a_source_of_their_own() -> None:
+    cases = Cases.of(np.zeros(10, np.int64), None)
+    found = crossed(cases, np.array([0.2, 0.4, 0.6]), np.full(10, 0.4))  # cases change nothing, seeds all
+    expected = stats.ttest_1samp([0.2, 0.4, 0.6], 0).confidence_interval()
+    assert found.interval() == pytest.approx((expected.low, expected.high))
+
+
+def test_an_estimate_of_one_part_is_a_t_test() -> None:
+    values = np.random.default_rng(0).normal(0.5, 1, 8)
+    test = stats.ttest_1samp(values, 0)
+    found = Estimate(float(values.mean()), {"seeds": Part(float(values.var(ddof=1)) / 8, 7)})
+    assert found.p_value == pytest.approx(test.pvalue)
+    assert found.interval(0.9) == pytest.approx(tuple(test.confidence_interval(0.9)))
+    assert found.detectable() == pytest.approx(found.half() + 0.8416 * found.error, rel=1e-3)
+    assert Estimate(0.0, {"cases": Part(0.0, 1)}).p_value == 1
+    assert Estimate(0.1, {"seeds": Part(0.0, 0)}).interval() == (-math.inf, math.inf)  # one seed: nothing is known
+    assert Estimate(0.1, {"seeds": Part(0.0, 0)}).p_value == 1
+
+
+def test_folds_are_corrected_for_their_overlap_and_seeds_added() -> None:
+    """Nadeau and Bengio's t by hand, of folds that differ and seeds that do not."""
+    of_folds = np.array([0.10, 0.02, 0.06, 0.04, 0.08])
+    values = np.tile(of_folds[:, None, None], (1, 3, 2))
+    found = cross_validated(values, 1 / 4)
+    half = stats.t.ppf(0.975, 4) * math.sqrt((1 / 5 + 1 / 4) * of_folds.var(ddof=1))
+    assert found.value == pytest.approx(0.06)
+    assert found.half() == pytest.approx(half)
+    moved = values + np.array([-0.03, 0.0, 0.03])[None, :, None]  # each generator seed does the same in all folds
+    wider = math.hypot(half, stats.t.ppf(0.975, 2) * 0.03 / math.sqrt(3))
+    assert cross_validated(moved, 1 / 4).half() == pytest.approx(half)
+    assert cross_validated(moved, 1 / 4, shared_seeds=True).half() == pytest.approx(wider)
+
+
+def test_cells_that_failed_do_not_count_and_one_fold_tells_nothing() -> None:
+    values = np.arange(12.0).reshape(3, 2, 2) / 100
+    values[1, 0, 0] = np.nan
+    found = cross_validated(values, 0.5)
+    assert found.value == pytest.approx((0.015 + 0.06 + 0.095) / 3)
+    values[1:] = np.nan
+    assert cross_validated(values, 0.5).interval() == (-math.inf, math.inf)
+    assert math.isnan(cross_validated(np.full((2, 1, 1), np.nan), 0.5).value)
+
+
+def test_variance_is_split_by_source() -> None:
+    draw, spreads, sizes = np.random.default_rng(0), (0.3, 0.2, 0.1), ((400, 1, 1), (400, 3, 1), (400, 3, 4))
+    values = sum(draw.normal(0, spread, size) for spread, size in zip(spreads, sizes, strict=True))
+    fold, generator, classifier = (spread**2 for spread in spreads)
+    expected = {"folds": fold, "generators": generator, "classifiers": classifier}
+    assert variance_split(values) == pytest.approx(expected, rel=0.15)
+    one_of_each = variance_split(values[:, :1, :1])
+    assert one_of_each["folds"] == pytest.approx(fold + generator + classifier, rel=0.15)
+    assert one_of_each["generators"] is one_of_each["classifiers"] is None
+
+
+def test_holm_against_the_definition() -> None:
+    assert holm({"a": 0.03, "b": 0.01, "c": 0.04, "d": 0.6}) == pytest.approx(
+        {"b": 0.04, "a": 0.09, "c": 0.09, "d": 0.6}
+    )
+    assert holm({}) == {}
+
+
+def test_the_visible_difference_falls_with_the_root_of_the_cases() -> None:
+    one, four = visible_difference([40, 40, 40]), visible_difference([160, 160, 160])
+    assert one == pytest.approx(2 * four, rel=0.02)
+    assert visible_difference([40, 40, 40], folds=5) > 1.5 * one  # overlapping folds, and few of them
+    assert visible_difference([112, 40]) > visible_difference([76, 76])  # the rare class decides
 
 
 def test_a_paired_difference_of_known_answer() -> None:
@@ -177,3 +269,26 @@ def test_pairing_narrows_and_groups_widen() -> None:
         for c in (Cases.of(labels, groups), cases)
     )
     assert wide.cases_error > 1.5 * narrow.cases_error
+
+
+def test_the_page_of_coverage_has_the_tables_of_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And the script that simulates it goes on where it was stopped."""
+    path = ROOT / "examples" / "interval_coverage.py"
+    spec = importlib.util.spec_from_file_location("interval_coverage", path)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.tables(json.loads((ROOT / "docs/measured/interval-coverage.json").read_text()))
+    page = (ROOT / "docs/measured/interval-coverage.md").read_text()
+    for line in capsys.readouterr().out.splitlines():
+        assert line.removeprefix("#") in page
+    script.FAMILIES = {  # the first setting of each
+        name: (make, [axis[:1] for axis in axes], 1) for name, (make, axes, _) in script.FAMILIES.items()
+    }
+    script.simulate(tmp_path / "found.json", 1)
+    found = script.simulate(tmp_path / "found.json", 2)
+    assert len(found) == 8
+    for entry in found.values():
+        assert entry["trials"] == 2
+        assert all(0 <= interval["covered"] <= 2 for interval in entry["intervals"].values())

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
+from torch import Tensor
 
 import gankit
+from gankit import cli
 from gankit.cli import main
+from gankit.experiments.document import recipe_names
+from gankit.runs.walk import write_walk
 
 Small = Callable[..., list[str]]
 
@@ -96,13 +103,54 @@ def test_as_a_module_and_as_a_script() -> None:
     assert done.stderr.startswith("gankit: there is no recipe or file 'nothing'; known: ")
 
 
-def test_help(call: Call) -> None:
-    for command in ("", "train", "resume", "sample", "evaluate", "report", "list", "show", "check", "schema", "demo"):
-        answer = call(*command.split(), "--help")
-        assert answer.code == 0
-        assert "Usage: gankit" in answer.out
+def commands(group: Any, context: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Every command below a group: its words, itself and its context."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        inner = type(context)(command, info_name=name, parent=context)
+        yield inner.command_path.partition(" ")[2], command, inner
+        if hasattr(command, "list_commands"):
+            yield from commands(command, inner)
+
+
+@pytest.fixture(scope="module")
+def every_command() -> list[tuple[str, Any, Any]]:
+    app = typer.main.get_command(cli.app)
+    return list(commands(app, app.context_class(app, info_name="gankit")))
+
+
+def test_help(call: Call, every_command: list[tuple[str, Any, Any]]) -> None:
+    overview = call("--help").out
+    for name, command, context in every_command:
+        text = command.get_help(context)
+        assert f"Usage: gankit {name}" in text
+        assert "  Example" in text
+        if " " not in name:
+            summary = command.help.partition("\n\n")[0].split()
+            assert " ".join(summary) in " ".join(overview.split())  # not cut, only wrapped
     assert call("bogus").code == 2
     assert "No such command" in call("bogus").err
+    assert call("--version").out == f"gankit {gankit.__version__}\n"
+
+
+def test_every_example_can_be_typed(every_command: list[tuple[str, Any, Any]]) -> None:
+    found = {name: command for name, command, _ in every_command}
+    lines = {}
+    for name, command in found.items():
+        shown = [line.strip() for line in command.epilog.splitlines() if line.startswith("  ")]
+        assert shown, name
+        assert all(line.startswith(f"gankit {name}") for line in shown)
+        lines |= dict.fromkeys(shown, "help")
+    root = Path(gankit.__file__).parents[1]
+    for readme in [root / "README.md", *root.glob("plugins/*/README.md")]:
+        blocks = "".join(re.findall(r"```sh\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL))
+        lines |= dict.fromkeys(blocks.replace(" && ", "\n").splitlines(), str(readme))
+    typed = [words for line in lines if (words := shlex.split(line.partition(" > ")[0], comments=True))]
+    for _, *words in [words for words in typed if words[0] == "gankit"]:
+        called = max((known for known in found if words[: len(known.split())] == known.split()), key=len)
+        arguments = words[len(called.split()) :]
+        if arguments != ["--help"]:
+            found[called].make_context(called, arguments)  # raises where it cannot be parsed
 
 
 def test_train_and_resume(call: Call, small: Small, tmp_path: Path) -> None:
@@ -227,10 +275,23 @@ def test_show(call: Call, tmp_path: Path) -> None:
 def test_check(call: Call, small: Small) -> None:
     answer = call("check", "wgan-gp", *small("data.conditional=true"))
     assert answer.code == 0
-    first, second, third = answer.out.splitlines()
-    assert first.startswith("generator resnet: ")
-    assert second.startswith("critic resnet: ")
-    assert third == "40 images of (3, 8, 8) (channels, height, width), 2 classes, 0 conditions"
+    lines = answer.out.splitlines()
+    assert [line.partition(":")[0].strip() for line in lines] == [
+        "data npz", "classes", "patients", "unused", "training", "generator resnet", "critic resnet",
+    ]  # fmt: skip
+    assert lines[0] == "data npz: 40 images of 8 x 8 pixels (height x width), colour, 8 bits"
+
+
+def test_recipes_are_listed_with_what_they_are_for(call: Call) -> None:
+    head, *lines = call("list", "recipes").out.splitlines()
+    assert [line.split()[0] for line in lines] == recipe_names()
+    (demo,) = (line for line in lines if line.startswith("demo "))
+    assert [demo[head.index(column) :].partition("  ")[0] for column in ("sizes", "time", "for")] == [
+        "32x32", "5 to 8 minutes on two CPU cores", "first pictures, of the eyes or of your own photographs",
+    ]  # fmt: skip
+    assert {
+        line.rstrip() for line in (Path(__file__).parents[1] / "docs/how-to/which-recipe.md").read_text().splitlines()
+    } >= set(lines)
 
 
 def test_list(call: Call) -> None:
@@ -337,6 +398,88 @@ def test_samples_by_default_lie_in_the_run(call: Call, runs: dict[str, Path], tm
     assert (run / "drawn-4" / "00000.png").is_file()
     (run / "generator.safetensors").unlink()
     assert "there is no generator yet" in call("sample", run).line
+
+
+# Walking
+
+
+def tiles(path: Path) -> np.ndarray[Any, Any]:
+    """(rows, columns, 8, 8, 3) images of a picture of 8x8 images that are enlarged 16 times."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))[8::16, 8::16]
+    sheet = pixels[1:, 1:].reshape(len(pixels) // 9, 9, -1, 9, 3)
+    return sheet.swapaxes(1, 2)[:, :, :8, :8]
+
+
+def test_a_walk_goes_from_sample_to_sample_and_back(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    answer = call("walk", runs["plain"], "--stops", 2, "--frames", 8, "--seed", 3, "--out", tmp_path / "walk")
+    assert answer.code == 0
+    assert sorted(path.name for path in (tmp_path / "walk").iterdir()) == ["progress.png", "walk.gif", "walk.png"]
+    assert "progress.png: the same latents at steps 0, 1" in answer.out
+    strip = tiles(tmp_path / "walk" / "walk.png")
+    samples = gankit.open_run(runs["plain"]).sample(8, seed=3).transpose(0, 2, 3, 1)
+    assert strip.shape == (4, 9, 8, 8, 3)
+    assert np.array_equal(strip[:, 0], samples[:4])
+    assert np.array_equal(strip[:, 8], samples[4:])
+    with Image.open(tmp_path / "walk" / "walk.gif") as animated:
+        assert 8 < animated.n_frames <= 16  # equal neighbours are one frame
+        assert animated.info["loop"] == 0
+    progress = tiles(tmp_path / "walk" / "progress.png")
+    for step in (0, 1):
+        assert np.array_equal(progress[:, step], tiles(runs["plain"] / "samples" / f"step-{step:08d}.png")[:, 0])
+
+
+class Shrinks(gankit.Generator):
+    """Another generator, which truncates by moving its latents towards 0."""
+
+    def __init__(self, inner: gankit.Generator, share: float = 1.0) -> None:
+        super().__init__()
+        self.inner, self.share, self.latent_dim = inner, share, inner.latent_dim
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.inner(self.share * z, labels)
+
+    def truncated(self, truncation: float) -> Shrinks:
+        return Shrinks(self.inner, truncation)
+
+
+def test_a_generator_that_truncates_is_swept(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = gankit.open_run(runs["classes"])
+    samples = run.sample(8, [0, 1] * 4, seed=2).transpose(0, 2, 3, 1)
+    run.__dict__["generator"] = Shrinks(run.generator)
+    assert "truncation.png: from top to bottom 1, 0.85, 0.7, 0.5, 0.3, 0" in write_walk(run, tmp_path / "w", seed=2)
+    sweep = tiles(tmp_path / "w" / "truncation.png")
+    assert sweep.shape[:2] == (6, 8)
+    assert np.array_equal(sweep[0], samples)
+    assert all(np.array_equal(sweep[5, k], sweep[5, k % 2]) for k in range(8))  # the mean image of either class
+
+
+def test_classes_walk_along_the_same_latents(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    answer = call("walk", runs["classes"], "--frames", 2, "--animation", "png", "--out", tmp_path / "walk")
+    assert "rows: left, right" in answer.out
+    strip = tiles(tmp_path / "walk" / "walk.png")
+    run = gankit.open_run(runs["classes"])
+    assert [len(strip), len(tiles(tmp_path / "walk" / "walk-animated.png"))] == [2, 1]
+    for row, name in zip(strip, ["left", "right"], strict=True):
+        assert np.array_equal(row[[0, 8]], run.sample(2, name).transpose(0, 2, 3, 1))
+    answer = call("walk", runs["classes"], "--label", "right", "--frames", 1, "--out", tmp_path / "right")
+    assert np.array_equal(tiles(tmp_path / "right" / "walk.png")[0, 0], strip[1, 0])
+
+
+def test_walks_that_cannot_be_gone(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    for options, message in (
+        (("--label", "up"), "there is no class 'up'"),
+        (("--truncation", "0.5"), "generator resnet cannot truncate"),
+        (("--stops", "1"), "--stops"),
+        (("--animation", "mp4"), "--animation"),
+    ):
+        answer = call("walk", runs["classes"], *options, "--out", tmp_path / "walk")
+        assert answer.code == 2
+        assert message in answer.err
+        assert not (tmp_path / "walk").exists()
+    assert call("walk", runs["grey"], "--frames", 1, "--out", tmp_path / "grey").code == 0
+    assert call("walk", runs["condition"], "--frames", 1, "--label", "6.5", "--out", tmp_path / "number").code == 0
+    assert "not empty" in call("walk", runs["grey"], "--out", tmp_path / "grey").line
 
 
 # Judging

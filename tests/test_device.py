@@ -1,12 +1,32 @@
-"""Which device "auto" takes, and that all generators of random numbers are seeded; no GPU is needed."""
+"""Which device "auto" takes, how it computes, and that all generators of random numbers are seeded; without a GPU."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 import torch
+from torch import Tensor
 
+import gankit
 from gankit import seeds
+from gankit.errors import RunError
+from gankit.interfaces import Augment, Critic, ImageSpec, Loss, Turn
 from gankit.runs.run import choose_device
+from gankit.training import rehearsal
+from gankit.training.execution.arithmetic import (
+    NOT_DETERMINISTIC,
+    arithmetic,
+    cautions_of_order,
+    deterministic,
+    operations_in_any_order,
+)
+from gankit.training.trainer import Trainer
+
+Small = Callable[..., list[str]]
+GPU = torch.device("cuda")
 
 
 @pytest.mark.parametrize(("cuda", "mps", "taken"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
@@ -25,3 +45,156 @@ def test_an_apple_gpu_is_seeded_like_the_cpu(monkeypatch: pytest.MonkeyPatch) ->
     with torch.random.fork_rng(devices=[]):
         seeds.seed_torch(3, "step", 7)
     assert seeded == [seeds.derive_seed(3, "step", 7)]
+
+
+def flags() -> tuple[bool, ...]:
+    return (
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32,
+        torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "device", "inside"),
+    [
+        ([], "cpu", (True, False, False, False, True)),
+        (["training.precision=float32-exact"], "cpu", (True, False, False, False, True)),
+        ([], "cuda", (True, False, True, True, False)),
+        (["training.deterministic=false"], "cuda", (True, False, False, False, True)),
+        (["training.precision=float32-exact", "training.deterministic=false"], "cuda",
+         (False, False, False, False, True)),
+    ],
+)  # fmt: skip
+def test_a_training_computes_as_its_settings_say(
+    overrides: list[str], device: str, inside: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = flags()
+    with arithmetic(gankit.load("wgan-gp", *overrides).training, torch.device(device)):
+        assert flags() == inside
+    assert flags() == before
+
+
+@pytest.fixture
+def newer_flags() -> Iterator[None]:
+    if not hasattr(torch.backends.cudnn, "conv"):
+        pytest.skip("this torch has none")
+    convolutions = torch.backends.cudnn.conv
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    yield
+    convolutions.fp32_precision = before
+
+
+@pytest.mark.usefixtures("newer_flags")
+def test_newer_flags_of_the_calling_program_are_kept() -> None:
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"
+    try:
+        with arithmetic(gankit.load("wgan-gp", "training.precision=float32-exact").training, GPU):
+            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+    finally:
+        torch.backends.cudnn.rnn.fp32_precision = "none"
+
+
+class AnyOrder(Augment):
+    """Uses the one operation that has no deterministic form on a CPU either."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.clone().put_(torch.tensor([0]), torch.zeros(1, dtype=images.dtype))
+
+
+class Plain(Critic):
+    def __init__(self, image: ImageSpec) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(image.channels, 1)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        scores: Tensor = self.layer(images.mean((2, 3)))
+        return scores
+
+
+def test_parts_without_a_deterministic_form_are_named() -> None:
+    images = torch.rand(2, 3, 4, 4)
+    with deterministic():
+        assert operations_in_any_order(AnyOrder(), images) == ["put_"]
+        assert operations_in_any_order(Plain(ImageSpec(3, 4, 4)), images, None) == []
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", NOT_DETERMINISTIC.pattern)
+            AnyOrder()(images)
+    (line,) = cautions_of_order(
+        {"augment a": (AnyOrder(), (images,)), "critic b": (Plain(ImageSpec(3, 4, 4)), (images,))}
+    )
+    assert line.startswith("training.deterministic: augment a (put_) cannot compute the same every time on this GPU")
+
+
+def test_a_rehearsal_names_them(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gankit.augments.register("any-order")(AnyOrder)
+    stepper = Trainer(gankit.load("wgan-gp", *small("augment.name=any-order")), tmp_path / "run", None).stepper
+    assert rehearsal._cautions_of_order(stepper) == []
+    monkeypatch.setattr(stepper, "device", GPU)
+    (line,) = rehearsal._cautions_of_order(stepper)
+    assert "augment any-order (put_)" in line
+
+
+def test_the_record_says_how_precisely_a_run_computes(small: Small, tmp_path: Path) -> None:
+    overrides = small("training.precision=float32-exact", "training.steps=1")
+    run = gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
+    record = run.experiment.run
+    assert record is not None
+    assert record.arithmetic == "float32"
+
+
+class FailsLater(Loss):
+    """Raises what a device would, in the fourth step."""
+
+    text = ""
+
+    def critic(self, turn: Turn) -> Tensor:
+        if turn.step == 3 and turn.batch == 4:
+            raise RuntimeError(self.text)
+        return turn.fake_scores.mean() - turn.real_scores.mean()
+
+    def generator(self, turn: Turn) -> Tensor:
+        return -turn.fake_scores.mean()
+
+
+FAULTS = {
+    "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 9 GiB\nmore": (
+        r": not enough memory after step 3 \(another 20\.00 MiB were asked for\); the last checkpoint stays; lower "
+        r"training\.batch \(4\), .* training\.graphs=false"
+    ),
+    "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes.": (
+        r": not enough memory after step 3 \(another 64 bytes were asked for\)"
+    ),
+    "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronous": (
+        r": the GPU failed after step 3 \(CUDA error: unspecified launch failure\); go on .* gankit resume "
+    ),
+}
+
+
+@pytest.mark.parametrize("text", FAULTS)
+def test_a_fault_of_the_device_takes_one_line_and_keeps_the_checkpoint(
+    text: str, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gankit.losses.register("fails-later")(FailsLater)
+    monkeypatch.setattr(FailsLater, "text", text)
+    experiment = gankit.load("wgan-gp", *small('losses=["fails-later"]', "training.checkpoint_every=2"))
+    with pytest.raises(RunError, match=FAULTS[text]) as caught:
+        gankit.train(experiment, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path / "run"))
+    monkeypatch.setattr(FailsLater, "text", "a mistake of a part")
+    with pytest.raises(RuntimeError, match=r"^a mistake of a part$"):
+        gankit.resume(tmp_path / "run")
+    assert gankit.open_run(tmp_path / "run").steps == 2
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_one_line() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(RunError, match=r"^training\.device: 'cuda' cannot be used here .*; set training\.device=auto$"):
+        choose_device("cuda")

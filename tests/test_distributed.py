@@ -1,4 +1,4 @@
-"""Several processes train as one: torchrun with gloo on this machine, compared with one process."""
+"""Several processes train as one, by gloo on this machine, compared with one process; one test starts torchrun."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 from torch import Tensor, nn
@@ -39,17 +40,8 @@ LABELS = [
     *RESNET, "data.conditional=true", "data.weights=agreement", "data.balance=0.5", "critic.class_head=true",
     "training.label_fade=[1, 8]", 'losses=["hinge", "auxiliary-class"]',
 ]  # fmt: skip
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 LAZY = 'losses=[{name="wasserstein", every=2}, {name="gradient-penalty"}]'
-
-
-def command(processes: int, *arguments: str) -> list[str]:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] * (processes > 1)
-    return [sys.executable, *torchrun, "-m", "gankit", *arguments]
-
-
-def started(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command(processes, *arguments), env=environment, capture_output=True, text=True, check=False)
 
 
 def state(run: Path) -> dict[str, Any]:
@@ -76,7 +68,7 @@ def difference(one: Path, other: Path, part: str) -> float:
 def test_two_processes_end_where_one_does(name: str, recipe: list[str], tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     gankit.train(gankit.load(recipe[0], *recipe[1:], *DOUBLE), one)
-    done = started(2, "train", *recipe, *DOUBLE, "--out", str(two))
+    done = processes.run("train", *recipe, *DOUBLE, "--out", str(two), processes=2)
     assert done.returncode == 0, done.stderr
     for part in ("generator", "critic"):
         assert difference(one, two, part) < 1e-9, f"{part} of {name}"
@@ -94,14 +86,14 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     through, changing = tmp_path / "through", tmp_path / "changing"
     settings = [*RESNET, *DOUBLE, "training.lr_decay=none"]
     gankit.train(gankit.load(settings[0], *settings[1:]), through)
-    for processes, steps in ((2, 2), (1, 4), (3, 6)):
+    for count, steps in ((2, 2), (1, 4), (3, 6)):
         if steps == 2:
             words = ["train", *settings, "training.steps=2", "--out", str(changing)]
         else:
             text = (changing / "experiment.toml").read_text()
             (changing / "experiment.toml").write_text(text.replace(f"steps = {steps - 2}\n", f"steps = {steps}\n", 1))
             words = ["resume", str(changing)]
-        done = started(processes, *words)
+        done = processes.run(*words, processes=count)
         assert done.returncode == 0, done.stderr
         assert gankit.open_run(changing).steps == steps
     for part in ("generator", "critic"):
@@ -112,8 +104,9 @@ def test_a_lost_process_ends_the_run_with_an_error_and_a_checkpoint(tmp_path: Pa
     out = tmp_path / "run"
     settings = [*RESNET, *SMALL, "training.steps=4000", "training.lr_decay=none"]
     process = subprocess.Popen(
-        command(2, "train", *settings, "--out", str(out)), env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+        [sys.executable, *TORCHRUN, "-m", "gankit", "train", *settings, "--out", str(out)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        start_new_session=True,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
@@ -146,10 +139,10 @@ def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "x").write_text("x")
-    done = started(2, "train", *RESNET, *SMALL, "--out", str(taken))
+    done = processes.run("train", *RESNET, *SMALL, "--out", str(taken), processes=2)
     assert done.returncode != 0
     assert len(re.findall(r"^gankit: .*is not empty", done.stderr, re.MULTILINE)) == 1
-    done = started(2, "train", *RESNET, *SMALL, "training.batch=1", "--out", str(tmp_path / "b"))
+    done = processes.run("train", *RESNET, *SMALL, "training.batch=1", "--out", str(tmp_path / "b"), processes=2)
     assert "training.batch: 1 images cannot be shared by 2 processes" in done.stderr
 
 
@@ -248,8 +241,8 @@ def test_shares_are_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_draws_are_rows_of_the_global_draws() -> None:
     like = torch.empty(0, dtype=torch.float64)
-    whole = seeds.TurnDraws(0, "s", 3, like)
-    part = seeds.TurnDraws(0, "s", 3, like, (2, 5, 7))
+    whole = seeds.TurnDraws(seeds.generator(0, "s", 3), like)
+    part = seeds.TurnDraws(seeds.generator(0, "s", 3), like, (2, 5, 7))
     assert torch.equal(whole.uniform(7, 2)[2:5], part.uniform(3, 2))
     assert torch.equal(whole.normal(7)[2:5], part.normal(3))
     with pytest.raises(PartError, match=r"draws of shape \(1,\) for 3 samples"):
@@ -274,8 +267,9 @@ def test_evaluation_is_shared_and_exact(tmp_path: Path) -> None:
     run = tmp_path / "run"
     gankit.train(gankit.load(RESNET[0], *RESNET[1:], *SMALL), run)
     settings = ["--features", "pixels", "--metrics", "frechet,kid", "--count", "30"]
-    for processes in (1, 2):
-        done = started(processes, "evaluate", str(run), *settings, "--out", str(tmp_path / f"{processes}.json"))
+    for count in (1, 2):
+        out = str(tmp_path / f"{count}.json")
+        done = processes.run("evaluate", str(run), *settings, "--out", out, processes=count)
         assert done.returncode == 0, done.stderr
     one, two = (json.loads((tmp_path / f"{n}.json").read_text()) for n in (1, 2))
     assert one == two

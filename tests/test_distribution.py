@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -78,9 +79,11 @@ def test_an_index_would_accept_the_metadata(wheel: dict[str, bytes]) -> None:
 
 
 def test_every_python_that_is_named_is_allowed() -> None:
-    named = [text.rpartition(" ")[2] for text in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", text)]
-    assert named == ["3.11", "3.12", "3.13", "3.14"]
-    assert list(SpecifierSet(PROJECT["requires-python"]).filter(["3.10", *named])) == named
+    for path in [ROOT / "pyproject.toml", *ROOT.glob("plugins/*/pyproject.toml")]:
+        project = tomllib.loads(path.read_text())["project"]
+        named = [text.rpartition(" ")[2] for text in project["classifiers"] if re.search(r":: 3\.\d+$", text)]
+        assert named == ["3.11", "3.12", "3.13", "3.14"], path
+        assert list(SpecifierSet(project["requires-python"]).filter(["3.10", *named])) == named
 
 
 def test_the_citation_is_valid_and_says_what_the_project_says() -> None:
@@ -97,17 +100,32 @@ def test_the_citation_is_valid_and_says_what_the_project_says() -> None:
     assert set(citation) <= allowed, "the schema of 1.2.0 has other keys too: add them here"
 
 
-def test_the_install_lines_of_readme_work_without_an_index() -> None:
-    text = (ROOT / "README.md").read_text()
-    wanted = [line.rpartition(" ")[2].strip("'") for line in re.findall(r"pip install ([^`\n]+)", text)]
-    assert wanted[0] == ".[offline]"
-    for target in wanted:
-        # pip takes the gankit that is installed already, and only adds what the extra names.
-        extra = re.fullmatch(r"(?:gankit|\.)\[(.+)\]", target)
-        if extra:
-            assert set(extra[1].split(",")) <= set(PROJECT["optional-dependencies"])
-        else:
-            assert (ROOT / target / "pyproject.toml").is_file(), f"pip install {target} needs an index"
+def test_install_lines_are_true_until_gankit_is_on_an_index_and_follow_from_one_place_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    quotes = importlib.import_module("quotes")
+    readmes = [ROOT / "README.md", *ROOT.glob("plugins/*/README.md")]
+    assert set(readmes) <= set(quotes.PAGES)
+    for path in readmes:
+        text = path.read_text()
+        assert quotes.refreshed(text) == text, f"{path}: python docs/quotes.py"
+        lines = [line.partition("#")[0].strip() for line in re.findall(r"pip install ([^`\n]+)", text)]
+        wanted = [line.rpartition(" ")[2].strip("'\"") for line in lines]
+        folder = path.parent.relative_to(ROOT).as_posix()
+        assert wanted[0] == (".[offline]" if folder == "." else f"./{folder}")
+        for target in wanted:
+            # pip takes what is installed already, and only adds what the extra names.
+            found = re.fullmatch(r"(?:gankit[\w-]*|\.)\[(.+)\]", target)
+            if found:
+                project = tomllib.loads((path.parent / "pyproject.toml").read_text())["project"]
+                assert set(found[1].split(",")) <= set(project["optional-dependencies"])
+            else:
+                assert (ROOT / target / "pyproject.toml").is_file(), f"pip install {target} needs an index"
+        monkeypatch.setattr(quotes, "PUBLISHED", True)
+        name = '"gankit[offline]"' if folder == "." else path.parent.name
+        assert f"```sh\npip install {name}\n" in quotes.refreshed(text)
+        monkeypatch.setattr(quotes, "PUBLISHED", False)
 
 
 def test_other_pythons_are_tested_where_they_are_installed(tmp_path: Path) -> None:

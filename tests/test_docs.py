@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -27,6 +28,9 @@ from gankit.studies.reading import load_study
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+sys.path.insert(0, str(DOCS))
+import quotes  # noqa: E402
+
 EXAMPLES = (ROOT / "tests" / "test_examples.py").read_text(encoding="utf-8")
 GENERATED = {
     "experiment.md", "generators.md", "critics.md", "losses.md", "augments.md", "metrics.md", "features.md",
@@ -37,7 +41,6 @@ WRITTEN = sorted(
     for path in DOCS.rglob("*.md")
     if not (path.parent.name == "reference" and path.name in GENERATED) and path.parent.name != "code"
 )
-INCLUDED = re.compile(r'^--8<-- "([^"]+)"$')
 NOT_RUN = ("pip", ".venv/bin/pip", "make", "git", "torchrun", "source", "cd", "mkdir", "export")
 LANGUAGES = ("python", "sh", "toml", "text", "json")
 
@@ -56,8 +59,10 @@ class Block:
         return "\n".join(self.lines) + "\n"
 
     @property
-    def included(self) -> list[str]:
-        return [found[1] for line in self.lines if (found := INCLUDED.match(line.strip()))]
+    def source(self) -> str:
+        """The file, and its section, that the block quotes; "" where it quotes none."""
+        found = quotes.SOURCE.match(self.note)
+        return found[1] if found else ""
 
 
 def blocks(text: str) -> list[Block]:
@@ -90,11 +95,9 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def generated(generated_docs: Path) -> dict[str, str]:
     """The generated pages by name."""
-    folder = tmp_path_factory.mktemp("reference")
-    _module("generate").write(folder)
-    return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    return {path.name: path.read_text(encoding="utf-8") for path in (generated_docs / "reference").iterdir()}
 
 
 def _module(name: str) -> ModuleType:
@@ -111,14 +114,12 @@ class Page:
         self.capsys = capsys
 
     def run(self, block: Block) -> None:
+        if block.note.startswith("needs: ") and importlib.util.find_spec(block.note.removeprefix("needs: ")) is None:
+            return
         assert block.language in LANGUAGES, f"line {block.line}: a block of {block.language or 'no language'}"
-        for target in block.included:
-            check_included(target)
-        if block.included:
-            assert len(block.included) == len(block.lines), f"line {block.line}: lines beside an included file"
-            if block.language == "toml" and not block.included[0].startswith("plugins/"):
-                self.toml(Block("toml", [included(target) for target in block.included], block.line, block.note))
-        elif block.language != "text":
+        if block.source:
+            check_quoted(block)
+        if block.language != "text" and not (block.source and block.language == "python"):
             getattr(self, block.language)(block)
 
     def python(self, block: Block) -> None:
@@ -129,7 +130,7 @@ class Page:
 
     def toml(self, block: Block) -> None:
         content = tomllib.loads(block.text)
-        if block.note == "pyproject":
+        if block.note.startswith("pyproject"):
             groups = content.get("project", {}).get("entry-points", {})
             assert set(groups) <= {registry(kind).package for kind in KINDS}
             return
@@ -146,7 +147,7 @@ class Page:
             if command[0] in NOT_RUN or command[:3] in (["python", "-m", "venv"], ["python3", "-m", "venv"]):
                 continue
             if command[0] == "python" and re.fullmatch(r"examples/\w+\.py", command[1]):
-                check_included(command[1])
+                check_run_elsewhere(command[1])
                 continue
             assert command[0] == "gankit", f"line {block.line}: {' '.join(command)} is not run by the tests"
             shown = " ".join(command)
@@ -180,24 +181,20 @@ def over_the_default(content: Mapping[str, Any]) -> dict[str, Any]:
     return tables
 
 
-def check_included(target: str) -> None:
-    path, _, section = target.partition(":")
-    file = ROOT / path
-    assert file.is_file(), f"{path} is included, and there is no such file"
-    if section:
-        text = file.read_text(encoding="utf-8")
-        for mark in ("start", "end"):
-            assert f"--8<-- [{mark}:{section}]" in text, f"{path} has no {mark} of section {section}"
+def check_quoted(block: Block) -> None:
+    try:
+        assert block.text == quotes.quoted(block.source), (
+            f"line {block.line}: not as in its file; python docs/quotes.py"
+        )
+    except LookupError as error:
+        raise AssertionError(str(error)) from None
+    check_run_elsewhere(block.source.partition(":")[0])
+
+
+def check_run_elsewhere(path: str) -> None:
+    assert (ROOT / path).is_file(), f"{path} is shown, and there is no such file"
     if path.startswith("examples/"):
-        assert f'"{Path(path).name}"' in EXAMPLES, f"{path} is included, and tests/test_examples.py does not run it"
-
-
-def included(target: str) -> str:
-    path, _, section = target.partition(":")
-    text = (ROOT / path).read_text(encoding="utf-8")
-    if section:
-        text = text.split(f"--8<-- [start:{section}]\n")[1].split(f"--8<-- [end:{section}]")[0].rpartition("\n")[0]
-    return text
+        assert f'"{Path(path).name}"' in EXAMPLES, f"{path} is shown, and tests/test_examples.py does not run it"
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -210,11 +207,14 @@ def test_every_block_runs(
         page.run(block)
 
 
-def test_every_file_included_elsewhere_exists() -> None:
-    for name in WRITTEN:
-        for line in (DOCS / name).read_text(encoding="utf-8").splitlines():
-            if found := INCLUDED.match(line.strip()):
-                check_included(found[1])
+def test_pages_show_no_directive_where_they_are_read_as_markdown() -> None:
+    """Those that mkdocs alone can read list what it takes from the code, or are a file of the repository's root."""
+    read_elsewhere = [name for name in WRITTEN if name not in ("project/changelog.md", "project/contributing.md")]
+    shown = {}
+    for name in read_elsewhere:
+        text = re.sub(r"^```.*?^```$|`[^`\n]+`", "", (DOCS / name).read_text(encoding="utf-8"), flags=re.M | re.S)
+        shown[name] = re.findall(r"--8<--.*|^!!!.*|^\?\?\?.*|\{\{.*|\{%.*|\{ ?[#.:a-z].*|^<[^!a].*", text, re.M)
+    assert {name: found for name, found in shown.items() if found} == {}
 
 
 def test_every_block_of_the_generated_pages_runs(
@@ -327,8 +327,9 @@ PLANTED = {
     "wrong words": ("<!-- fails: a cat -->\n```sh\ngankit show wgan-gpp\n```", "did you mean"),
     "failing code": ("```python\nassert 1 == 2, 'no'\n```", "no"),
     "bad experiment": ("```toml\n[training]\nstep = 1\n```", "did you mean"),
-    "missing file": ('```python\n--8<-- "examples/none.py"\n```', "no such file"),
-    "missing section": ('```python\n--8<-- "examples/own_loss.py:none"\n```', "section none"),
+    "missing file": ("<!-- from examples/none.py -->\n```python\n```", "no such file"),
+    "missing section": ("<!-- from examples/own_loss.py:none -->\n```python\n```", "section none"),
+    "old quotation": ("<!-- from examples/own_loss.py -->\n```python\nx = 1\n```", "not as in its file"),
 }
 
 

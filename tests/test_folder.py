@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 
 from gankit import ImageSpec, build
 from gankit.datasets.folder import Folder
-from gankit.images import decoding
+from gankit.images import decoding, room
 from gankit.images.decoding import Decoder, decode_all
 
 
@@ -271,7 +271,7 @@ class TestFolder:
                 return super().stored(picture, where)
 
         sides = [4, 10, 9, 3, 9, 12, 2, 5, 9, 9]
-        monkeypatch.setattr(decoding, "AT_ONCE", 100)
+        monkeypatch.setattr(room, "AT_ONCE", 100)
         names = [str(side) for side in sides]
         images = decode_all(names, lambda i: Image.new("L", (sides[i], sides[i]), i), Watching((2, 2)), threads=4)
         assert images[:, 0, 0, 0].tolist() == list(range(10))

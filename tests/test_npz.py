@@ -9,6 +9,7 @@ import pytest
 from pictures import error, pixels
 
 from gankit import ImageSpec, build
+from gankit.datasets.folder import Folder
 from gankit.datasets.npz import Npz
 from gankit.training.rehearsal import check
 
@@ -165,7 +166,9 @@ class TestNpz:
     def test_missing_and_foreign_files(self, tmp_path: Path) -> None:
         assert "there is no file" in error(lambda: Npz(path=tmp_path / "none.npz").image)
         assert "there is no file" in error(lambda: Npz(path=tmp_path / "none.npz", in_memory=False).images)
+        assert 'is a folder; name = "folder" reads pictures' in error(lambda: Npz(path=tmp_path).image)
         np.save(tmp_path / "a.npy", np.zeros(3))
+        assert 'name = "npz" reads such files' in error(lambda: Folder(path=tmp_path / "a.npy").image)
         assert "images must be (n, h, w)" in error(lambda: Npz(path=tmp_path / "a.npy").image)
         (tmp_path / "a.npz").write_text("images")
         assert "is no npz file that NumPy can read" in error(lambda: Npz(path=tmp_path / "a.npz").image)
@@ -249,6 +252,17 @@ class TestNpz:
         data = Npz(path=path, labels="none")
         assert data.image.classes == 0
         assert data.facts["labels"].tolist() == [0.5, 1, 2]
+
+    def test_usual_words_are_read_as_what_they_mean(self, tmp_path: Path) -> None:
+        arrays = {"images": pixels(4, 3, 3), "label": np.array([0, 1, 1, 0]), "patient_id": np.arange(4) // 2}
+        data = Npz(path=self.write(tmp_path, **arrays, age=np.arange(4)))
+        assert (data.labels.tolist(), data.groups.tolist()) == ([0, 1, 1, 0], [0, 0, 1, 1])  # type: ignore[union-attr]
+        assert set(data.facts) == {"age"}
+        assert Npz(path=tmp_path / "data.npz", labels="none").labels is None
+        with_own = Npz(path=self.write(tmp_path, **arrays, labels=np.array([1, 0, 1, 0]), groups=np.arange(4)))
+        assert (with_own.labels.tolist(), with_own.groups.tolist()) == ([1, 0, 1, 0], [0, 1, 2, 3])  # type: ignore[union-attr]
+        both = Npz(path=self.write(tmp_path, **arrays, subject=np.arange(4)))
+        assert "call the one that does `groups`" in error(lambda: both.groups)
 
     def test_an_array_without_a_name(self, tmp_path: Path) -> None:
         images = pixels(4, 5, 5, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,25 @@ def test_betas_and_weights_are_those_of_the_step(monkeypatch: pytest.MonkeyPatch
     assert [second for _, second in betas[-6:]] == pytest.approx([value for value in moved for _ in "ab"])
 
 
+def test_lazy_scaling_changes_rate_and_betas_of_the_side_with_a_lazy_loss_as_stylegan2_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    groups, steps = [], torch.optim.Adam.step
+
+    def record(self: Any, *arguments: Any) -> Any:
+        groups.append(dict(self.param_groups[0]))
+        return steps(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", record)
+    settings = ("training.lazy_scaling=true", "training.betas=[0.5, 0.9]", "training.lr_decay=none", "training.steps=1")
+    widths = ("generator.widths=[4, 4, 4]", "critic.widths=[4, 4, 4]")
+    gankit.train(gankit.load("demo", *SMALL, *widths, *settings), tmp_path / "run")
+    (critic, generator), share = groups[-2:], 4 / 5  # demo computes its penalty on each fourth update of the critic
+    assert critic["lr"] == pytest.approx(share * 1e-3)
+    assert critic["betas"] == pytest.approx((0.5**share, 0.9**share))
+    assert (generator["lr"], tuple(generator["betas"])) == (1e-3, (0.5, 0.9))
+
+
 @pytest.mark.parametrize("step", [0, 2, 9])
 def test_the_weight_of_a_loss_is_that_of_the_step(step: int) -> None:
     from gankit.training.data import prepare
@@ -124,6 +144,24 @@ def test_the_recipe_survives_its_file_and_fits_its_images() -> None:
     assert load(json.loads(json.dumps(experiment.tables()))) == experiment
     gan = build(experiment, gankit.ImageSpec(3, 32, 32))
     assert not gan.critic_mixes_samples
+
+
+class Curious(gankit.Augment):
+    """Remembers the losses that it is shown."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def use_losses(self, losses: Mapping[str, gankit.Loss]) -> None:
+        self.losses = losses
+
+
+def test_an_augment_learns_what_the_losses_make_of_scores() -> None:
+    gankit.augments.register("curious")(Curious)
+    override = 'augment={name="sometimes", inner="curious"}'
+    augment = build(gankit.load("r3gan", override), gankit.ImageSpec(3, 32, 32)).augment
+    signs = {name: loss.positive_for_reals for name, loss in augment.inner.losses.items()}  # type: ignore[union-attr]
+    assert signs == {"relativistic": "differences", "r1": None, "r2": None}
 
 
 def test_a_probability_decides_for_each_sample() -> None:

@@ -32,6 +32,12 @@ def project(folder: Path) -> dict[str, Any]:
     return found
 
 
+def requirements(folder: Path) -> list[str]:
+    """The lines of its dependencies."""
+    found: list[str] = project(folder)["dependencies"]
+    return found
+
+
 @pytest.fixture(scope="session", params=FOLDERS, ids=lambda folder: folder.name)
 def folder(request: pytest.FixtureRequest) -> Path:
     """The source of each of them in turn."""
@@ -41,9 +47,10 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def shipped(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment into which it is installed; tests leave it as it is."""
+    """An environment into which it is installed, with those of them that it requires; tests leave it as it is."""
     shipped = Environment(tmp_path_factory.mktemp("shipped"))
-    shipped.install(*wheels([folder], tmp_path_factory.mktemp("wheels")))
+    required = [other for other in FOLDERS if any(re.match(rf"{other.name}\b", text) for text in requirements(folder))]
+    shipped.install(*wheels([folder, *required], tmp_path_factory.mktemp("wheels")))
     return shipped
 
 
@@ -73,7 +80,7 @@ def test_all_are_here() -> None:
     assert {folder.name for folder in FOLDERS} >= names
     for folder in FOLDERS:
         assert project(folder)["name"] == folder.name
-        (requirement,) = [text for text in project(folder)["dependencies"] if re.match(r"gankit\b(?!-)", text)]
+        (requirement,) = [text for text in requirements(folder) if re.match(r"gankit\b(?!-)", text)]
         assert re.fullmatch(r"gankit>=[\d.]+,<[\d.]+", requirement), "it states the versions that it works with"
 
 

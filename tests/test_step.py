@@ -140,7 +140,7 @@ def test_images_are_converted_and_mirrored_on_the_device(dtype: Any) -> None:
         if isinstance(args[0], torch.Tensor) and args[0].device.type == "cpu"
         if packet is not torch.ops.aten.lift_fresh  # which does nothing
     ]
-    copies, kept = torch.ops.aten._to_copy, {"uint8": torch.uint8, "uint16": torch.int32, "float32": torch.float32}
+    copies, kept = torch.ops.aten._to_copy, {"uint8": torch.uint8, "uint16": torch.int16, "float32": torch.float32}
     assert on_host == [(copies, kept[np.dtype(dtype).name], 4 * 3 * 64), (copies, torch.bool, 4)]
 
 

@@ -136,6 +136,65 @@ class TestTable:
         assert text.startswith(str(pictures / "labels.csv"))
         assert message in text
 
+    @pytest.mark.parametrize(
+        ("title", "role"),
+        [
+            ("patient", "groups"), ("Patient_ID", "groups"), ("subject", "groups"), ("case", "groups"),
+            ("Case No", "groups"), ("participants", "groups"), ("class", "labels"), ("Diagnosis", "labels"),
+            ("set", "splits"),
+        ],
+    )  # fmt: skip
+    def test_usual_words_are_read_as_what_they_mean(self, pictures: Path, title: str, role: str) -> None:
+        cells = ("train", "test", "val", "train") if role == "splits" else ("x1", "x2", "x3", "x1")
+        rows = "".join(
+            f"{name},{cell}\n" for name, cell in zip(("a.png", "b.png", "c.png", "d/e.png"), cells, strict=True)
+        )
+        data = listed(pictures, f"filename,{title}\n{rows}")
+        read = {"groups": data.groups, "labels": data.labels, "splits": data.splits or None}
+        assert [name for name, values in read.items() if values is not None] == [role]
+        assert data.facts == {}
+        assert data.known.read_as == {"filename": "file", title: role.removesuffix("s")}
+
+    @pytest.mark.parametrize("title", ["rater{}", "Reader_{}", "expert {}", "grader-{}"])
+    def test_raters_by_usual_words_are_votes(self, pictures: Path, title: str) -> None:
+        titles = [title.format(number) for number in (1, 2)]
+        rows = "a.png,x,x,x\nb.png,y,x,y\nc.png,x,y,\nd/e.png,y,y,y\n"
+        data = listed(pictures, f"file,label,{','.join(titles)}\n{rows}")
+        assert data.agreement is not None
+        assert data.agreement.tolist() == [1, 0.5, 0, 1]
+        assert (data.known.raters, data.known.read_as) == (2, dict.fromkeys(titles, "vote"))
+
+    def test_gankit_s_own_titles_come_first(self, pictures: Path) -> None:
+        rows = "a.png,x,p1,s1,0.5,y\nb.png,x,p1,s2,1,x\nc.png,y,p2,s3,1,x\nd/e.png,y,p3,s4,1,x\n"
+        data = listed(pictures, f"file,label,group,subject,agreement,rater1\n{rows}")
+        assert data.groups is not None
+        assert data.groups.tolist() == ["p1", "p1", "p2", "p3"]
+        assert set(data.facts) == {"subject", "rater1"}
+        data = listed(pictures, "file,image,class,label\na.png,a,u,x\nb.png,b,u,x\nc.png,c,v,y\nd/e.png,d,v,y\n")
+        assert data.class_names == ("x", "y")
+        assert set(data.facts) == {"image", "class"}
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            ("file,patient,case\na.png,1,2\nb.png,2,3\nc.png,3,4\nd/e.png,4,5\n",
+             "has `patient` and `case`, of which each may say which images are of one patient; call the one that does "
+             "`group`"),
+            ("file,patient\na.png,1\nb.png,\nc.png,x\nd/e.png,x\n", "line 3 has an empty patient"),
+            ("file,label,rater1\na.png,x,1\nb.png,y,2\nc.png,x,1\nd/e.png,y,2\n",
+             "no vote equals a label (votes like '1', labels like 'x')"),
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_told_is_asked(self, pictures: Path, rows: str, message: str) -> None:
+        assert message in error(lambda: listed(pictures, rows).labels)
+
+    def test_a_case_that_is_yes_or_no_is_no_patient(self, pictures: Path) -> None:
+        save(pictures / "f.png", np.zeros((3, 3), np.uint8))
+        rows = "a.png,0\nb.png,1\nc.png,1\nd/e.png,0\nf.png,0\n"
+        text = error(lambda: listed(pictures, f"file,case\n{rows}").labels)
+        assert "has `case` with one or two values: if it tells which images are of one patient, call it `group`" in text
+        assert listed(pictures, f"file,case_status\n{rows}").groups is None
+
     def test_not_utf8(self, pictures: Path) -> None:
         text = error(lambda: listed(pictures, "file,label\na.png,gr\xfcn\n", encoding="latin-1").image)
         assert "labels.csv is not in UTF-8; save it as CSV UTF-8" in text

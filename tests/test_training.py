@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 import tqdm
@@ -27,6 +27,7 @@ from gankit.errors import GankitError, PartError, RunError
 from gankit.interfaces import Loss, Turn
 from gankit.runs import checkpoint
 from gankit.training.log import StopRequest
+from gankit.training.start import load_start_weights
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -41,7 +42,7 @@ def state(folder: Path) -> dict[str, Any]:
 def assert_equal(a: Any, b: Any, place: str = "") -> None:
     assert type(a) is type(b), place
     if isinstance(a, Tensor):
-        assert torch.equal(a, b), place
+        assert torch.equal(a.cpu(), b.cpu()), place
     elif isinstance(a, dict):
         assert a.keys() == b.keys(), place
         for key in a:
@@ -137,32 +138,26 @@ def test_an_interrupt_saves_and_the_resumed_process_ends_the_same(small: Small, 
 
 
 def interrupt_and_resume(kind: signal.Signals, overrides: list[str], whole: Path, cut: Path) -> None:
-    command = [sys.executable, "-m", "gankit"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    started = subprocess.Popen(
-        [*command, "train", "wgan-gp", *overrides, "--out", str(cut)], env=environment,
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+    started = processes.Started("train", "wgan-gp", *overrides, "--out", str(cut))
     log = cut / "log.jsonl"
     while not log.exists() or not log.read_text():
-        assert started.poll() is None, started.stderr and started.stderr.read()
+        assert started.processes[0].is_alive()
         time.sleep(0.05)
     started.send_signal(kind)
     started.send_signal(kind)  # as a terminal and a wrapper together send it
-    _, errors = started.communicate(timeout=60)
-    assert started.returncode == 130, errors
-    assert "gankit resume" in errors
-    assert "Traceback" not in errors
+    done = started.wait()
+    assert done.returncode == 130, done.stderr
+    assert "gankit resume" in done.stderr
+    assert "Traceback" not in done.stderr
     assert 0 < (steps := gankit.open_run(cut).steps) < 100
     assert len(gankit.open_run(cut).log) == steps // 3, "an interrupt leaves no line of its own"
-    subprocess.run([*command, "resume", str(cut)], env=environment, check=True, capture_output=True)
+    assert processes.run("resume", str(cut)).returncode == 0
     assert_same_run(whole, cut)
     for folder in ("samples", "checkpoints"):
         assert [file.name for file in sorted((cut / folder).iterdir())] == [
             file.name for file in sorted((whole / folder).iterdir())
         ]
-    again = subprocess.run([*command, "resume", str(cut)], env=environment, capture_output=True, text=True)
-    assert again.returncode == 0
+    assert processes.run("resume", str(cut)).returncode == 0
 
 
 def test_a_damaged_checkpoint_is_passed_over(small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -373,11 +368,86 @@ def test_start_from_another_run(small: Small, tmp_path: Path) -> None:
     first = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "first")
     experiment = gankit.load("wgan-gp", *small(f"training.start_from={first.path}", "training.seed=9"))
     trainer = Trainer(experiment, tmp_path / "second", None)
-    trainer.stepper.load_start_weights()
+    load_start_weights(trainer.stepper)
     assert_equal(dict(trainer.stepper.generator.state_dict()), dict(state(first.path)["generator"]))
     with pytest.raises(RunError, match="does not fit"):
         gankit.train(gankit.load(experiment, "generator.width=8"), tmp_path / "third")
     assert not (tmp_path / "third").exists()
+
+
+def start(small: Small, tmp_path: Path, first: tuple[str, ...], second: tuple[str, ...]) -> tuple[Any, Any]:
+    """The state of a run, and the networks of another experiment that has started from it."""
+    run = gankit.train(gankit.load("wgan-gp", *small(*first)), tmp_path / "first")
+    experiment = gankit.load("wgan-gp", *small(*second, f"training.start_from={run.path}", "training.seed=9"))
+    stepper = Trainer(experiment, tmp_path / "second", None).stepper
+    load_start_weights(stepper)
+    return state(run.path), stepper
+
+
+def test_networks_of_another_size_share_the_layers_at_the_smallest_maps(small: Small, tmp_path: Path) -> None:
+    saved, stepper = start(small, tmp_path, ("data.size=8",), ("data.size=32",))
+    generator, critic = stepper.generator.state_dict(), stepper.critic.state_dict()
+    assert torch.equal(generator["blocks.0.conv1.weight"], saved["generator"]["blocks.0.conv1.weight"])
+    assert "blocks.1.conv1.weight" not in saved["critic"]
+    assert torch.equal(critic["blocks.1.conv1.weight"], saved["critic"]["blocks.0.conv1.weight"])
+    told = {line.split(" of the ")[1].split()[0]: line for line in stepper.warnings if "start_from" in line}
+    assert "new are blocks.0.conv1.weight, blocks.0.conv1.bias" in told["critic"]
+    assert "new are blocks.1." in told["generator"]
+
+
+def test_classes_begin_with_what_a_network_without_them_has_learned(small: Small, tmp_path: Path) -> None:
+    saved, stepper = start(small, tmp_path, (), ("data.conditional=true",))
+    generator = stepper.generator.state_dict()
+    for key, old in (("gain", "weight"), ("shift", "bias")):
+        table = generator[f"blocks.0.norm1.{key}.table.weight"]
+        assert torch.equal(table, saved["generator"][f"blocks.0.norm1.norm.{old}"].expand_as(table))
+    assert any("new are projection.table.weight" in line for line in stepper.warnings)
+
+
+def test_other_classes_begin_with_the_mean_of_the_old_ones(small: Small, tmp_path: Path) -> None:
+    three = tmp_path / "three.npz"
+    np.savez(three, images=np.zeros((30, 8, 8, 3), np.uint8), labels=np.arange(30) % 3)
+    more = ("data.conditional=true", f"data.path={three}")
+    saved, stepper = start(small, tmp_path, ("data.conditional=true",), more)
+    for network, key in ((stepper.generator, "blocks.0.norm1.gain"), (stepper.critic, "projection")):
+        kind = "critic" if network is stepper.critic else "generator"
+        table, old = network.state_dict()[f"{key}.table.weight"], saved[kind][f"{key}.table.weight"]
+        assert len(table) != len(old)
+        torch.testing.assert_close(table, old.mean(0).expand_as(table))
+
+
+def test_without_classes_a_network_begins_with_their_mean(small: Small, tmp_path: Path) -> None:
+    saved, stepper = start(small, tmp_path, ("data.conditional=true",), ())
+    found = stepper.generator.state_dict()["blocks.0.norm1.norm.weight"]
+    torch.testing.assert_close(found, saved["generator"]["blocks.0.norm1.gain.table.weight"].mean(0))
+
+
+def test_an_average_goes_on_at_its_age(small: Small, tmp_path: Path) -> None:
+    """Or the first steps would forget what another run has learned; the age survives a checkpoint, too."""
+    saved, stepper = start(small, tmp_path, ("training.averaging=0.9",), ("training.averaging=0.999",))
+    age = int(saved["averaged"]["n_averaged"])
+    assert age == 6
+    old = [value.clone() for value in stepper.averaged.module.parameters()]
+    stepper.advance()
+    share = (2 + age) / (11 + age)
+    for before, now, average in zip(
+        old, stepper.generator.parameters(), stepper.averaged.module.parameters(), strict=True
+    ):
+        torch.testing.assert_close(average, share * before + (1 - share) * now)
+    assert int(stepper.state_dict()["averaged"]["n_averaged"]) == age + 1
+
+
+def test_frozen_layers_of_the_critic_keep_their_weights(small: Small, tmp_path: Path) -> None:
+    run = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "first")
+    more = small(f"training.start_from={run.path}", "training.freeze=2")
+    frozen = gankit.train(gankit.load("wgan-gp", *more), tmp_path / "frozen")
+    before, after = state(run.path)["critic"], state(frozen.path)["critic"]
+    same = [key for key in before if torch.equal(before[key], after[key]) and key != "linear.bias"]  # has no gradient
+    assert same == ["stem.conv1.weight", "stem.conv1.bias", "stem.conv2.weight", "stem.conv2.bias"]
+    with pytest.raises(PartError, match=r"the critic has \d+ layers; freeze at most"):
+        gankit.train(gankit.load("wgan-gp", *more, "training.freeze=99"), tmp_path / "x")
+    with pytest.raises(PartError, match=r"name the run that they come from, training\.start_from"):
+        gankit.train(gankit.load("wgan-gp", *small("training.freeze=2")), tmp_path / "x")
 
 
 def test_max_minutes_stops_in_good_order(small: Small, tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def spread(name: str, draw: Draw, repeats: int, errors: int) -> dict[str, tuple[
         for key, value in of_pool.items():
             values.setdefault(key, []).append(value)
         if repeat < errors:
-            for key, error in standard_errors(resampling, of_pool, repeat).items():
+            for key, error in standard_errors(resampling, of_pool).items():
                 assert error is not None
                 found.setdefault(key, []).append(error)
     return {key: (np.array(values[key]), np.array(found[key])) for key in values}
@@ -253,7 +253,7 @@ class TestStandardErrors:
         metric, value = part("metric", "kid").build(), {"kid": 0.0}
 
         def error(pool: Pool) -> float:
-            found = standard_errors(metric.resampling(pool), value, 0)["kid"]
+            found = standard_errors(metric.resampling(pool), value)["kid"]
             assert found is not None
             return found
 
@@ -281,7 +281,7 @@ class TestStandardErrors:
                 parts.extend(given)
                 return super().values_without(given)
 
-        found = influences(Spy(part("metric", "variance-ratio").build(), pool), "real", {"variance-ratio": 0.0}, 0)
+        found = influences(Spy(part("metric", "variance-ratio").build(), pool), "real", {"variance-ratio": 0.0})
         assert len(parts) == 50
         of_patients = [set(groups[places].tolist()) for places in parts]
         assert sum(map(len, of_patients)) == len(set.union(*of_patients)) == 201
@@ -303,7 +303,7 @@ class TestStandardErrors:
 
         features = np.arange(10.0)[:, None]
         pool = Pool(rows(features), rows(features))
-        errors = standard_errors(Resampling(Wavering(), pool), {"mean": 4.5, "large": 9.0}, 0)
+        errors = standard_errors(Resampling(Wavering(), pool), {"mean": 4.5, "large": 9.0})
         assert errors["large"] is None
         if fails:
             assert errors["mean"] is None
@@ -386,34 +386,78 @@ def test_patients_of_unlike_numbers_of_images_weigh_as_they_must() -> None:
     features = random.normal(size=(len(groups), 1)) + random.normal(size=len(sizes))[groups, None]
     pool = Pool(rows(random.normal(size=(5, 1))), rows(features, groups))
     mean = float(features.mean())
-    found = variances_of(influences(Resampling(Mean(), pool), "fake", {"mean": mean}, 0))["mean"]
+    found = variances_of(influences(Resampling(Mean(), pool), "fake", {"mean": mean}))["mean"]
     of_parts = np.array([features[groups == group].mean() for group in range(len(sizes))])
     assert found == pytest.approx(float(((of_parts - mean) ** 2 / (len(groups) / sizes - 1)).mean()))
 
 
-def test_halves_of_patients_give_images_of_many_patients() -> None:
-    """Few generated images beside many of each of few patients: reals are drawn from halves, not patient by patient."""
+def test_one_image_of_each_patient_plays_the_generator_beside_all_images_of_the_other_half() -> None:
     seen: list[tuple[set[int], set[int]]] = []
 
     class Spy(Resampling):
         def values(self, real: Array, fake: Array) -> dict[str, float]:
             groups = self.pool.real.required("groups")
+            assert (len(real), len(fake)) == (50, 10)
             if fake.max() < len(groups):
                 seen.append((set(groups[real].tolist()), set(groups[fake].tolist())))
-                assert len(real) == len(fake) == 50
-                assert not set(real.tolist()) & set(fake.tolist())
             return {"mean": 0.0}
 
     random = np.random.default_rng(0)
     real, groups = patients(random, 20, 50, 2)
     pool = Pool(rows(real, groups), rows(random.normal(size=(50, 2))))
     found = real_against_real(Spy(Mean(), pool), {"mean": 0.0}, 0)
-    assert found["mean"]["n"] == 50
+    assert found["mean"]["n"] == 10
     assert len(seen) == 10
     for one, other in seen:
         assert not one & other  # twenty patients of one size: halves of ten
         assert len(one) >= 8
-        assert len(other) >= 8
+        assert len(other) == 10
+
+
+def test_with_patients_a_worse_generator_is_worse_than_the_reals_and_a_perfect_one_is_not() -> None:
+    """Were the part in the generator's place four alike images a patient, it would look worse than a bad generator."""
+    gaps: dict[float, list[float]] = {0.0: [], 0.35: []}
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        real, groups = patients(random, 25, 4, 16)
+        for shift, found in gaps.items():
+            pool = Pool(rows(real, groups), rows(patients(random, 100, 1, 16)[0] + shift))
+            beside = real_against_real(part("metric", "kid").build().resampling(pool), {"kid": 0.0}, seed)["kid"]
+            found.append(beside["fake_value_at_n"] - beside["value"])
+    perfect, worse = (np.array(found) for found in gaps.values())
+    assert abs(perfect.mean()) < 3 * perfect.std() / 30**0.5
+    assert worse.mean() > 5 * worse.std() / 30**0.5
+
+
+def test_the_error_of_a_difference_knows_that_both_values_share_their_reals() -> None:
+    """Generators that err in opposite directions: reals that move one value up move the other one down."""
+    for shifts, least, most in (((0.7, -0.7), 0.85, 1.25), ((0.7, 0.7), 0.85, 1.25)):
+        differences, errors, independent = [], [], []
+        for seed in range(60):
+            random = np.random.default_rng(seed)
+            real = rows(random.normal(size=(40, 16)))
+            entries = [
+                evaluate_metric(part("metric", "kid"), Pool(real, rows(random.normal(size=(200, 16)) + shift)), seed)[0]
+                for shift in shifts
+            ]
+            one, other = ({"protocol": {"real_content": "same"}, "metrics": entry} for entry in entries)
+            compared = gankit.compare(one, other)["kid"]
+            differences.append(compared["difference"])
+            errors.append(compared["standard_error"])
+            independent.append(math.hypot(*(entry["kid"]["standard_error"] for entry in entries)))
+        true = float(np.std(differences, ddof=1))
+        assert least < np.mean(errors) / true < most
+        covered = np.abs(np.array(differences) - np.mean(differences)) < 1.96 * np.array(errors)
+        assert covered.mean() > 0.91
+        if shifts[0] != shifts[1]:
+            assert np.mean(independent) < 0.9 * np.mean(errors)
+
+
+def test_the_error_of_a_difference_is_an_upper_bound_where_files_do_not_say_what_the_reals_do() -> None:
+    entry = {"value": 1.0, "standard_error": 0.3, "n_real": 9, "n_fake": 9, "metric": {"name": "kid"}}
+    same, others = ({"protocol": {"real_content": content}, "metrics": {"kid": entry}} for content in "ab")
+    assert gankit.compare(same, same)["kid"]["standard_error"] == pytest.approx(0.6)
+    assert gankit.compare(same, others, force=True)["kid"]["standard_error"] == pytest.approx(0.3 * math.sqrt(2))
 
 
 def test_perfect_images_look_as_real_as_real_ones_with_patients() -> None:

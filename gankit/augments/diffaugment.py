@@ -35,6 +35,8 @@ class DiffAugment(Augment):
         PartError: an operation is unknown.
     """
 
+    capturable = True
+
     def __init__(self, *, policy: Policy = ("color", "translation", "cutout")) -> None:
         super().__init__()
         if unknown := sorted(set(policy) - set(OPERATIONS)):

@@ -1,12 +1,13 @@
 """An augment that is applied with a probability (Karras et al. 2020, arXiv 2006.06676, section 2.2)."""
 
+from collections.abc import Mapping
 from typing import Annotated, final
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from gankit.interfaces import Augment, Turn
+from gankit.interfaces import Augment, Loss, Turn
 from gankit.registry import Schedule, Scheduled, value_at
 
 Probability = Annotated[float, Ge(0), Le(1)]
@@ -39,8 +40,12 @@ class Sometimes(Augment):
     ) -> None:
         super().__init__()
         self.inner, self.probability = inner, probability
-        self.needs_held_out = inner.needs_held_out
+        self.needs_held_out, self.capturable = inner.needs_held_out, inner.capturable
         self.register_buffer("p", torch.tensor(float(value_at(probability, 0))))
+
+    def use_losses(self, losses: Mapping[str, Loss]) -> None:
+        """Pass the losses on to `inner`."""
+        self.inner.use_losses(losses)
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) in [-1, 1] to the same shape and type, not clamped; each sample as it is, or through `inner`."""

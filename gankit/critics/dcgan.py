@@ -28,6 +28,7 @@ class DCGANCritic(Critic):
     """
 
     channels_last = True
+    capturable = True
 
     def __init__(
         self, image: ImageSpec, *, width: Annotated[int, Ge(1)] = 64, norm: NormName = "batch", spectral: bool = False

@@ -36,6 +36,7 @@ class R3GANCritic(Critic):
     """
 
     channels_last = True
+    capturable = True
 
     def __init__(
         self,

@@ -50,6 +50,7 @@ class ResNetCritic(Critic):
     """
 
     channels_last = True
+    capturable = True
 
     def __init__(
         self,

@@ -1,6 +1,8 @@
 """Pictures in a folder, with what a CSV file or the names of sub-folders say of them."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, final
@@ -21,10 +23,12 @@ from gankit.images.labels_csv import (
     may_lie_beside,
     number_classes,
     read_table,
+    tables_in,
 )
 from gankit.images.resizing import Fit
 from gankit.interfaces import DecodedDataset, ImageSpec
 
+SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 
@@ -82,7 +86,7 @@ class Folder(DecodedDataset):
         files = _find_pictures(self.path)
         table = find_table(self.path, self.table)
         if table is None:
-            return _from_sub_folders(self.path, files)
+            return replace(_from_sub_folders(self.path, files), not_read=[file.name for file in tables_in(self.path)])
         return read_table(table, files, skip_unlisted=self.unlisted == "skip")
 
     @cached_property
@@ -93,8 +97,12 @@ class Folder(DecodedDataset):
     @cached_property
     def _form(self) -> Form:
         first = self.files[0]
-        with open_picture(first) as picture:
-            return self.decoder.form(picture, str(first))
+        try:
+            with open_picture(first) as picture:
+                return self.decoder.form(picture, str(first))
+        except DataError:
+            self._decode(self.files, None)  # raises, with all that have a problem
+            raise
 
     @property
     def image(self) -> ImageSpec:
@@ -106,11 +114,24 @@ class Folder(DecodedDataset):
         """uint8 or uint16, by the header of the first picture."""
         return self._form.dtype
 
+    @cached_property
+    def stored_sizes(self) -> set[tuple[int, int]]:
+        """The heights and widths of the pictures as they are stored, upright; reads every header."""
+        if self.decoder.size is None:
+            return {(self._form.height, self._form.width)}  # or decoding raises
+
+        def size(file: Path) -> tuple[int, int]:
+            with open_picture(file) as picture:
+                return replace(self.decoder, size=None).form(picture, str(file)).shape[1:]
+
+        with ThreadPoolExecutor(decoding_threads()) as pool:
+            return set(pool.map(size, self.files))
+
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """(k,) indices to (k, c, h, w) pictures; unless all are at hand, only these are decoded and none is kept."""
         if self.reads_without_decoding:
             return self.images[indices]
-        return self._decode([self.files[index] for index in indices])
+        return self._decode([self.files[index] for index in indices], self._form)
 
     def digest(self, indices: NDArray[np.int64] | None = None) -> str:
         """A hash of the bytes of files, (k,) indices or all, and of how they are decoded; none is decoded for it."""
@@ -128,10 +149,11 @@ class Folder(DecodedDataset):
         Raises:
             DataError: a picture cannot be read without loss, or differs from the first in size, depth or colour.
         """
-        return self._decode(self.files)
+        return self._decode(self.files, self._form)
 
-    def _decode(self, files: list[Path]) -> NDArray[Any]:
-        names, like, threads = list(map(str, files)), (self._form, str(self.files[0])), decoding_threads()
+    def _decode(self, files: list[Path], form: Form | None) -> NDArray[Any]:
+        names, threads = list(map(str, files)), decoding_threads()
+        like = None if form is None else (form, str(self.files[0]))
         images = decode_all(names, lambda i: open_picture(files[i]), self.decoder, threads=threads, like=like)
         check_range(images, self.declared_range, str(self.path))
         return images
@@ -150,6 +172,8 @@ def _find_pictures(folder: Path) -> list[str]:
         elif not may_lie_beside(file):
             unknown.append(file)
     readable = ", ".join(suffix[1:] for suffix in SUFFIXES)
+    if sheets := [file for file in unknown if file.suffix.lower() in SHEETS]:
+        raise DataError(f"{sheets[0]} is a spreadsheet; save it as CSV UTF-8, {folder}/labels.csv, and take it out")
     if unknown:
         types = Counter(file.suffix.lower() or "no suffix" for file in unknown)
         counted = ", ".join(f"{count} {suffix}" for suffix, count in types.most_common())

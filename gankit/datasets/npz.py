@@ -1,6 +1,7 @@
 """Arrays in an npz file: plain ones, or the layout of MedMNIST (Yang et al. 2023, Scientific Data 10:41)."""
 
 import math
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from gankit.cache import fingerprint
 from gankit.errors import DataError
 from gankit.images.archive import Archive, Header
+from gankit.images.columns import find
 from gankit.images.grey_levels import check_range
 from gankit.images.known import Columns
 from gankit.images.names import two_spellings
@@ -28,7 +30,8 @@ class Npz(DecodedDataset):
     Plain layout: `images` (or `arr_0`, as NumPy calls an array without a name) and, where known, `labels`, `groups`,
     `agreement`, `class_names`. MedMNIST's layout has each of them with the prefixes `train_`, `val_` and `test_`; they
     are joined in this order and `splits` says which is which. Any further array with one entry per image is a fact,
-    `labels` with several values per image too. Images are (n, h, w), (n, h, w, c) or (n, c, h, w).
+    `labels` with several values per image too. Where `labels` or `groups` is missing, the one array with a usual word
+    for it, such as `label` or `patient_id`, is read in its place. Images are (n, h, w), (n, h, w, c) or (n, c, h, w).
     """
 
     def __init__(
@@ -64,11 +67,17 @@ class Npz(DecodedDataset):
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """The arrays' names in the file, without prefixes: of the images, and of the labels."""
-        given, prefixes = self._images, ("", *(f"{split}_" for split in _SPLITS))
-        is_there = any(prefix + given in self.archive.headers for prefix in prefixes)
-        unnamed = given == "images" and not is_there and "arr_0" in self.archive.headers
-        return {"images": "arr_0" if unnamed else given, "labels": self._labels}
+        """The arrays' names in the file, without prefixes: of the images, of the labels, and of the groups."""
+        headers, where = self.archive.headers, str(self.archive.path)
+        shapes = {re.sub(f"^({'|'.join(_SPLITS)})_", "", key): header.shape for key, header in headers.items()}
+        unnamed = self._images == "images" and "images" not in shapes and "arr_0" in headers
+        single = [name for name, shape in shapes.items() if len(shape) and math.prod(shape) == shape[0]]
+        usual = find(single, "label", where, "labels") if self._labels == "labels" else None
+        return {
+            "images": "arr_0" if unnamed else self._images,
+            "labels": usual or self._labels,
+            "groups": find(single, "group", where, "groups") or "groups",
+        }
 
     @cached_property
     def _prefixes(self) -> tuple[str, ...]:
@@ -192,9 +201,9 @@ class Npz(DecodedDataset):
         name, path = self.names["labels"], self.archive.path
         keys = [prefix + name for prefix in self._prefixes]
         present = [self.archive.headers[key].shape for key in keys if key in self.archive.headers]
-        if not present and name not in ("labels", "none"):
+        if not present and self._labels not in ("labels", "none"):
             self.archive.header(keys[0])  # raises, naming what there is
-        if not present or (name == "labels" and any(math.prod(shape[1:]) > 1 for shape in present)):
+        if not present or (self._labels == "labels" and any(math.prod(shape[1:]) > 1 for shape in present)):
             return None  # several labels per image are a fact
         labels = self._flat(name)
         assert labels is not None
@@ -233,7 +242,7 @@ class Npz(DecodedDataset):
     @cached_property
     def groups(self) -> NDArray[Any] | None:
         """(n,) group of each image, or None."""
-        return self._flat("groups")
+        return self._flat(self.names["groups"])
 
     @cached_property
     def agreement(self) -> NDArray[np.float64] | None:
@@ -252,7 +261,7 @@ class Npz(DecodedDataset):
     @cached_property
     def facts(self) -> Mapping[str, NDArray[Any]]:
         """Every further array, of numbers or text, with one entry per image: (n,), or (n, ...); read at first use."""
-        no_facts = {self.names["images"], "groups", "agreement", "class_names"}
+        no_facts = {self.names["images"], self.names["groups"], "agreement", "class_names"}
         no_facts |= set() if self._classes is None else {self.names["labels"]}
         first = self._prefixes[0]
         names = [key.removeprefix(first) for key in self.archive.headers if key.startswith(first)]

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from gankit.evaluation.paired import Cases, Floats, Score, crossed, independent_cases, paired_difference, score_interval
-from gankit.evaluation.uncertainty import wilson
+from gankit.evaluation.design import Estimate, Floats
+from gankit.evaluation.paired import Cases, Score, crossed, paired_difference, score_estimate
 
 BINS = 10  # for the calibration error, of equal width in confidence
+BLOCK = 256  # groups that are left out at once, each from cases of its own
 
 
 def _ratio(part: Floats, whole: Floats, otherwise: float = np.nan) -> Floats:
@@ -89,13 +90,10 @@ Values = dict[str, Any]
 
 
 class Scorer:
-    """Scores of classifiers on a test part of (n,) true classes and (n,) groups, where there are any.
+    """Scores of classifiers on a test part of (n,) true classes and (n,) groups, where there are any."""
 
-    The random draws depend on the seed only, so that classifiers share them.
-    """
-
-    def __init__(self, labels: NDArray[np.int64], groups: NDArray[Any] | None, names: Sequence[str], seed: int) -> None:
-        self.labels, self.names, self.seed = labels, list(names), seed
+    def __init__(self, labels: NDArray[np.int64], groups: NDArray[Any] | None, names: Sequence[str]) -> None:
+        self.labels, self.names = labels, list(names)
         self.cases = Cases.of(labels, groups)
 
     def counts(self, logits: Floats) -> Floats:
@@ -111,10 +109,11 @@ class Scorer:
         probabilities: Floats = softmax(logits, axis=-1)
         values: Values = {}
         for name, score in SCORES.items():
-            values[name] = _entry(*score_interval(self.cases, counts, score, self.seed), score(counts.sum(1)))
-        values["AUC"] = self._resample(
+            values[name] = self._bounded(score_estimate(self.cases, counts, score), score(counts.sum(1)))
+        areas = self._jackknifed(
             lambda seed, weights: macro_auc(self.labels, probabilities[seed], weights), len(logits)
         )
+        values["AUC"] = self._bounded(*areas)
         by_name = enumerate(self.names)
         values["recall"] = {name: self._share(self.labels == label, predicted == label) for label, name in by_name}
         values["groupings"] = {name: self._grouping(chosen, probabilities) for name, chosen in groupings.items()}
@@ -126,24 +125,29 @@ class Scorer:
             values["reliability"] = [list(row) for row in bins]
         return values
 
-    def _resample(self, score: Callable[[int, Floats | None], Floats], seeds: int) -> Values:
-        """The mean over seeds of `score(seed, weights of the cases)`, its interval from draws of groups and seeds."""
-        random = np.random.default_rng(self.seed)
-        weights = self.cases.draws(random)[:, self.cases.group]
+    def _jackknifed(self, score: Callable[[int, Floats | None], Floats], seeds: int) -> tuple[Estimate, Floats]:
+        """The mean over seeds of `score(seed, weights of the cases)`, and the value of each seed."""
         by_seed = np.array([score(seed, None)[0] for seed in range(seeds)])
-        drawn = np.stack([score(seed, weights) for seed in range(seeds)], 1)
-        return _entry(float(by_seed.mean()), *crossed(drawn, random), by_seed)
+        left_out = []
+        for start in range(0, self.cases.groups, BLOCK):
+            block = np.arange(start, min(start + BLOCK, self.cases.groups))
+            weights = (self.cases.group != block[:, None]).astype(np.float64)  # 0 for the cases of the group left out
+            left_out.append(np.mean([score(seed, weights) for seed in range(seeds)], axis=0))
+        return crossed(self.cases, by_seed, np.concatenate(left_out)), by_seed
 
     def _share(self, among: NDArray[np.bool_], hits: NDArray[np.bool_]) -> Values:
-        """The share of (seeds, n) hits in the cases that (n,) `among` selects: mean over seeds, Wilson's interval."""
-        groups = self.cases.groups
-        sizes = np.bincount(self.cases.group[among], minlength=groups).astype(np.float64)
-        by_group = np.bincount(self.cases.group[among], hits.mean(0)[among], minlength=groups).astype(np.float64)
-        n = independent_cases(by_group, sizes)
-        share = float(by_group.sum() / sizes.sum())
-        low, high = wilson(share * n, n)
-        by_seed = hits[:, among].mean(1)
-        return {**_entry(share, low, high, by_seed), "n": int(among.sum()), "independent": round(n, 1)}
+        """The share of (seeds, n) hits in the cases that (n,) `among` selects."""
+        estimate, by_seed = self._jackknifed(
+            lambda seed, weights: _weighted_mean(hits[seed][among], None if weights is None else weights[:, among]),
+            len(hits),
+        )
+        n, groups = int(among.sum()), len(np.unique(self.cases.group[among]))
+        return {**_entry(estimate.value, estimate.share_interval(groups, n), by_seed), "n": n}
+
+    def _bounded(self, estimate: Estimate, by_seed: Floats) -> Values:
+        """An entry of a score in [0, 1] that is a mean over classes."""
+        groups = np.unique(self.cases.stratum, return_counts=True)[1]
+        return _entry(estimate.value, estimate.share_interval(len(groups) ** 2 / float((1 / groups).sum())), by_seed)
 
     def _grouping(self, chosen: Sequence[str], probabilities: Floats) -> Values:
         positive_classes = [self.names.index(name) for name in chosen]
@@ -154,7 +158,9 @@ class Scorer:
             "positive": list(chosen),
             "sensitivity": self._share(positive, called),
             "specificity": self._share(~positive, ~called),
-            "AUC": self._resample(lambda seed, weights: auc(positive, chance[seed], weights), len(chance)),
+            "AUC": self._bounded(
+                *self._jackknifed(lambda seed, weights: auc(positive, chance[seed], weights), len(chance))
+            ),
         }
 
     def difference(self, logits: Floats, against: Floats, rare: int) -> dict[str, Values]:
@@ -166,25 +172,32 @@ class Scorer:
     def errors(self, predicted: Floats, true: Floats) -> Values:
         """Errors of (seeds, n) numbers from the (n,) true ones, in their own units."""
 
-        def mean(values: Floats, weights: Floats | None) -> Floats:
-            weights = np.ones((1, len(values))) if weights is None else weights
-            means: Floats = weights @ values / weights.sum(1)
-            return means
-
         def correlation(seed: int, weights: Floats | None) -> Floats:
             x = predicted[seed]
-            of_x, of_y, of_xy, of_xx, of_yy = (mean(values, weights) for values in (x, true, x * true, x * x, true**2))
+            of_x, of_y, of_xy, of_xx, of_yy = (
+                _weighted_mean(values, weights) for values in (x, true, x * true, x * x, true**2)
+            )
             spread = (of_xx - of_x**2) * (of_yy - of_y**2)
             return _ratio(of_xy - of_x * of_y, np.sqrt(np.maximum(spread, 0)))
 
         errors, seeds = np.abs(predicted - true), len(predicted)
         squares = errors**2
+        scores: dict[str, Callable[[int, Floats | None], Floats]] = {
+            "mean absolute error": lambda seed, weights: _weighted_mean(errors[seed], weights),
+            "root mean square error": lambda seed, weights: _weighted_mean(squares[seed], weights) ** 0.5,
+            "correlation": correlation,
+        }
+        found = {name: self._jackknifed(score, seeds) for name, score in scores.items()}
         return {
-            "mean absolute error": self._resample(lambda seed, weights: mean(errors[seed], weights), seeds),
-            "root mean square error": self._resample(lambda seed, weights: mean(squares[seed], weights) ** 0.5, seeds),
-            "correlation": self._resample(correlation, seeds),
+            name: _entry(estimate.value, estimate.interval(), by_seed) for name, (estimate, by_seed) in found.items()
         }
 
 
-def _entry(value: float, low: float, high: float, by_seed: Floats) -> Values:
-    return {"value": value, "low": low, "high": high, "by_seed": by_seed.tolist()}
+def _entry(value: float, ends: tuple[float, float], by_seed: Floats) -> Values:
+    return {"value": value, "low": ends[0], "high": ends[1], "by_seed": by_seed.tolist()}
+
+
+def _weighted_mean(values: NDArray[Any], weights: Floats | None) -> Floats:
+    """(n,) values and (draws, n) weights, None for one draw of equal ones, to (draws,) means; NaN without weight."""
+    weights = np.ones((1, len(values))) if weights is None else weights
+    return _ratio(weights @ values, weights.sum(1))

@@ -30,9 +30,9 @@ def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Va
         used = reals.take(_one_block(np.arange(reals.count))) if metric_part.name == "kid" else reals
         resampling = metric_part.build().resampling(Pool(used, fakes))
         values = resampling.whole().values
-        real, fake = (influences(resampling, side, values, 0) for side in ("real", "fake"))
+        real, fake = (influences(resampling, side, values) for side in ("real", "fake"))
         variances = variances_of(fake)
-        errors = standard_errors(resampling, values, 0, [variances_of(real), variances])
+        errors = standard_errors(resampling, values, [variances_of(real), variances])
         for name, value in values.items():
             if name in KEPT_VALUES:
                 moved = real.get(name)

@@ -17,7 +17,9 @@ from gankit import seeds
 from gankit.errors import DataError, GankitError
 from gankit.evaluation import extraction
 from gankit.evaluation.comparison import without_versions
+from gankit.evaluation.copies import find_copies
 from gankit.evaluation.extraction import extractor, part
+from gankit.evaluation.membership import attacks
 from gankit.evaluation.sources import (
     TRAINING,
     Source,
@@ -86,9 +88,13 @@ def evaluate(
         jackknife's (Efron and Stein 1981) over both sets, by group where the images have groups: the spread of the
         value at this number of images, not its bias; None if there are too few images or groups to estimate it, if the
         value is at a bound, or if no share can have an error so large. For `real_vs_real` the reals are divided
-        ten times into two halves (at most one group is in both). It holds means over these divisions: "value" is
-        between "n" images of each half, "fake_value_at_n" between n generated images and n of the first half, with
-        n = min(n_fake, n_real // 2). "p_value" is there on request, "details" where a metric has more to say.
+        ten times into two halves. It holds means over these divisions: "value" is that of "n" images of the second
+        half, which stand for generated ones, beside the first, "fake_value_at_n" that of n generated images beside it,
+        with n = min(n_fake, n_real // 2). Where real images have groups (patients), the second half gives one image of
+        each group that the first does not have, as a generator's images have nothing in common either. "p_value" is
+        there on request, "details" where a metric has more to say. Whatever the metrics, generated images that copy
+        pixels of a training image give a warning, and the protocol has their numbers as "copies"; beside held-out
+        images it has "membership": how well attacks tell the training images from them.
 
     Raises:
         GankitError: no real images where no run is evaluated, too few images, images that the extractor refuses, images
@@ -106,7 +112,7 @@ def evaluate(
     seed = settings.seed if seed is None else seed
     if real is None and not isinstance(source, Run):
         raise DataError(f"real, on the command line --against: say which real images to compare {fake_name} with")
-    real, wants_training = source if real is None else real, "training" in _needs(parts)
+    real, wants_training = source if real is None else real, "training" in _needs(parts) or training is not None
     reals, training_side = _references(real, source, training, window, wants_training)
     if isinstance(reals, Statistics):
         if permutations:
@@ -123,11 +129,12 @@ def evaluate(
     shape = (fakes if isinstance(reals, Statistics) else reals).images.image.shape
     features_name, network = extractor(features, shape)
     needs, warnings = _needs(parts), notes(source, fake_name) if isinstance(source, Dataset) else []
+    privacy: dict[str, Any] = {}
     if isinstance(reals, Statistics):
         warnings += _check_features(reals, features_name, network)
         real_rows = Rows(statistics=reals.moments)
     else:
-        training_rows = training_side.rows(network, needs) if training_side else None
+        training_rows = training_side.rows(network, needs) if training_side and "training" in needs else None
         real_rows = dataclasses.replace(reals.rows(network, needs), training=training_rows)
     pool = Pool(real_rows, fakes.rows(network, needs))
 
@@ -159,7 +166,15 @@ def evaluate(
     if isinstance(reals, _Side):
         lacks_training = "training" in needs and training is None and training_side is None
         warnings += notes(reals.images, reals.name) + _reference_warnings(fakes, reals, lacks_training)
-    protocol = _protocol(features_name, network, reals, fakes, seed) | {"warnings": list(dict.fromkeys(warnings))}
+        kind = "training image" if training_side or training is not None or reals.name == TRAINING else "real image"
+        held_out = reals.images if training_side else None
+        found, said = find_copies(fakes.images, (training_side or reals).images, held_out, kind)
+        privacy, warnings = {"copies": found}, warnings + said
+    protocol = _protocol(features_name, network, reals, fakes, seed) | privacy
+    if training_side and isinstance(reals, _Side):
+        protocol["membership"], said = attacks(source, pool, training_side.images, reals.images)
+        warnings += said
+    protocol["warnings"] = list(dict.fromkeys(warnings))
     if training_side:
         protocol["training"], protocol["n_training"] = training_side.name, len(training_side.images)
         protocol["training_content"] = training_side.content
@@ -205,9 +220,11 @@ class _Side:
         return self.images.digest()
 
     def protocol(self, side: str) -> dict[str, Any]:
+        groups = self.images.groups
         return {
             f"n_{side}": len(self.images), f"{side}_size": list(self.images.image.shape),
             f"{side}_range": list(self.images.value_range), f"{side}_content": self.content,
+            **({} if groups is None else {f"n_{side}_groups": len(np.unique(groups))}),
         }  # fmt: skip
 
     def rows(self, network: Features, needs: set[str]) -> Rows:
@@ -227,10 +244,10 @@ def _needs(parts: Sequence[Part]) -> set[str]:
 def _references(
     real: Source, source: Source | None, training: Source | None, window: Window, wants_training: bool
 ) -> tuple[_Side | Statistics, _Side | None]:
-    """The real images, and the training images if they are wanted and are another set."""
+    """The real images, and the training images if they are wanted or come with them, and are another set."""
     name, reference = open_named(real, "real", window)
     if isinstance(reference, Run):
-        name, images = run_reference(reference)
+        (name, images), wants_training = run_reference(reference), True
     elif isinstance(opened := open_images(reference, name, window=window), Statistics):
         return opened, None
     else:

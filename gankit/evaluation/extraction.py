@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from gankit.errors import DataError, PartError
 from gankit.experiments.experiment import default_features
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, Features, ImageSpec, Indices, Rows
+from gankit.nn.threads import ThreadChoice, thread_options, torch_threads
 from gankit.registry import Part, valid_part
 from gankit.registry.trust import trust
 from gankit.runs.run import choose_device
@@ -135,11 +137,15 @@ def features(
     protocol = network.protocol
     if "weights_sha256" not in protocol:
         content = None  # nothing tells whether the features on disk come from the same network
-    what = f"features of {harmless(name)}"
-    with progress_bar(total=len(images), unit="image", desc=what, delay=1, disable=quiet) as bar:
+    threads = ThreadChoice(thread_options() if device_of(network).type == "cpu" else [torch.get_num_threads()])
+    title = f"features of {harmless(name)}"
+    with (
+        torch_threads(threads.threads),
+        progress_bar(total=len(images), unit="image", desc=title, delay=1, disable=quiet) as bar,
+    ):
 
         def of_chunk(chunk: Indices) -> NDArray[np.float32]:
-            make = functools.partial(_features_of_chunk, images, chunk, network, name, bar.update)
+            make = functools.partial(_features_of_chunk, images, chunk, network, name, threads, bar.update)
             if content is None:
                 return make()
             device = device_of(network).type  # CPU and GPU round differently
@@ -167,12 +173,20 @@ def _joined(chunks: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDAr
 
 
 def _features_of_chunk(
-    images: Dataset, indices: Indices, network: Features, name: str, progress: Callable[[int], Any]
+    images: Dataset,
+    indices: Indices,
+    network: Features,
+    name: str,
+    threads: ThreadChoice,
+    progress: Callable[[int], Any],
 ) -> NDArray[np.float32]:
     made = []
     with torch.no_grad():
         for batch in _read_ahead(images, indices, name):
+            torch.set_num_threads(threads.threads)
+            start = perf_counter()
             values = network(batch.to(device_of(network)))
+            threads.note(perf_counter() - start)
             if values.shape != (len(batch), network.dim):
                 raise PartError(
                     f"features {type(network).__name__} gave {tuple(values.shape)} for {len(batch)} images; "

@@ -7,30 +7,10 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-Floats = NDArray[np.float64]
+from gankit.evaluation.design import LEVEL, Estimate, Floats, Part, mean_of
+
 Score = Callable[[Floats], Floats]  # (..., k, k) confusion matrices to (...) values
-
-LEVEL = 0.95
-DRAWS = 1000
-
-
-def independent_cases(hits: Floats, sizes: Floats) -> float:
-    """The number of independent cases that would give a proportion as exactly as these groups do (Rao, Scott 1992).
-
-    From the (groups,) hits, which may be fractions, and cases of each group; groups without cases are ignored. Between
-    1 and the number of cases; the number of groups if the share of hits is 0, 1 or the same in all groups.
-    """
-    kept = sizes > 0
-    hits, sizes = hits[kept], sizes[kept]
-    n, groups, share = float(sizes.sum()), int(kept.sum()), float(hits.sum() / sizes.sum())
-    if groups == n:
-        return n
-    variance = groups / max(groups - 1, 1) * float(((hits - share * sizes) ** 2).sum()) / n**2
-    if not 0 < share < 1 or variance == 0:
-        return float(groups)
-    return min(n, max(1.0, share * (1 - share) / variance))
 
 
 @dataclass(frozen=True)
@@ -63,45 +43,35 @@ class Cases:
         rows = [np.bincount(cells + row, minlength=size) for row in predicted]
         return np.array(rows, dtype=np.float64).reshape(-1, self.groups, classes, classes)
 
-    def draws(self, random: np.random.Generator, draws: int = DRAWS) -> Floats:
-        """(draws, groups) how often each group is drawn, with replacement within its stratum."""
-        weights = np.zeros((draws, self.groups))
-        for label in np.unique(self.stratum):
-            members = np.flatnonzero(self.stratum == label)
-            chances = np.full(len(members), 1 / len(members))
-            weights[:, members] = random.multinomial(len(members), chances, size=draws)
-        return weights
 
+def crossed(cases: Cases, by_seed: Floats, left_out: Floats) -> Estimate:
+    """The mean over seeds of a value on test cases, both taken as samples: parts "cases" and "seeds".
 
-def drawn_scores(counts: Floats, score: Score, weights: Floats) -> Floats:
-    """(seeds, groups, k, k) counts and (draws, groups) weights from `Cases.draws` to (draws, seeds) scores."""
-    seeds, groups, k, _ = counts.shape
-    flat = counts.transpose(1, 0, 2, 3).reshape(groups, -1)
-    return score((weights @ flat).reshape(len(weights), seeds, k, k))
+    The part of the cases is the jackknife variance of that mean, one group left out at a time within strata (Efron and
+    Stein 1981), with the degrees of freedom of Satterthwaite 1946. That of the seeds is the variance of their values,
+    divided by their number; there is none of one seed, of which the interval then knows nothing. Both contain the
+    randomness of single predictions, so that the interval is rather too wide.
 
-
-def student_quantile(freedom: float, level: float = LEVEL) -> float:
-    """The half-width of Student's t interval of a level, in standard errors, for these degrees of freedom."""
-    return float(stats.t.ppf((1 + level) / 2, freedom))
-
-
-def crossed(drawn: Floats, random: np.random.Generator, level: float = LEVEL) -> tuple[float, float]:
-    """The percentile interval of a mean over seeds when groups and seeds are both drawn (Owen 2007, arXiv 0712.1111).
-
-    From (draws, seeds) values, whose groups are already drawn; the seeds are drawn here.
+    Args:
+        cases: the test cases.
+        by_seed: (seeds,) values.
+        left_out: (groups,) the mean over seeds where a group is left out; NaN where there is no such value.
     """
-    draws, seeds = drawn.shape
-    weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
-    tail = (1 - level) / 2
-    low, high = np.nanquantile((drawn * weights).sum(1), [tail, 1 - tail])
-    return float(low), float(high)
+    strata = [left_out[(cases.stratum == label) & ~np.isnan(left_out)] for label in np.unique(cases.stratum)]
+    parts = [Part((len(inside) - 1) ** 2 / len(inside) * float(inside.var(ddof=1)), len(inside) - 1)
+             for inside in strata if len(inside) > 1]  # fmt: skip
+    variance = sum(part.variance for part in parts)
+    freedom = 1 / sum((part.variance / variance) ** 2 / part.freedom for part in parts) if variance > 0 else 1.0
+    sources = {"cases": Part(variance, freedom)}
+    if len(by_seed) > 1:
+        sources["seeds"] = mean_of(by_seed)
+    return Estimate(float(by_seed.mean()), sources)
 
 
-def score_interval(cases: Cases, counts: Floats, score: Score, seed: int) -> tuple[float, float, float]:
-    """The mean over seeds of a score of (seeds, groups, k, k) counts, and its `crossed` percentile interval."""
-    random = np.random.default_rng(seed)
-    low, high = crossed(drawn_scores(counts, score, cases.draws(random)), random)
-    return float(score(counts.sum(1)).mean()), low, high
+def score_estimate(cases: Cases, counts: Floats, score: Score) -> Estimate:
+    """The mean over seeds of a score of (seeds, groups, k, k) counts."""
+    totals = counts.sum(1)
+    return crossed(cases, score(totals), score(totals[:, None] - counts).mean(0))
 
 
 @dataclass(frozen=True)
@@ -120,32 +90,15 @@ class PairedDifference:
 def paired_difference(
     cases: Cases, first: Floats, second: Floats, score: Score, level: float = LEVEL
 ) -> PairedDifference:
-    """The paired difference of two arms, with a t interval over test cases and seeds, both taken as samples.
+    """The paired difference of two arms, with a t interval over test cases and seeds, as in `crossed`.
 
-    Both arms have (seeds, groups, k, k) counts, paired by seed. The half-width is sqrt(t_c^2 V_c + t_s^2 V_s). V_c is
-    the jackknife variance of the mean over seeds, one group left out at a time within strata (Efron and Stein 1981);
-    V_s is the variance of the seeds' differences divided by their number. Either t quantile has its own part's degrees
-    of freedom, so that few seeds widen the interval only as far as seeds differ (Howe 1974, JASA 69:789). V_c and V_s
-    both contain the randomness of single predictions, so that the interval is rather too wide:
-    docs/measured/paired-intervals.md has its measured rates of false positives.
+    Both arms have (seeds, groups, k, k) counts, paired by seed. docs/measured/paired-intervals.md has the measured
+    rates of false positives.
     """
     totals = first.sum(1), second.sum(1)
     by_seed = score(totals[0]) - score(totals[1])
     left_out = (score(totals[0][:, None] - first) - score(totals[1][:, None] - second)).mean(0)
-    seeds, value = len(by_seed), float(by_seed.mean())
-    strata = [left_out[cases.stratum == label] for label in np.unique(cases.stratum)]
-    parts = [  # variances, and their degrees of freedom
-        ((n - 1) / n * float(((inside - inside.mean()) ** 2).sum()), n - 1)
-        for inside in strata if (n := len(inside)) > 1
-    ]  # fmt: skip
-    cases_variance = sum(variance for variance, _ in parts)
-    squares = 0.0
-    if cases_variance > 0:
-        df = 1 / sum((variance / cases_variance) ** 2 / df for variance, df in parts)  # Satterthwaite 1946
-        squares += student_quantile(df, level) ** 2 * cases_variance
-    seeds_error = None
-    if seeds > 1:
-        seeds_error = math.sqrt(float(by_seed.var(ddof=1)) / seeds)
-        squares += (student_quantile(seeds - 1, level) * seeds_error) ** 2
-    half = math.sqrt(squares)
-    return PairedDifference(value, value - half, value + half, by_seed.tolist(), math.sqrt(cases_variance), seeds_error)
+    found = crossed(cases, by_seed, left_out)
+    seeds = found.parts.get("seeds")
+    errors = math.sqrt(found.parts["cases"].variance), math.sqrt(seeds.variance) if seeds else None
+    return PairedDifference(found.value, *found.interval(level), by_seed.tolist(), *errors)

@@ -14,10 +14,9 @@ from gankit.registry import registry, valid_part
 
 SUFFIXES = (".csv", ".tex")
 """Of files that hold an evaluation as a table."""
-COUNTS = ("at n", "n fake", "n real")
-"""Columns of numbers of images."""
 PAIRS_PRINTED = 8
 REAL_REAL = "two halves of the real images, whose value a perfect generator would have"
+ONE_OF_EACH_GROUP = "; the half that stands for a generator gives one image a group"
 FAKE_REAL = "as many generated images and one half of the real ones"
 
 
@@ -167,7 +166,14 @@ def notes(report: dict[str, Any]) -> list[str]:
     if any(entry["real_vs_real"] for entry in report["metrics"].values()):
         n = _common_n(report)
         each = f", {n} images each" if n else ""
-        lines += [f"real-real: {REAL_REAL}{each}", f"fake-real: {FAKE_REAL}{each}"]
+        if "n_real_groups" in report["protocol"]:
+            each = ONE_OF_EACH_GROUP + (f", {n} in all" if n else "")
+        lines += [f"real-real: {REAL_REAL}{each}", f"fake-real: {FAKE_REAL}" + (f", {n} images" if n else "")]
+    for attack in report["protocol"].get("membership", {}).values():
+        lines.append(
+            f"membership attack by {attack['by']}: area {attack['area']:.2f} ({attack['low']:.2f} to "
+            f"{attack['high']:.2f}), 0.5 tells nothing; among training images alone {attack['control']:.2f} at most"
+        )
     return lines
 
 
@@ -212,21 +218,23 @@ def html(report: dict[str, Any]) -> str:
     """An evaluation as HTML, for notebooks and pages: what each row is stands below its name."""
     (header, *lines), found = cells(report), rows(report)
 
-    def row(cells: list[str], tag: str, words: str = "") -> str:
+    def row(cells: list[str], words: str) -> str:
         small = f"<br><small>{escape(words)}</small>" if words else ""
+        # On a phone, where the head is not shown, each cell names its column.
         others = (
-            f'<{tag} class="{"count" if name in COUNTS else "number"}">{escape(cell)}</{tag}>'
-            for name, cell in zip(header[2:], cells[2:], strict=True)
+            f'<td data-column="{name}">{escape(cell)}</td>' for name, cell in zip(header[2:], cells[2:], strict=True)
         )
-        return f"<tr><{tag}>{escape(cells[0])}{small}</{tag}>" + "".join(others) + "</tr>"
+        return f"<tr><td>{escape(cells[0])}{small}</td>{''.join(others)}</tr>"
 
     explained = [
         ": ".join(filter(None, [_which_is_better(meaning.better), meaning.words])) for _, _, meaning, _ in found
     ]
-    body = "\n".join(row(line, "td", words) for line, words in zip(lines, explained, strict=True))
+    head = "".join(f"<th>{name}</th>" for name in [header[0], *header[2:]])
+    body = "\n".join(row(line, words) for line, words in zip(lines, explained, strict=True))
     baseline = [note for note in notes(report) if note.startswith(("real-real", "fake-real"))]
     parts = [f"<p>{'<br>'.join(map(escape, heading(report))).replace('   ', '<br>')}</p>",
-             f'<div class="wide"><table class="values">\n{row(header, "th")}\n{body}\n</table></div>',
+             f'<div class="wide"><table class="values">\n<thead><tr>{head}</tr></thead>\n'
+             f'<tbody>\n{body}\n</tbody></table></div>',
              *(f"<p>{escape(text)}.</p>" for text in ["; ".join(baseline)] if text),
              *(f'<p class="warning">Warning: {escape(text)}.</p>' for text in warnings(report))]  # fmt: skip
     return "\n".join(parts)

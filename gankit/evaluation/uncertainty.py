@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from gankit import seeds
 from gankit.errors import GankitError
-from gankit.interfaces import Metric, Pool, Resampling, Result
+from gankit.interfaces import Indices, Metric, Pool, Resampling, Result
 from gankit.registry import Part
 from gankit.text import progress_bar
 
@@ -19,7 +19,9 @@ SPLITS = 10
 """Disjoint splits of the reals whose mean is the real-against-real value."""
 LEAVE_ONE_OUT = 200
 """Up to this many images or patients the jackknife leaves out one at a time, else `Metric.jackknife_groups` groups."""
-
+MOST_WITH_INFLUENCES = 2000
+"""Images of a side above which `influences` are left out where an error in closed form needs none: they cost too much.
+"""
 ROUNDING = 1e-9
 """Relative to a value: no smaller difference is told from one of rounding."""
 
@@ -44,6 +46,8 @@ def evaluate_metric(
     n_real: int | None = pool.real.count
     n_fake = pool.fake.count
     errors: Mapping[str, float | None] = {}
+    moved: dict[str, dict[str, NDArray[np.float64] | None]] = {"real": {}}
+    variances: dict[str, dict[str, float | None]] = {}
     between_reals: dict[str, dict[str, Any]] = {}
     if pool.real.statistics is not None:  # no images to resample
         n_real = pool.real.statistics.n
@@ -51,7 +55,10 @@ def evaluate_metric(
     else:
         resampling = metric.resampling(pool)
         result = resampling.whole()
-        errors = standard_errors(resampling, result.values, seed)
+        if max(pool.real.count, pool.fake.count) <= MOST_WITH_INFLUENCES or _closed_form(resampling) is None:
+            moved = {side: influences(resampling, side, result.values) for side in ("real", "fake")}
+            variances = {side: variances_of(of_side) for side, of_side in moved.items()}
+        errors = standard_errors(resampling, result.values, list(variances.values()))
         between_reals = real_against_real(resampling, result.values, seed)
     warnings = [*result.warnings, *metric.warnings({name: entry["value"] for name, entry in between_reals.items()})]
     p_entries: dict[str, dict[str, Any]] = {}
@@ -74,6 +81,10 @@ def evaluate_metric(
             "value": value, "standard_error": spread, "n_real": n, "n_fake": m,
             "real_vs_real": between_reals.get(name), **(p_entries.get(name, {}) if m else {}), "metric": part.table(),
         }  # fmt: skip
+        of_reals, of_fakes = moved["real"].get(name), variances.get("fake", {}).get(name)
+        if of_reals is not None and of_fakes is not None:  # what `compare` needs where two values share their reals
+            entries[name]["real_influences"] = [float(f"{influence:.4g}") for influence in of_reals]
+            entries[name]["fake_variance"] = of_fakes
     if result.details:
         entries[next(iter(entries))]["details"] = dict(result.details)
     return entries, warnings
@@ -89,25 +100,18 @@ def free_name(name: str, taken: Mapping[str, Any]) -> str:
 
 
 def standard_errors(
-    resampling: Resampling,
-    values: Values,
-    seed: int,
-    variances: Sequence[Mapping[str, float | None]] | None = None,
+    resampling: Resampling, values: Values, variances: Sequence[Mapping[str, float | None]] | None = None
 ) -> dict[str, float | None]:
     """The standard error of each value: in closed form if there is one and images are independent, else a jackknife's.
 
     Args:
         resampling: of all images.
         values: of all images.
-        seed: of groups.
         variances: of the real and of the generated side, from `variances_of`, where they are known.
     """
-    pool = resampling.pool
-    if pool.real.groups is None and pool.fake.groups is None:
-        closed = resampling.standard_errors()
-        if closed is not None:
-            return {name: closed.get(name) for name in values}
-    variances = variances or [variances_of(influences(resampling, side, values, seed)) for side in ("real", "fake")]
+    if closed := _closed_form(resampling):
+        return {name: closed.get(name) for name in values}
+    variances = variances or [variances_of(influences(resampling, side, values)) for side in ("real", "fake")]
     errors: dict[str, float | None] = {}
     for name in values:
         of_sides = [variance.get(name) for variance in variances]
@@ -118,25 +122,31 @@ def standard_errors(
     return errors
 
 
+def _closed_form(resampling: Resampling) -> Mapping[str, float] | None:
+    """Standard errors in closed form, which hold for independent images only."""
+    sides = resampling.pool.real, resampling.pool.fake
+    return resampling.standard_errors() if all(rows.groups is None for rows in sides) else None
+
+
 def variances_of(moved: Mapping[str, NDArray[np.float64] | None]) -> dict[str, float | None]:
     """The sum of squares of each value's (k,) `influences`."""
     return {name: None if changes is None else float((changes**2).sum()) for name, changes in moved.items()}
 
 
-def influences(resampling: Resampling, side: str, values: Values, seed: int) -> dict[str, NDArray[np.float64] | None]:
+def influences(resampling: Resampling, side: str, values: Values) -> dict[str, NDArray[np.float64] | None]:
     """For each value (k,) numbers: how much leaving out each of k blocks of the real (or generated) images changes it.
 
     A block holds whole patients where images are grouped. The jackknife of Efron and Stein 1981, generalised to blocks
     of different sizes by Busing, Meijer and Van der Leeden 1999 (Statistics and Computing 9, eq. 10). The sum of
     squares is the variance. For two generators compared with the same reals, the squared differences of their
-    influences sum to the variance of the difference of their values. Empty with too few blocks or images; None for a
-    value that is missing without some block.
+    influences sum to what the reals make of the variance of the difference of their values; so blocks depend on nothing
+    but the number of units. Empty with too few blocks or images; None for a value that is missing without some block.
     """
     pool = resampling.pool
     places = pool.real_places if side == "real" else pool.fake_places
     names, unit = units(pool, side)
     if len(names) > LEAVE_ONE_OUT:
-        order = torch.randperm(len(names), generator=seeds.generator(seed, "jackknife")).numpy()
+        order = torch.randperm(len(names), generator=seeds.generator(0, "jackknife")).numpy()
         unit = (order % resampling.metric.jackknife_groups)[unit]
     parts = [places[unit == number] for number in range(int(unit.max()) + 1)]
     if len(parts) < 2 or len(places) - max(map(len, parts)) < 2:
@@ -164,30 +174,39 @@ def units(pool: Pool, side: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 
 def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict[str, dict[str, Any]]:
-    """Means over ten random splits of the reals: first half against second half, and against as many fakes.
+    """Means over ten random divisions of the reals into halves: the second against the first, and fakes against it.
 
-    All at n = min(n_fake, n_real // 2) images, drawn from each half. Images of one patient look alike: whole patients
-    are put into one half, and only the one at the cut may be in both.
+    The second half plays the generator. Images of one patient look alike, as those of a generator do not: so it holds
+    one image of each patient, of patients that the first half does not have. Of generated images with groups, one of
+    each is taken too. n images play the generator on either side: as many as every division has, at most n_fake and
+    n_real // 2. The first half is cut to min(n_fake, n_real // 2) images.
     """
     pool = resampling.pool
-    n = min(pool.fake.count, pool.real.count // 2)
+    most, middle = min(pool.fake.count, pool.real.count // 2), pool.real.count // 2
+    names, unit = units(pool, "real")
+    fake_unit = units(pool, "fake")[1]
+    divisions: list[tuple[Indices, Indices, Indices]] = []
+    for split in range(SPLITS):
+
+        def shuffled(places: Indices, stream: str, split: int = split) -> Indices:
+            order: Indices = torch.randperm(len(places), generator=seeds.generator(seed, stream, split)).numpy()
+            return np.asarray(places[order])
+
+        rank = torch.randperm(len(names), generator=seeds.generator(seed, "split", split)).numpy()
+        order = np.argsort(rank[unit], kind="stable")
+        first, second = shuffled(order[:middle], "first half"), shuffled(order[-middle:], "second half")
+        second = _one_of_each(second[~np.isin(unit[second], unit[first])], unit)
+        fakes = _one_of_each(shuffled(np.arange(pool.fake.count), "split of fakes"), fake_unit)
+        divisions.append((first[:most], second[:most], pool.fake_places[fakes[:most]]))
+    n = min(len(part) for division in divisions for part in division[1:])
     if n < 2:
         return {}
-    middle = pool.real.count // 2
-    names, unit = units(pool, "real")
     real_values: list[Values] = []
     fake_values: list[Values] = []
     try:
-        for split in range(SPLITS):
-            rank = torch.randperm(len(names), generator=seeds.generator(seed, "split", split)).numpy()
-            order = np.argsort(rank[unit], kind="stable")
-            fakes = torch.randperm(pool.fake.count, generator=seeds.generator(seed, "split of fakes", split)).numpy()
-            reference, other = (
-                half[torch.randperm(len(half), generator=seeds.generator(seed, f"{which} half", split)).numpy()[:n]]
-                for which, half in (("first", order[:middle]), ("second", order[-middle:]))
-            )
-            real_values.append(resampling.values(reference, other))
-            fake_values.append(resampling.values(reference, pool.fake_places[fakes[:n]]))
+        for reference, other, fakes in divisions:
+            real_values.append(resampling.values(reference, other[:n]))
+            fake_values.append(resampling.values(reference, fakes[:n]))
     except GankitError:
         return {}
     real_means, fake_means = (
@@ -199,6 +218,13 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
         for name in values
         if math.isfinite(real_means[name]) and math.isfinite(fake_means[name])
     }
+
+
+def _one_of_each(places: Indices, unit: Indices) -> Indices:
+    """The first of these places of each unit, in their order."""
+    first = np.sort(np.unique(unit[places], return_index=True)[1])
+    chosen: Indices = places[first]
+    return chosen
 
 
 def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) -> dict[str, dict[str, Any]]:
@@ -242,8 +268,7 @@ def _exchangeable(pool: Pool, seed: int) -> Pool:
     chosen = []
     for offset, side, unit in zip((0, pool.real.count), ("real", "fake"), unit_of_image, strict=True):
         order = torch.randperm(len(unit), generator=seeds.generator(seed, f"one of each {side} group")).numpy()
-        _, first = np.unique(unit[order], return_index=True)
-        chosen.append(np.sort(order[first]) + offset)
+        chosen.append(np.sort(_one_of_each(order, unit)) + offset)
     return pool.subset(np.concatenate(chosen))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -14,7 +16,7 @@ from typing import Any
 
 from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
-from gankit.experiments.values import DEEPEST, LONGEST, copy_values, parse_text, parse_value
+from gankit.experiments.values import DEEPEST, LONGEST, LONGEST_KEY, copy_values, parse_text, parse_value
 from gankit.files import user_path
 from gankit.registry.messages import shown, suggestion
 from gankit.registry.trust import trust
@@ -40,6 +42,22 @@ def recipe_text(name: str) -> str:
     if name not in names:
         raise SettingsError(f"there is no recipe or file {shown(name)}; {suggestion(name, names)}")
     return (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def recipe_facts(name: str) -> dict[str, str]:
+    """What the head of a recipe's file says of it: "For" what, "Sizes" of images, and "Time" of the whole training."""
+    lines = (line.removeprefix("# ").partition(": ") for line in recipe_text(name).splitlines())
+    return {key: text for key, _, text in lines if key in ("For", "Sizes", "Time")}
+
+
+def recipe_lines() -> list[str]:
+    """One line a recipe: its name, and what its file says of it."""
+    rows = [("recipe", "sizes", "time of the whole training", "for")]
+    for name in recipe_names():
+        facts = recipe_facts(name)
+        rows.append((name, facts["Sizes"], facts["Time"], facts["For"]))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 @dataclass
@@ -84,7 +102,12 @@ class SettingsDocument:
             path = path / "experiment.toml"
         if not path.is_file():
             if name not in recipe_names() and path.is_dir():
-                raise SettingsError(f"{name} is a folder without an experiment.toml: name a recipe, a file or a run")
+                raise SettingsError(
+                    f"{name} is a folder without an experiment.toml: name a recipe, a file or a run; for "
+                    f"its pictures a recipe with data.name=folder data.path={name}"
+                )
+            if "=" in name:
+                raise SettingsError(f"{shown(name)} comes after a recipe or a file, for example: demo {name}")
             if name not in recipe_names() and (path.suffix in FORMATS or "/" in name):
                 raise SettingsError(f"{name}: there is no such experiment file")
             text = recipe_text(name)
@@ -109,15 +132,30 @@ class SettingsDocument:
                 self.values[table] = default[table]
                 self.from_default.add(table)
 
-    def override(self, overrides: tuple[str, ...]) -> None:
+    def override(self, overrides: tuple[str, ...], of_data: Collection[tuple[str, str]] = ()) -> None:
         """Apply `key.path=value` settings; a changed `name` first drops the other settings of its table.
+
+        Where another data set is named, the settings `of_data` of other tables, which are about the data set that the
+        file names, are dropped first too.
 
         Raises:
             SettingsError: an override has no "=", or its path runs through a plain value or a missing list entry.
         """
-        for keys, value, text in _names_first([_parse_override(text) for text in overrides]):
+        given, before = copy.deepcopy(self.values), dict(self.overridden)
+        settings = _names_first([_parse_override(text) for text in overrides])
+        for keys, value, text in settings:
             trust(value)
             self._set(keys, value, text)
+        if of_data and self._data_set(self.values) != self._data_set(given):
+            for table, key in of_data:
+                given.get(table, {}).pop(key, None)
+            self.values, self.overridden = given, before
+            self.override(overrides)
+
+    @staticmethod
+    def _data_set(values: dict[str, Any]) -> Any:
+        data = values.get("data")
+        return data.get("name") if isinstance(data, dict) else data
 
     def _set(self, keys: list[str], value: Any, text: str) -> None:
         """Apply one override; `text` is the override as the user wrote it, for messages."""
@@ -248,7 +286,9 @@ def _parse_override(text: str) -> tuple[list[str], Any, str]:
     path, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
     keys = path.strip().split(".")
     if not equals or not all(keys) or len(keys) > DEEPEST:
-        raise SettingsError(f"override {shown(str(text))}: write key.path=value, for example training.steps=1000")
+        is_folder = isinstance(text, str) and 0 < len(text) < LONGEST_KEY and os.path.isdir(text)
+        example = f"data.name=folder data.path={text}" if is_folder else "training.steps=1000"
+        raise SettingsError(f"override {shown(str(text))}: write key.path=value, for example {example}")
     return keys, _copied(parse_value(value), f"override {shown(text)}"), text
 
 

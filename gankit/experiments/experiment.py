@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationEr
 from gankit.errors import SettingsError
 from gankit.experiments.document import SettingsDocument
 from gankit.experiments.lines import KeyPath
+from gankit.experiments.record import RunRecord
 from gankit.experiments.tables import (
     AugmentTable,
     Count,
@@ -52,17 +53,27 @@ class Training(Settings):
         critic_lr: the critic's learning rate, likewise.
         betas: those of the optimiser, if it has any; each a number or such a table.
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
+        lazy_scaling: where a loss is computed on every k-th update only, multiplies the rate of the network that it
+            trains by c = k / (k + 1) and raises its betas to the power c, as StyleGAN2 (arXiv 1912.04958, appendix B)
+            and StyleGAN2-ADA do. There the penalty has an optimiser step of its own; here it shares that of the others.
         averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
             At first the average forgets faster: its half-life grows with the steps until it is that of this decay.
         dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
-        precision: "float32", "bf16" (autocast; penalties stay in float32) or "float64".
+        precision: "float32", whose convolutions a GPU computes in TF32, as torch does by default; "float32-exact"
+            without; "bf16" (autocast; penalties stay in float32); or "float64".
         compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
             that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
+        graphs: records what a turn computes as CUDA graphs and replays it, bitwise equal to an eager turn and several
+            times faster; "auto": on a CUDA device, where every part says that it can be captured; true: refused where
+            one cannot.
+        deterministic: takes operations on a GPU whose results are the same every time, so that a resumed run ends
+            bitwise equal there too; what has no such form is named when training starts.
         channels_last: lays out the weights of both networks channels_last, or not; None: of those that declare it.
         device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
         mixed_penalties: allows losses that differentiate each sample's score, such as r1, beside a critic that mixes
             the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 beside minibatch standard deviation.
-        threads: CPU threads; None leaves the choice to torch.
+        threads: CPU threads; "auto" chooses by timing steps, at the start and when they become slow, unless
+            OMP_NUM_THREADS or torch.set_num_threads has. A resumed run repeats the choices: rounding depends on them.
         seed: seed of all random numbers.
         tick_every: steps between lines of the log.
         sample_every: steps between sample grids.
@@ -70,7 +81,8 @@ class Training(Settings):
         max_minutes: the training stops after this time, and can be resumed.
         label_fade: [first, last] step: the influence of labels rises from 0 at the first to 1 at the last; without it,
             the influence is always 1 (Shahbazi et al. 2022, arXiv 2201.06578).
-        start_from: a run whose weights to start from.
+        start_from: a run whose weights to start from, as far as they fit: its size and classes may be others.
+        freeze: how many of the critic's first layers keep the weights of `start_from` (FreezeD, arXiv 2002.10964).
         tensorboard: also writes the log for TensorBoard (extra `tensorboard`).
     """
 
@@ -84,14 +96,17 @@ class Training(Settings):
     critic_lr: Scheduled[Rate] = 2e-4
     betas: tuple[Scheduled[Share], Scheduled[Share]] = (0.0, 0.9)
     lr_decay: Literal["none", "linear"] = "none"
+    lazy_scaling: bool = False
     averaging: Share = 0.999
     dequantise: bool = False
-    precision: Literal["float32", "bf16", "float64"] = "float32"
+    precision: Literal["float32", "float32-exact", "bf16", "float64"] = "float32"
     compile: bool | Literal["all"] = False
+    graphs: bool | Literal["auto"] = "auto"
+    deterministic: bool = True
     channels_last: bool | None = None
     device: str = "auto"
     mixed_penalties: bool = False
-    threads: Annotated[int, Ge(1), Le(1024)] | None = None
+    threads: Annotated[int, Ge(1), Le(1024)] | Literal["auto"] = "auto"
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     tick_every: Count = 100
     sample_every: Count = 1000
@@ -99,6 +114,7 @@ class Training(Settings):
     max_minutes: Annotated[float, Gt(0)] | None = None
     label_fade: Annotated[tuple[Annotated[int, Ge(0)], Count], AfterValidator(_check_rising)] | None = None
     start_from: str | None = None
+    freeze: Annotated[int, Ge(0)] = 0
     tensorboard: bool = False
 
     @field_validator("optimizer")
@@ -156,43 +172,6 @@ class Evaluation(Settings):
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
 
 
-class RunRecord(Settings):
-    """What a run records besides the experiment; not an input.
-
-    Attributes:
-        versions: of gankit, Python, torch, numpy, and of the plug-ins in use.
-        image: the channels, height and width of every image, and the numbers of classes and conditions.
-        dtype: pixel type of the data's images, which samples have too.
-        value_range: the pixel values of black and white.
-        class_names: one per class.
-        condition_mean: mean of each float condition over the training images.
-        condition_scale: standard deviation of each float condition.
-        label_counts: the number of training images of each class.
-        images: the number of training images.
-        device: the device in use.
-        threads: CPU threads in use, in each process.
-        processes: number of processes that the run was started with.
-        data_in_process: whether a program passed the data set as an object; `gankit resume` then cannot resume the run.
-        features: those that values while training come from where the experiment names none: the best generator is
-            chosen by the same ones to the end, whatever is installed later. Empty in records that are older.
-    """
-
-    versions: dict[str, str]
-    image: dict[str, int]
-    dtype: Literal["uint8", "uint16", "float32"]
-    value_range: tuple[float, float]
-    class_names: list[str] = Field(default=[])
-    condition_mean: list[float] = Field(default=[])
-    condition_scale: list[float] = Field(default=[])
-    label_counts: list[int] = Field(default=[])
-    images: int
-    device: str
-    threads: int
-    processes: int = 1
-    data_in_process: bool = False
-    features: str = ""
-
-
 class Experiment(Settings):
     """Everything that decides a training; equal experiments give equal runs.
 
@@ -216,12 +195,7 @@ class Experiment(Settings):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     run: RunRecord | None = None
 
-    _of_the_recipes_data: list[str] = PrivateAttr(default_factory=list)
-
-    @field_validator("augment", mode="before")
-    @classmethod
-    def _read_none(cls, value: object) -> object:
-        return None if value == "none" else value
+    _of_the_recipes_data: list[tuple[str, str]] = PrivateAttr(default_factory=list)
 
     def tables(self) -> dict[str, Any]:
         """The experiment as nested tables, as a file holds it; settings that are None by default are left out."""
@@ -266,11 +240,12 @@ class Experiment(Settings):
     __hash__ = None  # type: ignore[assignment]  # settings hold lists and tables
 
     def for_given_data(self) -> Self:
-        """The experiment for data of the calling program: without the size and flip of a recipe's own data set."""
-        if not self._of_the_recipes_data:
-            return self
-        defaults = {key: DataTable.model_fields[key].default for key in self._of_the_recipes_data}
-        return self.model_copy(update={"data": self.data.model_copy(update=defaults)})
+        """The experiment for data of the calling program: without `OF_DATA` of a recipe."""
+        changed: dict[str, Settings] = {}
+        for name, key in self._of_the_recipes_data:
+            table = changed.get(name, getattr(self, name))
+            changed[name] = table.model_copy(update={key: type(table).model_fields[key].default})
+        return self.model_copy(update=changed)
 
     def with_run(self, record: RunRecord | None) -> Self:
         """The same experiment with another run record."""
@@ -281,6 +256,10 @@ TABLES_WITH_DEFAULTS = ("data", "generator", "critic", "losses", "training", "ev
 """Tables that come from the default recipe if a file lacks them; a missing augment means none."""
 
 
+OF_DATA = [("data", "size"), ("data", "flip"), ("evaluation", "count")]
+"""What a recipe says of its own data set: it is dropped where another one takes its place."""
+
+
 def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides: str) -> Experiment:
     """Read an experiment.
 
@@ -289,7 +268,7 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
             Tables that it lacks come from the recipe `wgan-gp`.
         overrides: settings as `key.path=value`; the value is TOML, or a string when it is not TOML. List entries are
             reached by number or by name: `losses.gradient-penalty.weight=5`. A new `name` chooses another part and
-            drops the settings of the old one.
+            drops the settings of the old one; another data set also drops what a recipe says of its own, `OF_DATA`.
 
     Raises:
         SettingsError: the file is missing or not valid; one line per error, with its place and what to do.
@@ -299,12 +278,10 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
     if isinstance(recipe_or_path, Mapping):
         trust(document.values)  # a program of the user's names what stands there
     document.fill_from_default(TABLES_WITH_DEFAULTS)
-    document.override(overrides)
-    experiment = read_settings(Experiment, document)
     before = recipe_or_path._of_the_recipes_data if isinstance(recipe_or_path, Experiment) else []
-    experiment._of_the_recipes_data = [
-        key for key in ("size", "flip") if document.is_of_recipe(("data", key), key in before)
-    ]
+    document.override(overrides, [path for path in OF_DATA if document.is_of_recipe(path, path in before)])
+    experiment = read_settings(Experiment, document)
+    experiment._of_the_recipes_data = [path for path in OF_DATA if document.is_of_recipe(path, path in before)]
     return experiment
 
 

@@ -8,8 +8,8 @@ from gankit.errors import PartError
 from gankit.experiments.experiment import Evaluation, Training
 from gankit.experiments.tables import AugmentTable, CriticTable, DataTable, GeneratorTable, LossTable, PartTable
 from gankit.registry import registry
+from gankit.registry.messages import NONE
 from gankit.registry.plugins import PlugIn
-from gankit.registry.settings import NONE
 
 
 def schema(load: bool = False, **more: type[BaseModel]) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def schema(load: bool = False, **more: type[BaseModel]) -> dict[str, Any]:
         # With the owner as prefix: two parts may have different nested models of the same name.
         content = settings.model_json_schema(ref_template=f"#/$defs/{owner}.{{model}}")
         for setting in content.get("properties", {}).values():
-            if {"type": "null"} in setting.get("anyOf", []) and setting.get("default") is not None:
+            if {"type": "null"} in setting.get("anyOf", []):
                 setting["anyOf"].append({"const": NONE})
         definitions.update({f"{owner}.{name}": value for name, value in content.pop("$defs", {}).items()})
         return content

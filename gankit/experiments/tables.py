@@ -13,7 +13,7 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 from gankit.interfaces import Scope
 from gankit.registry import Part, Scheduled, read_part, registry
 from gankit.registry.messages import reword_errors
-from gankit.registry.settings import as_table, read_none
+from gankit.registry.settings import as_table
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Lt(1)]
@@ -29,7 +29,7 @@ class Settings(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        result: Self = reword_errors(cls, read_none(cls, value), handler, list(cls.model_fields))
+        result: Self = reword_errors(cls, value, handler, list(cls.model_fields))
         return result
 
 
@@ -144,7 +144,7 @@ class LossTable(PartTable):
         weight: its factor, a number, or a table: it moves from start to end in so many steps; the loss's own default
             where None.
         every: 1 computes the loss on every update, 4 on each fourth with 4 times its weight; the updates of each
-            network are counted separately.
+            network are counted separately. `training.lazy_scaling` adapts rate and betas to it.
     """
 
     kind = "loss"

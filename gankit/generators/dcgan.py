@@ -25,6 +25,7 @@ class DCGANGenerator(Generator):
     """
 
     channels_last = True
+    capturable = True
 
     def __init__(
         self, image: ImageSpec, *, latent_dim: Annotated[int, Ge(1)] = 100, width: Annotated[int, Ge(1)] = 64

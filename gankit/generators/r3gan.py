@@ -38,6 +38,7 @@ class R3GANGenerator(Generator):
     """
 
     channels_last = True
+    capturable = True
 
     def __init__(
         self,

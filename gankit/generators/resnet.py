@@ -38,6 +38,7 @@ class ResNetGenerator(Generator):
     """
 
     channels_last = True
+    capturable = True
 
     def __init__(
         self,
@@ -55,8 +56,11 @@ class ResNetGenerator(Generator):
         levels, height, width_ = pyramid(image, "generator resnet")
         channels = widths or [width] * (levels + 1)
         if len(channels) != levels + 1:
+            fitting = [side << (len(channels) - 1) for side in (height, width_)]
+            size = str(fitting) if image.height != image.width else fitting[0]
             raise PartError(
-                f"generator.widths has {len(channels)} numbers; a {image.height}x{image.width} image takes {levels + 1}"
+                f"generator.widths has {len(channels)} numbers; a {image.height}x{image.width} image takes "
+                f"{levels + 1}: set data.size={size}, or give as many widths"
             )
         if image.conditional and norm == "none":
             raise PartError("generator resnet uses labels in its normalisation: set generator.norm to batch or layer")

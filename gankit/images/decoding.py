@@ -5,7 +5,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from PIL import __version__ as PIL_VERSION
 from gankit.errors import DataError, GankitError, cause
 from gankit.images import tiff
 from gankit.images.resizing import Fit, Size, resized
+from gankit.images.room import room_for
 from gankit.text import progress_bar
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -28,14 +29,10 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
 _COLOUR = frozenset(["P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"])
 _SIDEWAYS = range(5, 9)  # the EXIF orientations that exchange height and width
-_IN_A_TABLE = "in the data table of an experiment, or in a table {name = ..., ...} on the command line"
 _OPENING = threading.Lock()  # filters of warnings are the whole process's
-AT_ONCE = 90_000_000
-"""Pixels of the pictures that all threads decode at one time: Pillow's own limit of one picture, less than 1 GB."""
 PART = 2**20
 """Pixels that are converted at once: of the whole of a large picture, Pillow and NumPy would make several copies."""
-_DECODED: list[int] = []  # their pixels
-_FREED = threading.Condition()
+NAMED = 5  # of several pictures with a problem
 NO_PROGRESS_BAR = 500  # or fewer pictures
 FORMAT = 3  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
 
@@ -99,7 +96,11 @@ class Decoder:
         return array if self.size is None else resized(array, self.size, self.fit)
 
     def stored(self, picture: Image.Image, where: str) -> NDArray[Any]:
-        """As `__call__`, at the size that is stored."""
+        """As `__call__`, of shape (c, h, w) at the size that is stored.
+
+        Raises:
+            DataError: as for `__call__`; a ValueError of a damaged picture ends as one.
+        """
         with _damage_told(where):
             stored = _stored_form(picture, where)
             turn = 1 if isinstance(picture, tiff.Picture) else picture.getexif().get(ExifTags.Base.Orientation, 1)
@@ -229,20 +230,30 @@ def decode_all(
     Raises:
         DataError: a picture cannot be decoded, or differs from the others in depth, colour or size.
     """
+    problems: dict[int, str] = {}
+    for index in range(len(names) if like is None else 0):
+        try:
+            with load(index) as picture:
+                like = decoder.form(picture, names[index]), names[index]
+            break
+        except DataError as error:
+            problems[index] = str(error)
     if like is None:
-        with load(0) as picture:
-            like = decoder.form(picture, names[0]), names[0]
+        raise DataError(all_told(problems, names))
     first, first_name = like
     result = np.empty((len(names), *first.shape), dtype=first.dtype)
 
     def decode(index: int) -> None:
-        with ExitStack() as room:
-            with load(index) as picture:
-                room.enter_context(_room(_pixels(picture)))
-                _check_alike(decoder.form(picture, names[index]), names[index], first, first_name)
-                stored = decoder.stored(picture, names[index])
-            del picture  # resizing needs as much memory
-            result[index] = decoder.resized(stored)
+        try:
+            with ExitStack() as room:
+                with load(index) as picture:
+                    room.enter_context(room_for(_pixels(picture)))
+                    _check_alike(decoder.form(picture, names[index]), names[index], first, first_name)
+                    stored = decoder.stored(picture, names[index])
+                del picture  # resizing needs as much memory
+                result[index] = decoder.resized(stored)
+        except DataError as error:
+            problems[index] = str(error)
 
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -251,22 +262,23 @@ def decode_all(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    if problems:
+        raise DataError(all_told(problems, names))
     return result
 
 
-@contextmanager
-def _room(pixels: int) -> Iterator[None]:
-    """Wait until the pictures that all threads decode have together no more pixels than the largest that is read."""
-    pixels = min(pixels, AT_ONCE)
-    with _FREED:
-        _FREED.wait_for(lambda: sum(_DECODED) + pixels <= AT_ONCE)
-        _DECODED.append(pixels)
-    try:
-        yield
-    finally:
-        with _FREED:
-            _DECODED.remove(pixels)
-            _FREED.notify_all()
+def all_told(problems: Mapping[int, str], names: Sequence[str]) -> str:
+    """The first problem in full, and which pictures have one, where there are several.
+
+    Args:
+        problems: what is wrong, by the index of the picture.
+        names: of all pictures.
+    """
+    first, *others = sorted(problems)
+    if not others:
+        return problems[first]
+    listed = ", ".join(names[index] for index in sorted(problems)[:NAMED]) + (", ..." if len(others) >= NAMED else "")
+    return f"{problems[first]}; {len(problems)} of {len(names)} pictures have a problem: {listed}"
 
 
 def _check_alike(form: Form, name: str, first: Form, first_name: str) -> None:
@@ -278,12 +290,13 @@ def _check_alike(form: Form, name: str, first: Form, first_name: str) -> None:
     if form.channels != first.channels:
         raise DataError(
             f"{name} is {form.colour} where {first_name} is {first.colour}; set grey = true (all grey) or "
-            f"grey = false (all colour), {_IN_A_TABLE}"
+            "grey = false (all colour): data.grey=true for an experiment, {name = ..., grey = true} elsewhere"
         )
     if form.shape != first.shape:
         raise DataError(
             f"{name} is {form.height} x {form.width} pixels (height x width) where {first_name} is "
-            f"{first.height} x {first.width}; size = [height, width] resizes all, and fit says how, {_IN_A_TABLE}"
+            f"{first.height} x {first.width}; size = [height, width] resizes all, and fit says how: "
+            "data.size=[64, 64] for an experiment, {name = ..., size = [64, 64]} elsewhere"
         )
 
 

@@ -48,10 +48,13 @@ class Known:
         class_names: one name per class.
         groups: (n,) group of each image (patient, photograph), or None.
         agreement: (n,) share of raters, in [0, 1], whose call equals the label, or None.
+        raters: how many raters there are at most for an image; 0 where that is not known.
         splits: (k,) indices of the images of each named split ("train", "val", "test").
         facts: (n, ...) array of anything else, by name.
         changed_by_mirror: names of the facts whose values the mirror image does not share.
         left_out: paths of images that are there and not used, since the table of labels does not list them.
+        not_read: names of tables that lie in the folder of the images and were not read.
+        read_as: what columns of other titles than gankit's own were read as, by title: "group", "vote", ...
     """
 
     files: Sequence[str] = ()
@@ -59,10 +62,13 @@ class Known:
     class_names: tuple[str, ...] = ()
     groups: NDArray[Any] | None = None
     agreement: NDArray[np.float64] | None = None
+    raters: int = 0
     splits: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     changed_by_mirror: frozenset[str] = frozenset()
     left_out: Sequence[str] = ()
+    not_read: Sequence[str] = ()
+    read_as: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def remarks(self) -> list[str]:
@@ -82,6 +88,7 @@ class Known:
             agreement=None if self.agreement is None else self.agreement[indices],
             splits={},
             left_out=(),
+            not_read=(),
             facts=Columns(self.facts, partial(_take_column, self.facts, indices)),
         )
 

@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import DataError
+from gankit.images import columns
 from gankit.images.csv_table import CsvTable, read_csv
 from gankit.images.known import Known
 from gankit.images.names import look, shown, spelling, two_spellings
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_COLUMNS = ("file", "label", "group", "agreement", "votes", "split")
 _BESIDE = (".csv", ".txt", ".json", ".md")
 _SYSTEM = ("Thumbs.db", "desktop.ini")  # files that a file manager leaves behind
 
@@ -33,7 +33,9 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
     Columns, in any order and letter case: `file` (path below the folder, with / or \\), and where known `label`
     (class name), `group` (patient), `split`, and either `agreement` (share of raters in [0, 1]) or the raters' votes:
     in columns `vote_1`, `vote_2`, ..., or in one column `votes`, separated by ; or |. Without `label` the class is the
-    majority of the votes. Any other column is a fact: numbers (NaN for an empty cell), or else text.
+    majority of the votes. Usual words are read as these titles where they are missing: `patient_id`, `rater1`, `class`,
+    `filename` and the like, and any title for a split of cells like train and test; `Known.read_as` says which. Any
+    other column is a fact: numbers (NaN for an empty cell), or else text.
 
     Args:
         path: the CSV file, in UTF-8 with or without byte order mark, separated by comma, semicolon or tab.
@@ -43,44 +45,54 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
     Raises:
         DataError: one line with the file, the line and what to do.
     """
-    rows = read_csv(path, ("file",), fold=lambda title: title.casefold() if _role(title) else title)
-    names = _listed_files(rows, files)
+    rows = read_csv(path, columns.FILE, fold=_fold)
+    roles = _roles(rows)
+    names = _listed_files(rows, roles["file"], files)
     unlisted = sorted(set(files) - set(names))
     if unlisted and not skip_unlisted:
         raise DataError(
             f"{path} has no row for {len(unlisted)} of {len(files)} images, {unlisted[0]} first; "
             'add rows, or set unlisted = "skip" to leave such images out'
         )
-    votes = _votes(rows)
-    classes = _classes(rows, votes)
-    _check_spelling(rows, classes, votes)
+    votes = _votes(rows, roles)
+    classes = _classes(rows, roles.get("label"), votes)
+    groups, splits = (rows.columns[title] if (title := roles.get(role)) else None for role in ("group", "split"))
+    _check_spelling(rows, classes, votes, splits, groups)
     labels, class_names = (None, ()) if classes is None else number_classes(classes)
-    splits = rows.columns.get("split")
+    raters = _raters(rows)
+    used = {*roles.values(), *raters}
+    read_as = {title: role for role, title in roles.items() if title != role}
     return Known(
         files=names,
         labels=labels,
         class_names=class_names,
-        groups=np.array(_cells_without_gaps(rows, "group")) if "group" in rows.columns else None,
+        groups=None if groups is None else np.array(_cells_without_gaps(rows, roles["group"])),
         agreement=_agreement(rows, classes, votes),
+        raters=max(map(len, votes)) if votes else 0,
         splits={} if splits is None else split_indices(splits),
         left_out=unlisted,
-        facts={name: _fact(rows, name) for name in rows.columns if _role(name) is None},
+        facts={title: _fact(rows, title) for title in rows.columns if title not in used},
+        read_as={**read_as, **{title: "vote" for title in raters if not columns.is_vote(title)}},
     )
 
 
 def find_table(folder: Path, table: Path | None) -> Path | None:
-    """The CSV file of a folder: `table`, in the folder or anywhere; by default `labels.csv`, or None without one.
+    """The CSV file of a folder: `table`, in the folder or anywhere; by default `labels.csv` in any letters, or None.
 
     Raises:
         DataError: there is no such file.
     """
     if table is None:
-        default = folder / "labels.csv"
-        return default if default.exists() else None
+        return next((file for file in tables_in(folder) if file.name.casefold() == "labels.csv"), None)
     for path in (folder / table, table):
         if path.is_file():
             return path
     raise DataError(f"there is no CSV file {table}, neither in {folder} nor in the current folder")
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The CSV files that lie in a folder itself, in the order of their names."""
+    return sorted(file for file in folder.iterdir() if file.suffix.casefold() == ".csv" and file.is_file())
 
 
 def number_classes(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -115,6 +127,8 @@ def check_folder(folder: Path, content: str) -> None:
     """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
+        if folder.suffix in (".npz", ".npy") and folder.exists():
+            raise DataError(f'{folder} is no folder of {content}; name = "npz" reads such files')
         raise DataError(
             f"the folder {folder} {what}; set path to the folder of the {content} ({Path.cwd()} is current)"
         )
@@ -161,18 +175,46 @@ def folders_of(files: Sequence[str]) -> tuple[dict[str, NDArray[np.int64]], list
     return split_indices([_SPLITS[names[0]] for names in folders]), [names[1:] for names in folders]
 
 
-def _role(column: str) -> str | None:
-    """The meaning of a column to gankit, or None for a fact."""
-    name = column.casefold()
-    return name if name in _COLUMNS else "vote" if re.fullmatch(r"vote_\d+", name) else None
+def _fold(title: str) -> str:
+    """One spelling of the titles that are gankit's own, and of those of files, by which the separator is found."""
+    folded = title.casefold()
+    return folded if folded in (*columns.OWN, *columns.FILE) or columns.is_vote(title) else title
 
 
-def _listed_files(rows: CsvTable, files: Sequence[str]) -> list[str]:
+def _raters(rows: CsvTable) -> list[str]:
+    """The columns that hold one rater's votes each."""
+    votes = [title for title in rows.columns if columns.is_vote(title)]
+    if votes or {"votes", "agreement"} & rows.columns.keys():
+        return votes
+    return [title for title in rows.columns if columns.is_rater(title)]
+
+
+def _roles(rows: CsvTable) -> dict[str, str]:
+    """The title of the column of each role that the table has; beside those of single raters.
+
+    Raises:
+        DataError: it cannot be told which column it is.
+    """
+    where = str(rows.path)
+    found = {role: columns.find(rows.columns, role, where) for role in columns.OWN}
+    if found["split"] is None:
+        distinct = {title: {cell.casefold() for cell in cells} for title, cells in rows.columns.items()}
+        found["split"] = next((t for t, names in distinct.items() if len(names) > 1 and names <= {*_SPLITS}), None)
+    group = found["group"] or ""
+    if group.casefold() == "case" and len(rows.lines) > 4 and len(set(rows.columns[group])) < 3:  # or control
+        raise DataError(
+            f"{where} has `{group}` with one or two values: if it tells which images are of one patient, call it "
+            f"`group`; if it tells cases from controls, call it `label`, or otherwise, for example `{group}_status`"
+        )
+    return {role: title for role, title in found.items() if title is not None}
+
+
+def _listed_files(rows: CsvTable, title: str, files: Sequence[str]) -> list[str]:
     """The images that the rows name, in their order."""
     present = set(files)
     composed = {unicodedata.normalize("NFC", name): name for name in files}
     row_of: dict[str, int] = {}
-    for row, cell in enumerate(rows.columns["file"]):
+    for row, cell in enumerate(rows.columns[title]):
         name = cell.replace("\\", "/").removeprefix("./")
         if name not in present:  # macOS keeps letters and their accents apart in names of files, keyboards do not
             name = composed.get(unicodedata.normalize("NFC", name), name)
@@ -201,10 +243,10 @@ def _cells_without_gaps(rows: CsvTable, column: str) -> list[str]:
     return cells
 
 
-def _votes(rows: CsvTable) -> list[list[str]] | None:
+def _votes(rows: CsvTable, roles: Mapping[str, str]) -> list[list[str]] | None:
     """The raters' calls of each image, or None where the file has none."""
-    separate = [cells for name, cells in rows.columns.items() if _role(name) == "vote"]
-    if "votes" in rows.columns:
+    separate = [rows.columns[title] for title in _raters(rows)]
+    if "votes" in roles:
         if separate:
             raise DataError(f"{rows.path} has both `votes` and `vote_` columns; keep one kind")
         cells = [[call.strip() for call in re.split("[;|]", cell)] for cell in rows.columns["votes"]]
@@ -221,10 +263,10 @@ def _votes(rows: CsvTable) -> list[list[str]] | None:
     return votes
 
 
-def _classes(rows: CsvTable, votes: list[list[str]] | None) -> list[str] | None:
+def _classes(rows: CsvTable, title: str | None, votes: list[list[str]] | None) -> list[str] | None:
     """The name of each image's class, or None where the file does not say."""
-    if "label" in rows.columns:
-        return _cells_without_gaps(rows, "label")
+    if title is not None:
+        return _cells_without_gaps(rows, title)
     if votes is None:
         return None
     classes = []
@@ -238,11 +280,17 @@ def _classes(rows: CsvTable, votes: list[list[str]] | None) -> list[str] | None:
     return classes
 
 
-def _check_spelling(rows: CsvTable, classes: list[str] | None, votes: list[list[str]] | None) -> None:
+def _check_spelling(
+    rows: CsvTable,
+    classes: list[str] | None,
+    votes: list[list[str]] | None,
+    splits: list[str] | None,
+    groups: list[str] | None,
+) -> None:
     """A name in two spellings would count as two: two classes, a vote against the label, a patient on both sides."""
     calls = [[*([classes[row]] if classes else []), *(votes[row] if votes else [])] for row in range(len(rows.lines))]
-    splits, groups = ([[cell] for cell in rows.columns.get(name, [])] for name in ("split", "group"))
-    for names_of_rows, form in ((calls, spelling), (splits, spelling), (groups, look)):
+    splits_and_groups = ([[cell] for cell in cells or []] for cells in (splits, groups))
+    for names_of_rows, form in zip((calls, *splits_and_groups), (spelling, spelling, look), strict=True):
         spellings: dict[str, str] = {}
         for row, names in enumerate(names_of_rows):
             for name in names:
@@ -255,6 +303,11 @@ def _check_spelling(rows: CsvTable, classes: list[str] | None, votes: list[list[
 
 def _agreement(rows: CsvTable, classes: list[str] | None, votes: list[list[str]] | None) -> NDArray[np.float64] | None:
     if votes is not None and classes is not None:
+        if set(classes).isdisjoint(call for row in votes for call in row):
+            raise DataError(
+                f"{rows.path}: no vote equals a label (votes like {votes[0][0]!r}, labels like {classes[0]!r}); write "
+                "the names of classes as votes, or leave the columns of votes out"
+            )
         return np.array([calls.count(name) / len(calls) for name, calls in zip(classes, votes, strict=True)])
     if "agreement" not in rows.columns:
         return None

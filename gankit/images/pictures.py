@@ -48,9 +48,14 @@ def grid(images: NDArray[np.uint8], columns: int | None = None, scale: int = 1) 
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
+def enlargement(height: int, width: int) -> int:
+    """How many times small images are enlarged in a grid."""
+    return max(1, 128 // max(height, width))
+
+
 def grid_png(images: NDArray[Any], value_range: tuple[float, float], columns: int | None = None) -> bytes:
     """A grid of (n, c, h, w) images as the bytes of a PNG; small images are enlarged."""
-    return _png(grid(to_8bit(images, value_range), columns, scale=max(1, 128 // max(images.shape[2:]))))
+    return _png(grid(to_8bit(images, value_range), columns, enlargement(*images.shape[2:])))
 
 
 def grid_html(images: NDArray[Any], value_range: tuple[float, float]) -> str:

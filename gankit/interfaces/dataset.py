@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from typing import Any, final
@@ -67,6 +67,11 @@ class Dataset(ABC):
     def dtype(self) -> np.dtype[Any]:
         """The type of `images`."""
         return self.images.dtype
+
+    @property
+    def stored_sizes(self) -> Collection[tuple[int, int]]:
+        """The heights and widths that images have before they are resized, each once; by default that of `image`."""
+        return [(self.image.height, self.image.width)]
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -196,6 +201,11 @@ class View(Dataset):
     def dtype(self) -> np.dtype[Any]:
         """As `whole` has it."""
         return self.whole.dtype
+
+    @property
+    def stored_sizes(self) -> Collection[tuple[int, int]]:
+        """As `whole` has them."""
+        return self.whole.stored_sizes
 
     @property
     def value_range(self) -> tuple[float, float]:

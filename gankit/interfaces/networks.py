@@ -14,10 +14,13 @@ class Generator(nn.Module, ABC):
         latent_dim: the length of a latent vector.
         channels_last: whether its weights may be laid out channels_last, which is faster: nothing in it depends on the
             layout, as `view` after a convolution does. `training.channels_last` overrides it.
+        capturable: whether CUDA graphs may replay what it computes (`training.graphs`): nothing is read back to the
+            host or copied from it, no value decides what is computed, and all that changes between steps is in buffers.
     """
 
     latent_dim: int
     channels_last: ClassVar[bool] = False
+    capturable: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -63,9 +66,11 @@ class Critic(nn.Module, ABC):
 
     Attributes:
         channels_last: as of a `Generator`.
+        capturable: as of a `Generator`.
     """
 
     channels_last: ClassVar[bool] = False
+    capturable: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, final
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,11 @@ class Augment(nn.Module, ABC):
 
     Attributes:
         needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
+        capturable: whether CUDA graphs may replay its `forward`, as of a `Generator`; `after_step` is never replayed.
     """
 
     needs_held_out: bool = False
+    capturable: bool = False
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -37,6 +39,13 @@ class Augment(nn.Module, ABC):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    def use_losses(self, losses: Mapping[str, Loss]) -> None:
+        """Called once when an experiment's parts are built, with its losses by name.
+
+        An augment that reads scores learns here what they mean; one that wraps another passes the losses on. It raises
+        a PartError where it cannot work beside them.
+        """
 
     def before_step(self, step: int) -> Mapping[str, float] | None:
         """Called before each step; returns numbers for the log, or None, as `Generator.before_step`."""
@@ -119,6 +128,13 @@ class Turn:
         """(n, c, h, w) generated images in [-1, 1], never augmented; without graph on the critic's turn."""
         with torch.set_grad_enabled(self.side == "generator" and torch.is_grad_enabled()):
             return call(self.generator, self.latents, self.labels).contiguous()
+
+    def take(self, other: Turn) -> None:
+        """Take over, without graph, what another turn has computed, in place of computing it here."""
+        seen: dict[int, Tensor] = {}  # images that are not augmented stay one tensor under both names
+        for name, value in vars(other).items():
+            if isinstance(getattr(Turn, name, None), cached_property):
+                vars(self)[name] = _detached(value, seen)
 
     def augmented(self, images: Tensor) -> Tensor:
         """A fresh random view of images, whatever the scope; the images themselves where there is no augment."""
@@ -214,6 +230,12 @@ class Turn:
         return at_least_float32(call(self.critic, self.held_out, self.held_out_labels))
 
 
+def _detached(value: Any, seen: dict[int, Tensor]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_detached(item, seen) for item in value)
+    return seen.setdefault(id(value), value.detach()) if isinstance(value, Tensor) else value
+
+
 def _half(features: Tensor | tuple[Tensor, ...], which: int) -> Tensor | tuple[Tensor, ...]:
     if isinstance(features, Tensor):
         return features.chunk(2)[which]
@@ -236,12 +258,18 @@ class Loss(ABC):  # noqa: B024 - a subclass need not define both methods
             the rest of the batch, as with batch normalisation, is then refused.
         default_weight: the factor of this loss where the experiment states none.
         needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
+        positive_for_reals: what the critic makes positive for reals and negative for fakes: their "scores", the
+            "differences" of a real's score from a fake's, or None, neither.
+        capturable: whether CUDA graphs may replay `critic` and `generator`, as of the network `Generator`: they do not
+            depend on `Turn.step` either. `after_step` is never replayed.
     """
 
     needs: ClassVar[tuple[type, ...]] = ()
     per_sample: ClassVar[bool] = False
     default_weight: ClassVar[float] = 1.0
     needs_held_out: bool = False
+    positive_for_reals: ClassVar[Literal["scores", "differences"] | None] = None
+    capturable: ClassVar[bool] = False
 
     def critic(self, turn: Turn) -> Tensor | None:
         """The scalar that the critic's update makes smaller, or None."""

@@ -28,6 +28,7 @@ class AuxiliaryClass(Loss):
         PartError: the images have no classes, or the networks are not conditioned on them.
     """
 
+    capturable = True
     needs = (ClassHead,)
 
     def __init__(self, image: ImageSpec, *, fake: bool = True, generator: Annotated[float, Ge(0)] = 1.0) -> None:

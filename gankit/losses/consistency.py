@@ -21,6 +21,7 @@ class Consistency(Loss):
         fake: the factor of the term on fakes; 0 leaves it out.
     """
 
+    capturable = True
     needs = (Augment,)
 
     def __init__(self, *, real: Annotated[float, Ge(0)] = 10.0, fake: Annotated[float, Ge(0)] = 10.0) -> None:

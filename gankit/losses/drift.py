@@ -14,6 +14,7 @@ class Drift(Loss):
     The weight is the paper's epsilon, 0.001.
     """
 
+    capturable = True
     default_weight = 1e-3
 
     def critic(self, turn: Turn) -> Tensor:

@@ -76,6 +76,7 @@ class GradientPenalty(Loss):
         one_sided: whether smaller slopes go unpunished.
     """
 
+    capturable = True
     per_sample = True  # needs a critic that scores each sample without looking at the others
     default_weight = 10.0
 

@@ -11,6 +11,9 @@ from gankit.interfaces import Loss, Turn
 class Hinge(Loss):
     """The critic pushes reals above 1 and fakes below -1, no further; the generator raises the scores of fakes."""
 
+    positive_for_reals = "scores"
+    capturable = True
+
     def critic(self, turn: Turn) -> Tensor:
         """Mean of max(0, 1 - real_scores) plus mean of max(0, 1 + fake_scores), scores (n, ...); a scalar."""
         return (1 - turn.real_scores).relu().mean() + (1 + turn.fake_scores).relu().mean()

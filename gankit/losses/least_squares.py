@@ -11,6 +11,8 @@ from gankit.interfaces import Loss, Turn
 class LeastSquares(Loss):
     """The critic regresses reals to 1 and fakes to 0, the generator its fakes to 1; with the paper's factors 1/2."""
 
+    capturable = True
+
     def critic(self, turn: Turn) -> Tensor:
         """Half the mean of (real_scores - 1)^2 plus half that of fake_scores^2, scores (n, ...); a scalar."""
         return ((turn.real_scores - 1).square().mean() + turn.fake_scores.square().mean()) / 2

@@ -17,6 +17,9 @@ class Minimax(Loss):
     `non-saturating` is the paper's remedy.
     """
 
+    positive_for_reals = "scores"
+    capturable = True
+
     def critic(self, turn: Turn) -> Tensor:
         """Mean of -log D(real) plus mean of -log(1 - D(fake)), from scores (n, ...); a scalar."""
         return softplus(-turn.real_scores).mean() + softplus(turn.fake_scores).mean()

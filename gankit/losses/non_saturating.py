@@ -16,6 +16,9 @@ class NonSaturating(Loss):
     logarithms are computed with softplus, as in `minimax`. This is the loss of DCGAN and, with `r1`, of StyleGAN2.
     """
 
+    positive_for_reals = "scores"
+    capturable = True
+
     def critic(self, turn: Turn) -> Tensor:
         """Mean of -log D(real) plus mean of -log(1 - D(fake)), from scores (n, ...); a scalar."""
         return softplus(-turn.real_scores).mean() + softplus(turn.fake_scores).mean()

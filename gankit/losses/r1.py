@@ -16,6 +16,7 @@ class R1(Loss):
     The default, 10, is that of Mescheder et al.
     """
 
+    capturable = True
     per_sample = True  # needs a critic that scores each sample without looking at the others
     default_weight = 10.0
 

@@ -16,6 +16,7 @@ class R2(Loss):
     R3GAN gives `r1` and `r2` one gamma.
     """
 
+    capturable = True
     per_sample = True  # needs a critic that scores each sample without looking at the others
     default_weight = 10.0
 

@@ -16,6 +16,9 @@ class Relativistic(Loss):
     for the generator. R3GAN adds `r1` and `r2`. A real and its fake share a label, so that both are of one class.
     """
 
+    positive_for_reals = "differences"
+    capturable = True
+
     def critic(self, turn: Turn) -> Tensor:
         """Mean of softplus(fake_scores - real_scores), scores (n, ...) pair by pair; a scalar."""
         return softplus(turn.fake_scores - turn.real_scores).mean()

@@ -14,6 +14,8 @@ class Wasserstein(Loss):
     The gap estimates the distance only if the critic is kept Lipschitz, by `gradient-penalty` or `weight-clipping`.
     """
 
+    capturable = True
+
     def critic(self, turn: Turn) -> Tensor:
         """Mean of fake_scores less that of real_scores, each (n, ...); a scalar."""
         return turn.fake_scores.mean() - turn.real_scores.mean()

@@ -19,6 +19,8 @@ class WeightClipping(Loss):
         clip: the largest absolute value that a parameter of the critic keeps.
     """
 
+    capturable = True
+
     def __init__(self, *, clip: Annotated[float, Gt(0)] = 0.01) -> None:
         self.clip = clip
 

@@ -19,11 +19,13 @@ LONGEST_SIDE, LONGEST_COARSE_SIDE = 64, 16
 PAIRS_LISTED = 50
 
 
-class _Image(NamedTuple):
+class Thumbnail(NamedTuple):
+    """What is kept of an image to find its duplicates."""
+
     id: Any
     label: Any
     content: bytes  # a digest
-    small: NDArray[np.float32]  # (c, h, w) of at most 64 pixels a side
+    small: NDArray[np.float32]  # (c, h, w)
 
 
 def shrink(image: NDArray[Any], height: int, width: int) -> Matrix:
@@ -49,12 +51,15 @@ def _overlaps(size: int, new: int) -> Matrix:
     return covered.clip(min=0) * (new / size) if new < size else np.eye(size)
 
 
-def _duplicates(
-    first: Sequence[_Image], second: Sequence[_Image], threshold: float
+def duplicates(
+    first: Sequence[Thumbnail], second: Sequence[Thumbnail], threshold: float
 ) -> Iterator[tuple[Indices, Indices, Matrix, NDArray[np.bool_]]]:
-    """Batches of p duplicate pairs: (p,) indices in the first and the second set, RMS differences, whether exact.
+    """Batches of p pairs of duplicates: (p,) indices in the first and the second set, RMS differences, whether exact.
 
     Averaging never increases the difference: duplicates are also close at a few pixels a side, where search is cheap.
+
+    Raises:
+        GankitError: images of different numbers of channels, both above 1.
     """
     shapes = np.array([image.small.shape for image in [*first, *second]])
     channels = set(shapes[:, 0].tolist())
@@ -119,33 +124,37 @@ class Leakage(Metric):
             GankitError: a set without images or ids, images that are not (n, c, h, w) or not finite, or images of
                 different numbers of channels, both above 1.
         """
-        return _result(_images(fake, "first"), _images(real, "second"), self.threshold)
+        return _result(thumbnails(fake, "first"), thumbnails(real, "second"), self.threshold)
 
     def resampling(self, pool: Pool) -> Resampling:
         """Values from all pairs of duplicates in the pool; from scratch where its images are of several sizes."""
         return _Pairs(self, pool)
 
 
-def _images(rows: Rows, name: str) -> list[_Image]:
-    """A digest and a small copy of each image."""
+def thumbnails(rows: Rows, name: str, side: int = LONGEST_SIDE) -> list[Thumbnail]:
+    """A digest and a small copy of each image, of at most `side` pixels a side.
+
+    Raises:
+        GankitError: no images or ids, or images that are not (n, c, h, w) or not finite.
+    """
     whole, ids = rows.required("images", f"the {name}"), rows.required("ids", f"the {name}").tolist()
     if whole.ndim != 4 or 0 in whole.shape[1:]:
         raise GankitError(f"leakage reads (n, c, h, w) images, those of the {name} set have shape {whole.shape}")
     labels: Sequence[Any] = [None] * len(whole) if rows.labels is None else rows.labels.tolist()
     if rows.class_names and rows.labels is not None and rows.labels.ndim == 1:
         labels = [rows.class_names[label] for label in labels]
-    images: list[_Image] = []
+    images: list[Thumbnail] = []
     for image in (image for block in rows.image_blocks() for image in block):
         identity, label = ids[len(images)], labels[len(images)]
         if not np.isfinite(image).all():
             raise GankitError(f"image {identity!r} of the {name} set has values that are NaN or infinite: fix it")
         content = blake2b(image.tobytes() + repr(image.shape).encode(), digest_size=16).digest()
-        small = shrink(image, min(LONGEST_SIDE, image.shape[1]), min(LONGEST_SIDE, image.shape[2])).astype(np.float32)
-        images.append(_Image(identity, label, content, small))
+        small = shrink(image, min(side, image.shape[1]), min(side, image.shape[2])).astype(np.float32)
+        images.append(Thumbnail(identity, label, content, small))
     return images
 
 
-def _result(fake: Sequence[_Image], real: Sequence[_Image], threshold: float) -> Result:
+def _result(fake: Sequence[Thumbnail], real: Sequence[Thumbnail], threshold: float) -> Result:
     for images, name in ((fake, "first (generated)"), (real, "second (real)")):
         if not images:
             raise GankitError(f"leakage: there are no images of the {name} set; give some")
@@ -155,7 +164,7 @@ def _result(fake: Sequence[_Image], real: Sequence[_Image], threshold: float) ->
     has_duplicate, has_exact = np.zeros(len(fake), bool), np.zeros(len(fake), bool)
     exact_pairs, near_pairs, differently_labelled = 0, 0, 0
     first, second, distances = np.zeros(0, int), np.zeros(0, int), np.zeros(0)
-    for i, j, rms, exact in _duplicates(fake, real, threshold):
+    for i, j, rms, exact in duplicates(fake, real, threshold):
         has_duplicate[i], has_exact[i[exact]] = True, True
         exact_pairs += int(exact.sum())
         near_pairs += int((~exact).sum())
@@ -193,7 +202,7 @@ class _Pairs(Resampling):
     def __init__(self, metric: Leakage, pool: Pool) -> None:
         super().__init__(metric, pool)
         self.threshold = metric.threshold
-        self._images = _images(pool.real, "second") + _images(pool.fake, "first")
+        self._images = thumbnails(pool.real, "second") + thumbnails(pool.fake, "first")
 
     @cached_property
     def _pairs(self) -> tuple[Indices, Indices, NDArray[np.bool_]] | None:
@@ -203,11 +212,11 @@ class _Pairs(Resampling):
         """
         if len({image.small.shape for image in self._images}) > 1:
             return None
-        blocks = list(_duplicates(self._images, self._images, self.threshold))
+        blocks = list(duplicates(self._images, self._images, self.threshold))
         first, second, exact = (np.concatenate([block[column] for block in blocks]) for column in (0, 1, 3))
         return first, second, exact.astype(bool)
 
-    def _sublist(self, places: Indices) -> list[_Image]:
+    def _sublist(self, places: Indices) -> list[Thumbnail]:
         return [self._images[place] for place in places]
 
     def whole(self) -> Result:

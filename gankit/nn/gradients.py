@@ -1,5 +1,6 @@
 """Gradients of each sample's score with respect to that sample: what gradient penalties are made of."""
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -31,7 +32,7 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
         PartError: the scores have no graph, or there is not one score, or one map of scores, per sample.
     """
     create_graph = torch.is_grad_enabled()
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
+    with torch.inference_mode(False), torch.enable_grad(), without_autocast(images.device):
         images = _without_inference(images).detach().to(torch.promote_types(images.dtype, torch.float32))
         labels = None if labels is None else _without_inference(labels)
         if torch._C._are_functorch_transforms_active():
@@ -57,6 +58,11 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
             # Tied to the scores, so that the critic's parameters get a gradient of zero instead of an error.
             gradients = torch.zeros_like(images) + (0 * means).reshape(-1, *[1] * (images.ndim - 1))
         return gradients if create_graph else gradients.detach()
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """A context in which autocast is off on a device; the meta device has none, and torch raises if it is asked."""
+    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _without_inference(tensor: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import difflib
 import reprlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 10, 10, 10
+NONE = "none"
+"""What stands in a file for None, which TOML lacks."""
 shown = _SHORT.repr
 """A value as Python writes it, shortened in its middle where it would fill more than a line or two."""
 
@@ -31,21 +33,40 @@ def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> 
     return f"did you mean {close[0]!r}?{f' {listing}' if list_all else ''}"
 
 
+def optional_settings(model: type[BaseModel]) -> list[str]:
+    """The settings that may be None."""
+    return [name for name, field in model.model_fields.items() if type(None) in get_args(field.annotation)]
+
+
+def read_none(model: type[BaseModel], values: Any) -> Any:
+    """The values of a table of settings, with None where a setting that may be None is "none", "null" or empty."""
+    if not isinstance(values, Mapping):
+        return values
+    names = [name for name in optional_settings(model) if isinstance(values.get(name), str)]
+    nones = {name: None for name in names if values[name].strip().casefold() in (NONE, "null", "")}
+    return {**values, **nones}
+
+
 def reword_errors(
-    model: type[BaseModel], value: Any, handler: ModelWrapValidatorHandler[Any], known: Collection[str]
+    model: type[BaseModel],
+    value: Any,
+    handler: ModelWrapValidatorHandler[Any],
+    known: Collection[str],
+    elsewhere: Callable[[str], str] = lambda _: "",
 ) -> Any:
-    """Validate a model, and put its errors in gankit's words.
+    """Validate a model after `read_none`, and put its errors in gankit's words.
 
     Args:
         model: the model.
         value: to validate.
         handler: pydantic's own validation, as a validator of mode "wrap" gets it.
         known: the settings that the model has, for "did you mean".
+        elsewhere: says of an unknown setting where there is one of this name; "" where there is none.
 
     Raises:
         ValidationError: the context of each error holds gankit's text as `sentence` and pydantic's type as `reason`.
     """
-    details = []
+    value, details = read_none(model, value), []
     for name, field in model.model_fields.items():
         given = value.get(name) if isinstance(value, dict) else None
         # To Python, true and false are the numbers 1 and 0.
@@ -55,8 +76,12 @@ def reword_errors(
     try:
         result = handler(value)
     except ValidationError as error:
-        details += [_reword(detail, known) for detail in error.errors(include_url=False)]
+        details += [_reword(detail, known, elsewhere) for detail in error.errors(include_url=False)]
     if details:
+        refused = {detail["loc"][0]: detail["input"] for detail in details if detail["loc"]}
+        for name in set(optional_settings(model)) & refused.keys():
+            if isinstance(value, dict) and not isinstance(value.get(name), (dict, list)):
+                details.append(_error(f'"{NONE}" unsets it', "none", (name,), refused[name]))
         raise ValidationError.from_exception_data(model.__name__, details) from None
     return result
 
@@ -78,12 +103,12 @@ def _takes_numbers_alone(annotation: Any) -> bool:
     return any(kind in (int, float) for kind in types) and not any(kind in (bool, Any, object) for kind in types)
 
 
-def _reword(error: ErrorDetails, known: Collection[str]) -> InitErrorDetails:
+def _reword(error: ErrorDetails, known: Collection[str], elsewhere: Callable[[str], str]) -> InitErrorDetails:
     context = error.get("ctx", {})
     # An error of a nested table has its sentence already: the model of that table has reworded it.
     if "sentence" in context:
         return _error(context["sentence"], context["reason"], error["loc"], error["input"])
-    return _error(_sentence(error, known), error["type"], error["loc"], error["input"])
+    return _error(_sentence(error, known, elsewhere), error["type"], error["loc"], error["input"])
 
 
 def _error(sentence: str, reason: str, location: tuple[str | int, ...], value: Any) -> InitErrorDetails:
@@ -91,11 +116,12 @@ def _error(sentence: str, reason: str, location: tuple[str | int, ...], value: A
     return {"type": reworded, "loc": location, "input": value}
 
 
-def _sentence(error: ErrorDetails, known: Collection[str]) -> str:
+def _sentence(error: ErrorDetails, known: Collection[str], elsewhere: Callable[[str], str]) -> str:
     message, value, context = error["msg"], error["input"], error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
-            return f"there is no such setting; {suggestion(str(error['loc'][-1]), known)}"
+            name = str(error["loc"][-1])
+            return f"there is no such setting; {elsewhere(name) or suggestion(name, known)}"
         case "missing" if isinstance(error["loc"][-1], int):
             return "the list is too short"
         case "missing":

@@ -227,23 +227,26 @@ def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
 
 
 def list_parts(kinds: Sequence[str], load: bool = False) -> tuple[list[str], int]:
-    """The lines that `gankit list` prints, one per part: name, kind, distribution; and how many parts failed.
+    """The lines that `gankit list` prints, and how many parts failed.
+
+    A line holds name, kind and distribution of a part, and the other names that gankit knows it by.
 
     Args:
         kinds: of parts.
         load: whether to import every part and end its line with "ok", or "fails:" and the reason.
     """
-    entries = [(row.name, row.kind, row.distribution) for kind in kinds for row in registry(kind).list()]
+    rows = [row for kind in kinds for row in registry(kind).list()]
+    entries = [(row.name, row.kind, row.distribution) for row in rows]
     widths = [max(4, *map(len, column)) for column in zip(*entries, strict=True)]
     lines, failures = [], 0
-    for name, kind, distribution in entries:
-        state = ""
+    for row, entry in zip(rows, entries, strict=True):
+        state = f"also {', '.join(row.also)}" if row.also else ""
         if load:
             try:
-                registry(kind).settings(name)
-                state = "ok"
+                registry(row.kind).settings(row.name)
+                state = ", ".join(filter(None, ("ok", state)))
             except GankitError as error:
                 state, failures = f"fails: {error}", failures + 1
-        cells = [text.ljust(width) for text, width in zip((name, kind, distribution), widths, strict=True)]
+        cells = [text.ljust(width) for text, width in zip(entry, widths, strict=True)]
         lines.append("  ".join([*cells, state]).rstrip())
     return lines, failures

@@ -33,6 +33,8 @@ class Listing:
     name: str
     kind: str
     distribution: str
+    also: tuple[str, ...] = ()
+    """Other names that gankit knows the part by."""
 
 
 class Registry:
@@ -69,7 +71,9 @@ class Registry:
         built_in = self.built_in()
         plugins = self._plugins()
         names = [plugin.name for plugin in plugins]
-        rows = [Listing(name, self.kind, "gankit") for name in built_in]
+        taken, aliases = {*names, *self._registered}, ALIASES.get(self.kind, {})
+        also = {name: tuple(a for a, of in aliases.items() if of == name and a not in taken) for name in built_in}
+        rows = [Listing(name, self.kind, "gankit", also[name]) for name in built_in]
         for plugin in plugins:
             shared = plugin.name in built_in or plugin.name in self._registered or names.count(plugin.name) > 1
             name = plugin.qualified_name if shared else plugin.name
@@ -220,7 +224,9 @@ class Registry:
         part = self.get(name)
         if part not in self._settings:
             try:
-                self._settings[part] = derive_settings(part, self.positional, self.reserved, self._nested_type)
+                self._settings[part] = derive_settings(
+                    part, self.positional, self.reserved, self._nested_type, self._where_there_is
+                )
             except PartError:
                 raise
             except Exception as error:
@@ -232,6 +238,19 @@ class Registry:
                 f"{self.kind} {name!r} declares {', '.join(sorted(clashes))}: gankit's own keys; choose other names"
             )
         return model
+
+    def _where_there_is(self, setting: str) -> str:
+        """Which of gankit's own parts have a setting of this name, and how to choose one; "" where none has it."""
+        owners = []
+        for name in self.built_in():
+            with contextlib.suppress(PartError):  # of a library that is not installed
+                owners += [name] if setting in self.settings(name).model_fields else []
+        table = "data" if self.kind == "dataset" else self.kind
+        return (
+            f"{' and '.join(owners)} {'have' if owners[1:] else 'has'} it: set {table}.name={owners[0]}"
+            if owners
+            else ""
+        )
 
     @property
     def positional(self) -> str:

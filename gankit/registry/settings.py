@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BaseModel, ConfigDict, create_model, model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
-from gankit.registry.messages import reword_errors
+from gankit.registry.messages import NONE, optional_settings, reword_errors
 from gankit.registry.plugins import PART_KINDS
 
 CONFIG = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -38,7 +38,11 @@ def takes_positional(part: type) -> bool:
 
 
 def derive_settings(
-    part: type, positional: str, reserved: Collection[str], nested_type: Callable[[str], Any]
+    part: type,
+    positional: str,
+    reserved: Collection[str],
+    nested_type: Callable[[str], Any],
+    elsewhere: Callable[[str], str] = lambda _: "",
 ) -> type[BaseModel]:
     """A frozen pydantic model of a part's settings, which refuses unknown keys.
 
@@ -50,6 +54,7 @@ def derive_settings(
         reserved: gankit's own keys in the part's table of an experiment, such as `name`; errors suggest them too. The
             collection may still grow, since it is read at each validation.
         nested_type: maps a kind to the type annotation of a setting that holds a part of that kind.
+        elsewhere: says of an unknown setting which other parts have it; "" where none has.
 
     Raises:
         TypeError: a setting without annotation or that is not keyword-only; a `Settings` that is no pydantic model.
@@ -61,7 +66,7 @@ def derive_settings(
         raise TypeError(f"the parameter {wrong} is positional; settings come after *, and only {positional} before it")
 
     def reword(cls: type[BaseModel], value: object, handler: ModelWrapValidatorHandler[Any]) -> Any:
-        return reword_errors(cls, read_none(cls, value), handler, [*reserved, *cls.model_fields])
+        return reword_errors(cls, value, handler, [*reserved, *cls.model_fields], elsewhere)
 
     name = f"{part.__name__}Settings"
     validators: dict[str, Any] = {"_reworded": model_validator(mode="wrap")(classmethod(reword))}  # type: ignore[arg-type]
@@ -85,29 +90,13 @@ def derive_settings(
     return model
 
 
-NONE = "none"
-"""What stands in a file for None, which TOML lacks, where None is not the default."""
-
-
-def _can_be_none(model: type[BaseModel]) -> list[str]:
-    """The settings that may be None and are not by default."""
-    return [
-        name for name, field in model.model_fields.items()
-        if type(None) in typing.get_args(field.annotation) and field.default is not None
-    ]  # fmt: skip
-
-
-def read_none(model: type[BaseModel], values: Any) -> Any:
-    """The values of a table of settings, with None for "none" where a setting may be None."""
-    if not isinstance(values, Mapping):
-        return values
-    names = _can_be_none(model)
-    return {name: None if value == NONE and name in names else value for name, value in values.items()}
-
-
 def as_table(settings: BaseModel, exclude: set[str] | None = None) -> dict[str, Any]:
     """Settings as a table of a file; those that are None by default are left out."""
-    nones = {name: NONE for name in _can_be_none(type(settings)) if getattr(settings, name) is None}
+    fields = type(settings).model_fields
+    nones = {
+        name: NONE for name in optional_settings(type(settings))
+        if getattr(settings, name) is None and fields[name].default is not None
+    }  # fmt: skip
     return {**settings.model_dump(mode="json", exclude_none=True, exclude=exclude), **nones}
 
 

@@ -24,21 +24,40 @@ def wrap(
     latent_dim: int,
     labels: bool = ...,
     channels_last: bool = ...,
+    capturable: bool = ...,
 ) -> type[Generator]: ...
 @overload
 def wrap(
-    kind: Literal["generator"], module: nn.Module, *, latent_dim: int, labels: bool = ..., channels_last: bool = ...
+    kind: Literal["generator"],
+    module: nn.Module,
+    *,
+    latent_dim: int,
+    labels: bool = ...,
+    channels_last: bool = ...,
+    capturable: bool = ...,
 ) -> Generator: ...
 @overload
 def wrap(
-    kind: Literal["critic"], module: type[nn.Module], *, labels: bool = ..., channels_last: bool = ...
+    kind: Literal["critic"],
+    module: type[nn.Module],
+    *,
+    labels: bool = ...,
+    channels_last: bool = ...,
+    capturable: bool = ...,
 ) -> type[Critic]: ...
 @overload
-def wrap(kind: Literal["critic"], module: nn.Module, *, labels: bool = ..., channels_last: bool = ...) -> Critic: ...
+def wrap(
+    kind: Literal["critic"],
+    module: nn.Module,
+    *,
+    labels: bool = ...,
+    channels_last: bool = ...,
+    capturable: bool = ...,
+) -> Critic: ...
 @overload
-def wrap(kind: Literal["augment"], module: type[nn.Module]) -> type[Augment]: ...
+def wrap(kind: Literal["augment"], module: type[nn.Module], *, capturable: bool = ...) -> type[Augment]: ...
 @overload
-def wrap(kind: Literal["augment"], module: ImageFunction) -> Augment: ...
+def wrap(kind: Literal["augment"], module: ImageFunction, *, capturable: bool = ...) -> Augment: ...
 @overload
 def wrap(kind: Literal["features"], module: type[nn.Module], *, dim: int) -> type[Features]: ...
 @overload
@@ -64,7 +83,7 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
             a list of pictures, or a data set of torchvision or Hugging Face. Not used for a loss.
         properties: what gankit cannot see from outside. Generator: `latent_dim`. Features: `dim`. Generator and critic:
             `labels`, whether the network takes labels (default False: a conditional training is refused), and
-            `channels_last`, as in `gankit.Generator`. Loss:
+            `channels_last`, as in `gankit.Generator`. Generator, critic, augment, loss: `capturable`, likewise. Loss:
             `critic` and `generator`, each a function that computes that network's scalar loss from a `Turn` (one
             update: its images, scores and networks); `per_sample`; `before_step` and `after_step`, functions too. The
             states of those that have a `state_dict` are saved. Data set: `labels` (the array), `class_names`,
@@ -102,7 +121,7 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
     def construct(self: Any, image: ImageSpec | None = None, **settings: Any) -> None:
         nn.Module.__init__(self)
         self.part = make(module(**settings, **({"image": image} if takes_image else {})), **properties)
-        for name in ("latent_dim", "dim", "channels_last"):
+        for name in ("latent_dim", "dim", "channels_last", "capturable"):
             if hasattr(self.part, name):
                 setattr(self, name, getattr(self.part, name))
         self.__dict__.update({name: getattr(self.part, name) for name in SHOWN if name in vars(self.part)})
@@ -126,11 +145,18 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
 @final
 class _Generator(Generator):
     def __init__(
-        self, module: nn.Module, *, latent_dim: int, labels: bool = False, channels_last: bool = False
+        self,
+        module: nn.Module,
+        *,
+        latent_dim: int,
+        labels: bool = False,
+        channels_last: bool = False,
+        capturable: bool = False,
     ) -> None:
         super().__init__()
         self.module, self.latent_dim, self.takes_labels = module, latent_dim, labels
-        self.channels_last = channels_last  # type: ignore[misc]  # of this network, not of its class
+        # Of this network, not of its class.
+        self.channels_last, self.capturable = channels_last, capturable  # type: ignore[misc]
         _show(self, "synthesis", "style_layers")
         if callable(getattr(module, "mapping", None)):
             self.__dict__["mapping"] = self._mapping
@@ -144,10 +170,13 @@ class _Generator(Generator):
 
 @final
 class _Critic(Critic):
-    def __init__(self, module: nn.Module, *, labels: bool = False, channels_last: bool = False) -> None:
+    def __init__(
+        self, module: nn.Module, *, labels: bool = False, channels_last: bool = False, capturable: bool = False
+    ) -> None:
         super().__init__()
         self.module, self.takes_labels = module, labels
-        self.channels_last = channels_last  # type: ignore[misc]  # of this network, not of its class
+        # Of this network, not of its class.
+        self.channels_last, self.capturable = channels_last, capturable  # type: ignore[misc]
         if callable(getattr(module, "score", None)):  # else `features` may be any layers
             _show(self, "features", "class_logits")
             self.__dict__["score"] = self._score
@@ -173,9 +202,9 @@ def _call(network: _Generator | _Critic, function: Any, inputs: Any, labels: Ten
 
 @final
 class _Augment(Augment):
-    def __init__(self, module: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, module: Callable[[Tensor], Tensor], *, capturable: bool = False) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.capturable = module, capturable
         _show(self, "after_step")
 
     def forward(self, images: Tensor) -> Tensor:
@@ -200,6 +229,7 @@ class _Loss(Loss):
         critic: Callable[[Turn], Tensor | None] | None = None,
         generator: Callable[[Turn], Tensor | None] | None = None,
         per_sample: bool = False,
+        capturable: bool = False,
         before_step: Callable[[int], Mapping[str, float] | None] | None = None,
         after_step: Callable[[Turn], None] | None = None,
     ) -> None:
@@ -210,7 +240,8 @@ class _Loss(Loss):
             "after_step": after_step,
         }
         self._functions = {name: function for name, function in functions.items() if function is not None}
-        self.per_sample = per_sample  # type: ignore[misc]  # a fact of this loss, not of its class
+        # Facts of this loss, not of its class.
+        self.per_sample, self.capturable = per_sample, capturable  # type: ignore[misc]
         self._stateful = {name: each for name, each in self._functions.items() if hasattr(each, "state_dict")}
         if self._stateful:
             self.state_dict, self.load_state_dict = self._save, self._load

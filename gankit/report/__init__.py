@@ -1,22 +1,47 @@
 """The report of a run: one self-contained HTML page."""
 
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.errors import GankitError
 from gankit.evaluation.comparison import read_metrics
+from gankit.evaluation.sources import in_process, run_data, run_reference
 from gankit.evaluation.tables import html
 from gankit.files import sole_writer, write_atomically
 from gankit.images.pictures import grid_png, png_uri
+from gankit.interfaces import Dataset
+from gankit.report.card import card, write_card
+from gankit.report.nearest import nearest_png
 from gankit.report.pages import draw_lines, render
 from gankit.runs.run import Run
 
-SHOWN = 64
+CLASSES = 20
+"""Classes that are shown at most."""
+NEAREST = 8
+"""Samples that are shown above the nearest training images."""
+LARGE = 64
+"""Pixels of a side above which fewer images are shown."""
+
+
+class Pictures(NamedTuple):
+    """Real and generated images of a class, or of the whole set where `class_name` is None, as data URIs of grids."""
+
+    class_name: str | None
+    real: str  # "" where there are none
+    generated: str
 
 
 def write_report(run: Run) -> Path:
-    """Write `report.html` into a run's folder: samples, values with their context, curves and settings.
+    """Write `report.html` into a run's folder: values with their context, samples beside real images, curves, settings.
 
-    Values come from the run's `metrics.json` where `gankit evaluate` has written one.
+    And `card.md`: what the generated images are, what they were made from, and what they are not for.
+
+    Values come from the run's `metrics.json` where `gankit evaluate` has written one. Real images are the held-out
+    ones, or the training images where none were held out; where the data can no longer be opened, the page says so.
 
     Raises:
         RunError: the run has no generator yet, or comes with gankit.
@@ -25,39 +50,78 @@ def write_report(run: Run) -> Path:
     with sole_writer(run.path):
         page, path = _page(run), run.path / "report.html"
         write_atomically(path, page)
+        write_card(run, _metrics(run))
     return path
 
 
+def _metrics(run: Run) -> dict[str, Any] | None:
+    """What `gankit evaluate` wrote, where it has."""
+    path = run.path / "metrics.json"
+    return read_metrics(path) if path.is_file() else None
+
+
 def _page(run: Run) -> str:
-    metrics_file = run.path / "metrics.json"
-    metrics = read_metrics(metrics_file) if metrics_file.is_file() else None
+    metrics = _metrics(run)
     # The pictures of pairs of images that `gankit evaluate` wrote beside these values.
     entries = metrics["metrics"] if metrics else {}
     pairs = [run.path / f"{name}-pairs.png" for name, entry in entries.items() if "details" in entry]
-    samples = run.sample(SHOWN, seed=run.experiment.training.seed)
+    name, reals, missing, nearest, looked_at = "", None, "", "", 0
+    try:
+        name, reals = run_reference(run)
+        samples = run.sample(NEAREST, seed=run.experiment.training.seed)
+        png, looked_at = nearest_png(samples, run.value_range, run_data(run)[0])
+        nearest = png_uri(png)
+    except GankitError as error:
+        missing = str(error)
+    pictures = _pictures(run, reals)
     return render(
-        "gankit.report", "run.html.j2", name=run.path.name, path=run.path, record=run.experiment.run, metrics=metrics,
-        training=run.experiment.training, steps=run.steps, seconds=run.log[-1]["seconds"] if run.log else None,
-        grid=png_uri(grid_png(samples, run.value_range, 8)), table=html(metrics) if metrics else "",
-        curves=[png_uri(picture) for picture in curves(run.log)],
+        "gankit.report", "run.html.j2", name=run.path.name, path=shlex.quote(str(run.path)), metrics=metrics,
+        record=run.experiment.run, training=run.experiment.training, steps=run.steps,
+        data="a program's own" if in_process(run) else run.experiment.data.name,
+        seconds=run.log[-1]["seconds"] if run.log else None, table=html(metrics) if metrics else "",
+        pictures=pictures[:CLASSES], more_classes=len(pictures[CLASSES:]),
+        reals_name=name, reals_missing=missing, nearest=nearest, looked_at=looked_at,
+        curves={label: png_uri(picture) for label, picture in curves(run.log).items()},
         pairs=[png_uri(path.read_bytes()) for path in pairs if path.is_file()],
-        experiment=run.experiment.with_run(None).toml(),
-        command=f"gankit train {run.path / 'experiment.toml'} --out NEW_FOLDER",
+        experiment=run.experiment.with_run(None).toml(), card=card(run, metrics),
+        command=f"gankit train {shlex.quote(str(run.path / 'experiment.toml'))} --out NEW_FOLDER",
     )  # fmt: skip
 
 
-def curves(log: list[dict[str, Any]]) -> list[bytes]:
-    """Pictures of the losses of the critic and of the generator, and of the first metric, each over the steps."""
-    plots = []
+def _pictures(run: Run, reals: Dataset | None) -> list[Pictures]:
+    """Grids of real and generated images, by class where the generator was told classes."""
+    columns = 8 if max(run.image.shape[1:]) <= LARGE else 4
+    seed, shape = run.experiment.training.seed, run.image
+
+    def picture(images: NDArray[Any], value_range: tuple[float, float]) -> str:
+        return png_uri(grid_png(images, value_range, columns))
+
+    def row(name: str | None, places: NDArray[np.int64], count: int) -> Pictures:
+        evenly = places[np.linspace(0, len(places) - 1, min(count, len(places))).astype(np.int64)]
+        real = picture(reals.read(evenly), reals.value_range) if reals is not None and len(evenly) else ""
+        return Pictures(name, real, picture(run.sample(count, name, seed=seed), run.value_range))
+
+    everywhere = np.arange(0 if reals is None else len(reals))
+    if not shape.classes:
+        return [row(None, everywhere, columns**2)]
+    labels = everywhere if reals is None else reals.labels
+    counts = run.experiment.run.label_counts if run.experiment.run else []
+    trained = [number for number, count in enumerate(counts) if count]
+    return [row(run.class_names[k], np.flatnonzero(labels == k), 2 * columns) for k in trained]
+
+
+def curves(log: list[dict[str, Any]]) -> dict[str, bytes]:
+    """Pictures by caption: the losses of the critic and of the generator, and the first metric, over the steps."""
+    plots = {}
     for side in ("critic", "generator"):
         names = sorted({name for row in log for name in row if name.startswith(f"{side}/")})
         values = {name.partition("/")[2]: [(row["step"], row[name]) for row in log if name in row] for name in names}
-        plots.append((f"{side}'s losses", values))
+        plots[f"The {side}'s losses"] = values
     if evaluated := [row for row in log if row.get("metrics")]:
         name = next(iter(evaluated[0]["metrics"]))
-        plots.append((name, {name: [(row["step"], row["metrics"].get(name)) for row in evaluated]}))
-    return [
-        draw_lines({name: [tuple(zip(*points, strict=True))] for name, points in values.items()},
-                   "step (generator updates)", label, (7, 2.6))
-        for label, values in plots if values
-    ]  # fmt: skip
+        plots[f"{name} while training"] = {name: [(row["step"], row["metrics"].get(name)) for row in evaluated]}
+    return {
+        caption: draw_lines({name: [tuple(zip(*points, strict=True))] for name, points in values.items()},
+                            "step (generator updates)", f"{caption.removeprefix('The ')} (no unit)", (5, 2.8))
+        for caption, values in plots.items() if values
+    }  # fmt: skip

@@ -4,13 +4,16 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from gankit.text import harmless
+from gankit.version import __version__ as gankit_version
 
 
 def render(package: str, template: str, **values: Any) -> str:
     """A page from a template; values are escaped where it is of HTML, and a missing one is an error.
+
+    Templates may extend `base.html.j2` of this folder, which has the one stylesheet of all reports.
 
     Args:
         package: the folder of the template, as a module.
@@ -18,10 +21,11 @@ def render(package: str, template: str, **values: Any) -> str:
         values: the template's variables.
     """
     environment = Environment(
-        loader=PackageLoader(package, ""), autoescape=lambda name: name is None or ".html" in name,
+        loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("gankit.report", "")]),
+        autoescape=lambda name: name is None or ".html" in name,
         undefined=StrictUndefined, finalize=lambda value: harmless(value) if type(value) is str else value,
     )  # fmt: skip
-    return environment.get_template(template).render(**values)
+    return environment.get_template(template).render(gankit_version=gankit_version, **values)
 
 
 def draw_png(draw: Callable[..., None], size: tuple[float, float] = (7, 3.2), panels: int = 1) -> bytes:
@@ -36,11 +40,12 @@ def draw_png(draw: Callable[..., None], size: tuple[float, float] = (7, 3.2), pa
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     draw(*axes)
     for panel in axes:
         panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
     return buffer.getvalue()
@@ -62,8 +67,9 @@ def draw_lines(
         for place, (name, curves) in enumerate(lines.items()):
             for number, (x, y) in enumerate(curves):
                 style = {"color": f"C{place % 10}", "linestyle": "-" if place < 10 else ":", "linewidth": 1.0}
-                axes.plot(x, y, label=f"_{name}" if number else name, **style)
+                marker = "." if len(x) < 20 else ""  # a single point has no line
+                axes.plot(x, y, label=f"_{name}" if number else name, marker=marker, **style)
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.legend(frameon=False, fontsize=7, ncols=1 + len(lines) // 6)
+        axes.legend(frameon=False, fontsize=8, ncols=1 + len(lines) // 6)
 
     return draw_png(draw, size)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
@@ -67,6 +68,17 @@ def prune(folder: Path, step: int, every: int) -> None:
     regular = [old for old in before if _step(old) % every == 0]
     for old in set(before) - set(regular[1 - KEPT :]):
         old.unlink(missing_ok=True)
+
+
+def plain(state: Any) -> Any:
+    """A state with numbers of NumPy, which a checkpoint cannot hold, as numbers of Python."""
+    if isinstance(state, np.generic):
+        return state.item()
+    if type(state) in (list, tuple, dict):  # others, such as a module's state, may be more than what they hold
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        values = {key: plain(value) for key, value in items}
+        return values if isinstance(state, dict) else type(state)(values.values())
+    return state
 
 
 def restore(

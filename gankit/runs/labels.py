@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gankit import seeds
 from gankit.errors import RunError
-from gankit.experiments.experiment import RunRecord
+from gankit.experiments.record import RunRecord
 
 Labels = int | str | Sequence[int] | Sequence[str] | Sequence[float] | NDArray[Any] | Tensor | None
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from gankit import distributed
 from gankit.errors import RunError
-from gankit.experiments.experiment import Experiment, RunRecord, default_features
+from gankit.experiments.experiment import Experiment, default_features
+from gankit.experiments.record import RunRecord
 from gankit.interfaces import Dataset
 from gankit.version import __version__ as gankit_version
 

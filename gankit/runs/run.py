@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gankit import seeds
 from gankit.errors import RunError
-from gankit.experiments.experiment import Experiment, RunRecord, load
+from gankit.experiments.experiment import Experiment, load
+from gankit.experiments.record import RunRecord
 from gankit.files import user_path
 from gankit.images.pictures import SHOWN, grid_html
 from gankit.interfaces import Critic, Generator, ImageSpec, Truncates
@@ -120,7 +121,11 @@ class Run:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """{"metric", "value", "step"} of the best generator among those evaluated while training, or None."""
+        """{"metric", "value", "step"} of the best generator among those evaluated while training, or None.
+
+        Raises:
+            RunError: its file does not hold these.
+        """
         path = self.path / BEST
         if not path.is_file():
             return None

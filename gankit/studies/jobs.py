@@ -20,6 +20,7 @@ import torch
 
 from gankit.errors import BusyError, GankitError, RunError
 from gankit.files import locked, remove_unfinished, sole_writer, write_atomically
+from gankit.nn.threads import torch_threads
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
 from gankit.text import ErrorStream, harmless, progress_bar, say
@@ -115,17 +116,6 @@ def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | No
 def unfinished(jobs: Iterable[Job], folder: Path) -> list[Job]:
     """Those of the jobs that have no result in this folder."""
     return [job for job in jobs if not (folder / job.name / RESULT).is_file()]
-
-
-@contextlib.contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """So many CPU threads for torch meanwhile; None leaves them as they are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _run_job(job: Job, jobs: Path, threads: int, directory: Path | None, parts: list[tuple[str, str, Any]]) -> None:

@@ -37,7 +37,8 @@ def load_study(name: str, file: str | Path | None = None, *overrides: str) -> St
         document = SettingsDocument.from_tables({})
     document.values.pop("run", None)  # of a run's experiment.toml
     document.fill_from_default(TABLES_WITH_DEFAULTS)
-    document.override(overrides)
+    packaged = file is None and kind.file
+    document.override(overrides, [(kind.table, key) for key in kind.of_data] if packaged else ())
     for table, values in kind.defaults.items():
         if isinstance(document.values.get(table), dict):
             document.values[table] = {**values, **document.values[table]}

@@ -5,7 +5,7 @@ import functools
 import shlex
 import tomllib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -17,8 +17,11 @@ from gankit.errors import GankitError, RunError, SettingsError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
 from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
-from gankit.registry.settings import as_table, read_none
+from gankit.nn.threads import fastest, thread_options
+from gankit.registry.messages import read_none
+from gankit.registry.settings import as_table
 from gankit.report.pages import render
+from gankit.runs.run import choose_device
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
 from gankit.text import say
 from gankit.training.log import format_seconds
@@ -86,6 +89,8 @@ class Study(ABC):
         table: the name of that table.
         file: a TOML file beside the class, which is read where the command names none; "" for the default recipe.
         defaults: settings of other tables that differ from an experiment's defaults, by table.
+        of_data: settings of its own table that are about the data set of `file`, such as names of classes: they are
+            dropped where a command names another data set.
         decided: settings that a file must leave out, since the study sets them: the reason by (table, key).
         name: the study's, as in `gankit list study`.
     """
@@ -94,6 +99,7 @@ class Study(ABC):
     table: ClassVar[str] = "study"
     file: ClassVar[str] = ""
     defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    of_data: ClassVar[Collection[str]] = ()
     decided: ClassVar[Mapping[tuple[str, str], str]] = {}
     name: str = ""
 
@@ -143,7 +149,8 @@ class Study(ABC):
         """Do everything that is missing in the study's folder, judge it, and write the report.
 
         The folder `out` is made, or holds this very study. So many `workers` run jobs at a time, with so many CPU
-        `threads` each (None for `training.threads`); `quiet` shows no progress bar and no estimate.
+        `threads` each (None for `training.threads`; where that is "auto", one worker times a few steps and takes the
+        fastest number, and several share the cores); `quiet` shows no progress bar and no estimate.
 
         Raises:
             GankitError: the data or the networks do not serve (nothing is written then), the folder is taken, or there
@@ -153,12 +160,16 @@ class Study(ABC):
         folder = user_path(out)
         self._is_begun(folder)  # before anything is written there
         with sole_writer(folder):
-            return self._run(folder, workers, threads or self.experiment.training.threads, quiet)
+            own = self.experiment.training.threads
+            return self._run(folder, workers, threads or (None if own == "auto" else own), quiet)
 
     def _run(self, folder: Path, workers: int, threads: int | None, quiet: bool) -> Results:
         jobs, begun = folder / JOBS, self._is_begun(folder)
         work = self.work(jobs)
         if unfinished([job for part in work for job in part.jobs], jobs):
+            if threads is None and workers == 1 and choose_device(self.experiment.training.device).type == "cpu":
+                costliest = max(work, key=lambda part: part.steps * len(part.jobs))
+                threads = fastest(thread_options(), costliest.time_step)
             work = _estimate(work, workers, threads, quiet)
         if not begun:
             write_atomically(folder / FILE, self.toml())
@@ -191,10 +202,13 @@ class Study(ABC):
         return [self.experiment.training.seed + number for number in range(count)]
 
     @final
-    def experiment_with(self, **changes: Mapping[str, Any]) -> Experiment:
-        """The experiment with some settings changed, table by table; None takes a setting away."""
+    def experiment_with(self, **changes: Mapping[str, Any] | None) -> Experiment:
+        """The experiment with some settings changed, table by table; None takes a setting, or a table, away."""
         tables = self.experiment.tables()
         for name, settings in changes.items():
+            if settings is None:
+                tables.pop(name, None)
+                continue
             changed = {**tables.get(name, {}), **settings}
             tables[name] = {key: value for key, value in changed.items() if value is not None}
         return Experiment.model_validate(tables)

@@ -10,9 +10,10 @@ import torch
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset
+from gankit.nn.threads import torch_threads
 from gankit.runs.run import Run, open_run
-from gankit.studies.jobs import torch_threads
-from gankit.training.trainer import Trainer, resume, train
+from gankit.training.train import resume, train
+from gankit.training.trainer import Trainer
 
 RUN = "run"  # The sub-folder of a job that holds the run of its training
 WARMING, TIMED = 1, 4  # Steps before the clock starts, and steps that it counts
@@ -66,4 +67,5 @@ def time_training(experiment: Experiment, threads: int | None = None, data: Data
             for _ in range(steps):
                 stepper.advance()
 
-        return time_steps(advance, experiment.training.threads or threads)
+        own = experiment.training.threads
+        return time_steps(advance, threads if own == "auto" else own)

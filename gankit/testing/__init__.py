@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-for _file in ("_suite", "_networks", "_losses", "_augments", "_metrics", "_features", "_datasets"):
+for _file in ("_capture", "_suite", "_networks", "_losses", "_augments", "_metrics", "_features", "_datasets"):
     pytest.register_assert_rewrite(f"gankit.testing.{_file}")  # so that a failure shows the values
 
 from gankit.registry import registry  # noqa: E402

@@ -125,6 +125,10 @@ class AugmentTests(Suite):
         """Trainings rehearse this before they write anything, and refuse a part that cannot."""
         self.rehearse()
 
+    def test_can_be_replayed(self) -> None:
+        """`capturable = True`: its turns compute the same once they are replayed, and stay on their device."""
+        self.replay(self.build())
+
     def test_state_survives_a_checkpoint(self) -> None:
         """What it learned is in buffers, so that a resumed training continues with it."""
         augment, other = self.build(), self.build()

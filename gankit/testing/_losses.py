@@ -240,14 +240,21 @@ class LossTests(Suite):
 
     def test_can_be_trained_saved_exported_and_resumed(self) -> None:
         """Trainings rehearse this before they write anything, and refuse a part that cannot."""
+        self.rehearse(**self._partners())
+
+    def test_can_be_replayed(self) -> None:
+        """`capturable = True`: its turns compute the same once they are replayed, and stay on their device."""
+        self.replay(self.build(), **self._partners())
+
+    def _partners(self) -> dict[str, Any]:
         needs_view = Augment in self._class().needs
         if needs_view:
             registry("augment").register("fixed-view")(_fixed_view())
-        self.rehearse(
-            generator={"name": named("generator", self.generator), **self.generator_settings},
-            critic={"name": named("critic", self.critic), **self.critic_settings},
-            augment=named("augment", self.augment) if self.augment else "fixed-view" if needs_view else "none",
-        )
+        return {
+            "generator": {"name": named("generator", self.generator), **self.generator_settings},
+            "critic": {"name": named("critic", self.critic), **self.critic_settings},
+            "augment": named("augment", self.augment) if self.augment else "fixed-view" if needs_view else "none",
+        }
 
     def test_has_a_sensible_weight(self) -> None:
         """`default_weight` is the factor if the experiment states none."""
@@ -255,7 +262,7 @@ class LossTests(Suite):
 
 
 def _fixed_view() -> Any:
-    return wrap("augment", lambda images: 0.7 * images.flip(2) + 0.1)
+    return wrap("augment", lambda images: 0.7 * images.flip(2) + 0.1, capturable=True)
 
 
 def _build(kind: str, part: str | type, image: ImageSpec, settings: Mapping[str, Any]) -> Any:

@@ -132,6 +132,10 @@ class _NetworkTests(Suite):
         """Trainings rehearse this before they write anything, and refuse a part that cannot."""
         self.rehearse()
 
+    def test_can_be_replayed(self) -> None:
+        """`capturable = True`: its turns compute the same once they are replayed, and stay on their device."""
+        self.replay(self.build())
+
     def test_survives_a_change_of_memory_format(self) -> None:
         """Where the network declares `channels_last`, that layout must change nothing but rounding."""
         network = self.build().double().eval()

@@ -19,13 +19,14 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from gankit.errors import GankitError, PartError
-from gankit.experiments.experiment import load
+from gankit.experiments.experiment import Experiment, load
 from gankit.interfaces import ImageSpec, Side
 from gankit.registry import Part, construct, registry
 from gankit.registry.plugins import PART_KINDS
 from gankit.registry.wrapping import wrap
 from gankit.runs.networks import probe_labels
-from gankit.training.data import prepare
+from gankit.testing._capture import assert_capturable
+from gankit.training.data import TrainingData, prepare
 from gankit.training.rehearsal import read_back, rehearse
 
 SOURCE = re.compile(r"arXiv \d{4}\.\d{4,5}|doi\b|10\.\d{4,}/|\b[A-Z][\w-]+( (and|,) [A-Z][\w-]+| et al\.)*,? \(?\d{4}")
@@ -124,6 +125,25 @@ class Suite:
         Args:
             partners: tables of an experiment, by kind, in place of linear networks and the hinge loss.
         """
+        try:
+            rehearse(*self.training(**partners))
+        except GankitError as error:
+            assert_one_line(error)
+            pytest.fail(str(error))
+
+    def replay(self, part: Any, **partners: Any) -> None:
+        """Record turns of a small training and replay them, as CUDA graphs do, where the part says that it can be.
+
+        Args:
+            part: as it is built.
+            partners: as of `rehearse`.
+        """
+        if not part.capturable:
+            pytest.skip("it does not say that it can be captured, so that its turns run eagerly")
+        assert_capturable(*self.training(**partners))
+
+    def training(self, **partners: Any) -> tuple[Experiment, TrainingData]:
+        """An experiment with the part, and data for it; `partners` as of `rehearse`."""
         image = self.image
         known: dict[str, Any] = {"labels": np.arange(16) % image.classes} if image.classes else {}
         known["facts"] = {f"fact-{k}": np.random.default_rng(k).normal(size=16) for k in range(image.conditions)}
@@ -131,8 +151,9 @@ class Suite:
         conditional = bool(image.classes) or list(known["facts"])
         generators, critics = registry("generator"), registry("critic")
         pixels = math.prod(image.shape)
-        generators.register("linear")(wrap("generator", _Linear(8, image.shape), latent_dim=8, labels=True))
-        critics.register("linear")(wrap("critic", _Linear(pixels, (1,)), labels=True))
+        facts: dict[str, Any] = {"labels": True, "capturable": True}
+        generators.register("linear")(wrap("generator", _Linear(8, image.shape), latent_dim=8, **facts))
+        critics.register("linear")(wrap("critic", _Linear(pixels, (1,)), **facts))
         tables: dict[str, Any] = {"generator": "linear", "critic": "linear", "loss": {"name": "hinge"}, **partners}
         tables[self.kind] = {**self.settings, **self.files, "name": named(self.kind, self.part)}
         losses = tables.pop("loss")
@@ -141,11 +162,7 @@ class Suite:
             "data": {"name": "eyes", "conditional": conditional, "held_out": 0.5},
             "evaluation": {"features": "pixels"},
         })  # fmt: skip
-        try:
-            rehearse(experiment, prepare(experiment.data, 0, wrap("dataset", images, **known)))
-        except GankitError as error:
-            assert_one_line(error)
-            pytest.fail(str(error))
+        return experiment, prepare(experiment.data, 0, wrap("dataset", images, **known))
 
     def test_builds_from_defaults(self) -> None:
         """It needs no setting but the files that `write` names."""

@@ -11,7 +11,7 @@ from gankit import seeds
 from gankit.errors import PartError, typed_line
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import LossTable
-from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, Loss
+from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, Loss, Side
 from gankit.nn.copies import copied
 from gankit.nn.layers import influence_at, label_layers
 from gankit.registry import Schedule
@@ -56,6 +56,12 @@ class Gan:
     augment: Augment | None
     critic_mixes_samples: bool
 
+    def lazy_scale(self, side: Side) -> float:
+        """k / (k + 1) for the longest interval k > 1 of a loss that trains this side; 1 where there is none."""
+        trains = [term for term in self.losses if getattr(type(term.loss), side) is not getattr(Loss, side)]
+        longest = max((term.every for term in trains), default=1)
+        return longest / (longest + 1) if longest > 1 else 1.0
+
 
 def build(experiment: Experiment, image: ImageSpec) -> Gan:
     """Build every part of an experiment for images of this kind.
@@ -72,8 +78,11 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         seeds.seed_torch(experiment.training.seed, "initial weights")
         generator: Generator = build_network(experiment, "generator", image)
         critic: Critic = build_network(experiment, "critic", image)
+        _freeze(critic, experiment)
         augment: Augment | None = experiment.augment.part.build(image) if experiment.augment else None
         losses = tuple(_build_losses(experiment.losses, image))
+        if augment is not None:
+            augment.use_losses({term.name: term.loss for term in losses})
         _check_needs(experiment, losses, [part for part in (generator, critic, augment) if part is not None])
         _check_fade(experiment, image, {"generator": generator, "critic": critic})
         need_held_out = [f"loss {term.name}" for term in losses if term.loss.needs_held_out]
@@ -117,6 +126,24 @@ def experiment_warnings(experiment: Experiment) -> list[str]:
     if fade is not None and (influence := influence_at(steps, *fade)) < 1:
         lines.append(f"training.label_fade: labels have {influence:.0%} of their influence when the training ends")
     return lines
+
+
+def _freeze(critic: Critic, experiment: Experiment) -> None:
+    """Keep the first layers as they are: as many weights, and the biases and norms before the next one."""
+    count, layers = experiment.training.freeze, 0
+    if not count:
+        return
+    if experiment.training.start_from is None:
+        raise PartError(
+            "training.freeze keeps layers as they are: name the run that they come from, training.start_from"
+        )
+    every = sum(parameter.dim() > 1 for parameter in critic.parameters())
+    if count >= every:
+        raise PartError(f"training.freeze: the critic has {every} layers; freeze at most {every - 1} of them")
+    for parameter in critic.parameters():
+        layers += parameter.dim() > 1
+        if layers <= count:
+            parameter.requires_grad_(False)
 
 
 def _build_losses(tables: list[LossTable], image: ImageSpec) -> list[LossTerm]:

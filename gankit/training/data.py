@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from gankit.experiments.tables import DataTable
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.seeds import Order
+from gankit.training.pixels import Pixels, place
 
 LARGEST = 1e100
 """Facts beyond it, and weights below its inverse, are mistakes, and their powers are beyond float64."""
@@ -42,21 +44,34 @@ class TrainingData:
     probabilities: NDArray[np.float64] | None
     condition_mean: list[float]
     condition_scale: list[float]
+    _placed: dict[torch.device, Pixels] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     def order(self, seed: int, stream: str) -> Order:
         """A random order of the images, from the stream of random numbers of this name."""
         return Order(seed, stream, len(self.dataset), self.probabilities)
 
-    def batch(self, indices: NDArray[np.int64], like: Tensor, mirrored: Tensor | None = None) -> Tensor:
+    def pixels(self, device: torch.device) -> Pixels:
+        """The images as a training on this device reads them."""
+        if device not in self._placed:
+            self._placed[device] = place(self.dataset, device)
+        return self._placed[device]
+
+    def batch(
+        self,
+        indices: NDArray[np.int64],
+        like: Tensor,
+        mirrored: Tensor | None = None,
+        following: Callable[[], NDArray[np.int64]] | None = None,
+    ) -> Tensor:
         """(k, c, h, w) images in [-1, 1] on the device and in the type of `like`.
 
         Args:
             indices: (k,) which images.
             like: a tensor of any shape.
             mirrored: (k,) bool, which of them to show mirrored; None for none.
+            following: says which images will be asked for next, where that is known.
         """
-        rows = self.dataset.rows(indices)
-        pixels = torch.from_numpy(rows.astype(np.int32) if rows.dtype == np.uint16 else rows).to(like.device)
+        pixels = self.pixels(like.device).rows(indices, following or (lambda: indices))
         if mirrored is not None and (mirror := self.dataset.mirror(pixels)) is not None:
             pixels = torch.where(mirrored.to(like.device)[:, None, None, None], mirror, pixels)
         return rescale(pixels.to(like.dtype), self.dataset.value_range, (-1.0, 1.0)).contiguous()

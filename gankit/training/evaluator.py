@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gankit import seeds
 from gankit.evaluation.while_training import MetricsWhileTraining
-from gankit.experiments.experiment import RunRecord
+from gankit.experiments.record import RunRecord
 from gankit.images.pictures import grid_png
 from gankit.interfaces import Generator
 from gankit.runs.labels import draw_labels

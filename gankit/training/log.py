@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -48,6 +49,8 @@ class Progress:
     """Trainings that take fewer seconds start without a word."""
     LONG, SHORT = 2 * 3600.0, 45 * 60.0
     """Of a training that takes longer than LONG seconds, also the number of steps for SHORT seconds is said."""
+    JUST_BEGUN = 100
+    """Within so many steps the cost is said again when steps begin to take another time."""
 
     def __init__(self, steps: int, done: int, images_per_step: int, quiet: bool = False) -> None:
         self._stream = ErrorStream()
@@ -60,29 +63,34 @@ class Progress:
         self._images_per_step = images_per_step
         self._start = time.monotonic()
         self._last_measured = (done, self._start)
-        self._after_first_step: float | None = None  # the first also loads and compiles, and is left out
+        self._counted_from = (done, self._start)  # the step and time since which steps take what they take now
         self._cost_said = False
         self._description = ""
 
-    def step(self, step: int) -> None:
-        """Move the bar to a step."""
+    def step(self, step: int, on_trial: bool = False) -> None:
+        """Move the bar to a step; one whose number of threads is `on_trial` says little of the cost."""
         self._bar.update(step - self._step)
         self._step = step
         now = time.monotonic()
-        self._after_first_step = self._after_first_step or now
+        if self._counted_from == (self._first, self._start):  # the first also loads and compiles, and is left out
+            self._counted_from = (step, now)
         done, taken = step - self._first, now - self._start
-        if not self._cost_said and any(done >= steps and taken > seconds for steps, seconds in self.MEASURED):
+        measured = self.MEASURED[-1:] if on_trial else self.MEASURED
+        if not self._cost_said and any(done >= steps and taken > seconds for steps, seconds in measured):
             self._cost_said = True
             self._say_cost(self.seconds_left())
 
+    def count_anew(self) -> None:
+        """From here on steps take another time, by another number of threads."""
+        self._counted_from = (self._step, time.monotonic())
+        self._cost_said = self._cost_said and self._step - self._first > self.JUST_BEGUN
+
     def seconds_left(self) -> float:
         """For the remaining steps, by the mean of those done; without the first where there are others."""
-        now, done = time.monotonic(), self._step - self._first
-        if done > 1 and self._after_first_step is not None:
-            each = (now - self._after_first_step) / (done - 1)
-        else:
-            each = (now - self._start) / max(done, 1)
-        return each * (self._steps - self._step)
+        step, since = self._counted_from
+        if self._step == step:
+            step, since = self._first, self._start
+        return (time.monotonic() - since) / max(self._step - step, 1) * (self._steps - self._step)
 
     def _say_cost(self, seconds: float) -> None:
         if seconds < self.WORTH_SAYING:
@@ -123,6 +131,12 @@ class Progress:
         """Say where the training was stopped, and how it goes on."""
         at = f"step {self._step:,} of {self._steps:,} after {format_seconds(time.monotonic() - self._start)}"
         self.say(f"{reason}: stopped at {at}; go on with: gankit resume {folder}")
+
+    def say_lost(self, saved: int, folder: Path) -> None:
+        """Say what is lost of a training that was stopped at once, by the step of its newest checkpoint."""
+        since = f"the checkpoint of step {saved:,}" if saved else "the start"
+        at = f"step {self._step:,} of {self._steps:,}"
+        self.say(f"stopped at once at {at}: all since {since} is lost; go on with: gankit resume {folder}")
 
     def close(self) -> None:
         """Leave the bar as it stands."""
@@ -205,6 +219,10 @@ class TickLog:
             self._writer.close()
 
 
+class BrokenOff(KeyboardInterrupt):
+    """An interrupt of work that is done again when the training goes on."""
+
+
 class StopRequest:
     """A context in which the first interrupt only requests a stop, and says so; a later one interrupts at once.
 
@@ -226,6 +244,7 @@ class StopRequest:
         self.requested = False
         self._answer = answer
         self._when = 0.0
+        self._breaks_off = False
         self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -241,8 +260,21 @@ class StopRequest:
             self.requested, self._when = True, time.monotonic()
             if self._answer:
                 ErrorStream().write(f"\n{self._answer}\n")  # the bar's own lock may be held at this moment
+            if self._breaks_off:
+                raise BrokenOff
         elif time.monotonic() - self._when > self.GRACE:
             raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def breaking_off(self) -> Iterator[None]:
+        """A context that ends with BrokenOff at the first interrupt, or at once after one."""
+        self._breaks_off = True
+        try:
+            if self.requested:
+                raise BrokenOff
+            yield
+        finally:
+            self._breaks_off = False
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         for kind, handler in self._previous_handlers.items():

@@ -4,6 +4,7 @@ import io
 import itertools
 import traceback
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ from torch import Tensor, nn
 from gankit import distributed, seeds
 from gankit.errors import GankitError, PartError, typed_line
 from gankit.experiments.experiment import Experiment, load
-from gankit.interfaces import Augment, Generator, Loss, Side
+from gankit.experiments.selection import open_dataset
+from gankit.interfaces import Augment, Critic, Generator, Loss, Side
 from gankit.nn.copies import copied
 from gankit.runs import checkpoint
 from gankit.runs.networks import PROBE_BATCH, build_network, load_state
 from gankit.training.data import TrainingData, prepare
+from gankit.training.description import describe, in_short
+from gankit.training.execution.arithmetic import arithmetic, cautions_of_order
 from gankit.training.log import TickLog
+from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
 
 SIDES: tuple[Side, Side] = ("critic", "generator")
@@ -42,7 +47,14 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         PartError: a part cannot be trained, saved, exported or resumed; one line that names it.
     """
     n = min(PROBE_BATCH, experiment.training.batch)
-    small = {"batch": n, "generator_batch": n, "critic_steps": 1, "compile": False, "tensorboard": False}
+    small = {
+        "batch": n,
+        "generator_batch": n,
+        "critic_steps": 1,
+        "compile": False,
+        "graphs": False,
+        "tensorboard": False,
+    }
     changes = {
         "training": experiment.training.model_copy(update=small),
         "losses": [table.model_copy(update={"every": 1}) for table in experiment.losses],
@@ -58,39 +70,29 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         for stepper in (first, second):
             _attempt(stepper)
         _check_same_step(first, second)
-        return [*_cautions_of_networks(first), *_cautions_of_data(data)]
+        return [*_cautions_of_networks(first), *_cautions_of_data(data), *_cautions_of_order(first)]
 
 
-def check(recipe_or_path: str, *overrides: str) -> list[str]:
-    """Load an experiment, open its data and rehearse its training; what there is to say of them, one line each.
+def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
+    """Load an experiment, read its data and rehearse its training; what there is to say of them, line by line.
 
     Raises:
         GankitError: the data are not there, or a part cannot be trained.
     """
     experiment = load(recipe_or_path, *overrides)
-    data = prepare(experiment.data, experiment.training.seed)
+    dataset = open_dataset(experiment.data)
+    yield from describe(experiment.data, dataset)
+    data = prepare(experiment.data, experiment.training.seed, dataset)
+    yield f"training: {in_short(data)}"
     stepper = Stepper(experiment, data, TickLog(Path(), tensorboard=False))
-    stepper.load_start_weights()
-    lines = [
-        f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
-        for kind, network in (("generator", stepper.generator), ("critic", stepper.critic))
-    ]
-    image = data.image
-    lines.append(
-        f"{len(data.dataset)} images of {image.shape} (channels, height, width), {image.classes} classes, "
-        f"{image.conditions} conditions"
-    )
-    return [*lines, *(f"warning: {caution}" for caution in rehearse(experiment, data))]
-
-
-def _named_parts(stepper: Stepper) -> dict[str, Any]:
-    tables = stepper.experiment
-    parts = {
-        f"generator {tables.generator.name}": stepper.generator,
-        f"critic {tables.critic.name}": stepper.critic,
-        **{f"loss {term.name}": term.loss for term in stepper.gan.losses},
-    }
-    return parts if tables.augment is None else {**parts, f"augment {tables.augment.name}": stepper.gan.augment}
+    load_start_weights(stepper)
+    yield from stepper.warnings
+    for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
+        yield f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
+    with arithmetic(experiment.training, stepper.device):
+        cautions = rehearse(experiment, data)
+    for caution in cautions:
+        yield f"warning: {caution}"
 
 
 def _modules(part: Any) -> list[Any]:
@@ -104,7 +106,7 @@ def _attempt(stepper: Stepper) -> None:
     except GankitError:
         raise
     except Exception as error:
-        parts = _named_parts(stepper)
+        parts = stepper.named_parts()
         owners = {id(module): name for name, part in parts.items() for module in _modules(part)}
         frames = [owners.get(id(frame.f_locals.get("self"))) for frame, _ in traceback.walk_tb(error.__traceback__)]
         names = list(dict.fromkeys(name for name in reversed(frames) if name))
@@ -170,8 +172,8 @@ def _check_export(stepper: Stepper) -> None:
 
 
 def _check_same_outputs(first: Stepper, second: Stepper) -> None:
-    others = _named_parts(second)
-    for name, part in _named_parts(first).items():
+    others = second.named_parts()
+    for name, part in first.named_parts().items():
         if isinstance(part, Loss) or _same(*(_output(each, first, train=True) for each in (part, others[name]))):
             continue
         raise PartError(
@@ -201,8 +203,8 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
                 f"loss {term.name} finds {found:.6g} in a second step on the {side}'s turn, and {other:.6g} once all "
                 f"parts are built anew with their saved state{NOT_SAVED}; draw random numbers with torch or turn.random"
             )
-    others = _named_parts(second)
-    for name, part in _named_parts(first).items():
+    others = second.named_parts()
+    for name, part in first.named_parts().items():
         if not hasattr(part, "state_dict"):
             continue
         for own, other in zip(_modules(part), _modules(others[name]), strict=True):
@@ -260,6 +262,17 @@ def _cautions_of_networks(stepper: Stepper) -> list[str]:
             "unbounded scores; leave the sigmoid out"
         )
     return lines
+
+
+def _cautions_of_order(stepper: Stepper) -> list[str]:
+    if stepper.device.type != "cuda" or not stepper.settings.deterministic:
+        return []
+    turn = stepper.turn("critic", distributed.shard(stepper.settings.batch), 0)
+    inputs = {Generator: (turn.latents, turn.labels), Critic: (turn.raw_real, turn.labels), Augment: (turn.raw_real,)}
+    return cautions_of_order({
+        name: (part, inputs[kind])
+        for name, part in stepper.named_parts().items() for kind in inputs if isinstance(part, kind)
+    })  # fmt: skip
 
 
 def _cautions_of_data(data: TrainingData) -> list[str]:

@@ -1,129 +1,36 @@
-"""Training, from an experiment to a run folder: one loop for every recipe."""
+"""The loop of a training, one for every recipe: steps, lines of the log, samples, checkpoints."""
 
 import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
 
-import torch
-
-from gankit import distributed, seeds
+from gankit import distributed
 from gankit.errors import GankitError, RunError
-from gankit.experiments.document import SettingsDocument
-from gankit.experiments.experiment import Experiment, load, read_settings
-from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
+from gankit.experiments.experiment import Experiment
+from gankit.files import write_atomically
 from gankit.interfaces import Dataset, Generator
+from gankit.nn.threads import torch_threads
 from gankit.runs import checkpoint
-from gankit.runs.record import check_same_data, export_config, record_run
+from gankit.runs.record import check_same_data, export_config, read_log, record_run
 from gankit.runs.run import BEST, LAST, Run, open_run
+from gankit.text import say
 from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
+from gankit.training.description import in_short
 from gankit.training.evaluator import Evaluator
-from gankit.training.log import Progress, StopRequest, TickLog
+from gankit.training.execution.arithmetic import described
+from gankit.training.execution.faults import device_faults
+from gankit.training.log import BrokenOff, Progress, StopRequest, TickLog
 from gankit.training.rehearsal import rehearse
+from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
+from gankit.training.threads import StepThreads
 
 OnTick = Callable[[dict[str, Any]], None]
-
-
-def train(
-    experiment: Experiment | str | Path, out: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None
-) -> Run:
-    """Train an experiment into a new run folder.
-
-    Args:
-        experiment: from `gankit.load`, or what it reads: a recipe's name, a file.
-        out: the folder to make; it must be new or empty.
-        data: a data set of the calling program, in place of the one that the experiment names; the size and flip of a
-            recipe's own data set do not apply to it.
-        on_tick: called with each line of the log.
-
-    Returns:
-        The finished run; an unfinished one where `training.max_minutes` ended it.
-
-    Raises:
-        GankitError: the experiment cannot be trained (nothing is written then), the folder is taken, or the training
-            diverges.
-        KeyboardInterrupt: it was interrupted; a checkpoint was written first.
-    """
-    folder = user_path(out)
-    experiment = experiment if isinstance(experiment, Experiment) else load(experiment)
-    experiment = (experiment if data is None else experiment.for_given_data()).with_run(None)
-    with distributed.process_group(), _threads_and_random_state(experiment), contextlib.ExitStack() as stack:
-        distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
-        trainer = Trainer(experiment, folder, data)
-        trainer.rehearse()
-        trainer.stepper.load_start_weights()
-        distributed.on_rank_zero(trainer.create_folder)
-        return trainer.run(on_tick)
-
-
-def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None) -> Run:
-    """Go on with a run from its newest checkpoint, or from step 0 where there is none; a finished run stays as it is.
-
-    On a CPU, with as many threads, the run ends bitwise as if it had never stopped.
-
-    Args:
-        path: the run's folder.
-        data: the data set, where the run was started with one of the calling program.
-        on_tick: called with each further line of the log.
-
-    Raises:
-        GankitError: there is no run, its parts or data are missing, the data or parts are not those that it started
-            with, or no checkpoint can be read.
-        KeyboardInterrupt: as for `train`.
-    """
-    run = open_run(path)
-    run.check_own("resume")  # a run that comes with gankit has no checkpoint
-    if run.finished and run.exported.is_file():
-        _tidy(run)
-        return run
-    read_settings(Experiment, SettingsDocument.read(run.path / "experiment.toml"), complete=True)
-    record = run.experiment.run
-    if record is not None and record.data_in_process and data is None:
-        raise RunError(f"{run.path} was trained on data of the program that started it: resume it there with data=...")
-    with distributed.process_group(), _threads_and_random_state(run.experiment), contextlib.ExitStack() as stack:
-        distributed.on_rank_zero(lambda: stack.enter_context(sole_writer(run.path)))
-        trainer = Trainer(run.experiment, run.path, data)
-        trainer.restore()
-        return trainer.run(on_tick)
-
-
-def _tidy(run: Run) -> None:
-    """Delete what a process that was killed after the last checkpoint left there, where the folder can be written."""
-    if distributed.torchrun_rank_and_size()[0] == 0:
-        with contextlib.suppress(OSError), sole_writer(run.path):
-            checkpoint.prune(run.path / "checkpoints", run.steps, run.experiment.training.checkpoint_every)
-
-
-@contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[None]:
-    """Be the only process that writes into a folder for a new run; a RunError if it is taken, or becomes so."""
-
-    def refuse() -> None:
-        is_run = (folder / "experiment.toml").is_file()
-        refuse_nonempty(folder, f"go on with: gankit resume {folder}" if is_run else "choose another --out")
-
-    refuse()  # before anything is written there
-    with sole_writer(folder):
-        refuse()
-        yield
-
-
-@contextlib.contextmanager
-def _threads_and_random_state(experiment: Experiment) -> Iterator[None]:
-    """Use the experiment's threads, on resume those recorded; at the end restore the caller's, and its random state."""
-    with seeds.own_draws(), seeds.plain_torch():
-        before = torch.get_num_threads()
-        recorded = experiment.run.threads if experiment.run else None
-        torch.set_num_threads(experiment.training.threads or recorded or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
 
 @final
@@ -134,13 +41,17 @@ class Trainer:
         experiment: the settings, and the record of the run if it is resumed.
         folder: the run's.
         data: a data set of the calling program, in place of the one that the experiment names.
+        thread_options: numbers of CPU threads that may be chosen while training on the CPU; empty: as they are.
     """
 
-    def __init__(self, experiment: Experiment, folder: Path, data: Dataset | None) -> None:
+    def __init__(
+        self, experiment: Experiment, folder: Path, data: Dataset | None, thread_options: Sequence[int] = ()
+    ) -> None:
         self.experiment, self.settings, self.folder = experiment, experiment.training, folder
         self.data: TrainingData = prepare(experiment.data, self.settings.seed, data)
         self.log = TickLog(folder / "log.jsonl", self.settings.tensorboard)
         self.stepper = Stepper(experiment, self.data, self.log)
+        self.threads = StepThreads(folder, thread_options if self.stepper.device.type == "cpu" else ())
         self.record = record_run(
             experiment,
             self.data.dataset,
@@ -148,14 +59,18 @@ class Trainer:
             condition_mean=self.data.condition_mean,
             condition_scale=self.data.condition_scale,
             device=str(self.stepper.device),
+            arithmetic=described(self.settings, self.stepper.device),
             data_in_process=data is not None,
         )
         self.stepper.warnings += experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
+        self._saved = 0  # step of the newest checkpoint
 
     def rehearse(self) -> None:
-        """Try in small what the training will do; see `gankit.training.rehearsal.rehearse`."""
+        """Try in small what the training will do, and say on what; see `gankit.training.rehearsal.rehearse`."""
         self.stepper.warnings += rehearse(self.experiment, self.data)
+        if distributed.rank() == 0:
+            say(f"data: {in_short(self.data)}", error=True)
 
     def create_folder(self) -> None:
         """Create the run's folder with its experiment, after a trial evaluation where the run will have evaluations.
@@ -168,6 +83,7 @@ class Trainer:
         text = self.experiment.with_run(self.record).toml()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / "experiment.toml", text)
+        self.threads.start()
 
     def restore(self) -> None:
         """Take up the newest checkpoint, or start at step 0 where there is none.
@@ -182,8 +98,10 @@ class Trainer:
             lambda state: self.stepper.load_state_dict(state, self.folder),
         )  # fmt: skip
         if restored is None:
-            self.stepper.load_start_weights()
+            load_start_weights(self.stepper)
         else:
+            self._saved = restored.step
+            self.stepper.turns = restored.state.get("turns", 0)
             self.stepper.go_to(restored.step)
             if restored.skipped:
                 self.stepper.warnings.append(f"{'; '.join(restored.skipped)}; going on from step {restored.step}")
@@ -193,50 +111,83 @@ class Trainer:
         """Do every remaining step, with ticks, sample grids and checkpoints on the way; see `train`.
 
         Raises:
-            RunError: the training diverges.
+            RunError: the training diverges, or its device fails or has too little memory.
             KeyboardInterrupt: it was interrupted; a checkpoint was written first.
         """
         settings, stepper, is_writer = self.settings, self.stepper, distributed.rank() == 0
         bar = Progress(settings.steps, stepper.step, settings.batch * settings.critic_steps, quiet=not is_writer)
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
-        answer = "finishing this step, then saving; again to stop now and lose the steps since the last checkpoint"
-        with StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar):
+        answer = "finishing this update, then saving; again to stop now and lose the steps since the last checkpoint"
+        with (
+            device_faults(self.folder, settings, lambda: stepper.step),  # first: a dead GPU also fails to free memory
+            StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar),
+            contextlib.closing(stepper), self._loss_said(bar), torch_threads(self.threads.at(stepper.step - 1)),
+        ):  # fmt: skip
+
+            def is_stopped() -> bool:  # one interrupted process stops all at the same update
+                return distributed.any_rank(stop.requested)
+
             self._say_warnings(bar)
             if stepper.step == 0 and is_writer:
                 self._write_grid()
-            while stepper.step < settings.steps:
-                stepper.advance()
+            if self._lacks_line():
+                stepper.move_rates(stepper.step - 1)  # which the line names
+                self._tick(bar, on_tick, stop)
+            stopped, out_of_time = is_stopped(), False
+            while stepper.step < settings.steps and not stopped and not out_of_time:
+                line = self.threads.advance(stepper, is_stopped)
                 self._say_warnings(bar)
-                bar.step(stepper.step)
                 last = stepper.step == settings.steps
-                if stepper.step % settings.tick_every == 0 or last:
-                    self._tick(bar, on_tick)
-                if (stepper.step % settings.sample_every == 0 or last) and is_writer:
-                    self._write_grid()
-                # One interrupted process stops all at the same step; a stop itself adds no log line and no samples.
-                stopped = distributed.any_rank(stop.requested)
-                ending = distributed.any_rank(time.monotonic() > deadline) or last or stopped
-                if stepper.step % settings.checkpoint_every == 0 or ending:
+                if not stepper.turns:  # else the step was broken off; a stop itself adds no log line and no samples
+                    bar.step(stepper.step, self.threads.on_trial)
+                    if line:
+                        bar.say(line)
+                        bar.count_anew()
+                    if stepper.step % settings.tick_every == 0 or last:
+                        self._tick(bar, on_tick, stop)
+                    if (stepper.step % settings.sample_every == 0 or last) and is_writer:
+                        self._write_grid()
+                stopped, out_of_time = is_stopped(), distributed.any_rank(time.monotonic() > deadline)
+                if stepper.step % settings.checkpoint_every == 0 or last or stopped or out_of_time:
                     self._save()
-                if ending and not last:
-                    reason = "interrupted" if stopped else "training.max_minutes is used up"
-                    bar.say_stopped(reason, self.folder)
-                    if stopped:
-                        raise KeyboardInterrupt
-                    break
+            unfinished = stepper.step < settings.steps or self._lacks_line()
+            if unfinished:
+                bar.say_stopped("interrupted" if stopped else "training.max_minutes is used up", self.folder)
+        if unfinished and stopped:
+            raise KeyboardInterrupt
         distributed.wait()  # for what process 0 writes
         run = open_run(self.folder)
         if not run.exported.is_file() and is_writer:  # deleted from a finished run that is resumed
             self._export(LAST, self._generator())
         return run
 
+    @contextlib.contextmanager
+    def _loss_said(self, bar: Progress) -> Iterator[None]:
+        """Say what is lost where the block is interrupted, and not only asked to stop."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            bar.say_lost(self._saved, self.folder)
+            raise
+
+    def _lacks_line(self) -> bool:
+        """Whether this step's line of the log is missing, since its evaluation was broken off."""
+        step = self.stepper.step
+        if distributed.size() > 1 or not step or (step % self.settings.tick_every and step < self.settings.steps):
+            return False
+        rows = read_log(self.log.path)
+        return not rows or rows[-1]["step"] < step
+
     def _say_warnings(self, bar: Progress) -> None:
         while self.stepper.warnings:
             bar.say(f"warning: {self.stepper.warnings.pop(0)}")
 
-    def _tick(self, bar: Progress, on_tick: OnTick | None) -> None:
-        """Write a line of the log; process 0 alone, with the means of all processes."""
-        step = self.stepper.step
+    def _tick(self, bar: Progress, on_tick: OnTick | None, stop: StopRequest) -> None:
+        """Write a line of the log; process 0 alone, with the means of all processes.
+
+        A single process breaks off an evaluation when it is asked to stop: the line is written when the run goes on.
+        """
+        step, sums = self.stepper.step, self.log.state_dict()
         losses = distributed.means(self.log.means())
         logged = {**losses, **self.stepper.hook_values}
         self._raise_if_diverged([name for name, value in logged.items() if not math.isfinite(value)])
@@ -247,8 +198,11 @@ class Trainer:
         if self.evaluator.is_due(step):
             generator = self._generator()
             try:
-                row["metrics"] = self.evaluator.values(generator)
+                with stop.breaking_off() if distributed.size() == 1 else contextlib.nullcontext():
+                    row["metrics"] = self.evaluator.values(generator)
                 self._keep_best(generator, row["metrics"])
+            except BrokenOff:
+                return self.log.load_state_dict(sums)
             except GankitError as error:  # some metrics fail on collapsed images; the training goes on
                 bar.say(f"warning: step {step} could not be evaluated: {error}")
         self.log.write(row)
@@ -271,9 +225,8 @@ class Trainer:
         return self.evaluator.generator()
 
     def _write_grid(self) -> None:
-        path = self.folder / "samples" / f"step-{self.stepper.step:08d}.png"
+        generator, path = self._generator(), self.folder / "samples" / f"step-{self.stepper.step:08d}.png"
         path.parent.mkdir(exist_ok=True)
-        generator = self._generator()
         try:
             picture = self.evaluator.grid(generator)
         except RunError as error:
@@ -286,8 +239,9 @@ class Trainer:
         if distributed.rank() == 0:
             # Export first: a run killed in between resumes from the older checkpoint, and exports again.
             self._export(LAST, self._generator())
-            state = {**self.stepper.state_dict(), "log": log}
+            state = {**self.stepper.state_dict(), "log": log, "turns": self.stepper.turns}
             checkpoint.save(self.folder / "checkpoints", self.stepper.step, state, self.settings.checkpoint_every)
+        self._saved = self.stepper.step
 
     def _keep_best(self, generator: Generator, values: dict[str, float]) -> None:
         """Keep the generator with the best value so far, since GANs collapse late."""

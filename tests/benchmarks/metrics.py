@@ -483,7 +483,7 @@ def staged(label: str, part: Any, pool: Pool) -> dict[str, float]:
         return resampling, resampling.whole().values
 
     sharing, (resampling, values) = timed(f"{label}: sharing", share)
-    erring, _ = timed(f"{label}: error", lambda: uncertainty.standard_errors(resampling, values, 0))
+    erring, _ = timed(f"{label}: error", lambda: uncertainty.standard_errors(resampling, values))
     splitting, _ = timed(f"{label}: splits", lambda: uncertainty.real_against_real(resampling, values, 0))
     return {"value_s": computing, "shared_s": sharing, "error_s": erring, "splits_s": splitting}
 

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gankit.evaluation.draws import pooled_variance
-from gankit.evaluation.paired import student_quantile
+from gankit.evaluation.design import student_quantile
 from gankit.studies.agreement.arms import Arm
 from gankit.studies.agreement.findings import CANNOT, METRICS, Difference, Findings, Where
 
@@ -107,9 +106,7 @@ def _kept(findings: Findings, lowest: Arm, highest: Arm, row: str) -> Conclusion
 
 def _measured(findings: Findings, row: str) -> Conclusion:
     """The paper: few samples are positive. Judged at each selection rate by the difference from the reals' share."""
-    counts = [findings.measured(arm, row) for arm in findings.arms()]
-    shares = [[positive / measured for positive, measured, _ in of_arm if measured] for of_arm in counts]
-    variance, freedom = pooled_variance(shares)
+    variance, freedom = findings.spread_of_shares(row)
     parts, answers = [], []
     for arm in findings.row():
         fake, real = findings.count_measured(arm, row), findings.count_measured(arm, None)

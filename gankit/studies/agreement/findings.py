@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gankit.evaluation.design import Estimate as ErrorParts
+from gankit.evaluation.design import Part, student_quantile
 from gankit.evaluation.draws import pooled_variance
-from gankit.evaluation.paired import student_quantile
 from gankit.evaluation.tables import title
+from gankit.evaluation.uncertainty import wilson
 from gankit.interfaces import Measurement
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
 from gankit.studies.jobs import Outcome
@@ -81,6 +84,7 @@ class Difference:
     high: float
     whole: bool  # whether the interval knows how much trainings differ; without several seeds it does not
     matched: int  # pairs of trainings of the same seed that it is over; 0 where trainings are not matched
+    by_pairs: bool = False  # whether its error is the spread of these pairs, not what trainings differ by otherwise
 
     @property
     def verdict(self) -> str:
@@ -182,11 +186,15 @@ class Findings:
         Trainings of one seed (and one warm start) have much in common. So trainings of the same seed are compared, and
         the error is what is left between trainings beyond their arm and their seed (the residual of a two-way layout
         over all arms with several seeds), with its degrees of freedom in Student's interval. Where no two arms have
-        several seeds it is the spread between trainings, at least that of sampling. To this comes what the real images
-        make of the difference: of the same ones by what each part of them moves both values, of others that of both.
+        several seeds it is the spread between trainings, at least that of sampling. Of several pairs whose arms have
+        one seed, it is the spread of the pairs' differences: nothing else shows how arm and seed interact there. To
+        this comes what the real images make of the difference: of the same ones by what each part of them moves both
+        values, of others that of both.
         """
         shared = [self.common_seeds(pair, where) for pair in pairs]
         residual = self._residual(where) if all(shared) else None
+        once = any(len(self._entries(arm, where)) < 2 for pair in pairs for arm in pair)
+        by_pairs = residual is not None and once and len(pairs) > 1
         known = []
         for (first, second), seeds in zip(pairs, shared, strict=True):
             one, other = (self.of(arm, where, seeds if residual else None) for arm in (first, second))
@@ -196,7 +204,12 @@ class Findings:
         if not known:
             return None
         both = [estimate for pair in known for estimate in pair]
-        if residual:
+        changes = [other.value - one.value for one, other in known]
+        if by_pairs:
+            freedom = len(pairs) - 1
+            of_training = float(np.var(changes, ddof=1)) / 2  # a difference is of two trainings
+            both = [dataclasses.replace(estimate, seeds=1) for estimate in both]  # the spread is of means over seeds
+        elif residual:
             of_training, freedom = residual
         else:
             floor, spread = _mean(estimate.fake_variance for estimate in both) or 0.0, self.spread(where)
@@ -204,9 +217,8 @@ class Findings:
         real = _real_variance(known, same_reals)
         variance = sum(of_training / estimate.seeds for estimate in both) / len(known) ** 2 + (real or 0.0)
         half = student_quantile(freedom or 1e6) * math.sqrt(variance)
-        value = float(np.mean([other.value - one.value for one, other in known]))
-        whole = freedom > 0 and real is not None
-        return Difference(value, value - half, value + half, whole, sum(map(len, shared)) if residual else 0)
+        value, whole = float(np.mean(changes)), freedom > 0 and real is not None
+        return Difference(value, value - half, value + half, whole, sum(map(len, shared)) if residual else 0, by_pairs)
 
     def _residual(self, where: Where) -> tuple[float, int] | None:
         """Variance between trainings beyond their arm and their seed, and its degrees of freedom."""
@@ -247,6 +259,35 @@ class Findings:
         """What `measured` gives, over all trainings of the arm."""
         positive, measured, n = (sum(numbers) for numbers in zip((0, 0, 0), *self.measured(arm, row), strict=True))
         return positive, measured, n
+
+    def spread_of_shares(self, row: str) -> tuple[float, int]:
+        """Variance between trainings of an arm in the share of "all", "top" or "bottom" images that are positive.
+
+        Pooled over arms, with its degrees of freedom: 0 where no arm has several trainings.
+        """
+        counts = [self.measured(arm, row) for arm in self.arms()]
+        return pooled_variance([[positive / known for positive, known, _ in of_arm if known] for of_arm in counts])
+
+    def share_interval(self, arm: Arm, row: str | None) -> tuple[float, float]:
+        """The 95 % interval of the share of positive ones among the measured images; None for the reals.
+
+        It knows how much trainings differ where an arm has several, and takes real images of one patient for one.
+        """
+        positive, known, _ = self.count_measured(arm, row)
+        if not known:
+            return 0.0, 1.0
+        if row is None:
+            cases, groups = float(known), self.images.held_out.groups
+            if groups is not None:
+                of_arm = groups[self.images.held_out_at(0.0 if arm.control else arm.threshold)]
+                cases *= len(np.unique(of_arm)) / len(of_arm)
+            return wilson(positive / known * cases, cases)
+        share, (variance, freedom) = positive / known, self.spread_of_shares(row)
+        sampling = share * (1 - share) / known
+        if not freedom:
+            return wilson(positive, known)
+        part = Part(max(variance / len(self.trials_of(arm)), sampling), freedom)
+        return ErrorParts(share, {"trainings": part}).share_interval(known, known)
 
     def metric_name(self, metric: str) -> str:
         """The heading of a metric's values; the distance alone names the features, which all of them share."""

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from gankit.evaluation.uncertainty import wilson
 from gankit.images.pictures import grid_png, png_uri
 from gankit.report.pages import draw_lines, draw_png, render
 from gankit.runs.run import Run, open_run
@@ -40,7 +39,7 @@ def write_report(results: Results) -> None:
         by_threshold=by_threshold and png_uri(by_threshold), losses=losses and png_uri(losses),
         real_grid=png_uri(grid_png(full.read(places), full.value_range, SHOWN)),
         grids={arm: _grids(trials[0]) if (trials := findings.trials_of(arm)) else {} for arm in arms},
-        wilson=wilson, block_title=block_title, format_seconds=format_seconds,
+        block_title=block_title, format_seconds=format_seconds,
     )  # fmt: skip
 
 

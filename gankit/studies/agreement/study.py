@@ -25,12 +25,13 @@ from gankit.studies.study import JOBS, Refuse, Results, Study, Work, distinct
 from gankit.studies.trainings import RUN, finished_run, time_training, train_or_resume
 
 WARM, REALS = "warm-start", "reals"
+UNAUGMENTED = "none"  # the scope of trainings without the augment
 
 if TYPE_CHECKING:
     ControlName = str
 else:
     ControlName = Literal[tuple(CONTROLS)]
-Scope = Literal["critic", "critic-turn", "real"]
+Scope = Literal["critic", "critic-turn", "real", "none"]
 
 
 class AgreementSettings(Settings):
@@ -45,8 +46,8 @@ class AgreementSettings(Settings):
         kept: so many best and so many worst of them, by the critic's score, are judged besides.
         controls: "random-subset" trains besides on as many images as each threshold leaves, drawn at random; an empty
             list for no control.
-        scopes: scopes of the augment. The first is that of every training; each further one trains each threshold once
-            more, without controls. By default the experiment's own.
+        scopes: scopes of the augment; "none" is training without it. The first is that of every training; each further
+            one trains each threshold once more, without controls. By default the experiment's own.
         warm_start: steps of one training of each seed on all training images, from which the others of that seed start;
             0 for none.
         measured_limit: where the data set can measure a fact on the pixels, as `eyes` the deviation in prism dioptres:
@@ -154,24 +155,29 @@ class Agreement(Study):
 
     def experiment_of(self, arm: Arm, seed: int, **training: Any) -> Experiment:
         """The experiment of one training, with some settings of its table `training` changed."""
-        changes: dict[str, dict[str, Any]] = {"data": {"split_seed": self.split_seed}, "training": {"seed": seed}}
+        changes: dict[str, Any] = {"data": {"split_seed": self.split_seed}, "training": {"seed": seed}}
         changes["training"] |= training
         if arm.control:
             changes["data"] |= CONTROLS[arm.control].data(len(self.images.training_at(arm.threshold)), seed)
         elif arm.threshold:
             changes["data"]["min_agreement"] = arm.threshold
         if scope := arm.scope or next(iter(self.settings.scopes), None):
-            changes["augment"] = {"scope": scope}
+            changes["augment"] = None if scope == UNAUGMENTED else {"scope": scope}
         return self.experiment_with(**changes)
 
     def work(self, jobs: Path) -> list[Work]:
-        """Warm starts, one for each seed so that seeds have nothing in common; the reals; and every arm's trainings."""
+        """Warm starts, one for each seed so that seeds have nothing in common; the reals; and every arm's trainings.
+
+        Trainings without the augment have warm starts without it.
+        """
         trials, steps, warm = self._trials(), self.experiment.training.steps, self.settings.warm_start
         time_step = functools.partial(time_training, self.experiment_of(*next(iter(trials.values()))))
-        starts = {seed: f"{WARM}-seed{seed}" for seed in sorted({seed for _, seed in trials.values()})} if warm else {}
-        warm_ups = [Job(name, functools.partial(self._warm_up, seed)) for seed, name in starts.items()]
+        starts = {name: (arm_at(0.0, scope=arm.scope if arm.scope == UNAUGMENTED else ""), seed)
+                  for name, (arm, seed) in trials.items()} if warm else {}  # fmt: skip
+        names = {start: "-".join(filter(None, (WARM, f"seed{start[1]}", start[0].scope))) for start in starts.values()}
+        warm_ups = [Job(name, functools.partial(self._warm_up, *start)) for start, name in names.items()]
         trainings = [
-            Job(name, functools.partial(self._train_and_judge, arm, seed, jobs / starts[seed] if warm else None))
+            Job(name, functools.partial(self._train_and_judge, arm, seed, jobs / names[starts[name]] if warm else None))
             for name, (arm, seed) in trials.items()
         ]
         return [
@@ -184,8 +190,8 @@ class Agreement(Study):
         """Arm and seed of every training, by the name of its job."""
         return {f"{arm.name}-seed{seed}": (arm, seed) for arm in self.arms() for seed in self.seeds_of(arm)}
 
-    def _warm_up(self, seed: int, folder: Path) -> dict[str, Any]:
-        experiment = self.experiment_of(arm_at(0.0), seed, steps=self.settings.warm_start)
+    def _warm_up(self, arm: Arm, seed: int, folder: Path) -> dict[str, Any]:
+        experiment = self.experiment_of(arm, seed, steps=self.settings.warm_start)
         return {"steps": train_or_resume(experiment, folder / RUN).steps}
 
     def _train_and_judge(self, arm: Arm, seed: int, start: Path | None, folder: Path) -> dict[str, Any]:

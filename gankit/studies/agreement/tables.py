@@ -7,7 +7,6 @@ from pathlib import Path
 
 from gankit.evaluation.draws import KEPT_VALUES
 from gankit.evaluation.latex import Table, tabular
-from gankit.evaluation.uncertainty import wilson
 from gankit.files import write_atomically, write_csv
 from gankit.report.pages import render
 from gankit.studies.agreement.arms import heading, percent
@@ -134,7 +133,7 @@ def measured(findings: Findings) -> Table:
     for arm in findings.arms():
         for row in [*(ROWS if findings.trials_of(arm) else ()), None]:
             hits, known, n = findings.count_measured(arm, row)
-            shares = (hits / known, *wilson(hits, known)) if known else (None, None, None)
+            shares = (hits / known, *findings.share_interval(arm, row)) if known else (None, None, None)
             table.append([arm.words, row or "held-out reals", *map(_text, (hits, known, n, *shares))])
     return table
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, final, runtime_checkable
 
 import torch
-from gankit.interfaces import Augment, Turn
+from gankit.errors import PartError
+from gankit.interfaces import Augment, Loss, Turn
 from gankit.registry import nested_part
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
@@ -21,28 +23,39 @@ else:
     AnyAugment = nested_part("augment")
 
 
+@runtime_checkable
+class TakesProbability(Protocol):
+    """An augment that tosses coins of its own, such as `transforms`, with a probability that is set from outside."""
+
+    def set_probability(self, p: Tensor) -> None:
+        """Take the probability, a scalar tensor in [0, 1]."""
+        ...
+
+
 @final
 class AdaptiveAugment(Augment):
-    """Any augment, applied to each sample with a probability p that follows how much the critic overfits.
+    """An augment, applied with a probability p that follows how much the critic overfits.
 
     r measures overfitting: 0 for none, 1 for a critic that knows its training images by heart. It is averaged over
     `interval` critic steps; then p rises if r is above the target, else it falls, always within [0, p_max]. Its speed
     is such that p goes from 0 to 1 while the critic sees `images` real images. With D the critic's score of an image:
 
-    - "sign": r = E[sign D(training)]. It needs a critic whose scores separate real from generated at 0, as with
-      non-saturating and hinge losses. A Wasserstein or relativistic critic may add any constant to all scores, so that
-      their sign says nothing.
+    - "sign": r = E[sign D(training)]. It needs a loss by which scores separate real from generated at 0, as
+      non-saturating, minimax and hinge. Beside a relativistic loss, whose critic may add any constant to all scores, it
+      is E[sign(D(training) - D(generated))], pair by pair. Beside other losses, such as wasserstein and least-squares,
+      the rule is refused: `Loss.positive_for_reals` says what each of them makes positive.
     - "held-out": r = (E D(training) - E D(held-out)) / (E D(training) - E D(generated)). Neither a constant added to
       the scores nor a positive factor changes it, so that it is valid for Wasserstein critics too. It needs
       `data.held_out`, and one more pass of the critic, without graph, per critic step.
 
     Numerator and denominator are averaged over the interval before they are divided. If the critic does not score
-    training images above generated ones, it cannot overfit, and r is 0. Otherwise r is limited to [-1, 1]. Whether a
-    sample is augmented is drawn once for the whole of `inner`, from torch's global generator, whereas the paper draws
-    once for each transformation. `inner` is always computed, so that nothing is read back from the device.
+    training images above generated ones, it cannot overfit, and r is 0. Otherwise r is limited to [-1, 1]. `transforms`
+    tosses a coin for each of its transformations with probability p, as in the paper; of another augment one coin a
+    sample, from torch's global generator, decides on the whole. `inner` is always computed, so that nothing is read
+    back from the device.
 
     Args:
-        inner: the augment, as a name or a table.
+        inner: the augment, as a name or a table; the paper's transformations by default.
         rule: "sign" or "held-out".
         target: the value at which r is kept. For "sign" 0.6, the paper's value; for "held-out" 0.5, that of the paper's
             code: the critic scores unseen images half-way between training images and generated ones.
@@ -50,7 +63,8 @@ class AdaptiveAugment(Augment):
         images: real images that the critic sees while p goes from 0 to 1. The paper's 500 000 suits trainings on
             millions; for shorter ones use a tenth to a fiftieth of the images that the critic will see.
         start: p before the first change.
-        p_max: the largest p. Above about 0.8 the generator begins to make augmented images (the paper, section 2.2).
+        p_max: the largest p. Above about 0.8 the generator begins to make augmented images (the paper, section 2.2),
+            unless the critic overfits less than the target below it.
 
     Attributes:
         p: scalar buffer in [0, p_max].
@@ -60,13 +74,13 @@ class AdaptiveAugment(Augment):
     class Settings(BaseModel):
         """Settings of the table `augment`."""
 
-        inner: AnyAugment = Field(default="diffaugment", validate_default=True)
+        inner: AnyAugment = Field(default="transforms", validate_default=True)
         rule: Rule = "sign"
         target: float | None = Field(default=None, gt=-1, lt=1)
         interval: int = Field(default=4, ge=1)
         images: int = Field(default=500_000, ge=1)
         start: float = Field(default=0.0, ge=0, le=1)
-        p_max: float = Field(default=0.8, gt=0, le=1)
+        p_max: float = Field(default=1.0, gt=0, le=1)
 
         @model_validator(mode="after")
         def _fits(self) -> Self:
@@ -95,22 +109,50 @@ class AdaptiveAugment(Augment):
         interval: int = 4,
         images: int = 500_000,
         start: float = 0.0,
-        p_max: float = 0.8,
+        p_max: float = 1.0,
     ) -> None:
         super().__init__()
+        if isinstance(inner, TakesProbability) and getattr(inner, "probability", None) is not None:
+            raise PartError(
+                "augment adaptive chooses the probability of its inner augment: leave inner.probability out"
+            )
         self.inner = inner
         self.rule, self.interval, self.images, self.p_max = rule, interval, images, p_max
         self.target = TARGETS[rule] if target is None else target
         self.needs_held_out = rule == "held-out" or inner.needs_held_out
+        self._of_differences = False
+        self.capturable = inner.capturable
         self.register_buffer("p", torch.tensor(float(start)))
         self.register_buffer("r", torch.zeros(()))
         self.register_buffer("_sums", torch.zeros(2))  # numerator and denominator of r
         self.register_buffer("_steps", torch.zeros((), dtype=torch.int64))  # critic steps in these sums
         self.register_buffer("_held_out", torch.zeros(()))  # E D(held-out) of the critic after its last step
         self.register_buffer("_ready", torch.tensor(rule == "sign"))  # whether _held_out has been measured
+        self._pass_on()
+
+    def use_losses(self, losses: Mapping[str, Loss]) -> None:
+        """Learn whether the sign rule reads scores or differences.
+
+        Raises:
+            PartError: the sign rule was chosen, and no loss says that a sign of scores tells real from generated.
+        """
+        self.inner.use_losses(losses)
+        signs = {loss.positive_for_reals for loss in losses.values()}
+        if self.rule == "sign" and signs == {None}:
+            raise PartError(
+                f"augment adaptive: rule sign counts reals with scores above 0, but beside {', '.join(losses)} a score "
+                "of 0 does not separate reals from fakes; set augment.rule=held-out and data.held_out=0.2"
+            )
+        self._of_differences = "scores" not in signs
+
+    def before_step(self, step: int) -> Mapping[str, float] | None:
+        """Pass the step on to `inner`."""
+        return self.inner.before_step(step)
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) in [-1, 1] to the same shape and type, not clamped; each sample as it is, or through `inner`."""
+        if isinstance(self.inner, TakesProbability):
+            return self.inner(images)
         changed = self.inner(images)
         coins = torch.rand(len(images), 1, 1, 1, device=images.device)  # float32: half precision is too coarse
         return torch.where(coins < self.p, changed, images)
@@ -127,7 +169,10 @@ class AdaptiveAugment(Augment):
             return
         with torch.no_grad():
             if self.rule == "sign":
-                sign = _sample_scores(turn.real_scores).sign().mean()
+                scores = _sample_scores(turn.real_scores)
+                if self._of_differences:
+                    scores = scores - _sample_scores(turn.fake_scores)
+                sign = scores.sign().mean()
                 fraction = torch.stack([sign, torch.ones_like(sign)])
             else:
                 real, fake = _sample_scores(turn.real_scores).mean(), _sample_scores(turn.fake_scores).mean()
@@ -157,6 +202,11 @@ class AdaptiveAugment(Augment):
         self.p.copy_(torch.where(is_over, self.p + change, self.p).clamp(0, self.p_max))
         self._sums.masked_fill_(is_over, 0)
         self._steps.masked_fill_(is_over, 0)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        if isinstance(self.inner, TakesProbability):
+            self.inner.set_probability(self.p)
 
     def extra_repr(self) -> str:
         """Show the settings."""

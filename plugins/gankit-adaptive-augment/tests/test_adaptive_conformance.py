@@ -2,7 +2,7 @@
 
 import gankit.testing
 
-from gankit_adaptive_augment import AdaptiveAugment
+from gankit_adaptive_augment import AdaptiveAugment, Transforms
 
 
 class TestSign(gankit.testing.AugmentTests):
@@ -13,3 +13,7 @@ class TestSign(gankit.testing.AugmentTests):
 class TestHeldOut(gankit.testing.AugmentTests):
     part = AdaptiveAugment
     settings = {"start": 0.5, "rule": "held-out", "inner": {"name": "diffaugment", "policy": ["color"]}}  # noqa: RUF012
+
+
+class TestTransforms(gankit.testing.AugmentTests):
+    part = Transforms

@@ -6,9 +6,10 @@ import pytest
 import torch
 from adaptive_turns import Brighter, N
 from gankit.augments.diffaugment import DiffAugment
+from gankit.errors import PartError
 from torch import Tensor
 
-from gankit_adaptive_augment import AdaptiveAugment
+from gankit_adaptive_augment import AdaptiveAugment, Transforms
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -59,3 +60,12 @@ def test_it_is_twice_differentiable() -> None:
     assert 0 < same.sum() < 4
     assert torch.autograd.gradcheck(seeded, images)
     assert torch.autograd.gradgradcheck(seeded, images)
+
+
+def test_an_augment_with_coins_of_its_own_gets_the_probability() -> None:
+    augment = AdaptiveAugment(inner=Transforms(), start=0.25)
+    assert augment.inner.p == 0.25
+    changed = AdaptiveAugment(inner=Transforms(), start=1.0)(torch.zeros(400, 1, 2, 2)).flatten(1).any(1)
+    assert changed.float().mean() > 0.95  # by brightness, which chooses all of them
+    with pytest.raises(PartError, match=r"leave inner\.probability out"):
+        AdaptiveAugment(inner=Transforms(probability=0.5))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gankit
 import pytest
 import torch
 from adaptive_turns import Brighter, Grey, N, adaptive, make_turn, plain, step
@@ -70,6 +71,26 @@ def test_the_generators_turn_changes_nothing() -> None:
     assert critic.passes == 0
     assert not logged
     assert all(torch.equal(value, before[name]) for name, value in augment.state_dict().items())
+
+
+def test_beside_a_relativistic_loss_signs_of_differences_count() -> None:
+    augment = adaptive(target=0.4)
+    augment.use_losses({"relativistic": gankit.build("loss", "relativistic"), "r1": gankit.build("loss", "r1")})
+    shifted = make_turn(plain(9.0, 9.0, 9.0, 7.0), fake=8.0)  # three of four are above their fakes
+    assert step(augment, shifted) == 0.125
+    assert augment.r == 0.5
+    beside_hinge = adaptive()
+    beside_hinge.use_losses({"hinge": gankit.build("loss", "hinge")})
+    step(beside_hinge, shifted)
+    assert beside_hinge.r == 1
+
+
+@pytest.mark.parametrize("name", ["wasserstein", "least-squares"])
+def test_without_a_sign_to_read_the_rule_is_refused(name: str) -> None:
+    losses = {name: gankit.build("loss", name), "r1": gankit.build("loss", "r1")}
+    with pytest.raises(PartError, match=rf"beside {name}, r1 a score of 0 does not .* set augment\.rule=held-out"):
+        adaptive().use_losses(losses)
+    adaptive(rule="held-out").use_losses(losses)
 
 
 # --- held-out rule ----------------------------------------------------------------------------------------------------

@@ -15,12 +15,14 @@ from gankit.errors import PartError, SettingsError
 from gankit.interfaces import Critic, Turn
 from torch import Tensor, nn
 
-from gankit_adaptive_augment import AdaptiveAugment
+from gankit_adaptive_augment import AdaptiveAugment, Transforms
 
-EXAMPLE = Path(__file__).parents[1] / "adaptive.toml"
+FOLDER = Path(__file__).parents[1]
+SIGN = ["augment.start=0.3", 'losses=["non-saturating", {name="r1", weight=0.1}]']
 Small = Callable[..., list[str]]
 
 gankit.augments.register("adaptive")(AdaptiveAugment)  # of this process: it need not be installed
+gankit.augments.register("transforms")(Transforms)
 
 
 @pytest.fixture(autouse=True)
@@ -56,13 +58,13 @@ def small(tmp_path: Path) -> Small:
 def test_defaults() -> None:
     augment = gankit.build("augment", "adaptive")
     assert (augment.rule, augment.target, augment.interval, augment.images) == ("sign", 0.6, 4, 500_000)
-    assert (augment.p, augment.p_max) == (0, pytest.approx(0.8))
-    assert type(augment.inner).__name__ == "DiffAugment"
+    assert (augment.p, augment.p_max) == (0, 1)
+    assert type(augment.inner) is Transforms
     assert gankit.build("augment", "adaptive", rule="held-out").target == 0.5
 
 
 def test_the_inner_augment_is_a_table_of_its_own(small: Small, tmp_path: Path) -> None:
-    experiment = gankit.load("wgan-gp", *small('augment.inner={name="diffaugment", policy=["cutout"]}'))
+    experiment = gankit.load("wgan-gp", *small(*SIGN, 'augment.inner={name="diffaugment", policy=["cutout"]}'))
     run = gankit.train(experiment, tmp_path / "run")
     recorded = run.experiment.augment
     assert recorded is not None
@@ -75,7 +77,7 @@ def test_the_inner_augment_is_a_table_of_its_own(small: Small, tmp_path: Path) -
     [
         ("augment.target=1.5", r"augment.target"),
         ("augment.target=nan", r"augment.target"),
-        ("augment.start=0.9", "start=0.9 is above p_max=0.8"),
+        ("augment.start=0.9 augment.p_max=0.8", "start=0.9 is above p_max=0.8"),
         ("augment.interval=0", r"augment.interval"),
         ("augment.rule=rt", r"augment.rule"),
         ("augment.speed=3", r"augment.speed"),
@@ -86,7 +88,7 @@ def test_the_inner_augment_is_a_table_of_its_own(small: Small, tmp_path: Path) -
 def test_settings_that_do_not_fit_are_refused(override: str, message: str, small: Small) -> None:
     more = ["augment.inner.name=diffaugment"] if override.startswith("augment.inner.") else []
     with pytest.raises(SettingsError, match=message):
-        gankit.load("wgan-gp", *small(*more, override))
+        gankit.load("wgan-gp", *small(*more, *override.split()))
 
 
 def test_a_negative_gap_is_no_target_of_the_held_out_rule(small: Small) -> None:
@@ -117,10 +119,14 @@ def log(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in ("seconds", "images_per_second")} for row in rows]
 
 
-SIGN = ["augment.start=0.3", 'losses=["non-saturating", {name="r1", weight=0.1}]']
 HELD_OUT = ["augment.rule=held-out", "augment.start=0.3", "data.held_out=0.25"]
 KINDS = {
     "sign": SIGN,
+    "differences": [
+        "augment.start=0.3",
+        'losses=["relativistic", {name="r1", weight=0.1}]',
+        "augment.inner=diffaugment",
+    ],
     "held-out": HELD_OUT,
     "conditional": [*HELD_OUT, "data.conditional=true", "augment.scope=critic-turn"],
     "reals": [*HELD_OUT, "augment.scope=real", "critic.spectral=true"],
@@ -144,7 +150,7 @@ def test_killed_and_resumed_is_bitwise_as_never_stopped(kind: str, small: Small,
     rows = log(whole.path)
     assert log(cut.path) == rows
     assert len({row["augment/p"] for row in rows}) > 2  # it went up or down before and after
-    assert all(0 <= row["augment/p"] <= 0.8 for row in rows)
+    assert all(0 <= row["augment/p"] <= 1 for row in rows)
 
 
 class Learner(Critic):
@@ -201,7 +207,7 @@ def train_critic(augment: AdaptiveAugment, images: int, shift: float, loss: Lite
     ("rule", "loss"), [("sign", "logistic"), ("held-out", "wasserstein"), ("held-out", "logistic")]
 )
 def test_p_rises_while_a_critic_overfits_and_falls_where_it_does_not(rule: Any, loss: Any) -> None:
-    settings: dict[str, Any] = {"rule": rule, "start": 0.1, "images": 5000}
+    settings: dict[str, Any] = {"inner": "diffaugment", "rule": rule, "start": 0.1, "images": 5000, "p_max": 0.8}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         # Eight images of the very noise that the generator draws: whatever tells them apart is learnt by heart.
@@ -217,11 +223,28 @@ def test_p_rises_while_a_critic_overfits_and_falls_where_it_does_not(rule: Any, 
     assert sound.r < sound.target
 
 
-def test_the_example_trains(tmp_path: Path) -> None:
-    quick = [
-        "data.counts=[20, 20, 20]", "data.size=32", "generator.widths=[8, 4, 4, 4]", "critic.widths=[4, 4, 4, 8]",
-        "training.steps=2", "training.batch=4", "training.tick_every=1", "evaluation.features=pixels",
-    ]  # fmt: skip
-    run = gankit.train(gankit.load(str(EXAMPLE), *quick), tmp_path / "run")
+QUICK = [
+    "data.counts=[20, 20, 20]", "data.size=32", "training.steps=2", "training.batch=4", "training.tick_every=1",
+    "evaluation.features=pixels",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("example", "small"),
+    [
+        ("adaptive.toml", ["generator.widths=[8, 4, 4, 4]", "critic.widths=[4, 4, 4, 8]"]),
+        ("r3gan-ada.toml", ["generator.width=32", "critic.width=32"]),
+    ],
+)
+def test_the_examples_train(example: str, small: list[str], tmp_path: Path) -> None:
+    run = gankit.train(gankit.load(FOLDER / example, *QUICK, *small), tmp_path / "run")
     assert run.finished
     assert {"augment/p", "augment/r"} <= log(run.path)[-1].keys()
+
+
+def test_beside_a_wasserstein_loss_the_sign_rule_is_refused_before_anything_is_written(
+    small: Small, tmp_path: Path
+) -> None:
+    with pytest.raises(PartError, match="beside wasserstein, gradient-penalty a score of 0"):
+        gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

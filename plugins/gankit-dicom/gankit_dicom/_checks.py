@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from gankit.errors import DataError
+from gankit.images.decoding import all_told
 
 from gankit_dicom._guard import Problem
 from gankit_dicom._header import Header
@@ -18,11 +19,11 @@ Show = Callable[[str], str]
 def check_readable(names: Sequence[str], headers: Sequence[Header], show: Show, *, burned_in: bool) -> None:
     """
     Raises:
-        DataError: a file cannot be read, or its pixels show who the patient is; names the first such file.
+        DataError: files cannot be read, or a file's pixels show who the patient is; names the first such files.
     """
+    if problems := {i: f"{show(names[i])} {header.problem}" for i, header in enumerate(headers) if header.problem}:
+        raise DataError(all_told(problems, [show(name) for name in names]))
     for name, header in zip(names, headers, strict=True):
-        if header.problem is not None:
-            raise DataError(f"{show(name)} {header.problem}")
         if header.burned_in and not burned_in:
             count = f"{sum(header.burned_in for header in headers)} of {len(headers)} files do"
             raise DataError(

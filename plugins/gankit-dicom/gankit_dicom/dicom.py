@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 from gankit.cache import fingerprint
 from gankit.errors import DataError
+from gankit.images.decoding import all_told
 from gankit.images.labels_csv import find_table, read_table
 from gankit.images.resizing import Fit
 from gankit.interfaces import DecodedDataset, ImageSpec, Known
@@ -175,6 +176,11 @@ class Dicom(DecodedDataset):
         """uint8 or uint16, by the setting or the headers."""
         return self._decoder.dtype
 
+    @property
+    def stored_sizes(self) -> set[tuple[int, int]]:
+        """The heights and widths of the files' images; reads headers, no pixels."""
+        return {(header.height, header.width) for header in self._headers}
+
     def decode(self) -> NDArray[Any]:
         """(n, channels, height, width) uint8 or uint16, from 0 (black) to the type's largest value (white).
 
@@ -197,9 +203,15 @@ class Dicom(DecodedDataset):
     def _decode(self, places: NDArray[np.int64]) -> NDArray[Any]:
         result = np.empty((len(places), *self.image.shape), dtype=self.dtype)
         ends = [0, *(np.flatnonzero(np.diff(places[:, 0])) + 1), len(places)] if len(places) else []
+        files, problems = self._known_of_files.files, {}
         for start, end in pairwise(ends):  # neighbours from one file are read at once
-            name = self._known_of_files.files[places[start, 0]]
-            result[start:end] = self._frames(name, places[start:end, 1].tolist())
+            file = int(places[start, 0])
+            try:
+                result[start:end] = self._frames(files[file], places[start:end, 1].tolist())
+            except DataError as error:
+                problems[file] = str(error)
+        if problems:
+            raise DataError(all_told(problems, [self._show(name) for name in files]))
         return result
 
     def _frames(self, name: str, frames: Sequence[int]) -> list[NDArray[Any]]:

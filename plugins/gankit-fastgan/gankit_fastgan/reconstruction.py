@@ -30,6 +30,7 @@ class Reconstruction(Loss):
     1801.03924), whose weights are a separate download.
     """
 
+    capturable = True
     needs = (Reconstructs,)
 
     def critic(self, turn: Turn) -> Tensor:

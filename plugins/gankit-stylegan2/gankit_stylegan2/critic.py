@@ -55,6 +55,7 @@ class StyleGAN2Critic(Critic):
     """
 
     channels_last = True
+    capturable = True
 
     def __init__(self, image: ImageSpec, *, width: Width = 512, max_width: Width = 512, group: Width = 4) -> None:
         super().__init__()

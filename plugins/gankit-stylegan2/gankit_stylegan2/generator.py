@@ -90,6 +90,7 @@ class StyleGAN2Generator(Generator):
     """
 
     channels_last = True
+    capturable = True
     mean_style: Tensor
     truncation: float = 1.0
 

@@ -7,6 +7,7 @@ from typing import Annotated, Protocol, final, runtime_checkable
 import torch
 from annotated_types import Gt, Le
 from gankit.interfaces import Loss, Turn
+from gankit.nn.gradients import without_autocast
 from torch import Tensor, nn
 
 
@@ -42,6 +43,7 @@ class PathLength(nn.Module, Loss):
         rate: how fast a follows the lengths of each batch.
     """
 
+    capturable = True
     needs = (MapsLatents,)
     default_weight = 2.0
     mean_length: Tensor
@@ -54,7 +56,7 @@ class PathLength(nn.Module, Loss):
     def generator(self, turn: Turn) -> Tensor:
         """Mean squared difference of the lengths from their running mean before this update; a scalar."""
         assert isinstance(turn.generator, MapsLatents)
-        with torch.autocast(turn.latents.device.type, enabled=False):  # half precision is too coarse for gradients
+        with without_autocast(turn.latents.device):  # half precision is too coarse for gradients
             lengths = path_lengths(turn.generator, turn)
         penalty = (lengths - self.mean_length).square().mean()
         mean = turn.average(lengths.detach().mean())

@@ -1,0 +1,84 @@
+"""Generated images that copy pixels of a training image: looked for in every evaluation, whatever its metrics."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.errors import GankitError
+from gankit.interfaces import Dataset, Rows
+from gankit.metrics.leakage import Thumbnail, duplicates, thumbnails
+
+SIDE = 32
+"""Pixels a side, at most, at which images are compared."""
+THRESHOLD = 3.0
+"""Root mean square difference, out of 255, below which two images are near copies of each other."""
+CHUNK = 512
+
+
+def find_copies(
+    fakes: Dataset, training: Dataset, held_out: Dataset | None, kind: str
+) -> tuple[dict[str, Any], list[str]]:
+    """How many generated images copy a training image or its mirror image, and warnings of them.
+
+    A copy is exact if all pixels are equal, and near if the root mean square difference, at no more than 32 pixels a
+    side, is below 3 of 255 grey levels. Few contrasts make new images as near as that: so the share of held-out images
+    that are near copies stands beside, or that of training images near another one where none is held out. Any exact
+    copy gives a warning, near ones where their share is above that.
+
+    Args:
+        fakes: the generated images.
+        training: those that the generator may have copied.
+        held_out: real images that it has not seen.
+        kind: what messages call an image of `training`, "training image" for example.
+
+    Returns:
+        `{"exact", "near", "near_expected"}`: two numbers of images and a share; and the warnings. An empty dictionary
+        where the images cannot be compared.
+    """
+    try:
+        known = list(_thumbnails(training))
+        exact, near, closest = _copied(fakes, known)
+        expected = float(
+            (_copied(training, known, itself=True) if held_out is None else _copied(held_out, known))[1].mean()
+        )
+    except GankitError as error:
+        return {}, [f"copies of a {kind} are not looked for: {error}"]
+    warnings, near, m = [], near & ~exact, len(fakes)
+    for copied, what in ((exact, f"equal a {kind} or its mirror image"), (near, f"are near copies of a {kind}")):
+        if copied.any() and copied.mean() > (expected if copied is near else 0):
+            first = int(np.flatnonzero(copied)[0])
+            pair = f"image {_name(fakes, first)} copies {_name(training, int(closest[first]))}"
+            beside = f", of real ones that are new {expected:.1%}" if copied is near else ""
+            warnings.append(
+                f"{copied.sum()} of {m} generated images {what} pixel by pixel ({copied.mean():.1%}{beside}): {pair}"
+            )
+    return {"exact": int(exact.sum()), "near": int(near.sum()), "near_expected": expected}, warnings
+
+
+def _copied(
+    images: Dataset, known: list[Thumbnail], itself: bool = False
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+    """Of each image: whether one of the known ones is equal, whether one is near, and which; none is its own copy."""
+    exact, near, partner = np.zeros((3, len(images)), np.int64)
+    for mirrored in (False, True):
+        for i, j, _, equal in duplicates(list(_thumbnails(images, mirrored)), known, THRESHOLD):
+            other = i != j if itself else np.ones(len(i), bool)
+            for place, found, same in zip(i[other], j[other], equal[other], strict=True):
+                if same or not exact[place]:
+                    partner[place] = found
+                near[place], exact[place] = True, exact[place] or same
+    return exact.astype(bool), near.astype(bool), partner
+
+
+def _thumbnails(images: Dataset, mirrored: bool = False) -> Iterator[Thumbnail]:
+    for start in range(0, len(images), CHUNK):
+        places = np.arange(start, min(start + CHUNK, len(images)))
+        pixels = images.read(places)
+        rows = Rows(images=pixels[..., ::-1] if mirrored else pixels, ids=places, value_range=images.value_range)
+        yield from thumbnails(rows, "compared", SIDE)
+
+
+def _name(images: Dataset, place: int) -> str:
+    return images.known.files[place] if images.known.files else str(place)

@@ -1,0 +1,206 @@
+"""Estimates whose errors have several sources: test cases, folds, seeds of generators and of classifiers.
+
+Averages of few seeds and folds need Student's t, and parts of an error with unlike degrees of freedom are multiplied by
+their own quantile each before they are added (Howe 1974, JASA 69:789): a part that is small by chance is not taken for
+certainty. docs/measured/interval-coverage.md has how often such intervals cover the true value.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+
+from gankit.evaluation.uncertainty import wilson
+
+Floats = NDArray[np.float64]
+
+LEVEL = 0.95
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one source contributes to the variance of an estimate."""
+
+    variance: float
+    freedom: float  # its degrees of freedom
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with the parts of its variance by source, such as "cases" and "seeds"."""
+
+    value: float
+    parts: Mapping[str, Part]
+
+    @property
+    def error(self) -> float:
+        """The standard error, of all parts."""
+        return math.sqrt(sum(part.variance for part in self.parts.values()))
+
+    def half(self, level: float = LEVEL) -> float:
+        """The half-width of the interval of a level; infinite where a part has no degrees of freedom."""
+        kept = [part for part in self.parts.values() if part.variance > 0 or part.freedom <= 0]
+        if any(part.freedom <= 0 for part in kept):
+            return math.inf
+        return math.sqrt(sum(student_quantile(part.freedom, level) ** 2 * part.variance for part in kept))
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """The interval of a level."""
+        return self.value - self.half(level), self.value + self.half(level)
+
+    def share_interval(self, units: float, cases: float = math.inf, level: float = LEVEL) -> tuple[float, float]:
+        """The interval where the value is in [0, 1]: Wilson's for as many independent cases as have this half-width.
+
+        Args:
+            units: independent cases that stand for a value of 0 or 1, or one that nothing changes.
+            cases: independent cases at most.
+            level: of the interval.
+        """
+        half, spread = self.half(level), self.value * (1 - self.value)
+        if half == math.inf:
+            return 0.0, 1.0
+        n = units
+        if half > 0 and spread > 0:
+            n = min(cases, student_quantile(math.inf, level) ** 2 * spread / half**2)
+        return wilson(self.value * n, n, level)
+
+    @property
+    def p_value(self) -> float:
+        """The two-sided p-value of 0: one less the level whose interval ends there."""
+        if not 0 < self.half() < math.inf:
+            return 1.0 if self.value == 0 or self.half() else 0.0
+        if self.half(1 - 1e-12) < abs(self.value):
+            return 1e-12
+        ends = optimize.brentq(lambda level: self.half(level) - abs(self.value), 0, 1 - 1e-12)
+        return float(1 - ends)
+
+    def detectable(self, power: float = POWER) -> float:
+        """The smallest true difference whose interval would exclude 0 with this probability, were errors these."""
+        return self.half() + float(stats.norm.ppf(power)) * self.error
+
+
+def student_quantile(freedom: float, level: float = LEVEL) -> float:
+    """The half-width of Student's t interval of a level, in standard errors, for these degrees of freedom."""
+    return float(stats.t.ppf((1 + level) / 2, freedom))
+
+
+def mean_of(values: Floats, factor: float | None = None) -> Part:
+    """The variance of a mean of k independent values, with its degrees of freedom; those that are NaN do not count.
+
+    Args:
+        values: (k,) numbers.
+        factor: of their variance, in place of 1 / k.
+    """
+    known = values[~np.isnan(values)]
+    if len(known) < 2:
+        return Part(0.0, 0)
+    return Part(float(known.var(ddof=1)) * (1 / len(known) if factor is None else factor), len(known) - 1)
+
+
+def cross_validated(values: Floats, test_to_train: float, shared_seeds: bool = False) -> Estimate:
+    """The mean of a score, or of a paired difference of two arms' scores, over folds and seeds.
+
+    Folds are of whole patients, so that the spread of the folds' means knows how alike images of a patient are. As the
+    training parts of folds overlap, their variance is multiplied by 1 / folds + n_test / n_train instead of 1 / folds
+    (Nadeau and Bengio 2003, Machine Learning 52:239). Seeds interact with arms, so a difference is taken within fold
+    and seed before this is called. Give each fold seeds of its own: then that spread knows all that seeds do. Seeds
+    that are the same in all folds may do something alike there, which it does not know: with `shared_seeds` the spread
+    of their means over folds is a part of its own, which makes the interval very wide with two or three seeds.
+
+    Args:
+        values: (folds, generator seeds, classifier seeds), of all folds of all repeats; an axis has length 1 where
+            there is one seed, or no generator. NaN for a cell that failed.
+        test_to_train: images of the test part of a fold, divided by those of its training part.
+        shared_seeds: whether all folds have the same seeds, and so the same first weights.
+
+    Returns:
+        The mean over folds of their means over seeds, with the parts "folds", "generators" and "classifiers"; the
+        latter two where there are several. With fewer than 2 folds that have values its interval is infinite.
+    """
+    table = np.asarray(values, np.float64)
+    of_folds = _means(table, (1, 2))
+    folds = int((~np.isnan(of_folds)).sum())
+    parts = {"folds": mean_of(of_folds, 1 / max(folds, 1) + test_to_train)}
+    for axis, name in ((1, "generators"), (2, "classifiers")):
+        if shared_seeds and table.shape[axis] > 1:
+            # A seed's mean less that of its fold, so that a cell that failed does not move it.
+            parts[name] = mean_of(_means(table - of_folds[:, None, None], tuple({0, 1, 2} - {axis})))
+    value = float(np.mean(of_folds[~np.isnan(of_folds)])) if folds else math.nan
+    return Estimate(value, parts)
+
+
+def variance_split(values: Floats) -> dict[str, float | None]:
+    """How much folds, generator seeds and classifier seeds differ: variances of single ones, beyond what is below them.
+
+    From (folds, generator seeds, classifier seeds) as in `cross_validated`: seeds are nested in folds. The variance of
+    "classifiers" is the mean variance inside a cell of fold and generator; that of "generators" is the mean variance of
+    the cells' means inside a fold less the classifiers' part, that of "folds" the variance of the folds' means less
+    both. None where there is one of a kind, whose variance is then part of the next one's; never below 0.
+    """
+    table = np.asarray(values, np.float64)
+    _, generators, classifiers = table.shape
+    of_classifiers = _mean_variance(table.reshape(-1, classifiers))
+    of_cells = _means(table, (2,))
+    of_generators = _mean_variance(of_cells)
+    if of_generators is not None:
+        of_generators = max(0.0, of_generators - (of_classifiers or 0.0) / classifiers)
+    below = (of_generators or 0.0) / generators + (of_classifiers or 0.0) / (generators * classifiers)
+    of_folds = _mean_variance(_means(table, (1, 2))[None])
+    return {
+        "folds": None if of_folds is None else max(0.0, of_folds - below),
+        "generators": of_generators,
+        "classifiers": of_classifiers,
+    }
+
+
+def _means(table: Floats, axes: tuple[int, ...]) -> Floats:
+    """Means over axes of what is not NaN; NaN where nothing is left."""
+    known = ~np.isnan(table)
+    count = known.sum(axes)
+    means: Floats = np.where(count > 0, np.where(known, table, 0).sum(axes) / np.maximum(count, 1), np.nan)
+    return means
+
+
+def _mean_variance(rows: Floats) -> float | None:
+    """The mean over (m, k) rows of the variance within each, of rows with two values or more; None without one."""
+    variances = [float(known.var(ddof=1)) for row in rows if len(known := row[~np.isnan(row)]) > 1]
+    return float(np.mean(variances)) if variances else None
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Adjusted p-values of several secondary comparisons, at most 1 (Holm 1979, Scand. J. Stat. 6:65).
+
+    A comparison whose adjusted value is below 0.05 stands, and the chance that any that stands is false is at most 5 %.
+    """
+    adjusted: dict[str, float] = {}
+    largest = 0.0
+    for place, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[name]))
+        adjusted[name] = largest
+    return {name: adjusted[name] for name in p_values}
+
+
+def visible_difference(
+    counts: Sequence[int], folds: int = 1, disagree: float = 0.2, power: float = POWER, level: float = LEVEL
+) -> float:
+    """About the smallest difference of balanced accuracy that a study of so many cases would tell from chance.
+
+    Before anything is trained: for two arms that decide differently in a share of the cases. Differences between seeds
+    come on top, so that it is a lower bound.
+
+    Args:
+        counts: independent test cases (patients) of each class; with folds those of all folds together.
+        folds: of the cross-validation; 1 for a single split.
+        disagree: the share of cases that one arm gets right and the other one wrong.
+        power: the probability that the interval excludes 0.
+        level: of the interval.
+    """
+    variance = sum(disagree / max(count, 1) for count in counts) / len(counts) ** 2
+    if folds > 1:
+        variance *= 1 + folds / (folds - 1)  # as in `cross_validated`
+    freedom = folds - 1 if folds > 1 else sum(counts) - len(counts)
+    return (student_quantile(max(freedom, 1), level) + float(stats.norm.ppf(power))) * math.sqrt(variance)

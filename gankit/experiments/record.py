@@ -1,0 +1,46 @@
+"""What a run records beside its experiment."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from gankit.experiments.tables import Settings
+
+
+class RunRecord(Settings):
+    """What a run records besides the experiment; not an input.
+
+    Attributes:
+        versions: of gankit, Python, torch, numpy, and of the plug-ins in use.
+        image: the channels, height and width of every image, and the numbers of classes and conditions.
+        dtype: pixel type of the data's images, which samples have too.
+        value_range: the pixel values of black and white.
+        class_names: one per class.
+        condition_mean: mean of each float condition over the training images.
+        condition_scale: standard deviation of each float condition.
+        label_counts: the number of training images of each class.
+        images: the number of training images.
+        device: the device in use.
+        arithmetic: how precisely the device computes, in words; empty in records that are older.
+        threads: CPU threads in use, in each process; the most of them, where threads.jsonl has those of each step.
+        processes: number of processes that the run was started with.
+        data_in_process: whether a program passed the data set as an object; `gankit resume` then cannot resume the run.
+        features: those that values while training come from where the experiment names none: the best generator is
+            chosen by the same ones to the end, whatever is installed later. Empty in records that are older.
+    """
+
+    versions: dict[str, str]
+    image: dict[str, int]
+    dtype: Literal["uint8", "uint16", "float32"]
+    value_range: tuple[float, float]
+    class_names: list[str] = Field(default=[])
+    condition_mean: list[float] = Field(default=[])
+    condition_scale: list[float] = Field(default=[])
+    label_counts: list[int] = Field(default=[])
+    images: int
+    device: str
+    arithmetic: str = ""
+    threads: int
+    processes: int = 1
+    data_in_process: bool = False
+    features: str = ""

@@ -1,0 +1,85 @@
+"""How the command line explains itself: the whole summary of each command, examples to type, and the version."""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from gankit.text import say
+from gankit.version import __version__
+
+EXAMPLES = {
+    "": ["sample eyes", "demo", "COMMAND --help"],
+    "demo": ["demo", "demo training.max_minutes=3 --out runs/short"],
+    "train": [
+        "train demo data.name=folder data.path=photos data.size=32 --out runs/mine",
+        "train experiment.toml training.seed=1 --out runs/second",
+    ],
+    "resume": ["resume runs/mine"],
+    "sample": [
+        "sample eyes --count 16 --label esotropia --out drawn",
+        "sample runs/mine --count 100 --best --out best",
+    ],
+    "walk": ["walk eyes", "walk runs/mine --label left --frames 24 --animation webp"],
+    "rank": ["rank runs/mine --count 500 --keep 20", "rank runs/mine --page --count 50 --real 50"],
+    "evaluate": [
+        "evaluate runs/mine",
+        "evaluate drawn --against photos --metrics fid,kid,precision-recall --tex table.tex",
+    ],
+    "statistics": ["statistics photos --out photos.npz"],
+    "report": ["report runs/mine"],
+    "list": ["list", "list metrics", "list --load"],
+    "show": ["show wgan-gp", "show demo data.size=64 > experiment.toml"],
+    "plan": ["plan photos", "plan scans.npz --minutes 30 --out scans.toml"],
+    "check": ["check experiment.toml", "check demo data.name=folder data.path=photos data.size=32"],
+    "schema": ["schema > experiment.schema.json", "schema --study agreement > study.schema.json"],
+    "cache": ["cache clear"],
+    "cache clear": ["cache clear"],
+    "study": ["study agreement", "study agreement --help"],
+}
+"""What may follow `gankit`, by command; "" for `gankit` itself."""
+
+
+def examples(command: str) -> list[str]:
+    """Lines to type for a command, such as "train" or "study agreement"; none for one that is not gankit's."""
+    lines = EXAMPLES.get(command, [])
+    if command.startswith("study "):
+        lines = [command, f"{command} study.toml training.seed=1 --out runs/second"]
+    return [f"gankit {line}" for line in lines]
+
+
+def epilog(command: str) -> str:
+    """The examples as they end a command's help, each on a line that is not wrapped."""
+    lines = examples(command)
+    return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
+
+
+class Commands(TyperGroup):
+    """A group that lists each command with the first paragraph of its help, not cut, and gives each its examples."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, explained; None where there is none."""
+        command: Any = super().get_command(ctx, cmd_name)
+        return command and self.explained(ctx, command)
+
+    @staticmethod
+    def explained(ctx: Any, command: Any) -> Any:
+        """The command, with a summary and an epilog."""
+        command.short_help = (command.help or "").partition("\n\n")[0]
+        command.epilog = epilog(f"{ctx.command_path} {command.name}".partition(" ")[2])
+        return command
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"gankit {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
+
+
+def options(version: Version = False) -> None:
+    """Take the options that stand before a command."""

@@ -1,0 +1,55 @@
+"""What columns of a table, or arrays of a file, hold: by gankit's own titles, else by the usual words for the same."""
+
+import re
+from collections.abc import Iterable
+
+from gankit.errors import DataError
+
+OWN = ("file", "label", "group", "agreement", "votes", "split")
+FILE = (
+    "file", "filename", "file_name", "filepath", "file_path", "image", "image_file", "image_name", "image_path", "path",
+    "picture", "photo",
+)  # fmt: skip
+"""Titles of the column of the images' files."""
+_WORDS = {
+    "file": "|".join(name.replace("_", "") for name in FILE),
+    "label": r"(label|category|diagnosis)(name)?|class(name)?",
+    "group": r"(group|patient|subject|case|person|participant|individual|proband|family)"
+    r"(id|no|nr|number|code|name)?|pid|mrn",
+}
+_MEANS = {
+    "file": "may name the image", "label": "may be the label", "group": "may say which images are of one patient",
+}  # fmt: skip
+_RATER = r"(vote|rater|reader|grader|annotator|observer|expert|doctor|physician)(?:[ _-]?\d+|[ _-][a-z])"
+
+
+def is_vote(title: str) -> bool:
+    """Whether a column is one rater's votes by gankit's own title, `vote_1` and so on."""
+    return re.fullmatch(r"vote_\d+", title.casefold()) is not None
+
+
+def is_rater(title: str) -> bool:
+    """Whether a column is one rater's votes by the usual words, such as `rater1` or `reader_b`."""
+    return re.fullmatch(_RATER, title.casefold()) is not None
+
+
+def means(title: str, role: str) -> bool:
+    """Whether a title is a usual word for a role of `OWN`, in any letter case, number and separation of words."""
+    word = re.sub(r"[\W_]", "", title.casefold())
+    return any(re.fullmatch(_WORDS.get(role, role), form) for form in (word, word.removesuffix("s")))
+
+
+def find(titles: Iterable[str], role: str, where: str, own: str | None = None) -> str | None:
+    """The title of the column of a role: gankit's own title for it, `own`, or the one usual word for it; None without.
+
+    Raises:
+        DataError: several may be meant; it names the table or file as `where`.
+    """
+    own, titles = own or role, list(titles)
+    if own in titles:
+        return own
+    found = [title for title in titles if means(title, role)]
+    if len(found) > 1:
+        names = " and ".join(f"`{title}`" for title in found)
+        raise DataError(f"{where} has {names}, of which each {_MEANS[role]}; call the one that does `{own}`")
+    return found[0] if found else None

@@ -1,0 +1,34 @@
+"""Arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from gankit.experiments.values import parse_metrics, parse_value, parse_window
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key.path=value.", show_default=False)]
+Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
+RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
+AnyRun = Annotated[Path, typer.Argument(help="A run's folder, or eyes, which comes with gankit.", show_default=False)]
+Recipe = Annotated[str, typer.Argument(help="A recipe's name or an experiment file.", show_default=False)]
+Seed = Annotated[int, typer.Option(help="Seed of the latents.", min=0)]
+Animation = Literal["gif", "webp", "png"]
+Best = Annotated[bool, typer.Option("--best", help="Take the generator that was best while training, not the last.")]
+Extractor = Annotated[
+    Any,
+    typer.Option(
+        parser=parse_value, metavar="<str>", show_default=False,
+        help='The feature extractor: a name, or a TOML table {name = "...", ...}.',
+    ),
+]  # fmt: skip
+Metrics = Annotated[
+    Any,
+    typer.Option(
+        parser=parse_metrics, metavar="<str>", help="Metrics, separated by commas, or a TOML list.", show_default=False
+    ),
+]
+Window = Annotated[
+    Any,
+    typer.Option(parser=parse_window, metavar="<str>", help="Black and white values in files not 8-bit, as 0,4095."),
+]

@@ -1,0 +1,173 @@
+"""What a generator has learned, to look at: a walk between latents, a sweep of truncation, the course of a training."""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from gankit import seeds
+from gankit.errors import RunError
+from gankit.files import refuse_nonempty, user_path, write_atomically, write_folder
+from gankit.images.pictures import enlargement, grid, grid_png, to_8bit
+from gankit.interfaces import Truncates
+from gankit.options import Animation
+from gankit.runs.run import Run
+from gankit.runs.sampling import label_texts, parse_label
+
+ROWS = 4
+"""Rows of a run without classes."""
+MOST_CLASSES = 16
+STRIP_COLUMNS = 9
+SWEEP_COLUMNS = 8
+SWEEP = (1.0, 0.85, 0.7, 0.5, 0.3, 0.0)
+MOST_GRIDS = 12
+MILLISECONDS = 60
+
+
+@seeds.plain_torch()
+def write_walk(
+    run: Run,
+    folder: Path,
+    *,
+    stops: int = 4,
+    frames: int = 12,
+    label: str | None = None,
+    seed: int = 0,
+    truncation: float = 1.0,
+    animation: Animation = "gif",
+) -> list[str]:
+    """Write pictures of what a run's generator has learned into a new or empty folder.
+
+    - `walk.gif` (`walk.webp`, or `walk-animated.png`) goes from latent to latent and back to the first, and `walk.png`
+      shows its first leg as a strip. A row is a class, and all classes walk along the same latents; without classes
+      each row has latents of its own, and one of the labels that occur in training where there are conditions.
+    - `truncation.png`, where the generator truncates: equal latents, from untruncated down to the mean image.
+    - `progress.png`, where the run has grids of samples: its fixed latents, one column for each of up to 12 steps.
+
+    Between latents a and b a walk goes along cos(t) a + sin(t) b, so that every point on the way is as likely as a
+    sample: on a straight line those halfway would be more typical than samples are.
+
+    Args:
+        run: whose generator is shown.
+        folder: to write.
+        stops: latents that the walk visits, at least 2.
+        frames: pictures from one to the next.
+        label: one class, or conditions separated by commas, for all rows; None for every class.
+        seed: of the latents.
+        truncation: of the walk, as of `Run.sample`.
+        animation: the format of the animated file.
+
+    Returns:
+        One line for each file, with what it shows.
+
+    Raises:
+        RunError: the folder is taken, the label does not fit the run, its generator cannot truncate, or Pillow cannot
+            write the format.
+    """
+    folder = user_path(folder)
+    refuse_nonempty(folder)  # before the work
+    Image.init()
+    if animation.upper() not in Image.SAVE_ALL:
+        raise RunError(f"this Pillow cannot write {animation}: choose the animation gif")
+    labels, rows = _rows(run, label, seed)
+    latents = seeds.latents(seed, stops * (1 if run.image.classes else rows), run.generator.latent_dim)
+    latents = latents.reshape(stops, -1, latents.shape[1]).expand(stops, rows, -1)
+    walk = _walk(latents, frames)
+    images = _decode(run, walk, labels, truncation)
+    texts = "" if labels is None else f"; rows: {', '.join(label_texts(run, labels) or [])}"
+    files = {
+        f"walk.{animation}" if animation != "png" else "walk-animated.png": _animated(run, images, animation),
+        "walk.png": _picture(run, images[np.linspace(0, frames, STRIP_COLUMNS).round().astype(int)]),
+    }
+    lines = [f"{', '.join(files)}: a walk along {stops} latents{texts}"]
+    if isinstance(run.generator, Truncates):
+        columns = torch.arange(SWEEP_COLUMNS) % rows
+        across = latents[0, columns] if not run.image.classes else seeds.latents(seed, SWEEP_COLUMNS, latents.shape[2])
+        one_each = None if labels is None else labels[columns]
+        sweep = np.stack([run.decode(across, one_each, share) for share in SWEEP])
+        files["truncation.png"] = _picture(run, sweep.swapaxes(0, 1))
+        lines.append(f"truncation.png: from top to bottom {', '.join(f'{share:g}' for share in SWEEP)}")
+    if steps := _grids(run):
+        files["progress.png"] = _progress(run, steps)
+        lines.append(f"progress.png: the same latents at steps {', '.join(str(step) for step in steps)}")
+
+    def fill(new: Path) -> None:
+        for name, content in files.items():
+            write_atomically(new / name, content)
+
+    write_folder(folder, fill)
+    return lines
+
+
+def _rows(run: Run, label: str | None, seed: int) -> tuple[Tensor | None, int]:
+    """The label of each row, and their number: the trained classes, or some of the labels of training."""
+    if label is not None:
+        rows = 1 if run.image.classes else ROWS
+        return run.encode_labels(rows, parse_label(run, label), seed), rows
+    if run.image.classes:
+        record = run.experiment.run
+        counts = record.label_counts if record else []
+        trained = [number for number, count in enumerate(counts) if count][:MOST_CLASSES]
+        return run.encode_labels(len(trained), trained), len(trained)
+    return run.encode_labels(ROWS, None, seed), ROWS
+
+
+def _walk(latents: Tensor, frames: int) -> Tensor:
+    """(stops, rows, d) latents to (stops * frames + 1, rows, d) on a closed way through them, the first also last."""
+    ends = torch.cat([latents[1:], latents[:1]])
+    angles = torch.arange(frames) * (math.pi / 2 / frames)
+    cosine, sine = angles.cos()[:, None, None], angles.sin()[:, None, None]
+    between = cosine * latents[:, None] + sine * ends[:, None]
+    return torch.cat([between.flatten(0, 1), latents[:1]])
+
+
+def _decode(run: Run, latents: Tensor, labels: Tensor | None, truncation: float) -> NDArray[Any]:
+    """(columns, rows, d) latents to (columns, rows, c, h, w) images; a label belongs to a row."""
+    columns, rows = latents.shape[:2]
+    repeated = None if labels is None else labels.repeat(columns, *[1] * (labels.dim() - 1))
+    images = run.decode(latents.flatten(0, 1), repeated, truncation)
+    return images.reshape(columns, rows, *images.shape[1:])
+
+
+def _picture(run: Run, images: NDArray[Any]) -> bytes:
+    """(columns, rows, c, h, w) images as a PNG."""
+    return grid_png(np.concatenate(images.swapaxes(0, 1)), run.value_range, len(images))
+
+
+def _animated(run: Run, images: NDArray[Any], animation: Animation) -> bytes:
+    """(frames, rows, c, h, w) images as an animated file without end; the last one, equal to the first, is left out."""
+    columns, scale = min(images.shape[1], 4), enlargement(*images.shape[3:])
+    first, *others = [grid(to_8bit(each, run.value_range), columns, scale) for each in images[:-1]]
+    buffer = io.BytesIO()
+    lossless = {"lossless": True} if animation == "webp" else {}
+    first.save(
+        buffer, animation.upper(), save_all=True, append_images=others, duration=MILLISECONDS, loop=0, **lossless
+    )
+    return buffer.getvalue()
+
+
+def _grids(run: Run) -> dict[int, Path]:
+    """The grids of samples that the training wrote, by step: at most `MOST_GRIDS`, evenly over the training."""
+    paths = {int(path.stem.removeprefix("step-")): path for path in sorted(run.path.glob("samples/step-*.png"))}
+    chosen = np.linspace(0, len(paths) - 1, min(len(paths), MOST_GRIDS)).round().astype(int)
+    return {step: paths[step] for step in np.array(list(paths), int)[chosen].tolist()}
+
+
+def _progress(run: Run, grids: dict[int, Path]) -> bytes:
+    """The first column of each grid, side by side: each of its rows has a label of its own."""
+    scale, strips = enlargement(run.image.height, run.image.width), []
+    for path in grids.values():
+        with Image.open(path) as picture:
+            strips.append(picture.convert("RGB").crop((0, 0, (run.image.width + 1) * scale, picture.height)))
+    sheet = Image.new("RGB", (sum(strip.width for strip in strips) + scale, strips[0].height), "white")
+    for number, strip in enumerate(strips):
+        sheet.paste(strip, (number * strip.width, 0))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()

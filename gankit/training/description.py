@@ -1,0 +1,119 @@
+"""What was read of a data set, in words: for `gankit check` and the start of a training."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from gankit.errors import DataError
+from gankit.experiments.tables import DataTable
+from gankit.images.known import Known
+from gankit.interfaces import Dataset
+from gankit.training.data import TrainingData
+
+MOST = 8
+"""Names that a list shows."""
+
+
+def describe(table: DataTable, dataset: Dataset) -> Iterator[str]:
+    """One line for the images, which are all read for it, and one for each thing that is known of them.
+
+    Raises:
+        DataError: images cannot be read; after the lines that need none.
+    """
+    known, name = dataset.known, f"data {table.name}: {len(dataset)} images"
+    lines = [f"  {what}: {text}" for what, text in _known(known, table) if text]
+    try:
+        pixels = _pixels(dataset)
+    except DataError:
+        yield from (name, *lines)
+        raise
+    yield from (f"{name} of {pixels}", *lines)
+
+
+def in_short(data: TrainingData) -> str:
+    """What the networks are trained on, in one line; reads no pixels."""
+    image, parts = data.dataset.image, [_part(data.dataset)]
+    if data.held_out is not None:
+        parts.append(f"held out: {_part(data.held_out.dataset)}")
+    return f"{image.height} x {image.width} pixels; {'; '.join(parts)}"
+
+
+def _part(dataset: Dataset) -> str:
+    known = dataset.known
+    classes = f" ({_classes(known)})" if known.labels is not None else ""
+    patients = f" of {_count(len(np.unique(known.groups)), 'patient')}" if known.groups is not None else ""
+    return f"{_count(len(dataset), 'image')}{classes}{patients}"
+
+
+def _pixels(dataset: Dataset) -> str:
+    read, spec = dataset.images.dtype, dataset.image
+    sizes = sorted(dataset.stored_sizes, key=lambda size: (size[0] * size[1], size))
+    text = " and ".join(f"{height} x {width}" for height, width in (sizes[0], sizes[-1])[: len(sizes)])
+    if len(sizes) > 2:
+        text = f"{len(sizes)} sizes between {text}"
+    channels = {1: "grey", 3: "colour"}.get(spec.channels, f"{spec.channels} channels")
+    black, white = dataset.value_range
+    full = read.kind == "u" and (black, white) == (0, np.iinfo(read).max)
+    levels = f"{8 * read.itemsize} bits" if full else f"{read} from {black:g} (black) to {white:g} (white)"
+    resized = "" if sizes == [(spec.height, spec.width)] else f", resized to {spec.height} x {spec.width}"
+    return f"{text} pixels (height x width){resized}, {channels}, {levels}"
+
+
+def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
+    """What is known of images and what is said of it, "" for nothing."""
+    if known.labels is None:
+        yield "classes", "none (a column `label` names them)"
+    else:
+        hint = "" if table.conditional else "; data.conditional=true tells the networks"
+        yield "classes", _classes(known) + _columns(known, "label") + hint
+    if known.groups is None:
+        yield "patients", "not known: each image counts as another patient's (a column `group` says whose each is)"
+    else:
+        sizes = np.unique(known.groups, return_counts=True)[1]
+        least, most = int(sizes.min()), int(sizes.max())
+        each = _count(most, "image") if least == most else f"{least} to {most} images"
+        yield "patients", f"{len(sizes)}, with {each} each" + _columns(known, "group")
+    if known.agreement is not None:
+        raters = f"{known.raters}{_columns(known, 'vote')}; " if known.raters else ""
+        mean, unanimous = known.agreement.mean(), _count(int((known.agreement == 1).sum()), "image")
+        yield "raters", f"{raters}on average {mean:.0%} agree with the label, and all of them on {unanimous}"
+    splits = ", ".join(f"{name} {len(indices)}" for name, indices in known.splits.items())
+    yield "splits", splits + _columns(known, "split")
+    used = {*(table.conditional if isinstance(table.conditional, list) else ()), table.weights}
+    unused = _names(name for name in known.facts if name not in used)
+    yield "unused", unused and f"{unused} (kept as facts; numbers can be conditions: data.conditional=[NAME])"
+    calls = _names(_like_votes(known))
+    yield "votes?", calls and f"{calls}: names of classes; if raters gave them, call the columns vote_1, vote_2, ..."
+    left_out = f"{_count(len(known.left_out), 'image')} without a row: {_names(known.left_out)}"
+    yield "left out", left_out if known.left_out else ""
+    tables = f"{_names(known.not_read)} (data.table=... reads it, and a table called labels.csv is read by itself)"
+    yield "not read", tables if known.not_read else ""
+
+
+def _like_votes(known: Known) -> list[str]:
+    """The facts of a table that hold nothing but names of classes."""
+    facts = known.facts.items() if isinstance(known.facts, dict) else ()  # others are not read for this
+    names = {*known.class_names, ""} if known.class_names[1:] else set()
+    return [fact for fact, values in facts if values.dtype.kind == "U" and names and {*values.tolist()} <= names]
+
+
+def _columns(known: Known, role: str) -> str:
+    """The columns that were read as this, where they have other titles than gankit's own."""
+    titles = [f"`{title}`" for title, read_as in known.read_as.items() if read_as == role]
+    return f" (column{'s' if len(titles) > 1 else ''} {_names(titles)})" if titles else ""
+
+
+def _classes(known: Known) -> str:
+    assert known.labels is not None
+    counts = np.bincount(known.labels, minlength=len(known.class_names))
+    return _names([f"{name}: {count}" for name, count in zip(known.class_names, counts, strict=False)])
+
+
+def _names(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f", ... ({len(names)} in all)" if len(names) > MOST else ""
+    return ", ".join(names[:MOST]) + more
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,110 @@
+"""How a CUDA device computes: which convolutions and sums, always the same or not, and how precisely."""
+
+import contextlib
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gankit.experiments.experiment import Training
+from gankit.nn.copies import copied
+
+NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
+
+
+@contextlib.contextmanager
+def arithmetic(settings: Training, device: torch.device) -> Iterator[None]:
+    """Compute as `training.deterministic` and `training.precision` say; on other devices nothing has to be chosen."""
+    if device.type != "cuda":
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        if settings.deterministic:
+            stack.enter_context(deterministic())
+        if settings.precision == "float32-exact":
+            stack.enter_context(without_tf32())
+        yield
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Take deterministic operations where there are any; torch's warnings about all others are left out."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product starts
+    before = torch.get_deterministic_debug_mode()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` would import the compiler
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a search for mistakes
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", NOT_DETERMINISTIC.pattern)
+            yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Multiply float32 with all of its 24 bits, where TF32 takes 11."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    flags: list[tuple[Any, str, Any]] = [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]
+    try:
+        before = [getattr(owner, name) for owner, name, _ in flags]
+    except RuntimeError:  # the calling program has set the newer flags, beside which these cannot be read
+        flags = [(cudnn.conv, "fp32_precision", "ieee"), (matmul, "fp32_precision", "ieee")]  # type: ignore[attr-defined]
+        before = [getattr(owner, name) for owner, name, _ in flags]
+    for owner, name, value in flags:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for (owner, name, _), value in zip(flags, before, strict=True):
+            setattr(owner, name, value)
+
+
+def described(settings: Training, device: torch.device) -> str:
+    """The arithmetic of a training, in words, for its record."""
+    words = {
+        "float32": "float32, its convolutions in TF32 where the GPU has it" if device.type == "cuda" else "float32",
+        "float32-exact": "float32",
+        "bf16": "bfloat16 (autocast) over float32",
+        "float64": "float64",
+    }[settings.precision]
+    return words + (", deterministic" if settings.deterministic and device.type == "cuda" else "")
+
+
+def operations_in_any_order(part: nn.Module, *inputs: Tensor | None) -> list[str]:
+    """The operations of a copy of a part, and of its derivatives, whose results differ from call to call."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        part = copied(part).train()
+        given = [x.detach().requires_grad_() if x is not None and x.is_floating_point() else x for x in inputs]
+        output: Tensor = part(*given)
+        wanted = [value for value in [*given, *part.parameters()] if value is not None and value.requires_grad]
+        with contextlib.suppress(RuntimeError):  # not every part can be differentiated, or twice
+            first = torch.autograd.grad(output.square().sum(), wanted, create_graph=True, allow_unused=True)
+            total = torch.stack([gradient.square().sum() for gradient in first if gradient is not None]).sum()
+            torch.autograd.grad(total, wanted, allow_unused=True)
+    found = [NOT_DETERMINISTIC.match(str(warning.message)) for warning in caught]
+    return sorted({match[1] for match in found if match})
+
+
+def cautions_of_order(parts: dict[str, tuple[nn.Module, tuple[Tensor | None, ...]]]) -> list[str]:
+    """One line that names the parts with operations that have no deterministic form, and these; none without.
+
+    Args:
+        parts: by name, each with its inputs: (n, latent_dim) latents or (n, c, h, w) images, and labels.
+    """
+    with deterministic():
+        found = {name: operations_in_any_order(part, *inputs) for name, (part, inputs) in parts.items()}
+    named = [f"{name} ({', '.join(operations)})" for name, operations in found.items() if operations]
+    if not named:
+        return []
+    return [
+        f"training.deterministic: {' and '.join(named)} cannot compute the same every time on this GPU, so that a "
+        "resumed run ends a little different"
+    ]

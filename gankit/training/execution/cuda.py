@@ -1,0 +1,70 @@
+"""CUDA graphs."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import final
+
+import torch
+
+
+@final
+class CudaRecorder:
+    """CUDA graphs of one device; they share their memory, since turns follow one another.
+
+    Args:
+        device: a CUDA device.
+        generators: of this device, from which turns draw, beside torch's own.
+    """
+
+    def __init__(self, device: torch.device, generators: list[torch.Generator]) -> None:
+        self._device, self._generators = device, generators
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """On the stream on which turns are recorded: memory of their gradients then belongs to it from the start."""
+        outer = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(outer)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            outer.wait_stream(self._stream)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """As `Recorder.record`."""
+        graph = self._graph()
+        # The outer context leaves the stream also where the inner one fails to: at a recording that is invalid.
+        # Other threads may read images meanwhile: "thread_local".
+        with (
+            torch.cuda.stream(self._stream),
+            torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
+        ):
+            work()
+        return graph.replay
+
+    def _graph(self) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer versions of torch register by themselves, and deprecate the call
+            for generator in self._generators:
+                graph.register_generator_state(generator)
+        return graph
+
+    def recover(self) -> None:
+        """After a failed recording torch's generators refuse every draw until another recording ends well."""
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        with (
+            contextlib.suppress(RuntimeError),  # a driver that records nothing has left the generators alone
+            torch.cuda.stream(stream),
+            torch.cuda.graph(self._graph(), stream=stream, capture_error_mode="thread_local"),
+        ):
+            torch.zeros(1, device=self._device)
+
+    def free(self) -> None:
+        """As `Recorder.free`."""
+        torch.cuda.empty_cache()

@@ -1,0 +1,242 @@
+"""Turns that are recorded once and replayed.
+
+A GAN's networks are small, so that a GPU computes a turn faster than Python can ask for its operations. A recording
+holds them all: forward passes, losses, penalties and backward pass. Inputs, optimiser, averaging, `after_step` and the
+log stay outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import torch
+from torch import Tensor, nn
+
+from gankit.errors import typed_line
+from gankit.interfaces import Turn
+from gankit.training.execution.work import Eager, Log, Work
+
+WARM_UPS = 2
+"""Turns of each kind that run eagerly before the one that is recorded: libraries choose their kernels in the first."""
+ROUNDING = 1e-2
+"""How far a replay may be from an eager turn, relative to the largest norm, where algorithms are not deterministic."""
+
+
+class Recorder(Protocol):
+    """What records operations on a device and replays them."""
+
+    def aside(self) -> contextlib.AbstractContextManager[None]:
+        """A context for turns that run eagerly before they are recorded."""
+        ...
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record the operations of `work` without computing anything; the result computes them, in the same memory."""
+        ...
+
+    def recover(self) -> None:
+        """Bring torch back to work after `record` raised."""
+        ...
+
+    def free(self) -> None:
+        """Give back memory that nothing uses."""
+        ...
+
+
+@dataclass
+class _Recording:
+    """The operations of one kind of turn, and the memory that they read and fill."""
+
+    replay: Callable[[], None]
+    inputs: dict[str, Tensor]
+    gradients: list[Tensor | None]
+    turn: Turn
+    logged: list[tuple[str, Tensor]]
+
+
+@final
+class Graphs:
+    """Each kind of turn runs eagerly a few times, is recorded, and then replayed with new inputs and draws.
+
+    The turn that is recorded is computed eagerly as well: where the replay differs, or the recording fails, the use of
+    graphs ends with one line, and the training goes on from the eager turn.
+
+    Args:
+        recorder: of the device.
+        modules: what a turn may change by itself, in buffers: networks, losses and the augment.
+        generators: from which turns draw, beside torch's own.
+        log: takes the values that losses log.
+        report: takes a line for the user.
+        exact: whether algorithms are deterministic, so that a replay must equal an eager turn bit by bit.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        modules: list[nn.Module],
+        generators: list[torch.Generator],
+        log: Log,
+        report: Callable[[str], None],
+        exact: bool = True,
+    ) -> None:
+        self._recorder, self._modules, self._generators = recorder, modules, generators
+        self._log, self._report, self._exact = log, report, exact
+        self._eager: Eager | None = None  # once graphs are given up
+        self._done: Counter[tuple[str, ...]] = Counter()
+        self._recordings: dict[tuple[str, ...], _Recording] = {}
+
+    @property
+    def recorded(self) -> list[tuple[str, ...]]:
+        """The keys of the turns that are replayed."""
+        return list(self._recordings)
+
+    def close(self) -> None:
+        """Free all graphs and their memory; further turns run eagerly."""
+        self._eager = Eager(self._log)
+        self._recordings.clear()
+        self._recorder.free()
+
+    def run(self, work: Work) -> Turn | None:
+        """As `Execution.run`."""
+        if self._eager is not None:
+            return self._eager.run(work)
+        if work.key in self._recordings:
+            return self._replay(work, self._recordings[work.key])
+        self._done[work.key] += 1
+        if self._done[work.key] > WARM_UPS:
+            return self._record(work)
+        with self._recorder.aside():
+            return Eager(self._log).run(work)
+
+    def _replay(self, work: Work, recording: _Recording) -> Turn:
+        work.seed()
+        for name, memory in recording.inputs.items():
+            memory.copy_(work.make(name), non_blocking=True)
+        recording.replay()
+        return self._taken(work, recording)
+
+    def _taken(self, work: Work, recording: _Recording) -> Turn:
+        """The turn that a replay has computed, its gradients set and its values logged."""
+        for parameter, gradient in zip(work.network.parameters(), recording.gradients, strict=True):
+            parameter.grad = gradient
+        for name, value in recording.logged:
+            self._log(name, value)
+        # What nothing asked for when the turn was recorded may be asked for now: it is made for this turn.
+        turn = work.turn(
+            lambda name: recording.inputs[name] if name in recording.inputs else work.make(name), self._log
+        )
+        turn.take(recording.turn)
+        return turn
+
+    def _record(self, work: Work) -> Turn | None:
+        """Do a turn eagerly, record it, replay it from the same state, and compare."""
+        before, inputs, logged = self._buffers(), {}, []
+
+        def keep(name: str) -> Tensor:
+            if name not in inputs:
+                inputs[name] = work.make(name).clone()
+            return inputs[name]
+
+        work.seed()
+        with self._recorder.aside():
+            computed = work.compute(keep, lambda name, value: logged.append((name, value.clone())))
+            if computed is None:
+                return None
+            turn = work.turn(keep, self._log)
+            turn.take(computed)  # without graph, so that its memory is free for the recording
+            del computed
+        eager = _Recording(lambda: None, inputs, self._gradients(work.network), turn, logged)
+        after, random = self._buffers(), self._random_state()
+        try:
+            recording = self._recording(work, inputs, before)
+            recording.replay()
+            difference = self._difference(work, (eager, after), (recording, self._buffers()))
+        except Exception as error:
+            # Of two errors the first says why; the second, that the recording could not be ended.
+            difference = typed_line(error.__context__ or error, 200)
+            recording = eager
+            self._recorder.recover()
+        if difference is None:
+            self._recordings[work.key] = recording
+            return self._taken(work, recording)
+        self._put_back(after)
+        self._set_random_state(random)
+        self._report(f"training.graphs: turns go on eagerly, since the {work.side}'s {difference}")
+        result = self._taken(work, eager)
+        self.close()
+        return result
+
+    def _recording(self, work: Work, inputs: dict[str, Tensor], before: list[Tensor]) -> _Recording:
+        """Record a turn; all is then as before it, ready for the first replay."""
+        self._put_back(before)
+        for parameter in work.network.parameters():  # so that gradients are made in the memory of the recording
+            parameter.grad = None
+        self._recorder.free()
+        kept: list[Turn] = []
+        logged: list[tuple[str, Tensor]] = []
+
+        def compute() -> None:
+            computed = work.compute(inputs.__getitem__, lambda name, value: logged.append((name, value.clone())))
+            assert computed is not None
+            kept.append(work.turn(inputs.__getitem__, self._log))
+            kept[0].take(computed)
+
+        work.seed()
+        replay = self._recorder.record(compute)
+        work.seed()
+        return _Recording(replay, inputs, self._gradients(work.network), kept[0], logged)
+
+    def _difference(
+        self, work: Work, one: tuple[_Recording, list[Tensor]], other: tuple[_Recording, list[Tensor]]
+    ) -> str | None:
+        """What differs between an eager turn and a replay, or None."""
+        (eager, eager_buffers), (replayed, buffers) = one, other
+        names = [name for name, _ in work.network.named_parameters()]
+        if [name for name, _ in eager.logged] != [name for name, _ in replayed.logged]:
+            return "first replay logs other values than an eager turn"
+        values = [value for _, value in eager.logged], [value for _, value in replayed.logged]
+        groups: list[tuple[list[str], Sequence[Tensor | None], Sequence[Tensor | None]]] = [
+            ([f"the gradient of {name}" for name in names], eager.gradients, replayed.gradients),
+            ([name for name, _ in eager.logged], *values),
+            (["buffers"] * len(buffers), eager_buffers, buffers),
+        ]
+        for labels, expected, found in groups:
+            # Some values are zero up to rounding, such as gradients of a last bias: the largest one is the measure.
+            largest = max((float(a.double().norm()) for a in expected if a is not None), default=0.0)
+            for label, a, b in zip(labels, expected, found, strict=True):
+                if (a is None) != (b is None) or (a is not None and b is not None and self._differ(a, b, largest)):
+                    return f"first replay differs from an eager turn in {label}"
+        return None
+
+    def _differ(self, a: Tensor, b: Tensor, largest: float) -> bool:
+        if self._exact or not a.is_floating_point():
+            return not torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+        return bool((a.double() - b.double()).norm() > ROUNDING * largest)
+
+    def _gradients(self, network: nn.Module) -> list[Tensor | None]:
+        return [parameter.grad for parameter in network.parameters()]
+
+    def _all_buffers(self) -> Iterator[Tensor]:
+        return (buffer for module in self._modules for buffer in module.buffers())
+
+    def _buffers(self) -> list[Tensor]:
+        return [buffer.clone() for buffer in self._all_buffers()]
+
+    @torch.no_grad()
+    def _put_back(self, values: list[Tensor]) -> None:
+        for buffer, value in zip(self._all_buffers(), values, strict=True):
+            buffer.copy_(value)
+
+    def _random_state(self) -> list[Tensor]:
+        states = [torch.get_rng_state(), *(generator.get_state() for generator in self._generators)]
+        return [*states, torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else states  # type: ignore[no-untyped-call]
+
+    def _set_random_state(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        for generator, state in zip(self._generators, states[1:], strict=False):
+            generator.set_state(state)
+        if len(states) > len(self._generators) + 1:
+            torch.cuda.set_rng_state(states[-1])

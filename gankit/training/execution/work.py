@@ -1,0 +1,87 @@
+"""One turn as work to be done, and the plain way to do it: operation by operation, compiled or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, final
+
+from torch import Tensor, nn
+
+from gankit.interfaces import Turn
+from gankit.nn.compilation import Compilation
+
+Read = Callable[[str], Tensor]
+"""Gives an input of a turn by its name."""
+Log = Callable[[str, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One turn that is to be computed.
+
+    Attributes:
+        side: whose turn it is.
+        key: turns of one key do the same operations: the side and the names of the losses that are due.
+        network: the one whose gradients the turn computes.
+        inputs: what makes each tensor that the turn may read, by name, such as images (n, c, h, w) and latents (n, z);
+            equal at every call.
+        seed: seeds all generators from which the turn draws.
+        turn: builds the turn.
+        differentiate: computes the gradients of a turn; False where no loss has a value.
+    """
+
+    side: str
+    key: tuple[str, ...]
+    network: nn.Module
+    inputs: Mapping[str, Callable[[], Tensor]]
+    seed: Callable[[], None]
+    turn: Callable[[Read, Log], Turn]
+    differentiate: Callable[[Turn], bool]
+
+    def compute(self, read: Read, log: Log) -> Turn | None:
+        """Do the turn from the present state of all generators, and return it; None where no loss has a value."""
+        turn = self.turn(read, log)
+        return turn if self.differentiate(turn) else None
+
+    def make(self, name: str) -> Tensor:
+        """Make an input, (n, ...)."""
+        return self.inputs[name]()
+
+
+class Execution(Protocol):
+    """A way to execute turns."""
+
+    def run(self, work: Work) -> Turn | None:
+        """Compute the gradients of a turn, and return it for `after_step`; None where no loss has a value."""
+        ...
+
+    def close(self) -> None:
+        """Free what was kept for further turns."""
+        ...
+
+
+@final
+class Eager:
+    """Operation by operation, as Python asks for them.
+
+    Args:
+        log: takes the values that losses log.
+        compilation: compiles the networks on the way, or None.
+    """
+
+    def __init__(self, log: Log, compilation: Compilation | None = None) -> None:
+        self._log, self._compilation = log, compilation
+
+    def run(self, work: Work) -> Turn | None:
+        """As `Execution.run`."""
+        if self._compilation is None:
+            return self._once(work)
+        return self._compilation.attempt(work.side, lambda: self._once(work))
+
+    def _once(self, work: Work) -> Turn | None:
+        work.seed()
+        return work.compute(work.make, self._log)
+
+    def close(self) -> None:
+        """Nothing is kept."""

@@ -1,0 +1,115 @@
+"""What turns read: images, labels, latents and random numbers, each a function of (seed, stream, number)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gankit import distributed, seeds
+from gankit.distributed import Shard
+from gankit.experiments.experiment import Experiment
+from gankit.interfaces import Side
+from gankit.training.data import TrainingData
+from gankit.training.pixels import on_device
+
+SIDES: tuple[Side, Side] = ("critic", "generator")
+
+
+@final
+class Inputs:
+    """The inputs of all turns of a training.
+
+    Args:
+        experiment: the settings.
+        data: the images.
+        like: an empty tensor; images, latents and conditions take its dtype and device.
+        latent_dim: the generator's.
+
+    Attributes:
+        random: the generator of the losses' draws.
+    """
+
+    def __init__(self, experiment: Experiment, data: TrainingData, like: Tensor, latent_dim: int) -> None:
+        self._settings, self._flip = experiment.training, experiment.data.flip
+        self._data, self._like, self._latent_dim = data, like, latent_dim
+        self.random = torch.Generator(seeds.device_of_draws(like.device))
+        self._labels = {id(each): self._placed_labels(each) for each in (data, data.held_out) if each is not None}
+        seed, held_out = self._settings.seed, data.held_out
+        self._orders = {side: data.order(seed, f"{side} images") for side in SIDES}
+        self._held_out_orders = {side: held_out.order(seed, f"{side} held-out") for side in SIDES if held_out}
+
+    def of(self, side: Side, shard: Shard, index: int) -> dict[str, Callable[[], Tensor]]:
+        """What makes each input of the `index`-th turn of a side, by name, for this process's rows of the batch.
+
+        "real": (n, c, h, w) images in [-1, 1]; "latents": (n, latent_dim); "labels": (n,) classes or (n, k)
+        conditions, where there are any; "held_out" and "held_out_labels": the same of images that are held out.
+        """
+        data, held_out = self._data, self._data.held_out
+        inputs: dict[str, Callable[[], Tensor]] = {
+            "latents": lambda: self._draws(f"{side} latents", index, shard, self._like).normal(
+                shard.stop - shard.start, self._latent_dim
+            )
+        }
+        order = self._orders[side]
+        inputs |= self._images_and_labels(("real", "labels"), data, order, f"{side} reals", index, shard)
+        if held_out is not None:
+            names, order = ("held_out", "held_out_labels"), self._held_out_orders[side]
+            inputs |= self._images_and_labels(names, held_out, order, f"{side} held-out", index, shard)
+        return inputs
+
+    def _images_and_labels(
+        self, names: tuple[str, str], data: TrainingData, order: seeds.Order, stream: str, index: int, shard: Shard
+    ) -> dict[str, Callable[[], Tensor]]:
+        indices = order.batch(index, shard.total)[shard.rows]
+
+        def following() -> NDArray[np.int64]:
+            return order.batch(index + 1, shard.total)[shard.rows]
+
+        def images() -> Tensor:
+            draws = self._draws(stream, index, shard, torch.empty(0, device=self._like.device))
+            mirrored = draws.uniform(len(indices)) < 0.5 if self._flip else None
+            images = data.batch(indices, self._like, mirrored, following)
+            if self._settings.dequantise and data.dataset.dtype.kind == "u":  # floats have no grey levels
+                low, high = data.dataset.value_range
+                grey_level = 2 / (high - low)
+                images = images + (draws.uniform(*images.shape).to(self._like) - 0.5) * grey_level
+            return images
+
+        labels = self._labels[id(data)]
+        made: dict[str, Callable[[], Tensor]] = {names[0]: images}
+        return made if labels is None else {**made, names[1]: lambda: labels[on_device(indices, labels.device)]}
+
+    def _placed_labels(self, data: TrainingData) -> Tensor | None:
+        """All labels on the device, conditions in the type of the networks."""
+        labels = data.labels
+        if labels is None:
+            return None
+        return labels.to(self._like if labels.is_floating_point() else self._like.device)
+
+    def losses_draws(self, side: Side, shard: Shard, index: int | None) -> seeds.TurnDraws:
+        """The draws of the losses of a turn: from a generator of their own, or from `random`, which `seed` has seeded.
+
+        Args:
+            side: whose turn.
+            shard: this process's rows of the batch.
+            index: the number of the turn, or None for `random`.
+        """
+        if index is None:
+            return seeds.TurnDraws(self.random, self._like, self._rows(shard))
+        return self._draws(f"{side} losses", index, shard, self._like)
+
+    def seed(self, side: Side, index: int) -> None:
+        """Seed the generator of the losses' draws for the `index`-th turn of a side."""
+        self.random.manual_seed(seeds.derive_seed(self._settings.seed, f"{side} losses", index))
+
+    def _rows(self, shard: Shard) -> tuple[int, int, int] | None:
+        return (shard.start, shard.stop, shard.total) if distributed.size() > 1 else None
+
+    def _draws(self, stream: str, index: int, shard: Shard, like: Tensor) -> seeds.TurnDraws:
+        generator = seeds.generator(self._settings.seed, stream, index, device=seeds.device_of_draws(like.device))
+        return seeds.TurnDraws(generator, like, self._rows(shard))

@@ -1,0 +1,111 @@
+"""Where the images of a training are kept: on the GPU where they fit there, else read one batch ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gankit.interfaces import Dataset
+
+Indices = NDArray[np.int64]
+SHARE = 4
+"""Images stay on the GPU if they take at most one SHARE-th of its free memory."""
+CHUNK = 256
+"""Images that are copied to the GPU at a time."""
+AHEAD = 8
+"""The most batches that wait to be asked for; there are up to four kinds: reals and held-out images of two sides."""
+
+
+class Pixels(Protocol):
+    """Images that are asked for batch by batch."""
+
+    def rows(self, indices: Indices, following: Callable[[], Indices]) -> Tensor:
+        """(k, c, h, w) pixels as uint8, int32 or float32.
+
+        Args:
+            indices: (k,) which images.
+            following: says which ones will be asked for next.
+        """
+        ...
+
+
+def place(dataset: Dataset, device: torch.device) -> Pixels:
+    """Keep the images of a data set where a training on this device reads them fastest."""
+    if device.type != "cuda":
+        return Host(dataset, device)
+    free, _ = torch.cuda.mem_get_info(device)
+    image = dataset.image
+    size = len(dataset) * image.channels * image.height * image.width * dataset.dtype.itemsize
+    return Resident(dataset, device) if size <= free // SHARE else ReadAhead(dataset, device)
+
+
+def on_device(indices: Indices, device: torch.device) -> Tensor:
+    """(k,) indices on a device, without waiting for it."""
+    rows = torch.from_numpy(indices)
+    return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows.to(device)
+
+
+def _storable(rows: NDArray[Any]) -> Tensor:
+    """Pixels as a tensor; those of 16 bits as int16, since torch can do little with uint16."""
+    return torch.from_numpy(rows.view(np.int16) if rows.dtype == np.uint16 else rows)
+
+
+def _readable(pixels: Tensor) -> Tensor:
+    return pixels.to(torch.int32).bitwise_and(0xFFFF) if pixels.dtype == torch.int16 else pixels
+
+
+@final
+class Host:
+    """Images in the machine's memory, copied batch by batch."""
+
+    def __init__(self, dataset: Dataset, device: torch.device) -> None:
+        self._dataset, self._device = dataset, device
+
+    def rows(self, indices: Indices, following: Callable[[], Indices]) -> Tensor:
+        """As `Pixels.rows`."""
+        return _readable(_storable(self._dataset.rows(indices)).to(self._device))
+
+
+@final
+class Resident:
+    """Images on the GPU, in the data set's own type."""
+
+    def __init__(self, dataset: Dataset, device: torch.device) -> None:
+        self._device = device
+        starts = range(0, len(dataset), CHUNK)
+        chunks = (dataset.rows(np.arange(start, min(start + CHUNK, len(dataset)))) for start in starts)
+        self._pixels = torch.cat([_storable(chunk).to(device) for chunk in chunks])
+
+    def rows(self, indices: Indices, following: Callable[[], Indices]) -> Tensor:
+        """As `Pixels.rows`."""
+        return _readable(self._pixels[on_device(indices, self._device)])
+
+
+@final
+class ReadAhead:
+    """Images that a thread reads into pinned memory while the batch before is computed."""
+
+    def __init__(self, dataset: Dataset, device: torch.device) -> None:
+        self._dataset, self._device = dataset, device
+        self._reader = ThreadPoolExecutor(1, "gankit images")  # one: data sets need not be safe for more
+        self._waiting: dict[bytes, Future[Tensor]] = {}
+
+    def _read(self, indices: Indices) -> Tensor:
+        pixels = _storable(self._dataset.rows(indices))
+        return pixels.pin_memory() if self._device.type == "cuda" else pixels
+
+    def rows(self, indices: Indices, following: Callable[[], Indices]) -> Tensor:
+        """As `Pixels.rows`."""
+        waiting = self._waiting.pop(indices.tobytes(), None) or self._reader.submit(self._read, indices)
+        later = following()
+        if len(self._waiting) >= AHEAD:  # of batches that nobody asked for
+            self._waiting.clear()
+        if later.tobytes() not in self._waiting:
+            self._waiting[later.tobytes()] = self._reader.submit(self._read, later)
+        return _readable(waiting.result().to(self._device, non_blocking=True))

@@ -1,0 +1,95 @@
+"""The number of CPU threads of every step, chosen while training and recorded, so that a resumed run repeats it."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any, final
+
+import torch
+
+from gankit.files import write_atomically
+from gankit.nn.threads import ThreadChoice
+from gankit.runs.record import read_log
+from gankit.training.step import Stepper
+
+FILE = "threads.jsonl"
+
+
+@final
+class StepThreads:
+    """Advances a training, each step with the threads that are recorded for it or chosen before it.
+
+    Rounding depends on the number of threads. So each choice is in the run's folder before the step that it is for, and
+    a resumed run takes the recorded ones as far as they reach.
+
+    Args:
+        folder: the run's.
+        options: from `thread_options`; empty for a training whose number is fixed. A run that has recorded nothing
+            keeps its number too, until `start`.
+    """
+
+    def __init__(self, folder: Path, options: Sequence[int]) -> None:
+        self._path, self._options = folder / FILE, options
+        self._rows = [row for row in read_log(self._path) if _is_whole(row)] if options else []
+        self._choice: ThreadChoice | None = None
+        if self._rows:
+            last = self._rows[-1]
+            self._choice = ThreadChoice(options, last["threads"], last.get("seconds"))
+        self._is_first = True
+        self._said = self._rows[-1]["threads"] if self._rows else None
+
+    def start(self) -> None:
+        """Choose from the first step on: for a new run, where there is a choice."""
+        if len(self._options) > 1:
+            self._choice = ThreadChoice(self._options)
+            self._record(0)
+
+    def at(self, step: int) -> int | None:
+        """The threads of a step, by its number from 0; None where the number is fixed."""
+        rows = [row for row in self._rows if row["step"] <= max(step, 0)]
+        return rows[-1]["threads"] if rows else None
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether a number is tried that the next steps may not keep."""
+        return self._choice is not None and self._choice.trying
+
+    def advance(self, stepper: Stepper, is_stopped: Callable[[], bool]) -> str:
+        """Do `stepper.advance(is_stopped)` with the threads of its step; a line for the user when a choice is made."""
+        step, begun, choice = stepper.step, stepper.turns, self._choice
+        if choice is None:
+            stepper.advance(is_stopped)
+            return ""
+        torch.set_num_threads(self.at(step) or 1)
+        start = perf_counter()
+        stepper.advance(is_stopped)
+        seconds = perf_counter() - start
+        # The first step of a process loads and compiles too; one that was broken off says nothing.
+        unusual = self._is_first or begun or stepper.turns
+        self._is_first = False
+        if unusual or step < self._rows[-1]["step"]:
+            return ""
+        threads, was_trying = choice.threads, choice.trying
+        choice.note(seconds)
+        if (threads, was_trying) == (choice.threads, choice.trying):
+            return ""
+        self._record(stepper.step)
+        if choice.trying or choice.threads == self._said:
+            return ""
+        self._said = choice.threads
+        return f"{choice.threads} of {self._options[-1]} CPU threads, the fastest here now: {choice.usual:.2g} s a step"
+
+    def _record(self, step: int) -> None:
+        assert self._choice is not None
+        row: dict[str, Any] = {"step": step, "threads": self._choice.threads}
+        if not self._choice.trying:
+            row["seconds"] = self._choice.usual
+        self._rows.append(row)
+        write_atomically(self._path, "".join(json.dumps(each) + "\n" for each in self._rows))
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    """Whether a row is as `StepThreads` writes it, and not damaged."""
+    threads, seconds = row.get("threads"), row.get("seconds", 0.0)
+    return isinstance(threads, int) and threads > 0 and isinstance(seconds, float)

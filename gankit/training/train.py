@@ -1,0 +1,120 @@
+"""Starts trainings and goes on with them: `gankit.train` and `gankit.resume`."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gankit import distributed, seeds
+from gankit.errors import RunError
+from gankit.experiments.document import SettingsDocument
+from gankit.experiments.experiment import Experiment, load, read_settings
+from gankit.files import refuse_nonempty, sole_writer, user_path
+from gankit.interfaces import Dataset
+from gankit.nn.threads import thread_options, torch_threads
+from gankit.runs import checkpoint
+from gankit.runs.run import Run, choose_device, open_run
+from gankit.training.execution.arithmetic import arithmetic
+from gankit.training.start import load_start_weights
+from gankit.training.trainer import OnTick, Trainer
+
+
+def train(
+    experiment: Experiment | str | Path, out: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None
+) -> Run:
+    """Train an experiment into a new run folder.
+
+    Args:
+        experiment: from `gankit.load`, or what it reads: a recipe's name, a file.
+        out: the folder to make; it must be new or empty.
+        data: a data set of the calling program, in place of the one that the experiment names; the size and flip of a
+            recipe's own data set do not apply to it.
+        on_tick: called with each line of the log.
+
+    Returns:
+        The finished run; an unfinished one where `training.max_minutes` ended it.
+
+    Raises:
+        GankitError: the experiment cannot be trained (nothing is written then), the folder is taken, or the training
+            diverges.
+        KeyboardInterrupt: it was interrupted; a checkpoint was written first.
+    """
+    folder = user_path(out)
+    experiment = experiment if isinstance(experiment, Experiment) else load(experiment)
+    experiment = (experiment if data is None else experiment.for_given_data()).with_run(None)
+    with distributed.process_group(), _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack:
+        distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
+        trainer = Trainer(experiment, folder, data, options)
+        trainer.rehearse()
+        load_start_weights(trainer.stepper)
+        distributed.on_rank_zero(trainer.create_folder)
+        return trainer.run(on_tick)
+
+
+def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None) -> Run:
+    """Go on with a run from its newest checkpoint, or from step 0 where there is none; a finished run stays as it is.
+
+    On a CPU, the run ends bitwise as if it had never stopped; on a GPU see `training.deterministic`.
+
+    Args:
+        path: the run's folder.
+        data: the data set, where the run was started with one of the calling program.
+        on_tick: called with each further line of the log.
+
+    Raises:
+        GankitError: there is no run, its parts or data are missing, the data or parts are not those that it started
+            with, or no checkpoint can be read.
+        KeyboardInterrupt: as for `train`.
+    """
+    run = open_run(path)
+    run.check_own("resume")  # a run that comes with gankit has no checkpoint
+    # A finished run whose last evaluation was broken off has no line for its last step.
+    if run.finished and run.exported.is_file() and (not run.log or run.log[-1]["step"] >= run.steps):
+        _tidy(run)
+        return run
+    read_settings(Experiment, SettingsDocument.read(run.path / "experiment.toml"), complete=True)
+    record = run.experiment.run
+    if record is not None and record.data_in_process and data is None:
+        raise RunError(f"{run.path} was trained on data of the program that started it: resume it there with data=...")
+    experiment = run.experiment
+    with distributed.process_group(), _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack:
+        distributed.on_rank_zero(lambda: stack.enter_context(sole_writer(run.path)))
+        trainer = Trainer(experiment, run.path, data, options)
+        trainer.restore()
+        return trainer.run(on_tick)
+
+
+def _tidy(run: Run) -> None:
+    """Delete what a process that was killed after the last checkpoint left there, where the folder can be written."""
+    if distributed.torchrun_rank_and_size()[0] == 0:
+        with contextlib.suppress(OSError), sole_writer(run.path):
+            checkpoint.prune(run.path / "checkpoints", run.steps, run.experiment.training.checkpoint_every)
+
+
+@contextlib.contextmanager
+def _new_folder(folder: Path) -> Iterator[None]:
+    """Be the only process that writes into a folder for a new run; a RunError if it is taken, or becomes so."""
+
+    def refuse() -> None:
+        is_run = (folder / "experiment.toml").is_file()
+        refuse_nonempty(folder, f"go on with: gankit resume {folder}" if is_run else "choose another --out")
+
+    refuse()  # before anything is written there
+    with sole_writer(folder):
+        refuse()
+        yield
+
+
+@contextlib.contextmanager
+def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]:
+    """Use the experiment's threads, or those recorded; at the end restore the caller's, and its random state.
+
+    Gives the numbers of threads that may be chosen while training.
+    """
+    setting, record = experiment.training.threads, experiment.run
+    computing = arithmetic(experiment.training, choose_device(experiment.training.device))
+    with seeds.own_draws(), seeds.plain_torch(), computing:
+        is_free = setting == "auto" and distributed.size() == 1 and not experiment.training.compile
+        options = thread_options() if is_free else []  # before the recorded number is set
+        recorded = record.threads if record else None
+        with torch_threads(recorded if setting == "auto" else setting):
+            yield options

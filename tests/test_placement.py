@@ -1,0 +1,90 @@
+"""Where images are kept while a training runs: the same pixels everywhere, read ahead where they do not fit."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import gankit
+from gankit.interfaces import Dataset
+from gankit.training import pixels
+from gankit.training.pixels import Host, ReadAhead, Resident, place
+
+CPU = torch.device("cpu")
+RANGES = {"uint8": 255, "uint16": 65535, "float32": 1}
+
+
+def images(dtype: str, count: int = 600) -> Dataset:
+    values = np.random.default_rng(0).random((count, 3, 4, 5)) * RANGES[dtype]
+    dataset: Dataset = gankit.wrap("dataset", values.astype(dtype), value_range=(0, RANGES[dtype]))
+    return dataset
+
+
+@pytest.mark.parametrize("kept", [Host, Resident, ReadAhead])
+@pytest.mark.parametrize("dtype", RANGES)
+def test_every_place_gives_the_same_pixels(kept: Any, dtype: str) -> None:
+    dataset = images(dtype)
+    place = kept(dataset, CPU)
+    for start in (0, 7, 590):
+        indices = np.arange(start, start + 10)[::-1].copy()
+        rows = place.rows(indices, lambda indices=indices: indices + 1)
+        assert rows.dtype == {"uint8": torch.uint8, "uint16": torch.int32, "float32": torch.float32}[dtype]
+        np.testing.assert_array_equal(rows.double().numpy(), dataset.images[indices])
+        rows.zero_()  # a batch is a copy
+    np.testing.assert_array_equal(place.rows(np.array([0]), lambda: np.array([0])).double(), dataset.images[:1])
+
+
+class Watched:
+    """Notes which images were read, and by which thread."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, fail: bool = False) -> None:
+        self.read: list[tuple[list[int], str]] = []
+        self.fail = fail
+
+    def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        self.read.append((indices.tolist(), threading.current_thread().name))
+        if self.fail:
+            raise gankit.errors.DataError("a.png: it is gone")
+        return np.zeros((len(indices), 1, 2, 2), np.uint8)
+
+
+def test_a_thread_reads_the_next_batch_and_each_batch_once() -> None:
+    dataset: Any = Watched()
+    ahead = ReadAhead(dataset, CPU)
+    for start in range(5):
+        ahead.rows(np.array([start]), lambda start=start: np.array([start + 1]))  # type: ignore[misc]
+    ahead._reader.shutdown()
+    assert [indices for indices, _ in dataset.read] == [[0], [1], [2], [3], [4], [5]]
+    assert all(name.startswith("gankit images") for _, name in dataset.read)
+
+
+def test_batches_that_nobody_asks_for_do_not_pile_up() -> None:
+    dataset: Any = Watched()
+    ahead = ReadAhead(dataset, CPU)
+    for start in range(0, 100, 2):
+        ahead.rows(np.array([start]), lambda start=start: np.array([start + 1]))  # type: ignore[misc]
+    assert len(ahead._waiting) <= pixels.AHEAD
+
+
+def test_an_error_of_the_thread_is_that_of_the_batch() -> None:
+    dataset: Any = Watched(fail=True)
+    with pytest.raises(gankit.errors.DataError, match=r"a\.png: it is gone"):
+        ReadAhead(dataset, CPU).rows(np.array([0]), lambda: np.array([1]))
+
+
+@pytest.mark.parametrize(("free", "kept"), [(4 * 600 * 60, "Resident"), (4 * 600 * 60 - 4, "ReadAhead")])
+def test_a_gpu_keeps_what_takes_a_quarter_of_its_free_memory(
+    free: int, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
+    for name in ("Resident", "ReadAhead"):
+        monkeypatch.setattr(pixels, name, lambda dataset, device, name=name: name)
+    assert place(images("uint8"), torch.device("cuda")) == kept  # type: ignore[comparison-overlap]
+    assert isinstance(place(images("uint8"), CPU), Host)

@@ -1,0 +1,121 @@
+"""How a training stops: between two updates, within an evaluation, at once; and how it goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gankit
+from gankit.evaluation.while_training import MetricsWhileTraining
+from gankit.runs import checkpoint
+from gankit.training.log import StopRequest
+from gankit.training.step import Stepper
+
+Small = Callable[..., list[str]]
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def log_without_times(folder: Path) -> list[dict[str, Any]]:
+    rows = gankit.open_run(folder).log
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert (a / "generator.safetensors").read_bytes() == (b / "generator.safetensors").read_bytes()
+    assert log_without_times(a) == log_without_times(b)
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Interrupts so many times in the update of one side with this number."""
+    update = Stepper.update
+
+    def at(side: str, number: int, times: int = 1) -> None:
+        left = [times]
+
+        def interrupted(self: Stepper, which: Any, batch: int, index: int) -> None:
+            update(self, which, batch, index)
+            while (which, index) == (side, number) and self.settings.steps == 6 and self.step == 4 and left[0]:
+                left[0] -= 1
+                interrupt()
+
+        monkeypatch.setattr(Stepper, "update", interrupted)
+
+    return at
+
+
+LABELLED = ["data.conditional=true", "critic.spectral=true", "augment.name=diffaugment"]
+
+
+@pytest.mark.parametrize(
+    ("side", "number", "turns", "recipe"), [("critic", 12, 1, []), ("critic", 14, 3, LABELLED), ("generator", 4, 0, [])]
+)
+def test_an_interrupt_breaks_a_step_off_between_updates_and_the_resumed_run_is_bitwise_the_same(
+    side: str, number: int, turns: int, recipe: list[str], small: Small, tmp_path: Path,
+    interrupt_at: Callable[..., None], capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    experiment = gankit.load("wgan-gp", *small("training.critic_steps=3", *recipe))
+    gankit.train(experiment, tmp_path / "whole")
+    interrupt_at(side, number)
+    with pytest.raises(KeyboardInterrupt):
+        gankit.train(experiment, tmp_path / "cut")
+    restored = checkpoint.restore(tmp_path / "cut" / "checkpoints")
+    assert restored is not None
+    assert (restored.step, restored.state["turns"]) == (4 if turns else 5, turns)
+    said = capsys.readouterr().err
+    assert "finishing this update, then saving" in said
+    assert f"interrupted: stopped at step {restored.step} of 6" in said
+    torch.manual_seed(7)
+    assert gankit.resume(tmp_path / "cut").finished
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("interrupted", [1, 2], ids=["on the way", "at the end"])
+def test_an_interrupt_breaks_an_evaluation_off_and_the_resumed_run_repeats_it(
+    interrupted: int, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = gankit.load("wgan-gp", *small("evaluation.every=1"))
+    gankit.train(experiment, tmp_path / "whole")
+    values, calls = MetricsWhileTraining.values, [0]
+
+    def interrupted_values(self: MetricsWhileTraining, *arguments: Any) -> dict[str, float]:
+        calls[0] += 1
+        if calls[0] == interrupted + 1:  # after the trial at the start
+            interrupt()
+            pytest.fail("the evaluation went on")
+        return values(self, *arguments)
+
+    monkeypatch.setattr(MetricsWhileTraining, "values", interrupted_values)
+    with pytest.raises(KeyboardInterrupt):
+        gankit.train(experiment, tmp_path / "cut")
+    step = 3 * interrupted
+    assert f"interrupted: stopped at step {step} of 6" in capsys.readouterr().err
+    assert [row["step"] for row in log_without_times(tmp_path / "cut")] == list(range(3, step, 3))
+    gankit.resume(tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert gankit.open_run(tmp_path / "cut").best == gankit.open_run(tmp_path / "whole").best
+
+
+def test_a_second_interrupt_stops_at_once_and_says_what_is_lost(
+    small: Small, tmp_path: Path, interrupt_at: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(StopRequest, "GRACE", -1.0)
+    interrupt_at("critic", 8, times=2)
+    experiment = gankit.load("wgan-gp", *small("training.checkpoint_every=3"))
+    with pytest.raises(KeyboardInterrupt):
+        gankit.train(experiment, tmp_path / "run")
+    assert (
+        "stopped at once at step 4 of 6: all since the checkpoint of step 3 is lost; "
+        f"go on with: gankit resume {tmp_path / 'run'}"
+    ) in capsys.readouterr().err
+    assert gankit.open_run(tmp_path / "run").steps == 3
