@@ -29,8 +29,8 @@ gankit reads files of others, runs for days, and is stopped at any moment. The s
 what can go wrong by the hundred and by the thousand; each case is a function of a seed and its number, so that it can
 be looked at again. Short forms are among the default tests. What may come out of a case:
 
-- a run that was stopped ends, once it is resumed, with the files and contents of one that never was ("same"); a write that failed
-  may have been of no consequence, such as the deletion of a lock ("not noticed, and same");
+- a run that was stopped ends, once it is resumed, with the files and contents of one that never was ("same"); a write
+  that failed may have been of no consequence, such as the deletion of a lock ("not noticed, and same");
 - a file is read ("read", "checked"), or refused in one line per mistake ("refused");
 - a file of gankit's own that was damaged is never taken for whole ("noticed");
 - never a traceback, never a program that was started, never more than 5 seconds or 1 GB for one file.
