@@ -15,10 +15,12 @@ newcomer: .venv/.installed
 test: .venv/.installed-test
 	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Beside the trainings that take minutes: the trackers' own packages, and every other Python that is here.
+# Beside the trainings that take minutes: the trackers' own packages, the wheel and the source archive without the
+# repository, and every other Python that is here, with the newest and the oldest dependencies.
 test-slow: .venv/.installed-test .venv/.installed-trackers
 	$(RUN) pytest -m slow --timeout 3600
 	$(RUN) pytest tests/test_examples.py -k trackers
+	sh tests/without_repository.sh
 	sh tests/other_pythons.sh
 
 bench: .venv/.installed-test .bench/.installed
@@ -35,6 +37,7 @@ check: .venv/.installed-test
 	$(RUN) mypy
 
 docs: .venv/.installed-test
+	$(BIN)/python docs/quotes.py
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet --site-dir site
 

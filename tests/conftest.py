@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from gankit.testing import isolated_registry
 
@@ -85,6 +87,21 @@ def small(arrays: Path) -> Callable[..., list[str]]:
         ]  # fmt: skip
 
     return overrides
+
+
+@pytest.fixture(scope="session")
+def generated_docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `docs/generate.py` writes below `docs`; made once, though test processes share it."""
+    docs = Path(__file__).parents[1] / "docs"
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "generated-docs"
+    with FileLock(folder.with_suffix(".lock")), pytest.MonkeyPatch.context() as patch:
+        if not folder.is_dir():
+            patch.syspath_prepend(docs)
+            importlib.import_module("mistakes")
+            importlib.import_module("generate").write(folder.with_suffix(".new") / "reference")
+            folder.with_suffix(".new").rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")

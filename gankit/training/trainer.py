@@ -135,12 +135,14 @@ class Trainer:
                 self._tick(bar, on_tick, stop)
             stopped, out_of_time = is_stopped(), False
             while stepper.step < settings.steps and not stopped and not out_of_time:
-                if line := self.threads.advance(stepper, is_stopped):
-                    bar.say(line)
+                line = self.threads.advance(stepper, is_stopped)
                 self._say_warnings(bar)
                 last = stepper.step == settings.steps
                 if not stepper.turns:  # else the step was broken off; a stop itself adds no log line and no samples
-                    bar.step(stepper.step)
+                    bar.step(stepper.step, self.threads.on_trial)
+                    if line:
+                        bar.say(line)
+                        bar.count_anew()
                     if stepper.step % settings.tick_every == 0 or last:
                         self._tick(bar, on_tick, stop)
                     if (stepper.step % settings.sample_every == 0 or last) and is_writer:
