@@ -74,7 +74,9 @@ def advanced(of: Stepper, steps: int = STEPS) -> list[Any]:
     return state(of)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("sngan", "r3gan", "wgan"))) for name in RECIPES]
+)
 def test_replays_are_bitwise_what_eager_turns_are(name: str) -> None:
     recipe, overrides = RECIPES[name]
     eager, replayed = (stepper(recipe, *overrides) for _ in range(2))
