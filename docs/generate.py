@@ -20,12 +20,14 @@ import gankit
 from gankit import cli, help
 from gankit.experiments import experiment as config
 from gankit.experiments import tables as part_tables
+from gankit.experiments.document import recipe_facts
 from gankit.registry import registry
 from gankit.registry.plugins import PART_KINDS, plural
 from gankit.studies.commands import study_command
 from gankit.studies.reading import packaged_text
 
 HERE = Path(__file__).parent
+FACTS = ("# For: ", "# Sizes: ", "# Time: ")
 RECIPES = HERE.parent / "gankit" / "experiments" / "recipes"
 SOURCE = re.compile(r"arXiv \d{4}\.\d{4,5}")
 TITLES = {"dataset": "Data sets", "features": "Features"}
@@ -199,6 +201,8 @@ def part_pages() -> Iterator[tuple[str, str]]:
             )
             section = f"## `{listing.name}` {{ #{listing.name} }}\n\n{prose(first)}\n\n*{prose(source)}*\n\n"
             section += "".join(f"{prose(each)}\n\n" for each in (rest, more) if each)
+            if listing.also:
+                section += f"It may also be called {' or '.join(map(code, listing.also))}.\n\n"
             if issubclass(part, gankit.Loss):
                 section += f"Weight where the experiment states none: `{toml(part.default_weight)}`.\n\n"
             section += settings_table(model, names | inner) if model.model_fields else "It has no settings.\n"
@@ -291,19 +295,20 @@ def recipes_page() -> str:
     for path in sorted(RECIPES.glob("*.toml")):
         content = path.read_text(encoding="utf-8")
         comment = " ".join(
-            line[2:] for line in content[: content.index("[data]")].splitlines() if line.startswith("# ")
+            line[2:] for line in content[: content.index("[data]")].splitlines() if not line.startswith(FACTS)
         )
+        facts = recipe_facts(path.stem)
         told = gankit.load(path.stem)
         augment = code(told.augment.name) if told.augment else "none"
         losses = " + ".join(code(loss.name) for loss in told.losses)
         networks = f"{code(told.generator.name)} / {code(told.critic.name)}"
-        size = "own" if told.data.height_width is None else "x".join(map(str, told.data.height_width))
         rows.append([
-            f"[`{path.stem}`](#{path.stem})", prose(comment.split(": ")[0].rstrip(".")), networks, losses, augment,
-            size, f"{told.training.steps:,}",
+            f"[`{path.stem}`](#{path.stem})", prose(facts["For"]), facts["Sizes"], facts["Time"],
+            prose(comment.split(": ")[0].rstrip(".")), networks, losses, augment, f"{told.training.steps:,}",
         ])  # fmt: skip
         sections.append(f"## `{path.stem}` {{ #{path.stem} }}\n\n{prose(comment)}\n\n```toml\n{content}```\n")
-    head = table(["recipe", "what it is", "generator / critic", "losses", "augment", "pixels", "steps"], rows)
+    columns = ["recipe", "for", "sizes", "time", "what it is", "generator / critic", "losses", "augment", "steps"]
+    head = table(columns, rows)
     opening = (
         "Whole experiments by name: `gankit train RECIPE`, `gankit.load(RECIPE)`. What a recipe leaves out has the "
         "[default](experiment.md); any setting can be changed behind the name. All name the embedded eyes as data, so "
@@ -344,12 +349,14 @@ def command_line_page() -> str:
                 usage += f" {word}" if default is inspect.Parameter.empty else f" [{word}]"
             elif default is inspect.Parameter.empty:
                 usage += f" {shown} {words[kind].split()[-1].upper()}"
+            choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+            what = " or ".join(map(code, choices)) or words[kind]
             limit = f", at least {info.min}" if info.min is not None else ""
             value = "needed" if default is inspect.Parameter.empty else "none" if default is None else toml(default)
             rows.append(
                 [
                     code(shown),
-                    words[kind] + limit,
+                    what + limit,
                     value if value in ("needed", "none") else code(value),
                     prose(info.help),
                 ]

@@ -30,6 +30,7 @@ EXAMPLES = {
     "report": ["report runs/mine"],
     "list": ["list", "list metrics", "list --load"],
     "show": ["show wgan-gp", "show demo data.size=64 > experiment.toml"],
+    "plan": ["plan photos", "plan scans.npz --minutes 30 --out scans.toml"],
     "check": ["check experiment.toml", "check demo data.name=folder data.path=photos"],
     "schema": ["schema > experiment.schema.json", "schema --study agreement > study.schema.json"],
     "cache": ["cache clear"],

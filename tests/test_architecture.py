@@ -40,6 +40,7 @@ FLOORS: list[set[str]] = [
     {"runs"},
     {"evaluation"},
     {"training"},
+    {"planning"},
     {"report"},
     {"ranking"},
     {"studies", "oversampling", "testing"},
@@ -189,7 +190,7 @@ def test_waiting_threads_do_not_spin_unless_the_user_says_so(chosen: dict[str, s
 
 def test_listing_and_help_load_no_torch() -> None:
     code = "import sys\nfrom gankit.cli import main\nsys.argv = ['gankit', *{}]\ntry: main()\nexcept SystemExit: pass"
-    for arguments in (["list"], ["--help"], ["study", "--help"]):
+    for arguments in (["list"], ["list", "recipes"], ["--help"], ["study", "--help"]):
         assert "torch" not in loaded_by(code.format(arguments))
 
 

@@ -292,6 +292,7 @@ def test_it_is_said_when_nothing_is_added(write: Write, tmp_path: Path) -> None:
     assert any(note.startswith("nothing is added in any arm") for note in found["protocol"]["notes"])
 
 
+@pytest.mark.cpu
 def test_a_classifier_can_be_loaded(write: Write, tmp_path: Path) -> None:
     run_classifier_study(study(write(), REAL, "classifier.seeds=1"), tmp_path / "out", quiet=True)
     parts = study(write(), REAL).split

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import tomlkit
+import torch
 
 import gankit
 from gankit.errors import SettingsError
-from gankit.experiments.document import recipe_names, recipe_text
+from gankit.experiments.document import recipe_facts, recipe_names, recipe_text
 from gankit.experiments.lines import json_lines, toml_lines, yaml_lines
 from gankit.experiments.schema import schema
+from gankit.interfaces import ImageSpec
 from gankit.registry import registry
 from gankit.studies.reading import load_study, packaged_text, study_schema
 
@@ -43,6 +45,20 @@ def test_recipes_load_and_round_trip(name: str, tmp_path: Path) -> None:
     json_file = write(tmp_path / "e.json", json.dumps(experiment.tables()))
     assert gankit.load(json_file) == experiment
     assert recipe_text(name).startswith("#")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_says_what_it_is_for_which_sizes_it_makes_and_how_long_it_takes_on_what(name: str) -> None:
+    facts, experiment = recipe_facts(name), gankit.load(name)
+    assert set(facts) == {"For", "Sizes", "Time"}
+    assert re.search("GPU|CPU", facts["Time"])
+    sides = sorted({int(side) for side in re.findall(r"\d+", facts["Sizes"])})
+    assert experiment.data.height_width is not None
+    assert sides[0] <= experiment.data.height_width[0] <= sides[-1]
+    for side in sides:
+        with torch.device("meta"):  # without memory or time
+            for part in (experiment.generator, experiment.critic):
+                part.part.build(ImageSpec(3, side, side, classes=3 if experiment.data.conditional else 0))
 
 
 def test_a_run_record_round_trips(tmp_path: Path) -> None:
@@ -140,18 +156,18 @@ def test_every_optional_setting_can_be_unset(spelling: str, tmp_path: Path) -> N
         "data": data,
         "augment": {"name": "diffaugment"},
         "losses": [{"name": "hinge", "weight": 2}],
-        "training": {"max_minutes": 7, "threads": 1, "label_fade": [1, 2]},
+        "training": {"max_minutes": 7, "generator_batch": 8, "label_fade": [1, 2]},
         "evaluation": {"features": "pixels", "count": 500},
     }  # fmt: skip
     settings = [
         "data.size", "data.subset", "data.split", "data.grey", "data.value_range", "augment", "losses.hinge.weight",
-        "training.max_minutes", "training.threads", "training.label_fade", "evaluation.features", "evaluation.count",
-        "evaluation.subset",
+        "training.max_minutes", "training.generator_batch", "training.label_fade", "evaluation.features",
+        "evaluation.count", "evaluation.subset",
     ]  # fmt: skip
     unset = gankit.load(given, *(f"{setting}={spelling}" for setting in settings))
     assert unset.data.size is unset.data.subset is unset.data.split is unset.augment is unset.losses[0].weight is None
     assert unset.data.settings.grey is unset.data.settings.value_range is None
-    assert unset.training.max_minutes is unset.training.threads is unset.training.label_fade is None
+    assert unset.training.max_minutes is unset.training.generator_batch is unset.training.label_fade is None
     assert unset.evaluation.features is unset.evaluation.count is unset.evaluation.subset is None
     in_file = tomlkit.dumps({**given, "data": {**data, "subset": spelling.strip('"')}})
     assert gankit.load(write(tmp_path / "a.toml", in_file)).data.subset is None
@@ -362,9 +378,11 @@ def test_overrides_and_recipes_are_named_as_such(tmp_path: Path) -> None:
 def test_an_error_in_a_recipe_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     text = recipe_text("wgan-gp").replace("\nsteps = ", "\nstpes = ").replace('name = "eyes"', 'name = "eyse"')
     monkeypatch.setattr("gankit.experiments.document.recipe_text", lambda name: text)
-    steps = next(i for i, line in enumerate(text.splitlines(), 1) if line.startswith("stpes"))
+    data, steps = (
+        next(i for i, line in enumerate(text.splitlines(), 1) if line.startswith(start)) for start in ("[data", "stpes")
+    )
     first, second = errors("wgan-gp")
-    assert first.startswith("recipe wgan-gp:3: data: there is no dataset named 'eyse'; did you mean 'eyes'?")
+    assert first.startswith(f"recipe wgan-gp:{data + 1}: data: there is no dataset named 'eyse'; did you mean 'eyes'?")
     assert second == f"recipe wgan-gp:{steps}: training.stpes: there is no such setting; did you mean 'steps'?"
     path = write(tmp_path / "e.toml", "[training]\n")
     assert errors(path)[0].startswith("recipe wgan-gp: data: there is no dataset named 'eyse'")
@@ -509,7 +527,10 @@ def test_the_schema_accepts_every_recipe(made: dict[str, Any]) -> None:
     for name in recipe_names():
         assert valid(tomllib.loads(recipe_text(name)), made, made["$defs"]), name
         assert valid(gankit.load(name).tables(), made, made["$defs"]), name
-    none = {"data": {"name": "folder", "path": "x", "subset": "none", "grey": "none"}, "training": {"threads": "none"}}
+    none = {
+        "data": {"name": "folder", "path": "x", "subset": "none", "grey": "none"},
+        "training": {"max_minutes": "none"},
+    }
     assert valid(none, made, made["$defs"])
     assert not valid({"training": {"steps": "none"}}, made, made["$defs"])
     assert valid({"augment": "none", "losses": ["hinge"], "critic": "resnet"}, made, made["$defs"])

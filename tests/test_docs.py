@@ -95,11 +95,9 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def generated(generated_docs: Path) -> dict[str, str]:
     """The generated pages by name."""
-    folder = tmp_path_factory.mktemp("reference")
-    _module("generate").write(folder)
-    return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    return {path.name: path.read_text(encoding="utf-8") for path in (generated_docs / "reference").iterdir()}
 
 
 def _module(name: str) -> ModuleType:

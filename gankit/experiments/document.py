@@ -43,6 +43,22 @@ def recipe_text(name: str) -> str:
     return (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
 
 
+def recipe_facts(name: str) -> dict[str, str]:
+    """What the head of a recipe's file says of it: "For" what, "Sizes" of images, and "Time" of the whole training."""
+    lines = (line.removeprefix("# ").partition(": ") for line in recipe_text(name).splitlines())
+    return {key: text for key, _, text in lines if key in ("For", "Sizes", "Time")}
+
+
+def recipe_lines() -> list[str]:
+    """One line a recipe: its name, and what its file says of it."""
+    rows = [("recipe", "sizes", "time of the whole training", "for")]
+    for name in recipe_names():
+        facts = recipe_facts(name)
+        rows.append((name, facts["Sizes"], facts["Time"], facts["For"]))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 @dataclass
 class SettingsDocument:
     """The settings of one file, recipe or program, and where each of them was written.

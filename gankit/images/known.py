@@ -8,6 +8,9 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+GRID = "grid.png"
+"""The picture of many in a folder of samples."""
+
 
 @final
 class Columns(Mapping[str, NDArray[Any]]):
@@ -64,6 +67,14 @@ class Known:
     changed_by_mirror: frozenset[str] = frozenset()
     left_out: Sequence[str] = ()
     read_as: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever uses the images should know, one line each."""
+        left_out = [file for file in self.left_out if file != GRID]
+        if not left_out:
+            return []
+        return [f"{len(left_out)} images ({left_out[0]} first) are left out, as the table of labels does not list them"]
 
     def take(self, indices: NDArray[np.int64]) -> Self:
         """What is known of the images with these (k,) indices; without splits and images left out, as of the whole."""
