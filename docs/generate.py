@@ -343,20 +343,19 @@ def command_line_page() -> str:
     for name, command in commands:
         usage, rows = f"gankit {name}", []
         for parameter, kind, info, default in _parameters(command):
+            of_kind = words[kind] if kind in words else " or ".join(map(code, typing.get_args(kind)))
             shown = parameter.upper() if isinstance(info, typer.models.ArgumentInfo) else f"--{parameter}"
             if isinstance(info, typer.models.ArgumentInfo):
                 word = f"{shown}..." if kind == list[str] else shown
                 usage += f" {word}" if default is inspect.Parameter.empty else f" [{word}]"
             elif default is inspect.Parameter.empty:
-                usage += f" {shown} {words[kind].split()[-1].upper()}"
-            choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
-            what = " or ".join(map(code, choices)) or words[kind]
+                usage += f" {shown} {of_kind.split()[-1].upper()}"
             limit = f", at least {info.min}" if info.min is not None else ""
             value = "needed" if default is inspect.Parameter.empty else "none" if default is None else toml(default)
             rows.append(
                 [
                     code(shown),
-                    what + limit,
+                    of_kind + limit,
                     value if value in ("needed", "none") else code(value),
                     prose(info.help),
                 ]

@@ -9,6 +9,7 @@ import pytest
 from pictures import error, pixels
 
 from gankit import ImageSpec, build
+from gankit.datasets.folder import Folder
 from gankit.datasets.npz import Npz
 from gankit.training.rehearsal import check
 
@@ -165,7 +166,9 @@ class TestNpz:
     def test_missing_and_foreign_files(self, tmp_path: Path) -> None:
         assert "there is no file" in error(lambda: Npz(path=tmp_path / "none.npz").image)
         assert "there is no file" in error(lambda: Npz(path=tmp_path / "none.npz", in_memory=False).images)
+        assert 'is a folder; name = "folder" reads pictures' in error(lambda: Npz(path=tmp_path).image)
         np.save(tmp_path / "a.npy", np.zeros(3))
+        assert 'name = "npz" reads such files' in error(lambda: Folder(path=tmp_path / "a.npy").image)
         assert "images must be (n, h, w)" in error(lambda: Npz(path=tmp_path / "a.npy").image)
         (tmp_path / "a.npz").write_text("images")
         assert "is no npz file that NumPy can read" in error(lambda: Npz(path=tmp_path / "a.npz").image)

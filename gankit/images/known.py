@@ -53,6 +53,7 @@ class Known:
         facts: (n, ...) array of anything else, by name.
         changed_by_mirror: names of the facts whose values the mirror image does not share.
         left_out: paths of images that are there and not used, since the table of labels does not list them.
+        not_read: names of tables that lie in the folder of the images and were not read.
         read_as: what columns of other titles than gankit's own were read as, by title: "group", "vote", ...
     """
 
@@ -66,6 +67,7 @@ class Known:
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     changed_by_mirror: frozenset[str] = frozenset()
     left_out: Sequence[str] = ()
+    not_read: Sequence[str] = ()
     read_as: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -86,6 +88,7 @@ class Known:
             agreement=None if self.agreement is None else self.agreement[indices],
             splits={},
             left_out=(),
+            not_read=(),
             facts=Columns(self.facts, partial(_take_column, self.facts, indices)),
         )
 
