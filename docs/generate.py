@@ -20,12 +20,14 @@ import gankit
 from gankit import cli, help
 from gankit.experiments import experiment as config
 from gankit.experiments import tables as part_tables
+from gankit.experiments.document import recipe_facts
 from gankit.registry import registry
 from gankit.registry.plugins import PART_KINDS, plural
 from gankit.studies.commands import study_command
 from gankit.studies.reading import packaged_text
 
 HERE = Path(__file__).parent
+FACTS = ("# For: ", "# Sizes: ", "# Time: ")
 RECIPES = HERE.parent / "gankit" / "experiments" / "recipes"
 SOURCE = re.compile(r"arXiv \d{4}\.\d{4,5}")
 TITLES = {"dataset": "Data sets", "features": "Features"}
@@ -154,6 +156,14 @@ def described(text: str | None) -> tuple[str, dict[str, str], list[tuple[str, st
     return "\n\n".join(texts), names, errors
 
 
+def attributes(model: type[BaseModel]) -> dict[str, str]:
+    """What the docstrings of settings say of each, those of the classes that they extend among them."""
+    names: dict[str, str] = {}
+    for each in reversed(model.__mro__):
+        names |= described(each.__doc__)[1] if issubclass(each, BaseModel) and each is not BaseModel else {}
+    return names
+
+
 def settings_table(model: type[BaseModel], texts: dict[str, str], leave_out: tuple[str, ...] = ()) -> str:
     """One row a setting: name, type, default, bounds, what it is."""
     properties = model.model_json_schema().get("properties", {})
@@ -191,6 +201,8 @@ def part_pages() -> Iterator[tuple[str, str]]:
             )
             section = f"## `{listing.name}` {{ #{listing.name} }}\n\n{prose(first)}\n\n*{prose(source)}*\n\n"
             section += "".join(f"{prose(each)}\n\n" for each in (rest, more) if each)
+            if listing.also:
+                section += f"It may also be called {' or '.join(map(code, listing.also))}.\n\n"
             if issubclass(part, gankit.Loss):
                 section += f"Weight where the experiment states none: `{toml(part.default_weight)}`.\n\n"
             section += settings_table(model, names | inner) if model.model_fields else "It has no settings.\n"
@@ -252,7 +264,7 @@ def studies_page() -> str:
     )
     for name, study in studies.items():
         model, table_name = registry("study").settings(name), study.table
-        about, names, _ = described(study.Settings.__doc__)
+        about, names = described(study.Settings.__doc__)[0], attributes(study.Settings)
         written = (HERE / "how-to" / f"{name}-study.md").is_file()
         how_to = f"; [how to](../how-to/{name}-study.md)" if written else ""
         text += (
@@ -283,19 +295,20 @@ def recipes_page() -> str:
     for path in sorted(RECIPES.glob("*.toml")):
         content = path.read_text(encoding="utf-8")
         comment = " ".join(
-            line[2:] for line in content[: content.index("[data]")].splitlines() if line.startswith("# ")
+            line[2:] for line in content[: content.index("[data]")].splitlines() if not line.startswith(FACTS)
         )
+        facts = recipe_facts(path.stem)
         told = gankit.load(path.stem)
         augment = code(told.augment.name) if told.augment else "none"
         losses = " + ".join(code(loss.name) for loss in told.losses)
         networks = f"{code(told.generator.name)} / {code(told.critic.name)}"
-        size = "own" if told.data.height_width is None else "x".join(map(str, told.data.height_width))
         rows.append([
-            f"[`{path.stem}`](#{path.stem})", prose(comment.split(": ")[0].rstrip(".")), networks, losses, augment,
-            size, f"{told.training.steps:,}",
+            f"[`{path.stem}`](#{path.stem})", prose(facts["For"]), facts["Sizes"], facts["Time"],
+            prose(comment.split(": ")[0].rstrip(".")), networks, losses, augment, f"{told.training.steps:,}",
         ])  # fmt: skip
         sections.append(f"## `{path.stem}` {{ #{path.stem} }}\n\n{prose(comment)}\n\n```toml\n{content}```\n")
-    head = table(["recipe", "what it is", "generator / critic", "losses", "augment", "pixels", "steps"], rows)
+    columns = ["recipe", "for", "sizes", "time", "what it is", "generator / critic", "losses", "augment", "steps"]
+    head = table(columns, rows)
     opening = (
         "Whole experiments by name: `gankit train RECIPE`, `gankit.load(RECIPE)`. What a recipe leaves out has the "
         "[default](experiment.md); any setting can be changed behind the name. All name the embedded eyes as data, so "
@@ -330,18 +343,19 @@ def command_line_page() -> str:
     for name, command in commands:
         usage, rows = f"gankit {name}", []
         for parameter, kind, info, default in _parameters(command):
+            of_kind = words[kind] if kind in words else " or ".join(map(code, typing.get_args(kind)))
             shown = parameter.upper() if isinstance(info, typer.models.ArgumentInfo) else f"--{parameter}"
             if isinstance(info, typer.models.ArgumentInfo):
                 word = f"{shown}..." if kind == list[str] else shown
                 usage += f" {word}" if default is inspect.Parameter.empty else f" [{word}]"
             elif default is inspect.Parameter.empty:
-                usage += f" {shown} {words[kind].split()[-1].upper()}"
+                usage += f" {shown} {of_kind.split()[-1].upper()}"
             limit = f", at least {info.min}" if info.min is not None else ""
             value = "needed" if default is inspect.Parameter.empty else "none" if default is None else toml(default)
             rows.append(
                 [
                     code(shown),
-                    words[kind] + limit,
+                    of_kind + limit,
                     value if value in ("needed", "none") else code(value),
                     prose(info.help),
                 ]

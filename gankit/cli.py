@@ -203,6 +203,7 @@ def evaluate(
     from gankit import distributed
     from gankit.evaluation.comparison import check_files, sole_output, write_evaluation
     from gankit.evaluation.sources import open_source
+    from gankit.report.card import write_card
     from gankit.runs.run import open_run
 
     # "Best" is the same run with another generator.
@@ -222,6 +223,8 @@ def evaluate(
         say(report)
         for file in files.values() if first else ():
             say(write_evaluation(report, file))
+        if first and is_run and path == default:
+            write_card(opened, report)
 
 
 @app.command()
@@ -263,10 +266,11 @@ def report(run: RunFolder) -> None:
 
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="Only this kind of part.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Argument(help="Only this kind of part; or recipes.", show_default=False)] = None,
     load: Annotated[bool, typer.Option("--load", help="Import every part, and say which fail and why.")] = False,
 ) -> None:
-    """List every part: name, kind, distribution."""
+    """List every part: name, kind, distribution; or every recipe: what it is for, and how long it takes."""
+    from gankit.experiments.document import recipe_lines
     from gankit.registry import registry
     from gankit.registry.parts import list_parts
     from gankit.registry.plugins import KINDS, plural, scan
@@ -274,6 +278,8 @@ def list_(
     if load:
         import gankit.experiments.tables  # noqa: F401 - reserves keys that no setting of a part may have
 
+    if kind in ("recipe", "recipes"):
+        return say(*recipe_lines())
     singular = {plural(name): name for name in KINDS}
     kinds = [registry(singular.get(kind, kind)).kind] if kind else KINDS  # an unknown kind has no registry
     lines, failures = list_parts(kinds, load)

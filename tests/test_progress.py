@@ -63,6 +63,34 @@ def test_a_resumed_training_says_what_is_left(clock: Any, capsys: pytest.Capture
     assert capsys.readouterr().err.startswith("600 steps that are left: about 20 min on this machine")
 
 
+def test_the_cost_follows_from_the_steps_since_the_number_of_threads_was_chosen(
+    clock: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = Progress(1000, 0, 64)
+    for step, seconds in enumerate([3, 3, 3, 3, 3, 3, 2]):
+        clock[0] += seconds
+        bar.step(step + 1, on_trial=True)
+    assert capsys.readouterr().err == ""
+    bar.count_anew()
+    assert bar.seconds_left() > 2000  # nothing else is known yet
+    take(bar, clock, range(7, 9), 1)
+    assert capsys.readouterr().err.startswith("1,000 steps: about 17 min on this machine")
+    assert bar.seconds_left() == 991
+
+
+def test_the_cost_is_said_again_when_slow_first_steps_were_on_trial(
+    clock: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = Progress(1000, 0, 64)
+    clock[0] += 80
+    bar.step(1, on_trial=True)
+    bar.count_anew()
+    take(bar, clock, range(1, 3), 10)
+    slow, fast = capsys.readouterr().err.splitlines()
+    assert slow.startswith("1,000 steps: about 22.2 h")
+    assert fast.startswith("1,000 steps: about 2.8 h")
+
+
 def test_a_short_training_and_other_processes_say_nothing(clock: Any, capsys: pytest.CaptureFixture[str]) -> None:
     take(Progress(50, 0, 64), clock, range(20), 1)
     take(Progress(100_000, 0, 64, quiet=True), clock, range(20), 1)

@@ -53,8 +53,12 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return at
 
 
-@pytest.mark.parametrize(("side", "number", "turns"), [("critic", 12, 1), ("critic", 14, 3), ("generator", 4, 0)])
-@pytest.mark.parametrize("recipe", [[], ["data.conditional=true", "critic.spectral=true", "augment.name=diffaugment"]])
+LABELLED = ["data.conditional=true", "critic.spectral=true", "augment.name=diffaugment"]
+
+
+@pytest.mark.parametrize(
+    ("side", "number", "turns", "recipe"), [("critic", 12, 1, []), ("critic", 14, 3, LABELLED), ("generator", 4, 0, [])]
+)
 def test_an_interrupt_breaks_a_step_off_between_updates_and_the_resumed_run_is_bitwise_the_same(
     side: str, number: int, turns: int, recipe: list[str], small: Small, tmp_path: Path,
     interrupt_at: Callable[..., None], capsys: pytest.CaptureFixture[str],

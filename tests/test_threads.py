@@ -18,9 +18,13 @@ from gankit.evaluation import extraction
 from gankit.features.pixels import Pixels
 from gankit.nn import threads
 from gankit.nn.threads import ThreadChoice, fastest, thread_options, torch_threads
+from gankit.studies import study
+from gankit.studies.jobs import Job
+from gankit.studies.study import Arm, Study, Work
 from gankit.training import threads as step_threads
-from gankit.training import trainer
+from gankit.training import train
 from gankit.training.step import Stepper
+from gankit.training.threads import StepThreads
 
 Small = Callable[..., list[str]]
 Machine = Callable[[int], float]
@@ -104,7 +108,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         machine["now"] += machine["machine"](torch.get_num_threads())  # read before and after a step
         return float(machine["now"])
 
-    monkeypatch.setattr(trainer, "thread_options", lambda: [1, 2])
+    monkeypatch.setattr(train, "thread_options", lambda: [1] if threads._held else [1, 2])
     monkeypatch.setattr(step_threads, "perf_counter", now)
     return machine
 
@@ -161,6 +165,35 @@ def test_a_resumed_training_repeats_the_recorded_choices_and_ends_bitwise_the_sa
     assert all(torch.equal(value, cut[name]) for name, value in whole_weights.items())
 
 
+def test_a_resumed_training_goes_on_choosing(
+    small: Small, tmp_path: Path, clock: dict[str, Any], used: list[tuple[int, int]]
+) -> None:
+    settings = small(
+        "training.steps=11", "training.lr_decay=none", "training.checkpoint_every=6", "training.tick_every=6"
+    )
+
+    def die(row: dict[str, Any]) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        gankit.train(gankit.load("wgan-gp", *settings), tmp_path / "run", on_tick=die)
+    clock["machine"] = lambda number: 5 * number  # busy since then
+    gankit.resume(tmp_path / "run")
+    assert dict(used) == {
+        **dict.fromkeys(range(2), 1),
+        **dict.fromkeys(range(2, 11), 2),
+        **dict.fromkeys(range(8, 11), 1),
+    }
+
+
+def test_damaged_records_of_choices_are_left_out(tmp_path: Path) -> None:
+    rows = ['{"step": 0, "threads": 2}', '{"step": 4, "threads": 0}', '{"step": 5}', '{"step": 6, "threads": "1"}', "{"]
+    (tmp_path / "threads.jsonl").write_text("\n".join([*rows, '{"step": 7, "threads": 1, "seconds": "x"}']))
+    assert StepThreads(tmp_path, [1, 2]).at(9) == 2
+    (tmp_path / "threads.jsonl").write_text("{")
+    assert StepThreads(tmp_path, [1, 2]).at(9) is None
+
+
 def test_a_number_in_the_settings_is_neither_timed_nor_changed(
     small: Small, tmp_path: Path, clock: dict[str, Any], used: list[tuple[int, int]]
 ) -> None:
@@ -174,12 +207,41 @@ def test_a_run_that_never_chose_keeps_its_number(
 ) -> None:
     """As runs of gankit before 0.2."""
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "thread_options", lambda: [1])
+        patch.setattr(train, "thread_options", lambda: [1])
         gankit.train(gankit.load("wgan-gp", *small("training.max_minutes=0.00001")), tmp_path / "run")
     file = tmp_path / "run" / "experiment.toml"
     file.write_text(file.read_text().replace("max_minutes = 1e-05", ""))
     gankit.resume(tmp_path / "run")
     assert {number for _, number in used} == {1}
+
+
+def test_a_study_of_one_worker_takes_the_number_with_which_its_steps_are_fastest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tiny(Study):
+        timed: list[int | None] = []
+
+        def arms(self) -> list[Arm]:
+            return [Arm("one", "a job")]
+
+        def time_step(self, number: int | None) -> float:
+            self.timed.append(number)
+            return [0, 3.0, 1.0, 0, 2.0][number or 0]
+
+        def work(self, jobs: Path) -> list[Work]:
+            job = Job("one", lambda folder: {"threads": torch.get_num_threads(), "free": len(thread_options()) > 1})
+            return [Work("job", [job], 10, self.time_step)]
+
+        def judge(self, outcomes: Any, folder: Path) -> Any:
+            return outcomes["one"].result
+
+        def report(self, results: Any) -> None:
+            pass
+
+    monkeypatch.setattr(study, "thread_options", lambda: [1, 2, 4])
+    assert Tiny(gankit.load("wgan-gp")).run(tmp_path / "chosen", quiet=True).values == {"threads": 2, "free": False}
+    assert Tiny.timed == [1, 2, 4, 2]  # and once more for the estimate
+    assert Tiny(gankit.load("wgan-gp")).run(tmp_path / "set", threads=3, quiet=True).values["threads"] == 3
 
 
 def test_features_are_computed_with_the_fastest_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,4 +259,3 @@ def test_features_are_computed_with_the_fastest_number(monkeypatch: pytest.Monke
     extraction.features(images, Slow(gankit.ImageSpec(1, 8, 8)), quiet=True)
     assert used == [1, 2, 1, 1, 1]
     assert torch.get_num_threads() == 1
-    assert threads.thread_options() == [1] or "OMP_NUM_THREADS" not in os.environ

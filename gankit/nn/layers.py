@@ -17,6 +17,7 @@ from gankit.nn.double_backward import conv2d as conv2d
 from gankit.nn.double_backward import leaky_relu as leaky_relu
 from gankit.nn.double_backward import mean_pool as mean_pool
 from gankit.nn.double_backward import relu as relu
+from gankit.nn.layer_norm import LayerNorm
 
 Resample = Literal["up", "down"] | None
 NormName = Literal["batch", "layer", "none"]
@@ -70,6 +71,11 @@ def unconditional_pyramid(image: ImageSpec, part: str, doublings: int = 1) -> tu
 
 def fuse_resampling(weight: Tensor) -> Tensor:
     """(o, i, 3, 3) to (o, i, 4, 4): the sum of the four kernels shifted by one pixel."""
+    if torch._C._is_tracing():  # the older exporter of ONNX does not know the shape of what is padded
+        for axis in (2, 3):
+            first, second, third = weight.unbind(axis)
+            weight = torch.stack([first, first + second, second + third, third], axis)
+        return weight
     return sum((F.pad(weight, (i, 1 - i, j, 1 - j)) for i in (0, 1) for j in (0, 1)), weight.new_zeros(()))
 
 
@@ -257,7 +263,7 @@ class Norm(nn.Module):
         if name == "batch":
             self.norm = nn.BatchNorm2d(channels, affine=not conditional)
         elif name == "layer":
-            self.norm = nn.GroupNorm(1, channels, affine=not conditional)
+            self.norm = LayerNorm(channels, affine=not conditional)
         else:
             self.norm = nn.Identity()
         self.gain = LabelEmbedding(image, channels, 1.0) if image is not None and conditional else None

@@ -49,6 +49,8 @@ class Progress:
     """Trainings that take fewer seconds start without a word."""
     LONG, SHORT = 2 * 3600.0, 45 * 60.0
     """Of a training that takes longer than LONG seconds, also the number of steps for SHORT seconds is said."""
+    JUST_BEGUN = 100
+    """Within so many steps the cost is said again when steps begin to take another time."""
 
     def __init__(self, steps: int, done: int, images_per_step: int, quiet: bool = False) -> None:
         self._stream = ErrorStream()
@@ -61,29 +63,34 @@ class Progress:
         self._images_per_step = images_per_step
         self._start = time.monotonic()
         self._last_measured = (done, self._start)
-        self._after_first_step: float | None = None  # the first also loads and compiles, and is left out
+        self._counted_from = (done, self._start)  # the step and time since which steps take what they take now
         self._cost_said = False
         self._description = ""
 
-    def step(self, step: int) -> None:
-        """Move the bar to a step."""
+    def step(self, step: int, on_trial: bool = False) -> None:
+        """Move the bar to a step; one whose number of threads is `on_trial` says little of the cost."""
         self._bar.update(step - self._step)
         self._step = step
         now = time.monotonic()
-        self._after_first_step = self._after_first_step or now
+        if self._counted_from == (self._first, self._start):  # the first also loads and compiles, and is left out
+            self._counted_from = (step, now)
         done, taken = step - self._first, now - self._start
-        if not self._cost_said and any(done >= steps and taken > seconds for steps, seconds in self.MEASURED):
+        measured = self.MEASURED[-1:] if on_trial else self.MEASURED
+        if not self._cost_said and any(done >= steps and taken > seconds for steps, seconds in measured):
             self._cost_said = True
             self._say_cost(self.seconds_left())
 
+    def count_anew(self) -> None:
+        """From here on steps take another time, by another number of threads."""
+        self._counted_from = (self._step, time.monotonic())
+        self._cost_said = self._cost_said and self._step - self._first > self.JUST_BEGUN
+
     def seconds_left(self) -> float:
         """For the remaining steps, by the mean of those done; without the first where there are others."""
-        now, done = time.monotonic(), self._step - self._first
-        if done > 1 and self._after_first_step is not None:
-            each = (now - self._after_first_step) / (done - 1)
-        else:
-            each = (now - self._start) / max(done, 1)
-        return each * (self._steps - self._step)
+        step, since = self._counted_from
+        if self._step == step:
+            step, since = self._first, self._start
+        return (time.monotonic() - since) / max(self._step - step, 1) * (self._steps - self._step)
 
     def _say_cost(self, seconds: float) -> None:
         if seconds < self.WORTH_SAYING:

@@ -8,7 +8,7 @@ from typing import Any, final
 
 import torch
 
-from gankit.files import append_line
+from gankit.files import write_atomically
 from gankit.nn.threads import ThreadChoice
 from gankit.runs.record import read_log
 from gankit.training.step import Stepper
@@ -31,7 +31,7 @@ class StepThreads:
 
     def __init__(self, folder: Path, options: Sequence[int]) -> None:
         self._path, self._options = folder / FILE, options
-        self._rows: list[dict[str, Any]] = read_log(self._path) if options else []
+        self._rows = [row for row in read_log(self._path) if _is_whole(row)] if options else []
         self._choice: ThreadChoice | None = None
         if self._rows:
             last = self._rows[-1]
@@ -49,6 +49,11 @@ class StepThreads:
         """The threads of a step, by its number from 0; None where the number is fixed."""
         rows = [row for row in self._rows if row["step"] <= max(step, 0)]
         return rows[-1]["threads"] if rows else None
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether a number is tried that the next steps may not keep."""
+        return self._choice is not None and self._choice.trying
 
     def advance(self, stepper: Stepper, is_stopped: Callable[[], bool]) -> str:
         """Do `stepper.advance(is_stopped)` with the threads of its step; a line for the user when a choice is made."""
@@ -80,5 +85,11 @@ class StepThreads:
         row: dict[str, Any] = {"step": step, "threads": self._choice.threads}
         if not self._choice.trying:
             row["seconds"] = self._choice.usual
-        append_line(self._path, json.dumps(row))
         self._rows.append(row)
+        write_atomically(self._path, "".join(json.dumps(each) + "\n" for each in self._rows))
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    """Whether a row is as `StepThreads` writes it, and not damaged."""
+    threads, seconds = row.get("threads"), row.get("seconds", 0.0)
+    return isinstance(threads, int) and threads > 0 and isinstance(seconds, float)

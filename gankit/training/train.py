@@ -59,7 +59,7 @@ def train(
 def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None) -> Run:
     """Go on with a run from its newest checkpoint, or from step 0 where there is none; a finished run stays as it is.
 
-    On a CPU, with as many threads, the run ends bitwise as if it had never stopped.
+    On a CPU, the run ends bitwise as if it had never stopped; on a GPU see `training.deterministic`.
 
     Args:
         path: the run's folder.
@@ -120,6 +120,7 @@ def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]
     computing = arithmetic(experiment.training, choose_device(experiment.training.device))
     with _TURN, seeds.plain_torch(), torch.random.fork_rng(), computing:
         is_free = setting == "auto" and distributed.size() == 1 and not experiment.training.compile
+        options = thread_options() if is_free else []  # before the recorded number is set
         recorded = record.threads if record else None
         with torch_threads(recorded if setting == "auto" else setting):
-            yield thread_options() if is_free else []
+            yield options

@@ -23,6 +23,7 @@ from gankit.training.data import TrainingData, prepare
 from gankit.training.description import in_short
 from gankit.training.evaluator import Evaluator
 from gankit.training.execution.arithmetic import described
+from gankit.training.execution.faults import device_faults
 from gankit.training.log import BrokenOff, Progress, StopRequest, TickLog
 from gankit.training.rehearsal import rehearse
 from gankit.training.start import load_start_weights
@@ -110,7 +111,7 @@ class Trainer:
         """Do every remaining step, with ticks, sample grids and checkpoints on the way; see `train`.
 
         Raises:
-            RunError: the training diverges.
+            RunError: the training diverges, or its device fails or has too little memory.
             KeyboardInterrupt: it was interrupted; a checkpoint was written first.
         """
         settings, stepper, is_writer = self.settings, self.stepper, distributed.rank() == 0
@@ -118,6 +119,7 @@ class Trainer:
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
         answer = "finishing this update, then saving; again to stop now and lose the steps since the last checkpoint"
         with (
+            device_faults(self.folder, settings, lambda: stepper.step),  # first: a dead GPU also fails to free memory
             StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar),
             contextlib.closing(stepper), self._loss_said(bar), torch_threads(self.threads.at(stepper.step - 1)),
         ):  # fmt: skip
@@ -133,12 +135,14 @@ class Trainer:
                 self._tick(bar, on_tick, stop)
             stopped, out_of_time = is_stopped(), False
             while stepper.step < settings.steps and not stopped and not out_of_time:
-                if line := self.threads.advance(stepper, is_stopped):
-                    bar.say(line)
+                line = self.threads.advance(stepper, is_stopped)
                 self._say_warnings(bar)
                 last = stepper.step == settings.steps
                 if not stepper.turns:  # else the step was broken off; a stop itself adds no log line and no samples
-                    bar.step(stepper.step)
+                    bar.step(stepper.step, self.threads.on_trial)
+                    if line:
+                        bar.say(line)
+                        bar.count_anew()
                     if stepper.step % settings.tick_every == 0 or last:
                         self._tick(bar, on_tick, stop)
                     if (stepper.step % settings.sample_every == 0 or last) and is_writer:

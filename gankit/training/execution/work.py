@@ -45,7 +45,7 @@ class Work:
         return turn if self.differentiate(turn) else None
 
     def make(self, name: str) -> Tensor:
-        """Make an input."""
+        """Make an input, (n, ...)."""
         return self.inputs[name]()
 
 
