@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo newcomer test test-slow bench check docs dist clean
+.PHONY: demo newcomer test test-slow bench bench-gpu check docs dist clean
 
 demo: .venv/.installed
 	$(RUN) gankit demo --out runs/demo
@@ -15,15 +15,21 @@ newcomer: .venv/.installed
 test: .venv/.installed-test
 	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Beside the trainings that take minutes: the trackers' own packages, and every other Python that is here.
+# Beside the trainings that take minutes: the trackers' own packages, the wheel and the source archive without the
+# repository, and every other Python that is here, with the newest and the oldest dependencies.
 test-slow: .venv/.installed-test .venv/.installed-trackers
 	$(RUN) pytest -m slow --timeout 3600
 	$(RUN) pytest tests/test_examples.py -k trackers
+	sh tests/without_repository.sh
 	sh tests/other_pythons.sh
 
 bench: .venv/.installed-test .bench/.installed
 	OMP_NUM_THREADS=2 $(BIN)/python tests/benchmarks/metrics.py
 	OMP_NUM_THREADS=2 $(BIN)/python tests/benchmarks/speed.py
+
+# On a machine with one GPU; at most nine minutes.
+bench-gpu: .venv/.installed .bench/.installed
+	$(BIN)/python tests/benchmarks/gpu.py
 
 check: .venv/.installed-test
 	$(RUN) ruff check
@@ -31,6 +37,7 @@ check: .venv/.installed-test
 	$(RUN) mypy
 
 docs: .venv/.installed-test
+	$(BIN)/python docs/quotes.py
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet --site-dir site
 

@@ -156,6 +156,14 @@ def described(text: str | None) -> tuple[str, dict[str, str], list[tuple[str, st
     return "\n\n".join(texts), names, errors
 
 
+def attributes(model: type[BaseModel]) -> dict[str, str]:
+    """What the docstrings of settings say of each, those of the classes that they extend among them."""
+    names: dict[str, str] = {}
+    for each in reversed(model.__mro__):
+        names |= described(each.__doc__)[1] if issubclass(each, BaseModel) and each is not BaseModel else {}
+    return names
+
+
 def settings_table(model: type[BaseModel], texts: dict[str, str], leave_out: tuple[str, ...] = ()) -> str:
     """One row a setting: name, type, default, bounds, what it is."""
     properties = model.model_json_schema().get("properties", {})
@@ -193,6 +201,8 @@ def part_pages() -> Iterator[tuple[str, str]]:
             )
             section = f"## `{listing.name}` {{ #{listing.name} }}\n\n{prose(first)}\n\n*{prose(source)}*\n\n"
             section += "".join(f"{prose(each)}\n\n" for each in (rest, more) if each)
+            if listing.also:
+                section += f"It may also be called {' or '.join(map(code, listing.also))}.\n\n"
             if issubclass(part, gankit.Loss):
                 section += f"Weight where the experiment states none: `{toml(part.default_weight)}`.\n\n"
             section += settings_table(model, names | inner) if model.model_fields else "It has no settings.\n"
@@ -254,7 +264,7 @@ def studies_page() -> str:
     )
     for name, study in studies.items():
         model, table_name = registry("study").settings(name), study.table
-        about, names, _ = described(study.Settings.__doc__)
+        about, names = described(study.Settings.__doc__)[0], attributes(study.Settings)
         written = (HERE / "how-to" / f"{name}-study.md").is_file()
         how_to = f"; [how to](../how-to/{name}-study.md)" if written else ""
         text += (
@@ -333,18 +343,19 @@ def command_line_page() -> str:
     for name, command in commands:
         usage, rows = f"gankit {name}", []
         for parameter, kind, info, default in _parameters(command):
+            of_kind = words[kind] if kind in words else " or ".join(map(code, typing.get_args(kind)))
             shown = parameter.upper() if isinstance(info, typer.models.ArgumentInfo) else f"--{parameter}"
             if isinstance(info, typer.models.ArgumentInfo):
                 word = f"{shown}..." if kind == list[str] else shown
                 usage += f" {word}" if default is inspect.Parameter.empty else f" [{word}]"
             elif default is inspect.Parameter.empty:
-                usage += f" {shown} {words[kind].split()[-1].upper()}"
+                usage += f" {shown} {of_kind.split()[-1].upper()}"
             limit = f", at least {info.min}" if info.min is not None else ""
             value = "needed" if default is inspect.Parameter.empty else "none" if default is None else toml(default)
             rows.append(
                 [
                     code(shown),
-                    words[kind] + limit,
+                    of_kind + limit,
                     value if value in ("needed", "none") else code(value),
                     prose(info.help),
                 ]

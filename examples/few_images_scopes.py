@@ -35,7 +35,7 @@ SMALL = [
 def mean_score(run: gankit.Run, images: np.ndarray) -> float:
     """The critic's mean score of images that are not augmented."""
     with torch.no_grad():
-        return float(run.critic(torch.tensor(images) / 127.5 - 1).mean())
+        return float(run.critic(torch.tensor(images, device=run.device) / 127.5 - 1).mean())
 
 
 # --8<-- [start:table]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the names of _MODULES and _FOLDERS, for type checkers; "as"
     from gankit.interfaces import Augment as Augment, Critic as Critic, Dataset as Dataset
     from gankit.interfaces import Features as Features, Generator as Generator, ImageSpec as ImageSpec
     from gankit.interfaces import Loss as Loss, Metric as Metric, Turn as Turn
+    from gankit.oversampling.sampler import GanOverSampler as GanOverSampler
     from gankit.ranking import rank as rank
     from gankit.registry import build as build
     from gankit.registry.wrapping import wrap as wrap
@@ -50,7 +51,7 @@ _MODULES = {
     "evaluate": "evaluation.evaluate", "statistics": "evaluation.evaluate",
     "Experiment": "experiments.experiment", "load": "experiments.experiment",
     "rank": "ranking", "build": "registry", "wrap": "registry.wrapping", "Run": "runs.run", "open_run": "runs.run",
-    "resume": "training.train", "train": "training.train",
+    "resume": "training.train", "train": "training.train", "GanOverSampler": "oversampling.sampler",
 }  # fmt: skip
 """The module of each public name."""
 _FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses", "metrics", "studies"]

@@ -13,6 +13,7 @@ from gankit.errors import GankitError, ProcessLostError, plain_words
 from gankit.experiments.values import parse_value
 from gankit.help import Commands, epilog, print_version
 from gankit.options import Animation, AnyRun, Best, Extractor, Metrics, Out, Overrides, Recipe, RunFolder, Seed, Window
+from gankit.planning.command import plan
 from gankit.studies.commands import study
 from gankit.text import say
 
@@ -202,6 +203,7 @@ def evaluate(
     from gankit import distributed
     from gankit.evaluation.comparison import check_files, sole_output, write_evaluation
     from gankit.evaluation.sources import open_source
+    from gankit.report.card import write_card
     from gankit.runs.run import open_run
 
     # "Best" is the same run with another generator.
@@ -221,6 +223,8 @@ def evaluate(
         say(report)
         for file in files.values() if first else ():
             say(write_evaluation(report, file))
+        if first and is_run and path == default:
+            write_card(opened, report)
 
 
 @app.command()
@@ -295,6 +299,9 @@ def show(recipe: Recipe, overrides: Overrides = None) -> None:
     say(experiment.toml().removesuffix("\n"))
     if experiment.training.precision == "float32":
         say('# training.precision = "float32": a GPU computes convolutions in TF32; "float32-exact" turns it off')
+
+
+app.command()(plan)
 
 
 @app.command()

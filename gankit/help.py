@@ -12,7 +12,7 @@ EXAMPLES = {
     "": ["sample eyes", "demo", "COMMAND --help"],
     "demo": ["demo", "demo training.max_minutes=3 --out runs/short"],
     "train": [
-        "train demo data.name=folder data.path=photos --out runs/mine",
+        "train demo data.name=folder data.path=photos data.size=32 --out runs/mine",
         "train experiment.toml training.seed=1 --out runs/second",
     ],
     "resume": ["resume runs/mine"],
@@ -30,7 +30,8 @@ EXAMPLES = {
     "report": ["report runs/mine"],
     "list": ["list", "list metrics", "list --load"],
     "show": ["show wgan-gp", "show demo data.size=64 > experiment.toml"],
-    "check": ["check experiment.toml", "check demo data.name=folder data.path=photos"],
+    "plan": ["plan photos", "plan scans.npz --minutes 30 --out scans.toml"],
+    "check": ["check experiment.toml", "check demo data.name=folder data.path=photos data.size=32"],
     "schema": ["schema > experiment.schema.json", "schema --study agreement > study.schema.json"],
     "cache": ["cache clear"],
     "cache clear": ["cache clear"],

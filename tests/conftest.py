@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from gankit.testing import isolated_registry
 
@@ -33,6 +35,16 @@ def _own_registry() -> Iterator[None]:
     """Parts that a test registers are gone after it."""
     with isolated_registry():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that are marked as about the CPU train there, whatever the machine has."""
+    if request.node.get_closest_marker("cpu"):
+        import torch
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
 
 @pytest.fixture
@@ -75,6 +87,21 @@ def small(arrays: Path) -> Callable[..., list[str]]:
         ]  # fmt: skip
 
     return overrides
+
+
+@pytest.fixture(scope="session")
+def generated_docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `docs/generate.py` writes below `docs`; made once, though test processes share it."""
+    docs = Path(__file__).parents[1] / "docs"
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "generated-docs"
+    with FileLock(folder.with_suffix(".lock")), pytest.MonkeyPatch.context() as patch:
+        if not folder.is_dir():
+            patch.syspath_prepend(docs)
+            importlib.import_module("mistakes")
+            importlib.import_module("generate").write(folder.with_suffix(".new") / "reference")
+            folder.with_suffix(".new").rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,14 @@ SMALL = {
     ],
 }  # fmt: skip
 """What the test adds to each command."""
+WHOLE = {
+    "classifier": ["training.steps=600", "classifier.seeds=2", 'classifier.arms=["real","classical","synthetic"]'],
+    "agreement": [
+        "training.steps=600", "study.thresholds=[0,0.6]", "study.seeds_at_ends=1", "study.scopes=[]",
+        "study.warm_start=0",
+    ],
+}  # fmt: skip
+"""What else is added: studies of some minutes, in place of hours."""
 
 Gankit = Callable[[list[str], Path | None], str]
 """Runs `gankit` with these words and gives what it prints; interrupted as soon as a file is there, if one is named."""
@@ -85,7 +93,7 @@ def readme() -> list[list[str]]:
 def first_hour(gankit: Gankit, small: bool) -> Iterator[tuple[str, float, str]]:
     """Go the newcomer's way in the current folder; after each stage its name, its seconds, and what was printed."""
     write_photographs(Path("photos"), 18 if small else 240)
-    more = SMALL if small else {}
+    more = SMALL if small else WHOLE
     data = ["data.name=folder", "data.path=photos", "data.size=32"]
     studies = [["study", name, *data, *more.get(name, [])] for name in ("classifier", "agreement")]
     for words in [*readme(), ["rank", str(RUN)], *studies]:

@@ -11,8 +11,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import gankit.testing
+
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import flops
+import gpu
+import gpu_page
 import speed
 import speed_page
 import speed_peers
@@ -137,3 +141,46 @@ def test_peers_run(part: str) -> None:
     rows = speed.PARTS[part](True)
     assert len({row["who"] for row in rows}) in (4, 5)
     assert all(row["wall_s"] > 0 for row in rows)
+
+
+def test_the_gpu_benchmark_runs_in_small_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with gankit.testing.isolated_registry():
+        results = gpu.main(["--smoke", "--out", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "not run: everything that needs a GPU" in said
+    left_out = [line for line in results["not_run"] if not line.startswith(("everything", "mimicry: Missing"))]
+    assert not left_out
+    assert json.loads((tmp_path / "gpu.json").read_text()) == results
+    assert all(row["equal"] for row in results["equality"])
+    assert {row["recipe"] for row in results["step"]} == {"wgan-gp", "fastgan"}
+    page = (tmp_path / "gpu.md").read_text()
+    assert "no record" in page
+    assert all(f"\n## {heading}\n" in page for heading, name, _ in gpu_page.SECTIONS if results[name])
+
+
+def test_the_gpu_benchmark_names_what_it_had_no_time_for(tmp_path: Path) -> None:
+    with gankit.testing.isolated_registry():
+        results = gpu.main(["--smoke", "--out", str(tmp_path), "--minutes", "0"])
+    assert [line.partition(":")[0] for line in results["not_run"][:-1]] == list(gpu.PARTS)
+
+
+def test_the_page_about_gpus_is_that_of_the_record() -> None:
+    record = json.loads(gpu_page.RECORD.read_text()) if gpu_page.RECORD.is_file() else None
+    assert gpu_page.PAGE.read_text() == gpu_page.page(record)
+
+
+def test_the_page_about_gpus_shows_every_row() -> None:
+    row = {"step_ms": 20.0, "kernels_ms": 19.0, "memory_mb": 1300.0, "images_per_second": 9000.0, "said": ["x"]}
+    page = gpu_page.page({
+        "machine": {"device": "A", "torch": "2", "cuda": "13"}, "smoke": False, "not_run": ["step: more"],
+        "step": [{"recipe": "dcgan", "side": 64, "batch": 8, "graphs": row, "eager": {**row, "memory_mb": 1000.0}}],
+        "mimicry": [{"who": "torch-mimicry", "step_ms": 160.0}, {"who": "gankit", "step_ms": 20.0}],
+        "equality": [{"recipe": "dcgan", "side": 64, "way": "resumed", "equal": False}],
+        "arithmetic": [{"recipe": "dcgan", "side": 64, "way": "as it is", "step_ms": 26.0},
+                       {"recipe": "dcgan", "side": 64, "way": "bf16", "step_ms": 20.0}],
+        "record": [], "inference": [],
+    })  # fmt: skip
+    for cells in ("dcgan | 64 | 8 | 20.0 ms | 20.0 ms | 19.0 ms | 1.05 | 9,000 | 1,300 MB | 1.30", "8.00 | met (7)",
+                  "a replayed, resumed one | **no**", "bf16 | 20.0 ms | 1.30", "- step: more",
+                  "Said on the way: x"):  # fmt: skip
+        assert cells in page

@@ -19,17 +19,16 @@ from gankit.cli import app
 from gankit.errors import DataError, GankitError, PartError, RunError, SettingsError
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE, SmallNetwork, TorchvisionNetwork, load_weights, make_network
-from gankit.studies.classifier import training as classifier_training
-from gankit.studies.classifier.arms import ARMS, TrainingSet, added_labels, training_set
+from gankit.studies import fitting
+from gankit.studies.classifier.arms import ARMS, added_labels, training_set
 from gankit.studies.classifier.data import check_apart, data_notes
-from gankit.studies.classifier.settings import Classical
 from gankit.studies.classifier.study import (
     ClassifierStudy,
     load_classifier,
     load_classifier_study,
     run_classifier_study,
 )
-from gankit.studies.classifier.training import apply, augment, batch_images, fit
+from gankit.studies.fitting import Classical, TrainingSet, apply, augment, batch_images, fit
 from gankit.studies.reading import load_study
 from gankit.studies.trainings import TIMED, WARMING
 
@@ -230,7 +229,7 @@ def test_a_killed_study_repeats_nothing(write: Write, tmp_path: Path, monkeypatc
         write(), 'classifier.arms=["real", "classical"]', "classifier.steps=9", "classifier.checkpoint_every=4"
     )
     whole = run_classifier_study(small, tmp_path / "whole", quiet=True)
-    inner, calls = classifier_training.augment, []
+    inner, calls = fitting.augment, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(1)
@@ -238,7 +237,7 @@ def test_a_killed_study_repeats_nothing(write: Write, tmp_path: Path, monkeypatc
             raise KeyboardInterrupt
         return inner(*arguments)
 
-    monkeypatch.setattr(classifier_training, "augment", interrupted)
+    monkeypatch.setattr(fitting, "augment", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_classifier_study(small, tmp_path / "parts", quiet=True)
     done = tmp_path / "parts" / "jobs" / "real-0" / "result.json"
@@ -293,6 +292,7 @@ def test_it_is_said_when_nothing_is_added(write: Write, tmp_path: Path) -> None:
     assert any(note.startswith("nothing is added in any arm") for note in found["protocol"]["notes"])
 
 
+@pytest.mark.cpu
 def test_a_classifier_can_be_loaded(write: Write, tmp_path: Path) -> None:
     run_classifier_study(study(write(), REAL, "classifier.seeds=1"), tmp_path / "out", quiet=True)
     parts = study(write(), REAL).split
@@ -335,14 +335,14 @@ def test_networks_of_torchvision(tmp_path: Path, write: Write) -> None:
     published, path = models.squeezenet1_1(weights=None, num_classes=10), tmp_path / "weights.pth"
     torch.save(published.state_dict(), path)
     started = study(write(), "data.size=32", "classifier.network=squeezenet1_1", f"classifier.weights={path}")
-    network = started.new_network(3)
+    network = started.settings.new_network(started.split.train.image, 3)
     assert isinstance(network, TorchvisionNetwork)
     assert torch.equal(next(network.network.parameters()), next(published.parameters()))
     with pytest.raises(PartError, match=r"weights.pth is not of alexnet: .* name the network that it belongs to"):
         load_weights(models.alexnet(weights=None, num_classes=3), path, "alexnet")
     path.write_bytes(b"no weights")
     with pytest.raises(PartError, match=r"weights\.pth cannot be read"):
-        started.new_network(3)
+        started.settings.new_network(started.split.train.image, 3)
 
 
 def test_augmentation_keeps_what_it_should() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -134,16 +135,22 @@ def test_help(call: Call, every_command: list[tuple[str, Any, Any]]) -> None:
 
 def test_every_example_can_be_typed(every_command: list[tuple[str, Any, Any]]) -> None:
     found = {name: command for name, command, _ in every_command}
+    lines = {}
     for name, command in found.items():
         shown = [line.strip() for line in command.epilog.splitlines() if line.startswith("  ")]
         assert shown, name
-        for line in shown:
-            words = shlex.split(line.partition(" > ")[0])[1:]
-            called = max((known for known in found if words[: len(known.split())] == known.split()), key=len)
-            assert called.startswith(name)
-            arguments = words[len(called.split()) :]
-            if arguments != ["--help"]:
-                found[called].make_context(called, arguments)  # raises where it cannot be parsed
+        assert all(line.startswith(f"gankit {name}") for line in shown)
+        lines |= dict.fromkeys(shown, "help")
+    root = Path(gankit.__file__).parents[1]
+    for readme in [root / "README.md", *root.glob("plugins/*/README.md")]:
+        blocks = "".join(re.findall(r"```sh\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL))
+        lines |= dict.fromkeys(blocks.replace(" && ", "\n").splitlines(), str(readme))
+    typed = [words for line in lines if (words := shlex.split(line.partition(" > ")[0], comments=True))]
+    for _, *words in [words for words in typed if words[0] == "gankit"]:
+        called = max((known for known in found if words[: len(known.split())] == known.split()), key=len)
+        arguments = words[len(called.split()) :]
+        if arguments != ["--help"]:
+            found[called].make_context(called, arguments)  # raises where it cannot be parsed
 
 
 def test_train_and_resume(call: Call, small: Small, tmp_path: Path) -> None:

@@ -114,6 +114,15 @@ def test_values_of_overrides_are_toml_or_strings() -> None:
     assert experiment.training.optimizer_options == {"weight_decay": 0.1}
 
 
+def test_a_list_whose_quotes_the_shell_took_away_is_a_list_of_texts() -> None:
+    experiment = gankit.load("wgan-gp", "data.conditional=[age, patient-sex]", "evaluation.metrics=[fid,kid,]")
+    assert experiment.data.conditional == ["age", "patient-sex"]
+    assert [metric.name for metric in experiment.evaluation.metrics] == ["frechet", "kid"]
+    assert gankit.load("wgan-gp", "training.betas=[0.5, 0.9]").training.betas == (0.5, 0.9)
+    for text in ("[{name=kid}]", "[[a]]", "['a", "[a] b"):
+        assert "not " + repr(text) in errors("wgan-gp", f"data.conditional={text}")[0]
+
+
 def test_a_path_given_as_a_number_a_date_or_a_word_of_toml_is_text() -> None:
     for name in ("2024", "2024-05-01", "1e3", "0x10", "true", "1_000"):
         assert str(gankit.load("wgan-gp", "data.name=npz", f"data.path={name}").data.settings.path) == name
@@ -178,6 +187,14 @@ def test_an_error_of_an_optional_setting_says_how_to_unset_it() -> None:
     assert line.endswith("""not 'off'; or "none" unsets it""")
     (line,) = errors("wgan-gp", "training.steps=off")
     assert "unsets" not in line
+
+
+def test_a_folder_among_the_overrides_leads_to_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert errors("demo", "photos")[0].endswith("write key.path=value, for example training.steps=1000")
+    (tmp_path / "photos").mkdir()
+    assert errors("demo", "photos")[0].endswith("for example data.name=folder data.path=photos")
+    assert errors("photos")[0].endswith("for its pictures a recipe with data.name=folder data.path=photos")
 
 
 def test_a_setting_of_another_part_leads_to_that_part() -> None:
@@ -426,6 +443,7 @@ def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
         ("nope.toml", "nope.toml: there is no such experiment file"),
         ("no/where", "no/where: there is no such experiment file"),
         (".", ". is a folder without an experiment.toml"),
+        ("data.path=a/b", "'data.path=a/b' comes after a recipe or a file, for example: demo data.path=a/b"),
     ],
 )
 def test_sources_that_are_missing(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -573,6 +591,16 @@ def test_the_schema_has_bounds_defaults_and_every_part(made: dict[str, Any]) -> 
 @pytest.fixture(scope="module", params=registry("study").built_in())
 def of_study(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return request.param, json.loads(json.dumps(study_schema(request.param)))
+
+
+def test_nothing_of_the_eyes_is_left_where_other_data_are_named() -> None:
+    of_eyes = re.compile(r"eyes|tropia|strabismus|deviation|right eye")
+    own = ["data.name=npz", "data.path=x.npz", "data.held_out=0.2"]
+    for name in recipe_names():
+        assert not of_eyes.search(gankit.load(name, *own).toml()), name
+    for name in registry("study").built_in():
+        assert of_eyes.search(load_study(name).toml()), name
+        assert not of_eyes.search(load_study(name, None, *own).toml()), name
 
 
 def test_the_schema_of_a_study_accepts_the_packaged_one(of_study: tuple[str, dict[str, Any]]) -> None:

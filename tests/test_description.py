@@ -43,10 +43,10 @@ def said(**table: object) -> list[str]:
 def test_a_folder_is_described(photos: Path) -> None:
     assert said(name="folder", path=str(photos), size=8) == [
         "data folder: 12 images of 20 x 24 pixels (height x width), resized to 8 x 8, colour, 8 bits",
-        "  classes: cat: 4, dog: 4, owl: 4 (column `class`)",
+        "  classes: cat: 4, dog: 4, owl: 4 (column `class`); data.conditional=true tells the networks",
         "  patients: 2, with 6 images each (column `patient_id`)",
         "  raters: 2 (columns `rater1`, `rater2`); on average 67% agree with the label, and all of them on 4 images",
-        "  unused: age, site (kept as facts; data.conditional can name those that are numbers)",
+        "  unused: age, site (kept as facts; numbers can be conditions: data.conditional=[NAME])",
     ]
     assert said(name="folder", path=str(photos), conditional=["age"])[-1].startswith("  unused: site (")
 
@@ -55,11 +55,27 @@ def test_what_is_not_known_is_said(photos: Path) -> None:
     (photos / "labels.csv").write_text("file\n" + "\n".join(f"owl/{i}.png" for i in range(4)))
     lines = said(name="folder", path=str(photos), unlisted="skip")
     assert lines[1:] == [
-        "  classes: none",
+        "  classes: none (a column `label` names them)",
         "  patients: not known: each image counts as another patient's (a column `group` says whose each is)",
         "  left out: 8 images without a row: cat/0.png, cat/1.png, cat/2.png, cat/3.png, dog/0.png, dog/1.png, "
         "dog/2.png, dog/3.png",
     ]
+
+
+def test_columns_that_may_be_votes_are_asked_about(photos: Path) -> None:
+    (photos / "labels.csv").write_text("\n".join(ROWS).replace("rater1", "anna").replace("rater2", "ben"))
+    asked = "  votes?: anna, ben: names of classes; if raters gave them, call the columns vote_1, vote_2, ..."
+    assert said(name="folder", path=str(photos))[-1] == asked
+
+
+def test_a_table_that_is_not_read_is_named(photos: Path) -> None:
+    (photos / "labels.csv").rename(photos / "metadata.csv")
+    assert said(name="folder", path=str(photos))[-1].startswith("  not read: metadata.csv (data.table=... reads it")
+    assert "not read" not in " ".join(said(name="folder", path=str(photos), table="metadata.csv"))
+    (photos / "metadata.csv").rename(photos / "Labels.CSV")
+    assert said(name="folder", path=str(photos))[2] == "  patients: 2, with 6 images each (column `patient_id`)"
+    (photos / "labels.xlsx").write_bytes(b"x")
+    assert "labels.xlsx is a spreadsheet; save it as CSV UTF-8" in error(lambda: Folder(path=photos).image)
 
 
 def test_arrays_and_torchvision_s_sets_are_described_alike(tmp_path: Path) -> None:
@@ -68,7 +84,7 @@ def test_arrays_and_torchvision_s_sets_are_described_alike(tmp_path: Path) -> No
              test_labels=np.zeros(3, int), train_groups=np.arange(6), test_groups=np.arange(3) + 9)  # fmt: skip
     assert said(name="npz", path=str(tmp_path / "a.npz"), size=4) == [
         "data npz: 9 images of 6 x 6 pixels (height x width), resized to 4 x 4, grey, 16 bits",
-        "  classes: 0: 6, 1: 3",
+        "  classes: 0: 6, 1: 3; data.conditional=true tells the networks",
         "  patients: 9, with 1 image each",
         "  splits: train 6, test 3",
     ]
@@ -98,8 +114,7 @@ def test_what_networks_are_trained_on_is_one_line(photos: Path) -> None:
     line = in_short(prepare(table, 0))
     assert line.startswith("20 x 24 pixels; 9 images (cat: ")
     assert "of 9 patients; held out: 3 images (cat: " in line
-    assert line.endswith("the networks are not told the class (data.conditional=true tells them)")
-    assert "not told" not in in_short(prepare(table.model_copy(update={"conditional": True}), 0))
+    assert "tells the networks" not in said(name="folder", path=str(photos), conditional=True)[1]
 
 
 def test_every_damaged_picture_is_named(photos: Path) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 import gankit
 from gankit import seeds
-from gankit.interfaces import Augment, Critic, ImageSpec
+from gankit.errors import RunError
+from gankit.interfaces import Augment, Critic, ImageSpec, Loss, Turn
 from gankit.runs.run import choose_device
 from gankit.training import rehearsal
 from gankit.training.execution.arithmetic import (
@@ -145,3 +146,55 @@ def test_the_record_says_how_precisely_a_run_computes(small: Small, tmp_path: Pa
     record = run.experiment.run
     assert record is not None
     assert record.arithmetic == "float32"
+
+
+class FailsLater(Loss):
+    """Raises what a device would, in the fourth step."""
+
+    text = ""
+
+    def critic(self, turn: Turn) -> Tensor:
+        if turn.step == 3 and turn.batch == 4:
+            raise RuntimeError(self.text)
+        return turn.fake_scores.mean() - turn.real_scores.mean()
+
+    def generator(self, turn: Turn) -> Tensor:
+        return -turn.fake_scores.mean()
+
+
+FAULTS = {
+    "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 9 GiB\nmore": (
+        r": not enough memory after step 3 \(another 20\.00 MiB were asked for\); the last checkpoint stays; lower "
+        r"training\.batch \(4\), .* training\.graphs=false"
+    ),
+    "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes.": (
+        r": not enough memory after step 3 \(another 64 bytes were asked for\)"
+    ),
+    "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronous": (
+        r": the GPU failed after step 3 \(CUDA error: unspecified launch failure\); go on .* gankit resume "
+    ),
+}
+
+
+@pytest.mark.parametrize("text", FAULTS)
+def test_a_fault_of_the_device_takes_one_line_and_keeps_the_checkpoint(
+    text: str, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gankit.losses.register("fails-later")(FailsLater)
+    monkeypatch.setattr(FailsLater, "text", text)
+    experiment = gankit.load("wgan-gp", *small('losses=["fails-later"]', "training.checkpoint_every=2"))
+    with pytest.raises(RunError, match=FAULTS[text]) as caught:
+        gankit.train(experiment, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path / "run"))
+    monkeypatch.setattr(FailsLater, "text", "a mistake of a part")
+    with pytest.raises(RuntimeError, match=r"^a mistake of a part$"):
+        gankit.resume(tmp_path / "run")
+    assert gankit.open_run(tmp_path / "run").steps == 2
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_one_line() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(RunError, match=r"^training\.device: 'cuda' cannot be used here .*; set training\.device=auto$"):
+        choose_device("cuda")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -94,11 +95,9 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def generated(generated_docs: Path) -> dict[str, str]:
     """The generated pages by name."""
-    folder = tmp_path_factory.mktemp("reference")
-    _module("generate").write(folder)
-    return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    return {path.name: path.read_text(encoding="utf-8") for path in (generated_docs / "reference").iterdir()}
 
 
 def _module(name: str) -> ModuleType:
@@ -115,6 +114,8 @@ class Page:
         self.capsys = capsys
 
     def run(self, block: Block) -> None:
+        if block.note.startswith("needs: ") and importlib.util.find_spec(block.note.removeprefix("needs: ")) is None:
+            return
         assert block.language in LANGUAGES, f"line {block.line}: a block of {block.language or 'no language'}"
         if block.source:
             check_quoted(block)

@@ -229,6 +229,9 @@ def test_a_run_beside_its_own_data_and_its_report(small: Small, tmp_path: Path) 
     assert report["protocol"]["real"] == "held-out images"
     assert report["protocol"]["n_real"] == 8 + 4 * (report["protocol"]["n_real"] == 12)  # whole groups of four
     assert evaluate(str(run.path), run, count=12) == report
+    (attack,) = report["protocol"]["membership"].values()  # by no other: these metrics need no features of training
+    assert attack["by"] == "critic score"
+    assert 0 <= attack["low"] <= attack["area"] <= attack["high"] <= 1
     page = write_report(run).read_text()
     assert "gankit evaluate" in page
     (run.path / "metrics.json").write_text(json.dumps(report))
@@ -236,7 +239,7 @@ def test_a_run_beside_its_own_data_and_its_report(small: Small, tmp_path: Path) 
     assert "FD (pixels)" in page
     entry = report["metrics"]["frechet"]
     assert with_error(entry["value"], entry["standard_error"]) in page
-    assert page.count("data:image/png;base64,") == 4  # real images, samples, the losses of both sides
+    assert page.count("data:image/png;base64,") == 5  # real images, samples, the nearest ones, two curves
     assert "<b>" not in page  # names are escaped
     assert "http" not in page.replace("http-equiv", "")  # self-contained
     everything = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "all")

@@ -20,6 +20,7 @@ from gankit.testing._capture import ReplayRecorder, replay_turns
 from gankit.training.data import prepare
 from gankit.training.execution import choice
 from gankit.training.execution.graphs import Graphs
+from gankit.training.execution.work import Eager
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
 
@@ -203,6 +204,37 @@ def test_a_closed_training_goes_on_eagerly() -> None:
     replayed.close()
     assert not graphs.recorded
     assert advanced(replayed, 3) == advanced(eager)
+
+
+def test_a_run_that_is_killed_while_it_replays_ends_as_an_eager_one(
+    small: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = gankit.load("wgan-gp", *small("augment.name=diffaugment", "training.tick_every=1"))
+    eager = gankit.train(experiment, tmp_path / "eager")
+    made: list[Graphs] = []
+
+    def replaying(settings: Any, device: Any, parts: Any, random: Any, log: Any, report: Any, compilation: Any) -> Any:
+        modules = [part for part in parts.values() if isinstance(part, torch.nn.Module)]
+        if settings.graphs is not False:  # else a rehearsal
+            made.append(Graphs(ReplayRecorder(modules), modules, [random], log, report))
+            return made[-1]
+        return Eager(log)
+
+    monkeypatch.setattr("gankit.training.step.choose", replaying)
+
+    def power_cut(row: dict[str, Any]) -> None:
+        if row["step"] == 5:
+            assert len(made[0].recorded) == 2
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        gankit.train(experiment, tmp_path / "broken", on_tick=power_cut)
+    assert not made[0].recorded  # memory is freed when a training ends
+    assert gankit.open_run(tmp_path / "broken").steps == 4
+    resumed = gankit.resume(tmp_path / "broken")
+    assert resumed.exported.read_bytes() == eager.exported.read_bytes()
+    rows = [[{k: v for k, v in row.items() if "/" in k} for row in run.log] for run in (eager, resumed)]
+    assert rows[0] == rows[1]
 
 
 def test_true_is_refused_where_there_is_no_cuda_device() -> None:

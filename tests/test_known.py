@@ -36,6 +36,10 @@ class Pictures(Dataset):
     def images(self) -> Any:
         return np.broadcast_to(np.arange(N, dtype=np.uint8)[:, None, None, None], (N, 1, 4, 6)).copy()
 
+    @property
+    def stored_sizes(self) -> set[tuple[int, int]]:
+        return {(9, 12), (6, 8)}
+
 
 class BySingleProperties(Pictures):
     """As plug-ins were written for 0.1.0."""
@@ -109,6 +113,7 @@ def test_records_and_single_properties_say_the_same_through_every_view(make: typ
     check(dataset.subset(some).subset([3, 0]), some[[3, 0]])
     assert dataset.subset(some).splits == {}
     assert len(dataset.subset(some)) == 4
+    assert Resized(dataset, (8, 8)).subset(some).stored_sizes == {(9, 12), (6, 8)}
 
 
 @pytest.mark.parametrize("make", [BySingleProperties, ByRecord])

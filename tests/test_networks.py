@@ -284,7 +284,7 @@ def test_a_penalty_has_the_gradients_of_torch_alone(monkeypatch: pytest.MonkeyPa
         return [torch.zeros_like(p) if g is None else g for p, g in zip(critic.parameters(), found, strict=True)]
 
     found = gradients()
-    monkeypatch.setattr("gankit.nn.double_backward._use_torch", lambda: True)
+    monkeypatch.setattr("gankit.nn.double_backward.uses_torch", lambda: True)
     for own, expected in zip(found, gradients(), strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-11, atol=1e-14)
     assert sum(bool(each.any()) for each in found) == sum(p.dim() > 1 for p in critic.parameters())

@@ -9,7 +9,9 @@ import pytest
 from pictures import error, pixels
 
 from gankit import ImageSpec, build
+from gankit.datasets.folder import Folder
 from gankit.datasets.npz import Npz
+from gankit.training.rehearsal import check
 
 
 class TestNpz:
@@ -164,7 +166,9 @@ class TestNpz:
     def test_missing_and_foreign_files(self, tmp_path: Path) -> None:
         assert "there is no file" in error(lambda: Npz(path=tmp_path / "none.npz").image)
         assert "there is no file" in error(lambda: Npz(path=tmp_path / "none.npz", in_memory=False).images)
+        assert 'is a folder; name = "folder" reads pictures' in error(lambda: Npz(path=tmp_path).image)
         np.save(tmp_path / "a.npy", np.zeros(3))
+        assert 'name = "npz" reads such files' in error(lambda: Folder(path=tmp_path / "a.npy").image)
         assert "images must be (n, h, w)" in error(lambda: Npz(path=tmp_path / "a.npy").image)
         (tmp_path / "a.npz").write_text("images")
         assert "is no npz file that NumPy can read" in error(lambda: Npz(path=tmp_path / "a.npz").image)
@@ -296,6 +300,21 @@ class TestNpz:
             content[content.index(signature) + at] |= {"encrypted": 1, "compression": 97}[damage]
         path.write_bytes(content)
         assert "is no npz file that NumPy can read" in error(lambda: Npz(path=path).image)
+
+    def test_arrays_that_are_no_facts_are_named(self, tmp_path: Path) -> None:
+        images = pixels(10, 4, 4)
+        np.savez(tmp_path / "a.npz", images=images, severity=np.zeros(9), side=np.zeros(10), when=np.zeros(10, "M8[s]"),
+                 labels=np.arange(10) % 2, mu=np.zeros(3), sigma=np.eye(3), scale=np.float64(2))  # fmt: skip
+        (remark,) = Npz(path=tmp_path / "a.npz").subset([1, 2]).remarks
+        assert remark.startswith(
+            "severity (9,), when (10,), scale (): no facts, which have numbers or a text for each of"
+        )
+        lines = check("wgan-gp", "data.name=npz", f"data.path={tmp_path / 'a.npz'}", "generator.width=2",
+                      "critic.width=2", "training.batch=2", "training.generator_batch=2")  # fmt: skip
+        assert f"warning: data: {remark}" in lines
+        parts = {f"{split}_{name}": np.zeros(5) for split in ("train", "test") for name in ("labels", "age")}
+        np.savez(tmp_path / "b.npz", train_images=images[:5], test_images=images[5:], **parts, test_x=np.zeros(5))
+        assert Npz(path=tmp_path / "b.npz", labels="none").remarks[0].startswith("test_x (5,): no facts")
 
     def test_refused_columns(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, images=pixels(2, 3, 3), agreement=[0.5, 1.5], groups=np.zeros((2, 2)))

@@ -19,6 +19,7 @@ from gankit.training.step import Stepper
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
+pytestmark = pytest.mark.cpu  # a GPU rounds float32 to TF32 in convolutions
 
 BATCH = 16
 RECIPES = {

@@ -157,6 +157,6 @@ def test_a_penalty_has_the_gradients_of_torch_alone(monkeypatch: pytest.MonkeyPa
         return [torch.zeros_like(p) if g is None else g for p, g in zip(critic.parameters(), found, strict=True)]
 
     found = gradients()
-    monkeypatch.setattr("gankit.nn.double_backward._use_torch", lambda: True)
+    monkeypatch.setattr("gankit.nn.double_backward.uses_torch", lambda: True)
     for own, expected in zip(found, gradients(), strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-12)

@@ -117,7 +117,8 @@ def test_critic_order_is_that_of_scores_by_hand(runs: dict[str, gankit.Run]) -> 
         wanted: Any = [4.5] if label == "4.5" else label
         z, labels = run.draw(70, wanted, 3)
         floats = torch.cat(list(generate_batches(run.generator, z, labels)))
-        scores = run.critic(floats, labels).double()
+        there = None if labels is None else labels.to(run.device)
+        scores = run.critic(floats.to(run.device), there).double().cpu()
         np.testing.assert_allclose(ranked.scores, scores.numpy(), rtol=1e-4, atol=1e-6)
         assert np.array_equal(ranked.order, np.argsort(-ranked.scores, kind="stable"))
         assert np.array_equal(ranked.best, ranked.order[:5])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)  # most of a minute of one core, which others may use too
 FOLDER = Path(__file__).parent / "reliability"
 SHORT = """
 import sys

@@ -85,7 +85,7 @@ def test_a_run_s_report_reads_on_a_phone(report: Path, opened: Callable[..., Any
     page = opened(report, PHONE)
     assert page.evaluate(WIDEST) <= PHONE
     headings = page.locator("h2").all_inner_texts()
-    assert headings == ["Values", "Samples beside real images", "Curves", "Settings"]
+    assert headings == ["Values", "Samples beside real images", "Card of the synthetic images", "Curves", "Settings"]
     columns = (
         page.locator(".values tbody tr")
         .first.locator("td")
@@ -137,3 +137,47 @@ def test_every_table_has_a_head_that_printing_repeats() -> None:
     tables = [part.partition("</table>")[0] for path in templates for part in path.read_text().split("<table")[1:]]
     assert len(tables) > 10
     assert [table for table in tables if table.count("<thead>") != 1] == []
+
+
+def test_the_card_says_what_the_images_are_and_what_is_not_known(run: gankit.Run, tmp_path: Path) -> None:
+    write_report(run)
+    card = (run.path / "card.md").read_text()
+    assert "60 training images, of which nobody said whose they are" in card
+    assert "- right, both: 30 images." in card
+    assert "Kept from training: nothing, so that nothing shows whether images are new" in card
+    assert re.search(r"Of 40 generated images \d+ equal an image of the training images pixel by pixel", card)
+    assert "No membership attack was made" in card
+    assert "**Not for clinical use**" in card
+    page = (run.path / "report.html").read_text()
+    assert "Card of the synthetic images" in page
+    assert NAMES[0] not in page
+    copy = shutil.copytree(run.path, tmp_path / "copy")
+    (copy / "metrics.json").unlink()
+    write_report(gankit.open_run(copy))
+    assert "Not judged yet: gankit evaluate writes what belongs here" in (copy / "card.md").read_text()
+
+
+def test_the_card_has_attacks_and_controls(tmp_path: Path) -> None:
+    """Of a run with held-out images: through the template alone, with what an evaluation gives."""
+    attack = {"by": "critic score", "area": 0.75, "low": 0.6, "high": 0.85, "control": 0.6, "members": 30, "others": 9}
+    controls = {
+        "copycat": {"memorisation": 1.0, "passed": True},
+        "held-out reals": {"memorisation": None, "passed": None},
+    }
+    metrics = {
+        "protocol": {
+            "n_fake": 50, "training": "training images", "warnings": ["look"], "membership": {"critic": attack},
+            "copies": {"exact": 1, "near": 2, "near_expected": 0.01},
+        },
+        "metrics": {"memorisation": {"value": 0.6, "details": {"controls": controls}}},
+    }  # fmt: skip
+    text = render(
+        "gankit.report", "card.md.j2", name="run", steps=5, metrics=metrics, generator="resnet", critic="resnet",
+        record={"image": {"channels": 1, "height": 8, "width": 8}, "images": 1200}, data="npz", losses=["wasserstein"],
+        patients=30, held_out=90, unopened="", classes={},
+    )  # fmt: skip
+    assert "1,200 training images of 30 patients" in text
+    assert "Membership attack by critic score: area 0.75 (0.60 to 0.85) over 30 training and 9 held-out" in text
+    assert "memorisation: 0.60; control, copycat: 1.00 (as it must); control, held-out reals: unknown." in text
+    assert "1 equal an image of the training images pixel by pixel, and 2 are near copies (1.0 %" in text
+    assert "- Warning: look." in text

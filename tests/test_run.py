@@ -149,7 +149,7 @@ def test_samples_are_never_augmented(small: Small, tmp_path: Path) -> None:
     run = gankit.train(gankit.load("wgan-gp", *small("augment.name=diffaugment")), tmp_path / "run")
     latents, labels = run.draw(4, None, 0)
     with torch.no_grad():
-        plain = run.generator(latents, labels)
+        plain = run.generator(latents.to(run.device), labels).cpu()
     expected = np.rint((plain.double().numpy() + 1) * 127.5)
     np.testing.assert_allclose(run.sample(4).astype(float), expected, atol=1)
 

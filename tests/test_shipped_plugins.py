@@ -18,7 +18,7 @@ from distributions import PIP, Environment, wheels
 import gankit
 from gankit.registry.plugins import GROUPS, KINDS, plural
 
-ROOT = Path(gankit.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 FOLDERS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 
 KIND_FOLDERS = {plural(kind) for kind in KINDS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -517,6 +518,23 @@ def test_own_networks_are_traced(kind: str, name: str) -> None:
     network = gankit.build(kind, name, gankit.ImageSpec(3, 16, 16), width=4).eval()
     given = torch.randn(2, 3, 16, 16) if kind == "critic" else torch.randn(2, network.latent_dim)
     torch.testing.assert_close(torch.jit.trace(network, given)(given), network(given))  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter is an old one
+@pytest.mark.parametrize(
+    ("kind", "name", "settings"),
+    [("generator", "resnet", {}), ("critic", "resnet", {}), ("generator", "dcgan", {}), ("critic", "dcgan", {}),
+     ("generator", "r3gan", {"group_width": 2}), ("critic", "r3gan", {"group_width": 2})],
+)  # fmt: skip
+def test_own_networks_go_through_the_older_exporter_of_onnx(kind: str, name: str, settings: dict[str, int]) -> None:
+    onnx, reference = pytest.importorskip("onnx"), pytest.importorskip("onnx.reference")
+    network = gankit.build(kind, name, gankit.ImageSpec(3, 16, 16), width=4, **settings).eval()
+    given = torch.randn(2, 3, 16, 16) if kind == "critic" else torch.randn(2, network.latent_dim)
+    file = io.BytesIO()
+    torch.onnx.export(network, (given,), file, dynamo=False, input_names=["x"])
+    (found,) = reference.ReferenceEvaluator(onnx.load_from_string(file.getvalue())).run(None, {"x": given.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(found), network(given), rtol=1e-3, atol=1e-4)
 
 
 def test_a_penalty_beside_a_critic_that_mixes_samples_can_be_allowed(trained: Trained) -> None:

@@ -20,7 +20,7 @@ from gankit.evaluation.tables import Evaluated, cells, html, text_table, with_er
 from gankit.evaluation.uncertainty import evaluate_metric
 from gankit.interfaces import Meaning, Metric, Pool, Rows
 from gankit.registry import registry
-from gankit.registry.parts import valid_part
+from gankit.registry.parts import list_parts, valid_part
 
 Small = Callable[..., list[str]]
 
@@ -251,8 +251,10 @@ def test_a_recipe_s_name_is_trained(small: Small, tmp_path: Path) -> None:
 def test_fid_is_the_frechet_distance_unless_something_else_has_the_name() -> None:
     assert list(evaluate("fid")["metrics"]) == ["frechet"]
     assert gankit.load("wgan-gp", 'evaluation.metrics=["fid"]').evaluation.metrics[0].name == "frechet"
+    assert list_parts(["metric"])[0][0].split() == ["frechet", "metric", "gankit", "also", "fid"]
     gankit.metrics.register("fid")(Jumpy)
     assert registry("metric").get("fid") is Jumpy
+    assert "also" not in "".join(list_parts(["metric"])[0])
 
 
 def test_objects_show_themselves(small: Small, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def state(folder: Path) -> dict[str, Any]:
 def assert_equal(a: Any, b: Any, place: str = "") -> None:
     assert type(a) is type(b), place
     if isinstance(a, Tensor):
-        assert torch.equal(a, b), place
+        assert torch.equal(a.cpu(), b.cpu()), place
     elif isinstance(a, dict):
         assert a.keys() == b.keys(), place
         for key in a:

@@ -131,7 +131,7 @@ def test_an_augment_sees_each_turn_and_held_out_images(small: Small, tmp_path: P
     assert [side for side, *_ in augment.seen] == ["critic", "critic", "generator"]
     held = trainer.data.held_out
     assert held is not None
-    known = held.batch(torch.arange(len(held.dataset)).numpy(), torch.empty(0)) + 0.25
+    known = held.batch(torch.arange(len(held.dataset)).numpy(), trainer.stepper.like) + 0.25
     assert held.labels is not None
     for _, images, labels, scores in augment.seen:
         assert labels is not None
@@ -139,7 +139,7 @@ def test_an_augment_sees_each_turn_and_held_out_images(small: Small, tmp_path: P
         for image, label in zip(images, labels, strict=True):
             matches = (known - image).abs().flatten(1).amax(1) < 0.01  # dequantisation moves by half a grey level
             assert matches.any()
-            assert label in held.labels[matches]
+            assert label in held.labels[matches.cpu()]
     log = trainer.log.means()
     assert log["augment/calls"] == 2.0  # the mean of 1, 2 and 3
     state = trainer.stepper.state_dict()

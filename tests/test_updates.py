@@ -52,7 +52,7 @@ def test_dequantisation_is_within_half_a_grey_level(
     experiment = gankit.load("wgan-gp", *small("training.dequantise=true", "training.precision=float64"))
     stepper = Trainer(experiment, tmp_path / "run", data).stepper
     exact = images.astype(np.float64) / top * 2 - 1
-    drawn = stepper.turn("critic", shard(12), 0).raw_real.numpy()  # all images, in the order of the first epoch
+    drawn = stepper.turn("critic", shard(12), 0).raw_real.cpu().numpy()  # all images, in the order of the first epoch
     order = [np.abs(exact - image).max((1, 2, 3)).argmin() for image in drawn]
     assert sorted(order) == list(range(12))
     off = (drawn - exact[order]) / (2 / top)

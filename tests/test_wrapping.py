@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import gankit
 from gankit.errors import DataError, GankitError, PartError
-from gankit.interfaces import ClassHead, FeatureCritic, Turn
+from gankit.interfaces import ClassHead, FeatureCritic, Loss, Turn
 from gankit.runs import checkpoint
 
 Small = Callable[..., list[str]]
@@ -294,6 +294,70 @@ def test_a_wrapped_critic_shows_its_features_and_classes(small: Small, tmp_path:
     gankit.critics.register("wise")(gankit.wrap("critic", Wise))
     run = trained(small(), tmp_path / "run", "critic.name=wise")
     assert run.critic.part.module.step == 2  # type: ignore[union-attr]
+
+
+class Styled(nn.Module):
+    """A generator in two halves, as StyleGAN's."""
+
+    style_layers = 2
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.maps, self.paints = nn.Linear(5, width), nn.Linear(2 * width, 192)
+
+    def mapping(self, z: Tensor) -> Tensor:
+        return self.maps(z).tanh()  # type: ignore[no-any-return]
+
+    def synthesis(self, styles: Tensor) -> Tensor:
+        return self.paints(styles.flatten(1)).tanh().view(-1, 3, 8, 8)  # type: ignore[no-any-return]
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.synthesis(self.mapping(z)[:, None].expand(-1, 2, -1))
+
+
+@runtime_checkable
+class MapsLatents(Protocol):
+    """What a loss on styles asks for."""
+
+    style_layers: int
+
+    def mapping(self, z: Tensor, labels: Tensor | None = None) -> Tensor: ...
+
+    def synthesis(self, styles: Tensor) -> Tensor: ...
+
+
+class Smooth(Loss):
+    needs = (MapsLatents,)
+
+    def generator(self, turn: Turn) -> Tensor:
+        generator = turn.generator
+        assert isinstance(generator, MapsLatents)
+        styles = generator.mapping(turn.latents, turn.labels)[:, None].expand(-1, generator.style_layers, -1)
+        torch.testing.assert_close(generator.synthesis(styles), turn.generator(turn.latents, turn.labels))
+        return generator.synthesis(styles).square().mean()
+
+
+def test_a_wrapped_generator_shows_its_two_halves(small: Small, tmp_path: Path) -> None:
+    for generator in (
+        gankit.wrap("generator", Styled(), latent_dim=5),
+        gankit.wrap("generator", Styled, latent_dim=5)(),
+    ):
+        other = copy.deepcopy(generator)
+        with torch.no_grad():
+            generator.get_parameter(next(name for name, _ in generator.named_parameters() if "maps" in name)).zero_()
+        assert isinstance(other, MapsLatents)
+        z = torch.rand(2, 5)
+        styles = other.mapping(z, None)[:, None].expand(-1, 2, -1)
+        torch.testing.assert_close(other.synthesis(styles), other(z))
+        assert not torch.equal(other(z), generator(z))  # the copy's own
+    assert not isinstance(gankit.wrap("generator", Painter(gankit.ImageSpec(3, 8, 8)), latent_dim=5), MapsLatents)
+    gankit.losses.register("smooth")(Smooth)
+    gankit.generators.register("styled")(gankit.wrap("generator", Styled, latent_dim=5))
+    overrides = ["generator.name=styled", "generator.width=3", "losses=['wasserstein', 'smooth']"]
+    assert trained(small(), tmp_path / "run", *overrides).finished
+    gankit.generators.register("painter")(gankit.wrap("generator", Painter, latent_dim=5))
+    with pytest.raises(PartError, match=r"smooth needs .*MapsLatents"):
+        trained(small(), tmp_path / "other", "generator.name=painter", "losses=['wasserstein', 'smooth']")
 
 
 def test_a_wrapped_augment_and_loss_follow_the_steps_and_keep_their_state(small: Small, tmp_path: Path) -> None:

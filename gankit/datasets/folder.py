@@ -23,10 +23,12 @@ from gankit.images.labels_csv import (
     may_lie_beside,
     number_classes,
     read_table,
+    tables_in,
 )
 from gankit.images.resizing import Fit
 from gankit.interfaces import DecodedDataset, ImageSpec
 
+SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 
@@ -84,7 +86,7 @@ class Folder(DecodedDataset):
         files = _find_pictures(self.path)
         table = find_table(self.path, self.table)
         if table is None:
-            return _from_sub_folders(self.path, files)
+            return replace(_from_sub_folders(self.path, files), not_read=[file.name for file in tables_in(self.path)])
         return read_table(table, files, skip_unlisted=self.unlisted == "skip")
 
     @cached_property
@@ -170,6 +172,8 @@ def _find_pictures(folder: Path) -> list[str]:
         elif not may_lie_beside(file):
             unknown.append(file)
     readable = ", ".join(suffix[1:] for suffix in SUFFIXES)
+    if sheets := [file for file in unknown if file.suffix.lower() in SHEETS]:
+        raise DataError(f"{sheets[0]} is a spreadsheet; save it as CSV UTF-8, {folder}/labels.csv, and take it out")
     if unknown:
         types = Counter(file.suffix.lower() or "no suffix" for file in unknown)
         counted = ", ".join(f"{count} {suffix}" for suffix, count in types.most_common())

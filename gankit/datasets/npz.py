@@ -267,6 +267,15 @@ class Npz(DecodedDataset):
         names = [key.removeprefix(first) for key in self.archive.headers if key.startswith(first)]
         return Columns([name for name in names if name not in no_facts and self._is_fact(name)], self._read_fact)
 
+    @property
+    def remarks(self) -> list[str]:
+        """Arrays that are nothing of the above, other than the moments of statistics files."""
+        of_images = [*self.names.values(), "groups", "agreement", *self.facts]
+        used = {"class_names", "mu", "sigma", *(prefix + name for prefix in self._prefixes for name in of_images)}
+        odd = [f"{name} {header.shape}" for name, header in self.archive.headers.items() if name not in used]
+        shown = ", ".join(odd[:3]) + (", ..." if len(odd) > 3 else "")
+        return [f"{shown}: no facts, which have numbers or a text for each of the {len(self)} images"] if odd else []
+
     def _is_fact(self, name: str) -> bool:
         headers = [self.archive.headers.get(prefix + name) for prefix in self._prefixes]
         return all(

@@ -101,21 +101,21 @@ def mean_of(values: Floats, factor: float | None = None) -> Part:
     return Part(float(known.var(ddof=1)) * (1 / len(known) if factor is None else factor), len(known) - 1)
 
 
-def cross_validated(values: Floats, test_to_train: float, shared_seeds: bool = True) -> Estimate:
+def cross_validated(values: Floats, test_to_train: float, shared_seeds: bool = False) -> Estimate:
     """The mean of a score, or of a paired difference of two arms' scores, over folds and seeds.
 
     Folds are of whole patients, so that the spread of the folds' means knows how alike images of a patient are. As the
     training parts of folds overlap, their variance is multiplied by 1 / folds + n_test / n_train instead of 1 / folds
-    (Nadeau and Bengio 2003, Machine Learning 52:239). What a seed does alike in all folds is not in that spread: the
-    seeds' means over folds add a part of their own, which makes the interval rather too wide where seeds do nothing
-    alike. Seeds interact with arms, so a difference is taken within fold and seed before this is called.
+    (Nadeau and Bengio 2003, Machine Learning 52:239). Seeds interact with arms, so a difference is taken within fold
+    and seed before this is called. Give each fold seeds of its own: then that spread knows all that seeds do. Seeds
+    that are the same in all folds may do something alike there, which it does not know: with `shared_seeds` the spread
+    of their means over folds is a part of its own, which makes the interval very wide with two or three seeds.
 
     Args:
         values: (folds, generator seeds, classifier seeds), of all folds of all repeats; an axis has length 1 where
             there is one seed, or no generator. NaN for a cell that failed.
         test_to_train: images of the test part of a fold, divided by those of its training part.
-        shared_seeds: whether seeds of one number do anything alike in all folds, as the same first weights may; False
-            where each fold has seeds of its own, and the spread of the folds' means knows all of it.
+        shared_seeds: whether all folds have the same seeds, and so the same first weights.
 
     Returns:
         The mean over folds of their means over seeds, with the parts "folds", "generators" and "classifiers"; the

@@ -19,6 +19,7 @@ from gankit.evaluation import extraction
 from gankit.evaluation.comparison import without_versions
 from gankit.evaluation.copies import find_copies
 from gankit.evaluation.extraction import extractor, part
+from gankit.evaluation.membership import attacks
 from gankit.evaluation.sources import (
     TRAINING,
     Source,
@@ -92,7 +93,8 @@ def evaluate(
         with n = min(n_fake, n_real // 2). Where real images have groups (patients), the second half gives one image of
         each group that the first does not have, as a generator's images have nothing in common either. "p_value" is
         there on request, "details" where a metric has more to say. Whatever the metrics, generated images that copy
-        pixels of a training image give a warning, and the protocol has their numbers as "copies".
+        pixels of a training image give a warning, and the protocol has their numbers as "copies"; beside held-out
+        images it has "membership": how well attacks tell the training images from them.
 
     Raises:
         GankitError: no real images where no run is evaluated, too few images, images that the extractor refuses, images
@@ -110,8 +112,7 @@ def evaluate(
     seed = settings.seed if seed is None else seed
     if real is None and not isinstance(source, Run):
         raise DataError(f"real, on the command line --against: say which real images to compare {fake_name} with")
-    wants_training = "training" in _needs(parts) or training is not None or (real is None and isinstance(source, Run))
-    real = source if real is None else real
+    real, wants_training = source if real is None else real, "training" in _needs(parts) or training is not None
     reals, training_side = _references(real, source, training, window, wants_training)
     if isinstance(reals, Statistics):
         if permutations:
@@ -128,6 +129,7 @@ def evaluate(
     shape = (fakes if isinstance(reals, Statistics) else reals).images.image.shape
     features_name, network = extractor(features, shape)
     needs, warnings = _needs(parts), notes(source, fake_name) if isinstance(source, Dataset) else []
+    privacy: dict[str, Any] = {}
     if isinstance(reals, Statistics):
         warnings += _check_features(reals, features_name, network)
         real_rows = Rows(statistics=reals.moments)
@@ -166,11 +168,13 @@ def evaluate(
         warnings += notes(reals.images, reals.name) + _reference_warnings(fakes, reals, lacks_training)
         kind = "training image" if training_side or training is not None or reals.name == TRAINING else "real image"
         held_out = reals.images if training_side else None
-        copies, copied = find_copies(fakes.images, (training_side or reals).images, held_out, kind)
-        warnings += copied
-    protocol = _protocol(features_name, network, reals, fakes, seed) | {"warnings": list(dict.fromkeys(warnings))}
-    if isinstance(reals, _Side):
-        protocol["copies"] = copies
+        found, said = find_copies(fakes.images, (training_side or reals).images, held_out, kind)
+        privacy, warnings = {"copies": found}, warnings + said
+    protocol = _protocol(features_name, network, reals, fakes, seed) | privacy
+    if training_side and isinstance(reals, _Side):
+        protocol["membership"], said = attacks(source, pool, training_side.images, reals.images)
+        warnings += said
+    protocol["warnings"] = list(dict.fromkeys(warnings))
     if training_side:
         protocol["training"], protocol["n_training"] = training_side.name, len(training_side.images)
         protocol["training_content"] = training_side.content
@@ -240,10 +244,10 @@ def _needs(parts: Sequence[Part]) -> set[str]:
 def _references(
     real: Source, source: Source | None, training: Source | None, window: Window, wants_training: bool
 ) -> tuple[_Side | Statistics, _Side | None]:
-    """The real images, and the training images if they are wanted and are another set."""
+    """The real images, and the training images if they are wanted or come with them, and are another set."""
     name, reference = open_named(real, "real", window)
     if isinstance(reference, Run):
-        name, images = run_reference(reference)
+        (name, images), wants_training = run_reference(reference), True
     elif isinstance(opened := open_images(reference, name, window=window), Statistics):
         return opened, None
     else:

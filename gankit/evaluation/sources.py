@@ -26,7 +26,6 @@ from gankit.version import __version__ as gankit_version
 
 TRAINING, HELD_OUT = "training images", "held-out images"
 """What the images of a run are called in tables."""
-GRID = "grid.png"
 """What `gankit sample` writes beside the images that its labels.csv lists."""
 
 Window = tuple[float, float] | None
@@ -172,20 +171,14 @@ def _title(table: dict[str, Any]) -> str:
 
 
 def notes(images: Dataset, name: str) -> list[str]:
-    """What must be said of a set of images whoever uses it: images that are left out, splits that are joined.
+    """What must be said of a set of images whoever uses it: what of it is not used, splits that are joined.
 
     Args:
         images: the set, as it was opened.
         name: what to call it.
     """
-    remarks, known = [], images.known
-    left_out = [file for file in known.left_out if file != GRID]
-    if left_out:
-        remarks.append(
-            f"{name}: {len(left_out)} images ({left_out[0]} first) are left out, as the table of labels does not list "
-            "them"
-        )
-    splits = [split for split, indices in known.splits.items() if len(indices)]
+    remarks = [f"{name}: {remark}" for remark in images.remarks]
+    splits = [split for split, indices in images.splits.items() if len(indices)]
     if len(splits) > 1:
         training = ", training images among them" if "train" in splits else ""
         remarks.append(

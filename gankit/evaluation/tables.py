@@ -169,6 +169,11 @@ def notes(report: dict[str, Any]) -> list[str]:
         if "n_real_groups" in report["protocol"]:
             each = ONE_OF_EACH_GROUP + (f", {n} in all" if n else "")
         lines += [f"real-real: {REAL_REAL}{each}", f"fake-real: {FAKE_REAL}" + (f", {n} images" if n else "")]
+    for attack in report["protocol"].get("membership", {}).values():
+        lines.append(
+            f"membership attack by {attack['by']}: area {attack['area']:.2f} ({attack['low']:.2f} to "
+            f"{attack['high']:.2f}), 0.5 tells nothing; among training images alone {attack['control']:.2f} at most"
+        )
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 
 from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
-from gankit.experiments.values import DEEPEST, LONGEST, copy_values, parse_text, parse_value
+from gankit.experiments.values import DEEPEST, LONGEST, LONGEST_KEY, copy_values, parse_text, parse_value
 from gankit.files import user_path
 from gankit.registry.messages import shown, suggestion
 from gankit.registry.trust import trust
@@ -101,7 +102,12 @@ class SettingsDocument:
             path = path / "experiment.toml"
         if not path.is_file():
             if name not in recipe_names() and path.is_dir():
-                raise SettingsError(f"{name} is a folder without an experiment.toml: name a recipe, a file or a run")
+                raise SettingsError(
+                    f"{name} is a folder without an experiment.toml: name a recipe, a file or a run; for "
+                    f"its pictures a recipe with data.name=folder data.path={name}"
+                )
+            if "=" in name:
+                raise SettingsError(f"{shown(name)} comes after a recipe or a file, for example: demo {name}")
             if name not in recipe_names() and (path.suffix in FORMATS or "/" in name):
                 raise SettingsError(f"{name}: there is no such experiment file")
             text = recipe_text(name)
@@ -280,7 +286,9 @@ def _parse_override(text: str) -> tuple[list[str], Any, str]:
     path, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
     keys = path.strip().split(".")
     if not equals or not all(keys) or len(keys) > DEEPEST:
-        raise SettingsError(f"override {shown(str(text))}: write key.path=value, for example training.steps=1000")
+        is_folder = isinstance(text, str) and 0 < len(text) < LONGEST_KEY and os.path.isdir(text)
+        example = f"data.name=folder data.path={text}" if is_folder else "training.steps=1000"
+        raise SettingsError(f"override {shown(str(text))}: write key.path=value, for example {example}")
     return keys, _copied(parse_value(value), f"override {shown(text)}"), text
 
 

@@ -137,11 +137,16 @@ def _is_unicode(text: str) -> bool:
 
 
 def parse_value(text: str) -> Any:
-    """Parse a text as a TOML value; text that is not TOML is returned without the spaces around it."""
+    """Parse a text as a TOML value; text that is not TOML is returned without the spaces around it.
+
+    A list of plain words, such as [age, sex], is one of texts: shells take away the quotation marks of ["age", "sex"].
+    """
+    text = text.strip()
     try:
-        return parse_text(f"value = {text.strip()}", ".toml")["value"]
+        return parse_text(f"value = {text}", ".toml")["value"]
     except ValueError:
-        return text.strip()
+        words = re.fullmatch(r"\[([^\[\]{}\"'=]*)\]", text)
+        return [parse_value(word) for word in words[1].split(",") if word.strip()] if words else text
 
 
 def parse_metrics(text: str) -> list[Any]:

@@ -42,6 +42,8 @@ class Archive:
     @cached_property
     def headers(self) -> dict[str, Header]:
         """Every array's shape and type; no values are read."""
+        if self.path.is_dir():
+            raise DataError(f'{self.path} is a folder; name = "folder" reads pictures in folders, "npz" one npz file')
         if not self.path.is_file():
             raise DataError(f"there is no file {self.path}; set path to an npz file ({Path.cwd()} is current)")
         try:

@@ -96,7 +96,11 @@ class Decoder:
         return array if self.size is None else resized(array, self.size, self.fit)
 
     def stored(self, picture: Image.Image, where: str) -> NDArray[Any]:
-        """As `__call__`, at the size that is stored."""
+        """As `__call__`, of shape (c, h, w) at the size that is stored.
+
+        Raises:
+            DataError: as for `__call__`; a ValueError of a damaged picture ends as one.
+        """
         with _damage_told(where):
             stored = _stored_form(picture, where)
             turn = 1 if isinstance(picture, tiff.Picture) else picture.getexif().get(ExifTags.Base.Orientation, 1)

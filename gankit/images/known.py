@@ -8,6 +8,9 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+GRID = "grid.png"
+"""The picture of many in a folder of samples."""
+
 
 @final
 class Columns(Mapping[str, NDArray[Any]]):
@@ -50,6 +53,7 @@ class Known:
         facts: (n, ...) array of anything else, by name.
         changed_by_mirror: names of the facts whose values the mirror image does not share.
         left_out: paths of images that are there and not used, since the table of labels does not list them.
+        not_read: names of tables that lie in the folder of the images and were not read.
         read_as: what columns of other titles than gankit's own were read as, by title: "group", "vote", ...
     """
 
@@ -63,7 +67,16 @@ class Known:
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     changed_by_mirror: frozenset[str] = frozenset()
     left_out: Sequence[str] = ()
+    not_read: Sequence[str] = ()
     read_as: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever uses the images should know, one line each."""
+        left_out = [file for file in self.left_out if file != GRID]
+        if not left_out:
+            return []
+        return [f"{len(left_out)} images ({left_out[0]} first) are left out, as the table of labels does not list them"]
 
     def take(self, indices: NDArray[np.int64]) -> Self:
         """What is known of the images with these (k,) indices; without splits and images left out, as of the whole."""
@@ -75,6 +88,7 @@ class Known:
             agreement=None if self.agreement is None else self.agreement[indices],
             splits={},
             left_out=(),
+            not_read=(),
             facts=Columns(self.facts, partial(_take_column, self.facts, indices)),
         )
 

@@ -77,18 +77,22 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
 
 
 def find_table(folder: Path, table: Path | None) -> Path | None:
-    """The CSV file of a folder: `table`, in the folder or anywhere; by default `labels.csv`, or None without one.
+    """The CSV file of a folder: `table`, in the folder or anywhere; by default `labels.csv` in any letters, or None.
 
     Raises:
         DataError: there is no such file.
     """
     if table is None:
-        default = folder / "labels.csv"
-        return default if default.exists() else None
+        return next((file for file in tables_in(folder) if file.name.casefold() == "labels.csv"), None)
     for path in (folder / table, table):
         if path.is_file():
             return path
     raise DataError(f"there is no CSV file {table}, neither in {folder} nor in the current folder")
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The CSV files that lie in a folder itself, in the order of their names."""
+    return sorted(file for file in folder.iterdir() if file.suffix.casefold() == ".csv" and file.is_file())
 
 
 def number_classes(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -123,6 +127,8 @@ def check_folder(folder: Path, content: str) -> None:
     """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
+        if folder.suffix in (".npz", ".npy") and folder.exists():
+            raise DataError(f'{folder} is no folder of {content}; name = "npz" reads such files')
         raise DataError(
             f"the folder {folder} {what}; set path to the folder of the {content} ({Path.cwd()} is current)"
         )

@@ -160,6 +160,11 @@ class Dataset(ABC):
         """Names of the facts whose values change when the image is mirrored."""
         return self._known_if_overridden.changed_by_mirror
 
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever uses the images should know, one line each: what is there and not used."""
+        return self._known_if_overridden.remarks
+
     def mirror(self, images: Images) -> Images | None:
         """The images mirrored such that their labels stay true, or None where mirroring would change a label.
 
@@ -211,6 +216,11 @@ class View(Dataset):
     def known(self) -> Known:
         """As `whole` has it."""
         return self.whole.known
+
+    @property
+    def remarks(self) -> list[str]:
+        """As `whole` has them."""
+        return self.whole.remarks
 
     def mirror(self, images: Images) -> Images | None:
         """(n, c, h, w) images mirrored by `whole`."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def _use_torch() -> bool:
+def uses_torch() -> bool:
     """Whether torch's own operations serve: in `torch.func`, compilation and tracing, which know no others, or without
     graph."""
     special = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._is_tracing()
@@ -21,7 +21,7 @@ def _use_torch() -> bool:
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, groups: int = 1) -> Tensor:
     """`F.conv2d`: (n, i, h, w) and a weight (o, i / groups, k, l) to (n, o, h', w')."""
     setting = (stride, padding, groups)
-    if _use_torch() or (x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)):
+    if uses_torch() or (x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)):
         return F.conv2d(x, weight, bias, stride, padding, 1, groups)
     link = _Weights.apply(weight, bias, [x], setting)
     y: Tensor = _Convolution.apply(x, weight, link, bias, setting)
@@ -30,7 +30,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding:
 
 def relu(x: Tensor) -> Tensor:
     """(n, ...) to the same shape, negative values to 0; as `leaky_relu`."""
-    return F.relu(x) if _use_torch() else leaky_relu(x, 0.0)
+    return F.relu(x) if uses_torch() else leaky_relu(x, 0.0)
 
 
 def leaky_relu(x: Tensor, slope: float) -> Tensor:
@@ -38,7 +38,7 @@ def leaky_relu(x: Tensor, slope: float) -> Tensor:
 
     A parameter that has no part in a second derivative, such as a bias, is then without gradient instead of at zero.
     """
-    if _use_torch():
+    if uses_torch():
         return F.leaky_relu(x, slope)
     y: Tensor = _LeakyRelu.apply(x, slope)
     return y
@@ -46,7 +46,7 @@ def leaky_relu(x: Tensor, slope: float) -> Tensor:
 
 def mean_pool(x: Tensor) -> Tensor:
     """Means of 2x2 pixels: (n, c, h, w) to (n, c, h // 2, w // 2)."""
-    if _use_torch() or x.shape[2] % 2 or x.shape[3] % 2:
+    if uses_torch() or x.shape[2] % 2 or x.shape[3] % 2:
         return F.avg_pool2d(x, 2)
     y: Tensor = _Pooled.apply(x)
     return y

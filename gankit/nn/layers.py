@@ -17,23 +17,25 @@ from gankit.nn.double_backward import conv2d as conv2d
 from gankit.nn.double_backward import leaky_relu as leaky_relu
 from gankit.nn.double_backward import mean_pool as mean_pool
 from gankit.nn.double_backward import relu as relu
+from gankit.nn.layer_norm import LayerNorm
 
 Resample = Literal["up", "down"] | None
 NormName = Literal["batch", "layer", "none"]
 
 
-def pyramid(image: ImageSpec, part: str) -> tuple[int, int, int]:
+def pyramid(image: ImageSpec, part: str, doublings: int = 0) -> tuple[int, int, int]:
     """How a network reaches an image size by doubling.
 
     Args:
         image: the shorter side must be 4 to 7 times 2^k, and 2^k must divide the longer.
         part: the network's name, for the error.
+        doublings: the least k.
 
     Returns:
         k, and the height and width of the smallest level.
 
     Raises:
-        PartError: no k fits; names the nearest sizes that do.
+        PartError: no k fits, or only smaller ones; names the nearest sizes that do.
     """
     short, long = sorted((image.height, image.width))
     k = max(short.bit_length() - 3, 0)
@@ -45,6 +47,12 @@ def pyramid(image: ImageSpec, part: str) -> tuple[int, int, int]:
             "times a power of two that also divides the longer; "
             f"set data.size, for example {nearest[0]} or {nearest[1]}"
         )
+    if k < doublings:
+        least = 4 << doublings
+        raise PartError(
+            f"{part} does not fit images of {image.height}x{image.width}: the shorter side must be {least} pixels at "
+            f"least; set data.size={least} or more"
+        )
     return k, image.height >> k, image.width >> k
 
 
@@ -54,21 +62,20 @@ def unconditional_pyramid(image: ImageSpec, part: str, doublings: int = 1) -> tu
     Raises:
         PartError: the image has labels, or its size does not fit or is too small.
     """
-    k, height, width = pyramid(image, part)
+    levels = pyramid(image, part, doublings)
     if image.conditional:
         kind = part.partition(" ")[0]
         raise PartError(f"{part} cannot use labels: set data.conditional=false, or {kind}.name=resnet")
-    if k < doublings:
-        least = 4 << doublings
-        raise PartError(
-            f"{part} does not fit images of {image.height}x{image.width}: the shorter side must be {least} pixels at "
-            f"least; set data.size={least} or more"
-        )
-    return k, height, width
+    return levels
 
 
 def fuse_resampling(weight: Tensor) -> Tensor:
     """(o, i, 3, 3) to (o, i, 4, 4): the sum of the four kernels shifted by one pixel."""
+    if torch._C._is_tracing():  # the older exporter of ONNX does not know the shape of what is padded
+        for axis in (2, 3):
+            first, second, third = weight.unbind(axis)
+            weight = torch.stack([first, first + second, second + third, third], axis)
+        return weight
     return sum((F.pad(weight, (i, 1 - i, j, 1 - j)) for i in (0, 1) for j in (0, 1)), weight.new_zeros(()))
 
 
@@ -256,7 +263,7 @@ class Norm(nn.Module):
         if name == "batch":
             self.norm = nn.BatchNorm2d(channels, affine=not conditional)
         elif name == "layer":
-            self.norm = nn.GroupNorm(1, channels, affine=not conditional)
+            self.norm = LayerNorm(channels, affine=not conditional)
         else:
             self.norm = nn.Identity()
         self.gain = LabelEmbedding(image, channels, 1.0) if image is not None and conditional else None

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from gankit.errors import GankitError, PartError, typed_line
 from gankit.registry.messages import shown, suggestion
 from gankit.registry.plugins import KINDS, plural
-from gankit.registry.registry import ALIASES, Registry
+from gankit.registry.registry import Registry
 from gankit.registry.settings import as_table, interface, takes_positional
 from gankit.registry.trust import check_trust, trust
 
@@ -235,18 +235,18 @@ def list_parts(kinds: Sequence[str], load: bool = False) -> tuple[list[str], int
         kinds: of parts.
         load: whether to import every part and end its line with "ok", or "fails:" and the reason.
     """
-    entries = [(row.name, row.kind, row.distribution) for kind in kinds for row in registry(kind).list()]
+    rows = [row for kind in kinds for row in registry(kind).list()]
+    entries = [(row.name, row.kind, row.distribution) for row in rows]
     widths = [max(4, *map(len, column)) for column in zip(*entries, strict=True)]
     lines, failures = [], 0
-    for name, kind, distribution in entries:
-        others = [other for other, of in ALIASES.get(kind, {}).items() if (of, "gankit") == (name, distribution)]
-        state = f"also {', '.join(others)}" if others else ""
+    for row, entry in zip(rows, entries, strict=True):
+        state = f"also {', '.join(row.also)}" if row.also else ""
         if load:
             try:
-                registry(kind).settings(name)
-                state = "ok" + (f", {state}" if state else "")
+                registry(row.kind).settings(row.name)
+                state = ", ".join(filter(None, ("ok", state)))
             except GankitError as error:
                 state, failures = f"fails: {error}", failures + 1
-        cells = [text.ljust(width) for text, width in zip((name, kind, distribution), widths, strict=True)]
+        cells = [text.ljust(width) for text, width in zip(entry, widths, strict=True)]
         lines.append("  ".join([*cells, state]).rstrip())
     return lines, failures

@@ -33,6 +33,8 @@ class Listing:
     name: str
     kind: str
     distribution: str
+    also: tuple[str, ...] = ()
+    """Other names that gankit knows the part by."""
 
 
 class Registry:
@@ -69,7 +71,9 @@ class Registry:
         built_in = self.built_in()
         plugins = self._plugins()
         names = [plugin.name for plugin in plugins]
-        rows = [Listing(name, self.kind, "gankit") for name in built_in]
+        taken, aliases = {*names, *self._registered}, ALIASES.get(self.kind, {})
+        also = {name: tuple(a for a, of in aliases.items() if of == name and a not in taken) for name in built_in}
+        rows = [Listing(name, self.kind, "gankit", also[name]) for name in built_in]
         for plugin in plugins:
             shared = plugin.name in built_in or plugin.name in self._registered or names.count(plugin.name) > 1
             name = plugin.qualified_name if shared else plugin.name

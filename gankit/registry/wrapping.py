@@ -11,7 +11,7 @@ from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, Ima
 from gankit.registry.arrays import Arrays as Arrays
 from gankit.registry.settings import interface
 
-SHOWN = ("features", "score", "class_logits", "mapping", "synthesis", "after_step")
+SHOWN = ("features", "score", "class_logits", "mapping", "synthesis", "style_layers", "after_step")
 """What else a module may be able to do, which the part made of it then can do too."""
 ImageFunction = Callable[[Tensor], Tensor]
 
@@ -78,9 +78,9 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
     Args:
         kind: "generator", "critic", "augment", "features", "loss" or "dataset".
         module: a module or function, or a class of modules. Networks are called with labels only where `labels=True`.
-            What else a network can do (`features` with `score`, `class_logits`, `mapping`, `synthesis`, `before_step`)
-            or an augment (`after_step`), the part can do too. For a data set an array, a list of pictures, or a data
-            set of torchvision or Hugging Face. Not used for a loss.
+            What else a network can do (`features` with `score`, `class_logits`; `mapping`, `synthesis`,
+            `style_layers`; `before_step`) or an augment (`after_step`), the part can do too. For a data set an array,
+            a list of pictures, or a data set of torchvision or Hugging Face. Not used for a loss.
         properties: what gankit cannot see from outside. Generator: `latent_dim`. Features: `dim`. Generator and critic:
             `labels`, whether the network takes labels (default False: a conditional training is refused), and
             `channels_last`, as in `gankit.Generator`. Generator, critic, augment, loss: `capturable`, likewise. Loss:
@@ -157,10 +157,15 @@ class _Generator(Generator):
         self.module, self.latent_dim, self.takes_labels = module, latent_dim, labels
         # Of this network, not of its class.
         self.channels_last, self.capturable = channels_last, capturable  # type: ignore[misc]
-        _show(self, "mapping", "synthesis")
+        _show(self, "synthesis", "style_layers")
+        if callable(getattr(module, "mapping", None)):
+            self.__dict__["mapping"] = self._mapping
+
+    def _mapping(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return _call(self, self.module.mapping, z, labels)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        return _call(self, z, labels)
+        return _call(self, self.module, z, labels)
 
 
 @final
@@ -177,12 +182,10 @@ class _Critic(Critic):
             self.__dict__["score"] = self._score
 
     def _score(self, features: Any, labels: Tensor | None = None) -> Tensor:
-        score: Any = self.module.score
-        scores: Tensor = score(features, labels) if self.takes_labels else score(features)
-        return scores
+        return _call(self, self.module.score, features, labels)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        return _call(self, images, labels)
+        return _call(self, self.module, images, labels)
 
 
 def _show(part: nn.Module, *names: str) -> None:
@@ -190,10 +193,10 @@ def _show(part: nn.Module, *names: str) -> None:
     part.__dict__.update({name: getattr(part.module, name) for name in names if hasattr(part.module, name)})
 
 
-def _call(network: _Generator | _Critic, inputs: Tensor, labels: Tensor | None) -> Tensor:
+def _call(network: _Generator | _Critic, function: Any, inputs: Any, labels: Tensor | None) -> Tensor:
     if labels is not None and not network.takes_labels:
         raise PartError("this network was wrapped as one without labels: wrap it with labels=True, or train without")
-    outputs: Tensor = network.module(inputs, labels) if network.takes_labels else network.module(inputs)
+    outputs: Tensor = function(inputs, labels) if network.takes_labels else function(inputs)
     return outputs
 
 

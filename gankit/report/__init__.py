@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from gankit.errors import GankitError
 from gankit.evaluation.comparison import read_metrics
-from gankit.evaluation.sources import run_data, run_reference
+from gankit.evaluation.sources import in_process, run_data, run_reference
 from gankit.evaluation.tables import html
 from gankit.files import sole_writer, write_atomically
 from gankit.images.pictures import grid_png, png_uri
 from gankit.interfaces import Dataset
+from gankit.report.card import card, write_card
 from gankit.report.nearest import nearest_png
 from gankit.report.pages import draw_lines, render
 from gankit.runs.run import Run
@@ -37,6 +38,8 @@ class Pictures(NamedTuple):
 def write_report(run: Run) -> Path:
     """Write `report.html` into a run's folder: values with their context, samples beside real images, curves, settings.
 
+    And `card.md`: what the generated images are, what they were made from, and what they are not for.
+
     Values come from the run's `metrics.json` where `gankit evaluate` has written one. Real images are the held-out
     ones, or the training images where none were held out; where the data can no longer be opened, the page says so.
 
@@ -47,12 +50,18 @@ def write_report(run: Run) -> Path:
     with sole_writer(run.path):
         page, path = _page(run), run.path / "report.html"
         write_atomically(path, page)
+        write_card(run, _metrics(run))
     return path
 
 
+def _metrics(run: Run) -> dict[str, Any] | None:
+    """What `gankit evaluate` wrote, where it has."""
+    path = run.path / "metrics.json"
+    return read_metrics(path) if path.is_file() else None
+
+
 def _page(run: Run) -> str:
-    metrics_file = run.path / "metrics.json"
-    metrics = read_metrics(metrics_file) if metrics_file.is_file() else None
+    metrics = _metrics(run)
     # The pictures of pairs of images that `gankit evaluate` wrote beside these values.
     entries = metrics["metrics"] if metrics else {}
     pairs = [run.path / f"{name}-pairs.png" for name, entry in entries.items() if "details" in entry]
@@ -68,18 +77,19 @@ def _page(run: Run) -> str:
     return render(
         "gankit.report", "run.html.j2", name=run.path.name, path=shlex.quote(str(run.path)), metrics=metrics,
         record=run.experiment.run, training=run.experiment.training, steps=run.steps,
+        data="a program's own" if in_process(run) else run.experiment.data.name,
         seconds=run.log[-1]["seconds"] if run.log else None, table=html(metrics) if metrics else "",
         pictures=pictures[:CLASSES], more_classes=len(pictures[CLASSES:]),
         reals_name=name, reals_missing=missing, nearest=nearest, looked_at=looked_at,
         curves={label: png_uri(picture) for label, picture in curves(run.log).items()},
         pairs=[png_uri(path.read_bytes()) for path in pairs if path.is_file()],
-        experiment=run.experiment.with_run(None).toml(),
+        experiment=run.experiment.with_run(None).toml(), card=card(run, metrics),
         command=f"gankit train {shlex.quote(str(run.path / 'experiment.toml'))} --out NEW_FOLDER",
     )  # fmt: skip
 
 
 def _pictures(run: Run, reals: Dataset | None) -> list[Pictures]:
-    """Grids of as many generated images as real ones, by class where the generator was told classes."""
+    """Grids of real and generated images, by class where the generator was told classes."""
     columns = 8 if max(run.image.shape[1:]) <= LARGE else 4
     seed, shape = run.experiment.training.seed, run.image
 

@@ -64,12 +64,14 @@ class TorchvisionNetwork(nn.Module):
         PartError: the images have neither one nor three channels, or are of a size that it cannot take.
     """
 
-    def __init__(self, image: ImageSpec, outputs: int, name: str, input_size: int | None = None) -> None:
+    def __init__(
+        self, image: ImageSpec, outputs: int, name: str, input_size: int | None = None, table: str = "classifier"
+    ) -> None:
         super().__init__()
         if image.channels not in (1, 3):
             raise PartError(
-                f"classifier.network: {name} sees grey or colour images, not {image.channels} channels; "
-                f"set classifier.network={SMALL}"
+                f"{table}.network: {name} sees grey or colour images, not {image.channels} channels; "
+                f"set {table}.network={SMALL}"
             )
         self.input_size = input_size
         with warnings.catch_warnings():
@@ -80,9 +82,7 @@ class TorchvisionNetwork(nn.Module):
                 copy.deepcopy(self)(torch.zeros(2, *image.shape))  # a copy: batch statistics of no image are left there
             except (RuntimeError, ValueError, AssertionError, IndexError) as error:
                 images = f"images of {input_size or f'{image.height} x {image.width}'} ({one_line(error, 120)})"
-                raise PartError(
-                    f"classifier.network: {name} cannot take {images}; set classifier.input_size=224"
-                ) from None
+                raise PartError(f"{table}.network: {name} cannot take {images}; set {table}.input_size=224") from None
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) images in [-1, 1] to (n, outputs)."""
@@ -93,21 +93,24 @@ class TorchvisionNetwork(nn.Module):
         return logits
 
 
-def make_network(image: ImageSpec, outputs: int, name: str, width: int, input_size: int | None) -> nn.Module:
-    """The network that settings name.
+def make_network(
+    image: ImageSpec, outputs: int, name: str, width: int, input_size: int | None, table: str = "classifier"
+) -> nn.Module:
+    """The network that settings name; errors call their table so.
 
     Raises:
         PartError: it cannot take these images.
     """
     if name == SMALL:
         return SmallNetwork(image, outputs, width)
-    return TorchvisionNetwork(image, outputs, name, input_size)
+    return TorchvisionNetwork(image, outputs, name, input_size, table)
 
 
-def load_weights(network: nn.Module, path: Path, name: str) -> None:
+def load_weights(network: nn.Module, path: Path, name: str, table: str = "classifier") -> None:
     """Load weights into a network of torchvision, but for the head, whose shape the classes decide.
 
-    The file holds tensors by name, as torchvision publishes them, or as safetensors; errors say the network's name.
+    The file holds tensors by name, as torchvision publishes them, or as safetensors; errors say the network's name
+    and its table of settings.
 
     Raises:
         PartError: the file holds no weights of this network.
@@ -117,14 +120,14 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
         tensors: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         raise PartError(
-            f"classifier.weights: {path} cannot be read ({one_line(error, 120)}); give a file of tensors by name"
+            f"{table}.weights: {path} cannot be read ({one_line(error, 120)}); give a file of tensors by name"
         ) from None
     state = network.state_dict()
     fitting = {key: value for key, value in tensors.items() if key in state and value.shape == state[key].shape}
     # Of a network with a second head for training, both heads depend on the classes: at most a weight and a bias each.
     if len(state) - len(fitting) > 4 or not fitting:
         raise PartError(
-            f"classifier.weights: {path} is not of {name}: {len(fitting)} of its {len(state)} tensors are there; name "
+            f"{table}.weights: {path} is not of {name}: {len(fitting)} of its {len(state)} tensors are there; name "
             "the network that it belongs to"
         )
     network.load_state_dict(fitting, strict=False)

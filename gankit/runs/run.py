@@ -121,7 +121,11 @@ class Run:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """{"metric", "value", "step"} of the best generator among those evaluated while training, or None."""
+        """{"metric", "value", "step"} of the best generator among those evaluated while training, or None.
+
+        Raises:
+            RunError: its file does not hold these.
+        """
         path = self.path / BEST
         if not path.is_file():
             return None

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gankit.errors import RunError
 from gankit.files import refuse_nonempty, user_path, write_atomically, write_csv, write_folder
+from gankit.images.known import GRID
 from gankit.images.pictures import grid_png, save_image
 from gankit.runs.labels import Labels
 from gankit.runs.run import Run
@@ -41,7 +42,7 @@ def write_samples(
 
     def fill(new: Path) -> None:
         files = [save_image(new / f"{number:0{digits}d}", image) for number, image in enumerate(images)]
-        write_atomically(new / "grid.png", grid_png(images[:GRID_IMAGES], run.value_range))
+        write_atomically(new / GRID, grid_png(images[:GRID_IMAGES], run.value_range))
         header, rows = ["file"], [[path.name] for path in files]
         if labels is not None:
             conditional = run.experiment.data.conditional

@@ -1,20 +1,25 @@
 """The commands `gankit study NAME`, one for each study that the registry finds."""
 
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gankit.errors import GankitError
+from gankit.errors import GankitError, SettingsError
 from gankit.help import Commands
 from gankit.options import Out
 from gankit.registry import registry
+from gankit.registry.messages import suggestion
 from gankit.registry.plugins import PlugIn
 from gankit.text import say
 
-WORDS = "A study file, the one that comes with the study by default; and settings as key.path=value."
+WORDS = (
+    "A study file, the one that comes with the study by default; and settings as key.path=value, those of the study's "
+    "own table also as --key value."
+)
 Words = Annotated[
     list[str] | None, typer.Argument(metavar="[FILE] [KEY.PATH=VALUE]...", help=WORDS, show_default=False)
 ]
@@ -33,8 +38,8 @@ def study_command(name: str) -> Callable[..., None]:
         from gankit.studies.reading import load_study
 
         arguments = words or []
-        file = arguments.pop(0) if arguments and "=" not in arguments[0] else None
-        study = load_study(name, file, *arguments)
+        file = arguments.pop(0) if arguments and not re.match(r"--|.*=", arguments[0]) else None
+        study = load_study(name, file, *own_options(name, arguments))
         results = study.run(out or Path(f"runs/study-{name.rpartition(':')[2]}"), workers=workers, threads=threads)
         say(*filter(None, (study.summary(results), f"report: {results.report}")))
         if results.failures:
@@ -49,6 +54,28 @@ def study_command(name: str) -> Callable[..., None]:
     return command
 
 
+def own_options(study: str, words: list[str]) -> list[str]:
+    """Words of a command, in which options are settings of the study's own table: `--seeds 3` is `TABLE.seeds=3`.
+
+    Raises:
+        SettingsError: there is no such option and no such setting, or it has no value.
+    """
+    kind: Any = registry("study").get(study)
+    settings, rest, known = [], iter(words), registry("study").settings(study).model_fields
+    for word in rest:
+        if word.startswith("--"):
+            option, equals, value = word.partition("=")
+            key = option[2:].replace("-", "_")
+            if key.partition(".")[0] not in known:
+                near = suggestion(key, [*known, "out", "workers", "threads"])
+                raise SettingsError(f"{option}: the command has no such option, nor [{kind.table}] such a key; {near}")
+            if not equals and (value := next(rest, "")) == "":
+                raise SettingsError(f"{option}: a value is needed, as in {option} VALUE; it sets {kind.table}.{key}")
+            word = f"{kind.table}.{key}={value}"
+        settings.append(word)
+    return settings
+
+
 class _Studies(Commands):
     """The studies that are installed now."""
 
@@ -57,7 +84,8 @@ class _Studies(Commands):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        single.command(cmd_name)(study_command(cmd_name))
+        # What is no option of every study is a setting of this one
+        single.command(cmd_name, context_settings={"ignore_unknown_options": True})(study_command(cmd_name))
         return self.explained(ctx, typer.main.get_command(single))
 
 

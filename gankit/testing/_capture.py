@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Side, Turn
 from gankit.training.data import TrainingData
+from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.graphs import WARM_UPS, Graphs
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
@@ -106,10 +107,30 @@ def replay_turns(stepper: Stepper, report: Callable[[str], None], exact: bool = 
 
 
 def assert_capturable(experiment: Experiment, data: TrainingData) -> None:
-    """Assert that steps whose turns are replayed equal eager ones, and that a turn stays on its device."""
-    eager, replayed = (Stepper(experiment, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
+    """Assert that steps whose turns are replayed equal eager ones, and that a turn stays on its device.
+
+    On the CPU, and with CUDA graphs where there is a GPU.
+    """
+    eager, replayed = (_stepper(experiment, data, "cpu", graphs=False) for _ in range(2))
     said: list[str] = []
-    graphs = replay_turns(replayed, said.append)
+    _assert_equal_steps(eager, replayed, replay_turns(replayed, said.append), said)
+    for side in ("critic", "generator"):
+        _assert_stays_on_its_device(replayed, side)
+    if torch.cuda.is_available():
+        eager, replayed = (_stepper(experiment, data, "cuda", graphs=graphs) for graphs in (False, True))
+        assert isinstance(replayed.execution, Graphs)
+        with arithmetic(eager.settings, eager.device):
+            _assert_equal_steps(eager, replayed, replayed.execution, replayed.warnings)
+        replayed.close()
+
+
+def _stepper(experiment: Experiment, data: TrainingData, device: str, graphs: bool) -> Stepper:
+    training = experiment.training.model_copy(update={"device": device, "graphs": graphs})
+    changed = experiment.model_copy(update={"training": training})
+    return Stepper(changed, data, TickLog(Path(), tensorboard=False))
+
+
+def _assert_equal_steps(eager: Stepper, replayed: Stepper, graphs: Graphs, said: list[str]) -> None:
     numbers: dict[str, Any] = {}
     for step in range(STEPS):
         for stepper in (eager, replayed):
@@ -128,8 +149,6 @@ def assert_capturable(experiment: Experiment, data: TrainingData) -> None:
                 f"the state of {name} differs once turns are replayed: what changes between steps must be in buffers, "
                 "and losses must not depend on turn.step (capturable = True)"
             )
-    for side in ("critic", "generator"):
-        _assert_stays_on_its_device(replayed, side)
 
 
 def _numbers(stepper: Stepper) -> dict[str, Any]:

@@ -35,8 +35,6 @@ def in_short(data: TrainingData) -> str:
     image, parts = data.dataset.image, [_part(data.dataset)]
     if data.held_out is not None:
         parts.append(f"held out: {_part(data.held_out.dataset)}")
-    if not data.image.conditional and data.dataset.labels is not None:
-        parts.append("the networks are not told the class (data.conditional=true tells them)")
     return f"{image.height} x {image.width} pixels; {'; '.join(parts)}"
 
 
@@ -63,7 +61,11 @@ def _pixels(dataset: Dataset) -> str:
 
 def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
     """What is known of images and what is said of it, "" for nothing."""
-    yield "classes", "none" if known.labels is None else _classes(known) + _columns(known, "label")
+    if known.labels is None:
+        yield "classes", "none (a column `label` names them)"
+    else:
+        hint = "" if table.conditional else "; data.conditional=true tells the networks"
+        yield "classes", _classes(known) + _columns(known, "label") + hint
     if known.groups is None:
         yield "patients", "not known: each image counts as another patient's (a column `group` says whose each is)"
     else:
@@ -79,9 +81,20 @@ def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
     yield "splits", splits + _columns(known, "split")
     used = {*(table.conditional if isinstance(table.conditional, list) else ()), table.weights}
     unused = _names(name for name in known.facts if name not in used)
-    yield "unused", unused and f"{unused} (kept as facts; data.conditional can name those that are numbers)"
+    yield "unused", unused and f"{unused} (kept as facts; numbers can be conditions: data.conditional=[NAME])"
+    calls = _names(_like_votes(known))
+    yield "votes?", calls and f"{calls}: names of classes; if raters gave them, call the columns vote_1, vote_2, ..."
     left_out = f"{_count(len(known.left_out), 'image')} without a row: {_names(known.left_out)}"
     yield "left out", left_out if known.left_out else ""
+    tables = f"{_names(known.not_read)} (data.table=... reads it, and a table called labels.csv is read by itself)"
+    yield "not read", tables if known.not_read else ""
+
+
+def _like_votes(known: Known) -> list[str]:
+    """The facts of a table that hold nothing but names of classes."""
+    facts = known.facts.items() if isinstance(known.facts, dict) else ()  # others are not read for this
+    names = {*known.class_names, ""} if known.class_names[1:] else set()
+    return [fact for fact, values in facts if values.dtype.kind == "U" and names and {*values.tolist()} <= names]
 
 
 def _columns(known: Known, role: str) -> str:

@@ -70,7 +70,7 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         for stepper in (first, second):
             _attempt(stepper)
         _check_same_step(first, second)
-        return [*_cautions_of_networks(first), *_cautions_of_labels(data), *_cautions_of_order(first)]
+        return [*_cautions_of_networks(first), *_cautions_of_data(data), *_cautions_of_order(first)]
 
 
 def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
@@ -275,12 +275,18 @@ def _cautions_of_order(stepper: Stepper) -> list[str]:
     })  # fmt: skip
 
 
-def _cautions_of_labels(data: TrainingData) -> list[str]:
+def _cautions_of_data(data: TrainingData) -> list[str]:
+    lines = [f"data: {remark}" for remark in data.dataset.remarks]
     if not data.image.classes or data.labels is None:
-        return []
+        return lines
     if data.image.classes == 1:
-        return ["data.conditional: there is a single class, so that labels teach nothing; is the folder the right one?"]
+        lines.append(
+            "data.conditional: there is a single class, so that labels teach nothing; is the folder the right one?"
+        )
+        return lines
     counts = np.bincount(data.labels.numpy(), minlength=data.image.classes)
     empty = [name for name, count in zip(data.dataset.class_names, counts, strict=False) if not count]
     shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-    return [f"data: no training image is of class {shown}: what is drawn of it means nothing"] if empty else []
+    if empty:
+        lines.append(f"data: no training image is of class {shown}: what is drawn of it means nothing")
+    return lines

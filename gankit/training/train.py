@@ -59,7 +59,7 @@ def train(
 def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None) -> Run:
     """Go on with a run from its newest checkpoint, or from step 0 where there is none; a finished run stays as it is.
 
-    On a CPU, the run ends bitwise as if it had never stopped.
+    On a CPU, the run ends bitwise as if it had never stopped; on a GPU see `training.deterministic`.
 
     Args:
         path: the run's folder.

@@ -23,6 +23,7 @@ from gankit.training.data import TrainingData, prepare
 from gankit.training.description import in_short
 from gankit.training.evaluator import Evaluator
 from gankit.training.execution.arithmetic import described
+from gankit.training.execution.faults import device_faults
 from gankit.training.log import BrokenOff, Progress, StopRequest, TickLog
 from gankit.training.rehearsal import rehearse
 from gankit.training.start import load_start_weights
@@ -110,7 +111,7 @@ class Trainer:
         """Do every remaining step, with ticks, sample grids and checkpoints on the way; see `train`.
 
         Raises:
-            RunError: the training diverges.
+            RunError: the training diverges, or its device fails or has too little memory.
             KeyboardInterrupt: it was interrupted; a checkpoint was written first.
         """
         settings, stepper, is_writer = self.settings, self.stepper, distributed.rank() == 0
@@ -118,6 +119,7 @@ class Trainer:
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
         answer = "finishing this update, then saving; again to stop now and lose the steps since the last checkpoint"
         with (
+            device_faults(self.folder, settings, lambda: stepper.step),  # first: a dead GPU also fails to free memory
             StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar),
             contextlib.closing(stepper), self._loss_said(bar), torch_threads(self.threads.at(stepper.step - 1)),
         ):  # fmt: skip

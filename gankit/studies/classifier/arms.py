@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from gankit.interfaces import Dataset
-from gankit.seeds import Order, derive_seed
+from gankit.seeds import derive_seed
 from gankit.studies import study
-from gankit.studies.classifier.data import class_labels
+from gankit.studies.fitting import Images, TrainingSet, class_weights, noised_copies
+from gankit.studies.labelled import class_labels
 from gankit.studies.trainings import finished_run
 
 if TYPE_CHECKING:
-    from gankit.studies.classifier.settings import Classical
     from gankit.studies.classifier.study import ClassifierStudy
 
 Labels = NDArray[np.int64]
-Images = NDArray[Any]
 
 
 def _generated(study: ClassifierStudy, labels: Labels, seed: int, generator: Path | None) -> Images:
@@ -36,9 +33,8 @@ def _noised_copies(study: ClassifierStudy, labels: Labels, seed: int, generator:
     """(k, c, h, w) training images of these classes, drawn again and noised: what adds no information."""
     data, random = study.split.train, np.random.default_rng(derive_seed(seed, "copies"))
     members = [np.flatnonzero(class_labels(data) == label) for label in range(data.image.classes)]
-    images, (low, high) = data.images[[random.choice(members[label]) for label in labels]], data.value_range
-    noised = images + random.normal(0, study.settings.copy_noise * (high - low), images.shape)
-    return np.clip(np.rint(noised) if images.dtype.kind == "u" else noised, low, high).astype(images.dtype)
+    places = np.array([random.choice(members[label]) for label in labels], np.int64)
+    return noised_copies(data, places, study.settings.copy_noise, random)
 
 
 @dataclass(frozen=True)
@@ -70,26 +66,6 @@ ARMS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TrainingSet:
-    """What a training learns from."""
-
-    images: Images  # (n, c, h, w) in the data's type
-    targets: Tensor  # (n,) classes, or (n, 1) standardised numbers
-    dataset: Dataset  # knows the range and the mirror image
-    balanced: bool = False
-    weights: Tensor | None = None  # (classes,) of the loss
-    classical: Classical | None = None
-
-    def order(self, seed: int) -> Order:
-        """Which images each batch holds."""
-        if not self.balanced:
-            return Order(seed, "classifier", len(self.images))
-        labels = self.targets.numpy()
-        chances = 1.0 / np.bincount(labels)[labels]
-        return Order(seed, "classifier", len(self.images), chances / chances.sum())
-
-
 def training_set(study: ClassifierStudy, arm: Arm, seed: int = 0, generator: Path | None = None) -> TrainingSet:
     """The training images of an arm, with those that it adds: drawn by the seed, or by the generator of an earlier job.
 
@@ -101,10 +77,7 @@ def training_set(study: ClassifierStudy, arm: Arm, seed: int = 0, generator: Pat
     if arm.adds and len(added):
         images = np.concatenate([images, arm.adds(study, added, seed, generator)])
         labels = np.concatenate([labels, added])
-    weights = None
-    if arm.weighted:
-        counts = np.bincount(labels, minlength=data.image.classes)
-        weights = torch.from_numpy(len(labels) / (data.image.classes * counts)).float()
+    weights = class_weights(labels, data.image.classes) if arm.weighted else None
     classical = study.settings.classical if arm.augmented else None
     return TrainingSet(images, torch.from_numpy(labels.copy()), data, arm.balanced, weights, classical)
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 
 from gankit.errors import DataError
 from gankit.experiments.selection import open_dataset, split_indices
 from gankit.interfaces import Dataset, Indices
 from gankit.registry.messages import suggestion
 from gankit.seeds import derive_seed
-from gankit.training.data import prepare
+from gankit.studies.labelled import class_labels, groups_of, image_digests, numbers, stratified_folds, training_part
 
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
@@ -44,17 +41,6 @@ class Split:
         return np.bincount(class_labels(side), minlength=side.image.classes)
 
 
-def class_labels(dataset: Dataset) -> NDArray[np.int64]:
-    """(n,) classes of a data set that has them.
-
-    Raises:
-        DataError: it has none.
-    """
-    if dataset.labels is None or dataset.image.classes < 2:
-        raise DataError("classifier: the data have no labels of two classes or more; a classifier learns from labels")
-    return np.asarray(dataset.labels)
-
-
 def split_data(study: ClassifierStudy) -> Split:
     """Open the data of a study and divide them, by its seed alone.
 
@@ -78,8 +64,7 @@ def split_data(study: ClassifierStudy) -> Split:
         words = f"one of {settings.folds} folds is the test part, stratified by class"
     check_apart(dataset, train, test)
     words += "" if dataset.groups is None else "; whole groups (patients), none of them on both sides"
-    bare = table.model_copy(update={"split": None, "held_out": 0.0, "conditional": False, "balance": 0.0})
-    training = prepare(bare, study.experiment.training.seed, dataset.subset(train)).dataset
+    training = training_part(study.experiment, dataset, train)
     return Split(training, dataset.subset(test), test, words)
 
 
@@ -124,17 +109,11 @@ def _check_names(study: ClassifierStudy, dataset: Dataset) -> None:
             raise DataError(f"classifier.regression: {number} has missing values")
 
 
-def numbers(dataset: Dataset) -> dict[str, NDArray[np.float64]]:
-    """The (n,) numbers that are known of each image."""
-    facts = {name: values for name, values in dataset.facts.items() if values.ndim == 1 and values.dtype.kind in "biuf"}
-    return {name: values.astype(np.float64) for name, values in facts.items()}
-
-
 def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices]:
     """The first fold, in an order that the seed decides, that leaves every class on both sides."""
     places = split_indices(dataset, study.experiment.data.split or "all")
     labels = class_labels(dataset)[places]
-    groups = places if dataset.groups is None else dataset.groups[places]
+    groups = groups_of(dataset, places)
     for label, name in enumerate(dataset.class_names):
         if (count := len(np.unique(groups[labels == label]))) < 2:
             raise DataError(
@@ -143,14 +122,11 @@ def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices]:
                 "merge it, or leave it out"
             )
     folds = min(study.settings.folds, len(np.unique(groups)))
-    seed = derive_seed(study.experiment.training.seed, "folds") % 2**32
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class of fewer cases than folds
-        try:
-            sides = list(splitter.split(places, labels, groups))
-        except ValueError as error:
-            raise DataError(f"classifier.folds: {len(places)} cases cannot be divided so: {error}") from None
+    seed = derive_seed(study.experiment.training.seed, "folds")
+    try:
+        sides = stratified_folds(labels, groups, folds, seed)
+    except ValueError as error:
+        raise DataError(f"classifier.folds: {len(places)} cases cannot be divided so: {error}") from None
     for train, test in sides:
         if len(np.unique(labels[train])) == len(np.unique(labels[test])) == dataset.image.classes:
             return places[train], places[test]
@@ -162,8 +138,8 @@ def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices]:
 def data_notes(split: Split) -> list[str]:
     """What a reader of the numbers should know: images on both sides, classes of few test cases."""
     notes, labels = [], class_labels(split.test)
-    train = dict(zip(_digests(split.train), class_labels(split.train), strict=True))
-    twins = [(label, train[key]) for key, label in zip(_digests(split.test), labels, strict=True) if key in train]
+    train = dict(zip(image_digests(split.train), class_labels(split.train), strict=True))
+    twins = [(label, train[key]) for key, label in zip(image_digests(split.test), labels, strict=True) if key in train]
     if twins:
         other = sum(first != second for first, second in twins)
         with_other = f", {other} of them with another label" if other else ""
@@ -173,11 +149,3 @@ def data_notes(split: Split) -> list[str]:
         if (count := len(np.unique(groups[labels == label]))) < FEW_TEST_GROUPS:
             notes.append(f"only {count} test {what} of {name}: hardly anything can be told of this class")
     return notes
-
-
-def _digests(dataset: Dataset) -> list[bytes]:
-    """Of the pixels, not of the files, which may be encoded otherwise."""
-    blocks = np.split(np.arange(len(dataset)), range(256, len(dataset), 256))
-    return [
-        hashlib.blake2b(image.tobytes(), digest_size=16).digest() for block in blocks for image in dataset.read(block)
-    ]

@@ -18,8 +18,8 @@ from gankit.images.pictures import grid_png, png_uri
 from gankit.report.pages import draw_lines, draw_png
 from gankit.runs.run import open_run
 from gankit.studies.classifier.arms import Arm
-from gankit.studies.classifier.data import class_labels, numbers
 from gankit.studies.classifier.training import load_outputs
+from gankit.studies.labelled import class_labels, numbers
 from gankit.studies.study import JOBS, Results, write_page
 from gankit.studies.trainings import RUN
 

@@ -3,12 +3,11 @@
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field
 
-from gankit.experiments.tables import Count, Rate, Settings, Share
-from gankit.registry.messages import suggestion
-from gankit.runs.classifiers import SMALL
+from gankit.experiments.tables import Count
 from gankit.studies.classifier.arms import ARMS
+from gankit.studies.fitting import FitSettings
 from gankit.studies.study import distinct
 
 if TYPE_CHECKING:
@@ -17,41 +16,10 @@ else:
     ArmName = Literal[tuple(ARMS)]
 
 
-class Classical(Settings):
-    """Random changes of real images that keep the label; every one is drawn anew for each image of each batch.
-
-    Attributes:
-        flip: shows each image or its mirror image that keeps the label; no change where the data set has none.
-        shift: at most this share of the height and of the width.
-        rotate: at most these degrees either way.
-        scale: at most this share larger or smaller.
-        brightness: at most this share of the range brighter or darker.
-        contrast: at most this share more or less contrast.
-    """
-
-    flip: bool = True
-    shift: Share = 0.06
-    rotate: Annotated[float, Ge(0), Le(180)] = 5.0
-    scale: Share = 0.05
-    brightness: Share = 0.1
-    contrast: Share = 0.1
-
-
-class ClassifierSettings(Settings):
+class ClassifierSettings(FitSettings):
     """What a study of a classifier trains, and on what.
 
     Attributes:
-        network: "small", gankit's own: a few convolutions for images of any size and channels; or a classification
-            network of torchvision by name.
-        width: channels of the small network's first layer.
-        weights: a file of weights for a network of torchvision, as torchvision publishes them; its head is left out.
-            Nothing is downloaded, and without a file first weights are drawn.
-        input_size: pixels to which images are resized for a network of torchvision; their own size where None.
-        steps: optimiser steps of every training, whatever the arm. The last weights are tested, so that nothing is
-            chosen on the test part.
-        batch: images a step.
-        lr: the highest learning rate of AdamW; it falls to 0 along a cosine.
-        weight_decay: AdamW's.
         seeds: trainings of each arm, of the seeds `training.seed` and up.
         generators: generators to train; one a seed where None. With fewer, seeds share them in turn, and intervals
             leave out a part of what another generator would change.
@@ -66,18 +34,8 @@ class ClassifierSettings(Settings):
         groupings: names with the classes that are positive in each, for sensitivity and specificity.
         regression: a number known of each image that a network of its own learns; "none" takes one away.
         calibration: adds the Brier score, the calibration error and their diagram.
-        checkpoint_every: steps between checkpoints of a training.
-        classical: the augmentation of the arms that have one.
     """
 
-    network: str = SMALL
-    width: Count = 16
-    weights: str | None = None
-    input_size: Annotated[int, Ge(8)] | None = None
-    steps: Count = 1000
-    batch: Annotated[int, Ge(2)] = 64
-    lr: Rate = 2e-3
-    weight_decay: Annotated[float, Ge(0)] = 1e-2
     seeds: Count = 3
     generators: Count | None = None
     arms: Annotated[list[ArmName], MinLen(1), AfterValidator(distinct)] = Field(
@@ -91,16 +49,3 @@ class ClassifierSettings(Settings):
     groupings: dict[str, Annotated[list[str], MinLen(1)]] = Field(default_factory=dict)
     regression: str | None = None
     calibration: bool = False
-    checkpoint_every: Count = 500
-    classical: Classical = Classical()
-
-    @field_validator("network")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name != SMALL:
-            from torchvision import models
-
-            names = models.list_models(module=models)
-            if name not in names:
-                raise ValueError(f"torchvision has no network {name!r}; {suggestion(name, [SMALL, *names])}")
-        return name

@@ -14,21 +14,21 @@ import numpy as np
 import sklearn
 import torch
 import torchvision
-from torch import nn
 
 from gankit.evaluation.classification import Scorer
 from gankit.experiments.experiment import Experiment
-from gankit.files import user_path, write_atomically
+from gankit.files import write_atomically
 from gankit.report.pages import render
-from gankit.runs import classifiers
-from gankit.runs.classifiers import FILE, SMALL, Classifier, load_classifier
+from gankit.runs.classifiers import FILE, Classifier, load_classifier
 from gankit.runs.run import choose_device
 from gankit.studies.classifier.arms import ARMS, Arm, added_labels, training_set
-from gankit.studies.classifier.data import Split, class_labels, data_notes, numbers, split_data
+from gankit.studies.classifier.data import Split, data_notes, split_data
 from gankit.studies.classifier.report import text_table, write_report, write_tables
 from gankit.studies.classifier.settings import ClassifierSettings
-from gankit.studies.classifier.training import fit, load_outputs, train_arm, train_regression
+from gankit.studies.classifier.training import load_outputs, train_arm, train_regression
+from gankit.studies.fitting import fit
 from gankit.studies.jobs import Job, Outcome
+from gankit.studies.labelled import class_labels, numbers
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work
 from gankit.studies.trainings import RUN, time_steps, time_training, train_or_resume
@@ -58,15 +58,11 @@ class ClassifierStudy(Study):
 
     def check_settings(self, refuse: Refuse) -> None:
         """Refuse a generator of facts in place of classes, and weights that are not there."""
-        conditional, weights = self.experiment.data.conditional, self.settings.weights
+        conditional = self.experiment.data.conditional
         if isinstance(conditional, list) and conditional and self.needs_generators:
             why = "a generator for a classifier is conditioned on classes; set it to true"
             raise refuse("data", "conditional", why)
-        if weights is not None and self.settings.network == SMALL:
-            why = "they are for networks of torchvision; name one by classifier.network"
-            raise refuse("classifier", "weights", why)
-        if weights is not None and not user_path(weights).is_file():
-            raise refuse("classifier", "weights", f"there is no file {weights}; weights are never downloaded")
+        self.settings.check_weights(refuse)
 
     @cached_property
     def split(self) -> Split:
@@ -87,19 +83,6 @@ class ClassifierStudy(Study):
         """The arms that the settings name."""
         return [ARMS[name] for name in self.settings.arms]
 
-    def new_network(self, outputs: int) -> nn.Module:
-        """A network to be trained, from torch's own draws or from a file of weights.
-
-        Raises:
-            PartError: the network cannot take these images, or the file holds no weights of it.
-        """
-        settings, image = self.settings, self.split.train.image
-        network = classifiers.make_network(image, outputs, settings.network, settings.width, settings.input_size)
-        if settings.weights is not None:
-            assert isinstance(network, classifiers.TorchvisionNetwork)
-            classifiers.load_weights(network.network, user_path(settings.weights), settings.network)
-        return network
-
     def generator_experiment(self, seed: int) -> Experiment:
         """The experiment of a generator of classes, which gets its training part from the study."""
         decided = dict.fromkeys(("split", "min_agreement", "subset", "subset_seed"))  # when the parts were made
@@ -109,7 +92,7 @@ class ClassifierStudy(Study):
         """The generators, and then every arm and the regression, seed by seed."""
         train, first = self.split.train, self.experiment.training.seed
         with torch.random.fork_rng():  # what could not be trained is refused before anything is written
-            self.new_network(train.image.classes)
+            self.settings.new_network(train.image, train.image.classes)
             if self.needs_generators:
                 experiment = self.generator_experiment(first)
                 build(experiment, prepare(experiment.data, first, train).image)
@@ -143,7 +126,8 @@ class ClassifierStudy(Study):
         train = self.split.train
         data = training_set(self, next(arm for arm in ARMS.values() if arm.augmented and not arm.adds))
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
-            network = self.new_network(train.image.classes).to(choose_device(self.experiment.training.device))
+            network = self.settings.new_network(train.image, train.image.classes)
+            network.to(choose_device(self.experiment.training.device))
 
             def advance(steps: int) -> None:
                 fit(network, data, self.settings.model_copy(update={"steps": steps}), 0, Path(folder))

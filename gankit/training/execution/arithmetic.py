@@ -34,16 +34,16 @@ def arithmetic(settings: Training, device: torch.device) -> Iterator[None]:
 def deterministic() -> Iterator[None]:
     """Take deterministic operations where there are any; torch's warnings about all others are left out."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product starts
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.get_deterministic_debug_mode()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` would import the compiler
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a search for mistakes
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", NOT_DETERMINISTIC.pattern)
             yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_deterministic_debug_mode(before)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
@@ -85,10 +85,10 @@ def operations_in_any_order(part: nn.Module, *inputs: Tensor | None) -> list[str
         given = [x.detach().requires_grad_() if x is not None and x.is_floating_point() else x for x in inputs]
         output: Tensor = part(*given)
         wanted = [value for value in [*given, *part.parameters()] if value is not None and value.requires_grad]
-        gradients = torch.autograd.grad(output.square().sum(), wanted, create_graph=True, allow_unused=True)
-        with contextlib.suppress(RuntimeError):  # not every part can be differentiated twice
-            total = [gradient.square().sum() for gradient in gradients if gradient is not None]
-            torch.autograd.grad(sum(total[1:], total[0]), wanted, allow_unused=True)
+        with contextlib.suppress(RuntimeError):  # not every part can be differentiated, or twice
+            first = torch.autograd.grad(output.square().sum(), wanted, create_graph=True, allow_unused=True)
+            total = torch.stack([gradient.square().sum() for gradient in first if gradient is not None]).sum()
+            torch.autograd.grad(total, wanted, allow_unused=True)
     found = [NOT_DETERMINISTIC.match(str(warning.message)) for warning in caught]
     return sorted({match[1] for match in found if match})
 
@@ -97,7 +97,7 @@ def cautions_of_order(parts: dict[str, tuple[nn.Module, tuple[Tensor | None, ...
     """One line that names the parts with operations that have no deterministic form, and these; none without.
 
     Args:
-        parts: by name, each with its inputs.
+        parts: by name, each with its inputs: (n, latent_dim) latents or (n, c, h, w) images, and labels.
     """
     with deterministic():
         found = {name: operations_in_any_order(part, *inputs) for name, (part, inputs) in parts.items()}

@@ -24,7 +24,8 @@ class Work:
         side: whose turn it is.
         key: turns of one key do the same operations: the side and the names of the losses that are due.
         network: the one whose gradients the turn computes.
-        inputs: what makes each tensor that the turn may read, by name; equal at every call.
+        inputs: what makes each tensor that the turn may read, by name, such as images (n, c, h, w) and latents (n, z);
+            equal at every call.
         seed: seeds all generators from which the turn draws.
         turn: builds the turn.
         differentiate: computes the gradients of a turn; False where no loss has a value.
@@ -44,7 +45,7 @@ class Work:
         return turn if self.differentiate(turn) else None
 
     def make(self, name: str) -> Tensor:
-        """Make an input."""
+        """Make an input, (n, ...)."""
         return self.inputs[name]()
 
 

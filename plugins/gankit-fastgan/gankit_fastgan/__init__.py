@@ -2,6 +2,7 @@
 
 from gankit_fastgan.critic import FastGANCritic
 from gankit_fastgan.generator import FastGANGenerator
+from gankit_fastgan.hinge import FastGANHinge
 from gankit_fastgan.reconstruction import Reconstruction, Reconstructs
 
-__all__ = ["FastGANCritic", "FastGANGenerator", "Reconstruction", "Reconstructs"]
+__all__ = ["FastGANCritic", "FastGANGenerator", "FastGANHinge", "Reconstruction", "Reconstructs"]

@@ -5,27 +5,83 @@ from __future__ import annotations
 import itertools
 from typing import Annotated, final
 
+import torch
 from annotated_types import Ge
+from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
-from gankit.nn.layers import Norm, NormName, ResampledConv2d, unconditional_pyramid, with_spectral_norm
+from gankit.nn.layers import LabelEmbedding, Norm, NormName, ResampledConv2d, pyramid, with_spectral_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gankit_fastgan.layers import SLOPE, Decoder, ResidualDown, channels_at, crop_quarters
 
-Maps = tuple[Tensor, Tensor]
+Maps = tuple[Tensor, ...]
 DOUBLINGS = 4
 """Doublings of each decoder in the paper, from 8x8 to 128x128."""
+SMALL_LEVEL = 5
+"""The second branch sees images of a shorter side of 128 pixels at most, 4 times 2^5."""
+
+
+class Encoder(nn.Module):
+    """Residual halvings of an image down to 8 to 14 pixels.
+
+    Args:
+        image: specification of the images that it sees; they may be reduced ones.
+        channels: after the first convolution and after each halving.
+        norm: the normalisation.
+    """
+
+    def __init__(self, image: ImageSpec, channels: list[int], norm: NormName) -> None:
+        super().__init__()
+        self.conv = ResampledConv2d(image.channels, channels[0], 3)
+        self.blocks = nn.ModuleList(ResidualDown(a, b, norm) for a, b in itertools.pairwise(channels))
+
+    def forward(self, images: Tensor) -> Maps:
+        """(n, channels, height, width) to the last two maps, the larger first."""
+        maps = [F.leaky_relu(self.conv(images), SLOPE)]
+        for block in self.blocks:
+            maps.append(block(maps[-1]))
+        return maps[-2], maps[-1]
+
+
+class Head(nn.Module):
+    """A map to one score for every 4x4 window, with the projection of a label (arXiv 1802.05637).
+
+    Args:
+        image: says which labels there are.
+        channels: of the map.
+        norm: the normalisation.
+    """
+
+    def __init__(self, image: ImageSpec, channels: int, norm: NormName) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, 1, bias=norm == "none"),
+            Norm(norm, channels),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(channels, 1, 4),
+        )
+        self.projection = LabelEmbedding(image, channels, None) if image.conditional else None
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """(n, c, h, w) and labels to (n, 1, h - 3, w - 3) scores."""
+        scores: Tensor = self.layers(x)
+        if self.projection is None:
+            return scores
+        if labels is None:
+            raise PartError("this critic is conditional: give it labels")
+        return scores + (self.projection(labels) * x.mean((2, 3))).sum(1)[:, None, None, None]
 
 
 @final
 class FastGANCritic(Critic):
-    """Residual halvings down to 8 to 14 pixels, then one score for every 4x4 window.
+    """Residual halvings down to 8 to 14 pixels, then one score for every 4x4 window; a second branch sees less detail.
 
-    Two decoders turn its maps into images: the last map into a small whole image, and a crop of the map before into a
-    crop of the image. Only the loss `fastgan-reconstruction` trains them; without it they are not used. The shorter
-    side of the image must be 4 to 7 times 2^k with k at least 3, and 2^k must divide the longer. At 64x64 and width 64
-    it has 10,139,527 parameters, 3,839,878 of them in the decoders. It cannot use labels.
+    The second branch scores the image at half its side, and at 128 pixels at most, by layers of its own. Decoders turn
+    maps into images: the last map of either branch into a small whole image, and a crop of the map before into a crop
+    of the image. Only the loss `fastgan-reconstruction` trains them; without it they are not used. The shorter side of
+    the image must be 4 to 7 times 2^k with k at least 3, and 2^k must divide the longer. At 64x64 and width 64 it has
+    19,107,595 parameters, 6,793,993 of them in the decoders. Labels act by projection on the last map's mean.
 
     Args:
         image: specification of the images to score.
@@ -33,9 +89,10 @@ class FastGANCritic(Critic):
         norm: "batch", as in published trainings, "layer" (GroupNorm with one group) or "none". With "batch" the score
             of a sample depends on the others: such a critic is refused beside a gradient penalty.
         spectral: spectral normalisation of every weight but the decoders' (arXiv 1802.05957).
+        second: whether there is a second branch.
 
     Raises:
-        PartError: the size does not fit, or the data are conditional.
+        PartError: the size does not fit.
     """
 
     channels_last = True
@@ -48,59 +105,60 @@ class FastGANCritic(Critic):
         width: Annotated[int, Ge(1)] = 64,
         norm: NormName = "batch",
         spectral: bool = True,
+        second: bool = True,
     ) -> None:
         super().__init__()
-        levels, height, width_ = unconditional_pyramid(image, "critic fastgan", 3)
-        channels = [channels_at(width, level) for level in range(levels, 0, -1)]
+        levels, height, width_ = pyramid(image, "critic fastgan", 3)
         self.grid = (4 * height, 4 * width_)
-        self.encoder = nn.ModuleList([ResampledConv2d(image.channels, channels[0], 3)])
-        self.encoder.extend(ResidualDown(a, b, norm) for a, b in itertools.pairwise(channels))
-        self.head = nn.Sequential(
-            nn.Conv2d(channels[-1], channels[-1], 1, bias=norm == "none"),
-            Norm(norm, channels[-1]),
-            nn.LeakyReLU(SLOPE),
-            nn.Conv2d(channels[-1], 1, 4),
-        )
+        seen = [levels, min(levels - 1, SMALL_LEVEL)][: 1 + second]
+        channels = [[channels_at(width, level) for level in range(level, 0, -1)] for level in seen]
+        self.encoders = nn.ModuleList(Encoder(image, each, norm) for each in channels)
+        self.heads = nn.ModuleList(Head(image, each[-1], norm) for each in channels)
         if spectral:
             with_spectral_norm(self)
         # No reconstruction has more pixels than the image or crop that it shows.
-        doublings = [min(DOUBLINGS, levels - 1), min(DOUBLINGS, levels - 2)]
-        self.pooling = [2 ** (most - used) for most, used in zip((levels - 1, levels - 2), doublings, strict=True)]
-        self.whole = Decoder(width, 1, channels[-1], image.channels, doublings[0], norm)
-        self.part = Decoder(width, 2, channels[-2], image.channels, doublings[1], norm)
+        doublings = [min(DOUBLINGS, level - 1) for level in seen]
+        of_part = min(DOUBLINGS, levels - 2)
+        self.wholes = nn.ModuleList(
+            Decoder(width, 1, each[-1], image.channels, most, norm)
+            for each, most in zip(channels, doublings, strict=True)
+        )
+        self.part = Decoder(width, 2, channels[0][-2], image.channels, of_part, norm)
+        self.reduction = 2 ** (levels - seen[-1])
+        self.pooling = [*(2 ** (levels - 1 - most) for most in doublings), 2 ** (levels - 2 - of_part)]
 
     def features(self, images: Tensor) -> Maps:
-        """(n, channels, height, width) to the last two maps.
+        """(n, channels, height, width) to the maps that are scored and decoded.
 
         Returns:
-            (n, c, h, w) with a shorter side of 16 to 28 pixels, and (n, 2 c, h / 2, w / 2).
+            (n, c, h, w) with a shorter side of 16 to 28 pixels, (n, 2 c, h / 2, w / 2), and the second branch's last
+            map of the same shape.
         """
-        x = self.encoder[0](images)
-        x = F.leaky_relu(x, SLOPE)
-        for block in self.encoder[1:-1]:
-            x = block(x)
-        return x, self.encoder[-1](x)
+        maps: Maps = self.encoders[0](images)
+        if len(self.encoders) == 1:
+            return maps
+        return (*maps, self.encoders[1](F.avg_pool2d(images, self.reduction))[1])
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(n, channels, height, width) to (n, h, w) scores, 5x5 for square images; labels are not used."""
-        return self.score(self.features(images))
+        """(n, channels, height, width) and labels to (n, branches, h, w) scores, 5x5 each for square images."""
+        return self.score(self.features(images), labels)
 
     def score(self, features: Maps, labels: Tensor | None = None) -> Tensor:
-        """The maps of `features` to (n, h, w) scores; labels are not used."""
-        scores: Tensor = self.head(features[1])
-        return scores.squeeze(1)
+        """The maps of `features` and labels to (n, branches, h, w) scores."""
+        return torch.cat([head(x, labels) for head, x in zip(self.heads, features[1:], strict=True)], 1)
 
-    def reconstruct(self, features: Maps, corners: Tensor) -> tuple[Tensor, Tensor]:
+    def reconstruct(self, features: Maps, corners: Tensor) -> Maps:
         """Turn the maps of `features` into images in [-1, 1] that should equal those of `shown`.
 
         Args:
             features: from `features`.
             corners: (n, 2) in [0, 1), where the crop lies.
         """
-        larger, last = features
-        return self.whole(last), self.part(crop_quarters(larger, corners, self.grid))
+        larger, *last = features
+        wholes = [decoder(x) for decoder, x in zip(self.wholes, last, strict=True)]
+        return (*wholes, self.part(crop_quarters(larger, corners, self.grid)))
 
-    def shown(self, images: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
+    def shown(self, images: Tensor, corners: Tensor) -> Maps:
         """The images that `reconstruct` should give.
 
         Args:
@@ -108,8 +166,8 @@ class FastGANCritic(Critic):
             corners: (n, 2) in [0, 1), where the crop lies.
 
         Returns:
-            The whole images, (n, channels, h, w), and a crop of half the height and width; larger ones are reduced by
-            averaging to 16 times the side of the decoded map (128 to 224 pixels).
+            The whole image for each branch, (n, channels, h, w), and a crop of half the height and width; larger ones
+            are reduced by averaging to 16 times the side of the decoded map (128 to 224 pixels).
         """
-        whole, part = (F.avg_pool2d(images, side) for side in self.pooling)
-        return whole, crop_quarters(part, corners, self.grid)
+        *wholes, part = (F.avg_pool2d(images, side) for side in self.pooling)
+        return (*wholes, crop_quarters(part, corners, self.grid))

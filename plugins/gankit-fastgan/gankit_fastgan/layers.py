@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from gankit.interfaces import ImageSpec
 from gankit.nn.layers import Norm, NormName, ResampledConv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,19 +52,21 @@ class GatedUp(nn.Module):
         channels_out: channels of the output.
         norm: the normalisation.
         noise: height and width of the output where noise is added, else None.
+        image: makes the normalisation conditional where it has labels.
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, norm: NormName = "batch", noise: tuple[int, int] | None = None
-    ) -> None:
+        self, channels_in: int, channels_out: int, norm: NormName = "batch", noise: tuple[int, int] | None = None,
+        image: ImageSpec | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.conv = ResampledConv2d(channels_in, 2 * channels_out, 3, "up", bias=norm == "none")
         self.noise = nn.Identity() if noise is None else Noise(*noise)
-        self.norm = Norm(norm, 2 * channels_out)
+        self.norm = Norm(norm, 2 * channels_out, image)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, channels_in, h, w) to (n, channels_out, 2 h, 2 w)."""
-        return F.glu(self.norm(self.noise(self.conv(x))), 1)
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(n, channels_in, h, w) and labels to (n, channels_out, 2 h, 2 w)."""
+        return F.glu(self.norm(self.noise(self.conv(x)), labels), 1)
 
 
 class SkipLayerExcitation(nn.Module):

@@ -32,12 +32,13 @@ def test_shapes(size, channels):
         images = generator(torch.randn(3, 5))
         assert images.shape == (3, *image.shape)
         assert images.abs().max() <= 1
-        larger, last = features = critic.features(images)
+        larger, last, second = features = critic.features(images)
+        assert second.shape == last.shape
         levels = min(size).bit_length() - 3
         assert last.shape[2:] == tuple(side >> (levels - 1) for side in size)
         assert larger.shape[2:] == tuple(2 * side for side in last.shape[2:])
         assert 8 <= min(last.shape[2:]) <= 14
-        assert critic(images).shape == (3, last.shape[2] - 3, last.shape[3] - 3)
+        assert critic(images).shape == (3, 2, last.shape[2] - 3, last.shape[3] - 3)
         corners = torch.rand(3, 2)
         made, shown = critic.reconstruct(features, corners), critic.shown(images, corners)
         for a, b in zip(made, shown, strict=True):
@@ -78,13 +79,9 @@ def test_a_gate_acts_on_its_map():
     [
         (FastGANGenerator, ImageSpec(3, 36, 36), "generator fastgan cannot make images 36 high and 36 wide"),
         (FastGANGenerator, ImageSpec(3, 4, 4), "generator fastgan does not fit images of 4x4"),
-        (FastGANGenerator, ImageSpec(3, 32, 32, classes=2), "generator fastgan cannot use labels"),
-        (FastGANGenerator, ImageSpec(3, 32, 32, conditions=1), "generator fastgan cannot use labels"),
         (FastGANCritic, ImageSpec(3, 36, 36), "critic fastgan cannot make images 36 high and 36 wide"),
         (FastGANCritic, ImageSpec(3, 16, 16), "critic fastgan does not fit images of 16x16"),
         (FastGANCritic, ImageSpec(3, 16, 64), "critic fastgan does not fit images of 16x64"),
-        (FastGANCritic, ImageSpec(3, 32, 32, classes=2), "critic fastgan cannot use labels"),
-        (FastGANCritic, ImageSpec(3, 32, 32, conditions=1), "critic fastgan cannot use labels"),
     ],
 )
 def test_refuses_in_one_line(part, image, message):
@@ -103,10 +100,56 @@ def test_parameter_counts_are_those_of_docstring_and_readme(part):
     assert [cell.strip() for cell in row.split("|")[2:5]] == list(counts.values())
 
 
+def test_the_second_branch_sees_less_detail():
+    """Half the side, and 128 pixels at most: what averaging removes changes the first branch's scores alone."""
+    for side, cell in ((32, 2), (64, 2), (256, 2), (512, 4)):
+        critic = FastGANCritic(ImageSpec(1, side, side), width=1, norm="none").eval()
+        assert critic.reduction == cell
+    critic = FastGANCritic(ImageSpec(1, 32, 32), width=4, norm="none").eval()
+    images = torch.randn(2, 1, 16, 16).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    detail = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(16, 16)
+    before, after = critic(images), critic(images + detail)
+    torch.testing.assert_close(before[:, 1], after[:, 1])
+    assert not torch.allclose(before[:, 0], after[:, 0])
+    alone = FastGANCritic(ImageSpec(1, 32, 32), width=4, second=False)
+    assert alone(images).shape == (2, 1, 5, 5)
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([0, 1, 2]), torch.randn(3, 2)])
+def test_labels_matter(labels):
+    """Classes or conditions: through every normalisation of the generator, through projection in either branch."""
+    kind = {"conditions": 2} if labels.is_floating_point() else {"classes": 3}
+    image = ImageSpec(3, 32, 32, **kind)
+    generator = FastGANGenerator(image, width=2, latent_dim=5, noise=False).eval()
+    critic = FastGANCritic(image, width=2, norm="none").eval()
+    for network in (generator, critic):
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, 0.1, 0.3)
+    z = torch.randn(1, 5).expand(3, 5)
+    images = generator(z, labels)
+    assert not torch.allclose(images[0], images[1])
+    scores = critic(images[:1].expand(3, -1, -1, -1), labels)
+    for branch in (0, 1):
+        assert not torch.allclose(scores[0, branch], scores[1, branch])
+        spread = scores[1, branch] - scores[0, branch]
+        torch.testing.assert_close(spread, spread.mean().expand(5, 5), rtol=1e-3, atol=1e-5)  # the same everywhere
+
+
+def test_spectral_normalisation_leaves_out_gains():
+    """They would shrink with the number of classes."""
+    generator = FastGANGenerator(ImageSpec(3, 32, 32, classes=50), width=2)
+    normalised = {
+        name.rpartition(".parametrizations")[0] for name, _ in generator.named_parameters() if "parametr" in name
+    }
+    assert normalised
+    assert not any("gain" in name or "shift" in name for name in normalised)
+    assert {"linear", "conv", "blocks.0.conv", "gates.0.squeeze"} <= normalised
+
+
 def test_decoders_are_counted_apart():
     """In the critic's docstring."""
     critic = FastGANCritic(ImageSpec(3, 64, 64))
-    assert f"{count(critic.whole) + count(critic.part):,} of them" in re.sub(r"\s+", " ", FastGANCritic.__doc__)
+    assert f"{count(critic.wholes) + count(critic.part):,} of them" in re.sub(r"\s+", " ", FastGANCritic.__doc__)
 
 
 def test_critic_has_the_abilities():
@@ -130,7 +173,7 @@ def test_spectral_normalisation_leaves_out_the_decoders():
     """Scores do not depend on them."""
     critic = FastGANCritic(ImageSpec(3, 32, 32), width=2)
     normalised = {name.split(".")[0] for name, _ in critic.named_parameters() if "parametrizations" in name}
-    assert normalised == {"encoder", "head"}
+    assert normalised == {"encoders", "heads"}
     plain = FastGANCritic(ImageSpec(3, 32, 32), width=2, spectral=False)
     assert not any("parametrizations" in name for name, _ in plain.named_parameters())
 

@@ -57,11 +57,12 @@ def test_value_is_the_mean_absolute_difference_of_both():
     for i in range(6):
         features = one.critic.features(one.real[i : i + 1])
         made = one.critic.reconstruct(features, corners[i : i + 1])
-        whole, part = one.critic.shown(one.real[i : i + 1], corners[i : i + 1])
+        whole, small, part = one.critic.shown(one.real[i : i + 1], corners[i : i + 1])
         assert torch.equal(whole, one.real[i : i + 1])  # at 32x32 nothing is reduced
+        assert torch.equal(small, torch.nn.functional.avg_pool2d(whole, 2))  # what the second branch sees
         top, left = (int(corner * 9) * 2 for corner in corners[i])
         assert torch.equal(part, one.real[i : i + 1, :, top : top + 16, left : left + 16])
-        expected += sum((a - b).abs().mean().item() for a, b in zip(made, (whole, part), strict=True)) / 6
+        expected += sum((a - b).abs().mean().item() for a, b in zip(made, (whole, small, part), strict=True)) / 6
     assert value.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -86,10 +87,10 @@ def test_decoders_learn_from_reals_alone(norm):
     hinge, loss = gankit.build("loss", "hinge"), Reconstruction()
     one = turn(norm=norm)
     hinge.critic(one).backward(retain_graph=True)
-    decoders = torch.nn.ModuleList([one.critic.whole, one.critic.part])
+    decoders = torch.nn.ModuleList([one.critic.wholes, one.critic.part])
     assert all(parameter.grad is None for parameter in decoders.parameters())
     loss.critic(one).backward()
-    assert all(parameter.grad is not None and parameter.grad.any() for parameter in one.critic.whole.parameters())
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in one.critic.wholes.parameters())
     assert any(gradient.any() for gradient in gradients(one.critic.part))
 
     found = []
@@ -106,8 +107,8 @@ def test_encoder_learns_and_scores_do_not():
     """The features are trained, the head is not."""
     one = turn()
     Reconstruction().critic(one).backward()
-    assert all(parameter.grad is not None for parameter in one.critic.encoder.parameters())
-    assert all(parameter.grad is None for parameter in one.critic.head.parameters())
+    assert all(parameter.grad is not None for parameter in one.critic.encoders.parameters())
+    assert all(parameter.grad is None for parameter in one.critic.heads.parameters())
 
 
 def test_shares_the_pass_of_the_scores(monkeypatch):

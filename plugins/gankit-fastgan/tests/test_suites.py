@@ -9,7 +9,7 @@ import pytest
 import torch
 from gankit.interfaces import ImageSpec
 
-from gankit_fastgan import FastGANCritic, FastGANGenerator, Reconstruction
+from gankit_fastgan import FastGANCritic, FastGANGenerator, FastGANHinge, Reconstruction
 
 
 class TestGenerator(gankit.testing.GeneratorTests):
@@ -54,3 +54,9 @@ class TestReconstruction(gankit.testing.LossTests):
     critic_settings: ClassVar = {"width": 4, "norm": "layer"}
     generator = FastGANGenerator
     generator_settings: ClassVar = {"width": 4, "latent_dim": 8}
+
+
+class TestHinge(gankit.testing.LossTests):
+    """The adversarial loss."""
+
+    part = FastGANHinge

@@ -42,10 +42,19 @@ def test_two_steps(tmp_path):
     made = gankit.train(small("training.steps=2", "training.tick_every=1"), tmp_path / "run", on_tick=rows.append)
     assert made.finished
     names = [name for name in rows[-1] if name.startswith("critic/")]
-    assert sorted(name.rpartition(":")[2].rpartition("/")[2] for name in names) == ["fastgan-reconstruction", "hinge"]
+    assert sorted(name.rpartition(":")[2].rpartition("/")[2] for name in names) == [
+        "fastgan-hinge",
+        "fastgan-reconstruction",
+    ]
     assert all(np.isfinite(row[name]) for row in rows for name in names)
     assert not any("reconstruction" in name for name in rows[-1] if name.startswith("generator/"))
     assert rows[0][names[1]] != rows[1][names[1]]
+
+
+def test_classes_train(tmp_path):
+    """Each class has samples of its own."""
+    made = gankit.train(small("training.steps=2", "data.conditional=true"), tmp_path / "run")
+    assert not np.array_equal(made.sample(2, "exotropia", seed=1), made.sample(2, "normal", seed=1))
 
 
 def test_noise_has_been_learned(run):

@@ -1,0 +1,376 @@
+"""Simulate how often each interval that a report prints covers the true value, and excludes 0. Nothing is trained.
+
+python examples/interval_coverage.py coverage.json           # goes on where it was stopped
+python examples/interval_coverage.py coverage.json --tables  # only prints what is there
+"""
+
+import argparse
+import functools
+import itertools
+import json
+import math
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+from scipy.special import softmax
+
+from gankit.evaluation.classification import Scorer, balanced_accuracy, macro_auc, macro_f1, recalls
+from gankit.evaluation.design import cross_validated
+from gankit.evaluation.extraction import part
+from gankit.evaluation.paired import Cases, paired_difference
+from gankit.evaluation.uncertainty import influences, variances_of, wilson
+from gankit.interfaces import Pool, Rows
+from gankit.studies.agreement.arms import arm_at
+from gankit.studies.agreement.findings import Findings, Trial, Where
+from gankit.studies.jobs import Outcome
+
+SHARES = np.array([0.46, 0.17, 0.37])  # exotropia, esotropia, normal, as the founding paper has them
+SPREADS = {"alike": 0.0, "differ": 0.5, "differ much": 1.0}  # of seeds, in logits of whole classes
+
+
+def chance(logits):
+    return 1 / (1 + np.exp(-logits))
+
+
+def mean_chance(logit, spread):
+    """The mean of `chance` over a normal distribution of logits."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    return float((chance(logit + spread * nodes) * weights).sum() / weights.sum())
+
+
+def test_part(n, per_group):
+    """Labels and groups of about n cases in three classes."""
+    groups = np.maximum(2, np.round(SHARES * n / per_group)).astype(int)
+    labels = np.repeat(np.repeat(np.arange(3), groups), per_group)
+    return labels, np.arange(len(labels)) // per_group
+
+
+def difficulty(random, group):
+    """How easy cases are, in logits: 1 on average, with a part of their own and one that a patient's cases share."""
+    return 1 + random.normal(0, 1, len(group)) + random.normal(0, 1, group.max() + 1)[group]
+
+
+def logits_of(random, labels, group, seeds, spread):
+    """(seeds, n, 3) logits: those of the true class stand out as much as the case is easy and the seed likes it."""
+    favour = difficulty(random, group) + random.normal(0, spread, (seeds, 3))[:, labels]
+    logits = random.gumbel(size=(seeds, len(labels), 3))
+    logits[:, np.arange(len(labels)), labels] += favour + math.log(2)
+    return logits
+
+
+@functools.cache
+def true_scores(spread):
+    """Scores of infinitely many cases and seeds, by a large sample."""
+    random, found = np.random.default_rng(7), []
+    labels, group = test_part(5000, 1)
+    for _ in range(60):
+        logits = logits_of(random, labels, group, 1, spread)
+        counts = Cases.of(labels, None).counts(logits.argmax(-1), 3).sum(1)
+        area = macro_auc(labels, softmax(logits[0], axis=-1))[0]
+        found.append([balanced_accuracy(counts)[0], macro_f1(counts)[0], area, recalls(counts)[0, 1]])
+    return np.mean(found, axis=0)
+
+
+SCORE_NAMES = ("balanced accuracy", "macro F1", "AUC", "recall of the rare class")
+
+
+def score_trials(cases, per_group, seeds, spread):
+    true = true_scores(SPREADS[spread])
+
+    def trial(random):
+        labels, group = test_part(cases, per_group)
+        logits = logits_of(random, labels, group, seeds, SPREADS[spread])
+        found = Scorer(labels, group, list("abc")).scores(logits, {})
+        entries = [*(found[name] for name in SCORE_NAMES[:3]), found["recall"]["b"]]
+        hits = found["recall"]["b"]["value"] * found["recall"]["b"]["n"]
+        low, high = wilson(hits, found["recall"]["b"]["n"])
+        covered = {
+            name: (entry["low"] <= value <= entry["high"], None, entry["high"] - entry["low"])
+            for name, entry, value in zip(SCORE_NAMES, entries, true, strict=True)
+        }
+        return covered | {"recall, Wilson of the cases alone": (low <= true[3] <= high, None, high - low)}
+
+    return trial
+
+
+def number_trials(cases, per_group, seeds, spread):
+    """Errors of a predicted number, and its correlation with the true one."""
+    of_seed, noise = 0.5 * SPREADS[spread], 1.0
+
+    def trial(random):
+        labels, group = test_part(cases, per_group)
+        true = random.normal(0, 2, len(labels))
+        own = random.normal(0, noise, len(labels)) + random.normal(0, noise, group.max() + 1)[group]
+        slope = np.exp(random.normal(0, of_seed, (seeds, 1)))
+        found = Scorer(labels, group, list("abc")).errors(true + slope * own, true)
+        scale = math.sqrt(2) * noise
+        error = scale * math.sqrt(2 / math.pi) * math.exp(of_seed**2 / 2)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+        of_nodes = 2 / np.sqrt(4 + (scale * np.exp(of_seed * nodes)) ** 2)
+        relation = float((of_nodes * weights).sum() / weights.sum())
+        return {
+            name: (found[name]["low"] <= value <= found[name]["high"], None, found[name]["high"] - found[name]["low"])
+            for name, value in (("mean absolute error", error), ("correlation", relation))
+        }
+
+    return trial
+
+
+def paired_trials(cases, per_group, seeds, spread, gain):
+    """One split: the second arm is better by `gain` logits."""
+    sd = math.sqrt(2 + SPREADS[spread] ** 2)
+    true = mean_chance(1 + gain, sd) - mean_chance(1, sd)
+
+    def trial(random):
+        labels, group = test_part(cases, per_group)
+        easy, of_cases = difficulty(random, group), Cases.of(labels, group)
+        counts = []
+        for extra in (gain, 0.0):
+            right = random.random((seeds, len(labels))) < chance(
+                easy + extra + random.normal(0, SPREADS[spread], (seeds, 3))[:, labels]
+            )
+            counts.append(of_cases.counts(np.where(right, labels, (labels + 1) % 3), 3))
+        found = paired_difference(of_cases, *counts, balanced_accuracy)
+        return {"": (found.low <= true <= found.high, not found.low <= 0 <= found.high, found.high - found.low)}
+
+    return trial
+
+
+TRAINING_SETS, OVERLAP = 0.2, 0.75  # what training parts do to an arm, in logits; how alike those of two folds are
+
+
+def fold_trials(cases, per_group, what, gain, folds=5, generators=3, classifiers=2):
+    """Cross-validation: arms interact with generator seeds and training sets; each fold has a test part."""
+    shared, by_fold, of_sets = {
+        "seeds alike": (0.0, 0.0, 0.0),
+        "seeds differ in each fold": (0.0, 0.5, 0.0),
+        "seeds differ, alike in all folds": (0.3, 0.3, 0.0),
+        "training sets matter": (0.0, 0.3, TRAINING_SETS),
+    }[what]
+    sd = math.sqrt(2 + shared**2 + by_fold**2 + of_sets**2 + 0.2**2)
+    true = mean_chance(1 + gain, sd) - mean_chance(1, sd)
+
+    def trial(random):
+        labels, group = test_part(cases, per_group)
+        easy = difficulty(random, group)
+        place = np.zeros(group.max() + 1, int)  # the fold of each group, dealt class by class
+        strata = labels[np.unique(group, return_index=True)[1]]
+        for label in range(3):
+            members = random.permutation(np.flatnonzero(strata == label))
+            place[members] = np.arange(len(members)) % folds
+        fold = place[group]
+        scores = []
+        for extra in (gain, 0.0):
+            common = math.sqrt(OVERLAP) * random.normal(0, of_sets, 3)
+            sets = common + math.sqrt(1 - OVERLAP) * random.normal(0, of_sets, (folds, 1, 1, 3))
+            effect = (sets + random.normal(0, shared, (1, generators, 1, 3))
+                      + random.normal(0, by_fold, (folds, generators, 1, 3))
+                      + random.normal(0, 0.2, (folds, generators, classifiers, 3)))  # fmt: skip
+            cells = []
+            for number in range(folds):
+                inside = fold == number
+                logit = easy[inside] + extra + effect[number].reshape(-1, 3)[:, labels[inside]]
+                right = random.random(logit.shape) < chance(logit)
+                shares = [right[:, labels[inside] == label].mean(1) for label in range(3)]
+                cells.append(np.mean(shares, axis=0).reshape(generators, classifiers))
+            scores.append(np.array(cells))
+        values = scores[0] - scores[1]
+        naive = values.mean((1, 2)).std(ddof=1) / math.sqrt(folds) * 2.776
+        spans = {
+            "seeds of each fold": cross_validated(values, 1 / (folds - 1)).interval(),
+            "shared seeds": cross_validated(values, 1 / (folds - 1), shared_seeds=True).interval(),
+            "usual t over folds": (values.mean() - naive, values.mean() + naive),
+        }
+        return {name: (low <= true <= high, not low <= 0 <= high, high - low) for name, (low, high) in spans.items()}
+
+    return trial
+
+
+def agreement_trials(kind, interaction, change):
+    """Distances of generators: seeds shift all arms by 6, arm and seed interact, the sampling of images adds 2."""
+
+    def trial(random):
+        arms = [arm_at(t) for t in (0.0, 0.6, 0.7, 0.8)]
+        many = [arms[0], arms[3], arm_at(0.8, "random-subset")]
+        scopes = [arm_at(t, scope="critic-turn") for t in (0.0, 0.6, 0.7, 0.8)]
+        seed_effect, trials = random.normal(0, 6, 3), []
+        scope_of_seed = random.normal(0, interaction)  # what seed 0 does to the other scope at every threshold
+        for arm in [*arms, many[2], *scopes]:
+            for seed in range(3) if arm in many else range(1):
+                value = 45 + seed_effect[seed] + random.normal(0, interaction) + random.normal(0, 2)
+                value += change * (arm.threshold == 0.8 and not arm.control and not arm.scope and kind == "ends")
+                if arm.scope:
+                    value += change * (kind != "ends") + random.normal(0, interaction)
+                    value += scope_of_seed * (kind == "scopes, seed 0 favours one")
+                entry = {"value": value, "standard_error": 2.0, "fake_variance": 4.0, "real_influences": [0.0, 0.0],
+                         "n_real": 400, "n_fake": 400}  # fmt: skip
+                result = {"equal": {"held-out": {"frechet": entry}}}
+                trials.append(Trial(arm, seed, Path(), Outcome("", result, None, 1.0, 1)))
+        findings = Findings(None, trials, {})
+        pairs = [(arms[0], arms[3])] if kind == "ends" else list(zip(arms, scopes, strict=True))
+        found = findings.contrast(pairs, Where("equal", "held-out"), same_reals=True)
+        return {"": (found.low <= change <= found.high, not found.low <= 0 <= found.high, found.high - found.low)}
+
+    return trial
+
+
+class Shares(Findings):
+    """Findings whose trainings hold their counts of positive images."""
+
+    def measured(self, arm, row):
+        return [trial.outcome.result["count"] for trial in self.trials_of(arm)]
+
+
+def share_trials(trainings, images, spread):
+    """Shares of generated images that measure as positive: three arms with several trainings, pooled."""
+    true = mean_chance(0.2, spread)
+
+    def trial(random):
+        arms = [arm_at(0.0), arm_at(0.8), arm_at(0.8, "random-subset")]
+        trials = []
+        for arm, seed in itertools.product(arms, range(trainings)):
+            hits = int(random.binomial(images, chance(0.2 + random.normal(0, spread))))
+            result = {"count": (hits, images, images)}
+            trials.append(Trial(arm, seed, Path(), Outcome("", result, None, 1.0, 1)))
+        found = Shares(None, trials, {})
+        low, high = found.share_interval(arms[0], "all")
+        usual = wilson(found.count_measured(arms[0], "all")[0], trainings * images)
+        return {
+            "with trainings": (low <= true <= high, None, high - low),
+            "Wilson of all images": (usual[0] <= true <= usual[1], None, usual[1] - usual[0]),
+        }
+
+    return trial
+
+
+def difference_trials(n, shifts):
+    """`compare`: kid of two generators beside the same reals."""
+    kid = part("metric", "kid").build()
+
+    def trial(random):
+        real = Rows(features=random.normal(size=(n, 16)))
+        values, moved, of_fakes, errors = [], [], 0.0, 0.0
+        for shift in shifts:
+            resampling = kid.resampling(Pool(real, Rows(features=random.normal(size=(n, 16)) + shift)))
+            found = resampling.whole().values
+            values.append(found["kid"])
+            moved.append(influences(resampling, "real", found)["kid"])
+            of_fakes += variances_of(influences(resampling, "fake", found))["kid"]
+            errors += resampling.standard_errors()["kid"] ** 2
+        error, usual = math.sqrt(of_fakes + ((moved[1] - moved[0]) ** 2).sum()), math.sqrt(errors)
+        true = true_kid(shifts[1]) - true_kid(shifts[0])
+        off = abs(values[1] - values[0] - true)
+        zero = abs(values[1] - values[0])
+        return {
+            name: (off <= 1.96 * width, zero > 1.96 * width, 3.92 * width)
+            for name, width in (("shared reals known", error), ("taken for independent", usual))
+        }
+
+    return trial
+
+
+@functools.cache
+def true_kid(shift, d=16):
+    """Of two standard normal distributions in d dimensions, one shifted by `shift` in each, by a large sample."""
+    random, kid = np.random.default_rng(3), part("metric", "kid").build()
+    pools = [
+        Pool(Rows(features=random.normal(size=(900, d))), Rows(features=random.normal(size=(900, d)) + shift))
+        for _ in range(30 if shift else 0)
+    ]
+    return float(np.mean([kid.resampling(pool).whole().values["kid"] for pool in pools] or [0.0]))
+
+
+def wilson_trials(n, share):
+    """The rating page: one rater, independent images."""
+
+    def trial(random):
+        low, high = wilson(random.binomial(n, share), n)
+        return {"": (low <= share <= high, None, high - low)}
+
+    return trial
+
+
+SEEDS = ("alike", "differ much")
+FOLDS = ("seeds alike", "seeds differ in each fold", "seeds differ, alike in all folds", "training sets matter")
+GAINS = (0.0, 0.35, 0.8)
+FAMILIES = {
+    # by heading: what makes a trial, the values of each of its settings, the share of the trials that it can afford
+    "scores of an arm": (score_trials, [(88, 152), (1, 4), (1, 3), tuple(SPREADS)], 0.2),
+    "errors of a number": (number_trials, [(240,), (1, 4), (3,), SEEDS], 0.2),
+    "paired difference, one split": (paired_trials, [(152,), (1, 4), (2, 3, 5), SEEDS, GAINS], 1),
+    "cross-validated difference": (fold_trials, [(150, 400), (1, 4), FOLDS, GAINS], 1),
+    "distances of generators": (
+        agreement_trials,
+        [("ends", "scopes", "scopes, seed 0 favours one"), (2.0, 6.0), (0.0, 15.0)],
+        1,
+    ),
+    "shares over trainings": (share_trials, [(1, 3, 5), (100,), (0.0, 0.3)], 1),
+    "compare": (difference_trials, [(50, 100), ((0.0, 0.0), (0.4, 0.4), (0.4, -0.4), (0.4, 0.5))], 0.2),
+    "ratings": (wilson_trials, [(20, 60), (0.5, 0.9)], 1),
+}
+STEP = 100  # trials between writes
+
+
+def key_of(family, setting):
+    return f"{family}: {', '.join(map(str, setting))}"
+
+
+def simulate(file, trials):
+    found = json.loads(file.read_text()) if file.is_file() else {}
+    for family, (make, axes, share) in FAMILIES.items():
+        for setting in itertools.product(*axes):
+            key, wanted = key_of(family, setting), max(1, round(trials * share))
+            sums = found.setdefault(key, {"trials": 0, "intervals": {}})
+            trial = None
+            while sums["trials"] < wanted:
+                trial = trial or make(*setting)
+                for number in range(sums["trials"], min(sums["trials"] + STEP, wanted)):
+                    random = np.random.default_rng([zlib.crc32(key.encode()), number])
+                    for name, (covered, excluded, width) in trial(random).items():
+                        entry = sums["intervals"].setdefault(name, {"covered": 0, "excluded": None, "width": 0.0})
+                        entry["covered"] += int(covered)
+                        if excluded is not None:
+                            entry["excluded"] = (entry["excluded"] or 0) + int(excluded)
+                        entry["width"] += float(width)
+                    sums["trials"] = number + 1
+                partial = file.with_suffix(".part")
+                partial.write_text(json.dumps(found, indent=0) + "\n")
+                partial.replace(file)
+    return found
+
+
+def tables(found):
+    for family, (_, axes, _) in FAMILIES.items():
+        print(f"\n### {family[0].upper() + family[1:]}\n")
+        for place, setting in enumerate(itertools.product(*axes)):
+            entry = found.get(key_of(family, setting))
+            if not entry or not entry["trials"]:
+                continue
+            names = entry["intervals"]
+            if not place:
+                print(f"| setting | {' | '.join(name or 'covers, excludes 0 (mean width)' for name in names)} |")
+                print("|---|" + "---|" * len(names))
+            cells = []
+            for values in names.values():
+                n = entry["trials"]
+                excluded = "" if values["excluded"] is None else f", {100 * values['excluded'] / n:.1f} %"
+                cells.append(f"{100 * values['covered'] / n:.1f} %{excluded} ({values['width'] / n:.3g})")
+            print(f"| {', '.join(map(str, setting))} | {' | '.join(cells)} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--trials", type=int, default=2000, help="of a cheap setting; others have a share of it")
+    parser.add_argument("--tables", action="store_true", help="simulate nothing more")
+    given = parser.parse_args()
+    started = time.process_time()
+    tables(json.loads(given.file.read_text()) if given.tables else simulate(given.file, given.trials))
+    if not given.tables:
+        print(f"\n{time.process_time() - started:.0f} s of CPU time")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Membership attacks: can the training images be told from held-out ones by a generator's images, or by its critic?
+
+By distance to generated images: Chen et al. 2020 (GAN-Leaks), arXiv 1909.03935, full black box. By critic scores: Hayes
+et al. 2019 (LOGAN), arXiv 1705.07663, white box.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from gankit import seeds
+from gankit.errors import GankitError
+from gankit.evaluation.design import Estimate, Floats, Part
+from gankit.images.grey_levels import rescale
+from gankit.interfaces import Dataset, Pool, Rows
+from gankit.metrics._distances import Rows64, Shortlist
+from gankit.runs.run import Run
+
+SPLITS = 200
+"""Random divisions of the members by which the control judges."""
+BATCH = 64
+ATTACKS = {"generator": "distance to the nearest generated image", "critic": "critic score"}
+
+
+def attacks(source: Any, pool: Pool, training: Dataset, held_out: Dataset) -> tuple[dict[str, Any], list[str]]:
+    """Attacks on a generator by its images, and on the critic of a run, with warnings of those that work.
+
+    Args:
+        source: what is evaluated; a run has a critic.
+        pool: held-out images, with the training images, and generated ones.
+        training: the members.
+        held_out: images of the same origin that the generator has not seen.
+
+    Returns:
+        By the names of `ATTACKS`: "by", and what `attack` gives; without those that cannot be made.
+    """
+    scores: dict[str, tuple[Floats, Floats]] = {}
+    members = pool.real.training
+    if members is not None and members.features is not None and pool.fake.features is not None:
+        scores["generator"] = _nearness(members, pool.fake), _nearness(pool.real, pool.fake)
+    if isinstance(source, Run) and training.image.shape == held_out.image.shape == source.image.shape:
+        with contextlib.suppress(GankitError):  # no checkpoint, or conditions, which nobody knows of these images
+            scores["critic"] = _critic_scores(source, training), _critic_scores(source, held_out)
+    groups = [images.groups for images in (training, held_out)]
+    found: dict[str, Any] = {
+        name: {"by": ATTACKS[name], **result}
+        for name, of_sides in scores.items() if (result := attack(*of_sides, *groups))
+    }  # fmt: skip
+    works = [result for result in found.values() if result["low"] > 0.5 and result["area"] > result["control"]]
+    warnings = [
+        f"training images can be told from held-out ones by {result['by']}: area {result['area']:.2f} "
+        f"({result['low']:.2f} to {result['high']:.2f}), {result['control']:.2f} at most among training images alone"
+        for result in works
+    ]
+    return found, warnings
+
+
+def attack(
+    members: Floats, others: Floats, member_groups: NDArray[Any] | None, other_groups: NDArray[Any] | None
+) -> dict[str, Any] | None:
+    """How well a score tells members from others: the area under the ROC curve, with interval and control.
+
+    The interval is over patients of both sides (Obuchowski 1997, Biometrics 53:567). The control is the same attack on
+    members alone, of which as many patients as there are others stand for others: two hundred random divisions, whose
+    95 % quantile is given. An area below it can come from the division of the data alone.
+
+    Args:
+        members: (n,) scores of training images, larger where they are taken for members.
+        others: (m,) scores of held-out images.
+        member_groups: (n,) groups (patients), or None.
+        other_groups: (m,) the same.
+
+    Returns:
+        `{"area", "low", "high", "control", "members", "others"}`; the last two are numbers of patients. 0.5 tells
+        nothing, 1 everything. None with fewer than 4 members or 2 others.
+    """
+    units, other_units = _units(member_groups, len(members)), _units(other_groups, len(others))
+    n, m = int(units.max()) + 1, int(other_units.max()) + 1
+    if n < 4 or m < 2:
+        return None
+    is_member = np.arange(len(members) + len(others)) < len(members)
+    area = float(_areas(np.concatenate([members, others]), is_member[None])[0])
+    sides = {"members": (_above(members, others), units), "others": (1 - _above(others, members), other_units)}
+    parts = {}
+    for name, (shares, unit) in sides.items():
+        sums = np.bincount(unit, shares - area)
+        count = len(sums)
+        parts[name] = Part(float((sums**2).sum()) * count / (count - 1) / len(shares) ** 2, count - 1)
+    low, high = Estimate(area, parts).share_interval(min(n, m))
+    orders = [torch.randperm(n, generator=seeds.generator(0, "members", k)).numpy() for k in range(SPLITS)]
+    kept = np.array([~np.isin(units, order[: min(m, n // 2)]) for order in orders])
+    control = float(np.quantile(_areas(members, kept), 0.95))
+    return {"area": area, "low": low, "high": high, "control": control, "members": n, "others": m}
+
+
+def _areas(scores: Floats, positive: NDArray[np.bool_]) -> Floats:
+    """The area of each of (k, n) divisions of (n,) scores, from their ranks."""
+    counts = positive.sum(1)
+    areas = (positive @ rankdata(scores) - counts * (counts + 1) / 2) / (counts * (len(scores) - counts))
+    return np.asarray(areas)
+
+
+def _above(scores: Floats, others: Floats) -> Floats:
+    """(n,) for each score the share of others below it; ties count half."""
+    others = np.sort(others)
+    below = np.searchsorted(others, scores, "left") + np.searchsorted(others, scores, "right")
+    return np.asarray(below / (2 * len(others)))
+
+
+def _units(groups: NDArray[Any] | None, count: int) -> NDArray[np.int64]:
+    """(count,) number of each image's group, from 0."""
+    return np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
+
+
+def _nearness(rows: Rows, fake: Rows) -> Floats:
+    """(n,) less the distance of each image's features to the nearest generated ones."""
+    assert rows.features is not None
+    assert fake.features is not None
+    fakes = np.asarray(fake.features)
+    nearest = Shortlist(Rows64(np.asarray(rows.features)), Rows64(fakes), k=1)
+    _, distances = nearest.among(np.arange(len(rows.features)), np.ones(len(fakes), bool))
+    return -distances
+
+
+def _critic_scores(run: Run, images: Dataset) -> Floats:
+    """(n,) scores of a run's critic, means where it gives score maps."""
+    if run.image.conditions:
+        raise GankitError("conditions are standardised by the training")
+
+    def batches() -> Iterator[Floats]:
+        for start in range(0, len(images), BATCH):
+            places = np.arange(start, min(start + BATCH, len(images)))
+            pixels = rescale(images.read(places).astype(np.float32), images.value_range, (-1.0, 1.0))
+            labels = None
+            if run.image.classes and images.labels is not None:
+                labels = torch.as_tensor(images.labels[places], device=run.device)
+            with torch.no_grad():
+                scores = run.critic(torch.from_numpy(pixels).to(run.device), labels)
+            yield scores.double().cpu().reshape(len(places), -1).mean(1).numpy()
+
+    values = np.concatenate(list(batches()))
+    if not np.isfinite(values).all():
+        raise GankitError("the critic's scores are not finite")
+    return values

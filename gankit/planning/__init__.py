@@ -1,0 +1,1 @@
+"""From images to a proposed experiment, with its reasons."""

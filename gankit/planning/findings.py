@@ -1,0 +1,96 @@
+"""What stands in the way of learning from images, or of judging what was learned: copies, leaks, empty images."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.images.grey_levels import rescale
+from gankit.interfaces import Dataset
+from gankit.metrics.leakage import LONGEST_SIDE, Thumbnail, duplicates, shrink
+
+MOST_COMPARED = 20_000
+"""Images among which duplicates are looked for; of larger sets the first ones."""
+BLANK = 0.02
+"""Standard deviation of an image, as a share of the way from black to white, below which it counts as near-blank."""
+THRESHOLD = 3.0
+"""Root mean square difference, of 255 grey levels, below which images are duplicates: that of the metric `leakage`."""
+NAMED = 5
+BATCH = 256
+
+
+def findings(dataset: Dataset) -> Iterator[str]:
+    """One line for each thing that deserves a look before a training; reads all images."""
+    n = min(len(dataset), MOST_COMPARED)
+    known, blank, images = dataset.known, [], []
+    for start in range(0, n, BATCH):
+        indices = np.arange(start, min(start + BATCH, n))
+        for index, image in zip(indices.tolist(), dataset.read(indices), strict=True):
+            grey = rescale(image.astype(np.float64), dataset.value_range, (0.0, 255.0))
+            if grey.std() < 255 * BLANK:
+                blank.append(index)
+            else:
+                images.append(_thumbnail(index, grey))
+    if len(dataset) > n:
+        yield f"the first {n:,} images were compared with each other"
+    if blank:
+        yield f"{_count(len(blank), 'near-blank image')}, {_names(dataset, blank)}: leave out what shows nothing"
+    pairs = np.array(
+        [(images[i].id, images[j].id) for i, j in _pairs(images) if i < j], dtype=np.int64
+    ).reshape(-1, 2)  # fmt: skip
+    if len(pairs):
+        copies = np.unique(pairs[:, 1])
+        yield f"{_count(len(copies), 'duplicate')} of other images, such as {_names(dataset, pairs[0])}: remove them"
+        if known.labels is not None and (other := known.labels[pairs[:, 0]] != known.labels[pairs[:, 1]]).any():
+            yield (
+                f"{_count(int(other.sum()), 'pair')} of duplicates with different classes, such as "
+                f"{_names(dataset, pairs[other][0])}: correct them"
+            )
+        if known.groups is not None and (other := known.groups[pairs[:, 0]] != known.groups[pairs[:, 1]]).any():
+            yield (
+                f"{_count(int(other.sum()), 'pair')} of duplicates of different patients, such as "
+                f"{_names(dataset, pairs[other][0])}: held-out images would not be new ones"
+            )
+    yield from _leaks(dataset, pairs)
+
+
+def _leaks(dataset: Dataset, pairs: NDArray[np.int64]) -> Iterator[str]:
+    """Images and patients that are in two splits."""
+    splits_of: dict[int, set[str]] = defaultdict(set)
+    for name, indices in dataset.known.splits.items():
+        for index in np.asarray(indices).tolist():
+            splits_of[index].add(name)
+    leaked = [pair for pair in pairs.tolist() if len(splits_of[pair[0]] | splits_of[pair[1]]) > 1]
+    if leaked:
+        yield f"{_count(len(leaked), 'pair')} of duplicates across splits, such as {_names(dataset, leaked[0])}"
+    if dataset.known.groups is not None:
+        splits_of_group: dict[str, set[str]] = defaultdict(set)
+        for index, names in splits_of.items():
+            splits_of_group[str(dataset.known.groups[index])] |= names
+        both = [group for group, names in splits_of_group.items() if len(names) > 1]
+        if both:
+            yield f"{_count(len(both), 'patient')} in more than one split, such as {both[0]}: keep each in one"
+
+
+def _thumbnail(index: int, image: NDArray[np.float64]) -> Thumbnail:
+    sides = [min(LONGEST_SIDE, side) for side in image.shape[1:]]
+    content = blake2b(image.tobytes(), digest_size=16).digest()
+    return Thumbnail(index, None, content, shrink(image, sides[0], sides[1]).astype(np.float32))
+
+
+def _pairs(images: list[Thumbnail]) -> Iterator[tuple[int, int]]:
+    for i, j, _, _ in duplicates(images, images, THRESHOLD) if images else ():
+        yield from zip(i.tolist(), j.tolist(), strict=True)
+
+
+def _names(dataset: Dataset, indices: Any) -> str:
+    files = dataset.known.files
+    names = [files[index] if len(files) else f"image {index}" for index in indices]
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

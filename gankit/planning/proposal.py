@@ -1,0 +1,259 @@
+"""From a folder of images to a proposed experiment, with its reasons (after nnU-Net, Isensee et al. 2021)."""
+
+import json
+import shlex
+import time
+import tomllib
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from gankit import seeds
+from gankit.errors import DataError, GankitError, RunError
+from gankit.experiments.document import recipe_text
+from gankit.experiments.experiment import load
+from gankit.experiments.selection import open_dataset
+from gankit.experiments.values import parse_value
+from gankit.files import user_path, write_atomically
+from gankit.images.labels_csv import files_below
+from gankit.interfaces import Dataset
+from gankit.planning.findings import findings
+from gankit.registry import registry
+from gankit.runs.run import choose_device
+from gankit.training.data import prepare
+from gankit.training.description import describe
+from gankit.training.log import TickLog
+from gankit.training.step import Stepper
+
+FEWEST = 20
+"""Images below which nothing is proposed."""
+FEWEST_STEPS = 500
+FEWEST_OF_CLASS, FEWEST_HELD_OUT, FEWEST_PATIENTS = 10, 20, 5
+HELD_OUT = 0.2
+TIMED_STEPS, TIMED_SECONDS = 5, 20.0
+NAMED = 20
+"""Files of a folder that are looked at for whether they are DICOM."""
+OF_THE_TIME = 0.9
+"""The share of a budget that steps take; the rest is reading, samples and checkpoints."""
+
+
+class Choice(NamedTuple):
+    """A setting, and why it is proposed."""
+
+    value: Any
+    why: str
+
+
+def plan(place: str, minutes: float, out: Path) -> Iterator[str]:
+    """Look at images, propose an experiment for them and write it as a commented file; yields what there is to say.
+
+    Args:
+        place: a folder of pictures or of DICOM files, an npz or npy file, a data set's name, or its table in TOML.
+        minutes: of training on this machine, for which steps are measured.
+        out: the file to write.
+
+    Raises:
+        GankitError: the images cannot be read, are too few, or the time is too short to learn anything; or the file is
+            there already. Nothing is written then.
+    """
+    out = user_path(out)
+    if out.exists():
+        raise RunError(f"{out}: there is such a file already; choose another with --out")
+    table = _table(place)
+    settings: dict[str, Any] = {"size": 32, **table}
+    first = open_dataset(load({"data": settings}).data)
+    if len(first) < FEWEST:
+        raise DataError(
+            f"{place}: {len(first)} images are too few to learn from; bring at least {FEWEST}, better hundreds"
+        )
+    on_gpu = choose_device("auto").type != "cpu"
+    choices = _choose_data(first, table, on_gpu, minutes)
+    data = {**table, **{key: choice.value for key, choice in choices.items()}}
+    recipe = "wgan-gp-diffaugment" if on_gpu else "demo"
+    experiment = load({"data": data})
+    dataset = open_dataset(experiment.data)
+    yield from describe(experiment.data, dataset)
+    for line in findings(dataset):
+        yield f"look: {line}"
+    tables = tomllib.loads(recipe_text(recipe))
+    augment = _choose_augment(dataset)
+    tables |= {"data": data, "augment": {"name": "diffaugment", "policy": augment.value}}
+    tables["training"].pop("max_minutes", None)
+    if not augment.value:
+        del tables["augment"]
+    seconds = _seconds_a_step(tables)
+    steps = int(60 * minutes * OF_THE_TIME / seconds)
+    if steps < FEWEST_STEPS:
+        raise GankitError(
+            f"plan: {minutes:g} minutes are {steps} steps here ({seconds:.2g} s each): too few to learn anything; give "
+            f"--minutes {np.ceil(FEWEST_STEPS * seconds / 60 / OF_THE_TIME):g} or more"
+        )
+    digits = 10 ** max(len(str(steps)) - 2, 0)
+    rounded = steps // digits * digits
+    training = tables["training"] | {
+        "steps": rounded, "tick_every": max(rounded // 100, 1), "sample_every": max(rounded // 20, 1),
+        "checkpoint_every": max(rounded // 10, 1),
+    }  # fmt: skip
+    measured, said = list(_measurable(dataset, data["held_out"])), f"{seconds:.2g} s a step here, {minutes:g} minutes"
+    text = _text(place, recipe, table, choices, augment, training, said, measured)
+    load(tomllib.loads(text))  # or a setting does not fit
+    for key, choice in {**choices, "augment.policy": augment}.items():
+        yield f"{key if '.' in key else f'data.{key}'} = {json.dumps(choice.value)}: {choice.why}"
+    yield f"training.steps = {rounded}: {said}; recipe {recipe}"
+    for line in measured:
+        yield f"to judge: {line}"
+    write_atomically(out, text)
+    yield f"next: gankit train {shlex.quote(str(out))}"
+
+
+def _table(place: str) -> dict[str, Any]:
+    """The data table of what the user names."""
+    if place.lstrip().startswith("{"):
+        table = parse_value(place)
+        if not isinstance(table, dict):
+            raise DataError(f'{place}: it is no TOML table; write it as {{name = "folder", path = "scans"}}')
+        return table
+    path = user_path(place)
+    if path.is_dir():
+        return {"name": "dicom" if any(map(_is_dicom, islice(files_below(path), NAMED))) else "folder", "path": place}
+    if path.suffix in (".npz", ".npy"):
+        return {"name": "npz", "path": place}
+    if len(path.parts) > 1 or path.exists() or place not in registry("dataset").names():
+        raise DataError(f"{place}: there is no folder, npz file or data set of this name")
+    return {"name": place}
+
+
+def _is_dicom(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _choose_data(dataset: Dataset, table: dict[str, Any], on_gpu: bool, minutes: float) -> dict[str, Choice]:
+    """Settings of the data that the user's own table does not decide."""
+    held_out = Choice(table["held_out"], "as given") if "held_out" in table else _choose_held_out(dataset)
+    choices = {"size": _choose_size(dataset, on_gpu, minutes), "held_out": held_out}
+    known = dataset.known
+    if known.labels is not None and len(known.class_names) > 1:
+        counts = np.bincount(known.labels, minlength=len(known.class_names))
+        left = counts * (1 - choices["held_out"].value)
+        if left.min() >= FEWEST_OF_CLASS:
+            choices["conditional"] = Choice(True, "every class has enough images")
+            if counts.max() > 3 * counts.min():
+                choices["balance"] = Choice(
+                    0.5, f"classes have {counts.min()} to {counts.max()} images: rare ones are drawn more often"
+                )
+        else:
+            rare = known.class_names[int(counts.argmin())]
+            why = f"class {rare} has fewer than {FEWEST_OF_CLASS} images to train on ({counts.min()} in all): merge it"
+            choices["conditional"] = Choice(False, why)
+    return {key: choice for key, choice in choices.items() if key not in table or key == "held_out"}
+
+
+def _choose_size(dataset: Dataset, on_gpu: bool, minutes: float) -> Choice:
+    """A size that the machine can train in time, no larger than the images, in their median proportion."""
+    sizes = np.array(list(dataset.stored_sizes))
+    shorter = int(sizes.min())
+    most = 32 if not on_gpu else 64 if minutes < 60 else 128
+    side = max([size for size in (32, 64, 128) if size <= min(most, shorter)], default=32)
+    ratio = float(np.median(sizes[:, 1] / sizes[:, 0]))
+    long = side // 4 * max(4, round(4 * max(ratio, 1 / ratio)))
+    value = side if long == side else [side, long] if ratio > 1 else [long, side]
+    machine = "a GPU" if on_gpu else "a CPU"
+    return Choice(
+        value, f"what {machine} learns in {minutes:g} minutes; the smallest image has {shorter} pixels a side"
+    )
+
+
+def _choose_held_out(dataset: Dataset) -> Choice:
+    groups = dataset.known.groups
+    if "test" in dataset.known.splits or "val" in dataset.known.splits:
+        return Choice(0.0, "the data have splits of their own: judge with data.split")
+    if groups is not None and len(np.unique(groups)) < FEWEST_PATIENTS:
+        return Choice(
+            0.0, f"{len(np.unique(groups))} patients are too few to hold some out: bring {FEWEST_PATIENTS} or more"
+        )
+    if len(dataset) * HELD_OUT < FEWEST_HELD_OUT:
+        return Choice(0.0, f"a fifth of {len(dataset)} images would judge nothing")
+    return Choice(
+        HELD_OUT, "whole patients, to judge with" if groups is not None else "to judge with images that are new"
+    )
+
+
+def _choose_augment(dataset: Dataset) -> Choice:
+    if len(dataset) >= 10_000:
+        return Choice([], "with ten thousand images or more it may cost a little")
+    policy = ["color", "translation", "cutout"] if len(dataset) < 1000 else ["color", "translation"]
+    if dataset.dtype.kind != "u" or dataset.dtype.itemsize > 1:
+        return Choice(
+            [name for name in policy if name != "color"], "few images; grey levels that may mean something stay"
+        )
+    return Choice(policy, "few images; leave out what would change a label")
+
+
+@seeds.plain_torch()
+def _seconds_a_step(tables: dict[str, Any]) -> float:
+    """The median time of real steps on this machine."""
+    experiment = load(tables)
+    times: list[float] = []
+    with torch.random.fork_rng():
+        stepper = Stepper(experiment, prepare(experiment.data, 0), TickLog(Path(), tensorboard=False))
+        stepper.advance()  # loads and compiles
+        while len(times) < TIMED_STEPS and sum(times) < TIMED_SECONDS:
+            start = time.perf_counter()
+            stepper.advance()
+            stepper.log.means()  # waits for the device
+            times.append(time.perf_counter() - start)
+        stepper.close()
+    return float(np.median(times))
+
+
+def _measurable(dataset: Dataset, held_out: float) -> Iterator[str]:
+    """What so many images allow to be measured, in words."""
+    n = int(len(dataset) * held_out) or len(dataset)
+    kind = "held-out" if held_out else "training"
+    spread = 140 / n**0.5  # two standard errors of the difference of two shares of a half
+    yield f"{n} {kind} images: a precision or recall must differ by {spread:.0f} points to be seen"
+    if not held_out:
+        yield "none are held out: a generator that copies its training images looks perfect; watch memorisation"
+    if n < 50:
+        yield "no distance (KID, FD) says anything with so few: look at the samples beside real ones"
+    elif n < 500:
+        yield "KID with its error ranks runs that differ clearly, over three seeds; the Frechet distance is mostly bias"
+    elif n < 2000:
+        yield "KID and precision and recall rank runs; compare Frechet distances at equal counts only"
+    else:
+        yield "all metrics mean something; the Frechet distance still falls with the count: compare at equal ones"
+    groups = dataset.known.groups
+    if groups is not None:
+        yield f"errors are those of {int(len(np.unique(groups)) * (held_out or 1))} patients, not of images"
+
+
+def _text(
+    place: str, recipe: str, table: dict[str, Any], choices: dict[str, Choice], augment: Choice,
+    training: dict[str, Any], time_said: str, measured: list[str],
+) -> str:  # fmt: skip
+    """The experiment as a commented file: the recipe's networks and losses, and what was chosen for the data."""
+    networks = recipe_text(recipe)
+    networks = networks[networks.index("[generator]") : networks.index("[augment]")].strip()
+    lines = [f"# Proposed by gankit plan for {place}; every line may be changed.", "[data]"]
+    lines += [_line(key, value) for key, value in table.items() if key not in choices]
+    lines += [f"{_line(key, choice.value)}  # {' '.join(choice.why.split())}" for key, choice in choices.items()]
+    lines += [
+        "# flip = true  # doubles the images, where left and right do not matter",
+        "",
+        f"# As in the recipe {recipe}.",
+    ]
+    lines += [networks, ""]
+    if augment.value:
+        lines += [f"# {augment.why}", "[augment]", 'name = "diffaugment"', _line("policy", augment.value), ""]
+    lines += [f"# {time_said}.", "[training]", *(_line(key, value) for key, value in training.items()), ""]
+    lines += ["# To judge:", *(f"# {line}" for line in measured)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(key: str, value: Any) -> str:
+    return f"{key} = {json.dumps(value)}"

@@ -1,0 +1,53 @@
+"""A contrast of two choices over folds and seeds, its interval, and the word for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gankit.evaluation.design import Floats, cross_validated, variance_split
+
+LEVEL = 0.05
+NOTHING = dict.fromkeys(("value", "low", "high", "low90", "high90", "p", "visible", "variances"))
+
+
+def contrast(differences: Sequence[Floats], test_to_train: float) -> dict[str, Any]:
+    """(generators, seeds) differences of each fold to their mean, its intervals, and what the differences vary with.
+
+    "low" and "high" are of 95 %, "low90" and "high90" of 90 %, "visible" is the smallest true difference that such a
+    study would see in 80 % of all cases; None where fewer than two folds have values. Every fold has seeds of its own.
+    """
+    if not differences:
+        return dict(NOTHING)
+    generators = max(len(each) for each in differences)
+    table = np.full((len(differences), generators, differences[0].shape[1]), np.nan)
+    for place, each in enumerate(differences):  # sources of one fold may have more generators than those of another
+        table[place, : len(each)] = each
+    found = cross_validated(table, test_to_train, shared_seeds=False)
+    if len(differences) < 2:
+        return {**NOTHING, "value": found.value}
+    (low, high), (low90, high90) = found.interval(), found.interval(1 - 2 * LEVEL)
+    return {
+        "value": found.value, "low": low, "high": high, "low90": low90, "high90": high90, "p": found.p_value,
+        "visible": found.detectable(), "variances": variance_split(table),
+    }  # fmt: skip
+
+
+def verdict(primary: Mapping[str, Any], margin: float, has_remedy: bool) -> dict[str, str]:
+    """The word for the one contrast, and why, by a rule that was set beforehand.
+
+    "equivalent" where the 90 % interval lies within the margin; else "helps" or "hurts" where p is below 0.05, by the
+    sign, and a remedy of imbalance was among the baselines of every fold; else "no evidence".
+    """
+    value, p = primary["value"], primary["p"]
+    if value is None or p is None:
+        return {"word": "no evidence", "why": "too few folds have both sides"}
+    if -margin < primary["low90"] and primary["high90"] < margin:
+        return {"word": "equivalent", "why": f"the 90 % interval lies within {margin:g} of no difference"}
+    if p >= LEVEL:
+        return {"word": "no evidence", "why": f"p = {p:.3g}, and the 90 % interval is not within the margin"}
+    if not has_remedy:
+        return {"word": "no evidence", "why": "no remedy of imbalance was among the baselines of every fold"}
+    return {"word": "helps" if value > 0 else "hurts", "why": f"p = {p:.3g}"}

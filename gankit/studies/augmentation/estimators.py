@@ -1,0 +1,134 @@
+"""Estimators of scikit-learn that learn from features of images, in place of a network."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import all_estimators
+from sklearn.utils.validation import has_fit_parameter
+
+from gankit.errors import PartError, one_line
+from gankit.evaluation.design import Floats
+from gankit.evaluation.extraction import device_of, extractor
+from gankit.interfaces import Dataset, Features
+from gankit.registry.messages import suggestion
+from gankit.seeds import derive_seed
+from gankit.studies.fitting import JUDGED, TrainingSet, batch_images, to_tensor
+
+if TYPE_CHECKING:
+    from gankit.studies.augmentation.settings import AugmentationSettings
+
+CPU = torch.device("cpu")
+
+
+def new_estimator(settings: AugmentationSettings, seed: int) -> Any:
+    """The estimator that settings name, seeded where it draws random numbers.
+
+    Raises:
+        PartError: there is none of this name, it takes other arguments, or cannot do what the arms need.
+    """
+    name, numeric = str(settings.estimator), settings.endpoint == "severity"
+    kind = _imported(name) if "." in name else _named(name, "regressor" if numeric else "classifier")
+    options = dict(settings.options)
+    if "random_state" in inspect.signature(kind).parameters:
+        options.setdefault("random_state", derive_seed(seed, "estimator") % 2**32)
+    try:
+        estimator = kind(**options)
+    except TypeError as error:
+        raise PartError(f"augmentation.options: {name} cannot be made: {one_line(error, 120)}") from None
+    wanted = "predict" if numeric else "predict_proba"
+    if not hasattr(estimator, wanted) and (numeric or not hasattr(estimator, "decision_function")):
+        what = "a regressor with predict" if numeric else "a classifier with predict_proba or decision_function"
+        raise PartError(f"augmentation.estimator: {name} is not {what}; choose another one, or other options")
+    return estimator
+
+
+def takes_weights(estimator: Any) -> bool:
+    """Whether an estimator can weight images."""
+    return bool(has_fit_parameter(estimator, "sample_weight"))
+
+
+def _named(name: str, kind: str) -> type:
+    known = _known(kind)
+    if name not in known:
+        near = suggestion(name, list(known))
+        raise PartError(f"augmentation.estimator: scikit-learn has no {kind} {name!r}; {near}")
+    found: type = known[name]
+    return found
+
+
+@functools.cache
+def _known(kind: str) -> dict[str, type]:
+    return dict(all_estimators(kind))
+
+
+def _imported(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise PartError(f"augmentation.estimator: {path} cannot be imported: {one_line(error, 120)}") from None
+    if not (isinstance(found, type) and issubclass(found, BaseEstimator)):
+        raise PartError(
+            f"augmentation.estimator: {path} is no estimator of scikit-learn: a class that is one is needed"
+        )
+    return found
+
+
+class FeatureLearner:
+    """An estimator on standardised features of images."""
+
+    def __init__(self, settings: AugmentationSettings, image: Dataset, seed: int) -> None:
+        self.settings, self.seed = settings, seed
+        self.network: Features = extractor(settings.features, image.image.shape)[1]
+        self.pipeline = make_pipeline(StandardScaler(), new_estimator(settings, seed))
+
+    def fit(self, data: TrainingSet) -> None:
+        """Learn from features of the images; balanced, weighted and augmented as the arm says.
+
+        Raises:
+            PartError: the estimator cannot learn from them.
+        """
+        places = np.arange(len(data.images))
+        if data.balanced:
+            places = data.order(self.seed).batch(0, int(np.bincount(data.labels).max() * len(np.unique(data.labels))))
+        views = [to_tensor(data.images[places], data.dataset, CPU)]
+        if data.classical is not None:
+            views += [batch_images(data, places, self.seed, view, CPU) for view in range(self.settings.views)]
+        x = np.concatenate([self._features(view) for view in views])
+        labels, targets = data.labels[places], data.targets.numpy()[places]
+        y = np.tile(targets[:, 0] if data.targets.is_floating_point() else targets, len(views))
+        weights = {}
+        if data.weights is not None:
+            key = f"{self.pipeline.steps[-1][0]}__sample_weight"
+            weights[key] = np.tile(data.weights.numpy()[labels], len(views)).astype(np.float64)
+        try:
+            self.pipeline.fit(x, y, **weights)
+        except Exception as error:  # of any type, from anyone's estimator
+            raise PartError(f"{self.settings.estimator} cannot learn these images: {one_line(error, 160)}") from None
+
+    def apply(self, dataset: Dataset) -> Floats:
+        """(n, classes) logarithms of probabilities, or (n, 1) numbers, for all images of a data set."""
+        x = self._features(to_tensor(dataset.read(np.arange(len(dataset))), dataset, CPU))
+        if self.settings.endpoint == "severity":
+            return np.asarray(self.pipeline.predict(x), np.float64).reshape(-1, 1)
+        if hasattr(self.pipeline, "predict_proba"):
+            logs: Floats = np.log(np.clip(self.pipeline.predict_proba(x), 1e-12, None))
+            return logs
+        scores = np.asarray(self.pipeline.decision_function(x), np.float64)
+        return np.stack([-scores, scores], 1) / 2 if scores.ndim == 1 else scores
+
+    @torch.no_grad()
+    def _features(self, images: torch.Tensor) -> NDArray[np.float32]:
+        device = device_of(self.network)
+        pieces = [self.network(((piece + 1) * 127.5).to(device)).cpu() for piece in torch.split(images, JUDGED)]
+        return torch.cat(pieces).numpy()

@@ -1,0 +1,197 @@
+"""How the cases of a study of augmentation are divided, again and again: no group is ever on two sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.errors import DataError
+from gankit.experiments.experiment import Experiment
+from gankit.experiments.selection import open_dataset, split_indices
+from gankit.interfaces import Dataset, Indices
+from gankit.registry.messages import suggestion
+from gankit.seeds import derive_seed
+from gankit.studies.augmentation.arms import HELD_OUT
+from gankit.studies.augmentation.settings import AugmentationSettings
+from gankit.studies.labelled import class_labels, groups_of, image_digests, numbers, stratified_folds, training_part
+
+TRIES = 50  # Random divisions that are tried until every class is on every side
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One division of the data."""
+
+    number: int  # from 1, over all repeats
+    repeat: int  # from 1
+    learn: Dataset  # what generators and classifiers learn from, after the filters of the `data` table
+    validation: Dataset  # on which arms and ratios are chosen
+    test: Dataset  # which judges once
+    reserve: Dataset | None  # what the positive control adds
+    places: dict[str, Indices] = field(repr=False)  # of all parts in the data set, the test part first; before filters
+
+    @property
+    def name(self) -> str:
+        """As folders and tables have it."""
+        return f"fold-{self.number}"
+
+    @property
+    def parts(self) -> dict[str, Dataset]:
+        """The parts by name."""
+        parts = {"learn": self.learn, "validation": self.validation, "test": self.test}
+        return parts if self.reserve is None else {**parts, "reserve": self.reserve}
+
+
+@dataclass(frozen=True)
+class Division:
+    """The data and all folds."""
+
+    dataset: Dataset
+    cases: Indices  # places of the images that are divided
+    folds: list[Fold]
+    notes: list[str]  # what a reader of the numbers should know
+
+
+def counts_of(part: Dataset) -> NDArray[np.int64]:
+    """(classes,) images of each class."""
+    return np.bincount(class_labels(part), minlength=part.image.classes)
+
+
+def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
+    """Open the data of a study and divide them, by its seed alone.
+
+    Raises:
+        DataError: there are too few labels, classes or groups, or settings name what the data have not.
+    """
+    dataset, table = open_dataset(experiment.data), experiment.data
+    class_labels(dataset)
+    _check_names(dataset, settings, table.name)
+    cases = split_indices(dataset, table.split or "all")
+    labels, groups = class_labels(dataset)[cases], groups_of(dataset, cases)
+    _check_groups(dataset, labels, groups, settings)
+    if table.min_agreement is not None and dataset.agreement is not None and np.isnan(dataset.agreement[cases]).any():
+        missing = int(np.isnan(dataset.agreement[cases]).sum())
+        raise DataError(f"data.min_agreement: {missing} images of {table.name} have no ratings; rate or remove them")
+    folds: list[Fold] = []
+    for repeat in range(1, settings.repeats + 1):
+        seed = derive_seed(experiment.training.seed, "folds", repeat)
+        for train, test in _complete(labels, groups, settings.folds, seed, dataset, "folds"):
+            parts: dict[str, Indices] = {"test": cases[test]}
+            for name, setting in (("reserve", settings.reserve), ("validation", settings.validation)):
+                if name == "reserve" and HELD_OUT not in settings.controls:
+                    continue
+                inner = derive_seed(seed, name, len(folds))
+                rest, part = _complete(labels[train], groups[train], setting, inner, dataset, name)[0]
+                parts[name], train = cases[train[part]], train[rest]
+            learn = training_part(experiment, dataset, cases[train])
+            number = len(folds) + 1
+            if (counts := counts_of(learn)).min() == 0:
+                lost = dataset.class_names[int(counts.argmin())]
+                raise DataError(f"data: filters leave no image of {lost!r} to learn from in fold {number}; loosen them")
+            parts["learn"] = cases[train]
+            reserve = dataset.subset(parts["reserve"]) if "reserve" in parts else None
+            validation, held = dataset.subset(parts["validation"]), dataset.subset(parts["test"])
+            folds.append(Fold(number, repeat, learn, validation, held, reserve, parts))
+    return Division(dataset, cases, folds, list(_notes(dataset, folds, settings)))
+
+
+def _check_names(dataset: Dataset, settings: AugmentationSettings, data: str) -> None:
+    names = dataset.class_names
+    for name in settings.positive:
+        if name not in names:
+            raise DataError(f"augmentation.positive: {data} has no class {name!r}; {suggestion(name, names)}")
+    if settings.positive and set(settings.positive) == set(names):
+        raise DataError("augmentation.positive: every class is positive; leave at least one out")
+    if settings.endpoint == "severity":
+        known = numbers(dataset)
+        if settings.number not in known:
+            near = suggestion(str(settings.number), list(known))
+            raise DataError(f"augmentation.number: {data} has no number {settings.number!r} for each image; {near}")
+        if not np.isfinite(known[settings.number]).all():
+            raise DataError(f"augmentation.number: {settings.number} has missing values; fill them, or remove images")
+
+
+def _check_groups(
+    dataset: Dataset, labels: NDArray[np.int64], groups: NDArray[np.generic], settings: AugmentationSettings
+) -> None:
+    """Every class must be in each test part, and with something left for the other parts."""
+    if (count := len(np.unique(groups))) < 2:
+        raise DataError(
+            f"augmentation: all {len(labels)} images are of {count} group (patient), which is never divided; correct "
+            "the groups of the data"
+        )
+    needed = max(settings.folds, 4 if HELD_OUT in settings.controls else 3)
+    for label, name in enumerate(dataset.class_names):
+        if (count := len(np.unique(groups[labels == label]))) < needed:
+            what = "images" if dataset.groups is None else "groups (patients)"
+            raise DataError(
+                f"augmentation.folds: class {name!r} is in {count} {what}, and {needed} are needed to have it in each "
+                f"of {settings.folds} test parts and to learn from; merge it, leave it out, or set fewer folds"
+            )
+
+
+def _complete(
+    labels: NDArray[np.int64], groups: NDArray[np.generic], folds: int, seed: int, dataset: Dataset, setting: str
+) -> list[tuple[Indices, Indices]]:
+    """Folds that have every class on both sides; for validation and reserve fewer folds are tried too."""
+    classes = dataset.image.classes
+    fewer = [folds] if setting == "folds" else range(min(folds, len(np.unique(groups))), 1, -1)
+    for count in fewer:
+        for attempt in range(TRIES if count == folds else 5):
+            try:
+                sides = stratified_folds(labels, groups, count, derive_seed(seed, "division", attempt))
+            except ValueError as error:
+                raise DataError(f"augmentation.{setting}: {len(labels)} cases cannot be divided so: {error}") from None
+            good = [pair for pair in sides if all(len(np.unique(labels[side])) == classes for side in pair)]
+            if len(good) == count or (good and setting != "folds"):
+                return good
+    raise DataError(
+        f"augmentation.{setting}: {len(np.unique(groups))} groups cannot be divided into {folds} parts such that every "
+        "class is in each; merge rare classes, or set fewer"
+    )
+
+
+def _notes(dataset: Dataset, folds: list[Fold], settings: AugmentationSettings) -> Iterator[str]:
+    if dataset.groups is None:
+        yield "the data have no groups: every image counts as a patient of its own; if patients have several images, " \
+              "all that follows looks better and more certain than it is"  # fmt: skip
+    digests = np.array(image_digests(dataset), dtype=object)
+    twins = sum(np.isin(digests[fold.places["test"]], digests[fold.places["learn"]]).sum() for fold in folds)
+    if twins:
+        yield f"{twins} test images, over all folds, are identical to an image that is learnt from"
+    if len(folds) < 3:
+        yield f"{len(folds)} folds: intervals are very wide"
+    if settings.endpoint == "severity" and "thresholds" in settings.arms:
+        yield "thresholds: a number has none; the arm is left out"
+
+
+def flow(division: Division, settings: AugmentationSettings) -> list[list[str]]:
+    """How many images of how many groups went where, a header first."""
+
+    def shown(part: Dataset | None, among: Indices | None = None) -> str:
+        if part is None:
+            return "-"
+        images = f"{len(part)}"
+        if part.groups is not None:
+            images += f" of {len(np.unique(part.groups))}"
+        return images
+
+    what = "images" if division.dataset.groups is None else "images of groups"
+    rows = [["fold", f"to learn from, {what}", "left out by filters", "validation", "test", "reserve", "by class"]]
+    for fold in division.folds:
+        left_out = len(fold.places["learn"]) - len(fold.learn)
+        by_class = ", ".join(
+            f"{name} {'/'.join(str(counts_of(part)[label]) for part in fold.parts.values())}"
+            for label, name in enumerate(division.dataset.class_names)
+        )
+        row = [shown(fold.learn), str(left_out), shown(fold.validation), shown(fold.test), shown(fold.reserve)]
+        rows.append([str(fold.number), *row, by_class])
+    return rows
+
+
+def values_of(part: Dataset, settings: AugmentationSettings) -> NDArray[np.float64]:
+    """(n,) numbers that the endpoint "severity" learns."""
+    return numbers(part)[str(settings.number)]

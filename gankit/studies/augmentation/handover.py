@@ -1,0 +1,87 @@
+"""The folder of a fold that other programs read: training images, a list of them, and how many are wanted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gankit.errors import RunError
+from gankit.files import write_csv
+from gankit.images.pictures import save_image
+from gankit.interfaces import Dataset
+from gankit.studies.augmentation.folds import Fold, values_of
+from gankit.studies.augmentation.learning import most_added
+from gankit.studies.labelled import class_labels, groups_of, image_digests
+
+if TYPE_CHECKING:
+    from gankit.studies.augmentation.study import AugmentationStudy
+
+TRAIN, GENERATED, LIST, WANTED = "train", "generated", "train.csv", "wanted.csv"
+
+
+def class_folders(names: Sequence[str]) -> list[str]:
+    """A folder's name for each class: its own, with other characters than letters, digits, - . and _ replaced."""
+    folders: list[str] = []
+    for number, name in enumerate(names):
+        folder = re.sub(r"[^\w.-]", "_", name).strip(".") or f"class-{number}"
+        folders.append(folder if folder not in folders else f"{folder}-{number}")
+    return folders
+
+
+def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
+    """Write what a generator of this fold may see: `train/CLASS/*`, `train.csv` and `wanted.csv`.
+
+    `train.csv` lists files with the name in the data set, a digest of the pixels, class, group (patient) and number.
+    Nothing else of the data set is written: whoever sees this folder alone cannot have seen an image that judges.
+
+    Raises:
+        RunError: the folder holds the fold of other data or settings.
+    """
+    learn, names = fold.learn, class_folders(fold.learn.class_names)
+    labels, groups = class_labels(learn), groups_of(learn, np.arange(len(learn)))
+    numeric = study.settings.endpoint == "severity"
+    suffix = ".png" if can_be_png(learn) else ".npy"
+    files = [f"{TRAIN}/{names[label]}/{place:06d}{suffix}" for place, label in enumerate(labels)]
+    table: list[list[object]] = [
+        ["file", "name", "digest", "class", "group", *([str(study.settings.number)] * numeric)]
+    ]
+    for place, (file, digest) in enumerate(zip(files, image_digests(learn), strict=True)):
+        name = learn.known.files[place] if learn.known.files else ""
+        row: list[object] = [file, name, digest.hex(), learn.class_names[labels[place]], groups[place]]
+        table.append([*row, *([values_of(learn, study.settings)[place]] if numeric else [])])
+    listed = folder / LIST
+    if listed.is_file():
+        temporary = folder / f".{LIST}"
+        write_csv(temporary, table)
+        same = temporary.read_bytes() == listed.read_bytes()
+        temporary.unlink()
+        if not same:
+            raise RunError(f"{folder} holds the fold of other data or settings; choose another folder")
+        return
+    for place, file in enumerate(files):
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_image(path, learn.read(np.array([place]))[0])
+    wanted = zip(names, most_added(fold, study), strict=True)
+    write_csv(folder / WANTED, [["class", "images"], *([name, int(count)] for name, count in wanted)])
+    write_csv(listed, table)  # the last: a fold with a list is whole
+
+
+def can_be_png(images: Dataset) -> bool:
+    """Whether `save_image` writes pictures, which alone can be read again as generated images."""
+    grey = images.image.channels == 1
+    return (images.dtype == np.uint8 and images.image.channels in (1, 3)) or (images.dtype == np.uint16 and grey)
+
+
+def export_folds(study: AugmentationStudy, folder: Path) -> None:
+    """Write the folders of all folds that are not there yet.
+
+    Raises:
+        RunError: the folder holds folds of other data or settings.
+    """
+    for fold in study.folds:
+        write_fold(study, fold, folder / fold.name)

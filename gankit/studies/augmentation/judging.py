@@ -1,0 +1,277 @@
+"""From the outputs of all trainings to gains, choices inside training folds, contrasts and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
+
+from gankit.evaluation import classification
+from gankit.evaluation.design import Floats, holm
+from gankit.interfaces import Dataset
+from gankit.studies.augmentation.arms import CONTROLS, GENERATOR, Arm, Variant
+from gankit.studies.augmentation.contrasts import contrast, verdict
+from gankit.studies.augmentation.folds import Fold, counts_of, values_of
+from gankit.studies.augmentation.learning import OUTPUTS
+from gankit.studies.jobs import Outcome
+from gankit.studies.labelled import class_labels, groups_of
+from gankit.studies.study import JOBS
+
+if TYPE_CHECKING:
+    from gankit.studies.augmentation.study import AugmentationStudy
+
+STRENGTHS = np.linspace(0, 2, 21)  # of the adjustment of decisions that are tried
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A variant in a fold."""
+
+    validation: Floats  # (generators, seeds) gains
+    test: Floats  # (generators, seeds) gains
+    outputs: NDArray[np.float64]  # (generators, seeds, n, k) for the test part, adjusted where the arm does so
+
+
+class Endpoint:
+    """What is judged. Every gain is better the higher it is."""
+
+    def __init__(self, study: AugmentationStudy) -> None:
+        self.settings, names = study.settings, list(study.division.dataset.class_names)
+        self.positive = [names.index(name) for name in study.settings.positive]
+        self.classes = len(names)
+
+    @property
+    def words(self) -> str:
+        """What a gain is."""
+        return {
+            "class": "balanced accuracy",
+            "presence": f"mean of sensitivity and specificity of {', '.join(self.settings.positive)}",
+            "severity": f"mean absolute error of {self.settings.number}, with a minus sign",
+        }[self.settings.endpoint]
+
+    def gain(self, part: Dataset, outputs: Floats, places: Any = slice(None)) -> float:
+        """The gain of (n, k) outputs for the images of a part at some places."""
+        labels, outputs = class_labels(part)[places], outputs[places]
+        if self.settings.endpoint == "severity":
+            return -float(np.abs(outputs[:, 0] - values_of(part, self.settings)[places]).mean())
+        if self.settings.endpoint == "presence":
+            labels = np.isin(labels, self.positive).astype(np.int64)
+            called = (softmax(outputs, axis=-1)[:, self.positive].sum(-1) > 0.5).astype(np.int64)
+            return float(classification.balanced_accuracy(confusion(labels, called, 2)))
+        return float(classification.balanced_accuracy(confusion(labels, outputs.argmax(-1), self.classes)))
+
+    def adjustment(self, part: Dataset, outputs: Floats, log_prior: Floats, places: Any = slice(None)) -> float:
+        """How much of the logarithm of the classes' frequencies to subtract for the greatest gain; the least such."""
+        gains = [self.gain(part, outputs - strength * log_prior, places) for strength in STRENGTHS]
+        return float(STRENGTHS[int(np.argmax(gains))])
+
+    def scores(self, part: Dataset, outputs: Floats) -> dict[str, float]:
+        """Further scores of (n, k) outputs."""
+        labels = class_labels(part)
+        if self.settings.endpoint == "severity":
+            truth, said = values_of(part, self.settings), outputs[:, 0]
+            error = said - truth
+            correlation = np.corrcoef(said, truth)[0, 1] if said.std() and truth.std() else np.nan
+            return {
+                "mean absolute error": float(np.abs(error).mean()),
+                "root mean square error": float(np.sqrt((error**2).mean())),
+                "correlation": float(correlation),
+            }
+        probabilities: Floats = softmax(outputs, axis=-1)
+        counts = confusion(labels, outputs.argmax(-1), self.classes)
+        recalls = zip(part.class_names, classification.recalls(counts), strict=True)
+        values = {
+            "balanced accuracy": float(classification.balanced_accuracy(counts)),
+            "macro F1": float(classification.macro_f1(counts)),
+            "AUC": float(classification.macro_auc(labels, probabilities)[0]),
+            "Brier score": classification.brier(labels, probabilities),
+            "calibration error": classification.calibration_error(labels, probabilities),
+            **{f"recall of {name}": float(recall) for name, recall in recalls},
+        }
+        if self.positive:
+            present, chance = np.isin(labels, self.positive), probabilities[:, self.positive].sum(-1)
+            values["sensitivity"] = float((chance[present] > 0.5).mean())
+            values["specificity"] = float((chance[~present] <= 0.5).mean())
+            values["AUC of presence"] = float(classification.auc(present, chance)[0])
+        return values
+
+
+def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Floats:
+    """(n,) true and (n,) predicted classes to (classes, classes) counts, true classes in rows."""
+    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes).astype(np.float64)
+
+
+def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Path]]) -> Cell:
+    """The gains of a variant in a fold, from the outputs of (generators, seeds) trainings."""
+    (validation, test), kept = np.zeros((2, len(files), len(files[0]))), []
+    counts = counts_of(fold.learn)
+    log_prior = np.log(counts / counts.sum())
+    halves = np.unique(groups_of(fold.validation, np.arange(len(fold.validation))), return_inverse=True)[1] % 2 == 0
+    for place, path in np.ndenumerate(np.array(files, dtype=object)):
+        with np.load(path) as file:
+            inner, outer = (file[name].astype(np.float64) for name in ("validation", "test"))
+        if variant.arm.kind.tuned:
+            inner, outer = log_softmax(inner, axis=-1), log_softmax(outer, axis=-1)
+            gains = []
+            for half in (halves, ~halves):  # chosen on one half of the groups, its gain is that on the other
+                if half.any() and not half.all():
+                    strength = endpoint.adjustment(fold.validation, inner, log_prior, half)
+                    gains.append(endpoint.gain(fold.validation, inner - strength * log_prior, ~half))
+            validation[place] = np.mean(gains) if gains else -np.inf
+            outer = outer - endpoint.adjustment(fold.validation, inner, log_prior) * log_prior
+        else:
+            validation[place] = endpoint.gain(fold.validation, inner)
+        test[place] = endpoint.gain(fold.test, outer)
+        kept.append(outer)
+    return Cell(validation, test, np.stack(kept).reshape(*test.shape, *kept[0].shape))
+
+
+Cells = dict[tuple[int, str], Cell]
+
+
+def read_cells(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Path) -> tuple[Cells, list[str]]:
+    """The cells of all variants and folds that have every training, and names of those that lack one."""
+    endpoint, cells, lacking = Endpoint(study), {}, []
+    for fold in study.folds:
+        for variant in study.variants:
+            names = study.trainings(fold, variant)
+            if all(outcomes[name].failure is None for row in names for name in row):
+                files = [[folder / JOBS / name / OUTPUTS for name in row] for row in names]
+                cells[fold.number, variant.name] = _cell(endpoint, fold, variant, files)
+            else:
+                lacking.append(f"{variant.name} in fold {fold.number}")
+    return cells, lacking
+
+
+def choose(cells: Cells, fold: Fold, among: Sequence[Variant]) -> Variant | None:
+    """The variant of the greatest mean gain on the validation part, the first of equals; None where none is whole."""
+    whole = [variant for variant in among if (fold.number, variant.name) in cells]
+    return max(whole, key=lambda variant: cells[fold.number, variant.name].validation.mean(), default=None)
+
+
+def judge(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
+    """What `metrics.json` holds beside the protocol."""
+    cells, lacking = read_cells(study, outcomes, folder)
+    sources = source_rows(study, outcomes)
+    alarmed = {row["source"] for row in sources if row["alarm"] and row["source"] != GENERATOR}
+    trusted = [variant for variant in study.variants if variant.arm.source not in alarmed]
+    by_role = {
+        role: [variant for variant in trusted if variant.arm.role == role]
+        for role in ("baseline", "synthetic", *study.settings.controls)
+    }
+    test_to_train = 1 / (study.settings.folds - 1)
+    baselines = {fold.number: choose(cells, fold, by_role["baseline"]) for fold in study.folds}
+
+    def against_baseline(among: Sequence[Variant]) -> dict[str, Any]:
+        """The choice among variants in each fold, and its contrast with the best baseline."""
+        chosen, differences = [], []
+        for fold in study.folds:
+            variant, baseline = choose(cells, fold, among), baselines[fold.number]
+            if variant is None or baseline is None:
+                continue
+            first, second = (cells[fold.number, each.name].test for each in (variant, baseline))
+            differences.append(first - second)  # the same seeds of classifiers on both sides
+            chosen.append({
+                "fold": fold.number, "variant": variant.name, "baseline": baseline.name, "gain": float(first.mean()),
+                "baseline_gain": float(second.mean()), "difference": float((first - second).mean()),
+            })  # fmt: skip
+        return {"chosen": chosen, "missing": len(study.folds) - len(chosen), **contrast(differences, test_to_train)}
+
+    primary = against_baseline(by_role["synthetic"])
+    arms = {arm.name: _arm(study, cells, arm, against_baseline) for arm in study.arms()}
+    for name, p in holm({name: entry["p"] for name, entry in arms.items() if entry["p"] is not None}).items():
+        arms[name]["p_holm"] = p
+    remedies = [variant for variant in by_role["baseline"] if variant.arm.kind.remedy]
+    has_remedy = all(choose(cells, fold, remedies) is not None for fold in study.folds)
+    controls = {name: against_baseline(by_role[name]) for name in study.settings.controls}
+    return {
+        "verdict": verdict(primary, study.settings.margin, has_remedy),
+        "primary": primary,
+        "controls": controls,
+        "arms": arms,
+        "sources": sources,
+        "notes": [*_alarms(sources), *_control_notes(controls), *_lacks(lacking, primary)],
+    }
+
+
+def _arm(study: AugmentationStudy, cells: Cells, arm: Arm, against_baseline: Any) -> dict[str, Any]:
+    own = [variant for variant in study.variants if variant.arm == arm]
+    entry = against_baseline(own)
+    endpoint, scores = Endpoint(study), []
+    for row in entry["chosen"]:
+        fold, cell = study.fold(row["fold"]), cells[row["fold"], row["variant"]]
+        scores += [endpoint.scores(fold.test, outputs) for outputs in cell.outputs.reshape(-1, *cell.outputs.shape[2:])]
+    names = scores[0] if scores else []
+    known = {name: [each[name] for each in scores if not np.isnan(each[name])] for name in names}
+    means = {name: float(np.mean(values)) if values else None for name, values in known.items()}
+    gain = float(np.mean([row["gain"] for row in entry["chosen"]])) if scores else None
+    return {"words": arm.words, "role": arm.role, "gain": gain, "scores": means, **entry, "p_holm": None}
+
+
+def source_rows(study: AugmentationStudy, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
+    """What each source made for each fold, and whether it shows images that judge."""
+    rows = []
+    for fold in study.folds:
+        for source in study.used_sources:
+            for name in study.image_jobs(fold, source):
+                outcome = outcomes[name]
+                found = outcome.result or {"images": 0, "by_class": [], "leaked": 0, "exact": 0, "alarm": False}
+                rows.append({"fold": fold.number, "source": source, "failure": outcome.failure, **found})
+    return rows
+
+
+def _alarms(sources: list[dict[str, Any]]) -> Iterator[str]:
+    for row in sources:
+        if row["alarm"] and row["source"] != GENERATOR:  # which the study itself has kept from these images
+            yield (
+                f"leak: images of {row['source']} for fold {row['fold']} show {row['leaked']} images of the validation "
+                f"or the test part ({row['exact']} pairs are identical) that its training images do not show; "
+                "no verdict uses this source"
+            )
+
+
+def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for name, entry in controls.items():
+        low, high = entry["low"], entry["high"]
+        if low is None:
+            yield f"the {CONTROLS[name].partition(':')[0]} could not be judged"
+        elif name == "copies" and low > 0:
+            yield (
+                "the negative control helps: noised copies do what generated images should, so that a gain is no merit "
+                "of the generator"
+            )
+        elif name == "held-out" and low <= 0 <= high:
+            yield (
+                "no gain of the positive control can be seen: where more real images do not show, generated ones "
+                "hardly could"
+            )
+
+
+def _lacks(lacking: list[str], primary: Mapping[str, Any]) -> Iterator[str]:
+    if lacking:
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        yield f"not whole and not chosen: {', '.join(lacking[:3])}{more}; the reasons are among the failed jobs"
+    if primary["missing"]:
+        yield f"the contrast lacks {primary['missing']} folds, in which nothing could be chosen on one side"
+
+
+def predictions(study: AugmentationStudy, cells: Cells, arms: Mapping[str, Any]) -> Iterator[list[object]]:
+    """Rows of the outputs of the chosen variants for every test case, a header first."""
+    endpoint_numeric = study.outputs == 1
+    names = [str(study.settings.number)] if endpoint_numeric else [f"p_{n}" for n in study.division.dataset.class_names]
+    yield ["fold", "case", "group", "label", "arm", "variant", "generator", "seed", *names]
+    for arm, entry in arms.items():
+        for row in entry["chosen"]:
+            fold, cell = study.fold(row["fold"]), cells[row["fold"], row["variant"]]
+            cases, labels = fold.places["test"], class_labels(fold.test)
+            groups = groups_of(study.division.dataset, cases)
+            shown = cell.outputs if endpoint_numeric else softmax(cell.outputs, axis=-1)
+            for (g, s), _ in np.ndenumerate(cell.test):
+                for case, group, label, values in zip(cases, groups, labels, shown[g, s], strict=True):
+                    told = [f"{value:.5f}" for value in values]
+                    yield [fold.number, case, group, fold.test.class_names[label], arm, row["variant"], g, s, *told]

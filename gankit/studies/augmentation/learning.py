@@ -1,0 +1,146 @@
+"""One training of one variant in one fold, and the images that it learns from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gankit import seeds
+from gankit.errors import RunError
+from gankit.evaluation.design import Floats
+from gankit.files import open_atomically
+from gankit.runs.run import choose_device
+from gankit.seeds import derive_seed
+from gankit.studies.augmentation.arms import COPIES, FILL, HELD_OUT, Ratio, Variant
+from gankit.studies.augmentation.estimators import FeatureLearner
+from gankit.studies.augmentation.folds import Fold, counts_of, values_of
+from gankit.studies.fitting import Classical, Images, TrainingSet, apply, class_weights, fit, noised_copies
+from gankit.studies.labelled import class_labels
+
+if TYPE_CHECKING:
+    from gankit.studies.augmentation.study import AugmentationStudy
+
+OUTPUTS, MADE = "outputs.npz", "images.npz"
+Labels = NDArray[np.int64]
+
+
+def added_counts(fold: Fold, ratio: Ratio) -> Labels:
+    """(classes,) images that a ratio adds to each class."""
+    counts = counts_of(fold.learn)
+    if ratio == FILL:
+        return np.asarray(counts.max() - counts, np.int64)
+    added: Labels = np.rint(counts * ratio).astype(np.int64)
+    return added
+
+
+def most_added(fold: Fold, study: AugmentationStudy) -> Labels:
+    """(classes,) images of a source that the fold needs at most."""
+    ratios = {variant.ratio for variant in study.variants if variant.ratio is not None}
+    most: Labels = np.max([added_counts(fold, ratio) for ratio in ratios], axis=0)
+    return most
+
+
+def scaled(classical: Classical, strength: float) -> Classical:
+    """A classical augmentation with all its ranges multiplied, within their bounds."""
+    bounds = {"shift": 1.0, "rotate": 180.0, "scale": 0.9, "brightness": 1.0, "contrast": 1.0}
+    ranges = {name: min(getattr(classical, name) * strength, most) for name, most in bounds.items()}
+    return classical.model_copy(update=ranges)
+
+
+def training_set(
+    study: AugmentationStudy, fold: Fold, variant: Variant, seed: int, made: Path | None
+) -> tuple[TrainingSet, tuple[float, float]]:
+    """What a variant learns from, with images of the job in the folder `made`; mean and scale of a number.
+
+    Raises:
+        RunError: that job has failed.
+    """
+    kind, learn, numeric = variant.arm.kind, fold.learn, study.settings.endpoint == "severity"
+    labels = class_labels(learn)
+    values = values_of(learn, study.settings) if numeric else np.zeros(len(labels))
+    mean, scale = float(values.mean()), float(values.std()) or 1.0
+    images: Images = np.asarray(learn.images)
+    if variant.ratio is not None:
+        added = _added(study, fold, variant, seed, made)
+        kept = slice(None) if kind.real else slice(0, 0)
+        images = np.concatenate([images[kept], added[0]])
+        labels, values = np.concatenate([labels[kept], added[1]]), np.concatenate([values[kept], added[2]])
+    targets = torch.from_numpy(labels.copy())
+    if numeric:
+        targets = torch.from_numpy((values - mean) / scale).float()[:, None]
+    weights = class_weights(labels, learn.image.classes) if kind.weighted else None
+    classical = scaled(study.settings.classical, variant.strength or 1.0) if kind.augmented else None
+    return TrainingSet(images, targets, learn, kind.balanced, weights, classical, labels), (mean, scale)
+
+
+def _added(
+    study: AugmentationStudy, fold: Fold, variant: Variant, seed: int, made: Path | None
+) -> tuple[Images, Labels, Floats]:
+    """Images, classes and numbers that a variant adds, class by class; a smaller ratio takes the first of a larger."""
+    assert variant.ratio is not None
+    counts, random = added_counts(fold, variant.ratio), np.random.default_rng(derive_seed(seed, "added", fold.number))
+    numeric = study.settings.endpoint == "severity"
+    if variant.arm.source in (COPIES, HELD_OUT):
+        source = fold.learn if variant.arm.source == COPIES else fold.reserve
+        assert source is not None
+        labels, chosen = class_labels(source), []
+        for label, count in enumerate(counts):
+            members = random.permutation(np.flatnonzero(labels == label))
+            chosen.append(np.resize(members, count) if variant.arm.source == COPIES else members[:count])
+        places = np.concatenate(chosen).astype(np.int64)
+        images = np.asarray(source.images)[places]
+        if variant.arm.source == COPIES:
+            images = noised_copies(source, places, study.settings.copy_noise, random)
+        values = values_of(source, study.settings)[places] if numeric else np.zeros(len(places))
+        return images, labels[places], values
+    assert made is not None
+    if not (made / MADE).is_file():
+        raise RunError(f"{made.name} has failed, and this training needs its images")
+    with np.load(made / MADE) as file:
+        labels, stored, values = file["labels"], file["images"], file["values"]
+    places = np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in enumerate(counts)])
+    return stored[places], labels[places], values[places]
+
+
+def train_variant(
+    study: AugmentationStudy, number: int, variant: Variant, made: Path | None, seed: int, folder: Path
+) -> dict[str, Any]:
+    """A job: train a variant in the fold of this number, and write what it says of the validation and the test part.
+
+    Raises:
+        GankitError: an earlier job has failed, or the training did.
+    """
+    fold, settings = study.fold(number), study.settings
+    data, (mean, scale) = training_set(study, fold, variant, seed, made)
+    outputs: dict[str, Floats] = {}
+    progress: dict[str, Any] = {}
+    if settings.estimator is not None:
+        learner = FeatureLearner(settings, fold.learn, seed)
+        learner.fit(data)
+        outputs = {name: learner.apply(part) for name, part in _judged(fold)}
+    else:
+        with torch.random.fork_rng():
+            seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
+            network = settings.new_network(fold.learn.image, study.outputs)
+        network.to(choose_device(study.experiment.training.device))
+        progress = fit(network, data, settings, seed, folder)
+        outputs = {name: apply(network, part) for name, part in _judged(fold)}
+        for path in (folder / "checkpoints").glob("*.pt"):
+            path.unlink()
+    if study.outputs == 1:
+        outputs = {name: values * scale + mean for name, values in outputs.items()}
+    if not all(np.isfinite(values).all() for values in outputs.values()):
+        raise RunError("the classifier diverged: lower augmentation.lr")
+    with open_atomically(folder / OUTPUTS) as file:
+        np.savez(file, validation=outputs["validation"], test=outputs["test"])
+    real = len(fold.learn) if variant.arm.kind.real else 0
+    steps = {"steps": progress["steps"]} if progress else {}
+    return {**steps, "real": real, "added": len(data.images) - real}
+
+
+def _judged(fold: Fold) -> list[tuple[str, Any]]:
+    return [("validation", fold.validation), ("test", fold.test)]

@@ -1,0 +1,167 @@
+"""What a study of augmentation writes: tables as CSV and LaTeX and as text, and one self-contained page."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gankit.evaluation.latex import tabular
+from gankit.files import write_atomically, write_csv
+from gankit.images.pictures import grid_png, png_uri
+from gankit.report.pages import draw_png
+from gankit.studies.augmentation.arms import CONTROLS, GENERATOR
+from gankit.studies.augmentation.judging import predictions, read_cells
+from gankit.studies.augmentation.learning import MADE
+from gankit.studies.jobs import Outcome
+from gankit.studies.study import JOBS, Results, write_page
+
+if TYPE_CHECKING:
+    from gankit.studies.augmentation.study import AugmentationStudy
+
+SHOWN = 8  # Images of a class in a picture
+NONE = "-"
+
+
+def interval(entry: Mapping[str, Any]) -> str:
+    """A difference with its interval, where there is one."""
+    if entry["value"] is None:
+        return NONE
+    if entry["low"] is None:
+        return f"{entry['value']:+.3f}"
+    return f"{entry['value']:+.3f} [{entry['low']:+.3f}, {entry['high']:+.3f}]"
+
+
+def number(value: float | None) -> str:
+    """A value with three digits, where there is one."""
+    return NONE if value is None else f"{value:.3f}"
+
+
+def verdict_line(metrics: Mapping[str, Any]) -> str:
+    """The verdict with the contrast that it rests on."""
+    verdict, protocol = metrics["verdict"], metrics["protocol"]
+    return (
+        f"{verdict['word']}: best synthetic arm less best baseline {interval(metrics['primary'])} of "
+        f"{protocol['endpoint']}, margin {protocol['margin']:g} ({verdict['why']})"
+    )
+
+
+def arm_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """The arms as text, a header first."""
+    rows = [["arm", "role", "gain", "less best baseline", "p", "p after Holm", "folds lacking", "chosen"]]
+    for name, entry in metrics["arms"].items():
+        chosen = [row["variant"] for row in entry["chosen"]]
+        often = ", ".join(f"{each} {chosen.count(each)}x" for each in dict.fromkeys(chosen))
+        ps = [number(entry["p"]), number(entry["p_holm"])]
+        rows.append([name, entry["role"], number(entry["gain"]), interval(entry), *ps, str(entry["missing"]), often])
+    return rows
+
+
+def score_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """All scores of the arms as text, a header first."""
+    names = next((list(entry["scores"]) for entry in metrics["arms"].values() if entry["scores"]), [])
+    arms = metrics["arms"].items()
+    return [["arm", *names], *([arm, *(number(entry["scores"].get(name)) for name in names)] for arm, entry in arms)]
+
+
+def choice_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """What was chosen inside each training fold, a header first."""
+    rows = [["fold", "best synthetic arm", "gain", "best baseline", "gain", "difference"]]
+    for row in metrics["primary"]["chosen"]:
+        sides = [row["variant"], number(row["gain"]), row["baseline"], number(row["baseline_gain"])]
+        rows.append([str(row["fold"]), *sides, f"{row['difference']:+.3f}"])
+    return rows
+
+
+def source_table(metrics: Mapping[str, Any], names: tuple[str, ...]) -> list[list[str]]:
+    """What each source made for each fold, a header first."""
+    rows = [["fold", "source", "images", "by class", "of the judging parts", "leak alarm"]]
+    for row in metrics["sources"]:
+        counts = ", ".join(f"{name} {count}" for name, count in zip(names, row["by_class"], strict=False))
+        state = "failed" if row["failure"] else "yes" if row["alarm"] and row["source"] != GENERATOR else "no"
+        rows.append([str(row["fold"]), row["source"], str(row["images"]), counts, str(row["leaked"]), state])
+    return rows
+
+
+def variance_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """Standard deviations of the difference by what it varies with, a header first; empty where nothing is known."""
+    variances = metrics["primary"]["variances"]
+    if variances is None:
+        return []
+    shown = [[name, f"{value**0.5:.3f}"] for name, value in variances.items() if value is not None]
+    return [["varies with", "standard deviation"], *shown]
+
+
+def summary(metrics: Mapping[str, Any]) -> str:
+    """The verdict, the arms and the notes, as lines for a terminal."""
+    rows = [row[:1] + row[2:4] for row in arm_rows(metrics)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([verdict_line(metrics), *lines, *(f"note: {note}" for note in metrics["notes"])])
+
+
+def write_tables(
+    study: AugmentationStudy, metrics: Mapping[str, Any], outcomes: Mapping[str, Outcome], folder: Path
+) -> None:
+    """Write the tables as CSV and LaTeX, the gains of every training, and the outputs for every test case."""
+    cells, _ = read_cells(study, outcomes, folder)
+    tables = {"arms": arm_rows(metrics), "scores": score_rows(metrics), "choices": choice_rows(metrics)}
+    for name, rows in tables.items():
+        write_csv(folder / f"{name}.csv", rows)
+        write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], verdict_line(metrics)).encode())
+    write_csv(folder / "flow.csv", metrics["flow"])
+    gains: list[list[object]] = [["fold", "variant", "generator", "seed", "validation", "test"]]
+    for (fold, variant), cell in cells.items():
+        for (g, s), test in np.ndenumerate(cell.test):
+            gains.append([fold, variant, g, s, cell.validation[g, s], test])
+    write_csv(folder / "gains.csv", gains)
+    write_csv(folder / "predictions.csv", predictions(study, cells, metrics["arms"]))
+
+
+def write_report(study: AugmentationStudy, results: Results) -> None:
+    """Write `report.html` into the study's folder."""
+    metrics = results.values
+    write_page(
+        study, results, "augmentation/report.html.j2", warnings=metrics["notes"], metrics=metrics,
+        verdict=verdict_line(metrics), arms=arm_rows(metrics), scores=score_rows(metrics), choices=choice_rows(metrics),
+        sources=source_table(metrics, study.division.dataset.class_names), interval=interval,
+        variances=variance_rows(metrics),
+        words={arm.kind.name: arm.kind.words for arm in study.arms()} | {
+            f"-{name}": CONTROLS[name] for name in study.settings.controls
+        }, pictures=_pictures(study, results),
+    )  # fmt: skip
+
+
+def _pictures(study: AugmentationStudy, results: Results) -> dict[str, str]:
+    """Figures by their captions."""
+    metrics, figures = results.values, {}
+    drawn = {"best synthetic arm": metrics["primary"], **metrics["arms"]}
+    rows = {name: entry for name, entry in drawn.items() if entry["value"] is not None}
+    if rows:
+        figures["Differences from the best baseline; crosses are folds"] = draw_png(functools.partial(_draw, rows))
+    fold = study.fold(1)
+    for source in study.used_sources:
+        path = results.folder / JOBS / study.image_jobs(fold, source)[0] / MADE
+        if path.is_file():
+            with np.load(path) as file:
+                labels, images = file["labels"], file["images"]
+            places = [np.flatnonzero(labels == label)[:SHOWN] for label in np.unique(labels)]
+            if sum(map(len, places)):
+                picture = grid_png(images[np.concatenate(places)], fold.learn.value_range, SHOWN)
+                figures[f"Images of {source} for fold 1, the first of each class"] = picture
+    return {caption: png_uri(figure) for caption, figure in figures.items()}
+
+
+def _draw(rows: Mapping[str, Mapping[str, Any]], axes: Any) -> None:
+    for place, entry in enumerate(list(rows.values())[::-1]):
+        if entry["low"] is not None:
+            axes.plot([entry["low"], entry["high"]], [place, place], color="tab:blue", linewidth=2)
+        folds = [row["difference"] for row in entry["chosen"]]
+        axes.plot(folds, [place] * len(folds), "x", color="tab:gray", markersize=4)
+        axes.plot(entry["value"], place, "o", color="tab:blue")
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_yticks(range(len(rows)), list(rows)[::-1], fontsize=6)
+    axes.set(xlabel="difference of the endpoint", ylim=(-0.6, len(rows) - 0.4))

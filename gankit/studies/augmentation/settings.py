@@ -1,0 +1,118 @@
+"""The table `augmentation` of a study of augmentation."""
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from gankit.experiments.tables import Count, Settings
+from gankit.studies.augmentation.arms import CONTROLS, FILL, GENERATOR, KINDS, Ratio
+from gankit.studies.fitting import FitSettings
+from gankit.studies.study import distinct
+
+if TYPE_CHECKING:
+    KindName = str
+    ControlName = str
+else:
+    KindName, ControlName = Literal[tuple(KINDS)], Literal[tuple(CONTROLS)]
+
+Factor = Annotated[float, Gt(0), Le(50)]
+Amount = Factor | Literal["fill"]
+
+EXPORTED = "exported"
+"""The source whose images come into the folder `export_folds`."""
+
+
+class Other(Settings):
+    """Images of another program, as an arm of the study.
+
+    Attributes:
+        images: a folder with `fold-1/generated/CLASS/*.png` and so on, one folder for each fold.
+        command: the file of a program (Python where it ends in .py) that is run for each fold with two arguments: the
+            fold's folder, as `--export-folds` writes it, and the folder in which to put CLASS/*.png.
+    """
+
+    images: str | None = None
+    command: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Other":
+        if (self.images is None) == (self.command is None):
+            raise ValueError("either images or command is needed")
+        return self
+
+
+class AugmentationSettings(FitSettings):
+    """What a study of augmentation trains, on what, and what it tests.
+
+    Attributes:
+        endpoint: what is judged: "class" (balanced accuracy), "presence" (mean of sensitivity and specificity of the
+            classes in `positive`) or "severity" (mean absolute error of `number`).
+        positive: classes that count as present.
+        number: the number known of each image that "severity" learns.
+        margin: the smallest difference of the endpoint that matters, decided before the study. A difference that lies
+            within it is equivalence.
+        folds: parts of the data, stratified by class and of whole groups, of which each is the test part once.
+        repeats: how often the data are divided anew.
+        validation: one of so many parts of each training fold, on which arms and their ratios are chosen.
+        reserve: one of so many parts of the rest, which no arm sees but the positive control.
+        generators: generators that are trained in each fold.
+        seeds: trainings of each classifier, for every generator. Seeds of each fold are its own.
+        arms: kinds of trainings. Those that add images take them from every source in turn: the generator of the
+            experiment, others' images and the controls.
+        controls: what replaces generated images: "copies", noised copies of training images, must not help; "held-out"
+            real images show what more data would do.
+        generator: whether the experiment's own generator is a source.
+        others: images of other programs, by the name of the source.
+        export_folds: a folder for the training images of each fold. What another program puts into
+            `fold-1/generated/CLASS/` there and so on is the source "exported"; the study waits for it.
+        ratios: numbers of added images over real ones of each class, or "fill" for as many as the most frequent class
+            has.
+        strengths: factors of the ranges of classical augmentation.
+        copy_noise: standard deviation of the noise of copies, as a share of the range.
+        estimator: a classifier of scikit-learn in place of the network (for "severity" a regressor), by its name or its
+            import path; it learns from `features`, all at once, so that optimiser steps are none of its matters.
+        options: arguments of the estimator.
+        features: the features that an estimator sees.
+        views: augmented copies of each image where an estimator learns with classical augmentation.
+    """
+
+    table: ClassVar[str] = "augmentation"
+
+    endpoint: Literal["class", "presence", "severity"] = "class"
+    positive: list[str] = Field(default_factory=list)
+    number: str | None = None
+    margin: Annotated[float, Gt(0)] = 0.02
+    folds: Annotated[int, Ge(2)] = 5
+    repeats: Count = 1
+    validation: Annotated[int, Ge(2)] = 4
+    reserve: Annotated[int, Ge(2)] = 4
+    generators: Count = 2
+    seeds: Count = 2
+    arms: Annotated[list[KindName], MinLen(1), AfterValidator(distinct)] = Field(default_factory=lambda: list(KINDS))
+    controls: Annotated[list[ControlName], AfterValidator(distinct)] = Field(default_factory=lambda: list(CONTROLS))
+    generator: bool = True
+    others: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")], Other] = Field(default_factory=dict)
+    export_folds: str | None = None
+    ratios: Annotated[list[Amount], MinLen(1), AfterValidator(distinct)] = Field(
+        default_factory=lambda: list[Ratio]([0.5, 1.0, FILL])
+    )
+    strengths: Annotated[list[Factor], MinLen(1), AfterValidator(distinct)] = Field(default_factory=lambda: [1.0])
+    copy_noise: Annotated[float, Gt(0), Lt(1)] = 0.02
+    estimator: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    features: str = "pixels"
+    views: Count = 4
+
+    @field_validator("others")
+    @classmethod
+    def _free(cls, others: dict[str, Other]) -> dict[str, Other]:
+        if taken := {GENERATOR, *CONTROLS, EXPORTED} & set(others):
+            raise ValueError(f"{min(taken)!r} is a source of the study's own; choose another name")
+        return others
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of where generated images come from."""
+        exported = [EXPORTED] if self.export_folds is not None else []
+        return [*([GENERATOR] if self.generator else []), *self.others, *exported]

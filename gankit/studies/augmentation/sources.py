@@ -1,0 +1,206 @@
+"""Where generated images come from: the experiment's generator, a folder, or a program that is run for each fold."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from gankit.errors import DataError, RunError, one_line
+from gankit.evaluation.design import Floats
+from gankit.files import open_atomically, user_path
+from gankit.interfaces import Dataset, Indices, Rows
+from gankit.metrics.leakage import Thumbnail, duplicates, thumbnails
+from gankit.registry import build
+from gankit.registry.trust import check_trust
+from gankit.seeds import derive_seed
+from gankit.studies.augmentation.arms import GENERATOR
+from gankit.studies.augmentation.folds import Fold, values_of
+from gankit.studies.augmentation.handover import GENERATED, class_folders, write_fold
+from gankit.studies.augmentation.learning import MADE, Labels, most_added
+from gankit.studies.augmentation.settings import EXPORTED
+from gankit.studies.fitting import Images
+from gankit.studies.labelled import class_labels
+from gankit.studies.trainings import RUN, train_or_resume
+
+if TYPE_CHECKING:
+    from gankit.studies.augmentation.study import AugmentationStudy
+
+NEAR = 3.0  # Root mean square difference, of 255, of near copies
+CHANCE = 0.01  # At most, of an alarm for near copies where there is no leak
+PAIRS = 8  # Of the leak alarm, that are kept
+
+
+def folder_of(study: AugmentationStudy, source: str) -> Path | None:
+    """The folder that holds a source's images of all folds; None where they are made by a job."""
+    if source == EXPORTED:
+        return user_path(str(study.settings.export_folds))
+    other = study.settings.others.get(source)
+    return None if other is None or other.images is None else user_path(other.images)
+
+
+def missing_folds(study: AugmentationStudy, source: str) -> list[str]:
+    """Names of the folds of which a source's folder has no images."""
+    folder = folder_of(study, source)
+    assert folder is not None
+    return [fold.name for fold in study.folds if not any((folder / fold.name / GENERATED).glob("*/*"))]
+
+
+def open_generated(study: AugmentationStudy, fold: Fold, folder: Path) -> tuple[Dataset, Labels]:
+    """The images of a folder CLASS/*.png, and the (n,) classes of the study that they have.
+
+    Raises:
+        DataError: there are too few of a class, other classes, or images of another size, depth or range.
+    """
+    images: Dataset = build("dataset", "folder", path=str(folder))
+    learn = fold.learn
+    folders = class_folders(learn.class_names)
+    if images.labels is None:
+        raise DataError(f"{folder}: pictures have no classes; put them into the folders {', '.join(folders)}")
+    names = list(images.class_names)
+    if unknown := [name for name in names if name not in folders and name not in learn.class_names]:
+        raise DataError(f"{folder}: the study has no class {unknown[0]!r}; name the folders {', '.join(folders)}")
+    if images.image.shape != learn.image.shape or images.dtype != learn.dtype:
+        theirs, ours = (f"{part.dtype} of {' x '.join(map(str, part.image.shape))}" for part in (images, learn))
+        raise DataError(
+            f"{folder}: images are {theirs} (channels, height, width), and those of the study {ours}; write them so"
+        )
+    known = np.array([folders.index(name) if name in folders else learn.class_names.index(name) for name in names])
+    labels = known[np.asarray(images.labels)]
+    counts, wanted = np.bincount(labels, minlength=len(folders)), most_added(fold, study)
+    for name, count, needed in zip(folders, counts, wanted, strict=True):
+        if count < needed:
+            raise DataError(
+                f"{folder}: {count} images of {name!r}, and {needed} are needed; make more, or lower "
+                "augmentation.ratios"
+            )
+    if study.settings.endpoint == "severity":
+        values_of_generated(study, images, folder)
+    return images, labels
+
+
+def values_of_generated(study: AugmentationStudy, images: Dataset, folder: Path) -> Floats:
+    """(n,) numbers of generated images.
+
+    Raises:
+        DataError: they have none.
+    """
+    try:
+        values = values_of(images, study.settings)
+    except KeyError:
+        raise DataError(
+            f"{folder}: generated images have no number {study.settings.number!r}; write a labels.csv with such a "
+            "column"
+        ) from None
+    if not np.isfinite(values).all():
+        raise DataError(f"{folder}: {study.settings.number} has missing values; give one for each image")
+    return values
+
+
+def make_images(study: AugmentationStudy, number: int, source: str, seed: int, folder: Path) -> dict[str, Any]:
+    """A job: write a source's images for the fold of this number, and look for images of the parts that judge.
+
+    Raises:
+        GankitError: the generator diverged, the program failed, or its images do not serve.
+    """
+    fold, values = study.fold(number), None
+    if source == GENERATOR:
+        images, labels, values = _from_generator(study, fold, seed, folder)
+    else:
+        place = folder_of(study, source)
+        generated = folder / GENERATED if place is None else place / fold.name / GENERATED
+        if place is None:
+            _run_program(study, fold, source, folder)
+        opened, labels = open_generated(study, fold, generated)
+        images = np.asarray(opened.images)
+        if study.settings.endpoint == "severity":
+            values = values_of_generated(study, opened, generated)
+    with open_atomically(folder / MADE) as file:
+        np.savez(file, images=images, labels=labels, values=np.zeros(len(labels)) if values is None else values)
+    return {"images": len(images), "by_class": np.bincount(labels).tolist(), **leak(fold, images)}
+
+
+def _from_generator(study: AugmentationStudy, fold: Fold, seed: int, folder: Path) -> tuple[Images, Labels, Floats]:
+    run = train_or_resume(study.generator_experiment(seed), folder / RUN, data=fold.learn)
+    counts = most_added(fold, study)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    drawn = derive_seed(seed, "added", fold.number) % 2**62
+    if study.settings.endpoint != "severity":
+        return run.sample(len(labels), labels, seed=drawn), labels, np.zeros(len(labels))
+    random, known, truth = np.random.default_rng(drawn), class_labels(fold.learn), values_of(fold.learn, study.settings)
+    values = np.array([random.choice(truth[known == label]) for label in labels])
+    return run.sample(len(labels), values[:, None], seed=drawn), labels, values
+
+
+def _run_program(study: AugmentationStudy, fold: Fold, source: str, folder: Path) -> None:
+    """Run a program with the fold's folder and the folder for its images, unless an earlier start has."""
+    program, done = check_program(study, source), folder / "made.txt"
+    if done.is_file():
+        return
+    write_fold(study, fold, folder)
+    words = [*([sys.executable] if program.suffix == ".py" else []), str(program), str(folder), str(folder / GENERATED)]
+    try:
+        ended = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise RunError(f"augmentation.others.{source}: {program} cannot be run: {one_line(error)}") from None
+    (folder / "program.txt").write_text(ended.stdout + ended.stderr, encoding="utf-8")
+    if ended.returncode:
+        last = (ended.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise RunError(f"augmentation.others.{source}: {program.name} ended with {ended.returncode}: {last[:200]}")
+    done.touch()
+
+
+def check_program(study: AugmentationStudy, source: str) -> Path:
+    """The file of a source's program.
+
+    Raises:
+        GankitError: it is not there, or only a file of settings names it.
+    """
+    program, who = user_path(str(study.settings.others[source].command)), f"augmentation.others.{source}.command"
+    if not program.is_file():
+        raise RunError(f"{who}: there is no file {program}; name a program's file, without arguments")
+    check_trust(program, who)
+    return program.resolve()
+
+
+def leak(fold: Fold, images: Images) -> dict[str, Any]:
+    """Whether generated images show what the validation or the test part holds, beyond what these share with training.
+
+    "leaked" counts images of these parts that have an exact or a near copy, perhaps mirrored, among the generated ones
+    and none among those to learn from. "alarm" says that one of them is exact, or that more of the generated images are
+    near one than chance allows (Fisher's exact test), were they as often near one as real images of other patients are.
+    """
+    parts = [np.asarray(part.images) for part in (fold.learn, fold.validation, fold.test)]
+    learn, validation, test = ([_thumbnails(pixels, fold), _thumbnails(pixels[..., ::-1], fold)] for pixels in parts)
+    made, held = [_thumbnails(images, fold), _thumbnails(images[..., ::-1], fold)], [*validation[0], *test[0]]
+    i, j, exact = _copies(made, held)
+    a, b, _ = _copies(learn, held)
+    real = [a, _copies(validation, test[0])[0], _copies(test, validation[0])[0]]  # of other patients
+    beyond = ~np.isin(j, b)
+    near, leaked, shared = len(np.unique(i[beyond])), len(np.unique(j[beyond])), sum(len(np.unique(p)) for p in real)
+    counts = [[near, len(images) - near], [shared, sum(map(len, parts)) - shared]]
+    more = stats.fisher_exact(counts, alternative="greater").pvalue < CHANCE
+    return {
+        "leaked": leaked,
+        "exact": int(exact[beyond].sum()),
+        "alarm": bool(exact[beyond].any() or more),
+        "pairs": [[int(i[k]), int(j[k])] for k in np.flatnonzero(beyond)[:PAIRS]],
+    }
+
+
+def _copies(sides: list[list[Thumbnail]], held: list[Thumbnail]) -> tuple[Indices, Indices, NDArray[np.bool_]]:
+    """Places of images, and of those that they or their mirror images, the second side, copy, and whether exactly."""
+    empty = np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0, bool)
+    blocks = [empty, *(block for side in sides for block in duplicates(side, held, NEAR))]
+    i, j, _, exact = (np.concatenate([block[column] for block in blocks]) for column in range(4))
+    return i, j, exact.astype(bool)
+
+
+def _thumbnails(images: Images, fold: Fold) -> list[Thumbnail]:
+    pixels = np.asarray(images)
+    return thumbnails(Rows(images=pixels, ids=np.arange(len(pixels)), value_range=fold.learn.value_range), "compared")

@@ -1,0 +1,288 @@
+"""Do generated images help a classifier of the data? `gankit study augmentation`."""
+
+import functools
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import sklearn
+import torch
+import torchvision
+
+from gankit.errors import DataError, PartError, RunError
+from gankit.evaluation.design import visible_difference
+from gankit.experiments.experiment import Experiment
+from gankit.files import user_path, write_atomically
+from gankit.runs.run import choose_device
+from gankit.seeds import derive_seed
+from gankit.studies.augmentation.arms import GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
+from gankit.studies.augmentation.estimators import FeatureLearner, new_estimator, takes_weights
+from gankit.studies.augmentation.folds import Division, Fold, divide, flow
+from gankit.studies.augmentation.handover import GENERATED, WANTED, can_be_png, export_folds
+from gankit.studies.augmentation.judging import Endpoint, judge
+from gankit.studies.augmentation.learning import train_variant, training_set
+from gankit.studies.augmentation.report import summary, write_report, write_tables
+from gankit.studies.augmentation.settings import EXPORTED, AugmentationSettings
+from gankit.studies.augmentation.sources import check_program, folder_of, make_images, missing_folds, open_generated
+from gankit.studies.fitting import fit
+from gankit.studies.jobs import Job, Outcome
+from gankit.studies.labelled import class_labels, groups_of
+from gankit.studies.study import Refuse, Results, Study, Work
+from gankit.studies.trainings import time_steps, time_training
+from gankit.training.assembly import build
+from gankit.training.data import prepare
+from gankit.version import __version__
+
+
+@final
+class AugmentationStudy(Study):
+    """Whether generated images help a classifier, by cross-validation in which generators are fitted anew in each fold.
+
+    The generator is trained on the part of each fold that classifiers learn from, and is conditioned on classes, or on
+    the number of the endpoint "severity". `data.min_agreement` and `data.subset` apply to that part alone.
+    `training.max_minutes` is left out, since every training runs to its end.
+    """
+
+    Settings = AugmentationSettings
+    settings: AugmentationSettings
+    table = "augmentation"
+    file = "eyes.toml"
+
+    def check_settings(self, refuse: Refuse) -> None:
+        """Refuse settings that leave nothing to compare, or lack what the endpoint needs."""
+        settings = self.settings
+        settings.check_weights(refuse)
+        conditional = self.experiment.data.conditional
+        if isinstance(conditional, list) and conditional and settings.generator:
+            why = "the study conditions its generator on classes or on augmentation.number; set it to true"
+            raise refuse("data", "conditional", why)
+        if settings.endpoint == "presence" and not settings.positive:
+            raise refuse(self.table, "positive", "the endpoint presence needs the classes that count as present")
+        if settings.endpoint == "severity" and settings.number is None:
+            raise refuse(self.table, "number", "the endpoint severity needs the name of a number known of each image")
+        kinds = [KINDS[name] for name in settings.arms]
+        if not settings.sources or not any(kind.adds for kind in kinds):
+            why = "generated images need a source and an arm that adds them: set generator=true, others or export_folds"
+            raise refuse(self.table, "arms", why)
+        if not any(arm.role == "baseline" for arm in self.arms()):
+            raise refuse(self.table, "arms", "no baseline is among them; add real and classical-weights")
+
+    @cached_property
+    def division(self) -> Division:
+        """The data and all folds, opened at first use."""
+        return divide(self.experiment, self.settings)
+
+    @property
+    def folds(self) -> list[Fold]:
+        """All folds of all repeats."""
+        return self.division.folds
+
+    def fold(self, number: int) -> Fold:
+        """The fold of a number, from 1."""
+        return self.folds[number - 1]
+
+    @property
+    def outputs(self) -> int:
+        """Of a classifier: one for each class, or 1 for a number."""
+        return 1 if self.settings.endpoint == "severity" else self.division.dataset.image.classes
+
+    def arms(self) -> list[Arm]:
+        """Every kind that the settings name, with every source and control."""
+        settings = self.settings
+        arms = make_arms(settings.arms, settings.sources, settings.controls)
+        return [arm for arm in arms if not (arm.kind.tuned and settings.endpoint == "severity")]
+
+    @cached_property
+    def variants(self) -> list[Variant]:
+        """All variants of all arms."""
+        settings = self.settings
+        return [each for arm in self.arms() for each in variants(arm, settings.strengths, settings.ratios)]
+
+    @property
+    def used_sources(self) -> list[str]:
+        """Sources whose images jobs make or read."""
+        return self.settings.sources
+
+    def fold_seeds(self, fold: Fold, count: int, stream: str) -> list[int]:
+        """So many seeds of trainings in a fold, each fold's own: what a seed does by chance differs between folds."""
+        return [derive_seed(self.experiment.training.seed, stream, fold.number, i) % 2**31 for i in range(count)]
+
+    def generators_of(self, source: str | None) -> int:
+        """How many generators of each fold a source has."""
+        return self.settings.generators if source == GENERATOR else 1
+
+    def image_jobs(self, fold: Fold, source: str) -> list[str]:
+        """Names of the jobs that make or read a source's images for a fold: one a generator."""
+        return [f"{fold.name}-images-{source}-{g}" for g in range(self.generators_of(source))]
+
+    def trainings(self, fold: Fold, variant: Variant) -> list[list[str]]:
+        """(generators, seeds) names of the trainings of a variant in a fold."""
+        name, seeds = f"{fold.name}-{variant.training}", range(self.settings.seeds)
+        return [[f"{name}-{g}-{s}" for s in seeds] for g in range(self.generators_of(variant.arm.source))]
+
+    def generator_experiment(self, seed: int) -> Experiment:
+        """The experiment of a generator, which gets its training part from the study."""
+        number = self.settings.number
+        conditional = [number] if self.settings.endpoint == "severity" else True
+        decided = dict.fromkeys(("split", "min_agreement", "subset", "subset_seed"))  # when the parts were made
+        data = {"conditional": conditional, **decided}
+        if self.settings.endpoint == "severity":
+            data["balance"] = 0.0
+        return self.experiment_with(data=data, training={"seed": seed})
+
+    def work(self, jobs: Path) -> list[Work]:
+        """The images of every source in every fold, and then every variant, fold by fold."""
+        self._check_networks()
+        self._check_sources()
+        generators: list[Job] = []
+        others: list[Job] = []
+        trainings: dict[str, Job] = {}
+        for fold in self.folds:
+            for source in self.used_sources:
+                names = self.image_jobs(fold, source)
+                for seed, name in zip(self.fold_seeds(fold, len(names), "generator"), names, strict=True):
+                    job = Job(name, functools.partial(make_images, self, fold.number, source, seed))
+                    (generators if source == GENERATOR else others).append(job)
+            for variant in self.variants:
+                added = variant.arm.source in self.used_sources
+                made = self.image_jobs(fold, str(variant.arm.source)) if added else [None]
+                for row, image_job in zip(self.trainings(fold, variant), made, strict=True):
+                    images = None if image_job is None else jobs / image_job
+                    for seed, name in zip(self.fold_seeds(fold, len(row), "classifier"), row, strict=True):
+                        run = functools.partial(train_variant, self, fold.number, variant, images, seed)
+                        trainings.setdefault(name, Job(name, run))
+        steps = 1 if self.settings.estimator else self.settings.steps
+
+        def time_generator(threads: int | None) -> float:
+            first = self.experiment.training.seed
+            return time_training(self.generator_experiment(first), threads, self.fold(1).learn)
+
+        return [
+            Work("generator", generators, self.experiment.training.steps, time_generator, first=True),
+            Work("", others, 1, lambda threads: 1.0, first=True),
+            Work("classifier", list(trainings.values()), steps, self._time_classifier),
+        ]
+
+    def _check_networks(self) -> None:
+        """Refuse what could not be trained, before anything is written."""
+        settings, learn = self.settings, self.fold(1).learn
+        if settings.estimator is not None:
+            estimator = new_estimator(settings, 0)
+            FeatureLearner(settings, learn, 0)  # the features exist and take these images
+            if any(arm.kind.weighted for arm in self.arms()) and not takes_weights(estimator):
+                raise PartError(
+                    f"augmentation.estimator: {settings.estimator} takes no weights of images; leave the arms with "
+                    "weights out, or choose another one"
+                )
+        with torch.random.fork_rng():
+            if settings.estimator is None:
+                settings.new_network(learn.image, self.outputs)
+            if settings.generator:
+                experiment = self.generator_experiment(self.experiment.training.seed)
+                build(experiment, prepare(experiment.data, self.experiment.training.seed, learn).image)
+
+    def _check_sources(self) -> None:
+        """Refuse others' images that do not serve; write the folds that others wait for.
+
+        Raises:
+            GankitError: images are missing or do not serve, or a program is not there or not trusted.
+        """
+        settings = self.settings
+        if (settings.export_folds or settings.others) and not can_be_png(self.fold(1).learn):
+            image = self.fold(1).learn
+            raise DataError(
+                f"augmentation.others: images of {image.dtype} with {image.image.channels} channels cannot be handed "
+                "over as pictures; 8-bit grey or colour and 16-bit grey ones can"
+            )
+        if settings.export_folds is not None:
+            export_folds(self, user_path(settings.export_folds))
+        for source in self.used_sources:
+            if source == GENERATOR:
+                continue
+            folder = folder_of(self, source)
+            if folder is None:
+                check_program(self, source)
+            elif missing := missing_folds(self, source):
+                few = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+                wanted = f"{WANTED} there says how many; then " if source == EXPORTED else ""
+                raise RunError(
+                    f"{folder}: no generated images for {few}: put them into FOLD/{GENERATED}/CLASS/ as PNG files; "
+                    f"{wanted}the same command goes on"
+                )
+            else:
+                for fold in self.folds:
+                    open_generated(self, fold, folder / fold.name / GENERATED)
+
+    def _time_classifier(self, threads: int | None) -> float:
+        """A step of an arm with classical augmentation, the slowest; for an estimator a whole training."""
+        fold, settings = self.fold(1), self.settings
+        data = training_set(self, fold, Variant(Arm("", "", KINDS["classical"], None), 1.0), 0, None)[0]
+        if settings.estimator is not None:
+            start = time.perf_counter()
+            FeatureLearner(settings, fold.learn, 0).fit(data)
+            return time.perf_counter() - start
+        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+            network = settings.new_network(fold.learn.image, self.outputs)
+            network.to(choose_device(self.experiment.training.device))
+
+            def advance(steps: int) -> None:
+                fit(network, data, settings.model_copy(update={"steps": steps}), 0, Path(folder))
+
+            return time_steps(advance, threads)
+
+    def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
+        """What `metrics.json` holds; written with all tables."""
+        found = judge(self, outcomes, folder)
+        metrics = {**found, "protocol": self._protocol(outcomes, folder), "flow": flow(self.division, self.settings)}
+        metrics["notes"] = [*found["notes"], *self.division.notes]
+        metrics["failures"] = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure}
+        write_tables(self, metrics, outcomes, folder)
+        write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        return metrics
+
+    def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
+        settings, division = self.settings, self.division
+        groups = division.dataset.groups
+        return {
+            "data": self.experiment.data.name,
+            "image": list(division.dataset.image.shape),
+            "digest": division.dataset.digest(division.cases),
+            "cases": len(division.cases),
+            "groups": None if groups is None else len(np.unique(groups[division.cases])),
+            "endpoint": Endpoint(self).words,
+            "margin": settings.margin,
+            "visible": self._visible(),
+            "folds": settings.folds,
+            "repeats": settings.repeats,
+            "reserve": HELD_OUT in settings.controls,
+            "generators": settings.generators if settings.generator else 0,
+            "seeds": settings.seeds,
+            "trainings": len(outcomes),
+            "seconds": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
+            "versions": {
+                "gankit": __version__, "python": platform.python_version(), "torch": torch.__version__,
+                "torchvision": torchvision.__version__, "numpy": np.__version__, "scikit-learn": sklearn.__version__,
+            },
+            "command": self.command(folder),
+        }  # fmt: skip
+
+    def _visible(self) -> float:
+        """About the smallest difference that these cases could show, whatever is trained."""
+        data, cases = self.division.dataset, self.division.cases
+        labels, groups = class_labels(data)[cases], groups_of(data, cases)
+        counts = [len(np.unique(groups[labels == label])) for label in range(data.image.classes)]
+        return visible_difference(counts, self.settings.folds)
+
+    def report(self, results: Results) -> None:
+        """Write `report.html`."""
+        write_report(self, results)
+
+    def summary(self, results: Results) -> str:
+        """The verdict, the contrast, the arms and the notes."""
+        return summary(results.values)

@@ -1,0 +1,247 @@
+"""A network that learns classes or a number: its settings, its images, its steps, resumable at any moment."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from annotated_types import Ge, Le
+from numpy.typing import NDArray
+from pydantic import field_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gankit import seeds
+from gankit.experiments.tables import Count, Rate, Settings, Share
+from gankit.files import user_path
+from gankit.images.grey_levels import rescale
+from gankit.interfaces import Dataset, ImageSpec
+from gankit.registry.messages import suggestion
+from gankit.runs import checkpoint
+from gankit.runs.classifiers import SMALL, TorchvisionNetwork, load_weights, make_network
+from gankit.seeds import Order
+from gankit.studies.study import Refuse
+
+JUDGED = 256  # Images at a time when a classifier is applied
+CURVE = 20  # Points of the curve of losses
+Images = NDArray[Any]
+
+
+class Classical(Settings):
+    """Random changes of real images that keep the label; every one is drawn anew for each image of each batch.
+
+    Attributes:
+        flip: shows each image or its mirror image that keeps the label; no change where the data set has none.
+        shift: at most this share of the height and of the width.
+        rotate: at most these degrees either way.
+        scale: at most this share larger or smaller.
+        brightness: at most this share of the range brighter or darker.
+        contrast: at most this share more or less contrast.
+    """
+
+    flip: bool = True
+    shift: Share = 0.06
+    rotate: Annotated[float, Ge(0), Le(180)] = 5.0
+    scale: Share = 0.05
+    brightness: Share = 0.1
+    contrast: Share = 0.1
+
+
+class FitSettings(Settings):
+    """How a network is trained.
+
+    Attributes:
+        network: "small", gankit's own: a few convolutions for images of any size and channels; or a classification
+            network of torchvision by name.
+        width: channels of the small network's first layer.
+        weights: a file of weights for a network of torchvision, as torchvision publishes them; its head is left out.
+            Nothing is downloaded, and without a file first weights are drawn.
+        input_size: pixels to which images are resized for a network of torchvision; their own size where None.
+        steps: optimiser steps of every training, whatever the arm. The last weights are tested, so that nothing is
+            chosen on the test part.
+        batch: images a step.
+        lr: the highest learning rate of AdamW; it falls to 0 along a cosine.
+        weight_decay: AdamW's.
+        checkpoint_every: steps between checkpoints of a training.
+        classical: the augmentation of the arms that have one.
+    """
+
+    table: ClassVar[str] = "classifier"  # of a study file, as errors name it
+
+    network: str = SMALL
+    width: Count = 16
+    weights: str | None = None
+    input_size: Annotated[int, Ge(8)] | None = None
+    steps: Count = 1000
+    batch: Annotated[int, Ge(2)] = 64
+    lr: Rate = 2e-3
+    weight_decay: Annotated[float, Ge(0)] = 1e-2
+    checkpoint_every: Count = 500
+    classical: Classical = Classical()
+
+    @field_validator("network")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name != SMALL:
+            from torchvision import models
+
+            names = models.list_models(module=models)
+            if name not in names:
+                raise ValueError(f"torchvision has no network {name!r}; {suggestion(name, [SMALL, *names])}")
+        return name
+
+    def check_weights(self, refuse: Refuse) -> None:
+        """Refuse weights that are not there, or of no network of torchvision.
+
+        Raises:
+            SettingsError: made by `refuse`.
+        """
+        if self.weights is not None and self.network == SMALL:
+            why = f"they are for networks of torchvision; name one by {self.table}.network"
+            raise refuse(self.table, "weights", why)
+        if self.weights is not None and not user_path(self.weights).is_file():
+            raise refuse(self.table, "weights", f"there is no file {self.weights}; weights are never downloaded")
+
+    def new_network(self, image: ImageSpec, outputs: int) -> nn.Module:
+        """A network to be trained, from torch's own draws or from a file of weights.
+
+        Raises:
+            PartError: the network cannot take these images, or the file holds no weights of it.
+        """
+        network = make_network(image, outputs, self.network, self.width, self.input_size, self.table)
+        if self.weights is not None:
+            assert isinstance(network, TorchvisionNetwork)
+            load_weights(network.network, user_path(self.weights), self.network, self.table)
+        return network
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a training learns from."""
+
+    images: Images  # (n, c, h, w) in the data's type
+    targets: Tensor  # (n,) classes, or (n, 1) standardised numbers
+    dataset: Dataset  # knows the range and the mirror image
+    balanced: bool = False  # whether classes are drawn equally often
+    weights: Tensor | None = None  # (classes,) of the loss
+    classical: Classical | None = None
+    classes: NDArray[np.int64] | None = None  # (n,) where targets are numbers
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(n,) classes."""
+        return self.targets.numpy() if self.classes is None else self.classes
+
+    def order(self, seed: int) -> Order:
+        """Which images each batch holds."""
+        if not self.balanced:
+            return Order(seed, "classifier", len(self.images))
+        labels = self.labels
+        chances = 1.0 / np.bincount(labels)[labels]
+        return Order(seed, "classifier", len(self.images), chances / chances.sum())
+
+
+def class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
+    """(classes,) weights of the loss that make up for unequal numbers of (n,) classes; each must occur."""
+    return torch.from_numpy(len(labels) / (classes * np.bincount(labels, minlength=classes))).float()
+
+
+def noised_copies(data: Dataset, places: NDArray[np.int64], noise: float, random: np.random.Generator) -> Images:
+    """The (k, c, h, w) images of a data set at (k,) places, with noise as a share of the range: no new information."""
+    images, (low, high) = np.asarray(data.images)[places], data.value_range
+    noised = images + random.normal(0, noise * (high - low), images.shape)
+    return np.clip(np.rint(noised) if images.dtype.kind == "u" else noised, low, high).astype(images.dtype)
+
+
+def augment(images: Tensor, settings: Classical, draws: torch.Generator) -> Tensor:
+    """(n, c, h, w) images in [-1, 1], each shifted, turned, scaled, brighter or darker by draws of its own on the CPU.
+
+    What comes in from outside repeats the edge.
+    """
+    n, _, height, width = images.shape
+    move = (torch.rand(n, 6, generator=draws) * 2 - 1).to(images)
+    angle = move[:, 0] * math.radians(settings.rotate)
+    scale = 1 + move[:, 1] * settings.scale
+    sine, cosine, aspect = angle.sin() / scale, angle.cos() / scale, height / width
+    right, down = move[:, 2] * 2 * settings.shift, move[:, 3] * 2 * settings.shift
+    rows = [torch.stack([cosine, -sine * aspect, right], 1), torch.stack([sine / aspect, cosine, down], 1)]
+    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    contrast = (1 + move[:, 4] * settings.contrast)[:, None, None, None]
+    brightness = (move[:, 5] * 2 * settings.brightness)[:, None, None, None]
+    mean = moved.mean((1, 2, 3), keepdim=True)
+    return ((moved - mean) * contrast + mean + brightness).clamp(-1, 1)
+
+
+def to_tensor(images: NDArray[Any], dataset: Dataset, device: torch.device) -> Tensor:
+    """(n, c, h, w) images in the data's type to [-1, 1]."""
+    return rescale(torch.from_numpy(images.astype(np.float32)).to(device), dataset.value_range, (-1.0, 1.0))
+
+
+def batch_images(data: TrainingSet, indices: NDArray[np.int64], seed: int, step: int, device: torch.device) -> Tensor:
+    """(k,) places of a batch to its (k, c, h, w) images in [-1, 1], augmented where the arm has an augmentation."""
+    rows = data.images[indices]
+    draws = seeds.generator(seed, "classical", step)
+    flip = data.classical is not None and data.classical.flip
+    if flip and (mirror := data.dataset.mirror(rows)) is not None:
+        flipped = (torch.rand(len(rows), generator=draws) < 0.5).numpy()
+        rows = np.where(flipped[:, None, None, None], mirror, rows)
+    images = to_tensor(rows, data.dataset, device)
+    return images if data.classical is None else augment(images, data.classical, draws)
+
+
+def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int, folder: Path) -> dict[str, Any]:
+    """Train a network in place on its device, from the newest checkpoint in the folder where there is one.
+
+    Gives {"steps": optimiser steps, "resumed_at": step that it went on from, "losses": means along the way}.
+    """
+    device = next(network.parameters()).device
+    optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=settings.weight_decay)
+    order, steps = data.order(seed), 0
+    losses, counts = torch.zeros(2, CURVE, dtype=torch.float64)
+    weights = None if data.weights is None else data.weights.to(device)
+    if (restored := checkpoint.restore(folder / "checkpoints", device)) is not None:
+        steps, state = restored.step, restored.state
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        losses, counts = state["losses"].cpu(), state["counts"].cpu()
+    resumed_at = steps
+    network.train()
+    with torch.random.fork_rng():
+        while steps < settings.steps:
+            seeds.seed_torch(seed, "classifier step", steps)  # of dropout
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * steps / settings.steps))
+            indices = order.batch(steps, settings.batch)
+            targets = data.targets[indices].to(device)
+            outputs = network(batch_images(data, indices, seed, steps, device))
+            if targets.is_floating_point():
+                errors = (outputs - targets).square().mean(1)
+                scales = None if weights is None else weights[torch.from_numpy(data.labels[indices]).to(device)]
+                loss = errors.mean() if scales is None else (errors * scales).sum() / scales.sum()
+            else:
+                loss = F.cross_entropy(outputs, targets, weights)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            place = min(CURVE - 1, steps * CURVE // settings.steps)
+            losses[place] += loss.item()
+            counts[place] += 1
+            steps += 1
+            if steps % settings.checkpoint_every == 0 and steps < settings.steps:
+                state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+                checkpoint.save(folder / "checkpoints", steps, {**state, "losses": losses, "counts": counts})
+    network.eval()
+    return {"steps": steps, "resumed_at": resumed_at, "losses": (losses / counts)[counts > 0].tolist()}
+
+
+@torch.no_grad()
+def apply(network: nn.Module, dataset: Dataset) -> NDArray[np.float64]:
+    """(n, outputs) of a network in evaluation mode for all images of a data set."""
+    device, places = next(network.parameters()).device, torch.split(torch.arange(len(dataset)), JUDGED)
+    pieces = [network(to_tensor(dataset.read(batch.numpy()), dataset, device)).double().cpu() for batch in places]
+    return torch.cat(pieces).numpy()

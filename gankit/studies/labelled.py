@@ -1,0 +1,69 @@
+"""Data with classes: labels, numbers, folds of whole groups, and images that are there twice."""
+
+import hashlib
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+
+from gankit.errors import DataError
+from gankit.experiments.experiment import Experiment
+from gankit.interfaces import Dataset, Indices
+from gankit.training.data import prepare
+
+
+def class_labels(dataset: Dataset) -> NDArray[np.int64]:
+    """(n,) classes of a data set that has them.
+
+    Raises:
+        DataError: it has none.
+    """
+    if dataset.labels is None or dataset.image.classes < 2:
+        raise DataError("the data have no labels of two classes or more; a classifier learns from labels")
+    return np.asarray(dataset.labels)
+
+
+def numbers(dataset: Dataset) -> dict[str, NDArray[np.float64]]:
+    """The (n,) numbers that are known of each image."""
+    facts = {name: values for name, values in dataset.facts.items() if values.ndim == 1 and values.dtype.kind in "biuf"}
+    return {name: values.astype(np.float64) for name, values in facts.items()}
+
+
+def groups_of(dataset: Dataset, places: Indices) -> NDArray[np.generic]:
+    """(k,) groups of the images at (k,) places; each image is its own where the data have none."""
+    return places if dataset.groups is None else dataset.groups[places]
+
+
+def stratified_folds(
+    labels: NDArray[np.int64], groups: NDArray[np.generic], folds: int, seed: int
+) -> list[tuple[Indices, Indices]]:
+    """So many divisions of n cases into places of a rest and of a fold: whole groups, stratified by class.
+
+    From (n,) labels and (n,) groups, in an order that the seed decides.
+
+    Raises:
+        ValueError: from scikit-learn, for fewer cases or groups than folds.
+    """
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class of fewer cases than folds
+        return list(splitter.split(labels, labels, groups))
+
+
+def training_part(experiment: Experiment, dataset: Dataset, places: Indices) -> Dataset:
+    """The images at (k,) places that the filters of the `data` table leave.
+
+    Raises:
+        DataError: the filters ask for what the data have not.
+    """
+    bare = experiment.data.model_copy(update={"split": None, "held_out": 0.0, "conditional": False, "balance": 0.0})
+    return prepare(bare, experiment.training.seed, dataset.subset(places)).dataset
+
+
+def image_digests(dataset: Dataset) -> list[bytes]:
+    """Of the pixels, not of the files, which may be encoded otherwise."""
+    blocks = np.split(np.arange(len(dataset)), range(256, len(dataset), 256))
+    return [
+        hashlib.blake2b(image.tobytes(), digest_size=16).digest() for block in blocks for image in dataset.read(block)
+    ]

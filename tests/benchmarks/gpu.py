@@ -1,0 +1,329 @@
+"""Training on one GPU: graphs beside eager turns, kernels, memory, bf16, determinism, and torch-mimicry's own step.
+
+    python tests/benchmarks/gpu.py            every part, at most nine minutes; writes gpu.json and docs/measured/gpu.md
+    python tests/benchmarks/gpu.py --smoke    tiny networks on the CPU, to see whether it runs; needs --out
+
+A bare machine with one GPU needs no network: bring the wheels of gankit[offline] and what it depends on, and a folder
+.bench made by `make bench` with torch-mimicry (without it that row is left out). FastGAN is read from plugins/. Parts
+come in the order of their worth, and those for which no time is left are named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gpu_page
+import numpy as np
+import speed_peers
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_leaves
+
+import gankit
+from gankit.evaluation.extraction import extractor
+from gankit.runs.networks import generate_batches
+from gankit.training.data import prepare
+from gankit.training.execution.arithmetic import arithmetic
+from gankit.training.execution.graphs import WARM_UPS, Graphs
+from gankit.training.log import TickLog
+from gankit.training.step import Stepper
+
+Row = dict[str, Any]
+
+HERE = Path(__file__).parent
+FASTGAN = HERE.parents[1] / "plugins" / "gankit-fastgan"
+LIMIT = 9 * 60
+"""Seconds for everything."""
+WHOLE = ("data.flip=true", "training.dequantise=true", "training.averaging=0.999")
+SAME = ("data.flip=false", "training.dequantise=false", "training.averaging=0")
+"""What torch-mimicry does not do: mirrored images, noise below a grey level, averaged weights."""
+CASES: list[tuple[str, int, int]] = [
+    *(("wgan-gp", side, 64 if side == 32 else 32) for side in (32, 64, 128)),
+    ("fastgan", 256, 8), ("fastgan", 64, 16), ("wgan-gp-diffaugment", 64, 64), ("wgan-gp-64", 64, 64),
+    ("dcgan", 64, 64), ("fastgan", 128, 8), ("dcgan", 32, 64), ("wgan-gp-diffaugment", 32, 64),
+    ("dcgan", 128, 64), ("wgan-gp-diffaugment", 128, 32), ("fastgan", 32, 16),
+    ("wgan-gp", 256, 8), ("dcgan", 256, 16), ("wgan-gp-diffaugment", 256, 8),
+]  # fmt: skip
+"""Recipe, side of the images and batch."""
+
+
+class Bench:
+    """One run of the benchmark: the device, the size of the work, and the time that is left."""
+
+    def __init__(self, smoke: bool, limit: float = LIMIT) -> None:
+        self.smoke, self.end = smoke, time.monotonic() + limit
+        self.device = torch.device("cpu" if smoke else "cuda")
+        self.rounds, self.steps = (1, 1) if smoke else (5, 4)
+        self.not_run: list[str] = []
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def seconds(self, work: Callable[[], Any], count: int) -> float:
+        """Seconds of one call, the median of rounds of so many calls."""
+        taken = []
+        for _ in range(self.rounds):
+            self.wait()
+            start = time.perf_counter()
+            for _ in range(count):
+                work()
+            self.wait()
+            taken.append((time.perf_counter() - start) / count)
+        return statistics.median(taken)
+
+    def kernels(self, work: Callable[[], Any]) -> Row:
+        """Milliseconds in which the GPU computes in one call, and the number of its kernels; empty on a CPU."""
+        if self.device.type != "cuda":
+            return {}
+        with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+            work()
+            self.wait()
+        events = [event for event in recorded.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+        return {"kernels_ms": sum(event.device_time for event in events) / 1000, "kernels": len(events)}
+
+    def stepper(self, recipe: str, side: int, batch: int, *more: str) -> Stepper:
+        tiny = ["generator.width=4", "critic.width=4", "training.critic_steps=1"] if self.smoke else []
+        if self.smoke:
+            side, batch = 32 if recipe == "fastgan" else 8, 4
+        settings = [
+            f"data.size={side}", f"training.batch={batch}", f"training.generator_batch={batch}",
+            f"training.device={self.device.type}", *tiny, *more,
+        ]  # fmt: skip
+        experiment = gankit.load(FASTGAN / "fastgan.toml" if recipe == "fastgan" else recipe, *settings)
+        if recipe == "fastgan" and not self.smoke:
+            experiment = gankit.load(experiment, "generator.width=64", "critic.width=64")
+        experiment = gankit.load(experiment, "data.subset=none")
+        return Stepper(experiment, prepare(experiment.data, 0, images(side, 64 if self.smoke else 1024)), log())
+
+    @contextlib.contextmanager
+    def running(self, recipe: str, side: int, batch: int, *more: str) -> Iterator[Stepper]:
+        """A training past its first steps; its memory is freed at the end."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        stepper = self.stepper(recipe, side, batch, *more)
+        with arithmetic(stepper.settings, stepper.device):
+            for _ in range(1 if self.smoke else WARM_UPS + 3):
+                stepper.advance()
+            yield stepper
+        stepper.close()
+
+    def measured(self, stepper: Stepper) -> Row:
+        """Milliseconds of a step, its kernels, memory, and images a second."""
+        wall = self.seconds(stepper.advance, self.steps)
+        shown = stepper.settings.batch * stepper.settings.critic_steps
+        memory = {"memory_mb": torch.cuda.max_memory_reserved() / 1e6} if self.device.type == "cuda" else {}
+        graphs = isinstance(stepper.execution, Graphs) and bool(stepper.execution.recorded)
+        return {
+            "step_ms": 1000 * wall, "images_per_second": shown / wall, "graphs": graphs, **memory,
+            **self.kernels(stepper.advance), "said": list(stepper.warnings),
+        }  # fmt: skip
+
+
+def log() -> TickLog:
+    return TickLog(Path("unused"), tensorboard=False)
+
+
+def images(side: int, count: int) -> Any:
+    values = np.random.default_rng(0).integers(0, 256, (count, 3, side, side), np.uint8)
+    return gankit.wrap("dataset", values)
+
+
+# The parts
+
+
+def step_part(bench: Bench) -> Iterator[Row]:
+    """A step of every recipe and size, eagerly and as graphs."""
+    for recipe, side, batch in CASES[:4:3] if bench.smoke else CASES:
+        row: Row = {"recipe": recipe, "side": side, "batch": batch}
+        for way in ("auto", "false"):
+            with bench.running(recipe, side, batch, *WHOLE, f"training.graphs={way}") as stepper:
+                row["graphs" if way == "auto" else "eager"] = bench.measured(stepper)
+        yield row
+
+
+def mimicry_part(bench: Bench) -> Iterator[Row]:
+    """WGAN-GP at 32x32 beside torch-mimicry's own step."""
+    batch, width = (4, 4) if bench.smoke else (64, 128)
+    peer = speed_peers.mimicry(batch, width, str(bench.device))
+    peer()
+    yield {"who": "torch-mimicry", "step_ms": 1000 * bench.seconds(peer, bench.steps)}
+    lazy = "losses.gradient-penalty.every=5"
+    for who, more in (("gankit", SAME), ("gankit, penalty every 5th", (*SAME, lazy)), ("gankit, whole recipe", WHOLE)):
+        with bench.running("wgan-gp", 32, batch, *more) as stepper:
+            for _ in range(2 * WARM_UPS if bench.smoke else 15):  # until every set of due losses is recorded
+                stepper.advance()
+            yield {"who": who, **bench.measured(stepper)}
+
+
+def equality_part(bench: Bench) -> Iterator[Row]:
+    """Whether eager, replayed and resumed trainings end bitwise equal."""
+    cases = (("wgan-gp", 32, 16), ("wgan-gp-diffaugment", 32, 16), ("dcgan", 64, 16), ("fastgan", 64, 8))
+    half = 1 if bench.smoke else 4
+    for recipe, side, batch in cases[:1] if bench.smoke else cases:
+        ended = {}
+        for way in ("eager", "again", "replayed", "resumed"):
+            more = ("training.graphs=false",) if way in ("eager", "again") else ()
+            stepper = bench.stepper(recipe, side, batch, *WHOLE, *more)
+            with arithmetic(stepper.settings, stepper.device):
+                for _ in range(half if way == "resumed" else 2 * half):
+                    stepper.advance()
+                if way == "resumed":
+                    other = bench.stepper(recipe, side, batch, *WHOLE)
+                    other.load_state_dict(stepper.state_dict(), Path("state"))
+                    other.go_to(stepper.step)
+                    stepper.close()
+                    stepper = other
+                    for _ in range(half):
+                        stepper.advance()
+            state = tree_leaves(stepper.state_dict())
+            ended[way] = [value.cpu().clone() for value in state if isinstance(value, Tensor)]
+            stepper.close()
+        for way in ("again", "replayed", "resumed"):
+            equal = all(torch.equal(a, b) for a, b in zip(ended["eager"], ended[way], strict=True))
+            yield {"recipe": recipe, "side": side, "way": way, "equal": equal}
+
+
+def arithmetic_part(bench: Bench) -> Iterator[Row]:
+    """What determinism and exact float32 cost, and what bf16 gains."""
+    ways = {"as it is": (), "not deterministic": ("training.deterministic=false",),
+            "float32-exact": ("training.precision=float32-exact",), "bf16": ("training.precision=bf16",)}  # fmt: skip
+    cases = (("wgan-gp", 32, 64), ("fastgan", 64, 16), ("wgan-gp-diffaugment", 64, 64), ("dcgan", 64, 64))
+    for recipe, side, batch in cases[:1] if bench.smoke else cases:
+        for way, more in ways.items():
+            with bench.running(recipe, side, batch, *WHOLE, *more) as stepper:
+                yield {"recipe": recipe, "side": side, "way": way, **bench.measured(stepper)}
+
+
+def record_part(bench: Bench) -> Iterator[Row]:
+    """What it takes to record the turns of a training, with the eager turns beside which they are compared."""
+    for recipe, side, batch in (("wgan-gp", 32, 64), ("fastgan", 256, 8))[: 1 if bench.smoke else 2]:
+        stepper, taken = bench.stepper(recipe, side, batch, *WHOLE), []
+        with arithmetic(stepper.settings, stepper.device):
+            for _ in range(1 if bench.smoke else WARM_UPS + 3):
+                taken.append(bench_once(bench, stepper.advance))
+        yield {"recipe": recipe, "side": side, "first_s": taken[0], "all_s": sum(taken), "last_s": taken[-1]}
+        stepper.close()
+
+
+def bench_once(bench: Bench, work: Callable[[], Any]) -> float:
+    bench.wait()
+    start = time.perf_counter()
+    work()
+    bench.wait()
+    return time.perf_counter() - start
+
+
+def inference_part(bench: Bench) -> Iterator[Row]:
+    """Images a second that are sampled, and that features are extracted from."""
+    count = 64 if bench.smoke else 4096
+    stepper = bench.stepper("wgan-gp", 32, 64)
+    generator = stepper.averaged_generator().eval()
+    latents = torch.randn(count, generator.latent_dim)
+    taken = bench_once(bench, lambda: list(generate_batches(generator, latents, None)))
+    yield {"what": "sampling wgan-gp 32x32", "images_per_second": count / taken}
+    name, network = extractor("pixels" if bench.smoke else None, (3, 32, 32), bench.device.type)
+    batch = torch.rand(64, 3, 32, 32, device=bench.device) * 255
+
+    def features() -> None:
+        with torch.no_grad():
+            for _ in range(count // 64):
+                network(batch)
+
+    features()
+    yield {"what": f"features {name}, 32x32", "images_per_second": count / bench_once(bench, features)}
+
+
+PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "equality": equality_part, "mimicry": mimicry_part, "arithmetic": arithmetic_part, "record": record_part,
+    "inference": inference_part, "step": step_part,
+}  # fmt: skip
+
+
+def run(bench: Bench) -> Row:
+    """The rows of every part, until the time is used up."""
+    found: Row = {"machine": machine(bench), "smoke": bench.smoke, **{name: [] for name in PARTS}}
+    for name, part in PARTS.items():
+        rows = part(bench)
+        while True:
+            if time.monotonic() > bench.end:
+                bench.not_run.append(f"{name}: what follows row {len(found[name])}, for want of time")
+                break
+            try:
+                row = next(rows, None)
+            except Exception as error:  # the other parts still count
+                bench.not_run.append(f"{name}: {type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}")
+                break
+            if row is None:
+                break
+            found[name].append(row)
+            print(name, json.dumps(row), flush=True)
+    if bench.device.type != "cuda":
+        bench.not_run.append("everything that needs a GPU: graphs, kernels, memory, TF32")
+    return {**found, "not_run": bench.not_run}
+
+
+def machine(bench: Bench) -> Row:
+    cuda = bench.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name() if cuda else "CPU", "torch": torch.__version__,
+        "cuda": torch.version.cuda if cuda else None, "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "python": platform.python_version(), "gankit": gankit.__version__, "commit": commit(),
+    }  # fmt: skip
+
+
+def commit() -> str | None:
+    command = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    return None
+
+
+def register_fastgan() -> None:
+    """Take FastGAN from the plug-in's folder where it is not installed."""
+    sys.path.insert(0, str(FASTGAN))
+    import gankit_fastgan as fastgan
+
+    for kind, name, part in (("generators", "fastgan", fastgan.FastGANGenerator),
+                             ("critics", "fastgan", fastgan.FastGANCritic),
+                             ("losses", "fastgan-reconstruction", fastgan.Reconstruction)):  # fmt: skip
+        registry = getattr(gankit, kind)
+        if name not in {each.rpartition(":")[2] for each in registry.names()}:
+            registry.register(name)(part)
+
+
+def main(arguments: list[str] | None = None) -> Row:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true", help="tiny networks on the CPU")
+    parser.add_argument("--out", type=Path, help="a folder for gpu.json and gpu.md, in place of the project's")
+    parser.add_argument("--minutes", type=float, default=LIMIT / 60, help="the time for everything")
+    given = parser.parse_args(arguments)
+    if given.smoke and given.out is None:
+        parser.error("--smoke needs --out: what it measures is no record")
+    if not given.smoke and not torch.cuda.is_available():
+        parser.error("torch finds no CUDA device; --smoke runs on the CPU")
+    register_fastgan()
+    results = run(Bench(given.smoke, 60 * given.minutes))
+    record = HERE / "gpu.json" if given.out is None else given.out / "gpu.json"
+    page = gpu_page.PAGE if given.out is None else given.out / "gpu.md"
+    record.write_text(json.dumps(results, indent=1) + "\n")
+    page.write_text(gpu_page.page(results))
+    for line in results["not_run"]:
+        print(f"not run: {line}")
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""docs/measured/gpu.md, written from the results of gpu.py; without results it says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from speed_page import table, verdict
+
+Row = dict[str, Any]
+
+PAGE = Path(__file__).parents[2] / "docs" / "measured" / "gpu.md"
+RECORD = Path(__file__).with_name("gpu.json")
+
+INTRODUCTION = (
+    "# Training on a GPU\n\n"
+    "What a step costs on one GPU, with turns replayed as [CUDA graphs](../explanation/speed.md#on-a-gpu) and without. "
+    "`make bench-gpu` measures it in at most nine minutes and writes this page.\n"
+)
+NOTHING_YET = (
+    "\n"
+    "**Nothing on this page has been measured yet.** Replayed turns are tested on the CPU, where a replay repeats "
+    "the recorded operations of one turn in the same memory: there they equal eager turns bitwise, for every "
+    "recipe and for the parts of the shipped plug-ins. How fast graphs are on a GPU, how much memory they take, "
+    "what determinism costs there, and that runs end bitwise equal there, is open until somebody runs the "
+    "benchmark on a GPU.\n\n"
+    "It needs a machine with one NVIDIA GPU and no network: bring the wheels of `gankit[offline]` and its "
+    "dependencies, and the folder `.bench` that `make bench` fills with torch-mimicry, and run `python "
+    "tests/benchmarks/gpu.py`.\n\n"
+    "The table says what the benchmark will compare the results with.\n\n"
+)
+TARGETS = [
+    (
+        "wgan-gp 32x32, batch 64, beside torch-mimicry's own step",
+        "7 times as fast; 9 with the penalty every 5th update",
+    ),
+    ("flips, dequantising and averaging", "at most 10 % of a step"),
+    ("a step over the time of its kernels", "1.1"),
+    ("fastgan 256x256, batch 8", "25 ms"),
+    ("wgan-gp-64, batch 64", "125 ms"),
+    ("bf16 at 32x32, beside float32", "1.3 times as fast"),
+    ("eager, replayed and resumed trainings", "bitwise equal"),
+    ("memory, beside eager turns", "1.3 times"),
+]
+
+
+def number(value: Any, digits: int = 1) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def page(results: Row | None) -> str:
+    """The page, from what gpu.py found, or from nothing."""
+    if results is None:
+        return INTRODUCTION + NOTHING_YET + table(["what", "target"], TARGETS) + "\n"
+    machine = results["machine"]
+    parts = [INTRODUCTION, f"\nOn {machine['device']}, torch {machine['torch']}, CUDA {machine['cuda']}.\n"]
+    if results["smoke"]:
+        parts.append("\n**A trial of tiny networks on a CPU: no record.**\n")
+    for heading, name, write in SECTIONS:
+        if results[name]:
+            parts.append(f"\n## {heading}\n\n{write(results[name])}\n")
+    if results["not_run"]:
+        parts.append("\n## Not run\n\n" + "\n".join(f"- {line}" for line in results["not_run"]) + "\n")
+    return "".join(parts)
+
+
+def steps(rows: list[Row]) -> str:
+    head = ["recipe", "side", "batch", "graphs", "eager", "kernels", "step / kernels", "images/s", "memory",
+            "of eager"]  # fmt: skip
+    lines = []
+    for row in rows:
+        graphs, eager = row["graphs"], row["eager"]
+        kernels = graphs.get("kernels_ms")
+        memory, before = graphs.get("memory_mb"), eager.get("memory_mb")
+        lines.append([
+            row["recipe"], row["side"], row["batch"],
+            f"{number(graphs['step_ms'])} ms", f"{number(eager['step_ms'])} ms",
+            f"{number(kernels)} ms" if kernels else "", number(graphs["step_ms"] / kernels, 2) if kernels else "",
+            number(graphs["images_per_second"], 0), f"{number(memory, 0)} MB" if memory else "",
+            number(memory / before, 2) if memory and before else "",
+        ])  # fmt: skip
+    said = sorted({line for row in rows for line in row["graphs"]["said"]})
+    return table(head, lines) + "".join(f"\n\nSaid on the way: {line}" for line in said)
+
+
+def beside_mimicry(rows: list[Row]) -> str:
+    own = rows[0]["step_ms"]
+    targets = {"gankit": 7.0, "gankit, penalty every 5th": 9.0}
+    lines = []
+    for row in rows:
+        times, target = own / row["step_ms"], targets.get(row["who"])
+        met = f"{verdict(times, target)} ({target:g})" if target else ""
+        lines.append([row["who"], f"{number(row['step_ms'])} ms", number(times, 2), met])
+    return table(["who", "a step", "times as fast", "target"], lines)
+
+
+def equalities(rows: list[Row]) -> str:
+    words = {"again": "a second eager training", "replayed": "a replayed one", "resumed": "a replayed, resumed one"}
+    lines = [[row["recipe"], row["side"], words[row["way"]], "yes" if row["equal"] else "**no**"] for row in rows]
+    return table(["recipe", "side", "beside an eager training", "bitwise equal"], lines)
+
+
+def ways(rows: list[Row]) -> str:
+    usual = {row["recipe"]: row["step_ms"] for row in rows if row["way"] == "as it is"}
+    lines = [[row["recipe"], row["side"], row["way"], f"{number(row['step_ms'])} ms",
+              number(usual[row["recipe"]] / row["step_ms"], 2)] for row in rows]  # fmt: skip
+    return table(["recipe", "side", "arithmetic", "a step", "times as fast"], lines)
+
+
+def records(rows: list[Row]) -> str:
+    lines = [[row["recipe"], row["side"], *(f"{number(row[key], 2)} s" for key in ("first_s", "all_s", "last_s"))]
+             for row in rows]  # fmt: skip
+    return table(["recipe", "side", "first step", "steps until all is recorded", "a step then"], lines)
+
+
+def inference(rows: list[Row]) -> str:
+    return table(["what", "images/s"], [[row["what"], number(row["images_per_second"], 0)] for row in rows])
+
+
+SECTIONS = [
+    ("Equal runs", "equality", equalities), ("Beside torch-mimicry", "mimicry", beside_mimicry),
+    ("Steps", "step", steps), ("Arithmetic", "arithmetic", ways), ("Recording", "record", records),
+    ("Sampling and features", "inference", inference),
+]  # fmt: skip
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(json.loads(RECORD.read_text()) if RECORD.is_file() else None))

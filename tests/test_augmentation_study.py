@@ -1,0 +1,517 @@
+"""A study of augmentation: planted effects and leaks, controls, folds, others' images, mistakes, files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import gankit
+from gankit.cli import app
+from gankit.errors import DataError, GankitError, PartError, RunError, SettingsError
+from gankit.images.pictures import save_image
+from gankit.studies.augmentation import judging
+from gankit.studies.augmentation.arms import KINDS
+from gankit.studies.augmentation.contrasts import contrast, verdict
+from gankit.studies.augmentation.judging import Endpoint
+from gankit.studies.augmentation.learning import added_counts
+from gankit.studies.augmentation.sources import leak
+from gankit.studies.augmentation.study import AugmentationStudy
+from gankit.studies.commands import own_options
+from gankit.studies.reading import load_study
+from gankit.studies.trainings import TIMED, WARMING
+
+CLASSES = ["many", "few"]
+COUNTS = (80, 40)
+N = sum(COUNTS)
+MANY = np.repeat([0, 1], (240, 160))
+LARGE = {"images": None, "labels": MANY, "groups": np.arange(400) // 2, "severity": None}
+Write = Callable[..., Path]
+
+
+def draw_images(labels: Any, seed: int, strength: int = 12) -> Any:
+    """(n, 8, 8) images of noise, of which a class brightens its half by a little."""
+    random = np.random.default_rng(seed)
+    images = random.normal(120, 40, (len(labels), 8, 8))
+    images[np.asarray(labels) == 0, :, :4] += strength
+    images[np.asarray(labels) == 1, :, 4:] += strength
+    return np.clip(np.rint(images), 0, 255).astype(np.uint8)
+
+
+LARGE["images"] = draw_images(MANY, 0)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """An npz file of 120 grey images of 8 x 8, 80 and 40 of two classes, two a patient."""
+
+    def made(**more: Any) -> Path:
+        labels = np.repeat([0, 1], COUNTS)
+        arrays = {
+            "images": draw_images(labels, 0), "labels": labels, "groups": np.arange(N) // 2, "class_names": CLASSES,
+            "severity": np.arange(N) % 20 + 5.0 * labels, **more,
+        }  # fmt: skip
+        path = tmp_path / f"data-{len(list(tmp_path.glob('*.npz')))}.npz"
+        np.savez(path, **{name: values for name, values in arrays.items() if values is not None})
+        return path
+
+    return made
+
+
+def study(path: Path, *overrides: str) -> AugmentationStudy:
+    small = [
+        "data.name=npz", f"data.path={path}", "generator.name=resnet", "generator.width=4", "generator.latent_dim=6",
+        "critic.name=resnet", "critic.width=4", "critic.flat_blocks=1", "augment=none", "training.steps=2",
+        "training.batch=4", "training.critic_steps=1", "training.tick_every=2", "training.sample_every=2",
+        "training.checkpoint_every=1", "augmentation.steps=3", "augmentation.batch=8", "augmentation.width=4",
+        "augmentation.folds=2", "augmentation.generators=1", "augmentation.seeds=1", "augmentation.ratios=[1.0]",
+    ]  # fmt: skip
+    loaded = load_study("augmentation", "wgan-gp", *small, *overrides)
+    assert isinstance(loaded, AugmentationStudy)
+    return loaded
+
+
+FAST = ["augmentation.estimator=LogisticRegression", "augmentation.options={C=0.1}", "augmentation.views=1"]
+NO_CONTROLS = "augmentation.controls=[]"
+FEW = 'augmentation.arms=["real", "weights", "synthetic"]'
+OTHERS = ["augmentation.generator=false", *FAST]
+
+
+def write_images(folder: Path, images: Any, labels: Any, names: list[str] = CLASSES) -> None:
+    for place, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (folder / names[label]).mkdir(parents=True, exist_ok=True)
+        save_image(folder / names[label] / f"{place:05d}", image if image.ndim == 3 else image[None])
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# Effects
+
+
+def test_a_planted_effect_is_found_and_controls_come_out_as_they_must(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The study waits for images of another program, which here knows the truth."""
+    folds = tmp_path / "folds"
+    overrides = [*OTHERS, FEW, f"augmentation.export_folds={folds}", "data.subset=16", "augmentation.folds=5",
+                 "augmentation.repeats=2", "augmentation.ratios=[16.0]"]  # fmt: skip
+    whole = study(write(**LARGE), *overrides)
+    (tmp_path / "study.toml").write_text(whole.toml())
+    arguments = ["study", "augmentation", str(tmp_path / "study.toml"), "--export-folds", str(folds)]
+    arguments += ["--out", str(tmp_path / "out")]
+    with pytest.raises(RunError, match=r"no generated images for fold-1, fold-2, fold-3 and 7 more: put them into"):
+        app(arguments, standalone_mode=False)
+    assert not (tmp_path / "out").exists()
+    for fold in whole.folds:
+        folder = folds / fold.name
+        listed = rows(folder / "train.csv")
+        assert len(listed) == len(fold.learn) == len(list(folder.glob("train/*/*.png")))
+        assert fold.learn.groups is not None
+        assert {row["group"] for row in listed} == set(map(str, fold.learn.groups))
+        wanted = {row["class"]: int(row["images"]) for row in rows(folder / "wanted.csv")}
+        labels = np.repeat([0, 1], [wanted[name] for name in CLASSES])
+        write_images(folder / "generated", draw_images(labels, 100 + fold.number), labels)
+    app(arguments, standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert printed.startswith("helps: best synthetic arm less best baseline +0.")
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["primary"]["low"] > 0.02
+    assert found["controls"]["copies"]["low"] < 0.02
+    assert found["controls"]["held-out"]["value"] > found["controls"]["copies"]["value"]
+    assert not any("leak" in note for note in found["notes"])
+    assert found["arms"]["synthetic-exported"]["p_holm"] >= found["arms"]["synthetic-exported"]["p"]
+
+
+def test_images_without_information_do_not_help(write: Write, tmp_path: Path) -> None:
+    folds = tmp_path / "folds"
+    whole = study(write(), *OTHERS, FEW, NO_CONTROLS, "augmentation.folds=4",
+                  f'augmentation.others={{noise={{images="{folds}"}}}}')  # fmt: skip
+    for fold in whole.folds:
+        labels = np.random.default_rng(fold.number).integers(0, 2, 200)
+        write_images(folds / fold.name / "generated", draw_images(labels, 7, strength=0), labels)
+    found = whole.run(tmp_path / "out", quiet=True).values
+    assert found["verdict"]["word"] != "helps"
+
+
+def test_a_folder_that_copies_the_built_in_arm_gives_the_same_numbers(write: Write, tmp_path: Path) -> None:
+    path, arms = write(), 'augmentation.arms=["real", "weights", "synthetic", "classical-synthetic"]'
+    built_in = study(path, arms, NO_CONTROLS, 'augmentation.ratios=[0.5, "fill"]')
+    found = built_in.run(tmp_path / "built-in", quiet=True).values
+    for fold in built_in.folds:
+        with np.load(tmp_path / "built-in" / "jobs" / f"{fold.name}-images-generator-0" / "images.npz") as file:
+            write_images(tmp_path / "copy" / fold.name / "generated", file["images"], file["labels"])
+    other = study(path, arms, NO_CONTROLS, "augmentation.ratios=[0.5, \"fill\"]", "augmentation.generator=false",
+                  f'augmentation.others={{copy={{images="{tmp_path / "copy"}"}}}}')  # fmt: skip
+    copied = other.run(tmp_path / "other", quiet=True).values
+    assert copied["primary"]["value"] == found["primary"]["value"]
+    for kind in ("synthetic", "classical-synthetic"):
+        first, second = found["arms"][kind], copied["arms"][f"{kind}-copy"]
+        assert first["scores"] == second["scores"]
+        assert (first["gain"], first["p"]) == (second["gain"], second["p"])
+
+
+# Leaks
+
+
+def test_a_planted_leak_is_caught_and_gives_no_verdict(write: Write, tmp_path: Path) -> None:
+    path, folds = write(), tmp_path / "folds"
+    whole = study(path, *OTHERS, FEW, NO_CONTROLS, f'augmentation.others={{leaky={{images="{folds}"}}}}')
+    for fold in whole.folds:
+        labels = np.repeat([0, 1], 60)
+        images = draw_images(labels, 50 + fold.number)[:, None]
+        if fold.number == 2:
+            seen = np.asarray(fold.test.images)[:3].astype(int)
+            images[:2] = seen[:2]
+            images[2] = np.clip(seen[2] + 1, 0, 255)  # a near copy
+        write_images(folds / fold.name / "generated", images, labels)
+    results = whole.run(tmp_path / "out", quiet=True)
+    (alarm,) = [note for note in results.values["notes"] if note.startswith("leak")]
+    assert (
+        "images of leaky for fold 2 show 3 images of the validation or the test part (2 pairs are identical)" in alarm
+    )
+    assert results.values["verdict"] == {"word": "no evidence", "why": "too few folds have both sides"}
+    assert alarm in results.report.read_text().replace("&#39;", "'")
+
+
+def test_near_copies_are_a_leak_where_they_are_more_than_chance(write: Write) -> None:
+    fold = study(write(), FEW).fold(1)
+    test = np.asarray(fold.test.images).astype(int)
+    fresh = draw_images(np.zeros(100), 9)[:, None]
+    near = np.clip(test[:10] + 1, 0, 255).astype(np.uint8)
+    found = leak(fold, np.concatenate([fresh, near[..., ::-1]]))  # mirrored ones too
+    assert (found["alarm"], found["leaked"], found["exact"]) == (True, 10, 0)
+    assert not leak(fold, np.concatenate([fresh, near[:1]]))["alarm"]
+
+
+def test_what_training_and_test_share_is_no_leak(write: Write) -> None:
+    labels = np.repeat([0, 1], COUNTS)
+    images = np.repeat(draw_images(labels[::4], 0), 4, 0)  # every image four times, in two patients
+    fold = study(write(images=images), FEW).fold(1)
+    assert not leak(fold, np.asarray(fold.learn.images))["alarm"]
+    assert not leak(fold, draw_images(np.zeros(50), 9)[:, None])["alarm"]
+
+
+# Folds and arms
+
+
+def test_no_group_is_in_two_parts_and_every_case_is_tested_once(write: Write) -> None:
+    whole = study(write(), "augmentation.folds=3", "augmentation.repeats=2", "data.subset=30")
+    assert [fold.number for fold in whole.folds] == [1, 2, 3, 4, 5, 6]
+    for repeat in (1, 2):
+        tested = np.concatenate([fold.places["test"] for fold in whole.folds if fold.repeat == repeat])
+        assert sorted(tested) == list(range(N))
+    assert not np.array_equal(whole.fold(1).places["test"], whole.fold(4).places["test"])
+    for fold in whole.folds:
+        groups = [set(np.unique(part // 2)) for part in fold.places.values()]
+        assert len(set.union(*groups)) == sum(map(len, groups)) == N // 2
+        assert len(fold.learn) == 30  # filters are for what is learnt from
+        assert all(len(np.unique(part.labels)) == 2 for part in fold.parts.values())
+
+
+def test_the_whole_study_with_its_own_generator(write: Write, tmp_path: Path) -> None:
+    names = ["<b>many</b>", "few"]
+    whole = study(write(class_names=names), 'augmentation.positive=["few"]', 'augmentation.ratios=[0.5, "fill"]')
+    counted: list[int] = []
+    inner = torch.optim.AdamW.step
+
+    def counting(self: Any, *arguments: Any, **more: Any) -> Any:
+        counted.append(1)
+        return inner(self, *arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", counting)
+        results = whole.run(tmp_path / "out", quiet=True)
+    found, out = results.values, tmp_path / "out"
+    trainings = [path.name for path in (out / "jobs").iterdir() if path.is_dir() and "images" not in path.name]
+    assert len(trainings) == 2 * (5 + 2 * 3 * 2 + 1)  # thresholds share the trainings of classical
+    assert len(counted) == 3 * len(trainings) + WARMING + TIMED
+    assert found["verdict"]["word"] in ("helps", "hurts", "equivalent", "no evidence")
+    assert set(found["arms"]) == {arm.name for arm in whole.arms()}
+    assert {row["fold"] for row in found["primary"]["chosen"]} == {1, 2}
+    added = json.loads((out / "jobs" / "fold-1-synthetic-fill-0-0" / "result.json").read_text())["result"]["added"]
+    assert added == added_counts(whole.fold(1), "fill").sum() > 0
+    run = gankit.open_run(out / "jobs" / "fold-1-images-generator-0" / "run")
+    assert run.experiment.run is not None
+    assert run.experiment.run.images == len(whole.fold(1).learn)
+    page = results.report.read_text()
+    assert "<b>many" not in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    for words in ("Flow of images", "Methods, to paste", "Negative control", "Positive control", "macro F1",
+                  "sensitivity", "Images of generator for fold 1"):  # fmt: skip
+        assert words in page
+    predictions = rows(out / "predictions.csv")
+    assert len(predictions) == N * len(found["arms"])
+    assert {row["variant"] for row in rows(out / "gains.csv")} == {variant.name for variant in whole.variants}
+    assert r"\begin{tabular}" in (out / "arms.tex").read_text()
+    assert len(rows(out / "flow.csv")) == 2
+    again = whole.run(out, quiet=True).values
+    assert again["primary"] == found["primary"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "score"),
+    [
+        (["augmentation.endpoint=presence", 'augmentation.positive=["few"]'], "sensitivity"),
+        (["augmentation.endpoint=severity", "augmentation.number=severity", "augmentation.options={alpha=10.0}",
+          "augmentation.estimator=sklearn.linear_model.Ridge"], "mean absolute error"),
+    ],
+)  # fmt: skip
+def test_other_endpoints(write: Write, tmp_path: Path, overrides: list[str], score: str) -> None:
+    whole = study(write(), *FAST, "augmentation.margin=0.5", *overrides)
+    found = whole.run(tmp_path / "out", quiet=True).values
+    assert found["failures"] == {}
+    assert all(score in entry["scores"] for entry in found["arms"].values())
+    assert ("thresholds" in found["arms"]) == (whole.settings.endpoint == "presence")
+    assert found["arms"]["real"]["gain"] < 0 or whole.settings.endpoint == "presence"
+
+
+def test_a_network_learns_a_number(write: Write, tmp_path: Path) -> None:
+    whole = study(write(), "augmentation.endpoint=severity", "augmentation.number=severity", NO_CONTROLS, FEW,
+                  "augmentation.steps=30")  # fmt: skip
+    found = whole.run(tmp_path / "out", quiet=True).values
+    assert found["failures"] == {}
+    assert all(-9 < entry["gain"] < -3 for entry in found["arms"].values())
+
+
+def test_adjusted_decisions_find_the_rare_class(write: Write) -> None:
+    whole = study(write())
+    endpoint, part = Endpoint(whole), whole.fold(1).validation
+    labels = np.asarray(part.labels)
+    prior = np.log([0.9, 0.1])
+    outputs = np.where(labels[:, None] == [[0, 1]], 1.0, 0.0) + prior
+    assert endpoint.gain(part, outputs) == 0.5
+    strength = endpoint.adjustment(part, outputs, prior)
+    assert 0 < strength < 2
+    assert endpoint.gain(part, outputs - strength * prior) == 1
+
+
+def test_verdicts_follow_the_rule() -> None:
+    def word(value: float, half90: float, p: float, remedy: bool = True) -> str:
+        entry = {"value": value, "low90": value - half90, "high90": value + half90, "p": p}
+        return verdict(entry, 0.02, remedy)["word"]
+
+    assert word(0.1, 0.05, 0.01) == "helps"
+    assert word(-0.1, 0.05, 0.01) == "hurts"
+    assert word(0.1, 0.12, 0.2) == "no evidence"
+    assert word(0.005, 0.01, 0.2) == word(0.01, 0.005, 0.001) == "equivalent"
+    assert word(0.1, 0.05, 0.01, remedy=False) == word(-0.1, 0.05, 0.01, remedy=False) == "no evidence"
+
+
+def test_a_contrast_of_few_folds_knows_that_training_parts_overlap() -> None:
+    folds = [np.full((2, 2), value) for value in (0.1, 0.2, 0.3)]
+    found = contrast(folds, 0.5)
+    half = 4.302653 * np.sqrt((1 / 3 + 1 / 2) * 0.01)  # Nadeau and Bengio, t of two degrees of freedom
+    assert (found["low"], found["high"]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
+    assert found["visible"] > half
+    assert found["variances"] == pytest.approx({"folds": 0.01, "generators": 0, "classifiers": 0})
+    assert contrast(folds[:1], 0.5)["value"] == pytest.approx(0.1)
+    assert contrast(folds[:1], 0.5)["p"] is None
+    assert contrast([], 0.5)["value"] is None
+    uneven = contrast([np.array([[0.1, 0.1]]), np.array([[0.3, 0.3], [0.1, 0.1]])], 1.0)
+    assert uneven["value"] == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize(("arms", "word"), [('"real"', "no evidence"), ('"real", "weights"', "helps")])
+def test_without_a_remedy_of_imbalance_nothing_helps(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arms: str, word: str
+) -> None:
+    great = {
+        "value": 0.2,
+        "low": 0.1,
+        "high": 0.3,
+        "low90": 0.11,
+        "high90": 0.29,
+        "p": 0.001,
+        "visible": 0.1,
+        "variances": None,
+    }
+    monkeypatch.setattr(judging, "contrast", lambda differences, test_to_train: great)
+    whole = study(write(), *FAST, NO_CONTROLS, f'augmentation.arms=[{arms}, "synthetic"]')
+    assert whole.run(tmp_path / "out", quiet=True).values["verdict"]["word"] == word
+
+
+# Programs of others, and failures
+
+
+PROGRAM = """import csv, pathlib, shutil, sys
+fold, out = map(pathlib.Path, sys.argv[1:])
+if "fold-2" in str(fold) and {fails}:
+    raise SystemExit("no memory")
+for row in csv.DictReader(open(fold / "wanted.csv")):
+    (out / row["class"]).mkdir(parents=True)
+    files = sorted((fold / "train" / row["class"]).iterdir())
+    for number in range(int(row["images"])):
+        shutil.copy(files[number % len(files)], out / row["class"] / f"{{number}}.png")
+"""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_program_is_run_for_each_fold(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    program = tmp_path / "make.py"
+    program.write_text(PROGRAM.format(fails=fails))
+    whole = study(write(), *OTHERS, FEW, NO_CONTROLS, f'augmentation.others={{copycat={{command="{program}"}}}}')
+    monkeypatch.setenv("GANKIT_TRUST", "")
+    with pytest.raises(PartError, match=r"augmentation\.others\.copycat\.command: .*make\.py holds a program"):
+        whole.run(tmp_path / "out", quiet=True)
+    monkeypatch.setenv("GANKIT_TRUST", str(program))
+    results = whole.run(tmp_path / "out", quiet=True)
+    entry = results.values["arms"]["synthetic-copycat"]
+    assert entry["missing"] == fails
+    if fails:
+        assert "make.py ended with 1: no memory" in results.failures
+        assert any("not whole and not chosen: synthetic-copycat-1.0 in fold 2" in n for n in results.values["notes"])
+        assert "the contrast lacks 1 folds" in results.report.read_text()
+
+
+def test_a_generator_that_diverges_in_a_fold_is_marked(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gankit.studies.augmentation import sources
+
+    inner = sources.train_or_resume
+
+    def diverges(experiment: Any, folder: Path, data: Any = None) -> Any:
+        if "fold-2" in str(folder):
+            raise RunError("the training diverged")
+        return inner(experiment, folder, data)
+
+    monkeypatch.setattr(sources, "train_or_resume", diverges)
+    results = study(write(), *FAST, FEW, NO_CONTROLS).run(tmp_path / "out", quiet=True)
+    assert results.values["primary"]["missing"] == 1
+    assert results.values["verdict"]["word"] == "no evidence"
+    page = results.report.read_text()
+    assert "the training diverged" in page
+    assert "<td>failed</td>" in page
+
+
+# Mistakes
+
+
+def test_keys_of_the_table_are_options_of_the_command() -> None:
+    words = ["--folds", "3", "data.size=32", "--export-folds=a b", "--classical.rotate", "0"]
+    assert own_options("augmentation", words) == [
+        "augmentation.folds=3", "data.size=32", "augmentation.export_folds=a b", "augmentation.classical.rotate=0",
+    ]  # fmt: skip
+    with pytest.raises(SettingsError, match=r"--worker: the command has no such option, .*; did you mean 'workers'"):
+        own_options("augmentation", ["--worker", "2"])
+    with pytest.raises(SettingsError, match=r"--folds: a value is needed, as in --folds VALUE; it sets augmentation\."):
+        own_options("augmentation", ["--folds"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["augmentation.endpoint=presence"], "augmentation.positive: the endpoint presence needs"),
+        (["augmentation.endpoint=severity"], "augmentation.number: the endpoint severity needs"),
+        (["augmentation.generator=false"], "augmentation.arms: generated images need a source"),
+        (['augmentation.arms=["real"]'], "augmentation.arms: generated images need a source"),
+        (['augmentation.arms=["synthetic"]'], "augmentation.arms: no baseline"),
+        (["augmentation.ratios=[]"], "augmentation.ratios: "),
+        (['augmentation.others={copies={images="x"}}'], "'copies' is a source of the study's own"),
+        (["augmentation.others={x={}}"], "either images or command is needed"),
+        (["augmentation.network=resnet81"], "torchvision has no network 'resnet81'"),
+        (['data.conditional=["severity"]'], "data.conditional: the study conditions its generator"),
+    ],
+)
+def test_settings_that_do_not_fit(write: Write, overrides: list[str], words: str) -> None:
+    with pytest.raises(SettingsError, match=words) as found:
+        study(write(), *overrides)
+    assert len(str(found.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "overrides", "words"),
+    [
+        ({"labels": None, "class_names": None}, [], "the data have no labels of two classes or more"),
+        ({"labels": np.zeros(N, int), "class_names": ["one"]}, [], "the data have no labels of two classes or more"),
+        ({"groups": np.zeros(N, int)}, [], r"all 120 images are of 1 group \(patient\)"),
+        ({"groups": np.repeat(range(6), 20)}, [], r"class 'few' is in 2 groups \(patients\), and 4 are needed"),
+        ({"groups": None, "labels": np.repeat([0, 1], (117, 3))}, [], "class 'few' is in 3 images, and 4 are needed"),
+        ({}, ["augmentation.endpoint=severity", "augmentation.number=sevrity"], "did you mean 'severity'"),
+        ({"severity": np.full(N, np.nan)}, ["augmentation.endpoint=severity", "augmentation.number=severity"],
+         "severity has missing values"),
+        ({}, ["data.min_agreement=0.6"], "npz has no agreement of raters"),
+        ({"agreement": np.where(np.arange(N) < 3, np.nan, 1)}, ["data.min_agreement=0.6"], "NaN|no ratings|agreement"),
+        ({}, ['augmentation.positive=["fw"]'], "npz has no class 'fw'; did you mean 'few'"),
+        ({}, ['augmentation.positive=["many", "few"]'], "every class is positive"),
+        ({}, ["augmentation.estimator=LogisticRegresion"], "has no classifier 'LogisticRegresion'; did you mean"),
+        ({}, ["augmentation.estimator=json.JSONDecoder"], "json.JSONDecoder is no estimator of scikit-learn"),
+        ({}, ["augmentation.estimator=nowhere.Forest"], "nowhere.Forest cannot be imported"),
+        ({}, [*FAST, "augmentation.options={D=1}"], "augmentation.options: LogisticRegression cannot be made"),
+        ({}, ["augmentation.estimator=KNeighborsClassifier"], "KNeighborsClassifier takes no weights of images"),
+        ({}, ['augmentation.others={x={command="none.py"}}'], "there is no file none.py"),
+        ({}, ["generator.norm=none"], "uses labels in its normalisation"),
+        ({}, ["augmentation.network=squeezenet1_1"], r"augmentation\.network: .* set augmentation\.input_size=224"),
+    ],
+)  # fmt: skip
+def test_data_that_do_not_fit(
+    write: Write, tmp_path: Path, more: dict[str, Any], overrides: list[str], words: str
+) -> None:
+    with pytest.raises(GankitError, match=words) as found:
+        study(write(**more), *overrides).run(tmp_path / "out", quiet=True)
+    assert len(str(found.value).splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_of_others_that_do_not_serve(write: Write, tmp_path: Path) -> None:
+    folds = tmp_path / "folds"
+    whole = study(write(), *OTHERS, FEW, f'augmentation.others={{x={{images="{folds}"}}}}')
+    labels = np.repeat([0, 1], 60)
+
+    def refused(words: str) -> None:
+        with pytest.raises(GankitError, match=words):
+            whole.run(tmp_path / "out", quiet=True)
+        assert not (tmp_path / "out").exists()
+
+    refused("no generated images for fold-1, fold-2: put them into FOLD/generated/CLASS/")
+    write_images(folds / "fold-1" / "generated", draw_images(labels, 1), labels)
+    refused("no generated images for fold-2: put them")
+    second = folds / "fold-2" / "generated"
+    write_images(second, np.zeros((120, 9, 8), np.uint8), labels)
+    refused(r"images are uint8 of 1 x 9 x 8 \(channels, height, width\), and those of the study uint8 of 1 x 8 x 8")
+    write_images(second, draw_images(labels, 1), labels)
+    for path in second.glob("few/*.png"):
+        path.unlink()
+    refused("0 images of 'few', and")
+    write_images(second, draw_images(labels, 1), labels, ["fw", "few"])
+    refused("the study has no class 'fw'; name the folders many, few")
+
+
+def test_a_folder_of_other_folds_is_refused(write: Write, tmp_path: Path) -> None:
+    path, folds = write(), f"augmentation.export_folds={tmp_path / 'folds'}"
+    with pytest.raises(RunError, match="no generated images for fold-1"):
+        study(path, *OTHERS, FEW, folds).run(tmp_path / "out", quiet=True)
+    with pytest.raises(RunError, match="fold-1 holds the fold of other data or settings; choose another folder"):
+        study(path, *OTHERS, FEW, folds, "training.seed=5").run(tmp_path / "out", quiet=True)
+
+
+def test_float_images_are_not_handed_over(write: Write, tmp_path: Path) -> None:
+    path = write(images=draw_images(np.repeat([0, 1], COUNTS), 0).astype(np.float32))
+    with pytest.raises(DataError, match="images of float32 with 1 channels cannot be handed over as pictures"):
+        study(path, "data.value_range=[0, 255]", *OTHERS, FEW, f"augmentation.export_folds={tmp_path}").run(
+            tmp_path / "o"
+        )
+
+
+def test_the_packaged_study_is_valid() -> None:
+    packaged = load_study("augmentation", None, "data.counts=[40, 20, 40]")
+    assert isinstance(packaged, AugmentationStudy)
+    assert len(packaged.folds) == 5
+    assert packaged.generator_experiment(3).data.conditional is True
+
+
+def test_every_arm_is_on_the_page() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "augmentation-study.md").read_text(encoding="utf-8")
+    assert [kind for kind in KINDS if f"| `{kind}` |" not in page] == []

@@ -1,0 +1,159 @@
+"""`gankit plan`: what it finds in images, what it proposes for them, and the file that it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gankit
+from gankit.errors import GankitError
+from gankit.interfaces import Dataset, ImageSpec, Known
+from gankit.planning import proposal
+from gankit.planning.findings import findings
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a GPU that takes a hundredth of a second a step, whatever the step."""
+    monkeypatch.setattr(proposal, "_seconds_a_step", lambda tables: 0.01)
+    monkeypatch.setattr(proposal, "choose_device", lambda name: torch.device("cpu"))
+
+
+def noise(n: int, *shape: int, seed: int = 0) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
+
+
+def arrays(path: Path, images: np.ndarray[Any, Any], **facts: Any) -> str:
+    np.savez(path, images=images, **facts)
+    return str(path)
+
+
+def lines(place: str, out: Path, minutes: float = 60) -> list[str]:
+    return list(proposal.plan(place, minutes, out))
+
+
+class Divided(Dataset):
+    """Images of which the first eight are for training and the others for a test."""
+
+    def __init__(self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], patients: Any) -> None:
+        self._images = images
+        splits = {"train": np.arange(8), "test": np.arange(8, len(images))}
+        self._known = Known(labels=labels, class_names=("a", "b"), groups=patients, splits=splits)
+
+    @property
+    def image(self) -> ImageSpec:
+        return ImageSpec(*self._images.shape[1:], classes=2)
+
+    @property
+    def images(self) -> np.ndarray[Any, Any]:
+        return self._images
+
+    @property
+    def known(self) -> Known:
+        return self._known
+
+
+def test_copies_leaks_and_empty_images_are_found() -> None:
+    images = noise(30, 3, 16, 16)
+    images[7] = images[2]
+    images[9] = np.clip(images[4].astype(int) + 1, 0, 255)  # nearly the same
+    images[11], images[12] = 128, 130
+    labels = np.arange(30) % 2  # 2 and 7 are of different classes, and so are 4 and 9
+    patients = np.arange(30) // 2
+    patients[20] = patients[0]
+    data = Divided(images, labels, patients)
+    assert list(findings(data)) == [
+        "2 near-blank images, image 11, image 12: leave out what shows nothing",
+        "2 duplicates of other images, such as image 2, image 7: remove them",
+        "2 pairs of duplicates with different classes, such as image 2, image 7: correct them",
+        "2 pairs of duplicates of different patients, such as image 2, image 7: held-out images would not be new ones",
+        "1 pair of duplicates across splits, such as image 4, image 9",
+        "1 patient in more than one split, such as 0: keep each in one",
+    ]
+    assert not list(findings(gankit.wrap("dataset", noise(20, 1, 16, 16))))
+
+
+@pytest.mark.usefixtures("fast")
+def test_the_written_file_is_the_proposal_with_its_reasons(tmp_path: Path) -> None:
+    place = arrays(tmp_path / "cells.npz", noise(300, 40, 60, 3), labels=np.array([0] * 60 + [1] * 240))
+    said = lines(place, tmp_path / "cells.toml", minutes=10)
+    experiment = gankit.load(tmp_path / "cells.toml")
+    assert (experiment.data.size, experiment.data.held_out) == ((32, 48), 0.2)
+    assert (experiment.data.conditional, experiment.data.balance) == (True, 0.5)
+    assert experiment.augment.part.settings.policy == ("color", "translation", "cutout")
+    assert experiment.training.steps == 54_000  # of 10 minutes, nine tenths
+    text = (tmp_path / "cells.toml").read_text()
+    assert "balance = 0.5  # classes have 60 to 240 images" in text
+    assert "# 60 held-out images: a precision or recall must differ by 18 points to be seen" in text
+    assert said[0].startswith("data npz: 300 images of 40 x 60 pixels")
+    assert said[-1] == f"next: gankit train {tmp_path / 'cells.toml'}"
+
+
+@pytest.mark.usefixtures("fast")
+def test_pictures_of_several_sizes_get_one(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(noise(24, 50, 36, 3)):
+        Image.fromarray(image[: 40 + number % 3]).save(tmp_path / "photos" / f"{number}.png")
+    said = lines(str(tmp_path / "photos"), tmp_path / "e.toml")
+    data = gankit.load(tmp_path / "e.toml").data
+    assert (data.name, data.size, data.held_out) == ("folder", (40, 32), 0.0)
+    assert "a fifth of 24 images would judge nothing" in "".join(said)
+    assert any("no distance (KID, FD) says anything" in line for line in said)
+
+
+@pytest.mark.usefixtures("fast")
+def test_what_the_data_do_not_allow_is_not_proposed(tmp_path: Path) -> None:
+    facts = {"labels": np.array([0] * 12 + [1] * 188), "group": np.arange(200) % 3}
+    said = "\n".join(lines(arrays(tmp_path / "a.npz", noise(200, 32, 32, 1)[..., 0], **facts), tmp_path / "a.toml"))
+    experiment = gankit.load(tmp_path / "a.toml")
+    assert experiment.data.held_out == 0
+    assert "3 patients are too few to hold some out" in said
+    facts = {"labels": np.array([0] * 12 + [1] * 188)}
+    counts = noise(200, 32, 32).astype(np.uint16) * 200
+    said = "\n".join(lines(arrays(tmp_path / "b.npz", counts, **facts), tmp_path / "b.toml"))
+    experiment = gankit.load(tmp_path / "b.toml")
+    assert experiment.data.conditional is False
+    assert "class 0 has fewer than 10 images to train on (12 in all)" in said
+    assert experiment.augment.part.settings.policy == ("translation", "cutout")  # 16 bits may be measurements
+
+
+@pytest.mark.parametrize(
+    ("place", "minutes", "message"),
+    [
+        ("few.npz", 60, "5 images are too few to learn from"),
+        ("enough.npz", 0.01, "0.01 minutes are 54 steps here .* give --minutes"),
+        ("nothing", 60, "there is no folder, npz file or data set of this name"),
+        ("{name = 3}", 60, "name"),
+        ('{name = "npz"}', 60, "path"),
+    ],
+)
+@pytest.mark.usefixtures("fast")
+def test_what_cannot_be_planned_writes_nothing(
+    place: str, minutes: float, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arrays(tmp_path / "few.npz", noise(5, 32, 32, 3))
+    arrays(tmp_path / "enough.npz", noise(40, 32, 32, 3))
+    with pytest.raises(GankitError, match=message):
+        lines(place, tmp_path / "e.toml", minutes)
+    assert not (tmp_path / "e.toml").exists()
+
+
+def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "e.toml").write_text("mine")
+    with pytest.raises(GankitError, match="there is such a file already"):
+        lines("eyes", tmp_path / "e.toml")
+    assert (tmp_path / "e.toml").read_text() == "mine"
+
+
+def test_real_steps_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposal, "TIMED_STEPS", 1)
+    small = ["data.counts=[4, 4, 4]", "training.batch=4", "generator.widths=[4,4,4,4]", "critic.widths=[4,4,4,4]"]
+    state = torch.get_rng_state()
+    assert 0 < proposal._seconds_a_step(gankit.load("demo", *small).tables()) < 60
+    assert torch.equal(torch.get_rng_state(), state)
