@@ -11,9 +11,10 @@ import typer
 
 from gankit.errors import GankitError, ProcessLostError, plain_words
 from gankit.experiments.values import parse_value
-from gankit.help import Commands, epilog, print_version
-from gankit.options import Animation, AnyRun, Best, Extractor, Metrics, Out, Overrides, Recipe, RunFolder, Seed, Window
+from gankit.help import Commands, epilog, options
+from gankit.options import Best, Extractor, Metrics, Out, Overrides, Recipe, RunFolder, Window
 from gankit.planning.command import plan
+from gankit.runs.commands import sample, walk
 from gankit.studies.commands import study
 from gankit.text import say
 
@@ -25,15 +26,7 @@ CACHE = "Files that gankit keeps on disk and can make again; GANKIT_CACHE says w
 cache = typer.Typer(cls=Commands, help=CACHE, no_args_is_help=True)
 app.add_typer(cache, name="cache")
 app.add_typer(study, name="study")
-
-Version = Annotated[
-    bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
-]
-
-
-@app.callback()
-def _options(version: Version = False) -> None:
-    """Take the options that stand before a command."""
+app.callback()(options)
 
 
 def _finish(run: Any) -> None:
@@ -86,47 +79,8 @@ def resume(run: RunFolder) -> None:
     _finish(gankit.resume(run))
 
 
-@app.command()
-def sample(
-    run: AnyRun,
-    count: Annotated[int, typer.Option(help="How many images.", min=1)] = 64,
-    label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
-    seed: Seed = 0,
-    truncation: Annotated[float, typer.Option(help="Below 1: more typical images, where the generator can.")] = 1.0,
-    best: Best = False,
-    out: Out = None,
-) -> None:
-    """Draw images from a run: numbered files, a grid, and labels.csv."""
-    from gankit.runs.run import open_run
-    from gankit.runs.sampling import write_samples
-
-    opened = open_run(run, best=best)
-    out = out or (Path() if opened.packaged else opened.path) / f"drawn-{seed}"
-    say(f"{count} images, grid.png and labels.csv in {write_samples(opened, out, count, label, seed, truncation)}")
-
-
-@app.command()
-def walk(
-    run: AnyRun,
-    stops: Annotated[int, typer.Option(help="Latents that the walk visits.", min=2)] = 4,
-    frames: Annotated[int, typer.Option(help="Pictures from one to the next.", min=1)] = 12,
-    label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
-    seed: Seed = 0,
-    truncation: Annotated[float, typer.Option(help="Below 1: more typical images, where the generator can.")] = 1.0,
-    animation: Annotated[Animation, typer.Option(help="The format of the animated file.")] = "gif",
-    best: Best = False,
-    out: Out = None,
-) -> None:
-    """Show what a run has learned: a walk between latents, a sweep of truncation, the course of its training."""
-    from gankit.runs.run import open_run
-    from gankit.runs.walk import write_walk
-
-    opened = open_run(run, best=best)
-    out = out or (Path() if opened.packaged else opened.path) / f"walk-{seed}"
-    lines = write_walk(
-        opened, out, stops=stops, frames=frames, label=label, seed=seed, truncation=truncation, animation=animation
-    )  # fmt: skip
-    say("\n".join([f"in {out}:", *lines]))
+app.command()(sample)
+app.command()(walk)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """How the command line explains itself: the whole summary of each command, examples to type, and the version."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -70,8 +70,16 @@ class Commands(TyperGroup):
         return command
 
 
-def print_version(wanted: bool) -> None:
-    """Print gankit's version where the option asks for it, and end."""
+def _print_version(wanted: bool) -> None:
     if wanted:
         say(f"gankit {__version__}")
         raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
+
+
+def options(version: Version = False) -> None:
+    """Take the options that stand before a command."""
