@@ -78,7 +78,7 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         count = getattr(experiment.training, setting)
         if count is not None and count * math.prod(image.shape) > LARGEST_BATCH:
             raise PartError(f"training.{setting}: {count:,} images of {image.shape} fit into no memory; set fewer")
-    with torch.random.fork_rng(devices=[]):
+    with seeds.own_draws([]):
         seeds.seed_torch(experiment.training.seed, "initial weights")
         generator: Generator = build_network(experiment, "generator", image)
         critic: Critic = build_network(experiment, "critic", image)
@@ -245,7 +245,7 @@ def mixes_samples(critic: nn.Module, image: ImageSpec) -> bool:
     labels = probe_labels(PROBE_BATCH, image)
     first = torch.randn(1, *image.shape)
     scores = []
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), seeds.own_draws([]):
         for parameter in probe.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
         others = torch.randn(PROBE_BATCH - 1, *image.shape)
