@@ -2,7 +2,8 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gankit.errors import PartError
+
+_TURN = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -32,6 +35,20 @@ def plain_torch() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
+    """Draw from torch's own generators, and leave them as they were.
+
+    There is one of each for all threads, which therefore take turns: a training as a whole, a network that is built,
+    a batch of samples.
+
+    Args:
+        devices: whose generators beside the CPU's are used; all by default.
+    """
+    with _TURN, torch.random.fork_rng(devices):
+        yield
 
 
 def derive_seed(seed: int, stream: str, *index: int) -> int:

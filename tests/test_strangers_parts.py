@@ -462,6 +462,23 @@ def test_trainings_in_two_threads_are_those_of_one_after_the_other(tmp_path: Pat
     assert together == [losses_of(seed, tmp_path / "alone") for seed in (1, 2)]
 
 
+def test_sampling_in_one_thread_leaves_a_training_in_another_as_it_is(trained: Trained, tmp_path: Path) -> None:
+    run, over = trained(), threading.Event()
+
+    def sample() -> None:
+        while not over.is_set():
+            gankit.open_run(run.path).sample(2)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        beside = losses_of(1, tmp_path / "beside")
+    finally:
+        over.set()
+        thread.join()
+    assert beside == losses_of(1, tmp_path / "alone")
+
+
 @contextlib.contextmanager
 def other_defaults() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar, Union
 
 from annotated_types import Ge
-from pydantic import BaseModel, ConfigDict, Discriminator, ModelWrapValidatorHandler, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, model_validator
+from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from gankit.registry.messages import reword_errors
 

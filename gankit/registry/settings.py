@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, create_model, model_validator
+from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from gankit.registry.messages import NONE, optional_settings, reword_errors
 from gankit.registry.plugins import PART_KINDS

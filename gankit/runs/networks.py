@@ -135,7 +135,7 @@ def generate_batches(generator: Generator, z: Tensor, labels: Tensor | None) -> 
         rows = (start + torch.arange(SAMPLE_BATCH)).clamp(max=max(len(z) - 1, 0))[: SAMPLE_BATCH if count else 0]
         label = None if labels is None else labels[rows].to(like.device)
         devices = [like.device] if like.is_cuda else []
-        with seeds.plain_torch(), torch.no_grad(), torch.random.fork_rng(devices):
+        with seeds.own_draws(devices), seeds.plain_torch(), torch.no_grad():
             seeds.seed_torch(0, "sample batch", start)
             images = generator(z[rows].to(like), label)[:count].float().cpu()
         if not (finite := images.flatten(1).isfinite().all(1)).all():
@@ -171,7 +171,7 @@ def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | No
         label = None
         if labels is not None:
             label = labels[(torch.arange(SAMPLE_BATCH) + batch * SAMPLE_BATCH) % len(labels)].to(like.device)
-        with torch.random.fork_rng():
+        with seeds.own_draws():
             seeds.seed_torch(seed, "statistics of a batch", batch)  # for generators that draw
             generator(z, label)
     for norm, momentum in zip(norms, momenta, strict=True):

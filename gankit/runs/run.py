@@ -174,7 +174,8 @@ class Run:
             RunError: the run has none yet, or it does not fit experiment.toml.
         """
         weights, config = checkpoint.read_export(self.exported)
-        generator: Generator = build_network(self.experiment, "generator", self.image)
+        with seeds.own_draws([]):
+            generator: Generator = build_network(self.experiment, "generator", self.image)
         load_state(generator, "generator", {"generator": weights}, self.path)
         if "label_influence" in config:  # in exports of format 1; later ones hold it among the weights
             set_influence(generator, config["label_influence"])
@@ -188,7 +189,8 @@ class Run:
         Raises:
             RunError: the run has no checkpoint.
         """
-        critic: Critic = build_network(self.experiment, "critic", self.image)
+        with seeds.own_draws([]):
+            critic: Critic = build_network(self.experiment, "critic", self.image)
         restored = checkpoint.restore(
             self.path / "checkpoints", take=lambda state: load_state(critic, "critic", state, self.path)
         )

@@ -37,6 +37,10 @@ class LossTerm:
     weight: float | Schedule[float]
     every: int
 
+    def trains(self, side: Side) -> bool:
+        """Whether the loss has a term for a side: it overrides the method."""
+        return getattr(type(self.loss), side) is not getattr(Loss, side)
+
 
 @dataclass(frozen=True)
 class Gan:
@@ -58,7 +62,7 @@ class Gan:
 
     def lazy_scale(self, side: Side) -> float:
         """k / (k + 1) for the longest interval k > 1 of a loss that trains this side; 1 where there is none."""
-        trains = [term for term in self.losses if getattr(type(term.loss), side) is not getattr(Loss, side)]
+        trains = [term for term in self.losses if term.trains(side)]
         longest = max((term.every for term in trains), default=1)
         return longest / (longest + 1) if longest > 1 else 1.0
 
@@ -74,7 +78,7 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         count = getattr(experiment.training, setting)
         if count is not None and count * math.prod(image.shape) > LARGEST_BATCH:
             raise PartError(f"training.{setting}: {count:,} images of {image.shape} fit into no memory; set fewer")
-    with torch.random.fork_rng(devices=[]):
+    with seeds.own_draws([]):
         seeds.seed_torch(experiment.training.seed, "initial weights")
         generator: Generator = build_network(experiment, "generator", image)
         critic: Critic = build_network(experiment, "critic", image)
@@ -104,7 +108,7 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
                 "training.mixed_penalties=true, as StyleGAN2 does"
             )
     for side in ("critic", "generator"):
-        if all(getattr(type(term.loss), side) is getattr(Loss, side) for term in losses):  # no loss overrides it
+        if not any(term.trains(side) for term in losses):
             names = ", ".join(term.name for term in losses)
             raise PartError(f"losses: none of {names} trains the {side}; add one that does")
     return Gan(generator, critic, losses, augment, mixes)
@@ -241,7 +245,7 @@ def mixes_samples(critic: nn.Module, image: ImageSpec) -> bool:
     labels = probe_labels(PROBE_BATCH, image)
     first = torch.randn(1, *image.shape)
     scores = []
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), seeds.own_draws([]):
         for parameter in probe.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
         others = torch.randn(PROBE_BATCH - 1, *image.shape)

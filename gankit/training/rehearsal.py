@@ -60,7 +60,7 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         "losses": [table.model_copy(update={"every": 1}) for table in experiment.losses],
     }
     experiment = experiment.model_copy(update=changes)
-    with torch.random.fork_rng(), distributed.alone():
+    with seeds.own_draws(), distributed.alone():
         first, second = (Stepper(experiment, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
         _attempt(first)
         first.log.means()  # forgets those of this step

@@ -1,11 +1,8 @@
 """Starts trainings and goes on with them: `gankit.train` and `gankit.resume`."""
 
 import contextlib
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import torch
 
 from gankit import distributed, seeds
 from gankit.errors import RunError
@@ -19,9 +16,6 @@ from gankit.runs.run import Run, choose_device, open_run
 from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.start import load_start_weights
 from gankit.training.trainer import OnTick, Trainer
-
-_TURN = threading.RLock()
-"""Trainings in several threads of one process take turns: torch has one random state and one number of threads."""
 
 
 def train(
@@ -118,7 +112,7 @@ def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]
     """
     setting, record = experiment.training.threads, experiment.run
     computing = arithmetic(experiment.training, choose_device(experiment.training.device))
-    with _TURN, seeds.plain_torch(), torch.random.fork_rng(), computing:
+    with seeds.own_draws(), seeds.plain_torch(), computing:
         is_free = setting == "auto" and distributed.size() == 1 and not experiment.training.compile
         options = thread_options() if is_free else []  # before the recorded number is set
         recorded = record.threads if record else None

@@ -10,7 +10,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "measured" / "reliability.md"
-GOOD = ("same", "noticed", "read", "refused", "checked", "within bounds")
+GOOD = ("same", "not noticed, and same", "noticed", "read", "refused", "checked", "within bounds")
 WHAT = {
     "kills": "runs that were killed at a write or after some time, alone and under two processes, and resumed",
     "writes": "runs whose disk failed at a write, once or for good, and which were resumed",
@@ -23,13 +23,14 @@ WHAT = {
     "npz": "npz files", "csv": "labels.csv files", "statistics": "statistics files", "dicom": "DICOM files",
 }  # fmt: skip
 
-HEAD = """# What was tried on purpose { #reliability }
+HEAD = """# What was tried on purpose
 
 gankit reads files of others, runs for days, and is stopped at any moment. The scripts in `tests/reliability` try
 what can go wrong by the hundred and by the thousand; each case is a function of a seed and its number, so that it can
 be looked at again. Short forms are among the default tests. What may come out of a case:
 
-- a run that was stopped ends, once it is resumed, with the files and contents of one that never was ("same");
+- a run that was stopped ends, once it is resumed, with the files and contents of one that never was ("same"); a write
+  that failed may have been of no consequence, such as the deletion of a lock ("not noticed, and same");
 - a file is read ("read", "checked"), or refused in one line per mistake ("refused");
 - a file of gankit's own that was damaged is never taken for whole ("noticed");
 - never a traceback, never a program that was started, never more than 5 seconds or 1 GB for one file.
