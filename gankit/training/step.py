@@ -11,21 +11,21 @@ from torch.optim.swa_utils import AveragedModel
 
 from gankit import distributed, seeds
 from gankit.distributed import Shard
-from gankit.errors import PartError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Critic, Generator, Side, Turn
 from gankit.nn.compilation import Compilation
 from gankit.nn.copies import copied
-from gankit.registry import Schedule, value_at
+from gankit.registry import value_at
 from gankit.runs import checkpoint
-from gankit.runs.networks import described, load_state, step_hooks
+from gankit.runs.networks import load_state, step_hooks
 from gankit.runs.run import choose_device
-from gankit.training.assembly import Gan, LossTerm, build
+from gankit.training.assembly import Gan, build
 from gankit.training.data import TrainingData
 from gankit.training.execution.choice import choose
 from gankit.training.execution.work import Log, Read, Work
 from gankit.training.inputs import Inputs
 from gankit.training.log import TickLog
+from gankit.training.objective import Objective
 from gankit.training.optimizers import betas_at, build_optimizer
 
 PARAMETER_DTYPES = {"float64": torch.float64}
@@ -53,15 +53,15 @@ class Stepper:
         averaged: the averaged generator's parameters, or None.
         optimizers: by side, "critic" and "generator".
         inputs: what the turns read.
+        objective: what they minimise.
         execution: how turns are executed.
     """
 
     def __init__(self, experiment: Experiment, data: TrainingData, log: TickLog) -> None:
         self.experiment, self.settings, self.data, self.log = experiment, experiment.training, data, log
         self.device = choose_device(self.settings.device)
-        self.like = torch.empty(
-            0, dtype=PARAMETER_DTYPES.get(self.settings.precision, torch.float32), device=self.device
-        )
+        dtype = PARAMETER_DTYPES.get(self.settings.precision, torch.float32)
+        self.like = torch.empty(0, dtype=dtype, device=self.device)
         self.gan: Gan = build(experiment, data.image)
         self.generator: Generator = self._place(self.gan.generator)
         self.critic: Critic = self._place(self.gan.critic)
@@ -80,9 +80,7 @@ class Stepper:
             for side, rate in self._rates.items()
         }
         self.inputs = Inputs(experiment, data, self.like, self.generator.latent_dim)
-        self._moving_weights = {
-            term.name: self.like.new_ones(()) for term in self.gan.losses if isinstance(term.weight, Schedule)
-        }
+        self.objective = Objective(self.gan.losses, self.like)
         self.warnings: list[str] = []
         self.compilation = self._compilation()
         self.execution = choose(
@@ -145,9 +143,7 @@ class Stepper:
     def go_to(self, step: int) -> None:
         """Set the number of generator updates done, and call `before_step` of every part."""
         self.step, self.hook_values = step, {}
-        for term in self.gan.losses:
-            if term.name in self._moving_weights:  # tensors: what is a number is frozen in a CUDA graph
-                self._moving_weights[term.name].fill_(value_at(term.weight, step) * term.every)
+        self.objective.go_to(step)
         for hook in self._hooks:
             self.hook_values.update(hook(step) or {})
 
@@ -202,7 +198,7 @@ class Stepper:
     def _work(self, side: Side, shard: Shard, index: int) -> Work:
         return Work(
             side,
-            (side, *(term.name for term in self._due(side, index))),
+            (side, *(term.name for term in self.objective.due(side, index))),
             getattr(self, side),
             self.inputs.of(side, shard, index),
             lambda: self._seed(side, index),
@@ -224,28 +220,6 @@ class Stepper:
             return False
         (shard.weight * total).backward()  # type: ignore[no-untyped-call]
         return True
-
-    def _due(self, side: Side, index: int) -> list[LossTerm]:
-        return [term for term in self.gan.losses if index % term.every == 0 and term.trains(side)]
-
-    def objective(self, turn: Turn, index: int) -> Tensor | None:
-        """The weighted sum of the losses that are due at an update, a scalar; None where none is.
-
-        Raises:
-            PartError: a loss returns something other than one number.
-        """
-        total: Tensor | None = None
-        for term in self._due(turn.side, index):
-            if (value := getattr(term.loss, turn.side)(turn)) is not None:
-                if not isinstance(value, Tensor) or value.numel() != 1:
-                    raise PartError(
-                        f"loss {term.name} returned {described(value)} on the {turn.side}'s turn: return one number as "
-                        "a tensor, such as the mean over samples"
-                    )
-                turn.log(f"{turn.side}/{term.name}", value)
-                weight = self._moving_weights.get(term.name, value_at(term.weight, 0) * term.every)
-                total = weight * value if total is None else total + weight * value
-        return total
 
     def turn(self, side: Side, shard: Shard, index: int, read: Read | None = None, log: Log | None = None) -> Turn:
         """Build what the losses of an update read: its images, labels, latents and random numbers.

@@ -1,0 +1,56 @@
+"""What a turn minimises: the weighted sum of the losses that are due."""
+
+from collections.abc import Sequence
+from typing import final
+
+from torch import Tensor
+
+from gankit.errors import PartError
+from gankit.interfaces import Side, Turn
+from gankit.registry import Schedule, value_at
+from gankit.runs.networks import described
+from gankit.training.assembly import LossTerm
+
+
+@final
+class Objective:
+    """The losses of an experiment, each with its weight at the present step and its interval.
+
+    Args:
+        losses: in the experiment's order.
+        like: an empty tensor; weights that move with the step take its dtype and device.
+    """
+
+    def __init__(self, losses: Sequence[LossTerm], like: Tensor) -> None:
+        self._losses = losses
+        # Tensors: what is a number is frozen in a CUDA graph.
+        self._moving = {term.name: like.new_ones(()) for term in losses if isinstance(term.weight, Schedule)}
+
+    def go_to(self, step: int) -> None:
+        """Set the weights for a step, by the number of those before it."""
+        for term in self._losses:
+            if term.name in self._moving:
+                self._moving[term.name].fill_(value_at(term.weight, step) * term.every)
+
+    def due(self, side: Side, index: int) -> list[LossTerm]:
+        """The losses that train a side at its `index`-th update."""
+        return [term for term in self._losses if index % term.every == 0 and term.trains(side)]
+
+    def __call__(self, turn: Turn, index: int) -> Tensor | None:
+        """The weighted sum of the losses that are due at an update, a scalar; None where none has a value.
+
+        Raises:
+            PartError: a loss returns something other than one number.
+        """
+        total: Tensor | None = None
+        for term in self.due(turn.side, index):
+            if (value := getattr(term.loss, turn.side)(turn)) is not None:
+                if not isinstance(value, Tensor) or value.numel() != 1:
+                    raise PartError(
+                        f"loss {term.name} returned {described(value)} on the {turn.side}'s turn: return one number as "
+                        "a tensor, such as the mean over samples"
+                    )
+                turn.log(f"{turn.side}/{term.name}", value)
+                weight = self._moving.get(term.name, value_at(term.weight, 0) * term.every)
+                total = weight * value if total is None else total + weight * value
+        return total
