@@ -81,7 +81,7 @@ def toml(value: object) -> str:
         return f"{{{', '.join(f'{key} = {toml(item)}' for key, item in value.items())}}}"
     if isinstance(value, float):
         return f"{value:g}" if value == int(value) or value < 1e-3 else repr(value)
-    return tomlkit.item(value).as_string()
+    return tomlkit.item(str(value) if isinstance(value, Path) else value).as_string()
 
 
 def alternatives(schema: dict[str, Any]) -> list[dict[str, Any]]:

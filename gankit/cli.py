@@ -225,18 +225,14 @@ def list_(
 ) -> None:
     """List every part: name, kind, distribution; or every recipe: what it is for, and how long it takes."""
     from gankit.experiments.document import recipe_lines
-    from gankit.registry import registry
     from gankit.registry.parts import list_parts
-    from gankit.registry.plugins import KINDS, plural, scan
-
-    if load:
-        import gankit.experiments.tables  # noqa: F401 - reserves keys that no setting of a part may have
+    from gankit.registry.plugins import scan
 
     if kind in ("recipe", "recipes"):
         return say(*recipe_lines())
-    singular = {plural(name): name for name in KINDS}
-    kinds = [registry(singular.get(kind, kind)).kind] if kind else KINDS  # an unknown kind has no registry
-    lines, failures = list_parts(kinds, load)
+    if load:
+        import gankit.experiments.tables  # noqa: F401 - reserves keys that no setting of a part may have
+    lines, failures = list_parts(kind, load)
     say(*lines)
     for fault in scan().faults:
         say(f"gankit: {fault}", error=True)

@@ -85,7 +85,9 @@ def process_group() -> Iterator[None]:
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+        # NCCL refuses two processes on one GPU; gloo sums their gradients by way of the machine's memory.
+        alone_on_gpu = cuda and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if alone_on_gpu else "gloo", timeout=PATIENCE)
     _together = True
     try:
         yield

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,7 +33,6 @@ from gankit.evaluation.paired import Cases, crossed, paired_difference, score_es
 from gankit.evaluation.uncertainty import wilson
 
 CLASSES = 3
-ROOT = Path(__file__).parents[1]
 
 
 def drawn(n: int = 90, seeds: int = 2, per_group: int = 1, wrong: float = 0.3, seed: int = 0):
@@ -269,26 +265,3 @@ def test_pairing_narrows_and_groups_widen() -> None:
         for c in (Cases.of(labels, groups), cases)
     )
     assert wide.cases_error > 1.5 * narrow.cases_error
-
-
-def test_the_page_of_coverage_has_the_tables_of_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And the script that simulates it goes on where it was stopped."""
-    path = ROOT / "examples" / "interval_coverage.py"
-    spec = importlib.util.spec_from_file_location("interval_coverage", path)
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    script.tables(json.loads((ROOT / "docs/measured/interval-coverage.json").read_text()))
-    page = (ROOT / "docs/measured/interval-coverage.md").read_text()
-    for line in capsys.readouterr().out.splitlines():
-        assert line.removeprefix("#") in page
-    script.FAMILIES = {  # the first setting of each
-        name: (make, [axis[:1] for axis in axes], 1) for name, (make, axes, _) in script.FAMILIES.items()
-    }
-    script.simulate(tmp_path / "found.json", 1)
-    found = script.simulate(tmp_path / "found.json", 2)
-    assert len(found) == 8
-    for entry in found.values():
-        assert entry["trials"] == 2
-        assert all(0 <= interval["covered"] <= 2 for interval in entry["intervals"].values())

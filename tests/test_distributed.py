@@ -292,3 +292,22 @@ def test_the_features_of_a_part_of_the_images_are_made_by_each_process(monkeypat
     assert [len(made) for made in parts] == [2, 1, 1], "chunks of each process"
     monkeypatch.setattr(distributed, "gather", lambda made: parts)
     assert np.array_equal(extraction.features(dataset, network, shared=True), whole)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "processes", "backend"), [(0, 2, "gloo"), (2, 2, "cpu:gloo,cuda:nccl"), (1, 2, "gloo")]
+)
+def test_nccl_joins_processes_that_have_a_gpu_each(
+    gpus: int, processes: int, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    for name, value in {"RANK": 0, "WORLD_SIZE": processes, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": processes}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, timeout: taken.append(backend))
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    with distributed.process_group():
+        pass
+    assert taken == [backend]

@@ -254,6 +254,23 @@ def test_intervals_of_paired_differences_where_there_is_none(run: Run) -> None:
     assert worst <= 5 + 3 * 100 * (0.05 * 0.95 / 250) ** 0.5  # three standard errors of so few trials
 
 
+def test_the_page_of_coverage_has_the_tables_of_its_data(run: Run) -> None:
+    data = EXAMPLES.parent / "docs" / "measured" / "interval-coverage.json"
+    page = data.with_suffix(".md").read_text()
+    lines = run("interval_coverage.py", data, "--tables").splitlines()
+    assert len(lines) > 100
+    for line in lines:
+        assert line.removeprefix("#") in page
+
+
+@pytest.mark.slow
+def test_the_simulation_of_coverage_goes_on_where_it_was_stopped(run: Run, tmp_path: Path) -> None:
+    first, again = (run("interval_coverage.py", tmp_path / "found.json", "--trials", 1) for _ in range(2))
+    assert first.count("\n### ") == 8
+    assert again.splitlines()[:-1] == first.splitlines()[:-1]  # nothing is simulated twice; the last line is the time
+    assert {entry["trials"] for entry in json.loads((tmp_path / "found.json").read_text()).values()} == {1}
+
+
 def test_the_notebook_shows_each_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     small = ", ".join(map(repr, [*QUICK, *LEVELS]))

@@ -24,9 +24,9 @@ from gankit.training.execution.work import Eager
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
 
-SMALL = ["training.batch=4", "training.generator_batch=4", "training.critic_steps=2", "training.device=cpu"]
+SMALL = ["training.batch=3", "training.generator_batch=3", "training.critic_steps=2", "training.device=cpu"]
 RESNET = ["generator.width=4", "generator.latent_dim=6", "critic.width=4", "critic.flat_blocks=1"]
-IMAGES = np.random.default_rng(0).integers(0, 256, (24, 3, 16, 16), np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (24, 3, 8, 8), np.uint8)
 RECIPES = {
     "wgan-gp": ("wgan-gp", [*RESNET, "data.flip=true", "training.dequantise=true", "data.conditional=true"]),
     "diffaugment": ("wgan-gp-diffaugment", RESNET),
@@ -40,7 +40,7 @@ RECIPES = {
         'augment={name="sometimes",probability={start=0.0,end=0.9,steps=9}}',
     ]),
 }  # fmt: skip
-STEPS = 7
+STEPS = 5
 
 
 def stepper(recipe: str, *overrides: str) -> Stepper:
@@ -62,7 +62,7 @@ def state(of: Stepper) -> list[Any]:
             for item in value:
                 gather(item)
         else:
-            values.append(value.double().tolist() if isinstance(value, Tensor) else value)
+            values.append(value.numpy().tobytes() if isinstance(value, Tensor) else value)
 
     gather(of.state_dict())
     return [*values, of.log.means()]
@@ -74,7 +74,9 @@ def advanced(of: Stepper, steps: int = STEPS) -> list[Any]:
     return state(of)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("sngan", "r3gan", "wgan"))) for name in RECIPES]
+)
 def test_replays_are_bitwise_what_eager_turns_are(name: str) -> None:
     recipe, overrides = RECIPES[name]
     eager, replayed = (stepper(recipe, *overrides) for _ in range(2))
@@ -85,7 +87,7 @@ def test_replays_are_bitwise_what_eager_turns_are(name: str) -> None:
     kinds = {key[0] for key in graphs.recorded}
     assert kinds == {"critic", "generator"}
     if "lazy" in name:  # one recording for each set of losses that are due
-        assert len(graphs.recorded) >= 3
+        assert len(graphs.recorded) == 3
 
 
 class Scored(Augment):
@@ -203,7 +205,7 @@ def test_a_closed_training_goes_on_eagerly() -> None:
         replayed.advance()
     replayed.close()
     assert not graphs.recorded
-    assert advanced(replayed, 3) == advanced(eager)
+    assert advanced(replayed, STEPS - 4) == advanced(eager)
 
 
 def test_a_run_that_is_killed_while_it_replays_ends_as_an_eager_one(

@@ -122,6 +122,21 @@ def test_what_the_data_do_not_allow_is_not_proposed(tmp_path: Path) -> None:
     assert experiment.augment.part.settings.policy == ("translation", "cutout")  # 16 bits may be measurements
 
 
+@pytest.mark.usefixtures("fast")
+def test_splits_of_the_data_s_own_are_used(tmp_path: Path) -> None:
+    labels = np.array([0] * 5 + [1] * 25)  # of the first class, most are in the other split
+    np.savez(
+        tmp_path / "a.npz", train_images=noise(30, 32, 32, 3), train_labels=labels,
+        test_images=noise(64, 32, 32, 3, seed=1), test_labels=np.arange(64) % 2,
+    )  # fmt: skip
+    said = "\n".join(lines(str(tmp_path / "a.npz"), tmp_path / "a.toml"))
+    experiment = gankit.load(tmp_path / "a.toml")
+    assert (experiment.data.held_out, experiment.data.conditional) == (0.0, False)
+    assert "64 images of the split test: a precision or recall must differ by 18 points" in said
+    assert "none are held out" not in said
+    assert "class 0 has fewer than 10 images to train on (5 in all)" in said
+
+
 @pytest.mark.parametrize(
     ("place", "minutes", "message"),
     [

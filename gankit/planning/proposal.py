@@ -16,7 +16,7 @@ from gankit import seeds
 from gankit.errors import DataError, GankitError, RunError
 from gankit.experiments.document import recipe_text
 from gankit.experiments.experiment import load
-from gankit.experiments.selection import open_dataset
+from gankit.experiments.selection import open_dataset, split_indices
 from gankit.experiments.values import parse_value
 from gankit.files import user_path, write_atomically
 from gankit.images.labels_csv import files_below
@@ -138,7 +138,7 @@ def _choose_data(dataset: Dataset, table: dict[str, Any], on_gpu: bool, minutes:
     choices = {"size": _choose_size(dataset, on_gpu, minutes), "held_out": held_out}
     known = dataset.known
     if known.labels is not None and len(known.class_names) > 1:
-        counts = np.bincount(known.labels, minlength=len(known.class_names))
+        counts = np.bincount(known.labels[split_indices(dataset, None)], minlength=len(known.class_names))
         left = counts * (1 - choices["held_out"].value)
         if left.min() >= FEWEST_OF_CLASS:
             choices["conditional"] = Choice(True, "every class has enough images")
@@ -171,7 +171,7 @@ def _choose_size(dataset: Dataset, on_gpu: bool, minutes: float) -> Choice:
 def _choose_held_out(dataset: Dataset) -> Choice:
     groups = dataset.known.groups
     if "test" in dataset.known.splits or "val" in dataset.known.splits:
-        return Choice(0.0, "the data have splits of their own: judge with data.split")
+        return Choice(0.0, "the data have a split to judge with: evaluate --against takes a table that names it")
     if groups is not None and len(np.unique(groups)) < FEWEST_PATIENTS:
         return Choice(
             0.0, f"{len(np.unique(groups))} patients are too few to hold some out: bring {FEWEST_PATIENTS} or more"
@@ -184,9 +184,10 @@ def _choose_held_out(dataset: Dataset) -> Choice:
 
 
 def _choose_augment(dataset: Dataset) -> Choice:
-    if len(dataset) >= 10_000:
+    n = len(split_indices(dataset, None))
+    if n >= 10_000:
         return Choice([], "with ten thousand images or more it may cost a little")
-    policy = ["color", "translation", "cutout"] if len(dataset) < 1000 else ["color", "translation"]
+    policy = ["color", "translation", "cutout"] if n < 1000 else ["color", "translation"]
     if dataset.dtype.kind != "u" or dataset.dtype.itemsize > 1:
         return Choice(
             [name for name in policy if name != "color"], "few images; grey levels that may mean something stay"
@@ -213,11 +214,13 @@ def _seconds_a_step(tables: dict[str, Any]) -> float:
 
 def _measurable(dataset: Dataset, held_out: float) -> Iterator[str]:
     """What so many images allow to be measured, in words."""
-    n = int(len(dataset) * held_out) or len(dataset)
-    kind = "held-out" if held_out else "training"
+    known = dataset.known
+    own = next((name for name in ("test", "val") if name in known.splits), None)
+    n = len(known.splits[own]) if own else int(len(dataset) * held_out) or len(dataset)
+    kind = f"images of the split {own}" if own else "held-out images" if held_out else "training images"
     spread = 140 / n**0.5  # two standard errors of the difference of two shares of a half
-    yield f"{n} {kind} images: a precision or recall must differ by {spread:.0f} points to be seen"
-    if not held_out:
+    yield f"{n} {kind}: a precision or recall must differ by {spread:.0f} points to be seen"
+    if not (own or held_out):
         yield "none are held out: a generator that copies its training images looks perfect; watch memorisation"
     if n < 50:
         yield "no distance (KID, FD) says anything with so few: look at the samples beside real ones"
@@ -227,9 +230,9 @@ def _measurable(dataset: Dataset, held_out: float) -> Iterator[str]:
         yield "KID and precision and recall rank runs; compare Frechet distances at equal counts only"
     else:
         yield "all metrics mean something; the Frechet distance still falls with the count: compare at equal ones"
-    groups = dataset.known.groups
-    if groups is not None:
-        yield f"errors are those of {int(len(np.unique(groups)) * (held_out or 1))} patients, not of images"
+    if known.groups is not None:
+        patients = len(np.unique(known.groups[known.splits[own]] if own else known.groups))
+        yield f"errors are those of {patients if own else int(patients * (held_out or 1))} patients, not of images"
 
 
 def _text(

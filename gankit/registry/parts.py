@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
@@ -226,16 +226,21 @@ def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
     return valid_part(kind, name, settings).build(image)
 
 
-def list_parts(kinds: Sequence[str], load: bool = False) -> tuple[list[str], int]:
+def list_parts(kind: str | None = None, load: bool = False) -> tuple[list[str], int]:
     """The lines that `gankit list` prints, and how many parts failed.
 
     A line holds name, kind and distribution of a part, and the other names that gankit knows it by.
 
     Args:
-        kinds: of parts.
+        kind: of parts, also in the plural; None for all.
         load: whether to import every part and end its line with "ok", or "fails:" and the reason.
+
+    Raises:
+        PartError: there is no such kind.
     """
-    rows = [row for kind in kinds for row in registry(kind).list()]
+    singular = {plural(name): name for name in KINDS}
+    kinds = [registry(singular.get(kind, kind)).kind] if kind else KINDS  # an unknown kind has no registry
+    rows = [row for each in kinds for row in registry(each).list()]
     entries = [(row.name, row.kind, row.distribution) for row in rows]
     widths = [max(4, *map(len, column)) for column in zip(*entries, strict=True)]
     lines, failures = [], 0

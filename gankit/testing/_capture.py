@@ -23,7 +23,7 @@ from gankit.training.step import Stepper
 aten: Any = torch.ops.aten
 READ_BACK = {aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.nonzero, aten.masked_select, aten._unique2}
 """Operations whose result is read on the host, or whose shape is."""
-STEPS = WARM_UPS + 3
+STEPS = WARM_UPS + 2
 
 
 class ReplayRecorder:

@@ -37,6 +37,10 @@ class LossTerm:
     weight: float | Schedule[float]
     every: int
 
+    def trains(self, side: Side) -> bool:
+        """Whether the loss has a term for a side: it overrides the method."""
+        return getattr(type(self.loss), side) is not getattr(Loss, side)
+
 
 @dataclass(frozen=True)
 class Gan:
@@ -58,7 +62,7 @@ class Gan:
 
     def lazy_scale(self, side: Side) -> float:
         """k / (k + 1) for the longest interval k > 1 of a loss that trains this side; 1 where there is none."""
-        trains = [term for term in self.losses if getattr(type(term.loss), side) is not getattr(Loss, side)]
+        trains = [term for term in self.losses if term.trains(side)]
         longest = max((term.every for term in trains), default=1)
         return longest / (longest + 1) if longest > 1 else 1.0
 
@@ -104,7 +108,7 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
                 "training.mixed_penalties=true, as StyleGAN2 does"
             )
     for side in ("critic", "generator"):
-        if all(getattr(type(term.loss), side) is getattr(Loss, side) for term in losses):  # no loss overrides it
+        if not any(term.trains(side) for term in losses):
             names = ", ".join(term.name for term in losses)
             raise PartError(f"losses: none of {names} trains the {side}; add one that does")
     return Gan(generator, critic, losses, augment, mixes)

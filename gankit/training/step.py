@@ -202,7 +202,7 @@ class Stepper:
     def _work(self, side: Side, shard: Shard, index: int) -> Work:
         return Work(
             side,
-            (side, *(term.name for term in self._due(index))),
+            (side, *(term.name for term in self._due(side, index))),
             getattr(self, side),
             self.inputs.of(side, shard, index),
             lambda: self._seed(side, index),
@@ -225,8 +225,8 @@ class Stepper:
         (shard.weight * total).backward()  # type: ignore[no-untyped-call]
         return True
 
-    def _due(self, index: int) -> list[LossTerm]:
-        return [term for term in self.gan.losses if index % term.every == 0]
+    def _due(self, side: Side, index: int) -> list[LossTerm]:
+        return [term for term in self.gan.losses if index % term.every == 0 and term.trains(side)]
 
     def objective(self, turn: Turn, index: int) -> Tensor | None:
         """The weighted sum of the losses that are due at an update, a scalar; None where none is.
@@ -235,7 +235,7 @@ class Stepper:
             PartError: a loss returns something other than one number.
         """
         total: Tensor | None = None
-        for term in self._due(index):
+        for term in self._due(turn.side, index):
             if (value := getattr(term.loss, turn.side)(turn)) is not None:
                 if not isinstance(value, Tensor) or value.numel() != 1:
                     raise PartError(

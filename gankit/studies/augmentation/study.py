@@ -53,6 +53,7 @@ class AugmentationStudy(Study):
     settings: AugmentationSettings
     table = "augmentation"
     file = "eyes.toml"
+    of_data = ("positive", "number", "classical")
 
     def check_settings(self, refuse: Refuse) -> None:
         """Refuse settings that leave nothing to compare, or lack what the endpoint needs."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from functools import reduce
 from typing import Annotated, final
 
 import torch
 from annotated_types import Ge, Le
 from gankit.interfaces import Augment
+from gankit.nn.gradients import without_autocast
 from gankit.registry import Schedule, Scheduled, value_at
 from torch import Tensor
 
@@ -83,8 +83,7 @@ class Transforms(Augment):
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) in [-1, 1] to the same shape and type, not clamped; a sample that no coin chose as it is."""
         n, channels, height, width = images.shape
-        kind = images.device.type
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        with without_autocast(images.device):
             fine = images.to(torch.promote_types(images.dtype, torch.float32))  # half precision is too coarse
             sources = self._sources(n, height, width)
             moves = (sources != torch.eye(3, device=images.device)).flatten(1).any(1)

@@ -91,6 +91,20 @@ class TestFiles:
         text = error(lambda: Dicom(path=tmp_path, sub_folders="ignore").image)
         assert text.startswith("s/b.dcm has the suffix or the mark of DICOM and cannot be read as an image")
 
+    def test_all_damaged_files_are_named(self, tmp_path: Path) -> None:
+        for name in "abcd":
+            save(tmp_path / f"{name}.dcm", pixels(32, 32))
+        data = Dicom(path=tmp_path, size=(16, 16))
+        assert data.stored_sizes == {(32, 32)}
+        for name in "bd":
+            (tmp_path / f"{name}.dcm").write_bytes((tmp_path / f"{name}.dcm").read_bytes()[:-300])
+        text = error(lambda: Dicom(path=tmp_path).images)
+        assert text.startswith("b.dcm has pixels that cannot be decoded")
+        assert text.endswith("; 2 of 4 pictures have a problem: b.dcm, d.dcm")
+        for name in "ac":
+            (tmp_path / f"{name}.dcm").write_bytes(bytes(128) + b"DICMcut")
+        assert error(lambda: Dicom(path=tmp_path).image).endswith("; 2 of 4 pictures have a problem: a.dcm, c.dcm")
+
     def test_a_header_that_is_cut_off(self, tmp_path: Path) -> None:
         made = header(pixels(4, 4))
         for name in ("Rows", "Columns", "PixelData"):

@@ -70,7 +70,8 @@ class Head(nn.Module):
             return scores
         if labels is None:
             raise PartError("this critic is conditional: give it labels")
-        return scores + (self.projection(labels) * x.mean((2, 3))).sum(1)[:, None, None, None]
+        projected: Tensor = (self.projection(labels) * x.mean((2, 3))).sum(1)
+        return scores + projected[:, None, None, None]
 
 
 @final

@@ -58,17 +58,18 @@ class FastGANGenerator(Generator):
         self.linear = nn.Linear(latent_dim, 2 * channels[0] * height * width_, bias=False)
         self.norm = Norm("batch", 2 * channels[0], image)
         sides = [(height << level, width_ << level) if noise else None for level in range(levels + 1)]
-        self.blocks = nn.ModuleList(
+        blocks = [
             GatedUp(channels[level - 1], channels[level], noise=sides[level], image=image)
             for level in range(1, levels + 1)
-        )
+        ]
+        self.blocks = nn.ModuleList(blocks)
         self.gates = nn.ModuleList(
             SkipLayerExcitation(channels[level - self.reach], channels[level])
             for level in range(self.reach, levels + 1)
         )
         self.conv = ResampledConv2d(channels[-1], image.channels, 3)
         if spectral:  # not of the tables of gains, whose values would shrink with the number of classes
-            for part in (self.linear, *(block.conv for block in self.blocks), self.gates, self.conv):
+            for part in (self.linear, *(block.conv for block in blocks), self.gates, self.conv):
                 with_spectral_norm(part)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
