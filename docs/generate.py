@@ -17,7 +17,7 @@ from griffe import Docstring, DocstringSectionKind
 from pydantic import BaseModel
 
 import gankit
-from gankit import cli, help
+from gankit import cli
 from gankit.experiments import experiment as config
 from gankit.experiments import tables as part_tables
 from gankit.experiments.document import recipe_facts
@@ -25,6 +25,7 @@ from gankit.registry import registry
 from gankit.registry.plugins import PART_KINDS, plural
 from gankit.studies.commands import study_command
 from gankit.studies.reading import packaged_text
+from gankit.terminal import help
 
 HERE = Path(__file__).parent
 FACTS = ("# For: ", "# Sizes: ", "# Time: ")

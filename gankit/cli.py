@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from gankit.errors import GankitError, ProcessLostError, plain_words
+from gankit.experiments.options import Best, Extractor, Metrics, Out, Overrides, Recipe, RunFolder, Window
 from gankit.experiments.values import parse_value
-from gankit.help import Commands, epilog, options
-from gankit.options import Best, Extractor, Metrics, Out, Overrides, Recipe, RunFolder, Window
 from gankit.planning.command import plan
 from gankit.runs.commands import sample, walk
 from gankit.studies.commands import study
-from gankit.text import say
+from gankit.terminal.help import Commands, epilog, options
+from gankit.terminal.text import say
 
 app = typer.Typer(
     cls=Commands, help="Train, swap and judge GANs on few images.", epilog=epilog(""), no_args_is_help=True,

@@ -20,7 +20,7 @@ from typing import BinaryIO
 import filelock
 
 from gankit.errors import BusyError, GankitError, RunError
-from gankit.text import to_cell
+from gankit.terminal.text import to_cell
 
 LOCK, HOLDER = ".lock", ".lock-holder"
 OWN = re.compile(r"\..+\.\d+\.tmp|(\..+)?\.lock(-holder)?")

@@ -295,6 +295,13 @@ def test_adjusted_decisions_find_the_rare_class(write: Write) -> None:
     assert endpoint.gain(part, outputs - strength * prior) == 1
 
 
+def test_a_patient_changes_a_gain_by_a_step(write: Write) -> None:
+    whole = study(write())
+    part = study(write(), "augmentation.folds=5").fold(1).test
+    counts = [len(np.unique(np.asarray(part.groups)[part.labels == label])) for label in (0, 1)]
+    assert Endpoint(whole).step(part) == pytest.approx(np.mean([1 / (2 * count) for count in counts]))
+
+
 def test_verdicts_follow_the_rule() -> None:
     def word(value: float, half90: float, p: float, remedy: bool = True) -> str:
         entry = {"value": value, "low90": value - half90, "high90": value + half90, "p": p}
@@ -314,6 +321,8 @@ def test_a_contrast_of_few_folds_knows_that_training_parts_overlap() -> None:
     assert (found["low"], found["high"]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
     assert found["visible"] > half
     assert found["variances"] == pytest.approx({"folds": 0.01, "generators": 0, "classifiers": 0})
+    agreeing = contrast([folds[0], folds[0]], 1.0, step=0.02)  # by chance, as a patient more or less would change it
+    assert (agreeing["high"] - agreeing["low"]) / 2 == pytest.approx(12.7062 * 0.02 * np.sqrt(1.5), abs=1e-4)
     assert contrast(folds[:1], 0.5)["value"] == pytest.approx(0.1)
     assert contrast(folds[:1], 0.5)["p"] is None
     assert contrast([], 0.5)["value"] is None
@@ -335,7 +344,7 @@ def test_without_a_remedy_of_imbalance_nothing_helps(
         "visible": 0.1,
         "variances": None,
     }
-    monkeypatch.setattr(judging, "contrast", lambda differences, test_to_train: great)
+    monkeypatch.setattr(judging, "contrast", lambda *arguments: great)
     whole = study(write(), *FAST, NO_CONTROLS, f'augmentation.arms=[{arms}, "synthetic"]')
     assert whole.run(tmp_path / "out", quiet=True).values["verdict"]["word"] == word
 

@@ -14,7 +14,7 @@ import pytest
 
 import gankit
 from gankit.report import write_report
-from gankit.text import progress_bar
+from gankit.terminal.text import progress_bar
 from gankit.training import log
 from gankit.training.log import Progress, StopRequest, format_seconds
 

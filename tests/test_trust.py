@@ -26,7 +26,7 @@ from gankit.registry.registry import Registry
 from gankit.registry.trust import VARIABLE
 from gankit.report.pages import render
 from gankit.runs.sampling import write_samples
-from gankit.text import from_cell, harmless, to_cell
+from gankit.terminal.text import from_cell, harmless, to_cell
 
 
 class Means(nn.Module):
@@ -148,7 +148,7 @@ def test_only_one_place_prints() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
-    assert printing == ["text.py"]
+    assert printing == ["terminal/text.py"]
 
 
 def test_names_are_text_in_pages_and_tables() -> None:

@@ -24,7 +24,7 @@ from gankit.nn.threads import ThreadChoice, thread_options, torch_threads
 from gankit.registry import Part, valid_part
 from gankit.registry.trust import trust
 from gankit.runs.run import choose_device
-from gankit.text import harmless, progress_bar
+from gankit.terminal.text import harmless, progress_bar
 
 BATCH = 64
 """Images that a network sees at a time; fixed, since its rounding errors may depend on it."""

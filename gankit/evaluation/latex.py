@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from gankit.text import harmless
+from gankit.terminal.text import harmless
 
 Table = list[list[str]]
 

@@ -13,7 +13,7 @@ from gankit import seeds
 from gankit.errors import GankitError
 from gankit.interfaces import Indices, Metric, Pool, Resampling, Result
 from gankit.registry import Part
-from gankit.text import progress_bar
+from gankit.terminal.text import progress_bar
 
 SPLITS = 10
 """Disjoint splits of the reals whose mean is the real-against-real value."""

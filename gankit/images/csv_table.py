@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gankit.errors import DataError
 from gankit.images.names import visible
-from gankit.text import from_cell
+from gankit.terminal.text import from_cell
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from gankit.errors import DataError, GankitError, cause
 from gankit.images import tiff
 from gankit.images.resizing import Fit, Size, resized
 from gankit.images.room import room_for
-from gankit.text import progress_bar
+from gankit.terminal.text import progress_bar
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 """What is opened, whatever a file is called; Pillow's readers of other formats may start other programs."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gankit.text import say
+from gankit.terminal.text import say
 
 Images = Annotated[str, typer.Argument(help="A folder, an npz file, a data set's name, or a table {name = ...}.")]
 Minutes = Annotated[float, typer.Option(help="Minutes of training on this machine.", min=0.1)]

@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from gankit.text import harmless
+from gankit.terminal.text import harmless
 from gankit.version import __version__ as gankit_version
 
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from gankit.options import Animation, AnyRun, Best, Out, Seed
-from gankit.text import say
+from gankit.experiments.options import Animation, AnyRun, Best, Out, Seed
+from gankit.terminal.text import say
 
 
 def sample(

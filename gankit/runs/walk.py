@@ -13,10 +13,10 @@ from torch import Tensor
 
 from gankit import seeds
 from gankit.errors import RunError
+from gankit.experiments.options import Animation
 from gankit.files import refuse_nonempty, user_path, write_atomically, write_folder
 from gankit.images.pictures import enlargement, grid, grid_png, to_8bit
 from gankit.interfaces import Truncates
-from gankit.options import Animation
 from gankit.runs.run import Run
 from gankit.runs.sampling import label_texts, parse_label
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from gankit.errors import GankitError, SettingsError
-from gankit.help import Commands
-from gankit.options import Out
+from gankit.experiments.options import Out
 from gankit.registry import registry
 from gankit.registry.messages import suggestion
 from gankit.registry.plugins import PlugIn
-from gankit.text import say
+from gankit.terminal.help import Commands
+from gankit.terminal.text import say
 
 WORDS = (
     "A study file, the one that comes with the study by default; and settings as key.path=value, those of the study's "

@@ -23,7 +23,7 @@ from gankit.files import locked, remove_unfinished, sole_writer, write_atomicall
 from gankit.nn.threads import torch_threads
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
-from gankit.text import ErrorStream, harmless, progress_bar, say
+from gankit.terminal.text import ErrorStream, harmless, progress_bar, say
 from gankit.training.log import StopRequest
 
 RESULT, CLOCK, STOP, OUTPUT = "result.json", "seconds.txt", ".stop", "output.txt"

@@ -23,7 +23,7 @@ from gankit.registry.settings import as_table
 from gankit.report.pages import render
 from gankit.runs.run import choose_device
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
-from gankit.text import say
+from gankit.terminal.text import say
 from gankit.training.log import format_seconds
 
 JOBS, FILE = "jobs", "study.toml"

@@ -20,7 +20,7 @@ from gankit import distributed
 from gankit.errors import RunError
 from gankit.files import append_line, write_atomically
 from gankit.runs.record import read_log
-from gankit.text import ErrorStream, harmless, progress_bar
+from gankit.terminal.text import ErrorStream, harmless, progress_bar
 
 
 def format_seconds(seconds: float) -> str:

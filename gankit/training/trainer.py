@@ -17,7 +17,7 @@ from gankit.nn.threads import torch_threads
 from gankit.runs import checkpoint
 from gankit.runs.record import check_same_data, export_config, read_log, record_run
 from gankit.runs.run import BEST, LAST, Run, open_run
-from gankit.text import say
+from gankit.terminal.text import say
 from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.description import in_short

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import platform
 import statistics
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -292,16 +294,16 @@ def commit() -> str | None:
 
 
 def register_fastgan() -> None:
-    """Take FastGAN from the plug-in's folder where it is not installed."""
+    """Take FastGAN's parts from the plug-in's folder where they are not installed."""
     sys.path.insert(0, str(FASTGAN))
-    import gankit_fastgan as fastgan
-
-    for kind, name, part in (("generators", "fastgan", fastgan.FastGANGenerator),
-                             ("critics", "fastgan", fastgan.FastGANCritic),
-                             ("losses", "fastgan-reconstruction", fastgan.Reconstruction)):  # fmt: skip
-        registry = getattr(gankit, kind)
-        if name not in {each.rpartition(":")[2] for each in registry.names()}:
-            registry.register(name)(part)
+    groups = tomllib.loads((FASTGAN / "pyproject.toml").read_text())["project"]["entry-points"]
+    for group, parts in groups.items():
+        registry = getattr(gankit, group.removeprefix("gankit."))
+        known = {name.rpartition(":")[2] for name in registry.names()}
+        for name, place in parts.items():
+            module, _, part = place.partition(":")
+            if name not in known:
+                registry.register(name)(getattr(importlib.import_module(module), part))
 
 
 def main(arguments: list[str] | None = None) -> Row:

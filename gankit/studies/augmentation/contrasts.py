@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from gankit.evaluation.design import Floats, cross_validated, variance_split
+from gankit.evaluation.design import Estimate, Floats, cross_validated, variance_split
 
 LEVEL = 0.05
 NOTHING = dict.fromkeys(("value", "low", "high", "low90", "high90", "p", "visible", "variances"))
 
 
-def contrast(differences: Sequence[Floats], test_to_train: float) -> dict[str, Any]:
+def contrast(differences: Sequence[Floats], test_to_train: float, step: float = 0.0) -> dict[str, Any]:
     """(generators, seeds) differences of each fold to their mean, its intervals, and what the differences vary with.
 
     "low" and "high" are of 95 %, "low90" and "high90" of 90 %, "visible" is the smallest true difference that such a
     study would see in 80 % of all cases; None where fewer than two folds have values. Every fold has seeds of its own.
+
+    Folds of few cases agree by chance now and then. So their standard deviation counts as no less than `step`, by which
+    a single patient changes the value of a fold.
     """
     if not differences:
         return dict(NOTHING)
@@ -28,6 +32,9 @@ def contrast(differences: Sequence[Floats], test_to_train: float) -> dict[str, A
     found = cross_validated(table, test_to_train, shared_seeds=False)
     if len(differences) < 2:
         return {**NOTHING, "value": found.value}
+    folds = found.parts["folds"]
+    least = step**2 * (1 / len(differences) + test_to_train)
+    found = Estimate(found.value, {**found.parts, "folds": replace(folds, variance=max(folds.variance, least))})
     (low, high), (low90, high90) = found.interval(), found.interval(1 - 2 * LEVEL)
     return {
         "value": found.value, "low": low, "high": high, "low90": low90, "high90": high90, "p": found.p_value,

@@ -65,6 +65,16 @@ class Endpoint:
             return float(classification.balanced_accuracy(confusion(labels, called, 2)))
         return float(classification.balanced_accuracy(confusion(labels, outputs.argmax(-1), self.classes)))
 
+    def step(self, part: Dataset) -> float:
+        """By how much one group (patient) changes the gain on a part, on average over classes; 0 for numbers."""
+        labels, groups = class_labels(part), groups_of(part, np.arange(len(part)))
+        if self.settings.endpoint == "severity":
+            return 0.0
+        if self.settings.endpoint == "presence":
+            labels = np.isin(labels, self.positive).astype(np.int64)
+        counts = [len(np.unique(groups[labels == label])) for label in np.unique(labels)]
+        return float(np.mean([1 / (len(counts) * count) for count in counts]))
+
     def adjustment(self, part: Dataset, outputs: Floats, log_prior: Floats, places: Any = slice(None)) -> float:
         """How much of the logarithm of the classes' frequencies to subtract for the greatest gain; the least such."""
         gains = [self.gain(part, outputs - strength * log_prior, places) for strength in STRENGTHS]
@@ -165,6 +175,7 @@ def judge(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Pat
         for role in ("baseline", "synthetic", *study.settings.controls)
     }
     test_to_train = 1 / (study.settings.folds - 1)
+    step = float(np.mean([Endpoint(study).step(fold.test) for fold in study.folds]))
     baselines = {fold.number: choose(cells, fold, by_role["baseline"]) for fold in study.folds}
 
     def against_baseline(among: Sequence[Variant]) -> dict[str, Any]:
@@ -180,7 +191,11 @@ def judge(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Pat
                 "fold": fold.number, "variant": variant.name, "baseline": baseline.name, "gain": float(first.mean()),
                 "baseline_gain": float(second.mean()), "difference": float((first - second).mean()),
             })  # fmt: skip
-        return {"chosen": chosen, "missing": len(study.folds) - len(chosen), **contrast(differences, test_to_train)}
+        return {
+            "chosen": chosen,
+            "missing": len(study.folds) - len(chosen),
+            **contrast(differences, test_to_train, step),
+        }
 
     primary = against_baseline(by_role["synthetic"])
     arms = {arm.name: _arm(study, cells, arm, against_baseline) for arm in study.arms()}

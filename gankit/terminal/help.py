@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gankit.text import say
+from gankit.terminal.text import say
 from gankit.version import __version__
 
 EXAMPLES = {
