@@ -660,3 +660,12 @@ def test_an_experiment_can_be_sent_to_another_process(overrides: list[str], tmp_
     code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).toml(), end='')"
     done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
     assert done.stdout == experiment.toml()
+
+
+@pytest.mark.parametrize(
+    "override", [f"training.optimizer={'A' * 5000}", f"data.name={'x' * 3000}", f"data.name={'x' * 3000}:{'y' * 3000}"]
+)
+def test_long_names_are_shortened_in_errors(override: str) -> None:
+    with pytest.raises(gankit.GankitError) as caught:
+        gankit.load("wgan-gp", override)
+    assert max(map(len, str(caught.value).splitlines())) < 2000

@@ -26,7 +26,7 @@ from gankit.experiments.tables import (
     Share,
 )
 from gankit.registry import Scheduled, nested_part
-from gankit.registry.messages import suggestion
+from gankit.registry.messages import shown, suggestion
 from gankit.registry.settings import as_table
 from gankit.registry.trust import trust
 
@@ -124,7 +124,7 @@ class Training(Settings):
 
         optimizers = [key for key, value in vars(torch.optim).items() if isinstance(value, type) and key != "Optimizer"]
         if name not in optimizers:
-            raise ValueError(f"torch.optim has no {name!r}; {suggestion(name, optimizers)}")
+            raise ValueError(f"torch.optim has no {shown(name)}; {suggestion(name, optimizers)}")
         return name
 
     @field_validator("optimizer_options")
