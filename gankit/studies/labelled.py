@@ -1,4 +1,4 @@
-"""Data with classes: labels, numbers, folds of whole groups, and images that are there twice."""
+"""Data with classes: labels, numbers, folds of whole groups, and digests that find images that are there twice."""
 
 import hashlib
 import warnings
@@ -31,16 +31,16 @@ def numbers(dataset: Dataset) -> dict[str, NDArray[np.float64]]:
 
 
 def groups_of(dataset: Dataset, places: Indices) -> NDArray[np.generic]:
-    """(k,) groups of the images at (k,) places; each image is its own where the data have none."""
+    """(k,) groups of the images at (k,) places; without groups each image is a group of its own."""
     return places if dataset.groups is None else dataset.groups[places]
 
 
 def stratified_folds(
     labels: NDArray[np.int64], groups: NDArray[np.generic], folds: int, seed: int
 ) -> list[tuple[Indices, Indices]]:
-    """So many divisions of n cases into places of a rest and of a fold: whole groups, stratified by class.
+    """For each fold the places of all other cases and those of its own: whole groups, stratified by class.
 
-    From (n,) labels and (n,) groups, in an order that the seed decides.
+    From (n,) labels and (n,) groups; the seed decides which groups are together.
 
     Raises:
         ValueError: from scikit-learn, for fewer cases or groups than folds.
@@ -55,14 +55,14 @@ def training_part(experiment: Experiment, dataset: Dataset, places: Indices) -> 
     """The images at (k,) places that the filters of the `data` table leave.
 
     Raises:
-        DataError: the filters ask for what the data have not.
+        DataError: the filters ask for what the data do not have.
     """
     bare = experiment.data.model_copy(update={"split": None, "held_out": 0.0, "conditional": False, "balance": 0.0})
     return prepare(bare, experiment.training.seed, dataset.subset(places)).dataset
 
 
 def image_digests(dataset: Dataset) -> list[bytes]:
-    """Of the pixels, not of the files, which may be encoded otherwise."""
+    """A digest of each of n images, of its pixels: files of equal images may differ."""
     blocks = np.split(np.arange(len(dataset)), range(256, len(dataset), 256))
     return [
         hashlib.blake2b(image.tobytes(), digest_size=16).digest() for block in blocks for image in dataset.read(block)
