@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gankit.errors import counted
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset
 from gankit.metrics.leakage import LONGEST_SIDE, Thumbnail, duplicates, shrink
-from gankit.training.description import counted
 
 MOST_COMPARED = 20_000
 """The most images that are looked at; of larger sets the first ones."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from gankit.errors import DataError
+from gankit.errors import DataError, counted
 from gankit.experiments.tables import DataTable
 from gankit.images.known import Known
 from gankit.interfaces import Dataset
@@ -116,8 +116,3 @@ def _names(names: Iterable[str]) -> str:
     names = list(names)
     more = f", ... ({len(names)} in all)" if len(names) > MOST else ""
     return ", ".join(names[:MOST]) + more
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things in words: "1 image", "2 images"."""
-    return f"{number} {what}{'' if number == 1 else 's'}"

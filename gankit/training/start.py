@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gankit.errors import RunError, one_line
+from gankit.errors import RunError, first_of, one_line
 from gankit.runs import checkpoint
 from gankit.runs.networks import load_state
 from gankit.runs.run import open_run
@@ -43,10 +43,9 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
         fresh = _load(network, kind, state, folder)
         if fresh:
-            more = "" if len(fresh) <= NAMED else f" and {len(fresh) - NAMED} more"
             stepper.warnings.append(
                 f"training.start_from: {len(network.state_dict()) - len(fresh)} of {len(network.state_dict())} tensors "
-                f"of the {kind} are those of {folder}; new are {', '.join(fresh[:NAMED])}{more}"
+                f"of the {kind} are those of {folder}; new are {first_of(fresh, NAMED)}"
             )
     stepper.averaged = stepper.new_average()
     if stepper.averaged is not None and "averaged" in state:

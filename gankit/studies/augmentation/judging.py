@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
+from gankit.errors import first_of
 from gankit.evaluation import classification
 from gankit.evaluation.design import Floats, holm
 from gankit.interfaces import Dataset
@@ -271,8 +272,7 @@ def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 def _lacks(lacking: list[str], primary: Mapping[str, Any]) -> Iterator[str]:
     if lacking:
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-        yield f"not whole and not chosen: {', '.join(lacking[:3])}{more}; the reasons are among the failed jobs"
+        yield f"not whole and not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
     if primary["missing"]:
         yield f"the contrast lacks {primary['missing']} folds, in which nothing could be chosen on one side"
 

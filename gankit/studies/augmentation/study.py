@@ -15,7 +15,7 @@ import sklearn
 import torch
 import torchvision
 
-from gankit.errors import DataError, PartError, RunError
+from gankit.errors import DataError, PartError, RunError, first_of
 from gankit.evaluation.design import visible_difference
 from gankit.experiments.experiment import Experiment
 from gankit.files import user_path, write_atomically
@@ -205,11 +205,10 @@ class AugmentationStudy(Study):
             if folder is None:
                 check_program(self, source)
             elif missing := missing_folds(self, source):
-                few = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
                 wanted = f"{WANTED} there says how many; then " if source == EXPORTED else ""
                 raise RunError(
-                    f"{folder}: no generated images for {few}: put them into FOLD/{GENERATED}/CLASS/ as PNG files; "
-                    f"{wanted}the same command goes on"
+                    f"{folder}: no generated images for {first_of(missing)}: put them into FOLD/{GENERATED}/CLASS/ as "
+                    f"PNG files; {wanted}the same command goes on"
                 )
             else:
                 for fold in self.folds:
