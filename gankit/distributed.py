@@ -7,6 +7,7 @@ second derivative reaches.
 
 import contextlib
 import datetime
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -46,6 +47,13 @@ class Shard:
     def rows(self) -> slice:
         """The rows as an index."""
         return slice(self.start, self.stop)
+
+    def parts(self, count: int) -> list["Shard"]:
+        """These rows in so many parts, as equal as whole rows allow; fewer where there are fewer rows."""
+        rows = self.stop - self.start
+        count = min(count, rows)
+        ends = [self.start + rows * number // count for number in range(count + 1)]
+        return [Shard(start, stop, self.total) for start, stop in itertools.pairwise(ends)]
 
 
 _together = False

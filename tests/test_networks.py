@@ -167,7 +167,7 @@ def test_layer_normalisation_is_over_all_of_a_sample_with_gain_per_channel() -> 
     norms = [module for module in critic.modules() if isinstance(module, nn.GroupNorm)]
     assert norms
     assert {(norm.num_groups, norm.eps, norm.weight.shape) for norm in norms} == {(1, 1e-5, torch.Size([4]))}
-    assert not mixes_samples(critic, ImageSpec(3, 16, 16))
+    assert not mixes_samples(critic, (3, 16, 16), ImageSpec(3, 16, 16))
 
 
 def test_spectral_normalisation_bounds_every_layer() -> None:
@@ -386,7 +386,7 @@ def test_critics_that_mix_samples_are_found_and_left_untouched(make: Callable[[]
     spec = ImageSpec(3, 8, 8) if not isinstance(critic, registry("critic").get("dcgan")) else ImageSpec(3, 16, 16)
     before = {name: value.clone() for name, value in critic.state_dict().items()}
     state = torch.random.get_rng_state()
-    assert mixes_samples(critic, spec) is mixes
+    assert mixes_samples(critic, spec.shape, spec) is mixes
     assert all(torch.equal(value, before[name]) for name, value in critic.state_dict().items())
     torch.random.set_rng_state(state)
 

@@ -24,7 +24,7 @@ from torch import Tensor
 import gankit
 from gankit.distributed import shard
 from gankit.errors import GankitError, PartError, RunError
-from gankit.interfaces import Loss, Turn
+from gankit.interfaces import Loss, Side, Turn
 from gankit.runs import checkpoint
 from gankit.training.log import StopRequest
 from gankit.training.start import load_start_weights
@@ -290,6 +290,46 @@ def test_counts_of_turns_optimiser_steps_and_intervals(
     assert [step for side, which, step in Spy.calls if (side, which) == ("generator", 2)] == [0, 4]
     assert sorted(steps.count(optimizer) for optimizer in set(steps)) == [5, 15]
     assert Spy.after == [side for side in sides for _ in range(2)]  # once a step for each of the two
+
+
+@pytest.mark.parametrize("side", ["critic", "generator"])
+def test_parts_of_a_batch_give_the_gradients_of_the_whole(side: Side, small: Small, tmp_path: Path) -> None:
+    """Through the penalty, labels, drawn flips and dequantising, in parts of unequal size."""
+    recipe = ("wgan-gp", *small("training.precision=float64", "training.dequantise=true", "data.flip=true",
+                                "data.conditional=true", "generator.norm=layer"))  # fmt: skip
+    gradients = []
+    for accumulate in (1, 3, 9):
+        experiment = gankit.load(*recipe, f"training.accumulate={accumulate}")
+        stepper = Trainer(experiment, tmp_path / "run", None).stepper
+        stepper.update(side, 4, 5)
+        gradients.append(torch.cat([p.grad.flatten() for p in getattr(stepper, side).parameters()]))
+    for parts in gradients[1:]:
+        torch.testing.assert_close(parts, gradients[0], rtol=1e-9, atol=1e-12)
+
+
+def test_a_batch_in_parts_is_refused_beside_what_mixes_it(small: Small, tmp_path: Path) -> None:
+    for recipe, more, said in (
+        ("dcgan", [], "critic dcgan mixes the samples of a batch"),
+        ("dcgan", ["critic.norm=none"], "generator dcgan mixes the samples of a batch"),
+        ("wgan-gp", ["training.compile=true"], "training.compile works on whole batches"),
+    ):
+        experiment = gankit.load(recipe, "data.size=16", "training.accumulate=2", *more)
+        with pytest.raises(PartError, match=f"^training.accumulate: {said}"):
+            gankit.train(experiment, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_in_parts_resumes_exactly(small: Small, tmp_path: Path) -> None:
+    experiment = gankit.load("wgan-gp-diffaugment", *small("training.accumulate=2", "generator.norm=layer"))
+    gankit.train(experiment, tmp_path / "whole")
+
+    def die(row: dict[str, Any]) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        gankit.train(experiment, tmp_path / "cut", on_tick=die)
+    gankit.resume(tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_the_effective_weight_of_every_loss(small: Small, tmp_path: Path) -> None:

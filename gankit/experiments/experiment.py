@@ -46,6 +46,8 @@ class Training(Settings):
         steps: generator updates.
         batch: images of each critic update.
         generator_batch: images of each generator update; `batch` where None.
+        accumulate: parts of a batch that are computed one after another, so that they need less memory; the update
+            takes the sum of their gradients. Not beside networks that mix the samples of a batch, nor `compile`.
         critic_steps: critic updates before each generator update.
         optimizer: any class of torch.optim by name.
         optimizer_options: further arguments for it, beside the rates and betas, which have settings of their own.
@@ -89,6 +91,7 @@ class Training(Settings):
     steps: Count = 100_000
     batch: Count = 64
     generator_batch: Count | None = None
+    accumulate: Count = 1
     critic_steps: Count = 5
     optimizer: str = "Adam"
     optimizer_options: dict[str, Any] = Field(default_factory=dict)

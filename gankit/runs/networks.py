@@ -177,3 +177,15 @@ def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | No
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     generator.eval()
+
+
+def not_finite(networks: Mapping[str, nn.Module]) -> list[str]:
+    """The names of parameters that hold NaN or infinity, and of buffers that hold NaN, of networks by name."""
+    wrong = {f"{name}.{key}": ~p.isfinite().all() for name, network in networks.items()
+             for key, p in network.named_parameters()}  # fmt: skip
+    # A buffer may hold infinity on purpose, as masks do.
+    wrong |= {f"{name}.{key}": b.isnan().any() for name, network in networks.items()
+              for key, b in network.named_buffers()}  # fmt: skip
+    device = next(iter(wrong.values())).device
+    found = torch.stack([flag.to(device) for flag in wrong.values()]).tolist()  # one look at the device
+    return [name for name, is_wrong in zip(wrong, found, strict=True) if is_wrong]

@@ -97,7 +97,9 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
                 f"{need_held_out[0]} looks at held-out images: set data.held_out, for example data.held_out=0.1"
             )
         _check_shapes(experiment, generator, critic, augment, image)
-        mixes = mixes_samples(critic, image)
+        mixes = mixes_samples(critic, image.shape, image)
+        if experiment.training.accumulate > 1:
+            _check_divisible(experiment, mixes, mixes_samples(generator, (generator.latent_dim,), image))
     for term in losses:
         if term.loss.per_sample and mixes and not experiment.training.mixed_penalties:
             setting = "norm" if hasattr(experiment.critic.settings, "norm") else "name"
@@ -235,20 +237,39 @@ def _takes(network: nn.Module, *inputs: Tensor | None) -> bool:
     return True
 
 
-def mixes_samples(critic: nn.Module, image: ImageSpec) -> bool:
-    """Whether the critic, in training mode, lets a sample's score depend on the other samples of its batch.
+def _check_divisible(experiment: Experiment, critic_mixes: bool, generator_mixes: bool) -> None:
+    """Refuse a batch that is computed in parts where parts would give other gradients than the whole."""
+    if experiment.training.compile:
+        raise PartError("training.accumulate: training.compile works on whole batches; set one of the two")
+    for kind, mixes in (("critic", critic_mixes), ("generator", generator_mixes)):
+        if mixes:
+            table = getattr(experiment, kind)
+            advice = f"set {kind}.norm=layer" if hasattr(table.settings, "norm") else f"choose another {kind}"
+            raise PartError(
+                f"training.accumulate: {kind} {table.name} mixes the samples of a batch (batch normalisation or "
+                f"batch statistics), so that parts differ from the whole; {advice}, or a smaller training.batch"
+            )
 
-    Copies of the critic score one sample beside two sets of others. Small noise is added to the copies' weights, since
+
+def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) -> bool:
+    """Whether a network, in training mode, lets what it makes of a sample depend on the other samples of its batch.
+
+    Copies of the network take one sample beside two sets of others. Small noise is added to the copies' weights, since
     a last layer that starts at zero would hide everything before it.
+
+    Args:
+        network: a critic or a generator.
+        shape: of a sample that it takes: (c, h, w), or (z,) of latents.
+        image: the images of the experiment.
     """
-    probe = copied(critic).train()
+    probe = copied(network).train()
     labels = probe_labels(PROBE_BATCH, image)
-    first = torch.randn(1, *image.shape)
+    first = torch.randn(1, *shape)
     scores = []
     with torch.no_grad(), seeds.own_draws([]):
         for parameter in probe.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-        others = torch.randn(PROBE_BATCH - 1, *image.shape)
+        others = torch.randn(PROBE_BATCH - 1, *shape)
         for scale in (0.1, 3.0):
             torch.manual_seed(2)  # dropout and other random layers draw the same both times
             scores.append(copied(probe)(torch.cat([first, scale * others]), labels)[0])

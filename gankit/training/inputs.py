@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gankit import distributed, seeds
+from gankit import seeds
 from gankit.distributed import Shard
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Side
@@ -109,7 +109,7 @@ class Inputs:
         self.random.manual_seed(seeds.derive_seed(self._settings.seed, f"{side} losses", index))
 
     def _rows(self, shard: Shard) -> tuple[int, int, int] | None:
-        return (shard.start, shard.stop, shard.total) if distributed.size() > 1 else None
+        return (shard.start, shard.stop, shard.total) if shard.weight < 1 else None
 
     def _draws(self, stream: str, index: int, shard: Shard, like: Tensor) -> seeds.TurnDraws:
         generator = seeds.generator(self._settings.seed, stream, index, device=seeds.device_of_draws(like.device))

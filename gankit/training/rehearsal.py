@@ -51,6 +51,7 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         "batch": n,
         "generator_batch": n,
         "critic_steps": 1,
+        "accumulate": 1,
         "compile": False,
         "graphs": False,
         "tensorboard": False,

@@ -17,7 +17,7 @@ from gankit.nn.compilation import Compilation
 from gankit.nn.copies import copied
 from gankit.registry import value_at
 from gankit.runs import checkpoint
-from gankit.runs.networks import load_state, step_hooks
+from gankit.runs.networks import load_state, not_finite, step_hooks
 from gankit.runs.run import choose_device
 from gankit.training.assembly import Gan, build
 from gankit.training.data import TrainingData
@@ -188,32 +188,36 @@ class Stepper:
 
     def update(self, side: Side, batch: int, index: int) -> None:
         """Do the `index`-th update of one side, on `batch` samples over all processes; nothing where no loss is due."""
-        turn = self.execution.run(self._work(side, distributed.shard(batch), index))
+        turn = None
+        for number, shard in enumerate(distributed.shard(batch).parts(self.settings.accumulate)):
+            turn = self.execution.run(self._work(side, shard, index, number))
         if turn is not None:
             distributed.sum_gradients(getattr(self, side).parameters())
             self.optimizers[side].step()
             for part in self._losses_and_augment:
                 part.after_step(turn)
 
-    def _work(self, side: Side, shard: Shard, index: int) -> Work:
+    def _work(self, side: Side, shard: Shard, index: int, part: int) -> Work:
         return Work(
             side,
             (side, *(term.name for term in self.objective.due(side, index))),
             getattr(self, side),
             self.inputs.of(side, shard, index),
-            lambda: self._seed(side, index),
+            lambda: self._seed(side, index, part),
             lambda read, log: self.turn(side, shard, index, read, log),
-            lambda turn: self._differentiate(turn, shard, index),
+            lambda turn: self._differentiate(turn, shard, index, part),
         )
 
-    def _seed(self, side: Side, index: int) -> None:
-        rank = distributed.rank()  # added to the seed in all processes but the first: no two may augment alike
-        seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([rank] if rank else []))
+    def _seed(self, side: Side, index: int, part: int) -> None:
+        # Added to the seed of all but the first: no two processes, or parts of a batch, may augment alike.
+        number = distributed.rank() * self.settings.accumulate + part
+        seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([number] if number else []))
         self.inputs.seed(side, index)
 
-    def _differentiate(self, turn: Turn, shard: Shard, index: int) -> bool:
-        """Compute the gradients of a turn; False where no loss is due."""
-        self.optimizers[turn.side].zero_grad(set_to_none=True)
+    def _differentiate(self, turn: Turn, shard: Shard, index: int, part: int) -> bool:
+        """Compute the gradients of a turn, added to those of the batch's other parts; False where no loss is due."""
+        if part == 0:
+            self.optimizers[turn.side].zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
             total = self.objective(turn, index)
         if total is None:
@@ -291,10 +295,4 @@ class Stepper:
         networks = {"generator": self.generator, "critic": self.critic}
         if self.averaged is not None:
             networks["averaged generator"] = self.averaged.module
-        wrong = {f"{name}.{key}": ~p.isfinite().all() for name, network in networks.items()
-                 for key, p in network.named_parameters()}  # fmt: skip
-        # A buffer may hold infinity on purpose, as masks do.
-        wrong |= {f"{name}.{key}": b.isnan().any() for name, network in networks.items()
-                  for key, b in network.named_buffers()}  # fmt: skip
-        found = torch.stack([flag.to(self.device) for flag in wrong.values()]).tolist()  # one look at the device
-        return [name for name, is_wrong in zip(wrong, found, strict=True) if is_wrong]
+        return not_finite(networks)

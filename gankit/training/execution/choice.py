@@ -53,6 +53,8 @@ def _obstacle(settings: Training, device: torch.device, parts: Mapping[str, Any]
         return f"graphs need a CUDA device, and training.device is {device.type}"
     if settings.compile:
         return "graphs and training.compile exclude each other"
+    if settings.accumulate > 1:
+        return "graphs and training.accumulate exclude each other"
     for name, part in parts.items():
         if not part.capturable:
             return f"{name} does not say that it can be captured (capturable = True)"

@@ -34,8 +34,9 @@ def device_faults(folder: Path, settings: Training, step: Callable[[], int]) -> 
             raise RunError(
                 f"{folder}: not enough memory after step {step()}"
                 f"{f' (another {asked[1]} were asked for)' if asked else ''}; the last checkpoint stays; lower "
-                f"training.batch ({settings.batch}), the widths of both networks or data.size, leave the device to "
-                "this training alone, or set training.graphs=false, which takes less memory on a GPU"
+                f"training.batch ({settings.batch}), the widths of both networks or data.size, raise "
+                f"training.accumulate ({settings.accumulate}), leave the device to this training alone, or set "
+                "training.graphs=false, which takes less memory on a GPU"
             ) from error
         if "CUDA error" in text or "CUDA driver" in text:
             raise RunError(
