@@ -109,6 +109,7 @@ class Inputs:
         self.random.manual_seed(seeds.derive_seed(self._settings.seed, f"{side} losses", index))
 
     def _rows(self, shard: Shard) -> tuple[int, int, int] | None:
+        """Which rows to take of draws for the whole batch, where the shard is a part of it."""
         return (shard.start, shard.stop, shard.total) if shard.weight < 1 else None
 
     def _draws(self, stream: str, index: int, shard: Shard, like: Tensor) -> seeds.TurnDraws:
