@@ -1,9 +1,13 @@
-"""Data with classes: labels, numbers, folds of whole groups, and digests that find images that are there twice."""
+"""What studies of classifiers share: labels, numbers, folds of whole groups, digests of images, package versions."""
 
 import hashlib
+import platform
 import warnings
 
 import numpy as np
+import sklearn
+import torch
+import torchvision
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -11,6 +15,7 @@ from gankit.errors import DataError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset, Indices
 from gankit.training.data import prepare
+from gankit.version import __version__
 
 
 def class_labels(dataset: Dataset) -> NDArray[np.int64]:
@@ -67,3 +72,11 @@ def image_digests(dataset: Dataset) -> list[bytes]:
     return [
         hashlib.blake2b(image.tobytes(), digest_size=16).digest() for block in blocks for image in dataset.read(block)
     ]
+
+
+def package_versions() -> dict[str, str]:
+    """The versions on which a study's numbers depend, by package."""
+    return {
+        "gankit": __version__, "python": platform.python_version(), "torch": torch.__version__,
+        "torchvision": torchvision.__version__, "numpy": np.__version__, "scikit-learn": sklearn.__version__,
+    }  # fmt: skip

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import platform
 import tempfile
 import time
 from collections.abc import Mapping
@@ -11,9 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import sklearn
 import torch
-import torchvision
 
 from gankit.errors import DataError, PartError, RunError, first_of
 from gankit.evaluation.design import visible_difference
@@ -32,12 +29,11 @@ from gankit.studies.augmentation.settings import EXPORTED, AugmentationSettings
 from gankit.studies.augmentation.sources import check_program, folder_of, make_images, missing_folds, open_generated
 from gankit.studies.fitting import fit
 from gankit.studies.jobs import Job, Outcome
-from gankit.studies.labelled import class_labels, groups_of
+from gankit.studies.labelled import class_labels, groups_of, package_versions
 from gankit.studies.study import Refuse, Results, Study, Work
 from gankit.studies.trainings import time_steps, time_training
 from gankit.training.assembly import build
 from gankit.training.data import prepare
-from gankit.version import __version__
 
 
 @final
@@ -260,10 +256,7 @@ class AugmentationStudy(Study):
             "seeds": settings.seeds,
             "trainings": len(outcomes),
             "seconds": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
-            "versions": {
-                "gankit": __version__, "python": platform.python_version(), "torch": torch.__version__,
-                "torchvision": torchvision.__version__, "numpy": np.__version__, "scikit-learn": sklearn.__version__,
-            },
+            "versions": package_versions(),
             "command": self.command(folder),
         }  # fmt: skip
 
