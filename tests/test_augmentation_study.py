@@ -424,7 +424,7 @@ def test_keys_of_the_table_are_options_of_the_command() -> None:
     [
         (["augmentation.endpoint=presence"], "augmentation.positive: the endpoint presence needs"),
         (["augmentation.endpoint=severity"], "augmentation.number: the endpoint severity needs"),
-        (["augmentation.generator=false"], "augmentation.arms: generated images need a source"),
+        (["augmentation.generator=false"], "^overrides: augmentation.arms: generated images need a source"),
         (['augmentation.arms=["real"]'], "augmentation.arms: generated images need a source"),
         (['augmentation.arms=["synthetic"]'], "augmentation.arms: no baseline"),
         (["augmentation.ratios=[]"], "augmentation.ratios: "),
@@ -472,6 +472,14 @@ def test_data_that_do_not_fit(
         study(write(**more), *overrides).run(tmp_path / "out", quiet=True)
     assert len(str(found.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("setting", ["validation", "reserve"])
+def test_parts_to_choose_on_are_fewer_where_no_class_has_so_many_cases(write: Write, setting: str) -> None:
+    labels = np.repeat([0, 1], 10)
+    path = write(images=draw_images(labels, 0), labels=labels, groups=None, severity=None)
+    for fold in study(path, f"augmentation.{setting}=40").folds:
+        assert all(len(np.unique(labels[places])) == 2 for places in fold.places.values())
 
 
 def test_folders_of_others_that_do_not_serve(write: Write, tmp_path: Path) -> None:

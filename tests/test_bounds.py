@@ -153,7 +153,7 @@ def test_options_of_optimisers_leave_alone_what_has_a_setting(options: str, said
         ("training.generator_batch=1000000000000000", PartError, "training.generator_batch"),
         ("training.device=cuda:99", RunError, "training.device: 'cuda:99' cannot be used here"),
         ("training.device=meta", RunError, "training.device: 'meta' cannot be used here"),
-        ("training.start_from=nowhere", RunError, "nowhere: there is no run here"),
+        ("training.start_from=nowhere", RunError, "training.start_from: nowhere: there is no run here"),
         ("training.optimizer_options={eps = 'x'}", PartError, "training.optimizer_options: Adam refuses them"),
         ("generator.width=1000000000", PartError, "cannot be built"),
     ],

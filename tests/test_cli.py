@@ -466,6 +466,17 @@ def test_classes_walk_along_the_same_latents(call: Call, runs: dict[str, Path], 
     assert np.array_equal(tiles(tmp_path / "right" / "walk.png")[0, 0], strip[1, 0])
 
 
+def test_a_walk_passes_over_pictures_of_others_among_the_grids(
+    call: Call, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs["grey"], run)
+    steps = sorted((run / "samples").glob("step-*.png"))
+    shutil.copy(steps[0], run / "samples" / "step-best.png")
+    answer = call("walk", run, "--stops", 2, "--frames", 1, "--out", tmp_path / "walk")
+    assert f"at steps {', '.join(str(int(path.stem[5:])) for path in steps)}" in answer.out
+
+
 def test_walks_that_cannot_be_gone(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
     for options, message in (
         (("--label", "up"), "there is no class 'up'"),

@@ -123,7 +123,7 @@ def test_splits() -> None:
         ({"min_agreement": 1.0}, {}, "0 images of eyes are left"),
         ({"subset": 61}, {}, "data.subset: 61 images asked for, 60 are there"),
         ({"flip": True}, {"mirror": None}, "data.flip: mirroring changes the label"),
-        ({"held_out": 0.999}, {}, "data.held_out: 60 images cannot be divided so"),
+        ({"held_out": 0.999}, {}, "data.held_out: 60 images cannot be divided so that both"),
         ({"conditional": ["age"]}, {}, "no numeric column 'age'; it has: agreement"),
         ({"conditional": ["age"]}, {"facts": {"age": np.full(N, np.nan)}}, "age has missing values"),
         ({"weights": "age"}, {}, "data.weights: eyes has no numeric column 'age'; it has: agreement"),

@@ -22,8 +22,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, change: Callable[[Stepper], Any]) -> 
     """Change what a stepper holds after its second step, outside the rehearsal of a training."""
     advance = Stepper.advance
 
-    def advance_and_spoil(self: Stepper) -> None:
-        advance(self)
+    def advance_and_spoil(self: Stepper, *arguments: Any) -> None:
+        advance(self, *arguments)
         if self.step == 2 and self.settings.critic_steps > 1:
             with torch.no_grad():
                 change(self)

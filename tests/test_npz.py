@@ -140,7 +140,7 @@ class TestNpz:
 
     def test_not_a_number(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, images=np.full((2, 3, 3), np.nan, np.float32))
-        assert "outside value_range" in error(lambda: Npz(path=path, value_range=(0, 1)).images)
+        assert "some values are NaN, outside value_range" in error(lambda: Npz(path=path, value_range=(0, 1)).images)
         path = self.write(tmp_path, images=np.zeros((2, 3, 3), bool))
         assert "images are bool" in error(lambda: Npz(path=path).image)
 

@@ -77,6 +77,12 @@ def test_each_fold_has_a_generator_that_saw_no_test_image(monkeypatch: pytest.Mo
         assert len(trained) == len(x) - len(test)
 
 
+def test_images_have_at_most_three_axes() -> None:
+    x, y = images()
+    with pytest.raises(ValueError, match=r"images of shape \(1, 1, 8, 8\) are neither"):
+        sampler().fit_resample(x.reshape(len(x), 1, 1, 8, 8), y)
+
+
 def test_balanced_classes_need_no_generator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "train", None)
     x, y = images((5, 5))
@@ -87,6 +93,7 @@ def test_balanced_classes_need_no_generator(monkeypatch: pytest.MonkeyPatch) -> 
     ("changes", "more", "words"),
     [
         ({}, {"image_shape": (3, 8, 8)}, r"images of shape \(64,\) are not of image_shape \(3, 8, 8\)"),
+        ({}, {"image_shape": (8, 8)}, r"images of shape \(64,\) are not of image_shape \(8, 8\)"),
         ({}, {}, "rows of 64 numbers are no images; give image_shape"),
         ({"y": np.repeat([0, 1], (25, 1))}, {"image_shape": SHAPE}, "class 1 has one image"),
         ({"y": np.zeros(7)}, {"image_shape": SHAPE}, "there are 26 images and 7 classes|inconsistent|one class"),

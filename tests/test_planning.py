@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 import gankit
+from gankit.cli import app
 from gankit.errors import GankitError
 from gankit.interfaces import Dataset, ImageSpec, Known
 from gankit.planning import proposal
@@ -140,8 +142,10 @@ def test_splits_of_the_data_s_own_are_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "minutes", "message"),
     [
-        ("few.npz", 60, "5 images are too few to learn from"),
+        ("few.npz", 60, "images to train on: 5, too few to learn from"),
         ("enough.npz", 0.01, "0.01 minutes are 54 steps here .* give --minutes"),
+        ("divided.npz", 60, "images to train on: 3, too few"),
+        ('{name = "npz", path = "enough.npz", held_out = 0.9}', 60, "images to train on: 4, too few"),
         ("nothing", 60, "there is no folder, npz file or data set of this name"),
         ("{name = 3}", 60, "name"),
         ('{name = "npz"}', 60, "path"),
@@ -154,6 +158,7 @@ def test_what_cannot_be_planned_writes_nothing(
     monkeypatch.chdir(tmp_path)
     arrays(tmp_path / "few.npz", noise(5, 32, 32, 3))
     arrays(tmp_path / "enough.npz", noise(40, 32, 32, 3))
+    np.savez(tmp_path / "divided.npz", train_images=noise(3, 32, 32, 3), test_images=noise(40, 32, 32, 3))
     with pytest.raises(GankitError, match=message):
         lines(place, tmp_path / "e.toml", minutes)
     assert not (tmp_path / "e.toml").exists()
@@ -164,6 +169,31 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     with pytest.raises(GankitError, match="there is such a file already"):
         lines("eyes", tmp_path / "e.toml")
     assert (tmp_path / "e.toml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", ["missing/e.toml", "e.json", "e.YAML"])
+def test_a_file_that_could_not_be_written_or_read_is_refused_before_the_work(out: str, tmp_path: Path) -> None:
+    with pytest.raises(GankitError, match=r"must be a \.toml file in a folder that exists"):
+        lines("eyes", tmp_path / out)
+
+
+@pytest.mark.parametrize("minutes", ["inf", "1e308"])
+def test_minutes_are_bounded(minutes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        app(["plan", "eyes", "--minutes", minutes, "--out", str(tmp_path / "e.toml")])
+    assert "less than or equal to 1000000" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("fast")
+def test_the_written_file_is_toml_whatever_the_names(tmp_path: Path) -> None:
+    folder = tmp_path / 'we"ird\n\x01\x7f\\'
+    folder.mkdir()
+    for number, image in enumerate(noise(20, 32, 32, 3)):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    lines(str(folder), tmp_path / "e.toml")
+    assert tomllib.loads((tmp_path / "e.toml").read_text(encoding="utf-8"))["data"]["path"] == str(folder)
+    table = {"root": "a", "options": {"split": "train", "sizes": [1, {"a": True}]}}
+    assert tomllib.loads("\n".join(proposal._line(*each) for each in table.items())) == table
 
 
 def test_real_steps_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

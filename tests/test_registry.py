@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import gankit
 from gankit.errors import PartError, SettingsError
 from gankit.registry import Part, read_part, registry
+from gankit.registry.messages import suggestion
 from gankit.registry.plugins import KINDS
 from gankit.testing import isolated_registry
 
@@ -319,6 +320,12 @@ def test_an_instance_can_be_registered() -> None:
     assert first is not mine
     assert first.weight is not second.weight
     assert torch.equal(first.weight, mine.weight)
+
+
+def test_of_very_many_known_names_the_first_are_listed() -> None:
+    many = [f"part{number}" for number in range(41)]
+    assert suggestion("zzz", many).endswith("part39, ... (41 in all)")
+    assert suggestion("zzz", many[:40]).endswith("part38, part39")
 
 
 def test_an_unknown_name_says_which_registration_is_missing() -> None:

@@ -115,6 +115,7 @@ def test_conditions_in_their_own_units(small: Small, tmp_path: Path) -> None:
     encoded = run.encode_labels(2, [mean + 2 * scale])
     torch.testing.assert_close(encoded, torch.full((2, 1), 2.0))
     np.testing.assert_allclose(run.decode_conditions(encoded), mean + 2 * scale, rtol=1e-6)  # type: ignore[arg-type]
+    assert (run.decode_conditions(run.encode_labels(1, [0.0])) == 0).all()  # type: ignore[arg-type]
     with pytest.raises(RunError, match=r"shape \(2, 2\)"):
         run.sample(2, labels=[1.0, 2.0])
 

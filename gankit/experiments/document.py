@@ -103,8 +103,8 @@ class SettingsDocument:
         if not path.is_file():
             if name not in recipe_names() and path.is_dir():
                 raise SettingsError(
-                    f"{name} is a folder without an experiment.toml: name a recipe, a file or a run; for "
-                    f"its pictures a recipe with data.name=folder data.path={name}"
+                    f"{path} is a folder without an experiment.toml: name a recipe, a file or a run; for "
+                    f"its pictures a recipe with data.name=folder data.path={path}"
                 )
             if "=" in name:
                 raise SettingsError(f"{shown(name)} comes after a recipe or a file, for example: demo {name}")
@@ -223,12 +223,14 @@ class SettingsDocument:
     def where(self, path: KeyPath) -> str:
         """Where a setting is written: an override, or a file with a line.
 
-        For a setting that is not written itself, it is the line of the innermost table around it.
+        For a setting that is not written itself, it is the line of the innermost table around it, or the override that
+        wrote this table; where several did, none of them is named.
         """
         path_and_parents = [path[:length] for length in range(len(path), 0, -1)]
         for keys in path_and_parents:
             if keys in self.overridden:
-                return f"override {shown(self.overridden[keys])}"
+                within = {text for place, text in self.overridden.items() if place[: len(keys)] == keys}
+                return f"override {shown(self.overridden[keys])}" if keys == path or len(within) == 1 else "overrides"
         if path and path[0] in self.from_default:
             return f"recipe {DEFAULT_RECIPE}"
         for keys in path_and_parents:

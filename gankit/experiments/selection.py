@@ -155,5 +155,8 @@ def _hold_out(
             parts = StratifiedShuffleSplit(1, test_size=share, random_state=state).split(indices, labels)
         training, held_out = next(parts)
     except ValueError as error:
-        raise DataError(f"data.held_out: {len(indices)} images cannot be divided so: {error}") from error
+        raise DataError(
+            f"data.held_out: {len(indices)} images cannot be divided so that both parts have images of every class, "
+            "or whole patients; set another share, or merge rare classes"
+        ) from error
     return indices[np.sort(training)], indices[np.sort(held_out)]

@@ -40,10 +40,10 @@ def check_range(images: NDArray[Any], value_range: tuple[float, float] | None, w
         return
     low, high = float(images.min()), float(images.max())
     if not (value_range[0] <= low and high <= value_range[1]):
-        raise DataError(
-            f"{where}: values go from {low:g} to {high:g}, outside value_range = [{value_range[0]:g}, "
-            f"{value_range[1]:g}]; widen the range or clip the images"
-        )
+        values, remedy = f"values go from {low:g} to {high:g}", "widen the range or clip the images"
+        if np.isnan(low):
+            values, remedy = "some values are NaN", "give each a number, or leave such images out"
+        raise DataError(f"{where}: {values}, outside value_range = [{value_range[0]:g}, {value_range[1]:g}]; {remedy}")
 
 
 def valid_range(value_range: tuple[float, float] | None) -> tuple[float, float] | None:

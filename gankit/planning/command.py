@@ -8,7 +8,7 @@ import typer
 from gankit.terminal.text import say
 
 Images = Annotated[str, typer.Argument(help="A folder, an npz file, a data set's name, or a table {name = ...}.")]
-Minutes = Annotated[float, typer.Option(help="Minutes of training on this machine.", min=0.1)]
+Minutes = Annotated[float, typer.Option(help="Minutes of training on this machine.", min=0.1, max=1e6)]
 File = Annotated[Path | None, typer.Option(help="The file to write; experiment.toml by default.", show_default=False)]
 
 

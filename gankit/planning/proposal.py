@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import tomlkit
 import torch
 
 from gankit import seeds
 from gankit.errors import DataError, GankitError, RunError
-from gankit.experiments.document import recipe_text
+from gankit.experiments.document import FORMATS, recipe_text
 from gankit.experiments.experiment import load
-from gankit.experiments.selection import open_dataset, split_indices
+from gankit.experiments.selection import open_dataset, select_images, split_indices
 from gankit.experiments.values import parse_value
 from gankit.files import user_path, write_atomically
 from gankit.images.labels_csv import files_below
@@ -24,6 +25,7 @@ from gankit.interfaces import Dataset
 from gankit.planning.findings import findings
 from gankit.registry import registry
 from gankit.runs.run import choose_device
+from gankit.terminal.text import harmless
 from gankit.training.data import prepare
 from gankit.training.description import describe
 from gankit.training.log import TickLog
@@ -66,12 +68,15 @@ def plan(place: str, minutes: float, out: Path) -> Iterator[str]:
     out = user_path(out)
     if out.exists():
         raise RunError(f"{out}: there is such a file already; choose another with --out")
+    if FORMATS.get(out.suffix.lower(), ".toml") != ".toml" or not out.absolute().parent.is_dir():
+        raise GankitError(f"--out: {out} must be a .toml file in a folder that exists")
     table = _table(place)
-    settings: dict[str, Any] = {"size": 32, **table}
-    first = open_dataset(load({"data": settings}).data)
-    if len(first) < FEWEST:
+    settings = load({"data": {"size": 32, **table}}).data
+    first = open_dataset(settings)
+    n = len(select_images(settings, 0, first)[0]) if len(first) > 1 else len(first)
+    if n < FEWEST:
         raise DataError(
-            f"{place}: {len(first)} images are too few to learn from; bring at least {FEWEST}, better hundreds"
+            f"{place}: images to train on: {n}, too few to learn from; bring at least {FEWEST}, better hundreds"
         )
     on_gpu = choose_device("auto").type != "cpu"
     choices = _choose_data(first, table, on_gpu, minutes)
@@ -248,9 +253,9 @@ def _text(
     """The experiment as a commented file: the recipe's networks and losses, and what was chosen for the data."""
     networks = recipe_text(recipe)
     networks = networks[networks.index("[generator]") : networks.index("[augment]")].strip()
-    lines = [f"# Proposed by gankit plan for {place}; every line may be changed.", "[data]"]
+    lines = [f"# Proposed by gankit plan for {_words(place)}; every line may be changed.", "[data]"]
     lines += [_line(key, value) for key, value in table.items() if key not in choices]
-    lines += [f"{_line(key, choice.value)}  # {' '.join(choice.why.split())}" for key, choice in choices.items()]
+    lines += [f"{_line(key, choice.value)}  # {_words(choice.why)}" for key, choice in choices.items()]
     lines += [
         "# flip = true  # doubles the images, where left and right do not matter",
         "",
@@ -265,4 +270,13 @@ def _text(
 
 
 def _line(key: str, value: Any) -> str:
-    return f"{key} = {json.dumps(value)}"
+    if isinstance(value, dict):
+        inline = tomlkit.inline_table()
+        inline.update(value)
+        value = inline
+    return f"{key} = {tomlkit.item(value).as_string()}"
+
+
+def _words(text: str) -> str:
+    """A text that may stand in a comment, on one line."""
+    return " ".join(harmless(text).split())

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from gankit.errors import DataError
+from gankit.images.grey_levels import check_range
 from gankit.interfaces import Dataset, Images, ImageSpec, Known
 from gankit.interfaces.dataset import flip_left_right
 
@@ -112,10 +113,7 @@ class Arrays(Dataset):
             raise DataError("there are no images in the array")
         if value_range is None and array.dtype == np.float32:
             raise DataError("float32 images need a value_range: the values that stand for black and white")
-        if value_range is not None:  # else any value is allowed, and a memory map need not be read
-            low, high = array.min(), array.max()
-            if not (value_range[0] <= low and high <= value_range[1]):
-                raise DataError(f"images go from {low} to {high}, outside value_range {value_range}")
+        check_range(array, value_range, "images")  # without a range any value is allowed: a memory map stays unread
         facts = dict(facts or {})
         if labels is not None:
             labels, class_names, of_labels = _classes(np.asarray(labels), class_names)

@@ -3,6 +3,7 @@
 import difflib
 import reprlib
 from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,8 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 10, 10, 10
+MOST_LISTED = 40
+"""Known names that are listed at most."""
 NONE = "none"
 """What stands in a file for None, which TOML lacks."""
 shown = _SHORT.repr
@@ -19,14 +22,16 @@ shown = _SHORT.repr
 
 
 def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:
-    """What to say after an unknown name: the closest known one, else all of them.
+    """What to say after an unknown name: the closest known one, else all of them, or the first of very many.
 
     Args:
         name: the unknown name.
         known: the names that there are.
         list_all: whether all of them are listed after the closest one too.
     """
-    listing = f"known: {', '.join(known)}" if known else "there are none"
+    listing = f"known: {', '.join(islice(known, MOST_LISTED))}" if known else "there are none"
+    if len(known) > MOST_LISTED:
+        listing += f", ... ({len(known)} in all)"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if not close:
         return listing

@@ -264,7 +264,7 @@ class Run:
         """(n, k) standardised conditions to (n, k) in their own units."""
         mean, scale = np.array(self._record.condition_mean), np.array(self._record.condition_scale)
         values: NDArray[np.float64] = labels.double().numpy() * scale + mean
-        return values
+        return np.where(abs(values) < 1e-6 * scale, 0.0, values)  # rounded labels give almost 0 for it
 
 
 def pretrained_names() -> list[str]:

@@ -161,7 +161,8 @@ def _animated(run: Run, images: NDArray[Any], animation: Animation) -> bytes:
 
 def _grids(run: Run) -> dict[int, Path]:
     """The grids of samples that the training wrote, by step: at most `MOST_GRIDS`, evenly over the training."""
-    paths = {int(path.stem.removeprefix("step-")): path for path in sorted(run.path.glob("samples/step-*.png"))}
+    names = sorted(run.path.glob("samples/step-*.png"))
+    paths = {int(step): path for path in names if (step := path.stem.removeprefix("step-")).isdecimal()}
     chosen = np.linspace(0, len(paths) - 1, min(len(paths), MOST_GRIDS)).round().astype(int)
     return {step: paths[step] for step in np.array(list(paths), int)[chosen].tolist()}
 

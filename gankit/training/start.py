@@ -23,13 +23,17 @@ def load_start_weights(stepper: Stepper) -> None:
     Raises:
         RunError: there is no such run, it has no checkpoint, or no layer of a network fits.
     """
-    if stepper.settings.start_from:
+    if not stepper.settings.start_from:
+        return
+    try:
         folder = open_run(stepper.settings.start_from).path
         restored = checkpoint.restore(
             folder / "checkpoints", stepper.device, lambda state: load_networks(stepper, state, folder)
         )
-        if restored is None:
-            raise RunError(f"training.start_from: {folder} has no checkpoint to start from")
+    except RunError as error:
+        raise RunError(f"training.start_from: {error}") from error
+    if restored is None:
+        raise RunError(f"training.start_from: {folder} has no checkpoint to start from")
 
 
 def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None:

@@ -147,8 +147,8 @@ def _complete(
         for attempt in range(TRIES if count == folds else TRIES_WITH_FEWER):
             try:
                 sides = stratified_folds(labels, groups, count, derive_seed(seed, "division", attempt))
-            except ValueError as error:
-                raise DataError(f"augmentation.{setting}: {len(labels)} cases cannot be divided so: {error}") from None
+            except ValueError:  # every class has fewer cases than there are parts
+                break
             good = [pair for pair in sides if all(len(np.unique(labels[side])) == classes for side in pair)]
             if len(good) == count or (good and setting != "folds"):
                 return good

@@ -125,8 +125,8 @@ def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices]:
     seed = derive_seed(study.experiment.training.seed, "folds")
     try:
         sides = stratified_folds(labels, groups, folds, seed)
-    except ValueError as error:
-        raise DataError(f"classifier.folds: {len(places)} cases cannot be divided so: {error}") from None
+    except ValueError:
+        raise DataError(f"classifier.folds: every class has fewer than {folds} cases; set fewer folds") from None
     for train, test in sides:
         if len(np.unique(labels[train])) == len(np.unique(labels[test])) == dataset.image.classes:
             return places[train], places[test]
