@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gankit.errors import GankitError, ProcessLostError, plain_words
-from gankit.experiments.options import Best, Extractor, Metrics, Out, Overrides, Recipe, RunFolder, Window
+from gankit.experiments.options import Best, Extractor, Label, Metrics, Out, Overrides, Recipe, RunFolder, Window
 from gankit.experiments.values import parse_value
 from gankit.planning.command import plan
 from gankit.runs.commands import sample, walk
@@ -89,7 +89,7 @@ def rank(
     count: Annotated[int | None, typer.Option(help="Images to draw; 100 by default.", min=1)] = None,
     keep: Annotated[int, typer.Option(help="How many of the best and worst to keep.", min=1)] = 10,
     by: Annotated[str, typer.Option(help="critic, realism, label, or ratings:FILE.csv,FILE.csv,...")] = "critic",
-    label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
+    label: Label = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the latents; 0 by default.", min=0)] = None,
     best: Best = False,
     features: Extractor = None,

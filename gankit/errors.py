@@ -1,5 +1,7 @@
 """The errors that gankit raises for mistakes of users: one line that says what is wrong, where, and what to do."""
 
+from collections.abc import Sequence
+
 
 class GankitError(Exception):
     """A mistake, or a state of files, that the user can fix; the command line prints it and exits with code 2."""
@@ -42,6 +44,16 @@ def cause(error: BaseException) -> str:
 def typed_line(error: BaseException, most: int | None = None) -> str:
     """An error's type, and what it says, on one line; at most so many characters of the latter."""
     return f"{type(error).__name__}: {one_line(error, most)}"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things in words: "1 image", "2 images"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """So many of some names at most, and how many there are beside them: "a, b, c and 2 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def plain_words(error: Exception) -> str | None:

@@ -142,9 +142,9 @@ def test_every_table_has_a_head_that_printing_repeats() -> None:
 def test_the_card_says_what_the_images_are_and_what_is_not_known(run: gankit.Run, tmp_path: Path) -> None:
     write_report(run)
     card = (run.path / "card.md").read_text()
-    assert "60 training images, of which nobody said whose they are" in card
+    assert "60 training images; the data do not say of which patients" in card
     assert "- right, both: 30 images." in card
-    assert "Kept from training: nothing, so that nothing shows whether images are new" in card
+    assert "Kept from training: no images, so that it cannot be tested whether generated images are new" in card
     assert re.search(r"Of 40 generated images \d+ equal an image of the training images pixel by pixel", card)
     assert "No membership attack was made" in card
     assert "**Not for clinical use**" in card

@@ -1,4 +1,4 @@
-"""Generated images that copy pixels of a training image: looked for in every evaluation, whatever its metrics."""
+"""Generated images that copy the pixels of a training image: every evaluation looks for them, whatever its metrics."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +15,7 @@ SIDE = 32
 THRESHOLD = 3.0
 """Root mean square difference, out of 255, below which two images are near copies of each other."""
 CHUNK = 512
+"""Images that are read at a time."""
 
 
 def find_copies(
@@ -23,9 +24,9 @@ def find_copies(
     """How many generated images copy a training image or its mirror image, and warnings of them.
 
     A copy is exact if all pixels are equal, and near if the root mean square difference, at no more than 32 pixels a
-    side, is below 3 of 255 grey levels. Few contrasts make new images as near as that: so the share of held-out images
-    that are near copies stands beside, or that of training images near another one where none is held out. Any exact
-    copy gives a warning, near ones where their share is above that.
+    side, is below 3 of 255 grey levels. Where images have little contrast, new ones can be as near as that too. So near
+    copies give a warning only if their share is above the expected one: that of held-out images that are near copies,
+    or, where none are held out, of training images that are near another one. Any exact copy gives a warning.
 
     Args:
         fakes: the generated images.
@@ -34,8 +35,8 @@ def find_copies(
         kind: what messages call an image of `training`, "training image" for example.
 
     Returns:
-        `{"exact", "near", "near_expected"}`: two numbers of images and a share; and the warnings. An empty dictionary
-        where the images cannot be compared.
+        `{"exact", "near", "near_expected"}`, two numbers of images and the expected share, or an empty dictionary where
+        the images cannot be compared; and the warnings.
     """
     try:
         known = list(_thumbnails(training))
@@ -46,11 +47,13 @@ def find_copies(
     except GankitError as error:
         return {}, [f"copies of a {kind} are not looked for: {error}"]
     warnings, near, m = [], near & ~exact, len(fakes)
-    for copied, what in ((exact, f"equal a {kind} or its mirror image"), (near, f"are near copies of a {kind}")):
-        if copied.any() and copied.mean() > (expected if copied is near else 0):
+    for copied, allowed, what, beside in (
+        (exact, 0.0, f"equal a {kind} or its mirror image", ""),
+        (near, expected, f"are near copies of a {kind}", f", of real ones that are new {expected:.1%}"),
+    ):
+        if copied.mean() > allowed:
             first = int(np.flatnonzero(copied)[0])
             pair = f"image {_name(fakes, first)} copies {_name(training, int(closest[first]))}"
-            beside = f", of real ones that are new {expected:.1%}" if copied is near else ""
             warnings.append(
                 f"{copied.sum()} of {m} generated images {what} pixel by pixel ({copied.mean():.1%}{beside}): {pair}"
             )
@@ -60,7 +63,10 @@ def find_copies(
 def _copied(
     images: Dataset, known: list[Thumbnail], itself: bool = False
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
-    """Of each image: whether one of the known ones is equal, whether one is near, and which; none is its own copy."""
+    """(n,) for each image: whether a known one is equal, whether one is near, and which one.
+
+    With `itself` the images are the known ones, and none counts as a copy of itself.
+    """
     exact, near, partner = np.zeros((3, len(images)), np.int64)
     for mirrored in (False, True):
         for i, j, _, equal in duplicates(list(_thumbnails(images, mirrored)), known, THRESHOLD):

@@ -38,7 +38,7 @@ class Estimate:
 
     @property
     def error(self) -> float:
-        """The standard error, of all parts."""
+        """The standard error, from all parts."""
         return math.sqrt(sum(part.variance for part in self.parts.values()))
 
     def half(self, level: float = LEVEL) -> float:
@@ -53,11 +53,11 @@ class Estimate:
         return self.value - self.half(level), self.value + self.half(level)
 
     def share_interval(self, units: float, cases: float = math.inf, level: float = LEVEL) -> tuple[float, float]:
-        """The interval where the value is in [0, 1]: Wilson's for as many independent cases as have this half-width.
+        """The interval of a value in [0, 1]: Wilson's, for as many independent cases as would have the same half-width.
 
         Args:
-            units: independent cases that stand for a value of 0 or 1, or one that nothing changes.
-            cases: independent cases at most.
+            units: the number of independent cases to take where the value is 0 or 1 or its error is 0.
+            cases: the most independent cases to take.
             level: of the interval.
         """
         half, spread = self.half(level), self.value * (1 - self.value)
@@ -70,7 +70,7 @@ class Estimate:
 
     @property
     def p_value(self) -> float:
-        """The two-sided p-value of 0: one less the level whose interval ends there."""
+        """The two-sided p-value of a true value of 0: 1 minus the level whose interval ends at 0."""
         if not 0 < self.half() < math.inf:
             return 1.0 if self.value == 0 or self.half() else 0.0
         if self.half(1 - 1e-12) < abs(self.value):
@@ -79,7 +79,7 @@ class Estimate:
         return float(1 - ends)
 
     def detectable(self, power: float = POWER) -> float:
-        """The smallest true difference whose interval would exclude 0 with this probability, were errors these."""
+        """The smallest true difference whose interval would exclude 0 with this probability, given the same errors."""
         return self.half() + float(stats.norm.ppf(power)) * self.error
 
 
@@ -104,12 +104,13 @@ def mean_of(values: Floats, factor: float | None = None) -> Part:
 def cross_validated(values: Floats, test_to_train: float, shared_seeds: bool = False) -> Estimate:
     """The mean of a score, or of a paired difference of two arms' scores, over folds and seeds.
 
-    Folds are of whole patients, so that the spread of the folds' means knows how alike images of a patient are. As the
+    Folds are of whole patients, so that the spread of the folds' means covers how alike images of a patient are. As the
     training parts of folds overlap, their variance is multiplied by 1 / folds + n_test / n_train instead of 1 / folds
     (Nadeau and Bengio 2003, Machine Learning 52:239). Seeds interact with arms, so a difference is taken within fold
-    and seed before this is called. Give each fold seeds of its own: then that spread knows all that seeds do. Seeds
-    that are the same in all folds may do something alike there, which it does not know: with `shared_seeds` the spread
-    of their means over folds is a part of its own, which makes the interval very wide with two or three seeds.
+    and seed before this is called. Give each fold seeds of its own: then the spread of the folds covers that of seeds.
+    A seed that all folds share may move all of them the same way, which their spread does not show: with
+    `shared_seeds`, the spread of the seeds' means over folds is a part of its own, which makes the interval very wide
+    with two or three seeds.
 
     Args:
         values: (folds, generator seeds, classifier seeds), of all folds of all repeats; an axis has length 1 where
@@ -134,11 +135,11 @@ def cross_validated(values: Floats, test_to_train: float, shared_seeds: bool = F
 
 
 def variance_split(values: Floats) -> dict[str, float | None]:
-    """How much folds, generator seeds and classifier seeds differ: variances of single ones, beyond what is below them.
+    """The variances between folds, between generator seeds and between classifier seeds, each without those below it.
 
     From (folds, generator seeds, classifier seeds) as in `cross_validated`: seeds are nested in folds. The variance of
     "classifiers" is the mean variance inside a cell of fold and generator; that of "generators" is the mean variance of
-    the cells' means inside a fold less the classifiers' part, that of "folds" the variance of the folds' means less
+    the cells' means inside a fold minus the classifiers' part, that of "folds" the variance of the folds' means minus
     both. None where there is one of a kind, whose variance is then part of the next one's; never below 0.
     """
     table = np.asarray(values, np.float64)
@@ -187,10 +188,10 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 def visible_difference(
     counts: Sequence[int], folds: int = 1, disagree: float = 0.2, power: float = POWER, level: float = LEVEL
 ) -> float:
-    """About the smallest difference of balanced accuracy that a study of so many cases would tell from chance.
+    """Roughly the smallest difference of balanced accuracy that a study of so many cases can tell from chance.
 
-    Before anything is trained: for two arms that decide differently in a share of the cases. Differences between seeds
-    come on top, so that it is a lower bound.
+    It can be computed before anything is trained, from how many cases two arms are assumed to decide differently. It is
+    a lower bound, since the differences between seeds come on top.
 
     Args:
         counts: independent test cases (patients) of each class; with folds those of all folds together.

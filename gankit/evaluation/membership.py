@@ -22,13 +22,14 @@ from gankit.metrics._distances import Rows64, Shortlist
 from gankit.runs.run import Run
 
 SPLITS = 200
-"""Random divisions of the members by which the control judges."""
+"""Random divisions of the members for the control."""
 BATCH = 64
+"""Images that a critic scores at a time."""
 ATTACKS = {"generator": "distance to the nearest generated image", "critic": "critic score"}
 
 
 def attacks(source: Any, pool: Pool, training: Dataset, held_out: Dataset) -> tuple[dict[str, Any], list[str]]:
-    """Attacks on a generator by its images, and on the critic of a run, with warnings of those that work.
+    """Attacks by a generator's images and, for a run, by its critic's scores; with warnings of those that work.
 
     Args:
         source: what is evaluated; a run has a critic.
@@ -37,7 +38,8 @@ def attacks(source: Any, pool: Pool, training: Dataset, held_out: Dataset) -> tu
         held_out: images of the same origin that the generator has not seen.
 
     Returns:
-        By the names of `ATTACKS`: "by", and what `attack` gives; without those that cannot be made.
+        For each name in `ATTACKS` whose attack can be made, what `attack` returns and "by", its score in words; and the
+        warnings.
     """
     scores: dict[str, tuple[Floats, Floats]] = {}
     members = pool.real.training
@@ -66,18 +68,18 @@ def attack(
     """How well a score tells members from others: the area under the ROC curve, with interval and control.
 
     The interval is over patients of both sides (Obuchowski 1997, Biometrics 53:567). The control is the same attack on
-    members alone, of which as many patients as there are others stand for others: two hundred random divisions, whose
-    95 % quantile is given. An area below it can come from the division of the data alone.
+    members alone: as many of their patients as there are others, chosen at random, take the place of the others. It is
+    given as the 95 % quantile over 200 such choices: an area below it can come from the division of the data alone.
 
     Args:
-        members: (n,) scores of training images, larger where they are taken for members.
+        members: (n,) scores of training images; a larger one says "member".
         others: (m,) scores of held-out images.
         member_groups: (n,) groups (patients), or None.
         other_groups: (m,) the same.
 
     Returns:
-        `{"area", "low", "high", "control", "members", "others"}`; the last two are numbers of patients. 0.5 tells
-        nothing, 1 everything. None with fewer than 4 members or 2 others.
+        `{"area", "low", "high", "control", "members", "others"}`; the last two are numbers of patients. An area of 0.5
+        is chance, 1 tells all apart. None with fewer than 4 patients among the members or 2 among the others.
     """
     units, other_units = _units(member_groups, len(members)), _units(other_groups, len(others))
     n, m = int(units.max()) + 1, int(other_units.max()) + 1
@@ -99,14 +101,14 @@ def attack(
 
 
 def _areas(scores: Floats, positive: NDArray[np.bool_]) -> Floats:
-    """The area of each of (k, n) divisions of (n,) scores, from their ranks."""
+    """(k,) areas under the curve of (n,) scores, from their ranks, for k choices (k, n) of the positive ones."""
     counts = positive.sum(1)
     areas = (positive @ rankdata(scores) - counts * (counts + 1) / 2) / (counts * (len(scores) - counts))
     return np.asarray(areas)
 
 
 def _above(scores: Floats, others: Floats) -> Floats:
-    """(n,) for each score the share of others below it; ties count half."""
+    """(n,) for each score the share of the others below it; equal ones count half."""
     others = np.sort(others)
     below = np.searchsorted(others, scores, "left") + np.searchsorted(others, scores, "right")
     return np.asarray(below / (2 * len(others)))
@@ -118,7 +120,7 @@ def _units(groups: NDArray[Any] | None, count: int) -> NDArray[np.int64]:
 
 
 def _nearness(rows: Rows, fake: Rows) -> Floats:
-    """(n,) less the distance of each image's features to the nearest generated ones."""
+    """(n,) minus the distance from each image's features to the nearest generated ones."""
     assert rows.features is not None
     assert fake.features is not None
     fakes = np.asarray(fake.features)
@@ -128,7 +130,7 @@ def _nearness(rows: Rows, fake: Rows) -> Floats:
 
 
 def _critic_scores(run: Run, images: Dataset) -> Floats:
-    """(n,) scores of a run's critic, means where it gives score maps."""
+    """(n,) scores of a run's critic; of a map of scores its mean."""
     if run.image.conditions:
         raise GankitError("conditions are standardised by the training")
 

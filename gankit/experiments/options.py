@@ -13,6 +13,8 @@ RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=
 AnyRun = Annotated[Path, typer.Argument(help="A run's folder, or eyes, which comes with gankit.", show_default=False)]
 Recipe = Annotated[str, typer.Argument(help="A recipe's name or an experiment file.", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Seed of the latents.", min=0)]
+Label = Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")]
+Truncation = Annotated[float, typer.Option(help="Below 1: more typical images, where the generator can.")]
 Animation = Literal["gif", "webp", "png"]
 Best = Annotated[bool, typer.Option("--best", help="Take the generator that was best while training, not the last.")]
 Extractor = Annotated[

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 GRID = "grid.png"
-"""The picture of many in a folder of samples."""
+"""The file in a folder of samples that shows them all."""
 
 
 @final

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from gankit.nn.double_backward import uses_torch
 
 DEVICES = {"cuda"}
-"""Where it replaces torch's: on a CPU results stay as they were, bit by bit."""
+"""Devices on which it replaces torch's: on a CPU results stay those of torch, bit by bit."""
 Maps = tuple[Tensor, ...]
 
 
@@ -46,7 +46,7 @@ def _combination(constant: Tensor, *terms: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _sums(*products: Tensor) -> Maps:
-    """Over pixels, of (n, c, h, w) maps: (n, c) each."""
+    """The (n, c) sums over pixels of each of some (n, c, h, w) maps."""
     return tuple(product.sum((2, 3)) for product in products)
 
 
@@ -119,7 +119,7 @@ class _Gradients(torch.autograd.Function):
 
 
 def _by_torch(context: Any, cotangents: tuple[Tensor | None, ...], inputs: Maps) -> Maps:
-    """The same for any combination of gradients, and differentiable again."""
+    """What `_Gradients.backward` gives, for any combination of cotangents, and differentiable again."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         # Not the inputs themselves: g may depend on x, and the derivative by x is meant at a fixed g.

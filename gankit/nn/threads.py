@@ -8,19 +8,25 @@ from typing import final
 
 import torch
 
-PIECES, LONG = 5, 1.0
-"""A number of threads is judged by so many pieces of work, or by fewer that take so many seconds together."""
-SLOWER, WINDOW = 1.7, 10.0
-"""Fewer threads are tried when the pieces of so many seconds take so many times as long as before."""
-PATIENCE, REST = 120.0, 20.0
-"""More are tried after so many seconds; and nothing before so many times the seconds of the last trial."""
+PIECES = 5
+"""Pieces of work by which a number of threads is judged; fewer where they take `LONG`."""
+LONG = 1.0
+"""Seconds of work after which a number on trial is judged in any case."""
+WINDOW = 10.0
+"""Seconds of work, outside trials, by which is decided whether to start one."""
+SLOWER = 1.7
+"""Fewer threads are tried when the pieces of a window take so many times as long as before."""
+PATIENCE = 120.0
+"""Seconds since the last trial after which more threads are tried."""
+REST = 20.0
+"""No trial starts before so many times the seconds that the last one took."""
 
 _held = False
 
 
 @contextlib.contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """So many CPU threads for torch meanwhile, which `thread_options` respects; None leaves them as they are."""
+    """Use so many CPU threads of torch inside, and let `thread_options` offer no others; None changes nothing."""
     global _held
     before = torch.get_num_threads(), _held
     torch.set_num_threads(count or before[0])
@@ -40,14 +46,19 @@ def thread_options() -> list[int]:
     """
     own = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # By itself torch takes all cores, or half where two of them share one.
+    # By default torch uses all logical cores, or half of them where each physical core counts as two.
     if _held or {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & set(os.environ) or own not in (cores, cores // 2):
         return [own]
     return sorted({own >> halvings for halvings in range(own.bit_length())})
 
 
 def fastest(options: Sequence[int], seconds: Callable[[int], float]) -> int:
-    """The first of rising numbers of threads after which more are not faster, by what a piece of work takes with it."""
+    """The number of threads beyond which more are no longer faster.
+
+    Args:
+        options: numbers of threads, rising.
+        seconds: does a piece of work with so many threads and says what it took.
+    """
     best, least = options[0], seconds(options[0]) if len(options) > 1 else 0.0
     for threads in options[1:]:
         now = seconds(threads)
@@ -59,15 +70,15 @@ def fastest(options: Sequence[int], seconds: Callable[[int], float]) -> int:
 
 @final
 class ThreadChoice:
-    """Chooses the number of CPU threads of a long work by what its pieces take.
+    """Chooses the number of CPU threads for work that comes in pieces, such as the steps of a training, by their time.
 
     At the start it tries rising numbers for as long as they are faster. When pieces become slower, because other
-    programs need the cores, it tries fewer, and from time to time again more. Only the seconds that it is told of
-    decide.
+    programs need the cores, it tries fewer, and more again from time to time. It reads no clock: only the seconds
+    passed to `note` decide.
 
     Args:
         options: from `thread_options`.
-        threads: the number of a work that goes on; None for one that starts.
+        threads: the number to go on with; None where the work starts.
         usual: seconds of a piece with that number; None where they are not known.
 
     Attributes:
@@ -81,9 +92,9 @@ class ThreadChoice:
         self.threads, self.usual = threads or options[0], usual
         self.trying = threads is None and len(options) > 1
         self._before = self.threads  # the number that the one on trial is compared with
-        self._direction = 1  # of a trial: to more threads, or -1
-        self._times: list[float] = []
-        self._took = self._since = 0.0  # seconds of the last trial, and since then
+        self._direction = 1  # of a trial: 1 to more threads, -1 to fewer
+        self._times: list[float] = []  # seconds of the pieces since the last decision
+        self._trial_seconds = self._seconds_since = 0.0  # that the last trial took, and since then
 
     def note(self, seconds: float) -> None:
         """Take in how long a piece took with `threads`, which may then be another number."""
@@ -92,16 +103,17 @@ class ThreadChoice:
         self._times.append(seconds)
         total, enough = sum(self._times), len(self._times) >= PIECES
         if self.trying:
-            self._took += seconds
+            self._trial_seconds += seconds
             if enough or total >= LONG:
-                self._judge(statistics.median(self._times[1:] or self._times))  # the first starts the threads
+                # Without the first piece, in which the threads start.
+                self._judge(statistics.median(self._times[1:] or self._times))
         else:
-            self._since += seconds
+            self._seconds_since += seconds
             if enough and total >= WINDOW:
-                self._look(statistics.median(self._times))
+                self._start_trial_if_due(statistics.median(self._times))
 
     def _judge(self, seconds: float) -> None:
-        """End the trial of a number, and of more if it was not faster."""
+        """End the trial of a number of threads, and try the next one if it was faster."""
         faster = self.usual is None or seconds < self.usual
         if faster:
             self.usual = seconds
@@ -109,24 +121,27 @@ class ThreadChoice:
             self.threads = self._before
         self._try(self._next() if faster else None)
 
-    def _look(self, seconds: float) -> None:
-        """Start a trial if it is time for one, at these median seconds of the latest pieces."""
+    def _start_trial_if_due(self, seconds: float) -> None:
+        """Start a trial if it is time for one; `seconds` is the median of the latest pieces."""
         slower = self.usual is None or seconds > SLOWER * self.usual
         self._direction, self._times = (-1 if slower else 1), []
-        due = self._since >= REST * self._took and (slower or self._since >= PATIENCE)
+        rested = self._seconds_since >= REST * self._trial_seconds
+        due = rested and (slower or self._seconds_since >= PATIENCE)
         if due and (following := self._next()):
-            self.usual, self._took = seconds, 0.0
+            self.usual, self._trial_seconds = seconds, 0.0
             self._try(following)
         elif self.usual is None or seconds < self.usual:
             self.usual = seconds
 
     def _next(self) -> int | None:
+        """The next option in the direction of the trial, or None."""
         place = self._options.index(self.threads) + self._direction
         return self._options[place] if 0 <= place < len(self._options) else None
 
     def _try(self, threads: int | None) -> None:
+        """Put a number on trial; None ends the trials."""
         self.trying, self._times = threads is not None, []
         if threads is None:
-            self._since = 0.0
+            self._seconds_since = 0.0
         else:
             self._before, self.threads = self.threads, threads

@@ -23,14 +23,14 @@ Array = NDArray[Any]
 
 
 class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
-    """Fits a generator to the images of a training part, conditioned on their classes, and adds its images to it.
+    """Trains a generator on images, conditioned on their classes, and adds generated images of the rare classes.
 
     In a pipeline of imbalanced-learn (extra `imblearn`) it is called when the pipeline is fitted, and never when it
     predicts: in `cross_val_score` each fold has a generator of its own, which has seen no image of the test part.
 
     Images are (n, channels, height, width), (n, height, width), or rows of (n, channels * height * width) numbers with
     `image_shape`, as most estimators take them; those that come out have the shape and type of those that go in, and
-    the given images come first. Of integers other than uint8, and of floats, black and white are `value_range`.
+    the given images come first. `value_range` gives black and white of images that are not uint8.
 
     Attributes:
         sampling_strategy_: number of images that are added to each class.
@@ -50,7 +50,7 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         """
         Args:
-            experiment: of the generator, as `gankit.load` takes it; its data set is replaced.
+            experiment: how the generator is trained, as `gankit.load` takes it; its data set is replaced.
             overrides: settings as `key.path=value`, as for `gankit.load`.
             sampling_strategy: as for every over-sampler of imbalanced-learn; "auto" fills all classes up to the
                 largest.
@@ -123,7 +123,7 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         target, self._one_against_all = check_target_type(y, indicate_one_vs_all=True)
         x, classes = check_array(X, allow_nd=True, dtype=None), np.asarray(target).reshape(-1)
         if len(x) != len(classes):
-            raise ValueError(f"there are {len(x)} images and {len(classes)} classes; give one class an image")
+            raise ValueError(f"there are {len(x)} images and {len(classes)} classes; give one class for each image")
         if x.dtype.kind not in "iuf":
             raise ValueError(f"images are numbers, and these are {x.dtype}")
         self.n_features_in_ = int(np.prod(x.shape[1:]))
@@ -135,6 +135,7 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         return x, classes, self._images(x)
 
     def _images(self, x: Array) -> Array:
+        """Images as they came to (n, c, h, w)."""
         if x.ndim == 4:
             return x
         if x.ndim == 3:
@@ -148,9 +149,11 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         return x.reshape(len(x), *self.image_shape)
 
     def _as_given(self, made: Array, shape: tuple[int, ...]) -> Array:
+        """(m, c, h, w) images as they came, (m, ...) with the rest of the shape given."""
         return made.reshape(len(made), *shape)
 
     def _range(self, images: Array) -> tuple[float, float]:
+        """The values of black and white."""
         if self.value_range is not None:
             return float(self.value_range[0]), float(self.value_range[1])
         if images.dtype == np.uint8:

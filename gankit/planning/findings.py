@@ -8,22 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gankit.errors import counted
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset
 from gankit.metrics.leakage import LONGEST_SIDE, Thumbnail, duplicates, shrink
 
 MOST_COMPARED = 20_000
-"""Images among which duplicates are looked for; of larger sets the first ones."""
+"""The most images that are looked at; of larger sets the first ones."""
 BLANK = 0.02
-"""Standard deviation of an image, as a share of the way from black to white, below which it counts as near-blank."""
+"""Standard deviation of an image, as a share of the range from black to white, below which it is near-blank."""
 THRESHOLD = 3.0
 """Root mean square difference, of 255 grey levels, below which images are duplicates: that of the metric `leakage`."""
 NAMED = 5
+"""The most images that a finding names."""
 BATCH = 256
 
 
 def findings(dataset: Dataset) -> Iterator[str]:
-    """One line for each thing that deserves a look before a training; reads all images."""
+    """One line for each thing that deserves a look before a training; reads `MOST_COMPARED` images at most."""
     n = min(len(dataset), MOST_COMPARED)
     known, blank, images = dataset.known, [], []
     for start in range(0, n, BATCH):
@@ -37,22 +39,23 @@ def findings(dataset: Dataset) -> Iterator[str]:
     if len(dataset) > n:
         yield f"the first {n:,} images were compared with each other"
     if blank:
-        yield f"{_count(len(blank), 'near-blank image')}, {_names(dataset, blank)}: leave out what shows nothing"
+        yield f"{counted(len(blank), 'near-blank image')}, {_names(dataset, blank)}: leave out what shows nothing"
+    # (p, 2) places of each pair, the lower one first: the higher one is taken for the copy.
     pairs = np.array(
         [(images[i].id, images[j].id) for i, j in _pairs(images) if i < j], dtype=np.int64
     ).reshape(-1, 2)  # fmt: skip
     if len(pairs):
         copies = np.unique(pairs[:, 1])
-        yield f"{_count(len(copies), 'duplicate')} of other images, such as {_names(dataset, pairs[0])}: remove them"
-        if known.labels is not None and (other := known.labels[pairs[:, 0]] != known.labels[pairs[:, 1]]).any():
+        yield f"{counted(len(copies), 'duplicate')} of other images, such as {_names(dataset, pairs[0])}: remove them"
+        if known.labels is not None and (differ := known.labels[pairs[:, 0]] != known.labels[pairs[:, 1]]).any():
             yield (
-                f"{_count(int(other.sum()), 'pair')} of duplicates with different classes, such as "
-                f"{_names(dataset, pairs[other][0])}: correct them"
+                f"{counted(int(differ.sum()), 'pair')} of duplicates with different classes, such as "
+                f"{_names(dataset, pairs[differ][0])}: correct them"
             )
-        if known.groups is not None and (other := known.groups[pairs[:, 0]] != known.groups[pairs[:, 1]]).any():
+        if known.groups is not None and (differ := known.groups[pairs[:, 0]] != known.groups[pairs[:, 1]]).any():
             yield (
-                f"{_count(int(other.sum()), 'pair')} of duplicates of different patients, such as "
-                f"{_names(dataset, pairs[other][0])}: held-out images would not be new ones"
+                f"{counted(int(differ.sum()), 'pair')} of duplicates of different patients, such as "
+                f"{_names(dataset, pairs[differ][0])}: held-out images would not be new ones"
             )
     yield from _leaks(dataset, pairs)
 
@@ -65,14 +68,14 @@ def _leaks(dataset: Dataset, pairs: NDArray[np.int64]) -> Iterator[str]:
             splits_of[index].add(name)
     leaked = [pair for pair in pairs.tolist() if len(splits_of[pair[0]] | splits_of[pair[1]]) > 1]
     if leaked:
-        yield f"{_count(len(leaked), 'pair')} of duplicates across splits, such as {_names(dataset, leaked[0])}"
+        yield f"{counted(len(leaked), 'pair')} of duplicates across splits, such as {_names(dataset, leaked[0])}"
     if dataset.known.groups is not None:
         splits_of_group: dict[str, set[str]] = defaultdict(set)
         for index, names in splits_of.items():
             splits_of_group[str(dataset.known.groups[index])] |= names
         both = [group for group, names in splits_of_group.items() if len(names) > 1]
         if both:
-            yield f"{_count(len(both), 'patient')} in more than one split, such as {both[0]}: keep each in one"
+            yield f"{counted(len(both), 'patient')} in more than one split, such as {both[0]}: keep each in one"
 
 
 def _thumbnail(index: int, image: NDArray[np.float64]) -> Thumbnail:
@@ -90,7 +93,3 @@ def _names(dataset: Dataset, indices: Any) -> str:
     files = dataset.known.files
     names = [files[index] if len(files) else f"image {index}" for index in indices]
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

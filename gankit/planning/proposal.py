@@ -34,13 +34,16 @@ from gankit.training.step import Stepper
 FEWEST = 20
 """Images below which nothing is proposed."""
 FEWEST_STEPS = 500
+"""Steps below which a training learns nothing."""
 FEWEST_OF_CLASS, FEWEST_HELD_OUT, FEWEST_PATIENTS = 10, 20, 5
+"""Training images of each class to condition on classes; held-out images, and patients, to hold any out."""
 HELD_OUT = 0.2
 TIMED_STEPS, TIMED_SECONDS = 5, 20.0
+"""Steps that are timed, or fewer where they take so many seconds."""
 NAMED = 20
-"""Files of a folder that are looked at for whether they are DICOM."""
+"""Files of a folder that are opened to see whether they are DICOM."""
 OF_THE_TIME = 0.9
-"""The share of a budget that steps take; the rest is reading, samples and checkpoints."""
+"""The share of the given time that steps take; the rest is for reading, samples and checkpoints."""
 
 
 class Choice(NamedTuple):
@@ -105,7 +108,7 @@ def plan(place: str, minutes: float, out: Path) -> Iterator[str]:
     }  # fmt: skip
     measured, said = list(_measurable(dataset, data["held_out"])), f"{seconds:.2g} s a step here, {minutes:g} minutes"
     text = _text(place, recipe, table, choices, augment, training, said, measured)
-    load(tomllib.loads(text))  # or a setting does not fit
+    load(tomllib.loads(text))  # raises before anything is written where a setting does not fit
     for key, choice in {**choices, "augment.policy": augment}.items():
         yield f"{key if '.' in key else f'data.{key}'} = {json.dumps(choice.value)}: {choice.why}"
     yield f"training.steps = {rounded}: {said}; recipe {recipe}"
@@ -159,7 +162,10 @@ def _choose_data(dataset: Dataset, table: dict[str, Any], on_gpu: bool, minutes:
 
 
 def _choose_size(dataset: Dataset, on_gpu: bool, minutes: float) -> Choice:
-    """A size that the machine can train in time, no larger than the images, in their median proportion."""
+    """Pixels a side, or [height, width]: what the machine can train in time, no larger than the smallest image.
+
+    The sides have the median proportion of the images, rounded to quarters of the shorter one.
+    """
     sizes = np.array(list(dataset.stored_sizes))
     shorter = int(sizes.min())
     most = 32 if not on_gpu else 64 if minutes < 60 else 128
@@ -223,7 +229,7 @@ def _measurable(dataset: Dataset, held_out: float) -> Iterator[str]:
     own = next((name for name in ("test", "val") if name in known.splits), None)
     n = len(known.splits[own]) if own else int(len(dataset) * held_out) or len(dataset)
     kind = f"images of the split {own}" if own else "held-out images" if held_out else "training images"
-    spread = 140 / n**0.5  # two standard errors of the difference of two shares of a half
+    spread = 140 / n**0.5  # in percentage points: two standard errors of the difference of two shares near 50 %
     yield f"{n} {kind}: a precision or recall must differ by {spread:.0f} points to be seen"
     if not (own or held_out):
         yield "none are held out: a generator that copies its training images looks perfect; watch memorisation"

@@ -20,7 +20,7 @@ from gankit.report.pages import draw_lines, render
 from gankit.runs.run import Run
 
 CLASSES = 20
-"""Classes that are shown at most."""
+"""The most classes that are shown."""
 NEAREST = 8
 """Samples that are shown above the nearest training images."""
 LARGE = 64
@@ -38,7 +38,7 @@ class Pictures(NamedTuple):
 def write_report(run: Run) -> Path:
     """Write `report.html` into a run's folder: values with their context, samples beside real images, curves, settings.
 
-    And `card.md`: what the generated images are, what they were made from, and what they are not for.
+    Also write `card.md`: what the generated images are, what they were made from, and what they are not for.
 
     Values come from the run's `metrics.json` where `gankit evaluate` has written one. Real images are the held-out
     ones, or the training images where none were held out; where the data can no longer be opened, the page says so.
@@ -48,20 +48,19 @@ def write_report(run: Run) -> Path:
     """
     run.check_own("report")
     with sole_writer(run.path):
-        page, path = _page(run), run.path / "report.html"
-        write_atomically(path, page)
-        write_card(run, _metrics(run))
+        metrics, path = _metrics(run), run.path / "report.html"
+        write_atomically(path, _page(run, metrics))
+        write_card(run, metrics)
     return path
 
 
 def _metrics(run: Run) -> dict[str, Any] | None:
-    """What `gankit evaluate` wrote, where it has."""
+    """What `gankit evaluate` has written, or None."""
     path = run.path / "metrics.json"
     return read_metrics(path) if path.is_file() else None
 
 
-def _page(run: Run) -> str:
-    metrics = _metrics(run)
+def _page(run: Run, metrics: dict[str, Any] | None) -> str:
     # The pictures of pairs of images that `gankit evaluate` wrote beside these values.
     entries = metrics["metrics"] if metrics else {}
     pairs = [run.path / f"{name}-pairs.png" for name, entry in entries.items() if "details" in entry]

@@ -16,7 +16,7 @@ def card(run: Run, metrics: dict[str, Any] | None) -> str:
     """The card as Markdown.
 
     Args:
-        run: whose generator it is of.
+        run: the run that the card describes.
         metrics: what `gankit evaluate` wrote, or None.
     """
     record, patients, held_out, unopened = run.experiment.run, None, 0, ""
@@ -33,6 +33,7 @@ def card(run: Run, metrics: dict[str, Any] | None) -> str:
         losses=[loss.name for loss in run.experiment.losses], patients=patients, held_out=held_out, unopened=unopened,
         classes=dict(zip(run.class_names, counts, strict=False)),
     )  # fmt: skip
+    # Conditions of the template leave empty lines: none stays between items of a list, and at most one elsewhere.
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"(\n- [^\n]*)\n+(?=- )", r"\1\n", text)).rstrip() + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Samples above the training images that are nearest to them."""
+"""A picture of samples, with the nearest training image below each."""
 
 from typing import Any
 
@@ -13,8 +13,9 @@ from gankit.interfaces import Dataset
 SIDE = 16
 """Pixels of a side at which images are compared, so that fine noise does not decide."""
 MOST = 20_000
-"""Training images that are looked at; evenly spread ones of a larger set."""
+"""The most training images that are looked at; of a larger set, evenly spread ones."""
 BATCH = 512
+"""Training images that are compared at a time."""
 
 
 def nearest_png(samples: NDArray[Any], value_range: tuple[float, float], training: Dataset) -> tuple[bytes, int]:
@@ -26,10 +27,8 @@ def nearest_png(samples: NDArray[Any], value_range: tuple[float, float], trainin
         training: of which the lower row shows the image nearest to each sample, by the mean squared difference of both
             at 16 x 16 pixels.
     """
-    small, places = (
-        _small(samples, value_range),
-        np.linspace(0, len(training) - 1, min(len(training), MOST)).astype(int),
-    )
+    small = _small(samples, value_range)
+    places = np.linspace(0, len(training) - 1, min(len(training), MOST)).astype(int)
     least, nearest = np.full(len(samples), np.inf), np.zeros(len(samples), int)
     for start in range(0, len(places), BATCH):
         chosen = places[start : start + BATCH]

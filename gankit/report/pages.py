@@ -11,7 +11,7 @@ from gankit.version import __version__ as gankit_version
 
 
 def render(package: str, template: str, **values: Any) -> str:
-    """A page from a template; values are escaped where it is of HTML, and a missing one is an error.
+    """A page from a template. A template of HTML escapes values; a missing value is an error.
 
     Templates may extend `base.html.j2` of this folder, which has the one stylesheet of all reports.
 

@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from gankit.experiments.options import Animation, AnyRun, Best, Out, Seed
+from gankit.experiments.options import Animation, AnyRun, Best, Label, Out, Seed, Truncation
 from gankit.terminal.text import say
 
 
 def sample(
     run: AnyRun,
     count: Annotated[int, typer.Option(help="How many images.", min=1)] = 64,
-    label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
+    label: Label = None,
     seed: Seed = 0,
-    truncation: Annotated[float, typer.Option(help="Below 1: more typical images, where the generator can.")] = 1.0,
+    truncation: Truncation = 1.0,
     best: Best = False,
     out: Out = None,
 ) -> None:
@@ -31,9 +31,9 @@ def walk(
     run: AnyRun,
     stops: Annotated[int, typer.Option(help="Latents that the walk visits.", min=2)] = 4,
     frames: Annotated[int, typer.Option(help="Pictures from one to the next.", min=1)] = 12,
-    label: Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")] = None,
+    label: Label = None,
     seed: Seed = 0,
-    truncation: Annotated[float, typer.Option(help="Below 1: more typical images, where the generator can.")] = 1.0,
+    truncation: Truncation = 1.0,
     animation: Annotated[Animation, typer.Option(help="The format of the animated file.")] = "gif",
     best: Best = False,
     out: Out = None,

@@ -1,4 +1,4 @@
-"""What a generator has learned, to look at: a walk between latents, a sweep of truncation, the course of a training."""
+"""Pictures of what a generator has learned: a walk between latents, truncation, and samples along the training."""
 
 import io
 import math
@@ -23,11 +23,17 @@ from gankit.runs.sampling import label_texts, parse_label
 ROWS = 4
 """Rows of a run without classes."""
 MOST_CLASSES = 16
+"""The most rows of a run with classes."""
 STRIP_COLUMNS = 9
+"""Images of a row of `walk.png`."""
 SWEEP_COLUMNS = 8
+"""Latents in `truncation.png`."""
 SWEEP = (1.0, 0.85, 0.7, 0.5, 0.3, 0.0)
+"""Truncations in `truncation.png`, from 1 (none) to 0 (the mean image)."""
 MOST_GRIDS = 12
+"""The most columns of `progress.png`."""
 MILLISECONDS = 60
+"""A frame of the animation."""
 
 
 @seeds.plain_torch()
@@ -45,10 +51,10 @@ def write_walk(
     """Write pictures of what a run's generator has learned into a new or empty folder.
 
     - `walk.gif` (`walk.webp`, or `walk-animated.png`) goes from latent to latent and back to the first, and `walk.png`
-      shows its first leg as a strip. A row is a class, and all classes walk along the same latents; without classes
-      each row has latents of its own, and one of the labels that occur in training where there are conditions.
-    - `truncation.png`, where the generator truncates: equal latents, from untruncated down to the mean image.
-    - `progress.png`, where the run has grids of samples: its fixed latents, one column for each of up to 12 steps.
+      shows the way from the first to the second as a strip. A row is a class, and all classes walk along the same
+      latents; without classes each row has latents of its own, and with conditions a label from the training data.
+    - `truncation.png`, where the generator truncates: the same latents, from untruncated down to the mean image.
+    - `progress.png`, where the run has grids of samples: the run's fixed latents, a column for each of up to 12 steps.
 
     Between latents a and b a walk goes along cos(t) a + sin(t) b, so that every point on the way is as likely as a
     sample: on a straight line those halfway would be more typical than samples are.
@@ -87,10 +93,11 @@ def write_walk(
     }
     lines = [f"{', '.join(files)}: a walk along {stops} latents{texts}"]
     if isinstance(run.generator, Truncates):
-        columns = torch.arange(SWEEP_COLUMNS) % rows
-        across = latents[0, columns] if not run.image.classes else seeds.latents(seed, SWEEP_COLUMNS, latents.shape[2])
-        one_each = None if labels is None else labels[columns]
-        sweep = np.stack([run.decode(across, one_each, share) for share in SWEEP])
+        row_of_column = torch.arange(SWEEP_COLUMNS) % rows
+        # With classes all rows share their latents, so that each column needs one of its own.
+        swept = seeds.latents(seed, SWEEP_COLUMNS, latents.shape[2]) if run.image.classes else latents[0, row_of_column]
+        swept_labels = None if labels is None else labels[row_of_column]
+        sweep = np.stack([run.decode(swept, swept_labels, share) for share in SWEEP])
         files["truncation.png"] = _picture(run, sweep.swapaxes(0, 1))
         lines.append(f"truncation.png: from top to bottom {', '.join(f'{share:g}' for share in SWEEP)}")
     if steps := _grids(run):
@@ -106,7 +113,7 @@ def write_walk(
 
 
 def _rows(run: Run, label: str | None, seed: int) -> tuple[Tensor | None, int]:
-    """The label of each row, and their number: the trained classes, or some of the labels of training."""
+    """The label of each row, or None, and the number of rows: the trained classes, or some labels of the data."""
     if label is not None:
         rows = 1 if run.image.classes else ROWS
         return run.encode_labels(rows, parse_label(run, label), seed), rows
@@ -119,7 +126,7 @@ def _rows(run: Run, label: str | None, seed: int) -> tuple[Tensor | None, int]:
 
 
 def _walk(latents: Tensor, frames: int) -> Tensor:
-    """(stops, rows, d) latents to (stops * frames + 1, rows, d) on a closed way through them, the first also last."""
+    """(stops, rows, d) latents to (stops * frames + 1, rows, d) on a way through them and back to the first."""
     ends = torch.cat([latents[1:], latents[:1]])
     angles = torch.arange(frames) * (math.pi / 2 / frames)
     cosine, sine = angles.cos()[:, None, None], angles.sin()[:, None, None]

@@ -61,8 +61,8 @@ class FitSettings(Settings):
         weights: a file of weights for a network of torchvision, as torchvision publishes them; its head is left out.
             Nothing is downloaded, and without a file first weights are drawn.
         input_size: pixels to which images are resized for a network of torchvision; their own size where None.
-        steps: optimiser steps of every training, whatever the arm. The last weights are tested, so that nothing is
-            chosen on the test part.
+        steps: optimiser steps of every training, whatever the arm. The weights after the last step are tested, so that
+            no step is chosen on the test part.
         batch: images a step.
         lr: the highest learning rate of AdamW; it falls to 0 along a cosine.
         weight_decay: AdamW's.
@@ -163,10 +163,12 @@ def augment(images: Tensor, settings: Classical, draws: torch.Generator) -> Tens
     What comes in from outside repeats the edge.
     """
     n, _, height, width = images.shape
+    # From -1 to 1: angle, scale, way right, way down, contrast, brightness.
     move = (torch.rand(n, 6, generator=draws) * 2 - 1).to(images)
     angle = move[:, 0] * math.radians(settings.rotate)
     scale = 1 + move[:, 1] * settings.scale
     sine, cosine, aspect = angle.sin() / scale, angle.cos() / scale, height / width
+    # In the units of `affine_grid` an image is 2 wide and 2 high, as its range of pixels is 2.
     right, down = move[:, 2] * 2 * settings.shift, move[:, 3] * 2 * settings.shift
     rows = [torch.stack([cosine, -sine * aspect, right], 1), torch.stack([sine / aspect, cosine, down], 1)]
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
@@ -183,7 +185,7 @@ def to_tensor(images: NDArray[Any], dataset: Dataset, device: torch.device) -> T
 
 
 def batch_images(data: TrainingSet, indices: NDArray[np.int64], seed: int, step: int, device: torch.device) -> Tensor:
-    """(k,) places of a batch to its (k, c, h, w) images in [-1, 1], augmented where the arm has an augmentation."""
+    """The (k, c, h, w) images at (k,) indices, in [-1, 1]; augmented by draws of this step where the arm says so."""
     rows = data.images[indices]
     draws = seeds.generator(seed, "classical", step)
     flip = data.classical is not None and data.classical.flip
@@ -197,7 +199,8 @@ def batch_images(data: TrainingSet, indices: NDArray[np.int64], seed: int, step:
 def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int, folder: Path) -> dict[str, Any]:
     """Train a network in place on its device, from the newest checkpoint in the folder where there is one.
 
-    Gives {"steps": optimiser steps, "resumed_at": step that it went on from, "losses": means along the way}.
+    Gives {"steps": optimiser steps, "resumed_at": the step that it went on from, "losses": up to 20 means over equal
+    spans of the training}.
     """
     device = next(network.parameters()).device
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=settings.weight_decay)
@@ -241,7 +244,7 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
 
 @torch.no_grad()
 def apply(network: nn.Module, dataset: Dataset) -> NDArray[np.float64]:
-    """(n, outputs) of a network in evaluation mode for all images of a data set."""
+    """(n, outputs) of a network, which is in evaluation mode, for all n images of a data set."""
     device, places = next(network.parameters()).device, torch.split(torch.arange(len(dataset)), JUDGED)
     pieces = [network(to_tensor(dataset.read(batch.numpy()), dataset, device)).double().cpu() for batch in places]
     return torch.cat(pieces).numpy()

@@ -1,9 +1,13 @@
-"""Data with classes: labels, numbers, folds of whole groups, and images that are there twice."""
+"""What studies of classifiers share: labels, numbers, folds of whole groups, digests of images, package versions."""
 
 import hashlib
+import platform
 import warnings
 
 import numpy as np
+import sklearn
+import torch
+import torchvision
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -11,6 +15,7 @@ from gankit.errors import DataError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset, Indices
 from gankit.training.data import prepare
+from gankit.version import __version__
 
 
 def class_labels(dataset: Dataset) -> NDArray[np.int64]:
@@ -31,16 +36,16 @@ def numbers(dataset: Dataset) -> dict[str, NDArray[np.float64]]:
 
 
 def groups_of(dataset: Dataset, places: Indices) -> NDArray[np.generic]:
-    """(k,) groups of the images at (k,) places; each image is its own where the data have none."""
+    """(k,) groups of the images at (k,) places; without groups each image is a group of its own."""
     return places if dataset.groups is None else dataset.groups[places]
 
 
 def stratified_folds(
     labels: NDArray[np.int64], groups: NDArray[np.generic], folds: int, seed: int
 ) -> list[tuple[Indices, Indices]]:
-    """So many divisions of n cases into places of a rest and of a fold: whole groups, stratified by class.
+    """For each fold the places of all other cases and those of its own: whole groups, stratified by class.
 
-    From (n,) labels and (n,) groups, in an order that the seed decides.
+    From (n,) labels and (n,) groups; the seed decides which groups are together.
 
     Raises:
         ValueError: from scikit-learn, for fewer cases or groups than folds.
@@ -55,15 +60,23 @@ def training_part(experiment: Experiment, dataset: Dataset, places: Indices) -> 
     """The images at (k,) places that the filters of the `data` table leave.
 
     Raises:
-        DataError: the filters ask for what the data have not.
+        DataError: the filters ask for what the data do not have.
     """
     bare = experiment.data.model_copy(update={"split": None, "held_out": 0.0, "conditional": False, "balance": 0.0})
     return prepare(bare, experiment.training.seed, dataset.subset(places)).dataset
 
 
 def image_digests(dataset: Dataset) -> list[bytes]:
-    """Of the pixels, not of the files, which may be encoded otherwise."""
+    """A digest of each of n images, of its pixels: files of equal images may differ."""
     blocks = np.split(np.arange(len(dataset)), range(256, len(dataset), 256))
     return [
         hashlib.blake2b(image.tobytes(), digest_size=16).digest() for block in blocks for image in dataset.read(block)
     ]
+
+
+def package_versions() -> dict[str, str]:
+    """The versions on which a study's numbers depend, by package."""
+    return {
+        "gankit": __version__, "python": platform.python_version(), "torch": torch.__version__,
+        "torchvision": torchvision.__version__, "numpy": np.__version__, "scikit-learn": sklearn.__version__,
+    }  # fmt: skip

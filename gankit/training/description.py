@@ -4,21 +4,21 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from gankit.errors import DataError
+from gankit.errors import DataError, counted
 from gankit.experiments.tables import DataTable
 from gankit.images.known import Known
 from gankit.interfaces import Dataset
 from gankit.training.data import TrainingData
 
 MOST = 8
-"""Names that a list shows."""
+"""The most names that a list shows."""
 
 
 def describe(table: DataTable, dataset: Dataset) -> Iterator[str]:
-    """One line for the images, which are all read for it, and one for each thing that is known of them.
+    """One line for the images, for which all are read, and one for each thing that is known of them.
 
     Raises:
-        DataError: images cannot be read; after the lines that need none.
+        DataError: images cannot be read; the lines that need no pixels come first.
     """
     known, name = dataset.known, f"data {table.name}: {len(dataset)} images"
     lines = [f"  {what}: {text}" for what, text in _known(known, table) if text]
@@ -41,8 +41,8 @@ def in_short(data: TrainingData) -> str:
 def _part(dataset: Dataset) -> str:
     known = dataset.known
     classes = f" ({_classes(known)})" if known.labels is not None else ""
-    patients = f" of {_count(len(np.unique(known.groups)), 'patient')}" if known.groups is not None else ""
-    return f"{_count(len(dataset), 'image')}{classes}{patients}"
+    patients = f" of {counted(len(np.unique(known.groups)), 'patient')}" if known.groups is not None else ""
+    return f"{counted(len(dataset), 'image')}{classes}{patients}"
 
 
 def _pixels(dataset: Dataset) -> str:
@@ -60,7 +60,7 @@ def _pixels(dataset: Dataset) -> str:
 
 
 def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
-    """What is known of images and what is said of it, "" for nothing."""
+    """Headings and their texts; an empty text is not shown."""
     if known.labels is None:
         yield "classes", "none (a column `label` names them)"
     else:
@@ -71,20 +71,23 @@ def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
     else:
         sizes = np.unique(known.groups, return_counts=True)[1]
         least, most = int(sizes.min()), int(sizes.max())
-        each = _count(most, "image") if least == most else f"{least} to {most} images"
+        each = counted(most, "image") if least == most else f"{least} to {most} images"
         yield "patients", f"{len(sizes)}, with {each} each" + _columns(known, "group")
     if known.agreement is not None:
         raters = f"{known.raters}{_columns(known, 'vote')}; " if known.raters else ""
-        mean, unanimous = known.agreement.mean(), _count(int((known.agreement == 1).sum()), "image")
+        mean, unanimous = known.agreement.mean(), counted(int((known.agreement == 1).sum()), "image")
         yield "raters", f"{raters}on average {mean:.0%} agree with the label, and all of them on {unanimous}"
     splits = ", ".join(f"{name} {len(indices)}" for name, indices in known.splits.items())
     yield "splits", splits + _columns(known, "split")
     used = {*(table.conditional if isinstance(table.conditional, list) else ()), table.weights}
     unused = _names(name for name in known.facts if name not in used)
     yield "unused", unused and f"{unused} (kept as facts; numbers can be conditions: data.conditional=[NAME])"
-    calls = _names(_like_votes(known))
-    yield "votes?", calls and f"{calls}: names of classes; if raters gave them, call the columns vote_1, vote_2, ..."
-    left_out = f"{_count(len(known.left_out), 'image')} without a row: {_names(known.left_out)}"
+    columns = _names(_like_votes(known))
+    yield (
+        "votes?",
+        columns and f"{columns}: names of classes; if raters gave them, call the columns vote_1, vote_2, ...",
+    )
+    left_out = f"{counted(len(known.left_out), 'image')} without a row: {_names(known.left_out)}"
     yield "left out", left_out if known.left_out else ""
     tables = f"{_names(known.not_read)} (data.table=... reads it, and a table called labels.csv is read by itself)"
     yield "not read", tables if known.not_read else ""
@@ -98,7 +101,7 @@ def _like_votes(known: Known) -> list[str]:
 
 
 def _columns(known: Known, role: str) -> str:
-    """The columns that were read as this, where they have other titles than gankit's own."""
+    """The columns that were read in this role, such as "label", where they have other titles than gankit's own."""
     titles = [f"`{title}`" for title, read_as in known.read_as.items() if read_as == role]
     return f" (column{'s' if len(titles) > 1 else ''} {_names(titles)})" if titles else ""
 
@@ -113,7 +116,3 @@ def _names(names: Iterable[str]) -> str:
     names = list(names)
     more = f", ... ({len(names)} in all)" if len(names) > MOST else ""
     return ", ".join(names[:MOST]) + more
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

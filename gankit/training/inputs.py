@@ -44,7 +44,7 @@ class Inputs:
         self._held_out_orders = {side: held_out.order(seed, f"{side} held-out") for side in SIDES if held_out}
 
     def of(self, side: Side, shard: Shard, index: int) -> dict[str, Callable[[], Tensor]]:
-        """What makes each input of the `index`-th turn of a side, by name, for this process's rows of the batch.
+        """What makes the inputs of the `index`-th turn of a side, by their names, for this process's rows of the batch.
 
         "real": (n, c, h, w) images in [-1, 1]; "latents": (n, latent_dim); "labels": (n,) classes or (n, k)
         conditions, where there are any; "held_out" and "held_out_labels": the same of images that are held out.
@@ -71,14 +71,15 @@ class Inputs:
             return order.batch(index + 1, shard.total)[shard.rows]
 
         def images() -> Tensor:
+            # In float32 whatever the type of the networks, so that the same images are mirrored.
             draws = self._draws(stream, index, shard, torch.empty(0, device=self._like.device))
             mirrored = draws.uniform(len(indices)) < 0.5 if self._flip else None
-            images = data.batch(indices, self._like, mirrored, following)
+            batch = data.batch(indices, self._like, mirrored, following)
             if self._settings.dequantise and data.dataset.dtype.kind == "u":  # floats have no grey levels
                 low, high = data.dataset.value_range
                 grey_level = 2 / (high - low)
-                images = images + (draws.uniform(*images.shape).to(self._like) - 0.5) * grey_level
-            return images
+                batch = batch + (draws.uniform(*batch.shape).to(self._like) - 0.5) * grey_level
+            return batch
 
         labels = self._labels[id(data)]
         made: dict[str, Callable[[], Tensor]] = {names[0]: images}
@@ -108,6 +109,7 @@ class Inputs:
         self.random.manual_seed(seeds.derive_seed(self._settings.seed, f"{side} losses", index))
 
     def _rows(self, shard: Shard) -> tuple[int, int, int] | None:
+        """Which rows to take of draws for the whole batch, where the shard is a part of it."""
         return (shard.start, shard.stop, shard.total) if shard.weight < 1 else None
 
     def _draws(self, stream: str, index: int, shard: Shard, like: Tensor) -> seeds.TurnDraws:

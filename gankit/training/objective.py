@@ -23,11 +23,11 @@ class Objective:
 
     def __init__(self, losses: Sequence[LossTerm], like: Tensor) -> None:
         self._losses = losses
-        # Tensors: what is a number is frozen in a CUDA graph.
+        # Tensors, since a CUDA graph would keep a number as it was at the recording.
         self._moving = {term.name: like.new_ones(()) for term in losses if isinstance(term.weight, Schedule)}
 
     def go_to(self, step: int) -> None:
-        """Set the weights for a step, by the number of those before it."""
+        """Set the weights that move, for a step by its number from 0."""
         for term in self._losses:
             if term.name in self._moving:
                 self._moving[term.name].fill_(value_at(term.weight, step) * term.every)
@@ -37,7 +37,9 @@ class Objective:
         return [term for term in self._losses if index % term.every == 0 and term.trains(side)]
 
     def __call__(self, turn: Turn, index: int) -> Tensor | None:
-        """The weighted sum of the losses that are due at an update, a scalar; None where none has a value.
+        """The weighted sum of the losses that are due at the `index`-th update of the turn's side, a scalar.
+
+        None where no loss has a value.
 
         Raises:
             PartError: a loss returns something other than one number.

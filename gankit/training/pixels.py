@@ -15,11 +15,11 @@ from gankit.interfaces import Dataset
 
 Indices = NDArray[np.int64]
 SHARE = 4
-"""Images stay on the GPU if they take at most one SHARE-th of its free memory."""
+"""Images stay on the GPU if they take at most 1 / SHARE of its free memory."""
 CHUNK = 256
 """Images that are copied to the GPU at a time."""
 AHEAD = 8
-"""The most batches that wait to be asked for; there are up to four kinds: reals and held-out images of two sides."""
+"""The most batches that are read and not yet used; up to four streams ask: reals and held-out images of both sides."""
 
 
 class Pixels(Protocol):
@@ -30,7 +30,7 @@ class Pixels(Protocol):
 
         Args:
             indices: (k,) which images.
-            following: says which ones will be asked for next.
+            following: gives the (k,) indices of the next call, which may be read meanwhile.
         """
         ...
 
@@ -104,7 +104,7 @@ class ReadAhead:
         """As `Pixels.rows`."""
         waiting = self._waiting.pop(indices.tobytes(), None) or self._reader.submit(self._read, indices)
         later = following()
-        if len(self._waiting) >= AHEAD:  # of batches that nobody asked for
+        if len(self._waiting) >= AHEAD:  # turns have asked for other batches than were announced
             self._waiting.clear()
         if later.tobytes() not in self._waiting:
             self._waiting[later.tobytes()] = self._reader.submit(self._read, later)

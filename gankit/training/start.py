@@ -1,4 +1,4 @@
-"""Networks that begin with what another run has learned, also one of another size or of other classes."""
+"""Networks that begin with what another run has learned, even on images of another size or with other classes."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gankit.errors import RunError, one_line
+from gankit.errors import RunError, first_of, one_line
 from gankit.runs import checkpoint
 from gankit.runs.networks import load_state
 from gankit.runs.run import open_run
 from gankit.training.step import Stepper
 
 NAMED = 4
-"""Tensors that are named at most where some stay fresh."""
+"""The most new tensors that a warning names."""
 
 
 def load_start_weights(stepper: Stepper) -> None:
@@ -37,14 +37,19 @@ def load_start_weights(stepper: Stepper) -> None:
 
 
 def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None:
-    """Load only the networks of another experiment's state, with the averages and their age if both use them."""
+    """Load the networks of another run's state, and the averaged generator with its age if both runs have one.
+
+    Args:
+        stepper: whose networks begin with them.
+        state: what the other run's checkpoint holds.
+        folder: the other run's, for messages.
+    """
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
         fresh = _load(network, kind, state, folder)
         if fresh:
-            more = "" if len(fresh) <= NAMED else f" and {len(fresh) - NAMED} more"
             stepper.warnings.append(
                 f"training.start_from: {len(network.state_dict()) - len(fresh)} of {len(network.state_dict())} tensors "
-                f"of the {kind} are those of {folder}; new are {', '.join(fresh[:NAMED])}{more}"
+                f"of the {kind} are those of {folder}; new are {first_of(fresh, NAMED)}"
             )
     stepper.averaged = stepper.new_average()
     if stepper.averaged is not None and "averaged" in state:
@@ -57,11 +62,11 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
 def _load(network: nn.Module, name: str, states: Mapping[str, Any], folder: Path) -> list[str]:
     """Load what fits of `states[name]`, and return the names of the tensors that stay as they are.
 
-    Numbered layers are counted from the generator's first, and from the critic's last: both are at the smallest maps,
-    so that networks of another size share them.
+    Layers in lists are counted from the generator's first and from the critic's last: both are at the smallest maps,
+    which networks for other image sizes share.
     """
     saved, own = states.get(name, {}), network.state_dict()
-    # How much labels act is no layer's: a run that starts from one in which they faded in has it from there.
+    # How far labels have faded in is no layer's weight: networks may differ in whether they have this buffer.
     layers = {key for key in own.keys() | saved.keys() if not key.endswith(".influence")}
     if all(key in own and key in saved and _shape(own[key]) == _shape(saved[key]) for key in layers):
         load_state(network, name, states, folder)
@@ -89,10 +94,10 @@ def _shape(value: Any) -> Any:
 
 
 def _fitted(saved: Any, own: Any, by_label: bool) -> Tensor | None:
-    """What is saved, where it can stand for `own`; None where it cannot.
+    """The saved tensor in the shape of `own`; None where it does not fit.
 
-    A table with a row for each class gets the mean of the saved rows in each of its own where their numbers differ, so
-    that all classes begin alike; the same holds between a table and the row of a network without classes.
+    If the numbers of classes differ, each row of a table with a row for each class becomes the mean of the saved rows,
+    so that all classes begin alike. The same holds between a table and the single row of a network without classes.
     """
     if not isinstance(saved, Tensor) or not isinstance(own, Tensor):
         return None
@@ -103,7 +108,7 @@ def _fitted(saved: Any, own: Any, by_label: bool) -> Tensor | None:
 
 
 def _of_norms(key: str) -> list[str]:
-    """Where a `Norm` keeps with labels what it keeps otherwise without them."""
+    """The names that a `Norm` with labels has for what a `Norm` without them calls `key`, or the reverse."""
     pairs = [(".gain.table.weight", ".norm.weight"), (".gain.table.bias", ".norm.weight"),
              (".shift.table.weight", ".norm.bias"), (".shift.table.bias", ".norm.bias")]  # fmt: skip
     there = [key.removesuffix(one) + other for one, other in pairs if key.endswith(one)]
@@ -112,7 +117,7 @@ def _of_norms(key: str) -> list[str]:
 
 
 def _counted_from_the_end(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, str]:
-    """The saved name of each of a network's tensors, where lists of layers have other lengths."""
+    """The saved name of each of a network's tensors, with numbered layers counted from the end of their list."""
     own_lengths, saved_lengths = _lengths(own), _lengths(saved)
     names = {}
     for key in own:
@@ -126,7 +131,7 @@ def _counted_from_the_end(own: Mapping[str, Any], saved: Mapping[str, Any]) -> d
 
 
 def _lengths(state: Mapping[str, Any]) -> Counter[str]:
-    """The number of layers of each numbered list, by its name; 0 for others."""
+    """The length of each list of layers, by its name; 0 for other names."""
     lengths: Counter[str] = Counter()
     for key in state:
         parts = key.split(".")

@@ -36,8 +36,8 @@ class StepThreads:
         if self._rows:
             last = self._rows[-1]
             self._choice = ThreadChoice(options, last["threads"], last.get("seconds"))
-        self._is_first = True
-        self._said = self._rows[-1]["threads"] if self._rows else None
+        self._is_first = True  # whether the next step is the first of this process
+        self._announced = self._rows[-1]["threads"] if self._rows else None
 
     def start(self) -> None:
         """Choose from the first step on: for a new run, where there is a choice."""
@@ -56,7 +56,10 @@ class StepThreads:
         return self._choice is not None and self._choice.trying
 
     def advance(self, stepper: Stepper, is_stopped: Callable[[], bool]) -> str:
-        """Do `stepper.advance(is_stopped)` with the threads of its step; a line for the user when a choice is made."""
+        """Do `stepper.advance(is_stopped)` with the threads of its step.
+
+        Gives a line for the user when a choice has been made, else an empty text.
+        """
         step, begun, choice = stepper.step, stepper.turns, self._choice
         if choice is None:
             stepper.advance(is_stopped)
@@ -65,7 +68,8 @@ class StepThreads:
         start = perf_counter()
         stepper.advance(is_stopped)
         seconds = perf_counter() - start
-        # The first step of a process loads and compiles too; one that was broken off says nothing.
+        # Not timed: the first step of a process, which loads and compiles too, one of which a part was done before or
+        # is left, and those that repeat recorded choices.
         unusual = self._is_first or begun or stepper.turns
         self._is_first = False
         if unusual or step < self._rows[-1]["step"]:
@@ -75,9 +79,9 @@ class StepThreads:
         if (threads, was_trying) == (choice.threads, choice.trying):
             return ""
         self._record(stepper.step)
-        if choice.trying or choice.threads == self._said:
+        if choice.trying or choice.threads == self._announced:
             return ""
-        self._said = choice.threads
+        self._announced = choice.threads
         return f"{choice.threads} of {self._options[-1]} CPU threads, the fastest here now: {choice.usual:.2g} s a step"
 
     def _record(self, step: int) -> None:

@@ -1,4 +1,4 @@
-"""Starts trainings and goes on with them: `gankit.train` and `gankit.resume`."""
+"""Start a training, and resume one: `gankit.train` and `gankit.resume`."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -108,13 +108,13 @@ def _new_folder(folder: Path) -> Iterator[None]:
 def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]:
     """Use the experiment's threads, or those recorded; at the end restore the caller's, and its random state.
 
-    Gives the numbers of threads that may be chosen while training.
+    Gives the numbers of threads to choose from while training; none where the number is fixed.
     """
     setting, record = experiment.training.threads, experiment.run
     computing = arithmetic(experiment.training, choose_device(experiment.training.device))
     with seeds.own_draws(), seeds.plain_torch(), computing:
-        is_free = setting == "auto" and distributed.size() == 1 and not experiment.training.compile
-        options = thread_options() if is_free else []  # before the recorded number is set
+        may_choose = setting == "auto" and distributed.size() == 1 and not experiment.training.compile
+        options = thread_options() if may_choose else []  # before `torch_threads`, which would leave no choice
         recorded = record.threads if record else None
         with torch_threads(recorded if setting == "auto" else setting):
             yield options

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from gankit import distributed
-from gankit.errors import GankitError, RunError
+from gankit.errors import GankitError, RunError, first_of
 from gankit.experiments.experiment import Experiment
 from gankit.files import write_atomically
 from gankit.interfaces import Dataset, Generator
@@ -212,9 +212,8 @@ class Trainer:
 
     def _raise_if_diverged(self, not_finite: list[str]) -> None:
         if not_finite:
-            more = f" and {len(not_finite) - 3} more" if len(not_finite) > 3 else ""
             raise RunError(
-                f"{self.folder}: the training diverged by step {self.stepper.step} ({', '.join(not_finite[:3])}{more} "
+                f"{self.folder}: the training diverged by step {self.stepper.step} ({first_of(not_finite)} "
                 "not finite); start anew with lower training.generator_lr and training.critic_lr; the last checkpoint "
                 "stays"
             )

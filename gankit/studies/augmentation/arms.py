@@ -53,10 +53,10 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Arm(study.Arm):
-    """A kind of training with a source of images, whose ratio and strength are chosen inside each training fold."""
+    """A kind of training with a source of images; its ratio and strength are chosen on each fold's validation part."""
 
     kind: Kind
-    source: str | None  # GENERATOR, a control, or a name of others' images; None where nothing is added
+    source: str | None  # GENERATOR, a control, or another program's images by name; None where nothing is added
 
     @property
     def role(self) -> str:
@@ -72,18 +72,18 @@ class Variant:
 
     arm: Arm
     strength: float | None = None  # of classical augmentation, as a factor of all its ranges
-    ratio: Ratio | None = None  # images added to each class over its real ones, or FILL
+    ratio: Ratio | None = None  # images added to each class, divided by its real ones, or FILL
 
     @property
     def name(self) -> str:
-        """Of it in tables."""
+        """The variant's name in tables."""
         chosen = [str(self.ratio)] if self.ratio is not None else []
         chosen += [f"x{self.strength:g}"] if self.strength not in (None, 1.0) else []
         return "-".join([self.arm.name, *chosen])
 
     @property
     def training(self) -> str:
-        """Of its trainings' jobs: adjusted decisions need none of their own."""
+        """The name of its trainings: an arm that only adjusts decisions shares those of `classical`."""
         return self.name.replace("thresholds", "classical", 1) if self.arm.kind.tuned else self.name
 
 
@@ -104,5 +104,7 @@ def make_arms(kinds: Sequence[str], sources: Sequence[str], controls: Sequence[s
 def variants(arm: Arm, strengths: Sequence[float], ratios: Sequence[Ratio]) -> list[Variant]:
     """Everything that an arm chooses among."""
     used = strengths if arm.kind.augmented else [None]
-    added: Sequence[Ratio | None] = ratios if arm.kind.adds and arm.kind.real else [1.0] if arm.kind.adds else [None]
+    added: Sequence[Ratio | None] = [None]
+    if arm.kind.adds:
+        added = ratios if arm.kind.real else [1.0]  # without real images as many as there were
     return [Variant(arm, strength, ratio) for strength in used for ratio in added]

@@ -1,4 +1,4 @@
-"""A contrast of two choices over folds and seeds, its interval, and the word for it."""
+"""The difference between what two choices gain, over folds and seeds: its interval, and the verdict on it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ NOTHING = dict.fromkeys(("value", "low", "high", "low90", "high90", "p", "visibl
 
 
 def contrast(differences: Sequence[Floats], test_to_train: float, step: float = 0.0) -> dict[str, Any]:
-    """(generators, seeds) differences of each fold to their mean, its intervals, and what the differences vary with.
+    """From the (generators, seeds) differences of each fold: their mean, its intervals, and what they vary with.
 
     "low" and "high" are of 95 %, "low90" and "high90" of 90 %, "visible" is the smallest true difference that such a
     study would see in 80 % of all cases; None where fewer than two folds have values. Every fold has seeds of its own.
 
-    Folds of few cases agree by chance now and then. So their standard deviation counts as no less than `step`, by which
-    a single patient changes the value of a fold.
+    Args:
+        differences: of gains, one array for each fold.
+        test_to_train: images of a fold's test part, divided by those of its training part.
+        step: by how much a single patient changes the value of a fold. Folds of few cases agree by chance now and then;
+            so their standard deviation is taken to be no less than this.
     """
     if not differences:
         return dict(NOTHING)

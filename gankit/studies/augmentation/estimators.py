@@ -85,11 +85,17 @@ def _imported(path: str) -> type:
 
 
 class FeatureLearner:
-    """An estimator on standardised features of images."""
+    """An estimator on standardised features of images.
 
-    def __init__(self, settings: AugmentationSettings, image: Dataset, seed: int) -> None:
+    Args:
+        settings: name the estimator and the features.
+        dataset: has images of the size that will be given.
+        seed: of the estimator, and of classical augmentation.
+    """
+
+    def __init__(self, settings: AugmentationSettings, dataset: Dataset, seed: int) -> None:
         self.settings, self.seed = settings, seed
-        self.network: Features = extractor(settings.features, image.image.shape)[1]
+        self.network: Features = extractor(settings.features, dataset.image.shape)[1]
         self.pipeline = make_pipeline(StandardScaler(), new_estimator(settings, seed))
 
     def fit(self, data: TrainingSet) -> None:
@@ -99,7 +105,7 @@ class FeatureLearner:
             PartError: the estimator cannot learn from them.
         """
         places = np.arange(len(data.images))
-        if data.balanced:
+        if data.balanced:  # as many draws as if every class had the images of the most frequent one
             places = data.order(self.seed).batch(0, int(np.bincount(data.labels).max() * len(np.unique(data.labels))))
         views = [to_tensor(data.images[places], data.dataset, CPU)]
         if data.classical is not None:
@@ -129,6 +135,7 @@ class FeatureLearner:
 
     @torch.no_grad()
     def _features(self, images: torch.Tensor) -> NDArray[np.float32]:
+        """(n, c, h, w) images in [-1, 1] to (n, d) features, whose network takes 0 to 255."""
         device = device_of(self.network)
         pieces = [self.network(((piece + 1) * 127.5).to(device)).cpu() for piece in torch.split(images, JUDGED)]
         return torch.cat(pieces).numpy()

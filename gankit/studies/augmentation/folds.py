@@ -19,6 +19,7 @@ from gankit.studies.augmentation.settings import AugmentationSettings
 from gankit.studies.labelled import class_labels, groups_of, image_digests, numbers, stratified_folds, training_part
 
 TRIES = 50  # Random divisions that are tried until every class is on every side
+TRIES_WITH_FEWER = 5  # The same with a number of folds that is not the one that was asked for
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,11 @@ class Fold:
     validation: Dataset  # on which arms and ratios are chosen
     test: Dataset  # which judges once
     reserve: Dataset | None  # what the positive control adds
-    places: dict[str, Indices] = field(repr=False)  # of all parts in the data set, the test part first; before filters
+    places: dict[str, Indices] = field(repr=False)  # in the data set, of each part by name, before the filters
 
     @property
     def name(self) -> str:
-        """As folders and tables have it."""
+        """Its name in folders and tables."""
         return f"fold-{self.number}"
 
     @property
@@ -64,7 +65,7 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
     """Open the data of a study and divide them, by its seed alone.
 
     Raises:
-        DataError: there are too few labels, classes or groups, or settings name what the data have not.
+        DataError: there are too few labels, classes or groups, or settings name what the data do not have.
     """
     dataset, table = open_dataset(experiment.data), experiment.data
     class_labels(dataset)
@@ -93,8 +94,8 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
                 raise DataError(f"data: filters leave no image of {lost!r} to learn from in fold {number}; loosen them")
             parts["learn"] = cases[train]
             reserve = dataset.subset(parts["reserve"]) if "reserve" in parts else None
-            validation, held = dataset.subset(parts["validation"]), dataset.subset(parts["test"])
-            folds.append(Fold(number, repeat, learn, validation, held, reserve, parts))
+            validation, judged = dataset.subset(parts["validation"]), dataset.subset(parts["test"])
+            folds.append(Fold(number, repeat, learn, validation, judged, reserve, parts))
     return Division(dataset, cases, folds, list(_notes(dataset, folds, settings)))
 
 
@@ -117,7 +118,7 @@ def _check_names(dataset: Dataset, settings: AugmentationSettings, data: str) ->
 def _check_groups(
     dataset: Dataset, labels: NDArray[np.int64], groups: NDArray[np.generic], settings: AugmentationSettings
 ) -> None:
-    """Every class must be in each test part, and with something left for the other parts."""
+    """Refuse a class of too few groups to be in each test part and in all the other parts."""
     if (count := len(np.unique(groups))) < 2:
         raise DataError(
             f"augmentation: all {len(labels)} images are of {count} group (patient), which is never divided; correct "
@@ -136,11 +137,14 @@ def _check_groups(
 def _complete(
     labels: NDArray[np.int64], groups: NDArray[np.generic], folds: int, seed: int, dataset: Dataset, setting: str
 ) -> list[tuple[Indices, Indices]]:
-    """Folds that have every class on both sides; for validation and reserve fewer folds are tried too."""
+    """Divisions into all other cases and one fold's own, with every class on both sides.
+
+    For validation and reserve one division is enough, and fewer folds are tried if the number asked for gives none.
+    """
     classes = dataset.image.classes
     fewer = [folds] if setting == "folds" else range(min(folds, len(np.unique(groups))), 1, -1)
     for count in fewer:
-        for attempt in range(TRIES if count == folds else 5):
+        for attempt in range(TRIES if count == folds else TRIES_WITH_FEWER):
             try:
                 sides = stratified_folds(labels, groups, count, derive_seed(seed, "division", attempt))
             except ValueError:  # every class has fewer cases than there are parts
@@ -168,10 +172,10 @@ def _notes(dataset: Dataset, folds: list[Fold], settings: AugmentationSettings) 
         yield "thresholds: a number has none; the arm is left out"
 
 
-def flow(division: Division, settings: AugmentationSettings) -> list[list[str]]:
+def flow(division: Division) -> list[list[str]]:
     """How many images of how many groups went where, a header first."""
 
-    def shown(part: Dataset | None, among: Indices | None = None) -> str:
+    def shown(part: Dataset | None) -> str:
         if part is None:
             return "-"
         images = f"{len(part)}"

@@ -1,4 +1,4 @@
-"""The folder of a fold that other programs read: training images, a list of them, and how many are wanted."""
+"""The folder of a fold, for other programs: training images, a list of them, and how many images are wanted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRAIN, GENERATED, LIST, WANTED = "train", "generated", "train.csv", "wanted.csv"
 
 
 def class_folders(names: Sequence[str]) -> list[str]:
-    """A folder's name for each class: its own, with other characters than letters, digits, - . and _ replaced."""
+    """The name of each class's folder: the class's own, with all but letters, digits, `-`, `.` and `_` replaced."""
     folders: list[str] = []
     for number, name in enumerate(names):
         folder = re.sub(r"[^\w.-]", "_", name).strip(".") or f"class-{number}"
@@ -68,11 +68,11 @@ def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
         save_image(path, learn.read(np.array([place]))[0])
     wanted = zip(names, most_added(fold, study), strict=True)
     write_csv(folder / WANTED, [["class", "images"], *([name, int(count)] for name, count in wanted)])
-    write_csv(listed, table)  # the last: a fold with a list is whole
+    write_csv(listed, table)  # last, so that a fold with a list is complete
 
 
 def can_be_png(images: Dataset) -> bool:
-    """Whether `save_image` writes pictures, which alone can be read again as generated images."""
+    """Whether `save_image` writes images of this type as PNG files, which is what other programs hand over."""
     grey = images.image.channels == 1
     return (images.dtype == np.uint8 and images.image.channels in (1, 3)) or (images.dtype == np.uint16 and grey)
 

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
+from gankit.errors import first_of
 from gankit.evaluation import classification
 from gankit.evaluation.design import Floats, holm
 from gankit.interfaces import Dataset
-from gankit.studies.augmentation.arms import CONTROLS, GENERATOR, Arm, Variant
+from gankit.studies.augmentation.arms import CONTROLS, COPIES, GENERATOR, HELD_OUT, Arm, Variant
 from gankit.studies.augmentation.contrasts import contrast, verdict
 from gankit.studies.augmentation.folds import Fold, counts_of, values_of
 from gankit.studies.augmentation.learning import OUTPUTS
@@ -25,12 +26,12 @@ from gankit.studies.study import JOBS
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
-STRENGTHS = np.linspace(0, 2, 21)  # of the adjustment of decisions that are tried
+STRENGTHS = np.linspace(0, 2, 21)  # Multiples of the classes' log frequencies that adjusted decisions try
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A variant in a fold."""
+    """What the trainings of a variant reached in a fold."""
 
     validation: Floats  # (generators, seeds) gains
     test: Floats  # (generators, seeds) gains
@@ -38,7 +39,7 @@ class Cell:
 
 
 class Endpoint:
-    """What is judged. Every gain is better the higher it is."""
+    """What is judged: turns outputs into gains, of which a higher one is always better."""
 
     def __init__(self, study: AugmentationStudy) -> None:
         self.settings, names = study.settings, list(study.division.dataset.class_names)
@@ -76,7 +77,7 @@ class Endpoint:
         return float(np.mean([1 / (len(counts) * count) for count in counts]))
 
     def adjustment(self, part: Dataset, outputs: Floats, log_prior: Floats, places: Any = slice(None)) -> float:
-        """How much of the logarithm of the classes' frequencies to subtract for the greatest gain; the least such."""
+        """The multiple of `log_prior`, (k,), whose subtraction gives the greatest gain; the smallest of equal ones."""
         gains = [self.gain(part, outputs - strength * log_prior, places) for strength in STRENGTHS]
         return float(STRENGTHS[int(np.argmax(gains))])
 
@@ -104,10 +105,10 @@ class Endpoint:
             **{f"recall of {name}": float(recall) for name, recall in recalls},
         }
         if self.positive:
-            present, chance = np.isin(labels, self.positive), probabilities[:, self.positive].sum(-1)
-            values["sensitivity"] = float((chance[present] > 0.5).mean())
-            values["specificity"] = float((chance[~present] <= 0.5).mean())
-            values["AUC of presence"] = float(classification.auc(present, chance)[0])
+            present, probability = np.isin(labels, self.positive), probabilities[:, self.positive].sum(-1)
+            values["sensitivity"] = float((probability[present] > 0.5).mean())
+            values["specificity"] = float((probability[~present] <= 0.5).mean())
+            values["AUC of presence"] = float(classification.auc(present, probability)[0])
         return values
 
 
@@ -124,24 +125,26 @@ def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Pat
     halves = np.unique(groups_of(fold.validation, np.arange(len(fold.validation))), return_inverse=True)[1] % 2 == 0
     for place, path in np.ndenumerate(np.array(files, dtype=object)):
         with np.load(path) as file:
-            inner, outer = (file[name].astype(np.float64) for name in ("validation", "test"))
+            of_validation, of_test = (file[name].astype(np.float64) for name in ("validation", "test"))
         if variant.arm.kind.tuned:
-            inner, outer = log_softmax(inner, axis=-1), log_softmax(outer, axis=-1)
+            of_validation, of_test = log_softmax(of_validation, axis=-1), log_softmax(of_test, axis=-1)
             gains = []
-            for half in (halves, ~halves):  # chosen on one half of the groups, its gain is that on the other
+            # The adjustment is chosen on one half of the groups and judged on the other, so that its gain is no luck.
+            for half in (halves, ~halves):
                 if half.any() and not half.all():
-                    strength = endpoint.adjustment(fold.validation, inner, log_prior, half)
-                    gains.append(endpoint.gain(fold.validation, inner - strength * log_prior, ~half))
+                    strength = endpoint.adjustment(fold.validation, of_validation, log_prior, half)
+                    gains.append(endpoint.gain(fold.validation, of_validation - strength * log_prior, ~half))
             validation[place] = np.mean(gains) if gains else -np.inf
-            outer = outer - endpoint.adjustment(fold.validation, inner, log_prior) * log_prior
+            of_test = of_test - endpoint.adjustment(fold.validation, of_validation, log_prior) * log_prior
         else:
-            validation[place] = endpoint.gain(fold.validation, inner)
-        test[place] = endpoint.gain(fold.test, outer)
-        kept.append(outer)
+            validation[place] = endpoint.gain(fold.validation, of_validation)
+        test[place] = endpoint.gain(fold.test, of_test)
+        kept.append(of_test)
     return Cell(validation, test, np.stack(kept).reshape(*test.shape, *kept[0].shape))
 
 
 Cells = dict[tuple[int, str], Cell]
+"""By the number of the fold and the name of the variant."""
 
 
 def read_cells(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Path) -> tuple[Cells, list[str]]:
@@ -159,9 +162,9 @@ def read_cells(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder
 
 
 def choose(cells: Cells, fold: Fold, among: Sequence[Variant]) -> Variant | None:
-    """The variant of the greatest mean gain on the validation part, the first of equals; None where none is whole."""
-    whole = [variant for variant in among if (fold.number, variant.name) in cells]
-    return max(whole, key=lambda variant: cells[fold.number, variant.name].validation.mean(), default=None)
+    """The variant of the greatest mean gain on the validation part, the first of equals; None if all lack trainings."""
+    complete = [variant for variant in among if (fold.number, variant.name) in cells]
+    return max(complete, key=lambda variant: cells[fold.number, variant.name].validation.mean(), default=None)
 
 
 def judge(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
@@ -232,7 +235,7 @@ def source_rows(study: AugmentationStudy, outcomes: Mapping[str, Outcome]) -> li
     """What each source made for each fold, and whether it shows images that judge."""
     rows = []
     for fold in study.folds:
-        for source in study.used_sources:
+        for source in study.settings.sources:
             for name in study.image_jobs(fold, source):
                 outcome = outcomes[name]
                 found = outcome.result or {"images": 0, "by_class": [], "leaked": 0, "exact": 0, "alarm": False}
@@ -255,12 +258,12 @@ def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         low, high = entry["low"], entry["high"]
         if low is None:
             yield f"the {CONTROLS[name].partition(':')[0]} could not be judged"
-        elif name == "copies" and low > 0:
+        elif name == COPIES and low > 0:
             yield (
                 "the negative control helps: noised copies do what generated images should, so that a gain is no merit "
                 "of the generator"
             )
-        elif name == "held-out" and low <= 0 <= high:
+        elif name == HELD_OUT and low <= 0 <= high:
             yield (
                 "no gain of the positive control can be seen: where more real images do not show, generated ones "
                 "hardly could"
@@ -269,8 +272,7 @@ def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 def _lacks(lacking: list[str], primary: Mapping[str, Any]) -> Iterator[str]:
     if lacking:
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-        yield f"not whole and not chosen: {', '.join(lacking[:3])}{more}; the reasons are among the failed jobs"
+        yield f"not whole and not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
     if primary["missing"]:
         yield f"the contrast lacks {primary['missing']} folds, in which nothing could be chosen on one side"
 

@@ -38,14 +38,14 @@ def added_counts(fold: Fold, ratio: Ratio) -> Labels:
 
 
 def most_added(fold: Fold, study: AugmentationStudy) -> Labels:
-    """(classes,) images of a source that the fold needs at most."""
+    """(classes,) the most images of each class that any variant adds in the fold."""
     ratios = {variant.ratio for variant in study.variants if variant.ratio is not None}
     most: Labels = np.max([added_counts(fold, ratio) for ratio in ratios], axis=0)
     return most
 
 
 def scaled(classical: Classical, strength: float) -> Classical:
-    """A classical augmentation with all its ranges multiplied, within their bounds."""
+    """A classical augmentation with all its ranges multiplied by the strength, each at most its largest value."""
     bounds = {"shift": 1.0, "rotate": 180.0, "scale": 0.9, "brightness": 1.0, "contrast": 1.0}
     ranges = {name: min(getattr(classical, name) * strength, most) for name, most in bounds.items()}
     return classical.model_copy(update=ranges)
@@ -54,7 +54,14 @@ def scaled(classical: Classical, strength: float) -> Classical:
 def training_set(
     study: AugmentationStudy, fold: Fold, variant: Variant, seed: int, made: Path | None
 ) -> tuple[TrainingSet, tuple[float, float]]:
-    """What a variant learns from, with images of the job in the folder `made`; mean and scale of a number.
+    """What a variant learns from, and the mean and the standard deviation by which a number is standardised.
+
+    Args:
+        study: whose settings apply.
+        fold: whose images are learnt from.
+        variant: says what is added.
+        seed: of the choice of added images.
+        made: the folder of the job that made the images of the variant's source, where it has such a job.
 
     Raises:
         RunError: that job has failed.
@@ -109,7 +116,7 @@ def _added(
 def train_variant(
     study: AugmentationStudy, number: int, variant: Variant, made: Path | None, seed: int, folder: Path
 ) -> dict[str, Any]:
-    """A job: train a variant in the fold of this number, and write what it says of the validation and the test part.
+    """A job: train a variant in the fold of this number, and write its outputs for the validation and the test part.
 
     Raises:
         GankitError: an earlier job has failed, or the training did.
@@ -129,7 +136,7 @@ def train_variant(
         network.to(choose_device(study.experiment.training.device))
         progress = fit(network, data, settings, seed, folder)
         outputs = {name: apply(network, part) for name, part in _judged(fold)}
-        for path in (folder / "checkpoints").glob("*.pt"):
+        for path in (folder / "checkpoints").glob("*.pt"):  # of no use after the training
             path.unlink()
     if study.outputs == 1:
         outputs = {name: values * scale + mean for name, values in outputs.items()}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
 SHOWN = 8  # Images of a class in a picture
-NONE = "-"
+NONE = "-"  # In a table, where there is no value
 
 
 def interval(entry: Mapping[str, Any]) -> str:
@@ -68,7 +68,7 @@ def score_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
 
 
 def choice_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """What was chosen inside each training fold, a header first."""
+    """What was chosen on the validation part of each fold, a header first."""
     rows = [["fold", "best synthetic arm", "gain", "best baseline", "gain", "difference"]]
     for row in metrics["primary"]["chosen"]:
         sides = [row["variant"], number(row["gain"]), row["baseline"], number(row["baseline_gain"])]
@@ -87,7 +87,7 @@ def source_table(metrics: Mapping[str, Any], names: tuple[str, ...]) -> list[lis
 
 
 def variance_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """Standard deviations of the difference by what it varies with, a header first; empty where nothing is known."""
+    """Standard deviations of the difference between folds and between seeds, a header first; empty if not known."""
     variances = metrics["primary"]["variances"]
     if variances is None:
         return []
@@ -143,7 +143,7 @@ def _pictures(study: AugmentationStudy, results: Results) -> dict[str, str]:
     if rows:
         figures["Differences from the best baseline; crosses are folds"] = draw_png(functools.partial(_draw, rows))
     fold = study.fold(1)
-    for source in study.used_sources:
+    for source in study.settings.sources:
         path = results.folder / JOBS / study.image_jobs(fold, source)[0] / MADE
         if path.is_file():
             with np.load(path) as file:

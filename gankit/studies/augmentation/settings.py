@@ -52,26 +52,26 @@ class AugmentationSettings(FitSettings):
         number: the number known of each image that "severity" learns.
         margin: the smallest difference of the endpoint that matters, decided before the study. A difference that lies
             within it is equivalence.
-        folds: parts of the data, stratified by class and of whole groups, of which each is the test part once.
-        repeats: how often the data are divided anew.
-        validation: one of so many parts of each training fold, on which arms and their ratios are chosen.
-        reserve: one of so many parts of the rest, which no arm sees but the positive control.
+        folds: parts of the data, each with all classes in proportion and of whole groups; each is the test part once.
+        repeats: how often all this is done, each time with another division.
+        validation: arms and their ratios are chosen on one of so many parts of what is neither tested nor reserved.
+        reserve: the positive control alone sees one of so many parts of what is not tested.
         generators: generators that are trained in each fold.
-        seeds: trainings of each classifier, for every generator. Seeds of each fold are its own.
+        seeds: trainings of each classifier, for every generator. No two folds share seeds.
         arms: kinds of trainings. Those that add images take them from every source in turn: the generator of the
             experiment, others' images and the controls.
-        controls: what replaces generated images: "copies", noised copies of training images, must not help; "held-out"
-            real images show what more data would do.
+        controls: what replaces generated images: "copies", noised copies of training images, should not help;
+            "held-out" real images show what more data would do.
         generator: whether the experiment's own generator is a source.
         others: images of other programs, by the name of the source.
-        export_folds: a folder for the training images of each fold. What another program puts into
-            `fold-1/generated/CLASS/` there and so on is the source "exported"; the study waits for it.
-        ratios: numbers of added images over real ones of each class, or "fill" for as many as the most frequent class
-            has.
+        export_folds: a folder for the training images of each fold. The images that another program then puts into
+            `fold-1/generated/CLASS/` there, and so on, are the source "exported"; the study starts once they are there.
+        ratios: images added to each class, divided by its real ones, or "fill" for as many as bring it up to the most
+            frequent class.
         strengths: factors of the ranges of classical augmentation.
         copy_noise: standard deviation of the noise of copies, as a share of the range.
         estimator: a classifier of scikit-learn in place of the network (for "severity" a regressor), by its name or its
-            import path; it learns from `features`, all at once, so that optimiser steps are none of its matters.
+            import path; it learns from `features`, all at once, so that `steps` does not apply.
         options: arguments of the estimator.
         features: the features that an estimator sees.
         views: augmented copies of each image where an estimator learns with classical augmentation.

@@ -31,9 +31,9 @@ from gankit.studies.trainings import RUN, train_or_resume
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
-NEAR = 3.0  # Root mean square difference, of 255, of near copies
-CHANCE = 0.01  # At most, of an alarm for near copies where there is no leak
-PAIRS = 8  # Of the leak alarm, that are kept
+NEAR = 3.0  # Root mean square difference, of 255 grey levels, below which images are near copies
+CHANCE = 0.01  # Probability, at most, of an alarm for near copies where there is no leak
+PAIRS = 8  # The most pairs of a leak that are kept
 
 
 def folder_of(study: AugmentationStudy, source: str) -> Path | None:
@@ -52,7 +52,7 @@ def missing_folds(study: AugmentationStudy, source: str) -> list[str]:
 
 
 def open_generated(study: AugmentationStudy, fold: Fold, folder: Path) -> tuple[Dataset, Labels]:
-    """The images of a folder CLASS/*.png, and the (n,) classes of the study that they have.
+    """The n images of a folder with CLASS/*.png, and their (n,) classes, numbered as in the study.
 
     Raises:
         DataError: there are too few of a class, other classes, or images of another size, depth or range.
@@ -103,7 +103,7 @@ def values_of_generated(study: AugmentationStudy, images: Dataset, folder: Path)
 
 
 def make_images(study: AugmentationStudy, number: int, source: str, seed: int, folder: Path) -> dict[str, Any]:
-    """A job: write a source's images for the fold of this number, and look for images of the parts that judge.
+    """A job: write a source's images for the fold of this number, and look for copies of its judging parts.
 
     Raises:
         GankitError: the generator diverged, the program failed, or its images do not serve.
@@ -138,7 +138,7 @@ def _from_generator(study: AugmentationStudy, fold: Fold, seed: int, folder: Pat
 
 
 def _run_program(study: AugmentationStudy, fold: Fold, source: str, folder: Path) -> None:
-    """Run a program with the fold's folder and the folder for its images, unless an earlier start has."""
+    """Run a program on the fold's folder and the folder for its images, unless it has already ended well."""
     program, done = check_program(study, source), folder / "made.txt"
     if done.is_file():
         return
@@ -169,21 +169,23 @@ def check_program(study: AugmentationStudy, source: str) -> Path:
 
 
 def leak(fold: Fold, images: Images) -> dict[str, Any]:
-    """Whether generated images show what the validation or the test part holds, beyond what these share with training.
+    """Whether generated images copy images of the judging parts (validation and test), perhaps mirrored.
 
-    "leaked" counts images of these parts that have an exact or a near copy, perhaps mirrored, among the generated ones
-    and none among those to learn from. "alarm" says that one of them is exact, or that more of the generated images are
-    near one than chance allows (Fisher's exact test), were they as often near one as real images of other patients are.
+    Images of the judging parts of which the training images hold a copy too do not count. "leaked" is the number of all
+    others that have an exact or a near copy among the generated images. "alarm" says that one copy is exact, or that
+    generated images are near copies significantly more often than real images of other patients are (Fisher's exact
+    test).
     """
     parts = [np.asarray(part.images) for part in (fold.learn, fold.validation, fold.test)]
     learn, validation, test = ([_thumbnails(pixels, fold), _thumbnails(pixels[..., ::-1], fold)] for pixels in parts)
-    made, held = [_thumbnails(images, fold), _thumbnails(images[..., ::-1], fold)], [*validation[0], *test[0]]
-    i, j, exact = _copies(made, held)
-    a, b, _ = _copies(learn, held)
-    real = [a, _copies(validation, test[0])[0], _copies(test, validation[0])[0]]  # of other patients
-    beyond = ~np.isin(j, b)
-    near, leaked, shared = len(np.unique(i[beyond])), len(np.unique(j[beyond])), sum(len(np.unique(p)) for p in real)
-    counts = [[near, len(images) - near], [shared, sum(map(len, parts)) - shared]]
+    made, judging = [_thumbnails(images, fold), _thumbnails(images[..., ::-1], fold)], [*validation[0], *test[0]]
+    i, j, exact = _copies(made, judging)
+    learnt, known, _ = _copies(learn, judging)
+    real = [learnt, _copies(validation, test[0])[0], _copies(test, validation[0])[0]]  # near one of another patient
+    beyond = ~np.isin(j, known)
+    near, leaked = len(np.unique(i[beyond])), len(np.unique(j[beyond]))
+    near_real = sum(len(np.unique(places)) for places in real)
+    counts = [[near, len(images) - near], [near_real, sum(map(len, parts)) - near_real]]
     more = stats.fisher_exact(counts, alternative="greater").pvalue < CHANCE
     return {
         "leaked": leaked,
@@ -193,10 +195,15 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
     }
 
 
-def _copies(sides: list[list[Thumbnail]], held: list[Thumbnail]) -> tuple[Indices, Indices, NDArray[np.bool_]]:
-    """Places of images, and of those that they or their mirror images, the second side, copy, and whether exactly."""
+def _copies(views: list[list[Thumbnail]], others: list[Thumbnail]) -> tuple[Indices, Indices, NDArray[np.bool_]]:
+    """All p pairs of copies: (p,) places of images and of the others that they copy, and whether exactly.
+
+    Args:
+        views: the images, and their mirror images.
+        others: what they may be copies of.
+    """
     empty = np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0, bool)
-    blocks = [empty, *(block for side in sides for block in duplicates(side, held, NEAR))]
+    blocks = [empty, *(block for view in views for block in duplicates(view, others, NEAR))]
     i, j, _, exact = (np.concatenate([block[column] for block in blocks]) for column in range(4))
     return i, j, exact.astype(bool)
 

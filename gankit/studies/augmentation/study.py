@@ -2,7 +2,6 @@
 
 import functools
 import json
-import platform
 import tempfile
 import time
 from collections.abc import Mapping
@@ -11,11 +10,9 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import sklearn
 import torch
-import torchvision
 
-from gankit.errors import DataError, PartError, RunError
+from gankit.errors import DataError, PartError, RunError, first_of
 from gankit.evaluation.design import visible_difference
 from gankit.experiments.experiment import Experiment
 from gankit.files import user_path, write_atomically
@@ -32,17 +29,16 @@ from gankit.studies.augmentation.settings import EXPORTED, AugmentationSettings
 from gankit.studies.augmentation.sources import check_program, folder_of, make_images, missing_folds, open_generated
 from gankit.studies.fitting import fit
 from gankit.studies.jobs import Job, Outcome
-from gankit.studies.labelled import class_labels, groups_of
+from gankit.studies.labelled import class_labels, groups_of, package_versions
 from gankit.studies.study import Refuse, Results, Study, Work
 from gankit.studies.trainings import time_steps, time_training
 from gankit.training.assembly import build
 from gankit.training.data import prepare
-from gankit.version import __version__
 
 
 @final
 class AugmentationStudy(Study):
-    """Whether generated images help a classifier, by cross-validation in which generators are fitted anew in each fold.
+    """Whether generated images help a classifier, by cross-validation with generators of each fold's own.
 
     The generator is trained on the part of each fold that classifiers learn from, and is conditioned on classes, or on
     the number of the endpoint "severity". `data.min_agreement` and `data.subset` apply to that part alone.
@@ -90,7 +86,7 @@ class AugmentationStudy(Study):
 
     @property
     def outputs(self) -> int:
-        """Of a classifier: one for each class, or 1 for a number."""
+        """How many outputs a classifier has: one for each class, or 1 for a number."""
         return 1 if self.settings.endpoint == "severity" else self.division.dataset.image.classes
 
     def arms(self) -> list[Arm]:
@@ -105,21 +101,16 @@ class AugmentationStudy(Study):
         settings = self.settings
         return [each for arm in self.arms() for each in variants(arm, settings.strengths, settings.ratios)]
 
-    @property
-    def used_sources(self) -> list[str]:
-        """Sources whose images jobs make or read."""
-        return self.settings.sources
-
     def fold_seeds(self, fold: Fold, count: int, stream: str) -> list[int]:
-        """So many seeds of trainings in a fold, each fold's own: what a seed does by chance differs between folds."""
+        """So many seeds for the trainings of this fold alone: then the spread of folds covers that of seeds."""
         return [derive_seed(self.experiment.training.seed, stream, fold.number, i) % 2**31 for i in range(count)]
 
     def generators_of(self, source: str | None) -> int:
-        """How many generators of each fold a source has."""
+        """How many generators a source has in each fold."""
         return self.settings.generators if source == GENERATOR else 1
 
     def image_jobs(self, fold: Fold, source: str) -> list[str]:
-        """Names of the jobs that make or read a source's images for a fold: one a generator."""
+        """Names of the jobs that make or read a source's images for a fold, one for each generator."""
         return [f"{fold.name}-images-{source}-{g}" for g in range(self.generators_of(source))]
 
     def trainings(self, fold: Fold, variant: Variant) -> list[list[str]]:
@@ -128,11 +119,11 @@ class AugmentationStudy(Study):
         return [[f"{name}-{g}-{s}" for s in seeds] for g in range(self.generators_of(variant.arm.source))]
 
     def generator_experiment(self, seed: int) -> Experiment:
-        """The experiment of a generator, which gets its training part from the study."""
+        """The experiment of a generator; the study passes its data, the images of a fold to learn from."""
         number = self.settings.number
         conditional = [number] if self.settings.endpoint == "severity" else True
-        decided = dict.fromkeys(("split", "min_agreement", "subset", "subset_seed"))  # when the parts were made
-        data = {"conditional": conditional, **decided}
+        applied = dict.fromkeys(("split", "min_agreement", "subset", "subset_seed"))  # when the folds were made
+        data = {"conditional": conditional, **applied}
         if self.settings.endpoint == "severity":
             data["balance"] = 0.0
         return self.experiment_with(data=data, training={"seed": seed})
@@ -145,13 +136,13 @@ class AugmentationStudy(Study):
         others: list[Job] = []
         trainings: dict[str, Job] = {}
         for fold in self.folds:
-            for source in self.used_sources:
+            for source in self.settings.sources:
                 names = self.image_jobs(fold, source)
                 for seed, name in zip(self.fold_seeds(fold, len(names), "generator"), names, strict=True):
                     job = Job(name, functools.partial(make_images, self, fold.number, source, seed))
                     (generators if source == GENERATOR else others).append(job)
             for variant in self.variants:
-                added = variant.arm.source in self.used_sources
+                added = variant.arm.source in self.settings.sources
                 made = self.image_jobs(fold, str(variant.arm.source)) if added else [None]
                 for row, image_job in zip(self.trainings(fold, variant), made, strict=True):
                     images = None if image_job is None else jobs / image_job
@@ -189,10 +180,10 @@ class AugmentationStudy(Study):
                 build(experiment, prepare(experiment.data, self.experiment.training.seed, learn).image)
 
     def _check_sources(self) -> None:
-        """Refuse others' images that do not serve; write the folds that others wait for.
+        """Refuse other programs' images that cannot be used; write the folds that these programs wait for.
 
         Raises:
-            GankitError: images are missing or do not serve, or a program is not there or not trusted.
+            GankitError: images are missing or cannot be used, or a program is not there or not trusted.
         """
         settings = self.settings
         if (settings.export_folds or settings.others) and not can_be_png(self.fold(1).learn):
@@ -203,25 +194,24 @@ class AugmentationStudy(Study):
             )
         if settings.export_folds is not None:
             export_folds(self, user_path(settings.export_folds))
-        for source in self.used_sources:
+        for source in settings.sources:
             if source == GENERATOR:
                 continue
             folder = folder_of(self, source)
             if folder is None:
                 check_program(self, source)
             elif missing := missing_folds(self, source):
-                few = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
                 wanted = f"{WANTED} there says how many; then " if source == EXPORTED else ""
                 raise RunError(
-                    f"{folder}: no generated images for {few}: put them into FOLD/{GENERATED}/CLASS/ as PNG files; "
-                    f"{wanted}the same command goes on"
+                    f"{folder}: no generated images for {first_of(missing)}: put them into FOLD/{GENERATED}/CLASS/ as "
+                    f"PNG files; {wanted}the same command goes on"
                 )
             else:
                 for fold in self.folds:
                     open_generated(self, fold, folder / fold.name / GENERATED)
 
     def _time_classifier(self, threads: int | None) -> float:
-        """A step of an arm with classical augmentation, the slowest; for an estimator a whole training."""
+        """Seconds of a step with classical augmentation, the slowest; for an estimator those of a whole training."""
         fold, settings = self.fold(1), self.settings
         data = training_set(self, fold, Variant(Arm("", "", KINDS["classical"], None), 1.0), 0, None)[0]
         if settings.estimator is not None:
@@ -240,7 +230,7 @@ class AugmentationStudy(Study):
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         """What `metrics.json` holds; written with all tables."""
         found = judge(self, outcomes, folder)
-        metrics = {**found, "protocol": self._protocol(outcomes, folder), "flow": flow(self.division, self.settings)}
+        metrics = {**found, "protocol": self._protocol(outcomes, folder), "flow": flow(self.division)}
         metrics["notes"] = [*found["notes"], *self.division.notes]
         metrics["failures"] = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure}
         write_tables(self, metrics, outcomes, folder)
@@ -266,15 +256,12 @@ class AugmentationStudy(Study):
             "seeds": settings.seeds,
             "trainings": len(outcomes),
             "seconds": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
-            "versions": {
-                "gankit": __version__, "python": platform.python_version(), "torch": torch.__version__,
-                "torchvision": torchvision.__version__, "numpy": np.__version__, "scikit-learn": sklearn.__version__,
-            },
+            "versions": package_versions(),
             "command": self.command(folder),
         }  # fmt: skip
 
     def _visible(self) -> float:
-        """About the smallest difference that these cases could show, whatever is trained."""
+        """Roughly the smallest difference that so many cases can show, whatever is trained."""
         data, cases = self.division.dataset, self.division.cases
         labels, groups = class_labels(data)[cases], groups_of(data, cases)
         counts = [len(np.unique(groups[labels == label])) for label in range(data.image.classes)]

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -11,9 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import sklearn
 import torch
-import torchvision
 
 from gankit.evaluation.classification import Scorer
 from gankit.experiments.experiment import Experiment
@@ -28,13 +25,12 @@ from gankit.studies.classifier.settings import ClassifierSettings
 from gankit.studies.classifier.training import load_outputs, train_arm, train_regression
 from gankit.studies.fitting import fit
 from gankit.studies.jobs import Job, Outcome
-from gankit.studies.labelled import class_labels, numbers
+from gankit.studies.labelled import class_labels, numbers, package_versions
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work
 from gankit.studies.trainings import RUN, time_steps, time_training, train_or_resume
 from gankit.training.assembly import build
 from gankit.training.data import prepare
-from gankit.version import __version__
 
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
 
@@ -206,10 +202,7 @@ class ClassifierStudy(Study):
             "notes": notes,
             "seconds": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
             "threads": max((outcome.threads for outcome in outcomes.values()), default=0),
-            "versions": {
-                "gankit": __version__, "python": platform.python_version(), "torch": torch.__version__,
-                "torchvision": torchvision.__version__, "numpy": np.__version__, "scikit-learn": sklearn.__version__,
-            },
+            "versions": package_versions(),
             "command": self.command(folder),
         }  # fmt: skip
 

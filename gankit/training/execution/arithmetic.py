@@ -18,7 +18,7 @@ NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementat
 
 @contextlib.contextmanager
 def arithmetic(settings: Training, device: torch.device) -> Iterator[None]:
-    """Compute as `training.deterministic` and `training.precision` say; on other devices nothing has to be chosen."""
+    """On a CUDA device, compute as `training.deterministic` and `training.precision` say; others have no choice."""
     if device.type != "cuda":
         yield
         return
@@ -32,12 +32,13 @@ def arithmetic(settings: Training, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
-    """Take deterministic operations where there are any; torch's warnings about all others are left out."""
+    """Use deterministic operations where they exist; torch's warnings about all others are not shown."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product starts
     before = torch.get_deterministic_debug_mode()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` would import the compiler
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a search for mistakes
+    # Filling new tensors with NaN helps to find mistakes and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", NOT_DETERMINISTIC.pattern)
@@ -78,7 +79,10 @@ def described(settings: Training, device: torch.device) -> str:
 
 
 def operations_in_any_order(part: nn.Module, *inputs: Tensor | None) -> list[str]:
-    """The operations of a copy of a part, and of its derivatives, whose results differ from call to call."""
+    """The operations of a part, and of its first and second derivatives, that have no deterministic form.
+
+    The part is copied; its inputs are latents (n, latent_dim) or images (n, c, h, w), and labels.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         part = copied(part).train()
@@ -94,7 +98,7 @@ def operations_in_any_order(part: nn.Module, *inputs: Tensor | None) -> list[str
 
 
 def cautions_of_order(parts: dict[str, tuple[nn.Module, tuple[Tensor | None, ...]]]) -> list[str]:
-    """One line that names the parts with operations that have no deterministic form, and these; none without.
+    """A line that names the parts with operations that have no deterministic form, and these; empty without any.
 
     Args:
         parts: by name, each with its inputs: (n, latent_dim) latents or (n, c, h, w) images, and labels.
@@ -106,5 +110,5 @@ def cautions_of_order(parts: dict[str, tuple[nn.Module, tuple[Tensor | None, ...
         return []
     return [
         f"training.deterministic: {' and '.join(named)} cannot compute the same every time on this GPU, so that a "
-        "resumed run ends a little different"
+        "resumed run ends slightly differently"
     ]

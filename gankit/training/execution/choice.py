@@ -24,12 +24,12 @@ def choose(
     report: Callable[[str], None],
     compilation: Compilation,
 ) -> Execution:
-    """The way that the settings ask for, as far as it is possible.
+    """The way that the settings ask for; eager with `training.graphs="auto"` where turns cannot be recorded.
 
     Args:
         settings: of the training.
         device: where it runs.
-        parts: everything that takes part in a turn, by the name that errors use.
+        parts: networks, losses and the augment, by the name that errors use.
         random: the generator of the losses' draws.
         log: takes the values that losses log.
         report: takes a line for the user.

@@ -1,4 +1,4 @@
-"""CUDA graphs."""
+"""Turns recorded as CUDA graphs: the `Recorder` of a CUDA device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 @final
 class CudaRecorder:
-    """CUDA graphs of one device; they share their memory, since turns follow one another.
+    """Records CUDA graphs on one device. They share their memory, since only one turn runs at a time.
 
     Args:
         device: a CUDA device.
@@ -26,7 +26,7 @@ class CudaRecorder:
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """On the stream on which turns are recorded: memory of their gradients then belongs to it from the start."""
+        """Compute on the stream on which turns are recorded, so that gradients have their memory there at once."""
         outer = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(outer)
         try:
@@ -38,8 +38,8 @@ class CudaRecorder:
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """As `Recorder.record`."""
         graph = self._graph()
-        # The outer context leaves the stream also where the inner one fails to: at a recording that is invalid.
-        # Other threads may read images meanwhile: "thread_local".
+        # If the recording becomes invalid, the inner context fails to leave the stream; the outer one then does.
+        # "thread_local" lets other threads read images meanwhile.
         with (
             torch.cuda.stream(self._stream),
             torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
@@ -56,7 +56,7 @@ class CudaRecorder:
         return graph
 
     def recover(self) -> None:
-        """After a failed recording torch's generators refuse every draw until another recording ends well."""
+        """As `Recorder.recover`: torch's generators refuse every draw until another recording ends well."""
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         with (
             contextlib.suppress(RuntimeError),  # a driver that records nothing has left the generators alone

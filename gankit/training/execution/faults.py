@@ -9,6 +9,7 @@ from gankit.errors import RunError
 from gankit.experiments.experiment import Training
 
 OUT_OF_MEMORY = ("out of memory", "allocate memory")
+"""One of these is in the error of torch's allocators, on the GPU and on the CPU."""
 ASKED = re.compile(r"tried to allocate ([\d.]+ ?\w+)", re.IGNORECASE)
 
 

@@ -23,7 +23,7 @@ from gankit.training.execution.work import Eager, Log, Work
 WARM_UPS = 2
 """Turns of each kind that run eagerly before the one that is recorded: libraries choose their kernels in the first."""
 ROUNDING = 1e-2
-"""How far a replay may be from an eager turn, relative to the largest norm, where algorithms are not deterministic."""
+"""How far a replay may be from an eager turn where operations are not deterministic, relative to the largest norm."""
 
 
 class Recorder(Protocol):
@@ -66,11 +66,11 @@ class Graphs:
 
     Args:
         recorder: of the device.
-        modules: what a turn may change by itself, in buffers: networks, losses and the augment.
+        modules: networks, losses and the augment, whose buffers a turn may change.
         generators: from which turns draw, beside torch's own.
         log: takes the values that losses log.
         report: takes a line for the user.
-        exact: whether algorithms are deterministic, so that a replay must equal an eager turn bit by bit.
+        exact: whether operations are deterministic, so that a replay must equal an eager turn bit by bit.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Graphs:
             parameter.grad = gradient
         for name, value in recording.logged:
             self._log(name, value)
-        # What nothing asked for when the turn was recorded may be asked for now: it is made for this turn.
+        # `after_step` may read an input that the recorded turn did not: it is made now.
         turn = work.turn(
             lambda name: recording.inputs[name] if name in recording.inputs else work.make(name), self._log
         )
@@ -146,14 +146,14 @@ class Graphs:
             if computed is None:
                 return None
             turn = work.turn(keep, self._log)
-            turn.take(computed)  # without graph, so that its memory is free for the recording
+            turn.take(computed)  # keeps no autograd graph, whose memory is then free for the recording
             del computed
         eager = _Recording(lambda: None, inputs, self._gradients(work.network), turn, logged)
         after, random = self._buffers(), self._random_state()
         try:
             recording = self._recording(work, inputs, before)
             recording.replay()
-            difference = self._difference(work, (eager, after), (recording, self._buffers()))
+            difference = self._difference(work, eager, after, recording, self._buffers())
         except Exception as error:
             # Of two errors the first says why; the second, that the recording could not be ended.
             difference = typed_line(error.__context__ or error, 200)
@@ -170,7 +170,7 @@ class Graphs:
         return result
 
     def _recording(self, work: Work, inputs: dict[str, Tensor], before: list[Tensor]) -> _Recording:
-        """Record a turn; all is then as before it, ready for the first replay."""
+        """Record a turn, and leave buffers and generators in the state before it, for the first replay."""
         self._put_back(before)
         for parameter in work.network.parameters():  # so that gradients are made in the memory of the recording
             parameter.grad = None
@@ -190,10 +190,14 @@ class Graphs:
         return _Recording(replay, inputs, self._gradients(work.network), kept[0], logged)
 
     def _difference(
-        self, work: Work, one: tuple[_Recording, list[Tensor]], other: tuple[_Recording, list[Tensor]]
+        self,
+        work: Work,
+        eager: _Recording,
+        eager_buffers: list[Tensor],
+        replayed: _Recording,
+        replayed_buffers: list[Tensor],
     ) -> str | None:
         """What differs between an eager turn and a replay, or None."""
-        (eager, eager_buffers), (replayed, buffers) = one, other
         names = [name for name, _ in work.network.named_parameters()]
         if [name for name, _ in eager.logged] != [name for name, _ in replayed.logged]:
             return "first replay logs other values than an eager turn"
@@ -201,10 +205,10 @@ class Graphs:
         groups: list[tuple[list[str], Sequence[Tensor | None], Sequence[Tensor | None]]] = [
             ([f"the gradient of {name}" for name in names], eager.gradients, replayed.gradients),
             ([name for name, _ in eager.logged], *values),
-            (["buffers"] * len(buffers), eager_buffers, buffers),
+            (["buffers"] * len(eager_buffers), eager_buffers, replayed_buffers),
         ]
         for labels, expected, found in groups:
-            # Some values are zero up to rounding, such as gradients of a last bias: the largest one is the measure.
+            # Relative to the largest: some values, such as gradients of a last bias, are zero but for rounding.
             largest = max((float(a.double().norm()) for a in expected if a is not None), default=0.0)
             for label, a, b in zip(labels, expected, found, strict=True):
                 if (a is None) != (b is None) or (a is not None and b is not None and self._differ(a, b, largest)):

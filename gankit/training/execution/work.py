@@ -14,6 +14,7 @@ from gankit.nn.compilation import Compilation
 Read = Callable[[str], Tensor]
 """Gives an input of a turn by its name."""
 Log = Callable[[str, Tensor], None]
+"""Takes a value that a loss logs, a scalar, with its name."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Work:
         side: whose turn it is.
         key: turns of one key do the same operations: the side and the names of the losses that are due.
         network: the one whose gradients the turn computes.
-        inputs: what makes each tensor that the turn may read, by name, such as images (n, c, h, w) and latents (n, z);
-            equal at every call.
+        inputs: makes each tensor that the turn may read, by name, such as images (n, c, h, w) and latents
+            (n, latent_dim); every call gives equal values.
         seed: seeds all generators from which the turn draws.
         turn: builds the turn.
         differentiate: computes the gradients of a turn; False where no loss has a value.

@@ -50,9 +50,9 @@ class AdaptiveAugment(Augment):
 
     Numerator and denominator are averaged over the interval before they are divided. If the critic does not score
     training images above generated ones, it cannot overfit, and r is 0. Otherwise r is limited to [-1, 1]. `transforms`
-    tosses a coin for each of its transformations with probability p, as in the paper; of another augment one coin a
-    sample, from torch's global generator, decides on the whole. `inner` is always computed, so that nothing is read
-    back from the device.
+    applies each of its transformations to a sample with probability p, as in the paper; another augment as a whole is
+    applied to a sample with probability p, drawn from torch's global generator. `inner` is computed for every sample,
+    so that nothing is read back from the device.
 
     Args:
         inner: the augment, as a name or a table; the paper's transformations by default.
@@ -63,12 +63,12 @@ class AdaptiveAugment(Augment):
         images: real images that the critic sees while p goes from 0 to 1. The paper's 500 000 suits trainings on
             millions; for shorter ones use a tenth to a fiftieth of the images that the critic will see.
         start: p before the first change.
-        p_max: the largest p. Above about 0.8 the generator begins to make augmented images (the paper, section 2.2),
-            unless the critic overfits less than the target below it.
+        p_max: the largest p. If p stays above about 0.8, the generator begins to make augmented images (the paper,
+            section 2.2).
 
     Attributes:
         p: scalar buffer in [0, p_max].
-        r: scalar buffer, the last r that was measured; 0 before the first.
+        r: scalar buffer, the measure of the last whole interval; 0 before the first has ended.
     """
 
     class Settings(BaseModel):
@@ -127,7 +127,8 @@ class AdaptiveAugment(Augment):
         self.register_buffer("_sums", torch.zeros(2))  # numerator and denominator of r
         self.register_buffer("_steps", torch.zeros((), dtype=torch.int64))  # critic steps in these sums
         self.register_buffer("_held_out", torch.zeros(()))  # E D(held-out) of the critic after its last step
-        self.register_buffer("_ready", torch.tensor(rule == "sign"))  # whether _held_out has been measured
+        # Whether a fraction can be measured: for "held-out" once _held_out has been.
+        self.register_buffer("_ready", torch.tensor(rule == "sign"))
         self._pass_on()
 
     def use_losses(self, losses: Mapping[str, Loss]) -> None:
@@ -188,6 +189,7 @@ class AdaptiveAugment(Augment):
             turn.log("augment/r", self.r.clone())
 
     def _add(self, fraction: Tensor) -> None:
+        """Add (2,) numerator and denominator to the sums of the interval, once a fraction can be measured."""
         self._sums += torch.where(self._ready, fraction, 0)
         self._steps += self._ready
 
@@ -205,6 +207,7 @@ class AdaptiveAugment(Augment):
         self._pass_on()
 
     def _pass_on(self) -> None:
+        """Give p to an inner augment that takes a probability."""
         if isinstance(self.inner, TakesProbability):
             self.inner.set_probability(self.p)
 
@@ -217,6 +220,6 @@ class AdaptiveAugment(Augment):
 
 
 def _sample_scores(scores: Tensor) -> Tensor:
-    """(n, ...) scores of any type to (n,), at least float32."""
+    """(n, ...) scores of any type to the (n,) mean score of each sample, at least float32."""
     means = scores.flatten(1).mean(1) if scores.dim() > 1 else scores
     return means.to(torch.promote_types(means.dtype, torch.float32))

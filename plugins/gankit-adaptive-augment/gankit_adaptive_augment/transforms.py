@@ -20,19 +20,19 @@ Probability = Annotated[float, Ge(0), Le(1)]
 
 @final
 class Transforms(Augment):
-    """Pixel blitting, general geometric and colour transformations, each applied to a sample by a coin of its own.
+    """Pixel blitting, general geometric and colour transformations, each applied to a sample with a probability.
 
     They are the paper's "bgc" with its ranges; image-space filters and corruptions, which it leaves out by default, are
-    not here. The geometric ones make one affine map of a sample, by which its pixels are moved once, filtered against
-    aliasing; beyond its borders an image goes on as in mirrors. Those of colour make one matrix over channels. Draws
-    come from torch's global generator. Works for any number of channels, any height and width. Each switch leaves a
-    transformation out, where labels ask for it: `flip` where left and right matter, `quarter_turns` and `rotation`
+    not here. The geometric ones of a sample are combined into one affine map, so that its pixels are moved and filtered
+    against aliasing only once; an image is continued beyond its borders by reflection. Those of colour are combined
+    into one matrix over channels. Draws come from torch's global generator. Works for any number of channels, height
+    and width. Switch off what would change a label: `flip` where left and right matter, `quarter_turns` and `rotation`
     where up and down do, `brightness`, `contrast` and `inversion` where grey levels do.
 
     Args:
         probability: of each transformation: a number from 0 to 1, or a table `{ start = 0, end = 0.3, steps = 10000 }`.
             None is 0.5; as `inner` of `adaptive` it is the probability that `adaptive` finds.
-        flip: exchanges left and right of every second sample that the coin chooses.
+        flip: exchanges left and right of half of the samples that are chosen.
         quarter_turns: turns by 0, 90, 180 or 270 degrees.
         shift: moves by whole pixels, up to an eighth of each axis.
         scale: enlarges or shrinks by a log-normal factor, of standard deviation 0.2 octaves.
@@ -41,7 +41,7 @@ class Transforms(Augment):
         slide: moves by normal distances, of standard deviation an eighth of each axis.
         brightness: adds a normal value, of standard deviation 0.2.
         contrast: multiplies by a log-normal factor, of standard deviation 0.5 octaves.
-        inversion: reflects the mean of the channels at 0, in every second sample that the coin chooses.
+        inversion: changes the sign of the channels' mean, in half of the samples that are chosen.
         hue: turns colours around the axis of greys by any angle; for three channels only.
         saturation: multiplies the distance from grey by a log-normal factor, of standard deviation 1 octave; nothing on
             one channel.
@@ -81,7 +81,7 @@ class Transforms(Augment):
         self.register_buffer("_taps", torch.tensor(SYM6), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) in [-1, 1] to the same shape and type, not clamped; a sample that no coin chose as it is."""
+        """(n, c, h, w) in [-1, 1] to the same shape and type, not clamped; a sample that no coin chose is unchanged."""
         n, channels, height, width = images.shape
         with without_autocast(images.device):
             fine = images.to(torch.promote_types(images.dtype, torch.float32))  # half precision is too coarse
@@ -106,7 +106,10 @@ class Transforms(Augment):
         self.p.copy_(p)
 
     def _chosen(self, is_on: bool, values: Tensor, otherwise: float, p: Tensor | None = None) -> Tensor:
-        """(n,) values where a sample's coin falls so, with probability `p`; the coins are tossed in any case."""
+        """(n,) values with probability `p`, else `otherwise`.
+
+        The coins are tossed even where a transformation is off, so that a switch does not change the draws of others.
+        """
         coins = torch.rand(len(values), device=values.device)
         return torch.where((coins < (self.p if p is None else p)) & is_on, values, otherwise)
 

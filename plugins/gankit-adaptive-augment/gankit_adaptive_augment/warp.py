@@ -19,10 +19,11 @@ CENTRE: Final = 5
 
 
 def warp(images: Tensor, sources: Tensor, taps: Tensor) -> Tensor:
-    """Images whose pixels come from other places; linear in the images, so that it differentiates any number of times.
+    """Move the pixels of images; linear in the images, so that it can be differentiated any number of times.
 
-    An image goes on beyond its borders as in mirrors. It is up-sampled by two, interpolated linearly between the finer
-    samples, and down-sampled. Both filters are orthogonal and of equal taps, so that whole pixels keep their values.
+    An image is continued beyond its borders by reflection. It is up-sampled by two, interpolated linearly between the
+    finer samples, and down-sampled. Both filters are orthogonal and have the same taps, so that a move by whole pixels
+    keeps all values.
 
     Args:
         images: (n, c, h, w).
@@ -42,9 +43,10 @@ def warp(images: Tensor, sources: Tensor, taps: Tensor) -> Tensor:
     ]
     y, x = (grid.flatten() for grid in torch.meshgrid(*positions, indexing="ij"))
     found = sources[:, :2] @ torch.stack([x, y, torch.ones_like(x)])
-    between = _interpolate(fine, *(2 * found[:, axis] + size[1 - axis] - 1 + CENTRE for axis in (1, 0)))
-    between = between.view(*between.shape[:2], *(matrix.shape[1] for matrix in filters))
-    return torch.einsum("hy,ncyx,wx->nchw", filters[0], between, filters[1])
+    # From pixels around the centre to samples from the first, rows (axis 1 of x, y) before columns.
+    moved = _interpolate(fine, *(2 * found[:, axis] + size[1 - axis] - 1 + CENTRE for axis in (1, 0)))
+    moved = moved.view(*moved.shape[:2], *(matrix.shape[1] for matrix in filters))
+    return torch.einsum("hy,ncyx,wx->nchw", filters[0], moved, filters[1])
 
 
 def _interpolate(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ def _interpolate(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _up_sampling(length: int, taps: Tensor) -> Tensor:
-    """(p, length) one period of twice as many samples of a signal that is mirrored at its first and last value."""
+    """(p, length) matrix from a signal, reflected at both ends, to one period of twice as many samples."""
     reach, half = len(taps) // 2, max(length - 1, 1)
     pixels = torch.arange(-reach, 2 * half, device=taps.device)
     mirrored = ((pixels + half).remainder(2 * half) - half).abs().clamp(max=length - 1)
@@ -71,6 +73,6 @@ def _up_sampling(length: int, taps: Tensor) -> Tensor:
 
 
 def _down_sampling(length: int, taps: Tensor) -> Tensor:
-    """(length, 2 * length + 10) every second of the filtered samples; the transpose of up-sampling."""
+    """(length, 2 * length + 10) matrix that filters samples and keeps every second; the transpose of up-sampling."""
     pixels = torch.eye(length, device=taps.device, dtype=taps.dtype)
     return conv_transpose1d(pixels[:, None], taps[None, None], stride=2)[:, 0]

@@ -19,7 +19,7 @@ Maps = tuple[Tensor, ...]
 DOUBLINGS = 4
 """Doublings of each decoder in the paper, from 8x8 to 128x128."""
 SMALL_LEVEL = 5
-"""The second branch sees images of a shorter side of 128 pixels at most, 4 times 2^5."""
+"""The second branch sees images whose shorter side is at most 4 to 7 times 2^5, 128 pixels for a power of two."""
 
 
 class Encoder(nn.Module):
@@ -27,7 +27,7 @@ class Encoder(nn.Module):
 
     Args:
         image: specification of the images that it sees; they may be reduced ones.
-        channels: after the first convolution and after each halving.
+        channels: numbers of channels after the first convolution and after each halving.
         norm: the normalisation.
     """
 
@@ -76,13 +76,14 @@ class Head(nn.Module):
 
 @final
 class FastGANCritic(Critic):
-    """Residual halvings down to 8 to 14 pixels, then one score for every 4x4 window; a second branch sees less detail.
+    """Residual halvings until the shorter side is 8 to 14 pixels, then one score for every 4x4 window; in two branches.
 
     The second branch scores the image at half its side, and at 128 pixels at most, by layers of its own. Decoders turn
-    maps into images: the last map of either branch into a small whole image, and a crop of the map before into a crop
-    of the image. Only the loss `fastgan-reconstruction` trains them; without it they are not used. The shorter side of
-    the image must be 4 to 7 times 2^k with k at least 3, and 2^k must divide the longer. At 64x64 and width 64 it has
-    19,107,595 parameters, 6,793,993 of them in the decoders. Labels act by projection on the last map's mean.
+    maps into images: the last map of either branch into the whole image, reduced; and a crop of the first branch's map
+    before the last into a crop of the image. Only the loss `fastgan-reconstruction` trains them; without it they are
+    not used. The shorter side of the image must be 4 to 7 times 2^k with k at least 3, and 2^k must divide the longer.
+    At 64x64 and width 64 it has 19,107,595 parameters, 6,793,993 of them in the decoders. Labels act by projection on
+    the last map's mean.
 
     Args:
         image: specification of the images to score.
@@ -117,16 +118,16 @@ class FastGANCritic(Critic):
         self.heads = nn.ModuleList(Head(image, each[-1], norm) for each in channels)
         if spectral:
             with_spectral_norm(self)
-        # No reconstruction has more pixels than the image or crop that it shows.
+        # Fewer than the paper's where a reconstruction would have more pixels than the image or crop that it shows.
         doublings = [min(DOUBLINGS, level - 1) for level in seen]
-        of_part = min(DOUBLINGS, levels - 2)
+        part_doublings = min(DOUBLINGS, levels - 2)
         self.wholes = nn.ModuleList(
             Decoder(width, 1, each[-1], image.channels, most, norm)
             for each, most in zip(channels, doublings, strict=True)
         )
-        self.part = Decoder(width, 2, channels[0][-2], image.channels, of_part, norm)
+        self.part = Decoder(width, 2, channels[0][-2], image.channels, part_doublings, norm)
         self.reduction = 2 ** (levels - seen[-1])
-        self.pooling = [*(2 ** (levels - 1 - most) for most in doublings), 2 ** (levels - 2 - of_part)]
+        self.pooling = [*(2 ** (levels - 1 - most) for most in doublings), 2 ** (levels - 2 - part_doublings)]
 
     def features(self, images: Tensor) -> Maps:
         """(n, channels, height, width) to the maps that are scored and decoded.

@@ -8,14 +8,14 @@ from gankit.interfaces import Loss, Turn
 from torch import Tensor
 
 LEAST = 0.8
+"""The smallest margin."""
 
 
 @final
 class FastGANHinge(Loss):
     """The critic pushes reals above a margin and fakes below minus a margin; the generator raises the scores of fakes.
 
-    Each score has a margin of its own, drawn from 0.8 to 1 anew in each update, where the hinge loss has 1. A critic
-    that has almost reached it cannot rest just beyond it.
+    Each score has a margin of its own, drawn anew from 0.8 to 1 in each update, where the hinge loss always has 1.
     """
 
     capturable = True

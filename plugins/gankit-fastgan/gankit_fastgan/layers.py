@@ -128,7 +128,7 @@ class Decoder(nn.Module):
         level: of the maps; channels follow `channels_at`.
         channels_in: channels of the maps.
         channels_out: channels of the image.
-        doublings: 4 in the paper.
+        doublings: how often the side is doubled; 4 in the paper.
         norm: the normalisation.
     """
 
