@@ -461,6 +461,7 @@ def test_settings_that_do_not_fit(write: Write, overrides: list[str], words: str
         ({}, [*FAST, "augmentation.options={D=1}"], "augmentation.options: LogisticRegression cannot be made"),
         ({}, ["augmentation.estimator=KNeighborsClassifier"], "KNeighborsClassifier takes no weights of images"),
         ({}, ['augmentation.others={x={command="none.py"}}'], "there is no file none.py"),
+        ({}, ["augmentation.ratios=[1.0, 0.001]"], r"augmentation\.ratios: 0\.001 adds no image to any class"),
         ({}, ["generator.norm=none"], "uses labels in its normalisation"),
         ({}, ["augmentation.network=squeezenet1_1"], r"augmentation\.network: .* set augmentation\.input_size=224"),
     ],

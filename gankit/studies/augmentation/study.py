@@ -18,12 +18,12 @@ from gankit.experiments.experiment import Experiment
 from gankit.files import user_path, write_atomically
 from gankit.runs.run import choose_device
 from gankit.seeds import derive_seed
-from gankit.studies.augmentation.arms import GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
+from gankit.studies.augmentation.arms import FILL, GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
 from gankit.studies.augmentation.estimators import FeatureLearner, new_estimator, takes_weights
 from gankit.studies.augmentation.folds import Division, Fold, divide, flow
 from gankit.studies.augmentation.handover import GENERATED, WANTED, can_be_png, export_folds
 from gankit.studies.augmentation.judging import Endpoint, judge
-from gankit.studies.augmentation.learning import train_variant, training_set
+from gankit.studies.augmentation.learning import added_counts, train_variant, training_set
 from gankit.studies.augmentation.report import summary, write_report, write_tables
 from gankit.studies.augmentation.settings import EXPORTED, AugmentationSettings
 from gankit.studies.augmentation.sources import check_program, folder_of, make_images, missing_folds, open_generated
@@ -180,12 +180,16 @@ class AugmentationStudy(Study):
                 build(experiment, prepare(experiment.data, self.experiment.training.seed, learn).image)
 
     def _check_sources(self) -> None:
-        """Refuse other programs' images that cannot be used; write the folds that these programs wait for.
+        """Refuse ratios that add nothing, and other programs' images that cannot be used; write folds for these.
 
         Raises:
-            GankitError: images are missing or cannot be used, or a program is not there or not trusted.
+            GankitError: a ratio adds no image, images are missing or cannot be used, or a program is not there or not
+                trusted.
         """
         settings = self.settings
+        for ratio in settings.ratios:
+            if ratio != FILL and not any(added_counts(fold, ratio).any() for fold in self.folds):
+                raise DataError(f"augmentation.ratios: {ratio} adds no image to any class of these data; raise it")
         if (settings.export_folds or settings.others) and not can_be_png(self.fold(1).learn):
             image = self.fold(1).learn
             raise DataError(
