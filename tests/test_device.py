@@ -80,23 +80,18 @@ def test_a_training_computes_as_its_settings_say(
 def newer_flags() -> Iterator[None]:
     if not hasattr(torch.backends.cudnn, "conv"):
         pytest.skip("this torch has none")
-    convolutions = torch.backends.cudnn.conv
-    before = convolutions.fp32_precision
-    convolutions.fp32_precision = "ieee"
+    cudnn = torch.backends.cudnn
+    before = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = "tf32", "ieee"
     yield
-    convolutions.fp32_precision = before
+    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
 
 
 @pytest.mark.usefixtures("newer_flags")
 def test_newer_flags_of_the_calling_program_are_kept() -> None:
-    torch.backends.cudnn.conv.fp32_precision = "tf32"
-    torch.backends.cudnn.rnn.fp32_precision = "ieee"
-    try:
-        with arithmetic(gankit.load("wgan-gp", "training.precision=float32-exact").training, GPU):
-            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
-        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
-    finally:
-        torch.backends.cudnn.rnn.fp32_precision = "none"
+    with arithmetic(gankit.load("wgan-gp", "training.precision=float32-exact").training, GPU):
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
 class AnyOrder(Augment):

@@ -238,7 +238,7 @@ def test_listing_with_broken_plug_ins(crowd: Environment) -> None:
         assert reason in loaded.rows[name]
     assert "loss 'broken-kind:number' is 3.14" in loaded.rows["number"]
     for name in set(loaded.rows) - {*NAMES, "number"}:
-        assert loaded.rows[name].endswith("  ok"), name
+        assert "  ok" in loaded.rows[name], name
     assert loaded.line == f"{len(NAMES) + 1} of {len(loaded.out.splitlines())} parts cannot be used"
     assert (mended.code, mended.err) == (0, "")
     assert "foreign-nets:plain" in mended.rows

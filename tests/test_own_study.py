@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_it_is_listed_helped_and_described(installed: Environment) -> None:
         ["list", "study"], ["study", "--help"], ["schema", "--study", "seeds"], ["study", "seed"]
     )
     assert listed.rows["seeds"].split() == ["seeds", "study", "seed-studies"]
-    assert "seeds       A study of the distribution seed-studies." in helped.out
+    assert re.search(r"^  seeds +A study of the distribution seed-studies\.$", helped.out, re.MULTILINE)
     properties = json.loads(schema.out)["properties"]["study"]["properties"]
     assert properties["count"] == {**properties["count"], "default": 2, "minimum": 2}
     assert "there is no study named 'seed'; did you mean 'seeds'?" in refused.line

@@ -71,7 +71,8 @@ def unconditional_pyramid(image: ImageSpec, part: str, doublings: int = 1) -> tu
 
 def fuse_resampling(weight: Tensor) -> Tensor:
     """(o, i, 3, 3) to (o, i, 4, 4): the sum of the four kernels shifted by one pixel."""
-    if torch._C._is_tracing():  # the older exporter of ONNX does not know the shape of what is padded
+    # The older exporter of ONNX does not know the shape of what is padded; torch.compile does not know the question.
+    if not torch.compiler.is_compiling() and torch._C._is_tracing():
         for axis in (2, 3):
             first, second, third = weight.unbind(axis)
             weight = torch.stack([first, first + second, second + third, third], axis)

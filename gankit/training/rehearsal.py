@@ -14,7 +14,7 @@ from safetensors.torch import load as from_bytes
 from torch import Tensor, nn
 
 from gankit import distributed, seeds
-from gankit.errors import GankitError, PartError, typed_line
+from gankit.errors import GankitError, PartError, RunError, typed_line
 from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.selection import open_dataset
 from gankit.interfaces import Augment, Critic, Generator, Loss, Side
@@ -130,9 +130,13 @@ def _resume(first: Stepper, second: Stepper) -> None:
             ) from None
         try:
             load_state(second.stateful()[name], name, {name: state}, Path("trial"))
-        except Exception as error:
-            raise PartError(f"{name} cannot take up its own saved state: {typed_line(error, 200)}") from error
+        except RunError as error:
+            raise _cannot_take_up(name, error) from error
     second.go_to(first.step)
+
+
+def _cannot_take_up(name: str, error: RunError) -> PartError:
+    return PartError(f"{name} cannot take up its own saved state: {typed_line(error.__cause__ or error, 200)}")
 
 
 def read_back(state: Any, device: torch.device | str = "cpu") -> Any:
@@ -165,8 +169,8 @@ def _check_export(stepper: Stepper) -> None:
         opened = build_network(stepper.experiment, kind, stepper.data.image)
         try:
             load_state(opened, kind, {kind: state}, Path("trial"))
-        except GankitError as error:
-            raise PartError(f"{name} cannot take up its own saved state: {typed_line(error, 200)}") from error
+        except RunError as error:
+            raise _cannot_take_up(name, error) from error
         opened = opened.to(stepper.device, stepper.like.dtype)
         if not _same(*(_output(network, stepper, train=False) for network in (trained, opened))):
             raise PartError(f"{name} computes something else once it is built anew with its saved state{NOT_SAVED}")
