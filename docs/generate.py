@@ -292,7 +292,7 @@ def studies_page() -> str:
 
 def recipes_page() -> str:
     """Each recipe: its source, what it holds, and its file."""
-    rows, sections = [], []
+    uses, parts, sections = [], [], []
     for path in sorted(RECIPES.glob("*.toml")):
         content = path.read_text(encoding="utf-8")
         comment = " ".join(
@@ -303,19 +303,18 @@ def recipes_page() -> str:
         augment = code(told.augment.name) if told.augment else "none"
         losses = " + ".join(code(loss.name) for loss in told.losses)
         networks = f"{code(told.generator.name)} / {code(told.critic.name)}"
-        rows.append([
-            f"[`{path.stem}`](#{path.stem})", prose(facts["For"]), facts["Sizes"], facts["Time"],
-            prose(comment.split(": ")[0].rstrip(".")), networks, losses, augment, f"{told.training.steps:,}",
-        ])  # fmt: skip
+        name, what = f"[`{path.stem}`](#{path.stem})", prose(comment.split(": ")[0].rstrip("."))
+        uses.append([name, prose(facts["For"]), facts["Sizes"], facts["Time"]])
+        parts.append([name, what, networks, losses, augment, f"{told.training.steps:,}"])
         sections.append(f"## `{path.stem}` {{ #{path.stem} }}\n\n{prose(comment)}\n\n```toml\n{content}```\n")
-    columns = ["recipe", "for", "sizes", "time", "what it is", "generator / critic", "losses", "augment", "steps"]
-    head = table(columns, rows)
+    of_use = table(["recipe", "for", "sizes", "time"], uses)
+    of_parts = table(["recipe", "what it is", "generator / critic", "losses", "augment", "steps"], parts)
     opening = (
         "Whole experiments by name: `gankit train RECIPE`, `gankit.load(RECIPE)`. What a recipe leaves out has the "
         "[default](experiment.md); any setting can be changed behind the name. All name the embedded eyes as data, so "
         "that they run as they are: `data.name` and its settings put [your own](../how-to/data.md) there.\n"
     )
-    return "\n".join(["# Recipes\n", opening, head, *sections])
+    return "\n".join(["# Recipes\n", opening, of_use, of_parts, *sections])
 
 
 def _parameters(command: Any) -> Iterator[tuple[str, Any, Any, object]]:
