@@ -167,3 +167,10 @@ def test_the_report_of_an_unfinished_run_says_so_at_the_top(small: Callable[...,
     )
     finished = gankit.resume(run.path)
     assert "Unfinished" not in write_report(finished).read_text()
+
+
+def test_a_bar_that_was_only_refreshed_ends_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(50):  # where its two times differed by rounding, every other one did not
+        with progress_bar(total=2) as bar:
+            bar.refresh()
+    assert capsys.readouterr().err.count("\n") == 50

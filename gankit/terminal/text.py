@@ -50,7 +50,7 @@ def progress_bar(*arguments: Any, **options: Any) -> Any:
     kind: Any = tqdm  # whose arguments have types that hang on each other
     bar = kind(*arguments, file=ErrorStream(), **options)
     bar._time = time.monotonic  # else the time of day, which can be set
-    bar.unpause()  # which moves its start to that clock
+    bar.start_t = bar.last_print_t = bar._time()  # equal: a bar that seems to start later ends without a new line
     return bar
 
 
