@@ -32,7 +32,10 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_registry() -> Iterator[None]:
-    """Parts that a test registers are gone after it."""
+    """Parts that a test registers are gone after it; another number of threads, too, which would round differently."""
+    import torch
+
+    torch.set_num_threads(1)
     with isolated_registry():
         yield
 
