@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_studies import save_arrays, small_networks
 
 import gankit
 from gankit.cli import app
@@ -58,19 +59,14 @@ def write(tmp_path: Path) -> Write:
             "images": draw_images(labels, 0), "labels": labels, "groups": np.arange(N) // 2, "class_names": CLASSES,
             "severity": np.arange(N) % 20 + 5.0 * labels, **more,
         }  # fmt: skip
-        path = tmp_path / f"data-{len(list(tmp_path.glob('*.npz')))}.npz"
-        np.savez(path, **{name: values for name, values in arrays.items() if values is not None})
-        return path
+        return save_arrays(tmp_path / f"data-{len(list(tmp_path.glob('*.npz')))}.npz", arrays)
 
     return made
 
 
 def study(path: Path, *overrides: str) -> AugmentationStudy:
     small = [
-        "data.name=npz", f"data.path={path}", "generator.name=resnet", "generator.width=4", "generator.latent_dim=6",
-        "critic.name=resnet", "critic.width=4", "critic.flat_blocks=1", "augment=none", "training.steps=2",
-        "training.batch=4", "training.critic_steps=1", "training.tick_every=2", "training.sample_every=2",
-        "training.checkpoint_every=1", "augmentation.steps=3", "augmentation.batch=8", "augmentation.width=4",
+        *small_networks(path), "augmentation.steps=3", "augmentation.batch=8", "augmentation.width=4",
         "augmentation.folds=2", "augmentation.generators=1", "augmentation.seeds=1", "augmentation.ratios=[1.0]",
     ]  # fmt: skip
     loaded = load_study("augmentation", "wgan-gp", *small, *overrides)

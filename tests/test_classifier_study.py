@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_studies import save_arrays, small_networks
 
 import gankit
 from gankit.cli import app
@@ -53,19 +54,14 @@ def write(tmp_path: Path) -> Write:
             "images": images, "labels": labels, "groups": np.arange(N) // 2, "class_names": ["many", "few", "some"],
             "severity": severity, **more,
         }  # fmt: skip
-        path = tmp_path / f"data-{planted}-{len(more)}.npz"
-        np.savez(path, **{name: values for name, values in arrays.items() if values is not None})
-        return path
+        return save_arrays(tmp_path / f"data-{planted}-{len(more)}.npz", arrays)
 
     return made
 
 
 def study(path: Path, *overrides: str) -> ClassifierStudy:
     small = [
-        "data.name=npz", f"data.path={path}", "generator.name=resnet", "generator.width=4", "generator.latent_dim=6",
-        "critic.name=resnet", "critic.width=4", "critic.flat_blocks=1", "augment=none", "training.steps=2",
-        "training.batch=4", "training.critic_steps=1", "training.tick_every=2", "training.sample_every=2",
-        "training.checkpoint_every=1", "classifier.steps=60", "classifier.batch=16", "classifier.width=8",
+        *small_networks(path), "classifier.steps=60", "classifier.batch=16", "classifier.width=8",
         "classifier.seeds=2", "classifier.groupings={}",
     ]  # fmt: skip
     return load_classifier_study("wgan-gp", *small, *overrides)
