@@ -14,7 +14,7 @@ from gankit.evaluation.tables import html
 from gankit.files import sole_writer, write_atomically
 from gankit.images.pictures import grid_png, png_uri
 from gankit.interfaces import Dataset
-from gankit.report.card import card, write_card
+from gankit.report.card import CARD, card
 from gankit.report.nearest import nearest_png
 from gankit.report.pages import draw_lines, render
 from gankit.runs.run import Run
@@ -49,8 +49,9 @@ def write_report(run: Run) -> Path:
     run.check_own("report")
     with sole_writer(run.path):
         metrics, path = _metrics(run), run.path / "report.html"
-        write_atomically(path, _page(run, metrics))
-        write_card(run, metrics)
+        text = card(run, metrics)
+        write_atomically(path, _page(run, metrics, text))
+        write_atomically(run.path / CARD, text)
     return path
 
 
@@ -60,7 +61,7 @@ def _metrics(run: Run) -> dict[str, Any] | None:
     return read_metrics(path) if path.is_file() else None
 
 
-def _page(run: Run, metrics: dict[str, Any] | None) -> str:
+def _page(run: Run, metrics: dict[str, Any] | None, card_text: str) -> str:
     # The pictures of pairs of images that `gankit evaluate` wrote beside these values.
     entries = metrics["metrics"] if metrics else {}
     pairs = [run.path / f"{name}-pairs.png" for name, entry in entries.items() if "details" in entry]
@@ -82,7 +83,7 @@ def _page(run: Run, metrics: dict[str, Any] | None) -> str:
         reals_name=name, reals_missing=missing, nearest=nearest, looked_at=looked_at,
         curves={label: png_uri(picture) for label, picture in curves(run.log).items()},
         pairs=[png_uri(path.read_bytes()) for path in pairs if path.is_file()],
-        experiment=run.experiment.with_run(None).toml(), card=card(run, metrics),
+        experiment=run.experiment.with_run(None).toml(), card=card_text,
         command=f"gankit train {shlex.quote(str(run.path / 'experiment.toml'))} --out NEW_FOLDER",
     )  # fmt: skip
 

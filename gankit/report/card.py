@@ -11,6 +11,8 @@ from gankit.files import write_atomically
 from gankit.report.pages import render
 from gankit.runs.run import Run
 
+CARD = "card.md"
+
 
 def card(run: Run, metrics: dict[str, Any] | None) -> str:
     """The card as Markdown.
@@ -39,4 +41,4 @@ def card(run: Run, metrics: dict[str, Any] | None) -> str:
 
 def write_card(run: Run, metrics: dict[str, Any] | None) -> None:
     """Write `card.md` beside a run's generator."""
-    write_atomically(run.path / "card.md", card(run, metrics))
+    write_atomically(run.path / CARD, card(run, metrics))
