@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 
 from gankit.errors import GankitError
 from gankit.interfaces import Dataset, Rows
-from gankit.metrics.leakage import Thumbnail, duplicates, thumbnails
+from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 
 SIDE = 32
 """Pixels a side, at most, at which images are compared."""
-THRESHOLD = 3.0
-"""Root mean square difference, out of 255, below which two images are near copies of each other."""
 CHUNK = 512
 """Images that are read at a time."""
 
@@ -69,7 +67,7 @@ def _copied(
     """
     exact, near, partner = np.zeros((3, len(images)), np.int64)
     for mirrored in (False, True):
-        for i, j, _, equal in duplicates(list(_thumbnails(images, mirrored)), known, THRESHOLD):
+        for i, j, _, equal in duplicates(list(_thumbnails(images, mirrored)), known, NEAR_COPY):
             other = i != j if itself else np.ones(len(i), bool)
             for place, found, same in zip(i[other], j[other], equal[other], strict=True):
                 if same or not exact[place]:

@@ -14,6 +14,8 @@ from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result
 from gankit.metrics._distances import pair_distances, within
 from gankit.metrics._rows import Matrix
 
+NEAR_COPY = 3.0
+"""Root mean square difference, of 255 grey levels, below which two images are near copies of each other."""
 LONGEST_SIDE, LONGEST_COARSE_SIDE = 64, 16
 """Pixels a side, at most, at which images are compared, and at which candidates are looked for."""
 PAIRS_LISTED = 50
@@ -107,7 +109,7 @@ class Leakage(Metric):
         "exact duplicates": Meaning("share of the first images with an equal one among the second", "lower", True),
     }
 
-    def __init__(self, *, threshold: Annotated[float, Ge(0)] = 3.0) -> None:
+    def __init__(self, *, threshold: Annotated[float, Ge(0)] = NEAR_COPY) -> None:
         """
         Args:
             threshold: root mean square difference below which images are near duplicates, out of 255; 0: none.

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from gankit.errors import counted
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset
-from gankit.metrics.leakage import LONGEST_SIDE, Thumbnail, duplicates, shrink
+from gankit.metrics.leakage import LONGEST_SIDE, NEAR_COPY, Thumbnail, duplicates, shrink
 
 MOST_COMPARED = 20_000
 """The most images that are looked at; of larger sets the first ones."""
 BLANK = 0.02
 """Standard deviation of an image, as a share of the range from black to white, below which it is near-blank."""
-THRESHOLD = 3.0
-"""Root mean square difference, of 255 grey levels, below which images are duplicates: that of the metric `leakage`."""
 NAMED = 5
 """The most images that a finding names."""
 BATCH = 256
@@ -85,7 +83,7 @@ def _thumbnail(index: int, image: NDArray[np.float64]) -> Thumbnail:
 
 
 def _pairs(images: list[Thumbnail]) -> Iterator[tuple[int, int]]:
-    for i, j, _, _ in duplicates(images, images, THRESHOLD) if images else ():
+    for i, j, _, _ in duplicates(images, images, NEAR_COPY) if images else ():
         yield from zip(i.tolist(), j.tolist(), strict=True)
 
 

@@ -15,7 +15,7 @@ from gankit.errors import DataError, RunError, one_line
 from gankit.evaluation.design import Floats
 from gankit.files import open_atomically, user_path
 from gankit.interfaces import Dataset, Indices, Rows
-from gankit.metrics.leakage import Thumbnail, duplicates, thumbnails
+from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 from gankit.registry import build
 from gankit.registry.trust import check_trust
 from gankit.seeds import derive_seed
@@ -31,7 +31,6 @@ from gankit.studies.trainings import RUN, train_or_resume
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
-NEAR = 3.0  # Root mean square difference, of 255 grey levels, below which images are near copies
 CHANCE = 0.01  # Probability, at most, of an alarm for near copies where there is no leak
 PAIRS = 8  # The most pairs of a leak that are kept
 
@@ -203,7 +202,7 @@ def _copies(views: list[list[Thumbnail]], others: list[Thumbnail]) -> tuple[Indi
         others: what they may be copies of.
     """
     empty = np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0, bool)
-    blocks = [empty, *(block for view in views for block in duplicates(view, others, NEAR))]
+    blocks = [empty, *(block for view in views for block in duplicates(view, others, NEAR_COPY))]
     i, j, _, exact = (np.concatenate([block[column] for block in blocks]) for column in range(4))
     return i, j, exact.astype(bool)
 
