@@ -375,7 +375,7 @@ def test_numbers_of_numpy_are_saved_as_numbers(trained: Trained) -> None:
     [
         (Fractions, "the state of loss mine holds gap, a Fraction that no checkpoint can give back"),
         (Stateless, "loss mine finds .* in a second step on the critic's turn"),
-        (OneWay, "loss mine cannot take up its own saved state: AttributeError"),
+        (OneWay, "loss mine cannot load its own saved state: AttributeError"),
         (Vector, r"loss mine returned \(4,\) on the critic's turn: return one number as a tensor"),
         (Number, r"loss mine returned 0.5 \(float\) on the generator's turn"),
         (Failing, "in a trial step loss mine raised KeyError: 'gone'"),

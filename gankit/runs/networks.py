@@ -61,7 +61,7 @@ def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Te
     Raises:
         PartError: it raises an error or gives something other than a tensor; names part, inputs and outcome.
     """
-    given = described([value for value in inputs if value is not None])
+    given = describe_value([value for value in inputs if value is not None])
     try:
         with torch.no_grad():
             output = part(*inputs)
@@ -70,16 +70,16 @@ def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Te
     except Exception as error:
         raise PartError(f"{name}, called with {given}, raised {typed_line(error, 200)}") from error
     if not isinstance(output, Tensor):
-        raise PartError(f"{name}, called with {given}, returned {described(output)}; it must return one tensor")
+        raise PartError(f"{name}, called with {given}, returned {describe_value(output)}; it must return one tensor")
     return output
 
 
-def described(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """A value in an error: a tensor by its shape, a list or tuple by what it holds, all others by their type."""
     if isinstance(value, Tensor):
         return str(tuple(value.shape))
     if isinstance(value, (list, tuple)):
-        items = " and ".join(map(described, value))
+        items = " and ".join(map(describe_value, value))
         return items if isinstance(value, list) else f"a tuple of {items}"
     return "None" if value is None else f"{value!r:.40} ({type(value).__name__})"
 

@@ -86,7 +86,7 @@ class _Studies(Commands):
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         # What is no option of every study is a setting of this one
         single.command(cmd_name, context_settings={"ignore_unknown_options": True})(study_command(cmd_name))
-        return self.explained(ctx, typer.main.get_command(single))
+        return self.explain(ctx, typer.main.get_command(single))
 
 
 HELP = "Whole experiments over many trainings, which go on where they were stopped."
