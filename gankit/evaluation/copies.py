@@ -38,27 +38,28 @@ def find_copies(
     """
     try:
         known = list(_thumbnails(training))
-        exact, near, closest = _copied(fakes, known)
+        exact, near, closest = _match(fakes, known)
         expected = float(
-            (_copied(training, known, itself=True) if held_out is None else _copied(held_out, known))[1].mean()
+            (_match(training, known, itself=True) if held_out is None else _match(held_out, known))[1].mean()
         )
     except GankitError as error:
         return {}, [f"copies of a {kind} are not looked for: {error}"]
     warnings, near, m = [], near & ~exact, len(fakes)
-    for copied, allowed, what, beside in (
+    for is_copy, allowed, what, baseline in (
         (exact, 0.0, f"equal a {kind} or its mirror image", ""),
         (near, expected, f"are near copies of a {kind}", f", of real ones that are new {expected:.1%}"),
     ):
-        if copied.mean() > allowed:
-            first = int(np.flatnonzero(copied)[0])
+        if is_copy.mean() > allowed:
+            first = int(np.flatnonzero(is_copy)[0])
             pair = f"image {_name(fakes, first)} copies {_name(training, int(closest[first]))}"
             warnings.append(
-                f"{copied.sum()} of {m} generated images {what} pixel by pixel ({copied.mean():.1%}{beside}): {pair}"
+                f"{is_copy.sum()} of {m} generated images {what} pixel by pixel ({is_copy.mean():.1%}{baseline}): "
+                f"{pair}"
             )
     return {"exact": int(exact.sum()), "near": int(near.sum()), "near_expected": expected}, warnings
 
 
-def _copied(
+def _match(
     images: Dataset, known: list[Thumbnail], itself: bool = False
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
     """(n,) for each image: whether a known one is equal, whether one is near, and which one.
@@ -69,10 +70,10 @@ def _copied(
     for mirrored in (False, True):
         for i, j, _, equal in duplicates(list(_thumbnails(images, mirrored)), known, NEAR_COPY):
             other = i != j if itself else np.ones(len(i), bool)
-            for place, found, same in zip(i[other], j[other], equal[other], strict=True):
-                if same or not exact[place]:
-                    partner[place] = found
-                near[place], exact[place] = True, exact[place] or same
+            for place, match, is_equal in zip(i[other], j[other], equal[other], strict=True):
+                if is_equal or not exact[place]:
+                    partner[place] = match
+                near[place], exact[place] = True, exact[place] or is_equal
     return exact.astype(bool), near.astype(bool), partner
 
 

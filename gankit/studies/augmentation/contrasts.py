@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gankit.evaluation.design import Estimate, Floats, cross_validated, variance_split
+from gankit.evaluation.design import Estimate, Floats, cross_validation_estimate, variance_split
 
 LEVEL = 0.05
 NOTHING = dict.fromkeys(("value", "low", "high", "low90", "high90", "p", "visible", "variances"))
@@ -32,7 +32,7 @@ def contrast(differences: Sequence[Floats], test_to_train: float, step: float = 
     table = np.full((len(differences), generators, differences[0].shape[1]), np.nan)
     for place, each in enumerate(differences):  # sources of one fold may have more generators than those of another
         table[place, : len(each)] = each
-    found = cross_validated(table, test_to_train, shared_seeds=False)
+    found = cross_validation_estimate(table, test_to_train, shared_seeds=False)
     if len(differences) < 2:
         return {**NOTHING, "value": found.value}
     folds = found.parts["folds"]
