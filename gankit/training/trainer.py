@@ -138,9 +138,8 @@ class Trainer:
                 line = self.threads.advance(stepper, is_stopped)
                 self._say_warnings(bar)
                 last = stepper.step == settings.steps
-                if (
-                    not stepper.turns
-                ):  # else the step was stopped half-way; a stop itself adds no log line and no samples
+                # Else the step was stopped half-way; a stop itself adds no log line and no samples.
+                if not stepper.turns:
                     bar.step(stepper.step, self.threads.on_trial)
                     if line:
                         bar.say(line)

@@ -99,7 +99,7 @@ class AugmentationStudy(Study):
     def variants(self) -> list[Variant]:
         """All variants of all arms."""
         settings = self.settings
-        return [each for arm in self.arms() for each in variants(arm, settings.strengths, settings.ratios)]
+        return [variant for arm in self.arms() for variant in variants(arm, settings.strengths, settings.ratios)]
 
     def fold_seeds(self, fold: Fold, count: int, stream: str) -> list[int]:
         """So many seeds for the trainings of this fold alone: then the spread of folds covers that of seeds."""
@@ -233,9 +233,9 @@ class AugmentationStudy(Study):
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         """What `metrics.json` holds; written with all tables."""
-        found = judge(self, outcomes, folder)
-        metrics = {**found, "protocol": self._protocol(outcomes, folder), "flow": flow(self.division)}
-        metrics["notes"] = [*found["notes"], *self.division.notes]
+        findings = judge(self, outcomes, folder)
+        metrics = {**findings, "protocol": self._protocol(outcomes, folder), "flow": flow(self.division)}
+        metrics["notes"] = [*findings["notes"], *self.division.notes]
         metrics["failures"] = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure}
         write_tables(self, metrics, outcomes, folder)
         write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")

@@ -36,7 +36,7 @@ def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: Path | Non
 
 
 def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[str, Any]:
-    """A job: train a network of one seed on a number, write it and what it says of the test part, in its own units."""
+    """A job: train a network of one seed on a number; write it and its predictions for the test part, in the units."""
     train, name = study.split.train, str(study.settings.regression)
     values = numbers(train)[name]
     mean, scale = float(values.mean()), float(values.std()) or 1.0
