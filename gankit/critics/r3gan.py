@@ -7,7 +7,6 @@ import torch
 from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
-from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
 from gankit.nn.bottleneck import Convolution, InvertedBottleneck, draw, label_embedding, stage_widths
 from gankit.nn.layers import mean_pool, pyramid
@@ -83,7 +82,5 @@ class R3GANCritic(Critic):
         scores: Tensor = self.linear(features)
         if self.embedding is None:
             return scores.squeeze(1)
-        if labels is None:
-            raise PartError("this critic is conditional: give it labels")
         projected: Tensor = self.embedding(labels) * scores
         return projected.sum(1)

@@ -8,7 +8,6 @@ from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec
 from gankit.nn.bottleneck import Convolution, InvertedBottleneck, draw, label_embedding, stage_widths
 from gankit.nn.layers import pyramid
@@ -72,8 +71,6 @@ class R3GANGenerator(Generator):
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(n, latent_dim) and labels to (n, channels, height, width) in [-1, 1]."""
         if self.embedding is not None:
-            if labels is None:
-                raise PartError("this network is conditional: give it labels")
             z = torch.cat([z, self.embedding(labels)], 1)
         x = self.linear(z)[:, :, None, None] * self.basis
         if self.conv.weight.is_contiguous(memory_format=torch.channels_last):

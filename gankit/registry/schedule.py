@@ -10,6 +10,9 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from gankit.registry.messages import reword_errors
 
+if TYPE_CHECKING:  # torch, which listing parts does not need
+    from torch import Tensor
+
 Number = TypeVar("Number", bound=float)
 
 
@@ -63,6 +66,15 @@ else:
         def __class_getitem__(cls, number: Any) -> Any:
             union = Annotated[number, Tag("number")] | Annotated[Schedule[number], Tag("table")]
             return Annotated[union, Discriminator(_kind)]
+
+
+def fill_at(buffer: "Tensor", setting: float | Schedule[float] | None, step: int) -> float | None:
+    """Set a scalar buffer to a schedule's value after `step` generator updates, and return it; None for a number."""
+    if not isinstance(setting, Schedule):
+        return None
+    value = setting.at(step)
+    buffer.fill_(value)
+    return value
 
 
 def value_at(setting: float | Schedule[float], step: int) -> float:

@@ -8,12 +8,12 @@ from typing import Annotated, Self, final
 
 import torch
 from annotated_types import Ge, Le
-from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec
 from gankit.nn.layers import LabelEmbedding, pyramid
+from gankit.nn.noise import Noise
 from torch import Tensor, nn
 
-from gankit_stylegan2.layers import EqualLinear, Filter, ModulatedConv2d, Noise, activate, channels_at, normalise
+from gankit_stylegan2.layers import EqualLinear, Filter, ModulatedConv2d, activate, channels_at, normalise
 
 Width = Annotated[int, Ge(1)]
 MAPPING_RATE = 0.01
@@ -83,7 +83,7 @@ class StyleGAN2Generator(Generator):
         width: channels where the shorter side is 64 to 127 pixels; twice as many at half the side.
         max_width: the most channels of any level.
         mixing: probability that a training sample takes its later layers' styles from a second latent.
-        noise: whether each convolution adds noise; see `gankit_stylegan2.layers.Noise`.
+        noise: whether each convolution adds noise; see `gankit.nn.noise.Noise`.
 
     Raises:
         PartError: the size does not fit.
@@ -128,8 +128,6 @@ class StyleGAN2Generator(Generator):
         """(n, latent_dim) latents and labels to (n, style_dim) styles, never truncated."""
         x = normalise(z)
         if self.embedding is not None:
-            if labels is None:
-                raise PartError("this network is conditional: give it labels")
             x = torch.cat([x, normalise(self.embedding(labels))], 1)
         for layer in self.mapping_network:
             x = activate(layer(x))
