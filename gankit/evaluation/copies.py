@@ -24,8 +24,8 @@ def find_copies(
     A copy is exact if all pixels are equal, and near if the root mean square difference, at no more than 32 pixels a
     side, is below 3 of 255 grey levels. Where images have little contrast, new ones can be as near as that too. So near
     copies give a warning only if their share is above the expected one: that of held-out images that are near copies,
-    or, where none are held out, of training images that are near another one. Any exact copy gives a warning. So do held-out images that equal one of the training images: they
-    are no images that the generator has not seen.
+    or, where none are held out, of training images that are near another one. Any exact copy gives a warning. So do
+    held-out images that equal a training image: the generator has seen them.
 
     Args:
         fakes: the generated images.
