@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import softmax
 
 from gankit.evaluation.classification import Scorer, balanced_accuracy, macro_auc, macro_f1, recalls
-from gankit.evaluation.design import cross_validation_estimate
+from gankit.evaluation.design import cross_validated
 from gankit.evaluation.extraction import as_part
 from gankit.evaluation.paired import Cases, paired_difference
 from gankit.evaluation.uncertainty import influences, variances_of, wilson
@@ -179,8 +179,8 @@ def fold_trials(cases, per_group, what, gain, folds=5, generators=3, classifiers
         values = scores[0] - scores[1]
         naive = values.mean((1, 2)).std(ddof=1) / math.sqrt(folds) * 2.776
         spans = {
-            "seeds of each fold": cross_validation_estimate(values, 1 / (folds - 1)).interval(),
-            "shared seeds": cross_validation_estimate(values, 1 / (folds - 1), shared_seeds=True).interval(),
+            "seeds of each fold": cross_validated(values, 1 / (folds - 1)).interval(),
+            "shared seeds": cross_validated(values, 1 / (folds - 1), shared_seeds=True).interval(),
             "usual t over folds": (values.mean() - naive, values.mean() + naive),
         }
         return {name: (low <= true <= high, not low <= 0 <= high, high - low) for name, (low, high) in spans.items()}

@@ -60,7 +60,7 @@ def clear_cache() -> int:
     return size
 
 
-def load_or_make(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays") -> NDArray[Any]:
+def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays") -> NDArray[Any]:
     """The read-only array of a key: memory-mapped from the cache, and made first if it is missing or broken.
 
     Several processes may do this at once: a file appears under its name only when it is complete. If the folder cannot

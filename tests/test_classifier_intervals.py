@@ -24,7 +24,7 @@ from gankit.evaluation.classification import (
 from gankit.evaluation.design import (
     Estimate,
     Part,
-    cross_validation_estimate,
+    cross_validated,
     holm,
     variance_split,
     visible_difference,
@@ -166,24 +166,24 @@ def test_folds_are_corrected_for_their_overlap_and_seeds_added() -> None:
     """Nadeau and Bengio's t by hand, of folds that differ and seeds that do not."""
     of_folds = np.array([0.10, 0.02, 0.06, 0.04, 0.08])
     values = np.tile(of_folds[:, None, None], (1, 3, 2))
-    found = cross_validation_estimate(values, 1 / 4)
+    found = cross_validated(values, 1 / 4)
     half = stats.t.ppf(0.975, 4) * math.sqrt((1 / 5 + 1 / 4) * of_folds.var(ddof=1))
     assert found.value == pytest.approx(0.06)
     assert found.half_width() == pytest.approx(half)
     moved = values + np.array([-0.03, 0.0, 0.03])[None, :, None]  # each generator seed does the same in all folds
     wider = math.hypot(half, stats.t.ppf(0.975, 2) * 0.03 / math.sqrt(3))
-    assert cross_validation_estimate(moved, 1 / 4).half_width() == pytest.approx(half)
-    assert cross_validation_estimate(moved, 1 / 4, shared_seeds=True).half_width() == pytest.approx(wider)
+    assert cross_validated(moved, 1 / 4).half_width() == pytest.approx(half)
+    assert cross_validated(moved, 1 / 4, shared_seeds=True).half_width() == pytest.approx(wider)
 
 
 def test_cells_that_failed_do_not_count_and_one_fold_tells_nothing() -> None:
     values = np.arange(12.0).reshape(3, 2, 2) / 100
     values[1, 0, 0] = np.nan
-    found = cross_validation_estimate(values, 0.5)
+    found = cross_validated(values, 0.5)
     assert found.value == pytest.approx((0.015 + 0.06 + 0.095) / 3)
     values[1:] = np.nan
-    assert cross_validation_estimate(values, 0.5).interval() == (-math.inf, math.inf)
-    assert math.isnan(cross_validation_estimate(np.full((2, 1, 1), np.nan), 0.5).value)
+    assert cross_validated(values, 0.5).interval() == (-math.inf, math.inf)
+    assert math.isnan(cross_validated(np.full((2, 1, 1), np.nan), 0.5).value)
 
 
 def test_variance_is_split_by_source() -> None:

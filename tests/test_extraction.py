@@ -16,7 +16,7 @@ from torch import Tensor
 
 import gankit
 from gankit import GankitError, cache
-from gankit.cache import clear_cache, load_or_make
+from gankit.cache import clear_cache, stored
 from gankit.evaluation import extraction
 from gankit.evaluation.sources import from_array
 from gankit.interfaces import Features
@@ -128,15 +128,15 @@ def test_the_cache_is_bounded_and_keeps_what_was_used_last(folder: Path, monkeyp
     monkeypatch.setenv("GANKIT_CACHE_GB", str(3.5 * 4096e-9))
     array = np.zeros(1000, np.float32)  # 4160 bytes as a file
     for number, key in enumerate(["a", "b", "c", "a", "d"]):
-        load_or_make(key, lambda: array, "features")
+        stored(key, lambda: array, "features")
         for path in folder.glob(f"{key}.npy"):
             os.utime(path, (1e9 + number, 1e9 + number))
     assert {path.stem for path in folder.iterdir()} == {"a", "c", "d"}
-    load_or_make("large", lambda: np.zeros(10**5), "features")
+    stored("large", lambda: np.zeros(10**5), "features")
     assert {path.stem for path in folder.iterdir()} == {"large"}  # the newest stays in any case
     monkeypatch.setenv("GANKIT_CACHE_GB", "much")
     with pytest.raises(GankitError, match="GANKIT_CACHE_GB=much: a number of gigabytes"):
-        load_or_make("b", lambda: array, "features")
+        stored("b", lambda: array, "features")
 
 
 def test_files_of_dead_writers_go_and_those_of_living_ones_stay(folder: Path) -> None:
@@ -144,7 +144,7 @@ def test_files_of_dead_writers_go_and_those_of_living_ones_stay(folder: Path) ->
     for name, age in (("old.tmp", 2 * cache.ABANDONED), ("new.tmp", 0)):
         (folder / name).write_bytes(b"x")
         os.utime(folder / name, (time.time() - age,) * 2)
-    load_or_make("a", lambda: np.zeros(3), "features")
+    stored("a", lambda: np.zeros(3), "features")
     assert sorted(path.name for path in folder.iterdir()) == ["a.npy", "new.tmp"]
 
 
@@ -157,7 +157,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypa
 
 def test_clearing_frees_features_and_arrays_but_no_weights(folder: Path) -> None:
     features(Counting())
-    load_or_make("x", lambda: np.zeros(10))
+    stored("x", lambda: np.zeros(10))
     weights = folder.parent / "weights" / "w.pt"
     weights.parent.mkdir()
     weights.write_bytes(b"w")
@@ -169,12 +169,12 @@ def test_clearing_frees_features_and_arrays_but_no_weights(folder: Path) -> None
 def test_two_processes_may_make_the_same_entry(folder: Path) -> None:
     code = """
 import sys, time, numpy as np
-from gankit.cache import load_or_make
+from gankit.cache import stored
 def make():
     time.sleep(0.3)
     return np.arange(200000.0)
 for _ in range(20):
-    assert (load_or_make("key", make, "features") == np.arange(200000.0)).all()
+    assert (stored("key", make, "features") == np.arange(200000.0)).all()
     import os; from gankit.cache import cache_folder
     try: os.unlink(cache_folder() / "features" / "key.npy")
     except OSError: pass

@@ -171,13 +171,13 @@ def test_an_altered_entry_of_the_cache_is_made_again(
 ) -> None:
     monkeypatch.setenv("GANKIT_CACHE", str(tmp_path))
     array = np.arange(1000)
-    cache.load_or_make("key", lambda: array, folder)
+    cache.stored("key", lambda: array, folder)
     path = tmp_path / folder / "key.npy"
     altered = path.read_bytes().replace(b"\x03", b"\x04")
     path.unlink()
     path.write_bytes(altered if content is None else content)
-    assert np.array_equal(cache.load_or_make("key", lambda: array, folder), array)
-    assert np.array_equal(cache.load_or_make("key", lambda: array * 0, folder), array), "and kept"
+    assert np.array_equal(cache.stored("key", lambda: array, folder), array)
+    assert np.array_equal(cache.stored("key", lambda: array * 0, folder), array), "and kept"
 
 
 def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: Small) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from gankit.cache import load_or_make
+from gankit.cache import stored
 from gankit.datasets._eyes.estimate import deviation_from_angles, eye_angles
 from gankit.datasets._eyes.layouts import layout_of
 from gankit.datasets._eyes.raters import DEFAULT_PANEL, agreement, call
@@ -91,7 +91,7 @@ class Eyes(Dataset):
     @cached_property
     def images(self) -> NDArray[np.uint8]:
         """(n, 3, height, width) uint8 sRGB, rendered at first use and kept in the cache."""
-        return load_or_make(self._key, lambda: render(self._subjects, self._layout, self._seed))
+        return stored(self._key, lambda: render(self._subjects, self._layout, self._seed))
 
     @property
     def value_range(self) -> tuple[float, float]:

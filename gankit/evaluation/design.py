@@ -1,8 +1,8 @@
 """Estimates whose errors have several sources: test cases, folds, seeds of generators and of classifiers.
 
-Averages of few seeds and folds need Student's t. Parts of an error with unlike degrees of freedom are each multiplied
-by their own quantile before they are added (Howe 1974, JASA 69:789), so that a part that is small by chance does not
-make an interval too short. docs/measured/interval-coverage.md has how often such intervals cover the true value.
+Averages of few seeds and folds need Student's t. Parts of an error with different degrees of freedom are each
+multiplied by their own quantile before they are added (Howe 1974, JASA 69:789), so that a part that is small by chance
+does not make an interval too short. docs/measured/interval-coverage.md has how often such intervals cover the true value.
 """
 
 import math
@@ -101,7 +101,7 @@ def variance_of_mean(values: Floats, factor: float | None = None) -> Part:
     return Part(float(known.var(ddof=1)) * (1 / len(known) if factor is None else factor), len(known) - 1)
 
 
-def cross_validation_estimate(values: Floats, test_to_train: float, shared_seeds: bool = False) -> Estimate:
+def cross_validated(values: Floats, test_to_train: float, shared_seeds: bool = False) -> Estimate:
     """The mean of a score, or of a paired difference of two arms' scores, over folds and seeds.
 
     Folds are of whole patients, so that the spread of the folds' means covers how alike images of a patient are. As the
@@ -128,7 +128,7 @@ def cross_validation_estimate(values: Floats, test_to_train: float, shared_seeds
     parts = {"folds": variance_of_mean(of_folds, 1 / max(folds, 1) + test_to_train)}
     for axis, name in ((1, "generators"), (2, "classifiers")):
         if shared_seeds and table.shape[axis] > 1:
-            # A seed's mean less that of its fold, so that a cell that failed does not move it.
+            # A seed's mean minus that of its fold, so that a cell that failed does not move it.
             parts[name] = variance_of_mean(_means(table - of_folds[:, None, None], tuple({0, 1, 2} - {axis})))
     value = float(np.mean(of_folds[~np.isnan(of_folds)])) if folds else math.nan
     return Estimate(value, parts)
@@ -137,7 +137,7 @@ def cross_validation_estimate(values: Floats, test_to_train: float, shared_seeds
 def variance_split(values: Floats) -> dict[str, float | None]:
     """The variances of folds, of generator seeds and of classifier seeds, each without those nested in it.
 
-    From (folds, generator seeds, classifier seeds) as in `cross_validation_estimate`: seeds are nested in folds. The
+    From (folds, generator seeds, classifier seeds) as in `cross_validated`: seeds are nested in folds. The
     variance of "classifiers" is the mean variance inside a cell of fold and generator; that of "generators" is the mean
     variance of the cells' means inside a fold minus the classifiers' part, that of "folds" the variance of the folds'
     means minus both. None where there is one of a kind, whose variance is then part of the next one's; never below 0.
@@ -202,6 +202,6 @@ def visible_difference(
     """
     variance = sum(disagree / max(count, 1) for count in counts) / len(counts) ** 2
     if folds > 1:
-        variance *= 1 + folds / (folds - 1)  # as in `cross_validation_estimate`
+        variance *= 1 + folds / (folds - 1)  # as in `cross_validated`
     freedom = folds - 1 if folds > 1 else sum(counts) - len(counts)
     return (student_quantile(max(freedom, 1), level) + float(stats.norm.ppf(power))) * math.sqrt(variance)

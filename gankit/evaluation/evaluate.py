@@ -89,8 +89,8 @@ def evaluate(
         value is at a bound, or if no share can have an error so large. For `real_vs_real` the reals are divided
         ten times into two halves. It holds means over these divisions: "value" is that of "n" images of the second
         half, which stand for generated ones, beside the first, "fake_value_at_n" that of n generated images beside it,
-        with n = min(n_fake, n_real // 2). Where real images have groups (patients), the second half gives one image of
-        each group that is not in the first: generated images are no images of one patient either. "p_value" is there
+        with n = min(n_fake, n_real // 2). Where real images have groups (patients), the second half has one image of
+        each group that is not in the first, since generated images do not share patients either. "p_value" is there
         on request, "details" where a metric has more to say. Whatever the metrics, generated images that copy pixels of
         a training image give a warning, and the protocol has their numbers as "copies". With held-out images it also
         has "membership": how well attacks tell the training images from these.
@@ -231,7 +231,7 @@ def _needs(parts: Sequence[Part]) -> set[str]:
 
 
 def _take_moments(parts: list[Part], name: str, by_default: bool, permutations: int) -> list[Part]:
-    """The metrics that statistics are enough for; others are refused, unless all are there by default."""
+    """The metrics that can be computed from statistics alone; others are left out if `by_default`, else refused."""
     if permutations:
         raise GankitError(f"{name} holds no images to regroup: leave out permutations, or give the images")
     unfit = [part.name for part in parts if not part.build().takes_moments]

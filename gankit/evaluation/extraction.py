@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gankit import distributed
-from gankit.cache import load_or_make
+from gankit.cache import stored
 from gankit.errors import DataError, PartError
 from gankit.experiments.experiment import default_features
 from gankit.images.grey_levels import rescale
@@ -155,7 +155,7 @@ def features(
                 return make()
             device = device_of(network).type  # CPU and GPU round differently
             text = json.dumps([FORMAT, content, protocol, device, chunk[0].item(), images.value_range])
-            values = load_or_make(hashlib.blake2b(text.encode(), digest_size=20).hexdigest(), make, "features")
+            values = stored(hashlib.blake2b(text.encode(), digest_size=20).hexdigest(), make, "features")
             bar.update(int(chunk[-1]) + 1 - bar.n)  # past a chunk that was on disk
             return values
 

@@ -215,7 +215,7 @@ def text_table(report: dict[str, Any]) -> str:
 
 
 def html(report: dict[str, Any]) -> str:
-    """An evaluation as HTML, for notebooks and pages: what each row is stands below its name."""
+    """An evaluation as HTML, for notebooks and pages: the meaning of each row is below its name."""
     (header, *lines), values = cells(report), rows(report)
 
     def row(cells: list[str], words: str) -> str:

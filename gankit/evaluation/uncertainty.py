@@ -187,15 +187,15 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
     divisions: list[tuple[Indices, Indices, Indices]] = []
     for split in range(SPLITS):
 
-        def shuffled(places: Indices, stream: str, split: int = split) -> Indices:
+        def shuffle(places: Indices, stream: str, split: int = split) -> Indices:
             order: Indices = torch.randperm(len(places), generator=seeds.generator(seed, stream, split)).numpy()
             return np.asarray(places[order])
 
         rank = torch.randperm(len(names), generator=seeds.generator(seed, "split", split)).numpy()
         order = np.argsort(rank[unit], kind="stable")
-        first, second = shuffled(order[:middle], "first half"), shuffled(order[-middle:], "second half")
+        first, second = shuffle(order[:middle], "first half"), shuffle(order[-middle:], "second half")
         second = _one_of_each(second[~np.isin(unit[second], unit[first])], unit)
-        fakes = _one_of_each(shuffled(np.arange(pool.fake.count), "split of fakes"), fake_unit)
+        fakes = _one_of_each(shuffle(np.arange(pool.fake.count), "split of fakes"), fake_unit)
         divisions.append((first[:most], second[:most], pool.fake_places[fakes[:most]]))
     n = min(len(part) for division in divisions for part in division[1:])
     if n < 2:

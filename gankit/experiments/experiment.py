@@ -245,7 +245,7 @@ class Experiment(Settings):
     __hash__ = None  # type: ignore[assignment]  # settings hold lists and tables
 
     def for_given_data(self) -> Self:
-        """The experiment for data of the calling program: the settings `OF_DATA` that a recipe set have defaults."""
+        """The experiment for data of the calling program: what a recipe set of `OF_DATA` is back at its default."""
         changed: dict[str, Settings] = {}
         for name, key in self._recipe_settings:
             table = changed.get(name, getattr(self, name))

@@ -36,7 +36,7 @@ class Settings(BaseModel):
 def _read_part(value: object, info: ValidationInfo) -> object:
     """Read a part from the pair (kind, table) that `PartTable._split` makes; a part that was read before is kept.
 
-    Only the generator of a run cannot be missing: it alone is needed to draw images.
+    Of a run's parts only the generator must be there, since images are drawn from it.
     """
     if not isinstance(value, tuple):
         return value

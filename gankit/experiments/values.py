@@ -23,7 +23,7 @@ MOST = 100_000
 TOO_DEEP = f"tables and lists are nested more than {DEEPEST} deep"
 TOO_MANY = f"there are more than {MOST:,} values"
 _LONG_KEY = re.compile(rf"""(?<![\w"' \t-])(?:[\w"' \t-]+\.){{{DEEPEST}}}""")
-"""A dotted key with so many dots; tomllib needs memory by the square of their number."""
+"""A key with `DEEPEST` dots; tomllib's use of memory grows with the square of their number."""
 
 
 def parse_text(text: str, format: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gankit.cache import load_or_make
+from gankit.cache import stored
 from gankit.images.grey_levels import Images, valid_range
 from gankit.interfaces.dataset import Dataset
 
@@ -48,7 +48,7 @@ class DecodedDataset(Dataset):
     @cached_property
     def images(self) -> NDArray[Any]:
         """(n, channels, height, width), as `decode` gives them."""
-        return self.decode() if self.in_memory else load_or_make(self.cache_key(), self.decode)
+        return self.decode() if self.in_memory else stored(self.cache_key(), self.decode)
 
     @property
     def reads_without_decoding(self) -> bool:

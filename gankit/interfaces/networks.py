@@ -1,4 +1,4 @@
-"""The networks of a GAN, and the protocols of what some of them can do besides."""
+"""The networks of a GAN, and protocols for their optional abilities."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

@@ -80,7 +80,7 @@ class Rows:
             themselves, or if the metric's `needs` do not name "training".
 
     Raises:
-        GankitError: the arrays have unlike numbers of rows.
+        GankitError: the arrays have different numbers of rows.
     """
 
     features: NDArray[Any] | None = None

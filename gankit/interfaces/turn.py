@@ -197,7 +197,9 @@ class Turn:
 
     def _features(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         if not isinstance(self.critic, FeatureCritic):
-            raise PartError(f"critic {type(self.critic).__name__} shows no inner features: it is no FeatureCritic")
+            raise PartError(
+                f"critic {type(self.critic).__name__} provides no inner features: it is not a FeatureCritic"
+            )
         return call(self.critic.features, images)
 
     @cached_property
@@ -254,8 +256,8 @@ class Loss(ABC):  # noqa: B024 - a subclass need not define both methods
 
     Attributes:
         needs: abilities (Protocols or interfaces) that one of the experiment's parts must have.
-        per_sample: whether the loss differentiates each sample's score by that sample. A critic whose scores depend on
-            the rest of the batch, as with batch normalisation, is then refused.
+        per_sample: whether the loss differentiates each sample's score with respect to that sample. A critic whose
+            scores depend on the rest of the batch, as with batch normalisation, is then refused.
         default_weight: the factor of this loss where the experiment states none.
         needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
         positive_for_reals: what the critic learns to make positive for reals and negative for fakes: "scores",
@@ -272,11 +274,11 @@ class Loss(ABC):  # noqa: B024 - a subclass need not define both methods
     capturable: ClassVar[bool] = False
 
     def critic(self, turn: Turn) -> Tensor | None:
-        """The scalar that the critic's update makes smaller, or None."""
+        """The scalar that the critic's update minimises, or None."""
         return None
 
     def generator(self, turn: Turn) -> Tensor | None:
-        """The scalar that the generator's update makes smaller, or None."""
+        """The scalar that the generator's update minimises, or None."""
         return None
 
     def before_step(self, step: int) -> Mapping[str, float] | None:

@@ -29,7 +29,7 @@ class IntraClass(Metric):
     """A metric within each class, and its unweighted mean: rare classes count as much as common ones.
 
     Generated images are compared with real ones of their own class only, so that a generator that ignores its labels,
-    or collapses within one class, is found out. Classes are matched by name where both sides have class names, else by
+    or collapses within one class, is exposed. Classes are matched by name where both sides have class names, else by
     number. Those that one side lacks, or that have too few images for the metric, are left out of the mean and named
     in the warnings.
 

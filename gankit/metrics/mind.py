@@ -18,8 +18,8 @@ def monge_distance(x: ArrayLike, y: ArrayLike, *, projections: int = 1000) -> fl
     """3 d times the mean, over directions u, of the squared Wasserstein distance between the rows' projections on u.
 
     With n rows on either side and M directions that is 3 d / (n M) sum_u sum_j (sort(x u)_j - sort(y u)_j)^2. Sides of
-    unlike length are compared as distributions, by their quantiles, so that every row counts. The directions are drawn
-    once, from a fixed seed, so that the value is the same on every call.
+    different length are compared as distributions, by their quantiles, so that every row counts. The directions are
+    drawn once, from a fixed seed, so that the value is the same on every call.
 
     Args:
         x: (n, d) finite features; not modified.

@@ -104,7 +104,7 @@ class _Neighbours:
         return rows
 
     def _squares(self, centres: Indices) -> Iterator[tuple[Indices, Matrix]]:
-        """(c, k) squared distances of the centres to k places at a time, until all places have come."""
+        """(c, k) squared distances of the centres to k places at a time, for all places in turn."""
         x = self._rows(centres)
         for start in range(0, self.n, COLUMNS):
             columns = np.arange(start, min(start + COLUMNS, self.n))

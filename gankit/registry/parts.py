@@ -103,7 +103,7 @@ class Unread(BaseModel):
 def read_part(kind: str, value: object, may_be_missing: bool = False) -> Part:
     """A validated part from its name or from a table with a name, for pydantic's validators.
 
-    A part that `may_be_missing`, and is, is kept as it is written; only building it is refused.
+    With `may_be_missing`, a part that cannot be found is kept as it is written, and refused only when it is built.
 
     Raises:
         PydanticCustomError: of the type "part": no name, or a name that cannot be used.

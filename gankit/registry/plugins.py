@@ -126,7 +126,7 @@ def _read_together(path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]
     """(kind, name, distribution, specification) of every entry point; raises at the first malformed distribution."""
     for config, distribution in entrypoints.iter_files_distros(list(path)):
         # entrypoints splits the name of a folder at its first hyphen: "my-part-1.0" into "my" and "part-1.0". Join
-        # both again, and cut disabled the version.
+        # both again, and cut off the version.
         owner = re.sub(r"-\d.*", "", f"{distribution.name}-{distribution.version or ''}").rstrip("-")
         for group, kind in GROUPS.items():
             if group in config:

@@ -60,7 +60,7 @@ else:
     class Scheduled:
         """The type of a setting that is a number, or a table such as `{ start = 2e-4, end = 5e-5, steps = 20000 }`.
 
-        `Scheduled[X]` is `X | Schedule[X]`; the discriminator keeps pydantic's errors to the one that was meant.
+        `Scheduled[X]` is `X | Schedule[X]`, of which pydantic validates only the one that the value looks like.
         """
 
         def __class_getitem__(cls, number: Any) -> Any:

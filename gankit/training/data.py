@@ -29,7 +29,7 @@ class TrainingData:
 
     Attributes:
         dataset: the images.
-        held_out: the images kept from training, or None; their conditions are standardised as the training images' are.
+        held_out: the images kept from training, or None; their conditions are standardised like the training images'.
         image: specification of the images that networks make or see, with the classes or conditions of the training.
         labels: (n,) int64 classes, (n, k) float32 standardised conditions, or None.
         probabilities: (n,) probability of each image to be drawn, or None where each epoch shows every image once.

@@ -113,7 +113,7 @@ class Progress:
         return {"seconds": round(now - self._start, 2), "images_per_second": round(rate, 2)}
 
     def show(self, losses: dict[str, float]) -> None:
-        """Show the critic's losses behind the bar, by short names: a plug-in's prefix before ":" is left out."""
+        """Show the critic's losses after the bar, by short names: a plug-in's prefix before ":" is left out."""
         critic = {name.removeprefix("critic/"): value for name, value in losses.items() if name.startswith("critic/")}
         shown = {harmless(name.rpartition(":")[2])[:12]: f"{value:.3g}" for name, value in critic.items()}
         self._bar.set_postfix(shown)

@@ -1,4 +1,4 @@
-"""Optimisers by name, and their state when a run goes on."""
+"""Optimisers by name, and their state when a run resumes."""
 
 import copy
 import inspect

@@ -125,7 +125,7 @@ def _resume(first: Stepper, second: Stepper) -> None:
             entries = given.items() if isinstance(given, dict) else []
             broken = [f"{key}, a {type(value).__name__}" for key, value in entries if not _can_be_read(value)]
             raise PartError(
-                f"the state of {name} holds {' and '.join(broken) or 'something'} that no checkpoint can give back: "
+                f"the state of {name} holds {' and '.join(broken) or 'something'} that a checkpoint cannot restore: "
                 "hold tensors, numbers and text, in dicts and lists"
             ) from None
         try:

@@ -111,9 +111,8 @@ def _norm_aliases(key: str) -> list[str]:
     """The names that a `Norm` with labels has for what a `Norm` without them calls `key`, or the reverse."""
     pairs = [(".gain.table.weight", ".norm.weight"), (".gain.table.bias", ".norm.weight"),
              (".shift.table.weight", ".norm.bias"), (".shift.table.bias", ".norm.bias")]  # fmt: skip
-    there = [key.removesuffix(one) + other for one, other in pairs if key.endswith(one)]
-    back = [key.removesuffix(other) + one for one, other in pairs if key.endswith(other)]
-    return there + back
+    pairs += [(without, labelled) for labelled, without in pairs]
+    return [key.removesuffix(ending) + alias for ending, alias in pairs if key.endswith(ending)]
 
 
 def _match_from_the_end(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, str]:
@@ -122,11 +121,12 @@ def _match_from_the_end(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dic
     names = {}
     for key in own:
         parts = key.split(".")
-        there = list(parts)
+        saved_parts = list(parts)
         for k, part in enumerate(parts):
             if part.isdecimal():
-                there[k] = str(int(part) - own_lengths[".".join(parts[:k])] + saved_lengths[".".join(there[:k])])
-        names[key] = ".".join(there)
+                own_length, saved_length = own_lengths[".".join(parts[:k])], saved_lengths[".".join(saved_parts[:k])]
+                saved_parts[k] = str(int(part) - own_length + saved_length)
+        names[key] = ".".join(saved_parts)
     return names
 
 

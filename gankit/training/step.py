@@ -123,7 +123,7 @@ class Stepper:
         return parts if tables.augment is None else {**parts, f"augment {tables.augment.name}": self.gan.augment}
 
     def close(self) -> None:
-        """Free what executes the turns."""
+        """Free the memory of recorded turns."""
         self.execution.close()
 
     def new_average(self) -> AveragedModel | None:
@@ -209,7 +209,7 @@ class Stepper:
         )
 
     def _seed(self, side: Side, index: int, part: int) -> None:
-        # Part of the seed for all but the first: no two processes, or parts of a batch, may augment alike.
+        # The seed of all but the first has a number, so that no two processes, or parts of a batch, augment alike.
         number = distributed.rank() * self.settings.accumulate + part
         seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([number] if number else []))
         self.inputs.seed(side, index)

@@ -41,7 +41,7 @@ class Trainer:
         experiment: the settings, and the record of the run if it is resumed.
         folder: the run's.
         data: a data set of the calling program, in place of the one that the experiment names.
-        thread_options: numbers of CPU threads that may be chosen while training on the CPU; empty: as they are.
+        thread_options: numbers of CPU threads to choose from while training on the CPU; empty keeps the present one.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Trainer:
         self._saved = 0  # step of the newest checkpoint
 
     def rehearse(self) -> None:
-        """Rehearse the training on a small batch (`gankit.training.rehearsal`), and print what its data are."""
+        """Rehearse the training on a small batch (`gankit.training.rehearsal`), and print a summary of its data."""
         self.stepper.warnings += rehearse(self.experiment, self.data)
         if distributed.rank() == 0:
             say(f"data: {summarise(self.data)}", error=True)

@@ -175,9 +175,9 @@ def read_cache(whole: Path, place: Path) -> Callable[[random.Random], str]:
 
     def trial(draw: random.Random) -> str:
         folder: cache.Folder = draw.choice(["arrays", "features"])  # type: ignore[assignment]
-        cache.load_or_make("entry", lambda: array, folder)
+        cache.stored("entry", lambda: array, folder)
         damage(place / "cache" / folder / "entry.npy", draw)
-        found = [np.array_equal(cache.load_or_make("entry", lambda: array, folder), array) for _ in range(2)]
+        found = [np.array_equal(cache.stored("entry", lambda: array, folder), array) for _ in range(2)]
         return "noticed" if all(found) else "it was taken"
 
     return trial

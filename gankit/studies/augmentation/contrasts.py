@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gankit.evaluation.design import Estimate, Floats, cross_validation_estimate, variance_split
+from gankit.evaluation.design import Estimate, Floats, cross_validated, variance_split
 
 LEVEL = 0.05
 NOTHING = dict.fromkeys(("value", "low", "high", "low90", "high90", "p", "visible", "variances"))
@@ -32,7 +32,7 @@ def contrast(differences: Sequence[Floats], test_to_train: float, step: float = 
     table = np.full((len(differences), generators, differences[0].shape[1]), np.nan)
     for place, of_fold in enumerate(differences):  # the source chosen in one fold may have more generators
         table[place, : len(of_fold)] = of_fold
-    estimate = cross_validation_estimate(table, test_to_train, shared_seeds=False)
+    estimate = cross_validated(table, test_to_train, shared_seeds=False)
     if len(differences) < 2:
         return {**NOTHING, "value": estimate.value}
     folds = estimate.parts["folds"]

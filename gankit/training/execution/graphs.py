@@ -38,7 +38,7 @@ class Recorder(Protocol):
         ...
 
     def recover(self) -> None:
-        """Bring torch back to work after `record` raised."""
+        """Make torch usable again after `record` raised."""
         ...
 
     def free(self) -> None:
