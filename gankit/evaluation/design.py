@@ -2,7 +2,8 @@
 
 Averages of few seeds and folds need Student's t. Parts of an error with different degrees of freedom are each
 multiplied by their own quantile before they are added (Howe 1974, JASA 69:789), so that a part that is small by chance
-does not make an interval too short. docs/measured/interval-coverage.md has how often such intervals cover the true value.
+does not make an interval too short. docs/measured/interval-coverage.md has how often such intervals cover the true
+value.
 """
 
 import math
