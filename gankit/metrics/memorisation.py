@@ -273,7 +273,7 @@ class _Copies(Resampling):
     def _control_of_held_out(self, held: Matrix) -> dict[str, Any]:
         """Half of the held-out images judged beside the other half.
 
-        Each group joins as a whole, the largest first, the half that is smaller at that point.
+        Groups stay whole: each in turn, the largest first, goes to the half that is smaller so far.
         """
         codes, left_one_out = self.real.codes, self.left_one_out
         names, counts = np.unique(codes, return_counts=True)

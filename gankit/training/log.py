@@ -50,7 +50,7 @@ class Progress:
     LONG, SHORT = 2 * 3600.0, 45 * 60.0
     """Of a training that takes longer than LONG seconds, also the number of steps for SHORT seconds is said."""
     JUST_BEGUN = 100
-    """Within so many steps the cost is said again when the speed of steps changes."""
+    """If the speed of steps changes within this many steps from the start, the cost is said once more."""
 
     def __init__(self, steps: int, done: int, images_per_step: int, quiet: bool = False) -> None:
         self._stream = ErrorStream()
@@ -86,7 +86,7 @@ class Progress:
         self._cost_said = self._cost_said and self._step - self._first > self.JUST_BEGUN
 
     def seconds_left(self) -> float:
-        """Estimate for the remaining steps, from the mean of those done; the first counts only while it is alone."""
+        """Estimate for the remaining steps, from the mean of those done; without the first, unless it is the only one."""
         step, since = self._counted_from
         if self._step == step:
             step, since = self._first, self._start

@@ -209,7 +209,7 @@ class Stepper:
         )
 
     def _seed(self, side: Side, index: int, part: int) -> None:
-        # The seed of all but the first has a number, so that no two processes, or parts of a batch, augment alike.
+        # All but the first add a number to the seed, so that no two processes, or parts of a batch, augment alike.
         number = distributed.rank() * self.settings.accumulate + part
         seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([number] if number else []))
         self.inputs.seed(side, index)
