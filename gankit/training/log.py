@@ -86,7 +86,7 @@ class Progress:
         self._cost_said = self._cost_said and self._step - self._first > self.JUST_BEGUN
 
     def seconds_left(self) -> float:
-        """Estimate for the remaining steps, from the mean of those done; without the first, unless it is the only one."""
+        """Estimate for the remaining steps, from the mean of those done, without the first if there are others."""
         step, since = self._counted_from
         if self._step == step:
             step, since = self._first, self._start
