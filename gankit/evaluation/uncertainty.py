@@ -20,7 +20,7 @@ SPLITS = 10
 LEAVE_ONE_OUT = 200
 """Up to this many images or patients the jackknife leaves out one at a time, else `Metric.jackknife_groups` groups."""
 MOST_WITH_INFLUENCES = 2000
-"""Images of a side above which `influences`, which are slow, are left out if there is an error in closed form."""
+"""With more images on a side, `influences`, which are slow, are left out if there is an error in closed form."""
 ROUNDING = 1e-9
 """Differences below this share of a value count as rounding errors."""
 

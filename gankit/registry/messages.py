@@ -66,7 +66,7 @@ def reword_errors(
         value: to validate.
         handler: pydantic's own validation, as a validator of mode "wrap" gets it.
         known: the settings that the model has, for "did you mean".
-        elsewhere: maps the name of an unknown setting to a hint where such a setting exists, or to "".
+        elsewhere: maps the name of an unknown setting to a hint that names other parts with it, or to "".
 
     Raises:
         ValidationError: the context of each error holds gankit's text as `sentence` and pydantic's type as `reason`.

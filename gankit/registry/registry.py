@@ -242,7 +242,7 @@ class Registry:
         return model
 
     def _parts_with(self, setting: str) -> str:
-        """A hint which of gankit's own parts have a setting of this name, and how to choose one; "" if none has."""
+        """A hint that names gankit's own parts with a setting of this name, and how to choose one; "" if none has."""
         owners = []
         for name in self.built_in():
             with contextlib.suppress(PartError):  # the library that it needs may not be installed

@@ -54,7 +54,7 @@ def derive_settings(
         reserved: gankit's own keys in the part's table of an experiment, such as `name`; errors suggest them too. It is
             read at each validation, so keys may still be added to it.
         nested_type: maps a kind to the type annotation of a setting that holds a part of that kind.
-        elsewhere: maps the name of an unknown setting to a hint which other parts have it, or to "".
+        elsewhere: maps the name of an unknown setting to a hint that names other parts with it, or to "".
 
     Raises:
         TypeError: a setting without annotation or that is not keyword-only; a `Settings` that is no pydantic model.

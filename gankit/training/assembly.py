@@ -18,7 +18,7 @@ from gankit.registry import Schedule
 from gankit.runs.networks import PROBE_BATCH, build_network, call_part, probe_inputs, probe_labels
 
 LARGEST_BATCH = 2**33
-"""The most pixel values of a batch, 32 GB in float32; the activations of networks take many times the memory."""
+"""The most pixel values of a batch, 32 GB in float32; the activations of networks take many times as much."""
 
 
 @dataclass(frozen=True)

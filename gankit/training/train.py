@@ -84,7 +84,7 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
 
 
 def _tidy(run: Run) -> None:
-    """Delete checkpoints that a killed process did not come to delete, where the folder can be written."""
+    """Delete checkpoints that a killed process left behind, where the folder can be written."""
     if distributed.torchrun_rank_and_size()[0] == 0:
         with contextlib.suppress(OSError), sole_writer(run.path):
             checkpoint.prune(run.path / "checkpoints", run.steps, run.experiment.training.checkpoint_every)
