@@ -56,9 +56,8 @@ def find_copies(
         if copied.mean() > allowed:
             first = int(np.flatnonzero(copied)[0])
             pair = f"image {_name(fakes, first)} copies {_name(training, int(closest[first]))}"
-            warnings.append(
-                f"{copied.sum()} of {m} generated images {what} pixel by pixel ({copied.mean():.1%}{real_share}): {pair}"
-            )
+            share = f"{copied.mean():.1%}{real_share}"
+            warnings.append(f"{copied.sum()} of {m} generated images {what} pixel by pixel ({share}): {pair}")
     return {"exact": int(exact.sum()), "near": int(near.sum()), "near_expected": expected}, warnings
 
 
