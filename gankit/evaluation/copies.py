@@ -56,10 +56,8 @@ def find_copies(
         if is_copy.mean() > allowed:
             first = int(np.flatnonzero(is_copy)[0])
             pair = f"image {_name(fakes, first)} copies {_name(training, int(closest[first]))}"
-            warnings.append(
-                f"{is_copy.sum()} of {m} generated images {what} pixel by pixel ({is_copy.mean():.1%}{real_share}): "
-                f"{pair}"
-            )
+            share = f"{is_copy.mean():.1%}{real_share}"
+            warnings.append(f"{is_copy.sum()} of {m} generated images {what} pixel by pixel ({share}): {pair}")
     return {"exact": int(exact.sum()), "near": int(near.sum()), "near_expected": expected}, warnings
 
 
