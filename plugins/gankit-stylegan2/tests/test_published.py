@@ -159,7 +159,7 @@ def load(network, state):
 def assert_alike(found, expected, scale=None):
     """Up to rounding in float64, of values of the given size."""
     assert found.dtype == torch.float64
-    scale = float(expected.abs().max()) if scale is None else scale
+    scale = float(expected.detach().abs().max()) if scale is None else scale
     torch.testing.assert_close(found, expected.reshape(found.shape), rtol=1e-9, atol=1e-10 * scale)
 
 
