@@ -109,7 +109,7 @@ class StyleGAN2Generator(Generator):
         super().__init__()
         levels, height, width_ = pyramid(image, "generator stylegan2")
         self.latent_dim, self.mixing, self.style_layers = latent_dim, mixing, 2 * levels + 2
-        self.embedding = LabelEmbedding(image, style_dim, None) if image.conditional else None
+        self.embedding = _label_embedding(image, style_dim) if image.conditional else None
         dims = [latent_dim + (style_dim if image.conditional else 0), *[style_dim] * mapping_layers]
         self.mapping_network = nn.ModuleList(EqualLinear(a, b, rate=MAPPING_RATE) for a, b in pairwise(dims))
         self.register_buffer("mean_style", torch.zeros(style_dim))
@@ -182,3 +182,15 @@ class StyleGAN2Generator(Generator):
         other = copy.copy(self)
         other.truncation = truncation
         return other
+
+
+def _label_embedding(image: ImageSpec, dim: int) -> LabelEmbedding:
+    """Vectors of labels that are drawn as every weight with equalised rate; they are normalised before they are used.
+
+    Of a float condition the bias is drawn too. Without it a vector's direction would be all that tells conditions
+    apart, and half of a condition as good as the whole.
+    """
+    embedding = LabelEmbedding(image, dim, 0.0)
+    for parameter in embedding.parameters():
+        nn.init.normal_(parameter)
+    return embedding
