@@ -85,7 +85,14 @@ app.command()(walk)
 
 @app.command()
 def rank(
-    run: RunFolder,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            show_default=False,
+            help="A run's folder. For --page and ratings also a folder of images, an npz file or a table, or several.",
+        ),
+    ],
     count: Annotated[int | None, typer.Option(help="Images to draw; 100 by default.", min=1)] = None,
     keep: Annotated[int, typer.Option(help="How many of the best and worst to keep.", min=1)] = 10,
     by: Annotated[str, typer.Option(help="critic, realism, label, or ratings:FILE.csv,FILE.csv,...")] = "critic",
@@ -105,23 +112,27 @@ def rank(
 ) -> None:
     """Draw images and keep the best and the worst; or write a page on which a person rates them blindly."""
     from gankit import ranking
+    from gankit.files import user_path
     from gankit.runs.run import open_run
 
-    opened = open_run(run, best=best)
+    given: list[Any] = [open_run(source, best=True) if best else source for source in sources]
+    first = user_path(sources[0])
+    beside = first if (first / "experiment.toml").is_file() else Path()
     if page:
+        if against and not real:
+            raise GankitError("--against: how many of these real images the page shows is not said: add --real NUMBER")
         path = ranking.write_page(
-            opened, out or opened.path / f"rating-{seed or 0}", count or ranking.COUNT, seed=seed or 0, label=label,
-            real=real,
-        )  # fmt: skip
+            given, out or beside / f"rating-{seed or 0}", count, seed=seed or 0, label=label, real=real, against=against
+        )
         say(f"page: {path}\nkey:  {path.parent / 'key.json'} (sealed: give raters the page alone)")
         return
     if real:
         raise GankitError("--real mixes real images into a page: add --page")
     ranked = ranking.rank(
-        opened, count, keep, by, seed=seed, label=label, features=features, real=against,
+        given if len(given) > 1 else given[0], count, keep, by, seed=seed, label=label, features=features, real=against,
         classifier=_classifier(classifier), key=key,
     )  # fmt: skip
-    folder = ranking.write_ranking(ranked, out or opened.path / f"ranked-{ranked.by}-{ranked.seed}")
+    folder = ranking.write_ranking(ranked, out or beside / f"ranked-{ranked.by}-{ranked.seed}")
     say(ranked)
     say(f"ranking.csv, best.png and worst.png in {folder}")
 

@@ -21,7 +21,11 @@ EXAMPLES = {
         "sample runs/mine --count 100 --best --out best",
     ],
     "walk": ["walk eyes", "walk runs/mine --label left --frames 24 --animation webp"],
-    "rank": ["rank runs/mine --count 500 --keep 20", "rank runs/mine --page --count 50 --real 50"],
+    "rank": [
+        "rank runs/mine --count 500 --keep 20",
+        "rank runs/mine --page --count 50 --real 50",
+        "rank ours theirs --page --against photos --real 50 --out blinded",
+    ],
     "evaluate": [
         "evaluate runs/mine",
         "evaluate drawn --against photos --metrics fid,kid,precision-recall --tex table.tex",
