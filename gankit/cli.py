@@ -140,7 +140,11 @@ def rank(
 @app.command()
 def evaluate(
     source: Annotated[
-        str, typer.Argument(help="A run, a folder of images, an npz file, or a table {name = ...}.", show_default=False)
+        str,
+        typer.Argument(
+            help="A run, a folder of images, an npz file, a table {name = ...}, or a folder of exported folds.",
+            show_default=False,
+        ),
     ],
     against: Annotated[
         str | None,
@@ -167,12 +171,16 @@ def evaluate(
     import gankit
     from gankit import distributed
     from gankit.evaluation.comparison import check_files, sole_output, write_evaluation
+    from gankit.evaluation.folds import evaluate_folds, fold_folders, write_folds
     from gankit.evaluation.sources import open_source
     from gankit.report.card import write_card
     from gankit.runs.run import open_run
 
     # "Best" is the same run with another generator.
-    opened: Any = open_run(source, best=True) if best else open_source(source, window)
+    folds = not best and bool(fold_folders(source))
+    opened: Any = open_run(source, best=True) if best else None if folds else open_source(source, window)
+    if folds and training:
+        raise GankitError("--training: each fold has training images of its own: leave it out")
     is_run = isinstance(opened, gankit.Run)
     default = opened.path / "metrics.json" if is_run else None
     files = check_files({"--out": out or default, "--csv": csv, "--tex": tex})
@@ -181,13 +189,18 @@ def evaluate(
         first = distributed.rank() == 0
         if path:
             distributed.on_rank_zero(lambda: stack.enter_context(sole_output(path)))
-        report = gankit.evaluate(
-            opened if is_run else source, against, metrics, features, training=training, count=count, seed=seed,
-            window=window, permutations=permutations, pictures=path.parent if path and first else None,
-        )  # fmt: skip
+        options = {"count": count, "seed": seed, "window": window, "permutations": permutations}
+        report: Any
+        if folds:
+            report = evaluate_folds(source, against, metrics, features, **options)
+        else:
+            report = gankit.evaluate(
+                opened if is_run else source, against, metrics, features, training=training,
+                pictures=path.parent if path and first else None, **options,
+            )  # fmt: skip
         say(report)
         for file in files.values() if first else ():
-            say(write_evaluation(report, file))
+            say(write_folds(report, file) if folds else write_evaluation(report, file))
         if first and is_run and path == default:
             write_card(opened, report)
 
