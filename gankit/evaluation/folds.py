@@ -96,7 +96,8 @@ def evaluate_folds(folder: str | Path, real: Source | None = None, *settings: An
     notes = ["mean: of the folds; its interval is Student's over folds, wider for the training images that they share"]
     if real is None:
         notes.append("real: what each fold's generator has learnt from: one that only copies would score best")
-    means = {name: _mean([one["metrics"][name]["value"] for one in found.values()], beyond) for name in shared}
+    left_out = _left_out(folds)
+    means = {name: _mean([one["metrics"][name]["value"] for one in found.values()], left_out) for name in shared}
     return EvaluatedFolds(folds=found, mean=means, notes=notes)
 
 

@@ -48,7 +48,11 @@ def examples(command: str) -> list[str]:
     """Lines to type for a command, such as "train" or "study agreement"; none for one that is not gankit's."""
     lines = EXAMPLES.get(command, [])
     if command.startswith("study "):
-        lines = [command, f"{command} study.toml training.seed=1 --out runs/second"]
+        lines = [
+            command,
+            f"{command} study.toml training.seed=1 --out runs/second",
+            f"{command} --cluster dask:tcp://HOST:8786 --out runs/shared",
+        ]
     return [f"gankit {line}" for line in lines]
 
 

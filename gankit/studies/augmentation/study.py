@@ -146,9 +146,8 @@ class AugmentationStudy(Study):
                 added = variant.arm.source in self.settings.sources
                 made = self.image_jobs(fold, str(variant.arm.source)) if added else [None]
                 for row, image_job in zip(self.trainings(fold, variant), made, strict=True):
-                    images = None if image_job is None else jobs / image_job
                     for seed, name in zip(self.fold_seeds(fold, len(row), "classifier"), row, strict=True):
-                        run = functools.partial(train_variant, self, fold.number, variant, images, seed)
+                        run = functools.partial(train_variant, self, fold.number, variant, image_job, seed)
                         trainings.setdefault(name, Job(name, run))
         steps = 1 if self.settings.estimator else self.settings.steps
 
