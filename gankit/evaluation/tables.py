@@ -205,13 +205,19 @@ def pairs(report: dict[str, Any]) -> list[str]:
 
 def text_table(report: dict[str, Any]) -> str:
     """An evaluation as lines for a terminal."""
-    table = [[cell.replace("±", "+-") for cell in row] for row in cells(report)]
+    lines = [*heading(report), *aligned(cells(report))]
+    return "\n".join([*lines, *notes(report), *pairs(report), *(f"warning: {text}" for text in warnings(report))])
+
+
+def aligned(table: list[list[str]]) -> list[str]:
+    """A table as lines for a terminal."""
+    table = [[cell.replace("±", "+-") for cell in row] for row in table]
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    lines = heading(report)
+    lines = []
     for row in table:
         columns = enumerate(zip(row, widths, strict=True))
         lines.append("  ".join(text.rjust(width) if column else text.ljust(width) for column, (text, width) in columns))
-    return "\n".join([*lines, *notes(report), *pairs(report), *(f"warning: {text}" for text in warnings(report))])
+    return lines
 
 
 def html(report: dict[str, Any]) -> str:

@@ -21,7 +21,11 @@ EXAMPLES = {
         "sample runs/mine --count 100 --best --out best",
     ],
     "walk": ["walk eyes", "walk runs/mine --label left --frames 24 --animation webp"],
-    "rank": ["rank runs/mine --count 500 --keep 20", "rank runs/mine --page --count 50 --real 50"],
+    "rank": [
+        "rank runs/mine --count 500 --keep 20",
+        "rank runs/mine --page --count 50 --real 50",
+        "rank ours theirs --page --against photos --real 50 --out blinded",
+    ],
     "evaluate": [
         "evaluate runs/mine",
         "evaluate drawn --against photos --metrics fid,kid,precision-recall --tex table.tex",
@@ -44,7 +48,11 @@ def examples(command: str) -> list[str]:
     """Lines to type for a command, such as "train" or "study agreement"; none for one that is not gankit's."""
     lines = EXAMPLES.get(command, [])
     if command.startswith("study "):
-        lines = [command, f"{command} study.toml training.seed=1 --out runs/second"]
+        lines = [
+            command,
+            f"{command} study.toml training.seed=1 --out runs/second",
+            f"{command} --cluster dask:tcp://HOST:8786 --out runs/shared",
+        ]
     return [f"gankit {line}" for line in lines]
 
 

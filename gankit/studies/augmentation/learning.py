@@ -20,6 +20,7 @@ from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.folds import Fold, counts_of, values_of
 from gankit.studies.fitting import Classical, Images, TrainingSet, apply, class_weights, fit, noised_copies
 from gankit.studies.labelled import class_labels
+from gankit.studies.worker import check_made
 
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
@@ -105,6 +106,7 @@ def _added_images(
         values = values_of(source, study.settings)[places] if numeric else np.zeros(len(places))
         return images, labels[places], values
     assert made is not None
+    check_made(made, MADE)
     if not (made / MADE).is_file():
         raise RunError(f"{made.name} has failed, and this training needs its images")
     with np.load(made / MADE) as file:
@@ -114,14 +116,17 @@ def _added_images(
 
 
 def train_variant(
-    study: AugmentationStudy, number: int, variant: Variant, made: Path | None, seed: int, folder: Path
+    study: AugmentationStudy, number: int, variant: Variant, image_job: str | None, seed: int, folder: Path
 ) -> dict[str, Any]:
     """A job: train a variant in the fold of this number, and write its outputs for the validation and the test part.
+
+    `image_job` is the name of the job that made the images of the variant's source.
 
     Raises:
         GankitError: an earlier job has failed, or the training did.
     """
     fold, settings = study.fold(number), study.settings
+    made = None if image_job is None else folder.parent / image_job
     data, (mean, scale) = training_set(study, fold, variant, seed, made)
     outputs: dict[str, Floats] = {}
     progress: dict[str, Any] = {}

@@ -13,6 +13,7 @@ from scipy import stats
 
 from gankit.errors import DataError, RunError, one_line
 from gankit.evaluation.design import Floats
+from gankit.evaluation.folds import GENERATED
 from gankit.files import open_atomically, user_path
 from gankit.interfaces import Dataset, Indices, Rows
 from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
@@ -21,7 +22,7 @@ from gankit.registry.trust import check_trust
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import GENERATOR
 from gankit.studies.augmentation.folds import Fold, values_of
-from gankit.studies.augmentation.handover import GENERATED, class_folders, write_fold
+from gankit.studies.augmentation.handover import class_folders, write_fold
 from gankit.studies.augmentation.learning import MADE, Labels, most_added
 from gankit.studies.augmentation.settings import EXPORTED
 from gankit.studies.fitting import Images

@@ -14,6 +14,7 @@ import torch
 
 from gankit.errors import DataError, PartError, RunError, first_of
 from gankit.evaluation.design import visible_difference
+from gankit.evaluation.folds import GENERATED
 from gankit.experiments.experiment import Experiment
 from gankit.files import user_path, write_atomically
 from gankit.runs.run import choose_device
@@ -21,7 +22,7 @@ from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import FILL, GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
 from gankit.studies.augmentation.estimators import FeatureLearner, new_estimator, takes_weights
 from gankit.studies.augmentation.folds import Division, Fold, divide, flow
-from gankit.studies.augmentation.handover import GENERATED, WANTED, can_be_png, export_folds
+from gankit.studies.augmentation.handover import WANTED, can_be_png, export_folds
 from gankit.studies.augmentation.judging import Endpoint, judge
 from gankit.studies.augmentation.learning import added_counts, train_variant, training_set
 from gankit.studies.augmentation.report import summary, write_report, write_tables
@@ -145,9 +146,8 @@ class AugmentationStudy(Study):
                 added = variant.arm.source in self.settings.sources
                 made = self.image_jobs(fold, str(variant.arm.source)) if added else [None]
                 for row, image_job in zip(self.trainings(fold, variant), made, strict=True):
-                    images = None if image_job is None else jobs / image_job
                     for seed, name in zip(self.fold_seeds(fold, len(row), "classifier"), row, strict=True):
-                        run = functools.partial(train_variant, self, fold.number, variant, images, seed)
+                        run = functools.partial(train_variant, self, fold.number, variant, image_job, seed)
                         trainings.setdefault(name, Job(name, run))
         steps = 1 if self.settings.estimator else self.settings.steps
 

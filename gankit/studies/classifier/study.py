@@ -100,7 +100,7 @@ class ClassifierStudy(Study):
         trainings = []
         for seed in seeds:  # a study cut short has all arms of its first seeds
             for arm in self.arms():
-                generator = jobs / f"{GENERATOR}-{generator_of[seed]}" if arm.generator else None
+                generator = f"{GENERATOR}-{generator_of[seed]}" if arm.generator else None
                 trainings.append(Job(f"{arm.name}-{seed}", functools.partial(train_arm, self, arm, seed, generator)))
             if self.settings.regression is not None:
                 trainings.append(Job(f"{REGRESSION}-{seed}", functools.partial(train_regression, self, seed)))

@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 OUTPUTS = "logits.npy"
 
 
-def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: Path | None, folder: Path) -> dict[str, Any]:
-    """A job: train a classifier of one arm and one seed, write it and its logits of the test part."""
+def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: str | None, folder: Path) -> dict[str, Any]:
+    """A job: train a classifier of one arm and one seed, write it and its logits of the test part.
+
+    `generator` is the name of the job that trained the generator of the arm's images.
+    """
     train = study.split.train
-    data = training_set(study, arm, seed, generator)
+    data = training_set(study, arm, seed, None if generator is None else folder.parent / generator)
     facts = {"class_names": list(train.class_names), "outputs": train.image.classes, "arm": arm.name, "seed": seed}
     return _train(study, data, folder, facts)
 
