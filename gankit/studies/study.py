@@ -22,6 +22,7 @@ from gankit.registry.messages import read_none
 from gankit.registry.settings import as_table
 from gankit.report.pages import render
 from gankit.runs.run import choose_device
+from gankit.seeds import plain_torch
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
 from gankit.terminal.text import say
 from gankit.training.log import format_seconds
@@ -145,6 +146,7 @@ class Study(ABC):
         return ""
 
     @final
+    @plain_torch()
     def run(self, out: str | Path, *, workers: int = 1, threads: int | None = None, quiet: bool = False) -> Results:
         """Do everything that is missing in the study's folder, judge it, and write the report.
 
