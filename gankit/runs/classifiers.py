@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torchvision import models
 from torchvision.transforms.functional import normalize
 
+from gankit import seeds
 from gankit.errors import GankitError, PartError, RunError, one_line
 from gankit.files import user_path
 from gankit.interfaces import ImageSpec
@@ -77,7 +78,7 @@ class TorchvisionNetwork(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old networks warn about how they draw their first weights
             self.network = models.get_model(name, weights=None, num_classes=outputs)
-        with torch.random.fork_rng():
+        with seeds.own_draws():
             try:
                 copy.deepcopy(self)(torch.zeros(2, *image.shape))  # a copy, so that batch statistics do not change
             except (RuntimeError, ValueError, AssertionError, IndexError) as error:
@@ -183,7 +184,7 @@ def load_classifier(path: str | Path, *, grey_levels: bool = False) -> Classifie
         if facts.get("kind") != "classifier":
             raise RunError(f"{file} holds no classifier; give the {FILE} of a study")
         image = ImageSpec(*facts["image"])
-        with torch.random.fork_rng():
+        with seeds.own_draws():
             network = make_network(image, facts["outputs"], facts["network"], facts["width"], facts["input_size"])
         network.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:

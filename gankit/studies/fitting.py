@@ -215,7 +215,7 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
         losses, counts = state["losses"].cpu(), state["counts"].cpu()
     resumed_at = steps
     network.train()
-    with torch.random.fork_rng():
+    with seeds.own_draws():
         while steps < settings.steps:
             seeds.seed_torch(seed, "classifier step", steps)  # of dropout
             for group in optimizer.param_groups:

@@ -22,6 +22,7 @@ from gankit.registry.messages import read_none
 from gankit.registry.settings import as_table
 from gankit.report.pages import render
 from gankit.runs.run import choose_device
+from gankit.seeds import plain_torch
 from gankit.studies.clusters import Cluster, open_cluster
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
 from gankit.terminal.text import say
@@ -147,6 +148,7 @@ class Study(ABC):
         return ""
 
     @final
+    @plain_torch()
     def run(
         self,
         out: str | Path,

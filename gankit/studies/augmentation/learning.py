@@ -135,7 +135,7 @@ def train_variant(
         learner.fit(data)
         outputs = {name: learner.apply(part) for name, part in _judging_parts(fold)}
     else:
-        with torch.random.fork_rng():
+        with seeds.own_draws():
             seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
             network = settings.new_network(fold.learn.image, study.outputs)
         network.to(choose_device(study.experiment.training.device))

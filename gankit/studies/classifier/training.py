@@ -52,7 +52,7 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
 
 def _train(study: ClassifierStudy, data: TrainingSet, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     train, seed = study.split.train, facts["seed"]
-    with torch.random.fork_rng():
+    with seeds.own_draws():
         seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
         network = study.settings.new_network(train.image, facts["outputs"])
     network.to(choose_device(study.experiment.training.device))
