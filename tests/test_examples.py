@@ -134,9 +134,10 @@ def test_a_folder_of_one_s_own(run: Run, tmp_path: Path) -> None:
     assert "frechet within classes" in printed
 
 
-def test_many_trainings(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])  # each job loads torch
+def test_many_trainings(run: Run, jobs: int, tmp_path: Path) -> None:
     given = [tmp_path / "many", *QUICK, *LEVELS, "--seeds", 2]
-    table = run("many_trainings.py", *given, "--jobs", 2)
+    table = run("many_trainings.py", *given, "--jobs", jobs)
     assert [line[:22].strip() for line in table.splitlines()[1:]] == ["wgan-gp", "diffaugment", "weaker penalty"]
     runs = sorted(path.name for path in (tmp_path / "many").iterdir())
     assert len(runs) == 6

@@ -83,7 +83,7 @@ def test_it_is_listed(copy: Path) -> None:
 def test_it_is_validated(copy: Path) -> None:
     for margin, code, text in (("0.5", 0, ""), ("-1", 2, "losses.0.margin")):
         (copy / "x.toml").write_text(f'[[losses]]\nname = "wide-hinge"\nmargin = {margin}\n')
-        done = python(copy, "gankit", "check", "x.toml")
+        done = python(copy, "gankit", "check", "x.toml", "data.counts=[6,5,5]")
         assert done.returncode == code, done.stderr
         assert text in done.stderr
 
