@@ -6,7 +6,7 @@ import json
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, final
+from typing import Annotated, TypeVar, final
 
 import numpy as np
 from annotated_types import Ge, Lt
@@ -17,6 +17,8 @@ from gankit.experiments.values import parse_text
 from gankit.runs.run import Run
 
 FORMAT = 1
+
+SomeKey = TypeVar("SomeKey", bound="Sealed")
 
 
 @final
@@ -37,30 +39,15 @@ class Shown:
     label: str
 
 
-@final
 @dataclass(frozen=True)
-class Key:
-    """What a rating page does not tell.
+class Sealed:
+    """What a page does not tell: a file whose hash stands on the page.
 
     Attributes:
         secret: 64 hexadecimal digits that decide order and ids; without them the content cannot be guessed by its hash.
-        run: name of the run's folder.
-        generator: sha256 of the exported generator.
-        best: whether the generator is the one that was best while training, not the last.
-        seed: of the drawn images.
-        label: the label that all images were drawn with, or None.
-        reals: name of the set that real images were mixed in from, or None.
-        images: in the page's order.
     """
 
     secret: str
-    run: str
-    generator: str
-    best: bool
-    seed: Annotated[int, Ge(0), Lt(2**63)]
-    label: str | None
-    reals: str | None
-    images: tuple[Shown, ...]
 
     def content(self) -> bytes:
         """The key's file."""
@@ -70,6 +57,30 @@ class Key:
     def digest(self) -> str:
         """sha256 of the file, as it stands on the page."""
         return hashlib.sha256(self.content()).hexdigest()
+
+
+@final
+@dataclass(frozen=True)
+class Key(Sealed):
+    """The key of a ranking's page.
+
+    Attributes:
+        run: name of the run's folder.
+        generator: sha256 of the exported generator.
+        best: whether the generator is the one that was best while training, not the last.
+        seed: of the drawn images.
+        label: the label that all images were drawn with, or None.
+        reals: name of the set that real images were mixed in from, or None.
+        images: in the page's order.
+    """
+
+    run: str
+    generator: str
+    best: bool
+    seed: Annotated[int, Ge(0), Lt(2**63)]
+    label: str | None
+    reals: str | None
+    images: tuple[Shown, ...]
 
     @property
     def generated(self) -> list[Shown]:
@@ -84,18 +95,27 @@ def seal(
 
     `labels` are those of the drawn images, one each; `real` has number and label of each real image. All else as `Key`.
     """
-    secret = secrets.token_hex(32)
+    secret = new_secret()
     images = [(False, number, text) for number, text in enumerate(labels)]
     images += [(True, number, text) for number, text in real]
     order = np.random.default_rng(int(secret, 16)).permutation(len(images)).tolist()
-    ids = [hmac.new(secret.encode(), str(i).encode(), "sha256").hexdigest()[:12] for i in range(len(images))]
-    shown = tuple(Shown(name, *images[index]) for name, index in zip(ids, order, strict=True))
+    shown = tuple(Shown(name, *images[index]) for name, index in zip(new_ids(secret, len(order)), order, strict=True))
     generator = hashlib.sha256(run.export_bytes()).hexdigest()
     return Key(secret, run.path.absolute().name, generator, run.wants_best, seed, label, reals, shown)
 
 
-def read_key(path: Path) -> tuple[Key, str]:
-    """A key, and the sha256 of its file.
+def new_secret() -> str:
+    """The secret of a new key."""
+    return secrets.token_hex(32)
+
+
+def new_ids(secret: str, count: int) -> list[str]:
+    """So many ids, which tell nothing without the secret."""
+    return [hmac.new(secret.encode(), str(i).encode(), "sha256").hexdigest()[:12] for i in range(count)]
+
+
+def read_key(path: Path, kind: type[SomeKey]) -> tuple[SomeKey, str]:
+    """A key of a kind, and the sha256 of its file.
 
     Raises:
         RunError: the file is missing, or is no key of a rating page.
@@ -105,13 +125,13 @@ def read_key(path: Path) -> tuple[Key, str]:
         table = parse_text(content.decode(), ".json")
         if table.pop("format") != FORMAT:
             raise RunError(f"{path} was written by a newer gankit: upgrade gankit")
-        key = TypeAdapter(Key).validate_json(json.dumps(table), strict=True)
+        key = TypeAdapter(kind).validate_json(json.dumps(table), strict=True)
         return key, hashlib.sha256(content).hexdigest()
     except ValidationError as error:
         first = error.errors()[0]
-        raise _no_key(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise no_key(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _no_key(path, error) from error
+        raise no_key(path, error) from error
 
 
 def check_numbers(key: Key, path: Path) -> None:
@@ -121,8 +141,9 @@ def check_numbers(key: Key, path: Path) -> None:
     """
     numbers, ids = [image.number for image in key.generated], {image.id for image in key.images}
     if numbers != list(range(len(numbers))) or len(ids) < len(key.images):
-        raise _no_key(path, "its images are not numbered 0, 1, 2, ..., or two have one id")
+        raise no_key(path, "its images are not numbered 0, 1, 2, ..., or two have one id")
 
 
-def _no_key(path: Path, reason: object) -> RunError:
+def no_key(path: Path, reason: object) -> RunError:
+    """The error for a file that is no key."""
     return RunError(f"{path} is no key of a rating page ({reason}): give the key.json that was written with the page")

@@ -2,12 +2,12 @@
 
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from gankit.errors import GankitError
+from gankit.errors import GankitError, counted
 from gankit.evaluation.sources import run_reference
 from gankit.files import refuse_nonempty, user_path, write_atomically, write_folder
 from gankit.images.pictures import image_png, png_uri
@@ -69,20 +69,34 @@ def write_page(
         else image_png(images[shown.number], run.value_range)
         for shown in key.images
     ]
-    data = {
-        "key": key.digest,
-        "images": [{"id": shown.id, "src": png_uri(png)} for shown, png in zip(key.images, pictures, strict=True)],
-        "classes": list(run.class_names),
-        "calls": key.reals is not None,
-    }
-    classes = list(zip(run.class_names, class_keys(run.class_names), strict=True))
-    page = render("gankit.ranking", "page.html.j2", data=data, classes=classes, count=len(pictures))
+    images_of_page = [{"id": shown.id, "src": png_uri(png)} for shown, png in zip(key.images, pictures, strict=True)]
+    page = page_text(key.digest, images_of_page, run.class_names, key.reals is not None)
 
     def fill(new: Path) -> None:
         write_atomically(new / "page.html", page)
         write_atomically(new / "key.json", key.content())
 
     return write_folder(folder, fill) / "page.html"
+
+
+def page_text(key: str, images: Sequence[Mapping[str, str]], classes: Sequence[str], calls: bool) -> str:
+    """The page, in HTML.
+
+    Args:
+        key: sha256 of the key's file.
+        images: in their order, with an `id` and a data URI `src` each; a pair has another one, `right`, and asks only
+            which of the two is real.
+        classes: names to choose from.
+        calls: whether to ask if an image is real; always asked of pairs.
+    """
+    pairs = sum("right" in image for image in images)
+    single = len(images) - pairs
+    parts = [counted(number, what) for number, what in ((single, "image"), (pairs, "pair")) if number]
+    return render(
+        "gankit.ranking", "page.html.j2", classes=list(zip(classes, class_keys(classes), strict=True)),
+        data={"key": key, "images": images, "classes": list(classes), "calls": calls},
+        title=f"Rate {' and '.join(parts)}", single=single, pairs=pairs,
+    )  # fmt: skip
 
 
 def class_keys(names: Sequence[str]) -> list[str]:
