@@ -103,12 +103,15 @@ def _verdict(source: str, findings: Sequence[dict[str, Any]]) -> str:
     for name in (ACCURACY, PAIRS_RIGHT):
         for found in findings:
             if (found["source"], found["what"]) == (source, name) and found["low"] is not None:
+                of = f"the images of {source}"
                 if found["low"] > 0.5:
-                    return f"readers tell the images of {source} from real ones"
-                if found["high"] < 0.5:
-                    return f"readers take the images of {source} for real rather than the real ones"
-                return f"no evidence that readers tell the images of {source} from real ones"
-    return f"nobody was asked often enough about {source}"
+                    words = f"Readers tell {of} from real ones"
+                elif found["high"] < 0.5:
+                    words = f"Readers take {of} for real rather than the real ones"
+                else:
+                    words = f"No evidence that readers tell {of} from real ones"
+                return f"{words}: {name} {found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    return f"Nobody was asked often enough about the images of {source}"
 
 
 def agreement(answers: Answers) -> list[dict[str, Any]]:

@@ -98,16 +98,28 @@ def answer_rows(answers: Answers) -> list[list[object]]:
 
 
 def write_tables(metrics: Mapping[str, Any], answers: Answers, folder: Path) -> None:
-    """Write the tables as CSV and LaTeX, and every answer beside what the image is."""
+    """Write the tables as LaTeX, their numbers as CSV, and every answer beside what the image is."""
+    titles = {
+        "findings": ["source", "what", "value", "low", "high", "chance", "readers", "cases", "independent"],
+        "agreement": ["who", "what", "value", "n"],
+        "diagnoses": ["source", "class", "images", "right", "diagnoses"],
+    }  # fmt: skip
+    for name, columns in titles.items():
+        write_csv(folder / f"{name}.csv", [columns, *([entry[title] for title in columns] for entry in metrics[name])])
+    values = [
+        [reader, entry["source"], entry["what"], value]
+        for entry in metrics["findings"] for reader, value in entry["by_reader"].items()
+    ]  # fmt: skip
+    write_csv(folder / "readers.csv", [["reader", "source", "what", "value"], *values])
+    write_csv(folder / "flow.csv", metrics["flow"])
+    write_csv(folder / "answers.csv", answer_rows(answers))
     tables = {
         "findings": finding_rows(metrics), "readers": reader_rows(metrics), "agreement": agreement_rows(metrics),
         "diagnoses": diagnosis_rows(metrics), "flow": metrics["flow"],
     }  # fmt: skip
     for name, rows in tables.items():
-        write_csv(folder / f"{name}.csv", rows)
         note = "Brackets hold 95 % intervals over readers and images" if name == "findings" else ""
         write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], note).encode())
-    write_csv(folder / "answers.csv", answer_rows(answers))
 
 
 def next_step(folder: Path) -> str:
