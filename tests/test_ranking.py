@@ -401,6 +401,15 @@ def test_bad_ratings_are_one_line(
     assert "\n" not in str(raised.value)
 
 
+def test_ratings_may_be_the_progress_of_a_page_and_lack_answers(runs: dict[str, gankit.Run], tmp_path: Path) -> None:
+    answers = {str(i): {"score": str(i + 1), "diagnosis": "left"} for i in range(3)} | {"3": {}}
+    path = write(tmp_path / "r.json", json.dumps({"key": "", "rater": "Ada", "answers": answers}))
+    assert rank(runs["plain"], 3, 1, f"ratings:{path}").scores.tolist() == [1, 2, 3]
+    path = write(tmp_path / "r.csv", "image,score,diagnosis", "0,1,", "1,,left", "2,3,")
+    with pytest.raises(DataError, match="r gives no score for 1 of 3 images, 1 first"):
+        rank(runs["plain"], 3, 1, f"ratings:{path}")
+
+
 def test_files_that_are_missing_or_given_twice(runs: dict[str, gankit.Run], tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", "image,score", *GOOD)
     with pytest.raises(DataError, match="cannot be read"):

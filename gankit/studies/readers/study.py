@@ -59,7 +59,12 @@ class ReadersStudy(Study):
         return [Work("", [job], 1, lambda threads: 1.0)]
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
-        """What `metrics.json` holds; written with all tables."""
+        """What `metrics.json` holds, and all answers; written with all tables.
+
+        Raises:
+            RunError: the set could not be made, or its key is missing or was changed.
+            DataError: a file of ratings is not of this set.
+        """
         made = outcomes[SET_JOB]
         if made.failure:
             raise RunError(f"the set could not be made ({made.failure}): delete {folder / JOBS / SET_JOB} to try again")
