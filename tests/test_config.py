@@ -141,7 +141,9 @@ def test_windows_paths_in_double_quotes(tmp_path: Path) -> None:
         assert line.startswith(f"{file}:3: {reason}")
         assert line.endswith(f"; {hint}")
     file = write(tmp_path / "b.toml", '[data]\nname = "npz"\npath = "C:\\temp\\new"\n')
-    assert errors(file) == [f"{file}:3: data.path: {'C:' + chr(9) + 'emp' + chr(10) + 'ew'!r} is no text; {hint}"]
+    assert errors(file) == [
+        f"{file}:3: data.path: {'C:' + chr(9) + 'emp' + chr(10) + 'ew'!r} has control characters; {hint}"
+    ]
     file = write(tmp_path / "c.json", '{"data": {"name": "npz", "path": "C:\\scans"}}')
     assert hint in errors(file)[0]
     file = write(tmp_path / "d.toml", "[data]\nname = 'npz'\npath = 'C:\\temp\\new'\n")

@@ -163,10 +163,10 @@ def test_real_images_of_a_run_are_its_held_out_ones(sources: list[str], tmp_path
 
     trained = gankit.train(gankit.load("wgan-gp", *small("training.steps=1", "data.held_out=0.5")), tmp_path / "gan")
     key = study(f"readers.generated.gan={trained.path}", "readers.images=3", "readers.pairs=2").opened
-    assert key["real"].what == "held-out images of run gan"
+    assert key["real"].what == "held-out images"
     assert len(key["gan"].images) == 5
     everything = study(f"readers.generated.gan={trained.path}", "readers.images=30")
-    with pytest.raises(DataError, match="50 images of real are to be shown, and held-out images of run gan has"):
+    with pytest.raises(DataError, match="50 images of real are to be shown, and held-out images has"):
         _ = everything.opened
 
 
@@ -186,7 +186,7 @@ def test_sources_that_do_not_serve(sources: list[str], tmp_path: Path, settings:
 
 def test_images_of_another_size_are_refused(sources: list[str], tmp_path: Path) -> None:
     large = arrays(tmp_path / "large.npz", 60, 2, size=16)
-    with pytest.raises(DataError, match=r"1 x 16 x 16 .* 1 x 12 x 12 .* give a table with a size"):
+    with pytest.raises(DataError, match=r"1 x 16 x 16 .* 1 x 12 x 12, which would tell them apart"):
         run(tmp_path / "out", *sources, f"readers.generated.large={large}", "readers.images=10")
 
 

@@ -17,7 +17,7 @@ import gankit
 from gankit import seeds
 from gankit.errors import GankitError, RunError
 from gankit.runs import checkpoint
-from gankit.runs.networks import generate_batches, settle_statistics
+from gankit.runs.networks import generate_batches, recompute_norms
 from gankit.runs.sampling import write_samples
 
 Small = Callable[..., list[str]]
@@ -76,7 +76,7 @@ def test_networks_of_a_run(plain: gankit.Run) -> None:
 def test_statistics_settled_for_the_weights_equal_those_of_a_large_batch() -> None:
     torch.manual_seed(0)
     generator = gankit.build("generator", "resnet", gankit.ImageSpec(1, 8, 8), width=4, latent_dim=6)
-    settle_statistics(generator, 6, None, seed=0, n_batches=40)
+    recompute_norms(generator, 6, None, seed=0, n_batches=40)
     z = torch.randn(4096, 6)
     settled = torch.cat(list(generate_batches(generator, z, None)))
     generator.train()

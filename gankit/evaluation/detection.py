@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import ndtri
 
 from gankit.evaluation.design import LEVEL, Estimate, Floats
-from gankit.evaluation.paired import Cases, crossed
+from gankit.evaluation.paired import Cases, crossed_estimate
 
 Kinds = NDArray[np.bool_]
 ROUNDING = 1e-9  # errors below it are none
@@ -54,7 +54,7 @@ def area(scores: Floats, kinds: Kinds) -> Floats:
 def _z(calls: Floats) -> Floats:
     count = (~np.isnan(calls)).sum(1)
     corrected = (np.nansum(calls, 1) + 0.5) / (count + 1)
-    return _known(count, stats.norm.ppf(corrected))
+    return _known(count, ndtri(corrected))
 
 
 def _known(count: NDArray[np.int64], values: Floats) -> Floats:
@@ -88,7 +88,7 @@ class OverReaders:
 
 
 def over_readers(measure: Measure, answers: Floats, kinds: ArrayLike, groups: NDArray[np.generic]) -> OverReaders:
-    """A measure of each reader, and of their mean with an interval over readers and cases, as in `crossed`.
+    """A measure of each reader, and of their mean with an interval over readers and cases, as in `crossed_estimate`.
 
     Args:
         measure: one of this module.
@@ -108,7 +108,7 @@ def over_readers(measure: Measure, answers: Floats, kinds: ArrayLike, groups: ND
     for group in range(cases.groups):
         kept = cases.group != group
         left_out[group] = measure(of_these[:, kept], kinds[kept]).mean()
-    return OverReaders(by_reader, crossed(cases, by_reader[enough], left_out), cases.groups)
+    return OverReaders(by_reader, crossed_estimate(cases, by_reader[enough], left_out), cases.groups)
 
 
 def fleiss_kappa(calls: ArrayLike) -> float | None:

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gankit.errors import DataError, RunError
-from gankit.evaluation.sources import TRAINING, Source, notes, open_named, open_only_images, run_reference
+from gankit.evaluation.sources import TRAINING, Drawn, notes, open_named, open_only_images
 from gankit.files import refuse_nonempty, write_atomically, write_folder
 from gankit.images.pictures import image_png, png_uri
 from gankit.interfaces import Dataset
 from gankit.ranking.key import Sealed, new_ids, new_secret, read_key
 from gankit.ranking.page import page_text
 from gankit.ranking.ratings import REAL
+from gankit.ranking.shown import Opened as Named
+from gankit.ranking.shown import check_shapes, class_texts, open_reals
 from gankit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -79,13 +82,14 @@ class Opened:
     what: str
     notes: list[str]
 
-    def picture(self, source: str, number: int) -> Picture:
-        """What is known of one of them."""
-        images = self.images
-        label = ""
-        if images.labels is not None and images.image.classes:
-            label = images.class_names[int(images.labels[number])]
-        return Picture(source, number, label, "" if images.groups is None else str(images.groups[number]))
+    def pictures(self, source: str, numbers: NDArray[np.int64]) -> list[Picture]:
+        """What is known of the (k,) images of these numbers."""
+        groups = self.images.groups
+        labels = class_texts(self.images, numbers) if self.images.image.classes else [""] * len(numbers)
+        return [
+            Picture(source, number, label, "" if groups is None else str(groups[number]))
+            for number, label in zip(numbers.tolist(), labels, strict=True)
+        ]
 
 
 def open_sources(study: ReadersStudy) -> dict[str, Opened]:
@@ -95,49 +99,31 @@ def open_sources(study: ReadersStudy) -> dict[str, Opened]:
         GankitError: they cannot be opened, no real ones are named, sizes differ, or there are too few.
     """
     settings = study.settings
-    named: dict[str, tuple[str, Source]] = {name: open_named(place, name) for name, place in settings.generated.items()}
+    named = {name: open_named(place, name) for name, place in settings.generated.items()}
     runs = [(what, source) for what, source in named.values() if isinstance(source, Run)]
-    window = runs[0][1].value_range if runs else None
-    if settings.real is not None:
-        real = open_named(settings.real, REAL, window)
-    elif runs:
-        real = runs[0]
-    else:
+    if settings.real is None and not runs:
         raise DataError("readers.real: no real images are named, and no source is a run that has some; name a folder")
-    what, source = real
-    remarks = []
-    if isinstance(source, Run):
-        kind, reals = run_reference(source)
-        if kind == TRAINING:
-            remarks.append(f"the real images are training images of {what}, which its generator has seen")
-        what = f"{kind} of {what}"
-    else:
-        reals = open_only_images(source, what, window=window)
-    opened = {REAL: _checked(REAL, Opened(reals, what, remarks + notes(reals, what)), settings.real_images)}
+    what, reals = open_reals([Named(*run) for run in runs], settings.real)
+    remarks = notes(reals, what)
+    if what == TRAINING:
+        remarks.append("the real images are training images, which the generator of their run has seen")
+    opened = {REAL: Opened(reals, what, remarks)}
     for name, (what, source) in named.items():
-        count = settings.images + settings.pairs
-        drawn = {"count": count, "seed": study.experiment.training.seed} if isinstance(source, Run) else {}
-        images = open_only_images(source, what, window=window, **drawn)
-        opened[name] = _checked(name, Opened(images, what, [] if drawn else notes(images, what)), count)
-        if images.image.shape != reals.image.shape:
+        if isinstance(source, Run):
+            images: Dataset = Drawn(source, settings.images + settings.pairs, study.experiment.training.seed)
+            opened[name] = Opened(images, what, [])
+        else:
+            images = open_only_images(source, what, window=runs[0][1].value_range if runs else None)
+            opened[name] = Opened(images, what, notes(images, what))
+    check_shapes([(each.what, each.images.image.shape) for each in opened.values()])
+    for name, each in opened.items():
+        count = settings.real_images if name == REAL else settings.images + settings.pairs
+        if len(each.images) < count:
             raise DataError(
-                f"readers.generated.{name}: images of {_size(images)}, and the real ones are of {_size(reals)}: "
-                'readers would see it; give a table with a size, such as {name = "folder", path = "images", size = 64}'
+                f"readers: {count} images of {name} are to be shown, and {each.what} has {len(each.images)}: lower "
+                "readers.images or readers.pairs"
             )
     return opened
-
-
-def _checked(name: str, opened: Opened, count: int) -> Opened:
-    if len(opened.images) < count:
-        raise DataError(
-            f"readers: {count} images of {name} are to be shown, and {opened.what} has {len(opened.images)}: "
-            "lower readers.images or readers.pairs"
-        )
-    return opened
-
-
-def _size(images: Dataset) -> str:
-    return " x ".join(map(str, images.image.shape)) + " (channels, height, width)"
 
 
 def _in_order(
@@ -157,10 +143,7 @@ def seal_set(study: ReadersStudy, opened: Mapping[str, Opened]) -> SetKey:
     settings, secret = study.settings, new_secret()
     random = np.random.default_rng(int(secret, 16))
     names = list(settings.generated)
-    chosen = {
-        name: [source.picture(name, number) for number in random.permutation(len(source.images)).tolist()]
-        for name, source in opened.items()
-    }
+    chosen = {name: source.pictures(name, random.permutation(len(source.images))) for name, source in opened.items()}
     singles = [(picture,) for name in opened for picture in chosen[name][: settings.images]]
     reals = iter(chosen[REAL][settings.images :])
     pairs = [
@@ -179,10 +162,10 @@ def seal_set(study: ReadersStudy, opened: Mapping[str, Opened]) -> SetKey:
     return SetKey(secret, {name: source.what for name, source in opened.items()}, classes, tuple(images))
 
 
-def export_set(study: ReadersStudy, folder: Path, job: Path) -> dict[str, Any]:
+def export_set(study: ReadersStudy, job: Path) -> dict[str, Any]:
     """Write the key into the study's folder, and the page with the pictures into a folder for the readers.
 
-    The job's own folder stays empty.
+    The job's own folder, which stays empty, tells where the study's is.
 
     The page has the pixels, all of one codec, and ids that tell nothing; no order, name or number tells what an image
     is without the key, whose hash stands on the page.
@@ -193,6 +176,7 @@ def export_set(study: ReadersStudy, folder: Path, job: Path) -> dict[str, Any]:
     Raises:
         RunError: a set is there already.
     """
+    folder = job.parent.parent
     refuse_nonempty(folder / SET, "readers may have it already; delete it, or choose another --out")
     opened = study.opened
     key = seal_set(study, opened)

@@ -53,7 +53,7 @@ class ReadersStudy(Study):
 
     def work(self, jobs: Path) -> list[Work]:
         """The blinded set; the sources need not be there any more once it is made."""
-        job = Job(SET_JOB, functools.partial(export_set, self, jobs.parent))
+        job = Job(SET_JOB, functools.partial(export_set, self))
         if unfinished([job], jobs):
             _ = self.opened
         return [Work("", [job], 1, lambda threads: 1.0)]
