@@ -11,7 +11,7 @@ import numpy as np
 
 from gankit.errors import DataError, first_of
 from gankit.evaluation.design import Floats
-from gankit.ranking.ratings import GENERATED, LEFT, REAL, RIGHT, Rater, read_ratings
+from gankit.ranking.rating_files import GENERATED, LEFT, REAL, RIGHT, Rater, read_ratings
 from gankit.registry.messages import shown
 from gankit.studies.readers.blinding import SetKey, Shown
 

@@ -17,7 +17,7 @@ from gankit.images.pictures import image_png, png_uri
 from gankit.interfaces import Dataset
 from gankit.ranking.key import Sealed, new_ids, new_secret, read_key
 from gankit.ranking.page import page_text
-from gankit.ranking.ratings import REAL
+from gankit.ranking.rating_files import REAL
 from gankit.ranking.shown import Opened as Named
 from gankit.ranking.shown import check_shapes, class_texts, open_reals
 from gankit.runs.run import Run

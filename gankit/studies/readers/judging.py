@@ -19,7 +19,8 @@ from gankit.evaluation.detection import (
     pair_discrimination,
     share,
 )
-from gankit.ranking.ratings import REAL, Rater, krippendorff_alpha
+from gankit.ranking.rating_files import REAL, Rater
+from gankit.ranking.ratings import krippendorff_alpha
 from gankit.studies.readers.answers import Answers, call_of, diagnosis_right, right_of_pair, score_of
 from gankit.studies.readers.blinding import Shown
 

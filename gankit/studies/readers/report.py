@@ -13,7 +13,7 @@ from PIL import Image
 from gankit.evaluation.latex import tabular
 from gankit.files import write_atomically, write_csv
 from gankit.images.pictures import grid_png, png_uri
-from gankit.ranking.ratings import REAL
+from gankit.ranking.rating_files import REAL
 from gankit.report.pages import draw_png
 from gankit.studies.readers.answers import RATINGS, Answers, call_of, right_of_pair
 from gankit.studies.readers.blinding import IMAGES, KEY, PAGE, SET

@@ -6,7 +6,7 @@ from annotated_types import Ge, Le
 from pydantic import Field, field_validator
 
 from gankit.experiments.tables import Settings
-from gankit.ranking.ratings import REAL
+from gankit.ranking.rating_files import REAL
 
 Place = str | dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any, final
 
 from gankit.errors import RunError
 from gankit.files import write_atomically
-from gankit.ranking.ratings import REAL
+from gankit.ranking.rating_files import REAL
 from gankit.studies.jobs import Job, Outcome, unfinished
 from gankit.studies.labelled import package_versions
 from gankit.studies.readers.answers import RATINGS, read_answers
