@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from PIL import Image
@@ -61,7 +60,7 @@ def test_another_process_draws_the_same(plain: gankit.Run, tmp_path: Path) -> No
         "import gankit, numpy, sys, torch; torch.set_num_threads(2); torch.manual_seed(99); "
         "numpy.save(sys.argv[2], gankit.open_run(sys.argv[1]).sample(5, seed=2))"
     )
-    subprocess.run([sys.executable, "-c", code, str(plain.path), str(tmp_path / "there.npy")], check=True)
+    assert processes.run(str(plain.path), str(tmp_path / "there.npy"), code=code).returncode == 0
     there = np.load(tmp_path / "there.npy").astype(int)
     np.testing.assert_allclose(there, plain.sample(5, seed=2).astype(int), atol=1)
 

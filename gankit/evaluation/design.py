@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from gankit.evaluation.uncertainty import wilson
 
@@ -81,12 +81,13 @@ class Estimate:
 
     def detectable(self, power: float = POWER) -> float:
         """The smallest true difference whose interval would exclude 0 with this probability, given the same errors."""
-        return self.half_width() + float(stats.norm.ppf(power)) * self.error
+        return self.half_width() + float(special.ndtri(power)) * self.error
 
 
 def student_quantile(freedom: float, level: float = LEVEL) -> float:
     """The half-width of Student's t interval of a level, in standard errors, for these degrees of freedom."""
-    return float(stats.t.ppf((1 + level) / 2, freedom))
+    share = (1 + level) / 2
+    return float(special.ndtri(share) if math.isinf(freedom) else special.stdtrit(freedom, share))
 
 
 def variance_of_mean(values: Floats, factor: float | None = None) -> Part:
@@ -205,4 +206,4 @@ def visible_difference(
     if folds > 1:
         variance *= 1 + folds / (folds - 1)  # as in `cross_validated`
     freedom = folds - 1 if folds > 1 else sum(counts) - len(counts)
-    return (student_quantile(max(freedom, 1), level) + float(stats.norm.ppf(power))) * math.sqrt(variance)
+    return (student_quantile(max(freedom, 1), level) + float(special.ndtri(power))) * math.sqrt(variance)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from gankit import seeds
 from gankit.errors import GankitError
@@ -102,6 +101,8 @@ def attack(
 
 def _areas(scores: Floats, positive: NDArray[np.bool_]) -> Floats:
     """(k,) areas under the curve of (n,) scores, from their ranks, for k choices (k, n) of the positive ones."""
+    from scipy.stats import rankdata  # a second to load
+
     counts = positive.sum(1)
     areas = (positive @ rankdata(scores) - counts * (counts + 1) / 2) / (counts * (len(scores) - counts))
     return np.asarray(areas)

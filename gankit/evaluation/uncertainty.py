@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from gankit import seeds
 from gankit.errors import GankitError
@@ -281,7 +281,7 @@ def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """
     if not n:
         return 0.0, 1.0
-    z, share = float(norm.ppf((1 + level) / 2)), hits / n
+    z, share = float(ndtri((1 + level) / 2)), hits / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     # Exactly 0 and 1 at the ends, which rounding would miss.

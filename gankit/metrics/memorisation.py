@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import hypergeom, norm
+from scipy.special import ndtri
 
 from gankit.errors import GankitError
 from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
@@ -114,11 +114,13 @@ def _values(distances: _Distances, left_one_out: bool) -> dict[str, float]:
 
 def _beyond_chance(memorisation: float, near_copies: float, n_tested: float, n_held: float) -> tuple[bool, bool]:
     """Whether each share is flagged, for the effective numbers of tested (generated) and of held-out images."""
+    from scipy.stats import hypergeom  # a second to load
+
     error = math.sqrt((n_tested + n_held + 1) / (12 * n_tested * n_held))
     n, m = max(1, int(n_held)), max(1, int(n_tested))
     rank, count = _rank(n, False), int(near_copies * m + 1e-6)
     chance = hypergeom.cdf(rank - 1, n + m, n, count + rank - 1)
-    return memorisation > 0.5 + norm.isf(LEVEL) * error, bool(chance < LEVEL)
+    return memorisation > 0.5 - ndtri(LEVEL) * error, bool(chance < LEVEL)
 
 
 @final

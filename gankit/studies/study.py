@@ -124,8 +124,8 @@ class Study(ABC):
     def work(self, jobs: Path) -> Sequence[Work]:
         """All jobs of the study, done or not; each has a sub-folder of its name in `jobs`.
 
-        Nothing is written before this returns: open and check the data here. What a job needs of an earlier one it finds
-        beside its own folder: the study's folder may have another path on another machine.
+        Nothing is written before this returns: open and check the data here. What a job needs of an earlier one it
+        finds beside its own folder: the study's folder may have another path on another machine.
 
         Raises:
             GankitError: the data do not serve, or something cannot be trained.
