@@ -101,10 +101,10 @@ class _Studies(Commands):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        # What is no option of every study is a setting of this one
+        # Options that not all studies have are settings of this one
         single.command(cmd_name, context_settings={"ignore_unknown_options": True})(study_command(cmd_name))
-        return self.explained(ctx, typer.main.get_command(single))
+        return self.explain(ctx, typer.main.get_command(single))
 
 
-HELP = "Whole experiments over many trainings, which go on where they were stopped."
+HELP = "Experiments over many trainings, which resume where they were stopped."
 study = typer.Typer(cls=_Studies, help=HELP, no_args_is_help=True)

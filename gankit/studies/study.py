@@ -22,6 +22,7 @@ from gankit.registry.messages import read_none
 from gankit.registry.settings import as_table
 from gankit.report.pages import render
 from gankit.runs.run import choose_device
+from gankit.seeds import plain_torch
 from gankit.studies.clusters import Cluster, open_cluster
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
 from gankit.terminal.text import say
@@ -57,7 +58,7 @@ class Work:
 class Results:
     """What a study found."""
 
-    values: Any  # what `Study.judge` gave
+    values: Any  # what `Study.judge` returned
     outcomes: Mapping[str, Outcome]  # of every job, by name
     folder: Path  # of the study
 
@@ -121,12 +122,10 @@ class Study(ABC):
 
     @abstractmethod
     def work(self, jobs: Path) -> Sequence[Work]:
-        """Everything that is to be done, or is done already; each job has a sub-folder of its name in `jobs`.
+        """All jobs of the study, done or not; each has a sub-folder of its name in `jobs`.
 
-        What a job needs of an earlier one it finds beside its own folder, not by a path in `jobs`, which may be another
-        one on another machine.
-
-        Nothing is written before this returns, so that it is the place to open the data and to check them.
+        Nothing is written before this returns: open and check the data here. What a job needs of an earlier one it
+        finds beside its own folder: the study's folder may have another path on another machine.
 
         Raises:
             GankitError: the data do not serve, or something cannot be trained.
@@ -149,6 +148,7 @@ class Study(ABC):
         return ""
 
     @final
+    @plain_torch()
     def run(
         self,
         out: str | Path,
@@ -200,7 +200,7 @@ class Study(ABC):
 
     @final
     def tables(self) -> dict[str, Any]:
-        """The study as nested tables, as a file holds it."""
+        """The study as nested tables, like those of a study file."""
         return {self.table: as_table(self.settings), **self.experiment.tables()}
 
     @final
@@ -251,7 +251,7 @@ class Study(ABC):
 
 @functools.lru_cache(maxsize=1)
 def _restore(kind: type[Study], name: str, text: str) -> Study:
-    """A study from its file; one a process, so that jobs of one worker share what it has loaded."""
+    """A study from its file; the last one is cached, so that jobs in one worker share what it has loaded."""
     tables = tomllib.loads(text)
     settings = tables.pop(kind.table)
     study = kind(Experiment.model_validate(tables), **settings)
@@ -268,7 +268,7 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bool) -> list[Work]:
-    """Print on stderr what a study will cost; the same work, whose jobs now cost seconds."""
+    """Print on stderr how long a study will take; returns the same work, with the cost of jobs in seconds."""
     work = [part for part in work if part.jobs]
     of_step = {time_step: time_step(threads) for time_step in dict.fromkeys(part.time_step for part in work)}
     named = [(len(part.jobs), part, of_step[part.time_step]) for part in work if part.name]
@@ -301,11 +301,11 @@ def write_page(
 
 
 def distinct(values: list[Any]) -> list[Any]:
-    """The values, for pydantic.
+    """The values; a validator for pydantic.
 
     Raises:
-        ValueError: one of them stands twice.
+        ValueError: one of them is there twice.
     """
     if len(set(values)) < len(values):
-        raise ValueError(f"each once; these are {', '.join(map(str, values))}")
+        raise ValueError(f"name each only once; these are {', '.join(map(str, values))}")
     return values

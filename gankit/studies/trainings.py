@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset
@@ -47,7 +48,7 @@ def finished_run(job: Path) -> Run:
 
 def time_steps(advance: Callable[[int], object], threads: int | None) -> float:
     """Seconds that a step takes, where `advance` does so many steps that are thrown away, with so many CPU threads."""
-    with torch_threads(threads), torch.random.fork_rng():
+    with seeds.own_draws(), torch_threads(threads):
         advance(WARMING)
         start = time.perf_counter()
         advance(TIMED)
@@ -62,7 +63,7 @@ def time_training(experiment: Experiment, threads: int | None = None, data: Data
     Raises:
         GankitError: the experiment cannot be trained.
     """
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+    with tempfile.TemporaryDirectory() as folder, seeds.own_draws():
         stepper = Trainer(experiment, Path(folder), data).stepper
 
         def advance(steps: int) -> None:

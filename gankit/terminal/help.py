@@ -63,16 +63,16 @@ def epilog(command: str) -> str:
 
 
 class Commands(TyperGroup):
-    """A group that lists each command with the first paragraph of its help, not cut, and gives each its examples."""
+    """A group that lists each command with the whole first paragraph of its help, and adds its examples."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of this name, explained; None where there is none."""
+        """The command of this name, with its summary and examples; None where there is none."""
         command: Any = super().get_command(ctx, cmd_name)
-        return command and self.explained(ctx, command)
+        return command and self.explain(ctx, command)
 
     @staticmethod
-    def explained(ctx: Any, command: Any) -> Any:
-        """The command, with a summary and an epilog."""
+    def explain(ctx: Any, command: Any) -> Any:
+        """Give a command its summary and its examples, and return it."""
         command.short_help = (command.help or "").partition("\n\n")[0]
         command.epilog = epilog(f"{ctx.command_path} {command.name}".partition(" ")[2])
         return command

@@ -73,7 +73,7 @@ class AgreementSettings(Settings):
     @classmethod
     def _rising(cls, values: list[float]) -> list[float]:
         if any(b <= a for a, b in itertools.pairwise(values)):
-            raise ValueError(f"thresholds rise, each once; these are {values}")
+            raise ValueError(f"each threshold must be above the one before; these are {values}")
         return values
 
     @model_validator(mode="after")

@@ -150,7 +150,7 @@ def _run_program(study: AugmentationStudy, fold: Fold, source: str, folder: Path
         raise RunError(f"augmentation.others.{source}: {program} cannot be run: {one_line(error)}") from None
     (folder / "program.txt").write_text(ended.stdout + ended.stderr, encoding="utf-8")
     if ended.returncode:
-        last = (ended.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        last = (ended.stderr.strip().splitlines() or ["it printed no error"])[-1]
         raise RunError(f"augmentation.others.{source}: {program.name} ended with {ended.returncode}: {last[:200]}")
     done.touch()
 
@@ -178,8 +178,8 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
     """
     parts = [np.asarray(part.images) for part in (fold.learn, fold.validation, fold.test)]
     learn, validation, test = ([_thumbnails(pixels, fold), _thumbnails(pixels[..., ::-1], fold)] for pixels in parts)
-    made, judging = [_thumbnails(images, fold), _thumbnails(images[..., ::-1], fold)], [*validation[0], *test[0]]
-    i, j, exact = _copies(made, judging)
+    generated, judging = [_thumbnails(images, fold), _thumbnails(images[..., ::-1], fold)], [*validation[0], *test[0]]
+    i, j, exact = _copies(generated, judging)
     learnt, known, _ = _copies(learn, judging)
     real = [learnt, _copies(validation, test[0])[0], _copies(test, validation[0])[0]]  # near one of another patient
     beyond = ~np.isin(j, known)

@@ -39,7 +39,7 @@ def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: str | None
 
 
 def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[str, Any]:
-    """A job: train a network of one seed on a number, write it and what it says of the test part, in its own units."""
+    """A job: train a network of one seed on a number; write it and its predictions for the test part, in the units."""
     train, name = study.split.train, str(study.settings.regression)
     values = numbers(train)[name]
     mean, scale = float(values.mean()), float(values.std()) or 1.0
@@ -52,7 +52,7 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
 
 def _train(study: ClassifierStudy, data: TrainingSet, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     train, seed = study.split.train, facts["seed"]
-    with torch.random.fork_rng():
+    with seeds.own_draws():
         seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
         network = study.settings.new_network(train.image, facts["outputs"])
     network.to(choose_device(study.experiment.training.device))
