@@ -29,7 +29,7 @@ from gankit.terminal import help
 
 HERE = Path(__file__).parent
 FACTS = ("# For: ", "# Sizes: ", "# Time: ")
-RECIPES = HERE.parent / "gankit" / "experiments" / "recipes"
+RECIPES = HERE.parent / "gankit" / "recipes"
 SOURCE = re.compile(r"arXiv \d{4}\.\d{4,5}")
 TITLES = {"dataset": "Data sets", "features": "Features"}
 OPENINGS = {
