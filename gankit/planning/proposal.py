@@ -248,19 +248,20 @@ def _measurable(dataset: Dataset, held_out: float) -> Iterator[str]:
 
 
 def _text(
-    place: str, recipe: str, table: dict[str, Any], choices: dict[str, Choice], tables: dict[str, Any], time_said: str,
+    place: str, recipe: str, data: dict[str, Any], choices: dict[str, Choice], tables: dict[str, Any], time_said: str,
     measured: list[str],
 ) -> str:  # fmt: skip
     """The experiment as a commented file: the recipe's settings for the data, and what was chosen of the data."""
     lines = [f"# Proposed by gankit plan for {_words(place)}; every line may be changed.", "[data]"]
-    lines += [_line(key, value) for key, value in table.items() if key not in choices]
+    lines += [_line(key, value) for key, value in data.items() if key not in choices]
     lines += [f"{_line(key, choice.value)}  # {_words(choice.why)}" for key, choice in choices.items()]
     lines += ["# flip = true  # doubles the images, where left and right do not matter", ""]
     lines += [f"# The rest is the recipe {recipe} for these images; {time_said}."]
     for name, content in tables.items():
         for entry in content if isinstance(content, list) else [content]:
             lines += [f"[[{name}]]" if isinstance(content, list) else f"[{name}]"]
-            lines += [*(_line(key, value) for key, value in entry.items()), ""]
+            table = {"name": entry} if isinstance(entry, str) else entry
+            lines += [*(_line(key, value) for key, value in table.items()), ""]
     lines += ["# To judge:", *(f"# {line}" for line in measured)]
     return "\n".join(lines) + "\n"
 
