@@ -112,7 +112,9 @@ def test_what_the_user_sets_stays_and_the_rest_follows_from_it() -> None:
 
 def test_settings_follow_from_the_selected_images() -> None:
     few = gankit.load("resnet", "data.subset=100", "data.size=[32, 64]")
-    assert (few.training.batch, few.augment.part.settings.policy) == (32, ("color", "translation", "cutout"))  # type: ignore[union-attr]
+    assert few.training.batch == 32
+    assert few.augment is not None
+    assert few.augment.settings.policy == ("color", "translation", "cutout")
     assert len(gankit.load("resnet", "data.size=64").generator.settings.widths) == 5
     assert gankit.load("resnet").training.batch == 64
 
@@ -144,7 +146,10 @@ def test_images_of_the_program_are_followed_or_the_experiment_is_refused(tmp_pat
         (["data.size=16"], r"data\.size: recipe resnet makes images of 28 to 256 pixels a side, not 16 x 16; set"),
         (["data.size=[256, 512]"], "not 256 x 512"),
         (["data.counts=[6, 6, 7]"], "images to train on: 19, too few"),
-        (["data.counts=[9, 50, 50]", "data.conditional=true"], r"class exotropia has 9 images to train on, fewer than 10"),
+        (
+            ["data.counts=[9, 50, 50]", "data.conditional=true"],
+            r"class exotropia has 9 images to train on, fewer than 10",
+        ),
         (["data.name=folder", "data.path=nowhere"], "nowhere"),
         (["data.sise=32"], "did you mean 'size'"),
         (["training.batch=many"], r"override 'training\.batch=many'"),
@@ -171,7 +176,7 @@ def test_a_plug_in_s_recipe_is_loaded_listed_and_proposed(
     with recipes._registry.isolated():
         recipes.register("plain")(Plain)
         assert gankit.load("plain").generator.settings.width == 32
-        with pytest.raises(DataError, match="set data.size=64"):
+        with pytest.raises(DataError, match=r"set data\.size=64"):
             gankit.load("plain", "data.size=128")
         monkeypatch.setattr(sys, "argv", ["gankit", "list", "recipes"])
         with pytest.raises(SystemExit, match="0"):
@@ -185,14 +190,19 @@ def test_a_plug_in_s_recipe_is_loaded_listed_and_proposed(
         assert gankit.load(tmp_path / "a.toml").generator.settings.width == 64  # 128 and 256 it does not make
         other = tmp_path / "b.toml"
         assert list(proposal.plan(str(tmp_path / "a.npz"), 60, other, "r3gan"))
-        assert gankit.load(other).losses[1].weight.steps == gankit.load(other).training.steps // 5  # type: ignore[union-attr]
+        written = gankit.load(other)
+        assert written.losses[1].weight.steps == written.training.steps // 5  # type: ignore[union-attr]
         with pytest.raises(GankitError, match=r"--recipe demo: its settings are fixed; take one .*: .*plain"):
             list(proposal.plan(str(tmp_path / "a.npz"), 60, tmp_path / "c.toml", "demo"))
 
 
 @pytest.mark.parametrize(
     ("shape", "size", "said"),
-    [((28, 28), 28, "28 pixels a side"), ((28, 40), [28, 40], ""), ((32, 3200), [32, 256], "100 times as long as wide")],
+    [
+        ((28, 28), 28, "28 pixels a side"),
+        ((28, 40), [28, 40], ""),
+        ((32, 3200), [32, 256], "100 times as long as wide"),
+    ],
 )
 def test_a_proposed_size_is_one_that_the_recipe_makes(
     shape: tuple[int, int], size: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
