@@ -17,9 +17,8 @@ from griffe import Docstring, DocstringSectionKind
 from pydantic import BaseModel
 
 import gankit
-from gankit import cli
+from gankit import cli, recipes
 from gankit.experiments import experiment as config
-from gankit import recipes
 from gankit.experiments import tables as part_tables
 from gankit.experiments.document import recipe_facts
 from gankit.registry import registry
