@@ -120,6 +120,10 @@ def test_entry_points_are_known_to_one_file() -> None:
     assert users == ["plugins.py"]
 
 
+def test_draws_from_torchs_own_generators_take_turns() -> None:
+    assert [place(path) for path in FILES if "fork_rng" in path.read_text(encoding="utf-8")] == ["seeds.py"]
+
+
 def test_the_scanner_of_imports_sees_what_it_must(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
     path.write_text(

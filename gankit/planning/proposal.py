@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tomlkit
-import torch
 
 from gankit import recipes, seeds
 from gankit.errors import DataError, GankitError, RunError
@@ -212,7 +211,7 @@ def _seconds_a_step(tables: dict[str, Any]) -> float:
     """The median time of real steps on this machine."""
     experiment = load(tables)
     times: list[float] = []
-    with torch.random.fork_rng():
+    with seeds.own_draws():
         stepper = Stepper(experiment, prepare(experiment.data, 0), TickLog(Path(), tensorboard=False))
         stepper.advance()  # loads and compiles
         while len(times) < TIMED_STEPS and sum(times) < TIMED_SECONDS:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import torch
 
+from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset
 from gankit.nn.threads import torch_threads
 from gankit.runs.run import Run, open_run
+from gankit.studies.worker import check_made
 from gankit.training.train import resume, train
 from gankit.training.trainer import Trainer
 
@@ -33,11 +35,12 @@ def train_or_resume(experiment: Experiment, folder: Path, data: Dataset | None =
 
 
 def finished_run(job: Path) -> Run:
-    """The finished run of an earlier job.
+    """The finished run in the folder of an earlier job.
 
     Raises:
-        RunError: that job has failed.
+        RunError: that job has failed, or its generator is not the one that it wrote.
     """
+    check_made(job, f"{RUN}/generator.safetensors")
     if not (job / RUN / "experiment.toml").is_file() or not (run := open_run(job / RUN)).finished:
         raise RunError(f"{job.name} has failed, and this training needs its run")
     return run
@@ -45,7 +48,7 @@ def finished_run(job: Path) -> Run:
 
 def time_steps(advance: Callable[[int], object], threads: int | None) -> float:
     """Seconds that a step takes, where `advance` does so many steps that are thrown away, with so many CPU threads."""
-    with torch_threads(threads), torch.random.fork_rng():
+    with seeds.own_draws(), torch_threads(threads):
         advance(WARMING)
         start = time.perf_counter()
         advance(TIMED)
@@ -60,7 +63,7 @@ def time_training(experiment: Experiment, threads: int | None = None, data: Data
     Raises:
         GankitError: the experiment cannot be trained.
     """
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+    with tempfile.TemporaryDirectory() as folder, seeds.own_draws():
         stepper = Trainer(experiment, Path(folder), data).stepper
 
         def advance(steps: int) -> None:
