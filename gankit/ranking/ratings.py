@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gankit.errors import DataError
-from gankit.evaluation.design import Estimate, mean_of
+from gankit.evaluation.design import Estimate, variance_of_mean
 from gankit.evaluation.uncertainty import wilson
 from gankit.images.csv_table import read_csv
 from gankit.ranking.key import Key, check_numbers, read_key
@@ -264,7 +264,9 @@ def compare_sources(
     result: list[Finding] = []
     groups = {name: np.array([source == name for source in sources]) for name in dict.fromkeys(sources)}
     first = next(iter(groups))
-    means = {name: Estimate(float(scores[of].mean()), {name: mean_of(scores[of])}) for name, of in groups.items()}
+    means = {
+        name: Estimate(float(scores[of].mean()), {name: variance_of_mean(scores[of])}) for name, of in groups.items()
+    }
     for name, mean in means.items():
         result.append(_estimated(f"mean score of {name}", mean, int(groups[name].sum())))
     for name in [name for name in groups if name != first]:
@@ -280,7 +282,7 @@ def compare_sources(
 
 def _estimated(what: str, estimate: Estimate, n: int) -> Finding:
     """A finding with its interval; without one where there is one image, or no score differs from another."""
-    low, high = estimate.interval() if 0 < estimate.half() < math.inf else (None, None)
+    low, high = estimate.interval() if 0 < estimate.half_width() < math.inf else (None, None)
     return Finding("all", what, estimate.value, low, high, n)
 
 
