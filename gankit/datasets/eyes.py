@@ -94,6 +94,11 @@ class Eyes(Dataset):
         return stored(self._key, lambda: render(self._subjects, self._layout, self._seed))
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8."""
+        return np.dtype(np.uint8)
+
+    @property
     def value_range(self) -> tuple[float, float]:
         """0 and 255."""
         return 0.0, 255.0
