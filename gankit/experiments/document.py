@@ -197,9 +197,10 @@ class SettingsDocument:
             SettingsError: names the first of them.
         """
         for path, value in _texts(self.values, ()):
-            if re.search(r"[\x00-\x1f]", value) and "\\" in self._written(path):
+            if re.search(r"[\x00-\x1f]", value) and path[0] != "run":  # a record names what was there
+                hint = BACKSLASH if "\\" in self._written(path) else "rename the file or folder"
                 setting = ".".join(map(str, path))
-                raise SettingsError(f"{self.where(path)}: {setting}: {value!r} is no text; {BACKSLASH}")
+                raise SettingsError(f"{self.where(path)}: {setting}: {value!r} is no text; {hint}")
 
     def _written(self, path: KeyPath) -> str:
         """The override or the line that holds a setting; "" for settings from Python."""

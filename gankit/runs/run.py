@@ -63,7 +63,8 @@ class Run:
         self.path, self.experiment, self.wants_best = path, experiment, wants_best
 
     def __repr__(self) -> str:
-        state = "comes with gankit" if self.packaged else f"step {self.steps} of {self.experiment.training.steps}"
+        steps, reason = self.known_steps()
+        state = "comes with gankit" if self.packaged else reason or f"step {steps} of {self.experiment.training.steps}"
         record, best = self.experiment.run, ", best generator" if self.wants_best else ""
         images = f", {record.images} training images of {' x '.join(map(str, self.image.shape))}" if record else ""
         return f"Run {self.path}: {state}{images}{best}"
@@ -156,9 +157,20 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Generator updates done, by the newest checkpoint that can be read."""
+        """Generator updates done, by the newest checkpoint that can be read.
+
+        Raises:
+            RunError: there are checkpoints and none can be read, so that nobody can tell.
+        """
         restored = checkpoint.restore(self.path / "checkpoints", mmap=True)
         return restored.step if restored else 0
+
+    def known_steps(self) -> tuple[int | None, str]:
+        """`steps` for what describes the run and needs the generator alone: None, and why, where nobody can tell."""
+        try:
+            return self.steps, ""
+        except RunError as error:
+            return None, str(error)
 
     @property
     def finished(self) -> bool:
