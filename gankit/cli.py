@@ -147,7 +147,9 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Seed of the latents; 0 by default.", min=0)] = None,
     best: Best = False,
     window: Window = None,
-    permutations: Annotated[int, typer.Option(help="Permutations of a permutation test; 0 for no test.", min=0)] = 0,
+    permutations: Annotated[
+        int, typer.Option(help="Permutations of a permutation test; 0 for no test.", min=0, max=1_000_000)
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option(help="The file to write, or to add to: .json, .csv or .tex; a run's metrics.json.")
     ] = None,

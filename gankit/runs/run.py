@@ -21,7 +21,7 @@ from gankit.nn.layers import set_influence
 from gankit.registry.messages import shown
 from gankit.runs import checkpoint
 from gankit.runs.labels import Labels, draw_labels, encode_classes, encode_conditions
-from gankit.runs.networks import build_network, generate_pixels, load_state, step_hooks
+from gankit.runs.networks import build_network, generate_pixels, load_state, step_hooks, too_many
 from gankit.runs.record import read_log
 
 LAST, BEST = "generator.safetensors", "generator-best.safetensors"
@@ -234,7 +234,13 @@ class Run:
 
     @seeds.plain_torch()
     def draw(self, n: int, labels: Labels = None, seed: int = 0) -> tuple[Tensor, Tensor | None]:
-        """The (n, latent_dim) latents and the labels of `sample`, on the CPU."""
+        """The (n, latent_dim) latents and the labels of `sample`, on the CPU.
+
+        Raises:
+            RunError: there is no generator yet, the labels do not fit the run, or no memory would hold the images.
+        """
+        if reason := too_many(n, self.image):
+            raise RunError(f"{self.path}: {reason}")
         return seeds.latents(seed, n, self.generator.latent_dim), self.encode_labels(n, labels, seed)
 
     @seeds.plain_torch()

@@ -23,8 +23,8 @@ WORDS = (
 Words = Annotated[
     list[str] | None, typer.Argument(metavar="[FILE] [KEY.PATH=VALUE]...", help=WORDS, show_default=False)
 ]
-Workers = Annotated[int, typer.Option(help="Trainings at a time.", min=1)]
-Threads = Annotated[int | None, typer.Option(help="CPU threads of each training.", min=1, show_default=False)]
+Workers = Annotated[int, typer.Option(help="Trainings at a time.", min=1, max=1024)]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of each training.", min=1, max=1024, show_default=False)]
 
 
 def study_command(name: str) -> Callable[..., None]:

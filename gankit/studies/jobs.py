@@ -95,7 +95,7 @@ def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | No
         while todo := unfinished(jobs, folder):
             calls = [joblib.delayed(_run_job)(job, folder, share, directory, parts) for job in todo]
             try:
-                joblib.Parallel(n_jobs=workers, batch_size=1)(calls)
+                joblib.Parallel(n_jobs=min(workers, max(2, len(todo))), batch_size=1)(calls)
             except BrokenProcessPool as error:
                 left = [job.name for job in unfinished(todo, folder)]
                 restarts = restarts + 1 if len(left) == len(todo) else 0
