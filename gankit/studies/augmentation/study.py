@@ -178,11 +178,11 @@ class AugmentationStudy(Study):
                 experiment = self.generator_experiment(self.experiment.training.seed)
                 build(experiment, prepare(experiment.data, self.experiment.training.seed, learn).image)
 
-    def _check_sources(self, folder: Path) -> None:
+    def _check_sources(self, own: Path) -> None:
         """Refuse ratios that add nothing, and other programs' images that cannot be used; write folds for these.
 
         Args:
-            folder: the study's own.
+            own: the folder of the study.
 
         Raises:
             GankitError: a ratio adds no image, images are missing or cannot be used, or a program is not there or not
@@ -200,11 +200,11 @@ class AugmentationStudy(Study):
             )
         if settings.export_folds is not None:
             exported = user_path(settings.export_folds)
-            own, place = folder.resolve(), exported.resolve()
+            place, study = exported.resolve(), own.resolve()
             # Neither could be written again once the other is there
-            if place.is_relative_to(own) or any(own.is_relative_to(place / fold.name) for fold in self.folds):
+            if place.is_relative_to(study) or any(study.is_relative_to(place / fold.name) for fold in self.folds):
                 raise RunError(
-                    f"augmentation.export_folds: {exported} and the study's own folder, {folder}, overlap; choose one "
+                    f"augmentation.export_folds: {exported} and the study's own folder, {own}, overlap; choose one "
                     "beside it"
                 )
             export_folds(self, exported)
