@@ -18,7 +18,7 @@ from scipy.special import softmax
 
 from gankit.evaluation.classification import Scorer, balanced_accuracy, macro_auc, macro_f1, recalls
 from gankit.evaluation.design import cross_validated
-from gankit.evaluation.extraction import part
+from gankit.evaluation.extraction import as_part
 from gankit.evaluation.paired import Cases, paired_difference
 from gankit.evaluation.uncertainty import influences, variances_of, wilson
 from gankit.interfaces import Pool, Rows
@@ -247,7 +247,7 @@ def share_trials(trainings, images, spread):
 
 def difference_trials(n, shifts):
     """`compare`: kid of two generators beside the same reals."""
-    kid = part("metric", "kid").build()
+    kid = as_part("metric", "kid").build()
 
     def trial(random):
         real = Rows(features=random.normal(size=(n, 16)))
@@ -274,7 +274,7 @@ def difference_trials(n, shifts):
 @functools.cache
 def true_kid(shift, d=16):
     """Of two standard normal distributions in d dimensions, one shifted by `shift` in each, by a large sample."""
-    random, kid = np.random.default_rng(3), part("metric", "kid").build()
+    random, kid = np.random.default_rng(3), as_part("metric", "kid").build()
     pools = [
         Pool(Rows(features=random.normal(size=(900, d))), Rows(features=random.normal(size=(900, d)) + shift))
         for _ in range(30 if shift else 0)

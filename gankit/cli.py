@@ -87,7 +87,14 @@ app.command()(walk)
 
 @app.command()
 def rank(
-    run: RunFolder,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            show_default=False,
+            help="A run's folder. For --page and ratings also a folder of images, an npz file or a table, or several.",
+        ),
+    ],
     count: Annotated[int | None, typer.Option(help="Images to draw; 100 by default.", min=1)] = None,
     keep: Annotated[int, typer.Option(help="How many of the best and worst to keep.", min=1)] = 10,
     by: Annotated[str, typer.Option(help="critic, realism, label, or ratings:FILE.csv,FILE.csv,...")] = "critic",
@@ -107,23 +114,27 @@ def rank(
 ) -> None:
     """Draw images and keep the best and the worst; or write a page on which a person rates them blindly."""
     from gankit import ranking
+    from gankit.files import user_path
     from gankit.runs.run import open_run
 
-    opened = open_run(run, best=best)
+    given: list[Any] = [open_run(source, best=True) if best else source for source in sources]
+    first = user_path(sources[0])
+    beside = first if (first / "experiment.toml").is_file() else Path()
     if page:
+        if against and not real:
+            raise GankitError("--against: how many of these real images the page shows is not said: add --real NUMBER")
         path = ranking.write_page(
-            opened, out or opened.path / f"rating-{seed or 0}", count or ranking.COUNT, seed=seed or 0, label=label,
-            real=real,
-        )  # fmt: skip
+            given, out or beside / f"rating-{seed or 0}", count, seed=seed or 0, label=label, real=real, against=against
+        )
         say(f"page: {path}\nkey:  {path.parent / 'key.json'} (sealed: give raters the page alone)")
         return
     if real:
         raise GankitError("--real mixes real images into a page: add --page")
     ranked = ranking.rank(
-        opened, count, keep, by, seed=seed, label=label, features=features, real=against,
+        given if len(given) > 1 else given[0], count, keep, by, seed=seed, label=label, features=features, real=against,
         classifier=_classifier(classifier), key=key,
     )  # fmt: skip
-    folder = ranking.write_ranking(ranked, out or opened.path / f"ranked-{ranked.by}-{ranked.seed}")
+    folder = ranking.write_ranking(ranked, out or beside / f"ranked-{ranked.by}-{ranked.seed}")
     say(ranked)
     say(f"ranking.csv, best.png and worst.png in {folder}")
 
@@ -131,7 +142,11 @@ def rank(
 @app.command()
 def evaluate(
     source: Annotated[
-        str, typer.Argument(help="A run, a folder of images, an npz file, or a table {name = ...}.", show_default=False)
+        str,
+        typer.Argument(
+            help="A run, a folder of images, an npz file, a table {name = ...}, or a folder of exported folds.",
+            show_default=False,
+        ),
     ],
     against: Annotated[
         str | None,
@@ -160,12 +175,16 @@ def evaluate(
     import gankit
     from gankit import distributed
     from gankit.evaluation.comparison import check_files, sole_output, write_evaluation
+    from gankit.evaluation.folds import evaluate_folds, fold_folders, write_folds
     from gankit.evaluation.sources import open_source
     from gankit.report.card import write_card
     from gankit.runs.run import open_run
 
     # "Best" is the same run with another generator.
-    opened: Any = open_run(source, best=True) if best else open_source(source, window)
+    folds = not best and bool(fold_folders(source))
+    opened: Any = open_run(source, best=True) if best else None if folds else open_source(source, window)
+    if folds and training:
+        raise GankitError("--training: each fold has training images of its own: leave it out")
     is_run = isinstance(opened, gankit.Run)
     default = opened.path / "metrics.json" if is_run else None
     files = check_files({"--out": out or default, "--csv": csv, "--tex": tex})
@@ -174,13 +193,18 @@ def evaluate(
         first = distributed.rank() == 0
         if path:
             distributed.on_rank_zero(lambda: stack.enter_context(sole_output(path)))
-        report = gankit.evaluate(
-            opened if is_run else source, against, metrics, features, training=training, count=count, seed=seed,
-            window=window, permutations=permutations, pictures=path.parent if path and first else None,
-        )  # fmt: skip
+        options = {"count": count, "seed": seed, "window": window, "permutations": permutations}
+        report: Any
+        if folds:
+            report = evaluate_folds(source, against, metrics, features, **options)
+        else:
+            report = gankit.evaluate(
+                opened if is_run else source, against, metrics, features, training=training,
+                pictures=path.parent if path and first else None, **options,
+            )  # fmt: skip
         say(report)
         for file in files.values() if first else ():
-            say(write_evaluation(report, file))
+            say(write_folds(report, file) if folds else write_evaluation(report, file))
         if first and is_run and path == default:
             write_card(opened, report)
 

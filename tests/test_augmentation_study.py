@@ -376,7 +376,7 @@ def test_a_program_is_run_for_each_fold(
     assert entry["missing"] == fails
     if fails:
         assert "make.py ended with 1: no memory" in results.failures
-        assert any("not whole and not chosen: synthetic-copycat-1.0 in fold 2" in n for n in results.values["notes"])
+        assert any("incomplete, so not chosen: synthetic-copycat-1.0 in fold 2" in n for n in results.values["notes"])
         assert "the contrast lacks 1 folds" in results.report.read_text()
 
 

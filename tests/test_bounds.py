@@ -191,7 +191,7 @@ def test_more_threads_than_cores_are_a_warning() -> None:
 
 
 def test_images_that_no_memory_holds_are_not_begun() -> None:
-    with pytest.raises(RunError, match=r"1,000,000,000,000 images of .* fit into no memory; set fewer"):
+    with pytest.raises(RunError, match=r"1,000,000,000,000 images of .* do not fit into any memory; set fewer"):
         gankit.open_run("eyes").sample(10**12)
 
 

@@ -690,5 +690,5 @@ def test_folders_of_any_name_can_be_trained_on_and_into(call: Call, runs: dict[s
     assert call("sample", out, "--count", 2).code == 0
     refused = call("train", "wgan-gp", "data.name=folder", f"data.path={data}", *small, "--out", tmp_path / "no")
     assert "data.path: " in refused.line
-    assert refused.line.endswith("is no text; rename the file or folder")
+    assert refused.line.endswith("has control characters; rename the file or folder")
     assert not (tmp_path / "no").exists()

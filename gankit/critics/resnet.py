@@ -127,8 +127,6 @@ class ResNetCritic(Critic):
         scores: Tensor = self.linear(features).squeeze(1)
         if self.projection is None:
             return scores
-        if labels is None:
-            raise PartError("this critic is conditional: give it labels")
         projected: Tensor = self.projection(labels) * features
         return scores + projected.sum(1)
 

@@ -47,12 +47,13 @@ class Training(Settings):
         steps: generator updates.
         batch: images of each critic update.
         generator_batch: images of each generator update; `batch` where None.
-        accumulate: parts of a batch that are computed one after another, so that they need less memory; the update
-            takes the sum of their gradients. Not beside networks that mix the samples of a batch, nor `compile`.
+        accumulate: number of parts of a batch that are computed one after another to save memory; the update sums their
+            gradients. Refused beside `compile`, and for networks that mix the samples of a batch.
         critic_steps: critic updates before each generator update.
         optimizer: any class of torch.optim by name.
         optimizer_options: further arguments for it, beside the rates and betas, which have settings of their own.
-        generator_lr: the generator's learning rate, a number, or a table: it moves from start to end in so many steps.
+        generator_lr: the generator's learning rate: a number, or a table `{start, end, steps}` between whose values it
+            moves.
         critic_lr: the critic's learning rate, likewise.
         betas: those of the optimiser, if it has any; each a number or such a table.
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
@@ -62,21 +63,22 @@ class Training(Settings):
         averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
             At first the average forgets faster: its half-life grows with the steps until it is that of this decay.
         dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
-        precision: "float32", whose convolutions a GPU computes in TF32, as torch does by default; "float32-exact"
-            without; "bf16" (autocast; penalties stay in float32); or "float64".
+        precision: "float32", whose convolutions a GPU computes in TF32, as torch does by default; "float32-exact",
+            without TF32; "bf16" (autocast; penalties stay in float32); or "float64".
         compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
             that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
         graphs: records what a turn computes as CUDA graphs and replays it, bitwise equal to an eager turn and several
-            times faster; "auto": on a CUDA device, where every part says that it can be captured; true: refused where
-            one cannot.
-        deterministic: takes operations on a GPU whose results are the same every time, so that a resumed run ends
-            bitwise equal there too; what has no such form is named when training starts.
-        channels_last: lays out the weights of both networks channels_last, or not; None: of those that declare it.
+            times faster. "auto" does so on a CUDA device if every part says that it can be captured; true refuses
+            parts that cannot.
+        deterministic: uses GPU operations whose results are the same every time, so that a resumed run ends bitwise
+            equal there too; operations without such a form are named when training starts.
+        channels_last: whether the weights of both networks are laid out channels_last; None: as each network declares.
         device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
         mixed_penalties: allows losses that differentiate each sample's score, such as r1, beside a critic that mixes
             the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 beside minibatch standard deviation.
         threads: CPU threads; "auto" chooses by timing steps, at the start and when they become slow, unless
-            OMP_NUM_THREADS or torch.set_num_threads has. A resumed run repeats the choices: rounding depends on them.
+            OMP_NUM_THREADS or torch.set_num_threads sets them. A resumed run repeats the choices, since rounding
+            depends on them.
         seed: seed of all random numbers.
         tick_every: steps between lines of the log.
         sample_every: steps between sample grids.
@@ -84,7 +86,8 @@ class Training(Settings):
         max_minutes: the training stops after this time, and can be resumed.
         label_fade: [first, last] step: the influence of labels rises from 0 at the first to 1 at the last; without it,
             the influence is always 1 (Shahbazi et al. 2022, arXiv 2201.06578).
-        start_from: a run whose weights to start from, as far as they fit: its size and classes may be others.
+        start_from: a run from whose weights to start, as far as they fit: it may have another image size and other
+            classes.
         freeze: how many of the critic's first layers keep the weights of `start_from` (FreezeD, arXiv 2002.10964).
         tensorboard: also writes the log for TensorBoard (extra `tensorboard`).
     """
@@ -199,7 +202,7 @@ class Experiment(Settings):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     run: RunRecord | None = None
 
-    _of_the_recipes_data: list[tuple[str, str]] = PrivateAttr(default_factory=list)
+    _recipe_settings: list[tuple[str, str]] = PrivateAttr(default_factory=list)
 
     def tables(self) -> dict[str, Any]:
         """The experiment as nested tables, as a file holds it; settings that are None by default are left out."""
@@ -237,16 +240,15 @@ class Experiment(Settings):
         return type(self).model_validate, (self.tables(),)
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Experiment) and self.__dict__ == other.__dict__
-        )  # of its fields, wherever they are from
+        # Its fields alone: equal settings may come from a recipe or from a file.
+        return isinstance(other, Experiment) and self.__dict__ == other.__dict__
 
     __hash__ = None  # type: ignore[assignment]  # settings hold lists and tables
 
     def for_given_data(self) -> Self:
-        """The experiment for data of the calling program: without `OF_DATA` of a recipe."""
+        """The experiment for data of the calling program: what a recipe set of `OF_DATA` is back at its default."""
         changed: dict[str, Settings] = {}
-        for name, key in self._of_the_recipes_data:
+        for name, key in self._recipe_settings:
             table = changed.get(name, getattr(self, name))
             changed[name] = table.model_copy(update={key: type(table).model_fields[key].default})
         return self.model_copy(update=changed)
@@ -261,7 +263,7 @@ TABLES_WITH_DEFAULTS = ("data", "generator", "critic", "losses", "training", "ev
 
 
 OF_DATA = [("data", "size"), ("data", "flip"), ("evaluation", "count")]
-"""What a recipe says of its own data set: it is dropped where another one takes its place."""
+"""Settings that a recipe chooses for its own data set; they are dropped where another one takes its place."""
 
 
 def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides: str) -> Experiment:
@@ -280,40 +282,44 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
     given = recipe_or_path.tables() if isinstance(recipe_or_path, Experiment) else recipe_or_path
     document = SettingsDocument.read(given) if isinstance(given, (str, Path)) else SettingsDocument.from_tables(given)
     if isinstance(recipe_or_path, Mapping):
-        trust(document.values)  # a program of the user's names what stands there
+        trust(document.values)  # the user's own program names these files
     document.fill_from_default(TABLES_WITH_DEFAULTS)
-    before = recipe_or_path._of_the_recipes_data if isinstance(recipe_or_path, Experiment) else []
+    before = recipe_or_path._recipe_settings if isinstance(recipe_or_path, Experiment) else []
     document.override(overrides, [path for path in OF_DATA if document.is_of_recipe(path, path in before)])
     experiment = read_settings(Experiment, document)
-    experiment._of_the_recipes_data = [path for path in OF_DATA if document.is_of_recipe(path, path in before)]
+    experiment._recipe_settings = [path for path in OF_DATA if document.is_of_recipe(path, path in before)]
     return experiment
 
 
 def read_settings(model: type[Model], document: SettingsDocument, complete: bool = False) -> Model:
-    """Validate settings, those of a run with all its parts if `complete`; raises SettingsError as `load` does."""
+    """Validate settings. Those of a run may lack parts other than the generator, unless `complete`.
+
+    Raises:
+        SettingsError: as `load`.
+    """
     document.refuse_control_characters()
     try:
-        # Parts of a run may have been registered in another program; what needs them asks for them.
+        # Parts of a run may have been registered in another program; sampling needs only the generator.
         may_lack_parts = "run" in document.values and not complete
         return model.model_validate(document.values, context="run" if may_lack_parts else None)
     except ValidationError as error:
-        wrong = error.errors(include_url=False)
-        texts = [detail["loc"] for detail in wrong if detail["ctx"]["reason"] == "string_type"]
-        if any(document.take_as_text(_path_in_document(document.values, location, "")) for location in texts):
+        details = error.errors(include_url=False)
+        not_texts = [detail["loc"] for detail in details if detail["ctx"]["reason"] == "string_type"]
+        if any(document.take_as_text(_path_in_document(document.values, location, "")) for location in not_texts):
             return read_settings(model, document, complete)
         messages: dict[str, list[str]] = {}
-        for detail in wrong:
+        for detail in details:
             reason = detail["ctx"]["reason"]  # from `reword_errors`: pydantic's error type, or "part" for a bad name
             path = _path_in_document(document.values, detail["loc"], reason)
             place = document.where((*path, "name") if reason == "part" else path)
             setting = ".".join(map(str, path)) or "experiment"
             messages.setdefault(f"{place}: {setting}", []).append(detail["msg"])
-        lines = [f"{where}: {'; or '.join(dict.fromkeys(texts))}" for where, texts in messages.items()]
+        lines = [f"{where}: {'; or '.join(dict.fromkeys(sentences))}" for where, sentences in messages.items()]
         raise SettingsError("\n".join(lines)) from None
 
 
 def _path_in_document(values: Any, location: tuple[str | int, ...], reason: str) -> KeyPath:
-    """Pydantic's location without what is not in the document (the branch of a union); a missing setting is kept."""
+    """Pydantic's location without keys that the document lacks (branches of a union), but with a missing setting."""
     keys: list[str | int] = []
     for key in location:
         try:

@@ -25,9 +25,9 @@ def gradient_penalty(
     """How far the critic's slope is from `target`, at one point between each real and its fake.
 
     With x = alpha real + (1 - alpha) fake, the penalty is (norm of d critic(x) / dx - target)^2, where the norm is
-    taken over all elements of a sample. It can be differentiated by the critic's parameters, also where the slope is
-    zero; images are detached, so that nothing else receives gradients. Autocast is off inside, and everything is
-    computed in float32 or finer.
+    taken over all elements of a sample. It can be differentiated with respect to the critic's parameters, even where
+    the slope is zero; images are detached, so that nothing else receives gradients. Autocast is off inside, and
+    everything is computed in float32 or finer.
 
     Args:
         critic: any callable or module that scores each sample without looking at the others (so without batch
@@ -37,9 +37,9 @@ def gradient_penalty(
         fake: the same shape.
         labels: None, (n,) int64 classes, or (n, k) float conditions; shared by each real, its fake and the point
             between them.
-        target: the slope to have.
-        one_sided: whether smaller slopes go unpunished.
-        alpha: the real image's share, n values in [0, 1] of shape (n,) or (n, 1, ...); uniform when None.
+        target: the slope that costs nothing.
+        one_sided: whether smaller slopes cost nothing either.
+        alpha: the real image's share, n values in [0, 1] of shape (n,) or (n, 1, ...); drawn uniformly if None.
 
     Returns:
         (n,) penalties, one per sample, to be averaged and weighted by the caller.
@@ -73,7 +73,7 @@ class GradientPenalty(Loss):
 
     Args:
         target: the slope that the critic should have.
-        one_sided: whether smaller slopes go unpunished.
+        one_sided: whether smaller slopes cost nothing.
     """
 
     capturable = True

@@ -14,7 +14,7 @@ File = Annotated[Path | None, typer.Option(help="The file to write; experiment.t
 
 def plan(images: Images, minutes: Minutes = 60.0, out: File = None) -> None:
     """Look at images, propose an experiment that fits them and this machine, and write it with its reasons."""
-    from gankit.planning.proposal import plan as lines_of
+    from gankit.planning import proposal
 
-    for line in lines_of(images, minutes, out or Path("experiment.toml")):
+    for line in proposal.plan(images, minutes, out or Path("experiment.toml")):
         say(line)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gankit.errors import DataError
+from gankit.evaluation.design import Estimate, variance_of_mean
 from gankit.evaluation.uncertainty import wilson
 from gankit.images.csv_table import read_csv
 from gankit.ranking.key import Key, check_numbers, read_key
@@ -240,6 +241,49 @@ def findings(
             if same:
                 result.append(_share(rater.name, what, same))
     return result
+
+
+def compare_sources(
+    raters: Sequence[Rater],
+    scores: NDArray[np.float64],
+    images: Sequence[str],
+    sources: Sequence[str],
+    with_calls: bool,
+) -> list[Finding]:
+    """The mean score of each source's images, how far those of each later source lie above the first's, and calls.
+
+    Intervals are Student's over images: they hold for these raters, and say nothing of others.
+
+    Args:
+        raters: who rated all images.
+        scores: (n,) means over raters.
+        images: n names of images.
+        sources: n names of sources.
+        with_calls: whether raters called images real or generated.
+    """
+    result: list[Finding] = []
+    groups = {name: np.array([source == name for source in sources]) for name in dict.fromkeys(sources)}
+    first = next(iter(groups))
+    means = {
+        name: Estimate(float(scores[of].mean()), {name: variance_of_mean(scores[of])}) for name, of in groups.items()
+    }
+    for name, mean in means.items():
+        result.append(_estimated(f"mean score of {name}", mean, int(groups[name].sum())))
+    for name in [name for name in groups if name != first]:
+        difference = Estimate(means[name].value - means[first].value, {**means[name].parts, **means[first].parts})
+        number = int(groups[name].sum() + groups[first].sum())
+        result.append(_estimated(f"mean score of {name} less that of {first}", difference, number))
+    for rater in raters if with_calls else ():
+        for name, of in groups.items():
+            calls = [rater.calls[image] == REAL for image, is_of in zip(images, of, strict=True) if is_of]
+            result.append(_share(rater.name, f"images of {name} taken for real", calls))
+    return result
+
+
+def _estimated(what: str, estimate: Estimate, n: int) -> Finding:
+    """A finding with its interval; without one where there is one image, or no score differs from another."""
+    low, high = estimate.interval() if 0 < estimate.half_width() < math.inf else (None, None)
+    return Finding("all", what, estimate.value, low, high, n)
 
 
 def _share(rater: str, what: str, outcomes: list[bool]) -> Finding:

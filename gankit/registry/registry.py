@@ -71,9 +71,11 @@ class Registry:
         built_in = self.built_in()
         plugins = self._plugins()
         names = [plugin.name for plugin in plugins]
-        taken, aliases = {*names, *self._registered}, ALIASES.get(self.kind, {})
-        also = {name: tuple(a for a, of in aliases.items() if of == name and a not in taken) for name in built_in}
-        rows = [Listing(name, self.kind, "gankit", also[name]) for name in built_in]
+        aliases = {a: part for a, part in ALIASES.get(self.kind, {}).items() if a not in {*names, *self._registered}}
+        rows = [
+            Listing(name, self.kind, "gankit", tuple(alias for alias, part in aliases.items() if part == name))
+            for name in built_in
+        ]
         for plugin in plugins:
             shared = plugin.name in built_in or plugin.name in self._registered or names.count(plugin.name) > 1
             name = plugin.qualified_name if shared else plugin.name
@@ -160,7 +162,7 @@ class Registry:
         return name_or_plugin if isinstance(name_or_plugin, str) else name_or_plugin.qualified_name
 
     def get(self, name: str | type) -> type:
-        """The part's class; imports one file. A class stands for itself, registered or not.
+        """The part's class; imports one file. Given a class, registered or not, returns it.
 
         Raises:
             PartError: the name is unknown or ambiguous, the import fails, or what it gives is no part of this kind.
@@ -225,7 +227,7 @@ class Registry:
         if part not in self._settings:
             try:
                 self._settings[part] = derive_settings(
-                    part, self.positional, self.reserved, self._nested_type, self._where_there_is
+                    part, self.positional, self.reserved, self._nested_type, self._parts_with
                 )
             except PartError:
                 raise
@@ -239,18 +241,16 @@ class Registry:
             )
         return model
 
-    def _where_there_is(self, setting: str) -> str:
-        """Which of gankit's own parts have a setting of this name, and how to choose one; "" where none has it."""
+    def _parts_with(self, setting: str) -> str:
+        """A hint that names gankit's own parts with a setting of this name, and how to choose one; "" if none has."""
         owners = []
         for name in self.built_in():
-            with contextlib.suppress(PartError):  # of a library that is not installed
+            with contextlib.suppress(PartError):  # the library that it needs may not be installed
                 owners += [name] if setting in self.settings(name).model_fields else []
+        if not owners:
+            return ""
         table = "data" if self.kind == "dataset" else self.kind
-        return (
-            f"{' and '.join(owners)} {'have' if owners[1:] else 'has'} it: set {table}.name={owners[0]}"
-            if owners
-            else ""
-        )
+        return f"{' and '.join(owners)} {'have' if owners[1:] else 'has'} it: set {table}.name={owners[0]}"
 
     @property
     def positional(self) -> str:
@@ -262,7 +262,7 @@ def _copies_of(part: object) -> type:
     """A subclass without settings, whose instances are copies of `part`: the registry holds classes only."""
 
     def new(cls: type) -> object:
-        from gankit.nn.copies import copied  # with torch, which listing does without
+        from gankit.nn.copies import copied  # imported here: it loads torch, which listing parts does not need
 
         return copied(part)
 

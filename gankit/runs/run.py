@@ -40,7 +40,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device(name)
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()  # which "meta" cannot
+        torch.zeros(1, device=device).item()  # fails on "meta"
     except Exception as error:  # each backend of torch has its own for what is missing
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise RunError(
@@ -77,7 +77,7 @@ class Run:
 
     @property
     def image(self) -> ImageSpec:
-        """What the generator makes."""
+        """Shape, classes and conditions of the images that the generator makes."""
         return ImageSpec(**self._record.image)
 
     @property
@@ -102,7 +102,7 @@ class Run:
         return list(self._record.class_names)
 
     def check_own(self, action: str) -> None:
-        """Check that the run is the user's own; RunError, which names the action, for one that comes with gankit."""
+        """Raise a RunError that names the action if the run is not the user's own but comes with gankit."""
         if self.packaged:
             name = self.path.name
             raise RunError(
@@ -130,9 +130,9 @@ class Run:
         path = self.path / BEST
         if not path.is_file():
             return None
-        found: Any = checkpoint.read_export(path)[1].get("best")
+        best: Any = checkpoint.read_export(path)[1].get("best")
         try:
-            return {"metric": str(found["metric"]), "value": float(found["value"]), "step": int(found["step"])}
+            return {"metric": str(best["metric"]), "value": float(best["value"]), "step": int(best["step"])}
         except (KeyError, TypeError, ValueError, OverflowError):
             raise RunError(f"{path} does not say how good it is; put back a copy of it, or delete it") from None
 
@@ -204,7 +204,7 @@ class Run:
         with seeds.own_draws([]):
             critic: Critic = build_network(self.experiment, "critic", self.image)
         restored = checkpoint.restore(
-            self.path / "checkpoints", take=lambda state: load_state(critic, "critic", state, self.path)
+            self.path / "checkpoints", load=lambda state: load_state(critic, "critic", state, self.path)
         )
         if restored is None:
             self.check_own("critic")

@@ -13,6 +13,7 @@ from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset
 from gankit.nn.threads import torch_threads
 from gankit.runs.run import Run, open_run
+from gankit.studies.worker import check_made
 from gankit.training.train import resume, train
 from gankit.training.trainer import Trainer
 
@@ -34,11 +35,12 @@ def train_or_resume(experiment: Experiment, folder: Path, data: Dataset | None =
 
 
 def finished_run(job: Path) -> Run:
-    """The finished run of an earlier job.
+    """The finished run in the folder of an earlier job.
 
     Raises:
-        RunError: that job has failed.
+        RunError: that job has failed, or its generator is not the one that it wrote.
     """
+    check_made(job, f"{RUN}/generator.safetensors")
     if not (job / RUN / "experiment.toml").is_file() or not (run := open_run(job / RUN)).finished:
         raise RunError(f"{job.name} has failed, and this training needs its run")
     return run

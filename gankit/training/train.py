@@ -52,7 +52,7 @@ def train(
 
 
 def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None) -> Run:
-    """Go on with a run from its newest checkpoint, or from step 0 where there is none; a finished run stays as it is.
+    """Resume a run from its newest checkpoint, or from step 0 where there is none; a finished run stays as it is.
 
     On a CPU, the run ends bitwise as if it had never stopped; on a GPU see `training.deterministic`.
 
@@ -85,7 +85,7 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
 
 
 def _tidy(run: Run) -> None:
-    """Delete what a process that was killed after the last checkpoint left there, where the folder can be written."""
+    """Delete checkpoints that a killed process left behind, where the folder can be written."""
     if distributed.torchrun_rank_and_size()[0] == 0:
         with contextlib.suppress(OSError), sole_writer(run.path):
             checkpoint.prune(run.path / "checkpoints", run.steps, run.experiment.training.checkpoint_every)
@@ -93,24 +93,24 @@ def _tidy(run: Run) -> None:
 
 @contextlib.contextmanager
 def _new_folder(folder: Path) -> Iterator[None]:
-    """Be the only process that writes into a folder for a new run; a RunError if it is taken, or becomes so."""
+    """A context in which only this process writes into the folder of a new run; raises RunError if it is taken."""
 
     def refuse() -> None:
         is_run = (folder / "experiment.toml").is_file()
         go_on = f"go on with: gankit resume {shlex.quote(str(folder))}"
         refuse_nonempty(folder, go_on if is_run else "choose another --out")
 
-    refuse()  # before anything is written there
+    refuse()  # before `sole_writer` writes there
     with sole_writer(folder):
-        refuse()
+        refuse()  # another process may have come first
         yield
 
 
 @contextlib.contextmanager
 def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]:
-    """Use the experiment's threads, or those recorded; at the end restore the caller's, and its random state.
+    """Use the experiment's number of threads, or the recorded one; at the end restore the caller's, and random state.
 
-    Gives the numbers of threads to choose from while training; none where the number is fixed.
+    Yields the numbers of threads to choose from while training; none where the number is fixed.
     """
     setting, record = experiment.training.threads, experiment.run
     computing = arithmetic(experiment.training, choose_device(experiment.training.device))

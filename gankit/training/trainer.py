@@ -20,9 +20,9 @@ from gankit.runs.run import BEST, LAST, Run, open_run
 from gankit.terminal.text import say
 from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
-from gankit.training.description import in_short
+from gankit.training.description import summarise
 from gankit.training.evaluator import Evaluator
-from gankit.training.execution.arithmetic import described
+from gankit.training.execution.arithmetic import describe_arithmetic
 from gankit.training.execution.faults import device_faults
 from gankit.training.log import BrokenOff, Progress, StopRequest, TickLog
 from gankit.training.rehearsal import rehearse
@@ -41,7 +41,7 @@ class Trainer:
         experiment: the settings, and the record of the run if it is resumed.
         folder: the run's.
         data: a data set of the calling program, in place of the one that the experiment names.
-        thread_options: numbers of CPU threads that may be chosen while training on the CPU; empty: as they are.
+        thread_options: numbers of CPU threads to choose from while training on the CPU; empty keeps the present one.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Trainer:
             condition_mean=self.data.condition_mean,
             condition_scale=self.data.condition_scale,
             device=str(self.stepper.device),
-            arithmetic=described(self.settings, self.stepper.device),
+            arithmetic=describe_arithmetic(self.settings, self.stepper.device),
             data_in_process=data is not None,
         )
         self.stepper.warnings += experiment_warnings(experiment)
@@ -67,10 +67,10 @@ class Trainer:
         self._saved = 0  # step of the newest checkpoint
 
     def rehearse(self) -> None:
-        """Try in small what the training will do, and say on what; see `gankit.training.rehearsal.rehearse`."""
+        """Rehearse the training on a small batch (`gankit.training.rehearsal`), and print a summary of its data."""
         self.stepper.warnings += rehearse(self.experiment, self.data)
         if distributed.rank() == 0:
-            say(f"data: {in_short(self.data)}", error=True)
+            say(f"data: {summarise(self.data)}", error=True)
 
     def create_folder(self) -> None:
         """Create the run's folder with its experiment, after a trial evaluation where the run will have evaluations.
@@ -86,7 +86,7 @@ class Trainer:
         self.threads.start()
 
     def restore(self) -> None:
-        """Take up the newest checkpoint, or start at step 0 where there is none.
+        """Load the newest checkpoint, or start at step 0 where there is none.
 
         Raises:
             RunError: the data have changed, or the checkpoint does not fit the experiment.
@@ -121,7 +121,7 @@ class Trainer:
         with (
             device_faults(self.folder, settings, lambda: stepper.step),  # first: a dead GPU also fails to free memory
             StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar),
-            contextlib.closing(stepper), self._loss_said(bar), torch_threads(self.threads.at(stepper.step - 1)),
+            contextlib.closing(stepper), self._report_lost_steps(bar), torch_threads(self.threads.at(stepper.step - 1)),
         ):  # fmt: skip
 
             def is_stopped() -> bool:  # one interrupted process stops all at the same update
@@ -131,14 +131,15 @@ class Trainer:
             if stepper.step == 0 and is_writer:
                 self._write_grid()
             if self._lacks_line():
-                stepper.move_rates(stepper.step - 1)  # which the line names
+                stepper.move_rates(stepper.step - 1)  # the line holds them
                 self._tick(bar, on_tick, stop)
             stopped, out_of_time = is_stopped(), False
             while stepper.step < settings.steps and not stopped and not out_of_time:
                 line = self.threads.advance(stepper, is_stopped)
                 self._say_warnings(bar)
                 last = stepper.step == settings.steps
-                if not stepper.turns:  # else the step was broken off; a stop itself adds no log line and no samples
+                # Else the step was stopped half-way; a stop itself adds no log line and no samples.
+                if not stepper.turns:
                     bar.step(stepper.step, self.threads.on_trial)
                     if line:
                         bar.say(line)
@@ -162,8 +163,8 @@ class Trainer:
         return run
 
     @contextlib.contextmanager
-    def _loss_said(self, bar: Progress) -> Iterator[None]:
-        """Say what is lost where the block is interrupted, and not only asked to stop."""
+    def _report_lost_steps(self, bar: Progress) -> Iterator[None]:
+        """A context that tells the user which steps are lost when it is interrupted instead of stopped in order."""
         try:
             yield
         except KeyboardInterrupt:

@@ -35,7 +35,7 @@ import gankit
 from gankit.errors import GankitError, plain_words
 from gankit.experiments.document import recipe_names, recipe_text
 from gankit.ranking import ratings
-from gankit.ranking.key import Key, Shown
+from gankit.ranking.key import Key, Origin, Shown
 from gankit.training.rehearsal import check
 
 SEED = 0
@@ -182,7 +182,7 @@ def try_rating(number: int, folder: Path) -> str:
     draw = generator_of("rating", number)
     count = draw.choice([1, 2, 5, 9])
     shown = tuple(Shown(f"{draw.randrange(16**12):012x}", real, i, "") for real in (False, True) for i in range(count))
-    key = Key(f"{draw.randrange(16**64):064x}", "run", "0" * 64, False, 0, None, "held-out", shown)
+    key = Key(f"{draw.randrange(16**64):064x}", (Origin("run", "0" * 64),), 0, None, "held-out", shown)
     content = key.content().decode()
     table = json.loads(content)
     if draw.random() < 0.3:

@@ -13,6 +13,7 @@ import numpy as np
 
 from gankit.errors import DataError, PartError, RunError, first_of
 from gankit.evaluation.design import visible_difference
+from gankit.evaluation.folds import GENERATED
 from gankit.experiments.experiment import Experiment
 from gankit.files import user_path, write_atomically
 from gankit.runs.run import choose_device
@@ -20,7 +21,7 @@ from gankit.seeds import derive_seed, own_draws
 from gankit.studies.augmentation.arms import FILL, GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
 from gankit.studies.augmentation.estimators import FeatureLearner, new_estimator, takes_weights
 from gankit.studies.augmentation.folds import Division, Fold, divide, flow
-from gankit.studies.augmentation.handover import GENERATED, WANTED, can_be_png, export_folds
+from gankit.studies.augmentation.handover import WANTED, can_be_png, export_folds
 from gankit.studies.augmentation.judging import Endpoint, judge
 from gankit.studies.augmentation.learning import added_counts, train_variant, training_set
 from gankit.studies.augmentation.report import summary, write_report, write_tables
@@ -98,7 +99,7 @@ class AugmentationStudy(Study):
     def variants(self) -> list[Variant]:
         """All variants of all arms."""
         settings = self.settings
-        return [each for arm in self.arms() for each in variants(arm, settings.strengths, settings.ratios)]
+        return [variant for arm in self.arms() for variant in variants(arm, settings.strengths, settings.ratios)]
 
     def fold_seeds(self, fold: Fold, count: int, stream: str) -> list[int]:
         """So many seeds for the trainings of this fold alone: then the spread of folds covers that of seeds."""
@@ -144,9 +145,8 @@ class AugmentationStudy(Study):
                 added = variant.arm.source in self.settings.sources
                 made = self.image_jobs(fold, str(variant.arm.source)) if added else [None]
                 for row, image_job in zip(self.trainings(fold, variant), made, strict=True):
-                    images = None if image_job is None else jobs / image_job
                     for seed, name in zip(self.fold_seeds(fold, len(row), "classifier"), row, strict=True):
-                        run = functools.partial(train_variant, self, fold.number, variant, images, seed)
+                        run = functools.partial(train_variant, self, fold.number, variant, image_job, seed)
                         trainings.setdefault(name, Job(name, run))
         steps = 1 if self.settings.estimator else self.settings.steps
 
@@ -243,9 +243,9 @@ class AugmentationStudy(Study):
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         """What `metrics.json` holds; written with all tables."""
-        found = judge(self, outcomes, folder)
-        metrics = {**found, "protocol": self._protocol(outcomes, folder), "flow": flow(self.division)}
-        metrics["notes"] = [*found["notes"], *self.division.notes]
+        findings = judge(self, outcomes, folder)
+        metrics = {**findings, "protocol": self._protocol(outcomes, folder), "flow": flow(self.division)}
+        metrics["notes"] = [*findings["notes"], *self.division.notes]
         metrics["failures"] = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure}
         write_tables(self, metrics, outcomes, folder)
         write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")

@@ -93,14 +93,14 @@ class ClassifierStudy(Study):
                 experiment = self.generator_experiment(first)
                 build(experiment, prepare(experiment.data, first, train).image)
         seeds = self.seeds(self.settings.seeds)
-        # Each seed of a classifier takes its own generator, or in turn where there are fewer
+        # Each seed of a classifier takes its own generator; if there are fewer, seeds take them in turn
         generator_of = {seed: first + (seed - first) % (self.settings.generators or len(seeds)) for seed in seeds}
         wanted = sorted(set(generator_of.values())) if self.needs_generators else []
         generators = [Job(f"{GENERATOR}-{seed}", functools.partial(self._train_generator, seed)) for seed in wanted]
         trainings = []
         for seed in seeds:  # a study cut short has all arms of its first seeds
             for arm in self.arms():
-                generator = jobs / f"{GENERATOR}-{generator_of[seed]}" if arm.generator else None
+                generator = f"{GENERATOR}-{generator_of[seed]}" if arm.generator else None
                 trainings.append(Job(f"{arm.name}-{seed}", functools.partial(train_arm, self, arm, seed, generator)))
             if self.settings.regression is not None:
                 trainings.append(Job(f"{REGRESSION}-{seed}", functools.partial(train_regression, self, seed)))
@@ -182,7 +182,7 @@ class ClassifierStudy(Study):
         grouped = {name: side.groups for name, side in sides.items()}
         notes = data_notes(split)
         if settings.seeds == 1:
-            notes.append("one seed: intervals know nothing of what another seed would change, and are too short")
+            notes.append("one seed: intervals leave out what another seed would change, and are too short")
         if any(arm.adds for arm in self.arms()) and not len(added_labels(self)):
             notes.append("nothing is added in any arm: the classes to fill up have images enough for synthetic_fill")
         if self.needs_generators and (settings.generators or settings.seeds) < settings.seeds:
@@ -220,6 +220,6 @@ load_classifier_study = functools.partial(load_study, "classifier")
 
 
 def run_classifier_study(study: Study, out: str | Path, **options: Any) -> dict[str, Any]:
-    """Run a study of a classifier; what `metrics.json` holds. Arguments and errors as for `Study.run`."""
+    """Run a study of a classifier; returns what `metrics.json` holds. Arguments and errors as for `Study.run`."""
     metrics: dict[str, Any] = study.run(out, **options).values
     return metrics
