@@ -418,6 +418,7 @@ def test_files_that_are_no_ratings_and_a_key_that_was_changed(sources: list[str]
     for name, text, message in (
         ("notes.txt", "x", "notes.txt is no CSV or JSON file of ratings"),
         ("a.json", "{", "a.json is no progress of a page"),
+        ("a.json", "[]", r"a.json is no progress of a page \(Input should be an object\): save"),
         ("a.json", '{"key": "", "rater": "Ada", "answers": {}}', "a.json holds no answer"),
         ("a.csv", "image,score", "has a header and no rows"),
     ):
