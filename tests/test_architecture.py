@@ -35,7 +35,7 @@ FLOORS: list[set[str]] = [
     {"nn"},
     {"interfaces"},
     {"registry"},
-    KIND_FOLDERS,
+    KIND_FOLDERS | {"recipes"},
     {"experiments"},
     {"runs"},
     {"evaluation"},

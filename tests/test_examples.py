@@ -161,6 +161,18 @@ def test_a_search_goes_on(run: Run, tmp_path: Path) -> None:
     assert "recipe on fresh seeds and test images" in printed
 
 
+def test_a_table_of_what_diverged_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: Path) -> None:
+    out, small = tmp_path / "out", [*NARROW, "training.batch=4", "training.critic_steps=1"]
+    given = [out, *small, "--npz", arrays, "--recipes", "wgan-gp", "dcgan", "--sides", 16, "--steps", 2, "--seeds", 1]
+    first = run("no_divergence.py", *given)
+    assert len(re.findall(r"^\| (?:wgan-gp|dcgan) \| (?:eyes|arrays) \| 16 \| 1 \| 2 \| 4 \| \d", first, re.M)) == 4
+    kept = {path: path.read_bytes() for path in out.glob("*.json")}
+    (broken,) = (path for path in kept if path.name.startswith("dcgan-eyes"))
+    broken.unlink()
+    assert run("no_divergence.py", *given).endswith(first[first.index("| recipe") :])
+    assert json.loads(broken.read_text()) == json.loads(kept[broken])
+
+
 def test_a_lazy_penalty_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: Path) -> None:
     quick = ["data.subset=24", "training.batch=4", "evaluation.features=pixels", *LEVELS]
     out = tmp_path / "lazy"
@@ -268,7 +280,7 @@ def test_the_page_of_coverage_has_the_tables_of_its_data(run: Run) -> None:
 @pytest.mark.slow
 def test_the_simulation_of_coverage_goes_on_where_it_was_stopped(run: Run, tmp_path: Path) -> None:
     first, again = (run("interval_coverage.py", tmp_path / "found.json", "--trials", 1) for _ in range(2))
-    assert first.count("\n### ") == 8
+    assert first.count("\n### ") == 9
     assert again.splitlines()[:-1] == first.splitlines()[:-1]  # nothing is simulated twice; the last line is the time
     assert {entry["trials"] for entry in json.loads((tmp_path / "found.json").read_text()).values()} == {1}
 

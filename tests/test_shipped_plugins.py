@@ -23,9 +23,13 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 
 KIND_FOLDERS = {plural(kind) for kind in KINDS}
-MODULES = {"interfaces", "nn.layers", "errors", "images.resizing", "images.labels_csv", "cache", "testing"}
-SINGLE = {("gankit.registry", name) for name in ("Schedule", "Scheduled", "nested_part", "value_at")}
-SINGLE |= {("gankit.nn.gradients", "without_autocast"), ("gankit.images.decoding", "all_told")}
+MODULES = {"interfaces", "recipes", "nn.layers", "errors", "images.resizing", "images.labels_csv", "cache", "testing"}
+SINGLE = {("gankit.registry", name) for name in ("Schedule", "Scheduled", "fill_at", "nested_part", "value_at")}
+SINGLE |= {
+    ("gankit.nn.gradients", "without_autocast"),
+    ("gankit.nn.noise", "Noise"),
+    ("gankit.images.decoding", "all_told"),
+}
 """Public names of modules that are not public as a whole."""
 
 

@@ -14,38 +14,46 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from gankit import recipes
 from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
 from gankit.experiments.values import DEEPEST, LONGEST, LONGEST_KEY, copy_values, parse_text, parse_value
 from gankit.files import user_path
+from gankit.registry import registry
 from gankit.registry.messages import shown, suggestion
 from gankit.registry.trust import trust
 
-RECIPES = resources.files("gankit.experiments") / "recipes"
+RECIPES = resources.files("gankit.recipes")
 DEFAULT_RECIPE = "wgan-gp"
+OF_DATA = [("data", "size"), ("data", "flip"), ("evaluation", "count")]
+"""Settings that a recipe chooses for its own data set; they are dropped where another one takes its place."""
 BACKSLASH = "write Windows paths in single quotes or with /"
 FORMATS = {".toml": ".toml", ".json": ".json", ".yaml": ".yaml", ".yml": ".yaml"}
 
 
 def recipe_names() -> list[str]:
-    """The names of the recipes, the experiments that come with gankit."""
+    """The names of the recipes with fixed settings, which are files."""
     return sorted(file.name.removesuffix(".toml") for file in RECIPES.iterdir() if file.name.endswith(".toml"))
 
 
 def recipe_text(name: str) -> str:
-    """The TOML text of one recipe.
+    """The TOML text of one recipe with fixed settings.
 
     Raises:
         SettingsError: there is no such recipe.
     """
-    names = recipe_names()
-    if name not in names:
+    if name not in recipe_names():
+        names = [*recipe_names(), *recipes.names()]
         raise SettingsError(f"there is no recipe or file {shown(name)}; {suggestion(name, names)}")
     return (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def recipe_facts(name: str) -> dict[str, str]:
-    """What the comments of a recipe's file say: "For" what it is, "Sizes" of images, and "Time" of a training."""
+    """What a recipe says of itself: "For" what, "Sizes" of images, and "Time" of the whole training."""
+    if name not in recipe_names():
+        recipe = recipes.get(name)
+        least, most = recipe.sides
+        return {"For": recipe.purpose, "Sizes": f"{least}x{least} to {most}x{most}", "Time": recipe.time}
     lines = (line.removeprefix("# ").partition(": ") for line in recipe_text(name).splitlines())
     return {key: text for key, _, text in lines if key in ("For", "Sizes", "Time")}
 
@@ -53,7 +61,7 @@ def recipe_facts(name: str) -> dict[str, str]:
 def recipe_lines() -> list[str]:
     """A table in text with one line per recipe: its name and its `recipe_facts`."""
     rows = [("recipe", "sizes", "time of the whole training", "for")]
-    for name in recipe_names():
+    for name in sorted([*recipe_names(), *recipes.names()]):
         facts = recipe_facts(name)
         rows.append((name, facts["Sizes"], facts["Time"], facts["For"]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -71,6 +79,7 @@ class SettingsDocument:
         format: ".toml", ".json" or ".yaml".
         from_default: the tables that were taken from the default recipe.
         overridden: for each overridden setting, by its path of keys, the text of the override.
+        recipe: the recipe whose settings follow from the images, or "".
     """
 
     label: str
@@ -79,6 +88,7 @@ class SettingsDocument:
     format: str = ".toml"
     from_default: set[str] = field(default_factory=set)
     overridden: dict[KeyPath, str] = field(default_factory=dict)
+    recipe: str = ""
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> SettingsDocument:
@@ -101,15 +111,19 @@ class SettingsDocument:
         if (path / "experiment.toml").is_file():
             path = path / "experiment.toml"
         if not path.is_file():
-            if name not in recipe_names() and path.is_dir():
+            is_recipe = name in recipe_names() or name in registry("recipe")
+            if not is_recipe and path.is_dir():
                 raise SettingsError(
                     f"{path} is a folder without an experiment.toml: name a recipe, a file or a run; for "
                     f"its pictures a recipe with data.name=folder data.path={path}"
                 )
             if "=" in name:
                 raise SettingsError(f"{shown(name)} comes after a recipe or a file, for example: demo {name}")
-            if name not in recipe_names() and (path.suffix in FORMATS or "/" in name):
+            if not is_recipe and (path.suffix in FORMATS or "/" in name):
                 raise SettingsError(f"{name}: there is no such experiment file")
+            if name in registry("recipe"):
+                data = dict(recipes.get(name).data)
+                return cls(f"recipe {name}", {"data": data}, recipe=name)
             text = recipe_text(name)
             return cls(f"recipe {name}", tomllib.loads(text), text)
         try:
@@ -198,9 +212,10 @@ class SettingsDocument:
             SettingsError: names the first of them.
         """
         for path, value in _texts(self.values, ()):
-            if re.search(r"[\x00-\x1f]", value) and "\\" in self._source(path):
+            if re.search(r"[\x00-\x1f]", value) and path[0] != "run":  # a record names what was there
+                hint = BACKSLASH if "\\" in self._source(path) else "rename the file or folder"
                 setting = ".".join(map(str, path))
-                raise SettingsError(f"{self.where(path)}: {setting}: {value!r} has control characters; {BACKSLASH}")
+                raise SettingsError(f"{self.where(path)}: {setting}: {value!r} has control characters; {hint}")
 
     def _source(self, path: KeyPath) -> str:
         """The override or the line that holds a setting; "" for settings from Python."""

@@ -1,18 +1,19 @@
 """Experiments: a TOML file, a recipe or a mapping becomes validated settings."""
 
+import importlib
 import importlib.util
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import tomlkit
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, PrivateAttr, field_validator
 
 from gankit.errors import SettingsError
-from gankit.experiments.document import SettingsDocument
-from gankit.experiments.lines import KeyPath
+from gankit.experiments.document import OF_DATA, SettingsDocument
+from gankit.experiments.reading import read_settings
 from gankit.experiments.record import RunRecord
 from gankit.experiments.tables import (
     AugmentTable,
@@ -22,6 +23,7 @@ from gankit.experiments.tables import (
     GeneratorTable,
     LossTable,
     Rate,
+    Repeats,
     Settings,
     Share,
 )
@@ -30,7 +32,8 @@ from gankit.registry.messages import shown, suggestion
 from gankit.registry.settings import as_table
 from gankit.registry.trust import trust
 
-Model = TypeVar("Model", bound=BaseModel)
+if TYPE_CHECKING:  # torch, which the interfaces import, is not needed to read settings
+    from gankit.interfaces import Dataset
 
 
 def _check_rising(steps: tuple[int, int]) -> tuple[int, int]:
@@ -95,7 +98,7 @@ class Training(Settings):
     batch: Count = 64
     generator_batch: Count | None = None
     accumulate: Count = 1
-    critic_steps: Count = 5
+    critic_steps: Repeats = 5
     optimizer: str = "Adam"
     optimizer_options: dict[str, Any] = Field(default_factory=dict)
     generator_lr: Scheduled[Rate] = 2e-4
@@ -202,6 +205,7 @@ class Experiment(Settings):
     run: RunRecord | None = None
 
     _recipe_settings: list[tuple[str, str]] = PrivateAttr(default_factory=list)
+    _follows: str = PrivateAttr("")  # the recipe whose settings follow from images that no program gave
 
     def tables(self) -> dict[str, Any]:
         """The experiment as nested tables, as a file holds it; settings that are None by default are left out."""
@@ -245,7 +249,15 @@ class Experiment(Settings):
     __hash__ = None  # type: ignore[assignment]  # settings hold lists and tables
 
     def for_given_data(self) -> Self:
-        """The experiment for data of the calling program: what a recipe set of `OF_DATA` is back at its default."""
+        """The experiment for data of the calling program: what a recipe set of `OF_DATA` is back at its default.
+
+        Raises:
+            SettingsError: its settings follow from other images.
+        """
+        if self._follows:
+            raise SettingsError(
+                f"the settings of recipe {self._follows} follow from the images: give them to gankit.load as data=..."
+            )
         changed: dict[str, Settings] = {}
         for name, key in self._recipe_settings:
             table = changed.get(name, getattr(self, name))
@@ -261,12 +273,13 @@ TABLES_WITH_DEFAULTS = ("data", "generator", "critic", "losses", "training", "ev
 """Tables that come from the default recipe if a file lacks them; a missing augment means none."""
 
 
-OF_DATA = [("data", "size"), ("data", "flip"), ("evaluation", "count")]
-"""Settings that a recipe chooses for its own data set; they are dropped where another one takes its place."""
-
-
-def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides: str) -> Experiment:
+def load(
+    recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides: str, data: "Dataset | None" = None
+) -> Experiment:
     """Read an experiment.
+
+    The settings of some recipes follow from the images, which are looked at then. An experiment that was read is
+    complete: overrides of it change single settings, and nothing follows.
 
     Args:
         recipe_or_path: a recipe's name, a TOML, JSON or YAML file, a run folder, a mapping of tables, or an experiment.
@@ -274,58 +287,24 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
         overrides: settings as `key.path=value`; the value is TOML, or a string when it is not TOML. List entries are
             reached by number or by name: `losses.gradient-penalty.weight=5`. A new `name` chooses another part and
             drops the settings of the old one; another data set also drops what a recipe says of its own, `OF_DATA`.
+        data: a data set of the calling program, to be given to `gankit.train` too, in place of the one that is named.
 
     Raises:
         SettingsError: the file is missing or not valid; one line per error, with its place and what to do.
+        DataError: a recipe's settings cannot follow from the images, which are too few, too small or too large.
     """
     given = recipe_or_path.tables() if isinstance(recipe_or_path, Experiment) else recipe_or_path
     document = SettingsDocument.read(given) if isinstance(given, (str, Path)) else SettingsDocument.from_tables(given)
     if isinstance(recipe_or_path, Mapping):
         trust(document.values)  # the user's own program names these files
+    if document.recipe:
+        importlib.import_module("gankit.experiments.rules").fill(document, overrides, data)  # loads torch
     document.fill_from_default(TABLES_WITH_DEFAULTS)
     before = recipe_or_path._recipe_settings if isinstance(recipe_or_path, Experiment) else []
     document.override(overrides, [path for path in OF_DATA if document.is_of_recipe(path, path in before)])
     experiment = read_settings(Experiment, document)
     experiment._recipe_settings = [path for path in OF_DATA if document.is_of_recipe(path, path in before)]
+    if data is not None:
+        return experiment.for_given_data()
+    experiment._follows = recipe_or_path._follows if isinstance(recipe_or_path, Experiment) else document.recipe
     return experiment
-
-
-def read_settings(model: type[Model], document: SettingsDocument, complete: bool = False) -> Model:
-    """Validate settings. Those of a run may lack parts other than the generator, unless `complete`.
-
-    Raises:
-        SettingsError: as `load`.
-    """
-    document.refuse_control_characters()
-    try:
-        # Parts of a run may have been registered in another program; sampling needs only the generator.
-        may_lack_parts = "run" in document.values and not complete
-        return model.model_validate(document.values, context="run" if may_lack_parts else None)
-    except ValidationError as error:
-        details = error.errors(include_url=False)
-        not_texts = [detail["loc"] for detail in details if detail["ctx"]["reason"] == "string_type"]
-        if any(document.take_as_text(_path_in_document(document.values, location, "")) for location in not_texts):
-            return read_settings(model, document, complete)
-        messages: dict[str, list[str]] = {}
-        for detail in details:
-            reason = detail["ctx"]["reason"]  # from `reword_errors`: pydantic's error type, or "part" for a bad name
-            path = _path_in_document(document.values, detail["loc"], reason)
-            place = document.where((*path, "name") if reason == "part" else path)
-            setting = ".".join(map(str, path)) or "experiment"
-            messages.setdefault(f"{place}: {setting}", []).append(detail["msg"])
-        lines = [f"{where}: {'; or '.join(dict.fromkeys(sentences))}" for where, sentences in messages.items()]
-        raise SettingsError("\n".join(lines)) from None
-
-
-def _path_in_document(values: Any, location: tuple[str | int, ...], reason: str) -> KeyPath:
-    """Pydantic's location without keys that the document lacks (branches of a union), but with a missing setting."""
-    keys: list[str | int] = []
-    for key in location:
-        try:
-            values = values[key]
-        except (KeyError, IndexError, TypeError):
-            continue
-        keys.append(key)
-    if reason == "missing" and isinstance(values, dict):
-        keys.append(location[-1])
-    return tuple(keys)

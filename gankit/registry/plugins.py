@@ -17,7 +17,9 @@ from gankit.errors import PartError, one_line
 
 PART_KINDS = ("generator", "critic", "loss", "augment", "metric", "features", "dataset")
 """Kinds of parts that an experiment names. Their interfaces are in `gankit.interfaces`; each part is one file."""
-KINDS = (*PART_KINDS, "study")
+FILE_KINDS = (*PART_KINDS, "recipe")
+"""Kinds of which gankit's own are one file each. The interface of recipes is in `gankit.recipes`."""
+KINDS = (*FILE_KINDS, "study")
 """Every kind that is found by name. A study is a folder; its interface is in `gankit.studies.study`."""
 
 

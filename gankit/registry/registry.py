@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from gankit.errors import PartError, one_line
 from gankit.registry.messages import shown, suggestion
-from gankit.registry.plugins import PART_KINDS, PlugIn, normalise_name, plural, scan
+from gankit.registry.plugins import FILE_KINDS, PART_KINDS, PlugIn, normalise_name, plural, scan
 from gankit.registry.settings import derive_settings, interface
 
 PartOrClass = TypeVar("PartOrClass")
@@ -64,7 +64,7 @@ class Registry:
         """Names of gankit's own parts: the folder's file names, or its sub-folders where parts are folders."""
         path = importlib.import_module(self.package).__path__
         public = [m for m in pkgutil.iter_modules(path) if not m.name.startswith("_")]
-        return sorted(m.name.replace("_", "-") for m in public if m.ispkg or self.kind in PART_KINDS)
+        return sorted(m.name.replace("_", "-") for m in public if m.ispkg or self.kind in FILE_KINDS)
 
     def list(self) -> builtins.list[Listing]:
         """Every part with the distribution that it comes from; plug-ins that share a name are qualified."""
@@ -142,6 +142,14 @@ class Registry:
             return ALIASES[self.kind][plain]
         raise PartError(self._unknown(name))
 
+    def __contains__(self, name: str) -> bool:
+        """Whether `find` finds a part of this name."""
+        try:
+            self.find(name)
+        except PartError:
+            return False
+        return True
+
     def _plugins(self) -> builtins.list[PlugIn]:
         return [plugin for plugin in scan().plugins if plugin.kind == self.kind]
 
@@ -197,7 +205,7 @@ class Registry:
 
     def module(self, name: str) -> ModuleType:
         """The module of one of gankit's own parts; for a study, the module `study` in its folder."""
-        file = "" if self.kind in PART_KINDS else f".{self.kind}"
+        file = "" if self.kind in FILE_KINDS else f".{self.kind}"
         return importlib.import_module(f"{self.package}.{name.replace('-', '_')}{file}")
 
     def interface(self) -> type:
@@ -205,7 +213,8 @@ class Registry:
         name = self.kind.capitalize()
         if self.kind in PART_KINDS:
             return interface(name)
-        result: type = getattr(importlib.import_module(f"{self.package}.{self.kind}"), name)
+        module = self.package if self.kind in FILE_KINDS else f"{self.package}.{self.kind}"
+        result: type = getattr(importlib.import_module(module), name)
         return result
 
     def _check(self, part: object, name: str) -> type:

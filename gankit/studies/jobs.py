@@ -100,7 +100,7 @@ def _run_jobs(
         while todo := unfinished(jobs, folder):
             calls = [joblib.delayed(run_job)(job, shared, share, start) for job in todo]
             try:
-                joblib.Parallel(n_jobs=workers, batch_size=1, **settings)(calls)
+                joblib.Parallel(n_jobs=min(workers, max(2, len(todo))), batch_size=1, **settings)(calls)
             except lost as error:
                 left = [job.name for job in unfinished(todo, folder)]
                 restarts = restarts + 1 if len(left) == len(todo) else 0

@@ -1,13 +1,15 @@
 """Start a training, and resume one: `gankit.train` and `gankit.resume`."""
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gankit import distributed, seeds
 from gankit.errors import RunError
 from gankit.experiments.document import SettingsDocument
-from gankit.experiments.experiment import Experiment, load, read_settings
+from gankit.experiments.experiment import Experiment, load
+from gankit.experiments.reading import read_settings
 from gankit.files import refuse_nonempty, sole_writer, user_path
 from gankit.interfaces import Dataset
 from gankit.nn.threads import thread_options, torch_threads
@@ -39,7 +41,7 @@ def train(
         KeyboardInterrupt: it was interrupted; a checkpoint was written first.
     """
     folder = user_path(out)
-    experiment = experiment if isinstance(experiment, Experiment) else load(experiment)
+    experiment = experiment if isinstance(experiment, Experiment) else load(experiment, data=data)
     experiment = (experiment if data is None else experiment.for_given_data()).with_run(None)
     with distributed.process_group(), _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack:
         distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
@@ -96,7 +98,8 @@ def _new_folder(folder: Path) -> Iterator[None]:
 
     def refuse() -> None:
         is_run = (folder / "experiment.toml").is_file()
-        refuse_nonempty(folder, f"go on with: gankit resume {folder}" if is_run else "choose another --out")
+        go_on = f"go on with: gankit resume {shlex.quote(str(folder))}"
+        refuse_nonempty(folder, go_on if is_run else "choose another --out")
 
     refuse()  # before `sole_writer` writes there
     with sole_writer(folder):

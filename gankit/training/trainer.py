@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -14,6 +14,7 @@ from gankit.experiments.experiment import Experiment
 from gankit.files import write_atomically
 from gankit.interfaces import Dataset, Generator
 from gankit.nn.threads import torch_threads
+from gankit.registry import value_at
 from gankit.runs import checkpoint
 from gankit.runs.record import check_same_data, export_config, read_log, record_run
 from gankit.runs.run import BEST, LAST, Run, open_run
@@ -31,6 +32,8 @@ from gankit.training.step import Stepper
 from gankit.training.threads import StepThreads
 
 OnTick = Callable[[dict[str, Any]], None]
+LOST = 100.0
+"""Weight times value of a lazy penalty from which on it does not hold the critic; 10 times 119 where one diverged."""
 
 
 @final
@@ -65,6 +68,7 @@ class Trainer:
         self.stepper.warnings += experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
         self._saved = 0  # step of the newest checkpoint
+        self._lost: set[str] = set()  # penalties of which it was said that they do not hold the critic
 
     def rehearse(self) -> None:
         """Rehearse the training on a small batch (`gankit.training.rehearsal`), and print a summary of its data."""
@@ -194,6 +198,8 @@ class Trainer:
         self._raise_if_diverged([name for name, value in logged.items() if not math.isfinite(value)])
         if distributed.rank():
             return
+        for line in self._lost_penalties(losses):
+            bar.say(f"warning: {line}")
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.stepper.optimizers.items()}
         row: dict[str, Any] = {"step": step, **losses, **rates, **bar.speed(), **self.stepper.hook_values}
         if self.evaluator.is_due(step):
@@ -210,6 +216,20 @@ class Trainer:
         bar.show(losses)
         if on_tick is not None:
             on_tick(row)
+
+    def _lost_penalties(self, losses: Mapping[str, float]) -> Iterator[str]:
+        """Each lazy penalty that no longer holds the critic, once; docs/measured/lazy-penalty.md says why."""
+        step = self.stepper.step
+        for term in self.stepper.gan.losses:
+            value = losses.get(f"critic/{term.name}", 0.0)
+            is_lazy = term.every > 1 and term.loss.per_sample and step > self.settings.steps / 10
+            if is_lazy and value_at(term.weight, step) * value > LOST and term.name not in self._lost:
+                self._lost.add(term.name)
+                yield (
+                    f"losses.{term.name}: {value:.3g} up to step {step}: computed on each update number {term.every} "
+                    f"alone, it does not hold the critic; start anew with losses.{term.name}.every=1, or with a lower "
+                    "training.critic_lr"
+                )
 
     def _raise_if_diverged(self, not_finite: list[str]) -> None:
         if not_finite:
