@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -16,7 +17,7 @@ from gankit.planning.command import plan
 from gankit.runs.commands import sample, walk
 from gankit.studies.commands import study
 from gankit.terminal.help import Commands, epilog, options
-from gankit.terminal.text import say
+from gankit.terminal.text import end_output, open_standard_streams, say
 
 app = typer.Typer(
     cls=Commands, help="Train, swap and judge GANs on few images.", epilog=epilog(""), no_args_is_help=True,
@@ -32,7 +33,8 @@ app.callback()(options)
 def _finish(run: Any) -> None:
     if run.finished:
         say(f"{run.path}: finished, {run.steps} steps; samples in {run.path / 'samples'}")
-        say(f"next: gankit evaluate {run.path}, gankit report {run.path}, gankit sample {run.path}")
+        path = shlex.quote(str(run.path))
+        say(f"next: gankit evaluate {path}, gankit report {path}, gankit sample {path}")
 
 
 @app.command()
@@ -160,7 +162,9 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Seed of the latents; 0 by default.", min=0)] = None,
     best: Best = False,
     window: Window = None,
-    permutations: Annotated[int, typer.Option(help="Permutations of a permutation test; 0 for no test.", min=0)] = 0,
+    permutations: Annotated[
+        int, typer.Option(help="Permutations of a permutation test; 0 for no test.", min=0, max=1_000_000)
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option(help="The file to write, or to add to: .json, .csv or .tex; a run's metrics.json.")
     ] = None,
@@ -311,6 +315,7 @@ def clear() -> None:
 
 def main() -> None:
     """Run the command line; the exit code is 2, with one line, for a mistake, an OSError or too little memory."""
+    open_standard_streams()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a plug-in's name may be beyond the locale's letters
     # Of several processes that torchrun started, the first one prints; the others report only that one was lost.
@@ -326,3 +331,7 @@ def main() -> None:
         if first or not isinstance(error, GankitError) or isinstance(error, ProcessLostError):
             say(*(f"gankit: {line}" for line in text.splitlines()), error=True)
         sys.exit(2)
+    finally:
+        if reason := end_output():
+            say(f"gankit: standard output: {reason}", error=True)
+            sys.exit(2)

@@ -511,6 +511,15 @@ def test_a_folder_of_other_folds_is_refused(write: Write, tmp_path: Path) -> Non
         study(path, *OTHERS, FEW, folds, "training.seed=5").run(tmp_path / "out", quiet=True)
 
 
+@pytest.mark.parametrize(("folds", "out"), [("o", "o"), ("o/folds", "o"), ("folds", "folds/fold-2")])
+def test_folds_and_study_do_not_share_a_folder(folds: str, out: str, write: Write, tmp_path: Path) -> None:
+    exported = f"augmentation.export_folds={tmp_path / folds}"
+    with pytest.raises(RunError, match="overlap; choose one beside it"):
+        study(write(), *OTHERS, FEW, exported).run(tmp_path / out, quiet=True)
+    assert not (tmp_path / out).exists()
+    assert not (tmp_path / folds).exists()
+
+
 def test_float_images_are_not_handed_over(write: Write, tmp_path: Path) -> None:
     path = write(images=draw_images(np.repeat([0, 1], COUNTS), 0).astype(np.float32))
     with pytest.raises(DataError, match="images of float32 with 1 channels cannot be handed over as pictures"):

@@ -309,7 +309,7 @@ def test_an_override_into_a_list_that_is_not_there() -> None:
 
 TOML = '''# A comment with x = 3 and [tables]
 data = {name = "npz", path = """
-steps = 3
+steps = 3\\
 """, subset = "many"}
 generator.name = "resnet"
 generator.widht = 3

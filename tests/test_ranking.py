@@ -21,7 +21,7 @@ import gankit
 from gankit.errors import DataError, GankitError, PartError, RunError
 from gankit.evaluation.uncertainty import wilson
 from gankit.ranking import Ranking, rank, realism_score, write_page, write_ranking
-from gankit.ranking.key import check_numbers, read_key
+from gankit.ranking.key import Key, check_numbers, read_key
 from gankit.ranking.ratings import krippendorff_alpha
 from gankit.runs.networks import generate_batches
 
@@ -401,6 +401,15 @@ def test_bad_ratings_are_one_line(
     assert "\n" not in str(raised.value)
 
 
+def test_ratings_may_be_the_progress_of_a_page_and_lack_answers(runs: dict[str, gankit.Run], tmp_path: Path) -> None:
+    answers = {str(i): {"score": str(i + 1), "diagnosis": "left"} for i in range(3)} | {"3": {}}
+    path = write(tmp_path / "r.json", json.dumps({"key": "", "rater": "Ada", "answers": answers}))
+    assert rank(runs["plain"], 3, 1, f"ratings:{path}").scores.tolist() == [1, 2, 3]
+    path = write(tmp_path / "r.csv", "image,score,diagnosis", "0,1,", "1,,left", "2,3,")
+    with pytest.raises(DataError, match="r gives no score for 1 of 3 images, 1 first"):
+        rank(runs["plain"], 3, 1, f"ratings:{path}")
+
+
 def test_files_that_are_missing_or_given_twice(runs: dict[str, gankit.Run], tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", "image,score", *GOOD)
     with pytest.raises(DataError, match="cannot be read"):
@@ -416,7 +425,7 @@ def test_files_that_are_missing_or_given_twice(runs: dict[str, gankit.Run], tmp_
 
 def rate(page: Path, name: str, score: Callable[[Any], int], call: Callable[[Any], str] = lambda image: "") -> Path:
     """The ratings of a person who sees what the images are."""
-    key, digest = read_key(page.parent / "key.json")
+    key, digest = read_key(page.parent / "key.json", Key)
     rows = [f"{image.id},{score(image)},{image.label},{call(image)},{name},{digest}" for image in key.images]
     return write(page.parent / f"{name}.csv", "image,score,diagnosis,call,rater,key", *rows)
 
@@ -504,7 +513,7 @@ def test_a_forged_key_is_one_line(
     path = page.parent / "key.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(RunError, match="is no key of a rating page") as caught:
-        check_numbers(read_key(path)[0], path)
+        check_numbers(read_key(path, Key)[0], path)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -514,7 +523,7 @@ def test_what_is_no_key_at_all_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "key.json"
     path.write_text(text)
     with pytest.raises(RunError, match="is no key of a rating page"):
-        read_key(path)
+        read_key(path, Key)
 
 
 def test_ratings_of_another_generator_are_refused(copied_run: gankit.Run, runs: dict[str, gankit.Run]) -> None:

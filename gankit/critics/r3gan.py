@@ -4,7 +4,7 @@ from itertools import pairwise
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 from torch import Tensor, nn
 
 from gankit.interfaces import Critic, ImageSpec
@@ -43,7 +43,7 @@ class R3GANCritic(Critic):
         *,
         width: Width = 128,
         widths: Annotated[list[Width], MinLen(1)] | None = None,
-        blocks: Width = 2,
+        blocks: Annotated[int, Ge(1), Le(1000)] = 2,
         expansion: Width = 2,
         group_width: Width = 16,
     ) -> None:

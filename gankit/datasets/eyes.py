@@ -17,7 +17,7 @@ from gankit.errors import DataError
 from gankit.images.known import Known
 from gankit.interfaces import Dataset, Images, ImageSpec, Measurement
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
 _FACTS = (
     "deviation", "laterality", "kappa", "hirschberg_ratio", "gaze_h", "gaze_v", "yaw", "roll", "pupil", "ita",
     "epicanthus", "age",

@@ -1,4 +1,4 @@
-"""Evaluations of images that were generated for each fold of a cross-validation: a row a fold, and their mean."""
+"""Evaluations of images that were generated for each fold of a cross-validation: one row per fold, and their mean."""
 
 import json
 import re
@@ -28,9 +28,9 @@ class EvaluatedFolds(dict[str, Any]):
 
     def __repr__(self) -> str:
         folds = list(self["folds"].values())
-        said = dict.fromkeys(warning for fold in folds for warning in warnings(fold))
+        distinct_warnings = dict.fromkeys(warning for fold in folds for warning in warnings(fold))
         lines = [*heading(folds[0])[1:], *aligned(self.cells()), *self["notes"]]
-        return "\n".join([*lines, *(f"warning: {text}" for text in said)])
+        return "\n".join([*lines, *(f"warning: {text}" for text in distinct_warnings)])
 
     def cells(self) -> list[list[str]]:
         """Header and rows of a table of text."""
@@ -68,8 +68,8 @@ def evaluate_folds(folder: str | Path, real: Source | None = None, *settings: An
     Args:
         folder: with `fold-1`, `fold-2`, ...
         real: the real images of all folds, as for `gankit.evaluate`; None compares each fold with its own `train`.
-        settings: as those of `gankit.evaluate`, which follow there.
-        options: as those of `gankit.evaluate`, without `training`, which is the fold's own `train`.
+        settings: `metrics` and `features`, as for `gankit.evaluate`.
+        options: further arguments of `gankit.evaluate` except `training`, which is the fold's own `train`.
 
     Returns:
         `{"folds": {name: evaluation}, "mean": {metric: {"value", "low", "high", "folds"}}, "notes": [...]}`, a
@@ -85,20 +85,22 @@ def evaluate_folds(folder: str | Path, real: Source | None = None, *settings: An
     if lacking := [fold.name for fold in folds if not any((fold / GENERATED).glob("**/*.*"))]:
         where = f"put them into FOLD/{GENERATED}/CLASS/"
         raise DataError(f"{folder}: no generated images for {first_of(lacking)}: {where}")
-    found = {}
+    evaluations = {}
     for fold in folds:
         train = fold / TRAIN
-        found[fold.name] = evaluate(
+        evaluations[fold.name] = evaluate(
             fold / GENERATED, train if real is None else real, *settings, training=train, **options
         )
-    first, *others = found.values()
+    first, *others = evaluations.values()
     shared = [name for name in first["metrics"] if all(name in other["metrics"] for other in others)]
     notes = ["mean: of the folds; its interval is Student's over folds, wider for the training images that they share"]
     if real is None:
         notes.append("real: what each fold's generator has learnt from: one that only copies would score best")
     left_out = _left_out(folds)
-    means = {name: _mean([one["metrics"][name]["value"] for one in found.values()], left_out) for name in shared}
-    return EvaluatedFolds(folds=found, mean=means, notes=notes)
+    means = {
+        name: _mean([fold["metrics"][name]["value"] for fold in evaluations.values()], left_out) for name in shared
+    }
+    return EvaluatedFolds(folds=evaluations, mean=means, notes=notes)
 
 
 def _left_out(folds: Sequence[Path]) -> float:

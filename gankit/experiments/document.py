@@ -212,9 +212,10 @@ class SettingsDocument:
             SettingsError: names the first of them.
         """
         for path, value in _texts(self.values, ()):
-            if re.search(r"[\x00-\x1f]", value) and "\\" in self._source(path):
+            if re.search(r"[\x00-\x1f]", value) and path[0] != "run":  # a record names what was there
+                hint = BACKSLASH if "\\" in self._source(path) else "rename the file or folder"
                 setting = ".".join(map(str, path))
-                raise SettingsError(f"{self.where(path)}: {setting}: {value!r} has control characters; {BACKSLASH}")
+                raise SettingsError(f"{self.where(path)}: {setting}: {value!r} has control characters; {hint}")
 
     def _source(self, path: KeyPath) -> str:
         """The override or the line that holds a setting; "" for settings from Python."""

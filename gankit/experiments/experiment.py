@@ -23,6 +23,7 @@ from gankit.experiments.tables import (
     GeneratorTable,
     LossTable,
     Rate,
+    Repeats,
     Settings,
     Share,
 )
@@ -97,7 +98,7 @@ class Training(Settings):
     batch: Count = 64
     generator_batch: Count | None = None
     accumulate: Count = 1
-    critic_steps: Count = 5
+    critic_steps: Repeats = 5
     optimizer: str = "Adam"
     optimizer_options: dict[str, Any] = Field(default_factory=dict)
     generator_lr: Scheduled[Rate] = 2e-4

@@ -16,6 +16,8 @@ from gankit.registry.messages import reword_errors
 from gankit.registry.settings import as_table
 
 Count = Annotated[int, Ge(1)]
+Repeats = Annotated[int, Ge(1), Le(1000)]
+"""Of what is done or built again and again, such as trainings; more is a slip of the keyboard."""
 Share = Annotated[float, Ge(0), Lt(1)]
 Rate = Annotated[float, Gt(0), Lt(1)]
 Factor = Annotated[float, Ge(0)]

@@ -99,6 +99,7 @@ def copy_values(value: Any) -> Any:
 
     def copy(value: Any, path: tuple[str, ...]) -> Any:
         nonlocal remaining
+        place = f"{'.'.join(path)}: " if path else ""
         remaining -= 1
         if remaining < 0:
             raise ValueError(TOO_MANY)
@@ -117,11 +118,11 @@ def copy_values(value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             return [copy(item, (*path, str(index))) for index, item in enumerate(value)]
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise ValueError(f"{'.'.join(path)}: a number of 64 bits is needed, from -2^63 to 2^63 - 1")
+            raise ValueError(f"{place}a number of 64 bits is needed, from -2^63 to 2^63 - 1")
         if isinstance(value, str) and len(value) > LONGEST_TEXT:
-            raise ValueError(f"{'.'.join(path)}: a text of more than {LONGEST_TEXT:,} characters")
+            raise ValueError(f"{place}a text of more than {LONGEST_TEXT:,} characters")
         if isinstance(value, str) and not _is_unicode(value):
-            raise ValueError(f"{'.'.join(path)}: {shown(value)} is not in UTF-8; files of such names must be renamed")
+            raise ValueError(f"{place}{shown(value)} is not in UTF-8; files of such names must be renamed")
         return value
 
     return copy(value, ())

@@ -4,7 +4,7 @@ from itertools import pairwise
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,7 +47,7 @@ class R3GANGenerator(Generator):
         latent_dim: Width = 64,
         width: Width = 128,
         widths: Annotated[list[Width], MinLen(1)] | None = None,
-        blocks: Width = 2,
+        blocks: Annotated[int, Ge(1), Le(1000)] = 2,
         expansion: Width = 2,
         group_width: Width = 16,
     ) -> None:

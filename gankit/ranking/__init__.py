@@ -18,6 +18,7 @@ from gankit.metrics.precision_recall import realism_score
 from gankit.ranking import ratings
 from gankit.ranking.key import Key
 from gankit.ranking.page import write_page
+from gankit.ranking.rating_files import read_ratings
 from gankit.ranking.ratings import Finding
 from gankit.ranking.scores import Classifier, critic_scores, label_scores, realism_scores, wanted_classes
 from gankit.ranking.shown import COUNT, Opened, Side, Sources, common_count, open_sources, side
@@ -184,7 +185,7 @@ def _by_ratings(
         if user_path(files).is_file()
         else [user_path(part) for part in files.split(",") if part.strip()]
     )
-    raters = ratings.read_ratings(paths)
+    raters = read_ratings(paths)
     runs = [each.source.path for each in opened if isinstance(each.source, Run)]
     of_runs = [folder for run in runs for folder in (run, *sorted(run.glob("rating-*")))]
     folders = [*dict.fromkeys(path.absolute().parent for path in paths)]

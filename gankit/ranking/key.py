@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, final
+from typing import Annotated, TypeVar, final
 
 import numpy as np
 from annotated_types import Ge, Lt
@@ -17,6 +17,8 @@ from gankit.errors import RunError
 from gankit.experiments.values import parse_text
 
 FORMAT = 2
+
+SomeKey = TypeVar("SomeKey", bound="Sealed")
 
 
 @final
@@ -55,26 +57,15 @@ class Origin:
     best: bool = False
 
 
-@final
 @dataclass(frozen=True)
-class Key:
-    """What a rating page does not tell.
+class Sealed:
+    """What a page does not tell: a file whose hash stands on the page.
 
     Attributes:
         secret: 64 hexadecimal digits that decide order and ids; without them the content cannot be guessed by its hash.
-        sources: where the images that are not real come from.
-        seed: of the drawn or chosen images.
-        label: the label that all images were drawn with, or None.
-        reals: name of the set that real images were mixed in from, or None.
-        images: in the page's order.
     """
 
     secret: str
-    sources: tuple[Origin, ...]
-    seed: Annotated[int, Ge(0), Lt(2**63)]
-    label: str | None
-    reals: str | None
-    images: tuple[Shown, ...]
 
     def content(self) -> bytes:
         """The key's file."""
@@ -84,6 +75,26 @@ class Key:
     def digest(self) -> str:
         """sha256 of the file, as it stands on the page."""
         return hashlib.sha256(self.content()).hexdigest()
+
+
+@final
+@dataclass(frozen=True)
+class Key(Sealed):
+    """The key of a ranking's page.
+
+    Attributes:
+        sources: where the images that are not real come from.
+        seed: of the drawn or chosen images.
+        label: the label that all images were drawn with, or None.
+        reals: name of the set that real images were mixed in from, or None.
+        images: in the page's order.
+    """
+
+    sources: tuple[Origin, ...]
+    seed: Annotated[int, Ge(0), Lt(2**63)]
+    label: str | None
+    reals: str | None
+    images: tuple[Shown, ...]
 
     @property
     def generated(self) -> list[Shown]:
@@ -105,17 +116,26 @@ def seal(
     `labels` are those of each source's images, one each; `real` has number and label of each real image. All else as
     `Key`.
     """
-    secret = secrets.token_hex(32)
+    secret = new_secret()
     images = [(False, number, text, place) for place, texts in enumerate(labels) for number, text in enumerate(texts)]
     images += [(True, number, text, 0) for number, text in real]
     order = np.random.default_rng(int(secret, 16)).permutation(len(images)).tolist()
-    ids = [hmac.new(secret.encode(), str(i).encode(), "sha256").hexdigest()[:12] for i in range(len(images))]
-    shown = tuple(Shown(name, *images[index]) for name, index in zip(ids, order, strict=True))
+    shown = tuple(Shown(name, *images[index]) for name, index in zip(new_ids(secret, len(order)), order, strict=True))
     return Key(secret, tuple(sources), seed, label, reals, shown)
 
 
-def read_key(path: Path) -> tuple[Key, str]:
-    """A key, and the sha256 of its file.
+def new_secret() -> str:
+    """The secret of a new key."""
+    return secrets.token_hex(32)
+
+
+def new_ids(secret: str, count: int) -> list[str]:
+    """So many ids, which tell nothing without the secret."""
+    return [hmac.new(secret.encode(), str(i).encode(), "sha256").hexdigest()[:12] for i in range(count)]
+
+
+def read_key(path: Path, kind: type[SomeKey]) -> tuple[SomeKey, str]:
+    """A key of a kind, and the sha256 of its file.
 
     Raises:
         RunError: the file is missing, or is no key of a rating page.
@@ -128,7 +148,7 @@ def read_key(path: Path) -> tuple[Key, str]:
         if written == 1:  # of one run
             names = {"name": "run", "content": "generator", "best": "best"}
             table["sources"] = [{new: table.pop(old) for new, old in names.items()}]
-        key = TypeAdapter(Key).validate_json(json.dumps(table), strict=True)
+        key = TypeAdapter(kind).validate_json(json.dumps(table), strict=True)
         return key, hashlib.sha256(content).hexdigest()
     except ValidationError as error:
         first = error.errors()[0]

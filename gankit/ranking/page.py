@@ -2,20 +2,18 @@
 
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from gankit.errors import DataError, GankitError
-from gankit.evaluation.sources import Source, open_named, open_only_images, run_reference
+from gankit.errors import GankitError, counted
+from gankit.evaluation.sources import Source
 from gankit.files import refuse_nonempty, user_path, write_atomically, write_folder
 from gankit.images.pictures import image_png, png_uri
-from gankit.interfaces import Dataset
 from gankit.ranking.key import seal
-from gankit.ranking.shown import Opened, Sources, class_texts, common_count, open_sources, side
+from gankit.ranking.shown import Sources, check_shapes, class_texts, common_count, open_reals, open_sources, side
 from gankit.report.pages import render
-from gankit.runs.run import Run
 
 RESERVED = "urgo"
 """Keyboard keys that the page uses itself: undo, real, generated, other."""
@@ -63,7 +61,7 @@ def write_page(
         )
     refuse_nonempty(user_path(folder))
     sides = [side(each, common_count(opened, count), seed, label) for each in opened]
-    name, reals = _reals(opened, against) if real else (None, None)
+    name, reals = open_reals(opened, against) if real else (None, None)
     shapes = [(each.origin.name, each.images.shape[1:]) for each in sides]
     chosen: list[tuple[int, str]] = []
     if name is not None and reals is not None:
@@ -75,14 +73,7 @@ def write_page(
         indices = np.array(sorted(secrets.SystemRandom().sample(range(len(reals)), real)))
         chosen = list(zip(indices.tolist(), class_texts(reals, indices), strict=True))
         shapes.append((name, reals.image.shape))
-    (first, shape), *others = shapes
-    if different := [(other, theirs) for other, theirs in others if theirs != shape]:
-        other, theirs = different[0]
-        raise DataError(
-            f"{other}: its images are {' x '.join(map(str, theirs))} (channels, height, width), those of {first} "
-            f"{' x '.join(map(str, shape))}, which would tell them apart; give one as a table with a size: "
-            '{name = "folder", path = "...", size = [height, width], grey = false}'
-        )
+    check_shapes(shapes)
     key = seal([each.origin for each in sides], [each.labels for each in sides], seed, label, name, chosen)
     pictures = [
         image_png(reals.read(np.array([shown.number]))[0], reals.value_range)
@@ -90,15 +81,9 @@ def write_page(
         else image_png(sides[shown.source].images[shown.number], sides[shown.source].value_range)
         for shown in key.images
     ]
+    images = [{"id": shown.id, "src": png_uri(png)} for shown, png in zip(key.images, pictures, strict=True)]
     names = [*dict.fromkeys(name for each in sides for name in each.class_names)]
-    data = {
-        "key": key.digest,
-        "images": [{"id": shown.id, "src": png_uri(png)} for shown, png in zip(key.images, pictures, strict=True)],
-        "classes": names,
-        "calls": key.reals is not None,
-    }
-    classes = list(zip(names, class_keys(names), strict=True))
-    page = render("gankit.ranking", "page.html.j2", data=data, classes=classes, count=len(pictures))
+    page = page_text(key.digest, images, names, key.reals is not None)
 
     def fill(new: Path) -> None:
         write_atomically(new / "page.html", page)
@@ -107,15 +92,24 @@ def write_page(
     return write_folder(folder, fill) / "page.html"
 
 
-def _reals(opened: Sequence[Opened], against: Source | None) -> tuple[str, Dataset]:
-    """The set that real images are mixed in from, and what to call it."""
-    if against is None:
-        run = next((each.source for each in opened if isinstance(each.source, Run)), None)
-        if run is None:
-            raise GankitError("real: no run among the sources has real images: say which to mix in by --against")
-        return run_reference(run)
-    name, source = open_named(against, "real images")
-    return run_reference(source) if isinstance(source, Run) else (name, open_only_images(source, name))
+def page_text(key: str, images: Sequence[Mapping[str, str]], classes: Sequence[str], calls: bool) -> str:
+    """The page, in HTML.
+
+    Args:
+        key: sha256 of the key's file.
+        images: in their order, with an `id` and a data URI `src` each; a pair has another one, `right`, and asks only
+            which of the two is real.
+        classes: names to choose from.
+        calls: whether to ask if an image is real; always asked of pairs.
+    """
+    pairs = sum("right" in image for image in images)
+    single = len(images) - pairs
+    parts = [counted(number, what) for number, what in ((single, "image"), (pairs, "pair")) if number]
+    return render(
+        "gankit.ranking", "page.html.j2", classes=list(zip(classes, class_keys(classes), strict=True)),
+        data={"key": key, "images": images, "classes": list(classes), "calls": calls},
+        title=f"Rate {' and '.join(parts)}", single=single, pairs=pairs,
+    )  # fmt: skip
 
 
 def class_keys(names: Sequence[str]) -> list[str]:

@@ -1,48 +1,21 @@
-"""Ratings by people: reading them from CSV files, checking them against the images, means and agreement."""
+"""Ratings by people: the key that they name, checks against the images, means and agreement."""
 
-import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, final
 
+import krippendorff
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gankit.errors import DataError
 from gankit.evaluation.design import Estimate, variance_of_mean
 from gankit.evaluation.uncertainty import wilson
-from gankit.images.csv_table import read_csv
 from gankit.ranking.key import Key, check_numbers, read_key
+from gankit.ranking.rating_files import REAL, Rater
 from gankit.registry.messages import shown
-
-REAL, GENERATED = "real", "generated"
-LONGEST_CELL = 1000
-LARGEST = 1e100
-"""Scores beyond it are mistakes, and their squares are beyond float64."""
-
-
-@final
-@dataclass(frozen=True)
-class Rater:
-    """One person's ratings.
-
-    Attributes:
-        name: of the person, or of the file.
-        path: the file.
-        scores: by image; larger is better.
-        diagnoses: by image; "" for none.
-        calls: by image, "real" or "generated"; "" for none.
-        keys: the hashes of keys in the file's rows.
-    """
-
-    name: str
-    path: Path
-    scores: dict[str, float] = field(default_factory=dict)
-    diagnoses: dict[str, str] = field(default_factory=dict)
-    calls: dict[str, str] = field(default_factory=dict)
-    keys: set[str] = field(default_factory=set)
 
 
 @final
@@ -73,49 +46,6 @@ class Finding:
         return f"{who}{self.what} {value}{interval} (n = {self.n})"
 
 
-def read_ratings(paths: Sequence[Path]) -> list[Rater]:
-    """Ratings from CSV files with the columns `image` and `score`, and optionally `diagnosis`, `call`, `rater`, `key`.
-
-    Without a column `rater`, all rows of a file are one rater's.
-
-    Raises:
-        DataError: a file cannot be read, a score is no number, an image comes twice; one line with file and line.
-    """
-    raters = [rater for path in paths for rater in _read(path)]
-    names = [rater.name for rater in raters]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"{twice[0]} is the rater of two files: give each rater's ratings once, or other names")
-    return raters
-
-
-def _read(path: Path) -> list[Rater]:
-    table = read_csv(path, ("image", "file"), fold=str.casefold)
-    columns = table.columns
-    if "score" not in columns:
-        raise DataError(f"{path} has no column `score`; its first line must name the columns: image,score,...")
-    raters: dict[str, Rater] = {}
-    for row, image in enumerate(columns["image"] if "image" in columns else columns["file"]):
-        cells, where = {title: column[row] for title, column in columns.items()}, table.where(row)
-        if long := [title for title, cell in cells.items() if len(cell) > LONGEST_CELL]:
-            raise DataError(f"{where}: {long[0]} has more than {LONGEST_CELL} characters; shorten it")
-        name = cells.get("rater") or path.stem
-        rater = raters.setdefault(name, Rater(name, path))
-        if image in rater.scores:
-            raise DataError(f"{where}: {name} has rated image {image} twice")
-        score = math.nan
-        with contextlib.suppress(ValueError):
-            score = float(cells["score"])
-        if not abs(score) <= LARGEST:
-            raise DataError(f"{where}: the score {shown(cells['score'])} is no number up to {LARGEST:g} in size")
-        rater.scores[image] = score
-        rater.diagnoses[image] = cells.get("diagnosis", "")
-        rater.calls[image] = call = cells.get("call", "")
-        if call not in (REAL, GENERATED, ""):
-            raise DataError(f"{where}: the call {shown(call)} is neither {REAL} nor {GENERATED}")
-        rater.keys.add(cells.get("key", ""))
-    return list(raters.values())
-
-
 def find_key(raters: Sequence[Rater], file: Path | None, folders: Sequence[Path]) -> Key | None:
     """The key whose hash the ratings name, or None for ratings without a page, which name images by their numbers.
 
@@ -137,7 +67,7 @@ def find_key(raters: Sequence[Rater], file: Path | None, folders: Sequence[Path]
             raise DataError(f"--key {file}: the ratings name no key: leave it out")
         return None
     paths = [file] if file else [folder / "key.json" for folder in folders]
-    keys = [(path, *read_key(path)) for path in paths if file or path.is_file()]
+    keys = [(path, *read_key(path, Key)) for path in paths if file or path.is_file()]
     for path, key, actual in keys:
         if actual == digest:
             check_numbers(key, path)
@@ -163,7 +93,7 @@ def by_number(raters: Sequence[Rater], count: int) -> list[Rater]:
     renamed = []
     for rater in raters:
         names: dict[str, str] = {}
-        for image in rater.scores:
+        for image in rater.calls:
             stem = Path(image).stem
             if not stem.isdecimal() or len(stem) > 18 or int(stem) >= count:
                 raise _unknown(rater, image, f"the images are 0 to {count - 1}")
@@ -189,7 +119,7 @@ def check_images(raters: Sequence[Rater], images: Sequence[str], with_calls: boo
     """
     for rater in raters:
         known = set(images)
-        if strange := [image for image in rater.scores if image not in known]:
+        if strange := [image for image in rater.calls if image not in known]:
             raise _unknown(rater, strange[0], f"it is none of the {len(known)} of the key")
         for what, column in (("score", rater.scores), ("call", rater.calls if with_calls else rater.scores)):
             missing = [image for image in images if column.get(image, "") == ""]
@@ -291,26 +221,20 @@ def _share(rater: str, what: str, outcomes: list[bool]) -> Finding:
     return Finding(rater, what, k / n, *wilson(k, n), n)
 
 
-def krippendorff_alpha(ratings: ArrayLike, level: Literal["nominal", "interval"]) -> float | None:
+def krippendorff_alpha(ratings: ArrayLike, level: Literal["nominal", "ordinal", "interval"]) -> float | None:
     """Krippendorff's alpha: 1 for raters who agree, 0 for chance (Computing Krippendorff's Alpha-Reliability, 2011).
 
     Args:
         ratings: (raters, images) numbers, NaN where a rater has not rated an image.
-        level: how two ratings are compared: "nominal" by whether they differ, "interval" by their squared difference.
+        level: how two ratings are compared: "nominal" by whether they differ, "ordinal" by how many ratings lie between
+            them, "interval" by their squared difference.
 
     Returns:
         At most 1; None where no image has two ratings, or all ratings are equal.
     """
     table = np.asarray(ratings, dtype=np.float64)
-    values = np.unique(table[~np.isnan(table)])
-    counts = (table[:, :, None] == values).sum(0).astype(np.float64)  # (images, values)
-    counts = counts[counts.sum(1) >= 2]
-    if not len(counts):
+    rated = ~np.isnan(table)
+    paired = table[:, rated.sum(0) > 1]
+    if len(np.unique(paired[~np.isnan(paired)])) < 2:
         return None
-    differences = values[:, None] - values
-    distances = differences**2 if level == "interval" else (differences != 0).astype(np.float64)
-    totals, raters = counts.sum(0), counts.sum(1)
-    n = totals.sum()
-    observed = float((np.einsum("ui,ij,uj->u", counts, distances, counts) / (raters - 1)).sum() / n)
-    expected = float(totals @ distances @ totals / (n * (n - 1)))
-    return None if expected == 0 else 1 - observed / expected
+    return float(krippendorff.alpha(paired, level_of_measurement=level))

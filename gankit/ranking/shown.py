@@ -9,8 +9,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.errors import DataError
-from gankit.evaluation.sources import Source, open_named, open_only_images
+from gankit.errors import DataError, GankitError
+from gankit.evaluation.sources import Source, open_named, open_only_images, run_reference
 from gankit.evaluation.uncertainty import free_name
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset
@@ -117,6 +117,44 @@ def side(opened: Opened, count: int, seed: int, label: str | None) -> Side:
     content = chosen.digest(np.arange(count))
     images, names = np.asarray(chosen.images), tuple(chosen.class_names)
     return Side(Origin(opened.name, content), images, chosen.value_range, texts, names, files=files)
+
+
+def open_reals(opened: Sequence[Opened], against: Source | None) -> tuple[str, Dataset]:
+    """The set that real images are mixed in from, and what to call it.
+
+    `against` is whatever `gankit.evaluate` takes; None stands for the images of the first run. Of a run they are the
+    held-out ones, or the training images if it has none.
+
+    Raises:
+        GankitError: no source is a run, or they cannot be opened.
+    """
+    run = next((each.source for each in opened if isinstance(each.source, Run)), None)
+    if against is None:
+        if run is None:
+            raise GankitError("real: no run among the sources has real images: say which to mix in by --against")
+        return run_reference(run)
+    window = None if run is None else run.value_range
+    name, source = open_named(against, "real images", window)
+    return run_reference(source) if isinstance(source, Run) else (name, open_only_images(source, name, window=window))
+
+
+def check_shapes(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> None:
+    """Refuse images whose shapes tell where they are from.
+
+    Args:
+        shapes: the name of each source, with the (channels, height, width) of its images.
+
+    Raises:
+        DataError: two sources differ.
+    """
+    (first, shape), *others = shapes
+    if different := [(other, theirs) for other, theirs in others if theirs != shape]:
+        other, theirs = different[0]
+        raise DataError(
+            f"{other}: its images are {' x '.join(map(str, theirs))} (channels, height, width), those of {first} "
+            f"{' x '.join(map(str, shape))}, which would tell them apart; give one as a table with a size: "
+            '{name = "folder", path = "...", size = [height, width], grey = false}'
+        )
 
 
 def class_texts(images: Dataset, indices: NDArray[np.int64]) -> tuple[str, ...]:

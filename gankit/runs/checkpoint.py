@@ -197,7 +197,7 @@ def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise RunError(f"{path} is no generator that gankit exported: {error}") from error
     _check_format(path, number)
     if digest != _digest(tensors, config) and (digest is not None or number not in (1, 2)):
-        raise RunError(f"{path} was altered after it was written; resume the run, or put back a copy of the file")
+        raise RunError(f"{path} was altered after it was written; put back a copy, or delete it and resume the run")
     return tensors, config
 
 

@@ -1,5 +1,6 @@
 """The networks of a run: building them, loading their states, and drawing images from a generator."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,14 @@ from gankit.nn.layers import label_layers
 
 SAMPLE_BATCH = 64
 PROBE_BATCH = 4
+LARGEST = 2**33
+"""The most pixel values of images that are taken at a time, 32 GB in float32; networks take many times as much."""
+
+
+def too_many(count: int, image: ImageSpec) -> str:
+    """Why so many images cannot be held at a time; "" where they may."""
+    fits = count * math.prod(image.shape) <= LARGEST
+    return "" if fits else f"{count:,} images of {image.shape} do not fit into any memory; set fewer"
 
 
 def build_network(experiment: Experiment, kind: Literal["generator", "critic"], image: ImageSpec) -> Any:

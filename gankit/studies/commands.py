@@ -25,9 +25,11 @@ Words = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(help="Trainings at a time: 1 by default, all workers of a cluster.", min=1, show_default=False),
+    typer.Option(
+        help="Trainings at a time: 1 by default, all workers of a cluster.", min=1, max=1024, show_default=False
+    ),
 ]
-Threads = Annotated[int | None, typer.Option(help="CPU threads of each training.", min=1, show_default=False)]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of each training.", min=1, max=1024, show_default=False)]
 Cluster = Annotated[
     str | None,
     typer.Option(

@@ -69,7 +69,7 @@ def run_jobs(
     tried again.
 
     Each job has a sub-folder of its name in the folder, and so many CPU threads: by default torch's own choice for one
-    worker, an equal share for several, 1 on a cluster. `quiet` shows no progress bar.
+    worker, an equal share for several. `quiet` shows no progress bar.
 
     Raises:
         RunError: workers die again and again, do not see the folder, or have another gankit; or another process is at
@@ -88,12 +88,11 @@ def _run_jobs(
     jobs: Sequence[Job], folder: Path, workers: int, threads: int | None, quiet: bool, cluster: Cluster | None
 ) -> dict[str, Outcome]:
     (folder / STOP).unlink(missing_ok=True)
-    of_several = 1 if cluster else max(1, joblib.cpu_count() // workers)
-    share = threads or (torch.get_num_threads() if workers == 1 else of_several)
+    share = threads or (torch.get_num_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
     start = _start() if workers > 1 else None
     # Relative to where workers begin, since other machines may have the folder elsewhere
     shared = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    # joblib asks a cluster, and not us, how many jobs run at a time: it must be given no more than that
+    # A cluster decides itself how many jobs run at a time: it must be given no more than that
     settings = {"pre_dispatch": workers} if cluster else {}
     lost: tuple[type[Exception], ...] = (BrokenProcessPool, *(cluster.lost if cluster else ()))
     restarts = 0
@@ -101,7 +100,7 @@ def _run_jobs(
         while todo := unfinished(jobs, folder):
             calls = [joblib.delayed(run_job)(job, shared, share, start) for job in todo]
             try:
-                joblib.Parallel(n_jobs=workers, batch_size=1, **settings)(calls)
+                joblib.Parallel(n_jobs=min(workers, max(2, len(todo))), batch_size=1, **settings)(calls)
             except lost as error:
                 left = [job.name for job in unfinished(todo, folder)]
                 restarts = restarts + 1 if len(left) == len(todo) else 0

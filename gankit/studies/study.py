@@ -174,7 +174,8 @@ class Study(ABC):
         folder = user_path(out)
         self._is_begun(folder)  # before anything is written there
         own = self.experiment.training.threads
-        threads = threads or (None if own == "auto" else own)
+        # On a cluster nothing is known of the workers' cores
+        threads = threads or ((1 if cluster else None) if own == "auto" else own)
         with sole_writer(folder), contextlib.ExitStack() as stack:
             opened = stack.enter_context(open_cluster(cluster, workers)) if cluster else None
             return self._run(folder, opened.workers if opened else workers or 1, threads, quiet, opened)

@@ -225,16 +225,24 @@ def _clock(folder: Path, is_stopped: Callable[[], bool] | None) -> Iterator[Call
             write()
         if is_stopped is not None and is_stopped() and not interrupted:
             interrupted = True
-            if thread is not threading.main_thread():  # of a worker of Dask
-                identity, error = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, error)
-            elif hasattr(signal, "pthread_kill"):  # as the keyboard would; it ends a wait too
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            else:
-                _thread.interrupt_main()
+            _interrupt(thread)
 
     try:
         with repeat(look):
             yield seconds
     finally:
         write()
+
+
+def _interrupt(thread: threading.Thread) -> None:
+    """Raise a KeyboardInterrupt in a thread; in the main one as the keyboard would, which ends waits too."""
+    can_signal = hasattr(signal, "pthread_kill")
+    # Dask runs jobs in other threads, and workers of Ray block the signal: there the next line of Python raises it
+    is_deaf = can_signal and signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    if thread is not threading.main_thread() or is_deaf:
+        identity, error = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, error)
+    elif can_signal:
+        signal.pthread_kill(thread.ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()

@@ -1,6 +1,7 @@
 """Text from outside, such as names of files and classes, made safe to show on terminals and in spreadsheets."""
 
 import contextlib
+import os
 import re
 import sys
 import time
@@ -9,6 +10,8 @@ from typing import Any
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters except tab and line end, and characters that change the direction of text or break lines."""
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_failures: list[OSError] = []
+"""Of standard output, since `end_output`."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
@@ -56,9 +59,45 @@ def progress_bar(*arguments: Any, **options: Any) -> Any:
 
 
 def say(*texts: object, error: bool = False) -> None:
-    """Print each text as a `harmless` line; with `error` to the `ErrorStream`."""
+    """Print each text as a `harmless` line; with `error` to the `ErrorStream`.
+
+    What cannot be written stops no work: of standard error it is lost, of standard output `end_output` tells.
+    """
     for text in texts:
-        print(harmless(str(text)), file=ErrorStream() if error else sys.stdout)
+        line = harmless(str(text))
+        if error:
+            print(line, file=ErrorStream())
+        else:
+            try:
+                print(line)
+            except OSError as failure:
+                _failures.append(failure)
+
+
+def end_output() -> str | None:
+    """Write what standard output still holds; why not all of it was written, or None. A reader may leave early."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as failure:
+        _failures.append(failure)
+        with contextlib.suppress(OSError):  # else Python tries again at its end, and complains
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    reasons = [failure.strerror or str(failure) for failure in _failures if not isinstance(failure, BrokenPipeError)]
+    _failures.clear()
+    return next(iter(reasons), None)
+
+
+def open_standard_streams() -> None:
+    """Open standard input, output and error where the caller has closed them.
+
+    The next file to be opened would take their number, and what libraries print would be written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def to_cell(value: object) -> object:

@@ -1,6 +1,6 @@
 """From an experiment to its parts; every combination that cannot work is refused before training starts."""
 
-import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,7 @@ from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, 
 from gankit.nn.copies import copied
 from gankit.nn.layers import influence_at, label_layers
 from gankit.registry import Schedule
-from gankit.runs.networks import PROBE_BATCH, build_network, call_part, probe_inputs, probe_labels
-
-LARGEST_BATCH = 2**33
-"""The most pixel values of a batch, 32 GB in float32; the activations of networks take many times as much."""
+from gankit.runs.networks import PROBE_BATCH, build_network, call_part, probe_inputs, probe_labels, too_many
 
 
 @dataclass(frozen=True)
@@ -76,10 +73,8 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
     """
     for setting in ("batch", "generator_batch"):
         count = getattr(experiment.training, setting)
-        if count is not None and count * math.prod(image.shape) > LARGEST_BATCH:
-            raise PartError(
-                f"training.{setting}: {count:,} images of {image.shape} do not fit into any memory; set fewer"
-            )
+        if count is not None and (reason := too_many(count, image)):
+            raise PartError(f"training.{setting}: {reason}")
     with seeds.own_draws([]):
         seeds.seed_torch(experiment.training.seed, "initial weights")
         generator: Generator = build_network(experiment, "generator", image)
@@ -120,6 +115,9 @@ def experiment_warnings(experiment: Experiment) -> list[str]:
     fade, steps = experiment.training.label_fade, experiment.training.steps
     if fade is not None and (influence := influence_at(steps, *fade)) < 1:
         lines.append(f"training.label_fade: labels have {influence:.0%} of their influence when the training ends")
+    threads, cores = experiment.training.threads, os.cpu_count() or 1
+    if threads != "auto" and threads > cores:
+        lines.append(f"training.threads={threads}: this machine has {cores} cores, and more threads are slower")
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 import sys
 import threading
@@ -130,13 +131,14 @@ class Progress:
     def say_stopped(self, reason: str, folder: Path) -> None:
         """Say where the training was stopped, and how it goes on."""
         at = f"step {self._step:,} of {self._steps:,} after {format_seconds(time.monotonic() - self._start)}"
-        self.say(f"{reason}: stopped at {at}; go on with: gankit resume {folder}")
+        self.say(f"{reason}: stopped at {at}; go on with: gankit resume {shlex.quote(str(folder))}")
 
     def say_lost(self, saved: int, folder: Path) -> None:
         """Say what is lost of a training that was stopped at once, by the step of its newest checkpoint."""
         since = f"the checkpoint of step {saved:,}" if saved else "the start"
         at = f"step {self._step:,} of {self._steps:,}"
-        self.say(f"stopped at once at {at}: all since {since} is lost; go on with: gankit resume {folder}")
+        go_on = f"go on with: gankit resume {shlex.quote(str(folder))}"
+        self.say(f"stopped at once at {at}: all since {since} is lost; {go_on}")
 
     def close(self) -> None:
         """Leave the bar as it stands."""

@@ -21,6 +21,7 @@ from gankit.interfaces import Augment, Critic, Generator, Loss, Side
 from gankit.nn.copies import copied
 from gankit.runs import checkpoint
 from gankit.runs.networks import PROBE_BATCH, build_network, load_state
+from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.description import describe, summarise
 from gankit.training.execution.arithmetic import arithmetic, determinism_warnings
@@ -91,7 +92,7 @@ def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
         yield f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
     with arithmetic(experiment.training, stepper.device):
-        warnings = rehearse(experiment, data)
+        warnings = [*experiment_warnings(experiment), *rehearse(experiment, data)]
     for warning in warnings:
         yield f"warning: {warning}"
 

@@ -1,6 +1,7 @@
 """Start a training, and resume one: `gankit.train` and `gankit.resume`."""
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -97,7 +98,8 @@ def _new_folder(folder: Path) -> Iterator[None]:
 
     def refuse() -> None:
         is_run = (folder / "experiment.toml").is_file()
-        refuse_nonempty(folder, f"go on with: gankit resume {folder}" if is_run else "choose another --out")
+        go_on = f"go on with: gankit resume {shlex.quote(str(folder))}"
+        refuse_nonempty(folder, go_on if is_run else "choose another --out")
 
     refuse()  # before `sole_writer` writes there
     with sole_writer(folder):

@@ -36,6 +36,7 @@ from gankit.errors import GankitError, plain_words
 from gankit.experiments.document import recipe_names, recipe_text
 from gankit.ranking import ratings
 from gankit.ranking.key import Key, Origin, Shown
+from gankit.ranking.rating_files import read_ratings
 from gankit.training.rehearsal import check
 
 SEED = 0
@@ -220,7 +221,7 @@ def try_rating(number: int, folder: Path) -> str:
         text = mutate_text(text, draw)
     path = folder / "r.csv"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    raters = ratings.read_ratings([path])
+    raters = read_ratings([path])
     found = ratings.find_key(raters, None, [folder])
     if found is None:
         ratings.by_number(raters, count)

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, AliasChoices, Field, field_validator, model
 
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
-from gankit.experiments.tables import Count, Settings
+from gankit.experiments.tables import Repeats, Settings
 from gankit.interfaces import MeasuresFacts
 from gankit.registry import registry
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
@@ -57,8 +57,8 @@ class AgreementSettings(Settings):
     thresholds: Annotated[list[Annotated[float, Ge(0), Le(1)]], MinLen(1)] = Field(
         default_factory=lambda: [0.0, 0.6, 0.7, 0.8]
     )
-    seeds: Count = 1
-    seeds_at_ends: Count = 1
+    seeds: Repeats = 1
+    seeds_at_ends: Repeats = 1
     drawn: Annotated[int, Ge(4)] = 100
     kept: Annotated[int, Ge(2)] = 10
     controls: Annotated[list[ControlName], AfterValidator(distinct)] = Field(default_factory=lambda: ["random-subset"])

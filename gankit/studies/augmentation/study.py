@@ -131,7 +131,7 @@ class AugmentationStudy(Study):
     def work(self, jobs: Path) -> list[Work]:
         """The images of every source in every fold, and then every variant, fold by fold."""
         self._check_networks()
-        self._check_sources()
+        self._check_sources(jobs.parent)
         generators: list[Job] = []
         others: list[Job] = []
         trainings: dict[str, Job] = {}
@@ -178,8 +178,11 @@ class AugmentationStudy(Study):
                 experiment = self.generator_experiment(self.experiment.training.seed)
                 build(experiment, prepare(experiment.data, self.experiment.training.seed, learn).image)
 
-    def _check_sources(self) -> None:
+    def _check_sources(self, own: Path) -> None:
         """Refuse ratios that add nothing, and other programs' images that cannot be used; write folds for these.
+
+        Args:
+            own: the folder of the study.
 
         Raises:
             GankitError: a ratio adds no image, images are missing or cannot be used, or a program is not there or not
@@ -196,7 +199,15 @@ class AugmentationStudy(Study):
                 "over as pictures; 8-bit grey or colour and 16-bit grey ones can"
             )
         if settings.export_folds is not None:
-            export_folds(self, user_path(settings.export_folds))
+            exported = user_path(settings.export_folds)
+            place, study = exported.resolve(), own.resolve()
+            # Neither could be written again once the other is there
+            if place.is_relative_to(study) or any(study.is_relative_to(place / fold.name) for fold in self.folds):
+                raise RunError(
+                    f"augmentation.export_folds: {exported} and the study's own folder, {own}, overlap; choose one "
+                    "beside it"
+                )
+            export_folds(self, exported)
         for source in settings.sources:
             if source == GENERATOR:
                 continue

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, Field
 
-from gankit.experiments.tables import Count
+from gankit.experiments.tables import Repeats
 from gankit.studies.classifier.arms import ARMS
 from gankit.studies.fitting import FitSettings
 from gankit.studies.study import distinct
@@ -36,12 +36,12 @@ class ClassifierSettings(FitSettings):
         calibration: adds the Brier score, the calibration error and their diagram.
     """
 
-    seeds: Count = 3
-    generators: Count | None = None
+    seeds: Repeats = 3
+    generators: Repeats | None = None
     arms: Annotated[list[ArmName], MinLen(1), AfterValidator(distinct)] = Field(
         default_factory=lambda: ["real", "oversampling", "classical", "synthetic"]
     )
-    folds: Annotated[int, Ge(2)] = 5
+    folds: Annotated[int, Ge(2), Le(1000)] = 5
     test_split: str | None = None
     synthetic_classes: list[str] = Field(default_factory=list)
     synthetic_fill: Annotated[float, Gt(0), Le(10)] = 1.0

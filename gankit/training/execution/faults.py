@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def device_faults(folder: Path, settings: Training, step: Callable[[], int]) -> 
         if "CUDA error" in text or "CUDA driver" in text:
             raise RunError(
                 f"{folder}: the GPU failed after step {step()} ({text.splitlines()[0][:120]}); go on from the last "
-                f"checkpoint, once it works again or on the CPU (CUDA_VISIBLE_DEVICES=), with: gankit resume {folder}"
+                f"checkpoint, once it works again or on the CPU (CUDA_VISIBLE_DEVICES=), with: gankit resume "
+                f"{shlex.quote(str(folder))}"
             ) from error
         raise
