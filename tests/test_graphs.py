@@ -15,6 +15,7 @@ from torch import Tensor
 import gankit
 from gankit.errors import PartError
 from gankit.interfaces import Augment, Loss, Turn
+from gankit.nn import modes
 from gankit.testing import AugmentTests, LossTests, isolated_registry
 from gankit.testing._capture import ReplayRecorder, replay_turns
 from gankit.training.data import prepare
@@ -33,6 +34,10 @@ RECIPES = {
     "dcgan": ("dcgan", ["generator.width=4", "critic.width=4"]),
     "sngan": ("sngan", ["generator.width=4", "critic.width=4"]),
     "r3gan": ("r3gan", ["generator.width=8", "critic.width=8", "generator.blocks=1", "critic.blocks=1"]),
+    "as on a GPU": ("sngan", [
+        "generator.width=4", "critic.width=4", "critic.norm=layer", 'losses=["hinge","r1"]', "augment.name=diffaugment",
+        "training.precision=bf16",
+    ]),
     "wgan": ("wgan", ["generator.width=4", "critic.width=4"]),
     "lazy and moving": ("wgan-gp", [
         *RESNET, 'data.conditional=["a"]', "training.label_fade=[0,4]", "training.precision=bf16",
@@ -77,8 +82,10 @@ def advanced(of: Stepper, steps: int = STEPS) -> list[Any]:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("sngan", "r3gan", "wgan"))) for name in RECIPES]
 )
-def test_replays_are_bitwise_what_eager_turns_are(name: str) -> None:
+def test_replays_are_bitwise_what_eager_turns_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, overrides = RECIPES[name]
+    if name == "as on a GPU":
+        monkeypatch.setattr(modes, "DEVICES", {"cpu"})
     eager, replayed = (stepper(recipe, *overrides) for _ in range(2))
     told: list[str] = []
     graphs = replay_turns(replayed, told.append)
