@@ -28,9 +28,12 @@ class Done:
 
 
 class Started:
-    """`gankit` as one process, or as several that find each other by the variables that torchrun sets."""
+    """`gankit` as one process, or as several that find each other by the variables that torchrun sets.
 
-    def __init__(self, *arguments: str, processes: int = 1) -> None:
+    With `replayed` turns are recorded and replayed, on the CPU; each process says how many kinds.
+    """
+
+    def __init__(self, *arguments: str, processes: int = 1, replayed: bool = False) -> None:
         group: dict[str, str] = {}
         if processes > 1:
             with socket.create_server(("127.0.0.1", 0)) as free:
@@ -40,7 +43,8 @@ class Started:
         self.processes = []
         for rank in range(processes):
             own = {**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} if group else {}
-            given = (arguments, {**os.environ, **own}, Path.cwd(), [self._file(rank, stream) for stream in (1, 2)])
+            said = [self._file(rank, stream) for stream in (1, 2)]
+            given = (arguments, {**os.environ, **own}, Path.cwd(), said, replayed)
             self.processes.append(FORKED.Process(target=_command, args=given))
             self.processes[-1].start()
 
@@ -61,11 +65,13 @@ class Started:
         return Done(codes[0] if codes else 0, *texts)
 
 
-def run(*arguments: str, processes: int = 1) -> Done:
-    return Started(*arguments, processes=processes).wait()
+def run(*arguments: str, processes: int = 1, replayed: bool = False) -> Done:
+    return Started(*arguments, processes=processes, replayed=replayed).wait()
 
 
-def _command(arguments: Sequence[str], environment: Mapping[str, str], folder: Path, said: Sequence[Path]) -> None:
+def _command(
+    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, said: Sequence[Path], replayed: bool
+) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -74,5 +80,35 @@ def _command(arguments: Sequence[str], environment: Mapping[str, str], folder: P
     os.chdir(folder)
     for number, file in enumerate(said, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    if replayed:
+        _replay_turns()
     sys.argv = ["gankit", *arguments]
     runpy.run_module("gankit", run_name="__main__")
+
+
+def _replay_turns() -> None:
+    from typing import Any
+
+    from torch import nn
+
+    from gankit.distributed import has_synchronised_norms
+    from gankit.testing._capture import ReplayRecorder
+    from gankit.training import step
+    from gankit.training.execution.graphs import Graphs
+    from gankit.training.execution.work import Eager
+
+    def choose(settings: Any, device: Any, parts: Any, random: Any, log: Any, report: Any, compilation: Any) -> Any:
+        modules = [part for part in parts.values() if isinstance(part, nn.Module)]
+        if settings.graphs is False or has_synchronised_norms(*modules):
+            return Eager(log)
+        graphs: Any = Graphs(ReplayRecorder(modules), modules, [random], log, report)
+        close = graphs.close
+
+        def told() -> None:
+            print(f"replayed {len(graphs.recorded)} kinds of turns", file=sys.stderr)
+            close()
+
+        graphs.close = told
+        return graphs
+
+    step.choose = choose

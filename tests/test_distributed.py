@@ -82,6 +82,31 @@ def test_two_processes_end_where_one_does(name: str, recipe: list[str], tmp_path
     assert gankit.open_run(two).experiment.run.processes == 2  # type: ignore[union-attr]
 
 
+def test_two_processes_that_replay_end_bitwise_where_eager_ones_do(tmp_path: Path) -> None:
+    """Gradients are summed after the replay, where a recording keeps its own."""
+    settings = [*RESNET, *SMALL, "generator.norm=layer", "augment.name=diffaugment", LAZY]
+    for name in ("eager", "replayed"):
+        out = str(tmp_path / name)
+        done = processes.run("train", *settings, "--out", out, processes=2, replayed=name == "replayed")
+        assert done.returncode == 0, done.stderr
+    assert done.stderr.count("replayed 3 kinds of turns") == 2
+    assert "training.graphs" not in done.stderr
+    eager, replayed = (gankit.open_run(tmp_path / name) for name in ("eager", "replayed"))
+    assert replayed.exported.read_bytes() == eager.exported.read_bytes()
+    for part, value in state(eager.path).items():
+        if part in ("generator", "critic", "averaged"):
+            assert all(torch.equal(v, state(replayed.path)[part][k]) for k, v in value.items()), part
+    losses = [[{k: v for k, v in row.items() if "/" in k} for row in run.log] for run in (eager, replayed)]
+    assert losses[0] == losses[1]
+
+
+def test_what_is_gathered_comes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(dist, "all_gather_object", lambda values, value: values.__setitem__(slice(2), [value, value]))
+    monkeypatch.setattr(Tensor, "cpu", lambda tensor: "on the CPU")
+    assert distributed.gather({"a": [torch.ones(()), 3]}) == [{"a": ["on the CPU", 3]}] * 2
+
+
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     through, changing = tmp_path / "through", tmp_path / "changing"
     settings = [*RESNET, *DOUBLE, "training.lr_decay=none"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 DEVICES = {"cuda"}
-"""Where the number of kernels decides how long a step takes: fewer are used there, equal up to rounding. On a CPU results
-stay those of torch's operations, bit by bit."""
+"""Where the number of kernels decides how long a step takes: fewer are used there, equal up to rounding. On a CPU all
+results stay those of torch, bit by bit."""
 
 
 def few_kernels(device: torch.device) -> bool:

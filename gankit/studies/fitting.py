@@ -23,7 +23,7 @@ from gankit.interfaces import Dataset, ImageSpec
 from gankit.registry.messages import suggestion
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import SMALL, TorchvisionNetwork, load_weights, make_network
-from gankit.seeds import Order
+from gankit.seeds import Order, fork_rng
 from gankit.studies.study import Refuse
 
 JUDGED = 256  # Images at a time when a classifier is applied
@@ -214,7 +214,7 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
         losses, counts = state["losses"].cpu(), state["counts"].cpu()
     resumed_at = steps
     network.train()
-    with torch.random.fork_rng():
+    with fork_rng():
         while steps < settings.steps:
             seeds.seed_torch(seed, "classifier step", steps)  # of dropout
             for group in optimizer.param_groups:
@@ -246,5 +246,5 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
 def apply(network: nn.Module, dataset: Dataset) -> NDArray[np.float64]:
     """(n, outputs) of a network, which is in evaluation mode, for all n images of a data set."""
     device, places = next(network.parameters()).device, torch.split(torch.arange(len(dataset)), JUDGED)
-    pieces = [network(to_tensor(dataset.read(batch.numpy()), dataset, device)).double().cpu() for batch in places]
+    pieces = [network(to_tensor(dataset.read(batch.numpy()), dataset, device)).cpu().double() for batch in places]
     return torch.cat(pieces).numpy()

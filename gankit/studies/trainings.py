@@ -12,6 +12,7 @@ from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset
 from gankit.nn.threads import torch_threads
 from gankit.runs.run import Run, open_run
+from gankit.seeds import fork_rng
 from gankit.training.train import resume, train
 from gankit.training.trainer import Trainer
 
@@ -45,7 +46,7 @@ def finished_run(job: Path) -> Run:
 
 def time_steps(advance: Callable[[int], object], threads: int | None) -> float:
     """Seconds that a step takes, where `advance` does so many steps that are thrown away, with so many CPU threads."""
-    with torch_threads(threads), torch.random.fork_rng():
+    with torch_threads(threads), fork_rng():
         advance(WARMING)
         start = time.perf_counter()
         advance(TIMED)
@@ -60,7 +61,7 @@ def time_training(experiment: Experiment, threads: int | None = None, data: Data
     Raises:
         GankitError: the experiment cannot be trained.
     """
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+    with tempfile.TemporaryDirectory() as folder, fork_rng():
         stepper = Trainer(experiment, Path(folder), data).stepper
 
         def advance(steps: int) -> None:

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import torch
 
 from gankit.errors import DataError, PartError, RunError, first_of
 from gankit.evaluation.design import visible_difference
 from gankit.experiments.experiment import Experiment
 from gankit.files import user_path, write_atomically
 from gankit.runs.run import choose_device
-from gankit.seeds import derive_seed
+from gankit.seeds import derive_seed, fork_rng
 from gankit.studies.augmentation.arms import FILL, GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
 from gankit.studies.augmentation.estimators import FeatureLearner, new_estimator, takes_weights
 from gankit.studies.augmentation.folds import Division, Fold, divide, flow
@@ -172,7 +171,7 @@ class AugmentationStudy(Study):
                     f"augmentation.estimator: {settings.estimator} takes no weights of images; leave the arms with "
                     "weights out, or choose another one"
                 )
-        with torch.random.fork_rng():
+        with fork_rng():
             if settings.estimator is None:
                 settings.new_network(learn.image, self.outputs)
             if settings.generator:
@@ -222,7 +221,7 @@ class AugmentationStudy(Study):
             start = time.perf_counter()
             FeatureLearner(settings, fold.learn, 0).fit(data)
             return time.perf_counter() - start
-        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+        with tempfile.TemporaryDirectory() as folder, fork_rng():
             network = settings.new_network(fold.learn.image, self.outputs)
             network.to(choose_device(self.experiment.training.device))
 
