@@ -114,7 +114,8 @@ class TurnDraws:
             raise PartError(
                 f"draws of shape {shape} for {stop - start} samples: the first size must be the number of samples"
             )
-        return distribution((total, *shape[1:]), **made)[start:stop].to(self._like)
+        # A copy: matrix products round differently where memory begins elsewhere, as that of some rows does.
+        return distribution((total, *shape[1:]), **made)[start:stop].to(self._like, copy=True)
 
     def uniform(self, *shape: int) -> Tensor:
         """Values in [0, 1) of the given shape, (n, ...)."""

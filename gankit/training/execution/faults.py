@@ -40,7 +40,7 @@ def device_faults(folder: Path, settings: Training, step: Callable[[], int] | No
             again = "try again" if step is None else "go on from the last checkpoint"
             command = "" if step is None else f", with: gankit resume {folder}"
             raise RunError(
-                f"{folder}: the GPU failed {when} ({text.splitlines()[0][:120]}); {again}, once it works again or on the "
-                f"CPU (CUDA_VISIBLE_DEVICES=){command}"
+                f"{folder}: the GPU failed {when} ({text.splitlines()[0][:120]}); {again}, once it works again or on "
+                f"the CPU (CUDA_VISIBLE_DEVICES=){command}"
             ) from error
         raise
