@@ -17,7 +17,7 @@ from griffe import Docstring, DocstringSectionKind
 from pydantic import BaseModel
 
 import gankit
-from gankit import cli
+from gankit import cli, recipes
 from gankit.experiments import experiment as config
 from gankit.experiments import tables as part_tables
 from gankit.experiments.document import recipe_facts
@@ -29,7 +29,7 @@ from gankit.terminal import help
 
 HERE = Path(__file__).parent
 FACTS = ("# For: ", "# Sizes: ", "# Time: ")
-RECIPES = HERE.parent / "gankit" / "experiments" / "recipes"
+RECIPES = HERE.parent / "gankit" / "recipes"
 SOURCE = re.compile(r"arXiv \d{4}\.\d{4,5}")
 TITLES = {"dataset": "Data sets", "features": "Features"}
 OPENINGS = {
@@ -291,8 +291,22 @@ def studies_page() -> str:
 
 
 def recipes_page() -> str:
-    """Each recipe: its source, what it holds, and its file."""
+    """Each recipe: its source, what it holds, and its file, or what follows from the eyes."""
     uses, parts, sections = [], [], []
+    for name in [row.name for row in registry("recipe").list() if row.distribution == "gankit"]:
+        recipe, facts = recipes.get(name), recipe_facts(name)
+        told, link = gankit.load(name), f"[`{name}`](#{name})"
+        source = prose((sys.modules[recipe.__module__].__doc__ or "").splitlines()[0])
+        uses.append([link, prose(facts["For"]), facts["Sizes"], facts["Time"]])
+        parts.append([link, "follows from the images", *_parts_of(told), f"{told.training.steps:,}"])
+        content = tomlkit.dumps(
+            {key: value for key, value in told.tables().items() if key not in ("run", "evaluation")}
+        )
+        sections.append(
+            f"## `{name}` {{ #{name} }}\n\n{source} {prose(described(recipe.__doc__)[0])} Its settings "
+            "[follow from the images](../explanation/recipes.md); for the eyes, 2,700 images of 32x32:\n\n"
+            f"```toml\n{content}```\n"
+        )
     for path in sorted(RECIPES.glob("*.toml")):
         content = path.read_text(encoding="utf-8")
         comment = " ".join(
@@ -300,12 +314,9 @@ def recipes_page() -> str:
         )
         facts = recipe_facts(path.stem)
         told = gankit.load(path.stem)
-        augment = code(told.augment.name) if told.augment else "none"
-        losses = " + ".join(code(loss.name) for loss in told.losses)
-        networks = f"{code(told.generator.name)} / {code(told.critic.name)}"
         name, what = f"[`{path.stem}`](#{path.stem})", prose(comment.split(": ")[0].rstrip("."))
         uses.append([name, prose(facts["For"]), facts["Sizes"], facts["Time"]])
-        parts.append([name, what, networks, losses, augment, f"{told.training.steps:,}"])
+        parts.append([name, what, *_parts_of(told), f"{told.training.steps:,}"])
         sections.append(f"## `{path.stem}` {{ #{path.stem} }}\n\n{prose(comment)}\n\n```toml\n{content}```\n")
     of_use = table(["recipe", "for", "sizes", "time"], uses)
     of_parts = table(["recipe", "what it is", "generator / critic", "losses", "augment", "steps"], parts)
@@ -315,6 +326,13 @@ def recipes_page() -> str:
         "that they run as they are: `data.name` and its settings put [your own](../how-to/data.md) there.\n"
     )
     return "\n".join(["# Recipes\n", opening, of_use, of_parts, *sections])
+
+
+def _parts_of(experiment: gankit.Experiment) -> tuple[str, str, str]:
+    """Networks, losses and augment of an experiment, by name."""
+    augment = code(experiment.augment.name) if experiment.augment else "none"
+    losses = " + ".join(code(loss.name) for loss in experiment.losses)
+    return f"{code(experiment.generator.name)} / {code(experiment.critic.name)}", losses, augment
 
 
 def _parameters(command: Any) -> Iterator[tuple[str, Any, Any, object]]:

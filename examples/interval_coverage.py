@@ -15,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from scipy.special import softmax
+from scipy.stats import norm
 
 from gankit.evaluation.classification import Scorer, balanced_accuracy, macro_auc, macro_f1, recalls
 from gankit.evaluation.design import cross_validated
-from gankit.evaluation.extraction import part
+from gankit.evaluation.detection import accuracy, area, discrimination, over_readers, pair_discrimination, share
+from gankit.evaluation.extraction import as_part
 from gankit.evaluation.paired import Cases, paired_difference
 from gankit.evaluation.uncertainty import influences, variances_of, wilson
 from gankit.interfaces import Pool, Rows
@@ -247,7 +249,7 @@ def share_trials(trainings, images, spread):
 
 def difference_trials(n, shifts):
     """`compare`: kid of two generators beside the same reals."""
-    kid = part("metric", "kid").build()
+    kid = as_part("metric", "kid").build()
 
     def trial(random):
         real = Rows(features=random.normal(size=(n, 16)))
@@ -274,7 +276,7 @@ def difference_trials(n, shifts):
 @functools.cache
 def true_kid(shift, d=16):
     """Of two standard normal distributions in d dimensions, one shifted by `shift` in each, by a large sample."""
-    random, kid = np.random.default_rng(3), part("metric", "kid").build()
+    random, kid = np.random.default_rng(3), as_part("metric", "kid").build()
     pools = [
         Pool(Rows(features=random.normal(size=(900, d))), Rows(features=random.normal(size=(900, d)) + shift))
         for _ in range(30 if shift else 0)
@@ -288,6 +290,77 @@ def wilson_trials(n, share):
     def trial(random):
         low, high = wilson(random.binomial(n, share), n)
         return {"": (low <= share <= high, None, high - low)}
+
+    return trial
+
+
+READERS = {"alike": 0.0, "differ": 0.4}  # the standard deviation of d', and of where readers draw the line
+CASES = 0.5  # the standard deviation of how real images of one kind look to all readers; 1 is that of a single look
+LINES = (-1.5, -0.5, 0.5, 1.5)  # between the scores 1 to 5
+
+
+def looks(random, skills, kinds):
+    """(readers, n) impressions of images, of which a kind looks more real, to each reader by his skill."""
+    both = random.normal(0, CASES, len(kinds)) + random.normal(0, 1, (len(skills), len(kinds)))
+    return math.hypot(1, CASES) * skills[:, None] * np.where(kinds, 0.5, -0.5) + both
+
+
+@functools.cache
+def true_of_readers(skill, spread):
+    """Accuracy, area of scores, share of right pairs and of right diagnoses for infinitely many readers and cases."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    skills, weights = skill + spread * nodes, weights / weights.sum()
+    cuts = np.array([-math.inf, *LINES, math.inf])
+    lines = spread * nodes  # where readers draw the line
+    shares = [
+        np.diff(norm.cdf((cuts[:, None, None] - lines) / math.hypot(1, CASES) - skills[:, None] * side), axis=0)
+        for side in (0.5, -0.5)
+    ]
+    below = np.cumsum(shares[1], axis=0) - shares[1]
+    areas = (shares[0] * (below + shares[1] / 2)).sum(0)
+    return (
+        mean_normal(skill / 2, math.hypot(spread / 2, spread / math.hypot(1, CASES))),
+        float(weights @ areas @ weights),
+        mean_normal(skill / math.sqrt(2), spread / math.sqrt(2)),
+        mean_normal(1.0, spread / math.hypot(1, CASES)),
+    )
+
+
+def mean_normal(mean, spread):
+    """The mean of the normal distribution function of a normal variable."""
+    return float(norm.cdf(mean / math.hypot(1, spread)))
+
+
+def reader_trials(readers, images, skill, spread):
+    """Readers who rate so many real images and as many generated ones, and half as many pairs."""
+    of_calls, auc, pairs, diagnosis = true_of_readers(skill, READERS[spread])
+    kinds, one_kind = np.arange(2 * images) < images, np.ones(images, bool)
+
+    def trial(random):
+        skills = random.normal(skill, READERS[spread], readers)
+        lines = random.normal(0, READERS[spread], (readers, 1))
+        seen = looks(random, skills, kinds) - lines
+        pair_kinds = np.arange(images) < images // 2
+        first, second = np.split(looks(random, skills, pair_kinds), 2, axis=1)
+        chosen = (first > second).astype(float)
+        known = random.normal(0, READERS[spread], (readers, 1)) + random.normal(0, CASES, images)
+        diagnosed = (math.hypot(1, CASES) + known + random.normal(0, 1, (readers, images)) > 0).astype(float)
+        scores = np.searchsorted(LINES, seen).astype(float)
+        measured = {
+            "accuracy": (accuracy, (seen < 0).astype(float), ~kinds, True, of_calls),
+            "d'": (discrimination, (seen < 0).astype(float), ~kinds, False, skill),
+            "AUC of scores": (area, scores, kinds, True, auc),
+            "pairs right": (share, chosen, one_kind[: images // 2], True, pairs),
+            "d' of pairs": (pair_discrimination, chosen, one_kind[: images // 2], False, skill),
+            "diagnosis right": (share, diagnosed, one_kind, True, diagnosis),
+        }
+        found = {}
+        for name, (measure, answers, of_kind, bounded, true) in measured.items():
+            low, high = over_readers(measure, answers, of_kind, np.arange(len(of_kind))).interval(bounded) or (0, 0)
+            chance = {"diagnosis right": None, "d'": 0, "d' of pairs": 0}.get(name, 0.5)
+            excluded = None if chance is None else not low <= chance <= high
+            found[name] = (low <= true <= high, excluded, high - low)
+        return found
 
     return trial
 
@@ -308,6 +381,7 @@ FAMILIES = {
     ),
     "shares over trainings": (share_trials, [(1, 3, 5), (100,), (0.0, 0.3)], 1),
     "compare": (difference_trials, [(50, 100), ((0.0, 0.0), (0.4, 0.4), (0.4, -0.4), (0.4, 0.5))], 0.2),
+    "readers": (reader_trials, [(1, 3, 6), (20, 40), (0.0, 1.0, 2.5), tuple(READERS)], 0.2),
     "ratings": (wilson_trials, [(20, 60), (0.5, 0.9)], 1),
 }
 STEP = 100  # trials between writes
@@ -319,9 +393,9 @@ def key_of(family, setting):
 
 def simulate(file, trials):
     found = json.loads(file.read_text()) if file.is_file() else {}
-    for family, (make, axes, share) in FAMILIES.items():
+    for family, (make, axes, afforded) in FAMILIES.items():
         for setting in itertools.product(*axes):
-            key, wanted = key_of(family, setting), max(1, round(trials * share))
+            key, wanted = key_of(family, setting), max(1, round(trials * afforded))
             sums = found.setdefault(key, {"trials": 0, "intervals": {}})
             trial = None
             while sums["trials"] < wanted:

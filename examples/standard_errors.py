@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from gankit import seeds
-from gankit.evaluation.extraction import part
+from gankit.evaluation.extraction import as_part
 from gankit.evaluation.uncertainty import p_values, standard_errors
 from gankit.interfaces import Pool, Rows
 from gankit.metrics.frechet import frechet_distance_from_moments
@@ -132,7 +132,7 @@ def simulate(case: Case, repeats: int, errors: int, seed: int = 0, bar: tqdm | N
     for repeat in range(repeats):
         pool = case.pool(seed, repeat)
         for name in case.metrics:
-            resampling = part("metric", name).build().resampling(pool)
+            resampling = as_part("metric", name).build().resampling(pool)
             found = resampling.values(pool.real_places, pool.fake_places)
             for key, value in found.items():
                 values.setdefault(key, []).append(value)
@@ -157,7 +157,7 @@ def chances(case: Case, both: bool, repeats: int, seed: int = 0) -> dict[str, np
     for repeat in range(repeats):
         pool = case.pool(seed, repeat, patients_of_fakes=both)
         for name in case.metrics:
-            for key, entry in p_values(part("metric", name), pool, "lower", 39, repeat).items():
+            for key, entry in p_values(as_part("metric", name), pool, "lower", 39, repeat).items():
                 found.setdefault(key, []).append(entry["p_value"]["value"])
     return {key: np.array(values) for key, values in found.items()}
 

@@ -18,7 +18,8 @@ if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
 # ruff: noqa: I001 - several names on a line
 if TYPE_CHECKING:  # the names of _MODULES and _FOLDERS, for type checkers; "as" exports them
     from gankit import augments as augments, critics as critics, datasets as datasets, features as features
-    from gankit import generators as generators, losses as losses, metrics as metrics, studies as studies
+    from gankit import generators as generators, losses as losses, metrics as metrics, recipes as recipes
+    from gankit import studies as studies
     from gankit.errors import GankitError as GankitError
     from gankit.evaluation.comparison import compare as compare
     from gankit.evaluation.evaluate import evaluate as evaluate, statistics as statistics
@@ -54,7 +55,7 @@ _MODULES = {
     "resume": "training.train", "train": "training.train", "GanOverSampler": "oversampling.sampler",
 }  # fmt: skip
 """The module of each public name."""
-_FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses", "metrics", "studies"]
+_FOLDERS = ["augments", "critics", "datasets", "features", "generators", "losses", "metrics", "recipes", "studies"]
 
 __all__ = sorted([*_MODULES, *_FOLDERS])
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -16,7 +17,7 @@ from gankit.planning.command import plan
 from gankit.runs.commands import sample, walk
 from gankit.studies.commands import study
 from gankit.terminal.help import Commands, epilog, options
-from gankit.terminal.text import say
+from gankit.terminal.text import end_output, open_standard_streams, say
 
 app = typer.Typer(
     cls=Commands, help="Train, swap and judge GANs on few images.", epilog=epilog(""), no_args_is_help=True,
@@ -32,7 +33,8 @@ app.callback()(options)
 def _finish(run: Any) -> None:
     if run.finished:
         say(f"{run.path}: finished, {run.steps} steps; samples in {run.path / 'samples'}")
-        say(f"next: gankit evaluate {run.path}, gankit report {run.path}, gankit sample {run.path}")
+        path = shlex.quote(str(run.path))
+        say(f"next: gankit evaluate {path}, gankit report {path}, gankit sample {path}")
 
 
 @app.command()
@@ -85,7 +87,14 @@ app.command()(walk)
 
 @app.command()
 def rank(
-    run: RunFolder,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            show_default=False,
+            help="A run's folder. For --page and ratings also a folder of images, an npz file or a table, or several.",
+        ),
+    ],
     count: Annotated[int | None, typer.Option(help="Images to draw; 100 by default.", min=1)] = None,
     keep: Annotated[int, typer.Option(help="How many of the best and worst to keep.", min=1)] = 10,
     by: Annotated[str, typer.Option(help="critic, realism, label, or ratings:FILE.csv,FILE.csv,...")] = "critic",
@@ -105,23 +114,27 @@ def rank(
 ) -> None:
     """Draw images and keep the best and the worst; or write a page on which a person rates them blindly."""
     from gankit import ranking
+    from gankit.files import user_path
     from gankit.runs.run import open_run
 
-    opened = open_run(run, best=best)
+    given: list[Any] = [open_run(source, best=True) if best else source for source in sources]
+    first = user_path(sources[0])
+    beside = first if (first / "experiment.toml").is_file() else Path()
     if page:
+        if against and not real:
+            raise GankitError("--against: how many of these real images the page shows is not said: add --real NUMBER")
         path = ranking.write_page(
-            opened, out or opened.path / f"rating-{seed or 0}", count or ranking.COUNT, seed=seed or 0, label=label,
-            real=real,
-        )  # fmt: skip
+            given, out or beside / f"rating-{seed or 0}", count, seed=seed or 0, label=label, real=real, against=against
+        )
         say(f"page: {path}\nkey:  {path.parent / 'key.json'} (sealed: give raters the page alone)")
         return
     if real:
         raise GankitError("--real mixes real images into a page: add --page")
     ranked = ranking.rank(
-        opened, count, keep, by, seed=seed, label=label, features=features, real=against,
+        given if len(given) > 1 else given[0], count, keep, by, seed=seed, label=label, features=features, real=against,
         classifier=_classifier(classifier), key=key,
     )  # fmt: skip
-    folder = ranking.write_ranking(ranked, out or opened.path / f"ranked-{ranked.by}-{ranked.seed}")
+    folder = ranking.write_ranking(ranked, out or beside / f"ranked-{ranked.by}-{ranked.seed}")
     say(ranked)
     say(f"ranking.csv, best.png and worst.png in {folder}")
 
@@ -129,7 +142,11 @@ def rank(
 @app.command()
 def evaluate(
     source: Annotated[
-        str, typer.Argument(help="A run, a folder of images, an npz file, or a table {name = ...}.", show_default=False)
+        str,
+        typer.Argument(
+            help="A run, a folder of images, an npz file, a table {name = ...}, or a folder of exported folds.",
+            show_default=False,
+        ),
     ],
     against: Annotated[
         str | None,
@@ -145,7 +162,9 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Seed of the latents; 0 by default.", min=0)] = None,
     best: Best = False,
     window: Window = None,
-    permutations: Annotated[int, typer.Option(help="Permutations of a permutation test; 0 for no test.", min=0)] = 0,
+    permutations: Annotated[
+        int, typer.Option(help="Permutations of a permutation test; 0 for no test.", min=0, max=1_000_000)
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option(help="The file to write, or to add to: .json, .csv or .tex; a run's metrics.json.")
     ] = None,
@@ -156,12 +175,16 @@ def evaluate(
     import gankit
     from gankit import distributed
     from gankit.evaluation.comparison import check_files, sole_output, write_evaluation
+    from gankit.evaluation.folds import evaluate_folds, fold_folders, write_folds
     from gankit.evaluation.sources import open_source
     from gankit.report.card import write_card
     from gankit.runs.run import open_run
 
     # "Best" is the same run with another generator.
-    opened: Any = open_run(source, best=True) if best else open_source(source, window)
+    folds = not best and bool(fold_folders(source))
+    opened: Any = open_run(source, best=True) if best else None if folds else open_source(source, window)
+    if folds and training:
+        raise GankitError("--training: each fold has training images of its own: leave it out")
     is_run = isinstance(opened, gankit.Run)
     default = opened.path / "metrics.json" if is_run else None
     files = check_files({"--out": out or default, "--csv": csv, "--tex": tex})
@@ -170,13 +193,18 @@ def evaluate(
         first = distributed.rank() == 0
         if path:
             distributed.on_rank_zero(lambda: stack.enter_context(sole_output(path)))
-        report = gankit.evaluate(
-            opened if is_run else source, against, metrics, features, training=training, count=count, seed=seed,
-            window=window, permutations=permutations, pictures=path.parent if path and first else None,
-        )  # fmt: skip
+        options = {"count": count, "seed": seed, "window": window, "permutations": permutations}
+        report: Any
+        if folds:
+            report = evaluate_folds(source, against, metrics, features, **options)
+        else:
+            report = gankit.evaluate(
+                opened if is_run else source, against, metrics, features, training=training,
+                pictures=path.parent if path and first else None, **options,
+            )  # fmt: skip
         say(report)
         for file in files.values() if first else ():
-            say(write_evaluation(report, file))
+            say(write_folds(report, file) if folds else write_evaluation(report, file))
         if first and is_run and path == default:
             write_card(opened, report)
 
@@ -287,6 +315,7 @@ def clear() -> None:
 
 def main() -> None:
     """Run the command line; the exit code is 2, with one line, for a mistake, an OSError or too little memory."""
+    open_standard_streams()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a plug-in's name may be beyond the locale's letters
     # Of several processes that torchrun started, the first one prints; the others report only that one was lost.
@@ -302,3 +331,7 @@ def main() -> None:
         if first or not isinstance(error, GankitError) or isinstance(error, ProcessLostError):
             say(*(f"gankit: {line}" for line in text.splitlines()), error=True)
         sys.exit(2)
+    finally:
+        if reason := end_output():
+            say(f"gankit: standard output: {reason}", error=True)
+            sys.exit(2)

@@ -14,14 +14,17 @@ from torch import Tensor
 
 from gankit.errors import PartError
 
-_TURN = threading.RLock()
+_TURN, _ENTERED = threading.RLock(), threading.Lock()
+_plain: list[torch.dtype] = []
+"""The calling program's default type, once for each `plain_torch` that is entered."""
 
 
 @contextlib.contextmanager
 def plain_torch() -> Iterator[None]:
     """Use torch as it is when it is imported, whatever defaults and modes the calling program has set."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
+    with _ENTERED:  # the default type is one for all threads: the last one to leave brings it back
+        _plain.append(_plain[0] if _plain else torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
     try:
         with contextlib.ExitStack() as stack:
             modes: list[Any] = [torch.inference_mode(False), torch.enable_grad()]
@@ -34,7 +37,10 @@ def plain_torch() -> Iterator[None]:
                 stack.enter_context(mode)
             yield
     finally:
-        torch.set_default_dtype(before)
+        with _ENTERED:
+            before = _plain.pop()
+            if not _plain:
+                torch.set_default_dtype(before)
 
 
 def fork_rng(devices: Iterable[torch.device | int] | None = None) -> contextlib.AbstractContextManager[None]:

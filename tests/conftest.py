@@ -20,13 +20,50 @@ REQUIRED = os.environ.get("GANKIT_REQUIRE_BROWSER") == "1"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that test processes share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _own_cache(shared_folder: Path) -> Iterator[None]:
     import torch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("GANKIT_CACHE", str(shared_folder / "cache"))
         torch.set_num_threads(1)  # two tests at a time must not fight for two cores
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_rehearsal_of_a_kind() -> Iterator[None]:
+    """Trainings of gankit's own parts are rehearsed once for all of a kind: that takes half the time of a small one.
+
+    Of a kind are those that differ in their images, length and seed alone; a rehearsal that fails is always repeated.
+    """
+    from gankit.registry import registry
+    from gankit.registry.plugins import PART_KINDS
+    from gankit.training import rehearsal
+
+    built_in = {name for kind in PART_KINDS for name in registry(kind).built_in()}
+    said: dict[str, list[str]] = {}
+
+    def rehearse(experiment: Any, data: Any) -> list[str]:
+        tables = experiment.tables()
+        parts = [tables.get(name) for name in ("generator", "critic", "losses", "augment")]
+        training = {
+            name: value for name, value in tables["training"].items()
+            if name not in ("steps", "seed", "max_minutes", "start_from", "threads") and not name.endswith("_every")
+        }  # fmt: skip
+        kind = repr((parts, training, data.image, tables["data"].get("held_out"), rehearsal._data_warnings(data)))
+        if kind not in said or not built_in.issuperset(experiment.part_names()):
+            said[kind] = rehearsal.rehearse(experiment, data)
+        return list(said[kind])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gankit.training.trainer.rehearse", rehearse)
         yield
 
 
@@ -93,11 +130,10 @@ def small(arrays: Path) -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope="session")
-def generated_docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what `docs/generate.py` writes below `docs`; made once, though test processes share it."""
+def generated_docs(shared_folder: Path) -> Path:
+    """A folder with what `docs/generate.py` writes below `docs`; made once."""
     docs = Path(__file__).parents[1] / "docs"
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "generated-docs"
+    folder = shared_folder / "generated-docs"
     with FileLock(folder.with_suffix(".lock")), pytest.MonkeyPatch.context() as patch:
         if not folder.is_dir():
             patch.syspath_prepend(docs)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import processes
+
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 OFFLINE = ["--no-index", "--no-deps"]
 
@@ -28,13 +30,13 @@ class Plain(Critic):
         return self.layer(images.flatten(1)).mean(1)
 """
 
-# Runs commands of one process one after another: torch is then loaded once.
+# Runs commands of one process one after another, the JSON of which is its argument.
 SEVERAL = """
 import contextlib, io, json, os, sys
 from gankit.cli import main
 
 answers = []
-for arguments, environment in json.load(sys.stdin):
+for arguments, environment in json.loads(sys.argv[1]):
     sys.argv = ["gankit", *arguments]
     os.environ.update(environment)
     out, err = io.StringIO(), io.StringIO()
@@ -157,26 +159,37 @@ class Environment:
     def uninstall(self, *names: str) -> None:
         run([*PIP, "--python", self.interpreter, "uninstall", "--yes", *names])
 
-    def register(self, distribution: str, entries: bytes) -> None:
-        """Overwrite an installed distribution's entry_points.txt, with what no build tool would write."""
+    def register(self, distribution: str, entries: bytes) -> bytes:
+        """Overwrite an installed distribution's entry_points.txt, with what no build tool would write; what it was."""
         (info,) = self.site.glob(f"{distribution}-*.dist-info")
+        before = (info / "entry_points.txt").read_bytes()
         (info / "entry_points.txt").write_bytes(entries)
+        return before
+
+    def python(self, code: str, *arguments: object, folder: Path | None = None, **variables: str) -> Answer:
+        """Code with arguments in sys.argv in a process of its own, in a folder, by default the environment's.
+
+        It is forked, with the environment's packages beside those here, unless Python itself must read the variables.
+        """
+        words, environment = [str(word) for word in arguments], {**self.variables, **variables}
+        if any(name.startswith(("PYTHON", "LC_")) for name in variables):
+            done: Any = subprocess.run(
+                [self.interpreter, "-P", "-c", code, *words], env=environment, cwd=folder or self.folder,
+                capture_output=True, text=True, encoding="utf-8",
+            )  # fmt: skip
+        else:
+            done = processes.run(*words, code=code, site=self.site, folder=folder or self.folder, variables=environment)
+        return Answer(done.returncode, done.stdout, done.stderr)
 
     def gankit(self, *arguments: object, **variables: str) -> Answer:
         """`gankit ...` in a process of its own."""
-        command = [self.interpreter, "-P", "-m", "gankit", *arguments]
-        done = subprocess.run(
-            [str(word) for word in command], env={**self.variables, **variables}, cwd=self.folder, capture_output=True,
-            text=True, encoding="utf-8",
-        )  # fmt: skip
-        return Answer(done.returncode, done.stdout, done.stderr)
+        return self.python(processes.GANKIT, *arguments, **variables)
 
     def several(self, *commands: Sequence[object], **variables: str) -> list[Answer]:
         """Several `gankit ...` in one process, which must survive; a mapping at a command's end is its variables."""
         words = [(list(command[:-1]), command[-1]) if isinstance(command[-1], dict) else (list(command), {})
                  for command in commands]  # fmt: skip
         text = json.dumps([[[str(word) for word in arguments], variables_] for arguments, variables_ in words])
-        printed = run(
-            [self.interpreter, "-P", "-c", SEVERAL], env={**self.variables, **variables}, cwd=self.folder, input=text
-        )
-        return [Answer(*answer) for answer in json.loads(printed)]
+        told = self.python(SEVERAL, text, **variables)
+        assert told.code == 0, told
+        return [Answer(*answer) for answer in json.loads(told.out)]

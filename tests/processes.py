@@ -1,21 +1,33 @@
-"""gankit's command in processes of their own, forked from one that has loaded torch, since an import takes seconds."""
+"""gankit's command in processes of their own, forked from one that has loaded all of it, since that takes seconds."""
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
-import runpy
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from site import addsitedir
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import torch
+
+import gankit
+
+GANKIT = "import runpy; runpy.run_module('gankit', run_name='__main__')"
+PYTEST = "import pytest; raise SystemExit(pytest.main())"
+
+PACKAGE = Path(gankit.__file__).parent
+MODULES = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in PACKAGE.rglob("[!_]*.py")]
 FORKED = multiprocessing.get_context("forkserver")
-# What a training imports; an optimiser imports torch._dynamo.
-FORKED.set_forkserver_preload(["torch._dynamo", "gankit.cli", "gankit.training.train"])
+# Beside gankit what it imports late: an optimiser torch._dynamo, a split scikit-learn's.
+FORKED.set_forkserver_preload(["torch._dynamo", "sklearn.model_selection", "matplotlib.figure", *sorted(MODULES)])
 
 
 @dataclass(frozen=True)
@@ -30,10 +42,19 @@ class Done:
 class Started:
     """`gankit` as one process, or as several that find each other by the variables that torchrun sets.
 
-    With `replayed` turns are recorded and replayed, on the CPU; each process says how many kinds.
+    Args:
+        arguments: of the command.
+        processes: how many there are.
+        code: what they run instead of gankit, with the arguments in sys.argv.
+        site: a folder of installed packages that they see beside those of this interpreter.
+        folder: where they run; the current one by default.
+        variables: all their environment variables; those of this process by default.
     """
 
-    def __init__(self, *arguments: str, processes: int = 1, replayed: bool = False) -> None:
+    def __init__(
+        self, *arguments: str, processes: int = 1, code: str = GANKIT, site: Path | None = None,
+        folder: Path | None = None, variables: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         group: dict[str, str] = {}
         if processes > 1:
             with socket.create_server(("127.0.0.1", 0)) as free:
@@ -43,9 +64,10 @@ class Started:
         self.processes = []
         for rank in range(processes):
             own = {**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} if group else {}
+            environment = {**(os.environ if variables is None else variables), **own}
             said = [self._file(rank, stream) for stream in (1, 2)]
-            given = (arguments, {**os.environ, **own}, Path.cwd(), said, replayed)
-            self.processes.append(FORKED.Process(target=_command, args=given))
+            given = (code, arguments, environment, folder or Path.cwd(), site, said)
+            self.processes.append(FORKED.Process(target=_run, args=given))
             self.processes[-1].start()
 
     def _file(self, rank: int, stream: int) -> Path:
@@ -65,50 +87,27 @@ class Started:
         return Done(codes[0] if codes else 0, *texts)
 
 
-def run(*arguments: str, processes: int = 1, replayed: bool = False) -> Done:
-    return Started(*arguments, processes=processes, replayed=replayed).wait()
+def run(*arguments: str, **options: Any) -> Done:
+    """Processes as `Started` describes them, from beginning to end."""
+    return Started(*arguments, **options).wait()
 
 
-def _command(
-    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, said: Sequence[Path], replayed: bool
-) -> None:
-    import torch
-
+def _run(
+    code: str, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, site: Path | None,
+    said: Sequence[Path],
+) -> None:  # fmt: skip
     torch.set_num_threads(1)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     for number, file in enumerate(said, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
-    if replayed:
-        _replay_turns()
+    if site is not None:
+        addsitedir(str(site))
     sys.argv = ["gankit", *arguments]
-    runpy.run_module("gankit", run_name="__main__")
-
-
-def _replay_turns() -> None:
-    from typing import Any
-
-    from torch import nn
-
-    from gankit.distributed import has_synchronised_norms
-    from gankit.testing._capture import ReplayRecorder
-    from gankit.training import step
-    from gankit.training.execution.graphs import Graphs
-    from gankit.training.execution.work import Eager
-
-    def choose(settings: Any, device: Any, parts: Any, random: Any, log: Any, report: Any, compilation: Any) -> Any:
-        modules = [part for part in parts.values() if isinstance(part, nn.Module)]
-        if settings.graphs is False or has_synchronised_norms(*modules):
-            return Eager(log)
-        graphs: Any = Graphs(ReplayRecorder(modules), modules, [random], log, report)
-        close = graphs.close
-
-        def told() -> None:
-            print(f"replayed {len(graphs.recorded)} kinds of turns", file=sys.stderr)
-            close()
-
-        graphs.close = told
-        return graphs
-
-    step.choose = choose
+    try:
+        exec(code, {"__name__": "__main__"})
+    finally:
+        # As an interpreter ends; multiprocessing alone would wait for joblib's workers for ever.
+        threading._shutdown()
+        atexit._run_exitfuncs()

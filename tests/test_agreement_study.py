@@ -285,7 +285,7 @@ def test_the_tables_tell_a_planted_effect(effect: Findings) -> None:
     own, held_out, same = Where("drawn", "all"), Where("equal", "held-out"), Where("equal", "held-out-same")
     # A narrower distribution is nearer to its own images, and so are reals; but it is farther from all images.
     for arm, real_arm in ((everything, 0.0), (chosen, 0.8)):
-        value, real = estimates.of(arm, own), estimates.between_reals(arm_at(real_arm), own)
+        value, real = estimates.estimate(arm, own), estimates.between_reals(arm_at(real_arm), own)
         assert value is not None
         assert real is not None
         assert real["mean"] == pytest.approx(value.value, rel=0.25)
@@ -519,10 +519,10 @@ def test_tex_says_every_character_as_it_stands() -> None:
     ("overrides", "told"),
     [
         (["study.threshold=[1]"], "override 'study.threshold=[1]': study.threshold: there is no such setting; did you"),
-        (["study.thresholds=[0.8,0.6]"], "study.thresholds: thresholds rise, each once"),
+        (["study.thresholds=[0.8,0.6]"], "study.thresholds: each threshold must be above the one before"),
         (["study.thresholds=[80]"], "study.thresholds.0: input should be less than or equal to 1"),
         (["study.kept=60"], "the best and the worst 60 of 100 overlap; draw more or keep fewer"),
-        (['study.scopes=["critic","critic"]'], "study.scopes: each once; these are critic, critic"),
+        (['study.scopes=["critic","critic"]'], "study.scopes: name each only once; these are critic, critic"),
         (["data.held_out=0"], "data.held_out: a study judges beside images kept from training"),
         (["data.min_agreement=0.7"], "data.min_agreement: study.thresholds decides this in a study"),
         (["data.subset=70"], "data.subset: study.controls decides this in a study"),

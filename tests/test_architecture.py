@@ -35,7 +35,7 @@ FLOORS: list[set[str]] = [
     {"nn"},
     {"interfaces"},
     {"registry"},
-    KIND_FOLDERS,
+    KIND_FOLDERS | {"recipes"},
     {"experiments"},
     {"runs"},
     {"evaluation"},
@@ -118,6 +118,10 @@ def test_the_package_imports_nothing_at_once() -> None:
 def test_entry_points_are_known_to_one_file() -> None:
     users = [path.name for path in FILES if "entrypoints" in {name for _, name in imports(path)}]
     assert users == ["plugins.py"]
+
+
+def test_draws_from_torchs_own_generators_take_turns() -> None:
+    assert [place(path) for path in FILES if "fork_rng" in path.read_text(encoding="utf-8")] == ["seeds.py"]
 
 
 def test_the_scanner_of_imports_sees_what_it_must(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_the_wheel_holds_the_package_and_the_source_archive_all(builders: tuple[
     assert wheel == files("gankit")
     assert {
         "gankit/py.typed",
-        "gankit/experiments/recipes/demo.toml",
+        "gankit/recipes/demo.toml",
         "gankit/runs/pretrained/eyes/experiment.toml",
     } <= wheel
     for folder in KEPT:

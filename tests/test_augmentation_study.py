@@ -376,7 +376,7 @@ def test_a_program_is_run_for_each_fold(
     assert entry["missing"] == fails
     if fails:
         assert "make.py ended with 1: no memory" in results.failures
-        assert any("not whole and not chosen: synthetic-copycat-1.0 in fold 2" in n for n in results.values["notes"])
+        assert any("incomplete, so not chosen: synthetic-copycat-1.0 in fold 2" in n for n in results.values["notes"])
         assert "the contrast lacks 1 folds" in results.report.read_text()
 
 
@@ -509,6 +509,15 @@ def test_a_folder_of_other_folds_is_refused(write: Write, tmp_path: Path) -> Non
         study(path, *OTHERS, FEW, folds).run(tmp_path / "out", quiet=True)
     with pytest.raises(RunError, match="fold-1 holds the fold of other data or settings; choose another folder"):
         study(path, *OTHERS, FEW, folds, "training.seed=5").run(tmp_path / "out", quiet=True)
+
+
+@pytest.mark.parametrize(("folds", "out"), [("o", "o"), ("o/folds", "o"), ("folds", "folds/fold-2")])
+def test_folds_and_study_do_not_share_a_folder(folds: str, out: str, write: Write, tmp_path: Path) -> None:
+    exported = f"augmentation.export_folds={tmp_path / folds}"
+    with pytest.raises(RunError, match="overlap; choose one beside it"):
+        study(write(), *OTHERS, FEW, exported).run(tmp_path / out, quiet=True)
+    assert not (tmp_path / out).exists()
+    assert not (tmp_path / folds).exists()
 
 
 def test_float_images_are_not_handed_over(write: Write, tmp_path: Path) -> None:

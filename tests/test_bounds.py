@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from typer.testing import CliRunner
 import gankit
 from gankit.cli import app, main
 from gankit.errors import DataError, GankitError, PartError, RunError, SettingsError
+from gankit.studies.reading import load_study
+from gankit.training.assembly import experiment_warnings
 
 ALIAS_BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 9)
@@ -164,6 +167,37 @@ def test_check_finds_what_training_would(
     result = CliRunner().invoke(app, ["check", "wgan-gp", *small(override)])
     assert isinstance(result.exception, error)
     assert said in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("study", "override"),
+    [
+        (None, "training.critic_steps=1000000"), (None, "critic.flat_blocks=1000000"),
+        (None, "generator={name='r3gan', blocks=1000000}"), (None, "data={name='eyes', counts=[1, 1, 2000000]}"),
+        ("augmentation", "augmentation.views=100000"), ("augmentation", "augmentation.repeats=100000"),
+        ("classifier", "classifier.seeds=100000"), ("agreement", "study.seeds=100000"),
+    ],
+)  # fmt: skip
+def test_what_is_done_or_built_again_and_again_has_a_bound(study: str | None, override: str) -> None:
+    with pytest.raises(SettingsError, match="less than or equal to 1000"):
+        gankit.load("wgan-gp", override) if study is None else load_study(study, None, override)
+
+
+def test_more_threads_than_cores_are_a_warning() -> None:
+    cores = os.cpu_count() or 1
+    assert experiment_warnings(gankit.load("wgan-gp", f"training.threads={cores}")) == []
+    (line,) = experiment_warnings(gankit.load("wgan-gp", f"training.threads={cores + 1}"))
+    assert line.startswith(f"training.threads={cores + 1}: this machine has {cores} cores")
+
+
+def test_images_that_no_memory_holds_are_not_begun() -> None:
+    with pytest.raises(RunError, match=r"1,000,000,000,000 images of .* do not fit into any memory; set fewer"):
+        gankit.open_run("eyes").sample(10**12)
+
+
+def test_a_name_that_is_not_in_utf8_is_said_once() -> None:
+    with pytest.raises(SettingsError, match=r"^override 'data\.path=\\udcff': '\\udcff' is not in UTF-8"):
+        gankit.load("wgan-gp", "data.path=\udcff")
 
 
 def test_facts_whose_squares_overflow_are_refused(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from gankit.evaluation.design import (
     variance_split,
     visible_difference,
 )
-from gankit.evaluation.paired import Cases, crossed, paired_difference, score_estimate
+from gankit.evaluation.paired import Cases, crossed_estimate, paired_difference, score_estimate
 from gankit.evaluation.uncertainty import wilson
 
 CLASSES = 3
@@ -139,13 +139,13 @@ def test_the_interval_of_a_score_of_known_spread() -> None:
     shares = recalls(cases.counts(predicted, CLASSES).sum(1))[0]
     error = math.sqrt(float((shares * (1 - shares) / 300).sum())) / CLASSES
     assert found.value == pytest.approx(shares.mean())
-    assert found.half() == pytest.approx(1.96 * error, rel=0.01)
+    assert found.half_width() == pytest.approx(1.96 * error, rel=0.01)
     assert "seeds" not in found.parts
 
 
 def test_seeds_are_a_source_of_their_own() -> None:
     cases = Cases.of(np.zeros(10, np.int64), None)
-    found = crossed(cases, np.array([0.2, 0.4, 0.6]), np.full(10, 0.4))  # cases change nothing, seeds all
+    found = crossed_estimate(cases, np.array([0.2, 0.4, 0.6]), np.full(10, 0.4))  # cases change nothing, seeds all
     expected = stats.ttest_1samp([0.2, 0.4, 0.6], 0).confidence_interval()
     assert found.interval() == pytest.approx((expected.low, expected.high))
 
@@ -156,7 +156,7 @@ def test_an_estimate_of_one_part_is_a_t_test() -> None:
     found = Estimate(float(values.mean()), {"seeds": Part(float(values.var(ddof=1)) / 8, 7)})
     assert found.p_value == pytest.approx(test.pvalue)
     assert found.interval(0.9) == pytest.approx(tuple(test.confidence_interval(0.9)))
-    assert found.detectable() == pytest.approx(found.half() + 0.8416 * found.error, rel=1e-3)
+    assert found.detectable() == pytest.approx(found.half_width() + 0.8416 * found.error, rel=1e-3)
     assert Estimate(0.0, {"cases": Part(0.0, 1)}).p_value == 1
     assert Estimate(0.1, {"seeds": Part(0.0, 0)}).interval() == (-math.inf, math.inf)  # one seed: nothing is known
     assert Estimate(0.1, {"seeds": Part(0.0, 0)}).p_value == 1
@@ -169,11 +169,11 @@ def test_folds_are_corrected_for_their_overlap_and_seeds_added() -> None:
     found = cross_validated(values, 1 / 4)
     half = stats.t.ppf(0.975, 4) * math.sqrt((1 / 5 + 1 / 4) * of_folds.var(ddof=1))
     assert found.value == pytest.approx(0.06)
-    assert found.half() == pytest.approx(half)
+    assert found.half_width() == pytest.approx(half)
     moved = values + np.array([-0.03, 0.0, 0.03])[None, :, None]  # each generator seed does the same in all folds
     wider = math.hypot(half, stats.t.ppf(0.975, 2) * 0.03 / math.sqrt(3))
-    assert cross_validated(moved, 1 / 4).half() == pytest.approx(half)
-    assert cross_validated(moved, 1 / 4, shared_seeds=True).half() == pytest.approx(wider)
+    assert cross_validated(moved, 1 / 4).half_width() == pytest.approx(half)
+    assert cross_validated(moved, 1 / 4, shared_seeds=True).half_width() == pytest.approx(wider)
 
 
 def test_cells_that_failed_do_not_count_and_one_fold_tells_nothing() -> None:

@@ -394,7 +394,7 @@ def test_mirror_images_come_from_the_data_set(write: Write) -> None:
         ),
         (["classifier.weights=none.pth"], "classifier.weights: they are for networks of torchvision"),
         (["classifier.step=3"], "classifier.step: there is no such setting; did you mean 'steps'"),
-        (['classifier.arms=["real", "real"]'], "classifier.arms: each once"),
+        (['classifier.arms=["real", "real"]'], "classifier.arms: name each only once"),
         (["training.max_minutes=3"], "training.max_minutes: a training of a study runs to its end"),
         (['data.conditional=["severity"]'], "data.conditional: a generator for a classifier is conditioned on classes"),
     ],

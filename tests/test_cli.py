@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shlex
 import shutil
@@ -284,7 +285,7 @@ def test_check(call: Call, small: Small) -> None:
 
 def test_recipes_are_listed_with_what_they_are_for(call: Call) -> None:
     head, *lines = call("list", "recipes").out.splitlines()
-    assert [line.split()[0] for line in lines] == recipe_names()
+    assert [line.split()[0] for line in lines] == sorted([*recipe_names(), *gankit.recipes.names()])
     (demo,) = (line for line in lines if line.startswith("demo "))
     assert [demo[head.index(column) :].partition("  ")[0] for column in ("sizes", "time", "for")] == [
         "32x32", "5 to 8 minutes on two CPU cores", "first pictures, of the eyes or of your own photographs",
@@ -606,3 +607,88 @@ def test_report(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
     assert answer.out.strip() == str(run / "report.html")
     assert "<html" in (run / "report.html").read_text()
     assert "there is no run here" in call("report", tmp_path).line
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_judged_by_its_generator(
+    call: Call, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    run = shutil.copytree(runs["plain"], tmp_path / "run")
+    for path in (run / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:-1000])
+    why = "none of 1 checkpoints can be read"
+    answer = call("evaluate", run, "--features", "pixels", "--metrics", "frechet")
+    assert answer.code == 0, answer
+    assert (run / "metrics.json").is_file()
+    assert "an unknown number of generator updates" in (run / "card.md").read_text()
+    assert call("report", run).code == 0
+    page = (run / "report.html").read_text()
+    assert f"{why} (" in page
+    assert "<dd>unknown of 1</dd>" in page
+    assert "Unfinished" not in page
+    assert call("sample", run, "--count", 2).code == 0
+    assert why in repr(gankit.open_run(run))
+    assert why in call("resume", run).line
+    assert why in call("rank", run, "--count", 2, "--keep", 1).line
+
+
+def test_a_damaged_generator_is_exported_anew_as_its_error_says(
+    call: Call, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    run = shutil.copytree(runs["plain"], tmp_path / "run")
+    exported = run / "generator.safetensors"
+    whole = exported.read_bytes()
+    exported.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert "put back a copy, or delete it and resume the run" in call("sample", run).line
+    exported.unlink()
+    assert call("resume", run).code == 0
+    assert exported.read_bytes() == whole
+
+
+# Streams and names
+
+
+def test_a_reader_that_leaves_early_stops_nothing(
+    call: Call, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(runs["plain"], tmp_path / "run")
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", buffering=1) as gone, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", gone)
+        judged = call("evaluate", run, "--features", "pixels", "--metrics", "frechet")
+        listed = call("list")
+    assert (judged.code, judged.err) == (0, "")
+    assert (run / "metrics.json").is_file()
+    assert (listed.code, listed.err) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
+def test_output_that_a_full_disk_cannot_take_is_told(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        shown = call("show", "wgan-gp")
+    assert shown.line == "gankit: standard output: No space left on device"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell is needed")
+def test_no_file_takes_the_place_of_a_closed_stream() -> None:
+    code = (
+        "import os; from gankit.terminal.text import open_standard_streams; open_standard_streams(); "
+        "raise SystemExit(os.open(os.devnull, os.O_RDONLY))"
+    )
+    done = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code])
+    assert done.returncode == 3
+
+
+def test_folders_of_any_name_can_be_trained_on_and_into(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "größe 图像 👁"
+    data = shutil.copytree(pictures(tmp_path / "plain", 1), tmp_path / "Bäume 図 👁" / "a\nb")
+    small = ["generator.width=4", "critic.width=4", "training.steps=1", "training.batch=4", "training.critic_steps=1"]
+    trained = call("train", "wgan-gp", "data.name=folder", f"data.path={data.parent}", *small, "--out", out)
+    assert trained.code == 0, trained
+    assert f"gankit sample {shlex.quote(str(out))}" in trained.out
+    assert call("sample", out, "--count", 2).code == 0
+    refused = call("train", "wgan-gp", "data.name=folder", f"data.path={data}", *small, "--out", tmp_path / "no")
+    assert "data.path: " in refused.line
+    assert refused.line.endswith("has control characters; rename the file or folder")
+    assert not (tmp_path / "no").exists()

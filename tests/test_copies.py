@@ -36,6 +36,14 @@ def test_few_exact_copies_are_reported_by_themselves(mirrored: bool) -> None:
     )  # fmt: skip
 
 
+def test_real_images_that_the_generator_was_trained_on_are_reported() -> None:
+    training = noise(200, 0)
+    protocol = evaluate(noise(100, 2), np.concatenate([noise(50, 1), training[:30]]), training=training)
+    (warning,) = said(protocol, "real images equal")
+    assert warning.startswith("30 of 80 real images equal a training image or its mirror image: beside them")
+    assert not said(evaluate(noise(100, 2), noise(50, 1), training=training), "real images equal")
+
+
 def test_a_single_copy_with_noise_of_two_grey_levels_is_reported() -> None:
     training, held_out, fake = noise(200, 0), noise(100, 1), noise(100, 2)
     fake[7] = training[3] + np.random.default_rng(3).integers(-2, 3, (1, 8, 8))

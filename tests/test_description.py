@@ -17,7 +17,7 @@ from gankit.experiments.selection import open_dataset
 from gankit.experiments.tables import DataTable
 from gankit.images.decoding import NAMED
 from gankit.training.data import prepare
-from gankit.training.description import describe, in_short
+from gankit.training.description import describe, summarise
 
 CLASSES = ("cat", "dog", "owl")
 ROWS = ["filename,class,patient_id,rater1,rater2,age,site"] + [
@@ -111,7 +111,7 @@ def test_what_networks_are_trained_on_is_one_line(photos: Path) -> None:
     rows = "".join(f"{name}/{i}.png,{name},p{number}{i}\n" for number, name in enumerate(CLASSES) for i in range(4))
     (photos / "labels.csv").write_text(f"file,label,group\n{rows}")
     table = DataTable.model_validate({"name": "folder", "path": str(photos), "held_out": 0.25})
-    line = in_short(prepare(table, 0))
+    line = summarise(prepare(table, 0))
     assert line.startswith("20 x 24 pixels; 9 images (cat: ")
     assert "of 9 patients; held out: 3 images (cat: " in line
     assert "tells the networks" not in said(name="folder", path=str(photos), conditional=True)[1]

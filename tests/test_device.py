@@ -20,9 +20,9 @@ from gankit.training import rehearsal
 from gankit.training.execution.arithmetic import (
     NOT_DETERMINISTIC,
     arithmetic,
-    cautions_of_order,
+    determinism_warnings,
     deterministic,
-    operations_in_any_order,
+    nondeterministic_operations,
 )
 from gankit.training.trainer import Trainer
 
@@ -115,13 +115,13 @@ class Plain(Critic):
 def test_parts_without_a_deterministic_form_are_named() -> None:
     images = torch.rand(2, 3, 4, 4)
     with deterministic():
-        assert operations_in_any_order(AnyOrder(), images) == ["put_"]
-        assert operations_in_any_order(Plain(ImageSpec(3, 4, 4)), images, None) == []
+        assert nondeterministic_operations(AnyOrder(), images) == ["put_"]
+        assert nondeterministic_operations(Plain(ImageSpec(3, 4, 4)), images, None) == []
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             warnings.filterwarnings("ignore", NOT_DETERMINISTIC.pattern)
             AnyOrder()(images)
-    (line,) = cautions_of_order(
+    (line,) = determinism_warnings(
         {"augment a": (AnyOrder(), (images,)), "critic b": (Plain(ImageSpec(3, 4, 4)), (images,))}
     )
     assert line.startswith("training.deterministic: augment a (put_) cannot compute the same every time on this GPU")
@@ -130,9 +130,9 @@ def test_parts_without_a_deterministic_form_are_named() -> None:
 def test_a_rehearsal_names_them(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gankit.augments.register("any-order")(AnyOrder)
     stepper = Trainer(gankit.load("wgan-gp", *small("augment.name=any-order")), tmp_path / "run", None).stepper
-    assert rehearsal._cautions_of_order(stepper) == []
+    assert rehearsal._determinism_warnings(stepper) == []
     monkeypatch.setattr(stepper, "device", GPU)
-    (line,) = rehearsal._cautions_of_order(stepper)
+    (line,) = rehearsal._determinism_warnings(stepper)
     assert "augment any-order (put_)" in line
 
 

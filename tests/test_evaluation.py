@@ -146,7 +146,7 @@ def test_the_part_of_the_reals_that_plays_the_generator_has_one_image_of_each_of
     report = evaluate(noise(30, 1), real, ["group-spy"])
     assert report["metrics"]["group-spy"]["real_vs_real"]["n"] == 5  # of 11 patients, one is in the first half in part
     assert shared == [0] * 10
-    assert "the half that stands for a generator gives one image a group, 5 in all" in repr(report)
+    assert "the half that stands for a generator has one image of each group, 5 in all" in repr(report)
 
 
 def test_a_standard_error_that_cannot_be_told_is_none() -> None:

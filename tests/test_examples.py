@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from joblib.externals.loky import get_reusable_executor
 from PIL import Image
@@ -133,9 +134,10 @@ def test_a_folder_of_one_s_own(run: Run, tmp_path: Path) -> None:
     assert "frechet within classes" in printed
 
 
-def test_many_trainings(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])  # each job loads torch
+def test_many_trainings(run: Run, jobs: int, tmp_path: Path) -> None:
     given = [tmp_path / "many", *QUICK, *LEVELS, "--seeds", 2]
-    table = run("many_trainings.py", *given, "--jobs", 2)
+    table = run("many_trainings.py", *given, "--jobs", jobs)
     assert [line[:22].strip() for line in table.splitlines()[1:]] == ["wgan-gp", "diffaugment", "weaker penalty"]
     runs = sorted(path.name for path in (tmp_path / "many").iterdir())
     assert len(runs) == 6
@@ -157,6 +159,18 @@ def test_a_search_goes_on(run: Run, tmp_path: Path) -> None:
     assert study.trials[0].params != study.trials[1].params
     assert "best of 2" in printed
     assert "recipe on fresh seeds and test images" in printed
+
+
+def test_a_table_of_what_diverged_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: Path) -> None:
+    out, small = tmp_path / "out", [*NARROW, "training.batch=4", "training.critic_steps=1"]
+    given = [out, *small, "--npz", arrays, "--recipes", "wgan-gp", "dcgan", "--sides", 16, "--steps", 2, "--seeds", 1]
+    first = run("no_divergence.py", *given)
+    assert len(re.findall(r"^\| (?:wgan-gp|dcgan) \| (?:eyes|arrays) \| 16 \| 1 \| 2 \| 4 \| \d", first, re.M)) == 4
+    kept = {path: path.read_bytes() for path in out.glob("*.json")}
+    (broken,) = (path for path in kept if path.name.startswith("dcgan-eyes"))
+    broken.unlink()
+    assert run("no_divergence.py", *given).endswith(first[first.index("| recipe") :])
+    assert json.loads(broken.read_text()) == json.loads(kept[broken])
 
 
 def test_a_lazy_penalty_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: Path) -> None:
@@ -275,7 +289,7 @@ def test_the_page_of_coverage_has_the_tables_of_its_data(run: Run) -> None:
 @pytest.mark.slow
 def test_the_simulation_of_coverage_goes_on_where_it_was_stopped(run: Run, tmp_path: Path) -> None:
     first, again = (run("interval_coverage.py", tmp_path / "found.json", "--trials", 1) for _ in range(2))
-    assert first.count("\n### ") == 8
+    assert first.count("\n### ") == 9
     assert again.splitlines()[:-1] == first.splitlines()[:-1]  # nothing is simulated twice; the last line is the time
     assert {entry["trials"] for entry in json.loads((tmp_path / "found.json").read_text()).values()} == {1}
 
@@ -311,23 +325,20 @@ def test_the_experiment_file_is_valid() -> None:
 def test_the_plug_in_is_installed_found_trained_and_tested(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     shutil.copytree(EXAMPLES / "plugin", source, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(target)}
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", target, source], check=True)
 
-    def python(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", *arguments], cwd=source, capture_output=True, text=True, env=surroundings,
-            check=False,
-        )  # fmt: skip
+    def said(*arguments: str, code: str = processes.GANKIT) -> str:
+        done = processes.run(*arguments, code=code, site=target, folder=source)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    python("pip", "install", *options, "--target", str(target), str(source))
-    assert re.search(r"^soft-margin +loss +gankit-soft-margin$", python("gankit", "list", "loss"), re.MULTILINE)
+    assert re.search(r"^soft-margin +loss +gankit-soft-margin$", said("list", "loss"), re.MULTILINE)
     small = [*QUICK, *NARROW, "training.threads=1"]
-    python("gankit", "train", "soft_margin.toml", *small, "--out", str(tmp_path / "run"))
+    said("train", "soft_margin.toml", *small, "--out", str(tmp_path / "run"))
     assert 'name = "gankit-soft-margin:soft-margin"' in (tmp_path / "run" / "experiment.toml").read_text()
-    assert "failed" not in python("pytest", "-q", "-W", "error", "-p", "no:cacheprovider")
+    tested = said("-q", "-W", "error", "-p", "no:cacheprovider", code=processes.PYTEST)
+    assert "failed" not in tested
 
 
 def test_no_example_is_forgotten() -> None:

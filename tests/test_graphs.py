@@ -49,7 +49,7 @@ STEPS = 5
 
 
 def stepper(recipe: str, *overrides: str) -> Stepper:
-    experiment = gankit.load(recipe, *SMALL, *overrides)
+    experiment = gankit.load(gankit.load(recipe), *SMALL, *overrides)
     facts = {"a": np.linspace(0, 1, 24)}
     images = gankit.wrap("dataset", IMAGES, labels=np.arange(24) % 3, facts=facts)
     return Stepper(experiment, prepare(experiment.data, 0, images), TickLog(Path("unused"), False))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
+import processes
 import pytest
-from distributions import OFFLINE, PIP, PLAIN_CRITIC, Environment, Project, run, wheels
+from distributions import OFFLINE, PIP, PLAIN_CRITIC, Environment, Project, wheels
 
 NETS = (
     PLAIN_CRITIC
@@ -188,7 +188,7 @@ print("plain" in gankit.critics.names())
 subprocess.run({[*PIP, "install", *OFFLINE, "--target", str(target), str(built["foreign-nets"])]!r}, check=True)
 print(gankit.critics.names()[-1], gankit.build("critic", "plain", gankit.ImageSpec(1, 2, 2)).layer.weight.shape[1])
 """
-    printed = run([sys.executable, "-P", "-c", code], env={"PYTHONPATH": str(target), "OMP_NUM_THREADS": "1"})
+    printed = processes.run(code=code, site=target).stdout
     assert printed.split() == ["False", "plain", "4"]  # also one that a running process, a notebook say, installs
 
 
@@ -308,26 +308,36 @@ MALFORMED = {
 }
 
 
+@pytest.fixture(scope="module")
+def malformable(built: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with one whole plug-in and those that `MALFORMED` names; tests leave it as it is."""
+    environment = Environment(tmp_path_factory.mktemp("malformable"))
+    environment.install(built["foreign-nets"], *(built[fault.replace("_", "-")] for fault in MALFORMED))
+    return environment
+
+
 @pytest.mark.parametrize("fault", MALFORMED)
-def test_a_malformed_registration(environment: Environment, built: dict[str, Path], fault: str) -> None:
+def test_a_malformed_registration(malformable: Environment, fault: str) -> None:
     distribution = fault.replace("_", "-")
-    environment.install(built["foreign-nets"], built[distribution])
     reason, text = MALFORMED[fault]
-    environment.register(fault, text)
-    listed = environment.gankit("list", "critic", **C_LOCALE)
-    assert listed.code == 0, listed
-    assert listed.rows["plain"].split() == ["plain", "critic", "foreign-nets"]
-    (line,) = listed.err.splitlines()
-    assert line.startswith(f"gankit: distribution {distribution} has a malformed entry_points.txt: ")
-    assert reason in line
-    silent = environment.gankit("list", "critic", GANKIT_DISABLE_PLUGINS=distribution, **C_LOCALE)
-    assert (silent.code, silent.err) == (0, "")
-    if "codec" in reason:  # nothing is wrong with it elsewhere
-        readable = environment.gankit("list", "critic", PYTHONUTF8="1")
-        assert (readable.code, readable.err) == (0, "")
-        assert readable.rows["café"].split() == ["café", "critic", distribution]
-    environment.uninstall(distribution)
-    assert environment.gankit("list", **C_LOCALE).err == ""
+    locale = C_LOCALE if "codec" in reason else {}
+    whole = malformable.register(fault, text)
+    try:
+        listed = malformable.gankit("list", "critic", **locale)
+        assert listed.code == 0, listed
+        assert listed.rows["plain"].split() == ["plain", "critic", "foreign-nets"]
+        (line,) = listed.err.splitlines()
+        assert line.startswith(f"gankit: distribution {distribution} has a malformed entry_points.txt: ")
+        assert reason in line
+        silent = malformable.gankit("list", "critic", GANKIT_DISABLE_PLUGINS=distribution, **locale)
+        assert (silent.code, silent.err) == (0, "")
+        if locale:  # nothing is wrong with it elsewhere
+            readable = malformable.gankit("list", "critic", PYTHONUTF8="1")
+            assert (readable.code, readable.err) == (0, "")
+            assert readable.rows["café"].split() == ["café", "critic", distribution]
+    finally:
+        malformable.register(fault, whole)
+    assert malformable.gankit("list").err == ""
 
 
 def test_every_malformed_registration_at_once(environment: Environment, built: dict[str, Path]) -> None:
@@ -338,6 +348,8 @@ def test_every_malformed_registration_at_once(environment: Environment, built: d
         ["list", "--load"], ["check", *BUILT_IN], ["check", *TINY, "critic.name=plain"],
         ["check", *TINY, "critic.name=absent"], **C_LOCALE,
     )  # fmt: skip
+    environment.uninstall(*(fault.replace("_", "-") for fault in MALFORMED))
+    assert environment.gankit("list", **C_LOCALE).err == ""
     assert listed.rows["plain"].split() == ["plain", "critic", "foreign-nets", "ok"]
     for answer in (whole, mixed):
         assert (answer.code, answer.err) == (0, "")

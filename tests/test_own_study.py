@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from distributions import Environment, Project, run, wheels
+from distributions import Environment, Project, wheels
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -42,16 +42,17 @@ def test_it_is_listed_helped_and_described(installed: Environment) -> None:
 
 def test_it_is_on_the_generated_pages(installed: Environment) -> None:
     code = "import sys; sys.path.insert(0, sys.argv[1]); import generate; print(*dict(generate.pages()).values())"
-    text = run([installed.interpreter, "-P", "-c", code, ROOT / "docs"], env=installed.variables)
+    text = installed.python(code, ROOT / "docs").out
     assert "## `gankit study seeds` { #study-seeds }" in text
     assert "For [`gankit study seeds`](command-line.md#study-seeds)." in text
     assert "| `count` | whole number | `2` | at least 2 | trainings. |" in text
     assert "How far apart trainings are that differ in nothing but their seed." in text
 
 
-def test_it_is_run_and_resumed(installed: Environment, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_it_is_run_and_resumed(workers: int, installed: Environment, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = ["study", "seeds", "wgan-gp", *SMALL, "--out", out, "--workers", "2"]
+    command = ["study", "seeds", "wgan-gp", *SMALL, "--out", out, "--workers", workers]
     first = installed.gankit(*command)
     assert first.code == 0, first
     assert "2 trainings of 3 steps at " in first.err

@@ -115,12 +115,12 @@ def test_what_the_data_do_not_allow_is_not_proposed(tmp_path: Path) -> None:
     experiment = gankit.load(tmp_path / "a.toml")
     assert experiment.data.held_out == 0
     assert "3 patients are too few to hold some out" in said
-    facts = {"labels": np.array([0] * 12 + [1] * 188)}
+    facts = {"labels": np.array([0] * 11 + [1] * 189)}
     counts = noise(200, 32, 32).astype(np.uint16) * 200
     said = "\n".join(lines(arrays(tmp_path / "b.npz", counts, **facts), tmp_path / "b.toml"))
     experiment = gankit.load(tmp_path / "b.toml")
     assert experiment.data.conditional is False
-    assert "class 0 has fewer than 10 images to train on (12 in all)" in said
+    assert "class 0 has fewer than 10 images to train on (11 in all)" in said
     assert experiment.augment.part.settings.policy == ("translation", "cutout")  # 16 bits may be measurements
 
 

@@ -13,7 +13,7 @@ from gankit import GankitError, build
 from gankit.interfaces import Pool, Resampling, Result, Rows
 from gankit.metrics import _distances
 from gankit.metrics._distances import squared_distances
-from gankit.metrics._rows import digests, shuffled
+from gankit.metrics._rows import digests, permutation
 from gankit.metrics.precision_recall import PrecisionRecall, precision_recall
 
 Array = NDArray[Any]
@@ -150,7 +150,7 @@ def test_unequal_sizes_are_drawn_alike_whatever_the_order() -> None:
     random = np.random.default_rng(0)
     for _ in range(3):
         assert precision_recall(random.permutation(real), random.permutation(fake)) == values
-    drawn = real[shuffled(digests(real))[:40]]
+    drawn = real[permutation(digests(real))[:40]]
     assert values == pytest.approx(by_loops(drawn, fake, 4), abs=1e-12)
     found = result(real, fake)
     assert found.counts == dict.fromkeys(NAMES, (40, 40))
@@ -159,12 +159,12 @@ def test_unequal_sizes_are_drawn_alike_whatever_the_order() -> None:
 
 def test_the_draw_is_fair() -> None:
     content = digests(np.arange(2000.0)[:, None])
-    order = shuffled(content)
+    order = permutation(content)
     np.testing.assert_array_equal(np.sort(order), np.arange(2000))
     assert abs(order[:1000].mean() - 999.5) < 60
     assert abs(np.corrcoef(order, np.arange(2000))[0, 1]) < 0.08
     assert digests(np.array([[0.0]])) == digests(np.array([[-0.0]]))
-    copies = shuffled(digests(np.repeat([[1.0], [2.0]], 500, axis=0)))
+    copies = permutation(digests(np.repeat([[1.0], [2.0]], 500, axis=0)))
     assert abs((copies[:500] < 500).sum() - 250) < 60
 
 

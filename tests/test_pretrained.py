@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
-import subprocess
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from hatchling.builders.wheel import WheelBuilder
@@ -123,7 +123,6 @@ def test_it_stays_as_it_is(eyes: gankit.Run) -> None:
 
 def test_it_draws_within_seconds(eyes: gankit.Run) -> None:
     """Sixteen pictures from a fresh process take no data set and no cache."""
-    arguments = ["sample", "eyes", "--count", "16", "--label", "esotropia", "--out", "drawn"]
-    done = subprocess.run([sys.executable, "-m", "gankit", *arguments], capture_output=True, text=True, timeout=60)
+    done = processes.run("sample", "eyes", "--count", "16", "--label", "esotropia", "--out", "drawn")
     assert done.returncode == 0, done.stderr
     assert len(list(Path("drawn").glob("0*.png"))) == 16

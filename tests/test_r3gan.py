@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import gankit
 from gankit.errors import PartError
 from gankit.interfaces import FeatureCritic, ImageSpec
-from gankit.nn.bottleneck import InvertedBottleneck, group_count
+from gankit.nn.bottleneck import Halving, InvertedBottleneck, group_count
 from gankit.nn.double_backward import conv2d, leaky_relu
 from gankit.nn.layers import set_influence
 from gankit.registry import registry
@@ -100,6 +100,25 @@ def test_labels_act_by_embedding_and_projection(image: ImageSpec) -> None:
             network(inputs)
         set_influence(network, 0.0)
         torch.testing.assert_close(network(inputs, labels), network(inputs, labels.flip(0)))
+
+
+@pytest.mark.parametrize("image", [ImageSpec(3, 8, 8, classes=20), ImageSpec(3, 8, 8, conditions=20)], ids=str)
+def test_labels_start_with_small_scores(image: ImageSpec) -> None:
+    """As the authors' code has it: of features of unit variance a variance of one over the number of labels."""
+    torch.manual_seed(0)
+    embedding = gankit.build("critic", "r3gan", image, width=64).embedding
+    assert embedding.table.weight.square().sum(-1 if image.classes else 0).mean().item() == pytest.approx(0.05, rel=0.1)
+
+
+def test_halving_keeps_out_what_the_smaller_map_cannot_hold() -> None:
+    """Every second value after the filter [1, 3, 3, 1] / 8: means stay, the finest stripes go."""
+    stripes = torch.tensor([1.0, -1]).repeat(4).expand(1, 2, 8, 8)
+    halved = Halving()(torch.cat([torch.ones_like(stripes), stripes]))[:, :, 1:-1, 1:-1]
+    torch.testing.assert_close(halved[0], torch.ones(2, 2, 2))
+    torch.testing.assert_close(halved[1], torch.zeros(2, 2, 2))
+    impulse = torch.zeros(1, 1, 8, 8)
+    impulse[..., 4, 4] = 64
+    assert Halving()(impulse)[0, 0, 1:3, 1:3].tolist() == [[1, 3], [3, 9]]
 
 
 @pytest.mark.parametrize(("kind", "least"), [("generator", [4, 4]), ("critic", [4, 4])])

@@ -21,7 +21,7 @@ import gankit
 from gankit.errors import DataError, GankitError, PartError, RunError
 from gankit.evaluation.uncertainty import wilson
 from gankit.ranking import Ranking, rank, realism_score, write_page, write_ranking
-from gankit.ranking.key import check_numbers, read_key
+from gankit.ranking.key import Key, check_numbers, read_key
 from gankit.ranking.ratings import krippendorff_alpha
 from gankit.runs.networks import generate_batches
 
@@ -401,6 +401,15 @@ def test_bad_ratings_are_one_line(
     assert "\n" not in str(raised.value)
 
 
+def test_ratings_may_be_the_progress_of_a_page_and_lack_answers(runs: dict[str, gankit.Run], tmp_path: Path) -> None:
+    answers = {str(i): {"score": str(i + 1), "diagnosis": "left"} for i in range(3)} | {"3": {}}
+    path = write(tmp_path / "r.json", json.dumps({"key": "", "rater": "Ada", "answers": answers}))
+    assert rank(runs["plain"], 3, 1, f"ratings:{path}").scores.tolist() == [1, 2, 3]
+    path = write(tmp_path / "r.csv", "image,score,diagnosis", "0,1,", "1,,left", "2,3,")
+    with pytest.raises(DataError, match="r gives no score for 1 of 3 images, 1 first"):
+        rank(runs["plain"], 3, 1, f"ratings:{path}")
+
+
 def test_files_that_are_missing_or_given_twice(runs: dict[str, gankit.Run], tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", "image,score", *GOOD)
     with pytest.raises(DataError, match="cannot be read"):
@@ -416,7 +425,7 @@ def test_files_that_are_missing_or_given_twice(runs: dict[str, gankit.Run], tmp_
 
 def rate(page: Path, name: str, score: Callable[[Any], int], call: Callable[[Any], str] = lambda image: "") -> Path:
     """The ratings of a person who sees what the images are."""
-    key, digest = read_key(page.parent / "key.json")
+    key, digest = read_key(page.parent / "key.json", Key)
     rows = [f"{image.id},{score(image)},{image.label},{call(image)},{name},{digest}" for image in key.images]
     return write(page.parent / f"{name}.csv", "image,score,diagnosis,call,rater,key", *rows)
 
@@ -489,7 +498,8 @@ def test_a_key_that_was_changed_is_noticed(copied_run: gankit.Run) -> None:
     ("change", "said"),
     [
         ({"seed": "1"}, "valid integer"), ({"seed": -1}, "greater than or equal to 0"), ({"seed": 2**63}, "less than"),
-        ({"best": 1}, "valid boolean"), ({"label": 3}, "valid string"), ({"images": {}}, "valid array"),
+        ({"sources": [{"name": "a", "content": "b", "best": 1}]}, "valid boolean"),
+        ({"label": 3}, "valid string"), ({"images": {}}, "valid array"),
         ({"images": [{"id": "a", "real": False, "number": 1, "label": ""}]}, "not numbered 0, 1, 2"),
         ({"images": [{"id": "a", "real": False, "number": 0, "label": ""}] * 2}, "not numbered 0, 1, 2"),
         ({"images": [{"id": "a", "real": real, "number": 0, "label": ""} for real in (True, False)]}, "have one id"),
@@ -503,7 +513,7 @@ def test_a_forged_key_is_one_line(
     path = page.parent / "key.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(RunError, match="is no key of a rating page") as caught:
-        check_numbers(read_key(path)[0], path)
+        check_numbers(read_key(path, Key)[0], path)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -513,7 +523,7 @@ def test_what_is_no_key_at_all_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "key.json"
     path.write_text(text)
     with pytest.raises(RunError, match="is no key of a rating page"):
-        read_key(path)
+        read_key(path, Key)
 
 
 def test_ratings_of_another_generator_are_refused(copied_run: gankit.Run, runs: dict[str, gankit.Run]) -> None:
@@ -521,6 +531,117 @@ def test_ratings_of_another_generator_are_refused(copied_run: gankit.Run, runs: 
     path = rate(page, "ada", lambda image: 3)
     with pytest.raises(RunError, match="its generator is not the one of the rated images"):
         rank(runs["classes"], None, 2, f"ratings:{path}")
+
+
+def test_a_key_of_an_older_page_is_read(copied_run: gankit.Run) -> None:
+    page = write_page(copied_run, copied_run.path / "rating", 4, real=2)
+    path = page.parent / "key.json"
+    table = json.loads(path.read_text())
+    (origin,) = table.pop("sources")
+    table |= {"format": 1, "run": origin["name"], "generator": origin["content"], "best": origin["best"]}
+    for image in table["images"]:
+        del image["source"]
+    path.write_text(json.dumps(table))
+    ada = rate(page, "ada", lambda image: image.number + 1, lambda image: "real")
+    ranked = rank(copied_run, None, 2, f"ratings:{ada}")
+    assert ranked.scores.tolist() == [1, 2, 3, 4]
+
+
+# Ratings of several sources
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    """Eight dark and six bright pictures of strangers in class folders, of the size of the runs' images."""
+    made, draw = [], np.random.default_rng(3)
+    for name, count, level in (("murky", 8, 20), ("sunny", 6, 200)):
+        for number in range(count):
+            path = tmp_path / name / ("left" if number % 2 else "right") / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw.integers(level, level + 20, (8, 8, 3), dtype=np.uint8)).save(path)
+        made.append(tmp_path / name)
+    return made
+
+
+def test_a_page_of_two_folders_tells_them_apart_only_by_its_key(folders: list[Path], tmp_path: Path) -> None:
+    page = write_page([*map(str, folders)], tmp_path / "page", seed=5, real=3, against=str(folders[0]))
+    key = read_key(page.parent / "key.json")[0]
+    assert [Path(origin.name).name for origin in key.sources] == ["murky", "sunny"]
+    assert [(image.source, image.number) for image in key.generated] == [(s, n) for s in (0, 1) for n in range(6)]
+    assert sum(image.real for image in key.images) == 3
+    text = page.read_text()
+    assert not any(word in text for word in ("murky", "sunny", key.secret, str(tmp_path)))
+    assert '"classes": ["left", "right"]' in text
+    ada = rate(page, "ada", lambda image: 2 + 2 * image.source + image.number % 2, lambda image: "real")
+    bo = rate(page, "bo", lambda image: 2 + 2 * image.source + image.number % 2,
+              lambda image: "real" if image.real or image.source else "generated")  # fmt: skip
+    ranked = rank(folders, None, 3, f"ratings:{ada},{bo}")
+    assert ranked.scores.tolist() == [2, 3] * 3 + [4, 5] * 3
+    assert ranked.images[:6].max() < 100 < ranked.images[6:].min()
+    value = {(finding.rater, finding.what): finding for finding in ranked.findings}
+    dark, bright = map(str, folders)
+    assert value["all", f"mean score of {bright}"].value == 4.5
+    lead = value["all", f"mean score of {bright} less that of {dark}"]
+    assert (lead.value, lead.n) == (2, 12)
+    half = 2.5706 * math.sqrt(2 * 0.3 / 6)  # Student's quantile for 5 degrees of freedom; variances are 0.3
+    assert (lead.low, lead.high) == pytest.approx((2 - half, 2 + half), abs=1e-3)
+    assert value["bo", f"images of {dark} taken for real"].value == 0
+    assert value["bo", f"images of {bright} taken for real"].value == 1
+    assert value["bo", "generated images diagnosed as asked"].value == 1
+    rows = read(write_ranking(ranked, tmp_path / "ranked") / "ranking.csv")
+    assert rows[0][-1] == "source"
+    assert {row[-1] for row in rows[1:] if int(row[1]) >= 6} == {str(path) for path in folders[1].rglob("*.png")}
+
+
+def test_a_run_beside_a_folder(copied_run: gankit.Run, folders: list[Path], tmp_path: Path) -> None:
+    page = write_page([copied_run, folders[0]], tmp_path / "page", 4, seed=7, real=2)
+    ada = rate(page, "ada", lambda image: 1 + image.source, lambda image: "real")
+    ranked = rank([copied_run, folders[0]], None, 3, f"ratings:{ada}")
+    assert np.array_equal(ranked.images[:4], copied_run.sample(4, seed=7))
+    assert ranked.scores.tolist() == [1] * 4 + [2] * 4
+    lead = next(finding for finding in ranked.findings if "less that of" in finding.what)
+    assert (lead.value, lead.low, lead.high) == (1, None, None)  # no score differs from another of its source
+    for sources, message in (
+        ([folders[0], copied_run], "its images are not the rated ones"),
+        ([copied_run], "the rating page shows images of 2 sources: give own, "),
+    ):
+        with pytest.raises(GankitError, match=message):
+            rank(sources, None, 3, f"ratings:{ada}")
+    Image.new("RGB", (8, 8)).save(folders[0] / "left" / "1.png")
+    with pytest.raises(RunError, match="murky: its images are not the rated ones"):
+        rank([copied_run, folders[0]], None, 3, f"ratings:{ada}")
+
+
+def test_deep_images_are_ranked_beside_8_bit_ones(folders: list[Path], tmp_path: Path) -> None:
+    deep = (np.arange(4 * 3 * 64).reshape(4, 3, 8, 8) * 80).astype(np.uint16)
+    np.savez(tmp_path / "deep.npz", images=deep)
+    table = {"name": "npz", "path": str(tmp_path / "deep.npz"), "value_range": [0, 65535]}
+    page = write_page([folders[0], table], tmp_path / "page", 4)
+    ranked = rank([folders[0], table], None, 3, f"ratings:{rate(page, 'ada', lambda image: 3)}")
+    assert ranked.images.dtype == np.uint8
+    assert np.array_equal(ranked.images[4:], np.rint(deep / 257).astype(np.uint8))
+
+
+def test_sources_that_no_page_can_show(folders: list[Path], runs: dict[str, gankit.Run], tmp_path: Path) -> None:
+    Image.new("RGB", (9, 8)).save(tmp_path / "wide.png")
+    (tmp_path / "wide").mkdir()
+    for number in range(2):
+        shutil.copy(tmp_path / "wide.png", tmp_path / "wide" / f"{number}.png")
+    for sources, arguments, message in (
+        ([folders[0], tmp_path / "wide"], {}, r"wide: its images are 3 x 8 x 9 .* give one as a table with a size"),
+        (folders, {"count": 7}, "7 images are asked for, and there are 6"),
+        (folders, {"real": 2}, "no run among the sources has real images: say which to mix in by --against"),
+        (folders, {"label": "left"}, "only a run can be asked for a label"),
+        ([], {}, "no source of images is given"),
+    ):
+        with pytest.raises(GankitError, match=message):
+            write_page(sources, tmp_path / "page", **arguments)
+    with pytest.raises(GankitError, match="by critic: images of one run are ranked so"):
+        rank([runs["plain"], runs["classes"]])
+    numbered = write(tmp_path / "r.csv", "image,score", *(f"{number},{number}" for number in range(6)))
+    with pytest.raises(GankitError, match="give one"):
+        rank(folders, by=f"ratings:{numbered}", keep=2)
+    assert rank(folders[1], by=f"ratings:{numbered}", keep=2).best.tolist() == [5, 4]
 
 
 # The command line
@@ -571,6 +692,13 @@ def test_command(
         ([run, "--by", "ratings:none.csv"],
          "gankit: none.csv cannot be read (No such file or directory); give a CSV file in UTF-8"),
         ([tmp_path], f"gankit: {tmp_path}: there is no run here (no experiment.toml)"),
+        ([run, "--page", "--against", run, "--out", tmp_path / "x"],
+         "gankit: --against: how many of these real images the page shows is not said: add --real NUMBER"),
     ):  # fmt: skip
         assert call(*arguments) == (2, [], [message])
     assert not (tmp_path / "x").exists()
+    code, out, _ = call(run, run, "--page", "--count", 3, "--against", run, "--real", 2, "--out", tmp_path / "two")
+    assert (code, out[0]) == (0, f"page: {tmp_path / 'two' / 'page.html'}")
+    ratings = rate(tmp_path / "two" / "page.html", "ada", lambda image: 3, lambda image: "real")
+    code, out, _ = call(run, run, "--by", f"ratings:{ratings}", "--keep", 2, "--out", tmp_path / "both")
+    assert "mean score of run-2 less that of run 0 (n = 6)" in out, out

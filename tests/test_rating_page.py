@@ -6,7 +6,6 @@ import base64
 import csv
 import html
 import io
-import json
 import re
 import struct
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rating_person import PHONE, Person, data_of
 
 import gankit
 from gankit.errors import GankitError
@@ -26,7 +26,6 @@ from gankit.ranking.page import class_keys
 
 CLASSES = ["left </script><b>", 'right, "it\'s"', "up & down"]
 SEED = 918273645
-PHONE = {"width": 375, "height": 700}
 
 
 def trained(folder: Path, data: Path, *more: str) -> gankit.Run:
@@ -53,15 +52,8 @@ def page(run: gankit.Run) -> Path:
     return write_page(run, run.path / "rating", 5, seed=SEED, real=3)
 
 
-def data_of(page: Path) -> dict[str, Any]:
-    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(encoding="utf-8"))
-    assert match
-    content: dict[str, Any] = json.loads(match[1])
-    return content
-
-
 def key_of(page: Path) -> Key:
-    return read_key(page.parent / "key.json")[0]
+    return read_key(page.parent / "key.json", Key)[0]
 
 
 def pixels(entry: dict[str, str]) -> Any:
@@ -92,8 +84,8 @@ def test_the_page_shows_the_images_of_the_key(page: Path, run: gankit.Run) -> No
 
 def test_the_page_tells_nothing_of_its_images(page: Path, run: gankit.Run) -> None:
     text, key = page.read_text(encoding="utf-8"), key_of(page)
-    for secret in (str(SEED), run.path.name, "telltale", key.secret, key.secret[:16], key.generator, "held-out",
-                   str(run.path), gankit.__version__):  # fmt: skip
+    for secret in (str(SEED), run.path.name, "telltale", key.secret, key.secret[:16], key.sources[0].content,
+                   "held-out", str(run.path), gankit.__version__):  # fmt: skip
         assert secret not in text
     content = data_of(page)
     assert set(content) == {"key", "images", "classes", "calls"}
@@ -179,62 +171,6 @@ def test_pages_that_cannot_be_written(run: gankit.Run, tmp_path: Path, arguments
 
 
 # In a browser
-
-
-class Person:
-    """Someone at the page, in a browser without a network."""
-
-    def __init__(self, browser: Any, page: Path, **settings: Any) -> None:
-        self.faults: list[str] = []
-        self.context = browser.new_context(accept_downloads=True, offline=True, **settings)
-        self.page = self.context.new_page()
-        self.page.on("console", lambda line: self.faults.append(f"console: {line.text}"))
-        self.page.on("pageerror", lambda error: self.faults.append(f"script: {error}"))
-        self.page.on("request", lambda request: self._note_request(request.url))
-        self.url = page.as_uri()
-        self.page.goto(self.url)
-
-    def _note_request(self, url: str) -> None:
-        if url != self.url and not url.startswith(("data:", "blob:")):
-            self.faults.append(url)
-
-    def type(self, keys: str) -> None:
-        for key in keys.split():
-            self.page.keyboard.press(key)
-
-    @property
-    def place(self) -> str:
-        return str(self.page.locator("#place").inner_text())
-
-    @property
-    def message(self) -> str:
-        return str(self.page.locator("#message").inner_text())
-
-    @property
-    def chosen(self) -> list[str]:
-        values: list[str] = self.page.evaluate(
-            "[...document.querySelectorAll('[aria-pressed=true]')].map(element => element.dataset.value)"
-        )
-        return values
-
-    def saved(self, button: str = "#save") -> tuple[str, bytes]:
-        with self.page.expect_download() as waiting:
-            self.page.locator(button).click()
-        return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
-
-    def hears(self, start: str) -> None:
-        """Waits until the page says something that starts so."""
-        self.page.wait_for_function(
-            "start => document.getElementById('message').textContent.startsWith(start)", arg=start
-        )
-
-    def reload(self, expected: str) -> None:
-        self.page.reload()
-        self.hears(expected)
-
-    def close(self) -> None:
-        self.context.close()
-        assert self.faults == []
 
 
 @pytest.fixture

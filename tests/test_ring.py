@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +82,20 @@ def train(loss: str, regulariser: str, seed: int, out: Path, *more: str) -> int:
     return modes_reached(run.sample(2000, seed=seed)[:, :, 0, 0])
 
 
-@pytest.mark.parametrize("loss", REGULARISED)
+# With a penalty, with cross-entropy, with pairs of a real and a fake; the slow ones differ in their formulas alone.
+QUICK = {"wasserstein", "non-saturating", "relativistic"}
+
+
+@pytest.mark.parametrize(
+    "loss", [pytest.param(loss, marks=[] if loss in QUICK else pytest.mark.slow) for loss in REGULARISED]
+)
 def test_ring_of_eight_gaussians(loss: str, tmp_path: Path) -> None:
-    reached = [train(loss, REGULARISED[loss], seed, tmp_path / str(seed)) for seed in range(3)]
-    assert statistics.median(reached) >= 7, reached
+    """Two trainings of three reach seven modes; the third takes place where one of the first two did not."""
+    reached: list[int] = []
+    while len(reached) < 3 and sum(modes >= 7 for modes in reached) < 2:
+        seed = len(reached)
+        reached.append(train(loss, REGULARISED[loss], seed, tmp_path / str(seed)))
+    assert sum(modes >= 7 for modes in reached) == 2, reached
 
 
 def test_the_measure_can_fail(tmp_path: Path) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from PIL import Image
@@ -17,7 +16,7 @@ import gankit
 from gankit import seeds
 from gankit.errors import GankitError, RunError
 from gankit.runs import checkpoint
-from gankit.runs.networks import generate_batches, settle_statistics
+from gankit.runs.networks import generate_batches, recompute_norms
 from gankit.runs.sampling import write_samples
 
 Small = Callable[..., list[str]]
@@ -61,7 +60,7 @@ def test_another_process_draws_the_same(plain: gankit.Run, tmp_path: Path) -> No
         "import gankit, numpy, sys, torch; torch.set_num_threads(2); torch.manual_seed(99); "
         "numpy.save(sys.argv[2], gankit.open_run(sys.argv[1]).sample(5, seed=2))"
     )
-    subprocess.run([sys.executable, "-c", code, str(plain.path), str(tmp_path / "there.npy")], check=True)
+    assert processes.run(str(plain.path), str(tmp_path / "there.npy"), code=code).returncode == 0
     there = np.load(tmp_path / "there.npy").astype(int)
     np.testing.assert_allclose(there, plain.sample(5, seed=2).astype(int), atol=1)
 
@@ -76,7 +75,7 @@ def test_networks_of_a_run(plain: gankit.Run) -> None:
 def test_statistics_settled_for_the_weights_equal_those_of_a_large_batch() -> None:
     torch.manual_seed(0)
     generator = gankit.build("generator", "resnet", gankit.ImageSpec(1, 8, 8), width=4, latent_dim=6)
-    settle_statistics(generator, 6, None, seed=0, n_batches=40)
+    recompute_norms(generator, 6, None, seed=0, n_batches=40)
     z = torch.randn(4096, 6)
     settled = torch.cat(list(generate_batches(generator, z, None)))
     generator.train()

@@ -43,7 +43,7 @@ def test_a_schedule_moves_by_half_a_cosine_or_a_line_and_stays() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[gankit.Run, list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
-    experiment = gankit.load("r3gan", *SMALL, *MOVING)
+    experiment = gankit.load(gankit.load("r3gan"), *SMALL, *MOVING)
     return gankit.train(experiment, tmp_path_factory.mktemp("run") / "run", on_tick=rows.append), rows
 
 
@@ -77,7 +77,7 @@ def test_betas_and_weights_are_those_of_the_step(monkeypatch: pytest.MonkeyPatch
         return steps(self, *arguments)
 
     monkeypatch.setattr(torch.optim.Adam, "step", record)
-    gankit.train(gankit.load("r3gan", *SMALL, *MOVING, "training.steps=3"), tmp_path / "run")
+    gankit.train(gankit.load(gankit.load("r3gan"), *SMALL, *MOVING, "training.steps=3"), tmp_path / "run")
     moved = [0.9 + 0.09 * done for done in HALF_WAY[:3]]
     assert [second for _, second in betas[-6:]] == pytest.approx([value for value in moved for _ in "ab"])
 
@@ -109,7 +109,7 @@ def test_the_weight_of_a_loss_is_that_of_the_step(step: int) -> None:
 
     values = []
     for weight in ("{start=2, end=1, steps=4}", str(2 - {0: 0.0, 2: 0.5, 9: 1.0}[step])):
-        experiment = gankit.load("r3gan", *SMALL, f"losses.r1.weight={weight}", "losses.r1.every=2")
+        experiment = gankit.load(gankit.load("r3gan"), *SMALL, f"losses.r1.weight={weight}", "losses.r1.every=2")
         data = prepare(experiment.data, 0, None)
         stepper = Stepper(experiment, data, TickLog(Path("unused"), False))
         stepper.go_to(step)

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 from distributions import PIP, Environment, wheels
 
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 
 KIND_FOLDERS = {plural(kind) for kind in KINDS}
-MODULES = {"interfaces", "nn.layers", "errors", "images.resizing", "images.labels_csv", "cache", "testing"}
+MODULES = {"interfaces", "recipes", "nn.layers", "errors", "images.resizing", "images.labels_csv", "cache", "testing"}
 SINGLE = {("gankit.registry", name) for name in ("Schedule", "Scheduled", "nested_part", "value_at")}
 SINGLE |= {("gankit.nn.gradients", "without_autocast"), ("gankit.images.decoding", "all_told")}
 """Public names of modules that are not public as a whole."""
@@ -47,11 +48,18 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shipped(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The wheel of each of them, by its folder's name."""
+    paths = wheels(FOLDERS, tmp_path_factory.mktemp("wheels"))
+    return {path.name.split("-")[0].replace("_", "-"): path for path in paths}
+
+
+@pytest.fixture(scope="session")
+def shipped(folder: Path, built: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment into which it is installed, with those of them that it requires; tests leave it as it is."""
     shipped = Environment(tmp_path_factory.mktemp("shipped"))
     required = [other for other in FOLDERS if any(re.match(rf"{other.name}\b", text) for text in requirements(folder))]
-    shipped.install(*wheels([folder, *required], tmp_path_factory.mktemp("wheels")))
+    shipped.install(*(built[each.name] for each in (folder, *required)))
     return shipped
 
 
@@ -115,12 +123,9 @@ def test_its_parts_load_and_its_examples_are_valid(shipped: Environment, without
 
 
 def test_its_own_tests_pass_on_what_is_installed(shipped: Environment, without_source: Path) -> None:
-    done = subprocess.run(
-        [str(shipped.interpreter), "-P", "-m", "pytest", "-p", "no:cacheprovider", "tests"],
-        env=shipped.variables, cwd=without_source, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr
-    assert "[100%]" in done.stdout
+    tested = shipped.python(processes.PYTEST, "-p", "no:cacheprovider", "tests", folder=without_source)
+    assert tested.code == 0, tested.out[-8000:] + tested.err
+    assert "[100%]" in tested.out
 
 
 def imported(tree: ast.Module) -> Iterator[tuple[int, str, str]]:

@@ -18,10 +18,14 @@ import torch
 from torch import Tensor, nn
 
 import gankit
+from gankit import seeds
 from gankit.errors import PartError, SettingsError
 from gankit.losses.gradient_penalty import gradient_penalty
 from gankit.registry import registry
 from gankit.report import write_report
+from gankit.studies.jobs import Job
+from gankit.studies.study import Arm, Study, Work
+from gankit.studies.trainings import time_steps
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 3, 16, 16), dtype=np.uint8)
 FEW = [
@@ -373,9 +377,9 @@ def test_numbers_of_numpy_are_saved_as_numbers(trained: Trained) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Fractions, "the state of loss mine holds gap, a Fraction that no checkpoint can give back"),
+        (Fractions, "the state of loss mine holds gap, a Fraction that a checkpoint cannot restore"),
         (Stateless, "loss mine finds .* in a second step on the critic's turn"),
-        (OneWay, "loss mine cannot take up its own saved state: AttributeError"),
+        (OneWay, "loss mine cannot load its own saved state: AttributeError"),
         (Vector, r"loss mine returned \(4,\) on the critic's turn: return one number as a tensor"),
         (Number, r"loss mine returned 0.5 \(float\) on the generator's turn"),
         (Failing, "in a trial step loss mine raised KeyError: 'gone'"),
@@ -479,6 +483,16 @@ def test_sampling_in_one_thread_leaves_a_training_in_another_as_it_is(trained: T
     assert beside == losses_of(1, tmp_path / "alone")
 
 
+def test_what_a_study_draws_waits_for_a_training_in_another_thread() -> None:
+    began = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with seeds.own_draws():
+            timed = pool.submit(time_steps, lambda steps: began.set(), 1)
+            assert not began.wait(0.2)
+        assert timed.result() >= 0
+    assert began.is_set()
+
+
 @contextlib.contextmanager
 def other_defaults() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
@@ -501,6 +515,37 @@ def test_defaults_and_modes_of_torch_change_nothing(trained: Trained) -> None:
         assert torch.get_default_dtype() == torch.float64
     assert other.exported.read_bytes() == run.exported.read_bytes()
     assert all(parameter.dtype == torch.float32 for parameter in other.critic.parameters())
+
+
+def test_the_default_type_comes_back_when_the_last_thread_has_left() -> None:
+    first = seeds.plain_torch()
+    with other_defaults():
+        with first, contextlib.ExitStack() as stack:
+            stack.enter_context(seeds.plain_torch())
+            late = stack.pop_all()  # as a thread leaves that came second and stays longer
+        assert torch.get_default_dtype() == torch.float32
+        late.close()
+        assert torch.get_default_dtype() == torch.float64
+
+
+def test_jobs_of_a_study_do_not_know_the_defaults_of_torch(tmp_path: Path) -> None:
+    class Asked(Study):
+        def arms(self) -> list[Arm]:
+            return [Arm("one", "a job")]
+
+        def work(self, jobs: Path) -> list[Work]:
+            job = Job("one", lambda folder: {"type": str(torch.zeros(1).dtype), "device": str(torch.zeros(1).device)})
+            return [Work("", [job], 1, lambda threads: 0.0)]
+
+        def judge(self, outcomes: Any, folder: Path) -> Any:
+            return outcomes["one"].result
+
+        def report(self, results: Any) -> None:
+            pass
+
+    with other_defaults():
+        results = Asked(gankit.load("wgan-gp")).run(tmp_path / "study", threads=1, quiet=True)
+    assert results.values == {"type": "torch.float32", "device": "cpu"}
 
 
 def test_a_gradient_penalty_in_inference_mode_is_that_without_gradients() -> None:

@@ -149,7 +149,7 @@ def test_a_resumed_training_repeats_the_recorded_choices_and_ends_bitwise_the_sa
     assert rows == [
         {"step": 0, "threads": 1}, {"step": 2, "threads": 2}, {"step": 3, "threads": 2, "seconds": 1.0},
     ]  # fmt: skip
-    assert "2 of 2 CPU threads, the fastest here now: 1 s a step" in capsys.readouterr().err
+    assert "2 of 2 CPU threads, the fastest here now: 1 s per step" in capsys.readouterr().err
 
     def die(row: dict[str, Any]) -> None:
         if row["step"] == 4:  # the newest checkpoint is that of step 2

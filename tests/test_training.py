@@ -55,6 +55,20 @@ def assert_equal(a: Any, b: Any, place: str = "") -> None:
         assert a == b, place
 
 
+def test_a_lazy_penalty_that_does_not_hold_the_critic_is_named_once(
+    small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for every, warned in (1, 0), (2, 1):
+        overrides = small(
+            "training.steps=4", "training.tick_every=2", "losses.gradient-penalty.weight=1e6",
+            f"losses.gradient-penalty.every={every}",
+        )  # fmt: skip
+        gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / str(every))
+        said = capsys.readouterr().err
+        assert said.count("up to step 2: computed on each update number 2 alone, it does not hold the critic") == warned
+        assert said.count("does not hold the critic") == warned
+
+
 def log_without_times(folder: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]

@@ -16,7 +16,7 @@ from scipy import stats
 
 import gankit
 from gankit import GankitError
-from gankit.evaluation.extraction import part
+from gankit.evaluation.extraction import as_part
 from gankit.evaluation.uncertainty import (
     evaluate_metric,
     influences,
@@ -51,9 +51,9 @@ def untold(pool: Pool) -> Pool:
 
 
 def p_of(name: str, pool: Pool, permutations: int = 39, seed: int = 0) -> dict[str, float]:
-    better = part("metric", name).build().better
+    better = as_part("metric", name).build().better
     assert better is not None
-    found = p_values(part("metric", name), pool, better, permutations, seed)
+    found = p_values(as_part("metric", name), pool, better, permutations, seed)
     return {key: entry["p_value"]["value"] for key, entry in found.items()}
 
 
@@ -159,7 +159,7 @@ class TestPermutations:
         groups = np.random.default_rng(0).permutation(np.repeat(np.arange(7), 5))
         told, other = rows(np.zeros((35, 1)), groups), rows(np.zeros((12, 1)))
         pool = Pool(told, other) if side == "real" else Pool(other, told)
-        entries = [p_values(part("metric", "pool-spy"), pool, "lower", 1, seed) for seed in range(80)]
+        entries = [p_values(as_part("metric", "pool-spy"), pool, "lower", 1, seed) for seed in range(80)]
         of_side = {
             (entry["pool-spy"]["p_value"]["n_real"], entry["pool-spy"]["p_value"]["n_fake"]) for entry in entries
         }
@@ -203,7 +203,7 @@ def spread(name: str, draw: Draw, repeats: int, errors: int) -> dict[str, tuple[
     found: dict[str, list[float]] = {}
     for repeat in range(repeats):
         pool = draw(np.random.default_rng(repeat))
-        resampling = part("metric", name).build().resampling(pool)
+        resampling = as_part("metric", name).build().resampling(pool)
         of_pool = resampling.values(pool.real_places, pool.fake_places)
         for key, value in of_pool.items():
             values.setdefault(key, []).append(value)
@@ -250,7 +250,7 @@ class TestStandardErrors:
     def test_kid_s_closed_form_is_for_independent_images(self) -> None:
         random = np.random.default_rng(0)
         (real, groups), fake = patients(random, 10, 3, 4), random.normal(size=(20, 4))
-        metric, value = part("metric", "kid").build(), {"kid": 0.0}
+        metric, value = as_part("metric", "kid").build(), {"kid": 0.0}
 
         def error(pool: Pool) -> float:
             found = standard_errors(metric.resampling(pool), value)["kid"]
@@ -281,7 +281,7 @@ class TestStandardErrors:
                 parts.extend(given)
                 return super().values_without(given)
 
-        found = influences(Spy(part("metric", "variance-ratio").build(), pool), "real", {"variance-ratio": 0.0})
+        found = influences(Spy(as_part("metric", "variance-ratio").build(), pool), "real", {"variance-ratio": 0.0})
         assert len(parts) == 50
         of_patients = [set(groups[places].tolist()) for places in parts]
         assert sum(map(len, of_patients)) == len(set.union(*of_patients)) == 201
@@ -316,13 +316,13 @@ class TestStandardErrors:
             Pool(rows(random.normal(size=(8, 2)), np.zeros(8, int)), rows(random.normal(size=(8, 2)))),
             Pool(rows(random.normal(size=(8, 2))), rows(random.normal(size=(2, 2)))),
         ):
-            entries, _ = evaluate_metric(part("metric", "frechet"), pool, 0)
+            entries, _ = evaluate_metric(as_part("metric", "frechet"), pool, 0)
             assert entries["frechet"]["standard_error"] is None
 
 
 class TestRealAgainstReal:
     def floor(self, pool: Pool, seed: int) -> float:
-        resampling = part("metric", "kid").build().resampling(pool)
+        resampling = as_part("metric", "kid").build().resampling(pool)
         found = real_against_real(resampling, resampling.whole().values, seed)["kid"]
         assert found["n"] == 12
         return float(found["value"])
@@ -343,7 +343,7 @@ class TestRealAgainstReal:
         for seed in range(60):
             real, fake = np.random.default_rng(seed).normal(size=(2, 40, 20))
             pool = Pool(rows(real), rows(fake))
-            resampling = part("metric", "frechet").build().resampling(pool)
+            resampling = as_part("metric", "frechet").build().resampling(pool)
             values = resampling.values(pool.real_places, pool.fake_places)
             beside = real_against_real(resampling, values, seed)["frechet"]
             assert beside["n"] == 20
@@ -361,7 +361,7 @@ class TestRealAgainstReal:
             random = np.random.default_rng(seed)
             pool = Pool(rows(*patients(random, 12, 4, 3)), rows(random.normal(size=(24, 3))))
             for given, found in ((pool, told), (untold(pool), alone)):
-                resampling = part("metric", "variance-ratio").build().resampling(given)
+                resampling = as_part("metric", "variance-ratio").build().resampling(given)
                 beside = real_against_real(resampling, {"variance-ratio": 1.0}, seed)["variance-ratio"]
                 found.append(abs(math.log(beside["value"])))
         assert np.mean(told) > np.mean(alone)
@@ -422,7 +422,7 @@ def test_with_patients_a_worse_generator_is_worse_than_the_reals_and_a_perfect_o
         real, groups = patients(random, 25, 4, 16)
         for shift, found in gaps.items():
             pool = Pool(rows(real, groups), rows(patients(random, 100, 1, 16)[0] + shift))
-            beside = real_against_real(part("metric", "kid").build().resampling(pool), {"kid": 0.0}, seed)["kid"]
+            beside = real_against_real(as_part("metric", "kid").build().resampling(pool), {"kid": 0.0}, seed)["kid"]
             found.append(beside["fake_value_at_n"] - beside["value"])
     perfect, worse = (np.array(found) for found in gaps.values())
     assert abs(perfect.mean()) < 3 * perfect.std() / 30**0.5
@@ -438,7 +438,9 @@ def test_the_error_of_a_difference_knows_that_both_values_share_their_reals(monk
             random = np.random.default_rng(seed)
             real = rows(random.normal(size=(40, 16)))
             entries = [
-                evaluate_metric(part("metric", "kid"), Pool(real, rows(random.normal(size=(200, 16)) + shift)), seed)[0]
+                evaluate_metric(
+                    as_part("metric", "kid"), Pool(real, rows(random.normal(size=(200, 16)) + shift)), seed
+                )[0]
                 for shift in shifts
             ]
             one, other = ({"protocol": {"real_content": "same"}, "metrics": entry} for entry in entries)
@@ -467,16 +469,16 @@ def test_perfect_images_look_as_real_as_real_ones_with_patients() -> None:
     real, groups = patients(random, 40, 25, 8)
     fake = patients(random, 40, 1, 8)[0]
     pool = Pool(rows(real, groups), rows(fake))
-    found = real_against_real(part("metric", "frechet").build().resampling(pool), {"frechet": 0.0}, 0)["frechet"]
+    found = real_against_real(as_part("metric", "frechet").build().resampling(pool), {"frechet": 0.0}, 0)["frechet"]
     assert 0.6 < found["value"] / found["fake_value_at_n"] < 1.7
 
 
 def test_groups_of_unlike_sizes_are_not_exchanged_whole() -> None:
     random = np.random.default_rng(0)
     many, few = patients(random, 12, 6, 2), patients(random, 20, 2, 2)
-    found = p_values(part("metric", "frechet"), Pool(rows(*many), rows(*few)), "lower", 9, 0)["frechet"]["p_value"]
+    found = p_values(as_part("metric", "frechet"), Pool(rows(*many), rows(*few)), "lower", 9, 0)["frechet"]["p_value"]
     assert (found["n_real"], found["n_fake"]) == (12, 20)  # one image of each
-    alike = p_values(part("metric", "frechet"), Pool(rows(*many), rows(*patients(random, 8, 6, 2))), "lower", 9, 0)
+    alike = p_values(as_part("metric", "frechet"), Pool(rows(*many), rows(*patients(random, 8, 6, 2))), "lower", 9, 0)
     assert (alike["frechet"]["p_value"]["n_real"], alike["frechet"]["p_value"]["n_fake"]) == (72, 48)
 
 
@@ -484,7 +486,7 @@ def test_groups_of_unlike_sizes_are_not_exchanged_whole() -> None:
 def test_a_test_that_cannot_be_made_costs_no_evaluation(name: str) -> None:
     random = np.random.default_rng(0)
     pool = Pool(rows(random.normal(size=(40, 2)), np.zeros(40, int)), rows(random.normal(size=(6, 2))))
-    entries, warnings = evaluate_metric(part("metric", name), pool, 0, 19)
+    entries, warnings = evaluate_metric(as_part("metric", name), pool, 0, 19)
     entry = next(iter(entries.values()))
     assert "p_value" not in entry
     assert math.isfinite(entry["value"])
@@ -495,7 +497,7 @@ def test_a_value_that_nothing_changes_has_no_error_that_can_be_told() -> None:
     """Sets far apart: every precision is 0, of all images and without any."""
     random = np.random.default_rng(0)
     real, fake = random.normal(size=(30, 2)), random.normal(size=(30, 2)) + 100
-    entries, _ = evaluate_metric(part("metric", "precision-recall"), Pool(rows(real), rows(fake)), 0)
+    entries, _ = evaluate_metric(as_part("metric", "precision-recall"), Pool(rows(real), rows(fake)), 0)
     assert entries["precision"]["value"] == 0
     assert entries["precision"]["standard_error"] is None
 
@@ -503,8 +505,8 @@ def test_a_value_that_nothing_changes_has_no_error_that_can_be_told() -> None:
 def test_the_k_of_the_whole_is_kept_when_images_are_left_out() -> None:
     random = np.random.default_rng(0)
     pool = Pool(rows(random.normal(size=(41, 3))), rows(random.normal(size=(41, 3))))
-    resampling = part("metric", "precision-recall").build().resampling(pool)
-    fixed = part("metric", {"name": "precision-recall", "k": 4}).build().resampling(pool)
+    resampling = as_part("metric", "precision-recall").build().resampling(pool)
+    fixed = as_part("metric", {"name": "precision-recall", "k": 4}).build().resampling(pool)
     parts = [pool.real_places[:3], pool.fake_places[5:9]]
     assert resampling.values_without(parts) == fixed.values_without(parts)
     assert resampling.values(pool.real_places[3:], pool.fake_places) != fixed.values(
@@ -543,7 +545,7 @@ def test_population_values_of_the_script() -> None:
     assert values.mean() == pytest.approx(truth["kid"], abs=3 * values.std() / math.sqrt(300))
     many = example.Case(6, 100_000, scale=0.5, shift=0.4, metrics=("frechet", "variance-ratio")).pool(0, 0)
     for name in ("frechet", "variance-ratio"):
-        value = Result.of(part("metric", name).build(), many.real, many.fake).values[name]
+        value = Result.of(as_part("metric", name).build(), many.real, many.fake).values[name]
         assert value == pytest.approx(truth[name], rel=0.03)
     assert example.Case(6, 50).population() == {"frechet": 0, "kid": pytest.approx(0), "variance-ratio": 1}
 

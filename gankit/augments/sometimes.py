@@ -8,7 +8,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from gankit.interfaces import Augment, Loss, Turn
-from gankit.registry import Schedule, Scheduled, value_at
+from gankit.registry import Scheduled, fill_at, value_at
 
 Probability = Annotated[float, Ge(0), Le(1)]
 
@@ -54,11 +54,8 @@ class Sometimes(Augment):
 
     def before_step(self, step: int) -> dict[str, float] | None:
         """Set the probability of this step; the log shows it where it moves."""
-        if not isinstance(self.probability, Schedule):
-            return None
-        probability = self.probability.at(step)
-        self.p.fill_(probability)
-        return {"augment_probability": probability}
+        p = fill_at(self.p, self.probability, step)
+        return None if p is None else {"augment_probability": p}
 
     def after_step(self, turn: Turn) -> None:
         """Pass the turn on to `inner`."""

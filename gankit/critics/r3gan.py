@@ -4,19 +4,18 @@ from itertools import pairwise
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 from torch import Tensor, nn
 
-from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
-from gankit.nn.bottleneck import Convolution, InvertedBottleneck, draw, label_embedding, stage_widths
-from gankit.nn.layers import mean_pool, pyramid
+from gankit.nn.bottleneck import Convolution, Halving, InvertedBottleneck, draw, label_embedding, stage_widths
+from gankit.nn.layers import pyramid
 
 Width = Annotated[int, Ge(1)]
 
 
 class R3GANCritic(Critic):
-    """Inverted bottlenecks and halving by bilinear means, a depthwise convolution over all that is left, a linear head.
+    """Inverted bottlenecks and bilinear halving, a depthwise convolution over all that is left, a linear head.
 
     The shorter side of the image must be 4 to 7 times 2^k, and 2^k must divide the longer. With labels the score is the
     projection <embed(label), linear(features)> (appendix, "Class conditioning"). At 32x32 it has 825,856 parameters;
@@ -44,7 +43,7 @@ class R3GANCritic(Critic):
         *,
         width: Width = 128,
         widths: Annotated[list[Width], MinLen(1)] | None = None,
-        blocks: Width = 2,
+        blocks: Annotated[int, Ge(1), Le(1000)] = 2,
         expansion: Width = 2,
         group_width: Width = 16,
     ) -> None:
@@ -60,17 +59,19 @@ class R3GANCritic(Critic):
         self.transitions = nn.ModuleList(
             nn.Identity() if a == b else Convolution(a, b, 1) for a, b in pairwise(channels)
         )
-        self.basis = nn.Parameter(torch.empty(channels[-1], height, width_))
+        self.halving = Halving()
+        dim = channels[-1]
+        self.basis = nn.Parameter(torch.empty(dim, height, width_))
         draw(self.basis)
-        self.embedding = label_embedding(image, channels[-1], 0.0) if image.conditional else None
-        self.linear = nn.Linear(channels[-1], channels[-1] if image.conditional else 1, bias=False)
+        self.embedding = label_embedding(image, dim, 0.0, dim**-0.5) if image.conditional else None
+        self.linear = nn.Linear(dim, dim if image.conditional else 1, bias=False)
         draw(self.linear.weight)
 
     def features(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) to (n, dim), what the head scores."""
         x = self.stages[0](self.conv(images))
         for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
-            x = stage(transition(mean_pool(x)))
+            x = stage(transition(self.halving(x)))
         pooled: Tensor = (x * self.basis).sum((2, 3))
         return pooled
 
@@ -83,7 +84,5 @@ class R3GANCritic(Critic):
         scores: Tensor = self.linear(features)
         if self.embedding is None:
             return scores.squeeze(1)
-        if labels is None:
-            raise PartError("this critic is conditional: give it labels")
         projected: Tensor = self.embedding(labels) * scores
         return projected.sum(1)

@@ -3,7 +3,7 @@
 import itertools
 from typing import Annotated, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 from torch import Tensor, nn
 
 from gankit.errors import PartError
@@ -58,7 +58,7 @@ class ResNetCritic(Critic):
         *,
         width: Width = 128,
         widths: Annotated[list[Width], MinLen(1)] | None = None,
-        flat_blocks: Annotated[int, Ge(0)] = 2,
+        flat_blocks: Annotated[int, Ge(0), Le(1000)] = 2,
         norm: Literal["none", "layer"] = "none",
         spectral: bool = False,
         first_bias: bool = True,
@@ -127,8 +127,6 @@ class ResNetCritic(Critic):
         scores: Tensor = self.linear(features).squeeze(1)
         if self.projection is None:
             return scores
-        if labels is None:
-            raise PartError("this critic is conditional: give it labels")
         projected: Tensor = self.projection(labels) * features
         return scores + projected.sum(1)
 

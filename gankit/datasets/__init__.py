@@ -1,4 +1,4 @@
-"""The registry of datasets; one part a file, imported when first asked for."""
+"""The registry of data sets: one file per part, imported at its first use."""
 
 from gankit.registry import registry
 

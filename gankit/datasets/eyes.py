@@ -17,7 +17,7 @@ from gankit.errors import DataError
 from gankit.images.known import Known
 from gankit.interfaces import Dataset, Images, ImageSpec, Measurement
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
 _FACTS = (
     "deviation", "laterality", "kappa", "hirschberg_ratio", "gaze_h", "gaze_v", "yaw", "roll", "pupil", "ita",
     "epicanthus", "age",
@@ -92,6 +92,11 @@ class Eyes(Dataset):
     def images(self) -> NDArray[np.uint8]:
         """(n, 3, height, width) uint8 sRGB, rendered at first use and kept in the cache."""
         return stored(self._key, lambda: render(self._subjects, self._layout, self._seed))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8."""
+        return np.dtype(np.uint8)
 
     @property
     def value_range(self) -> tuple[float, float]:

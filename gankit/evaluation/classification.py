@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from gankit.evaluation.design import Estimate, Floats
-from gankit.evaluation.paired import Cases, Score, crossed, paired_difference, score_estimate
+from gankit.evaluation.paired import Cases, Score, crossed_estimate, paired_difference, score_estimate
 
 BINS = 10  # for the calibration error, of equal width in confidence
 BLOCK = 256  # groups that are left out at once, each from cases of its own
@@ -48,8 +48,13 @@ def recall_of(label: int) -> Score:
 def auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = None) -> Floats:
     """The area under the ROC curve: the chance that a positive case scores above a negative one, ties counting half.
 
-    (n,) whether a case is positive, (n,) scores and (draws, n) numbers of times that each case is drawn (None: one draw
-    of each case once) to (draws,) areas, NaN for a draw without positive or without negative cases.
+    Args:
+        positive: (n,) whether a case is positive.
+        scores: (n,) of the cases.
+        weights: (draws, n) how often each draw has each case; None for one draw that has each once.
+
+    Returns:
+        (draws,) areas; NaN for a draw without positive or without negative cases.
     """
     weights = np.ones((1, len(scores))) if weights is None else weights
     order = np.argsort(scores, kind="stable")
@@ -109,13 +114,13 @@ class Scorer:
         probabilities: Floats = softmax(logits, axis=-1)
         values: Values = {}
         for name, score in SCORES.items():
-            values[name] = self._bounded(score_estimate(self.cases, counts, score), score(counts.sum(1)))
-        areas = self._jackknifed(
-            lambda seed, weights: macro_auc(self.labels, probabilities[seed], weights), len(logits)
-        )
-        values["AUC"] = self._bounded(*areas)
+            values[name] = self._bounded_entry(score_estimate(self.cases, counts, score), score(counts.sum(1)))
+        areas = self._jackknife(lambda seed, weights: macro_auc(self.labels, probabilities[seed], weights), len(logits))
+        values["AUC"] = self._bounded_entry(*areas)
         by_name = enumerate(self.names)
-        values["recall"] = {name: self._share(self.labels == label, predicted == label) for label, name in by_name}
+        values["recall"] = {
+            name: self._share_entry(self.labels == label, predicted == label) for label, name in by_name
+        }
         values["groupings"] = {name: self._grouping(chosen, probabilities) for name, chosen in groupings.items()}
         values["confusion"] = counts.sum(1).mean(0).tolist()
         if calibration:
@@ -125,7 +130,7 @@ class Scorer:
             values["reliability"] = [list(row) for row in bins]
         return values
 
-    def _jackknifed(self, score: Callable[[int, Floats | None], Floats], seeds: int) -> tuple[Estimate, Floats]:
+    def _jackknife(self, score: Callable[[int, Floats | None], Floats], seeds: int) -> tuple[Estimate, Floats]:
         """The mean over seeds of `score(seed, weights of the cases)`, and the value of each seed."""
         by_seed = np.array([score(seed, None)[0] for seed in range(seeds)])
         left_out = []
@@ -133,18 +138,18 @@ class Scorer:
             block = np.arange(start, min(start + BLOCK, self.cases.groups))
             weights = (self.cases.group != block[:, None]).astype(np.float64)  # 0 for the cases of the group left out
             left_out.append(np.mean([score(seed, weights) for seed in range(seeds)], axis=0))
-        return crossed(self.cases, by_seed, np.concatenate(left_out)), by_seed
+        return crossed_estimate(self.cases, by_seed, np.concatenate(left_out)), by_seed
 
-    def _share(self, among: NDArray[np.bool_], hits: NDArray[np.bool_]) -> Values:
+    def _share_entry(self, among: NDArray[np.bool_], hits: NDArray[np.bool_]) -> Values:
         """The share of (seeds, n) hits in the cases that (n,) `among` selects."""
-        estimate, by_seed = self._jackknifed(
+        estimate, by_seed = self._jackknife(
             lambda seed, weights: _weighted_mean(hits[seed][among], None if weights is None else weights[:, among]),
             len(hits),
         )
         n, groups = int(among.sum()), len(np.unique(self.cases.group[among]))
         return {**_entry(estimate.value, estimate.share_interval(groups, n), by_seed), "n": n}
 
-    def _bounded(self, estimate: Estimate, by_seed: Floats) -> Values:
+    def _bounded_entry(self, estimate: Estimate, by_seed: Floats) -> Values:
         """An entry of a score in [0, 1] that is a mean over classes."""
         groups = np.unique(self.cases.stratum, return_counts=True)[1]
         return _entry(estimate.value, estimate.share_interval(len(groups) ** 2 / float((1 / groups).sum())), by_seed)
@@ -156,21 +161,21 @@ class Scorer:
         called = chance > 0.5
         return {
             "positive": list(chosen),
-            "sensitivity": self._share(positive, called),
-            "specificity": self._share(~positive, ~called),
-            "AUC": self._bounded(
-                *self._jackknifed(lambda seed, weights: auc(positive, chance[seed], weights), len(chance))
+            "sensitivity": self._share_entry(positive, called),
+            "specificity": self._share_entry(~positive, ~called),
+            "AUC": self._bounded_entry(
+                *self._jackknife(lambda seed, weights: auc(positive, chance[seed], weights), len(chance))
             ),
         }
 
     def difference(self, logits: Floats, against: Floats, rare: int) -> dict[str, Values]:
-        """Each score, and the recall of class `rare`, less the other classifier's: (seeds, n, k) logits, same seeds."""
+        """Each score, and the recall of class `rare`, minus the other classifier's; both are (seeds, n, k) logits."""
         scores = {**SCORES, f"recall of {self.names[rare]}": recall_of(rare)}
         sides = self.counts(logits), self.counts(against)
         return {name: vars(paired_difference(self.cases, *sides, score)) for name, score in scores.items()}
 
     def errors(self, predicted: Floats, true: Floats) -> Values:
-        """Errors of (seeds, n) numbers from the (n,) true ones, in their own units."""
+        """Errors of (seeds, n) predicted numbers beside the (n,) true ones, in the units of these."""
 
         def correlation(seed: int, weights: Floats | None) -> Floats:
             x = predicted[seed]
@@ -187,9 +192,10 @@ class Scorer:
             "root mean square error": lambda seed, weights: _weighted_mean(squares[seed], weights) ** 0.5,
             "correlation": correlation,
         }
-        found = {name: self._jackknifed(score, seeds) for name, score in scores.items()}
+        estimates = {name: self._jackknife(score, seeds) for name, score in scores.items()}
         return {
-            name: _entry(estimate.value, estimate.interval(), by_seed) for name, (estimate, by_seed) in found.items()
+            name: _entry(estimate.value, estimate.interval(), by_seed)
+            for name, (estimate, by_seed) in estimates.items()
         }
 
 

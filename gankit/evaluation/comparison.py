@@ -28,10 +28,10 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
         force: compare although the protocols differ.
 
     Returns:
-        `{metric: {"a", "b", "difference", "standard_error"}}`; the difference is b less a. Its standard error knows
-        that both values were computed beside the same real images: each of them moves both values, in the same
-        direction or not. Where a file does not say how far (those of gankit 0.1, closed forms of more than 2,000
-        images), it is the sum of both errors, the largest that it can be.
+        `{metric: {"a", "b", "difference", "standard_error"}}`; the difference is b minus a. Where both values were
+        computed beside the same real images, its standard error follows from the influence of each of these on both
+        values. Where a file lacks the influences (those of gankit 0.1, closed forms of more than 2,000 images), it is
+        the sum of both errors, which is an upper bound.
 
     Raises:
         GankitError: they differ in features, real images, numbers of images, sizes or settings of a metric, so that the
@@ -73,15 +73,15 @@ def _error_of_difference(
         return None
     if first.get("real_content") != second.get("real_content"):
         return math.hypot(*errors)
-    moved = one.get("real_influences", ()), other.get("real_influences", ())
-    if not moved[0] or len(moved[0]) != len(moved[1]):
+    influences = one.get("real_influences", ()), other.get("real_influences", ())
+    if not influences[0] or len(influences[0]) != len(influences[1]):
         return sum(errors)
-    of_reals: float = sum((b - a) ** 2 for a, b in zip(*moved, strict=True))
+    of_reals: float = sum((b - a) ** 2 for a, b in zip(*influences, strict=True))
     return math.sqrt(one["fake_variance"] + other["fake_variance"] + of_reals)
 
 
 def _reads_training(entry: dict[str, Any]) -> bool:
-    """Whether a value depends on the training images; so it is taken to be where its metric is not installed."""
+    """Whether a value depends on the training images; True also where its metric is not installed."""
     settings = dict(entry["metric"])
     try:
         return "training" in valid_part("metric", settings.pop("name"), settings).build().needs
@@ -104,7 +104,7 @@ def read_metrics(path: Path) -> Evaluated:
 
 @contextlib.contextmanager
 def sole_output(path: Path) -> Iterator[None]:
-    """Be the only process that writes this file and the pictures beside it; of a run's folder, all that it holds.
+    """A context in which only this process writes this file and its pictures, or into the run folder that it is in.
 
     Raises:
         BusyError: another process writes there; says which.
@@ -135,7 +135,7 @@ def check_files(files: Mapping[str, Path | None]) -> dict[str, Path]:
 
 
 def write_evaluation(report: dict[str, Any], path: Path) -> str:
-    """Write a table to a file that ends in .csv or .tex, else a metrics file; says what was done."""
+    """Write a table to a file that ends in .csv or .tex, else a metrics file; returns what was done, in words."""
     if path.suffix not in SUFFIXES:
         return write_metrics(report, path)
     write_table(report, path)
@@ -143,7 +143,7 @@ def write_evaluation(report: dict[str, Any], path: Path) -> str:
 
 
 def write_metrics(report: dict[str, Any], path: Path) -> str:
-    """Write a metrics file, as a whole or not at all; what stood there stays.
+    """Write a metrics file, as a whole or not at all, without losing what the file held before.
 
     Values of the same images, features and seed are kept in the file beside the new ones. A file of another protocol
     is renamed first, to `metrics-1.json` or the next free number.
@@ -161,7 +161,7 @@ def write_metrics(report: dict[str, Any], path: Path) -> str:
         if different := _differences(before["protocol"], report["protocol"]):
             done += f"; what stood there is of other {different[0].replace('_', ' ')}, and is now in {set_aside(path)}"
         else:
-            report = _added(before, report)
+            report = _merge(before, report)
             done = f"added to {path}: {len(report['metrics'])} values"
     # Numbers of a list stand on one line.
     text = re.sub(
@@ -172,20 +172,20 @@ def write_metrics(report: dict[str, Any], path: Path) -> str:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a file to `NAME-1`, or the next free number, so that it is not lost; gives the new path."""
+    """Rename a file to `NAME-1`, or the next free number, so that it is not lost; returns the new path."""
     number = next(n for n in itertools.count(1) if not path.with_stem(f"{path.stem}-{n}").exists())
     return path.rename(path.with_stem(f"{path.stem}-{number}"))
 
 
 def _differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    """In which facts two protocols are not of the same evaluation. A metric may have read training images first."""
+    """The facts in which two protocols differ. One without training images may still be of the same evaluation."""
     keys = [*ALIKE, "fake_content", "seed"]
     keys += ["training_content"] * ("training_content" in first and "training_content" in second)
     return [key for key in keys if without_versions(first.get(key)) != without_versions(second.get(key))]
 
 
-def _added(before: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
-    """The values before with the new ones; those of a metric with other settings get a name of their own."""
+def _merge(before: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
+    """The values of both reports; new values of a metric that is there with other settings get a numbered name."""
     metrics, new = dict(before["metrics"]), []
     for name, entry in report["metrics"].items():
         numbered = re.fullmatch(r"(.+)-\d+", name)
@@ -194,7 +194,7 @@ def _added(before: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
         while key in metrics and metrics[key]["metric"] != entry["metric"]:
             number += 1
             key = f"{base}-{number}"
-        metrics[key] = metrics.get(key, {}) | entry  # a p-value stays where none was asked for
+        metrics[key] = metrics.get(key, {}) | entry  # a p-value stays where the new entry has none
         new.append(key)
     warnings = [] if set(metrics) == set(new) else before["protocol"]["warnings"]
     warnings = list(dict.fromkeys([*warnings, *report["protocol"]["warnings"]]))

@@ -24,7 +24,8 @@ def find_copies(
     A copy is exact if all pixels are equal, and near if the root mean square difference, at no more than 32 pixels a
     side, is below 3 of 255 grey levels. Where images have little contrast, new ones can be as near as that too. So near
     copies give a warning only if their share is above the expected one: that of held-out images that are near copies,
-    or, where none are held out, of training images that are near another one. Any exact copy gives a warning.
+    or, where none are held out, of training images that are near another one. Any exact copy gives a warning. So do
+    held-out images that equal a training image: the generator has seen them.
 
     Args:
         fakes: the generated images.
@@ -38,27 +39,29 @@ def find_copies(
     """
     try:
         known = list(_thumbnails(training))
-        exact, near, closest = _copied(fakes, known)
-        expected = float(
-            (_copied(training, known, itself=True) if held_out is None else _copied(held_out, known))[1].mean()
-        )
+        exact, near, closest = _match(fakes, known)
+        beside = _match(training, known, itself=True) if held_out is None else _match(held_out, known)
     except GankitError as error:
         return {}, [f"copies of a {kind} are not looked for: {error}"]
-    warnings, near, m = [], near & ~exact, len(fakes)
-    for copied, allowed, what, beside in (
+    warnings, near, m, expected = [], near & ~exact, len(fakes), float(beside[1].mean())
+    if held_out is not None and (shared := int(beside[0].sum())):
+        warnings.append(
+            f"{shared} of {len(held_out)} real images equal a {kind} or its mirror image: beside them a generator "
+            "that only copies would score well; compare with images that it was not trained on"
+        )
+    for is_copy, allowed, what, real_share in (
         (exact, 0.0, f"equal a {kind} or its mirror image", ""),
         (near, expected, f"are near copies of a {kind}", f", of real ones that are new {expected:.1%}"),
     ):
-        if copied.mean() > allowed:
-            first = int(np.flatnonzero(copied)[0])
+        if is_copy.mean() > allowed:
+            first = int(np.flatnonzero(is_copy)[0])
             pair = f"image {_name(fakes, first)} copies {_name(training, int(closest[first]))}"
-            warnings.append(
-                f"{copied.sum()} of {m} generated images {what} pixel by pixel ({copied.mean():.1%}{beside}): {pair}"
-            )
+            share = f"{is_copy.mean():.1%}{real_share}"
+            warnings.append(f"{is_copy.sum()} of {m} generated images {what} pixel by pixel ({share}): {pair}")
     return {"exact": int(exact.sum()), "near": int(near.sum()), "near_expected": expected}, warnings
 
 
-def _copied(
+def _match(
     images: Dataset, known: list[Thumbnail], itself: bool = False
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
     """(n,) for each image: whether a known one is equal, whether one is near, and which one.
@@ -69,10 +72,10 @@ def _copied(
     for mirrored in (False, True):
         for i, j, _, equal in duplicates(list(_thumbnails(images, mirrored)), known, NEAR_COPY):
             other = i != j if itself else np.ones(len(i), bool)
-            for place, found, same in zip(i[other], j[other], equal[other], strict=True):
-                if same or not exact[place]:
-                    partner[place] = found
-                near[place], exact[place] = True, exact[place] or same
+            for place, match, is_equal in zip(i[other], j[other], equal[other], strict=True):
+                if is_equal or not exact[place]:
+                    partner[place] = match
+                near[place], exact[place] = True, exact[place] or is_equal
     return exact.astype(bool), near.astype(bool), partner
 
 

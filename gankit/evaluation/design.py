@@ -1,8 +1,9 @@
 """Estimates whose errors have several sources: test cases, folds, seeds of generators and of classifiers.
 
-Averages of few seeds and folds need Student's t, and parts of an error with unlike degrees of freedom are multiplied by
-their own quantile each before they are added (Howe 1974, JASA 69:789): a part that is small by chance is not taken for
-certainty. docs/measured/interval-coverage.md has how often such intervals cover the true value.
+Averages of few seeds and folds need Student's t. Parts of an error with different degrees of freedom are each
+multiplied by their own quantile before they are added (Howe 1974, JASA 69:789), so that a part that is small by chance
+does not make an interval too short. docs/measured/interval-coverage.md has how often such intervals cover the true
+value.
 """
 
 import math
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from gankit.evaluation.uncertainty import wilson
 
@@ -41,8 +42,8 @@ class Estimate:
         """The standard error, from all parts."""
         return math.sqrt(sum(part.variance for part in self.parts.values()))
 
-    def half(self, level: float = LEVEL) -> float:
-        """The half-width of the interval of a level; infinite where a part has no degrees of freedom."""
+    def half_width(self, level: float = LEVEL) -> float:
+        """Half the width of the interval of a level; infinite where a part has no degrees of freedom."""
         kept = [part for part in self.parts.values() if part.variance > 0 or part.freedom <= 0]
         if any(part.freedom <= 0 for part in kept):
             return math.inf
@@ -50,7 +51,7 @@ class Estimate:
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """The interval of a level."""
-        return self.value - self.half(level), self.value + self.half(level)
+        return self.value - self.half_width(level), self.value + self.half_width(level)
 
     def share_interval(self, units: float, cases: float = math.inf, level: float = LEVEL) -> tuple[float, float]:
         """The interval of a value in [0, 1]: Wilson's, for as many independent cases as would have the same half-width.
@@ -60,7 +61,7 @@ class Estimate:
             cases: the most independent cases to take.
             level: of the interval.
         """
-        half, spread = self.half(level), self.value * (1 - self.value)
+        half, spread = self.half_width(level), self.value * (1 - self.value)
         if half == math.inf:
             return 0.0, 1.0
         n = units
@@ -71,29 +72,30 @@ class Estimate:
     @property
     def p_value(self) -> float:
         """The two-sided p-value of a true value of 0: 1 minus the level whose interval ends at 0."""
-        if not 0 < self.half() < math.inf:
-            return 1.0 if self.value == 0 or self.half() else 0.0
-        if self.half(1 - 1e-12) < abs(self.value):
+        if not 0 < self.half_width() < math.inf:
+            return 1.0 if self.value == 0 or self.half_width() else 0.0
+        if self.half_width(1 - 1e-12) < abs(self.value):
             return 1e-12
-        ends = optimize.brentq(lambda level: self.half(level) - abs(self.value), 0, 1 - 1e-12)
+        ends = optimize.brentq(lambda level: self.half_width(level) - abs(self.value), 0, 1 - 1e-12)
         return float(1 - ends)
 
     def detectable(self, power: float = POWER) -> float:
         """The smallest true difference whose interval would exclude 0 with this probability, given the same errors."""
-        return self.half() + float(stats.norm.ppf(power)) * self.error
+        return self.half_width() + float(special.ndtri(power)) * self.error
 
 
 def student_quantile(freedom: float, level: float = LEVEL) -> float:
     """The half-width of Student's t interval of a level, in standard errors, for these degrees of freedom."""
-    return float(stats.t.ppf((1 + level) / 2, freedom))
+    share = (1 + level) / 2
+    return float(special.ndtri(share) if math.isinf(freedom) else special.stdtrit(freedom, share))
 
 
-def mean_of(values: Floats, factor: float | None = None) -> Part:
-    """The variance of a mean of k independent values, with its degrees of freedom; those that are NaN do not count.
+def variance_of_mean(values: Floats, factor: float | None = None) -> Part:
+    """The variance of the mean of k independent values, with its degrees of freedom; NaN values are left out.
 
     Args:
         values: (k,) numbers.
-        factor: of their variance, in place of 1 / k.
+        factor: the factor of the values' variance; None takes 1 / k.
     """
     known = values[~np.isnan(values)]
     if len(known) < 2:
@@ -125,22 +127,22 @@ def cross_validated(values: Floats, test_to_train: float, shared_seeds: bool = F
     table = np.asarray(values, np.float64)
     of_folds = _means(table, (1, 2))
     folds = int((~np.isnan(of_folds)).sum())
-    parts = {"folds": mean_of(of_folds, 1 / max(folds, 1) + test_to_train)}
+    parts = {"folds": variance_of_mean(of_folds, 1 / max(folds, 1) + test_to_train)}
     for axis, name in ((1, "generators"), (2, "classifiers")):
         if shared_seeds and table.shape[axis] > 1:
-            # A seed's mean less that of its fold, so that a cell that failed does not move it.
-            parts[name] = mean_of(_means(table - of_folds[:, None, None], tuple({0, 1, 2} - {axis})))
+            # A seed's mean minus that of its fold, so that a cell that failed does not move it.
+            parts[name] = variance_of_mean(_means(table - of_folds[:, None, None], tuple({0, 1, 2} - {axis})))
     value = float(np.mean(of_folds[~np.isnan(of_folds)])) if folds else math.nan
     return Estimate(value, parts)
 
 
 def variance_split(values: Floats) -> dict[str, float | None]:
-    """The variances between folds, between generator seeds and between classifier seeds, each without those below it.
+    """The variances of folds, of generator seeds and of classifier seeds, each without those nested in it.
 
-    From (folds, generator seeds, classifier seeds) as in `cross_validated`: seeds are nested in folds. The variance of
-    "classifiers" is the mean variance inside a cell of fold and generator; that of "generators" is the mean variance of
-    the cells' means inside a fold minus the classifiers' part, that of "folds" the variance of the folds' means minus
-    both. None where there is one of a kind, whose variance is then part of the next one's; never below 0.
+    From (folds, generator seeds, classifier seeds) as in `cross_validated`: seeds are nested in folds. The
+    variance of "classifiers" is the mean variance inside a cell of fold and generator; that of "generators" is the mean
+    variance of the cells' means inside a fold minus the classifiers' part, that of "folds" the variance of the folds'
+    means minus both. None where there is one of a kind, whose variance is then part of the next one's; never below 0.
     """
     table = np.asarray(values, np.float64)
     _, generators, classifiers = table.shape
@@ -175,7 +177,7 @@ def _mean_variance(rows: Floats) -> float | None:
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Adjusted p-values of several secondary comparisons, at most 1 (Holm 1979, Scand. J. Stat. 6:65).
 
-    A comparison whose adjusted value is below 0.05 stands, and the chance that any that stands is false is at most 5 %.
+    Comparisons with an adjusted value below 0.05 are significant; the chance that any of them is false is at most 5 %.
     """
     adjusted: dict[str, float] = {}
     largest = 0.0
@@ -204,4 +206,4 @@ def visible_difference(
     if folds > 1:
         variance *= 1 + folds / (folds - 1)  # as in `cross_validated`
     freedom = folds - 1 if folds > 1 else sum(counts) - len(counts)
-    return (student_quantile(max(freedom, 1), level) + float(stats.norm.ppf(power))) * math.sqrt(variance)
+    return (student_quantile(max(freedom, 1), level) + float(special.ndtri(power))) * math.sqrt(variance)

@@ -9,7 +9,7 @@ import torch
 
 from gankit import seeds
 from gankit.errors import GankitError
-from gankit.evaluation.extraction import part
+from gankit.evaluation.extraction import as_part
 from gankit.evaluation.uncertainty import influences, standard_errors, variances_of
 from gankit.interfaces import Indices, Pool, Rows
 from gankit.metrics.kid import BLOCK
@@ -26,7 +26,7 @@ def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Va
     `real_influences` (their squares sum to the real images' part), `n_real`, `n_fake`; None where unknown.
     """
     entries: Values = {}
-    for metric_part in [part("metric", name) for name in names]:
+    for metric_part in [as_part("metric", name) for name in names]:
         used = reals.take(_one_block(np.arange(reals.count))) if metric_part.name == "kid" else reals
         resampling = metric_part.build().resampling(Pool(used, fakes))
         values = resampling.whole().values
@@ -35,10 +35,10 @@ def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Va
         errors = standard_errors(resampling, values, [variances_of(real), variances])
         for name, value in values.items():
             if name in KEPT_VALUES:
-                moved = real.get(name)
+                of_reals = real.get(name)
                 entries[name] = {
                     "value": value, "standard_error": errors[name], "fake_variance": variances.get(name),
-                    "real_influences": None if moved is None else moved.tolist(),
+                    "real_influences": None if of_reals is None else of_reals.tolist(),
                     "n_real": used.count, "n_fake": fakes.count,
                 }  # fmt: skip
     return entries
@@ -50,7 +50,7 @@ def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices
     A metric that cannot judge so few images is left out.
     """
     entries: Values = {}
-    for metric in [part("metric", name) for name in names]:
+    for metric in [as_part("metric", name) for name in names]:
         resampling = metric.build().resampling(pool)
         limit = _one_block if metric.name == "kid" else np.asarray
         with contextlib.suppress(GankitError):  # too few images for this metric

@@ -16,9 +16,8 @@ import torch
 from gankit import seeds
 from gankit.errors import DataError, GankitError
 from gankit.evaluation import extraction
-from gankit.evaluation.comparison import without_versions
 from gankit.evaluation.copies import find_copies
-from gankit.evaluation.extraction import extractor, part
+from gankit.evaluation.extraction import as_part, extractor, features_protocol
 from gankit.evaluation.membership import attacks
 from gankit.evaluation.sources import (
     TRAINING,
@@ -90,11 +89,11 @@ def evaluate(
         value is at a bound, or if no share can have an error so large. For `real_vs_real` the reals are divided
         ten times into two halves. It holds means over these divisions: "value" is that of "n" images of the second
         half, which stand for generated ones, beside the first, "fake_value_at_n" that of n generated images beside it,
-        with n = min(n_fake, n_real // 2). Where real images have groups (patients), the second half gives one image of
-        each group that the first does not have, as a generator's images have nothing in common either. "p_value" is
-        there on request, "details" where a metric has more to say. Whatever the metrics, generated images that copy
-        pixels of a training image give a warning, and the protocol has their numbers as "copies"; beside held-out
-        images it has "membership": how well attacks tell the training images from them.
+        with n = min(n_fake, n_real // 2). Where real images have groups (patients), the second half has one image of
+        each group that is not in the first, since generated images do not share patients either. "p_value" is there
+        on request, "details" where a metric has more to say. Whatever the metrics, generated images that copy pixels of
+        a training image give a warning, and the protocol has their numbers as "copies". With held-out images it also
+        has "membership": how well attacks tell the training images from these.
 
     Raises:
         GankitError: no real images where no run is evaluated, too few images, images that the extractor refuses, images
@@ -106,7 +105,7 @@ def evaluate(
         raise GankitError("metrics: name at least one")
     fake_name, source = open_named(run_or_images, "fake", window)
     settings = source.experiment.evaluation if isinstance(source, Run) else Evaluation()
-    parts = [part("metric", metric) for metric in (settings.metrics if metrics is None else metrics)]
+    parts = [as_part("metric", metric) for metric in (settings.metrics if metrics is None else metrics)]
     by_default = metrics is None and [part.name for part in parts] == default_metrics()
     features, count = features or settings.features, count or settings.count
     seed = settings.seed if seed is None else seed
@@ -115,15 +114,7 @@ def evaluate(
     real, wants_training = source if real is None else real, "training" in _needs(parts) or training is not None
     reals, training_side = _references(real, source, training, window, wants_training)
     if isinstance(reals, Statistics):
-        if permutations:
-            raise GankitError(f"{reals.name} holds no images to regroup: leave out permutations, or give the images")
-        unfit = [part.name for part in parts if not part.build().takes_moments]
-        if unfit and not by_default:
-            raise DataError(
-                f"{reals.name} holds only mean and covariance, too little for {', '.join(unfit)}: leave these out, "
-                "or give images"
-            )
-        parts = [part for part in parts if part.name not in unfit]
+        parts = _take_moments(parts, reals.name, by_default, permutations)
     fakes = _fakes(source, fake_name, reals, count, seed, window)
 
     shape = (fakes if isinstance(reals, Statistics) else reals).images.image.shape
@@ -131,7 +122,7 @@ def evaluate(
     needs, warnings = _needs(parts), notes(source, fake_name) if isinstance(source, Dataset) else []
     privacy: dict[str, Any] = {}
     if isinstance(reals, Statistics):
-        warnings += _check_features(reals, features_name, network)
+        warnings += reals.check_features(features_protocol(features_name, network))
         real_rows = Rows(statistics=reals.moments)
     else:
         training_rows = training_side.rows(network, needs) if training_side and "training" in needs else None
@@ -139,7 +130,9 @@ def evaluate(
     pool = Pool(real_rows, fakes.rows(network, needs))
 
     values: dict[str, dict[str, Any]] = {}
-    by_class = [part("metric", {"name": "intra-class", "metric": "kid"})] if by_default and _has_classes(pool) else []
+    by_class = (
+        [as_part("metric", {"name": "intra-class", "metric": "kid"})] if by_default and _has_classes(pool) else []
+    )
     for metric in [*parts, *by_class]:
         try:
             entries, metric_warnings = evaluate_metric(metric, pool, seed, permutations)
@@ -151,15 +144,11 @@ def evaluate(
         for name, entry in entries.items():
             values[key := free_name(name, values)] = entry
             pairs = entry.get("details", {}).get("pairs", [])
-            if not pairs or isinstance(reals, Statistics):
-                continue
-            beside = training_side if training_side and "training" in metric.build().needs else reals
-            for side, images in (("fake", fakes.images), ("real", beside.images)):
-                if files := images.known.files:
-                    for pair in pairs:
-                        pair[f"{side}_file"] = files[pair[side]]
-            if pictures is not None:
-                _picture(user_path(pictures) / f"{key}-pairs.png", fakes.images, beside.images, pairs)
+            if pairs and isinstance(reals, _Side):
+                beside = training_side if training_side and "training" in metric.build().needs else reals
+                _name_files(pairs, fakes.images, beside.images)
+                if pictures is not None:
+                    _draw_pairs(pairs, fakes.images, beside.images, user_path(pictures) / f"{key}-pairs.png")
         warnings += metric_warnings
     if permutations and not any("p_value" in entry for entry in values.values()):
         warnings.append("no p-values: of these metrics, neither larger nor smaller values are better")
@@ -168,12 +157,12 @@ def evaluate(
         warnings += notes(reals.images, reals.name) + _reference_warnings(fakes, reals, lacks_training)
         kind = "training image" if training_side or training is not None or reals.name == TRAINING else "real image"
         held_out = reals.images if training_side else None
-        found, said = find_copies(fakes.images, (training_side or reals).images, held_out, kind)
-        privacy, warnings = {"copies": found}, warnings + said
+        copies, copy_warnings = find_copies(fakes.images, (training_side or reals).images, held_out, kind)
+        privacy, warnings = {"copies": copies}, warnings + copy_warnings
     protocol = _protocol(features_name, network, reals, fakes, seed) | privacy
     if training_side and isinstance(reals, _Side):
-        protocol["membership"], said = attacks(source, pool, training_side.images, reals.images)
-        warnings += said
+        protocol["membership"], attack_warnings = attacks(source, pool, training_side.images, reals.images)
+        warnings += attack_warnings
     protocol["warnings"] = list(dict.fromkeys(warnings))
     if training_side:
         protocol["training"], protocol["n_training"] = training_side.name, len(training_side.images)
@@ -198,7 +187,7 @@ def statistics(images: Source, features: Named | Features | None = None, *, wind
         return reals
     features_name, network = extractor(features, reals.images.image.shape)
     rows = reals.rows(network, {"features"})
-    protocol = _features_protocol(features_name, network) | {"content": reals.content}
+    protocol = features_protocol(features_name, network) | {"content": reals.content}
     if remarks := notes(reals.images, reals.name):
         protocol["warnings"] = remarks
     return Statistics(reals.name, rows.moments, protocol)
@@ -234,17 +223,29 @@ class _Side:
 def _has_classes(pool: Pool) -> bool:
     """Whether the images of both sides are of several classes."""
     labels = [rows.labels for rows in (pool.real, pool.fake)]
-    return all(each is not None and each.ndim == 1 and len(np.unique(each)) > 1 for each in labels)
+    return all(classes is not None and classes.ndim == 1 and len(np.unique(classes)) > 1 for classes in labels)
 
 
 def _needs(parts: Sequence[Part]) -> set[str]:
     return {need for part in parts for need in part.build().needs}
 
 
+def _take_moments(parts: list[Part], name: str, by_default: bool, permutations: int) -> list[Part]:
+    """The metrics that can be computed from statistics alone; others are left out if `by_default`, else refused."""
+    if permutations:
+        raise GankitError(f"{name} holds no images to regroup: leave out permutations, or give the images")
+    unfit = [part.name for part in parts if not part.build().takes_moments]
+    if unfit and not by_default:
+        raise DataError(
+            f"{name} holds only mean and covariance, too little for {', '.join(unfit)}: leave these out, or give images"
+        )
+    return [part for part in parts if part.name not in unfit]
+
+
 def _references(
     real: Source, source: Source | None, training: Source | None, window: Window, wants_training: bool
 ) -> tuple[_Side | Statistics, _Side | None]:
-    """The real images, and the training images if they are wanted or come with them, and are another set."""
+    """The real images; and the training images if they are wanted or come with a run, unless they are the same set."""
     name, reference = open_named(real, "real", window)
     if isinstance(reference, Run):
         (name, images), wants_training = run_reference(reference), True
@@ -259,7 +260,7 @@ def _references(
 
 
 def _training_images(training: Source | None, source: Source | None, reference: Source, window: Window) -> _Side | None:
-    """Those given, else those of the evaluated run (`source`), else those of the reference run."""
+    """The training images as given, else those of the evaluated run (`source`), else those of the reference run."""
     if training is not None:
         name, opened = open_named(training, "training", window)
         if not isinstance(opened, Run):
@@ -278,31 +279,6 @@ def _fakes(source: Source, name: str, reals: _Side | Statistics, count: int | No
     return _Side(name, open_only_images(source, name, count=count, seed=seed, window=window))
 
 
-def _features_protocol(name: str, network: Features) -> dict[str, Any]:
-    return {"features": name, "features_dim": network.dim, "features_protocol": network.protocol}
-
-
-def _check_features(stored: Statistics, name: str, network: Features) -> list[str]:
-    """Refuse statistics of other features; warn if that cannot be told, or if versions differ."""
-    different = [
-        f"{key}: {stored.protocol[key]} in the file, {value} here"
-        for key, value in _features_protocol(name, network).items()
-        if key in stored.protocol and without_versions(stored.protocol[key]) != without_versions(value)
-    ]
-    if different or network.dim != len(stored.moments.mean):
-        reason = "; ".join(different[:2]) or f"{len(stored.moments.mean)} dimensions"
-        raise DataError(
-            f"{stored.name} has the statistics of other features ({reason}); features {name} have {network.dim} "
-            "dimensions: choose the features that the file was made with"
-        )
-    if not stored.protocol:
-        return [f"{stored.name} does not say which features, resize and weights it was made with"]
-    versions = stored.protocol.get("features_protocol", {}).get("versions")
-    here = network.protocol.get("versions")
-    warning = f"{stored.name} was made with versions {versions or 'unknown'}, here are {here}: values may vary"
-    return [] if versions == here else [warning]
-
-
 def _reference_warnings(fakes: _Side, reals: _Side, lacks_training: bool) -> list[str]:
     """What limits the comparison with these real images."""
     warnings, ranges = [], (fakes.images.value_range, reals.images.value_range)
@@ -318,8 +294,16 @@ def _reference_warnings(fakes: _Side, reals: _Side, lacks_training: bool) -> lis
     return warnings
 
 
-def _picture(path: Path, fakes: Dataset, reals: Dataset, pairs: list[dict[str, Any]]) -> None:
-    """Each generated image above the real one that it is closest to."""
+def _name_files(pairs: list[dict[str, Any]], fakes: Dataset, reals: Dataset) -> None:
+    """Add the names of their files to pairs of images, where these are files."""
+    for side, images in (("fake", fakes), ("real", reals)):
+        if files := images.known.files:
+            for pair in pairs:
+                pair[f"{side}_file"] = files[pair[side]]
+
+
+def _draw_pairs(pairs: list[dict[str, Any]], fakes: Dataset, reals: Dataset, path: Path) -> None:
+    """Write a picture of each generated image above the real one that it is closest to."""
     fake, real = (np.array([pair[side] for pair in pairs[:8]]) for side in ("fake", "real"))
     path.parent.mkdir(parents=True, exist_ok=True)
     png = pairs_png(fakes.read(fake), fakes.value_range, reals.read(real), reals.value_range)
@@ -330,7 +314,7 @@ def _protocol(
     features_name: str, network: Features, reals: _Side | Statistics, fakes: _Side, seed: int
 ) -> dict[str, Any]:
     return {
-        **_features_protocol(features_name, network),
+        **features_protocol(features_name, network),
         "real": reals.name,
         "fake": fakes.name,
         **(

@@ -1,4 +1,4 @@
-"""Turns images into features; cached on disk under a hash of the images, so that an interrupted pass can resume."""
+"""Features of images, cached on disk under a hash of the images, so that an interrupted pass can resume."""
 
 import functools
 import hashlib
@@ -29,15 +29,15 @@ from gankit.terminal.text import harmless, progress_bar
 BATCH = 64
 """Images that a network sees at a time; fixed, since its rounding errors may depend on it."""
 CHUNK = 1024
-"""Images of one file of the cache: a pass that is stopped loses no more than these."""
+"""Images whose features are one file of the cache: a pass that is stopped loses no more than these."""
 FORMAT = 1
 """Version of the features: raise it when their values change, so that older cached features are not read."""
 MEMORY_MAP_ABOVE_BYTES = 2**28
 """Larger arrays of features are on disk and memory-mapped, not in memory."""
 
 
-def part(kind: str, value: str | dict[str, Any] | Part) -> Part:
-    """A plug-in of this kind with checked settings, from its name, or a table with its name and settings.
+def as_part(kind: str, value: str | dict[str, Any] | Part) -> Part:
+    """A part with validated settings, from its name, or from a table with its name and settings.
 
     Raises:
         PartError: an unknown name, or settings that are not valid.
@@ -69,9 +69,14 @@ def extractor(
     if isinstance(features, Features):
         name, network = type(features).__name__, features
     else:
-        chosen = part("features", default_features() if features is None else features)
+        chosen = as_part("features", default_features() if features is None else features)
         name, network = chosen.name, chosen.build(ImageSpec(*shape))
     return name, network.to(choose_device(device)).eval()
+
+
+def features_protocol(name: str, network: Features) -> dict[str, Any]:
+    """What a metrics file says of its features."""
+    return {"features": name, "features_dim": network.dim, "features_protocol": network.protocol}
 
 
 def rows(
@@ -150,18 +155,18 @@ def features(
                 return make()
             device = device_of(network).type  # CPU and GPU round differently
             text = json.dumps([FORMAT, content, protocol, device, chunk[0].item(), images.value_range])
-            made = stored(hashlib.blake2b(text.encode(), digest_size=20).hexdigest(), make, "features")
+            values = stored(hashlib.blake2b(text.encode(), digest_size=20).hexdigest(), make, "features")
             bar.update(int(chunk[-1]) + 1 - bar.n)  # past a chunk that was on disk
-            return made
+            return values
 
         if not shared or distributed.size() == 1:
-            return _joined(map(of_chunk, chunks), len(images), network.dim)
+            return _join(map(of_chunk, chunks), len(images), network.dim)
         by_process = distributed.gather([of_chunk(c) for c in chunks[distributed.rank() :: distributed.size()]])
     parts = (by_process[i % len(by_process)][i // len(by_process)] for i in range(len(chunks)))
-    return _joined(parts, len(images), network.dim)
+    return _join(parts, len(images), network.dim)
 
 
-def _joined(chunks: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDArray[np.float32]:
+def _join(chunks: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDArray[np.float32]:
     """The features of all chunks as one array; a large one is mapped from a temporary file."""
     if count * dim * 4 <= MEMORY_MAP_ABOVE_BYTES:
         return np.concatenate([np.empty((0, dim), np.float32), *chunks])
@@ -180,7 +185,7 @@ def _features_of_chunk(
     threads: ThreadChoice,
     progress: Callable[[int], Any],
 ) -> NDArray[np.float32]:
-    made = []
+    batches = []
     with torch.no_grad():
         for batch in _read_ahead(images, indices, name):
             torch.set_num_threads(threads.threads)
@@ -192,9 +197,9 @@ def _features_of_chunk(
                     f"features {type(network).__name__} gave {tuple(values.shape)} for {len(batch)} images; "
                     f"({len(batch)}, {network.dim}) is needed"
                 )
-            made.append(values.float().cpu().numpy())
+            batches.append(values.float().cpu().numpy())
             progress(len(batch))
-    rows = np.concatenate(made)
+    rows = np.concatenate(batches)
     if not np.isfinite(rows).all():
         wrong = indices[~np.isfinite(rows).all(1)]
         raise DataError(f"{name}: features of image {wrong[0]} are not finite; look for broken images")
@@ -226,11 +231,11 @@ def _read_ahead(images: Dataset, indices: Indices, name: str) -> Iterator[Tensor
 def _logits(features: NDArray[np.float32], network: Features) -> NDArray[np.float32]:
     device = device_of(network)
     with torch.no_grad():
-        made = [
+        chunks = [
             network.logits(torch.tensor(features[start : start + CHUNK], device=device)).float().cpu().numpy()
             for start in range(0, len(features), CHUNK)
         ]
-    return np.concatenate(made)
+    return np.concatenate(chunks)
 
 
 def device_of(network: Any) -> torch.device:

@@ -15,18 +15,18 @@ _TEX = str.maketrans({
 
 
 def tabular(header: Sequence[str], parts: Sequence[tuple[str, Table]], notes: str = "") -> str:
-    """A LaTeX tabular of a header and rows under headings, every character of them as it stands; notes are comments."""
+    """A LaTeX tabular of a header and of rows under headings, with special characters escaped; notes are comments."""
 
-    def escaped(cell: str) -> str:
+    def escape(cell: str) -> str:
         text = " ".join(harmless(cell).split())  # an empty line would end the table
         return re.sub(r"(?<![\w.}])-(?=\d)", "$-$", text.translate(_TEX))
 
     def line(cells: Sequence[str]) -> str:
-        return " & ".join(map(escaped, cells)) + r" \\"
+        return " & ".join(map(escape, cells)) + r" \\"
 
     lines = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\hline", line(header), r"\hline"]
     for words, table in parts:
         if words:
-            lines.append(rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{escaped(words)}}}}} \\")
+            lines.append(rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{escape(words)}}}}} \\")
         lines += [*map(line, table), r"\hline"]
     return "\n".join([*(f"% {harmless(note)}" for note in notes.splitlines()), *lines, r"\end{tabular}", ""])

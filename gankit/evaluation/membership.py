@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from gankit import seeds
 from gankit.errors import GankitError
@@ -29,7 +28,7 @@ ATTACKS = {"generator": "distance to the nearest generated image", "critic": "cr
 
 
 def attacks(source: Any, pool: Pool, training: Dataset, held_out: Dataset) -> tuple[dict[str, Any], list[str]]:
-    """Attacks by a generator's images and, for a run, by its critic's scores; with warnings of those that work.
+    """Attacks by a generator's images and, for a run, by its critic's scores; with warnings of those that succeed.
 
     Args:
         source: what is evaluated; a run has a critic.
@@ -46,20 +45,20 @@ def attacks(source: Any, pool: Pool, training: Dataset, held_out: Dataset) -> tu
     if members is not None and members.features is not None and pool.fake.features is not None:
         scores["generator"] = _nearness(members, pool.fake), _nearness(pool.real, pool.fake)
     if isinstance(source, Run) and training.image.shape == held_out.image.shape == source.image.shape:
-        with contextlib.suppress(GankitError):  # no checkpoint, or conditions, which nobody knows of these images
+        with contextlib.suppress(GankitError):  # no checkpoint, or a critic with conditions
             scores["critic"] = _critic_scores(source, training), _critic_scores(source, held_out)
     groups = [images.groups for images in (training, held_out)]
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         name: {"by": ATTACKS[name], **result}
         for name, of_sides in scores.items() if (result := attack(*of_sides, *groups))
     }  # fmt: skip
-    works = [result for result in found.values() if result["low"] > 0.5 and result["area"] > result["control"]]
+    successful = [result for result in results.values() if result["low"] > 0.5 and result["area"] > result["control"]]
     warnings = [
         f"training images can be told from held-out ones by {result['by']}: area {result['area']:.2f} "
         f"({result['low']:.2f} to {result['high']:.2f}), {result['control']:.2f} at most among training images alone"
-        for result in works
+        for result in successful
     ]
-    return found, warnings
+    return results, warnings
 
 
 def attack(
@@ -68,8 +67,8 @@ def attack(
     """How well a score tells members from others: the area under the ROC curve, with interval and control.
 
     The interval is over patients of both sides (Obuchowski 1997, Biometrics 53:567). The control is the same attack on
-    members alone: as many of their patients as there are others, chosen at random, take the place of the others. It is
-    given as the 95 % quantile over 200 such choices: an area below it can come from the division of the data alone.
+    members alone: as many of their patients as there are others, chosen at random, take the place of the others. Its
+    value is the 95 % quantile over 200 such choices: a smaller area can come from the division of the data alone.
 
     Args:
         members: (n,) scores of training images; a larger one says "member".
@@ -102,6 +101,8 @@ def attack(
 
 def _areas(scores: Floats, positive: NDArray[np.bool_]) -> Floats:
     """(k,) areas under the curve of (n,) scores, from their ranks, for k choices (k, n) of the positive ones."""
+    from scipy.stats import rankdata  # a second to load
+
     counts = positive.sum(1)
     areas = (positive @ rankdata(scores) - counts * (counts + 1) / 2) / (counts * (len(scores) - counts))
     return np.asarray(areas)

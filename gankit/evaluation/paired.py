@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.evaluation.design import LEVEL, Estimate, Floats, Part, mean_of
+from gankit.evaluation.design import LEVEL, Estimate, Floats, Part, variance_of_mean
 
 Score = Callable[[Floats], Floats]  # (..., k, k) confusion matrices to (...) values
 
@@ -44,12 +44,12 @@ class Cases:
         return np.array(rows, dtype=np.float64).reshape(-1, self.groups, classes, classes)
 
 
-def crossed(cases: Cases, by_seed: Floats, left_out: Floats) -> Estimate:
+def crossed_estimate(cases: Cases, by_seed: Floats, left_out: Floats) -> Estimate:
     """The mean over seeds of a value on test cases, both taken as samples: parts "cases" and "seeds".
 
     The part of the cases is the jackknife variance of that mean, one group left out at a time within strata (Efron and
     Stein 1981), with the degrees of freedom of Satterthwaite 1946. That of the seeds is the variance of their values,
-    divided by their number; there is none of one seed, of which the interval then knows nothing. Both contain the
+    divided by their number; with one seed it is missing, and the interval leaves the seeds out. Both parts contain the
     randomness of single predictions, so that the interval is rather too wide.
 
     Args:
@@ -64,33 +64,32 @@ def crossed(cases: Cases, by_seed: Floats, left_out: Floats) -> Estimate:
     freedom = 1 / sum((part.variance / variance) ** 2 / part.freedom for part in parts) if variance > 0 else 1.0
     sources = {"cases": Part(variance, freedom)}
     if len(by_seed) > 1:
-        sources["seeds"] = mean_of(by_seed)
+        sources["seeds"] = variance_of_mean(by_seed)
     return Estimate(float(by_seed.mean()), sources)
 
 
 def score_estimate(cases: Cases, counts: Floats, score: Score) -> Estimate:
     """The mean over seeds of a score of (seeds, groups, k, k) counts."""
     totals = counts.sum(1)
-    return crossed(cases, score(totals), score(totals[:, None] - counts).mean(0))
+    return crossed_estimate(cases, score(totals), score(totals[:, None] - counts).mean(0))
 
 
 @dataclass(frozen=True)
 class PairedDifference:
     """A difference of two arms on the same test cases, with its interval."""
 
-    value: float  # the mean over seeds of the first arm's score less the second's
+    value: float  # the mean over seeds of the first arm's score minus the second's
     low: float  # of the interval
     high: float  # of the interval
-    by_seed: list[float]  # one difference a seed
-    cases_error: float  # the part of the standard error that other test cases would change
-    # the part that other seeds would change; None for one seed, of which the interval then knows nothing
-    seeds_error: float | None
+    by_seed: list[float]  # one difference per seed
+    cases_error: float  # the part of the standard error from the choice of test cases
+    seeds_error: float | None  # the part from the seeds; None for one seed, and the interval then leaves it out
 
 
 def paired_difference(
     cases: Cases, first: Floats, second: Floats, score: Score, level: float = LEVEL
 ) -> PairedDifference:
-    """The paired difference of two arms, with a t interval over test cases and seeds, as in `crossed`.
+    """The paired difference of two arms, with a t interval over test cases and seeds, as in `crossed_estimate`.
 
     Both arms have (seeds, groups, k, k) counts, paired by seed. docs/measured/paired-intervals.md has the measured
     rates of false positives.
@@ -98,7 +97,7 @@ def paired_difference(
     totals = first.sum(1), second.sum(1)
     by_seed = score(totals[0]) - score(totals[1])
     left_out = (score(totals[0][:, None] - first) - score(totals[1][:, None] - second)).mean(0)
-    found = crossed(cases, by_seed, left_out)
-    seeds = found.parts.get("seeds")
-    errors = math.sqrt(found.parts["cases"].variance), math.sqrt(seeds.variance) if seeds else None
-    return PairedDifference(found.value, *found.interval(level), by_seed.tolist(), *errors)
+    estimate = crossed_estimate(cases, by_seed, left_out)
+    seeds = estimate.parts.get("seeds")
+    errors = math.sqrt(estimate.parts["cases"].variance), math.sqrt(seeds.variance) if seeds else None
+    return PairedDifference(estimate.value, *estimate.interval(level), by_seed.tolist(), *errors)

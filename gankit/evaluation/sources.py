@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gankit import seeds
 from gankit.errors import DataError, PartError, RunError
-from gankit.evaluation.extraction import part
+from gankit.evaluation.extraction import as_part
 from gankit.evaluation.statistics import Statistics
 from gankit.experiments.selection import Resized, select_images, split_indices
 from gankit.experiments.values import parse_value
@@ -26,9 +26,9 @@ from gankit.version import __version__ as gankit_version
 
 TRAINING, HELD_OUT = "training images", "held-out images"
 """What the images of a run are called in tables."""
-"""What `gankit sample` writes beside the images that its labels.csv lists."""
 
 Window = tuple[float, float] | None
+"""The values of black and white, which data sets call `value_range`."""
 Place = str | Path | dict[str, Any]
 Source = Run | Dataset | Statistics | NDArray[Any] | Tensor | Place
 
@@ -83,14 +83,14 @@ def _table(place: object) -> dict[str, Any] | None:
 def _open_table(table: dict[str, Any], window: Window) -> Dataset:
     settings = dict(table)
     size, split = _height_width(settings.pop("size", None)), settings.pop("split", None)
-    chosen = part("dataset", settings)
+    chosen = as_part("dataset", settings)
     takes_window = getattr(chosen.settings, "value_range", False) is None
     if takes_window and window is not None:
-        chosen = part("dataset", {**settings, "value_range": window})
+        chosen = as_part("dataset", {**settings, "value_range": window})
     dataset: Dataset = chosen.build(size)
     _ = dataset.image  # raises the clearest error if there is no image
     if takes_window and dataset.dtype == np.uint8:
-        dataset = part("dataset", settings).build(size)  # 8-bit images need no window
+        dataset = as_part("dataset", settings).build(size)  # 8-bit images need no window
     elif takes_window and window is None:
         raise _missing_window(_title(table), dataset.dtype)
     if size not in (None, (dataset.image.height, dataset.image.width)):
@@ -171,7 +171,7 @@ def _title(table: dict[str, Any]) -> str:
 
 
 def notes(images: Dataset, name: str) -> list[str]:
-    """What must be said of a set of images whoever uses it: what of it is not used, splits that are joined.
+    """What a user of these images should know, one line each: what is not used, which splits are joined.
 
     Args:
         images: the set, as it was opened.
@@ -313,12 +313,12 @@ class Drawn(Dataset):
     def digest(self, indices: Indices | None = None) -> str:
         """A hash of the images at (k,) indices, or of all images.
 
-        To hash all images of a built-in generator, none is drawn: weights, count, seed, type and versions decide them.
+        For all images of a built-in generator none is drawn: weights, count, seed, type and versions determine them.
         """
         if indices is not None or self._run.experiment.generator.name not in registry("generator").built_in():
             # The code of other distributions may change without a change of version.
             return super().digest(indices)
         run, state = self._run, hashlib.blake2b(self._run.export_bytes(), digest_size=16)
-        made = f"{self._count} {self._seed} {run.device.type} {run.dtype} {run.value_range} {gankit_version}"
-        state.update(f"{made} {torch.__version__}".encode())
+        facts = f"{self._count} {self._seed} {run.device.type} {run.dtype} {run.value_range} {gankit_version}"
+        state.update(f"{facts} {torch.__version__}".encode())
         return state.hexdigest()

@@ -12,6 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from gankit.errors import DataError
+from gankit.evaluation.comparison import without_versions
 from gankit.files import user_path, write_atomically
 from gankit.images.archive import Archive
 from gankit.interfaces import Moments
@@ -60,7 +61,7 @@ class Statistics:
             dict(protocol.get("features_protocol", {}))  # raises if it is no table
         except DataError:
             raise
-        except Exception as error:  # of any type, as what stands in the file
+        except Exception as error:  # a damaged file can raise anything
             raise DataError(
                 f"{path}: no statistics can be read ({error}); they are npz files with mu and sigma"
             ) from None
@@ -71,6 +72,35 @@ class Statistics:
                 f"{path}: mu must be (d,) and sigma (d, d); their shapes are {mean.shape} and {covariance.shape}"
             )
         return cls(str(path), Moments(n, mean, covariance), protocol)
+
+    def check_features(self, features: dict[str, Any]) -> list[str]:
+        """Warnings if the file does not say what features it is of, or if versions differ from those here.
+
+        Args:
+            features: the "features", "features_dim" and "features_protocol" that generated images are given.
+
+        Raises:
+            DataError: the statistics are of other features.
+        """
+        different = [
+            f"{key}: {self.protocol[key]} in the file, {value} here"
+            for key, value in features.items()
+            if key in self.protocol and without_versions(self.protocol[key]) != without_versions(value)
+        ]
+        dim = len(self.moments.mean)
+        if different or features["features_dim"] != dim:
+            reason = "; ".join(different[:2]) or f"{dim} dimensions"
+            raise DataError(
+                f"{self.name} has the statistics of other features ({reason}); "
+                f"features {features['features']} have {features['features_dim']} dimensions: choose the features that "
+                "the file was made with"
+            )
+        if not self.protocol:
+            return [f"{self.name} does not say which features, resize and weights it was made with"]
+        versions = self.protocol.get("features_protocol", {}).get("versions")
+        here = features["features_protocol"].get("versions")
+        warning = f"{self.name} was made with versions {versions or 'unknown'}, here are {here}: values may vary"
+        return [] if versions == here else [warning]
 
     def write(self, path: str | Path) -> Path:
         """Write the file, as a whole or not at all."""

@@ -16,7 +16,7 @@ SUFFIXES = (".csv", ".tex")
 """Of files that hold an evaluation as a table."""
 PAIRS_PRINTED = 8
 REAL_REAL = "two halves of the real images, whose value a perfect generator would have"
-ONE_OF_EACH_GROUP = "; the half that stands for a generator gives one image a group"
+ONE_OF_EACH_GROUP = "; the half that stands for a generator has one image of each group"
 FAKE_REAL = "as many generated images and one half of the real ones"
 
 
@@ -56,8 +56,8 @@ def title(metric: str, features: str) -> str:
 
 
 def rows(report: dict[str, Any]) -> list[Row]:
-    """The values of an evaluation in its order; where their metric is not installed, without what they mean."""
-    found = []
+    """The values of an evaluation in its order; without their meaning if the metric is not installed."""
+    values = []
     for name, entry in report["metrics"].items():
         features, meaning = report["protocol"]["features"], Meaning()
         if metric := _metric(entry["metric"]):
@@ -69,8 +69,8 @@ def rows(report: dict[str, Any]) -> list[Row]:
                 meaning = meaning._replace(words=f"{meaning.words} ({settings})")
             if not {"features", "logits"} & set(metric.needs):
                 features = ""
-        found.append(Row(title(name, features), features, meaning, entry))
-    return found
+        values.append(Row(title(name, features), features, meaning, entry))
+    return values
 
 
 def _metric(table: dict[str, Any]) -> Metric | None:
@@ -90,7 +90,7 @@ def with_error(value: float, error: float | None, mark: str = "±") -> str:
     if not error:
         return f"{value:.4g}"
     decimals = _decimals(error)
-    return f"{_rounded(value, decimals)} {mark} {_rounded(error, decimals)}"
+    return f"{_round(value, decimals)} {mark} {_round(error, decimals)}"
 
 
 def _decimals(error: float) -> int:
@@ -98,7 +98,7 @@ def _decimals(error: float) -> int:
     return 1 - int(f"{error:.1e}".partition("e")[2])
 
 
-def _rounded(value: float, decimals: int) -> str:
+def _round(value: float, decimals: int) -> str:
     if decimals > 8:
         return f"{value:.{max(1, decimals - _decimals(abs(value) or 1) + 1)}e}"
     return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"  # + 0.0: no minus before a zero
@@ -111,33 +111,33 @@ def cells(report: dict[str, Any]) -> list[list[str]]:
     "fake-real", with their number of images ("at n") where rows differ; the numbers of images where rows differ in them
     ("n fake", "n real"); the p-value.
     """
-    found, protocol = rows(report), report["protocol"]
+    values, protocol = rows(report), report["protocol"]
     columns: dict[str, list[str]] = {
-        "metric": [row.title for row in found],
-        "better": [row.meaning.better or "-" for row in found],
-        "value": [with_error(row.entry["value"], row.entry["standard_error"]) for row in found],
+        "metric": [row.title for row in values],
+        "better": [row.meaning.better or "-" for row in values],
+        "value": [with_error(row.entry["value"], row.entry["standard_error"]) for row in values],
     }
-    if any(baselines := [row.entry["real_vs_real"] for row in found]):
-        columns["real-real"] = [_beside(row, "value") for row in found]
-        columns["fake-real"] = [_beside(row, "fake_value_at_n") for row in found]
+    if any(baselines := [row.entry["real_vs_real"] for row in values]):
+        columns["real-real"] = [_baseline_cell(row, "value") for row in values]
+        columns["fake-real"] = [_baseline_cell(row, "fake_value_at_n") for row in values]
         if _common_n(report) is None:
             columns["at n"] = [str(baseline["n"]) if baseline else "-" for baseline in baselines]
     for side in ("fake", "real"):
-        counts = [row.entry[f"n_{side}"] for row in found]
+        counts = [row.entry[f"n_{side}"] for row in values]
         if set(counts) != {protocol[f"n_{side}"]}:
             columns[f"n {side}"] = ["?" if count is None else str(count) for count in counts]
-    p_values = [row.entry.get("p_value") for row in found]
+    p_values = [row.entry.get("p_value") for row in values]
     if any(p_values):
         columns["p"] = [f"{p['value']:.3g}" if p else "-" for p in p_values]
     return [list(columns), *map(list, zip(*columns.values(), strict=True))]
 
 
-def _beside(row: Row, key: str) -> str:
-    """A value of the baseline, with the decimals of the value that it stands beside."""
+def _baseline_cell(row: Row, key: str) -> str:
+    """A value of the baseline, with the decimals of the row's own value."""
     baseline, error = row.entry["real_vs_real"], row.entry["standard_error"]
     if not baseline:
         return "-"
-    return _rounded(baseline[key], _decimals(error)) if error else f"{baseline[key]:.4g}"
+    return _round(baseline[key], _decimals(error)) if error else f"{baseline[key]:.4g}"
 
 
 def _common_n(report: dict[str, Any]) -> int | None:
@@ -165,10 +165,10 @@ def notes(report: dict[str, Any]) -> list[str]:
              if row.meaning.words]  # fmt: skip
     if any(entry["real_vs_real"] for entry in report["metrics"].values()):
         n = _common_n(report)
-        each = f", {n} images each" if n else ""
+        sizes = f", {n} images each" if n else ""
         if "n_real_groups" in report["protocol"]:
-            each = ONE_OF_EACH_GROUP + (f", {n} in all" if n else "")
-        lines += [f"real-real: {REAL_REAL}{each}", f"fake-real: {FAKE_REAL}" + (f", {n} images" if n else "")]
+            sizes = ONE_OF_EACH_GROUP + (f", {n} in all" if n else "")
+        lines += [f"real-real: {REAL_REAL}{sizes}", f"fake-real: {FAKE_REAL}" + (f", {n} images" if n else "")]
     for attack in report["protocol"].get("membership", {}).values():
         lines.append(
             f"membership attack by {attack['by']}: area {attack['area']:.2f} ({attack['low']:.2f} to "
@@ -194,29 +194,35 @@ def pairs(report: dict[str, Any]) -> list[str]:
     """The closest pairs of images that metrics have found, where their files have names."""
     lines = []
     for name, entry in report["metrics"].items():
-        found = [pair for pair in entry.get("details", {}).get("pairs", []) if {"fake_file", "real_file"} & set(pair)]
-        for pair in found[:PAIRS_PRINTED]:
+        named = [pair for pair in entry.get("details", {}).get("pairs", []) if {"fake_file", "real_file"} & set(pair)]
+        for pair in named[:PAIRS_PRINTED]:
             fake, real = (pair.get(f"{side}_file", f"image {pair[side]}") for side in ("fake", "real"))
             lines.append(f"{name}: {fake} is close to {real}, distance {pair['distance']:.3g}")
-        if len(found) > PAIRS_PRINTED:
-            lines.append(f"{name}: {len(found) - PAIRS_PRINTED} more pairs")
+        if len(named) > PAIRS_PRINTED:
+            lines.append(f"{name}: {len(named) - PAIRS_PRINTED} more pairs")
     return lines
 
 
 def text_table(report: dict[str, Any]) -> str:
     """An evaluation as lines for a terminal."""
-    table = [[cell.replace("±", "+-") for cell in row] for row in cells(report)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    lines = heading(report)
-    for row in table:
-        columns = enumerate(zip(row, widths, strict=True))
-        lines.append("  ".join(text.rjust(width) if column else text.ljust(width) for column, (text, width) in columns))
+    lines = [*heading(report), *aligned(cells(report))]
     return "\n".join([*lines, *notes(report), *pairs(report), *(f"warning: {text}" for text in warnings(report))])
 
 
+def aligned(table: list[list[str]]) -> list[str]:
+    """A table as lines for a terminal."""
+    table = [[cell.replace("±", "+-") for cell in row] for row in table]
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    lines = []
+    for row in table:
+        columns = enumerate(zip(row, widths, strict=True))
+        lines.append("  ".join(text.rjust(width) if column else text.ljust(width) for column, (text, width) in columns))
+    return lines
+
+
 def html(report: dict[str, Any]) -> str:
-    """An evaluation as HTML, for notebooks and pages: what each row is stands below its name."""
-    (header, *lines), found = cells(report), rows(report)
+    """An evaluation as HTML, for notebooks and pages: the meaning of each row is below its name."""
+    (header, *lines), values = cells(report), rows(report)
 
     def row(cells: list[str], words: str) -> str:
         small = f"<br><small>{escape(words)}</small>" if words else ""
@@ -226,11 +232,11 @@ def html(report: dict[str, Any]) -> str:
         )
         return f"<tr><td>{escape(cells[0])}{small}</td>{''.join(others)}</tr>"
 
-    explained = [
-        ": ".join(filter(None, [_which_is_better(meaning.better), meaning.words])) for _, _, meaning, _ in found
+    explanations = [
+        ": ".join(filter(None, [_which_is_better(meaning.better), meaning.words])) for _, _, meaning, _ in values
     ]
     head = "".join(f"<th>{name}</th>" for name in [header[0], *header[2:]])
-    body = "\n".join(row(line, words) for line, words in zip(lines, explained, strict=True))
+    body = "\n".join(row(line, words) for line, words in zip(lines, explanations, strict=True))
     baseline = [note for note in notes(report) if note.startswith(("real-real", "fake-real"))]
     parts = [f"<p>{'<br>'.join(map(escape, heading(report))).replace('   ', '<br>')}</p>",
              f'<div class="wide"><table class="values">\n<thead><tr>{head}</tr></thead>\n'

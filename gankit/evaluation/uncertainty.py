@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from gankit import seeds
 from gankit.errors import GankitError
@@ -20,10 +20,9 @@ SPLITS = 10
 LEAVE_ONE_OUT = 200
 """Up to this many images or patients the jackknife leaves out one at a time, else `Metric.jackknife_groups` groups."""
 MOST_WITH_INFLUENCES = 2000
-"""Images of a side above which `influences` are left out where an error in closed form needs none: they cost too much.
-"""
+"""With more images on a side, `influences`, which are slow, are left out if there is an error in closed form."""
 ROUNDING = 1e-9
-"""Relative to a value: no smaller difference is told from one of rounding."""
+"""Differences below this share of a value count as rounding errors."""
 
 Values = Mapping[str, float]
 
@@ -46,7 +45,7 @@ def evaluate_metric(
     n_real: int | None = pool.real.count
     n_fake = pool.fake.count
     errors: Mapping[str, float | None] = {}
-    moved: dict[str, dict[str, NDArray[np.float64] | None]] = {"real": {}}
+    by_side: dict[str, dict[str, NDArray[np.float64] | None]] = {"real": {}}
     variances: dict[str, dict[str, float | None]] = {}
     between_reals: dict[str, dict[str, Any]] = {}
     if pool.real.statistics is not None:  # no images to resample
@@ -56,8 +55,8 @@ def evaluate_metric(
         resampling = metric.resampling(pool)
         result = resampling.whole()
         if max(pool.real.count, pool.fake.count) <= MOST_WITH_INFLUENCES or _closed_form(resampling) is None:
-            moved = {side: influences(resampling, side, result.values) for side in ("real", "fake")}
-            variances = {side: variances_of(of_side) for side, of_side in moved.items()}
+            by_side = {side: influences(resampling, side, result.values) for side in ("real", "fake")}
+            variances = {side: variances_of(of_side) for side, of_side in by_side.items()}
         errors = standard_errors(resampling, result.values, list(variances.values()))
         between_reals = real_against_real(resampling, result.values, seed)
     warnings = [*result.warnings, *metric.warnings({name: entry["value"] for name, entry in between_reals.items()})]
@@ -81,8 +80,8 @@ def evaluate_metric(
             "value": value, "standard_error": spread, "n_real": n, "n_fake": m,
             "real_vs_real": between_reals.get(name), **(p_entries.get(name, {}) if m else {}), "metric": part.table(),
         }  # fmt: skip
-        of_reals, of_fakes = moved["real"].get(name), variances.get("fake", {}).get(name)
-        if of_reals is not None and of_fakes is not None:  # what `compare` needs where two values share their reals
+        of_reals, of_fakes = by_side["real"].get(name), variances.get("fake", {}).get(name)
+        if of_reals is not None and of_fakes is not None:  # for `compare`, where two values share their reals
             entries[name]["real_influences"] = [float(f"{influence:.4g}") for influence in of_reals]
             entries[name]["fake_variance"] = of_fakes
     if result.details:
@@ -128,19 +127,19 @@ def _closed_form(resampling: Resampling) -> Mapping[str, float] | None:
     return resampling.standard_errors() if all(rows.groups is None for rows in sides) else None
 
 
-def variances_of(moved: Mapping[str, NDArray[np.float64] | None]) -> dict[str, float | None]:
-    """The sum of squares of each value's (k,) `influences`."""
-    return {name: None if changes is None else float((changes**2).sum()) for name, changes in moved.items()}
+def variances_of(of_side: Mapping[str, NDArray[np.float64] | None]) -> dict[str, float | None]:
+    """The sum of squares of each value's (k,) `influences`, which are those of one side."""
+    return {name: None if changes is None else float((changes**2).sum()) for name, changes in of_side.items()}
 
 
 def influences(resampling: Resampling, side: str, values: Values) -> dict[str, NDArray[np.float64] | None]:
-    """For each value (k,) numbers: how much leaving out each of k blocks of the real (or generated) images changes it.
+    """(k,) numbers for each value: how much leaving out each of k blocks of one side's images changes it.
 
     A block holds whole patients where images are grouped. The jackknife of Efron and Stein 1981, generalised to blocks
     of different sizes by Busing, Meijer and Van der Leeden 1999 (Statistics and Computing 9, eq. 10). The sum of
     squares is the variance. For two generators compared with the same reals, the squared differences of their
-    influences sum to what the reals make of the variance of the difference of their values; so blocks depend on nothing
-    but the number of units. Empty with too few blocks or images; None for a value that is missing without some block.
+    influences sum to the reals' part of the variance of the difference of their values. For that, blocks depend only
+    on the number of units. Empty with too few blocks or images; None for a value that is missing without some block.
     """
     pool = resampling.pool
     places = pool.real_places if side == "real" else pool.fake_places
@@ -155,15 +154,15 @@ def influences(resampling: Resampling, side: str, values: Values) -> dict[str, N
         values_without = resampling.values_without(parts)
     except GankitError:
         return {}
-    moved: dict[str, NDArray[np.float64] | None] = {}
+    result: dict[str, NDArray[np.float64] | None] = {}
     share = np.array([len(part) for part in parts]) / len(places)  # 1 / h of the paper
     for name, value in values.items():
         without = np.array([values.get(name, math.nan) for values in values_without])
         estimate = len(parts) * value - float(((1 - share) * without).sum())
         pseudo = value / share - (1 / share - 1) * without
         influence = (pseudo - estimate) / np.sqrt((1 / share - 1) * len(parts))
-        moved[name] = influence if np.isfinite(influence).all() else None
-    return moved
+        result[name] = influence if np.isfinite(influence).all() else None
+    return result
 
 
 def units(pool: Pool, side: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -174,12 +173,12 @@ def units(pool: Pool, side: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 
 def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict[str, dict[str, Any]]:
-    """Means over ten random divisions of the reals into halves: the second against the first, and fakes against it.
+    """Mean values over ten random divisions of the reals: the second half, and the fakes, each beside the first half.
 
-    The second half plays the generator. Images of one patient look alike, as those of a generator do not: so it holds
-    one image of each patient, of patients that the first half does not have. Of generated images with groups, one of
-    each is taken too. n images play the generator on either side: as many as every division has, at most n_fake and
-    n_real // 2. The first half is cut to min(n_fake, n_real // 2) images.
+    The second half stands for generated images. Images of one patient look alike, generated ones do not: so the second
+    half has one image of each patient that is not in the first. Of generated images with groups, one of each group is
+    taken too. Both are cut to n images, the most that every division has, and the first half to
+    min(n_fake, n_real // 2).
     """
     pool = resampling.pool
     most, middle = min(pool.fake.count, pool.real.count // 2), pool.real.count // 2
@@ -188,15 +187,15 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
     divisions: list[tuple[Indices, Indices, Indices]] = []
     for split in range(SPLITS):
 
-        def shuffled(places: Indices, stream: str, split: int = split) -> Indices:
+        def shuffle(places: Indices, stream: str, split: int = split) -> Indices:
             order: Indices = torch.randperm(len(places), generator=seeds.generator(seed, stream, split)).numpy()
             return np.asarray(places[order])
 
         rank = torch.randperm(len(names), generator=seeds.generator(seed, "split", split)).numpy()
         order = np.argsort(rank[unit], kind="stable")
-        first, second = shuffled(order[:middle], "first half"), shuffled(order[-middle:], "second half")
+        first, second = shuffle(order[:middle], "first half"), shuffle(order[-middle:], "second half")
         second = _one_of_each(second[~np.isin(unit[second], unit[first])], unit)
-        fakes = _one_of_each(shuffled(np.arange(pool.fake.count), "split of fakes"), fake_unit)
+        fakes = _one_of_each(shuffle(np.arange(pool.fake.count), "split of fakes"), fake_unit)
         divisions.append((first[:most], second[:most], pool.fake_places[fakes[:most]]))
     n = min(len(part) for division in divisions for part in division[1:])
     if n < 2:
@@ -221,7 +220,7 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
 
 
 def _one_of_each(places: Indices, unit: Indices) -> Indices:
-    """The first of these places of each unit, in their order."""
+    """The first of these places for each unit, in their order."""
     first = np.sort(np.unique(unit[places], return_index=True)[1])
     chosen: Indices = places[first]
     return chosen
@@ -243,16 +242,16 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
     n_real_units = int(real_unit.max()) + 1
     unit = np.concatenate([real_unit, fake_unit + n_real_units])
 
-    def regrouped(rank: NDArray[np.int64]) -> Values:
+    def values_by_rank(rank: NDArray[np.int64]) -> Values:
         is_real = rank[unit] < n_real_units
         return resampling.values(np.flatnonzero(is_real), np.flatnonzero(~is_real))
 
     n_units = int(unit.max()) + 1
-    observed = regrouped(np.arange(n_units))
+    observed = values_by_rank(np.arange(n_units))
     worse = dict.fromkeys(observed, 1)  # the observed division counts
     sign = 1 if better == "lower" else -1
     for number in progress_bar(range(permutations), unit="permutation", desc=f"{part.name} by chance", delay=1):
-        values = regrouped(torch.randperm(n_units, generator=seeds.generator(seed, "permutation", number)).numpy())
+        values = values_by_rank(torch.randperm(n_units, generator=seeds.generator(seed, "permutation", number)).numpy())
         for name, value in observed.items():
             slack = ROUNDING * abs(value)  # equal divisions are ties, whatever the order of sums
             worse[name] += sign * values.get(name, math.inf * sign) >= sign * value - slack  # a missing value is worse
@@ -282,7 +281,7 @@ def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """
     if not n:
         return 0.0, 1.0
-    z, share = float(norm.ppf((1 + level) / 2)), hits / n
+    z, share = float(ndtri((1 + level) / 2)), hits / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     # Exactly 0 and 1 at the ends, which rounding would miss.

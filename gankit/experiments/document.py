@@ -14,46 +14,54 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from gankit import recipes
 from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
 from gankit.experiments.values import DEEPEST, LONGEST, LONGEST_KEY, copy_values, parse_text, parse_value
 from gankit.files import user_path
+from gankit.registry import registry
 from gankit.registry.messages import shown, suggestion
 from gankit.registry.trust import trust
 
-RECIPES = resources.files("gankit.experiments") / "recipes"
+RECIPES = resources.files("gankit.recipes")
 DEFAULT_RECIPE = "wgan-gp"
+OF_DATA = [("data", "size"), ("data", "flip"), ("evaluation", "count")]
+"""Settings that a recipe chooses for its own data set; they are dropped where another one takes its place."""
 BACKSLASH = "write Windows paths in single quotes or with /"
 FORMATS = {".toml": ".toml", ".json": ".json", ".yaml": ".yaml", ".yml": ".yaml"}
 
 
 def recipe_names() -> list[str]:
-    """The names of the recipes, the experiments that come with gankit."""
+    """The names of the recipes with fixed settings, which are files."""
     return sorted(file.name.removesuffix(".toml") for file in RECIPES.iterdir() if file.name.endswith(".toml"))
 
 
 def recipe_text(name: str) -> str:
-    """The TOML text of one recipe.
+    """The TOML text of one recipe with fixed settings.
 
     Raises:
         SettingsError: there is no such recipe.
     """
-    names = recipe_names()
-    if name not in names:
+    if name not in recipe_names():
+        names = [*recipe_names(), *recipes.names()]
         raise SettingsError(f"there is no recipe or file {shown(name)}; {suggestion(name, names)}")
     return (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def recipe_facts(name: str) -> dict[str, str]:
-    """What the head of a recipe's file says of it: "For" what, "Sizes" of images, and "Time" of the whole training."""
+    """What a recipe says of itself: "For" what, "Sizes" of images, and "Time" of the whole training."""
+    if name not in recipe_names():
+        recipe = recipes.get(name)
+        least, most = recipe.sides
+        return {"For": recipe.purpose, "Sizes": f"{least}x{least} to {most}x{most}", "Time": recipe.time}
     lines = (line.removeprefix("# ").partition(": ") for line in recipe_text(name).splitlines())
     return {key: text for key, _, text in lines if key in ("For", "Sizes", "Time")}
 
 
 def recipe_lines() -> list[str]:
-    """One line a recipe: its name, and what its file says of it."""
+    """A table in text with one line per recipe: its name and its `recipe_facts`."""
     rows = [("recipe", "sizes", "time of the whole training", "for")]
-    for name in recipe_names():
+    for name in sorted([*recipe_names(), *recipes.names()]):
         facts = recipe_facts(name)
         rows.append((name, facts["Sizes"], facts["Time"], facts["For"]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -67,10 +75,11 @@ class SettingsDocument:
     Attributes:
         label: how errors name the file.
         values: its content, which overrides change.
-        text: the file as it stands.
+        text: the text of the file, without overrides.
         format: ".toml", ".json" or ".yaml".
         from_default: the tables that were taken from the default recipe.
         overridden: for each overridden setting, by its path of keys, the text of the override.
+        recipe: the recipe whose settings follow from the images, or "".
     """
 
     label: str
@@ -79,6 +88,7 @@ class SettingsDocument:
     format: str = ".toml"
     from_default: set[str] = field(default_factory=set)
     overridden: dict[KeyPath, str] = field(default_factory=dict)
+    recipe: str = ""
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> SettingsDocument:
@@ -87,7 +97,7 @@ class SettingsDocument:
         Raises:
             SettingsError: a key or value cannot be one of an experiment.
         """
-        return cls("experiment", _copied(tables, "experiment"))
+        return cls("experiment", _copy(tables, "experiment"))
 
     @classmethod
     def read(cls, recipe_or_path: str | Path) -> SettingsDocument:
@@ -101,15 +111,19 @@ class SettingsDocument:
         if (path / "experiment.toml").is_file():
             path = path / "experiment.toml"
         if not path.is_file():
-            if name not in recipe_names() and path.is_dir():
+            is_recipe = name in recipe_names() or name in registry("recipe")
+            if not is_recipe and path.is_dir():
                 raise SettingsError(
                     f"{path} is a folder without an experiment.toml: name a recipe, a file or a run; for "
                     f"its pictures a recipe with data.name=folder data.path={path}"
                 )
             if "=" in name:
                 raise SettingsError(f"{shown(name)} comes after a recipe or a file, for example: demo {name}")
-            if name not in recipe_names() and (path.suffix in FORMATS or "/" in name):
+            if not is_recipe and (path.suffix in FORMATS or "/" in name):
                 raise SettingsError(f"{name}: there is no such experiment file")
+            if name in registry("recipe"):
+                data = dict(recipes.get(name).data)
+                return cls(f"recipe {name}", {"data": data}, recipe=name)
             text = recipe_text(name)
             return cls(f"recipe {name}", tomllib.loads(text), text)
         try:
@@ -118,7 +132,7 @@ class SettingsDocument:
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{path}: cannot be read: {error}") from error
         format = FORMATS.get(path.suffix.lower(), ".toml")
-        values = _copied(_parse(text, format, str(path)), str(path))
+        values = _copy(_parse(text, format, str(path)), str(path))
         values = {} if values is None else values  # an empty YAML file is like an empty TOML file
         if not isinstance(values, dict):
             raise SettingsError(f"{path}: an experiment is a set of tables; this file holds {shown(values)}")
@@ -135,21 +149,22 @@ class SettingsDocument:
     def override(self, overrides: tuple[str, ...], of_data: Collection[tuple[str, str]] = ()) -> None:
         """Apply `key.path=value` settings; a changed `name` first drops the other settings of its table.
 
-        Where another data set is named, the settings `of_data` of other tables, which are about the data set that the
-        file names, are dropped first too.
+        If the overrides name another data set, the settings `of_data`, as (table, key), are dropped first: they suit
+        only the data set that the file names.
 
         Raises:
             SettingsError: an override has no "=", or its path runs through a plain value or a missing list entry.
         """
-        given, before = copy.deepcopy(self.values), dict(self.overridden)
+        values_before, overridden_before = copy.deepcopy(self.values), dict(self.overridden)
         settings = _names_first([_parse_override(text) for text in overrides])
         for keys, value, text in settings:
             trust(value)
             self._set(keys, value, text)
-        if of_data and self._data_set(self.values) != self._data_set(given):
+        if of_data and self._data_set(self.values) != self._data_set(values_before):
+            # Once more, on what remains: an override may set one of the dropped settings.
             for table, key in of_data:
-                given.get(table, {}).pop(key, None)
-            self.values, self.overridden = given, before
+                values_before.get(table, {}).pop(key, None)
+            self.values, self.overridden = values_before, overridden_before
             self.override(overrides)
 
     @staticmethod
@@ -181,7 +196,7 @@ class SettingsDocument:
         self.overridden[path] = text
 
     def take_as_text(self, path: KeyPath) -> bool:
-        """Take an override's value as written, such as the folder 2024 or 2024-05-01; whether that changed it."""
+        """Replace an overridden value by its text, such as a folder named 2024-05-01. Returns whether it changed."""
         table: Any = self.values
         for key in path[:-1]:
             table = table[key]
@@ -197,11 +212,12 @@ class SettingsDocument:
             SettingsError: names the first of them.
         """
         for path, value in _texts(self.values, ()):
-            if re.search(r"[\x00-\x1f]", value) and "\\" in self._written(path):
+            if re.search(r"[\x00-\x1f]", value) and path[0] != "run":  # a record names what was there
+                hint = BACKSLASH if "\\" in self._source(path) else "rename the file or folder"
                 setting = ".".join(map(str, path))
-                raise SettingsError(f"{self.where(path)}: {setting}: {value!r} is no text; {BACKSLASH}")
+                raise SettingsError(f"{self.where(path)}: {setting}: {value!r} has control characters; {hint}")
 
-    def _written(self, path: KeyPath) -> str:
+    def _source(self, path: KeyPath) -> str:
         """The override or the line that holds a setting; "" for settings from Python."""
         line = self._lines.get(path)
         return self.overridden.get(path) or (self.text.splitlines()[line - 1] if line else "")
@@ -216,15 +232,20 @@ class SettingsDocument:
         return {".toml": toml_lines, ".json": json_lines, ".yaml": yaml_lines}[self.format](self.text)
 
     def is_of_recipe(self, path: KeyPath, before: bool = False) -> bool:
-        """Whether a setting is a recipe's, here or (`before`) where this document came from, and is not overridden."""
+        """Whether a setting has a recipe's value and is not overridden.
+
+        Args:
+            path: of the setting.
+            before: whether it had a recipe's value in the experiment that this document was made of.
+        """
         changed = any(path[: len(keys)] == keys for keys in self.overridden)
         return not changed and (before or self.label.startswith("recipe ") or path[0] in self.from_default)
 
     def where(self, path: KeyPath) -> str:
         """Where a setting is written: an override, or a file with a line.
 
-        For a setting that is not written itself, it is the line of the innermost table around it, or the override that
-        wrote this table; where several did, none of them is named.
+        A setting that is not written itself is where the innermost table around it is: at a line, or in an override
+        ("overrides" if several wrote the table).
         """
         path_and_parents = [path[:length] for length in range(len(path), 0, -1)]
         for keys in path_and_parents:
@@ -239,7 +260,7 @@ class SettingsDocument:
         return self.label
 
 
-def _copied(values: Any, label: str) -> Any:
+def _copy(values: Any, label: str) -> Any:
     try:
         return copy_values(values)
     except ValueError as error:
@@ -247,7 +268,7 @@ def _copied(values: Any, label: str) -> Any:
 
 
 def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Every setting that is a text, with its path; not entries of lists, which name columns and classes."""
+    """Every setting that is a text, with its path. Entries of lists are left out: they name columns and classes."""
     if isinstance(value, str):
         yield path, value
     items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -279,7 +300,7 @@ def _parse(text: str, format: str, label: str) -> Any:
 
 
 def _hint(reason: str) -> str:
-    """What to do about an escape sequence that is none."""
+    """What to do about an invalid escape sequence; empty if the reason is another."""
     return f"; {BACKSLASH}" if re.search(r"escape|hex value|\\", reason) else ""
 
 
@@ -291,7 +312,7 @@ def _parse_override(text: str) -> tuple[list[str], Any, str]:
         is_folder = isinstance(text, str) and 0 < len(text) < LONGEST_KEY and os.path.isdir(text)
         example = f"data.name=folder data.path={text}" if is_folder else "training.steps=1000"
         raise SettingsError(f"override {shown(str(text))}: write key.path=value, for example {example}")
-    return keys, _copied(parse_value(value), f"override {shown(text)}"), text
+    return keys, _copy(parse_value(value), f"override {shown(text)}"), text
 
 
 def _names_first(overrides: list[tuple[list[str], Any, str]]) -> list[tuple[list[str], Any, str]]:

@@ -1,18 +1,19 @@
 """Experiments: a TOML file, a recipe or a mapping becomes validated settings."""
 
+import importlib
 import importlib.util
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import tomlkit
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, PrivateAttr, field_validator
 
 from gankit.errors import SettingsError
-from gankit.experiments.document import SettingsDocument
-from gankit.experiments.lines import KeyPath
+from gankit.experiments.document import OF_DATA, SettingsDocument
+from gankit.experiments.reading import read_settings
 from gankit.experiments.record import RunRecord
 from gankit.experiments.tables import (
     AugmentTable,
@@ -22,6 +23,7 @@ from gankit.experiments.tables import (
     GeneratorTable,
     LossTable,
     Rate,
+    Repeats,
     Settings,
     Share,
 )
@@ -30,7 +32,8 @@ from gankit.registry.messages import shown, suggestion
 from gankit.registry.settings import as_table
 from gankit.registry.trust import trust
 
-Model = TypeVar("Model", bound=BaseModel)
+if TYPE_CHECKING:  # torch, which the interfaces import, is not needed to read settings
+    from gankit.interfaces import Dataset
 
 
 def _check_rising(steps: tuple[int, int]) -> tuple[int, int]:
@@ -42,57 +45,65 @@ def _check_rising(steps: tuple[int, int]) -> tuple[int, int]:
 class Training(Settings):
     """How both networks are trained.
 
-    Attributes:
-        steps: generator updates.
-        batch: images of each critic update.
-        generator_batch: images of each generator update; `batch` where None.
-        accumulate: parts of a batch that are computed one after another, so that they need less memory; the update
-            takes the sum of their gradients. Not beside networks that mix the samples of a batch, nor `compile`.
-        critic_steps: critic updates before each generator update.
-        optimizer: any class of torch.optim by name.
-        optimizer_options: further arguments for it, beside the rates and betas, which have settings of their own.
-        generator_lr: the generator's learning rate, a number, or a table: it moves from start to end in so many steps.
-        critic_lr: the critic's learning rate, likewise.
-        betas: those of the optimiser, if it has any; each a number or such a table.
-        lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
-        lazy_scaling: where a loss is computed on every k-th update only, multiplies the rate of the network that it
-            trains by c = k / (k + 1) and raises its betas to the power c, as StyleGAN2 (arXiv 1912.04958, appendix B)
-            and StyleGAN2-ADA do. There the penalty has an optimiser step of its own; here it shares that of the others.
-        averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
-            At first the average forgets faster: its half-life grows with the steps until it is that of this decay.
-        dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
-        precision: "float32", whose convolutions a GPU computes in TF32, as torch does by default; "float32-exact"
-            without; "bf16" (autocast, in penalties too); or "float64".
-        compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
-            that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
-        graphs: records what a turn computes as CUDA graphs and replays it, bitwise equal to an eager turn and several
-            times faster; "auto": on a CUDA device, where every part says that it can be captured; true: refused where
-            one cannot.
-        deterministic: takes operations on a GPU whose results are the same every time, so that a resumed run ends
-            bitwise equal there too; what has no such form is named when training starts.
-        channels_last: lays out the weights of both networks channels_last, or not; None: of those that declare it.
-        device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
-        mixed_penalties: allows losses that differentiate each sample's score, such as r1, beside a critic that mixes
-            the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 beside minibatch standard deviation.
-        threads: CPU threads; "auto" chooses by timing steps, at the start and when they become slow, unless
-            OMP_NUM_THREADS or torch.set_num_threads has. A resumed run repeats the choices: rounding depends on them.
-        seed: seed of all random numbers.
-        tick_every: steps between lines of the log.
-        sample_every: steps between sample grids.
-        checkpoint_every: steps between checkpoints.
-        max_minutes: the training stops after this time, and can be resumed.
-        label_fade: [first, last] step: the influence of labels rises from 0 at the first to 1 at the last; without it,
-            the influence is always 1 (Shahbazi et al. 2022, arXiv 2201.06578).
-        start_from: a run whose weights to start from, as far as they fit: its size and classes may be others.
-        freeze: how many of the critic's first layers keep the weights of `start_from` (FreezeD, arXiv 2002.10964).
-        tensorboard: also writes the log for TensorBoard (extra `tensorboard`).
+        Attributes:
+            steps: generator updates.
+            batch: images of each critic update.
+            generator_batch: images of each generator update; `batch` where None.
+            accumulate: number of parts of a batch that are computed one after another to save memory; the update sums their
+                gradients. Refused beside `compile`, and for networks that mix the samples of a batch.
+            critic_steps: critic updates before each generator update.
+            optimizer: any class of torch.optim by name.
+            optimizer_options: further arguments for it, beside the rates and betas, which have settings of their own.
+            generator_lr: the generator's learning rate: a number, or a table `{start, end, steps}` between whose values it
+                moves.
+            critic_lr: the critic's learning rate, likewise.
+            betas: those of the optimiser, if it has any; each a number or such a table.
+            lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
+            lazy_scaling: where a loss is computed on every k-th update only, multiplies the rate of the network that it
+                trains by c = k / (k + 1) and raises its betas to the power c, as StyleGAN2 (arXiv 1912.04958, appendix B)
+                and StyleGAN2-ADA do. There the penalty has an optimiser step of its own; here it shares that of the others.
+            averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
+                At first the average forgets faster: its half-life grows with the steps until it is that of this decay.
+            dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
+    <<<<<<< HEAD
+            precision: "float32", whose convolutions a GPU computes in TF32, as torch does by default; "float32-exact"
+                without; "bf16" (autocast, in penalties too); or "float64".
+    =======
+            precision: "float32", whose convolutions a GPU computes in TF32, as torch does by default; "float32-exact",
+                without TF32; "bf16" (autocast; penalties stay in float32); or "float64".
+    >>>>>>> main
+            compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
+                that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
+            graphs: records what a turn computes as CUDA graphs and replays it, bitwise equal to an eager turn and several
+                times faster. "auto" does so on a CUDA device if every part says that it can be captured; true refuses
+                parts that cannot.
+            deterministic: uses GPU operations whose results are the same every time, so that a resumed run ends bitwise
+                equal there too; operations without such a form are named when training starts.
+            channels_last: whether the weights of both networks are laid out channels_last; None: as each network declares.
+            device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
+            mixed_penalties: allows losses that differentiate each sample's score, such as r1, beside a critic that mixes
+                the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 beside minibatch standard deviation.
+            threads: CPU threads; "auto" chooses by timing steps, at the start and when they become slow, unless
+                OMP_NUM_THREADS or torch.set_num_threads sets them. A resumed run repeats the choices, since rounding
+                depends on them.
+            seed: seed of all random numbers.
+            tick_every: steps between lines of the log.
+            sample_every: steps between sample grids.
+            checkpoint_every: steps between checkpoints.
+            max_minutes: the training stops after this time, and can be resumed.
+            label_fade: [first, last] step: the influence of labels rises from 0 at the first to 1 at the last; without it,
+                the influence is always 1 (Shahbazi et al. 2022, arXiv 2201.06578).
+            start_from: a run from whose weights to start, as far as they fit: it may have another image size and other
+                classes.
+            freeze: how many of the critic's first layers keep the weights of `start_from` (FreezeD, arXiv 2002.10964).
+            tensorboard: also writes the log for TensorBoard (extra `tensorboard`).
     """
 
     steps: Count = 100_000
     batch: Count = 64
     generator_batch: Count | None = None
     accumulate: Count = 1
-    critic_steps: Count = 5
+    critic_steps: Repeats = 5
     optimizer: str = "Adam"
     optimizer_options: dict[str, Any] = Field(default_factory=dict)
     generator_lr: Scheduled[Rate] = 2e-4
@@ -198,7 +209,8 @@ class Experiment(Settings):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     run: RunRecord | None = None
 
-    _of_the_recipes_data: list[tuple[str, str]] = PrivateAttr(default_factory=list)
+    _recipe_settings: list[tuple[str, str]] = PrivateAttr(default_factory=list)
+    _follows: str = PrivateAttr("")  # the recipe whose settings follow from images that no program gave
 
     def tables(self) -> dict[str, Any]:
         """The experiment as nested tables, as a file holds it; settings that are None by default are left out."""
@@ -236,16 +248,23 @@ class Experiment(Settings):
         return type(self).model_validate, (self.tables(),)
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Experiment) and self.__dict__ == other.__dict__
-        )  # of its fields, wherever they are from
+        # Its fields alone: equal settings may come from a recipe or from a file.
+        return isinstance(other, Experiment) and self.__dict__ == other.__dict__
 
     __hash__ = None  # type: ignore[assignment]  # settings hold lists and tables
 
     def for_given_data(self) -> Self:
-        """The experiment for data of the calling program: without `OF_DATA` of a recipe."""
+        """The experiment for data of the calling program: what a recipe set of `OF_DATA` is back at its default.
+
+        Raises:
+            SettingsError: its settings follow from other images.
+        """
+        if self._follows:
+            raise SettingsError(
+                f"the settings of recipe {self._follows} follow from the images: give them to gankit.load as data=..."
+            )
         changed: dict[str, Settings] = {}
-        for name, key in self._of_the_recipes_data:
+        for name, key in self._recipe_settings:
             table = changed.get(name, getattr(self, name))
             changed[name] = table.model_copy(update={key: type(table).model_fields[key].default})
         return self.model_copy(update=changed)
@@ -259,12 +278,13 @@ TABLES_WITH_DEFAULTS = ("data", "generator", "critic", "losses", "training", "ev
 """Tables that come from the default recipe if a file lacks them; a missing augment means none."""
 
 
-OF_DATA = [("data", "size"), ("data", "flip"), ("evaluation", "count")]
-"""What a recipe says of its own data set: it is dropped where another one takes its place."""
-
-
-def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides: str) -> Experiment:
+def load(
+    recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides: str, data: "Dataset | None" = None
+) -> Experiment:
     """Read an experiment.
+
+    The settings of some recipes follow from the images, which are looked at then. An experiment that was read is
+    complete: overrides of it change single settings, and nothing follows.
 
     Args:
         recipe_or_path: a recipe's name, a TOML, JSON or YAML file, a run folder, a mapping of tables, or an experiment.
@@ -272,54 +292,24 @@ def load(recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides
         overrides: settings as `key.path=value`; the value is TOML, or a string when it is not TOML. List entries are
             reached by number or by name: `losses.gradient-penalty.weight=5`. A new `name` chooses another part and
             drops the settings of the old one; another data set also drops what a recipe says of its own, `OF_DATA`.
+        data: a data set of the calling program, to be given to `gankit.train` too, in place of the one that is named.
 
     Raises:
         SettingsError: the file is missing or not valid; one line per error, with its place and what to do.
+        DataError: a recipe's settings cannot follow from the images, which are too few, too small or too large.
     """
     given = recipe_or_path.tables() if isinstance(recipe_or_path, Experiment) else recipe_or_path
     document = SettingsDocument.read(given) if isinstance(given, (str, Path)) else SettingsDocument.from_tables(given)
     if isinstance(recipe_or_path, Mapping):
-        trust(document.values)  # a program of the user's names what stands there
+        trust(document.values)  # the user's own program names these files
+    if document.recipe:
+        importlib.import_module("gankit.experiments.rules").fill(document, overrides, data)  # loads torch
     document.fill_from_default(TABLES_WITH_DEFAULTS)
-    before = recipe_or_path._of_the_recipes_data if isinstance(recipe_or_path, Experiment) else []
+    before = recipe_or_path._recipe_settings if isinstance(recipe_or_path, Experiment) else []
     document.override(overrides, [path for path in OF_DATA if document.is_of_recipe(path, path in before)])
     experiment = read_settings(Experiment, document)
-    experiment._of_the_recipes_data = [path for path in OF_DATA if document.is_of_recipe(path, path in before)]
+    experiment._recipe_settings = [path for path in OF_DATA if document.is_of_recipe(path, path in before)]
+    if data is not None:
+        return experiment.for_given_data()
+    experiment._follows = recipe_or_path._follows if isinstance(recipe_or_path, Experiment) else document.recipe
     return experiment
-
-
-def read_settings(model: type[Model], document: SettingsDocument, complete: bool = False) -> Model:
-    """Validate settings, those of a run with all its parts if `complete`; raises SettingsError as `load` does."""
-    document.refuse_control_characters()
-    try:
-        # Parts of a run may have been registered in another program; what needs them asks for them.
-        may_lack_parts = "run" in document.values and not complete
-        return model.model_validate(document.values, context="run" if may_lack_parts else None)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False)
-        texts = [detail["loc"] for detail in wrong if detail["ctx"]["reason"] == "string_type"]
-        if any(document.take_as_text(_path_in_document(document.values, location, "")) for location in texts):
-            return read_settings(model, document, complete)
-        messages: dict[str, list[str]] = {}
-        for detail in wrong:
-            reason = detail["ctx"]["reason"]  # from `reword_errors`: pydantic's error type, or "part" for a bad name
-            path = _path_in_document(document.values, detail["loc"], reason)
-            place = document.where((*path, "name") if reason == "part" else path)
-            setting = ".".join(map(str, path)) or "experiment"
-            messages.setdefault(f"{place}: {setting}", []).append(detail["msg"])
-        lines = [f"{where}: {'; or '.join(dict.fromkeys(texts))}" for where, texts in messages.items()]
-        raise SettingsError("\n".join(lines)) from None
-
-
-def _path_in_document(values: Any, location: tuple[str | int, ...], reason: str) -> KeyPath:
-    """Pydantic's location without what is not in the document (the branch of a union); a missing setting is kept."""
-    keys: list[str | int] = []
-    for key in location:
-        try:
-            values = values[key]
-        except (KeyError, IndexError, TypeError):
-            continue
-        keys.append(key)
-    if reason == "missing" and isinstance(values, dict):
-        keys.append(location[-1])
-    return tuple(keys)

@@ -53,7 +53,7 @@ class _Scanner:
         self._tokens: list[tuple[str, int]] = []
         line = 1
         for match in _TOKEN.finditer(text):
-            # In JSON a line end means nothing.
+            # Line ends end a value in TOML, not in JSON.
             if match.lastgroup != "skip" and not (separator == ":" and match[0] == "\n"):
                 self._tokens.append((match[0], line))
             line += match[0].count("\n")

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands of the command line share."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,5 +32,5 @@ Metrics = Annotated[
 ]
 Window = Annotated[
     Any,
-    typer.Option(parser=parse_window, metavar="<str>", help="Black and white values in files not 8-bit, as 0,4095."),
+    typer.Option(parser=parse_window, metavar="<str>", help="Values of black and white in deeper files, as 0,4095."),
 ]

@@ -21,12 +21,12 @@ class RunRecord(Settings):
         label_counts: the number of training images of each class.
         images: the number of training images.
         device: the device in use.
-        arithmetic: how precisely the device computes, in words; empty in records that are older.
-        threads: CPU threads in use, in each process; the most of them, where threads.jsonl has those of each step.
+        arithmetic: how precisely the device computes, in words; empty in older records.
+        threads: CPU threads per process; their largest number, where threads.jsonl has those of each step.
         processes: number of processes that the run was started with.
         data_in_process: whether a program passed the data set as an object; `gankit resume` then cannot resume the run.
-        features: those that values while training come from where the experiment names none: the best generator is
-            chosen by the same ones to the end, whatever is installed later. Empty in records that are older.
+        features: name of the features that evaluations while training use where the experiment names none, so that the
+            best generator is chosen by the same ones to the end, whatever is installed later; empty in older records.
     """
 
     versions: dict[str, str]

@@ -16,6 +16,8 @@ from gankit.registry.messages import reword_errors
 from gankit.registry.settings import as_table
 
 Count = Annotated[int, Ge(1)]
+Repeats = Annotated[int, Ge(1), Le(1000)]
+"""Of what is done or built again and again, such as trainings; more is a slip of the keyboard."""
 Share = Annotated[float, Ge(0), Lt(1)]
 Rate = Annotated[float, Gt(0), Lt(1)]
 Factor = Annotated[float, Ge(0)]
@@ -36,7 +38,7 @@ class Settings(BaseModel):
 def _read_part(value: object, info: ValidationInfo) -> object:
     """Read a part from the pair (kind, table) that `PartTable._split` makes; a part that was read before is kept.
 
-    Of a finished run only the generator must be there: it alone draws images.
+    Of a run's parts only the generator must be there, since images are drawn from it.
     """
     if not isinstance(value, tuple):
         return value
@@ -103,8 +105,8 @@ class DataTable(PartTable):
 
     Attributes:
         size: pixels, a number for squares or [height, width]; None keeps the data set's own.
-        conditional: false: the networks get no labels; true: they are conditioned on the class; a list of names: on
-            these numeric columns of the data set.
+        conditional: what the networks are conditioned on: false, nothing; true, the class; a list of names, these
+            numeric columns of the data set.
         split: the named split to train on; by default "train" where there are splits, else everything.
         held_out: the share of images kept from training: whole groups, or a share of each class if there are none.
         min_agreement: keeps images on which at least this share of raters agrees.
@@ -141,9 +143,9 @@ class LossTable(PartTable):
     """A term of the objective.
 
     Attributes:
-        weight: its factor, a number, or a table: it moves from start to end in so many steps; the loss's own default
-            where None.
-        every: 1 computes the loss on every update, 4 on each fourth with 4 times its weight; the updates of each
+        weight: its factor: a number, or a table `{start, end, steps}` between whose values it moves; None takes the
+            loss's own default.
+        every: 1 computes the loss on every update, 4 on every fourth with 4 times its weight; the updates of each
             network are counted separately. `training.lazy_scaling` adapts rate and betas to it.
     """
 

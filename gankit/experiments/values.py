@@ -1,6 +1,6 @@
 """Values that are given as text: in files, in overrides and on the command line.
 
-Others may have written the files: what a text may hold is bounded, so that each takes only seconds and little memory.
+Files may come from others, so what a text may hold is bounded: reading one takes only seconds and little memory.
 """
 
 import json
@@ -14,16 +14,16 @@ from gankit.errors import SettingsError
 from gankit.registry.messages import shown
 
 LONGEST = {".toml": 1_000_000, ".json": 10_000_000, ".yaml": 200_000}
-"""Characters of a file by its format, a second's work for each parser."""
+"""The most characters of a file by its format: about a second's work for its parser."""
 LONGEST_KEY, LONGEST_TEXT = 200, 4096
 DEEPEST = 32
-"""Tables and lists within each other."""
+"""The most tables and lists within each other."""
 MOST = 100_000
-"""Values in all, with those that YAML repeats by an alias."""
+"""The most values in all, counting those that YAML repeats by an alias."""
 TOO_DEEP = f"tables and lists are nested more than {DEEPEST} deep"
 TOO_MANY = f"there are more than {MOST:,} values"
 _LONG_KEY = re.compile(rf"""(?<![\w"' \t-])(?:[\w"' \t-]+\.){{{DEEPEST}}}""")
-"""A dotted key with so many dots; tomllib needs memory by the square of their number."""
+"""A key with `DEEPEST` dots; tomllib's use of memory grows with the square of their number."""
 
 
 def parse_text(text: str, format: str) -> Any:
@@ -95,12 +95,13 @@ def copy_values(value: Any) -> Any:
     Raises:
         ValueError: it is beyond the bounds of this module, or holds what no TOML file can; names the place.
     """
-    left = MOST
+    remaining = MOST
 
     def copy(value: Any, path: tuple[str, ...]) -> Any:
-        nonlocal left
-        left -= 1
-        if left < 0:
+        nonlocal remaining
+        place = f"{'.'.join(path)}: " if path else ""
+        remaining -= 1
+        if remaining < 0:
             raise ValueError(TOO_MANY)
         if len(path) > DEEPEST:
             raise ValueError(f"{path[0]}: {TOO_DEEP}")
@@ -117,11 +118,11 @@ def copy_values(value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             return [copy(item, (*path, str(index))) for index, item in enumerate(value)]
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise ValueError(f"{'.'.join(path)}: a number of 64 bits is needed, from -2^63 to 2^63 - 1")
+            raise ValueError(f"{place}a number of 64 bits is needed, from -2^63 to 2^63 - 1")
         if isinstance(value, str) and len(value) > LONGEST_TEXT:
-            raise ValueError(f"{'.'.join(path)}: a text of more than {LONGEST_TEXT:,} characters")
+            raise ValueError(f"{place}a text of more than {LONGEST_TEXT:,} characters")
         if isinstance(value, str) and not _is_unicode(value):
-            raise ValueError(f"{'.'.join(path)}: {shown(value)} is not in UTF-8; files of such names must be renamed")
+            raise ValueError(f"{place}{shown(value)} is not in UTF-8; files of such names must be renamed")
         return value
 
     return copy(value, ())
@@ -139,7 +140,7 @@ def _is_unicode(text: str) -> bool:
 def parse_value(text: str) -> Any:
     """Parse a text as a TOML value; text that is not TOML is returned without the spaces around it.
 
-    A list of plain words, such as [age, sex], is one of texts: shells take away the quotation marks of ["age", "sex"].
+    [age, sex] is read like ["age", "sex"], since shells take the quotation marks away.
     """
     text = text.strip()
     try:
@@ -153,7 +154,7 @@ def parse_metrics(text: str) -> list[Any]:
     """Metrics from a TOML list, from one TOML table, or from names with commas between.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: no metric is named.
     """
     value = parse_value(text)
     if isinstance(value, dict):
@@ -168,7 +169,7 @@ def parse_window(text: str) -> tuple[float, float]:
     """The pixel values that are shown as black and as white, given as "black,white".
 
     Raises:
-        SettingsError: they are not two numbers that rise.
+        SettingsError: they are not two numbers, or black is not below white.
     """
     try:
         black, white = (float(number) for number in text.split(","))

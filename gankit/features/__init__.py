@@ -1,4 +1,4 @@
-"""The registry of features; one part a file, imported when first asked for."""
+"""The registry of features: one file per part, imported at its first use."""
 
 from gankit.registry import registry
 

@@ -4,11 +4,10 @@ from itertools import pairwise
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec
 from gankit.nn.bottleneck import Convolution, InvertedBottleneck, draw, label_embedding, stage_widths
 from gankit.nn.layers import pyramid
@@ -21,7 +20,8 @@ class R3GANGenerator(Generator):
 
     The shorter side of the image must be 4 to 7 times 2^k, and 2^k must divide the longer. Labels are embedded and
     follow the latent. At 32x32 it has 833,920 parameters; the paper's networks have width 768 (20.73 million at 32x32,
-    23.06 million at 256x256). Unlike the paper's, it ends on tanh, so that images are in [-1, 1].
+    23.06 million at 256x256). Unlike the authors' code, it ends on tanh, so that images are in [-1, 1], and
+    continues maps beyond their borders by the last value, not by zeros, before it up-samples them.
 
     Args:
         image: specification of the images to make.
@@ -47,7 +47,7 @@ class R3GANGenerator(Generator):
         latent_dim: Width = 64,
         width: Width = 128,
         widths: Annotated[list[Width], MinLen(1)] | None = None,
-        blocks: Width = 2,
+        blocks: Annotated[int, Ge(1), Le(1000)] = 2,
         expansion: Width = 2,
         group_width: Width = 16,
     ) -> None:
@@ -72,8 +72,6 @@ class R3GANGenerator(Generator):
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(n, latent_dim) and labels to (n, channels, height, width) in [-1, 1]."""
         if self.embedding is not None:
-            if labels is None:
-                raise PartError("this network is conditional: give it labels")
             z = torch.cat([z, self.embedding(labels)], 1)
         x = self.linear(z)[:, :, None, None] * self.basis
         if self.conv.weight.is_contiguous(memory_format=torch.channels_last):

@@ -50,7 +50,7 @@ def valid_range(value_range: tuple[float, float] | None) -> tuple[float, float] 
     """The values of black and white as floats, or None where none are given.
 
     Raises:
-        DataError: not two finite rising numbers.
+        DataError: not two finite numbers, the smaller first.
     """
     if value_range is None:
         return None

@@ -43,8 +43,8 @@ class Dataset(ABC):
             return f"{kind}: {error}"
         if labels is None or labels.ndim > 1:
             return text
-        named = zip(np.bincount(labels, minlength=spec.classes), self.class_names, strict=False)
-        return f"{text}, {', '.join(f'{count} {name}' for count, name in named)}"
+        counts = zip(np.bincount(labels, minlength=spec.classes), self.class_names, strict=False)
+        return f"{text}, {', '.join(f'{count} {name}' for count, name in counts)}"
 
     def _repr_html_(self) -> str:
         first = self.read(np.arange(min(SHOWN, len(self))))
@@ -90,16 +90,16 @@ class Dataset(ABC):
         return rows
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """Like `rows`, for images that are used once: a data set need not keep them."""
+        """Like `rows`, for images that are used only once, so that a data set need not keep them in memory."""
         return self.rows(indices)
 
     def digest(self, indices: NDArray[np.int64] | None = None) -> str:
         """A hash of the images with these (k,) indices, or of all: equal for equal images of equal type and range."""
-        chosen = np.arange(len(self)) if indices is None else indices
-        header = len(chosen), str(self.dtype), tuple(map(float, self.value_range))
+        indices = np.arange(len(self)) if indices is None else indices
+        header = len(indices), str(self.dtype), tuple(map(float, self.value_range))
         digest = hashlib.blake2b(repr(header).encode(), digest_size=16)
-        for start in range(0, len(chosen), 256):
-            images = np.ascontiguousarray(self.read(chosen[start : start + 256]))
+        for start in range(0, len(indices), 256):
+            images = np.ascontiguousarray(self.read(indices[start : start + 256]))
             digest.update(repr(images.shape[1:]).encode())
             digest.update(images.data)
         return digest.hexdigest()
@@ -162,7 +162,7 @@ class Dataset(ABC):
 
     @property
     def remarks(self) -> list[str]:
-        """What whoever uses the images should know, one line each: what is there and not used."""
+        """Notes for whoever uses the images, one line each: for example which columns of a table are not used."""
         return self._known_if_overridden.remarks
 
     def mirror(self, images: Images) -> Images | None:
@@ -183,7 +183,7 @@ class Dataset(ABC):
 
 
 class View(Dataset):
-    """A subset or changed version of another data set; what a subclass does not define is taken from that data set.
+    """A subset or changed version of another data set, which answers for all that a subclass does not define.
 
     Attributes:
         whole: the other data set.

@@ -23,7 +23,7 @@ class DecodedDataset(Dataset):
         declared_range: `value_range` as given, or None.
 
     Raises:
-        DataError: value_range is not two finite rising numbers.
+        DataError: value_range is not two finite numbers, the smaller first.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class DecodedDataset(Dataset):
 
     @property
     def reads_without_decoding(self) -> bool:
-        """Whether images come from memory or the cache on disk; with the cache True even before it is filled."""
+        """Whether images come from memory or from the cache on disk. True for the cache even before it is filled."""
         return "images" in vars(self) or not self.in_memory
 
     @property

@@ -13,9 +13,9 @@ class Features(nn.Module, ABC):
 
     Attributes:
         dim: length of a feature vector.
-        limits: what the features cannot see, for tables; empty where nothing need be said.
-        program: the setting that names a file with a program in it, such as a TorchScript archive, if there is one;
-            what a file of settings alone names there is not loaded.
+        limits: a note for tables on what the features cannot see, or empty.
+        program: name of the setting, if any, that takes a file holding a program, such as a TorchScript archive. A
+            file that only an experiment file names there is not loaded: the user must name it too.
     """
 
     dim: int

@@ -8,7 +8,7 @@ class Meaning(NamedTuple):
 
     Attributes:
         words: what it is, in a few words; empty where that is clear from other rows.
-        better: "lower" or "higher", or the best value, as "1"; empty where none of these is true.
+        better: "lower", "higher", or the best value, such as "1"; empty where none of these applies.
         share: whether it is a mean of numbers in [0, 1].
     """
 

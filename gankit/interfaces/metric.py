@@ -28,10 +28,9 @@ class Result:
 
     Attributes:
         values: numbers by name, unique among metrics; the first decides the best checkpoint.
-        counts: for each value that is computed from only some of the images: how many real and how many generated
-            ones it uses.
-        details: what else to store in a metrics file beside the values, as JSON holds it. Pairs of images to look at
-            are a list "pairs" of {"fake": id, "real": id, "distance": number}.
+        counts: numbers of real and generated images by name of the value, for values that use only some of the images.
+        details: what else to store beside the values in a metrics file, as types that JSON has. Pairs of images to
+            look at are a list "pairs" of {"fake": id, "real": id, "distance": number}.
         warnings: what a reader must know of the values, one sentence each.
     """
 
@@ -48,14 +47,14 @@ class Result:
             PartError: it returns anything but numbers by name.
             GankitError: as `Metric.compute`.
         """
-        computed: Any = metric.compute(real, fake)
-        result = computed if isinstance(computed, Result) else cls(computed)
+        output: Any = metric.compute(real, fake)
+        result = output if isinstance(output, Result) else cls(output)
         try:
             values = {str(name): float(value) for name, value in result.values.items()}
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-            returned = f"{str(result.values)[:80]} ({type(result.values).__name__})"
+            description = f"{str(result.values)[:80]} ({type(result.values).__name__})"
             raise PartError(
-                f"metric {type(metric).__name__}: compute returned {returned}; return numbers by name, such as "
+                f"metric {type(metric).__name__}: compute returned {description}; return numbers by name, such as "
                 '{"brightness": 0.3}'
             ) from error
         return dataclasses.replace(result, values=values)
@@ -68,7 +67,7 @@ class Resampling:
     eigendecomposition) gives a subclass of its own.
 
     Attributes:
-        metric: whose values.
+        metric: the metric that computes the values.
         pool: the images.
     """
 

@@ -1,4 +1,4 @@
-"""The networks of a GAN, and what some of them can do besides."""
+"""The networks of a GAN, and protocols for their optional abilities."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ class Generator(nn.Module, ABC):
 
     Attributes:
         latent_dim: the length of a latent vector.
-        channels_last: whether its weights may be laid out channels_last, which is faster: nothing in it depends on the
-            layout, as `view` after a convolution does. `training.channels_last` overrides it.
-        capturable: whether CUDA graphs may replay what it computes (`training.graphs`): nothing is read back to the
-            host or copied from it, no value decides what is computed, and all that changes between steps is in buffers.
+        channels_last: whether its weights may be laid out channels_last, which is faster. False if something in it
+            depends on the layout, such as a `view` after a convolution. `training.channels_last` overrides it.
+        capturable: whether CUDA graphs may replay what it computes (`training.graphs`): it copies nothing between host
+            and device, no branch depends on a tensor's values, and all that changes between steps is in buffers.
     """
 
     latent_dim: int
@@ -65,8 +65,8 @@ class Critic(nn.Module, ABC):
     """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875).
 
     Attributes:
-        channels_last: as of a `Generator`.
-        capturable: as of a `Generator`.
+        channels_last: as in `Generator`.
+        capturable: as in `Generator`.
     """
 
     channels_last: ClassVar[bool] = False

@@ -80,7 +80,7 @@ class Rows:
             themselves, or if the metric's `needs` do not name "training".
 
     Raises:
-        GankitError: the arrays have unlike numbers of rows.
+        GankitError: the arrays have different numbers of rows.
     """
 
     features: NDArray[Any] | None = None
@@ -154,7 +154,7 @@ class Rows:
 class Pool:
     """Real and generated images side by side, so that either side can be resampled.
 
-    A place is an index into both: 0 to n_real - 1 are real images, n_real to n_real + n_fake - 1 generated ones.
+    A place is an index into the pool: 0 to n_real - 1 are real images, n_real to n_real + n_fake - 1 generated ones.
 
     Attributes:
         real: the real images.
@@ -184,7 +184,7 @@ class Pool:
         return dataclasses.replace(_join(part.real, part.fake), training=self.real.training)
 
     def subset(self, places: Indices) -> Pool:
-        """The images at these (k,) places, which keep their side and their order."""
+        """The pool of the images at these (k,) places; each stays on its side, real or generated, in this order."""
         is_real = places < self.real.count
         return Pool(self.real.take(places[is_real]), self.fake.take(places[~is_real] - self.real.count))
 

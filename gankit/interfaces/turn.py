@@ -23,11 +23,11 @@ critic's turn only. "real": reals only. "on-request": only those that a loss pas
 class Augment(nn.Module, ABC):
     """A random change of images, drawn per sample and twice differentiable (arXiv 2006.10738).
 
-    One that adapts keeps what it learned in buffers, which are checkpointed as those of any module.
+    An augment that adapts keeps its state in buffers, which are checkpointed like those of any module.
 
     Attributes:
         needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
-        capturable: whether CUDA graphs may replay its `forward`, as of a `Generator`; `after_step` is never replayed.
+        capturable: whether CUDA graphs may replay its `forward`, as in `Generator`; `after_step` is never replayed.
     """
 
     needs_held_out: bool = False
@@ -57,7 +57,7 @@ class Augment(nn.Module, ABC):
 
 
 class Random(Protocol):
-    """Draws of one turn, one row a sample; the same whatever the number of processes."""
+    """Draws of one turn, one row per sample; the same whatever the number of processes."""
 
     def uniform(self, *shape: int) -> Tensor:
         """Values in [0, 1) of the given shape, whose first size is the number of samples."""
@@ -85,7 +85,7 @@ class Turn:
         step: generator updates done before this turn.
         random: per-sample draws for losses, equal on resume and for any number of processes.
         batch: the number of samples of this update, over all processes.
-        average: gives the mean of a tensor over all processes; state computed from it stays equal in all of them.
+        average: returns the mean of a tensor over all processes, so that state computed from it is equal in all.
         log: `log(name, value)` takes a scalar tensor; the next line of the log holds the mean since the line before.
     """
 
@@ -114,9 +114,9 @@ class Turn:
         self.average, self.log = average, log
         self._read_real, self._read_held_out = real, held_out
         self._augment, self._critic_mixes = augment, critic_mixes
-        both = scope == "critic" or (scope == "critic-turn" and side == "critic")
-        self._augments_fake = augment is not None and both
-        self._augments_real = augment is not None and (both or scope == "real")
+        augments_both = scope == "critic" or (scope == "critic-turn" and side == "critic")
+        self._augments_fake = augment is not None and augments_both
+        self._augments_real = augment is not None and (augments_both or scope == "real")
 
     @cached_property
     def raw_real(self) -> Tensor:
@@ -130,7 +130,7 @@ class Turn:
             return call(self.generator, self.latents, self.labels).contiguous()
 
     def take(self, other: Turn) -> None:
-        """Take over, without graph, what another turn has computed, in place of computing it here."""
+        """Take over, without graph, what another turn has computed, so that it is not computed again."""
         seen: dict[int, Tensor] = {}  # images that are not augmented stay one tensor under both names
         for name, value in vars(other).items():
             if isinstance(getattr(Turn, name, None), cached_property):
@@ -197,7 +197,9 @@ class Turn:
 
     def _features(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         if not isinstance(self.critic, FeatureCritic):
-            raise PartError(f"critic {type(self.critic).__name__} shows no inner features: it is no FeatureCritic")
+            raise PartError(
+                f"critic {type(self.critic).__name__} provides no inner features: it is not a FeatureCritic"
+            )
         return call(self.critic.features, images)
 
     @cached_property
@@ -254,14 +256,14 @@ class Loss(ABC):  # noqa: B024 - a subclass need not define both methods
 
     Attributes:
         needs: abilities (Protocols or interfaces) that one of the experiment's parts must have.
-        per_sample: whether the loss differentiates each sample's score by that sample. A critic whose scores depend on
-            the rest of the batch, as with batch normalisation, is then refused.
+        per_sample: whether the loss differentiates each sample's score with respect to that sample. A critic whose
+            scores depend on the rest of the batch, as with batch normalisation, is then refused.
         default_weight: the factor of this loss where the experiment states none.
         needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
-        positive_for_reals: what the critic makes positive for reals and negative for fakes: their "scores", the
-            "differences" of a real's score from a fake's, or None, neither.
-        capturable: whether CUDA graphs may replay `critic` and `generator`, as of the network `Generator`: they do not
-            depend on `Turn.step` either. `after_step` is never replayed.
+        positive_for_reals: what the critic learns to make positive for reals and negative for fakes: "scores",
+            "differences" (a real's score minus a fake's), or None if neither.
+        capturable: whether CUDA graphs may replay `critic` and `generator`, as in `Generator`; they must not depend on
+            `Turn.step` either. `after_step` is never replayed.
     """
 
     needs: ClassVar[tuple[type, ...]] = ()
@@ -272,11 +274,11 @@ class Loss(ABC):  # noqa: B024 - a subclass need not define both methods
     capturable: ClassVar[bool] = False
 
     def critic(self, turn: Turn) -> Tensor | None:
-        """The scalar that the critic's update makes smaller, or None."""
+        """The scalar that the critic's update minimises, or None."""
         return None
 
     def generator(self, turn: Turn) -> Tensor | None:
-        """The scalar that the generator's update makes smaller, or None."""
+        """The scalar that the generator's update minimises, or None."""
         return None
 
     def before_step(self, step: int) -> Mapping[str, float] | None:

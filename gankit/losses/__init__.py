@@ -1,4 +1,4 @@
-"""The registry of losses; one part a file, imported when first asked for."""
+"""The registry of losses: one file per part, imported at its first use."""
 
 from gankit.registry import registry
 

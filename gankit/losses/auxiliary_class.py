@@ -15,7 +15,7 @@ from gankit.interfaces import ClassHead, ImageSpec, Loss, Turn
 class AuxiliaryClass(Loss):
     """The critic classifies reals and fakes; the generator makes fakes whose class the critic recognises.
 
-    A term beside an adversarial loss. The logits come from the features that give the scores, so that it costs no
+    It goes beside an adversarial loss. The logits come from the features that give the scores, so that there is no
     second pass. It favours samples that are easy to classify over variety.
 
     Args:

@@ -17,7 +17,7 @@ class Wasserstein(Loss):
     capturable = True
 
     def critic(self, turn: Turn) -> Tensor:
-        """Mean of fake_scores less that of real_scores, each (n, ...); a scalar."""
+        """Mean of fake_scores minus mean of real_scores, each (n, ...); a scalar."""
         return turn.fake_scores.mean() - turn.real_scores.mean()
 
     def generator(self, turn: Turn) -> Tensor:

@@ -40,12 +40,12 @@ class _Block(NamedTuple):
 
 @final
 class Rows64:
-    """Rows of any floating-point type as float64, which only those that are asked for become.
+    """Rows of any floating-point type; those that are read are converted to float64.
 
     Args:
         rows: (n, d).
-        divisors: (m,) by which each row is divided; None leaves them as they are.
-        places: (m,) which of the rows; None for all.
+        divisors: (m,) numbers by which the rows are divided; None leaves them as they are.
+        places: (m,) indices of the rows to use; None for all.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Rows64:
         return Rows64(self.rows, None if self.divisors is None else self.divisors[part], places)
 
     def blocks(self) -> Iterator[tuple[slice, Matrix]]:
-        """All rows, a block at a time, each with its place."""
+        """All rows, a block at a time, each block with its slice of the rows."""
         step = max(1, 2 * _CHUNK // self.shape[1])
         for start in range(0, len(self), step):
             yield slice(start, start + step), self[start : start + step]
@@ -224,10 +224,10 @@ def within(x: Matrix, y: Matrix, radius: float) -> Iterator[tuple[Indices, Indic
 
 @final
 class Shortlist:
-    """The nearest rows of y to each row of x, so that the nearest row within any subset of y is looked up quickly.
+    """Lists of the rows of y nearest to each row of x, in which the nearest row within a subset of y is found quickly.
 
-    The arguments are those of `nearest`; k is the length of the list. Where no row of a list is in the subset, the
-    nearest row is searched anew.
+    The arguments are those of `nearest`; k is the length of a list. If no row of a list is in the subset, the nearest
+    row is searched anew.
     """
 
     def __init__(
@@ -253,11 +253,11 @@ class Shortlist:
             never_match = self._never_match
             if never_match is not None:
                 never_match = never_match[0][rows[missing]], never_match[1][subset]
-            again, lengths = nearest(
+            found, found_distances = nearest(
                 self._x.take(rows[missing]),
                 self._y.take(subset),
                 never_match=never_match,
                 either_sign=self._either_sign,
             )
-            indices[missing], distances[missing] = np.where(again < 0, -1, subset[again])[:, 0], lengths[:, 0]
+            indices[missing], distances[missing] = np.where(found < 0, -1, subset[found])[:, 0], found_distances[:, 0]
         return indices, distances

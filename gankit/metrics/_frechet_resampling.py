@@ -1,4 +1,4 @@
-"""Frechet distances between many parts of one pool of features, without starting each time from the rows.
+"""Frechet distances between many parts of one pool of features, without starting from the rows each time.
 
 Traces of matrix square roots after some rows have been left out come from one eigendecomposition (own derivation).
 For positive semi-definite A and B, tr sqrt(A) - tr sqrt(B) = (1 / pi) * integral over s > 0 of
@@ -88,9 +88,9 @@ class FrechetResampling(Resampling):
                 # Without these rows the mean moves by -total / n_left, and the scatter falls by their squares and by
                 # |total|^2 / n_left, for which one more row is appended to them.
                 removed.append(np.vstack([coordinates[rows], coordinates[rows].sum(0) / math.sqrt(n_left)]))
-                left = scatter[side] - sum_of_squares(centred[side][rows]) - sum_of_squares(total) / n_left
+                remaining = scatter[side] - sum_of_squares(centred[side][rows]) - sum_of_squares(total) / n_left
                 shift = sum_of_squares(means[side] - total / n_left - means[1 - side])
-                other_terms.append(shift + left / (n_left - 1) + scatter[1 - side] / other_freedom)
+                other_terms.append(shift + remaining / (n_left - 1) + scatter[1 - side] / other_freedom)
                 scales.append(math.sqrt((n_left - 1) * other_freedom))
             values[numbers] = np.array(other_terms) - 2 * trace_roots(eigenvalues, removed) / np.array(scales)
         return [{"frechet": float(value)} for value in values]

@@ -20,8 +20,8 @@ LARGEST_POOL = 7000
 """Images of the largest pool for which a matrix over all pairs is kept: 400 MB."""
 
 
-def checked(values: ArrayLike, name: str) -> NDArray[Any]:
-    """The values as an (n, d) array; raises unless all are finite and at most `LARGEST` in size."""
+def check_rows(values: ArrayLike, name: str) -> NDArray[Any]:
+    """The values as an (n, d) array; raises GankitError unless all are finite and at most `LARGEST` in size."""
     rows = np.asanyarray(values)
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise GankitError(f"{name} must be (n, d), their shape is {rows.shape}")
@@ -33,24 +33,22 @@ def checked(values: ArrayLike, name: str) -> NDArray[Any]:
     return rows
 
 
-def array_of(rows: Rows, side: str, name: str = "features") -> NDArray[Any]:
-    """The features or logits of the "real", "generated" or "training" images; raises as `checked`."""
-    return checked(rows.required(name, f"the {side}"), f"{name} of the {side} images")
+def read_rows(rows: Rows, side: str, name: str = "features") -> NDArray[Any]:
+    """The features or logits of the "real", "generated" or "training" images; raises as `check_rows`."""
+    return check_rows(rows.required(name, f"the {side}"), f"{name} of the {side} images")
 
 
-def checked_pair(
+def float64_pair(
     x: ArrayLike, y: ArrayLike, min_rows: int, names: tuple[str, str] = ("features x", "features y")
 ) -> tuple[Matrix, Matrix]:
     """Two sets of features in float64, of at least `min_rows` rows each and of one dimension."""
-    first, second = checked_sides(x, y, min_rows, names)
+    first, second = check_pair(x, y, min_rows, names)
     return first.astype(np.float64), second.astype(np.float64)
 
 
-def checked_sides(
-    x: ArrayLike, y: ArrayLike, min_rows: int, names: tuple[str, str]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """As `checked_pair`, of the type that they have."""
-    first, second = (checked(rows, name) for rows, name in zip((x, y), names, strict=True))
+def check_pair(x: ArrayLike, y: ArrayLike, min_rows: int, names: tuple[str, str]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """As `float64_pair`, without converting the type."""
+    first, second = (check_rows(rows, name) for rows, name in zip((x, y), names, strict=True))
     for rows, name in ((first, names[0]), (second, names[1])):
         if len(rows) < min_rows:
             raise GankitError(f"{name}: {len(rows)} rows; at least {min_rows} are needed")
@@ -61,22 +59,22 @@ def checked_sides(
     return first, second
 
 
-def features_of(real: Rows, fake: Rows, min_rows: int) -> tuple[Matrix, Matrix]:
+def float64_feature_pair(real: Rows, fake: Rows, min_rows: int) -> tuple[Matrix, Matrix]:
     """The features of real and of generated images in float64, of at least `min_rows` each."""
-    first, second = sides_of(real, fake, min_rows)
+    first, second = feature_pair(real, fake, min_rows)
     return first.astype(np.float64), second.astype(np.float64)
 
 
-def sides_of(real: Rows, fake: Rows, min_rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """As `features_of`, of the type that they have."""
+def feature_pair(real: Rows, fake: Rows, min_rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """As `float64_feature_pair`, without converting the type."""
     names = ("features of the real images", "features of the generated images")
     x, y = real.required("features", "the real"), fake.required("features", "the generated")
-    return checked_sides(x, y, min_rows, names)
+    return check_pair(x, y, min_rows, names)
 
 
 def pooled_features(pool: Pool, min_rows: int) -> Matrix:
     """(N, d) features of all images of a pool in float64, of at least `min_rows` of each side."""
-    return np.concatenate(features_of(pool.real, pool.fake, min_rows))
+    return np.concatenate(float64_feature_pair(pool.real, pool.fake, min_rows))
 
 
 class SumsResampling(Resampling, ABC):
@@ -113,11 +111,11 @@ def digests(rows: NDArray[Any]) -> list[bytes]:
     return [blake2b(row.tobytes(), digest_size=16).digest() for block in blocks for row in block]
 
 
-def shuffled(content: Sequence[bytes], which: str = "") -> Indices:
-    """A fixed random permutation of rows that depends on what they hold, not on their order.
+def permutation(content: Sequence[bytes], which: str = "") -> Indices:
+    """A fixed random permutation of rows that depends on their content, not on their order.
 
-    Copies of one row are spread at random too, as independent draws would be. Leaving rows out keeps the others in
-    sequence, so that a jackknife measures the effect of the rows left out, not of a reshuffle.
+    Copies of one row are spread at random too, as independent draws would be. Leaving rows out does not change the
+    sequence of the others, so that a jackknife measures the effect of the rows left out, not of a reshuffle.
 
     Args:
         content: the digest of each row, from `digests`.

@@ -13,7 +13,7 @@ from gankit.errors import GankitError
 from gankit.interfaces import Meaning, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._covariance import EPS, compact, covariance_term, root, sum_of_squares
 from gankit.metrics._frechet_resampling import FrechetResampling
-from gankit.metrics._rows import Matrix, array_of, checked_pair
+from gankit.metrics._rows import Matrix, float64_pair, read_rows
 
 NEGATIVE_SHARE = 1e-10
 """Negative eigenvalues of a covariance that sum to at most this share of its trace are taken for rounding errors."""
@@ -35,7 +35,7 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     Raises:
         GankitError: fewer than 2 rows, different d, or values that are not finite.
     """
-    first, second = checked_pair(x, y, min_rows=2)
+    first, second = float64_pair(x, y, min_rows=2)
     return _distance(_Gaussian.of_rows(first), _Gaussian.of_rows(second))
 
 
@@ -107,9 +107,9 @@ class _Gaussian:
 
     @classmethod
     def of(cls, rows: Rows, side: str) -> _Gaussian:
-        if given := rows.statistics:
-            return cls(given.n, *_mean_and_root(given.mean, given.covariance, " of the statistics"))
-        features = array_of(rows, side)
+        if moments := rows.statistics:
+            return cls(moments.n, *_mean_and_root(moments.mean, moments.covariance, " of the statistics"))
+        features = read_rows(rows, side)
         if len(features) < 2:
             raise GankitError(f"features of the {side} images: {len(features)} rows; at least 2 are needed")
         if len(features) < 2 * features.shape[1]:  # less memory than a covariance and its root

@@ -8,7 +8,7 @@ from scipy.special import entr, softmax
 
 from gankit.errors import GankitError
 from gankit.interfaces import Meaning, Metric, Pool, Resampling, Result, Rows
-from gankit.metrics._rows import Matrix, SumsResampling, array_of, checked
+from gankit.metrics._rows import Matrix, SumsResampling, check_rows, read_rows
 
 NAMES = ("inception-score", "inception-score of reals")
 
@@ -20,13 +20,13 @@ def inception_score(logits: NDArray[Any]) -> float:
         logits: (n, k) finite class logits of any float type, n at least 1; not modified.
 
     Returns:
-        In [1, min(n, k)]: 1 where every image gives the same prediction, k where every image is surely of one class
+        In [1, min(n, k)]: 1 if all predictions are the same, k if each image is assigned to one class with certainty
         and all classes come equally often. Biased downwards for few images: compare at equal n only.
 
     Raises:
         GankitError: no row, or values that are not finite.
     """
-    rows = checked(logits, "logits")
+    rows = check_rows(logits, "logits")
     if not len(rows):
         raise GankitError("logits: there are no rows; at least 1 is needed")
     probabilities = softmax(rows.astype(np.float64), axis=1)
@@ -77,7 +77,7 @@ class InceptionScore(Metric):
 class _ScoreResampling(SumsResampling):
     def __init__(self, metric: InceptionScore, pool: Pool) -> None:
         super().__init__(metric, pool)
-        real, fake = array_of(pool.real, "real", "logits"), array_of(pool.fake, "generated", "logits")
+        real, fake = read_rows(pool.real, "real", "logits"), read_rows(pool.fake, "generated", "logits")
         if real.shape[1] != fake.shape[1]:
             raise GankitError(
                 f"logits of {real.shape[1]} classes for real and of {fake.shape[1]} for generated images; use one "

@@ -29,7 +29,7 @@ class IntraClass(Metric):
     """A metric within each class, and its unweighted mean: rare classes count as much as common ones.
 
     Generated images are compared with real ones of their own class only, so that a generator that ignores its labels,
-    or collapses within one class, is found out. Classes are matched by name where both sides have class names, else by
+    or collapses within one class, is exposed. Classes are matched by name where both sides have class names, else by
     number. Those that one side lacks, or that have too few images for the metric, are left out of the mean and named
     in the warnings.
 
@@ -56,7 +56,7 @@ class IntraClass(Metric):
         return self.resampling(Pool(real, fake)).whole()
 
     def meaning(self, name: str) -> Meaning:
-        """That of the metric; words stand with the mean over the classes alone."""
+        """As the metric explains it; only the mean over the classes has words."""
         of_metric = self.metric.meaning(name.removesuffix(WITHIN).partition(" of ")[0])
         words = f"mean over the classes: {of_metric.words}" if name.endswith(WITHIN) else ""
         return of_metric._replace(words=words)
@@ -76,7 +76,7 @@ class IntraClass(Metric):
 
 
 def _places_by_class(rows: Rows, side: str) -> dict[Key, Indices]:
-    """Where the images of each class are; `side` is "real" or "generated", for messages."""
+    """The indices of the images of each class; `side` is "real" or "generated", for messages."""
     labels, names = rows.labels, rows.class_names
     if not rows.count:
         return {}
@@ -100,8 +100,8 @@ def _places_by_class(rows: Rows, side: str) -> dict[Key, Indices]:
     return {names[label] if names else int(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
 
 
-def _matched_classes(keys: Iterable[Key], name_lists: NameLists) -> dict[Key, list[Key]]:
-    """Each class, by name where known, with all its keys: one set may name a class that another numbers.
+def _match_classes(keys: Iterable[Key], name_lists: NameLists) -> dict[Key, list[Key]]:
+    """The keys of each class, by its name where it has one: one set may name a class that another numbers.
 
     Named classes come in the order of the names, others by number.
     """
@@ -123,7 +123,7 @@ def _matched_classes(keys: Iterable[Key], name_lists: NameLists) -> dict[Key, li
     return dict(sorted(classes.items(), key=lambda item: (place.get(str(item[0]), 0), item[0])))
 
 
-def _combined(outcomes: Mapping[Key, Outcome]) -> dict[str, float]:
+def _combine(outcomes: Mapping[Key, Outcome]) -> dict[str, float]:
     """The unweighted mean over the classes of the metric's first value, then its value in each class."""
     first = {key: next(iter(values.items())) for key, values in outcomes.items() if not isinstance(values, GankitError)}
     if not first:
@@ -149,7 +149,7 @@ class _ByClass(Resampling):
         self.index_in_class = np.zeros_like(self.class_of)
         self.classes: dict[Key, Resampling] = {}
         keys = dict.fromkeys(key for places in places_by_class for key in places)
-        for number, (matched, keys_of_class) in enumerate(_matched_classes(keys, name_lists).items()):
+        for number, (matched, keys_of_class) in enumerate(_match_classes(keys, name_lists).items()):
             of_real, of_fake, of_training = (
                 np.sort(np.concatenate([places.get(key, np.array([], dtype=np.int64)) for key in keys_of_class]))
                 for places in places_by_class
@@ -167,7 +167,7 @@ class _ByClass(Resampling):
         for key, resampling in self.classes.items():
             n_real, n_fake = resampling.pool.real.count, resampling.pool.fake.count
             if n_real or n_fake:
-                results[key] = _computed(resampling.whole, n_real, n_fake)
+                results[key] = _attempt(resampling.whole, n_real, n_fake)
         return results
 
     @cached_property
@@ -180,7 +180,7 @@ class _ByClass(Resampling):
         return {key: values for key, values in self._outcomes.items() if not isinstance(values, GankitError)}
 
     def whole(self) -> Result:
-        values = _combined(self._outcomes)
+        values = _combine(self._outcomes)
         name = next(iter(values)).removesuffix(WITHIN)
         counts: dict[str, tuple[int, int]] = {}
         details, warnings = {}, []
@@ -207,7 +207,7 @@ class _ByClass(Resampling):
 
     def _comparable(self, outcomes: Mapping[Key, Outcome]) -> Values:
         """The values, without the mean where a class drops out of it: over other classes it is another quantity."""
-        values = _combined(outcomes)
+        values = _combine(outcomes)
         if not all(isinstance(outcomes.get(key), Mapping) for key in self._in_mean):
             del values[next(iter(values))]
         return values
@@ -231,20 +231,20 @@ class _ByClass(Resampling):
                 return None
             errors[key] = {name: error[name]}
         # Classes hold different images, so that their values are independent.
-        errors_by_name = _combined(errors)
+        errors_by_name = _combine(errors)
         mean, *of_classes = errors_by_name
         return errors_by_name | {mean: math.hypot(*(errors_by_name[name] for name in of_classes)) / len(of_classes)}
 
 
 def _resampling(inner: Metric, pool: Pool) -> Resampling:
-    """The metric's own resampling, or where it refuses the class the plain one, whose `values` raise the reason."""
+    """The metric's own resampling; if it refuses the class, the plain one, whose `values` raise the same error."""
     try:
         return inner.resampling(pool) if min(pool.real.count, pool.fake.count) > 1 else Resampling(inner, pool)
     except GankitError:
         return Resampling(inner, pool)
 
 
-def _computed(compute: Callable[[], T], n_real: int, n_fake: int) -> T | GankitError:
+def _attempt(compute: Callable[[], T], n_real: int, n_fake: int) -> T | GankitError:
     """What `compute` returns for a class with so many images, or the error that says why there is nothing."""
     if not n_real or not n_fake:
         return GankitError(f"it has no {'generated' if n_real else 'real'} images")
@@ -255,7 +255,7 @@ def _computed(compute: Callable[[], T], n_real: int, n_fake: int) -> T | GankitE
 
 
 def _values(resampling: Resampling, real: Indices, fake: Indices) -> Outcome:
-    return _computed(lambda: resampling.values(real, fake), len(real), len(fake))
+    return _attempt(lambda: resampling.values(real, fake), len(real), len(fake))
 
 
 def _values_without(resampling: Resampling, parts: list[Indices]) -> list[Outcome]:
@@ -273,6 +273,6 @@ def _values_without(resampling: Resampling, parts: list[Indices]) -> list[Outcom
 
 
 def _with_only(rows: Rows, needs: Sequence[str]) -> Rows:
-    """The rows without the arrays that a metric does not need, whose copies by class would cost memory."""
+    """The rows without the arrays that a metric does not need: copies of them by class would cost memory."""
     unneeded: dict[str, Any] = dict.fromkeys({"features", "logits", "images"}.difference(needs))
     return dataclasses.replace(rows, training=None, **unneeded)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._covariance import sum_of_squares
-from gankit.metrics._rows import LARGEST_POOL, Matrix, checked_pair, digests, pooled_features, shuffled
+from gankit.metrics._rows import LARGEST_POOL, Matrix, digests, float64_pair, permutation, pooled_features
 
 BLOCK = 2000
 """Rows of one side up to which all pairs are used."""
@@ -40,7 +40,7 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     Raises:
         GankitError: fewer than 2 rows, different d, or values that are not finite.
     """
-    first, second = checked_pair(x, y, min_rows=2)
+    first, second = float64_pair(x, y, min_rows=2)
     if max(len(first), len(second)) > BLOCK and _order(first) < _order(second):
         first, second = second, first
     blocks, others = _blocks(first, "longer"), _blocks(second, "shorter")
@@ -54,7 +54,7 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
 
 @final
 class Kid(Metric):
-    """The kernel distance between real and generated images in feature space: fit for few images, since unbiased."""
+    """The kernel distance between real and generated images in feature space; unbiased, so it suits few images."""
 
     better = "lower"
     meanings: ClassVar = {"kid": Meaning("squared kernel distance, without bias: it may be below 0", "lower")}
@@ -133,16 +133,16 @@ class _SharedKernel(Resampling):
 
 
 def _order(rows: Matrix) -> tuple[int, list[bytes]]:
-    """Sort key: the longer side is greater; of equally long ones, that with the greater digests, an arbitrary rule."""
+    """Sort key by which the longer side is greater, and of equally long ones that with the greater digests."""
     return len(rows), sorted(digests(rows))
 
 
 def _blocks(rows: Matrix, shuffle: str) -> list[Matrix]:
-    """The rows, or several blocks of at most `BLOCK` of them from the shuffle of this name."""
+    """The rows, or several blocks of at most `BLOCK` of them, from the permutation of this name."""
     count = -(-len(rows) // BLOCK)
     if count == 1:
         return [rows]
-    return [rows[part] for part in np.array_split(shuffled(digests(rows), shuffle), count)]
+    return [rows[part] for part in np.array_split(permutation(digests(rows), shuffle), count)]
 
 
 class Terms(NamedTuple):

@@ -14,12 +14,12 @@ from typing import Any, ClassVar, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import hypergeom, norm
+from scipy.special import ndtri
 
 from gankit.errors import GankitError
 from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._distances import Rows64, Shortlist
-from gankit.metrics._rows import Matrix, array_of, digests
+from gankit.metrics._rows import Matrix, digests, read_rows
 
 LEVEL = 0.001
 """Significance level: the probability that images that copy nothing are flagged."""
@@ -37,7 +37,7 @@ class _Images:
 
     @classmethod
     def of(cls, rows: Rows, whose: str) -> _Images:
-        features = array_of(rows, whose)
+        features = read_rows(rows, whose)
         ids = rows.required("ids", f"the {whose}").tolist()
         if not len(features):
             raise GankitError(f"memorisation: there are no {whose} images; give some")
@@ -54,8 +54,8 @@ class _Images:
         return bool(self.codes.max() + 1 < len(self.codes))
 
     @cached_property
-    def at_length_one(self) -> Rows64:
-        """The features, each row divided by its length."""
+    def unit_length(self) -> Rows64:
+        """The features, scaled to rows of length 1."""
         lengths = np.concatenate([np.sqrt(np.square(rows).sum(1)) for _, rows in self.features.blocks()])
         return Rows64(self.features.rows, np.where(lengths == 0, 1, lengths), self.features.places)
 
@@ -114,11 +114,13 @@ def _values(distances: _Distances, left_one_out: bool) -> dict[str, float]:
 
 def _beyond_chance(memorisation: float, near_copies: float, n_tested: float, n_held: float) -> tuple[bool, bool]:
     """Whether each share is flagged, for the effective numbers of tested (generated) and of held-out images."""
+    from scipy.stats import hypergeom  # a second to load
+
     error = math.sqrt((n_tested + n_held + 1) / (12 * n_tested * n_held))
     n, m = max(1, int(n_held)), max(1, int(n_tested))
     rank, count = _rank(n, False), int(near_copies * m + 1e-6)
     chance = hypergeom.cdf(rank - 1, n + m, n, count + rank - 1)
-    return memorisation > 0.5 + norm.isf(LEVEL) * error, bool(chance < LEVEL)
+    return memorisation > 0.5 - ndtri(LEVEL) * error, bool(chance < LEVEL)
 
 
 @final
@@ -187,7 +189,7 @@ class Memorisation(Metric):
 
 
 class _Copies(Resampling):
-    """Distances come from lists of the closest training images, which are made when first read.
+    """Values from lists of the closest training images, which are made at first use.
 
     Without separate training images, the real images are the training images, and each is held out in turn. Each list
     then has `listed` images: one is enough for values on the whole pool, but may be missing from a part of it.
@@ -248,7 +250,7 @@ class _Copies(Resampling):
         return _Distances(closest, to_closest, between_training, self._closest("angle", fake, allowed)[1], held)
 
     def _closest(self, kind: str, places: Indices, allowed: NDArray[np.bool_]) -> tuple[Indices, Matrix]:
-        """The closest allowed training image of each image at these places, those of the real side first."""
+        """The closest allowed training image of each image at these places; real images come first."""
         is_real = places < len(self.real.ids)
         sides = ((self.real, places[is_real]), (self.fake, places[~is_real]))
         lists = [self._list(kind, images).among(self._position[part], allowed) for images, part in sides if len(part)]
@@ -261,7 +263,7 @@ class _Copies(Resampling):
             by_angle, codes = kind == "angle", np.arange(len(self.training.ids))
             if kind == "other groups":
                 codes = self.training.codes
-            x, y = (side.at_length_one if by_angle else side.features for side in (images, self.training))
+            x, y = (side.unit_length if by_angle else side.features for side in (images, self.training))
             never_match = (codes, codes) if images is self.training else None
             self._lists[key] = Shortlist(x, y, never_match=never_match, either_sign=by_angle, k=self._listed)
         return self._lists[key]
@@ -271,7 +273,10 @@ class _Copies(Resampling):
         return _effective_number(codes) / (2 if self.left_one_out else 1)
 
     def _control_of_held_out(self, held: Matrix) -> dict[str, Any]:
-        """Half of the held-out images beside the other half; whole groups, the largest first, join the smaller half."""
+        """Half of the held-out images judged beside the other half.
+
+        Groups stay whole: each in turn, the largest first, goes to the half that is smaller so far.
+        """
         codes, left_one_out = self.real.codes, self.left_one_out
         names, counts = np.unique(codes, return_counts=True)
         sizes, in_second = [0, 0], np.zeros(len(names), bool)

@@ -8,18 +8,18 @@ from annotated_types import Ge
 from numpy.typing import ArrayLike
 
 from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
-from gankit.metrics._rows import LARGEST_POOL, Matrix, checked_pair, features_of, pooled_features
+from gankit.metrics._rows import LARGEST_POOL, Matrix, float64_feature_pair, float64_pair, pooled_features
 
 VALUES_AT_ONCE = 2**22
-"""Projections that are sorted at a time where not all are kept."""
+"""Projected values that are sorted at a time where not all are kept."""
 
 
 def monge_distance(x: ArrayLike, y: ArrayLike, *, projections: int = 1000) -> float:
     """3 d times the mean, over directions u, of the squared Wasserstein distance between the rows' projections on u.
 
     With n rows on either side and M directions that is 3 d / (n M) sum_u sum_j (sort(x u)_j - sort(y u)_j)^2. Sides of
-    unlike length are compared as distributions, by their quantiles, so that every row counts. The directions are drawn
-    once, from a fixed seed, so that the value is the same on every call.
+    different length are compared as distributions, by their quantiles, so that every row counts. The directions are
+    drawn once, from a fixed seed, so that the value is the same on every call.
 
     Args:
         x: (n, d) finite features; not modified.
@@ -33,11 +33,11 @@ def monge_distance(x: ArrayLike, y: ArrayLike, *, projections: int = 1000) -> fl
     Raises:
         GankitError: an empty side, different d, or values that are not finite.
     """
-    first, second = checked_pair(x, y, min_rows=1)
+    first, second = float64_pair(x, y, min_rows=1)
     step = max(1, VALUES_AT_ONCE // (len(first) + len(second)))
     total = sum(
-        float(_squared_distances(first @ some, second @ some).sum())
-        for some in _directions(first.shape[1], projections, step)
+        float(_squared_distances(first @ directions, second @ directions).sum())
+        for directions in _directions(first.shape[1], projections, step)
     )
     return float(3 * first.shape[1] * total / projections)
 
@@ -52,7 +52,7 @@ def _directions(dim: int, count: int, step: int) -> Iterator[Matrix]:
 
 
 def _squared_distances(x: Matrix, y: Matrix) -> Matrix:
-    """(k,) squared Wasserstein distances between the columns of (n, k) and (m, k): sorted values meet in order."""
+    """(k,) squared Wasserstein distances between the columns of (n, k) and (m, k), from sorted values."""
     n, m = len(x), len(y)
     x, y = np.sort(x, axis=0), np.sort(y, axis=0)
     if n == m:
@@ -75,7 +75,7 @@ class Mind(Metric):
     def __init__(self, *, projections: Annotated[int, Ge(1)] = 1000) -> None:
         """
         Args:
-            projections: number of random directions; more make the value repeatable with other directions.
+            projections: number of random directions; with more, the value depends less on which ones are drawn.
         """
         self.projections = projections
 
@@ -85,7 +85,7 @@ class Mind(Metric):
         Raises:
             GankitError: as `monge_distance`.
         """
-        return {"mind": monge_distance(*features_of(real, fake, min_rows=1), projections=self.projections)}
+        return {"mind": monge_distance(*float64_feature_pair(real, fake, min_rows=1), projections=self.projections)}
 
     def resampling(self, pool: Pool) -> Resampling:
         """Values from one projection of all images, up to 7,000 of them."""

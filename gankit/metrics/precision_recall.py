@@ -14,17 +14,17 @@ from numpy.typing import ArrayLike, NDArray
 from gankit.errors import GankitError
 from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._distances import squared_distances
-from gankit.metrics._rows import Matrix, checked_pair, checked_sides, digests, shuffled, sides_of
+from gankit.metrics._rows import Matrix, check_pair, digests, feature_pair, float64_pair, permutation
 
 BallCounts = tuple[NDArray[np.bool_], NDArray[np.int64]]
 """For each ball whether it holds one of the other images, and for each of the others in how many balls it lies."""
 
 LISTED = 16
-"""Nearest images that are listed for each image, times k + 1; larger balls are looked up anew."""
-FEW = 20
-"""A side that is so many times larger than the other is not listed, as each value uses few of its images."""
+"""Nearest images in the list of each image, times k + 1; for balls that reach further, all distances are computed."""
+LARGEST_RATIO = 20
+"""Above this ratio of the sides' sizes no lists are made, since each value uses few images of the larger side."""
 CENTRES, COLUMNS = 512, 2048
-"""Distances that are held in memory at a time."""
+"""Rows and columns of the distances that are held in memory at a time."""
 SATURATED = 0.98
 TIE = 1e-6
 """Tolerance of squared radii beside their median: rounding may separate equal radii, as of mutual k-th neighbours."""
@@ -52,7 +52,7 @@ def precision_recall(real: ArrayLike, fake: ArrayLike, *, k: int | None = None) 
     Raises:
         GankitError: fewer than k + 2 rows, different d, values that are not finite, or k below 1.
     """
-    x, y = checked_sides(real, fake, min_rows=3, names=("real", "fake"))
+    x, y = check_pair(real, fake, min_rows=3, names=("real", "fake"))
     return _values(x, y, _k_for(min(len(x), len(y)), k))
 
 
@@ -70,13 +70,13 @@ def _k_for(n: int, k: int | None) -> int:
 
 def _values(real: NDArray[Any], fake: NDArray[Any], k: int) -> dict[str, float]:
     n = min(len(real), len(fake))
-    real, fake = (rows if len(rows) == n else rows[shuffled(digests(rows))[:n]] for rows in (real, fake))
+    real, fake = (rows if len(rows) == n else rows[permutation(digests(rows))[:n]] for rows in (real, fake))
     return _Neighbours((real, fake), k).scores(np.arange(n), np.arange(n, 2 * n), k)
 
 
 @final
 class _Neighbours:
-    """The images of two sets, as one pool, with a list of the nearest ones of each: what lies in a ball is looked up.
+    """The images of two sets as one pool, with a list of the nearest ones of each, which tells what lies in its ball.
 
     Args:
         sets: (n, d) and (m, d) features.
@@ -104,7 +104,7 @@ class _Neighbours:
         return rows
 
     def _squares(self, centres: Indices) -> Iterator[tuple[Indices, Matrix]]:
-        """Squared distances of rising places to all places, (c, k) for k of them at a time."""
+        """(c, k) squared distances of the centres to k places at a time, for all places in turn."""
         x = self._rows(centres)
         for start in range(0, self.n, COLUMNS):
             columns = np.arange(start, min(start + COLUMNS, self.n))
@@ -112,7 +112,7 @@ class _Neighbours:
             yield columns, squared_distances(x, self._rows(distinct), self.origin)[:, copy_of]
 
     def _nearest(self, centres: Indices, length: int) -> tuple[Indices, Matrix]:
-        """(c, length) places of the images nearest to some, nearest first, and their squared distances."""
+        """(c, length) places of the images nearest to each of (c,) centres, nearest first, and squared distances."""
         places, squares = [], []
         for columns, block in self._squares(centres):
             block[centres[:, None] == columns] = np.inf  # an image is not listed for itself
@@ -193,7 +193,7 @@ def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> NDArray[np
     if k < 1:
         raise GankitError(f"k = {k}: the nearest neighbour is k = 1")
     names = ("features of the real images", "features of the generated images")
-    reals, fakes = checked_pair(real, fake, min_rows=1, names=names)
+    reals, fakes = float64_pair(real, fake, min_rows=1, names=names)
     n = len(reals)
     if n < k + 2:
         raise GankitError(f"realism with k = {k} needs at least {k + 2} real images, and there are {n}: give more")
@@ -241,7 +241,7 @@ class PrecisionRecall(Metric):
         Raises:
             GankitError: as `precision_recall`.
         """
-        x, y = sides_of(real, fake, min_rows=3)
+        x, y = feature_pair(real, fake, min_rows=3)
         n = min(len(x), len(y))
         k = _k_for(n, self.k)
         return _result(_values(x, y, k), n, k)
@@ -259,7 +259,7 @@ class PrecisionRecall(Metric):
     def resampling(self, pool: Pool) -> Resampling:
         """Values from lists of the nearest images of each image of the pool, unless one side is many times larger."""
         n, m = pool.real.count, pool.fake.count
-        shares = 0 < n + m <= FEW * min(n, m)
+        shares = 0 < n + m <= LARGEST_RATIO * min(n, m)
         return _SharedNeighbours(self, pool) if shares else Resampling(self, pool)
 
 
@@ -272,7 +272,7 @@ class _SharedNeighbours(Resampling):
     def __init__(self, metric: PrecisionRecall, pool: Pool) -> None:
         super().__init__(metric, pool)
         self.k = metric.k
-        self.neighbours = _Neighbours(sides_of(pool.real, pool.fake, min_rows=1), self.k or 5)
+        self.neighbours = _Neighbours(feature_pair(pool.real, pool.fake, min_rows=1), self.k or 5)
         self.smaller = min(pool.real.count, pool.fake.count)
 
     def whole(self) -> Result:
@@ -283,7 +283,7 @@ class _SharedNeighbours(Resampling):
         return self._values(real, fake, self.k)
 
     def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
-        # With the k of the whole pool: another k is another quantity, whose change says nothing of the error.
+        # With the k of the whole pool: values of another k are another quantity, and tell nothing of the error.
         k = _k_for(self.smaller, self.k)
         real, fake = self.pool.real_places, self.pool.fake_places
         return [self._values(np.setdiff1d(real, part), np.setdiff1d(fake, part), k) for part in parts]
@@ -292,6 +292,7 @@ class _SharedNeighbours(Resampling):
         n, content = min(len(real), len(fake)), self.neighbours.content
         k = _k_for(n, k)
         real, fake = (
-            side if len(side) == n else side[shuffled([content[place] for place in side])[:n]] for side in (real, fake)
+            side if len(side) == n else side[permutation([content[place] for place in side])[:n]]
+            for side in (real, fake)
         )
         return self.neighbours.scores(real, fake, k)

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from gankit.cache import row_blocks
 from gankit.errors import GankitError
 from gankit.interfaces import Meaning, Metric, Pool, Resampling, Rows
-from gankit.metrics._rows import Matrix, SumsResampling, array_of, checked, checked_pair, pooled_features
+from gankit.metrics._rows import Matrix, SumsResampling, check_rows, float64_pair, pooled_features, read_rows
 
 
 def variance_ratio(real: ArrayLike, fake: ArrayLike) -> float:
@@ -24,7 +24,7 @@ def variance_ratio(real: ArrayLike, fake: ArrayLike) -> float:
     Raises:
         GankitError: fewer than 2 rows, different d, values that are not finite, or real features that are constant.
     """
-    x, y = checked_pair(real, fake, min_rows=2, names=("real", "fake"))
+    x, y = float64_pair(real, fake, min_rows=2, names=("real", "fake"))
     return _ratio(_variance(y), _variance(x))
 
 
@@ -79,9 +79,9 @@ class VarianceRatio(Metric):
 def _dimension_and_variance(rows: Rows, side: str) -> tuple[int, float]:
     if rows.statistics is not None:
         variances = np.diagonal(rows.statistics.covariance)
-        checked(np.stack([rows.statistics.mean, variances]), "means and variances of the statistics")
+        check_rows(np.stack([rows.statistics.mean, variances]), "means and variances of the statistics")
         return len(variances), float(variances.sum())
-    features = array_of(rows, side)
+    features = read_rows(rows, side)
     if len(features) < 2:
         raise GankitError(f"variance-ratio: {len(features)} {side} images; at least 2 are needed")
     return features.shape[1], _variance(features)

@@ -60,11 +60,29 @@ def draw(weight: Tensor, gain: float = 1.0) -> None:
     weight.normal_(0, gain * weight[0].numel() ** -0.5)
 
 
-def label_embedding(image: ImageSpec, dim: int, start: float | None) -> LabelEmbedding:
+def label_embedding(image: ImageSpec, dim: int, start: float | None, gain: float = 1.0) -> LabelEmbedding:
     """A `LabelEmbedding` that starts as `draw` draws a linear map of one-hot classes or of float conditions."""
     embedding = LabelEmbedding(image, dim, start)
-    nn.init.normal_(embedding.table.weight, 0, (image.classes or image.conditions) ** -0.5)
+    nn.init.normal_(embedding.table.weight, 0, gain * (image.classes or image.conditions) ** -0.5)
     return embedding
+
+
+class Halving(nn.Module):
+    """Bilinear halving that keeps out what the smaller map cannot hold: every second value after [1, 3, 3, 1] / 8.
+
+    Maps count as 0 outside, as in the authors' code.
+    """
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("kernel", (taps[:, None] * taps)[None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) to (n, c, h / 2, w / 2)."""
+        return conv2d(x, self.kernel.expand(x.shape[1], -1, -1, -1), None, 2, 1, x.shape[1])
 
 
 class InvertedBottleneck(nn.Module):

@@ -39,7 +39,7 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
         labels = None if labels is None else _without_inference(labels)
         if torch._C._are_functorch_transforms_active():
             return _compilable(critic, images, labels)
-        # Modules alone: a function that is made anew at each update would be compiled at each update.
+        # Only modules: a function that is defined anew at each update would be compiled at each update.
         if create_graph and compilation.compiles_penalties() and isinstance(critic, nn.Module):
             return compilation.call(_compilable, critic, images, labels)
         images.requires_grad_()
@@ -63,12 +63,12 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
 
 
 def _without_inference(tensor: Tensor) -> Tensor:
-    """A tensor that may be differentiated, where it was made in inference mode as a copy."""
+    """The tensor, or a copy of it that can be differentiated if it was made in inference mode."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _compilable(critic: Callable[..., Tensor], images: Tensor, labels: Tensor | None) -> Tensor:
-    """The same by `torch.func`: the first derivative is taken inside the compiled code, and the second outside."""
+    """`score_gradients` by `torch.func`: the first derivative is taken inside compiled code, and the second outside."""
 
     def total(images: Tensor) -> Tensor:
         scores = critic(images) if labels is None else critic(images, labels)

@@ -234,8 +234,14 @@ class LabelEmbedding(LabelLayer):
             nn.init.zeros_(self.table.weight)
             nn.init.constant_(self.table.bias, start)
 
-    def forward(self, labels: Tensor) -> Tensor:
-        """(n,) int64 classes or (n, k) float conditions to (n, dim)."""
+    def forward(self, labels: Tensor | None) -> Tensor:
+        """(n,) int64 classes or (n, k) float conditions to (n, dim).
+
+        Raises:
+            PartError: labels are missing.
+        """
+        if labels is None:
+            raise PartError("this network is conditional: give it labels")
         vectors: Tensor = self.table(labels if isinstance(self.table, nn.Embedding) else labels.to(self.table.weight))
         if self.influence is None or not self.has_bias:
             return self.blend(vectors)
@@ -290,8 +296,6 @@ class Norm(nn.Module):
         normalised: Tensor = self.norm(x)
         if self.gain is None or self.shift is None:
             return normalised
-        if labels is None:
-            raise PartError("this network is conditional: give it labels")
         gain, shift = self.gain(labels)[:, :, None, None], self.shift(labels)[:, :, None, None]
         return torch.addcmul(shift, normalised, gain)
 

@@ -1,17 +1,15 @@
-"""What stands in the way of learning from images, or of judging what was learned: copies, leaks, empty images."""
+"""Problems of a data set that spoil a training or its evaluation: copies, leaks, near-blank images."""
 
 from collections import defaultdict
 from collections.abc import Iterator
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import counted
-from gankit.images.grey_levels import rescale
-from gankit.interfaces import Dataset
-from gankit.metrics.leakage import LONGEST_SIDE, NEAR_COPY, Thumbnail, duplicates, shrink
+from gankit.interfaces import Dataset, Rows
+from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 
 MOST_COMPARED = 20_000
 """The most images that are looked at; of larger sets the first ones."""
@@ -25,15 +23,15 @@ BATCH = 256
 def findings(dataset: Dataset) -> Iterator[str]:
     """One line for each thing that deserves a look before a training; reads `MOST_COMPARED` images at most."""
     n = min(len(dataset), MOST_COMPARED)
-    known, blank, images = dataset.known, [], []
+    known, blank, images = dataset.known, [], list[Thumbnail]()
+    low, high = dataset.value_range
     for start in range(0, n, BATCH):
         indices = np.arange(start, min(start + BATCH, n))
-        for index, image in zip(indices.tolist(), dataset.read(indices), strict=True):
-            grey = rescale(image.astype(np.float64), dataset.value_range, (0.0, 255.0))
-            if grey.std() < 255 * BLANK:
-                blank.append(index)
-            else:
-                images.append(_thumbnail(index, grey))
+        pixels = dataset.read(indices)
+        is_blank = pixels.reshape(len(pixels), -1).std(1, dtype=np.float64) < BLANK * (high - low)
+        blank += indices[is_blank].tolist()
+        kept = Rows(images=pixels[~is_blank], ids=indices[~is_blank], value_range=dataset.value_range)
+        images += thumbnails(kept, "data")
     if len(dataset) > n:
         yield f"the first {n:,} images were compared with each other"
     if blank:
@@ -74,12 +72,6 @@ def _leaks(dataset: Dataset, pairs: NDArray[np.int64]) -> Iterator[str]:
         both = [group for group, names in splits_of_group.items() if len(names) > 1]
         if both:
             yield f"{counted(len(both), 'patient')} in more than one split, such as {both[0]}: keep each in one"
-
-
-def _thumbnail(index: int, image: NDArray[np.float64]) -> Thumbnail:
-    sides = [min(LONGEST_SIDE, side) for side in image.shape[1:]]
-    content = blake2b(image.tobytes(), digest_size=16).digest()
-    return Thumbnail(index, None, content, shrink(image, sides[0], sides[1]).astype(np.float32))
 
 
 def _pairs(images: list[Thumbnail]) -> Iterator[tuple[int, int]]:

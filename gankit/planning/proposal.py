@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tomlkit
 
-from gankit import seeds
+from gankit import recipes, seeds
 from gankit.errors import DataError, GankitError, RunError
-from gankit.experiments.document import FORMATS, recipe_text
+from gankit.experiments.document import FORMATS, recipe_names
 from gankit.experiments.experiment import load
+from gankit.experiments.rules import FEWEST, FEWEST_OF_CLASS, follow
 from gankit.experiments.selection import open_dataset, select_images, split_indices
 from gankit.experiments.values import parse_value
 from gankit.files import user_path, write_atomically
@@ -31,12 +32,10 @@ from gankit.training.description import describe
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
 
-FEWEST = 20
-"""Images below which nothing is proposed."""
 FEWEST_STEPS = 500
 """Steps below which a training learns nothing."""
-FEWEST_OF_CLASS, FEWEST_HELD_OUT, FEWEST_PATIENTS = 10, 20, 5
-"""Training images of each class to condition on classes; held-out images, and patients, to hold any out."""
+FEWEST_HELD_OUT, FEWEST_PATIENTS = 20, 5
+"""Held-out images, and patients, to hold any out."""
 HELD_OUT = 0.2
 TIMED_STEPS, TIMED_SECONDS = 5, 20.0
 """Steps that are timed, or fewer where they take so many seconds."""
@@ -53,23 +52,30 @@ class Choice(NamedTuple):
     why: str
 
 
-def plan(place: str, minutes: float, out: Path) -> Iterator[str]:
+def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> Iterator[str]:
     """Look at images, propose an experiment for them and write it as a commented file; yields what there is to say.
 
     Args:
         place: a folder of pictures or of DICOM files, an npz or npy file, a data set's name, or its table in TOML.
         minutes: of training on this machine, for which steps are measured.
         out: the file to write.
+        recipe: one whose settings follow from the images; None takes the first that is proposed on this device.
 
     Raises:
-        GankitError: the images cannot be read, are too few, or the time is too short to learn anything; or the file is
-            there already. Nothing is written then.
+        GankitError: there is no such recipe, the images cannot be read, are too few, or the time is too short to learn
+            anything; or the file is there already. Nothing is written then.
     """
     out = user_path(out)
     if out.exists():
         raise RunError(f"{out}: there is such a file already; choose another with --out")
     if FORMATS.get(out.suffix.lower(), ".toml") != ".toml" or not out.absolute().parent.is_dir():
         raise GankitError(f"--out: {out} must be a .toml file in a folder that exists")
+    kind = choose_device("auto").type
+    if recipe in recipe_names():
+        following = ", ".join(recipes.names())
+        raise GankitError(f"--recipe {recipe}: its settings are fixed; take one that follows the images: {following}")
+    recipe = recipe or _proposed(kind)
+    sides = recipes.get(recipe).sides
     table = _table(place)
     settings = load({"data": {"size": 32, **table}}).data
     first = open_dataset(settings)
@@ -78,22 +84,14 @@ def plan(place: str, minutes: float, out: Path) -> Iterator[str]:
         raise DataError(
             f"{place}: images to train on: {n}, too few to learn from; bring at least {FEWEST}, better hundreds"
         )
-    on_gpu = choose_device("auto").type != "cpu"
-    choices = _choose_data(first, table, on_gpu, minutes)
+    choices = _choose_data(first, table, sides, kind != "cpu", minutes)
     data = {**table, **{key: choice.value for key, choice in choices.items()}}
-    recipe = "wgan-gp-diffaugment" if on_gpu else "demo"
     experiment = load({"data": data})
     dataset = open_dataset(experiment.data)
     yield from describe(experiment.data, dataset)
     for line in findings(dataset):
         yield f"look: {line}"
-    tables = tomllib.loads(recipe_text(recipe))
-    augment = _choose_augment(dataset)
-    tables |= {"data": data, "augment": {"name": "diffaugment", "policy": augment.value}}
-    tables["training"].pop("max_minutes", None)
-    if not augment.value:
-        del tables["augment"]
-    seconds = _seconds_a_step(tables)
+    seconds = _seconds_a_step({"data": data, **follow(recipe, experiment.data, dataset)})
     steps = int(60 * minutes * OF_THE_TIME / seconds)
     if steps < FEWEST_STEPS:
         raise GankitError(
@@ -102,16 +100,18 @@ def plan(place: str, minutes: float, out: Path) -> Iterator[str]:
         )
     digits = 10 ** max(len(str(steps)) - 2, 0)
     rounded = steps // digits * digits
-    training = tables["training"] | {
-        "steps": rounded, "tick_every": max(rounded // 100, 1), "sample_every": max(rounded // 20, 1),
+    tables = follow(recipe, experiment.data, dataset, steps=rounded)
+    tables["training"] |= {
+        "tick_every": max(rounded // 100, 1), "sample_every": max(rounded // 20, 1),
         "checkpoint_every": max(rounded // 10, 1),
     }  # fmt: skip
     measured, said = list(_measurable(dataset, data["held_out"])), f"{seconds:.2g} s a step here, {minutes:g} minutes"
-    text = _text(place, recipe, table, choices, augment, training, said, measured)
+    text = _text(place, recipe, table, choices, tables, said, measured)
     load(tomllib.loads(text))  # raises before anything is written where a setting does not fit
-    for key, choice in {**choices, "augment.policy": augment}.items():
-        yield f"{key if '.' in key else f'data.{key}'} = {json.dumps(choice.value)}: {choice.why}"
-    yield f"training.steps = {rounded}: {said}; recipe {recipe}"
+    for key, choice in choices.items():
+        yield f"data.{key} = {json.dumps(choice.value)}: {choice.why}"
+    yield f"recipe {recipe}, its settings for {len(dataset)} images: gankit show {shlex.quote(str(out))}"
+    yield f"training.steps = {rounded}: {said}"
     for line in measured:
         yield f"to judge: {line}"
     write_atomically(out, text)
@@ -140,15 +140,23 @@ def _is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def _choose_data(dataset: Dataset, table: dict[str, Any], on_gpu: bool, minutes: float) -> dict[str, Choice]:
+def _proposed(device: str) -> str:
+    """The first recipe that is proposed on this type of device, those of plug-ins included."""
+    return next((name for name in recipes.names() if device in recipes.get(name).proposed_on), "resnet")
+
+
+def _choose_data(
+    dataset: Dataset, table: dict[str, Any], sides: tuple[int, int], on_gpu: bool, minutes: float
+) -> dict[str, Choice]:
     """Settings of the data that the user's own table does not decide."""
     held_out = Choice(table["held_out"], "as given") if "held_out" in table else _choose_held_out(dataset)
-    choices = {"size": _choose_size(dataset, on_gpu, minutes), "held_out": held_out}
+    choices = {"size": _choose_size(dataset, sides, on_gpu, minutes), "held_out": held_out}
     known = dataset.known
     if known.labels is not None and len(known.class_names) > 1:
         counts = np.bincount(known.labels[split_indices(dataset, None)], minlength=len(known.class_names))
-        left = counts * (1 - choices["held_out"].value)
-        if left.min() >= FEWEST_OF_CLASS:
+        training, _ = select_images(load({"data": {**table, "held_out": held_out.value}}).data, 0, dataset)
+        assert training.labels is not None
+        if np.bincount(training.labels, minlength=len(counts)).min() >= FEWEST_OF_CLASS:
             choices["conditional"] = Choice(True, "every class has enough images")
             if counts.max() > 3 * counts.min():
                 choices["balance"] = Choice(
@@ -161,22 +169,27 @@ def _choose_data(dataset: Dataset, table: dict[str, Any], on_gpu: bool, minutes:
     return {key: choice for key, choice in choices.items() if key not in table or key == "held_out"}
 
 
-def _choose_size(dataset: Dataset, on_gpu: bool, minutes: float) -> Choice:
+def _choose_size(dataset: Dataset, sides: tuple[int, int], on_gpu: bool, minutes: float) -> Choice:
     """Pixels a side, or [height, width]: what the machine can train in time, no larger than the smallest image.
 
-    The sides have the median proportion of the images, rounded to quarters of the shorter one.
+    The sides have the median proportion of the images, rounded to quarters of the shorter one (of 28, to sevenths),
+    and are within those that the recipe makes.
     """
     sizes = np.array(list(dataset.stored_sizes))
     shorter = int(sizes.min())
-    most = 32 if not on_gpu else 64 if minutes < 60 else 128
-    side = max([size for size in (32, 64, 128) if size <= min(most, shorter)], default=32)
+    most = 32 if not on_gpu else 64 if minutes < 60 else 128 if minutes < 240 else 256
+    makes = [size for size in (28, 32, 64, 128, 256) if sides[0] <= size <= sides[1]]
+    side = max([size for size in makes if size <= min(most, shorter)], default=makes[0])
     ratio = float(np.median(sizes[:, 1] / sizes[:, 0]))
-    long = side // 4 * max(4, round(4 * max(ratio, 1 / ratio)))
+    step = 1 << (side.bit_length() - 3)  # networks double 4 to 7 pixels
+    wanted = step * round(side / step * max(ratio, 1 / ratio))
+    long = min(wanted, sides[1] // step * step)
     value = side if long == side else [side, long] if ratio > 1 else [long, side]
-    machine = "a GPU" if on_gpu else "a CPU"
-    return Choice(
-        value, f"what {machine} learns in {minutes:g} minutes; the smallest image has {shorter} pixels a side"
+    why = (
+        f"what {'a GPU' if on_gpu else 'a CPU'} learns in {minutes:g} minutes; the smallest image has {shorter} pixels"
     )
+    squeezed = f"; images {max(ratio, 1 / ratio):.0f} times as long as wide are squeezed" if long < wanted else ""
+    return Choice(value, f"{why} a side{squeezed}")
 
 
 def _choose_held_out(dataset: Dataset) -> Choice:
@@ -194,24 +207,16 @@ def _choose_held_out(dataset: Dataset) -> Choice:
     )
 
 
-def _choose_augment(dataset: Dataset) -> Choice:
-    n = len(split_indices(dataset, None))
-    if n >= 10_000:
-        return Choice([], "with ten thousand images or more it may cost a little")
-    policy = ["color", "translation", "cutout"] if n < 1000 else ["color", "translation"]
-    if dataset.dtype.kind != "u" or dataset.dtype.itemsize > 1:
-        return Choice(
-            [name for name in policy if name != "color"], "few images; grey levels that may mean something stay"
-        )
-    return Choice(policy, "few images; leave out what would change a label")
-
-
 @seeds.plain_torch()
 def _seconds_a_step(tables: dict[str, Any]) -> float:
     """The median time of real steps on this machine."""
     experiment = load(tables)
     times: list[float] = []
+<<<<<<< HEAD
     with fork_rng():
+=======
+    with seeds.own_draws():
+>>>>>>> main
         stepper = Stepper(experiment, prepare(experiment.data, 0), TickLog(Path(), tensorboard=False))
         stepper.advance()  # loads and compiles
         while len(times) < TIMED_STEPS and sum(times) < TIMED_SECONDS:
@@ -247,24 +252,20 @@ def _measurable(dataset: Dataset, held_out: float) -> Iterator[str]:
 
 
 def _text(
-    place: str, recipe: str, table: dict[str, Any], choices: dict[str, Choice], augment: Choice,
-    training: dict[str, Any], time_said: str, measured: list[str],
+    place: str, recipe: str, data: dict[str, Any], choices: dict[str, Choice], tables: dict[str, Any], time_said: str,
+    measured: list[str],
 ) -> str:  # fmt: skip
-    """The experiment as a commented file: the recipe's networks and losses, and what was chosen for the data."""
-    networks = recipe_text(recipe)
-    networks = networks[networks.index("[generator]") : networks.index("[augment]")].strip()
+    """The experiment as a commented file: the recipe's settings for the data, and what was chosen of the data."""
     lines = [f"# Proposed by gankit plan for {_words(place)}; every line may be changed.", "[data]"]
-    lines += [_line(key, value) for key, value in table.items() if key not in choices]
+    lines += [_line(key, value) for key, value in data.items() if key not in choices]
     lines += [f"{_line(key, choice.value)}  # {_words(choice.why)}" for key, choice in choices.items()]
-    lines += [
-        "# flip = true  # doubles the images, where left and right do not matter",
-        "",
-        f"# As in the recipe {recipe}.",
-    ]
-    lines += [networks, ""]
-    if augment.value:
-        lines += [f"# {augment.why}", "[augment]", 'name = "diffaugment"', _line("policy", augment.value), ""]
-    lines += [f"# {time_said}.", "[training]", *(_line(key, value) for key, value in training.items()), ""]
+    lines += ["# flip = true  # doubles the images, where left and right do not matter", ""]
+    lines += [f"# The rest is the recipe {recipe} for these images; {time_said}."]
+    for name, content in tables.items():
+        for entry in content if isinstance(content, list) else [content]:
+            lines += [f"[[{name}]]" if isinstance(content, list) else f"[{name}]"]
+            table = {"name": entry} if isinstance(entry, str) else entry
+            lines += [*(_line(key, value) for key, value in table.items()), ""]
     lines += ["# To judge:", *(f"# {line}" for line in measured)]
     return "\n".join(lines) + "\n"
 

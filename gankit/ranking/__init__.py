@@ -1,7 +1,6 @@
 """Ranking of generated images by the critic, realism, a classifier or people: the best and the worst."""
 
-import hashlib
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -19,8 +18,10 @@ from gankit.metrics.precision_recall import realism_score
 from gankit.ranking import ratings
 from gankit.ranking.key import Key
 from gankit.ranking.page import write_page
+from gankit.ranking.rating_files import read_ratings
 from gankit.ranking.ratings import Finding
 from gankit.ranking.scores import Classifier, critic_scores, label_scores, realism_scores, wanted_classes
+from gankit.ranking.shown import COUNT, Opened, Side, Sources, common_count, open_sources, side
 from gankit.registry import Part
 from gankit.registry.messages import suggestion
 from gankit.runs.run import Run, open_run
@@ -28,8 +29,8 @@ from gankit.runs.sampling import label_texts, parse_label
 
 __all__ = ["Finding", "Ranking", "rank", "realism_score", "write_page", "write_ranking"]
 
-COUNT, KEEP = 100, 10
-"""Images to draw and to keep by default, as in the founding paper."""
+KEEP = 10
+"""Images to keep by default, as in the founding paper."""
 WAYS = ("critic", "realism", "label", "ratings")
 
 
@@ -46,8 +47,9 @@ class Ranking:
         keep: how many images count as best, and as worst.
         seed: of the drawn images.
         labels: one text per image, "" where it has none.
-        findings: the quality of people's ratings: agreement, real images recognised.
+        findings: the quality of people's ratings: agreement, real images recognised; sources compared.
         notes: remarks on the scores.
+        sources: where each image is from, a run or a file; empty where all are from one run.
     """
 
     by: str
@@ -59,6 +61,7 @@ class Ranking:
     labels: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         kept = (("best", self.best), ("worst", self.worst))
@@ -86,7 +89,7 @@ class Ranking:
 
 
 def rank(
-    run: Run | str | Path,
+    run: Sources,
     count: int | None = None,
     keep: int = KEEP,
     by: str = "critic",
@@ -101,7 +104,8 @@ def rank(
     """Draw images from a run and put them in order.
 
     Args:
-        run: the run, or its folder.
+        run: the run, or its folder. For ratings also other images, or a list of several sources: those that the page
+            shows, in the same order.
         count: images to draw, 100 by default; for ratings of a page, as many as it showed.
         keep: how many images count as best, and as worst.
         by: "critic", the score of the critic of the run's newest checkpoint; "realism", the realism score (Kynkaanniemi
@@ -122,7 +126,6 @@ def rank(
         GankitError: an unknown `by`, more to keep than there are images, a missing classifier or key, ratings that do
             not fit the images.
     """
-    opened = run if isinstance(run, Run) else open_run(run)
     way, _, argument = by.partition(":")
     if way not in WAYS or bool(argument) != (way == "ratings"):
         raise GankitError(f"by {by!r}: critic, realism, label or ratings:FILE.csv is needed; {suggestion(way, WAYS)}")
@@ -131,7 +134,11 @@ def rank(
         if value is not None and way != user:
             raise GankitError(f"{name} is for by {user}, not for by {way}: leave it out")
     if way == "ratings":
-        return _by_ratings(opened, argument, count, keep, seed, label, None if key is None else user_path(key))
+        sources, place = open_sources(run), None if key is None else user_path(key)
+        return _by_ratings(sources, argument, count, keep, seed, label, place)
+    if not isinstance(run, (Run, str, Path)):
+        raise GankitError(f"by {way}: images of one run are ranked so: give a run, or rank by ratings")
+    opened = run if isinstance(run, Run) else open_run(run)
     number, seed = _checked(COUNT if count is None else count, keep), seed or 0
     conditional = way != "label" or opened.image.conditional
     latents, labels = opened.draw(number, parse_label(opened, label) if conditional else None, seed)
@@ -165,50 +172,85 @@ def _checked(count: int, keep: int) -> int:
 
 
 def _by_ratings(
-    run: Run, files: str, count: int | None, keep: int, seed: int | None, label: str | None, key_file: Path | None
+    opened: list[Opened],
+    files: str,
+    count: int | None,
+    keep: int,
+    seed: int | None,
+    label: str | None,
+    key_file: Path | None,
 ) -> Ranking:
     paths = (
         [user_path(files)]
         if user_path(files).is_file()
         else [user_path(part) for part in files.split(",") if part.strip()]
     )
-    raters = ratings.read_ratings(paths)
+    raters = read_ratings(paths)
+    runs = [each.source.path for each in opened if isinstance(each.source, Run)]
+    of_runs = [folder for run in runs for folder in (run, *sorted(run.glob("rating-*")))]
     folders = [*dict.fromkeys(path.absolute().parent for path in paths)]
-    key = ratings.find_key(raters, key_file, [*folders, run.path, *sorted(run.path.glob("rating-*"))])
+    key = ratings.find_key(raters, key_file, [*folders, *of_runs])
     if key is None:
-        number, seed = _checked(COUNT if count is None else count, keep), seed or 0
-        raters = ratings.by_number(raters, number)
+        if len(opened) > 1:
+            raise GankitError("ratings without a page number the images of one source: give one")
+        number, seed = common_count(opened, count), seed or 0
+        raters = ratings.by_number(raters, _checked(number, keep))
         names, real = [str(i) for i in range(number)], [False] * number
+        sides = [side(opened[0], number, seed, label)]
     else:
-        run = _run_of_page(run, key, count, seed, label)
-        number, seed, label = _checked(len(key.generated), keep), key.seed, key.label
+        sides, seed = _sides_of_page(opened, key, count, seed, label), key.seed
+        _checked(len(key.generated), keep)
         names, real = [shown.id for shown in key.images], [shown.real for shown in key.images]
     ratings.check_images(raters, names, any(real))
-    latents, encoded = run.draw(number, parse_label(run, label), seed)
-    texts = label_texts(run, encoded) or [""] * number
-    labels = texts if key is None else [shown.label for shown in key.images]
-    if run.image.conditions:  # a diagnosis is a class, and cannot equal the numbers that an image was drawn with
-        labels = [text if is_real else "" for text, is_real in zip(labels, real, strict=True)]
-    findings = tuple(ratings.findings(raters, names, real, labels))
-    notes = (f"the mean of {len(raters)} raters",) if len(raters) > 1 else ()
+    texts = [text for each in sides for text in each.labels]
+    # A diagnosis is a class, and cannot equal the numbers that an image was drawn with
+    asked = [text if not each.conditioned else "" for each in sides for text in each.labels]
+    labels = asked
+    if key is not None:
+        places = {shown.id: place for place, shown in enumerate(key.generated)}
+        labels = [shown.label if shown.real else asked[places[shown.id]] for shown in key.images]
+    found = ratings.findings(raters, names, real, labels)
     generated = names if key is None else [shown.id for shown in key.generated]
-    images, scores = run.decode(latents, encoded), ratings.mean_scores(raters, generated)
-    return Ranking("ratings", images, run.value_range, scores, keep, seed, tuple(texts), findings, notes)
+    scores = ratings.mean_scores(raters, generated)
+    from_each = [each.origin.name for each in sides for _ in each.labels]
+    if len(sides) > 1:
+        found += ratings.compare_sources(raters, scores, generated, from_each, any(real))
+    notes = (f"the mean of {len(raters)} raters",) if len(raters) > 1 else ()
+    only = isinstance(opened[0].source, Run) and len(opened) == 1
+    images = np.concatenate([each.in_range_of(sides[0]) for each in sides])
+    value_range = sides[0].value_range
+    inside = [file for each in sides for file in each.files or ("",) * len(each.labels)]
+    sources = () if only else tuple(str(Path(name, file)) for name, file in zip(from_each, inside, strict=True))
+    return Ranking("ratings", images, value_range, scores, keep, seed, tuple(texts), tuple(found), notes, sources)
 
 
-def _run_of_page(run: Run, key: Key, count: int | None, seed: int | None, label: str | None) -> Run:
-    """The run with the generator that made the page's images."""
-    for name, value, of_page in (("count", count, len(key.generated)), ("seed", seed, key.seed),
-                                 ("label", label, key.label)):  # fmt: skip
+def _sides_of_page(
+    opened: list[Opened], key: Key, count: int | None, seed: int | None, label: str | None
+) -> list[Side]:
+    """The images of a page that are not real, made again."""
+    each = len(key.generated) // len(key.sources)
+    for name, value, of_page in (("count", count, each), ("seed", seed, key.seed), ("label", label, key.label)):
         if value is not None and value != of_page:
             raise GankitError(f"{name}: the rating page has {of_page}, not {value}: leave it out")
-    run = run if run.wants_best == key.best else open_run(run.path, best=key.best)
-    if hashlib.sha256(run.export_bytes()).hexdigest() != key.generator:
+    if len(opened) != len(key.sources):
+        names = ", ".join(origin.name for origin in key.sources)
+        raise GankitError(f"the rating page shows images of {len(key.sources)} sources: give {names}, in this order")
+    sides = []
+    for one, origin in zip(opened, key.sources, strict=True):
+        if isinstance(one.source, Run) and one.source.wants_best != origin.best:
+            one = replace(one, source=open_run(one.source.path, best=origin.best))
+        sides.append(side(one, each, key.seed, key.label))
+        if sides[-1].origin.content == origin.content:
+            continue
+        if isinstance(one.source, Run):
+            raise RunError(
+                f"{one.source.path}: its generator is not the one of the rated images (run {origin.name}): it was "
+                "trained further, or belongs to another run; give the run of the page"
+            )
         raise RunError(
-            f"{run.path}: its generator is not the one of the rated images (run {key.run}): it was trained "
-            "further, or belongs to another run; give the run of the page"
+            f"{one.name}: its images are not the rated ones (of {origin.name}): give the sources of the page, in order"
         )
-    return run
+    return sides
 
 
 def write_ranking(ranking: Ranking, folder: Path) -> Path:
@@ -232,11 +274,15 @@ def write_ranking(ranking: Ranking, folder: Path) -> Path:
                 path = save_image(new / name / f"{number:05d}", ranking.images[number])
                 files[number] = path.relative_to(new).as_posix()
             write_atomically(new / f"{name}.png", grid_png(ranking.images[numbers], ranking.value_range))
+        header = ["rank", "image", "file", "score", "label", "seed"]
         rows = [
             [rank, number, files.get(number, ""), float(ranking.scores[number]), ranking.labels[number], ranking.seed]
             for rank, number in enumerate(ranking.order.tolist(), 1)
         ]
-        write_csv(new / "ranking.csv", [["rank", "image", "file", "score", "label", "seed"], *rows])
+        if ranking.sources:
+            header.append("source")
+            rows = [[*row, ranking.sources[number]] for row, number in zip(rows, ranking.order.tolist(), strict=True)]
+        write_csv(new / "ranking.csv", [header, *rows])
         if ranking.findings:
             titles = [column.name for column in fields(Finding)]
             write_csv(new / "findings.csv", [titles, *map(astuple, ranking.findings)])

@@ -4,9 +4,10 @@ import hashlib
 import hmac
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, final
+from typing import Annotated, TypeVar, final
 
 import numpy as np
 from annotated_types import Ge, Lt
@@ -14,9 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from gankit.errors import RunError
 from gankit.experiments.values import parse_text
-from gankit.runs.run import Run
 
-FORMAT = 1
+FORMAT = 2
+
+SomeKey = TypeVar("SomeKey", bound="Sealed")
 
 
 @final
@@ -27,40 +29,43 @@ class Shown:
     Attributes:
         id: its name on the page, which tells nothing about it.
         real: whether it is a real image.
-        number: its index among the drawn images, or among the real ones.
+        number: its index among the images of its source, or among the real ones.
         label: as `gankit sample --label` reads it, or "" where it has none.
+        source: the place of its source in the key's `sources`; 0 for a real image.
     """
 
     id: str
     real: bool
     number: Annotated[int, Ge(0), Lt(2**63)]
     label: str
+    source: Annotated[int, Ge(0), Lt(2**63)] = 0
 
 
 @final
 @dataclass(frozen=True)
-class Key:
-    """What a rating page does not tell.
+class Origin:
+    """A source of images.
+
+    Attributes:
+        name: of the run's folder, or of the set of images.
+        content: sha256 of the run's exported generator, or a digest of the images that were chosen from the set.
+        best: whether the generator is the one that was best while training, not the last.
+    """
+
+    name: str
+    content: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What a page does not tell: a file whose hash stands on the page.
 
     Attributes:
         secret: 64 hexadecimal digits that decide order and ids; without them the content cannot be guessed by its hash.
-        run: name of the run's folder.
-        generator: sha256 of the exported generator.
-        best: whether the generator is the one that was best while training, not the last.
-        seed: of the drawn images.
-        label: the label that all images were drawn with, or None.
-        reals: name of the set that real images were mixed in from, or None.
-        images: in the page's order.
     """
 
     secret: str
-    run: str
-    generator: str
-    best: bool
-    seed: Annotated[int, Ge(0), Lt(2**63)]
-    label: str | None
-    reals: str | None
-    images: tuple[Shown, ...]
 
     def content(self) -> bytes:
         """The key's file."""
@@ -71,31 +76,66 @@ class Key:
         """sha256 of the file, as it stands on the page."""
         return hashlib.sha256(self.content()).hexdigest()
 
+
+@final
+@dataclass(frozen=True)
+class Key(Sealed):
+    """The key of a ranking's page.
+
+    Attributes:
+        sources: where the images that are not real come from.
+        seed: of the drawn or chosen images.
+        label: the label that all images were drawn with, or None.
+        reals: name of the set that real images were mixed in from, or None.
+        images: in the page's order.
+    """
+
+    sources: tuple[Origin, ...]
+    seed: Annotated[int, Ge(0), Lt(2**63)]
+    label: str | None
+    reals: str | None
+    images: tuple[Shown, ...]
+
     @property
     def generated(self) -> list[Shown]:
-        """The drawn images, sorted by number."""
-        return sorted((image for image in self.images if not image.real), key=lambda image: image.number)
+        """The images that are not real, sorted by source and number."""
+        generated = (image for image in self.images if not image.real)
+        return sorted(generated, key=lambda image: (image.source, image.number))
 
 
 def seal(
-    run: Run, seed: int, label: str | None, labels: list[str], reals: str | None, real: list[tuple[int, str]]
+    sources: Sequence[Origin],
+    labels: Sequence[Sequence[str]],
+    seed: int,
+    label: str | None,
+    reals: str | None,
+    real: list[tuple[int, str]],
 ) -> Key:
     """A key with a new secret, which shuffles the images.
 
-    `labels` are those of the drawn images, one each; `real` has number and label of each real image. All else as `Key`.
+    `labels` are those of each source's images, one each; `real` has number and label of each real image. All else as
+    `Key`.
     """
-    secret = secrets.token_hex(32)
-    images = [(False, number, text) for number, text in enumerate(labels)]
-    images += [(True, number, text) for number, text in real]
+    secret = new_secret()
+    images = [(False, number, text, place) for place, texts in enumerate(labels) for number, text in enumerate(texts)]
+    images += [(True, number, text, 0) for number, text in real]
     order = np.random.default_rng(int(secret, 16)).permutation(len(images)).tolist()
-    ids = [hmac.new(secret.encode(), str(i).encode(), "sha256").hexdigest()[:12] for i in range(len(images))]
-    shown = tuple(Shown(name, *images[index]) for name, index in zip(ids, order, strict=True))
-    generator = hashlib.sha256(run.export_bytes()).hexdigest()
-    return Key(secret, run.path.absolute().name, generator, run.wants_best, seed, label, reals, shown)
+    shown = tuple(Shown(name, *images[index]) for name, index in zip(new_ids(secret, len(order)), order, strict=True))
+    return Key(secret, tuple(sources), seed, label, reals, shown)
 
 
-def read_key(path: Path) -> tuple[Key, str]:
-    """A key, and the sha256 of its file.
+def new_secret() -> str:
+    """The secret of a new key."""
+    return secrets.token_hex(32)
+
+
+def new_ids(secret: str, count: int) -> list[str]:
+    """So many ids, which tell nothing without the secret."""
+    return [hmac.new(secret.encode(), str(i).encode(), "sha256").hexdigest()[:12] for i in range(count)]
+
+
+def read_key(path: Path, kind: type[SomeKey]) -> tuple[SomeKey, str]:
+    """A key of a kind, and the sha256 of its file.
 
     Raises:
         RunError: the file is missing, or is no key of a rating page.
@@ -103,9 +143,12 @@ def read_key(path: Path) -> tuple[Key, str]:
     try:
         content = path.read_bytes()
         table = parse_text(content.decode(), ".json")
-        if table.pop("format") != FORMAT:
+        if (written := table.pop("format")) not in (1, FORMAT):
             raise RunError(f"{path} was written by a newer gankit: upgrade gankit")
-        key = TypeAdapter(Key).validate_json(json.dumps(table), strict=True)
+        if written == 1:  # of one run
+            names = {"name": "run", "content": "generator", "best": "best"}
+            table["sources"] = [{new: table.pop(old) for new, old in names.items()}]
+        key = TypeAdapter(kind).validate_json(json.dumps(table), strict=True)
         return key, hashlib.sha256(content).hexdigest()
     except ValidationError as error:
         first = error.errors()[0]
@@ -117,11 +160,13 @@ def read_key(path: Path) -> tuple[Key, str]:
 def check_numbers(key: Key, path: Path) -> None:
     """
     Raises:
-        RunError: the key, which is the file's, cannot tell which drawn image is which.
+        RunError: the key, which is the file's, cannot tell which image is which.
     """
-    numbers, ids = [image.number for image in key.generated], {image.id for image in key.images}
-    if numbers != list(range(len(numbers))) or len(ids) < len(key.images):
-        raise _no_key(path, "its images are not numbered 0, 1, 2, ..., or two have one id")
+    places, ids = [(image.source, image.number) for image in key.generated], {image.id for image in key.images}
+    count = len(places) // max(len(key.sources), 1)
+    numbered = [(source, number) for source in range(len(key.sources)) for number in range(count)]
+    if places != numbered or len(ids) < len(key.images):
+        raise _no_key(path, "its images are not numbered 0, 1, 2, ... in each source, or two have one id")
 
 
 def _no_key(path: Path, reason: object) -> RunError:

@@ -1,47 +1,21 @@
-"""Ratings by people: reading them from CSV files, checking them against the images, means and agreement."""
+"""Ratings by people: the key that they name, checks against the images, means and agreement."""
 
-import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, final
 
+import krippendorff
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gankit.errors import DataError
+from gankit.evaluation.design import Estimate, variance_of_mean
 from gankit.evaluation.uncertainty import wilson
-from gankit.images.csv_table import read_csv
 from gankit.ranking.key import Key, check_numbers, read_key
+from gankit.ranking.rating_files import REAL, Rater
 from gankit.registry.messages import shown
-
-REAL, GENERATED = "real", "generated"
-LONGEST_CELL = 1000
-LARGEST = 1e100
-"""Scores beyond it are mistakes, and their squares are beyond float64."""
-
-
-@final
-@dataclass(frozen=True)
-class Rater:
-    """One person's ratings.
-
-    Attributes:
-        name: of the person, or of the file.
-        path: the file.
-        scores: by image; larger is better.
-        diagnoses: by image; "" for none.
-        calls: by image, "real" or "generated"; "" for none.
-        keys: the hashes of keys in the file's rows.
-    """
-
-    name: str
-    path: Path
-    scores: dict[str, float] = field(default_factory=dict)
-    diagnoses: dict[str, str] = field(default_factory=dict)
-    calls: dict[str, str] = field(default_factory=dict)
-    keys: set[str] = field(default_factory=set)
 
 
 @final
@@ -72,49 +46,6 @@ class Finding:
         return f"{who}{self.what} {value}{interval} (n = {self.n})"
 
 
-def read_ratings(paths: Sequence[Path]) -> list[Rater]:
-    """Ratings from CSV files with the columns `image` and `score`, and optionally `diagnosis`, `call`, `rater`, `key`.
-
-    Without a column `rater`, all rows of a file are one rater's.
-
-    Raises:
-        DataError: a file cannot be read, a score is no number, an image comes twice; one line with file and line.
-    """
-    raters = [rater for path in paths for rater in _read(path)]
-    names = [rater.name for rater in raters]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"{twice[0]} is the rater of two files: give each rater's ratings once, or other names")
-    return raters
-
-
-def _read(path: Path) -> list[Rater]:
-    table = read_csv(path, ("image", "file"), fold=str.casefold)
-    columns = table.columns
-    if "score" not in columns:
-        raise DataError(f"{path} has no column `score`; its first line must name the columns: image,score,...")
-    raters: dict[str, Rater] = {}
-    for row, image in enumerate(columns["image"] if "image" in columns else columns["file"]):
-        cells, where = {title: column[row] for title, column in columns.items()}, table.where(row)
-        if long := [title for title, cell in cells.items() if len(cell) > LONGEST_CELL]:
-            raise DataError(f"{where}: {long[0]} has more than {LONGEST_CELL} characters; shorten it")
-        name = cells.get("rater") or path.stem
-        rater = raters.setdefault(name, Rater(name, path))
-        if image in rater.scores:
-            raise DataError(f"{where}: {name} has rated image {image} twice")
-        score = math.nan
-        with contextlib.suppress(ValueError):
-            score = float(cells["score"])
-        if not abs(score) <= LARGEST:
-            raise DataError(f"{where}: the score {shown(cells['score'])} is no number up to {LARGEST:g} in size")
-        rater.scores[image] = score
-        rater.diagnoses[image] = cells.get("diagnosis", "")
-        rater.calls[image] = call = cells.get("call", "")
-        if call not in (REAL, GENERATED, ""):
-            raise DataError(f"{where}: the call {shown(call)} is neither {REAL} nor {GENERATED}")
-        rater.keys.add(cells.get("key", ""))
-    return list(raters.values())
-
-
 def find_key(raters: Sequence[Rater], file: Path | None, folders: Sequence[Path]) -> Key | None:
     """The key whose hash the ratings name, or None for ratings without a page, which name images by their numbers.
 
@@ -136,7 +67,7 @@ def find_key(raters: Sequence[Rater], file: Path | None, folders: Sequence[Path]
             raise DataError(f"--key {file}: the ratings name no key: leave it out")
         return None
     paths = [file] if file else [folder / "key.json" for folder in folders]
-    keys = [(path, *read_key(path)) for path in paths if file or path.is_file()]
+    keys = [(path, *read_key(path, Key)) for path in paths if file or path.is_file()]
     for path, key, actual in keys:
         if actual == digest:
             check_numbers(key, path)
@@ -162,7 +93,7 @@ def by_number(raters: Sequence[Rater], count: int) -> list[Rater]:
     renamed = []
     for rater in raters:
         names: dict[str, str] = {}
-        for image in rater.scores:
+        for image in rater.calls:
             stem = Path(image).stem
             if not stem.isdecimal() or len(stem) > 18 or int(stem) >= count:
                 raise _unknown(rater, image, f"the images are 0 to {count - 1}")
@@ -188,7 +119,7 @@ def check_images(raters: Sequence[Rater], images: Sequence[str], with_calls: boo
     """
     for rater in raters:
         known = set(images)
-        if strange := [image for image in rater.scores if image not in known]:
+        if strange := [image for image in rater.calls if image not in known]:
             raise _unknown(rater, strange[0], f"it is none of the {len(known)} of the key")
         for what, column in (("score", rater.scores), ("call", rater.calls if with_calls else rater.scores)):
             missing = [image for image in images if column.get(image, "") == ""]
@@ -242,31 +173,68 @@ def findings(
     return result
 
 
+def compare_sources(
+    raters: Sequence[Rater],
+    scores: NDArray[np.float64],
+    images: Sequence[str],
+    sources: Sequence[str],
+    with_calls: bool,
+) -> list[Finding]:
+    """The mean score of each source's images, how far those of each later source lie above the first's, and calls.
+
+    Intervals are Student's over images: they hold for these raters, and say nothing of others.
+
+    Args:
+        raters: who rated all images.
+        scores: (n,) means over raters.
+        images: n names of images.
+        sources: n names of sources.
+        with_calls: whether raters called images real or generated.
+    """
+    result: list[Finding] = []
+    groups = {name: np.array([source == name for source in sources]) for name in dict.fromkeys(sources)}
+    first = next(iter(groups))
+    means = {
+        name: Estimate(float(scores[of].mean()), {name: variance_of_mean(scores[of])}) for name, of in groups.items()
+    }
+    for name, mean in means.items():
+        result.append(_estimated(f"mean score of {name}", mean, int(groups[name].sum())))
+    for name in [name for name in groups if name != first]:
+        difference = Estimate(means[name].value - means[first].value, {**means[name].parts, **means[first].parts})
+        number = int(groups[name].sum() + groups[first].sum())
+        result.append(_estimated(f"mean score of {name} less that of {first}", difference, number))
+    for rater in raters if with_calls else ():
+        for name, of in groups.items():
+            calls = [rater.calls[image] == REAL for image, is_of in zip(images, of, strict=True) if is_of]
+            result.append(_share(rater.name, f"images of {name} taken for real", calls))
+    return result
+
+
+def _estimated(what: str, estimate: Estimate, n: int) -> Finding:
+    """A finding with its interval; without one where there is one image, or no score differs from another."""
+    low, high = estimate.interval() if 0 < estimate.half_width() < math.inf else (None, None)
+    return Finding("all", what, estimate.value, low, high, n)
+
+
 def _share(rater: str, what: str, outcomes: list[bool]) -> Finding:
     k, n = sum(outcomes), len(outcomes)
     return Finding(rater, what, k / n, *wilson(k, n), n)
 
 
-def krippendorff_alpha(ratings: ArrayLike, level: Literal["nominal", "interval"]) -> float | None:
+def krippendorff_alpha(ratings: ArrayLike, level: Literal["nominal", "ordinal", "interval"]) -> float | None:
     """Krippendorff's alpha: 1 for raters who agree, 0 for chance (Computing Krippendorff's Alpha-Reliability, 2011).
 
     Args:
         ratings: (raters, images) numbers, NaN where a rater has not rated an image.
-        level: how two ratings are compared: "nominal" by whether they differ, "interval" by their squared difference.
+        level: how two ratings are compared: "nominal" by whether they differ, "ordinal" by how many ratings lie between
+            them, "interval" by their squared difference.
 
     Returns:
         At most 1; None where no image has two ratings, or all ratings are equal.
     """
     table = np.asarray(ratings, dtype=np.float64)
-    values = np.unique(table[~np.isnan(table)])
-    counts = (table[:, :, None] == values).sum(0).astype(np.float64)  # (images, values)
-    counts = counts[counts.sum(1) >= 2]
-    if not len(counts):
+    rated = ~np.isnan(table)
+    paired = table[:, rated.sum(0) > 1]
+    if len(np.unique(paired[~np.isnan(paired)])) < 2:
         return None
-    differences = values[:, None] - values
-    distances = differences**2 if level == "interval" else (differences != 0).astype(np.float64)
-    totals, raters = counts.sum(0), counts.sum(1)
-    n = totals.sum()
-    observed = float((np.einsum("ui,ij,uj->u", counts, distances, counts) / (raters - 1)).sum() / n)
-    expected = float(totals @ distances @ totals / (n * (n - 1)))
-    return None if expected == 0 else 1 - observed / expected
+    return float(krippendorff.alpha(paired, level_of_measurement=level))

@@ -2,9 +2,9 @@
 
 from gankit.registry.parts import Part, build, construct, nested_part, read_part, registry, valid_part
 from gankit.registry.registry import Listing, Registry
-from gankit.registry.schedule import Schedule, Scheduled, value_at
+from gankit.registry.schedule import Schedule, Scheduled, fill_at, value_at
 
 __all__ = [
-    "Listing", "Part", "Registry", "Schedule", "Scheduled", "build", "construct", "nested_part", "read_part",
+    "Listing", "Part", "Registry", "Schedule", "Scheduled", "build", "construct", "fill_at", "nested_part", "read_part",
     "registry", "valid_part", "value_at",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from gankit.interfaces import Dataset, Images, ImageSpec, Known
 from gankit.interfaces.dataset import flip_left_right
 
 
-def _classes(
+def _classes_or_facts(
     labels: NDArray[Any], names: Sequence[str] | None
 ) -> tuple[NDArray[Any] | None, Sequence[str] | None, dict[str, NDArray[Any]]]:
     """Labels as (n,) classes with their names, or as facts where an image may have several."""
@@ -31,7 +31,7 @@ def _classes(
     return labels, names, {}
 
 
-def _unpacked(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
+def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
     """The images and labels of a list of pictures, or of a data set of another library."""
     if isinstance(items, Tensor):
         return items.numpy(force=True), None
@@ -55,8 +55,8 @@ def _unpacked(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
         else:
             picture = np.asarray(item)
             planes = picture[:, :, None] if picture.ndim == 2 else picture
-            last = planes.ndim == 3 and planes.shape[2] in (1, 3, 4)
-            images.append(np.moveaxis(planes, 2, 0) if last else planes)
+            channels_last = planes.ndim == 3 and planes.shape[2] in (1, 3, 4)
+            images.append(np.moveaxis(planes, 2, 0) if channels_last else planes)
     if len({image.shape for image in images}) > 1:
         shapes = sorted({image.shape for image in images})
         raise DataError(f"images have several shapes, such as {shapes[0]} and {shapes[-1]}: give them one size")
@@ -71,15 +71,16 @@ class Arrays(Dataset):
     Args:
         images: (n, channels, height, width) uint8, uint16 or float32; (n, height, width, channels) is recognised where
             1, 3 or 4 channels come last. Or a list of pictures or arrays of one size, or a data set with `len` whose
-            items are pictures, pairs of picture and label, or tables with "image" and "label". A memory map stays one.
-        labels: (n,) integers from 0, (n,) names, or None; (n, k) 0 or 1 for k labels of which several may hold: these
-            are kept as facts "label-0" and so on, which can condition a training.
+            items are pictures, pairs of picture and label, or tables with "image" and "label". A memory-mapped array
+            is not read into memory.
+        labels: (n,) integers from 0, (n,) names, or None. Or (n, k) zeros and ones where an image can have several of k
+            labels: these become facts "label-0" and so on, which can condition a training.
         class_names: one per class; their numbers by default.
         groups: (n,) group of each image, or None.
         agreement: (n,) share of the raters who chose the image's label, in [0, 1], or None.
         facts: further values of each image, such as its patient's age: (n, ...) arrays by name.
         value_range: the values of black and white; needed for float32.
-        mirror: mirrors (n, c, h, w) arrays and tensors such that labels stay true; None where that cannot be.
+        mirror: mirrors (n, c, h, w) arrays and tensors such that labels stay true; None where that is impossible.
 
     Raises:
         DataError: shapes or types do not fit.
@@ -98,8 +99,8 @@ class Arrays(Dataset):
         mirror: Callable[[Any], Any] | None = flip_left_right,
     ) -> None:
         if not isinstance(images, np.ndarray):
-            images, found = _unpacked(images)
-            labels = found if labels is None else labels
+            images, own_labels = _unpack(images)
+            labels = own_labels if labels is None else labels
         array = np.asanyarray(images)
         if array.ndim == 4 and array.shape[3] in (1, 3, 4) and array.shape[1] > 4:
             array = np.moveaxis(array, 3, 1)
@@ -113,11 +114,11 @@ class Arrays(Dataset):
             raise DataError("there are no images in the array")
         if value_range is None and array.dtype == np.float32:
             raise DataError("float32 images need a value_range: the values that stand for black and white")
-        check_range(array, value_range, "images")  # without a range any value is allowed: a memory map stays unread
+        check_range(array, value_range, "images")  # reads nothing where there is no range
         facts = dict(facts or {})
         if labels is not None:
-            labels, class_names, of_labels = _classes(np.asarray(labels), class_names)
-            facts = {**of_labels, **facts}
+            labels, class_names, label_facts = _classes_or_facts(np.asarray(labels), class_names)
+            facts = {**label_facts, **facts}
         columns = {"labels": labels, "groups": groups, "agreement": agreement, **facts}
         arrays = {name: np.asarray(values) for name, values in columns.items() if values is not None}
         for name, values in arrays.items():

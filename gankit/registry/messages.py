@@ -14,7 +14,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 10, 10, 10
 MOST_LISTED = 40
-"""Known names that are listed at most."""
+"""The largest number of known names that an error lists."""
 NONE = "none"
 """What stands in a file for None, which TOML lacks."""
 shown = _SHORT.repr
@@ -66,7 +66,7 @@ def reword_errors(
         value: to validate.
         handler: pydantic's own validation, as a validator of mode "wrap" gets it.
         known: the settings that the model has, for "did you mean".
-        elsewhere: says of an unknown setting where there is one of this name; "" where there is none.
+        elsewhere: maps the name of an unknown setting to a hint that names other parts with it, or to "".
 
     Raises:
         ValidationError: the context of each error holds gankit's text as `sentence` and pydantic's type as `reason`.
@@ -74,7 +74,7 @@ def reword_errors(
     value, details = read_none(model, value), []
     for name, field in model.model_fields.items():
         given = value.get(name) if isinstance(value, dict) else None
-        # To Python, true and false are the numbers 1 and 0.
+        # Python, and pydantic with it, takes true and false for the numbers 1 and 0.
         if any(isinstance(item, bool) for item in _leaves(given)) and _takes_numbers_alone(field.annotation):
             details.append(_error(f"a number is needed, not {shown(given)}", "number", (name,), given))
     result = None
@@ -96,16 +96,18 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def _takes_numbers_alone(annotation: Any) -> bool:
-    """Whether a setting's type has numbers in it, and no truth values."""
-    leaves, types = [annotation], []
-    while leaves:
-        leaf = leaves.pop()
-        inner = (leaf,) if isinstance(leaf, type) or get_origin(leaf) is Literal else get_args(leaf)
-        if get_origin(leaf) is Annotated:
-            inner = inner[:1]
-        types += [leaf] if inner == (leaf,) or not inner else []
-        leaves += [] if inner == (leaf,) else inner
+    """Whether a setting's type allows numbers, and no truth values."""
+    types = _types_in(annotation)
     return any(kind in (int, float) for kind in types) and not any(kind in (bool, Any, object) for kind in types)
+
+
+def _types_in(annotation: Any) -> list[Any]:
+    """The types that unions, containers and `Annotated` are made of."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if isinstance(annotation, type) or origin is Literal or not arguments:
+        return [annotation]
+    inner = arguments[:1] if origin is Annotated else arguments
+    return [kind for argument in inner for kind in _types_in(argument)]
 
 
 def _reword(error: ErrorDetails, known: Collection[str], elsewhere: Callable[[str], str]) -> InitErrorDetails:

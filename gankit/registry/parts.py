@@ -95,7 +95,7 @@ def nested_part(kind: str) -> Any:
 
 
 class Unread(BaseModel):
-    """The settings of a part that is not there, as they were written."""
+    """The settings of a part that cannot be found, as they are written."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -103,7 +103,7 @@ class Unread(BaseModel):
 def read_part(kind: str, value: object, may_be_missing: bool = False) -> Part:
     """A validated part from its name or from a table with a name, for pydantic's validators.
 
-    Where it `may_be_missing`, one that is not there is kept as it is written, and refused when it is built.
+    With `may_be_missing`, a part that cannot be found is kept as it is written, and refused only when it is built.
 
     Raises:
         PydanticCustomError: of the type "part": no name, or a name that cannot be used.
@@ -118,14 +118,14 @@ def read_part(kind: str, value: object, may_be_missing: bool = False) -> Part:
         if not isinstance(table.get("name"), str):
             raise PartError(f"the table needs a name; known: {', '.join(registry(kind).names())}")
         settings = {key: item for key, item in table.items() if key != "name"}
-        if may_be_missing and not _is_there(kind, table["name"]):
-            return Part(kind=kind, name=table["name"], settings=Unread(**settings))  # whoever builds it is told
+        if may_be_missing and not _exists(kind, table["name"]):
+            return Part(kind=kind, name=table["name"], settings=Unread(**settings))
         return _validate(kind, table["name"], settings)
     except PartError as error:
         raise PydanticCustomError("part", "{reason}", {"reason": str(error)}) from error
 
 
-def _is_there(kind: str, name: str) -> bool:
+def _exists(kind: str, name: str) -> bool:
     try:
         registry(kind).get(name)
     except PartError:
@@ -134,7 +134,7 @@ def _is_there(kind: str, name: str) -> bool:
 
 
 def valid_part(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
-    """A validated part, for code outside pydantic's validators: unlike `read_part` it raises `PartError` alone.
+    """A validated part, for code outside pydantic's validators: it raises `PartError`, never a `ValidationError`.
 
     Raises:
         PartError: an unknown name, or settings that are not valid.
@@ -239,8 +239,8 @@ def list_parts(kind: str | None = None, load: bool = False) -> tuple[list[str], 
         PartError: there is no such kind.
     """
     singular = {plural(name): name for name in KINDS}
-    kinds = [registry(singular.get(kind, kind)).kind] if kind else KINDS  # an unknown kind has no registry
-    rows = [row for each in kinds for row in registry(each).list()]
+    registries = [registry(singular.get(kind, kind))] if kind else map(registry, KINDS)
+    rows = [row for parts in registries for row in parts.list()]
     entries = [(row.name, row.kind, row.distribution) for row in rows]
     widths = [max(4, *map(len, column)) for column in zip(*entries, strict=True)]
     lines, failures = [], 0

@@ -17,7 +17,9 @@ from gankit.errors import PartError, one_line
 
 PART_KINDS = ("generator", "critic", "loss", "augment", "metric", "features", "dataset")
 """Kinds of parts that an experiment names. Their interfaces are in `gankit.interfaces`; each part is one file."""
-KINDS = (*PART_KINDS, "study")
+FILE_KINDS = (*PART_KINDS, "recipe")
+"""Kinds of which gankit's own are one file each. The interface of recipes is in `gankit.recipes`."""
+KINDS = (*FILE_KINDS, "study")
 """Every kind that is found by name. A study is a folder; its interface is in `gankit.studies.study`."""
 
 
@@ -80,14 +82,14 @@ def normalise_name(distribution: str) -> str:
 
 def scan() -> Scan:
     """The registered plug-ins of every kind, without those that `GANKIT_DISABLE_PLUGINS` names; "*" stands for all."""
-    off = {normalise_name(name.strip()) for name in os.environ.get("GANKIT_DISABLE_PLUGINS", "").split(",")}
-    if "*" in off:
+    disabled = {normalise_name(name.strip()) for name in os.environ.get("GANKIT_DISABLE_PLUGINS", "").split(",")}
+    if "*" in disabled:
         return Scan((), ())
     path = tuple(folder for folder in sys.path if isinstance(folder, str))
     plugins, faults = _scan(path, tuple(map(_modified_ns, path)))
     return Scan(
-        tuple(plugin for plugin in plugins if plugin.distribution not in off),
-        tuple(sentence for distribution, sentence in faults if distribution not in off),
+        tuple(plugin for plugin in plugins if plugin.distribution not in disabled),
+        tuple(sentence for distribution, sentence in faults if distribution not in disabled),
     )
 
 
@@ -105,7 +107,7 @@ def _scan(path: tuple[str, ...], modified: tuple[int, ...]) -> tuple[tuple[PlugI
     faults: dict[str, str] = {}
     try:
         entries = list(_read_together(path))
-    except (ConfigParserError, UnicodeError, OSError):  # find out whose fault it is, and read the others
+    except (ConfigParserError, UnicodeError, OSError):  # find the malformed distribution, and read the others
         entries = list(_read_one_by_one(path, faults))
     plugins: dict[tuple[str, str, str], PlugIn] = {}
     for kind, name, distribution, specification in entries:
@@ -135,7 +137,7 @@ def _read_together(path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]
 
 
 def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
-    """The same by importlib.metadata; a malformed distribution goes to `faults`, and is read as far as possible."""
+    """As `_read_together`, by importlib.metadata: records malformed distributions in `faults`, and reads the rest."""
     names: set[str] = set()
     for distribution in importlib.metadata.distributions(path=list(path)):
         try:
@@ -152,7 +154,7 @@ def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[
             faults[normalise_name(name)] = _fault(name, error)
             continue
         try:
-            # Only to record what is malformed: parse it as entrypoints does, strictly and in the locale's encoding.
+            # Parsed as entrypoints does, strictly and in the locale's encoding, only to record what is malformed.
             parser = entrypoints.CaseSensitiveConfigParser(delimiters=("=",))
             parser.read_string(text.encode().decode(locale.getpreferredencoding(False)))
             for section in parser.sections():

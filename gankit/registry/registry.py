@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from gankit.errors import PartError, one_line
 from gankit.registry.messages import shown, suggestion
-from gankit.registry.plugins import PART_KINDS, PlugIn, normalise_name, plural, scan
+from gankit.registry.plugins import FILE_KINDS, PART_KINDS, PlugIn, normalise_name, plural, scan
 from gankit.registry.settings import derive_settings, interface
 
 PartOrClass = TypeVar("PartOrClass")
@@ -64,16 +64,18 @@ class Registry:
         """Names of gankit's own parts: the folder's file names, or its sub-folders where parts are folders."""
         path = importlib.import_module(self.package).__path__
         public = [m for m in pkgutil.iter_modules(path) if not m.name.startswith("_")]
-        return sorted(m.name.replace("_", "-") for m in public if m.ispkg or self.kind in PART_KINDS)
+        return sorted(m.name.replace("_", "-") for m in public if m.ispkg or self.kind in FILE_KINDS)
 
     def list(self) -> builtins.list[Listing]:
         """Every part with the distribution that it comes from; plug-ins that share a name are qualified."""
         built_in = self.built_in()
         plugins = self._plugins()
         names = [plugin.name for plugin in plugins]
-        taken, aliases = {*names, *self._registered}, ALIASES.get(self.kind, {})
-        also = {name: tuple(a for a, of in aliases.items() if of == name and a not in taken) for name in built_in}
-        rows = [Listing(name, self.kind, "gankit", also[name]) for name in built_in]
+        aliases = {a: part for a, part in ALIASES.get(self.kind, {}).items() if a not in {*names, *self._registered}}
+        rows = [
+            Listing(name, self.kind, "gankit", tuple(alias for alias, part in aliases.items() if part == name))
+            for name in built_in
+        ]
         for plugin in plugins:
             shared = plugin.name in built_in or plugin.name in self._registered or names.count(plugin.name) > 1
             name = plugin.qualified_name if shared else plugin.name
@@ -140,6 +142,14 @@ class Registry:
             return ALIASES[self.kind][plain]
         raise PartError(self._unknown(name))
 
+    def __contains__(self, name: str) -> bool:
+        """Whether `find` finds a part of this name."""
+        try:
+            self.find(name)
+        except PartError:
+            return False
+        return True
+
     def _plugins(self) -> builtins.list[PlugIn]:
         return [plugin for plugin in scan().plugins if plugin.kind == self.kind]
 
@@ -160,7 +170,7 @@ class Registry:
         return name_or_plugin if isinstance(name_or_plugin, str) else name_or_plugin.qualified_name
 
     def get(self, name: str | type) -> type:
-        """The part's class; imports one file. A class stands for itself, registered or not.
+        """The part's class; imports one file. Given a class, registered or not, returns it.
 
         Raises:
             PartError: the name is unknown or ambiguous, the import fails, or what it gives is no part of this kind.
@@ -195,7 +205,7 @@ class Registry:
 
     def module(self, name: str) -> ModuleType:
         """The module of one of gankit's own parts; for a study, the module `study` in its folder."""
-        file = "" if self.kind in PART_KINDS else f".{self.kind}"
+        file = "" if self.kind in FILE_KINDS else f".{self.kind}"
         return importlib.import_module(f"{self.package}.{name.replace('-', '_')}{file}")
 
     def interface(self) -> type:
@@ -203,7 +213,8 @@ class Registry:
         name = self.kind.capitalize()
         if self.kind in PART_KINDS:
             return interface(name)
-        result: type = getattr(importlib.import_module(f"{self.package}.{self.kind}"), name)
+        module = self.package if self.kind in FILE_KINDS else f"{self.package}.{self.kind}"
+        result: type = getattr(importlib.import_module(module), name)
         return result
 
     def _check(self, part: object, name: str) -> type:
@@ -225,7 +236,7 @@ class Registry:
         if part not in self._settings:
             try:
                 self._settings[part] = derive_settings(
-                    part, self.positional, self.reserved, self._nested_type, self._where_there_is
+                    part, self.positional, self.reserved, self._nested_type, self._parts_with
                 )
             except PartError:
                 raise
@@ -239,18 +250,16 @@ class Registry:
             )
         return model
 
-    def _where_there_is(self, setting: str) -> str:
-        """Which of gankit's own parts have a setting of this name, and how to choose one; "" where none has it."""
+    def _parts_with(self, setting: str) -> str:
+        """A hint that names gankit's own parts with a setting of this name, and how to choose one; "" if none has."""
         owners = []
         for name in self.built_in():
-            with contextlib.suppress(PartError):  # of a library that is not installed
+            with contextlib.suppress(PartError):  # the library that it needs may not be installed
                 owners += [name] if setting in self.settings(name).model_fields else []
+        if not owners:
+            return ""
         table = "data" if self.kind == "dataset" else self.kind
-        return (
-            f"{' and '.join(owners)} {'have' if owners[1:] else 'has'} it: set {table}.name={owners[0]}"
-            if owners
-            else ""
-        )
+        return f"{' and '.join(owners)} {'have' if owners[1:] else 'has'} it: set {table}.name={owners[0]}"
 
     @property
     def positional(self) -> str:
@@ -262,7 +271,7 @@ def _copies_of(part: object) -> type:
     """A subclass without settings, whose instances are copies of `part`: the registry holds classes only."""
 
     def new(cls: type) -> object:
-        from gankit.nn.copies import copied  # with torch, which listing does without
+        from gankit.nn.copies import copied  # imported here: it loads torch, which listing parts does not need
 
         return copied(part)
 

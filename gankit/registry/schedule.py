@@ -10,6 +10,9 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from gankit.registry.messages import reword_errors
 
+if TYPE_CHECKING:  # torch, which listing parts does not need
+    from torch import Tensor
+
 Number = TypeVar("Number", bound=float)
 
 
@@ -22,7 +25,7 @@ class Schedule(BaseModel, Generic[Number]):
         start: the value at step 0.
         end: the value from step `steps` on.
         steps: generator updates between the two.
-        shape: "cosine" leaves and arrives slowly, "linear" does not.
+        shape: "cosine" changes slowly at either end, "linear" evenly.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -40,10 +43,10 @@ class Schedule(BaseModel, Generic[Number]):
 
     def at(self, step: int) -> float:
         """The value after `step` generator updates."""
-        done = min(step / self.steps, 1.0)
+        progress = min(step / self.steps, 1.0)
         if self.shape == "cosine":
-            done = (1 - math.cos(math.pi * done)) / 2
-        return self.start + (self.end - self.start) * done
+            progress = (1 - math.cos(math.pi * progress)) / 2
+        return self.start + (self.end - self.start) * progress
 
 
 def _kind(value: Any) -> str:
@@ -57,12 +60,21 @@ else:
     class Scheduled:
         """The type of a setting that is a number, or a table such as `{ start = 2e-4, end = 5e-5, steps = 20000 }`.
 
-        `Scheduled[X]` is `X | Schedule[X]`, of which pydantic reads the one that the value looks like.
+        `Scheduled[X]` is `X | Schedule[X]`, of which pydantic validates only the one that the value looks like.
         """
 
         def __class_getitem__(cls, number: Any) -> Any:
-            both = Annotated[number, Tag("number")] | Annotated[Schedule[number], Tag("table")]
-            return Annotated[both, Discriminator(_kind)]
+            union = Annotated[number, Tag("number")] | Annotated[Schedule[number], Tag("table")]
+            return Annotated[union, Discriminator(_kind)]
+
+
+def fill_at(buffer: "Tensor", setting: float | Schedule[float] | None, step: int) -> float | None:
+    """Set a scalar buffer to a schedule's value after `step` generator updates, and return it; None for a number."""
+    if not isinstance(setting, Schedule):
+        return None
+    value = setting.at(step)
+    buffer.fill_(value)
+    return value
 
 
 def value_at(setting: float | Schedule[float], step: int) -> float:

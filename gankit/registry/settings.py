@@ -51,10 +51,10 @@ def derive_settings(
     Args:
         part: the class.
         positional: the name of the one positional parameter that the constructor may have.
-        reserved: gankit's own keys in the part's table of an experiment, such as `name`; errors suggest them too. The
-            collection may still grow, since it is read at each validation.
+        reserved: gankit's own keys in the part's table of an experiment, such as `name`; errors suggest them too. It is
+            read at each validation, so keys may still be added to it.
         nested_type: maps a kind to the type annotation of a setting that holds a part of that kind.
-        elsewhere: says of an unknown setting which other parts have it; "" where none has.
+        elsewhere: maps the name of an unknown setting to a hint that names other parts with it, or to "".
 
     Raises:
         TypeError: a setting without annotation or that is not keyword-only; a `Settings` that is no pydantic model.

@@ -13,11 +13,11 @@ from gankit.errors import GankitError, PartError
 from gankit.files import user_path
 
 VARIABLE = "GANKIT_TRUST"
-"""Holds the paths of trusted files, separated as those of PATH are; processes that this one starts have it too."""
+"""Holds the paths of trusted files, separated as in PATH. A variable, so that child processes inherit it."""
 
 
 def trust(value: Any) -> None:
-    """Trust every file that a value from the user names; the value is a text, or tables and lists of texts."""
+    """Trust every file that a value from the user names: a path, or paths in tables and lists."""
     if isinstance(value, (str, Path)):
         trusted = _trusted()
         if _is_file(value) and (path := _absolute(value)) not in trusted:
@@ -47,7 +47,7 @@ def _trusted() -> list[str]:
 def _is_file(path: str | Path) -> bool:
     try:
         return user_path(path).is_file()
-    except (OSError, ValueError, GankitError):  # a name too long, with a null byte, or of no user's home
+    except (OSError, ValueError, GankitError):  # too long, with a null byte, or in the home of an unknown user
         return False
 
 

@@ -11,8 +11,8 @@ from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, Ima
 from gankit.registry.arrays import Arrays as Arrays
 from gankit.registry.settings import interface
 
-SHOWN = ("features", "score", "class_logits", "mapping", "synthesis", "style_layers", "after_step")
-"""What else a module may be able to do, which the part made of it then can do too."""
+ABILITIES = ("features", "score", "class_logits", "mapping", "synthesis", "style_layers", "after_step")
+"""Methods and attributes that a module may have; the part made of it hands them on."""
 ImageFunction = Callable[[Tensor], Tensor]
 
 
@@ -81,7 +81,7 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
             What else a network can do (`features` with `score`, `class_logits`; `mapping`, `synthesis`,
             `style_layers`; `before_step`) or an augment (`after_step`), the part can do too. For a data set an array,
             a list of pictures, or a data set of torchvision or Hugging Face. Not used for a loss.
-        properties: what gankit cannot see from outside. Generator: `latent_dim`. Features: `dim`. Generator and critic:
+        properties: what gankit cannot find out itself. Generator: `latent_dim`. Features: `dim`. Generator and critic:
             `labels`, whether the network takes labels (default False: a conditional training is refused), and
             `channels_last`, as in `gankit.Generator`. Generator, critic, augment, loss: `capturable`, likewise. Loss:
             `critic` and `generator`, each a function that computes that network's scalar loss from a `Turn` (one
@@ -124,7 +124,7 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
         for name in ("latent_dim", "dim", "channels_last", "capturable"):
             if hasattr(self.part, name):
                 setattr(self, name, getattr(self.part, name))
-        self.__dict__.update({name: getattr(self.part, name) for name in SHOWN if name in vars(self.part)})
+        self.__dict__.update({name: getattr(self.part, name) for name in ABILITIES if name in vars(self.part)})
 
     def forward(self: Any, *inputs: Any) -> Tensor:
         result: Tensor = self.part(*inputs)
@@ -157,7 +157,7 @@ class _Generator(Generator):
         self.module, self.latent_dim, self.takes_labels = module, latent_dim, labels
         # Of this network, not of its class.
         self.channels_last, self.capturable = channels_last, capturable  # type: ignore[misc]
-        _show(self, "synthesis", "style_layers")
+        _hand_on(self, "synthesis", "style_layers")
         if callable(getattr(module, "mapping", None)):
             self.__dict__["mapping"] = self._mapping
 
@@ -178,7 +178,7 @@ class _Critic(Critic):
         # Of this network, not of its class.
         self.channels_last, self.capturable = channels_last, capturable  # type: ignore[misc]
         if callable(getattr(module, "score", None)):  # else `features` may be any layers
-            _show(self, "features", "class_logits")
+            _hand_on(self, "features", "class_logits")
             self.__dict__["score"] = self._score
 
     def _score(self, features: Any, labels: Tensor | None = None) -> Tensor:
@@ -188,8 +188,8 @@ class _Critic(Critic):
         return _call(self, self.module, images, labels)
 
 
-def _show(part: nn.Module, *names: str) -> None:
-    """Let a part do what its module can; protocols look for attributes of the part itself."""
+def _hand_on(part: nn.Module, *names: str) -> None:
+    """Give a part these attributes of its module; protocols look for attributes of the part itself."""
     part.__dict__.update({name: getattr(part.module, name) for name in names if hasattr(part.module, name)})
 
 
@@ -205,7 +205,7 @@ class _Augment(Augment):
     def __init__(self, module: Callable[[Tensor], Tensor], *, capturable: bool = False) -> None:
         super().__init__()
         self.module, self.capturable = module, capturable
-        _show(self, "after_step")
+        _hand_on(self, "after_step")
 
     def forward(self, images: Tensor) -> Tensor:
         return self.module(images)
@@ -242,31 +242,31 @@ class _Loss(Loss):
         self._functions = {name: function for name, function in functions.items() if function is not None}
         # Facts of this loss, not of its class.
         self.per_sample, self.capturable = per_sample, capturable  # type: ignore[misc]
-        self._stateful = {name: each for name, each in self._functions.items() if hasattr(each, "state_dict")}
+        self._stateful = {name: term for name, term in self._functions.items() if hasattr(term, "state_dict")}
         if self._stateful:
             self.state_dict, self.load_state_dict = self._save, self._load
 
-    def _do(self, name: str, argument: Any) -> Any:
+    def _call(self, name: str, argument: Any) -> Any:
         return self._functions[name](argument) if name in self._functions else None
 
     def critic(self, turn: Turn) -> Tensor | None:
-        result: Tensor | None = self._do("critic", turn)
+        result: Tensor | None = self._call("critic", turn)
         return result
 
     def generator(self, turn: Turn) -> Tensor | None:
-        result: Tensor | None = self._do("generator", turn)
+        result: Tensor | None = self._call("generator", turn)
         return result
 
     def before_step(self, step: int) -> Mapping[str, float] | None:
-        result: Mapping[str, float] | None = self._do("before_step", step)
+        result: Mapping[str, float] | None = self._call("before_step", step)
         return result
 
     def after_step(self, turn: Turn) -> None:
-        self._do("after_step", turn)
+        self._call("after_step", turn)
 
     def _save(self) -> dict[str, Any]:
-        return {name: each.state_dict() for name, each in self._stateful.items()}
+        return {name: term.state_dict() for name, term in self._stateful.items()}
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        for name, each in self._stateful.items():
-            each.load_state_dict(state[name])
+        for name, term in self._stateful.items():
+            term.load_state_dict(state[name])

@@ -74,9 +74,10 @@ def _page(run: Run, metrics: dict[str, Any] | None, card_text: str) -> str:
     except GankitError as error:
         missing = str(error)
     pictures = _pictures(run, reals)
+    steps, unread = run.known_steps()
     return render(
         "gankit.report", "run.html.j2", name=run.path.name, path=shlex.quote(str(run.path)), metrics=metrics,
-        record=run.experiment.run, training=run.experiment.training, steps=run.steps,
+        record=run.experiment.run, training=run.experiment.training, steps=steps, unread=unread,
         data="a program's own" if in_process(run) else run.experiment.data.name,
         seconds=run.log[-1]["seconds"] if run.log else None, table=html(metrics) if metrics else "",
         pictures=pictures[:CLASSES], more_classes=len(pictures[CLASSES:]),

@@ -29,8 +29,10 @@ def card(run: Run, metrics: dict[str, Any] | None) -> str:
     except GankitError as error:
         unopened = str(error)
     counts = record.label_counts if record else []
+    steps, unread = run.known_steps()
     text = render(
-        "gankit.report", "card.md.j2", name=run.path.name, record=record, steps=run.steps, metrics=metrics,
+        "gankit.report", "card.md.j2", name=run.path.name, record=record, steps=steps, unread=unread,
+        metrics=metrics,
         generator=run.experiment.generator.name, critic=run.experiment.critic.name, data=run.experiment.data.name,
         losses=[loss.name for loss in run.experiment.losses], patients=patients, held_out=held_out, unopened=unopened,
         classes=dict(zip(run.class_names, counts, strict=False)),

@@ -63,7 +63,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best
 
 def prune(folder: Path, step: int, every: int) -> None:
     """Delete all but the newest checkpoints; `step` and `every` as for `save`, which calls it."""
-    # Checkpoints of later steps could not be read, else the run would have gone on from them; they stay.
+    # Checkpoints of later steps stay: they could not be read, or the run would have resumed from them.
     before = [old for old in _step_checkpoints(folder) if _step(old) < step]
     regular = [old for old in before if _step(old) % every == 0]
     for old in set(before) - set(regular[1 - KEPT :]):
@@ -71,10 +71,11 @@ def prune(folder: Path, step: int, every: int) -> None:
 
 
 def plain(state: Any) -> Any:
-    """A state with numbers of NumPy, which a checkpoint cannot hold, as numbers of Python."""
+    """A state with NumPy's numbers, which a checkpoint cannot hold, replaced by Python's."""
     if isinstance(state, np.generic):
         return state.item()
-    if type(state) in (list, tuple, dict):  # others, such as a module's state, may be more than what they hold
+    # Subclasses, such as the OrderedDict of a module, may carry more than their items.
+    if type(state) in (list, tuple, dict):
         items = state.items() if isinstance(state, dict) else enumerate(state)
         values = {key: plain(value) for key, value in items}
         return values if isinstance(state, dict) else type(state)(values.values())
@@ -84,19 +85,19 @@ def plain(state: Any) -> Any:
 def restore(
     folder: Path,
     device: str | torch.device = "cpu",
-    take: Callable[[dict[str, Any]], object] = lambda state: None,
+    load: Callable[[dict[str, Any]], object] = lambda state: None,
     mmap: bool = False,
 ) -> Restored | None:
-    """The newest checkpoint that can be read and taken up, or None where there is none.
+    """The newest checkpoint that can be read and loaded, or None where there is none.
 
     Args:
         folder: the run's `checkpoints`.
         device: where tensors are loaded to.
-        take: takes up a state; where it raises a RunError, an older checkpoint is tried.
+        load: loads a state, into networks for example; if it raises a RunError, an older checkpoint is tried.
         mmap: leaves tensors on the disk until they are read.
 
     Raises:
-        RunError: there are checkpoints and none can be read, none can be taken up, or one is of a newer gankit.
+        RunError: there are checkpoints, but none can be read or loaded, or one is of a newer gankit.
     """
     skipped: list[str] = []
     refusal: RunError | None = None
@@ -107,7 +108,7 @@ def restore(
             skipped.append(f"{path} cannot be read ({error})")
             continue
         try:
-            take(state)
+            load(state)
         except RunError as error:
             refusal = refusal or error
             skipped.append(str(error))
@@ -176,7 +177,7 @@ def pack(generator: nn.Module, config: dict[str, Any]) -> bytes:
     tensors = {name: value.detach().cpu().clone(memory_format=layout) for name, value in generator.state_dict().items()}
     config = {"format": FORMAT, **config}
     text = json.dumps({**config, "digest": _digest(tensors, config)}, sort_keys=True)
-    return bytes(to_bytes(tensors, {"gankit": text}))  # of several keys the order would be random
+    return bytes(to_bytes(tensors, {"gankit": text}))  # a single key, since safetensors writes several in random order
 
 
 def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -196,12 +197,12 @@ def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise RunError(f"{path} is no generator that gankit exported: {error}") from error
     _check_format(path, number)
     if digest != _digest(tensors, config) and (digest is not None or number not in (1, 2)):
-        raise RunError(f"{path} was altered after it was written; resume the run, or put back a copy of the file")
+        raise RunError(f"{path} was altered after it was written; put back a copy, or delete it and resume the run")
     return tensors, config
 
 
 def _digest(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
-    """Of weights and their config."""
+    """The digest of weights and their config."""
     digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

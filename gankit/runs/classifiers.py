@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torchvision import models
 from torchvision.transforms.functional import normalize
 
+from gankit import seeds
 from gankit.errors import GankitError, PartError, RunError, one_line
 from gankit.files import user_path
 from gankit.interfaces import ImageSpec
@@ -33,7 +34,7 @@ class SmallNetwork(nn.Module):
 
     Each level is a 3x3 convolution, batch normalisation, ReLU and 2x2 max-pooling, twice as wide as the one before
     up to four times the first; as many as leave about 4 pixels of the shorter side, at least one and at most five.
-    The head keeps places, since where a reflex lies is what some labels are about.
+    The head sees positions, since some labels depend on where something lies.
 
     It has `width` channels at the first level, dropout before the head, and one output for each class, or for a number.
     """
@@ -76,11 +77,15 @@ class TorchvisionNetwork(nn.Module):
             )
         self.input_size = input_size
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old networks, about how they draw their first weights
+            warnings.simplefilter("ignore")  # old networks warn about how they draw their first weights
             self.network = models.get_model(name, weights=None, num_classes=outputs)
+<<<<<<< HEAD
         with fork_rng():
+=======
+        with seeds.own_draws():
+>>>>>>> main
             try:
-                copy.deepcopy(self)(torch.zeros(2, *image.shape))  # a copy: batch statistics of no image are left there
+                copy.deepcopy(self)(torch.zeros(2, *image.shape))  # a copy, so that batch statistics do not change
             except (RuntimeError, ValueError, AssertionError, IndexError) as error:
                 images = f"images of {input_size or f'{image.height} x {image.width}'} ({one_line(error, 120)})"
                 raise PartError(f"{table}.network: {name} cannot take {images}; set {table}.input_size=224") from None
@@ -97,7 +102,7 @@ class TorchvisionNetwork(nn.Module):
 def make_network(
     image: ImageSpec, outputs: int, name: str, width: int, input_size: int | None, table: str = "classifier"
 ) -> nn.Module:
-    """The network that settings name; errors call their table so.
+    """The network that settings name; `table` is that of the settings, for errors.
 
     Raises:
         PartError: it cannot take these images.
@@ -110,8 +115,8 @@ def make_network(
 def load_weights(network: nn.Module, path: Path, name: str, table: str = "classifier") -> None:
     """Load weights into a network of torchvision, but for the head, whose shape the classes decide.
 
-    The file holds tensors by name, as torchvision publishes them, or as safetensors; errors say the network's name
-    and its table of settings.
+    The file holds tensors by name, as torchvision publishes them, or as safetensors; `name`, the network's, and
+    `table`, that of its settings, are for errors.
 
     Raises:
         PartError: the file holds no weights of this network.
@@ -141,7 +146,7 @@ class Classifier(nn.Module):
     Attributes:
         class_names: one per class; empty where it gives a number.
         image: channels, height and width of the images that it was trained on.
-        facts: all that its file says of it: the arguments of `make_network` (`network` for the name), `class_names`.
+        facts: what its file says of it: the arguments of `make_network` (`network` for the name), `class_names`.
     """
 
     def __init__(self, network: nn.Module, facts: dict[str, Any], grey_levels: bool = False) -> None:
@@ -151,7 +156,7 @@ class Classifier(nn.Module):
         self.image = ImageSpec(*facts["image"])
 
     def forward(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) images in [-1, 1], or grey levels where it was loaded so, to (n, classes) logits.
+        """(n, c, h, w) images in [-1, 1], or in [0, 255] if `grey_levels` was set, to (n, classes) logits.
 
         Raises:
             PartError: images of another shape than it was trained on.
@@ -170,13 +175,13 @@ def load_classifier(path: str | Path, *, grey_levels: bool = False) -> Classifie
 
     Args:
         path: the file `classifier.safetensors`, or the folder that holds it.
-        grey_levels: takes images in [0, 255] instead, as rankings show them.
+        grey_levels: the classifier takes images in [0, 255] instead, as a ranking passes them.
 
     Raises:
         RunError: there is no such file, or it holds no classifier.
     """
-    given = user_path(path)
-    file = given / FILE if given.is_dir() else given
+    location = user_path(path)
+    file = location / FILE if location.is_dir() else location
     if not file.is_file():
         raise RunError(f"{file}: there is no classifier here; `gankit study classifier` writes one")
     try:
@@ -184,7 +189,11 @@ def load_classifier(path: str | Path, *, grey_levels: bool = False) -> Classifie
         if facts.get("kind") != "classifier":
             raise RunError(f"{file} holds no classifier; give the {FILE} of a study")
         image = ImageSpec(*facts["image"])
+<<<<<<< HEAD
         with fork_rng():
+=======
+        with seeds.own_draws():
+>>>>>>> main
             network = make_network(image, facts["outputs"], facts["network"], facts["width"], facts["input_size"])
         network.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:

@@ -29,8 +29,8 @@ def sample(
 
 def walk(
     run: AnyRun,
-    stops: Annotated[int, typer.Option(help="Latents that the walk visits.", min=2)] = 4,
-    frames: Annotated[int, typer.Option(help="Pictures from one to the next.", min=1)] = 12,
+    stops: Annotated[int, typer.Option(help="Latents that the walk visits.", min=2, max=1000)] = 4,
+    frames: Annotated[int, typer.Option(help="Pictures from one to the next.", min=1, max=1000)] = 12,
     label: Label = None,
     seed: Seed = 0,
     truncation: Truncation = 1.0,

@@ -1,5 +1,6 @@
 """The networks of a run: building them, loading their states, and drawing images from a generator."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,14 @@ from gankit.nn.layers import label_layers
 
 SAMPLE_BATCH = 64
 PROBE_BATCH = 4
+LARGEST = 2**33
+"""The most pixel values of images that are taken at a time, 32 GB in float32; networks take many times as much."""
+
+
+def too_many(count: int, image: ImageSpec) -> str:
+    """Why so many images cannot be held at a time; "" where they may."""
+    fits = count * math.prod(image.shape) <= LARGEST
+    return "" if fits else f"{count:,} images of {image.shape} do not fit into any memory; set fewer"
 
 
 def build_network(experiment: Experiment, kind: Literal["generator", "critic"], image: ImageSpec) -> Any:
@@ -56,30 +65,32 @@ def probe_inputs(network: nn.Module, image: ImageSpec) -> tuple[Tensor, Tensor |
 
 
 def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Tensor:
-    """What a part gives for tensors, without gradients: a tensor of any shape.
+    """The output of a part for these inputs, without gradients: a tensor of any shape.
 
     Raises:
-        PartError: it raises an error or gives something other than a tensor; names part, inputs and outcome.
+        PartError: it raises an error or returns something other than a tensor; names part, inputs and outcome.
     """
-    given = described([value for value in inputs if value is not None])
+    arguments = describe_value([value for value in inputs if value is not None])
     try:
         with torch.no_grad():
             output = part(*inputs)
     except GankitError:
         raise
     except Exception as error:
-        raise PartError(f"{name}, called with {given}, raised {typed_line(error, 200)}") from error
+        raise PartError(f"{name}, called with {arguments}, raised {typed_line(error, 200)}") from error
     if not isinstance(output, Tensor):
-        raise PartError(f"{name}, called with {given}, returned {described(output)}; it must return one tensor")
+        raise PartError(
+            f"{name}, called with {arguments}, returned {describe_value(output)}; it must return one tensor"
+        )
     return output
 
 
-def described(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """A value in an error: a tensor by its shape, a list or tuple by what it holds, all others by their type."""
     if isinstance(value, Tensor):
         return str(tuple(value.shape))
     if isinstance(value, (list, tuple)):
-        items = " and ".join(map(described, value))
+        items = " and ".join(map(describe_value, value))
         return items if isinstance(value, list) else f"a tuple of {items}"
     return "None" if value is None else f"{value!r:.40} ({type(value).__name__})"
 
@@ -98,7 +109,7 @@ def load_state(part: Any, name: str, states: Mapping[str, Any], folder: Path) ->
     """
     try:
         part.load_state_dict(states[name])
-    except Exception as error:  # parts of others, and torch itself, meet a strange state with errors of any type
+    except Exception as error:  # plug-ins' parts, and torch itself, may raise anything for a state that does not fit
         raise RunError(f"{folder}: the saved {name} does not fit the experiment: {one_line(error, 200)}") from error
 
 
@@ -145,8 +156,8 @@ def generate_batches(generator: Generator, z: Tensor, labels: Tensor | None) -> 
 
 
 @torch.no_grad()
-def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | None, seed: int, n_batches: int) -> None:
-    """Estimate the statistics of batch normalisation afresh for the generator's present weights, from fixed latents.
+def recompute_norms(generator: nn.Module, latent_dim: int, labels: Tensor | None, seed: int, n_batches: int) -> None:
+    """Compute the running statistics of batch normalisation anew, for the generator's present weights.
 
     The running statistics of training do not fit averaged weights. Batch statistics would fit, but let a sample depend
     on the others of its batch.
@@ -156,7 +167,7 @@ def settle_statistics(generator: nn.Module, latent_dim: int, labels: Tensor | No
         latent_dim: its latents' length.
         labels: None, or (n,) classes or (n, k) conditions to go through in turn.
         seed: of the latents.
-        n_batches: how many batches of `SAMPLE_BATCH` latents to use.
+        n_batches: how many batches of `SAMPLE_BATCH` fixed latents to use.
     """
     norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -187,5 +198,5 @@ def not_finite(networks: Mapping[str, nn.Module]) -> list[str]:
     wrong |= {f"{name}.{key}": b.isnan().any() for name, network in networks.items()
               for key, b in network.named_buffers()}  # fmt: skip
     device = next(iter(wrong.values())).device
-    found = torch.stack([flag.to(device) for flag in wrong.values()]).tolist()  # one look at the device
-    return [name for name, is_wrong in zip(wrong, found, strict=True) if is_wrong]
+    flags = torch.stack([flag.to(device) for flag in wrong.values()]).tolist()  # waits for the device only once
+    return [name for name, is_wrong in zip(wrong, flags, strict=True) if is_wrong]

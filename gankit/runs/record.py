@@ -1,4 +1,4 @@
-"""What a run remembers: the facts of its data and versions, its log, and what goes with an exported generator."""
+"""The record of a run (its data and versions), its log, and the config of its exported generator."""
 
 import contextlib
 import importlib.metadata
@@ -20,7 +20,7 @@ from gankit.version import __version__ as gankit_version
 
 
 def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRecord:
-    """The record of a run that starts, or goes on, in this process.
+    """The record of a run that starts or resumes in this process.
 
     Args:
         experiment: the run's.
@@ -55,7 +55,7 @@ def _versions(experiment: Experiment) -> dict[str, str]:
 
 
 def check_same_data(folder: Path, before: RunRecord, now: RunRecord) -> None:
-    """Refuse to go on with other images than a run started with, as far as its record can tell.
+    """Refuse to resume a run with other images than it started with, as far as its record can tell.
 
     Raises:
         RunError: a fact of the data differs; names each with both values.
@@ -73,7 +73,7 @@ def check_same_data(folder: Path, before: RunRecord, now: RunRecord) -> None:
 
 
 def export_config(experiment: Experiment, record: RunRecord, conditions: Tensor | None) -> dict[str, Any]:
-    """What goes with an exported generator, so that it can be built and sampled without its run's folder.
+    """The config of an exported generator, with which it can be built and sampled without the run's folder.
 
     `conditions` are (m, k) standardised conditions to draw from, or None.
     """
@@ -90,7 +90,7 @@ def export_config(experiment: Experiment, record: RunRecord, conditions: Tensor 
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of `log.jsonl`, each with its "step"; without the half line that a killed run may have left."""
+    """The lines of `log.jsonl`, each with its "step"; a half line that a killed run has left is skipped."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         with contextlib.suppress(ValueError):

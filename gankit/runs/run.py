@@ -21,7 +21,7 @@ from gankit.nn.layers import set_influence
 from gankit.registry.messages import shown
 from gankit.runs import checkpoint
 from gankit.runs.labels import Labels, draw_labels, encode_classes, encode_conditions
-from gankit.runs.networks import build_network, generate_pixels, load_state, step_hooks
+from gankit.runs.networks import build_network, generate_pixels, load_state, step_hooks, too_many
 from gankit.runs.record import read_log
 
 LAST, BEST = "generator.safetensors", "generator-best.safetensors"
@@ -40,7 +40,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device(name)
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()  # which "meta" cannot
+        torch.zeros(1, device=device).item()  # fails on "meta"
     except Exception as error:  # each backend of torch has its own for what is missing
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise RunError(
@@ -63,7 +63,8 @@ class Run:
         self.path, self.experiment, self.wants_best = path, experiment, wants_best
 
     def __repr__(self) -> str:
-        state = "comes with gankit" if self.packaged else f"step {self.steps} of {self.experiment.training.steps}"
+        steps, reason = self.known_steps()
+        state = "comes with gankit" if self.packaged else reason or f"step {steps} of {self.experiment.training.steps}"
         record, best = self.experiment.run, ", best generator" if self.wants_best else ""
         images = f", {record.images} training images of {' x '.join(map(str, self.image.shape))}" if record else ""
         return f"Run {self.path}: {state}{images}{best}"
@@ -76,7 +77,7 @@ class Run:
 
     @property
     def image(self) -> ImageSpec:
-        """What the generator makes."""
+        """Shape, classes and conditions of the images that the generator makes."""
         return ImageSpec(**self._record.image)
 
     @property
@@ -101,7 +102,7 @@ class Run:
         return list(self._record.class_names)
 
     def check_own(self, action: str) -> None:
-        """Check that the run is the user's own; RunError, which names the action, for one that comes with gankit."""
+        """Raise a RunError that names the action if the run is not the user's own but comes with gankit."""
         if self.packaged:
             name = self.path.name
             raise RunError(
@@ -129,9 +130,9 @@ class Run:
         path = self.path / BEST
         if not path.is_file():
             return None
-        found: Any = checkpoint.read_export(path)[1].get("best")
+        best: Any = checkpoint.read_export(path)[1].get("best")
         try:
-            return {"metric": str(found["metric"]), "value": float(found["value"]), "step": int(found["step"])}
+            return {"metric": str(best["metric"]), "value": float(best["value"]), "step": int(best["step"])}
         except (KeyError, TypeError, ValueError, OverflowError):
             raise RunError(f"{path} does not say how good it is; put back a copy of it, or delete it") from None
 
@@ -156,9 +157,20 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Generator updates done, by the newest checkpoint that can be read."""
+        """Generator updates done, by the newest checkpoint that can be read.
+
+        Raises:
+            RunError: there are checkpoints and none can be read, so that nobody can tell.
+        """
         restored = checkpoint.restore(self.path / "checkpoints", mmap=True)
         return restored.step if restored else 0
+
+    def known_steps(self) -> tuple[int | None, str]:
+        """`steps` for what describes the run and needs the generator alone: None, and why, where nobody can tell."""
+        try:
+            return self.steps, ""
+        except RunError as error:
+            return None, str(error)
 
     @property
     def finished(self) -> bool:
@@ -192,7 +204,7 @@ class Run:
         with seeds.own_draws([]):
             critic: Critic = build_network(self.experiment, "critic", self.image)
         restored = checkpoint.restore(
-            self.path / "checkpoints", take=lambda state: load_state(critic, "critic", state, self.path)
+            self.path / "checkpoints", load=lambda state: load_state(critic, "critic", state, self.path)
         )
         if restored is None:
             self.check_own("critic")
@@ -222,7 +234,13 @@ class Run:
 
     @seeds.plain_torch()
     def draw(self, n: int, labels: Labels = None, seed: int = 0) -> tuple[Tensor, Tensor | None]:
-        """The (n, latent_dim) latents and the labels of `sample`, on the CPU."""
+        """The (n, latent_dim) latents and the labels of `sample`, on the CPU.
+
+        Raises:
+            RunError: there is no generator yet, the labels do not fit the run, or no memory would hold the images.
+        """
+        if reason := too_many(n, self.image):
+            raise RunError(f"{self.path}: {reason}")
         return seeds.latents(seed, n, self.generator.latent_dim), self.encode_labels(n, labels, seed)
 
     @seeds.plain_torch()

@@ -88,16 +88,16 @@ def write_walk(
     images = _decode(run, walk, labels, truncation)
     texts = "" if labels is None else f"; rows: {', '.join(label_texts(run, labels) or [])}"
     files = {
-        f"walk.{animation}" if animation != "png" else "walk-animated.png": _animated(run, images, animation),
+        f"walk.{animation}" if animation != "png" else "walk-animated.png": _animate(run, images, animation),
         "walk.png": _picture(run, images[np.linspace(0, frames, STRIP_COLUMNS).round().astype(int)]),
     }
     lines = [f"{', '.join(files)}: a walk along {stops} latents{texts}"]
     if isinstance(run.generator, Truncates):
         row_of_column = torch.arange(SWEEP_COLUMNS) % rows
         # With classes all rows share their latents, so that each column needs one of its own.
-        swept = seeds.latents(seed, SWEEP_COLUMNS, latents.shape[2]) if run.image.classes else latents[0, row_of_column]
-        swept_labels = None if labels is None else labels[row_of_column]
-        sweep = np.stack([run.decode(swept, swept_labels, share) for share in SWEEP])
+        z = seeds.latents(seed, SWEEP_COLUMNS, latents.shape[2]) if run.image.classes else latents[0, row_of_column]
+        z_labels = None if labels is None else labels[row_of_column]
+        sweep = np.stack([run.decode(z, z_labels, share) for share in SWEEP])
         files["truncation.png"] = _picture(run, sweep.swapaxes(0, 1))
         lines.append(f"truncation.png: from top to bottom {', '.join(f'{share:g}' for share in SWEEP)}")
     if steps := _grids(run):
@@ -147,10 +147,10 @@ def _picture(run: Run, images: NDArray[Any]) -> bytes:
     return grid_png(np.concatenate(images.swapaxes(0, 1)), run.value_range, len(images))
 
 
-def _animated(run: Run, images: NDArray[Any], animation: Animation) -> bytes:
-    """(frames, rows, c, h, w) images as an animated file without end; the last one, equal to the first, is left out."""
+def _animate(run: Run, images: NDArray[Any], animation: Animation) -> bytes:
+    """(frames, rows, c, h, w) images as an endless animation; the last frame, equal to the first, is left out."""
     columns, scale = min(images.shape[1], 4), enlargement(*images.shape[3:])
-    first, *others = [grid(to_8bit(each, run.value_range), columns, scale) for each in images[:-1]]
+    first, *others = [grid(to_8bit(frame, run.value_range), columns, scale) for frame in images[:-1]]
     buffer = io.BytesIO()
     lossless = {"lossless": True} if animation == "webp" else {}
     first.save(

@@ -1,4 +1,4 @@
-"""The registry of studies: whole experiments over many trainings. One study a folder, imported when first asked for."""
+"""The registry of studies, experiments over many trainings: one folder per study, imported at its first use."""
 
 from gankit.registry import registry
 

@@ -23,8 +23,20 @@ WORDS = (
 Words = Annotated[
     list[str] | None, typer.Argument(metavar="[FILE] [KEY.PATH=VALUE]...", help=WORDS, show_default=False)
 ]
-Workers = Annotated[int, typer.Option(help="Trainings at a time.", min=1)]
-Threads = Annotated[int | None, typer.Option(help="CPU threads of each training.", min=1, show_default=False)]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Trainings at a time: 1 by default, all workers of a cluster.", min=1, max=1024, show_default=False
+    ),
+]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of each training.", min=1, max=1024, show_default=False)]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[:ADDRESS]", show_default=False,
+        help="Run on dask or ray: as dask or ray on this machine, as dask:tcp://HOST:8786 or ray:auto on a cluster.",
+    ),
+]  # fmt: skip
 
 
 def study_command(name: str) -> Callable[..., None]:
@@ -34,13 +46,20 @@ def study_command(name: str) -> Callable[..., None]:
         GankitError: there is no such study; the command itself raises it where a job has failed.
     """
 
-    def command(words: Words = None, out: Out = None, workers: Workers = 1, threads: Threads = None) -> None:
+    def command(
+        words: Words = None,
+        out: Out = None,
+        workers: Workers = None,
+        threads: Threads = None,
+        cluster: Cluster = None,
+    ) -> None:
         from gankit.studies.reading import load_study
 
         arguments = words or []
         file = arguments.pop(0) if arguments and not re.match(r"--|.*=", arguments[0]) else None
         study = load_study(name, file, *own_options(name, arguments))
-        results = study.run(out or Path(f"runs/study-{name.rpartition(':')[2]}"), workers=workers, threads=threads)
+        folder = out or Path(f"runs/study-{name.rpartition(':')[2]}")
+        results = study.run(folder, workers=workers, threads=threads, cluster=cluster)
         say(*filter(None, (study.summary(results), f"report: {results.report}")))
         if results.failures:
             raise GankitError(results.failures)
@@ -67,7 +86,7 @@ def own_options(study: str, words: list[str]) -> list[str]:
             option, equals, value = word.partition("=")
             key = option[2:].replace("-", "_")
             if key.partition(".")[0] not in known:
-                near = suggestion(key, [*known, "out", "workers", "threads"])
+                near = suggestion(key, [*known, "out", "workers", "threads", "cluster"])
                 raise SettingsError(f"{option}: the command has no such option, nor [{kind.table}] such a key; {near}")
             if not equals and (value := next(rest, "")) == "":
                 raise SettingsError(f"{option}: a value is needed, as in {option} VALUE; it sets {kind.table}.{key}")
@@ -84,10 +103,10 @@ class _Studies(Commands):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        # What is no option of every study is a setting of this one
+        # Options that not all studies have are settings of this one
         single.command(cmd_name, context_settings={"ignore_unknown_options": True})(study_command(cmd_name))
-        return self.explained(ctx, typer.main.get_command(single))
+        return self.explain(ctx, typer.main.get_command(single))
 
 
-HELP = "Whole experiments over many trainings, which go on where they were stopped."
+HELP = "Experiments over many trainings, which resume where they were stopped."
 study = typer.Typer(cls=_Studies, help=HELP, no_args_is_help=True)

@@ -63,7 +63,7 @@ class FitSettings(Settings):
         input_size: pixels to which images are resized for a network of torchvision; their own size where None.
         steps: optimiser steps of every training, whatever the arm. The weights after the last step are tested, so that
             no step is chosen on the test part.
-        batch: images a step.
+        batch: images of a step.
         lr: the highest learning rate of AdamW; it falls to 0 along a cosine.
         weight_decay: AdamW's.
         checkpoint_every: steps between checkpoints of a training.
@@ -160,10 +160,10 @@ def noised_copies(data: Dataset, places: NDArray[np.int64], noise: float, random
 def augment(images: Tensor, settings: Classical, draws: torch.Generator) -> Tensor:
     """(n, c, h, w) images in [-1, 1], each shifted, turned, scaled, brighter or darker by draws of its own on the CPU.
 
-    What comes in from outside repeats the edge.
+    Pixels from outside an image repeat its edge.
     """
     n, _, height, width = images.shape
-    # From -1 to 1: angle, scale, way right, way down, contrast, brightness.
+    # From -1 to 1: angle, scale, shift right, shift down, contrast, brightness.
     move = (torch.rand(n, 6, generator=draws) * 2 - 1).to(images)
     angle = move[:, 0] * math.radians(settings.rotate)
     scale = 1 + move[:, 1] * settings.scale
@@ -185,7 +185,7 @@ def to_tensor(images: NDArray[Any], dataset: Dataset, device: torch.device) -> T
 
 
 def batch_images(data: TrainingSet, indices: NDArray[np.int64], seed: int, step: int, device: torch.device) -> Tensor:
-    """The (k, c, h, w) images at (k,) indices, in [-1, 1]; augmented by draws of this step where the arm says so."""
+    """The (k, c, h, w) images at (k,) indices, in [-1, 1]; augmented with this step's draws if `data.classical`."""
     rows = data.images[indices]
     draws = seeds.generator(seed, "classical", step)
     flip = data.classical is not None and data.classical.flip
@@ -199,8 +199,9 @@ def batch_images(data: TrainingSet, indices: NDArray[np.int64], seed: int, step:
 def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int, folder: Path) -> dict[str, Any]:
     """Train a network in place on its device, from the newest checkpoint in the folder where there is one.
 
-    Gives {"steps": optimiser steps, "resumed_at": the step that it went on from, "losses": up to 20 means over equal
-    spans of the training}.
+    Returns:
+        {"steps": optimiser steps, "resumed_at": the step from which it was resumed, "losses": up to 20 means over
+        equal spans of the training}.
     """
     device = next(network.parameters()).device
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=settings.weight_decay)
@@ -214,7 +215,11 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
         losses, counts = state["losses"].cpu(), state["counts"].cpu()
     resumed_at = steps
     network.train()
+<<<<<<< HEAD
     with fork_rng():
+=======
+    with seeds.own_draws():
+>>>>>>> main
         while steps < settings.steps:
             seeds.seed_torch(seed, "classifier step", steps)  # of dropout
             for group in optimizer.param_groups:
@@ -244,7 +249,7 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
 
 @torch.no_grad()
 def apply(network: nn.Module, dataset: Dataset) -> NDArray[np.float64]:
-    """(n, outputs) of a network, which is in evaluation mode, for all n images of a data set."""
+    """(n, outputs) of a network in evaluation mode, for all n images of a data set."""
     device, places = next(network.parameters()).device, torch.split(torch.arange(len(dataset)), JUDGED)
     pieces = [network(to_tensor(dataset.read(batch.numpy()), dataset, device)).cpu().double() for batch in places]
     return torch.cat(pieces).numpy()

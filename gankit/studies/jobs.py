@@ -1,13 +1,10 @@
 """Resumable jobs: each writes everything into its own folder, and is not repeated once its result is there."""
 
-import _thread
 import contextlib
 import json
 import math
-import os
 import re
-import signal
-import threading
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -18,19 +15,17 @@ from typing import Any
 import joblib
 import torch
 
-from gankit.errors import BusyError, GankitError, RunError
-from gankit.files import locked, remove_unfinished, sole_writer, write_atomically
-from gankit.nn.threads import torch_threads
+from gankit.errors import RunError
+from gankit.files import sole_writer, write_atomically
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
+from gankit.studies.clusters import Cluster
+from gankit.studies.worker import ALIVE, RESULT, STOP, Start, repeat, run_job
 from gankit.terminal.text import ErrorStream, harmless, progress_bar, say
 from gankit.training.log import StopRequest
 
-RESULT, CLOCK, STOP, OUTPUT = "result.json", "seconds.txt", ".stop", "output.txt"
-POLL = 0.3  # Seconds between looks at the folder: for results, and for the wish to stop
-CLOCK_EVERY = 10.0  # Seconds between notes of the time that a job has taken, of which a killed one loses no more
 SHOW_EVERY = 2.0  # Seconds between looks at the time left
-PARENT = os.getppid()
+BEAT_EVERY = 5.0  # Seconds between signs of life
 RESTARTS = 2  # How often jobs start again after a worker died without any job finished in between
 
 
@@ -40,8 +35,9 @@ class Job:
 
     name: str  # of its folder; letters, digits, dots, hyphens and underscores
     # does the work in its folder, or what is left of it there, and returns what JSON can hold; cloudpickle takes it to
-    # other processes
+    # other processes and machines, where folders may have other paths
     run: Callable[[Path], dict[str, Any]]
+    # Where a job needs what an earlier one wrote, that one's folder stands beside its own: `folder.parent / NAME`
     cost: float = 1.0  # seconds that it is expected to take
 
 
@@ -57,19 +53,27 @@ class Outcome:
 
 
 def run_jobs(
-    jobs: Sequence[Job], folder: Path, *, workers: int = 1, threads: int | None = None, quiet: bool = False
+    jobs: Sequence[Job],
+    folder: Path,
+    *,
+    workers: int = 1,
+    threads: int | None = None,
+    quiet: bool = False,
+    cluster: Cluster | None = None,
 ) -> dict[str, Outcome]:
     """Do every job whose result is not there yet, and give all results in the order of the jobs.
 
-    Jobs run through joblib: in this process where `workers` is 1, else in processes of its embedded backend, or of the
-    one that `joblib.parallel_config` names. A worker that dies takes no other job with it: unfinished ones start again
-    and go on with what their folders hold. A job that raises a `GankitError` has failed, and is not tried again.
+    Jobs run through joblib: in this process where `workers` is 1, else in processes of its embedded backend, or on the
+    `cluster`, which is open and has `workers` of its own. A worker that dies takes no other job with it: unfinished
+    ones start again and go on with what their folders hold. A job that raises a `GankitError` has failed, and is not
+    tried again.
 
     Each job has a sub-folder of its name in the folder, and so many CPU threads: by default torch's own choice for one
     worker, an equal share for several. `quiet` shows no progress bar.
 
     Raises:
-        RunError: workers die again and again, or another process is at these jobs.
+        RunError: workers die again and again, do not see the folder, or have another gankit; or another process is at
+            these jobs.
         KeyboardInterrupt: it was interrupted; running jobs were asked to stop in good order first.
         ValueError: two jobs of one name, or a name that no folder can have.
     """
@@ -77,26 +81,27 @@ def run_jobs(
     if wrong := [name for name in names if not re.fullmatch(r"[\w.-]*\w", name) or names.count(name) > 1]:
         raise ValueError(f"job {wrong[0]!r}: names are different, of letters, digits, dots, hyphens and underscores")
     with sole_writer(folder):
-        return _run_jobs(jobs, folder, workers, threads, quiet)
+        return _run_jobs(jobs, folder, cluster.workers if cluster else workers, threads, quiet, cluster)
 
 
-def _run_jobs(jobs: Sequence[Job], folder: Path, workers: int, threads: int | None, quiet: bool) -> dict[str, Outcome]:
+def _run_jobs(
+    jobs: Sequence[Job], folder: Path, workers: int, threads: int | None, quiet: bool, cluster: Cluster | None
+) -> dict[str, Outcome]:
     (folder / STOP).unlink(missing_ok=True)
     share = threads or (torch.get_num_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
-    parts, directory = [], None
-    if workers > 1:  # other processes do not know the parts that the calling program registered
-        directory = Path.cwd()
-        parts = [
-            (kind, row.name, registry(kind).get(row.name))
-            for kind in KINDS for row in registry(kind).list() if row.distribution == Registry.IN_PROCESS
-        ]  # fmt: skip
+    start = _start() if workers > 1 else None
+    # Relative to where workers begin, since other machines may have the folder elsewhere
+    shared = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    # A cluster decides itself how many jobs run at a time: it must be given no more than that
+    settings = {"pre_dispatch": workers} if cluster else {}
+    lost: tuple[type[Exception], ...] = (BrokenProcessPool, *(cluster.lost if cluster else ()))
     restarts = 0
-    with _progress(jobs, folder, workers, quiet):
+    with _progress(jobs, folder, workers, quiet), _signs_of_life(folder, start):
         while todo := unfinished(jobs, folder):
-            calls = [joblib.delayed(_run_job)(job, folder, share, directory, parts) for job in todo]
+            calls = [joblib.delayed(run_job)(job, shared, share, start) for job in todo]
             try:
-                joblib.Parallel(n_jobs=workers, batch_size=1)(calls)
-            except BrokenProcessPool as error:
+                joblib.Parallel(n_jobs=min(workers, max(2, len(todo))), batch_size=1, **settings)(calls)
+            except lost as error:
                 left = [job.name for job in unfinished(todo, folder)]
                 restarts = restarts + 1 if len(left) == len(todo) else 0
                 if restarts > RESTARTS and not (folder / STOP).exists():
@@ -118,64 +123,36 @@ def unfinished(jobs: Iterable[Job], folder: Path) -> list[Job]:
     return [job for job in jobs if not (folder / job.name / RESULT).is_file()]
 
 
-def _run_job(job: Job, jobs: Path, threads: int, directory: Path | None, parts: list[tuple[str, str, Any]]) -> None:
-    """Run one job here, or in a worker: in a directory for relative paths, printing into a file."""
-    if directory is not None:
-        os.chdir(directory)  # the worker may have run jobs of a program in another one
-    for kind, name, part in parts:
-        registry(kind).register(name)(part)
-    folder, stop = jobs / job.name, jobs / STOP
-    orphaned = _orphaned if directory is not None else lambda: False
-
-    def is_over() -> bool:
-        return stop.exists() or (folder / RESULT).is_file() or orphaned()
-
-    try:
-        # A worker whose parent was killed may still be at this job, until it notices.
-        with locked(folder, jobs / f".{job.name}.lock", is_over):
-            if not is_over():
-                _do(job, folder, threads, (lambda: stop.exists() or orphaned()) if directory is not None else None)
-    except KeyboardInterrupt:
-        if not orphaned():  # the next parent may have begun already
-            stop.touch()
-    except BusyError:
-        if not is_over():
-            raise
-
-
-def _do(job: Job, folder: Path, threads: int, is_stopped: Callable[[], bool] | None) -> None:
-    folder.mkdir(exist_ok=True)
-    remove_unfinished(folder)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch_threads(threads))
-        seconds = stack.enter_context(_clock(folder, is_stopped))
-        if is_stopped is not None:
-            stack.enter_context(_output(folder / OUTPUT))
-        try:
-            content: dict[str, Any] = {"result": job.run(folder)}
-        except BusyError:
-            raise
-        except GankitError as error:
-            content = {"failure": str(error)}
-        content |= {"seconds": round(seconds(), 2), "threads": threads}
-        write_atomically(folder / RESULT, json.dumps(content, indent=1) + "\n")
+def _start() -> Start:
+    """Of this process; others do not know the parts that the calling program registered."""
+    parts = [
+        (kind, row.name, registry(kind).get(row.name))
+        for kind in KINDS for row in registry(kind).list() if row.distribution == Registry.IN_PROCESS
+    ]  # fmt: skip
+    return Start(Path.cwd(), secrets.token_hex(8), parts)
 
 
 @contextlib.contextmanager
-def _output(path: Path) -> Iterator[None]:
-    """Print into a file; what a full disk cannot take is lost."""
-    file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closing it may fail
+def _signs_of_life(folder: Path, start: Start | None) -> Iterator[None]:
+    """Tell workers, whatever machine they are on, that this process lives."""
+    if start is None:
+        yield
+        return
+    number, latest = 0, -math.inf
+
+    def look() -> None:
+        nonlocal number, latest
+        if time.monotonic() - latest > BEAT_EVERY:
+            with contextlib.suppress(OSError):  # the jobs themselves say what is wrong with the disk
+                write_atomically(folder / ALIVE, f"{start.mark} {number}")
+            number, latest = number + 1, time.monotonic()
+
+    look()
     try:
-        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        with repeat(look):
             yield
     finally:
-        with contextlib.suppress(OSError):
-            file.close()
-
-
-def _orphaned() -> bool:
-    """Whether the process that started this one has ended; never known on Windows."""
-    return os.getppid() != PARENT
+        (folder / ALIVE).unlink(missing_ok=True)
 
 
 def _outcome(folder: Path) -> Outcome:
@@ -185,58 +162,6 @@ def _outcome(folder: Path) -> Outcome:
         return Outcome(folder.name, result, failure, content["seconds"], content["threads"])
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise RunError(f"{folder / RESULT} cannot be read ({error!r}): delete it to do this job again") from error
-
-
-@contextlib.contextmanager
-def _repeat(look: Callable[[], object]) -> Iterator[None]:
-    """Call `look` every `POLL` seconds meanwhile."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(POLL):
-            look()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-@contextlib.contextmanager
-def _clock(folder: Path, is_stopped: Callable[[], bool] | None) -> Iterator[Callable[[], float]]:
-    """Seconds of a job with those of earlier starts; meanwhile this process is interrupted if it `is_stopped`."""
-    before, interrupted, start = 0.0, False, time.monotonic()
-    noted = start
-    with contextlib.suppress(OSError, ValueError):
-        before = float((folder / CLOCK).read_text(encoding="utf-8"))
-
-    def seconds() -> float:
-        return before + time.monotonic() - start
-
-    def write() -> None:
-        with contextlib.suppress(OSError):  # the job itself says what is wrong with the disk
-            write_atomically(folder / CLOCK, f"{seconds():.2f}")
-
-    def look() -> None:
-        nonlocal noted, interrupted
-        if time.monotonic() - noted > CLOCK_EVERY:
-            noted = time.monotonic()
-            write()
-        if is_stopped is not None and is_stopped() and not interrupted:
-            interrupted = True
-            if hasattr(signal, "pthread_kill"):  # as the keyboard would; it ends a wait too
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            else:
-                _thread.interrupt_main()
-
-    try:
-        with _repeat(look):
-            yield seconds
-    finally:
-        write()
 
 
 @contextlib.contextmanager
@@ -278,7 +203,7 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
 
         look()
         try:
-            with _repeat(look):
+            with repeat(look):
                 yield
         finally:
             look()

@@ -9,7 +9,9 @@ from pydantic import Field, create_model
 
 from gankit.errors import SettingsError
 from gankit.experiments.document import SettingsDocument
-from gankit.experiments.experiment import TABLES_WITH_DEFAULTS, Experiment, read_settings
+from gankit.experiments.experiment import TABLES_WITH_DEFAULTS, Experiment
+from gankit.experiments.reading import read_settings
+from gankit.experiments.rules import fill
 from gankit.experiments.schema import schema
 from gankit.registry import construct, registry
 from gankit.studies.study import Study
@@ -36,6 +38,8 @@ def load_study(name: str, file: str | Path | None = None, *overrides: str) -> St
     else:
         document = SettingsDocument.from_tables({})
     document.values.pop("run", None)  # of a run's experiment.toml
+    if document.recipe:
+        fill(document, overrides)
     document.fill_from_default(TABLES_WITH_DEFAULTS)
     packaged = file is None and kind.file
     document.override(overrides, [(kind.table, key) for key in kind.of_data] if packaged else ())

@@ -22,6 +22,8 @@ from gankit.registry.messages import read_none
 from gankit.registry.settings import as_table
 from gankit.report.pages import render
 from gankit.runs.run import choose_device
+from gankit.seeds import plain_torch
+from gankit.studies.clusters import Cluster, open_cluster
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
 from gankit.terminal.text import say
 from gankit.training.log import format_seconds
@@ -56,7 +58,7 @@ class Work:
 class Results:
     """What a study found."""
 
-    values: Any  # what `Study.judge` gave
+    values: Any  # what `Study.judge` returned
     outcomes: Mapping[str, Outcome]  # of every job, by name
     folder: Path  # of the study
 
@@ -120,9 +122,10 @@ class Study(ABC):
 
     @abstractmethod
     def work(self, jobs: Path) -> Sequence[Work]:
-        """Everything that is to be done, or is done already; each job has a sub-folder of its name in `jobs`.
+        """All jobs of the study, done or not; each has a sub-folder of its name in `jobs`.
 
-        Nothing is written before this returns, so that it is the place to open the data and to check them.
+        Nothing is written before this returns: open and check the data here. What a job needs of an earlier one it
+        finds beside its own folder: the study's folder may have another path on another machine.
 
         Raises:
             GankitError: the data do not serve, or something cannot be trained.
@@ -145,25 +148,39 @@ class Study(ABC):
         return ""
 
     @final
-    def run(self, out: str | Path, *, workers: int = 1, threads: int | None = None, quiet: bool = False) -> Results:
+    @plain_torch()
+    def run(
+        self,
+        out: str | Path,
+        *,
+        workers: int | None = None,
+        threads: int | None = None,
+        cluster: str | None = None,
+        quiet: bool = False,
+    ) -> Results:
         """Do everything that is missing in the study's folder, judge it, and write the report.
 
         The folder `out` is made, or holds this very study. So many `workers` run jobs at a time, with so many CPU
         `threads` each (None for `training.threads`; where that is "auto", one worker times a few steps and takes the
-        fastest number, and several share the cores); `quiet` shows no progress bar and no estimate.
+        fastest number, several share the cores, and those of a cluster have one each); `quiet` shows no progress bar
+        and no estimate. `cluster` is "dask" or "ray", or either with ":ADDRESS", as for `open_cluster`; without
+        `workers` all of its workers are used. Results are those of other ways to run at equal threads.
 
         Raises:
-            GankitError: the data or the networks do not serve (nothing is written then), the folder is taken, or there
-                is nothing to judge.
+            GankitError: the data or the networks do not serve (nothing is written then), the folder is taken, the
+                cluster does not answer, or there is nothing to judge.
             KeyboardInterrupt: it was interrupted; the same call goes on.
         """
         folder = user_path(out)
         self._is_begun(folder)  # before anything is written there
-        with sole_writer(folder):
-            own = self.experiment.training.threads
-            return self._run(folder, workers, threads or (None if own == "auto" else own), quiet)
+        own = self.experiment.training.threads
+        # On a cluster nothing is known of the workers' cores
+        threads = threads or ((1 if cluster else None) if own == "auto" else own)
+        with sole_writer(folder), contextlib.ExitStack() as stack:
+            opened = stack.enter_context(open_cluster(cluster, workers)) if cluster else None
+            return self._run(folder, opened.workers if opened else workers or 1, threads, quiet, opened)
 
-    def _run(self, folder: Path, workers: int, threads: int | None, quiet: bool) -> Results:
+    def _run(self, folder: Path, workers: int, threads: int | None, quiet: bool, cluster: Cluster | None) -> Results:
         jobs, begun = folder / JOBS, self._is_begun(folder)
         work = self.work(jobs)
         if unfinished([job for part in work for job in part.jobs], jobs):
@@ -173,7 +190,7 @@ class Study(ABC):
             work = _estimate(work, workers, threads, quiet)
         if not begun:
             write_atomically(folder / FILE, self.toml())
-        do = functools.partial(run_jobs, folder=jobs, workers=workers, threads=threads, quiet=quiet)
+        do = functools.partial(run_jobs, folder=jobs, workers=workers, threads=threads, quiet=quiet, cluster=cluster)
         if first := [job for part in work if part.first for job in part.jobs]:
             do(first)
         outcomes = do([job for part in work for job in part.jobs])  # a bar over all of them tells how much is left
@@ -183,7 +200,7 @@ class Study(ABC):
 
     @final
     def tables(self) -> dict[str, Any]:
-        """The study as nested tables, as a file holds it."""
+        """The study as nested tables, like those of a study file."""
         return {self.table: as_table(self.settings), **self.experiment.tables()}
 
     @final
@@ -234,7 +251,7 @@ class Study(ABC):
 
 @functools.lru_cache(maxsize=1)
 def _restore(kind: type[Study], name: str, text: str) -> Study:
-    """A study from its file; one a process, so that jobs of one worker share what it has loaded."""
+    """A study from its file; the last one is cached, so that jobs in one worker share what it has loaded."""
     tables = tomllib.loads(text)
     settings = tables.pop(kind.table)
     study = kind(Experiment.model_validate(tables), **settings)
@@ -251,7 +268,7 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bool) -> list[Work]:
-    """Print on stderr what a study will cost; the same work, whose jobs now cost seconds."""
+    """Print on stderr how long a study will take; returns the same work, with the cost of jobs in seconds."""
     work = [part for part in work if part.jobs]
     of_step = {time_step: time_step(threads) for time_step in dict.fromkeys(part.time_step for part in work)}
     named = [(len(part.jobs), part, of_step[part.time_step]) for part in work if part.name]
@@ -284,11 +301,11 @@ def write_page(
 
 
 def distinct(values: list[Any]) -> list[Any]:
-    """The values, for pydantic.
+    """The values; a validator for pydantic.
 
     Raises:
-        ValueError: one of them stands twice.
+        ValueError: one of them is there twice.
     """
     if len(set(values)) < len(values):
-        raise ValueError(f"each once; these are {', '.join(map(str, values))}")
+        raise ValueError(f"name each only once; these are {', '.join(map(str, values))}")
     return values

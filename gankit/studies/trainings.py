@@ -7,12 +7,17 @@ from pathlib import Path
 
 import torch
 
+from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset
 from gankit.nn.threads import torch_threads
 from gankit.runs.run import Run, open_run
+<<<<<<< HEAD
 from gankit.seeds import fork_rng
+=======
+from gankit.studies.worker import check_made
+>>>>>>> main
 from gankit.training.train import resume, train
 from gankit.training.trainer import Trainer
 
@@ -34,11 +39,12 @@ def train_or_resume(experiment: Experiment, folder: Path, data: Dataset | None =
 
 
 def finished_run(job: Path) -> Run:
-    """The finished run of an earlier job.
+    """The finished run in the folder of an earlier job.
 
     Raises:
-        RunError: that job has failed.
+        RunError: that job has failed, or its generator is not the one that it wrote.
     """
+    check_made(job, f"{RUN}/generator.safetensors")
     if not (job / RUN / "experiment.toml").is_file() or not (run := open_run(job / RUN)).finished:
         raise RunError(f"{job.name} has failed, and this training needs its run")
     return run
@@ -46,7 +52,11 @@ def finished_run(job: Path) -> Run:
 
 def time_steps(advance: Callable[[int], object], threads: int | None) -> float:
     """Seconds that a step takes, where `advance` does so many steps that are thrown away, with so many CPU threads."""
+<<<<<<< HEAD
     with torch_threads(threads), fork_rng():
+=======
+    with seeds.own_draws(), torch_threads(threads):
+>>>>>>> main
         advance(WARMING)
         start = time.perf_counter()
         advance(TIMED)
@@ -61,7 +71,11 @@ def time_training(experiment: Experiment, threads: int | None = None, data: Data
     Raises:
         GankitError: the experiment cannot be trained.
     """
+<<<<<<< HEAD
     with tempfile.TemporaryDirectory() as folder, fork_rng():
+=======
+    with tempfile.TemporaryDirectory() as folder, seeds.own_draws():
+>>>>>>> main
         stepper = Trainer(experiment, Path(folder), data).stepper
 
         def advance(steps: int) -> None:

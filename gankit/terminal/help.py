@@ -21,7 +21,11 @@ EXAMPLES = {
         "sample runs/mine --count 100 --best --out best",
     ],
     "walk": ["walk eyes", "walk runs/mine --label left --frames 24 --animation webp"],
-    "rank": ["rank runs/mine --count 500 --keep 20", "rank runs/mine --page --count 50 --real 50"],
+    "rank": [
+        "rank runs/mine --count 500 --keep 20",
+        "rank runs/mine --page --count 50 --real 50",
+        "rank ours theirs --page --against photos --real 50 --out blinded",
+    ],
     "evaluate": [
         "evaluate runs/mine",
         "evaluate drawn --against photos --metrics fid,kid,precision-recall --tex table.tex",
@@ -44,7 +48,11 @@ def examples(command: str) -> list[str]:
     """Lines to type for a command, such as "train" or "study agreement"; none for one that is not gankit's."""
     lines = EXAMPLES.get(command, [])
     if command.startswith("study "):
-        lines = [command, f"{command} study.toml training.seed=1 --out runs/second"]
+        lines = [
+            command,
+            f"{command} study.toml training.seed=1 --out runs/second",
+            f"{command} --cluster dask:tcp://HOST:8786 --out runs/shared",
+        ]
     return [f"gankit {line}" for line in lines]
 
 
@@ -55,16 +63,16 @@ def epilog(command: str) -> str:
 
 
 class Commands(TyperGroup):
-    """A group that lists each command with the first paragraph of its help, not cut, and gives each its examples."""
+    """A group that lists each command with the whole first paragraph of its help, and adds its examples."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of this name, explained; None where there is none."""
+        """The command of this name, with its summary and examples; None where there is none."""
         command: Any = super().get_command(ctx, cmd_name)
-        return command and self.explained(ctx, command)
+        return command and self.explain(ctx, command)
 
     @staticmethod
-    def explained(ctx: Any, command: Any) -> Any:
-        """The command, with a summary and an epilog."""
+    def explain(ctx: Any, command: Any) -> Any:
+        """Give a command its summary and its examples, and return it."""
         command.short_help = (command.help or "").partition("\n\n")[0]
         command.epilog = epilog(f"{ctx.command_path} {command.name}".partition(" ")[2])
         return command

@@ -1,14 +1,17 @@
-"""Text of others, such as names of files and classes, made safe to show on terminals, on pages and in spreadsheets."""
+"""Text from outside, such as names of files and classes, made safe to show on terminals and in spreadsheets."""
 
 import contextlib
+import os
 import re
 import sys
 import time
 from typing import Any
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Control characters but tabs and line ends, and those that change the direction of text or break lines."""
+"""Control characters except tab and line end, and characters that change the direction of text or break lines."""
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_failures: list[OSError] = []
+"""Of standard output, since `end_output`."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
@@ -18,7 +21,7 @@ def harmless(text: str) -> str:
 
 
 class ErrorStream:
-    """`sys.stderr`, but what it cannot write is lost: a terminal or pipe that goes away stops nothing."""
+    """`sys.stderr`, except that text is lost where it cannot be written: a closed terminal or pipe stops nothing."""
 
     GONE = (OSError, ValueError, AttributeError)
     """Errors of a stream that is gone, closed, or was never there."""
@@ -47,17 +50,54 @@ def progress_bar(*arguments: Any, **options: Any) -> Any:
     """A bar of tqdm, whose arguments these are, on an `ErrorStream` and by a clock that never jumps."""
     from tqdm.auto import tqdm
 
-    kind: Any = tqdm  # whose arguments have types that hang on each other
+    kind: Any = tqdm  # its overloads cannot be checked for arguments that are passed on
     bar = kind(*arguments, file=ErrorStream(), **options)
-    bar._time = time.monotonic  # else the time of day, which can be set
-    bar.start_t = bar.last_print_t = bar._time()  # equal: a bar that seems to start later ends without a new line
+    bar._time = time.monotonic  # the default is the time of day, which can jump
+    # Equal, since tqdm ends a bar without a new line if it seems to have started after its last update.
+    bar.start_t = bar.last_print_t = bar._time()
     return bar
 
 
 def say(*texts: object, error: bool = False) -> None:
-    """Print each text as a line, harmless; with `error` on standard error, where it is lost if that has gone away."""
+    """Print each text as a `harmless` line; with `error` to the `ErrorStream`.
+
+    What cannot be written stops no work: of standard error it is lost, of standard output `end_output` tells.
+    """
     for text in texts:
-        print(harmless(str(text)), file=ErrorStream() if error else sys.stdout)
+        line = harmless(str(text))
+        if error:
+            print(line, file=ErrorStream())
+        else:
+            try:
+                print(line)
+            except OSError as failure:
+                _failures.append(failure)
+
+
+def end_output() -> str | None:
+    """Write what standard output still holds; why not all of it was written, or None. A reader may leave early."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as failure:
+        _failures.append(failure)
+        with contextlib.suppress(OSError):  # else Python tries again at its end, and complains
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    reasons = [failure.strerror or str(failure) for failure in _failures if not isinstance(failure, BrokenPipeError)]
+    _failures.clear()
+    return next(iter(reasons), None)
+
+
+def open_standard_streams() -> None:
+    """Open standard input, output and error where the caller has closed them.
+
+    The next file to be opened would take their number, and what libraries print would be written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def to_cell(value: object) -> object:

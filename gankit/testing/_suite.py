@@ -18,6 +18,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
+from gankit import seeds
 from gankit.errors import GankitError, PartError
 from gankit.experiments.experiment import Experiment, load
 from gankit.interfaces import ImageSpec, Side
@@ -71,7 +72,7 @@ class Suite:
     @pytest.fixture(autouse=True)
     def _seeded(self, tmp_path: Path) -> Iterator[None]:
         # On a fork of torch's generator, so that the order of tests decides nothing.
-        with torch.random.fork_rng(devices=[]), contextlib.ExitStack() as stack:
+        with seeds.own_draws([]), contextlib.ExitStack() as stack:
             for kind in PART_KINDS:
                 stack.enter_context(registry(kind).isolated())
             torch.manual_seed(0)

@@ -1,6 +1,6 @@
 """From an experiment to its parts; every combination that cannot work is refused before training starts."""
 
-import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,7 @@ from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, 
 from gankit.nn.copies import copied
 from gankit.nn.layers import influence_at, label_layers
 from gankit.registry import Schedule
-from gankit.runs.networks import PROBE_BATCH, build_network, call_part, probe_inputs, probe_labels
-
-LARGEST_BATCH = 2**33
-"""Pixel values of a batch, 32 GB of them; what networks make of a batch takes many times the memory."""
+from gankit.runs.networks import PROBE_BATCH, build_network, call_part, probe_inputs, probe_labels, too_many
 
 
 @dataclass(frozen=True)
@@ -76,8 +73,8 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
     """
     for setting in ("batch", "generator_batch"):
         count = getattr(experiment.training, setting)
-        if count is not None and count * math.prod(image.shape) > LARGEST_BATCH:
-            raise PartError(f"training.{setting}: {count:,} images of {image.shape} fit into no memory; set fewer")
+        if count is not None and (reason := too_many(count, image)):
+            raise PartError(f"training.{setting}: {reason}")
     with seeds.own_draws([]):
         seeds.seed_torch(experiment.training.seed, "initial weights")
         generator: Generator = build_network(experiment, "generator", image)
@@ -89,26 +86,13 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
             augment.use_losses({term.name: term.loss for term in losses})
         _check_needs(experiment, losses, [part for part in (generator, critic, augment) if part is not None])
         _check_fade(experiment, image, {"generator": generator, "critic": critic})
-        need_held_out = [f"loss {term.name}" for term in losses if term.loss.needs_held_out]
-        if experiment.augment and augment is not None and augment.needs_held_out:
-            need_held_out.append(f"augment {experiment.augment.name}")
-        if need_held_out and not experiment.data.held_out:
-            raise PartError(
-                f"{need_held_out[0]} looks at held-out images: set data.held_out, for example data.held_out=0.1"
-            )
+        _check_held_out(experiment, losses, augment)
         _check_shapes(experiment, generator, critic, augment, image)
         mixes = mixes_samples(critic, image.shape, image)
         if experiment.training.accumulate > 1:
             _check_divisible(experiment, mixes, mixes_samples(generator, (generator.latent_dim,), image))
-    for term in losses:
-        if term.loss.per_sample and mixes and not experiment.training.mixed_penalties:
-            setting = "norm" if hasattr(experiment.critic.settings, "norm") else "name"
-            raise PartError(
-                f"critic.{setting}: critic {experiment.critic.name} mixes the samples of a batch "
-                f"(batch normalisation or batch statistics), but loss {term.name} differentiates each sample's "
-                "score by itself; choose critic.norm=layer or none, or another critic, or allow it with "
-                "training.mixed_penalties=true, as StyleGAN2 does"
-            )
+    if mixes and not experiment.training.mixed_penalties:
+        _check_penalties(experiment, losses)
     for side in ("critic", "generator"):
         if not any(term.trains(side) for term in losses):
             names = ", ".join(term.name for term in losses)
@@ -131,11 +115,14 @@ def experiment_warnings(experiment: Experiment) -> list[str]:
     fade, steps = experiment.training.label_fade, experiment.training.steps
     if fade is not None and (influence := influence_at(steps, *fade)) < 1:
         lines.append(f"training.label_fade: labels have {influence:.0%} of their influence when the training ends")
+    threads, cores = experiment.training.threads, os.cpu_count() or 1
+    if threads != "auto" and threads > cores:
+        lines.append(f"training.threads={threads}: this machine has {cores} cores, and more threads are slower")
     return lines
 
 
 def _freeze(critic: Critic, experiment: Experiment) -> None:
-    """Keep the first layers as they are: as many weights, and the biases and norms before the next one."""
+    """Freeze the first layers; a layer is a weight of two or more dimensions with the biases and norms after it."""
     count, layers = experiment.training.freeze, 0
     if not count:
         return
@@ -143,9 +130,9 @@ def _freeze(critic: Critic, experiment: Experiment) -> None:
         raise PartError(
             "training.freeze keeps layers as they are: name the run that they come from, training.start_from"
         )
-    every = sum(parameter.dim() > 1 for parameter in critic.parameters())
-    if count >= every:
-        raise PartError(f"training.freeze: the critic has {every} layers; freeze at most {every - 1} of them")
+    total = sum(parameter.dim() > 1 for parameter in critic.parameters())
+    if count >= total:
+        raise PartError(f"training.freeze: the critic has {total} layers; freeze at most {total - 1} of them")
     for parameter in critic.parameters():
         layers += parameter.dim() > 1
         if layers <= count:
@@ -186,6 +173,27 @@ def _check_fade(experiment: Experiment, image: ImageSpec, networks: dict[str, nn
             raise PartError(
                 f"training.label_fade: {kind} {getattr(experiment, kind).name} uses no label layer of "
                 "gankit.nn.layers, so that its labels cannot fade in; leave label_fade out"
+            )
+
+
+def _check_held_out(experiment: Experiment, losses: tuple[LossTerm, ...], augment: Augment | None) -> None:
+    names = [f"loss {term.name}" for term in losses if term.loss.needs_held_out]
+    if experiment.augment and augment is not None and augment.needs_held_out:
+        names.append(f"augment {experiment.augment.name}")
+    if names and not experiment.data.held_out:
+        raise PartError(f"{names[0]} looks at held-out images: set data.held_out, for example data.held_out=0.1")
+
+
+def _check_penalties(experiment: Experiment, losses: tuple[LossTerm, ...]) -> None:
+    """Refuse losses that differentiate sample by sample beside a critic that mixes samples."""
+    for term in losses:
+        if term.loss.per_sample:
+            setting = "norm" if hasattr(experiment.critic.settings, "norm") else "name"
+            raise PartError(
+                f"critic.{setting}: critic {experiment.critic.name} mixes the samples of a batch "
+                f"(batch normalisation or batch statistics), but loss {term.name} differentiates each sample's "
+                "score by itself; choose critic.norm=layer or none, or another critic, or allow it with "
+                "training.mixed_penalties=true, as StyleGAN2 does"
             )
 
 
@@ -238,7 +246,7 @@ def _takes(network: nn.Module, *inputs: Tensor | None) -> bool:
 
 
 def _check_divisible(experiment: Experiment, critic_mixes: bool, generator_mixes: bool) -> None:
-    """Refuse a batch that is computed in parts where parts would give other gradients than the whole."""
+    """Refuse to compute a batch in parts if that would give other gradients than the whole batch."""
     if experiment.training.compile:
         raise PartError("training.accumulate: training.compile works on whole batches; set one of the two")
     for kind, mixes in (("critic", critic_mixes), ("generator", generator_mixes)):
@@ -252,7 +260,7 @@ def _check_divisible(experiment: Experiment, critic_mixes: bool, generator_mixes
 
 
 def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) -> bool:
-    """Whether a network, in training mode, lets what it makes of a sample depend on the other samples of its batch.
+    """Whether a network's output for a sample depends, in training mode, on the other samples of its batch.
 
     Copies of the network take one sample beside two sets of others. Small noise is added to the copies' weights, since
     a last layer that starts at zero would hide everything before it.

@@ -20,7 +20,7 @@ from gankit.seeds import Order
 from gankit.training.pixels import Pixels, place
 
 LARGEST = 1e100
-"""Facts beyond it, and weights below its inverse, are mistakes, and their powers are beyond float64."""
+"""Facts above it, and weights below its inverse, must be mistakes: their powers overflow float64."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TrainingData:
 
     Attributes:
         dataset: the images.
-        held_out: the images kept from training, or None; their conditions are standardised as the training images' are.
+        held_out: the images kept from training, or None; their conditions are standardised like the training images'.
         image: specification of the images that networks make or see, with the classes or conditions of the training.
         labels: (n,) int64 classes, (n, k) float32 standardised conditions, or None.
         probabilities: (n,) probability of each image to be drawn, or None where each epoch shows every image once.
@@ -69,7 +69,7 @@ class TrainingData:
             indices: (k,) which images.
             like: a tensor of any shape.
             mirrored: (k,) bool, which of them to show mirrored; None for none.
-            following: says which images will be asked for next, where that is known.
+            following: returns the indices of the next call, which are then read ahead; None if they are not known.
         """
         pixels = self.pixels(like.device).rows(indices, following or (lambda: indices))
         if mirrored is not None and (mirror := self.dataset.mirror(pixels)) is not None:

@@ -15,7 +15,7 @@ MOST = 8
 
 
 def describe(table: DataTable, dataset: Dataset) -> Iterator[str]:
-    """One line for the images, for which all are read, and one for each thing that is known of them.
+    """One line on the images, which are all read for it, and one for each thing that is known of them.
 
     Raises:
         DataError: images cannot be read; the lines that need no pixels come first.
@@ -30,7 +30,7 @@ def describe(table: DataTable, dataset: Dataset) -> Iterator[str]:
     yield from (f"{name} of {pixels}", *lines)
 
 
-def in_short(data: TrainingData) -> str:
+def summarise(data: TrainingData) -> str:
     """What the networks are trained on, in one line; reads no pixels."""
     image, parts = data.dataset.image, [_part(data.dataset)]
     if data.held_out is not None:
@@ -46,15 +46,15 @@ def _part(dataset: Dataset) -> str:
 
 
 def _pixels(dataset: Dataset) -> str:
-    read, spec = dataset.images.dtype, dataset.image
+    dtype, spec = dataset.images.dtype, dataset.image
     sizes = sorted(dataset.stored_sizes, key=lambda size: (size[0] * size[1], size))
     text = " and ".join(f"{height} x {width}" for height, width in (sizes[0], sizes[-1])[: len(sizes)])
     if len(sizes) > 2:
         text = f"{len(sizes)} sizes between {text}"
     channels = {1: "grey", 3: "colour"}.get(spec.channels, f"{spec.channels} channels")
     black, white = dataset.value_range
-    full = read.kind == "u" and (black, white) == (0, np.iinfo(read).max)
-    levels = f"{8 * read.itemsize} bits" if full else f"{read} from {black:g} (black) to {white:g} (white)"
+    full = dtype.kind == "u" and (black, white) == (0, np.iinfo(dtype).max)
+    levels = f"{8 * dtype.itemsize} bits" if full else f"{dtype} from {black:g} (black) to {white:g} (white)"
     resized = "" if sizes == [(spec.height, spec.width)] else f", resized to {spec.height} x {spec.width}"
     return f"{text} pixels (height x width){resized}, {channels}, {levels}"
 
@@ -71,8 +71,8 @@ def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
     else:
         sizes = np.unique(known.groups, return_counts=True)[1]
         least, most = int(sizes.min()), int(sizes.max())
-        each = counted(most, "image") if least == most else f"{least} to {most} images"
-        yield "patients", f"{len(sizes)}, with {each} each" + _columns(known, "group")
+        images = counted(most, "image") if least == most else f"{least} to {most} images"
+        yield "patients", f"{len(sizes)}, with {images} each" + _columns(known, "group")
     if known.agreement is not None:
         raters = f"{known.raters}{_columns(known, 'vote')}; " if known.raters else ""
         mean, unanimous = known.agreement.mean(), counted(int((known.agreement == 1).sum()), "image")
@@ -95,7 +95,7 @@ def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
 
 def _like_votes(known: Known) -> list[str]:
     """The facts of a table that hold nothing but names of classes."""
-    facts = known.facts.items() if isinstance(known.facts, dict) else ()  # others are not read for this
+    facts = known.facts.items() if isinstance(known.facts, dict) else ()  # lazy columns are not read for this
     names = {*known.class_names, ""} if known.class_names[1:] else set()
     return [fact for fact, values in facts if values.dtype.kind == "U" and names and {*values.tolist()} <= names]
 

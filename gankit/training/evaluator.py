@@ -14,7 +14,7 @@ from gankit.experiments.record import RunRecord
 from gankit.images.pictures import grid_png
 from gankit.interfaces import Generator
 from gankit.runs.labels import draw_labels
-from gankit.runs.networks import SAMPLE_BATCH, generate_pixels, settle_statistics
+from gankit.runs.networks import SAMPLE_BATCH, generate_pixels, recompute_norms
 from gankit.training.step import Stepper
 
 GRID_ROWS, GRID_COLUMNS = 8, 8
@@ -46,7 +46,7 @@ class Evaluator:
         """A copy to sample from, in evaluation mode: averaged weights, and batch-norm statistics computed with them."""
         generator, seed = self._stepper.averaged_generator(), self._training_settings.seed
         labels = draw_labels(STATISTICS_BATCHES * SAMPLE_BATCH, self._record, self.conditions, seed)
-        settle_statistics(generator, generator.latent_dim, labels, seed, STATISTICS_BATCHES)
+        recompute_norms(generator, generator.latent_dim, labels, seed, STATISTICS_BATCHES)
         return generator
 
     def _draw(self, generator: Generator, n: int, seed: int, labels: Tensor | None) -> NDArray[Any]:

@@ -38,13 +38,13 @@ class Inputs:
         self._settings, self._flip = experiment.training, experiment.data.flip
         self._data, self._like, self._latent_dim = data, like, latent_dim
         self.random = torch.Generator(seeds.device_of_draws(like.device))
-        self._labels = {id(each): self._placed_labels(each) for each in (data, data.held_out) if each is not None}
+        self._labels = {id(part): self._labels_on_device(part) for part in (data, data.held_out) if part is not None}
         seed, held_out = self._settings.seed, data.held_out
         self._orders = {side: data.order(seed, f"{side} images") for side in SIDES}
         self._held_out_orders = {side: held_out.order(seed, f"{side} held-out") for side in SIDES if held_out}
 
     def of(self, side: Side, shard: Shard, index: int) -> dict[str, Callable[[], Tensor]]:
-        """What makes the inputs of the `index`-th turn of a side, by their names, for this process's rows of the batch.
+        """Functions that make the inputs of the `index`-th turn of a side, by name, for this process's rows of a batch.
 
         "real": (n, c, h, w) images in [-1, 1]; "latents": (n, latent_dim); "labels": (n,) classes or (n, k)
         conditions, where there are any; "held_out" and "held_out_labels": the same of images that are held out.
@@ -71,7 +71,7 @@ class Inputs:
             return order.batch(index + 1, shard.total)[shard.rows]
 
         def images() -> Tensor:
-            # In float32 whatever the type of the networks, so that the same images are mirrored.
+            # In float32 whatever the type of the networks, so that it does not change which images are mirrored.
             draws = self._draws(stream, index, shard, torch.empty(0, device=self._like.device))
             mirrored = draws.uniform(len(indices)) < 0.5 if self._flip else None
             batch = data.batch(indices, self._like, mirrored, following)
@@ -82,18 +82,18 @@ class Inputs:
             return batch
 
         labels = self._labels[id(data)]
-        made: dict[str, Callable[[], Tensor]] = {names[0]: images}
-        return made if labels is None else {**made, names[1]: lambda: labels[on_device(indices, labels.device)]}
+        inputs: dict[str, Callable[[], Tensor]] = {names[0]: images}
+        return inputs if labels is None else {**inputs, names[1]: lambda: labels[on_device(indices, labels.device)]}
 
-    def _placed_labels(self, data: TrainingData) -> Tensor | None:
+    def _labels_on_device(self, data: TrainingData) -> Tensor | None:
         """All labels on the device, conditions in the type of the networks."""
         labels = data.labels
         if labels is None:
             return None
         return labels.to(self._like if labels.is_floating_point() else self._like.device)
 
-    def losses_draws(self, side: Side, shard: Shard, index: int | None) -> seeds.TurnDraws:
-        """The draws of the losses of a turn: from a generator of their own, or from `random`, which `seed` has seeded.
+    def loss_draws(self, side: Side, shard: Shard, index: int | None) -> seeds.TurnDraws:
+        """The draws of the losses of a turn: from a new generator, or from `random`, which `seed` has seeded.
 
         Args:
             side: whose turn.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 import sys
 import threading
@@ -33,8 +34,8 @@ def format_seconds(seconds: float) -> str:
 class Progress:
     """A bar on the terminal's error stream with images per second and the time left; elsewhere a line per tick.
 
-    The time left follows from all steps of this process, so that it never jumps. What a long training will take is said
-    as soon as steps have been measured.
+    The time left is estimated from all steps of this process, so that it never jumps. How long a long training will
+    take is said as soon as enough steps have been measured.
 
     Args:
         steps: generator updates in all.
@@ -50,7 +51,7 @@ class Progress:
     LONG, SHORT = 2 * 3600.0, 45 * 60.0
     """Of a training that takes longer than LONG seconds, also the number of steps for SHORT seconds is said."""
     JUST_BEGUN = 100
-    """Within so many steps the cost is said again when steps begin to take another time."""
+    """If the speed of steps changes within this many steps from the start, the cost is said once more."""
 
     def __init__(self, steps: int, done: int, images_per_step: int, quiet: bool = False) -> None:
         self._stream = ErrorStream()
@@ -63,12 +64,12 @@ class Progress:
         self._images_per_step = images_per_step
         self._start = time.monotonic()
         self._last_measured = (done, self._start)
-        self._counted_from = (done, self._start)  # the step and time since which steps take what they take now
+        self._counted_from = (done, self._start)  # step and time from which the present speed is measured
         self._cost_said = False
         self._description = ""
 
     def step(self, step: int, on_trial: bool = False) -> None:
-        """Move the bar to a step; one whose number of threads is `on_trial` says little of the cost."""
+        """Move the bar to a step. One whose number of threads is `on_trial` says little about the cost of others."""
         self._bar.update(step - self._step)
         self._step = step
         now = time.monotonic()
@@ -81,12 +82,12 @@ class Progress:
             self._say_cost(self.seconds_left())
 
     def count_anew(self) -> None:
-        """From here on steps take another time, by another number of threads."""
+        """Measure the time of steps from here on: the number of threads has changed."""
         self._counted_from = (self._step, time.monotonic())
         self._cost_said = self._cost_said and self._step - self._first > self.JUST_BEGUN
 
     def seconds_left(self) -> float:
-        """For the remaining steps, by the mean of those done; without the first where there are others."""
+        """Estimate for the remaining steps, from the mean of those done, without the first if there are others."""
         step, since = self._counted_from
         if self._step == step:
             step, since = self._first, self._start
@@ -99,7 +100,7 @@ class Progress:
         text = f"{left}: about {format_seconds(seconds)} on this machine; stop with Ctrl-C and go on at any time"
         fewer = int(self.SHORT / seconds * (self._steps - self._step))
         if seconds > self.LONG and not self._first and fewer:
-            fewer -= fewer % 10 ** (len(str(fewer)) - 1)  # one digit, then noughts
+            fewer -= fewer % 10 ** (len(str(fewer)) - 1)  # one digit, then zeros
             text += f"; training.steps={fewer} takes {format_seconds(seconds * fewer / (self._steps - self._step))}"
         self.say(text)
 
@@ -113,7 +114,7 @@ class Progress:
         return {"seconds": round(now - self._start, 2), "images_per_second": round(rate, 2)}
 
     def show(self, losses: dict[str, float]) -> None:
-        """Show the critic's losses behind the bar, by short names: a plug-in's prefix before ":" is left out."""
+        """Show the critic's losses after the bar, by short names: a plug-in's prefix before ":" is left out."""
         critic = {name.removeprefix("critic/"): value for name, value in losses.items() if name.startswith("critic/")}
         shown = {harmless(name.rpartition(":")[2])[:12]: f"{value:.3g}" for name, value in critic.items()}
         self._bar.set_postfix(shown)
@@ -130,13 +131,14 @@ class Progress:
     def say_stopped(self, reason: str, folder: Path) -> None:
         """Say where the training was stopped, and how it goes on."""
         at = f"step {self._step:,} of {self._steps:,} after {format_seconds(time.monotonic() - self._start)}"
-        self.say(f"{reason}: stopped at {at}; go on with: gankit resume {folder}")
+        self.say(f"{reason}: stopped at {at}; go on with: gankit resume {shlex.quote(str(folder))}")
 
     def say_lost(self, saved: int, folder: Path) -> None:
         """Say what is lost of a training that was stopped at once, by the step of its newest checkpoint."""
         since = f"the checkpoint of step {saved:,}" if saved else "the start"
         at = f"step {self._step:,} of {self._steps:,}"
-        self.say(f"stopped at once at {at}: all since {since} is lost; go on with: gankit resume {folder}")
+        go_on = f"go on with: gankit resume {shlex.quote(str(folder))}"
+        self.say(f"stopped at once at {at}: all since {since} is lost; {go_on}")
 
     def close(self) -> None:
         """Leave the bar as it stands."""
@@ -207,10 +209,10 @@ class TickLog:
     def load_state_dict(self, state: dict[str, Any] | list[dict[str, Any]]) -> None:
         """Load the sums, of one process or a list of all's; if the number of processes changed, their mean."""
         states = state if isinstance(state, list) else [state]
-        own = [states[distributed.rank()]] if len(states) == distributed.size() else states
+        chosen = [states[distributed.rank()]] if len(states) == distributed.size() else states
         self._sums = {
-            name: (torch.stack([sums[name][0] for sums in own if name in sums]).mean(0), count)
-            for name, (_, count) in own[0].items()
+            name: (torch.stack([sums[name][0] for sums in chosen if name in sums]).mean(0), count)
+            for name, (_, count) in chosen[0].items()
         }
 
     def close(self) -> None:
@@ -220,7 +222,7 @@ class TickLog:
 
 
 class BrokenOff(KeyboardInterrupt):
-    """An interrupt of work that is done again when the training goes on."""
+    """An interrupt of an evaluation, which is done again when the training goes on."""
 
 
 class StopRequest:
@@ -267,7 +269,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def breaking_off(self) -> Iterator[None]:
-        """A context that ends with BrokenOff at the first interrupt, or at once after one."""
+        """A context that raises BrokenOff at the first interrupt, or at its start if there was one before."""
         self._breaks_off = True
         try:
             if self.requested:

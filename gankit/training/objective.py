@@ -8,7 +8,7 @@ from torch import Tensor
 from gankit.errors import PartError
 from gankit.interfaces import Side, Turn
 from gankit.registry import Schedule, value_at
-from gankit.runs.networks import described
+from gankit.runs.networks import describe_value
 from gankit.training.assembly import LossTerm
 
 
@@ -23,7 +23,7 @@ class Objective:
 
     def __init__(self, losses: Sequence[LossTerm], like: Tensor) -> None:
         self._losses = losses
-        # Tensors, since a CUDA graph would keep a number as it was at the recording.
+        # Tensors, since a CUDA graph keeps a plain number as it was when recorded.
         self._moving = {term.name: like.new_ones(()) for term in losses if isinstance(term.weight, Schedule)}
 
     def go_to(self, step: int) -> None:
@@ -49,8 +49,8 @@ class Objective:
             if (value := getattr(term.loss, turn.side)(turn)) is not None:
                 if not isinstance(value, Tensor) or value.numel() != 1:
                     raise PartError(
-                        f"loss {term.name} returned {described(value)} on the {turn.side}'s turn: return one number as "
-                        "a tensor, such as the mean over samples"
+                        f"loss {term.name} returned {describe_value(value)} on the {turn.side}'s turn: return one "
+                        "number as a tensor, such as the mean over samples"
                     )
                 turn.log(f"{turn.side}/{term.name}", value)
                 weight = self._moving.get(term.name, value_at(term.weight, 0) * term.every)

@@ -1,4 +1,4 @@
-"""Optimisers by name, and their state when a run goes on."""
+"""Optimisers by name, and their state when a run resumes."""
 
 import copy
 import inspect
@@ -17,7 +17,7 @@ CANNOT_TRAIN = {"LBFGS": "needs to compute the loss again within a step", "Spars
 def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torch.optim.Optimizer:
     """The optimiser that the settings name, for all parameters of a network, at a learning rate.
 
-    When a state is loaded into it later, it keeps these options; a state of another kind of optimiser is a ValueError.
+    Loading a state into it keeps these options, and raises ValueError for a state of another kind of optimiser.
 
     Raises:
         PartError: it cannot train networks, or refuses its options.
@@ -30,7 +30,7 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
     options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
     try:
         optimizer: torch.optim.Optimizer = kind(network.parameters(), **options | settings.optimizer_options)
-    except Exception as error:  # the classes of torch check little, and raise whatever their arithmetic does
+    except Exception as error:  # torch checks few options itself; bad ones fail somewhere inside
         raise PartError(f"training.optimizer_options: {name} refuses them: {one_line(error)}") from error
     optimizer.register_load_state_dict_pre_hook(_check_and_keep_options)
     return optimizer
@@ -53,14 +53,16 @@ def _check_and_keep_options(optimizer: torch.optim.Optimizer, state: dict[str, A
     trial.step()
     own = trial.state_dict()
     numbers = [[group["params"] for group in groups["param_groups"]] for groups in (state, own)]
-    if numbers[0] != numbers[1] or any(_form(held) != _form(own["state"].get(i)) for i, held in state["state"].items()):
+    if numbers[0] != numbers[1] or any(
+        _form(value) != _form(own["state"].get(i)) for i, value in state["state"].items()
+    ):
         raise ValueError("it is the state of other parameters")
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
     return {**state, "param_groups": [{**saved, **own, "params": saved["params"]} for saved, own in pairs]}
 
 
-def _form(held: Any) -> Any:
-    """What the state of one parameter has in common with that of others of its shape."""
-    if isinstance(held, dict):
-        return {name: _form(value) for name, value in held.items()}
-    return (held.shape, held.dtype, held.layout) if isinstance(held, Tensor) else type(held)
+def _form(value: Any) -> Any:
+    """The types, shapes and layouts in the state of one parameter."""
+    if isinstance(value, dict):
+        return {name: _form(item) for name, item in value.items()}
+    return (value.shape, value.dtype, value.layout) if isinstance(value, Tensor) else type(value)

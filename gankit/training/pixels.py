@@ -19,18 +19,18 @@ SHARE = 4
 CHUNK = 256
 """Images that are copied to the GPU at a time."""
 AHEAD = 8
-"""The most batches that are read and not yet used; up to four streams ask: reals and held-out images of both sides."""
+"""The most batches read and not yet used; there are up to four streams: reals and held-out images of both sides."""
 
 
 class Pixels(Protocol):
-    """Images that are asked for batch by batch."""
+    """Images that are read batch by batch."""
 
     def rows(self, indices: Indices, following: Callable[[], Indices]) -> Tensor:
         """(k, c, h, w) pixels as uint8, int32 or float32.
 
         Args:
             indices: (k,) which images.
-            following: gives the (k,) indices of the next call, which may be read meanwhile.
+            following: returns the (k,) indices of the next call, which may be read meanwhile.
         """
         ...
 
@@ -109,7 +109,7 @@ class ReadAhead:
         """As `Pixels.rows`."""
         waiting = self._waiting.pop(indices.tobytes(), None) or self._reader.submit(self._read, indices)
         later = following()
-        if len(self._waiting) >= AHEAD:  # turns have asked for other batches than were announced
+        if len(self._waiting) >= AHEAD:  # turns have read other batches than were announced
             self._waiting.clear()
         if later.tobytes() not in self._waiting:
             self._waiting[later.tobytes()] = self._reader.submit(self._read, later)

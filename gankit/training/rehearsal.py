@@ -1,4 +1,4 @@
-"""A rehearsal of a training before anything is written: a step, a save, and a step of what was read back."""
+"""A rehearsal of a training before anything is written: a step, a save, and a step from what was read back."""
 
 import io
 import itertools
@@ -21,9 +21,10 @@ from gankit.interfaces import Augment, Critic, Generator, Loss, Side
 from gankit.nn.copies import copied
 from gankit.runs import checkpoint
 from gankit.runs.networks import PROBE_BATCH, build_network, load_state
+from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
-from gankit.training.description import describe, in_short
-from gankit.training.execution.arithmetic import arithmetic, cautions_of_order
+from gankit.training.description import describe, summarise
+from gankit.training.execution.arithmetic import arithmetic, determinism_warnings
 from gankit.training.log import TickLog
 from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
@@ -35,10 +36,10 @@ NOT_SAVED = "; keep what changes or is random in buffers, or in state_dict and l
 
 @seeds.plain_torch()
 def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
-    """Do in small what the training will do: a step of every loss, a save, a resume, a further step, an export.
+    """Do on a small batch what the training will do: a step of every loss, a save, a resume, a second step, an export.
 
     Parts are built anew for it, and torch's random state is left as it was. The second step is done twice: by the parts
-    that did the first, and by new ones that took up what was saved; both must find the same.
+    that did the first, and by new ones into which the saved state was loaded; results must be equal.
 
     Returns:
         What the user should know about the parts and the labels, one line each.
@@ -64,18 +65,18 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
     with seeds.own_draws(), distributed.alone():
         first, second = (Stepper(experiment, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
         _attempt(first)
-        first.log.means()  # forgets those of this step
+        first.log.means()  # empties the log
         _resume(first, second)
         _check_export(first)
         _check_same_outputs(first, second)
         for stepper in (first, second):
             _attempt(stepper)
         _check_same_step(first, second)
-        return [*_cautions_of_networks(first), *_cautions_of_data(data), *_cautions_of_order(first)]
+        return [*_network_warnings(first), *_data_warnings(data), *_determinism_warnings(first)]
 
 
 def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
-    """Load an experiment, read its data and rehearse its training; what there is to say of them, line by line.
+    """Load an experiment, read its data and rehearse its training; yields what to tell the user, line by line.
 
     Raises:
         GankitError: the data are not there, or a part cannot be trained.
@@ -84,16 +85,16 @@ def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
     dataset = open_dataset(experiment.data)
     yield from describe(experiment.data, dataset)
     data = prepare(experiment.data, experiment.training.seed, dataset)
-    yield f"training: {in_short(data)}"
+    yield f"training: {summarise(data)}"
     stepper = Stepper(experiment, data, TickLog(Path(), tensorboard=False))
     load_start_weights(stepper)
     yield from stepper.warnings
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
         yield f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
     with arithmetic(experiment.training, stepper.device):
-        cautions = rehearse(experiment, data)
-    for caution in cautions:
-        yield f"warning: {caution}"
+        warnings = [*experiment_warnings(experiment), *rehearse(experiment, data)]
+    for warning in warnings:
+        yield f"warning: {warning}"
 
 
 def _modules(part: Any) -> list[Any]:
@@ -101,7 +102,7 @@ def _modules(part: Any) -> list[Any]:
 
 
 def _attempt(stepper: Stepper) -> None:
-    """Do a step; an error of a stranger's code is a PartError with the part in which it was raised, and its caller."""
+    """Do a step; an error inside a part becomes a PartError that names the part, and the part that called it."""
     try:
         stepper.advance()
     except GankitError:
@@ -127,22 +128,22 @@ def _resume(first: Stepper, second: Stepper) -> None:
             entries = given.items() if isinstance(given, dict) else []
             broken = [f"{key}, a {type(value).__name__}" for key, value in entries if not _can_be_read(value)]
             raise PartError(
-                f"the state of {name} holds {' and '.join(broken) or 'something'} that no checkpoint can give back: "
+                f"the state of {name} holds {' and '.join(broken) or 'something'} that a checkpoint cannot restore: "
                 "hold tensors, numbers and text, in dicts and lists"
             ) from None
         try:
             load_state(second.stateful()[name], name, {name: state}, Path("trial"))
         except RunError as error:
-            raise _cannot_take_up(name, error) from error
+            raise _load_error(name, error) from error
     second.go_to(first.step)
 
 
-def _cannot_take_up(name: str, error: RunError) -> PartError:
-    return PartError(f"{name} cannot take up its own saved state: {typed_line(error.__cause__ or error, 200)}")
+def _load_error(name: str, error: RunError) -> PartError:
+    return PartError(f"{name} cannot load its own saved state: {typed_line(error.__cause__ or error, 200)}")
 
 
 def read_back(state: Any, device: torch.device | str = "cpu") -> Any:
-    """A state that was saved to a checkpoint and loaded again; torch's errors where it holds what no checkpoint can."""
+    """A state after saving and loading it as in a checkpoint; raises torch's errors where that is impossible."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
@@ -172,7 +173,7 @@ def _check_export(stepper: Stepper) -> None:
         try:
             load_state(opened, kind, {kind: state}, Path("trial"))
         except RunError as error:
-            raise _cannot_take_up(name, error) from error
+            raise _load_error(name, error) from error
         opened = opened.to(stepper.device, stepper.like.dtype)
         if not _same(*(_output(network, stepper, train=False) for network in (trained, opened))):
             raise PartError(f"{name} computes something else once it is built anew with its saved state{NOT_SAVED}")
@@ -181,7 +182,7 @@ def _check_export(stepper: Stepper) -> None:
 def _check_same_outputs(first: Stepper, second: Stepper) -> None:
     others = second.named_parts()
     for name, part in first.named_parts().items():
-        if isinstance(part, Loss) or _same(*(_output(each, first, train=True) for each in (part, others[name]))):
+        if isinstance(part, Loss) or _same(*(_output(twin, first, train=True) for twin in (part, others[name]))):
             continue
         raise PartError(
             f"{name} computes something else once it is built anew with its saved state{NOT_SAVED}; draw random "
@@ -190,7 +191,7 @@ def _check_same_outputs(first: Stepper, second: Stepper) -> None:
 
 
 def _output(part: Any, stepper: Stepper, train: bool) -> Tensor:
-    """What a copy of a network or an augment gives for inputs and draws that are the same at every call."""
+    """The output of a copy of a network or an augment, for the same inputs and draws at every call."""
     turn = stepper.turn("critic", distributed.shard(stepper.settings.batch), 0)
     inputs = turn.latents if isinstance(part, Generator) else turn.raw_real
     seeds.seed_torch(0, "rehearsal")
@@ -201,7 +202,7 @@ def _output(part: Any, stepper: Stepper, train: bool) -> Tensor:
 
 
 def _check_same_step(first: Stepper, second: Stepper) -> None:
-    """Two second steps, from the same saved state, must have found and left the same."""
+    """After the second step of both, from the same saved state, losses and parts must be equal."""
     values = [stepper.log.means() for stepper in (first, second)]
     for side, term in itertools.product(SIDES, first.gan.losses):  # the critic's turn comes first
         found, other = (means.get(f"{side}/{term.name}") for means in values)
@@ -222,13 +223,13 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
 
 
 def _attributes(module: Any) -> dict[str, Any]:
-    """What an object holds, without what torch notes in every module."""
+    """The attributes and buffers of an object, without those that every module has."""
     own = {key: value for key, value in vars(module).items() if key not in vars(nn.Module())}
     return own | dict(module.named_buffers(recurse=False)) if isinstance(module, nn.Module) else own
 
 
 def _same(a: Any = None, b: Any = None) -> bool:
-    """Whether two values are equal up to rounding; values of unknown types are, and those that are not finite."""
+    """Whether two values are equal up to rounding; True for values of unknown types, and for ones not finite."""
     if isinstance(a, NUMBERS) and isinstance(b, NUMBERS):
         # Sums on a GPU are not always added in the same order.
         tolerance = 1e-2 if isinstance(a, Tensor) and a.is_cuda else 1e-4
@@ -244,7 +245,7 @@ def _same(a: Any = None, b: Any = None) -> bool:
     return a == b if isinstance(a, (str, bytes, set)) else (a is None) == (b is None)
 
 
-def _cautions_of_networks(stepper: Stepper) -> list[str]:
+def _network_warnings(stepper: Stepper) -> list[str]:
     tables, lines = stepper.experiment, []
     turn = stepper.turn("critic", distributed.shard(stepper.settings.batch), 0)
     generator, critic = stepper.averaged_generator().eval(), copied(stepper.critic).eval()
@@ -271,18 +272,18 @@ def _cautions_of_networks(stepper: Stepper) -> list[str]:
     return lines
 
 
-def _cautions_of_order(stepper: Stepper) -> list[str]:
+def _determinism_warnings(stepper: Stepper) -> list[str]:
     if stepper.device.type != "cuda" or not stepper.settings.deterministic:
         return []
     turn = stepper.turn("critic", distributed.shard(stepper.settings.batch), 0)
     inputs = {Generator: (turn.latents, turn.labels), Critic: (turn.raw_real, turn.labels), Augment: (turn.raw_real,)}
-    return cautions_of_order({
+    return determinism_warnings({
         name: (part, inputs[kind])
         for name, part in stepper.named_parts().items() for kind in inputs if isinstance(part, kind)
     })  # fmt: skip
 
 
-def _cautions_of_data(data: TrainingData) -> list[str]:
+def _data_warnings(data: TrainingData) -> list[str]:
     lines = [f"data: {remark}" for remark in data.dataset.remarks]
     if not data.image.classes or data.labels is None:
         return lines

@@ -66,19 +66,19 @@ def _load(network: nn.Module, name: str, states: Mapping[str, Any], folder: Path
     which networks for other image sizes share.
     """
     saved, own = states.get(name, {}), network.state_dict()
-    # How far labels have faded in is no layer's weight: networks may differ in whether they have this buffer.
+    # The buffers of `training.label_fade` are no weights: only one of the two networks may have them.
     layers = {key for key in own.keys() | saved.keys() if not key.endswith(".influence")}
     if all(key in own and key in saved and _shape(own[key]) == _shape(saved[key]) for key in layers):
         load_state(network, name, states, folder)
         return []
-    places = _counted_from_the_end(own, saved) if name == "critic" else {key: key for key in own}
+    places = _match_from_the_end(own, saved) if name == "critic" else {key: key for key in own}
     tables = {key for key, module in network.named_modules() if isinstance(module, nn.Embedding)}
     taken = {}
     for key, value in own.items():
         is_table, place = key.rpartition(".")[0] in tables, places[key]
-        found = [_fitted(saved.get(place), value, is_table)]
-        found += [_fitted(saved.get(other), value, by_label=True) for other in _of_norms(place)]
-        if fits := [fitted for fitted in found if fitted is not None]:
+        candidates = [_fit(saved.get(place), value, is_table)]
+        candidates += [_fit(saved.get(other), value, by_label=True) for other in _norm_aliases(place)]
+        if fits := [tensor for tensor in candidates if tensor is not None]:
             taken[key] = fits[0]
     if not any(value.dim() > 1 for value in taken.values()):
         raise RunError(f"{folder}: the saved {name} does not fit the experiment: no layer of both has the same shape")
@@ -93,7 +93,7 @@ def _shape(value: Any) -> Any:
     return value.shape if isinstance(value, Tensor) else None
 
 
-def _fitted(saved: Any, own: Any, by_label: bool) -> Tensor | None:
+def _fit(saved: Any, own: Any, by_label: bool) -> Tensor | None:
     """The saved tensor in the shape of `own`; None where it does not fit.
 
     If the numbers of classes differ, each row of a table with a row for each class becomes the mean of the saved rows,
@@ -107,26 +107,26 @@ def _fitted(saved: Any, own: Any, by_label: bool) -> Tensor | None:
     return row.expand_as(own) if by_label and row.shape == own.shape[-1:] and own.dim() in (1, 2) else None
 
 
-def _of_norms(key: str) -> list[str]:
+def _norm_aliases(key: str) -> list[str]:
     """The names that a `Norm` with labels has for what a `Norm` without them calls `key`, or the reverse."""
     pairs = [(".gain.table.weight", ".norm.weight"), (".gain.table.bias", ".norm.weight"),
              (".shift.table.weight", ".norm.bias"), (".shift.table.bias", ".norm.bias")]  # fmt: skip
-    there = [key.removesuffix(one) + other for one, other in pairs if key.endswith(one)]
-    back = [key.removesuffix(other) + one for one, other in pairs if key.endswith(other)]
-    return there + back
+    pairs += [(without, labelled) for labelled, without in pairs]
+    return [key.removesuffix(ending) + alias for ending, alias in pairs if key.endswith(ending)]
 
 
-def _counted_from_the_end(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, str]:
+def _match_from_the_end(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, str]:
     """The saved name of each of a network's tensors, with numbered layers counted from the end of their list."""
     own_lengths, saved_lengths = _lengths(own), _lengths(saved)
     names = {}
     for key in own:
         parts = key.split(".")
-        there = list(parts)
+        saved_parts = list(parts)
         for k, part in enumerate(parts):
             if part.isdecimal():
-                there[k] = str(int(part) - own_lengths[".".join(parts[:k])] + saved_lengths[".".join(there[:k])])
-        names[key] = ".".join(there)
+                own_length, saved_length = own_lengths[".".join(parts[:k])], saved_lengths[".".join(saved_parts[:k])]
+                saved_parts[k] = str(int(part) - own_length + saved_length)
+        names[key] = ".".join(saved_parts)
     return names
 
 

@@ -44,7 +44,7 @@ class Stepper:
 
     Attributes:
         step: generator updates done.
-        turns: critic updates done in the present step, of one that was broken off.
+        turns: critic updates done in the present step; above 0 between calls only if `advance` was stopped.
         like: an empty tensor; images, latents and conditions take its dtype and device.
         hook_values: numbers by name that the parts' `before_step` returned, for the log line of this step.
         warnings: lines for the user; whoever shows them removes them.
@@ -96,17 +96,17 @@ class Stepper:
 
     def _place(self, network: Any) -> Any:
         network = network.to(self.device, self.like.dtype).train()
-        asked = self.settings.channels_last
-        if network.channels_last or asked is not None:
+        setting = self.settings.channels_last
+        if network.channels_last or setting is not None:
             # Weights alone: convolutions follow their layout, and images stay contiguous, as plug-ins expect.
-            network.to(memory_format=torch.contiguous_format if asked is False else torch.channels_last)
+            network.to(memory_format=torch.contiguous_format if setting is False else torch.channels_last)
         distributed.synchronise(network)
         return network
 
     def _compilation(self) -> Compilation:
-        # What a turn can change before the optimiser's step: it is restored when a compiled turn fails.
-        changed = [self.generator, self.critic, *self._losses_and_augment, self.log]
-        stateful = [part for part in changed if hasattr(part, "state_dict")]
+        # A turn can change their state before the optimiser's step; it is restored when a compiled turn fails.
+        parts = [self.generator, self.critic, *self._losses_and_augment, self.log]
+        stateful = [part for part in parts if hasattr(part, "state_dict")]
         compilation = Compilation(stateful, self.warnings.append, self.settings.compile == "all")
         if self.settings.compile and distributed.has_synchronised_norms(self.generator, self.critic):
             for side in self.optimizers:
@@ -124,11 +124,11 @@ class Stepper:
         return parts if tables.augment is None else {**parts, f"augment {tables.augment.name}": self.gan.augment}
 
     def close(self) -> None:
-        """Free what executes the turns."""
+        """Free the memory of recorded turns."""
         self.execution.close()
 
     def new_average(self) -> AveragedModel | None:
-        """An average of the generator's weights that begins with those of now; None where it is turned off."""
+        """An average of the generator's weights that begins with the present ones; None where it is turned off."""
         if not self.settings.averaging:
             return None
         return AveragedModel(copied(self.generator), multi_avg_fn=self._update_average)
@@ -149,9 +149,9 @@ class Stepper:
             self.hook_values.update(hook(step) or {})
 
     def advance(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
-        """One step: `critic_steps` critic updates, then one generator update; or what is left of a step.
+        """One step: `critic_steps` critic updates, then one generator update; or the rest of a step that was stopped.
 
-        It is broken off between two updates where `is_stopped`: `turns` then says how many the next call need not do.
+        It stops after an update if `is_stopped`; `turns` then counts the critic updates that the next call leaves out.
         """
         settings = self.settings
         self.move_rates(self.step)
@@ -168,7 +168,7 @@ class Stepper:
             self.averaged.update_parameters(self.generator)
 
     def move_rates(self, step: int) -> None:
-        """Set the optimisers' rates and betas for a step, by the number of those before it."""
+        """Set the optimisers' rates and betas for a step, by its number from 0."""
         remaining = 1 - step / self.settings.steps if self.settings.lr_decay == "linear" else 1.0
         first, second = betas_at(self.settings, step)
         for side, rate in self._rates.items():
@@ -180,7 +180,7 @@ class Stepper:
 
     @contextlib.contextmanager
     def frozen_critic(self) -> Iterator[None]:
-        """The critic without gradients of its parameters, as on the generator's turn."""
+        """A context in which the critic's parameters get no gradients, as on the generator's turn."""
         for parameter in self._trained_critic_parameters:
             parameter.requires_grad_(False)
         yield
@@ -210,7 +210,7 @@ class Stepper:
         )
 
     def _seed(self, side: Side, index: int, part: int) -> None:
-        # Added to the seed of all but the first: no two processes, or parts of a batch, may augment alike.
+        # All but the first add a number to the seed, so that no two processes, or parts of a batch, augment alike.
         number = distributed.rank() * self.settings.accumulate + part
         seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([number] if number else []))
         self.inputs.seed(side, index)
@@ -233,12 +233,12 @@ class Stepper:
             side: whose update.
             shard: this process's rows of the batch.
             index: the number of the update.
-            read: gives the inputs, where the generator of the losses' draws was seeded before; by default both are
-                done here.
+            read: returns an input by name; losses then draw from `inputs.random`, which the caller has seeded. None
+                makes the inputs, and a generator for the draws, here.
             log: takes what losses log; by default it goes to the training's log.
         """
-        made = self.inputs.of(side, shard, index) if read is None else {}
-        take: Read = read or (lambda name: made[name]())
+        inputs = self.inputs.of(side, shard, index) if read is None else {}
+        take: Read = read or (lambda name: inputs[name]())
         write, has_labels = log or self.log.add, self.data.labels is not None
 
         def held_out() -> tuple[Tensor, Tensor | None]:
@@ -252,7 +252,7 @@ class Stepper:
             labels=take("labels") if has_labels else None,
             latents=take("latents"),
             step=self.step,
-            random=self.inputs.losses_draws(side, shard, index if read is None else None),
+            random=self.inputs.loss_draws(side, shard, index if read is None else None),
             augment=self.gan.augment,
             scope=self.experiment.augment.scope if self.experiment.augment else "critic",
             critic_mixes=self.gan.critic_mixes_samples,
@@ -286,7 +286,7 @@ class Stepper:
         return {name: checkpoint.plain(part.state_dict()) for name, part in self.stateful().items()}
 
     def load_state_dict(self, state: dict[str, Any], folder: Path) -> None:
-        """Take up a state of this experiment; a RunError names the folder of a run whose state does not fit."""
+        """Load a state of this experiment; a RunError names the folder of a run whose state does not fit."""
         for name, part in self.stateful().items():
             if name != "compilation" or name in state:  # training.compile may have been set since
                 load_state(part, name, state, folder)

@@ -40,7 +40,7 @@ class StepThreads:
         self._announced = self._rows[-1]["threads"] if self._rows else None
 
     def start(self) -> None:
-        """Choose from the first step on: for a new run, where there is a choice."""
+        """Choose from the first step on; called for a new run, and without effect if there is nothing to choose."""
         if len(self._options) > 1:
             self._choice = ThreadChoice(self._options)
             self._record(0)
@@ -58,9 +58,10 @@ class StepThreads:
     def advance(self, stepper: Stepper, is_stopped: Callable[[], bool]) -> str:
         """Do `stepper.advance(is_stopped)` with the threads of its step.
 
-        Gives a line for the user when a choice has been made, else an empty text.
+        Returns:
+            A line for the user when a choice has been made, else an empty text.
         """
-        step, begun, choice = stepper.step, stepper.turns, self._choice
+        step, turns_before, choice = stepper.step, stepper.turns, self._choice
         if choice is None:
             stepper.advance(is_stopped)
             return ""
@@ -68,9 +69,9 @@ class StepThreads:
         start = perf_counter()
         stepper.advance(is_stopped)
         seconds = perf_counter() - start
-        # Not timed: the first step of a process, which loads and compiles too, one of which a part was done before or
-        # is left, and those that repeat recorded choices.
-        unusual = self._is_first or begun or stepper.turns
+        # Not timed: the first step of a process, which loads and compiles too, a step that was or is stopped half-way,
+        # and those that repeat recorded choices.
+        unusual = self._is_first or turns_before or stepper.turns
         self._is_first = False
         if unusual or step < self._rows[-1]["step"]:
             return ""
@@ -82,7 +83,9 @@ class StepThreads:
         if choice.trying or choice.threads == self._announced:
             return ""
         self._announced = choice.threads
-        return f"{choice.threads} of {self._options[-1]} CPU threads, the fastest here now: {choice.usual:.2g} s a step"
+        return (
+            f"{choice.threads} of {self._options[-1]} CPU threads, the fastest here now: {choice.usual:.2g} s per step"
+        )
 
     def _record(self, step: int) -> None:
         assert self._choice is not None
@@ -90,7 +93,7 @@ class StepThreads:
         if not self._choice.trying:
             row["seconds"] = self._choice.usual
         self._rows.append(row)
-        write_atomically(self._path, "".join(json.dumps(each) + "\n" for each in self._rows))
+        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in self._rows))
 
 
 def _is_whole(row: dict[str, Any]) -> bool:

@@ -1,13 +1,15 @@
 """Start a training, and resume one: `gankit.train` and `gankit.resume`."""
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gankit import distributed, seeds
 from gankit.errors import RunError
 from gankit.experiments.document import SettingsDocument
-from gankit.experiments.experiment import Experiment, load, read_settings
+from gankit.experiments.experiment import Experiment, load
+from gankit.experiments.reading import read_settings
 from gankit.files import refuse_nonempty, sole_writer, user_path
 from gankit.interfaces import Dataset
 from gankit.nn.threads import thread_options, torch_threads
@@ -40,7 +42,7 @@ def train(
         KeyboardInterrupt: it was interrupted; a checkpoint was written first.
     """
     folder = user_path(out)
-    experiment = experiment if isinstance(experiment, Experiment) else load(experiment)
+    experiment = experiment if isinstance(experiment, Experiment) else load(experiment, data=data)
     experiment = (experiment if data is None else experiment.for_given_data()).with_run(None)
     with distributed.process_group(), _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack:
         distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
@@ -53,7 +55,7 @@ def train(
 
 
 def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None) -> Run:
-    """Go on with a run from its newest checkpoint, or from step 0 where there is none; a finished run stays as it is.
+    """Resume a run from its newest checkpoint, or from step 0 where there is none; a finished run stays as it is.
 
     On a CPU, the run ends bitwise as if it had never stopped; on a GPU see `training.deterministic`.
 
@@ -87,7 +89,7 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
 
 
 def _tidy(run: Run) -> None:
-    """Delete what a process that was killed after the last checkpoint left there, where the folder can be written."""
+    """Delete checkpoints that a killed process left behind, where the folder can be written."""
     if distributed.torchrun_rank_and_size()[0] == 0:
         with contextlib.suppress(OSError), sole_writer(run.path):
             checkpoint.prune(run.path / "checkpoints", run.steps, run.experiment.training.checkpoint_every)
@@ -95,23 +97,24 @@ def _tidy(run: Run) -> None:
 
 @contextlib.contextmanager
 def _new_folder(folder: Path) -> Iterator[None]:
-    """Be the only process that writes into a folder for a new run; a RunError if it is taken, or becomes so."""
+    """A context in which only this process writes into the folder of a new run; raises RunError if it is taken."""
 
     def refuse() -> None:
         is_run = (folder / "experiment.toml").is_file()
-        refuse_nonempty(folder, f"go on with: gankit resume {folder}" if is_run else "choose another --out")
+        go_on = f"go on with: gankit resume {shlex.quote(str(folder))}"
+        refuse_nonempty(folder, go_on if is_run else "choose another --out")
 
-    refuse()  # before anything is written there
+    refuse()  # before `sole_writer` writes there
     with sole_writer(folder):
-        refuse()
+        refuse()  # another process may have come first
         yield
 
 
 @contextlib.contextmanager
 def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]:
-    """Use the experiment's threads, or those recorded; at the end restore the caller's, and its random state.
+    """Use the experiment's number of threads, or the recorded one; at the end restore the caller's, and random state.
 
-    Gives the numbers of threads to choose from while training; none where the number is fixed.
+    Yields the numbers of threads to choose from while training; none where the number is fixed.
     """
     setting, record = experiment.training.threads, experiment.run
     computing = arithmetic(experiment.training, choose_device(experiment.training.device))

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -14,15 +14,16 @@ from gankit.experiments.experiment import Experiment
 from gankit.files import write_atomically
 from gankit.interfaces import Dataset, Generator
 from gankit.nn.threads import torch_threads
+from gankit.registry import value_at
 from gankit.runs import checkpoint
 from gankit.runs.record import check_same_data, export_config, read_log, record_run
 from gankit.runs.run import BEST, LAST, Run, open_run
 from gankit.terminal.text import say
 from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
-from gankit.training.description import in_short
+from gankit.training.description import summarise
 from gankit.training.evaluator import Evaluator
-from gankit.training.execution.arithmetic import described
+from gankit.training.execution.arithmetic import describe_arithmetic
 from gankit.training.execution.faults import device_faults
 from gankit.training.log import BrokenOff, Progress, StopRequest, TickLog
 from gankit.training.rehearsal import rehearse
@@ -31,6 +32,8 @@ from gankit.training.step import Stepper
 from gankit.training.threads import StepThreads
 
 OnTick = Callable[[dict[str, Any]], None]
+LOST = 100.0
+"""Weight times value of a lazy penalty from which on it does not hold the critic; 10 times 119 where one diverged."""
 
 
 @final
@@ -41,7 +44,7 @@ class Trainer:
         experiment: the settings, and the record of the run if it is resumed.
         folder: the run's.
         data: a data set of the calling program, in place of the one that the experiment names.
-        thread_options: numbers of CPU threads that may be chosen while training on the CPU; empty: as they are.
+        thread_options: numbers of CPU threads to choose from while training on the CPU; empty keeps the present one.
     """
 
     def __init__(
@@ -59,18 +62,19 @@ class Trainer:
             condition_mean=self.data.condition_mean,
             condition_scale=self.data.condition_scale,
             device=str(self.stepper.device),
-            arithmetic=described(self.settings, self.stepper.device),
+            arithmetic=describe_arithmetic(self.settings, self.stepper.device),
             data_in_process=data is not None,
         )
         self.stepper.warnings += experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
         self._saved = 0  # step of the newest checkpoint
+        self._lost: set[str] = set()  # penalties of which it was said that they do not hold the critic
 
     def rehearse(self) -> None:
-        """Try in small what the training will do, and say on what; see `gankit.training.rehearsal.rehearse`."""
+        """Rehearse the training on a small batch (`gankit.training.rehearsal`), and print a summary of its data."""
         self.stepper.warnings += rehearse(self.experiment, self.data)
         if distributed.rank() == 0:
-            say(f"data: {in_short(self.data)}", error=True)
+            say(f"data: {summarise(self.data)}", error=True)
 
     def create_folder(self) -> None:
         """Create the run's folder with its experiment, after a trial evaluation where the run will have evaluations.
@@ -86,7 +90,7 @@ class Trainer:
         self.threads.start()
 
     def restore(self) -> None:
-        """Take up the newest checkpoint, or start at step 0 where there is none.
+        """Load the newest checkpoint, or start at step 0 where there is none.
 
         Raises:
             RunError: the data have changed, or the checkpoint does not fit the experiment.
@@ -121,7 +125,7 @@ class Trainer:
         with (
             device_faults(self.folder, settings, lambda: stepper.step),  # first: a dead GPU also fails to free memory
             StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar),
-            contextlib.closing(stepper), self._loss_said(bar), torch_threads(self.threads.at(stepper.step - 1)),
+            contextlib.closing(stepper), self._report_lost_steps(bar), torch_threads(self.threads.at(stepper.step - 1)),
         ):  # fmt: skip
 
             def is_stopped() -> bool:  # one interrupted process stops all at the same update
@@ -131,14 +135,15 @@ class Trainer:
             if stepper.step == 0 and is_writer:
                 self._write_grid()
             if self._lacks_line():
-                stepper.move_rates(stepper.step - 1)  # which the line names
+                stepper.move_rates(stepper.step - 1)  # the line holds them
                 self._tick(bar, on_tick, stop)
             stopped, out_of_time = is_stopped(), False
             while stepper.step < settings.steps and not stopped and not out_of_time:
                 line = self.threads.advance(stepper, is_stopped)
                 self._say_warnings(bar)
                 last = stepper.step == settings.steps
-                if not stepper.turns:  # else the step was broken off; a stop itself adds no log line and no samples
+                # Else the step was stopped half-way; a stop itself adds no log line and no samples.
+                if not stepper.turns:
                     bar.step(stepper.step, self.threads.on_trial)
                     if line:
                         bar.say(line)
@@ -162,8 +167,8 @@ class Trainer:
         return run
 
     @contextlib.contextmanager
-    def _loss_said(self, bar: Progress) -> Iterator[None]:
-        """Say what is lost where the block is interrupted, and not only asked to stop."""
+    def _report_lost_steps(self, bar: Progress) -> Iterator[None]:
+        """A context that tells the user which steps are lost when it is interrupted instead of stopped in order."""
         try:
             yield
         except KeyboardInterrupt:
@@ -193,6 +198,8 @@ class Trainer:
         self._raise_if_diverged([name for name, value in logged.items() if not math.isfinite(value)])
         if distributed.rank():
             return
+        for line in self._lost_penalties(losses):
+            bar.say(f"warning: {line}")
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.stepper.optimizers.items()}
         row: dict[str, Any] = {"step": step, **losses, **rates, **bar.speed(), **self.stepper.hook_values}
         if self.evaluator.is_due(step):
@@ -209,6 +216,20 @@ class Trainer:
         bar.show(losses)
         if on_tick is not None:
             on_tick(row)
+
+    def _lost_penalties(self, losses: Mapping[str, float]) -> Iterator[str]:
+        """Each lazy penalty that no longer holds the critic, once; docs/measured/lazy-penalty.md says why."""
+        step = self.stepper.step
+        for term in self.stepper.gan.losses:
+            value = losses.get(f"critic/{term.name}", 0.0)
+            is_lazy = term.every > 1 and term.loss.per_sample and step > self.settings.steps / 10
+            if is_lazy and value_at(term.weight, step) * value > LOST and term.name not in self._lost:
+                self._lost.add(term.name)
+                yield (
+                    f"losses.{term.name}: {value:.3g} up to step {step}: computed on each update number {term.every} "
+                    f"alone, it does not hold the critic; start anew with losses.{term.name}.every=1, or with a lower "
+                    "training.critic_lr"
+                )
 
     def _raise_if_diverged(self, not_finite: list[str]) -> None:
         if not_finite:

@@ -467,7 +467,7 @@ def metrics_part(quick: bool) -> list[Row]:
             sides.append(Rows(features=features, logits=logits, ids=np.arange(n)))
         pool = Pool(*sides)
         for name in JUDGED:
-            part = extraction.part("metric", name)
+            part = extraction.as_part("metric", name)
             runs = [staged(f"{name} of {n}", part, pool) for _ in range(1 if n > 1000 else 3)]
             stages = {stage: statistics.median(run[stage] for run in runs) for stage in runs[0]}
             found.append({"metric": name, "n": n, "d": d, **stages})

@@ -220,7 +220,7 @@ def forged_checkpoint(whole: Path, place: Path) -> Callable[[random.Random], str
         seal(file)
         (folder / "step-00000006.pt").write_bytes(file.getvalue())
         try:
-            restored = checkpoint.restore(folder, take=lambda state: stepper.load_state_dict(state, whole))
+            restored = checkpoint.restore(folder, load=lambda state: stepper.load_state_dict(state, whole))
             assert restored is not None
             stepper.go_to(restored.step)
             stepper.advance()

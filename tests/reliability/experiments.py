@@ -35,7 +35,8 @@ import gankit
 from gankit.errors import GankitError, plain_words
 from gankit.experiments.document import recipe_names, recipe_text
 from gankit.ranking import ratings
-from gankit.ranking.key import Key, Shown
+from gankit.ranking.key import Key, Origin, Shown
+from gankit.ranking.rating_files import read_ratings
 from gankit.training.rehearsal import check
 
 SEED = 0
@@ -182,7 +183,7 @@ def try_rating(number: int, folder: Path) -> str:
     draw = generator_of("rating", number)
     count = draw.choice([1, 2, 5, 9])
     shown = tuple(Shown(f"{draw.randrange(16**12):012x}", real, i, "") for real in (False, True) for i in range(count))
-    key = Key(f"{draw.randrange(16**64):064x}", "run", "0" * 64, False, 0, None, "held-out", shown)
+    key = Key(f"{draw.randrange(16**64):064x}", (Origin("run", "0" * 64),), 0, None, "held-out", shown)
     content = key.content().decode()
     table = json.loads(content)
     if draw.random() < 0.3:
@@ -220,7 +221,7 @@ def try_rating(number: int, folder: Path) -> str:
         text = mutate_text(text, draw)
     path = folder / "r.csv"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    raters = ratings.read_ratings([path])
+    raters = read_ratings([path])
     found = ratings.find_key(raters, None, [folder])
     if found is None:
         ratings.by_number(raters, count)

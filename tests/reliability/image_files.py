@@ -1,6 +1,6 @@
 """Damaged and hostile files of images: pictures, npz, CSV, statistics and DICOM files, read under limits.
 
-`python tests/reliability/image_files.py OUT.json` makes 5,000 pictures and 500 of each other kind, each a function of a
+`python tests/reliability/image_files.py OUT.json` makes 6,000 pictures and 500 of each other kind, each a function of a
 seed and its number, opens each as a user would, and counts how it ended. It goes on where it was stopped.
 
 Outcomes: "read" (images or statistics whose values are finite), "refused" (one line), and what must not be:
@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from pictures import tiff
 
 SEED = 0
-COUNTS = {"picture": 5000, "npz": 500, "csv": 500, "statistics": 500, "dicom": 500}
+COUNTS = {"picture": 6000, "npz": 500, "csv": 500, "statistics": 500, "dicom": 500}
 GOOD = ("read", "refused")
 SECONDS, BYTES, SHARE = 5, 2**30, 250  # limits of each file, and files that share a process
 SUFFIXES = {"npz": ".npz", "csv": ".csv", "statistics": ".npz", "dicom": ".dcm"}

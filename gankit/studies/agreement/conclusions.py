@@ -19,8 +19,8 @@ class Conclusion:
     """A question with its answer."""
 
     question: str  # the macro of the template that has its words
-    answer: str  # "yes", "no" or "cannot be told", and what of it
-    facts: Mapping[str, Any]  # what the template shows; `missing` holds arms without values where there are no numbers
+    answer: str  # starts with "yes", "no" or "cannot be told"
+    facts: Mapping[str, Any]  # what the template shows; in place of numbers `missing`, the arms that have no values
 
 
 def conclusions(findings: Findings) -> list[Conclusion]:
@@ -42,9 +42,9 @@ def conclusions(findings: Findings) -> list[Conclusion]:
                 for row in ("held-out", "held-out-same")
             ]
     if lowest != highest:
-        answers += [_kept(findings, lowest, highest, row) for row in ("top", "bottom")]
+        answers += [_conclude_kept(findings, lowest, highest, row) for row in ("top", "bottom")]
     if findings.measurement is not None:
-        answers += [_measured(findings, row) for row in ("all", "top")]
+        answers += [_conclude_measured(findings, row) for row in ("all", "top")]
     for scope in findings.study.settings.scopes[1:]:
         both = zip(arms, findings.row(scope=scope), strict=True)
         pairs, where = [pair for pair in both if all(map(findings.trials_of, pair))], Where("equal", "held-out")
@@ -52,7 +52,7 @@ def conclusions(findings: Findings) -> list[Conclusion]:
     return answers
 
 
-def _joint(answers: Sequence[tuple[str, str]], form: str, separator: str) -> str:
+def _join_answers(answers: Sequence[tuple[str, str]], form: str, separator: str) -> str:
     """One answer where all agree, else each with its name."""
     if len({answer for _, answer in answers}) == 1:
         return answers[0][1]
@@ -73,7 +73,9 @@ def _compare(
         differences[at] = difference
     words = {"lower": "yes", "higher": otherwise, CANNOT: CANNOT}
     answers = [(findings.metric_name(at.metric), words[change.verdict]) for at, change in differences.items()]
-    return Conclusion(question, _joint(answers, "{answer} by {name}", ", "), {**facts, "differences": differences})
+    return Conclusion(
+        question, _join_answers(answers, "{answer} by {name}", ", "), {**facts, "differences": differences}
+    )
 
 
 def _missing(findings: Findings, question: str, arms: Sequence[Arm], **facts: Any) -> Conclusion:
@@ -81,12 +83,12 @@ def _missing(findings: Findings, question: str, arms: Sequence[Arm], **facts: An
     return Conclusion(question, CANNOT, {**facts, "missing": without or arms[-1:]})
 
 
-def _kept(findings: Findings, lowest: Arm, highest: Arm, row: str) -> Conclusion:
-    """Whether the change of the best (worst) few is more than what as few at random would show."""
+def _conclude_kept(findings: Findings, lowest: Arm, highest: Arm, row: str) -> Conclusion:
+    """Whether the best (worst) few change by more than as few random ones would."""
     kept, where, arms = findings.study.settings.kept, Where("drawn", row), (lowest, highest)
     sign, word = (1, "rise") if row == "top" else (-1, "fall")
     facts = {"row": row, "word": word, "where": where, "pairs": [arms]}
-    values = [value for arm in arms if (value := findings.of(arm, where)) is not None]
+    values = [value for arm in arms if (value := findings.estimate(arm, where)) is not None]
     noise = [chance for arm in arms if (chance := findings.chance(arm, "frechet")) is not None]
     difference = findings.contrast([arms], where, same_reals=False)
     if difference is None or len(noise) < 2:
@@ -104,7 +106,7 @@ def _kept(findings: Findings, lowest: Arm, highest: Arm, row: str) -> Conclusion
     return Conclusion("kept", answer, {**facts, **numbers})
 
 
-def _measured(findings: Findings, row: str) -> Conclusion:
+def _conclude_measured(findings: Findings, row: str) -> Conclusion:
     """The paper: few samples are positive. Judged at each selection rate by the difference from the reals' share."""
     variance, freedom = findings.spread_of_shares(row)
     parts, answers = [], []
@@ -121,4 +123,4 @@ def _measured(findings: Findings, row: str) -> Conclusion:
             answer = CANNOT if abs(change) <= half else "yes" if change < 0 else "no, more do"
         parts.append({"arm": arm, "fake": fake, "real": real, "change": change, "half": half if freedom else None})
         answers.append((arm.words, answer))
-    return Conclusion("measured", _joint(answers, "{answer} at {name}", "; "), {"row": row, "parts": parts})
+    return Conclusion("measured", _join_answers(answers, "{answer} at {name}", "; "), {"row": row, "parts": parts})

@@ -1,4 +1,4 @@
-"""What a study found: values of arms over their seeds, and differences that know how much trainings differ."""
+"""What a study found: values of arms over their seeds, and differences whose intervals include training noise."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """One arm less another."""
+    """One arm's value minus another's."""
 
     value: float
     low: float  # lower end of its 95 % interval
     high: float
-    whole: bool  # whether the interval knows how much trainings differ; without several seeds it does not
+    whole: bool  # whether the interval includes how much trainings differ; without several seeds it cannot
     matched: int  # pairs of trainings of the same seed that it is over; 0 where trainings are not matched
-    by_pairs: bool = False  # whether its error is the spread of these pairs, not what trainings differ by otherwise
+    by_pairs: bool = False  # whether its error is the spread of these pairs instead of that between trainings
 
     @property
     def verdict(self) -> str:
@@ -143,7 +143,7 @@ class Findings:
         return [arm_at(threshold, control, scope) for threshold in self.images.thresholds]
 
     def _entries(self, arm: Arm, where: Where) -> dict[int, dict[str, Any]]:
-        """What each seed's training has there, where it has anything."""
+        """The entry of each seed's training, where it has one."""
         rows = [(trial.seed, trial.outcome.result[where.group].get(where.row, {})) for trial in self.trials_of(arm)]
         return {seed: row[where.metric] for seed, row in rows if where.metric in row}
 
@@ -155,7 +155,7 @@ class Findings:
         """Seeds of which all arms have values."""
         return sorted(set.intersection(*(set(self._entries(arm, where)) for arm in arms))) if arms else []
 
-    def of(self, arm: Arm, where: Where, seeds: Sequence[int] | None = None) -> Estimate | None:
+    def estimate(self, arm: Arm, where: Where, seeds: Sequence[int] | None = None) -> Estimate | None:
         """The arm's value, over some seeds or over all; None where no training of it has one."""
         entries = [entry for seed, entry in self._entries(arm, where).items() if seeds is None or seed in seeds]
         if not entries:
@@ -181,15 +181,14 @@ class Findings:
         return Spread(math.sqrt(variance), math.sqrt(sampling), freedom)
 
     def contrast(self, pairs: Sequence[tuple[Arm, Arm]], where: Where, *, same_reals: bool) -> Difference | None:
-        """The mean over pairs of arms of the second's value less the first's, or None where one has none.
+        """The mean over pairs of arms of the second's value minus the first's, or None where one has none.
 
         Trainings of one seed (and one warm start) have much in common. So trainings of the same seed are compared, and
-        the error is what is left between trainings beyond their arm and their seed (the residual of a two-way layout
-        over all arms with several seeds), with its degrees of freedom in Student's interval. Where no two arms have
-        several seeds it is the spread between trainings, at least that of sampling. Of several pairs whose arms have
-        one seed, it is the spread of the pairs' differences: nothing else shows how arm and seed interact there. To
-        this comes what the real images make of the difference: of the same ones by what each part of them moves both
-        values, of others that of both.
+        the error is the residual of a two-way layout, by arm and seed, over all arms with several seeds, with its
+        degrees of freedom in Student's interval. Where no two arms have several seeds it is the spread between
+        trainings, at least that of sampling. For several pairs whose arms have one seed, it is the spread of the pairs'
+        differences: nothing else shows how arm and seed interact there. The variance from the real images is added: if
+        both values were judged beside the same ones, from their influences on both, else as the sum for both.
         """
         shared = [self.common_seeds(pair, where) for pair in pairs]
         residual = self._residual(where) if all(shared) else None
@@ -197,7 +196,7 @@ class Findings:
         by_pairs = residual is not None and once and len(pairs) > 1
         known = []
         for (first, second), seeds in zip(pairs, shared, strict=True):
-            one, other = (self.of(arm, where, seeds if residual else None) for arm in (first, second))
+            one, other = (self.estimate(arm, where, seeds if residual else None) for arm in (first, second))
             if one is None or other is None:
                 return None
             known.append((one, other))
@@ -227,9 +226,9 @@ class Findings:
         if len(arms) < 2 or len(seeds) < 2:
             return None
         values = np.array([[self.by_seed(arm, where)[seed] for seed in seeds] for arm in arms])
-        left = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+        residuals = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
         freedom = (len(arms) - 1) * (len(seeds) - 1)
-        return float((left**2).sum()) / freedom, freedom
+        return float((residuals**2).sum()) / freedom, freedom
 
     def between_reals(self, arm: Arm, where: Where) -> dict[str, float] | None:
         """{"mean", "sd", "n"} of real images in the place of generated ones, or None where it is not known."""
@@ -256,7 +255,7 @@ class Findings:
         return [(count[self.measurement.positive], count["measured"], count["n"]) for count in counts]
 
     def count_measured(self, arm: Arm, row: str | None) -> tuple[int, int, int]:
-        """What `measured` gives, over all trainings of the arm."""
+        """The sums of `measured` over all trainings of the arm."""
         positive, measured, n = (sum(numbers) for numbers in zip((0, 0, 0), *self.measured(arm, row), strict=True))
         return positive, measured, n
 
@@ -271,7 +270,7 @@ class Findings:
     def share_interval(self, arm: Arm, row: str | None) -> tuple[float, float]:
         """The 95 % interval of the share of positive ones among the measured images; None for the reals.
 
-        It knows how much trainings differ where an arm has several, and takes real images of one patient for one.
+        It includes how much trainings differ where an arm has several, and counts real images of one patient as one.
         """
         positive, known, _ = self.count_measured(arm, row)
         if not known:
@@ -295,11 +294,11 @@ class Findings:
 
 
 def _real_variance(pairs: Sequence[tuple[Estimate, Estimate]], same: bool) -> float | None:
-    """What the real images make of a mean difference; None where it is unknown."""
+    """The part of the variance of a mean difference that is due to the real images; None where it is unknown."""
     if same:
-        moved = [other.influences - one.influences for one, other in pairs
-                 if one.influences is not None and other.influences is not None]  # fmt: skip
-        return None if len(moved) < len(pairs) else float((np.mean(moved, axis=0) ** 2).sum())
+        changes = [other.influences - one.influences for one, other in pairs
+                   if one.influences is not None and other.influences is not None]  # fmt: skip
+        return None if len(changes) < len(pairs) else float((np.mean(changes, axis=0) ** 2).sum())
     errors = [error for pair in pairs for estimate in pair if (error := estimate.real_error) is not None]
     return None if len(errors) < 2 * len(pairs) else float(np.sum(np.square(errors))) / len(pairs) ** 2
 

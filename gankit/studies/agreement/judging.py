@@ -21,8 +21,8 @@ from gankit.studies.agreement.arms import Arm
 if TYPE_CHECKING:
     from gankit.studies.agreement.study import Agreement
 
-FEW = ("frechet", "kid")  # Metrics of the drawn images, best and worst
-MANY = (*FEW, "precision-recall")  # Metrics of equal numbers
+DRAWN_METRICS = ("frechet", "kid")  # Of the drawn images, best and worst
+EQUAL_METRICS = (*DRAWN_METRICS, "precision-recall")  # Of equal numbers
 CHANCE_DRAWS = 100  # Random draws that show the noise of as few images as are kept
 REAL_DRAWS = 20  # Draws of real images whose mean is a real-against-real value
 # Beside which equal numbers are judged, with their words in tables
@@ -30,14 +30,14 @@ REFERENCES = {
     "subset": "own training images", "full": "all training images", "held-out": "held-out images",
     "held-out-same": "held-out images of this SR",
 }  # fmt: skip
-USEFUL = 0.3  # Sensitivity plus specificity less 1 (Youden's index), from which a measurement is of use
+USEFUL = 0.3  # Sensitivity plus specificity minus 1 (Youden's index) from which a measurement is of use
 
 
 @final
 class Estimator:
-    """A measurement that was tried on real images whose values are known.
+    """A measurement that is tried on real images whose values are known.
 
-    An image counts as positive from the absolute value `limit` on. `trial` is what the trial gave: n, median error,
+    An image counts as positive from the absolute value `limit` on. `trial` holds the results: n, median error,
     sensitivity, specificity, and the shares that could not be measured and that truly are positive.
     """
 
@@ -94,7 +94,7 @@ class Judge:
         return rows(images, self._network, {"features"}, content=images.digest(), quiet=True)
 
     def run(self, run: Run, arm: Arm, seed: int, folder: Path) -> dict[str, Any]:
-        """Everything that is said of one generator; its pictures and its ranking are written to the folder.
+        """All values of one generator; its pictures and its ranking are written to the folder.
 
         Raises:
             GankitError: its images cannot be judged.
@@ -111,13 +111,15 @@ class Judge:
         order = [[place, int(i), f"{ranking.scores[i]:.6g}"] for place, i in enumerate(ranking.order, 1)]
         write_csv(folder / "ranking.csv", [["rank", "image", "score"], *order])
         reals = self.full.take(images.training_of(arm, seed))
-        drawn = {name: values_with_influences(FEW, reals, fakes.take(chosen)) for name, chosen in kept.items()}
+        drawn = {
+            name: values_with_influences(DRAWN_METRICS, reals, fakes.take(chosen)) for name, chosen in kept.items()
+        }
         pool = Pool(reals, fakes.take(kept["all"]))
         sets = [random_places(settings.drawn, settings.kept, "chance", number) for number in range(CHANCE_DRAWS)]
         chance = spreads(["frechet"], pool, [(pool.real_places, pool.fake_places[places]) for places in sets])
         alike, first = self.held_out.take(images.held_out_at(arm.threshold)), fakes.take(np.arange(images.n))
         equal = {
-            name: values_with_influences(MANY, side.take(random_places(side.count, images.n, name)), first)
+            name: values_with_influences(EQUAL_METRICS, side.take(random_places(side.count, images.n, name)), first)
             for name, side in zip(REFERENCES, (reals, self.full, self.held_out, alike), strict=True)
         }
         result = {"drawn": drawn, "chance": chance, "equal": equal, "n_real": reals.count}
@@ -139,7 +141,7 @@ class Judge:
             others = self.held_out.take(alike)
             pool = Pool(trained, others)
             entry: dict[str, Any] = {
-                name: spreads(FEW, pool, [
+                name: spreads(DRAWN_METRICS, pool, [
                     (pool.real_places, pool.fake_places[random_places(others.count, k, name, number)])
                     for number in range(draws)
                 ]) | {"n": k}
@@ -164,7 +166,7 @@ class Judge:
 
 def _equal(pool: Pool, n: int) -> Values:
     """Training against held-out images, n of each."""
-    return spreads(MANY, pool, [
+    return spreads(EQUAL_METRICS, pool, [
         (pool.real_places[random_places(pool.real.count, n, "reals", number)],
          pool.fake_places[random_places(pool.fake.count, n, "held-out reals", number)])
         for number in range(REAL_DRAWS)

@@ -83,7 +83,7 @@ def _draw_lines(axes: Any, findings: Findings, lines: list[tuple[str, list[Arm],
         aside = 0.8 * (place - (len(lines) - 1) / 2)  # so that bars do not cover each other
         known = [arm for arm in arms if findings.by_seed(arm, where)]
         seeds = findings.common_seeds(known, where)[:1]
-        points = [(arm, value) for arm in known if (value := findings.of(arm, where, seeds or None))]
+        points = [(arm, value) for arm in known if (value := findings.estimate(arm, where, seeds or None))]
         if points:
             x, y = [100 * arm.threshold + aside for arm, _ in points], [value.value for _, value in points]
             style = {"label": name, "color": f"C{place}", "marker": "o", "capsize": 3, "linewidth": 1.2}

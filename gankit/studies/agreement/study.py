@@ -13,7 +13,7 @@ from pydantic import AfterValidator, AliasChoices, Field, field_validator, model
 
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
-from gankit.experiments.tables import Count, Settings
+from gankit.experiments.tables import Repeats, Settings
 from gankit.interfaces import MeasuresFacts
 from gankit.registry import registry
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
@@ -57,8 +57,8 @@ class AgreementSettings(Settings):
     thresholds: Annotated[list[Annotated[float, Ge(0), Le(1)]], MinLen(1)] = Field(
         default_factory=lambda: [0.0, 0.6, 0.7, 0.8]
     )
-    seeds: Count = 1
-    seeds_at_ends: Count = 1
+    seeds: Repeats = 1
+    seeds_at_ends: Repeats = 1
     drawn: Annotated[int, Ge(4)] = 100
     kept: Annotated[int, Ge(2)] = 10
     controls: Annotated[list[ControlName], AfterValidator(distinct)] = Field(default_factory=lambda: ["random-subset"])
@@ -73,7 +73,7 @@ class AgreementSettings(Settings):
     @classmethod
     def _rising(cls, values: list[float]) -> list[float]:
         if any(b <= a for a, b in itertools.pairwise(values)):
-            raise ValueError(f"thresholds rise, each once; these are {values}")
+            raise ValueError(f"each threshold must be above the one before; these are {values}")
         return values
 
     @model_validator(mode="after")
@@ -177,7 +177,7 @@ class Agreement(Study):
         names = {start: "-".join(filter(None, (WARM, f"seed{start[1]}", start[0].scope))) for start in starts.values()}
         warm_ups = [Job(name, functools.partial(self._warm_up, *start)) for start, name in names.items()]
         trainings = [
-            Job(name, functools.partial(self._train_and_judge, arm, seed, jobs / names[starts[name]] if warm else None))
+            Job(name, functools.partial(self._train_and_judge, arm, seed, names[starts[name]] if warm else None))
             for name, (arm, seed) in trials.items()
         ]
         return [
@@ -194,8 +194,8 @@ class Agreement(Study):
         experiment = self.experiment_of(arm, seed, steps=self.settings.warm_start)
         return {"steps": train_or_resume(experiment, folder / RUN).steps}
 
-    def _train_and_judge(self, arm: Arm, seed: int, start: Path | None, folder: Path) -> dict[str, Any]:
-        changes = {"start_from": str(finished_run(start).path)} if start else {}
+    def _train_and_judge(self, arm: Arm, seed: int, start: str | None, folder: Path) -> dict[str, Any]:
+        changes = {"start_from": str(finished_run(folder.parent / start).path)} if start else {}
         run = train_or_resume(self.experiment_of(arm, seed, **changes), folder / RUN)
         began = time.monotonic()
         values = self.judging.run(run, arm, seed, folder)

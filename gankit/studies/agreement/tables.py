@@ -18,7 +18,7 @@ EQUAL = "Equal n"  # How rows of equal numbers on either side begin
 
 @dataclass(frozen=True)
 class Cell:
-    """What one arm has in one row."""
+    """The value of one arm in one row."""
 
     estimate: Estimate | None
     real: dict[str, float] | None  # {"mean", "sd", "n"} of draws of real images in the place of generated ones, or None
@@ -91,7 +91,7 @@ def rows(findings: Findings) -> list[Row]:
         for arm in findings.row(*variant):
             by_seed = findings.by_seed(arm, where)
             real = findings.between_reals(arm, where) if by_seed else None
-            cells.append(Cell(findings.of(arm, where), real, findings.failed(arm), by_seed))
+            cells.append(Cell(findings.estimate(arm, where), real, findings.failed(arm), by_seed))
         spread = findings.spread(where) if any(len(cell.by_seed) > 1 for cell in cells) else None
         words = findings.variant_words(*variant), images, findings.metric_name(where.metric), REFERENCES[reference]
         table.append(Row(*words, cells, spread))
@@ -169,9 +169,9 @@ def trainings(findings: Findings) -> Table:
 
 
 def write_tables(findings: Findings, folder: Path) -> None:
-    """Write table1 and table2 as .csv and .tex, what controls and equal numbers gave as table2-controls.tex.
+    """Write table1 and table2 as .csv and .tex, and table2's controls and equal numbers as table2-controls.tex.
 
-    And trainings.csv with every value, and a table of what can be measured on the pixels: deviations.csv for the eyes.
+    Also trainings.csv with every value, and a table of what can be measured on the pixels: deviations.csv for the eyes.
     """
     tables = {"table1": table1(findings), "table2": table2(findings), "trainings": trainings(findings)}
     if findings.measurement:

@@ -15,7 +15,7 @@ NOTHING = dict.fromkeys(("value", "low", "high", "low90", "high90", "p", "visibl
 
 
 def contrast(differences: Sequence[Floats], test_to_train: float, step: float = 0.0) -> dict[str, Any]:
-    """From the (generators, seeds) differences of each fold: their mean, its intervals, and what they vary with.
+    """The mean of the (generators, seeds) differences of all folds, its intervals, and the sources of its variance.
 
     "low" and "high" are of 95 %, "low90" and "high90" of 90 %, "visible" is the smallest true difference that such a
     study would see in 80 % of all cases; None where fewer than two folds have values. Every fold has seeds of its own.
@@ -23,30 +23,31 @@ def contrast(differences: Sequence[Floats], test_to_train: float, step: float = 
     Args:
         differences: of gains, one array for each fold.
         test_to_train: images of a fold's test part, divided by those of its training part.
-        step: by how much a single patient changes the value of a fold. Folds of few cases agree by chance now and then;
-            so their standard deviation is taken to be no less than this.
+        step: by how much a single patient changes the value of a fold. Folds of few cases may agree by chance, so
+            their standard deviation is taken to be at least this.
     """
     if not differences:
         return dict(NOTHING)
-    generators = max(len(each) for each in differences)
+    generators = max(map(len, differences))
     table = np.full((len(differences), generators, differences[0].shape[1]), np.nan)
-    for place, each in enumerate(differences):  # sources of one fold may have more generators than those of another
-        table[place, : len(each)] = each
-    found = cross_validated(table, test_to_train, shared_seeds=False)
+    for place, of_fold in enumerate(differences):  # the source chosen in one fold may have more generators
+        table[place, : len(of_fold)] = of_fold
+    estimate = cross_validated(table, test_to_train, shared_seeds=False)
     if len(differences) < 2:
-        return {**NOTHING, "value": found.value}
-    folds = found.parts["folds"]
+        return {**NOTHING, "value": estimate.value}
+    folds = estimate.parts["folds"]
     least = step**2 * (1 / len(differences) + test_to_train)
-    found = Estimate(found.value, {**found.parts, "folds": replace(folds, variance=max(folds.variance, least))})
-    (low, high), (low90, high90) = found.interval(), found.interval(1 - 2 * LEVEL)
+    parts = {**estimate.parts, "folds": replace(folds, variance=max(folds.variance, least))}
+    estimate = Estimate(estimate.value, parts)
+    (low, high), (low90, high90) = estimate.interval(), estimate.interval(1 - 2 * LEVEL)
     return {
-        "value": found.value, "low": low, "high": high, "low90": low90, "high90": high90, "p": found.p_value,
-        "visible": found.detectable(), "variances": variance_split(table),
+        "value": estimate.value, "low": low, "high": high, "low90": low90, "high90": high90, "p": estimate.p_value,
+        "visible": estimate.detectable(), "variances": variance_split(table),
     }  # fmt: skip
 
 
 def verdict(primary: Mapping[str, Any], margin: float, has_remedy: bool) -> dict[str, str]:
-    """The word for the one contrast, and why, by a rule that was set beforehand.
+    """The word for the primary contrast, and why, by a rule that was set beforehand.
 
     "equivalent" where the 90 % interval lies within the margin; else "helps" or "hurts" where p is below 0.05, by the
     sign, and a remedy of imbalance was among the baselines of every fold; else "no evidence".

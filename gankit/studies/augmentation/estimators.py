@@ -37,7 +37,7 @@ def new_estimator(settings: AugmentationSettings, seed: int) -> Any:
         PartError: there is none of this name, it takes other arguments, or cannot do what the arms need.
     """
     name, numeric = str(settings.estimator), settings.endpoint == "severity"
-    kind = _imported(name) if "." in name else _named(name, "regressor" if numeric else "classifier")
+    kind = _import_class(name) if "." in name else _find_class(name, "regressor" if numeric else "classifier")
     options = dict(settings.options)
     if "random_state" in inspect.signature(kind).parameters:
         options.setdefault("random_state", derive_seed(seed, "estimator") % 2**32)
@@ -57,31 +57,31 @@ def takes_weights(estimator: Any) -> bool:
     return bool(has_fit_parameter(estimator, "sample_weight"))
 
 
-def _named(name: str, kind: str) -> type:
-    known = _known(kind)
+def _find_class(name: str, kind: str) -> type:
+    known = _estimators(kind)
     if name not in known:
         near = suggestion(name, list(known))
         raise PartError(f"augmentation.estimator: scikit-learn has no {kind} {name!r}; {near}")
-    found: type = known[name]
-    return found
+    result: type = known[name]
+    return result
 
 
 @functools.cache
-def _known(kind: str) -> dict[str, type]:
+def _estimators(kind: str) -> dict[str, type]:
     return dict(all_estimators(kind))
 
 
-def _imported(path: str) -> type:
+def _import_class(path: str) -> type:
     module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        result = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise PartError(f"augmentation.estimator: {path} cannot be imported: {one_line(error, 120)}") from None
-    if not (isinstance(found, type) and issubclass(found, BaseEstimator)):
+    if not (isinstance(result, type) and issubclass(result, BaseEstimator)):
         raise PartError(
             f"augmentation.estimator: {path} is no estimator of scikit-learn: a class that is one is needed"
         )
-    return found
+    return result
 
 
 class FeatureLearner:
@@ -119,7 +119,7 @@ class FeatureLearner:
             weights[key] = np.tile(data.weights.numpy()[labels], len(views)).astype(np.float64)
         try:
             self.pipeline.fit(x, y, **weights)
-        except Exception as error:  # of any type, from anyone's estimator
+        except Exception as error:  # an estimator may raise anything
             raise PartError(f"{self.settings.estimator} cannot learn these images: {one_line(error, 160)}") from None
 
     def apply(self, dataset: Dataset) -> Floats:

@@ -19,7 +19,7 @@ from gankit.studies.augmentation.settings import AugmentationSettings
 from gankit.studies.labelled import class_labels, groups_of, image_digests, numbers, stratified_folds, training_part
 
 TRIES = 50  # Random divisions that are tried until every class is on every side
-TRIES_WITH_FEWER = 5  # The same with a number of folds that is not the one that was asked for
+TRIES_WITH_FEWER = 5  # The same for fewer folds than the setting says
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _notes(dataset: Dataset, folds: list[Fold], settings: AugmentationSettings) 
 def flow(division: Division) -> list[list[str]]:
     """How many images of how many groups went where, a header first."""
 
-    def shown(part: Dataset | None) -> str:
+    def cell(part: Dataset | None) -> str:
         if part is None:
             return "-"
         images = f"{len(part)}"
@@ -191,7 +191,7 @@ def flow(division: Division) -> list[list[str]]:
             f"{name} {'/'.join(str(counts_of(part)[label]) for part in fold.parts.values())}"
             for label, name in enumerate(division.dataset.class_names)
         )
-        row = [shown(fold.learn), str(left_out), shown(fold.validation), shown(fold.test), shown(fold.reserve)]
+        row = [cell(fold.learn), str(left_out), cell(fold.validation), cell(fold.test), cell(fold.reserve)]
         rows.append([str(fold.number), *row, by_class])
     return rows
 

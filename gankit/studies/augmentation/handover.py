@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gankit.errors import RunError
+from gankit.evaluation.folds import LIST, TRAIN
 from gankit.files import write_csv
 from gankit.images.pictures import save_image
 from gankit.interfaces import Dataset
@@ -20,7 +21,7 @@ from gankit.studies.labelled import class_labels, groups_of, image_digests
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
-TRAIN, GENERATED, LIST, WANTED = "train", "generated", "train.csv", "wanted.csv"
+WANTED = "wanted.csv"
 
 
 def class_folders(names: Sequence[str]) -> list[str]:

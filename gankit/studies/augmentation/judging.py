@@ -85,9 +85,9 @@ class Endpoint:
         """Further scores of (n, k) outputs."""
         labels = class_labels(part)
         if self.settings.endpoint == "severity":
-            truth, said = values_of(part, self.settings), outputs[:, 0]
-            error = said - truth
-            correlation = np.corrcoef(said, truth)[0, 1] if said.std() and truth.std() else np.nan
+            truth, predicted = values_of(part, self.settings), outputs[:, 0]
+            error = predicted - truth
+            correlation = np.corrcoef(predicted, truth)[0, 1] if predicted.std() and truth.std() else np.nan
             return {
                 "mean absolute error": float(np.abs(error).mean()),
                 "root mean square error": float(np.sqrt((error**2).mean())),
@@ -129,7 +129,7 @@ def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Pat
         if variant.arm.kind.tuned:
             of_validation, of_test = log_softmax(of_validation, axis=-1), log_softmax(of_test, axis=-1)
             gains = []
-            # The adjustment is chosen on one half of the groups and judged on the other, so that its gain is no luck.
+            # Chosen on one half of the groups and judged on the other, else the adjustment would seem too good.
             for half in (halves, ~halves):
                 if half.any() and not half.all():
                     strength = endpoint.adjustment(fold.validation, of_validation, log_prior, half)
@@ -188,7 +188,7 @@ def judge(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Pat
             variant, baseline = choose(cells, fold, among), baselines[fold.number]
             if variant is None or baseline is None:
                 continue
-            first, second = (cells[fold.number, each.name].test for each in (variant, baseline))
+            first, second = (cells[fold.number, side.name].test for side in (variant, baseline))
             differences.append(first - second)  # the same seeds of classifiers on both sides
             chosen.append({
                 "fold": fold.number, "variant": variant.name, "baseline": baseline.name, "gain": float(first.mean()),
@@ -225,7 +225,7 @@ def _arm(study: AugmentationStudy, cells: Cells, arm: Arm, against_baseline: Any
         fold, cell = study.fold(row["fold"]), cells[row["fold"], row["variant"]]
         scores += [endpoint.scores(fold.test, outputs) for outputs in cell.outputs.reshape(-1, *cell.outputs.shape[2:])]
     names = scores[0] if scores else []
-    known = {name: [each[name] for each in scores if not np.isnan(each[name])] for name in names}
+    known = {name: [values[name] for values in scores if not np.isnan(values[name])] for name in names}
     means = {name: float(np.mean(values)) if values else None for name, values in known.items()}
     gain = float(np.mean([row["gain"] for row in entry["chosen"]])) if scores else None
     return {"words": arm.words, "role": arm.role, "gain": gain, "scores": means, **entry, "p_holm": None}
@@ -272,7 +272,7 @@ def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 def _lacks(lacking: list[str], primary: Mapping[str, Any]) -> Iterator[str]:
     if lacking:
-        yield f"not whole and not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
+        yield f"incomplete, so not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
     if primary["missing"]:
         yield f"the contrast lacks {primary['missing']} folds, in which nothing could be chosen on one side"
 
@@ -290,5 +290,5 @@ def predictions(study: AugmentationStudy, cells: Cells, arms: Mapping[str, Any])
             shown = cell.outputs if endpoint_numeric else softmax(cell.outputs, axis=-1)
             for (g, s), _ in np.ndenumerate(cell.test):
                 for case, group, label, values in zip(cases, groups, labels, shown[g, s], strict=True):
-                    told = [f"{value:.5f}" for value in values]
-                    yield [fold.number, case, group, fold.test.class_names[label], arm, row["variant"], g, s, *told]
+                    texts = [f"{value:.5f}" for value in values]
+                    yield [fold.number, case, group, fold.test.class_names[label], arm, row["variant"], g, s, *texts]

@@ -20,6 +20,7 @@ from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.folds import Fold, counts_of, values_of
 from gankit.studies.fitting import Classical, Images, TrainingSet, apply, class_weights, fit, noised_copies
 from gankit.studies.labelled import class_labels
+from gankit.studies.worker import check_made
 
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
@@ -44,7 +45,7 @@ def most_added(fold: Fold, study: AugmentationStudy) -> Labels:
     return most
 
 
-def scaled(classical: Classical, strength: float) -> Classical:
+def scale_classical(classical: Classical, strength: float) -> Classical:
     """A classical augmentation with all its ranges multiplied by the strength, each at most its largest value."""
     bounds = {"shift": 1.0, "rotate": 180.0, "scale": 0.9, "brightness": 1.0, "contrast": 1.0}
     ranges = {name: min(getattr(classical, name) * strength, most) for name, most in bounds.items()}
@@ -72,7 +73,7 @@ def training_set(
     mean, scale = float(values.mean()), float(values.std()) or 1.0
     images: Images = np.asarray(learn.images)
     if variant.ratio is not None:
-        added = _added(study, fold, variant, seed, made)
+        added = _added_images(study, fold, variant, seed, made)
         kept = slice(None) if kind.real else slice(0, 0)
         images = np.concatenate([images[kept], added[0]])
         labels, values = np.concatenate([labels[kept], added[1]]), np.concatenate([values[kept], added[2]])
@@ -80,14 +81,14 @@ def training_set(
     if numeric:
         targets = torch.from_numpy((values - mean) / scale).float()[:, None]
     weights = class_weights(labels, learn.image.classes) if kind.weighted else None
-    classical = scaled(study.settings.classical, variant.strength or 1.0) if kind.augmented else None
+    classical = scale_classical(study.settings.classical, variant.strength or 1.0) if kind.augmented else None
     return TrainingSet(images, targets, learn, kind.balanced, weights, classical, labels), (mean, scale)
 
 
-def _added(
+def _added_images(
     study: AugmentationStudy, fold: Fold, variant: Variant, seed: int, made: Path | None
 ) -> tuple[Images, Labels, Floats]:
-    """Images, classes and numbers that a variant adds, class by class; a smaller ratio takes the first of a larger."""
+    """Images, classes and numbers that a variant adds, class by class; larger ratios contain those of smaller ones."""
     assert variant.ratio is not None
     counts, random = added_counts(fold, variant.ratio), np.random.default_rng(derive_seed(seed, "added", fold.number))
     numeric = study.settings.endpoint == "severity"
@@ -105,6 +106,7 @@ def _added(
         values = values_of(source, study.settings)[places] if numeric else np.zeros(len(places))
         return images, labels[places], values
     assert made is not None
+    check_made(made, MADE)
     if not (made / MADE).is_file():
         raise RunError(f"{made.name} has failed, and this training needs its images")
     with np.load(made / MADE) as file:
@@ -114,28 +116,35 @@ def _added(
 
 
 def train_variant(
-    study: AugmentationStudy, number: int, variant: Variant, made: Path | None, seed: int, folder: Path
+    study: AugmentationStudy, number: int, variant: Variant, image_job: str | None, seed: int, folder: Path
 ) -> dict[str, Any]:
     """A job: train a variant in the fold of this number, and write its outputs for the validation and the test part.
+
+    `image_job` is the name of the job that made the images of the variant's source.
 
     Raises:
         GankitError: an earlier job has failed, or the training did.
     """
     fold, settings = study.fold(number), study.settings
+    made = None if image_job is None else folder.parent / image_job
     data, (mean, scale) = training_set(study, fold, variant, seed, made)
     outputs: dict[str, Floats] = {}
     progress: dict[str, Any] = {}
     if settings.estimator is not None:
         learner = FeatureLearner(settings, fold.learn, seed)
         learner.fit(data)
-        outputs = {name: learner.apply(part) for name, part in _judged(fold)}
+        outputs = {name: learner.apply(part) for name, part in _judging_parts(fold)}
     else:
+<<<<<<< HEAD
         with fork_rng():
+=======
+        with seeds.own_draws():
+>>>>>>> main
             seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
             network = settings.new_network(fold.learn.image, study.outputs)
         network.to(choose_device(study.experiment.training.device))
         progress = fit(network, data, settings, seed, folder)
-        outputs = {name: apply(network, part) for name, part in _judged(fold)}
+        outputs = {name: apply(network, part) for name, part in _judging_parts(fold)}
         for path in (folder / "checkpoints").glob("*.pt"):  # of no use after the training
             path.unlink()
     if study.outputs == 1:
@@ -149,5 +158,5 @@ def train_variant(
     return {**steps, "real": real, "added": len(data.images) - real}
 
 
-def _judged(fold: Fold) -> list[tuple[str, Any]]:
+def _judging_parts(fold: Fold) -> list[tuple[str, Any]]:
     return [("validation", fold.validation), ("test", fold.test)]

@@ -54,7 +54,7 @@ def arm_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     rows = [["arm", "role", "gain", "less best baseline", "p", "p after Holm", "folds lacking", "chosen"]]
     for name, entry in metrics["arms"].items():
         chosen = [row["variant"] for row in entry["chosen"]]
-        often = ", ".join(f"{each} {chosen.count(each)}x" for each in dict.fromkeys(chosen))
+        often = ", ".join(f"{variant} {chosen.count(variant)}x" for variant in dict.fromkeys(chosen))
         ps = [number(entry["p"]), number(entry["p_holm"])]
         rows.append([name, entry["role"], number(entry["gain"]), interval(entry), *ps, str(entry["missing"]), often])
     return rows

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from gankit.experiments.tables import Count, Settings
+from gankit.experiments.tables import Repeats, Settings
 from gankit.studies.augmentation.arms import CONTROLS, FILL, GENERATOR, KINDS, Ratio
 from gankit.studies.fitting import FitSettings
 from gankit.studies.study import distinct
@@ -83,12 +83,12 @@ class AugmentationSettings(FitSettings):
     positive: list[str] = Field(default_factory=list)
     number: str | None = None
     margin: Annotated[float, Gt(0)] = 0.02
-    folds: Annotated[int, Ge(2)] = 5
-    repeats: Count = 1
+    folds: Annotated[int, Ge(2), Le(1000)] = 5
+    repeats: Repeats = 1
     validation: Annotated[int, Ge(2)] = 4
     reserve: Annotated[int, Ge(2)] = 4
-    generators: Count = 2
-    seeds: Count = 2
+    generators: Repeats = 2
+    seeds: Repeats = 2
     arms: Annotated[list[KindName], MinLen(1), AfterValidator(distinct)] = Field(default_factory=lambda: list(KINDS))
     controls: Annotated[list[ControlName], AfterValidator(distinct)] = Field(default_factory=lambda: list(CONTROLS))
     generator: bool = True
@@ -102,7 +102,7 @@ class AugmentationSettings(FitSettings):
     estimator: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     features: str = "pixels"
-    views: Count = 4
+    views: Repeats = 4
 
     @field_validator("others")
     @classmethod

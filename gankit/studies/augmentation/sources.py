@@ -13,6 +13,7 @@ from scipy import stats
 
 from gankit.errors import DataError, RunError, one_line
 from gankit.evaluation.design import Floats
+from gankit.evaluation.folds import GENERATED
 from gankit.files import open_atomically, user_path
 from gankit.interfaces import Dataset, Indices, Rows
 from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
@@ -21,7 +22,7 @@ from gankit.registry.trust import check_trust
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import GENERATOR
 from gankit.studies.augmentation.folds import Fold, values_of
-from gankit.studies.augmentation.handover import GENERATED, class_folders, write_fold
+from gankit.studies.augmentation.handover import class_folders, write_fold
 from gankit.studies.augmentation.learning import MADE, Labels, most_added
 from gankit.studies.augmentation.settings import EXPORTED
 from gankit.studies.fitting import Images
@@ -149,7 +150,7 @@ def _run_program(study: AugmentationStudy, fold: Fold, source: str, folder: Path
         raise RunError(f"augmentation.others.{source}: {program} cannot be run: {one_line(error)}") from None
     (folder / "program.txt").write_text(ended.stdout + ended.stderr, encoding="utf-8")
     if ended.returncode:
-        last = (ended.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        last = (ended.stderr.strip().splitlines() or ["it printed no error"])[-1]
         raise RunError(f"augmentation.others.{source}: {program.name} ended with {ended.returncode}: {last[:200]}")
     done.touch()
 
@@ -177,8 +178,8 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
     """
     parts = [np.asarray(part.images) for part in (fold.learn, fold.validation, fold.test)]
     learn, validation, test = ([_thumbnails(pixels, fold), _thumbnails(pixels[..., ::-1], fold)] for pixels in parts)
-    made, judging = [_thumbnails(images, fold), _thumbnails(images[..., ::-1], fold)], [*validation[0], *test[0]]
-    i, j, exact = _copies(made, judging)
+    generated, judging = [_thumbnails(images, fold), _thumbnails(images[..., ::-1], fold)], [*validation[0], *test[0]]
+    i, j, exact = _copies(generated, judging)
     learnt, known, _ = _copies(learn, judging)
     real = [learnt, _copies(validation, test[0])[0], _copies(test, validation[0])[0]]  # near one of another patient
     beyond = ~np.isin(j, known)

@@ -13,14 +13,19 @@ import numpy as np
 
 from gankit.errors import DataError, PartError, RunError, first_of
 from gankit.evaluation.design import visible_difference
+from gankit.evaluation.folds import GENERATED
 from gankit.experiments.experiment import Experiment
 from gankit.files import user_path, write_atomically
 from gankit.runs.run import choose_device
+<<<<<<< HEAD
 from gankit.seeds import derive_seed, fork_rng
+=======
+from gankit.seeds import derive_seed, own_draws
+>>>>>>> main
 from gankit.studies.augmentation.arms import FILL, GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
 from gankit.studies.augmentation.estimators import FeatureLearner, new_estimator, takes_weights
 from gankit.studies.augmentation.folds import Division, Fold, divide, flow
-from gankit.studies.augmentation.handover import GENERATED, WANTED, can_be_png, export_folds
+from gankit.studies.augmentation.handover import WANTED, can_be_png, export_folds
 from gankit.studies.augmentation.judging import Endpoint, judge
 from gankit.studies.augmentation.learning import added_counts, train_variant, training_set
 from gankit.studies.augmentation.report import summary, write_report, write_tables
@@ -98,7 +103,7 @@ class AugmentationStudy(Study):
     def variants(self) -> list[Variant]:
         """All variants of all arms."""
         settings = self.settings
-        return [each for arm in self.arms() for each in variants(arm, settings.strengths, settings.ratios)]
+        return [variant for arm in self.arms() for variant in variants(arm, settings.strengths, settings.ratios)]
 
     def fold_seeds(self, fold: Fold, count: int, stream: str) -> list[int]:
         """So many seeds for the trainings of this fold alone: then the spread of folds covers that of seeds."""
@@ -130,7 +135,7 @@ class AugmentationStudy(Study):
     def work(self, jobs: Path) -> list[Work]:
         """The images of every source in every fold, and then every variant, fold by fold."""
         self._check_networks()
-        self._check_sources()
+        self._check_sources(jobs.parent)
         generators: list[Job] = []
         others: list[Job] = []
         trainings: dict[str, Job] = {}
@@ -144,9 +149,8 @@ class AugmentationStudy(Study):
                 added = variant.arm.source in self.settings.sources
                 made = self.image_jobs(fold, str(variant.arm.source)) if added else [None]
                 for row, image_job in zip(self.trainings(fold, variant), made, strict=True):
-                    images = None if image_job is None else jobs / image_job
                     for seed, name in zip(self.fold_seeds(fold, len(row), "classifier"), row, strict=True):
-                        run = functools.partial(train_variant, self, fold.number, variant, images, seed)
+                        run = functools.partial(train_variant, self, fold.number, variant, image_job, seed)
                         trainings.setdefault(name, Job(name, run))
         steps = 1 if self.settings.estimator else self.settings.steps
 
@@ -171,15 +175,22 @@ class AugmentationStudy(Study):
                     f"augmentation.estimator: {settings.estimator} takes no weights of images; leave the arms with "
                     "weights out, or choose another one"
                 )
+<<<<<<< HEAD
         with fork_rng():
+=======
+        with own_draws():
+>>>>>>> main
             if settings.estimator is None:
                 settings.new_network(learn.image, self.outputs)
             if settings.generator:
                 experiment = self.generator_experiment(self.experiment.training.seed)
                 build(experiment, prepare(experiment.data, self.experiment.training.seed, learn).image)
 
-    def _check_sources(self) -> None:
+    def _check_sources(self, own: Path) -> None:
         """Refuse ratios that add nothing, and other programs' images that cannot be used; write folds for these.
+
+        Args:
+            own: the folder of the study.
 
         Raises:
             GankitError: a ratio adds no image, images are missing or cannot be used, or a program is not there or not
@@ -196,7 +207,15 @@ class AugmentationStudy(Study):
                 "over as pictures; 8-bit grey or colour and 16-bit grey ones can"
             )
         if settings.export_folds is not None:
-            export_folds(self, user_path(settings.export_folds))
+            exported = user_path(settings.export_folds)
+            place, study = exported.resolve(), own.resolve()
+            # Neither could be written again once the other is there
+            if place.is_relative_to(study) or any(study.is_relative_to(place / fold.name) for fold in self.folds):
+                raise RunError(
+                    f"augmentation.export_folds: {exported} and the study's own folder, {own}, overlap; choose one "
+                    "beside it"
+                )
+            export_folds(self, exported)
         for source in settings.sources:
             if source == GENERATOR:
                 continue
@@ -221,7 +240,11 @@ class AugmentationStudy(Study):
             start = time.perf_counter()
             FeatureLearner(settings, fold.learn, 0).fit(data)
             return time.perf_counter() - start
+<<<<<<< HEAD
         with tempfile.TemporaryDirectory() as folder, fork_rng():
+=======
+        with tempfile.TemporaryDirectory() as folder, own_draws():
+>>>>>>> main
             network = settings.new_network(fold.learn.image, self.outputs)
             network.to(choose_device(self.experiment.training.device))
 
@@ -232,9 +255,9 @@ class AugmentationStudy(Study):
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         """What `metrics.json` holds; written with all tables."""
-        found = judge(self, outcomes, folder)
-        metrics = {**found, "protocol": self._protocol(outcomes, folder), "flow": flow(self.division)}
-        metrics["notes"] = [*found["notes"], *self.division.notes]
+        findings = judge(self, outcomes, folder)
+        metrics = {**findings, "protocol": self._protocol(outcomes, folder), "flow": flow(self.division)}
+        metrics["notes"] = [*findings["notes"], *self.division.notes]
         metrics["failures"] = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure}
         write_tables(self, metrics, outcomes, folder)
         write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")

@@ -45,7 +45,7 @@ def split_data(study: ClassifierStudy) -> Split:
     """Open the data of a study and divide them, by its seed alone.
 
     Raises:
-        DataError: there are no labels, too few groups of a class, or settings name what the data have not.
+        DataError: there are no labels, too few groups of a class, or settings name what the data lack.
     """
     table, settings = study.experiment.data, study.settings
     dataset = open_dataset(table)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, Field
 
-from gankit.experiments.tables import Count
+from gankit.experiments.tables import Repeats
 from gankit.studies.classifier.arms import ARMS
 from gankit.studies.fitting import FitSettings
 from gankit.studies.study import distinct
@@ -21,8 +21,8 @@ class ClassifierSettings(FitSettings):
 
     Attributes:
         seeds: trainings of each arm, of the seeds `training.seed` and up.
-        generators: generators to train; one a seed where None. With fewer, seeds share them in turn, and intervals
-            leave out a part of what another generator would change.
+        generators: generators to train; None trains one for each seed. With fewer, seeds share them in turn, and
+            intervals leave out a part of what another generator would change.
         arms: what is trained on: "real" images; "oversampling" draws classes equally often; "classical" augments and
             weights classes, the bar to beat; "synthetic" adds generated images of the rare class; "classical-synthetic"
             does both, without weights of classes; "copies", a control, adds noised copies in place of generated images.
@@ -36,12 +36,12 @@ class ClassifierSettings(FitSettings):
         calibration: adds the Brier score, the calibration error and their diagram.
     """
 
-    seeds: Count = 3
-    generators: Count | None = None
+    seeds: Repeats = 3
+    generators: Repeats | None = None
     arms: Annotated[list[ArmName], MinLen(1), AfterValidator(distinct)] = Field(
         default_factory=lambda: ["real", "oversampling", "classical", "synthetic"]
     )
-    folds: Annotated[int, Ge(2)] = 5
+    folds: Annotated[int, Ge(2), Le(1000)] = 5
     test_split: str | None = None
     synthetic_classes: list[str] = Field(default_factory=list)
     synthetic_fill: Annotated[float, Gt(0), Le(10)] = 1.0

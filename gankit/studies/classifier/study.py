@@ -17,7 +17,11 @@ from gankit.files import write_atomically
 from gankit.report.pages import render
 from gankit.runs.classifiers import FILE, Classifier, load_classifier
 from gankit.runs.run import choose_device
+<<<<<<< HEAD
 from gankit.seeds import fork_rng
+=======
+from gankit.seeds import own_draws
+>>>>>>> main
 from gankit.studies.classifier.arms import ARMS, Arm, added_labels, training_set
 from gankit.studies.classifier.data import Split, data_notes, split_data
 from gankit.studies.classifier.report import text_table, write_report, write_tables
@@ -87,20 +91,24 @@ class ClassifierStudy(Study):
     def work(self, jobs: Path) -> list[Work]:
         """The generators, and then every arm and the regression, seed by seed."""
         train, first = self.split.train, self.experiment.training.seed
+<<<<<<< HEAD
         with fork_rng():  # what could not be trained is refused before anything is written
+=======
+        with own_draws():  # what could not be trained is refused before anything is written
+>>>>>>> main
             self.settings.new_network(train.image, train.image.classes)
             if self.needs_generators:
                 experiment = self.generator_experiment(first)
                 build(experiment, prepare(experiment.data, first, train).image)
         seeds = self.seeds(self.settings.seeds)
-        # Each seed of a classifier takes its own generator, or in turn where there are fewer
+        # Each seed of a classifier takes its own generator; if there are fewer, seeds take them in turn
         generator_of = {seed: first + (seed - first) % (self.settings.generators or len(seeds)) for seed in seeds}
         wanted = sorted(set(generator_of.values())) if self.needs_generators else []
         generators = [Job(f"{GENERATOR}-{seed}", functools.partial(self._train_generator, seed)) for seed in wanted]
         trainings = []
         for seed in seeds:  # a study cut short has all arms of its first seeds
             for arm in self.arms():
-                generator = jobs / f"{GENERATOR}-{generator_of[seed]}" if arm.generator else None
+                generator = f"{GENERATOR}-{generator_of[seed]}" if arm.generator else None
                 trainings.append(Job(f"{arm.name}-{seed}", functools.partial(train_arm, self, arm, seed, generator)))
             if self.settings.regression is not None:
                 trainings.append(Job(f"{REGRESSION}-{seed}", functools.partial(train_regression, self, seed)))
@@ -121,7 +129,11 @@ class ClassifierStudy(Study):
         """Of an arm with classical augmentation, the slowest."""
         train = self.split.train
         data = training_set(self, next(arm for arm in ARMS.values() if arm.augmented and not arm.adds))
+<<<<<<< HEAD
         with tempfile.TemporaryDirectory() as folder, fork_rng():
+=======
+        with tempfile.TemporaryDirectory() as folder, own_draws():
+>>>>>>> main
             network = self.settings.new_network(train.image, train.image.classes)
             network.to(choose_device(self.experiment.training.device))
 
@@ -182,7 +194,7 @@ class ClassifierStudy(Study):
         grouped = {name: side.groups for name, side in sides.items()}
         notes = data_notes(split)
         if settings.seeds == 1:
-            notes.append("one seed: intervals know nothing of what another seed would change, and are too short")
+            notes.append("one seed: intervals leave out what another seed would change, and are too short")
         if any(arm.adds for arm in self.arms()) and not len(added_labels(self)):
             notes.append("nothing is added in any arm: the classes to fill up have images enough for synthetic_fill")
         if self.needs_generators and (settings.generators or settings.seeds) < settings.seeds:
@@ -220,6 +232,6 @@ load_classifier_study = functools.partial(load_study, "classifier")
 
 
 def run_classifier_study(study: Study, out: str | Path, **options: Any) -> dict[str, Any]:
-    """Run a study of a classifier; what `metrics.json` holds. Arguments and errors as for `Study.run`."""
+    """Run a study of a classifier; returns what `metrics.json` holds. Arguments and errors as for `Study.run`."""
     metrics: dict[str, Any] = study.run(out, **options).values
     return metrics

@@ -28,16 +28,19 @@ if TYPE_CHECKING:
 OUTPUTS = "logits.npy"
 
 
-def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: Path | None, folder: Path) -> dict[str, Any]:
-    """A job: train a classifier of one arm and one seed, write it and its logits of the test part."""
+def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: str | None, folder: Path) -> dict[str, Any]:
+    """A job: train a classifier of one arm and one seed, write it and its logits of the test part.
+
+    `generator` is the name of the job that trained the generator of the arm's images.
+    """
     train = study.split.train
-    data = training_set(study, arm, seed, generator)
+    data = training_set(study, arm, seed, None if generator is None else folder.parent / generator)
     facts = {"class_names": list(train.class_names), "outputs": train.image.classes, "arm": arm.name, "seed": seed}
     return _train(study, data, folder, facts)
 
 
 def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[str, Any]:
-    """A job: train a network of one seed on a number, write it and what it says of the test part, in its own units."""
+    """A job: train a network of one seed on a number; write it and its predictions for the test part, in the units."""
     train, name = study.split.train, str(study.settings.regression)
     values = numbers(train)[name]
     mean, scale = float(values.mean()), float(values.std()) or 1.0
@@ -50,7 +53,11 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
 
 def _train(study: ClassifierStudy, data: TrainingSet, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     train, seed = study.split.train, facts["seed"]
+<<<<<<< HEAD
     with fork_rng():
+=======
+    with seeds.own_draws():
+>>>>>>> main
         seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
         network = study.settings.new_network(train.image, facts["outputs"])
     network.to(choose_device(study.experiment.training.device))

@@ -1,1 +1,1 @@
-"""How a turn is executed: eagerly, compiled, or recorded once as a CUDA graph and replayed; losses know none of it."""
+"""How a turn is executed: eagerly, compiled, or recorded as a CUDA graph and replayed. Losses need not know."""

@@ -67,7 +67,7 @@ def without_tf32() -> Iterator[None]:
             setattr(owner, name, value)
 
 
-def described(settings: Training, device: torch.device) -> str:
+def describe_arithmetic(settings: Training, device: torch.device) -> str:
     """The arithmetic of a training, in words, for its record."""
     words = {
         "float32": "float32, its convolutions in TF32 where the GPU has it" if device.type == "cuda" else "float32",
@@ -78,7 +78,7 @@ def described(settings: Training, device: torch.device) -> str:
     return words + (", deterministic" if settings.deterministic and device.type == "cuda" else "")
 
 
-def operations_in_any_order(part: nn.Module, *inputs: Tensor | None) -> list[str]:
+def nondeterministic_operations(part: nn.Module, *inputs: Tensor | None) -> list[str]:
     """The operations of a part, and of its first and second derivatives, that have no deterministic form.
 
     The part is copied; its inputs are latents (n, latent_dim) or images (n, c, h, w), and labels.
@@ -86,25 +86,25 @@ def operations_in_any_order(part: nn.Module, *inputs: Tensor | None) -> list[str
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         part = copied(part).train()
-        given = [x.detach().requires_grad_() if x is not None and x.is_floating_point() else x for x in inputs]
-        output: Tensor = part(*given)
-        wanted = [value for value in [*given, *part.parameters()] if value is not None and value.requires_grad]
+        leaves = [x.detach().requires_grad_() if x is not None and x.is_floating_point() else x for x in inputs]
+        output: Tensor = part(*leaves)
+        sources = [value for value in [*leaves, *part.parameters()] if value is not None and value.requires_grad]
         with contextlib.suppress(RuntimeError):  # not every part can be differentiated, or twice
-            first = torch.autograd.grad(output.square().sum(), wanted, create_graph=True, allow_unused=True)
+            first = torch.autograd.grad(output.square().sum(), sources, create_graph=True, allow_unused=True)
             total = torch.stack([gradient.square().sum() for gradient in first if gradient is not None]).sum()
-            torch.autograd.grad(total, wanted, allow_unused=True)
-    found = [NOT_DETERMINISTIC.match(str(warning.message)) for warning in caught]
-    return sorted({match[1] for match in found if match})
+            torch.autograd.grad(total, sources, allow_unused=True)
+    matches = [NOT_DETERMINISTIC.match(str(warning.message)) for warning in caught]
+    return sorted({match[1] for match in matches if match})
 
 
-def cautions_of_order(parts: dict[str, tuple[nn.Module, tuple[Tensor | None, ...]]]) -> list[str]:
-    """A line that names the parts with operations that have no deterministic form, and these; empty without any.
+def determinism_warnings(parts: dict[str, tuple[nn.Module, tuple[Tensor | None, ...]]]) -> list[str]:
+    """One line that names the parts and their operations without a deterministic form; no line if there are none.
 
     Args:
         parts: by name, each with its inputs: (n, latent_dim) latents or (n, c, h, w) images, and labels.
     """
     with deterministic():
-        found = {name: operations_in_any_order(part, *inputs) for name, (part, inputs) in parts.items()}
+        found = {name: nondeterministic_operations(part, *inputs) for name, (part, inputs) in parts.items()}
     named = [f"{name} ({', '.join(operations)})" for name, operations in found.items() if operations]
     if not named:
         return []

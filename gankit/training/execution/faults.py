@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,7 +41,13 @@ def device_faults(folder: Path, settings: Training, step: Callable[[], int] | No
             again = "try again" if step is None else "go on from the last checkpoint"
             command = "" if step is None else f", with: gankit resume {folder}"
             raise RunError(
+<<<<<<< HEAD
                 f"{folder}: the GPU failed {when} ({text.splitlines()[0][:120]}); {again}, once it works again or on "
                 f"the CPU (CUDA_VISIBLE_DEVICES=){command}"
+=======
+                f"{folder}: the GPU failed after step {step()} ({text.splitlines()[0][:120]}); go on from the last "
+                f"checkpoint, once it works again or on the CPU (CUDA_VISIBLE_DEVICES=), with: gankit resume "
+                f"{shlex.quote(str(folder))}"
+>>>>>>> main
             ) from error
         raise

@@ -38,7 +38,7 @@ class Recorder(Protocol):
         ...
 
     def recover(self) -> None:
-        """Bring torch back to work after `record` raised."""
+        """Make torch usable again after `record` raised."""
         ...
 
     def free(self) -> None:
@@ -116,15 +116,15 @@ class Graphs:
         for name, memory in recording.inputs.items():
             memory.copy_(work.make(name), non_blocking=True)
         recording.replay()
-        return self._taken(work, recording)
+        return self._finish(work, recording)
 
-    def _taken(self, work: Work, recording: _Recording) -> Turn:
-        """The turn that a replay has computed, its gradients set and its values logged."""
+    def _finish(self, work: Work, recording: _Recording) -> Turn:
+        """Set the gradients that a replay has computed, log its values, and return its turn."""
         for parameter, gradient in zip(work.network.parameters(), recording.gradients, strict=True):
             parameter.grad = gradient
         for name, value in recording.logged:
             self._log(name, value)
-        # `after_step` may read an input that the recorded turn did not: it is made now.
+        # `after_step` may read an input that the recorded turn did not read: it is made when read.
         turn = work.turn(
             lambda name: recording.inputs[name] if name in recording.inputs else work.make(name), self._log
         )
@@ -161,17 +161,17 @@ class Graphs:
             self._recorder.recover()
         if difference is None:
             self._recordings[work.key] = recording
-            return self._taken(work, recording)
-        self._put_back(after)
+            return self._finish(work, recording)
+        self._restore_buffers(after)
         self._set_random_state(random)
         self._report(f"training.graphs: turns go on eagerly, since the {work.side}'s {difference}")
-        result = self._taken(work, eager)
+        result = self._finish(work, eager)
         self.close()
         return result
 
     def _recording(self, work: Work, inputs: dict[str, Tensor], before: list[Tensor]) -> _Recording:
         """Record a turn, and leave buffers and generators in the state before it, for the first replay."""
-        self._put_back(before)
+        self._restore_buffers(before)
         for parameter in work.network.parameters():  # so that gradients are made in the memory of the recording
             parameter.grad = None
         self._recorder.free()
@@ -230,7 +230,7 @@ class Graphs:
         return [buffer.clone() for buffer in self._all_buffers()]
 
     @torch.no_grad()
-    def _put_back(self, values: list[Tensor]) -> None:
+    def _restore_buffers(self, values: list[Tensor]) -> None:
         for buffer, value in zip(self._all_buffers(), values, strict=True):
             buffer.copy_(value)
 

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Le
 from gankit.interfaces import Augment
 from gankit.nn.gradients import without_autocast
-from gankit.registry import Schedule, Scheduled, value_at
+from gankit.registry import Scheduled, fill_at, value_at
 from torch import Tensor
 
 from gankit_adaptive_augment.warp import SYM6, warp
@@ -95,11 +95,8 @@ class Transforms(Augment):
 
     def before_step(self, step: int) -> dict[str, float] | None:
         """Set the probability of this step; the log shows it where it moves."""
-        if not isinstance(self.probability, Schedule):
-            return None
-        probability = self.probability.at(step)
-        self.p.fill_(probability)
-        return {"augment_probability": probability}
+        p = fill_at(self.p, self.probability, step)
+        return None if p is None else {"augment_probability": p}
 
     def set_probability(self, p: Tensor) -> None:
         """Take the probability, a scalar, from an augment that adapts it."""

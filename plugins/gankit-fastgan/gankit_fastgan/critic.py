@@ -7,7 +7,6 @@ from typing import Annotated, final
 
 import torch
 from annotated_types import Ge
-from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
 from gankit.nn.layers import LabelEmbedding, Norm, NormName, ResampledConv2d, pyramid, with_spectral_norm
 from torch import Tensor, nn
@@ -68,8 +67,6 @@ class Head(nn.Module):
         scores: Tensor = self.layers(x)
         if self.projection is None:
             return scores
-        if labels is None:
-            raise PartError("this critic is conditional: give it labels")
         projected: Tensor = (self.projection(labels) * x.mean((2, 3))).sum(1)
         return scores + projected[:, None, None, None]
 

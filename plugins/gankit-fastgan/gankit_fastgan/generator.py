@@ -29,7 +29,7 @@ class FastGANGenerator(Generator):
         width: channels where the shorter side is 64 to 127 pixels; twice as many at half the side.
         reach: number of doublings between a map and the one that it gates; at most k, for smaller images. In the paper
             the sides are 16 times apart (8 and 128, 16 and 256, 32 and 512), which is 4 doublings.
-        noise: whether each doubling adds noise; see `gankit_fastgan.layers.Noise`.
+        noise: whether each doubling adds noise; see `gankit.nn.noise.Noise`.
         spectral: spectral normalisation of every convolution and of the first linear map (arXiv 1802.05957).
 
     Raises:

@@ -1,10 +1,11 @@
-"""Layers of both networks: gated up-sampling, noise, skip-layer excitation, residual down-sampling, crops."""
+"""Layers of both networks: gated up-sampling, skip-layer excitation, residual down-sampling, crops."""
 
 from __future__ import annotations
 
 import torch
 from gankit.interfaces import ImageSpec
 from gankit.nn.layers import Norm, NormName, ResampledConv2d
+from gankit.nn.noise import Noise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,30 +19,6 @@ def channels_at(width: int, level: int) -> int:
     The paper gives only one number of channels: three where the side is 512 or more.
     """
     return max(16 * width >> level, 3)
-
-
-class Noise(nn.Module):
-    """Adds one map of normal noise to all channels, times a learned factor that starts at 0 (arXiv 1812.04948).
-
-    In training every sample gets a fresh map from torch's global generator. In evaluation all samples get the same
-    one, drawn at construction and kept with the weights: an image then depends on its latent alone.
-
-    Args:
-        height: of the maps.
-        width: of the maps.
-    """
-
-    fixed: Tensor
-
-    def __init__(self, height: int, width: int) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.zeros(()))
-        self.register_buffer("fixed", torch.randn(1, 1, height, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, c, height, width) to the same."""
-        noise = torch.randn_like(x[:, :1]) if self.training else self.fixed
-        return x + self.factor * noise
 
 
 class GatedUp(nn.Module):

@@ -9,9 +9,9 @@ import pytest
 import torch
 from gankit.errors import PartError
 from gankit.interfaces import FeatureCritic, ImageSpec
+from gankit.nn.noise import Noise
 
 from gankit_fastgan import FastGANCritic, FastGANGenerator, Reconstructs
-from gankit_fastgan.layers import Noise
 
 SIZES = [(32, 32), (64, 64), (128, 128), (256, 256), (40, 56), (32, 96), (128, 64)]
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

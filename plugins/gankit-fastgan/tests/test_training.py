@@ -127,3 +127,14 @@ def test_the_reconstruction_needs_a_critic_that_draws(tmp_path):
     with pytest.raises(gankit.GankitError, match=r"^loss \S*fastgan-reconstruction needs a Reconstructs"):
         gankit.train(small("critic.name=resnet", "critic.width=4"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_recipe_follows_the_images(tmp_path):
+    """Sizes and counts decide the batch; what the critic cannot score is refused."""
+    few = gankit.load("fastgan", "data.subset=100", "data.size=64")
+    assert (few.training.batch, few.generator.settings.width) == (32, 64)
+    assert gankit.load("fastgan", "data.size=256").training.batch == 16
+    with pytest.raises(gankit.GankitError, match="recipe fastgan makes images of 32 to 256 pixels"):
+        gankit.load("fastgan", "data.size=28")
+    tiny = gankit.load(gankit.load("fastgan"), *SMALL, "training.steps=1")
+    assert gankit.train(tiny, tmp_path / "run").finished

@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import Annotated, final
 
 from annotated_types import Ge
-from gankit.errors import PartError
 from gankit.interfaces import Critic, ImageSpec
 from gankit.nn.layers import LabelEmbedding, pyramid
 from torch import Tensor, nn
@@ -87,7 +86,5 @@ class StyleGAN2Critic(Critic):
         scores: Tensor = self.linear(features).squeeze(1)
         if self.projection is None:
             return scores
-        if labels is None:
-            raise PartError("this critic is conditional: give it labels")
         projected: Tensor = self.projection(labels) * features * features.shape[1] ** -0.5
         return scores + projected.sum(1)

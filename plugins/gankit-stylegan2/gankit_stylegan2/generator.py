@@ -8,12 +8,12 @@ from typing import Annotated, Self, final
 
 import torch
 from annotated_types import Ge, Le
-from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec
 from gankit.nn.layers import LabelEmbedding, pyramid
+from gankit.nn.noise import Noise
 from torch import Tensor, nn
 
-from gankit_stylegan2.layers import EqualLinear, Filter, ModulatedConv2d, Noise, activate, channels_at, normalise
+from gankit_stylegan2.layers import EqualLinear, Filter, ModulatedConv2d, activate, channels_at, normalise
 
 Width = Annotated[int, Ge(1)]
 MAPPING_RATE = 0.01
@@ -83,7 +83,7 @@ class StyleGAN2Generator(Generator):
         width: channels where the shorter side is 64 to 127 pixels; twice as many at half the side.
         max_width: the most channels of any level.
         mixing: probability that a training sample takes its later layers' styles from a second latent.
-        noise: whether each convolution adds noise; see `gankit_stylegan2.layers.Noise`.
+        noise: whether each convolution adds noise; see `gankit.nn.noise.Noise`.
 
     Raises:
         PartError: the size does not fit.
@@ -109,7 +109,7 @@ class StyleGAN2Generator(Generator):
         super().__init__()
         levels, height, width_ = pyramid(image, "generator stylegan2")
         self.latent_dim, self.mixing, self.style_layers = latent_dim, mixing, 2 * levels + 2
-        self.embedding = LabelEmbedding(image, style_dim, None) if image.conditional else None
+        self.embedding = _label_embedding(image, style_dim) if image.conditional else None
         dims = [latent_dim + (style_dim if image.conditional else 0), *[style_dim] * mapping_layers]
         self.mapping_network = nn.ModuleList(EqualLinear(a, b, rate=MAPPING_RATE) for a, b in pairwise(dims))
         self.register_buffer("mean_style", torch.zeros(style_dim))
@@ -128,8 +128,6 @@ class StyleGAN2Generator(Generator):
         """(n, latent_dim) latents and labels to (n, style_dim) styles, never truncated."""
         x = normalise(z)
         if self.embedding is not None:
-            if labels is None:
-                raise PartError("this network is conditional: give it labels")
             x = torch.cat([x, normalise(self.embedding(labels))], 1)
         for layer in self.mapping_network:
             x = activate(layer(x))
@@ -184,3 +182,15 @@ class StyleGAN2Generator(Generator):
         other = copy.copy(self)
         other.truncation = truncation
         return other
+
+
+def _label_embedding(image: ImageSpec, dim: int) -> LabelEmbedding:
+    """Vectors of labels that are drawn as every weight with equalised rate; they are normalised before they are used.
+
+    Of a float condition the bias is drawn too. Without it a vector's direction would be all that tells conditions
+    apart, and half of a condition as good as the whole.
+    """
+    embedding = LabelEmbedding(image, dim, 0.0)
+    for parameter in embedding.parameters():
+        nn.init.normal_(parameter)
+    return embedding

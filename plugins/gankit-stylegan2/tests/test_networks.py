@@ -158,6 +158,21 @@ def test_labels_act_through_mapping_and_projection(image):
             network(inputs)
 
 
+def test_the_size_of_a_condition_acts():
+    """Not its direction alone, although what is made of labels is normalised."""
+    generator, z = built(ImageSpec(3, 8, 8, conditions=1)).eval(), torch.randn(1, 5).expand(3, -1)
+    styles = generator.mapping(z, torch.tensor([[0.0], [0.5], [1.0]]))
+    assert torch.pdist(styles).min() > 0.01 * styles.norm(dim=1).mean()
+
+
+@pytest.mark.parametrize("image", [ImageSpec(3, 8, 8, classes=3), ImageSpec(3, 8, 8, conditions=2)], ids=str)
+def test_labels_have_an_equalised_rate(image):
+    """What is made of them is drawn from a standard normal distribution, as all other weights."""
+    torch.manual_seed(0)
+    for parameter in StyleGAN2Generator(image, style_dim=512).embedding.parameters():
+        assert parameter.std().item() == pytest.approx(1, rel=0.1)
+
+
 def test_only_statistics_of_the_minibatch_mix_samples():
     """In training and with groups; never in evaluation."""
     images = torch.rand(4, 3, 16, 16) * 2 - 1

@@ -143,3 +143,16 @@ def test_settings_of_the_readme_are_those_of_the_parts():
     tables = gankit.load({kind: {"name": "stylegan2"} for kind in ("generator", "critic")}).tables()
     found = {f"{kind}.{key}": tables[kind][key] for kind in ("generator", "critic") for key in tables[kind]}
     assert told == {key: value for key, value in found.items() if not key.endswith(".name")}
+
+
+def test_the_recipe_follows_the_images(tmp_path):
+    """Size and batch decide gamma; grey levels that may be measurements stay."""
+    whole = gankit.load("stylegan2", "data.size=64")
+    assert whole.losses[1].weight == pytest.approx(0.0002 * 64**2 / 64, rel=1e-2)
+    assert gankit.load("stylegan2", "data.size=64", "training.batch=8").losses[1].weight == pytest.approx(0.102)
+    counts = gankit.wrap("dataset", np.zeros((40, 1, 32, 32), np.uint16))
+    inner = gankit.load("stylegan2", data=counts).augment.settings.inner.settings
+    names = ("brightness", "contrast", "flip", "shift")
+    assert [getattr(inner, name) for name in names] == [False, False, False, True]
+    tiny = gankit.load(gankit.load("stylegan2"), *SMALL, "training.steps=1")
+    assert gankit.train(tiny, tmp_path / "run").finished

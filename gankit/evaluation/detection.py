@@ -1,0 +1,128 @@
+"""How well readers tell two kinds of images apart, over readers and cases together: signal detection theory."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
+
+from gankit.evaluation.design import LEVEL, Estimate, Floats
+from gankit.evaluation.paired import Cases, crossed_estimate
+
+Kinds = NDArray[np.bool_]
+ROUNDING = 1e-9  # errors below it are none
+Measure = Callable[[Floats, Kinds], Floats]
+"""From (readers, n) answers, NaN where there is none, and (n,) kinds to (readers,) values, NaN where there is none."""
+
+
+def share(right: Floats, kinds: Kinds) -> Floats:
+    """The share of 1 among answers of 0 or 1, whatever the kinds."""
+    count = (~np.isnan(right)).sum(1)
+    return _known(count, np.nansum(right, 1) / np.maximum(count, 1))
+
+
+def accuracy(calls: Floats, kinds: Kinds) -> Floats:
+    """The mean of the share of True kinds that are called 1 and of the others that are called 0; 0.5 is chance."""
+    return (share(calls[:, kinds], kinds) + 1 - share(calls[:, ~kinds], kinds)) / 2
+
+
+def discrimination(calls: Floats, kinds: Kinds) -> Floats:
+    """d': z(share of True kinds called 1) - z(share of the others called 1); 0 is chance.
+
+    Half a call is added to each count, and a whole one to each number of images (the log-linear correction of Hautus
+    1995, Behavior Research Methods 27:46), so that shares of 0 and 1 have a value too.
+    """
+    return _z(calls[:, kinds]) - _z(calls[:, ~kinds])
+
+
+def pair_discrimination(right: Floats, kinds: Kinds) -> Floats:
+    """d' from 2-alternative forced choice: sqrt(2) z(share right), corrected as in `discrimination`; 0 is chance."""
+    return math.sqrt(2) * _z(right)
+
+
+def area(scores: Floats, kinds: Kinds) -> Floats:
+    """The AUC: the share of pairs of a True and another kind in which the former has the greater score; ties half."""
+    greater, lesser = scores[:, kinds, None], scores[:, None, ~kinds]
+    known = ~np.isnan(greater) & ~np.isnan(lesser)
+    won = ((greater > lesser) + 0.5 * (greater == lesser)).sum((1, 2))
+    count = known.sum((1, 2))
+    return _known(count, won / np.maximum(count, 1))
+
+
+def _z(calls: Floats) -> Floats:
+    count = (~np.isnan(calls)).sum(1)
+    corrected = (np.nansum(calls, 1) + 0.5) / (count + 1)
+    return _known(count, ndtri(corrected))
+
+
+def _known(count: NDArray[np.int64], values: Floats) -> Floats:
+    """The values, NaN where they are of no answer."""
+    return np.asarray(np.where(count > 0, values, np.nan))
+
+
+@dataclass(frozen=True)
+class OverReaders:
+    """A measure of several readers on the same cases."""
+
+    by_reader: Floats  # (readers,) NaN for one who answered fewer than two cases of a kind
+    estimate: Estimate | None  # of the mean over readers; None without a reader
+    groups: int  # independent cases
+
+    @property
+    def readers(self) -> int:
+        """How many readers have a value."""
+        return int((~np.isnan(self.by_reader)).sum())
+
+    def interval(self, bounded: bool, level: float = LEVEL) -> tuple[float, float] | None:
+        """The interval of a level over readers and cases, of one reader over cases alone.
+
+        None without an estimate, and for a measure that is not `bounded` by 0 and 1 where all answers are alike.
+        """
+        if self.estimate is None or not (bounded or self.estimate.error > ROUNDING):
+            return None
+        if bounded:
+            return self.estimate.share_interval(self.groups, level=level)
+        return self.estimate.interval(level)
+
+
+def over_readers(measure: Measure, answers: Floats, kinds: ArrayLike, groups: NDArray[np.generic]) -> OverReaders:
+    """A measure of each reader, and of their mean with an interval over readers and cases, as in `crossed_estimate`.
+
+    Args:
+        measure: one of this module.
+        answers: (readers, n), NaN where a reader did not answer.
+        kinds: (n,) booleans: the kind of each case.
+        groups: (n,) what cases of one patient share.
+    """
+    kinds = np.asarray(kinds, np.bool_)
+    cases = Cases.of(kinds.astype(np.int64), groups)
+    known = ~np.isnan(answers)
+    enough = np.logical_and.reduce([known[:, kinds == kind].sum(1) > 1 for kind in np.unique(kinds)], initial=True)
+    by_reader = np.where(enough, measure(answers, kinds), np.nan)
+    of_these = answers[enough]
+    if not len(of_these):
+        return OverReaders(by_reader, None, cases.groups)
+    left_out = np.empty(cases.groups)
+    for group in range(cases.groups):
+        kept = cases.group != group
+        left_out[group] = measure(of_these[:, kept], kinds[kept]).mean()
+    return OverReaders(by_reader, crossed_estimate(cases, by_reader[enough], left_out), cases.groups)
+
+
+def fleiss_kappa(calls: ArrayLike) -> float | None:
+    """Fleiss' kappa of (readers, images) calls, numbers of categories (Fleiss 1971, Psychological Bulletin 76:378).
+
+    1 for readers who agree, 0 for chance. Images that a reader did not call (NaN) do not count. None where no image is
+    left, with fewer than two readers, and where all calls are equal.
+    """
+    table = np.asarray(calls, np.float64)
+    table = table[:, ~np.isnan(table).any(0)]
+    readers = len(table)
+    counts = np.array([(table == category).sum(0) for category in np.unique(table)])  # (categories, images)
+    if readers < 2 or len(counts) < 2:
+        return None
+    observed = float(((counts**2).sum(0) - readers).mean() / (readers * (readers - 1)))
+    expected = float((counts.mean(1) ** 2).sum() / readers**2)
+    return (observed - expected) / (1 - expected)

@@ -1,0 +1,52 @@
+"""Validating the settings of a document; each error is one line that says where the setting stands."""
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from gankit.errors import SettingsError
+from gankit.experiments.document import SettingsDocument
+from gankit.experiments.lines import KeyPath
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_settings(model: type[Model], document: SettingsDocument, complete: bool = False) -> Model:
+    """Validate settings. Those of a run may lack parts other than the generator, unless `complete`.
+
+    Raises:
+        SettingsError: as `load`.
+    """
+    document.refuse_control_characters()
+    try:
+        # Parts of a run may have been registered in another program; sampling needs only the generator.
+        may_lack_parts = "run" in document.values and not complete
+        return model.model_validate(document.values, context="run" if may_lack_parts else None)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        not_texts = [detail["loc"] for detail in details if detail["ctx"]["reason"] == "string_type"]
+        if any(document.take_as_text(_path_in_document(document.values, location, "")) for location in not_texts):
+            return read_settings(model, document, complete)
+        messages: dict[str, list[str]] = {}
+        for detail in details:
+            reason = detail["ctx"]["reason"]  # from `reword_errors`: pydantic's error type, or "part" for a bad name
+            path = _path_in_document(document.values, detail["loc"], reason)
+            place = document.where((*path, "name") if reason == "part" else path)
+            setting = ".".join(map(str, path)) or "experiment"
+            messages.setdefault(f"{place}: {setting}", []).append(detail["msg"])
+        lines = [f"{where}: {'; or '.join(dict.fromkeys(sentences))}" for where, sentences in messages.items()]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def _path_in_document(values: Any, location: tuple[str | int, ...], reason: str) -> KeyPath:
+    """Pydantic's location without keys that the document lacks (branches of a union), but with a missing setting."""
+    keys: list[str | int] = []
+    for key in location:
+        try:
+            values = values[key]
+        except (KeyError, IndexError, TypeError):
+            continue
+        keys.append(key)
+    if reason == "missing" and isinstance(values, dict):
+        keys.append(location[-1])
+    return tuple(keys)

@@ -1,0 +1,103 @@
+"""Recipes whose settings follow from the images: the one place that looks at the images for them."""
+
+import copy
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from gankit import recipes
+from gankit.errors import DataError
+from gankit.experiments.document import OF_DATA, SettingsDocument
+from gankit.experiments.reading import read_settings
+from gankit.experiments.selection import select_images
+from gankit.experiments.tables import DataTable, Settings
+from gankit.interfaces import Dataset, ImageSpec
+from gankit.recipes import TrainingImages
+
+FEWEST, FEWEST_OF_CLASS = 20, 10
+"""Training images, and those of each class where networks are conditioned on it, below which nothing is learned."""
+DECIDES = ("data.", "data=", "training=", "training.batch=", "training.seed=", "training.steps=")
+"""Overrides from which other settings follow."""
+
+
+class Given(Settings):
+    """What the user decides, from which the other settings follow.
+
+    Attributes:
+        data: the data table.
+        training: settings of the training, not yet validated.
+    """
+
+    data: DataTable
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
+def fill(document: SettingsDocument, overrides: tuple[str, ...], data: Dataset | None = None) -> None:
+    """Put the tables of the document's recipe into it, for the images that it and the overrides name.
+
+    Args:
+        document: of a recipe whose settings follow from the images; it holds the recipe's own data table.
+        overrides: as for `gankit.load`.
+        data: a data set of the calling program, in place of the one that is named.
+
+    Raises:
+        SettingsError: what the overrides say of the data is not valid.
+        DataError: as `follow`; or the images cannot be opened.
+    """
+    known = SettingsDocument(document.label, {"data": copy.deepcopy(document.values["data"]), "training": {}})
+    of_data = [(table, key) for table, key in OF_DATA if table == "data"]
+    if data is not None:
+        for _, key in of_data:
+            known.values["data"].pop(key, None)
+    known.override(tuple(text for text in overrides if text.strip().startswith(DECIDES)), of_data)
+    given = read_settings(Given, known)
+    training = {key: value for key, value in given.training.items() if type(value) is int and value > 0}
+    document.values |= follow(document.recipe, given.data, data, **{
+        key: training[key] for key in ("batch", "seed", "steps") if key in training
+    })  # fmt: skip
+
+
+def follow(
+    name: str, table: DataTable, data: Dataset | None = None, *, seed: int = 0, batch: int | None = None,
+    steps: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The tables of a recipe for the images that a data table selects.
+
+    Args:
+        name: the recipe.
+        table: the experiment's data table.
+        data: a data set, in place of the one that the table names.
+        seed: of the training, which may decide which images are held out.
+        batch: images of a critic update, where the user sets them.
+        steps: generator updates, where the user sets them.
+
+    Raises:
+        DataError: the images are too few, too small or too large for the recipe, or a class has too few of them.
+    """
+    recipe = recipes.get(name)()
+    training, _ = select_images(table, seed, data)
+    image = training.image
+    classes = image.classes if table.conditional is True else 0
+    conditions = len(table.conditional) if isinstance(table.conditional, list) else 0
+    least, most = recipe.sides
+    if min(image.height, image.width) < least or max(image.height, image.width) > most:
+        raise DataError(
+            f"data.size: recipe {name} makes images of {least} to {most} pixels a side, not {image.height} x "
+            f"{image.width}; set data.size={min(max(64, least), most)}, or take another recipe (gankit list recipes)"
+        )
+    if len(training) < FEWEST:
+        raise DataError(
+            f"data: images to train on: {len(training)}, too few to learn from; bring at least {FEWEST}, better "
+            "hundreds"
+        )
+    if classes and training.labels is not None:
+        counts = np.bincount(training.labels, minlength=classes)
+        if counts.min() < FEWEST_OF_CLASS:
+            rare = int(counts.argmin())
+            raise DataError(
+                f"data.conditional: class {training.class_names[rare]} has {counts[rare]} images to train on, fewer "
+                f"than {FEWEST_OF_CLASS}: merge it with another, or set data.conditional=false"
+            )
+    spec = ImageSpec(image.channels, image.height, image.width, classes, conditions)
+    return recipe.settings(TrainingImages(spec, len(training), training.dtype == np.uint8, batch, steps))

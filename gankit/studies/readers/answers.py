@@ -1,0 +1,123 @@
+"""The ratings in a study's folder, checked against its set: nothing is dropped without a word."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from gankit.errors import DataError, first_of
+from gankit.evaluation.design import Floats
+from gankit.ranking.rating_files import GENERATED, LEFT, REAL, RIGHT, Rater, read_ratings
+from gankit.registry.messages import shown
+from gankit.studies.readers.blinding import SetKey, Shown
+
+RATINGS = "ratings"
+
+
+def read_answers(folder: Path, key: SetKey) -> "Answers":
+    """The ratings of all files in a study's folder of ratings; no reader where there is none.
+
+    Raises:
+        DataError: a file that holds no ratings of this set, a reader who comes twice, or an answer that the page cannot
+            give.
+    """
+    paths = sorted(path for path in (folder / RATINGS).glob("*") if not path.name.startswith("."))
+    if strange := [path for path in paths if path.suffix.casefold() not in (".csv", ".json") or not path.is_file()]:
+        raise DataError(f"{strange[0]} is no CSV or JSON file of ratings: move it out of this folder")
+    raters = read_ratings(paths, (REAL, GENERATED, LEFT, RIGHT))
+    images = {image.id: image for image in key.images}
+    for rater in raters:
+        if foreign := sorted(rater.keys - {key.digest, ""}):
+            raise DataError(
+                f"{rater.path}: these ratings are of another set (key {shown(foreign[0][:12])}, here "
+                f"{key.digest[:12]}): move the file out of this folder"
+            )
+        for image, call in rater.calls.items():
+            if image not in images:
+                raise DataError(f"{rater.path}: there is no image {shown(image)} among the {len(images)} of this set")
+            pair = images[image].is_pair
+            if call not in ((LEFT, RIGHT, "") if pair else (REAL, GENERATED, "")):
+                what = "a pair" if pair else "one image"
+                raise DataError(f"{rater.path}: {image} is {what}, of which {shown(call)} cannot be said")
+            if pair and not call:
+                raise DataError(f"{rater.path}: {image} is a pair: give the call {LEFT} or {RIGHT}, and nothing else")
+    return Answers(key, tuple(raters))
+
+
+@final
+@dataclass(frozen=True)
+class Answers:
+    """What readers said of the images of a set."""
+
+    key: SetKey
+    raters: tuple[Rater, ...]
+
+    def table(self, images: Sequence[Shown], value: Callable[[Rater, Shown], float]) -> Floats:
+        """(readers, images) values."""
+        rows = [[value(rater, image) for image in images] for rater in self.raters]
+        return np.array(rows, np.float64).reshape(len(self.raters), len(images))
+
+    def first(self, pairs: bool) -> list[Shown]:
+        """The single images, or the pairs, where they are shown for the first time."""
+        return [image for image in self.key.images if image.repeats is None and image.is_pair == pairs]
+
+    def again(self, pairs: bool) -> tuple[list[Shown], list[Shown]]:
+        """What is shown a second time: as it was shown first, and then."""
+        by_id = {image.id: image for image in self.key.images}
+        second = [image for image in self.key.images if image.repeats is not None and image.is_pair == pairs]
+        return [by_id[str(image.repeats)] for image in second], second
+
+    def asked(self, image: Shown) -> int:
+        """How many answers the page asks for."""
+        return 1 if image.is_pair else 2 + bool(self.key.classes)
+
+    @cached_property
+    def answered(self) -> list[int]:
+        """How many images and pairs each reader answered in full."""
+        return [
+            sum(self._given(rater, image) >= self.asked(image) for image in self.key.images) for rater in self.raters
+        ]
+
+    def _given(self, rater: Rater, image: Shown) -> int:
+        diagnosed = bool(self.key.classes) and bool(rater.diagnoses.get(image.id))
+        return bool(rater.calls.get(image.id)) + (not image.is_pair) * ((image.id in rater.scores) + diagnosed)
+
+    def notes(self) -> list[str]:
+        """Who answered in part, and readers whose answers are all the same."""
+        whole = len(self.key.images)
+        remarks = [
+            f"{rater.name} answered {count} of {whole}, and counts with these"
+            for rater, count in zip(self.raters, self.answered, strict=True) if count < whole
+        ]  # fmt: skip
+        alike: dict[str, list[str]] = {}
+        for rater in self.raters:
+            said = sorted((i, call, rater.scores.get(i), rater.diagnoses[i]) for i, call in rater.calls.items())
+            alike.setdefault(repr(said), []).append(rater.name)
+        twins = [names for names in alike.values() if len(names) > 1]
+        return remarks + [f"{first_of(names)} gave the same answers to everything: one file twice?" for names in twins]
+
+
+def call_of(rater: Rater, image: Shown) -> float:
+    """1 for generated, 0 for real; NaN without a call."""
+    return {GENERATED: 1.0, REAL: 0.0}.get(rater.calls.get(image.id, ""), math.nan)
+
+
+def score_of(rater: Rater, image: Shown) -> float:
+    """How real the image looked; NaN without a score."""
+    return rater.scores.get(image.id, math.nan)
+
+
+def right_of_pair(rater: Rater, image: Shown) -> float:
+    """Whether the reader chose the real one of a pair; NaN without a call."""
+    call = rater.calls.get(image.id, "")
+    return float(image.pictures[call == RIGHT].source == REAL) if call else math.nan
+
+
+def diagnosis_right(rater: Rater, image: Shown) -> float:
+    """Whether the diagnosis is the label; NaN where one of them is missing."""
+    diagnosis, label = rater.diagnoses.get(image.id, ""), image.pictures[0].label
+    return float(diagnosis.casefold() == label.casefold()) if diagnosis and label else math.nan

@@ -1,0 +1,227 @@
+"""The blinded set: which images are shown, in which order, on which page; and the sealed key that tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.errors import DataError, RunError
+from gankit.evaluation.sources import TRAINING, Drawn, notes, open_named, open_only_images
+from gankit.files import refuse_nonempty, write_atomically, write_folder
+from gankit.images.pictures import image_png, png_uri
+from gankit.interfaces import Dataset
+from gankit.ranking.key import Sealed, new_ids, new_secret, read_key
+from gankit.ranking.page import page_text
+from gankit.ranking.rating_files import REAL
+from gankit.ranking.shown import Opened as Named
+from gankit.ranking.shown import check_shapes, class_texts, open_reals
+from gankit.runs.run import Run
+
+if TYPE_CHECKING:
+    from gankit.studies.readers.study import ReadersStudy
+
+KEY, SET, PAGE, IMAGES = "key.json", "for-readers", "page.html", "images"
+
+
+@final
+@dataclass(frozen=True)
+class Picture:
+    """Where an image comes from."""
+
+    source: str  # "real", or the name of a source of generated images
+    number: int  # its index there
+    label: str  # the class that it was drawn with, or that a real one has; "" where there is none
+    patient: str  # its group; "" where that is not known
+
+
+@final
+@dataclass(frozen=True)
+class Shown:
+    """What a reader sees at a time: one image, or a pair."""
+
+    id: str  # on the page, where it tells nothing
+    pictures: tuple[Picture, ...]  # one; or the left and the right one, of which one is real
+    repeats: str | None  # the id of what it shows again
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether two images are side by side."""
+        return len(self.pictures) == 2
+
+    @property
+    def source(self) -> str:
+        """Of the image; of a pair that of the generated image."""
+        return next((picture.source for picture in self.pictures if picture.source != REAL), REAL)
+
+    @property
+    def files(self) -> list[str]:
+        """Names of its pictures' files."""
+        return [f"{self.id}-{side}.png" for side in ("left", "right")] if self.is_pair else [f"{self.id}.png"]
+
+
+@final
+@dataclass(frozen=True)
+class SetKey(Sealed):
+    """What the page does not tell."""
+
+    sources: dict[str, str]  # what each source is
+    classes: tuple[str, ...]  # that readers choose from
+    images: tuple[Shown, ...]  # in the page's order
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The images of a source."""
+
+    images: Dataset
+    what: str
+    notes: list[str]
+
+    def pictures(self, source: str, numbers: NDArray[np.int64]) -> list[Picture]:
+        """What is known of the (k,) images of these numbers."""
+        groups = self.images.groups
+        labels = class_texts(self.images, numbers) if self.images.image.classes else [""] * len(numbers)
+        return [
+            Picture(source, number, label, "" if groups is None else str(groups[number]))
+            for number, label in zip(numbers.tolist(), labels, strict=True)
+        ]
+
+
+def open_sources(study: ReadersStudy) -> dict[str, Opened]:
+    """The real images and those of every source, all of one size and enough of them.
+
+    Raises:
+        GankitError: they cannot be opened, no real ones are named, sizes differ, or there are too few.
+    """
+    settings = study.settings
+    named = {name: open_named(place, name) for name, place in settings.generated.items()}
+    runs = [(what, source) for what, source in named.values() if isinstance(source, Run)]
+    if settings.real is None and not runs:
+        raise DataError("readers.real: no real images are named, and no source is a run that has some; name a folder")
+    what, reals = open_reals([Named(*run) for run in runs], settings.real)
+    remarks = notes(reals, what)
+    if what == TRAINING:
+        remarks.append("the real images are training images, which the generator of their run has seen")
+    opened = {REAL: Opened(reals, what, remarks)}
+    for name, (what, source) in named.items():
+        if isinstance(source, Run):
+            images: Dataset = Drawn(source, settings.images + settings.pairs, study.experiment.training.seed)
+            opened[name] = Opened(images, what, [])
+        else:
+            images = open_only_images(source, what, window=runs[0][1].value_range if runs else None)
+            opened[name] = Opened(images, what, notes(images, what))
+    check_shapes([(each.what, each.images.image.shape) for each in opened.values()])
+    for name, each in opened.items():
+        count = settings.real_images if name == REAL else settings.images + settings.pairs
+        if len(each.images) < count:
+            raise DataError(
+                f"readers: {count} images of {name} are to be shown, and {each.what} has {len(each.images)}: lower "
+                "readers.images or readers.pairs"
+            )
+    return opened
+
+
+def _in_order(
+    groups: list[tuple[Picture, ...]], repeats: float, random: np.random.Generator
+) -> list[tuple[tuple[Picture, ...], int | None]]:
+    """Shuffled, with the place of what is shown again: the second half repeats some of what the first half shows."""
+    shuffled = [groups[place] for place in random.permutation(len(groups))]
+    half = (len(shuffled) + 1) // 2
+    again = random.choice(half, min(half, round(repeats * len(shuffled))), replace=False).tolist() if shuffled else []
+    later = [(shuffled[place], None) for place in range(half, len(shuffled))]
+    later += [(shuffled[place][::-1], place) for place in again]  # the sides of a pair are exchanged
+    return [(group, None) for group in shuffled[:half]] + [later[place] for place in random.permutation(len(later))]
+
+
+def seal_set(study: ReadersStudy, opened: Mapping[str, Opened]) -> SetKey:
+    """A key with a new secret, which chooses and shuffles the images: first single ones, then pairs."""
+    settings, secret = study.settings, new_secret()
+    random = np.random.default_rng(int(secret, 16))
+    names = list(settings.generated)
+    chosen = {name: source.pictures(name, random.permutation(len(source.images))) for name, source in opened.items()}
+    singles = [(picture,) for name in opened for picture in chosen[name][: settings.images]]
+    reals = iter(chosen[REAL][settings.images :])
+    pairs = [
+        (next(reals), picture)[:: random.choice([-1, 1])]
+        for name in names for picture in chosen[name][settings.images : settings.images + settings.pairs]
+    ]  # fmt: skip
+    parts = [_in_order(list(groups), settings.repeats, random) for groups in (singles, pairs)]
+    ids, images = new_ids(secret, sum(map(len, parts))), list[Shown]()
+    for part in parts:
+        own = ids[len(images) : len(images) + len(part)]
+        images += [
+            Shown(name, pictures, None if place is None else own[place])
+            for name, (pictures, place) in zip(own, part, strict=True)
+        ]
+    classes = tuple(dict.fromkeys(name for source in opened.values() for name in source.images.class_names))
+    return SetKey(secret, {name: source.what for name, source in opened.items()}, classes, tuple(images))
+
+
+def export_set(study: ReadersStudy, job: Path) -> dict[str, Any]:
+    """Write the key into the study's folder, and the page with the pictures into a folder for the readers.
+
+    The job's own folder, which stays empty, tells where the study's is.
+
+    The page has the pixels, all of one codec, and ids that tell nothing; no order, name or number tells what an image
+    is without the key, whose hash stands on the page.
+
+    Returns:
+        The hash of the key, and remarks on the sources.
+
+    Raises:
+        RunError: a set is there already.
+    """
+    folder = job.parent.parent
+    refuse_nonempty(folder / SET, "readers may have it already; delete it, or choose another --out")
+    opened = study.opened
+    key = seal_set(study, opened)
+
+    def png(picture: Picture) -> bytes:
+        images = opened[picture.source].images
+        return image_png(images.read(np.array([picture.number]))[0], images.value_range)
+
+    def fill(new: Path) -> None:
+        entries = []
+        (new / IMAGES).mkdir()
+        for shown in key.images:
+            pictures = [png(picture) for picture in shown.pictures]
+            for name, content in zip(shown.files, pictures, strict=True):
+                (new / IMAGES / name).write_bytes(content)
+            entries.append({"id": shown.id, **dict(zip(("src", "right"), map(png_uri, pictures), strict=False))})
+        write_atomically(new / PAGE, page_text(key.digest, entries, key.classes, True))
+
+    write_atomically(folder / KEY, key.content())
+    write_folder(folder / SET, fill)
+    return {"key": key.digest, "notes": [note for source in opened.values() for note in source.notes]}
+
+
+def open_key(folder: Path, digest: str) -> SetKey:
+    """The key in a study's folder.
+
+    Raises:
+        RunError: it is missing, was changed since, or names images that cannot be.
+    """
+    path = folder / KEY
+    key, actual = read_key(path, SetKey)
+    if actual != digest:
+        raise RunError(
+            f"{path} was changed since the set was sealed ({actual[:12]}..., not {digest[:12]}...): restore it"
+        )
+    return key
+
+
+def flow(key: SetKey) -> list[list[str]]:
+    """How many images of each source were shown where, a header first."""
+    rows = [["source", "what", "one by one", "in pairs", "shown again"]]
+    for source, what in key.sources.items():
+        counts = [0, 0, 0]
+        for shown in key.images:
+            inside = sum(picture.source == source for picture in shown.pictures)
+            counts[2 if shown.repeats else int(shown.is_pair)] += inside
+        rows.append([source, what, *map(str, counts)])
+    return rows

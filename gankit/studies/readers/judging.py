@@ -1,0 +1,178 @@
+"""What readers' answers say: how well they tell images apart, what they see in them, and how far they agree."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gankit.evaluation.design import Floats
+from gankit.evaluation.detection import (
+    Measure,
+    accuracy,
+    area,
+    discrimination,
+    fleiss_kappa,
+    over_readers,
+    pair_discrimination,
+    share,
+)
+from gankit.ranking.rating_files import REAL, Rater
+from gankit.ranking.ratings import krippendorff_alpha
+from gankit.studies.readers.answers import Answers, call_of, diagnosis_right, right_of_pair, score_of
+from gankit.studies.readers.blinding import Shown
+
+ACCURACY, PAIRS_RIGHT, DIAGNOSED = "accuracy", "pairs right", "diagnosis right"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing that is measured of all readers."""
+
+    name: str
+    measure: Measure
+    value: Callable[[Rater, Shown], float]  # of one answer
+    chance: float | None  # the value of readers who guess
+    of_pairs: bool = False
+    bounded: bool = True  # by 0 and 1
+    kind: Callable[[Shown], bool] = lambda image: image.source != REAL
+    with_reals: bool = True  # whether the real images belong to the cases
+
+
+QUESTIONS = (
+    Question(ACCURACY, accuracy, call_of, 0.5),
+    Question("d'", discrimination, call_of, 0.0, bounded=False),
+    Question("AUC of scores", area, score_of, 0.5, kind=lambda image: image.source == REAL),
+    Question(PAIRS_RIGHT, share, right_of_pair, 0.5, of_pairs=True),
+    Question("d' of pairs", pair_discrimination, right_of_pair, 0.0, of_pairs=True, bounded=False),
+    Question(DIAGNOSED, share, diagnosis_right, None, with_reals=False),
+)
+
+
+def judge(answers: Answers) -> dict[str, Any]:
+    """Every measure of every source, of each reader and over all; agreement; and diagnoses by class."""
+    sources = [name for name in answers.key.sources if name != REAL]
+    findings = []
+    for source in [*sources, REAL]:
+        for question in QUESTIONS:
+            if source != REAL or not question.with_reals:
+                findings += _finding(answers, question, source)
+    return {
+        "findings": findings,
+        "verdicts": {source: _verdict(source, findings) for source in sources},
+        "agreement": agreement(answers),
+        "diagnoses": _diagnoses(answers),
+    }
+
+
+def _finding(answers: Answers, question: Question, source: str) -> list[dict[str, Any]]:
+    """A measure of a source; nothing where no reader was asked."""
+    wanted = {source, REAL} if question.with_reals else {source}
+    images = [image for image in answers.first(question.of_pairs) if image.source in wanted]
+    if not images or not answers.raters:
+        return []
+    table = answers.table(images, question.value)
+    if np.isnan(table).all():
+        return []
+    kinds = [question.of_pairs or not question.with_reals or question.kind(image) for image in images]
+    found = over_readers(question.measure, table, kinds, _patients(images))
+    low, high = found.interval(question.bounded) or (None, None)
+    return [{
+        "source": source, "what": question.name, "value": None if found.estimate is None else found.estimate.value,
+        "low": low, "high": high, "chance": question.chance, "readers": found.readers,
+        "cases": len(images), "independent": found.groups,
+        "by_reader": {
+            rater.name: None if math.isnan(value) else float(value)
+            for rater, value in zip(answers.raters, found.by_reader, strict=True)
+        },
+    }]  # fmt: skip
+
+
+def _patients(images: Sequence[Shown]) -> NDArray[np.str_]:
+    """(n,) names that the images of one patient share; a pair has that of its real image."""
+    names = []
+    for image in images:
+        picture = next((each for each in image.pictures if each.source == REAL), image.pictures[0])
+        names.append(f"{picture.source} {f'patient {picture.patient}' if picture.patient else picture.number}")
+    return np.array(names)
+
+
+def _verdict(source: str, findings: Sequence[dict[str, Any]]) -> str:
+    """What the interval of accuracy says, or of pairs where there are no single images, in words."""
+    for name in (ACCURACY, PAIRS_RIGHT):
+        for found in findings:
+            if (found["source"], found["what"]) == (source, name) and found["low"] is not None:
+                of = f"the images of {source}"
+                if found["low"] > 0.5:
+                    words = f"Readers tell {of} from real ones"
+                elif found["high"] < 0.5:
+                    words = f"Readers take {of} for real rather than the real ones"
+                else:
+                    words = f"No evidence that readers tell {of} from real ones"
+                return f"{words}: {name} {found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    return f"Nobody was asked often enough about the images of {source}"
+
+
+def agreement(answers: Answers) -> list[dict[str, Any]]:
+    """How far readers agree with each other, and with themselves where something was shown twice."""
+    rows: list[dict[str, Any]] = []
+
+    def add(who: str, what: str, value: float | None, n: int) -> None:
+        if n:
+            rows.append({"who": who, "what": what, "value": value, "n": n})
+
+    singles, pairs = answers.first(False), answers.first(True)
+    if len(answers.raters) > 1:
+        scores, calls = answers.table(singles, score_of), answers.table(singles, call_of)
+        chosen, diagnoses = answers.table(pairs, right_of_pair), _codes(answers, singles)
+        several = "between readers"
+        add(several, "Krippendorff's alpha of scores (ordinal)", krippendorff_alpha(scores, "ordinal"), _twice(scores))
+        add(several, "Fleiss' kappa of real or generated", fleiss_kappa(calls), _by_all(calls))
+        add(several, "Fleiss' kappa of pairs", fleiss_kappa(chosen), _by_all(chosen))
+        add(several, "Krippendorff's alpha of diagnoses (nominal)", krippendorff_alpha(diagnoses, "nominal"),
+            _twice(diagnoses))  # fmt: skip
+    for place, rater in enumerate(answers.raters):
+        for what, value, of_pairs in (("call", call_of, False), ("choice", right_of_pair, True)):
+            both = _both(answers, place, value, of_pairs)
+            same = float((both[0] == both[1]).mean()) if both.size else None
+            add(rater.name, f"same {what} again", same, both.shape[1])
+        both = _both(answers, place, score_of, False)
+        add(rater.name, "Krippendorff's alpha of scores given twice (ordinal)", krippendorff_alpha(both, "ordinal"),
+            both.shape[1])  # fmt: skip
+    return rows
+
+
+def _both(answers: Answers, place: int, value: Callable[[Rater, Shown], float], pairs: bool) -> Floats:
+    """(2, k) answers of a reader to what was shown twice and answered twice."""
+    both = np.array([answers.table(images, value)[place] for images in answers.again(pairs)])
+    return both[:, ~np.isnan(both).any(0)]
+
+
+def _twice(table: Floats) -> int:
+    return int(((~np.isnan(table)).sum(0) > 1).sum())
+
+
+def _by_all(table: Floats) -> int:
+    return int((~np.isnan(table)).all(0).sum())
+
+
+def _codes(answers: Answers, images: Sequence[Shown]) -> Floats:
+    """(readers, images) diagnoses as numbers."""
+    texts = [[rater.diagnoses.get(image.id, "").casefold() for image in images] for rater in answers.raters]
+    known = sorted({text for row in texts for text in row if text})
+    return np.array([[known.index(text) if text else math.nan for text in row] for row in texts])
+
+
+def _diagnoses(answers: Answers) -> list[dict[str, Any]]:
+    """How often each class is diagnosed as asked, all readers together, by source."""
+    rows = []
+    for source in answers.key.sources:
+        for label in answers.key.classes:
+            images = [each for each in answers.first(False) if (each.source, each.pictures[0].label) == (source, label)]
+            table = answers.table(images, diagnosis_right)
+            if count := int((~np.isnan(table)).sum()):
+                rows.append({"source": source, "class": label, "images": len(images), "right": int(np.nansum(table)),
+                             "diagnoses": count})  # fmt: skip
+    return rows

@@ -1,0 +1,197 @@
+"""What a study of readers writes: tables as CSV and LaTeX and as text, and one self-contained page."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from gankit.evaluation.latex import tabular
+from gankit.files import write_atomically, write_csv
+from gankit.images.pictures import grid_png, png_uri
+from gankit.ranking.rating_files import REAL
+from gankit.report.pages import draw_png
+from gankit.studies.readers.answers import RATINGS, Answers, call_of, right_of_pair
+from gankit.studies.readers.blinding import IMAGES, KEY, PAGE, SET
+from gankit.studies.study import Results, write_page
+
+if TYPE_CHECKING:
+    from gankit.studies.readers.study import ReadersStudy
+
+SHOWN = 8  # Images in a picture
+NONE = "-"  # In a table, where there is no value
+
+
+def number(value: float | None) -> str:
+    """A value with two digits, where there is one."""
+    return NONE if value is None else f"{value:.2f}"
+
+
+def interval(entry: Mapping[str, Any]) -> str:
+    """A value with its interval, where there is one."""
+    if entry["low"] is None:
+        return number(entry["value"])
+    return f"{entry['value']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
+
+
+def finding_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """What was found over all readers, a header first."""
+    rows = [["images of", "measure", "value", "guessing", "readers", "images or pairs"]]
+    for entry in metrics["findings"]:
+        chance = NONE if entry["chance"] is None else f"{entry['chance']:g}"
+        counts = [str(entry["readers"]), str(entry["cases"])]
+        rows.append([entry["source"], entry["what"], interval(entry), chance, *counts])
+    return rows
+
+
+def reader_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """Every reader's values, one row for each source, a header first."""
+    names = list(dict.fromkeys(entry["what"] for entry in metrics["findings"]))
+    sources = list(dict.fromkeys(entry["source"] for entry in metrics["findings"]))
+    found = {(entry["source"], entry["what"]): entry["by_reader"] for entry in metrics["findings"]}
+    rows = [["reader", "answered", "images of", *names]]
+    for reader, entry in metrics["readers"].items():
+        answered = f"{entry['answered']} of {metrics['protocol']['shown']}"
+        for source in sources:
+            values = [number(found.get((source, name), {}).get(reader)) for name in names]
+            rows.append([reader, answered, source, *values])
+    return rows
+
+
+def agreement_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """How far readers agree, a header first."""
+    rows = [[entry["who"], entry["what"], number(entry["value"]), str(entry["n"])] for entry in metrics["agreement"]]
+    return [["reader", "measure", "value", "images or pairs"], *rows]
+
+
+def diagnosis_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """How often each class was diagnosed as asked, a header first."""
+    return [
+        ["images of", "class", "images", "diagnosed so"],
+        *([entry["source"], entry["class"], str(entry["images"]), f"{entry['right']} of {entry['diagnoses']}"]
+          for entry in metrics["diagnoses"]),
+    ]  # fmt: skip
+
+
+def answer_rows(answers: Answers) -> list[list[object]]:
+    """Every answer beside what the image is, a header first."""
+    titles = "reader image source number label patient beside repeats score diagnosis call right"
+    rows: list[list[object]] = [[*titles.split()]]
+    for rater in answers.raters:
+        for image in answers.key.images:
+            if image.id not in rater.calls:
+                continue
+            own = next(picture for picture in image.pictures if picture.source == image.source)
+            other = next((picture for picture in image.pictures if picture != own), None)
+            beside = "" if other is None else f"{other.source} {other.number}"
+            call = right_of_pair(rater, image) if image.is_pair else call_of(rater, image)
+            right = call if image.is_pair else float(call == (image.source != REAL))
+            said = [rater.scores.get(image.id, ""), rater.diagnoses[image.id], rater.calls[image.id]]
+            known = "" if np.isnan(call) else int(right)
+            rows.append([rater.name, image.id, own.source, own.number, own.label, own.patient, beside,
+                         image.repeats or "", *said, known])  # fmt: skip
+    return rows
+
+
+def write_tables(metrics: Mapping[str, Any], answers: Answers, folder: Path) -> None:
+    """Write the tables as LaTeX, their numbers as CSV, and every answer beside what the image is."""
+    titles = {
+        "findings": ["source", "what", "value", "low", "high", "chance", "readers", "cases", "independent"],
+        "agreement": ["who", "what", "value", "n"],
+        "diagnoses": ["source", "class", "images", "right", "diagnoses"],
+    }  # fmt: skip
+    for name, columns in titles.items():
+        write_csv(folder / f"{name}.csv", [columns, *([entry[title] for title in columns] for entry in metrics[name])])
+    values = [
+        [reader, entry["source"], entry["what"], value]
+        for entry in metrics["findings"] for reader, value in entry["by_reader"].items()
+    ]  # fmt: skip
+    write_csv(folder / "readers.csv", [["reader", "source", "what", "value"], *values])
+    write_csv(folder / "flow.csv", metrics["flow"])
+    write_csv(folder / "answers.csv", answer_rows(answers))
+    tables = {
+        "findings": finding_rows(metrics), "readers": reader_rows(metrics), "agreement": agreement_rows(metrics),
+        "diagnoses": diagnosis_rows(metrics), "flow": metrics["flow"],
+    }  # fmt: skip
+    for name, rows in tables.items():
+        note = "Brackets hold 95 % intervals over readers and images" if name == "findings" else ""
+        write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], note).encode())
+
+
+def next_step(folder: Path) -> str:
+    """What to do before there is anything to analyse."""
+    return (
+        f"give readers {folder / SET / PAGE}, one file that needs no network, and keep {folder / KEY}; put the files "
+        f"that they save into {folder / RATINGS}, and give the same command again"
+    )
+
+
+def summary(results: Results) -> str:
+    """The verdicts, the values and the notes, as lines for a terminal; or what to do first."""
+    metrics = results.values
+    if not metrics["readers"]:
+        return next_step(results.folder)
+    rows = [row[:3] for row in finding_rows(metrics)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([*metrics["verdicts"].values(), *lines, *(f"note: {note}" for note in metrics["notes"])])
+
+
+def write_report(study: ReadersStudy, results: Results) -> None:
+    """Write `report.html` into the study's folder."""
+    metrics = results.values
+    tables = {
+        "What was found": finding_rows(metrics), "Readers": reader_rows(metrics), "Agreement": agreement_rows(metrics),
+        "Diagnoses": diagnosis_rows(metrics),
+    }  # fmt: skip
+    write_page(
+        study, results, "readers/report.html.j2", warnings=metrics["notes"], metrics=metrics,
+        tables={heading: rows for heading, rows in tables.items() if len(rows) > 1},
+        next_step="" if metrics["readers"] else next_step(results.folder),
+        pictures=_pictures(metrics, results.folder),
+    )  # fmt: skip
+
+
+def _pictures(metrics: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Figures by their captions."""
+    figures = {}
+    rows = [entry for entry in metrics["findings"] if entry["low"] is not None and entry["what"] != "d'"]
+    shares = [entry for entry in rows if entry["chance"] != 0]
+    if shares:
+        figures["Shares and areas with 95 % intervals; crosses are readers, the line is guessing"] = draw_png(
+            functools.partial(_draw, shares), (7, 0.8 + 0.35 * len(shares))
+        )
+    answers = metrics["answers"]
+    for source in metrics["verdicts"]:
+        images = [image for image in answers.first(False) if image.source == source]
+        files = [folder / SET / IMAGES / image.files[0] for image in images]
+        if not images or not answers.raters or not all(file.is_file() for file in files):
+            continue
+        table = answers.table(images, call_of)
+        calls = np.nansum(table, 0) / np.maximum((~np.isnan(table)).sum(0), 1)
+        order = np.argsort(calls, kind="stable").tolist()
+        figures[f"Images of {source} that were called real most often"] = _grid([files[i] for i in order[:SHOWN]])
+        figures[f"Images of {source} that were called generated most often"] = _grid(
+            [files[i] for i in order[::-1][:SHOWN]]
+        )
+    return {caption: png_uri(figure) for caption, figure in figures.items()}
+
+
+def _grid(files: Sequence[Path]) -> bytes:
+    images = np.stack([np.asarray(Image.open(file)) for file in files])
+    return grid_png(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2), (0.0, 255.0), SHOWN)
+
+
+def _draw(rows: Sequence[Mapping[str, Any]], axes: Any) -> None:
+    for place, entry in enumerate(rows[::-1]):
+        axes.plot([entry["low"], entry["high"]], [place, place], color="tab:blue", linewidth=2)
+        readers = [value for value in entry["by_reader"].values() if value is not None]
+        axes.plot(readers, [place] * len(readers), "x", color="tab:gray", markersize=4)
+        axes.plot(entry["value"], place, "o", color="tab:blue")
+    axes.axvline(0.5, color="black", linewidth=1)
+    axes.set_yticks(range(len(rows)), [f"{entry['source']}: {entry['what']}" for entry in rows[::-1]], fontsize=7)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(rows) - 0.4))

@@ -1,0 +1,101 @@
+"""Do readers tell generated images from real ones? `gankit study readers`."""
+
+import functools
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+from gankit.errors import RunError
+from gankit.files import write_atomically
+from gankit.ranking.rating_files import REAL
+from gankit.studies.jobs import Job, Outcome, unfinished
+from gankit.studies.labelled import package_versions
+from gankit.studies.readers.answers import RATINGS, read_answers
+from gankit.studies.readers.blinding import Opened, export_set, flow, open_key, open_sources
+from gankit.studies.readers.judging import judge
+from gankit.studies.readers.report import summary, write_report, write_tables
+from gankit.studies.readers.settings import ReadersSettings
+from gankit.studies.study import JOBS, Arm, Refuse, Results, Study, Work
+
+SET_JOB = "set"
+
+
+@final
+class ReadersStudy(Study):
+    """Whether readers tell generated images from real ones, and what they see in them.
+
+    The first call writes the blinded set and its page; each call after that analyses the files of ratings that have
+    come in. Nothing is trained: of the tables of an experiment only `training.seed` counts, by which a run draws.
+    """
+
+    Settings = ReadersSettings
+    settings: ReadersSettings
+    table = "readers"
+
+    def check_settings(self, refuse: Refuse) -> None:
+        """Refuse a study of nothing."""
+        if not self.settings.generated:
+            why = "no source of generated images; name one, as in --generated.gan runs/gan"
+            raise refuse(self.table, "generated", why)
+        if not self.settings.images + self.settings.pairs:
+            raise refuse(self.table, "images", "nothing to show; images or pairs must be above 0")
+
+    def arms(self) -> list[Arm]:
+        """The sources, the real images first."""
+        return [Arm(name, f"images of {name}") for name in (REAL, *self.settings.generated)]
+
+    @cached_property
+    def opened(self) -> dict[str, Opened]:
+        """The images of every source, opened at first use."""
+        return open_sources(self)
+
+    def work(self, jobs: Path) -> list[Work]:
+        """The blinded set; the sources need not be there any more once it is made."""
+        job = Job(SET_JOB, functools.partial(export_set, self))
+        if unfinished([job], jobs):
+            _ = self.opened
+        return [Work("", [job], 1, lambda threads: 1.0)]
+
+    def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
+        """What `metrics.json` holds, and all answers; written with all tables.
+
+        Raises:
+            RunError: the set could not be made, or its key is missing or was changed.
+            DataError: a file of ratings is not of this set.
+        """
+        made = outcomes[SET_JOB]
+        if made.failure:
+            raise RunError(f"the set could not be made ({made.failure}): delete {folder / JOBS / SET_JOB} to try again")
+        (folder / RATINGS).mkdir(exist_ok=True)
+        key = open_key(folder, made.result["key"])
+        answers = read_answers(folder, key)
+        remarks = [*made.result["notes"], *answers.notes()]
+        if len(answers.raters) == 1:
+            remarks.append("one reader: the intervals are over images alone, and say nothing of other readers")
+        metrics = {
+            **judge(answers),
+            "readers": {
+                rater.name: {"file": rater.path.name, "answered": count}
+                for rater, count in zip(answers.raters, answers.answered, strict=True)
+            },
+            "flow": flow(key),
+            "notes": remarks,
+            "protocol": {
+                "key": key.digest, "sources": key.sources, "shown": len(key.images), "classes": list(key.classes),
+                "images": self.settings.images, "pairs": self.settings.pairs, "repeats": self.settings.repeats,
+                "versions": package_versions(), "command": self.command(folder),
+            },
+        }  # fmt: skip
+        write_tables(metrics, answers, folder)
+        write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        return metrics | {"answers": answers}
+
+    def report(self, results: Results) -> None:
+        """Write `report.html`."""
+        write_report(self, results)
+
+    def summary(self, results: Results) -> str:
+        """What was found, or what to do before anything can be."""
+        return summary(results)

@@ -1,0 +1,384 @@
+"""Clusters: the setting arrives, jobs need nothing of the program that starts them, and Dask and Ray as they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import joblib
+import numpy as np
+import pytest
+from joblib._parallel_backends import ParallelBackendBase
+from small_studies import small_networks
+
+import gankit
+from gankit.cli import app
+from gankit.errors import GankitError, RunError, SettingsError
+from gankit.studies import worker
+from gankit.studies.clusters import open_cluster
+from gankit.studies.jobs import Job, Outcome, run_jobs
+from gankit.studies.study import Arm, Results, Study, Work
+from gankit.studies.worker import ALIVE, Start, check_made, run_job
+
+
+class Elsewhere(ParallelBackendBase):  # type: ignore[misc]
+    """A backend of joblib that hands over bytes alone, and runs them in a thread that is not the program's."""
+
+    supports_retrieve_callback = True
+    taken: list[int] = []
+
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        return n_jobs
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
+        self.parallel = parallel
+        self.pool = ThreadPoolExecutor(1)
+        self.taken.append(n_jobs)
+        return n_jobs
+
+    def terminate(self) -> None:
+        self.pool.shutdown()
+
+    def submit(self, func: Any, callback: Any = None) -> Future[Any]:
+        content = cloudpickle.dumps(func)
+        future = self.pool.submit(lambda: pickle.loads(content)())
+        future.add_done_callback(callback)
+        return future
+
+    def retrieve_result_callback(self, out: Future[Any]) -> Any:
+        return out.result()
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    joblib.register_parallel_backend("elsewhere", Elsewhere)
+    Elsewhere.taken.clear()
+    yield
+    del joblib.parallel.BACKENDS["elsewhere"]
+
+
+class Doubles(Study):
+    """A number is drawn by a first job, and read by all others."""
+
+    def arms(self) -> list[Arm]:
+        return [Arm("a", ""), Arm("b", ""), Arm("c", "")]
+
+    def work(self, jobs: Path) -> list[Work]:
+        self.opened = True  # in the program's memory alone
+        others = [Job(arm.name, self.read) for arm in self.arms()]
+        steps = 1
+        return [
+            Work("", [Job("first", self.draw)], steps, lambda threads: 0.01, first=True),
+            Work("reading", others, steps, lambda threads: 0.01),
+        ]
+
+    def draw(self, folder: Path) -> dict[str, Any]:
+        np.save(folder / "number.npy", np.random.default_rng(self.experiment.training.seed).random(3))
+        return {}
+
+    def read(self, folder: Path) -> dict[str, Any]:
+        check_made(folder.parent / "first", "number.npy")
+        number = float(np.load(folder.parent / "first" / "number.npy").sum()) * len(folder.name)
+        is_main = threading.current_thread() is threading.main_thread()
+        return {"number": number, "remembers": hasattr(self, "opened"), "main": is_main}
+
+    def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> Any:
+        return {arm.name: outcomes[arm.name].result["number"] for arm in self.arms()}
+
+    def report(self, results: Results) -> None:
+        results.report.write_text("done")
+
+
+def test_a_study_on_a_cluster_is_that_of_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = Doubles(gankit.load("demo"))
+    here = study.run(tmp_path / "here", threads=1, quiet=True)
+    there = study.run(tmp_path / "there", workers=2, cluster="elsewhere")
+    assert there.values == here.values
+    assert here.outcomes["a"].result["remembers"]
+    assert [there.outcomes[name].result["remembers"] for name in "abc"] == [False] * 3
+    assert not there.outcomes["a"].result["main"]
+    assert {outcome.threads for outcome in there.outcomes.values()} == {1}
+    assert set(Elsewhere.taken) == {2}
+    said = capsys.readouterr().err
+    assert "3 readings of 1 steps" in said
+    assert "with 2 at a time" in said
+    assert "4 of 4 jobs" in said
+    again = study.run(tmp_path / "there", cluster="elsewhere", workers=2, quiet=True)
+    assert again.values == here.values
+    assert not (tmp_path / "there" / "jobs" / ALIVE).exists()
+
+
+def test_the_command_takes_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: list[Any] = []
+
+    def listen(study: Study, out: Path, **options: Any) -> Results:
+        given.append(options)
+        raise RunError("heard")
+
+    monkeypatch.setattr(Study, "run", listen)
+    with pytest.raises(RunError, match="heard"):
+        app(["study", "agreement", "--cluster", "dask:tcp://host:8786", "--out", str(tmp_path)], standalone_mode=False)
+    assert given == [{"workers": None, "threads": None, "cluster": "dask:tcp://host:8786"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("slurm", r"cluster slurm: write dask or ray, or dask:ADDRESS"),
+        ("threading", r"cluster threading: write dask or ray"),
+        ("elsewhere:there", "write dask or ray"),
+    ],
+)
+def test_clusters_that_there_are_not(name: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message), open_cluster(name, 2):
+        pass
+
+
+@pytest.mark.parametrize("name", ["dask", "ray"])
+def test_a_cluster_that_is_not_installed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("distributed", "ray"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SettingsError, match=rf"pip install 'gankit\[{name}\]' first"), open_cluster(name):
+        pass
+
+
+def test_a_cluster_of_one_worker_is_none() -> None:
+    with pytest.raises(RunError, match="it runs one job at a time"), open_cluster("elsewhere", 1):
+        pass
+
+
+def note(folder: Path) -> dict[str, Any]:
+    return {"cwd": os.getcwd()}
+
+
+def started(place: Path, mark: str = "here") -> Start:
+    """A study in `place`, whose process lives."""
+    (place / "runs" / "jobs").mkdir(parents=True, exist_ok=True)
+    (place / "runs" / "jobs" / ALIVE).write_text("here 0")
+    return Start(place, mark, [])
+
+
+def test_a_worker_finds_the_folder_where_its_machine_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    mounted, jobs = tmp_path / "mounted", Path("runs/jobs")
+    start = started(mounted)
+    gone = Start(tmp_path / "not here", start.mark, [])  # the directory of another machine
+    monkeypatch.setattr(worker, "_home", lambda: mounted)
+    run_job(Job("a", note), jobs, 1, gone)
+    assert json.loads((mounted / jobs / "a" / "result.json").read_text())["result"] == {"cwd": str(mounted)}
+    monkeypatch.setattr(worker, "_home", lambda: tmp_path)
+    run_job(Job("b", note), jobs, 1, start)
+    assert (mounted / jobs / "b" / "result.json").is_file()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match=r"does not see the study: runs.jobs is in none of .*not here; use a disk"):
+        run_job(Job("c", note), jobs, 1, gone)
+    monkeypatch.setattr(worker, "LATE", 0.5)
+    with pytest.raises(RunError, match="does not see the study"):  # a folder of the same name, but not this study's
+        run_job(Job("c", note), jobs, 1, Start(mounted, "another", []))
+    with pytest.raises(RunError, match=r"has gankit .*, and 0\.0 runs the study: install the same"):
+        run_job(Job("c", note), jobs, 1, Start(mounted, "here", [], "0.0"))
+
+
+def test_a_job_ends_when_the_process_that_started_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a thread, as a worker of Dask runs it, so that no signal can reach it."""
+    monkeypatch.chdir(tmp_path)
+    start, jobs = started(tmp_path), Path("runs/jobs")
+
+    def endless(folder: Path) -> dict[str, Any]:
+        (folder / "begun").touch()
+        while True:
+            time.sleep(0.01)
+
+    def end_of(name: str, change: Callable[[], object]) -> float:
+        thread = threading.Thread(target=run_job, args=(Job(name, endless), jobs, 1, start))
+        thread.start()
+        while not (jobs / name / "begun").exists():
+            time.sleep(0.01)
+        began = time.monotonic()
+        change()
+        thread.join(20)
+        assert not thread.is_alive()
+        assert not (jobs / name / "result.json").exists()
+        return time.monotonic() - began
+
+    end_of("another", lambda: (jobs / ALIVE).write_text("another 0"))
+    assert not (jobs / ".stop").exists()  # the other process goes on
+    (jobs / ALIVE).write_text("here 1")
+    monkeypatch.setattr(worker, "SILENCE", 1.0)
+    assert end_of("silent", lambda: None) < 10
+    monkeypatch.setattr(worker, "SILENCE", 100.0)
+    end_of("stopped", (jobs / ".stop").touch)
+
+
+def test_what_an_earlier_job_wrote_is_checked_by_content(tmp_path: Path) -> None:
+    def write(folder: Path) -> dict[str, Any]:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "numbers.txt").write_text("1 2 3")
+        return {}
+
+    run_jobs([Job("first", write)], tmp_path, quiet=True)
+    check_made(tmp_path / "first", "deep/numbers.txt")
+    (tmp_path / "first" / "deep" / "numbers.txt").write_text("1 2 4")
+    with pytest.raises(RunError, match=r"numbers\.txt is not what this job wrote: delete .*first to do it again"):
+        check_made(tmp_path / "first", "deep/numbers.txt")
+    check_made(tmp_path / "none", "deep/numbers.txt")  # who needs it says so
+
+
+SCRIPT = '''
+import functools, json, os, sys, time
+from pathlib import Path
+import gankit
+from gankit.errors import GankitError
+from gankit.studies.jobs import Job
+from gankit.studies.reading import load_study
+from gankit.studies.study import Arm, Study, Work
+from gankit.studies.trainings import RUN, finished_run, time_training, train_or_resume
+
+class Samples(Study):
+    """Samples of one generator."""
+
+    def arms(self):
+        return [Arm(name, name) for name in "abc"]
+
+    def work(self, jobs):
+        time_step = functools.partial(time_training, self.experiment)
+        others = [Job(arm.name, functools.partial(self.sample, arm.name)) for arm in self.arms()]
+        return [Work("generator", [Job("generator", self.train)], 2, time_step, first=True),
+                Work("sample", others, 1, time_step)]
+
+    def train(self, folder):
+        return {"steps": train_or_resume(self.experiment, folder / RUN).steps}
+
+    def sample(self, name, folder):
+        if name == "a" and not (folder / "died").exists() and Path("hold").exists():
+            (folder / "died").touch()
+            os._exit(9)
+        (folder / "here").touch()
+        while Path("hold").exists():
+            time.sleep(0.05)
+        images = finished_run(folder.parent / "generator").sample(4, seed=ord(name))
+        return {"sum": int(images.sum()), "cwd": os.getcwd()}
+
+    def judge(self, outcomes, folder):
+        return {name: outcome.result.get("sum") for name, outcome in outcomes.items()}
+
+    def report(self, results):
+        results.report.write_text("done")
+
+def main():
+    cluster, *overrides = sys.argv[1:]
+    gankit.studies.register("samples")(Samples)
+    study = load_study("samples", "wgan-gp", *overrides)
+    found = study.run("runs/there", workers=2, cluster=cluster)
+    place = found.outcomes["b"].result["cwd"]
+    print(json.dumps([found.values, study.run("here", threads=1, quiet=True).values, place]))
+
+if __name__ == "__main__":
+    main()
+'''
+
+
+class Place:
+    """A folder with the script and its data, from which clusters are tried."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.jobs = folder, folder / "runs" / "there" / "jobs"
+        folder.mkdir()
+        (folder / "script.py").write_text(SCRIPT)
+        (folder / "hold").touch()
+        random = np.random.default_rng(0)
+        np.savez(folder / "d.npz", images=random.integers(0, 255, (16, 1, 8, 8), dtype=np.uint8))
+
+    def start(self, cluster: str) -> subprocess.Popen[str]:
+        words = [sys.executable, "script.py", cluster, *small_networks(Path("d.npz"))]
+        return subprocess.Popen(words, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def wait(self, process: subprocess.Popen[str], *names: str) -> None:
+        """Until these jobs are at work."""
+        until = time.monotonic() + 900
+        while not all((self.jobs / name / "here").exists() for name in names):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        for name in names:
+            (self.jobs / name / "here").unlink()
+
+
+def check_cluster(place: Place, cluster: str) -> str:
+    """Lose a worker, kill the program, interrupt it, and let it end; gives where a worker was."""
+    first = place.start(cluster)
+    place.wait(first, "a", "b")
+    assert (place.jobs / "a" / "died").exists()
+    first.kill()
+    first.communicate()
+    second = place.start(cluster)
+    place.wait(second, "a", "b")
+    second.send_signal(signal.SIGINT)
+    _, said = second.communicate(timeout=300)
+    assert second.returncode != 0
+    assert "stopped with 3 of 4 jobs to do; the same command goes on" in said
+    assert "with 2 at a time" in said
+    (place.folder / "hold").unlink()
+    last = place.start(cluster)
+    out, said = last.communicate(timeout=900)
+    assert last.returncode == 0, said
+    there, here, where = json.loads(out.splitlines()[-1])
+    assert there == here
+    return str(where)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not installed: pip install 'gankit[dask]'")
+def test_a_cluster_of_dask_whose_workers_have_the_folder_elsewhere(tmp_path: Path) -> None:
+    place, mount = Place(tmp_path / "place"), tmp_path / "mount"
+    mount.mkdir()
+    (place.folder / "runs").mkdir()
+    for name in ("runs", "d.npz", "hold"):
+        (mount / name).symlink_to(place.folder / name)
+    file = tmp_path / "scheduler.json"
+    common = ["--scheduler-file", str(file), "--no-dashboard"]
+    scheduler = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", *common])
+    workers = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--nworkers", "2", "--memory-limit",
+         "0", *common], cwd=mount,
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 120
+        while not file.is_file():
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        time.sleep(1)
+        assert check_cluster(place, f"dask:{json.loads(file.read_text())['address']}") == str(mount)
+    finally:
+        for process in (workers, scheduler):
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'gankit[ray]'")
+def test_workers_of_ray_on_this_machine(tmp_path: Path) -> None:
+    place = Place(tmp_path / "place")
+    assert check_cluster(place, "ray") == str(place.folder)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not installed: pip install 'gankit[dask]'")
+def test_workers_of_dask_on_this_machine(tmp_path: Path) -> None:
+    place = Place(tmp_path / "place")
+    assert check_cluster(place, "dask") == str(place.folder)
+    nowhere = open_cluster("dask:tcp://127.0.0.1:9")
+    with pytest.raises(GankitError, match=r"cluster dask:tcp://127\.0\.0\.1:9: .*start dask scheduler"), nowhere:
+        pass

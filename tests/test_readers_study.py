@@ -1,0 +1,430 @@
+"""The study of readers: statistics by hand, the blinded set, readers of known skill in a browser, and bad ratings."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rating_person import PHONE, Person, data_of
+from scipy import stats
+
+from gankit.errors import DataError, GankitError, RunError, SettingsError
+from gankit.evaluation.detection import (
+    accuracy,
+    area,
+    discrimination,
+    fleiss_kappa,
+    over_readers,
+    pair_discrimination,
+    share,
+)
+from gankit.ranking.key import read_key
+from gankit.studies.readers.blinding import SetKey
+from gankit.studies.readers.study import ReadersStudy
+from gankit.studies.reading import load_study
+from gankit.studies.study import Results
+
+CLASSES = ["left", "right"]
+NONE = math.nan
+SMALL = ["readers.images=6", "readers.pairs=4", "readers.repeats=0.25"]
+
+# Statistics
+
+
+def test_measures_of_a_reader_by_hand() -> None:
+    calls = np.array([[1, 1, 1, 0, 0, 0, 1, NONE]])  # three of four are found, one of three is a false alarm
+    kinds = np.array([True] * 4 + [False] * 4)
+    assert accuracy(calls, kinds) == pytest.approx((3 / 4 + 2 / 3) / 2)
+    z = stats.norm.ppf
+    assert discrimination(calls, kinds) == pytest.approx(z(3.5 / 5) - z(1.5 / 4))
+    assert pair_discrimination(calls, kinds) == pytest.approx(math.sqrt(2) * z(4.5 / 8))
+    assert share(calls, kinds) == pytest.approx(4 / 7)
+    scores = np.array([[5, 3, NONE, 1, 3, 2, NONE, NONE]])  # of 6 pairs three are won, and one is a tie
+    assert area(scores, kinds) == pytest.approx((4 - 0.5) / 6)
+    nothing = np.full((1, 8), NONE)
+    for measure in (accuracy, discrimination, pair_discrimination, share, area):
+        assert np.isnan(measure(nothing, kinds)).all()
+
+
+def test_fleiss_kappa_of_the_published_example() -> None:
+    # 14 readers, 10 cases, 5 categories: the table of the article in Wikipedia, kappa 0.210.
+    table = ["0 0 0 0 14", "0 2 6 4 2", "0 0 3 5 6", "0 3 9 2 0", "2 2 8 1 1", "7 7 0 0 0", "3 2 6 3 0", "2 5 3 2 2",
+             "6 5 2 1 0", "0 2 2 3 7"]  # fmt: skip
+    calls = [[k for k, count in enumerate(row.split()) for _ in range(int(count))] for row in table]
+    assert fleiss_kappa(np.array(calls).T) == pytest.approx(0.210, abs=5e-4)
+    assert fleiss_kappa([[1, 0, 1, NONE], [1, 0, 0, 1]]) == pytest.approx((2 / 3 - 1 / 2) / (1 - 1 / 2))
+    assert fleiss_kappa([[1, 1], [1, 1]]) is None
+    assert fleiss_kappa([[1, 0]]) is None
+    assert fleiss_kappa([[1, NONE], [NONE, 1]]) is None
+
+
+def test_intervals_are_over_readers_and_patients_together() -> None:
+    kinds = np.arange(40) < 20
+    each, twice = np.arange(40), np.arange(40) // 2
+    right = np.tile([1, 1, 0, 0], (4, 10))  # images of a patient are alike
+    alike = over_readers(accuracy, np.where(kinds, right, 1 - right), kinds, each)
+    by_patient = over_readers(accuracy, np.where(kinds, right, 1 - right), kinds, twice)
+    assert (alike.estimate.parts["seeds"].variance, alike.readers, by_patient.groups) == (0, 4, 20)  # type: ignore[union-attr]
+    assert alike.interval(True)[0] > by_patient.interval(True)[0]  # type: ignore[index]
+    skilled = right.copy()
+    skilled[2:] = 1
+    unlike = over_readers(share, skilled.astype(float), np.ones(40), each)
+    low, high = unlike.interval(True)  # type: ignore[misc]
+    assert unlike.by_reader.tolist() == [0.5, 0.5, 1, 1]
+    assert high - low > 0.5  # two kinds of readers: nobody knows what the next one is
+    once = over_readers(share, np.array([[1, NONE, NONE], [1, 0, 1]]), np.ones(3), each[:3])
+    assert np.isnan(once.by_reader).tolist() == [True, False]
+    assert once.readers == 1
+    perfect = over_readers(discrimination, np.tile(kinds, (3, 1)).astype(float), kinds, each)
+    assert perfect.interval(False) is None
+
+
+# The set
+
+
+def arrays(path: Path, n: int, seed: int, size: int = 12, labels: bool = True) -> Path:
+    random = np.random.default_rng(seed)
+    known = {"labels": np.arange(n) % 2, "class_names": np.array(CLASSES)} if labels else {}
+    np.savez(path, images=random.integers(0, 255, (n, size, size), dtype=np.uint8), **known)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Settings that name 60 real images and as many generated ones."""
+    folder = tmp_path_factory.mktemp("sources")
+    real, gan = arrays(folder / "real.npz", 80, 0), arrays(folder / "telltale-gan.npz", 60, 1)
+    return [f"readers.real={real}", f"readers.generated.gan={gan}"]
+
+
+def study(*settings: str) -> ReadersStudy:
+    loaded = load_study("readers", None, *settings)
+    assert isinstance(loaded, ReadersStudy)
+    return loaded
+
+
+def run(out: Path, *settings: str) -> Results:
+    return study(*settings).run(out, quiet=True)
+
+
+def key_of(out: Path) -> SetKey:
+    return read_key(out / "key.json", SetKey)[0]
+
+
+def test_the_set_is_blinded_and_the_key_tells(sources: list[str], tmp_path: Path) -> None:
+    done = study(*sources, *SMALL)
+    out = tmp_path / "telltale-study"
+    results = done.run(out, quiet=True)
+    key, page = key_of(out), out / "for-readers" / "page.html"
+    content, text = data_of(page), page.read_text(encoding="utf-8")
+    assert content["key"] == key.digest
+    assert [image["id"] for image in content["images"]] == [image.id for image in key.images]
+    for secret in ("telltale", "gan.npz", key.secret, "seed"):
+        assert secret not in text
+    assert "generated" in text
+    # 6 + 6 single ones and 4 pairs, a quarter of either again
+    assert [image.is_pair for image in key.images] == [False] * 15 + [True] * 5
+    shown = [picture for image in key.images if not image.repeats for picture in image.pictures]
+    assert len({(picture.source, picture.number) for picture in shown}) == len(shown) == 20
+    place = {image.id: i for i, image in enumerate(key.images)}
+    for image in key.images:
+        if image.repeats:
+            first = key.images[place[image.repeats]]
+            assert place[first.id] < place[image.id]
+            assert image.pictures == first.pictures[::-1]  # the sides of a pair are exchanged
+    for image in key.images:
+        if image.is_pair:
+            assert {picture.source for picture in image.pictures} == {"real", "gan"}
+    # Pictures are pixels of one codec.
+    files = sorted((out / "for-readers" / "images").iterdir())
+    assert [path.name for path in files] == sorted(name for image in key.images for name in image.files)
+    with np.load(sources[0].partition("=")[2]) as real:
+        image = next(each for each in key.images if each.pictures[0].source == "real" and not each.is_pair)
+        picture = Image.open(io.BytesIO((out / "for-readers" / "images" / image.files[0]).read_bytes()))
+        assert np.array_equal(np.asarray(picture), real["images"][image.pictures[0].number])
+    assert {path.read_bytes()[:33] for path in files} == {files[0].read_bytes()[:33]}  # of one PNG header
+    # Nothing is judged yet, and the same call writes no other set.
+    assert "give readers" in done.summary(results)
+    assert "No ratings yet" in results.report.read_text(encoding="utf-8")
+    run(out, *sources, *SMALL)
+    assert key_of(out) == key
+
+
+def test_real_images_of_a_run_are_its_held_out_ones(sources: list[str], tmp_path: Path, small: Any) -> None:
+    import gankit
+
+    trained = gankit.train(gankit.load("wgan-gp", *small("training.steps=1", "data.held_out=0.5")), tmp_path / "gan")
+    key = study(f"readers.generated.gan={trained.path}", "readers.images=3", "readers.pairs=2").opened
+    assert key["real"].what == "held-out images"
+    assert len(key["gan"].images) == 5
+    everything = study(f"readers.generated.gan={trained.path}", "readers.images=30")
+    with pytest.raises(DataError, match="50 images of real are to be shown, and held-out images has"):
+        _ = everything.opened
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["readers.real=none"], "no real images are named, and no source is a run"),
+        (["readers.images=70"], "90 images of real are to be shown, and .* has 80: lower readers.images"),
+        (["readers.images=50"], "70 images of gan are to be shown, and .* has 60: lower readers.images"),
+    ],
+)
+def test_sources_that_do_not_serve(sources: list[str], tmp_path: Path, settings: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        run(tmp_path / "out", *sources, *settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_of_another_size_are_refused(sources: list[str], tmp_path: Path) -> None:
+    large = arrays(tmp_path / "large.npz", 60, 2, size=16)
+    with pytest.raises(DataError, match=r"1 x 16 x 16 .* 1 x 12 x 12, which would tell them apart"):
+        run(tmp_path / "out", *sources, f"readers.generated.large={large}", "readers.images=10")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ([], "no source of generated images"),
+        (["readers.generated.real=x"], "'real' is what the real images are called"),
+        (["readers.generated.gan=x", "readers.images=0", "readers.pairs=0"], "nothing to show"),
+        (["readers.generated.gan=x", "readers.repeats=0.6"], "readers.repeats"),
+    ],
+)
+def test_settings_that_do_not_serve(settings: list[str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        study(*settings)
+
+
+# Readers
+
+
+@pytest.fixture
+def fixed_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same images and the same order every time, so that simulated readers do the same."""
+    monkeypatch.setattr("gankit.ranking.key.secrets.token_hex", lambda count: "7" * 2 * count)
+
+
+class Simulated:
+    """A reader of known skill: in standard deviations, real images look as much more real than generated ones."""
+
+    def __init__(self, name: str, skill: float, seed: int, diagnoses: float = 0.8) -> None:
+        self.name, self.skill, self.diagnoses, self.random = name, skill, diagnoses, np.random.default_rng(seed)
+
+    def look(self, picture: Any) -> float:
+        return float(self.random.normal(self.skill * (0.5 if picture.source == "real" else -0.5)))
+
+    def answer(self, image: Any) -> dict[str, str]:
+        looks = [self.look(picture) for picture in image.pictures]
+        if image.is_pair:
+            return {"call": "left" if looks[0] > looks[1] else "right"}
+        right = self.random.random() < self.diagnoses
+        label = image.pictures[0].label
+        return {
+            "score": str(1 + int(np.searchsorted([-1.2, -0.4, 0.4, 1.2], looks[0]))),
+            "diagnosis": label if right else next(name for name in CLASSES if name != label),
+            "call": "real" if looks[0] > 0 else "generated",
+        }
+
+    def answers(self, key: SetKey) -> dict[str, dict[str, str]]:
+        return {image.id: self.answer(image) for image in key.images}
+
+
+def save(out: Path, reader: str, answers: dict[str, dict[str, str]], key: str, name: str = "") -> Path:
+    """A reader's file, as the page saves it."""
+    path = out / "ratings" / f"{name or reader}.csv"
+    fields = ["score", "diagnosis", "call"]
+    lines = [[image, *(given.get(field, "") for field in fields), reader, key] for image, given in answers.items()]
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["image", *fields, "rater", "key"], *lines])
+    return path
+
+
+PRESS = (
+    "keys => [...keys].forEach(key => document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true})))"
+)
+"""Many keys at once: each takes a moment from outside."""
+SKILLS = {"Ada": 0.8, "Bo": 1.2, "Cy": 1.6}
+KEYS = {"left": "l", "right": "i", "real": "r", "generated": "g"}
+
+
+def test_three_readers_of_known_skill_in_a_browser(
+    browser: Any, sources: list[str], tmp_path: Path, fixed_secret: None
+) -> None:
+    out, settings = tmp_path / "out", [*sources, "readers.images=24", "readers.pairs=18", "readers.repeats=0.15"]
+    run(out, *settings)
+    key, page = key_of(out), out / "for-readers" / "page.html"
+    for seed, (name, skill) in enumerate(SKILLS.items()):
+        reader = Simulated(name, skill, seed)
+        someone = Person(browser, page)
+        assert someone.page.title() == "Rate 55 images and 21 pairs"
+        someone.page.fill("#rater", name)
+        someone.type("Enter")
+        keys = [
+            f"{given['score']}{KEYS[given['diagnosis']]}{KEYS[given['call']]}" if "score" in given
+            else "1" if given["call"] == "left" else "2"
+            for given in reader.answers(key).values()
+        ]  # fmt: skip
+        someone.type(" ".join("".join(keys[:3])))
+        assert someone.place == "Image 4 of 76, 3 rated"
+        someone.page.evaluate(PRESS, "".join(keys[3:-1]))
+        assert someone.place == "Pair 76 of 76, 75 rated"
+        someone.type(keys[-1])
+        someone.hears("All 76 images and pairs are rated: save the ratings.")
+        button = "#export" if name == "Cy" else "#save"
+        someone.page.locator("summary").nth(1).click()
+        file, content = someone.saved(button)
+        (out / "ratings" / file).write_bytes(content)
+        someone.close()
+    assert {path.suffix for path in (out / "ratings").iterdir()} == {".csv", ".json"}
+    results = run(out, *settings)
+    found = {(entry["source"], entry["what"]): entry for entry in results.values["findings"]}
+    phi, mean = stats.norm.cdf, lambda of: float(np.mean([of(skill) for skill in SKILLS.values()]))
+    for what, true in {
+        "accuracy": mean(lambda d: phi(d / 2)), "d'": mean(lambda d: d), "AUC of scores": mean(area_of_scores),
+        "pairs right": mean(lambda d: phi(d / math.sqrt(2))), "d' of pairs": mean(lambda d: d), "diagnosis right": 0.8,
+    }.items():  # fmt: skip
+        entry = found["gan", what]
+        assert entry["low"] < true < entry["high"], what
+        assert entry["readers"] == 3
+    assert found["real", "diagnosis right"]["low"] < 0.8 < found["real", "diagnosis right"]["high"]
+    assert results.values["verdicts"]["gan"].startswith("Readers tell the images of gan from real ones: accuracy 0.")
+    assert results.values["notes"] == []
+    several = {entry["what"]: entry for entry in results.values["agreement"] if entry["who"] == "between readers"}
+    assert several["Fleiss' kappa of real or generated"]["n"] == 48
+    assert 0 < several["Krippendorff's alpha of scores (ordinal)"]["value"] < 1
+    own = [entry for entry in results.values["agreement"] if entry["who"] == "Bo"]
+    assert [(entry["what"], entry["n"]) for entry in own[:2]] == [("same call again", 7), ("same choice again", 3)]
+    check_report(browser, results)
+
+
+def area_of_scores(skill: float) -> float:
+    """The AUC of a reader's five scores."""
+    ends = np.array([-np.inf, -1.2, -0.4, 0.4, 1.2, np.inf])
+    real, generated = (np.diff(stats.norm.cdf(ends - shift * skill)) for shift in (0.5, -0.5))
+    below = np.cumsum(generated) - generated
+    return float((real * (below + generated / 2)).sum())
+
+
+def check_report(browser: Any, results: Results) -> None:
+    """It is one file with all tables, and nothing is cut off on a phone."""
+    text = results.report.read_text(encoding="utf-8")
+    for part in ("What was found", "Agreement", "Methods, to paste", "Flow of images", "called real most often"):
+        assert part in text
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    phone = browser.new_page(viewport=PHONE)
+    phone.goto(results.report.as_uri())
+    assert phone.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    phone.close()
+    tables = ["findings", "readers", "agreement", "diagnoses", "flow"]
+    assert all((results.folder / f"{name}.{end}").is_file() for name in tables for end in ("csv", "tex"))
+    with open(results.folder / "answers.csv", encoding="utf-8") as file:
+        answers = list(csv.DictReader(file))
+    assert len(answers) == 3 * 76
+    right = np.mean([row["right"] == "1" for row in answers if row["beside"] and not row["repeats"]])
+    assert right == pytest.approx(next(e["value"] for e in results.values["findings"] if e["what"] == "pairs right"))
+    assert json.loads((results.folder / "metrics.json").read_text())["protocol"]["shown"] == 76
+
+
+def test_pairs_on_a_phone_by_touch(browser: Any, sources: list[str], tmp_path: Path) -> None:
+    run(tmp_path / "out", *sources, "readers.images=0", "readers.pairs=3", "readers.repeats=0.0")
+    page = tmp_path / "out" / "for-readers" / "page.html"
+    phone = Person(browser, page, viewport=PHONE, has_touch=True, is_mobile=True)
+    assert phone.place == "Pair 1 of 3, 0 rated"
+    left, right = (phone.page.locator(name).bounding_box() for name in ("#image", "#right"))
+    assert left["width"] == right["width"] > 150
+    assert left["y"] == right["y"]
+    assert phone.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    phone.page.locator("#right").tap()  # the image itself is a button
+    assert phone.place == "Pair 2 of 3, 1 rated"
+    phone.page.get_by_role("button", name="left").tap()
+    phone.page.locator("#undo").tap()
+    assert phone.place == "Pair 2 of 3, 1 rated"
+    phone.type("o")  # no field for a diagnosis is there
+    phone.type("2 1")
+    assert phone.message == "All 3 pairs are rated: save the ratings."
+    phone.reload("Welcome back: 3 of 3 pairs are rated.")
+    rows = list(csv.DictReader(io.StringIO(phone.saved()[1].decode())))
+    assert [row["call"] for row in rows] == ["right", "right", "left"]
+    phone.close()
+
+
+def test_half_a_reader_and_one_who_comes_under_two_names(
+    sources: list[str], tmp_path: Path, fixed_secret: None
+) -> None:
+    out = tmp_path / "out"
+    run(out, *sources, *SMALL)
+    key = key_of(out)
+    whole = Simulated("Ada", 1.0, 0).answers(key)
+    save(out, "Ada", dict(list(whole.items())[:10]), key.digest)
+    alone = run(out, *sources, *SMALL).values
+    assert "one reader: the intervals are over images alone, and say nothing of other readers" in alone["notes"]
+    other = Simulated("Bo", 1.0, 1).answers(key)
+    save(out, "Bo", other, key.digest)
+    save(out, "Di", other, "")
+    results = run(out, *sources, *SMALL)
+    assert results.values["notes"] == [
+        "Ada answered 10 of 20, and counts with these", "Bo, Di gave the same answers to everything: one file twice?",
+    ]  # fmt: skip
+    report = results.report.read_text(encoding="utf-8")
+    assert "Ada answered 10 of 20" in report
+    found = {entry["what"]: entry for entry in results.values["findings"] if entry["source"] == "gan"}
+    assert found["accuracy"]["readers"] == 3
+    assert found["pairs right"]["by_reader"]["Ada"] is None
+    assert found["pairs right"]["readers"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda given, key: (given | {"0" * 12: {"call": "real"}}, key.digest, {}), "there is no image '000000000000'"),
+        (lambda given, key: (given, "f" * 64, {}), "of another set .* move the file out"),
+        (lambda given, key: (given, key.digest, {"name": "Ada again"}), "Ada is the rater of two files"),
+        (lambda given, key: (given | {key.images[0].id: {"call": "left"}}, key.digest, {}), "is one image, of which"),
+        (lambda given, key: (given | {key.images[-1].id: {"call": "real"}}, key.digest, {}), "is a pair, of which"),
+        (lambda given, key: (given | {key.images[-1].id: {"score": "3"}}, key.digest, {}), "is a pair: give the call"),
+        (
+            lambda given, key: (given | {key.images[0].id: {"call": "maybe"}}, key.digest, {}),
+            "neither real nor generat",
+        ),
+        (lambda given, key: (given | {key.images[0].id: {}}, key.digest, {}), "the score '' is no number"),
+    ],
+)
+def test_ratings_that_cannot_be_of_this_set(sources: list[str], tmp_path: Path, change: Any, message: str) -> None:
+    out = tmp_path / "out"
+    run(out, *sources, *SMALL)
+    key = key_of(out)
+    whole = Simulated("Ada", 1.0, 0).answers(key)
+    save(out, "Ada", whole, key.digest)
+    answers, digest, more = change(whole, key)
+    save(out, "Ada", answers, digest, **more)
+    with pytest.raises(DataError, match=message) as caught:
+        run(out, *sources, *SMALL)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_ratings_and_a_key_that_was_changed(sources: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(out, *sources, *SMALL)
+    for name, text, message in (
+        ("notes.txt", "x", "notes.txt is no CSV or JSON file of ratings"),
+        ("a.json", "{", "a.json is no progress of a page"),
+        ("a.json", '{"key": "", "rater": "Ada", "answers": {}}', "a.json holds no answer"),
+        ("a.csv", "image,score", "has a header and no rows"),
+    ):
+        (out / "ratings" / name).write_text(text)
+        with pytest.raises(GankitError, match=message):
+            run(out, *sources, *SMALL)
+        (out / "ratings" / name).unlink()
+    key = out / "key.json"
+    key.write_text(key.read_text().replace('"label": "left"', '"label": "right"'))
+    with pytest.raises(RunError, match="was changed since the set was sealed"):
+        run(out, *sources, *SMALL)
