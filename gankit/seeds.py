@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -43,11 +43,6 @@ def plain_torch() -> Iterator[None]:
                 torch.set_default_dtype(before)
 
 
-def fork_rng(devices: Iterable[torch.device | int] | None = None) -> contextlib.AbstractContextManager[None]:
-    """`torch.random.fork_rng`, which warns where there are several GPUs and none is named; all are by default."""
-    return torch.random.fork_rng(range(torch.cuda.device_count()) if devices is None else devices)
-
-
 @contextlib.contextmanager
 def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
     """Draw from torch's own generators, and leave them as they were.
@@ -58,7 +53,8 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
     Args:
         devices: whose generators beside the CPU's are used; all by default.
     """
-    with _TURN, fork_rng(devices):
+    # Named, since torch warns where there are several GPUs and none is named.
+    with _TURN, torch.random.fork_rng(range(torch.cuda.device_count()) if devices is None else devices):
         yield
 
 

@@ -45,58 +45,53 @@ def _check_rising(steps: tuple[int, int]) -> tuple[int, int]:
 class Training(Settings):
     """How both networks are trained.
 
-        Attributes:
-            steps: generator updates.
-            batch: images of each critic update.
-            generator_batch: images of each generator update; `batch` where None.
-            accumulate: number of parts of a batch that are computed one after another to save memory; the update sums their
-                gradients. Refused beside `compile`, and for networks that mix the samples of a batch.
-            critic_steps: critic updates before each generator update.
-            optimizer: any class of torch.optim by name.
-            optimizer_options: further arguments for it, beside the rates and betas, which have settings of their own.
-            generator_lr: the generator's learning rate: a number, or a table `{start, end, steps}` between whose values it
-                moves.
-            critic_lr: the critic's learning rate, likewise.
-            betas: those of the optimiser, if it has any; each a number or such a table.
-            lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
-            lazy_scaling: where a loss is computed on every k-th update only, multiplies the rate of the network that it
-                trains by c = k / (k + 1) and raises its betas to the power c, as StyleGAN2 (arXiv 1912.04958, appendix B)
-                and StyleGAN2-ADA do. There the penalty has an optimiser step of its own; here it shares that of the others.
-            averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
-                At first the average forgets faster: its half-life grows with the steps until it is that of this decay.
-            dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
-    <<<<<<< HEAD
-            precision: "float32", whose convolutions a GPU computes in TF32, as torch does by default; "float32-exact"
-                without; "bf16" (autocast, in penalties too); or "float64".
-    =======
-            precision: "float32", whose convolutions a GPU computes in TF32, as torch does by default; "float32-exact",
-                without TF32; "bf16" (autocast; penalties stay in float32); or "float64".
-    >>>>>>> main
-            compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
-                that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
-            graphs: records what a turn computes as CUDA graphs and replays it, bitwise equal to an eager turn and several
-                times faster. "auto" does so on a CUDA device if every part says that it can be captured; true refuses
-                parts that cannot.
-            deterministic: uses GPU operations whose results are the same every time, so that a resumed run ends bitwise
-                equal there too; operations without such a form are named when training starts.
-            channels_last: whether the weights of both networks are laid out channels_last; None: as each network declares.
-            device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
-            mixed_penalties: allows losses that differentiate each sample's score, such as r1, beside a critic that mixes
-                the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 beside minibatch standard deviation.
-            threads: CPU threads; "auto" chooses by timing steps, at the start and when they become slow, unless
-                OMP_NUM_THREADS or torch.set_num_threads sets them. A resumed run repeats the choices, since rounding
-                depends on them.
-            seed: seed of all random numbers.
-            tick_every: steps between lines of the log.
-            sample_every: steps between sample grids.
-            checkpoint_every: steps between checkpoints.
-            max_minutes: the training stops after this time, and can be resumed.
-            label_fade: [first, last] step: the influence of labels rises from 0 at the first to 1 at the last; without it,
-                the influence is always 1 (Shahbazi et al. 2022, arXiv 2201.06578).
-            start_from: a run from whose weights to start, as far as they fit: it may have another image size and other
-                classes.
-            freeze: how many of the critic's first layers keep the weights of `start_from` (FreezeD, arXiv 2002.10964).
-            tensorboard: also writes the log for TensorBoard (extra `tensorboard`).
+    Attributes:
+        steps: generator updates.
+        batch: images of each critic update.
+        generator_batch: images of each generator update; `batch` where None.
+        accumulate: number of parts of a batch that are computed one after another to save memory; the update sums their
+            gradients. Refused beside `compile`, and for networks that mix the samples of a batch.
+        critic_steps: critic updates before each generator update.
+        optimizer: any class of torch.optim by name.
+        optimizer_options: further arguments for it, beside the rates and betas, which have settings of their own.
+        generator_lr: the generator's learning rate: a number, or a table `{start, end, steps}` between whose values it
+            moves.
+        critic_lr: the critic's learning rate, likewise.
+        betas: those of the optimiser, if it has any; each a number or such a table.
+        lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
+        lazy_scaling: where a loss is computed on every k-th update only, multiplies the rate of the network that it
+            trains by c = k / (k + 1) and raises its betas to the power c, as StyleGAN2 (arXiv 1912.04958, appendix B)
+            and StyleGAN2-ADA do. There the penalty has an optimiser step of its own; here it shares that of the others.
+        averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
+            At first the average forgets faster: its half-life grows with the steps until it is that of this decay.
+        dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
+        precision: "float32", whose convolutions a GPU computes in TF32, as torch does by default; "float32-exact",
+            without TF32; "bf16" (autocast, in penalties too); or "float64".
+        compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
+            that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
+        graphs: records what a turn computes as CUDA graphs and replays it, bitwise equal to an eager turn and several
+            times faster. "auto" does so on a CUDA device if every part says that it can be captured; true refuses
+            parts that cannot.
+        deterministic: uses GPU operations whose results are the same every time, so that a resumed run ends bitwise
+            equal there too; operations without such a form are named when training starts.
+        channels_last: whether the weights of both networks are laid out channels_last; None: as each network declares.
+        device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
+        mixed_penalties: allows losses that differentiate each sample's score, such as r1, beside a critic that mixes
+            the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 beside minibatch standard deviation.
+        threads: CPU threads; "auto" chooses by timing steps, at the start and when they become slow, unless
+            OMP_NUM_THREADS or torch.set_num_threads sets them. A resumed run repeats the choices, since rounding
+            depends on them.
+        seed: seed of all random numbers.
+        tick_every: steps between lines of the log.
+        sample_every: steps between sample grids.
+        checkpoint_every: steps between checkpoints.
+        max_minutes: the training stops after this time, and can be resumed.
+        label_fade: [first, last] step: the influence of labels rises from 0 at the first to 1 at the last; without it,
+            the influence is always 1 (Shahbazi et al. 2022, arXiv 2201.06578).
+        start_from: a run from whose weights to start, as far as they fit: it may have another image size and other
+            classes.
+        freeze: how many of the critic's first layers keep the weights of `start_from` (FreezeD, arXiv 2002.10964).
+        tensorboard: also writes the log for TensorBoard (extra `tensorboard`).
     """
 
     steps: Count = 100_000

@@ -24,35 +24,29 @@ def gradient_penalty(
 ) -> Tensor:
     """How far the critic's slope is from `target`, at one point between each real and its fake.
 
-        With x = alpha real + (1 - alpha) fake, the penalty is (norm of d critic(x) / dx - target)^2, where the norm is
-    <<<<<<< HEAD
-        taken over all elements of a sample. It can be differentiated by the critic's parameters, also where the slope is
-        zero; images are detached, so that nothing else receives gradients. Autocast to float16 is off
-        inside; the norm and the penalty are computed in float32 or finer.
-    =======
-        taken over all elements of a sample. It can be differentiated with respect to the critic's parameters, even where
-        the slope is zero; images are detached, so that nothing else receives gradients. Autocast is off inside, and
-        everything is computed in float32 or finer.
-    >>>>>>> main
+    With x = alpha real + (1 - alpha) fake, the penalty is (norm of d critic(x) / dx - target)^2, where the norm is
+    taken over all elements of a sample. It can be differentiated with respect to the critic's parameters, even where
+    the slope is zero; images are detached, so that nothing else receives gradients. Autocast to float16 is off
+    inside; the norm and the penalty are computed in float32 or finer.
 
-        Args:
-            critic: any callable or module that scores each sample without looking at the others (so without batch
-                normalisation): `critic(images)`, or `critic(images, labels)` where labels are given. Scores of shape
-                (n, ...) are averaged per sample before they are differentiated.
-            real: (n, ...) of any trailing shape.
-            fake: the same shape.
-            labels: None, (n,) int64 classes, or (n, k) float conditions; shared by each real, its fake and the point
-                between them.
-            target: the slope that costs nothing.
-            one_sided: whether smaller slopes cost nothing either.
-            alpha: the real image's share, n values in [0, 1] of shape (n,) or (n, 1, ...); drawn uniformly if None.
+    Args:
+        critic: any callable or module that scores each sample without looking at the others (so without batch
+            normalisation): `critic(images)`, or `critic(images, labels)` where labels are given. Scores of shape
+            (n, ...) are averaged per sample before they are differentiated.
+        real: (n, ...) of any trailing shape.
+        fake: the same shape.
+        labels: None, (n,) int64 classes, or (n, k) float conditions; shared by each real, its fake and the point
+            between them.
+        target: the slope that costs nothing.
+        one_sided: whether smaller slopes cost nothing either.
+        alpha: the real image's share, n values in [0, 1] of shape (n,) or (n, 1, ...); drawn uniformly if None.
 
-        Returns:
-            (n,) penalties, one per sample, to be averaged and weighted by the caller.
+    Returns:
+        (n,) penalties, one per sample, to be averaged and weighted by the caller.
 
-        Raises:
-            DataError: shapes of `real` and `fake` differ, or `alpha` is not one number per sample.
-            PartError: the critic's scores cannot be differentiated, or are not (n, ...): one score or map per sample.
+    Raises:
+        DataError: shapes of `real` and `fake` differ, or `alpha` is not one number per sample.
+        PartError: the critic's scores cannot be differentiated, or are not (n, ...): one score or map per sample.
     """
     if real.shape != fake.shape:
         raise DataError(f"real {tuple(real.shape)} and fake {tuple(fake.shape)} must have one shape")

@@ -25,7 +25,6 @@ from gankit.interfaces import Dataset
 from gankit.planning.findings import findings
 from gankit.registry import registry
 from gankit.runs.run import choose_device
-from gankit.seeds import fork_rng
 from gankit.terminal.text import harmless
 from gankit.training.data import prepare
 from gankit.training.description import describe
@@ -212,11 +211,7 @@ def _seconds_a_step(tables: dict[str, Any]) -> float:
     """The median time of real steps on this machine."""
     experiment = load(tables)
     times: list[float] = []
-<<<<<<< HEAD
-    with fork_rng():
-=======
     with seeds.own_draws():
->>>>>>> main
         stepper = Stepper(experiment, prepare(experiment.data, 0), TickLog(Path(), tensorboard=False))
         stepper.advance()  # loads and compiles
         while len(times) < TIMED_STEPS and sum(times) < TIMED_SECONDS:

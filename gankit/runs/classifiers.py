@@ -21,7 +21,6 @@ from gankit.errors import GankitError, PartError, RunError, one_line
 from gankit.files import user_path
 from gankit.interfaces import ImageSpec
 from gankit.runs import checkpoint
-from gankit.seeds import fork_rng
 
 FILE = "classifier.safetensors"
 SMALL = "small"  # The name of gankit's own network; others are torchvision's
@@ -79,11 +78,7 @@ class TorchvisionNetwork(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old networks warn about how they draw their first weights
             self.network = models.get_model(name, weights=None, num_classes=outputs)
-<<<<<<< HEAD
-        with fork_rng():
-=======
         with seeds.own_draws():
->>>>>>> main
             try:
                 copy.deepcopy(self)(torch.zeros(2, *image.shape))  # a copy, so that batch statistics do not change
             except (RuntimeError, ValueError, AssertionError, IndexError) as error:
@@ -189,11 +184,7 @@ def load_classifier(path: str | Path, *, grey_levels: bool = False) -> Classifie
         if facts.get("kind") != "classifier":
             raise RunError(f"{file} holds no classifier; give the {FILE} of a study")
         image = ImageSpec(*facts["image"])
-<<<<<<< HEAD
-        with fork_rng():
-=======
         with seeds.own_draws():
->>>>>>> main
             network = make_network(image, facts["outputs"], facts["network"], facts["width"], facts["input_size"])
         network.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:

@@ -23,7 +23,7 @@ from gankit.interfaces import Dataset, ImageSpec
 from gankit.registry.messages import suggestion
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import SMALL, TorchvisionNetwork, load_weights, make_network
-from gankit.seeds import Order, fork_rng
+from gankit.seeds import Order
 from gankit.studies.study import Refuse
 
 JUDGED = 256  # Images at a time when a classifier is applied
@@ -215,11 +215,7 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
         losses, counts = state["losses"].cpu(), state["counts"].cpu()
     resumed_at = steps
     network.train()
-<<<<<<< HEAD
-    with fork_rng():
-=======
     with seeds.own_draws():
->>>>>>> main
         while steps < settings.steps:
             seeds.seed_torch(seed, "classifier step", steps)  # of dropout
             for group in optimizer.param_groups:

@@ -13,11 +13,7 @@ from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset
 from gankit.nn.threads import torch_threads
 from gankit.runs.run import Run, open_run
-<<<<<<< HEAD
-from gankit.seeds import fork_rng
-=======
 from gankit.studies.worker import check_made
->>>>>>> main
 from gankit.training.train import resume, train
 from gankit.training.trainer import Trainer
 
@@ -52,11 +48,7 @@ def finished_run(job: Path) -> Run:
 
 def time_steps(advance: Callable[[int], object], threads: int | None) -> float:
     """Seconds that a step takes, where `advance` does so many steps that are thrown away, with so many CPU threads."""
-<<<<<<< HEAD
-    with torch_threads(threads), fork_rng():
-=======
     with seeds.own_draws(), torch_threads(threads):
->>>>>>> main
         advance(WARMING)
         start = time.perf_counter()
         advance(TIMED)
@@ -71,11 +63,7 @@ def time_training(experiment: Experiment, threads: int | None = None, data: Data
     Raises:
         GankitError: the experiment cannot be trained.
     """
-<<<<<<< HEAD
-    with tempfile.TemporaryDirectory() as folder, fork_rng():
-=======
     with tempfile.TemporaryDirectory() as folder, seeds.own_draws():
->>>>>>> main
         stepper = Trainer(experiment, Path(folder), data).stepper
 
         def advance(steps: int) -> None:

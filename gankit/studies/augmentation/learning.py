@@ -14,7 +14,7 @@ from gankit.errors import RunError
 from gankit.evaluation.design import Floats
 from gankit.files import open_atomically
 from gankit.runs.run import choose_device
-from gankit.seeds import derive_seed, fork_rng
+from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import COPIES, FILL, HELD_OUT, Ratio, Variant
 from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.folds import Fold, counts_of, values_of
@@ -135,11 +135,7 @@ def train_variant(
         learner.fit(data)
         outputs = {name: learner.apply(part) for name, part in _judging_parts(fold)}
     else:
-<<<<<<< HEAD
-        with fork_rng():
-=======
         with seeds.own_draws():
->>>>>>> main
             seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
             network = settings.new_network(fold.learn.image, study.outputs)
         network.to(choose_device(study.experiment.training.device))

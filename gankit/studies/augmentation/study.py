@@ -17,11 +17,7 @@ from gankit.evaluation.folds import GENERATED
 from gankit.experiments.experiment import Experiment
 from gankit.files import user_path, write_atomically
 from gankit.runs.run import choose_device
-<<<<<<< HEAD
-from gankit.seeds import derive_seed, fork_rng
-=======
 from gankit.seeds import derive_seed, own_draws
->>>>>>> main
 from gankit.studies.augmentation.arms import FILL, GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
 from gankit.studies.augmentation.estimators import FeatureLearner, new_estimator, takes_weights
 from gankit.studies.augmentation.folds import Division, Fold, divide, flow
@@ -175,11 +171,7 @@ class AugmentationStudy(Study):
                     f"augmentation.estimator: {settings.estimator} takes no weights of images; leave the arms with "
                     "weights out, or choose another one"
                 )
-<<<<<<< HEAD
-        with fork_rng():
-=======
         with own_draws():
->>>>>>> main
             if settings.estimator is None:
                 settings.new_network(learn.image, self.outputs)
             if settings.generator:
@@ -240,11 +232,7 @@ class AugmentationStudy(Study):
             start = time.perf_counter()
             FeatureLearner(settings, fold.learn, 0).fit(data)
             return time.perf_counter() - start
-<<<<<<< HEAD
-        with tempfile.TemporaryDirectory() as folder, fork_rng():
-=======
         with tempfile.TemporaryDirectory() as folder, own_draws():
->>>>>>> main
             network = settings.new_network(fold.learn.image, self.outputs)
             network.to(choose_device(self.experiment.training.device))
 

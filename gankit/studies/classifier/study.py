@@ -17,11 +17,7 @@ from gankit.files import write_atomically
 from gankit.report.pages import render
 from gankit.runs.classifiers import FILE, Classifier, load_classifier
 from gankit.runs.run import choose_device
-<<<<<<< HEAD
-from gankit.seeds import fork_rng
-=======
 from gankit.seeds import own_draws
->>>>>>> main
 from gankit.studies.classifier.arms import ARMS, Arm, added_labels, training_set
 from gankit.studies.classifier.data import Split, data_notes, split_data
 from gankit.studies.classifier.report import text_table, write_report, write_tables
@@ -91,11 +87,7 @@ class ClassifierStudy(Study):
     def work(self, jobs: Path) -> list[Work]:
         """The generators, and then every arm and the regression, seed by seed."""
         train, first = self.split.train, self.experiment.training.seed
-<<<<<<< HEAD
-        with fork_rng():  # what could not be trained is refused before anything is written
-=======
         with own_draws():  # what could not be trained is refused before anything is written
->>>>>>> main
             self.settings.new_network(train.image, train.image.classes)
             if self.needs_generators:
                 experiment = self.generator_experiment(first)
@@ -129,11 +121,7 @@ class ClassifierStudy(Study):
         """Of an arm with classical augmentation, the slowest."""
         train = self.split.train
         data = training_set(self, next(arm for arm in ARMS.values() if arm.augmented and not arm.adds))
-<<<<<<< HEAD
-        with tempfile.TemporaryDirectory() as folder, fork_rng():
-=======
         with tempfile.TemporaryDirectory() as folder, own_draws():
->>>>>>> main
             network = self.settings.new_network(train.image, train.image.classes)
             network.to(choose_device(self.experiment.training.device))
 

@@ -15,7 +15,6 @@ from gankit.files import open_atomically
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE
 from gankit.runs.run import choose_device
-from gankit.seeds import fork_rng
 from gankit.studies.classifier.arms import Arm, training_set
 from gankit.studies.fitting import TrainingSet, apply, fit
 from gankit.studies.labelled import numbers
@@ -53,11 +52,7 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
 
 def _train(study: ClassifierStudy, data: TrainingSet, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     train, seed = study.split.train, facts["seed"]
-<<<<<<< HEAD
-    with fork_rng():
-=======
     with seeds.own_draws():
->>>>>>> main
         seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
         network = study.settings.new_network(train.image, facts["outputs"])
     network.to(choose_device(study.experiment.training.device))

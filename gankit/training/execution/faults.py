@@ -39,15 +39,9 @@ def device_faults(folder: Path, settings: Training, step: Callable[[], int] | No
             ) from error
         if is_device_failure(error):
             again = "try again" if step is None else "go on from the last checkpoint"
-            command = "" if step is None else f", with: gankit resume {folder}"
+            command = "" if step is None else f", with: gankit resume {shlex.quote(str(folder))}"
             raise RunError(
-<<<<<<< HEAD
                 f"{folder}: the GPU failed {when} ({text.splitlines()[0][:120]}); {again}, once it works again or on "
                 f"the CPU (CUDA_VISIBLE_DEVICES=){command}"
-=======
-                f"{folder}: the GPU failed after step {step()} ({text.splitlines()[0][:120]}); go on from the last "
-                f"checkpoint, once it works again or on the CPU (CUDA_VISIBLE_DEVICES=), with: gankit resume "
-                f"{shlex.quote(str(folder))}"
->>>>>>> main
             ) from error
         raise
