@@ -113,6 +113,7 @@ with distributed.process_group():
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_replay_end_bitwise_where_eager_ones_do(tmp_path: Path) -> None:
     """Gradients are summed after the replay, where a recording keeps its own."""
     settings = [*RESNET[1:], *SMALL, "generator.norm=layer", "augment.name=diffaugment", LAZY, "training.steps=5"]
