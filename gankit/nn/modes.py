@@ -28,7 +28,7 @@ def uses_torch() -> bool:
 
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
-    """To what autocast casts a floating tensor now, or None; the meta device has none, and torch raises if asked."""
+    """To what autocast casts a floating tensor of any shape now, or None; on meta none, where torch raises if asked."""
     kind = tensor.device.type
     if kind == "meta" or tensor.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
         return None
