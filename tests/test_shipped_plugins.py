@@ -24,8 +24,12 @@ FOLDERS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.to
 
 KIND_FOLDERS = {plural(kind) for kind in KINDS}
 MODULES = {"interfaces", "recipes", "nn.layers", "errors", "images.resizing", "images.labels_csv", "cache", "testing"}
-SINGLE = {("gankit.registry", name) for name in ("Schedule", "Scheduled", "nested_part", "value_at")}
-SINGLE |= {("gankit.nn.gradients", "without_autocast"), ("gankit.images.decoding", "all_told")}
+SINGLE = {("gankit.registry", name) for name in ("Schedule", "Scheduled", "fill_at", "nested_part", "value_at")}
+SINGLE |= {
+    ("gankit.nn.gradients", "without_autocast"),
+    ("gankit.nn.noise", "Noise"),
+    ("gankit.images.decoding", "all_told"),
+}
 """Public names of modules that are not public as a whole."""
 
 

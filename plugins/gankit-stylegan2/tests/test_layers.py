@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from gankit.nn.noise import Noise
 from torch.nn import functional as F
 
 from gankit_stylegan2.layers import (
@@ -13,7 +14,6 @@ from gankit_stylegan2.layers import (
     Filter,
     MinibatchStatistics,
     ModulatedConv2d,
-    Noise,
     activate,
     channels_at,
     normalise,
