@@ -220,6 +220,15 @@ def test_bf16_beside_float32(run: Run, tmp_path: Path) -> None:
     assert run(*given) == printed
 
 
+def test_a_penalty_in_bf16_beside_float64(run: Run) -> None:
+    printed = run("bf16_gradients.py", "--turns", 1, "--steps", 1, "--networks", "16x16, width 16")
+    rows = [[float(cell) for cell in row.split("|")[3:-1]] for row in printed.splitlines()[1:]]
+    assert len(rows) == 3
+    for _, float32, scores, everything, *_ in rows:
+        assert float32 < 1e-3 < scores < 0.1
+        assert 1e-3 < everything < 0.1
+
+
 def test_what_conditional_eyes_measure_as(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     gankit.train(gankit.load("eyes", "data.conditional=false", "critic.class_head=false", "data.balance=0",
