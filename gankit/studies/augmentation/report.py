@@ -60,6 +60,17 @@ def arm_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
+def arm_numbers(metrics: Mapping[str, Any]) -> list[list[object]]:
+    """The arms as `arm_rows`, but each number by itself."""
+    head, *rows = arm_rows(metrics)
+    after, bounds = head.index("less best baseline"), ["value", "low", "high"]
+    numbered = [
+        [*row[:after], *(number(entry[bound]) for bound in bounds), *row[after + 1 :]]
+        for row, entry in zip(rows, metrics["arms"].values(), strict=True)
+    ]
+    return [[*head[: after + 1], *bounds[1:], *head[after + 1 :]], *numbered]
+
+
 def score_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     """All scores of the arms as text, a header first."""
     names = next((list(entry["scores"]) for entry in metrics["arms"].values() if entry["scores"]), [])
@@ -110,7 +121,7 @@ def write_tables(
     cells, _ = read_cells(study, outcomes, folder)
     tables = {"arms": arm_rows(metrics), "scores": score_rows(metrics), "choices": choice_rows(metrics)}
     for name, rows in tables.items():
-        write_csv(folder / f"{name}.csv", rows)
+        write_csv(folder / f"{name}.csv", arm_numbers(metrics) if name == "arms" else rows)
         write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], verdict_line(metrics)).encode())
     write_csv(folder / "flow.csv", metrics["flow"])
     gains: list[list[object]] = [["fold", "variant", "generator", "seed", "validation", "test"]]
