@@ -1,0 +1,121 @@
+"""The program that measures recipes on few images: what it trains, in small, and the page that it writes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import gankit.testing
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+import few_images
+import few_images_page
+import few_images_peers
+
+
+def test_the_most_images_come_first_and_others_start_from_the_set_before_theirs() -> None:
+    places = [("eyes", 128), ("cells", 64)]
+    cells = list(few_images.plain_cells(places, ["300", "1000", "all"], ["wgan-gp-64", "r3gan", "torch-mimicry"], 1))
+    assert [cell.number for cell in cells[::5]] == ["all", "1000", "300"]
+    assert [(cell.who, cell.side) for cell in cells[:5]] == [
+        ("r3gan", 128), ("torch-mimicry", 128), ("wgan-gp-64", 64), ("r3gan", 64), ("torch-mimicry", 64),
+    ]  # fmt: skip
+    more = list(few_images.more_cells(cells, places))
+    assert {cell.who for cell in more} == {"r3gan", "wgan-gp-64"}
+    assert {cell.number for cell in more if cell.kind == "classes"} == {"all"}
+    (started,) = (cell for cell in more if cell.kind == "transfer")  # wgan-gp-64 has nothing of 128 pixels
+    assert (started.name, started.start) == ("r3gan.cells-64.300.transfer.0", "r3gan.eyes-128.all.plain.0")
+    assert len({cell.name for cell in [*cells, *more]}) == len(cells) + len(more)
+
+
+def test_time_counts_over_all_starts(tmp_path: Path) -> None:
+    (tmp_path / few_images_peers.CLOCK).write_text("40.0")
+    with few_images_peers.clock(tmp_path) as seconds:
+        assert 40 <= seconds() < 41
+    assert 40 <= float((tmp_path / few_images_peers.CLOCK).read_text()) < 41
+
+
+def test_it_runs_in_small_and_keeps_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with gankit.testing.isolated_registry():
+        found = few_images.main(["--smoke", "--out", str(tmp_path)])
+        said = capsys.readouterr().out
+        assert "9 trainings of 1e-05 minutes, 9 to do: about" in said
+        assert "9 of 9 trainings, all done" in said
+        by_name = {row["name"]: row for row in found["rows"]}
+        failed = [name for name, row in by_name.items() if row["failure"]]
+        assert failed == [f"StyleGAN2-ADA.eyes-32.{number}.plain.0" for number in ("all", "30")]
+        assert "--stylegan" in by_name[failed[0]]["failure"]
+        good = [row for name, row in by_name.items() if name not in failed]
+        assert {row["kind"] for row in good} == set(few_images.KINDS)
+        assert {row["images"] for row in good} == {30, 63}
+        assert all(row["samples"] == 27 and row["kid"]["value"] > 0 and row["steps"] >= 1 for row in good)
+        assert all(0 <= row["confirmed_reals"] <= 1 for row in good if row["kind"] == "classes")
+        runs = {path: path.read_bytes() for path in tmp_path.rglob("log.jsonl")}
+        assert few_images.main(["--smoke", "--out", str(tmp_path)]) == found
+        assert {path: path.read_bytes() for path in tmp_path.rglob("log.jsonl")} == runs
+    assert "9 trainings of 1e-05 minutes, 0 to do" in capsys.readouterr().out
+    assert json.loads((tmp_path / "few-images.json").read_text()) == found
+    page = (tmp_path / "few-images.md").read_text()
+    assert page == few_images_page.page(found)
+    for text in ("no record", "## With classes", "## Started from another set", "**failed**", "## Failed"):
+        assert text in page
+    with Image.open(tmp_path / "few-images-eyes-32-all.png") as picture:
+        assert picture.width > 12 * picture.height > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--sets", "cells:64"], "no file cells*.npz there"),
+        (["--sets", "eyes"], "invalid place value"),
+        (["--recipes", "no-such"], "there is no recipe or file no-such"),
+        (["--recipes", "demo", "--sets", "eyes:64"], "none of them is made for these sizes"),
+        (["--stylegan", "x", "--minutes", "9", "--limit", "9"], "give more than --minutes"),
+    ],
+)
+def test_mistakes_are_named(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with gankit.testing.isolated_registry(), pytest.raises(SystemExit):
+        few_images.main(["--out", str(tmp_path), "--data", str(tmp_path), *arguments])
+    assert said in capsys.readouterr().err
+
+
+def entry(value: float) -> dict[str, Any]:
+    return {"value": value, "error": 0.01, "floor": 0.001}
+
+
+def row(who: str, kid: float, **more: Any) -> dict[str, Any]:
+    values = {name: entry(kid) for name in few_images_page.VALUES}
+    facts = {"images": 100, "steps": 10, "seconds": 60.0, "features": "pixels", "failure": None}
+    cell = {"who": who, "data": "eyes", "side": 32, "number": "100", "kind": "plain", "seed": 0, "start": ""}
+    return {**cell, "name": f"{who}-{more.get('kind', 'plain')}", **facts, **values, **more}
+
+
+def test_the_page_ranks_by_kid_and_joins_seeds() -> None:
+    rows = [
+        row("b", 0.2), row("a", 0.1), row("a", 0.3, seed=1), row("c", 0.0, failure="it broke"),
+        row("a", 0.05, kind="transfer", start="b-plain"),
+        row("a", 0.1, kind="classes", confirmed=0.8, confirmed_reals=0.9),
+    ]  # fmt: skip
+    machine = {"device": "a card", "torch": "2"}
+    text = few_images_page.page({"smoke": False, "minutes": 6, "machine": machine, "left": 3, "rows": rows})
+    table = [line for line in text.splitlines() if line.startswith(("| a ", "| b ", "| c ", "| *b"))]
+    assert [line.split(" | ")[0] for line in table[:4]] == ["| *between reals*", "| b", "| a", "| c"]
+    assert "0.200 ± 0.100" in table[2]
+    assert "**failed**" in table[3]
+    assert "from above: a, b." in text
+    assert "| a | eyes 32 | 100 | 0.80 | 0.90 | 0.100 ± 0.010 |" in text
+    assert "| a | eyes 32 | 100 | eyes 32 | 0.100 ± 0.010 | 0.050 ± 0.010 |" in text
+    assert "it broke" in text
+    assert "says little" not in text
+
+
+def test_the_page_is_that_of_the_record() -> None:
+    record = json.loads(few_images_page.PAGE.with_suffix(".json").read_text())
+    assert few_images_page.PAGE.read_text() == few_images_page.page(record)
