@@ -101,7 +101,7 @@ def test_the_page_ranks_by_kid_and_joins_seeds() -> None:
     rows = [
         row("b", 0.2), row("a", 0.1), row("a", 0.3, seed=1), row("c", 0.0, failure="it broke"),
         row("a", 0.05, kind="transfer", start="b-plain"),
-        row("a", 0.1, kind="classes", confirmed=0.8, confirmed_reals=0.9),
+        row("a", 0.1, kind="classes", confirmed=0.8, confirmed_reals=0.9), row("b", 0, kind="classes", failure="no"),
     ]  # fmt: skip
     machine = {"device": "a card", "torch": "2"}
     text = few_images_page.page({"smoke": False, "minutes": 6, "machine": machine, "left": 3, "rows": rows})
@@ -112,6 +112,7 @@ def test_the_page_ranks_by_kid_and_joins_seeds() -> None:
     assert "from above: a, b." in text
     assert "| a | eyes 32 | 100 | 0.80 | 0.90 | 0.100 ± 0.010 |" in text
     assert "| a | eyes 32 | 100 | eyes 32 | 0.100 ± 0.010 | 0.050 ± 0.010 |" in text
+    assert "| b | eyes 32 | **failed** |" in text
     assert "it broke" in text
     assert "says little" not in text
 

@@ -24,7 +24,6 @@ import itertools
 import json
 import platform
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -35,7 +34,6 @@ import few_images_page
 import few_images_peers
 import gpu
 import numpy as np
-import speed_peers
 import torch
 from few_images_peers import PEERS, clock
 
@@ -211,15 +209,22 @@ def confirmed(cell: Cell, plan: Plan, folder: Path, samples: few_images_peers.Im
 
 
 def do(cell: Cell, plan: Plan, folder: Path) -> Values:
-    """Train, sample and judge: what becomes of one cell."""
+    """What becomes of one cell; whatever goes wrong with it, the others go on."""
+    try:
+        return train_and_judge(cell, plan, folder)
+    except GankitError:
+        raise
+    except Exception as error:
+        raise RunError(f"{type(error).__name__}: {error}") from error
+
+
+def train_and_judge(cell: Cell, plan: Plan, folder: Path) -> Values:
+    """Its facts and values; the first samples are kept for the pictures."""
     reals, held = select_images(gankit.load("resnet-small", *plan.data(cell), *plan.overrides).data, 0)
     assert held is not None
     classes: Values = {}
     if cell.who in PEERS:
-        try:
-            samples, steps = few_images_peers.train(cell, plan, folder, reals, len(held))
-        except (speed_peers.Missing, subprocess.SubprocessError, RuntimeError, OSError, AttributeError) as error:
-            raise RunError(f"{cell.who}: {error}") from error
+        samples, steps = few_images_peers.train(cell, plan, folder, reals, len(held))
     else:
         run = train_recipe(cell, plan, folder)
         samples = run.sample(len(held), class_labels(held) if run.image.classes else None, seed=cell.seed + 1)
@@ -261,9 +266,10 @@ def run(cells: list[Cell], plan: Plan, given: argparse.Namespace) -> Values:
     """Do what is not done, until the limit, and write what there is."""
     folder = given.out / "jobs"
     jobs = {Job(cell.name, functools.partial(do, cell, plan), 60 * plan.minutes + JUDGING): cell for cell in cells}
-    hours = sum(job.cost for job in unfinished(jobs, folder)) / 3600
-    print(f"{len(jobs)} trainings of {plan.minutes:g} minutes, {len(unfinished(jobs, folder))} to do: about {hours:.1f} "
-          "hours; stop with Ctrl-C, and go on with the same command", flush=True)  # fmt: skip
+    todo = unfinished(jobs, folder)
+    hours = sum(job.cost for job in todo) / 3600
+    print(f"{len(jobs)} trainings of {plan.minutes:g} minutes, {len(todo)} to do: about {hours:.1f} hours; "
+          "stop with Ctrl-C, and go on with the same command", flush=True)  # fmt: skip
     limit = threading.Timer(60 * given.limit, _thread.interrupt_main) if given.limit else None
     with contextlib.suppress(KeyboardInterrupt):
         try:

@@ -101,9 +101,13 @@ def classes(rows: list[Row]) -> Iterator[str]:
         "\n## With classes\n\nThe share of samples whose class a classifier of the training images confirms, beside "
         "that of held-out reals.\n\n"
     )
-    found = [[row["who"], f"{row['data']} {row['side']}", row["images"], f"{row['confirmed']:.2f}",
-              f"{row['confirmed_reals']:.2f}", value([row], "kid"), value([row], "recall")]
-             for row in sorted(rows, key=where) if not row["failure"]]  # fmt: skip
+    found = []
+    for row in sorted(rows, key=where):
+        line = [row["who"], f"{row['data']} {row['side']}"]
+        found.append([*line, "**failed**", "", "", "", ""] if row["failure"] else [
+            *line, row["images"], f"{row['confirmed']:.2f}", f"{row['confirmed_reals']:.2f}", value([row], "kid"),
+            value([row], "recall"),
+        ])  # fmt: skip
     yield table(["trained", "on", "images", "confirmed", "of reals", "KID", "recall"], found) + "\n"
 
 
@@ -112,14 +116,15 @@ def transfer(rows: list[Row], rest: list[Row]) -> Iterator[str]:
     if not rows:
         return
     yield "\n## Started from another set\n\nAt equal time, without the time of the run from which they start.\n\n"
-    alone = {(where(row), row["who"], row["seed"]): row for row in rest if not row["failure"]}
+    alone = {(where(row), row["who"], row["seed"]): row for row in rest}
     names = {row["name"]: f"{row['data']} {row['side']}" for row in rest}
     found = []
     for row in sorted(rows, key=where):
-        before = alone.get((where(row), row["who"], row["seed"]))
-        if before and not row["failure"]:
-            shown = [value([each], name) for name in ("kid", "recall") for each in (before, row)]
-            found.append([row["who"], f"{row['data']} {row['side']}", row["images"], names[row["start"]], *shown])
+        both = alone[where(row), row["who"], row["seed"]], row
+        shown = [
+            "**failed**" if each["failure"] else value([each], name) for name in ("kid", "recall") for each in both
+        ]
+        found.append([row["who"], f"{row['data']} {row['side']}", row["number"], names[row["start"]], *shown])
     yield table(["trained", "on", "images", "from", "KID alone", "started", "recall alone", "started"], found) + "\n"
 
 
