@@ -310,7 +310,7 @@ def main(arguments: list[str] | None = None) -> Values:
     parser.add_argument("--smoke", action="store_true", help="tiny trainings of a step or so")
     given = parser.parse_args(arguments)
     if given.smoke:
-        given.sets, given.numbers, given.minutes = [("eyes", 28), ("eyes", 32)], ["30", "all"], 1e-5
+        given.sets, given.numbers, given.minutes = [("eyes", 28), ("eyes", 32)], ["30"], 1e-5
         given.recipes = given.recipes or ["resnet-small", "StyleGAN2-ADA"]
         given.overrides += ["data.counts=[30,30,30]", "training.batch=4", "training.device=cpu"]
     if given.limit and given.stylegan and given.limit <= given.minutes:
