@@ -7,15 +7,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+import gankit
 import gankit.testing
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import few_images
 import few_images_page
 import few_images_peers
+import speed_peers
 
 
 def test_the_most_images_come_first_and_others_start_from_the_set_before_theirs() -> None:
@@ -58,7 +61,11 @@ def test_it_runs_in_small_and_keeps_what_is_done(tmp_path: Path, capsys: pytest.
         runs = {path: path.read_bytes() for path in tmp_path.rglob("log.jsonl")}
         assert few_images.main(["--smoke", "--out", str(tmp_path)]) == found
         assert {path: path.read_bytes() for path in tmp_path.rglob("log.jsonl")} == runs
-    assert "6 trainings of 1e-05 minutes, 0 to do" in capsys.readouterr().out
+        with pytest.raises(SystemExit):
+            few_images.main(["--smoke", "--out", str(tmp_path), "critic.flat_blocks=0"])
+    said = capsys.readouterr()
+    assert "6 trainings of 1e-05 minutes, 0 to do" in said.out
+    assert "has trainings of other minutes or settings: choose another --out" in said.err
     assert json.loads((tmp_path / "few-images.json").read_text()) == found
     page = (tmp_path / "few-images.md").read_text()
     assert page == few_images_page.page(found)
@@ -68,12 +75,58 @@ def test_it_runs_in_small_and_keeps_what_is_done(tmp_path: Path, capsys: pytest.
         assert picture.width > 11 * picture.height > 0
 
 
+def plan(minutes: float, clone: Path | None = None) -> few_images.Plan:
+    return few_images.Plan(minutes, Path(), clone, None, ())
+
+
+def test_stylegan_runs_in_its_clone_until_the_time_is_over(tmp_path: Path) -> None:
+    clone, folder = tmp_path / "clone", tmp_path / "job"
+    clone.mkdir()
+    folder.mkdir()
+    (clone / "train.py").write_text(
+        "import pathlib, sys, time\n"
+        "said = dict(word[2:].split('=') for word in sys.argv[1:])\n"
+        "assert len(list(pathlib.Path(said['data']).iterdir())) == 5 and said['gamma'] == '0.0064'\n"
+        "(pathlib.Path(said['outdir']) / '0').mkdir(parents=True)\n"
+        "(pathlib.Path(said['outdir']) / '0' / 'network-snapshot-000004.pkl').touch()\n"
+        "time.sleep(100)\n"
+    )
+    (clone / "gen_images.py").write_text(
+        "import pathlib, sys\n"
+        "from PIL import Image\n"
+        "said = dict(word[2:].split('=') for word in sys.argv[1:])\n"
+        "assert said['seeds'] == '0-2' and said['network'].endswith('000004.pkl')\n"
+        "pathlib.Path(said['outdir']).mkdir()\n"
+        "for seed in range(3): Image.new('L', (32, 32), seed).save(f\"{said['outdir']}/seed{seed:04}.png\")\n"
+    )
+    reals, cell = (
+        gankit.wrap("dataset", np.zeros((5, 1, 32, 32), np.uint8)),
+        few_images.Cell("StyleGAN2-ADA", "x", 32, "5"),
+    )
+    samples, shown = few_images_peers.train(cell, plan(0.05, clone), folder, reals, 3)
+    assert (samples.shape, shown) == ((3, 1, 32, 32), 4)
+    assert samples[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert float((folder / few_images_peers.CLOCK).read_text()) >= 3
+
+
+@pytest.mark.skipif(not speed_peers.FOLDER.is_dir(), reason="make .bench/.installed installs the peers")
+def test_torch_mimicry_trains_and_goes_on(tmp_path: Path) -> None:
+    reals, cell = (
+        gankit.wrap("dataset", np.zeros((2, 1, 32, 32), np.uint8)),
+        few_images.Cell("torch-mimicry", "x", 32, "2"),
+    )
+    samples, steps = few_images_peers.train(cell, plan(1e-3), tmp_path, reals, 3)
+    assert (samples.shape, samples.dtype, steps) == ((3, 1, 32, 32), np.uint8, 1)
+    (tmp_path / few_images_peers.CLOCK).write_text("0")
+    assert few_images_peers.train(cell, plan(1e-3), tmp_path, reals, 3)[1] == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--sets", "cells:64"], "no file cells*.npz there"),
         (["--sets", "eyes"], "invalid place value"),
-        (["--recipes", "no-such"], "there is no recipe or file no-such"),
+        (["--recipes", "no-such", "--sets", "eyes:32"], "register('no-such')"),
         (["--recipes", "demo", "--sets", "eyes:64"], "none of them is made for these sizes"),
         (["--stylegan", "x", "--minutes", "9", "--limit", "9"], "give more than --minutes"),
     ],

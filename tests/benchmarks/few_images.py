@@ -264,7 +264,12 @@ def write(found: Values, jobs: Path, page: Path, images: Path) -> None:
 
 def run(cells: list[Cell], plan: Plan, given: argparse.Namespace) -> Values:
     """Do what is not done, until the limit, and write what there is."""
-    folder = given.out / "jobs"
+    folder, settings = given.out / "jobs", given.out / "settings.json"
+    marks = json.dumps([plan.minutes, plan.features, *plan.overrides])  # of trainings that may stand side by side
+    if settings.is_file() and settings.read_text() != marks:
+        raise RunError(f"{given.out} has trainings of other minutes or settings: choose another --out")
+    given.out.mkdir(parents=True, exist_ok=True)
+    settings.write_text(marks)
     jobs = {Job(cell.name, functools.partial(do, cell, plan), 60 * plan.minutes + JUDGING): cell for cell in cells}
     todo = unfinished(jobs, folder)
     hours = sum(job.cost for job in todo) / 3600
@@ -319,12 +324,6 @@ def main(arguments: list[str] | None = None) -> Values:
         gpu.register_plugin(ROOT / "plugins" / plugin)
     features = "pixels" if given.smoke else given.features
     plan = Plan(given.minutes, given.data, given.stylegan, features, tuple(given.overrides))
-    marks = json.dumps([plan.minutes, plan.features, *plan.overrides])  # of trainings that may stand side by side
-    given.out.mkdir(parents=True, exist_ok=True)
-    settings = given.out / "settings.json"
-    if settings.is_file() and settings.read_text() != marks:
-        parser.error(f"{given.out} has trainings of other minutes or settings: choose another --out")
-    settings.write_text(marks)
     try:
         for data, _ in given.sets:
             if data != "eyes":
