@@ -19,7 +19,7 @@ from scipy.stats import norm
 
 from gankit.evaluation.classification import Scorer, balanced_accuracy, macro_auc, macro_f1, recalls
 from gankit.evaluation.design import cross_validated
-from gankit.evaluation.detection import accuracy, area, discrimination, over_readers, pair_discrimination, share
+from gankit.evaluation.detection import accuracy, area, discrimination, over_readers, share
 from gankit.evaluation.extraction import as_part
 from gankit.evaluation.paired import Cases, paired_difference
 from gankit.evaluation.uncertainty import influences, variances_of, wilson
@@ -351,13 +351,12 @@ def reader_trials(readers, images, skill, spread):
             "d'": (discrimination, (seen < 0).astype(float), ~kinds, False, skill),
             "AUC of scores": (area, scores, kinds, True, auc),
             "pairs right": (share, chosen, one_kind[: images // 2], True, pairs),
-            "d' of pairs": (pair_discrimination, chosen, one_kind[: images // 2], False, skill),
             "diagnosis right": (share, diagnosed, one_kind, True, diagnosis),
         }
         found = {}
         for name, (measure, answers, of_kind, bounded, true) in measured.items():
             low, high = over_readers(measure, answers, of_kind, np.arange(len(of_kind))).interval(bounded) or (0, 0)
-            chance = {"diagnosis right": None, "d'": 0, "d' of pairs": 0}.get(name, 0.5)
+            chance = {"diagnosis right": None, "d'": 0}.get(name, 0.5)
             excluded = None if chance is None else not low <= chance <= high
             found[name] = (low <= true <= high, excluded, high - low)
         return found

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.utils._pytree import tree_map_only
 
 from gankit.errors import GankitError, PartError, ProcessLostError, RunError, one_line
 
@@ -218,11 +219,12 @@ def on_rank_zero(action: Callable[[], Result]) -> Result:
 
 
 def gather(value: Any) -> list[Any]:
-    """The values of all processes in their order; every process must call it."""
+    """The values of all processes in their order, their tensors on the CPU; every process must call it."""
     if size() == 1:
         return [value]
     values: list[Any] = [None] * size()
-    dist.all_gather_object(values, value)
+    # A tensor on a GPU would be opened there by every process, which takes memory of all GPUs.
+    dist.all_gather_object(values, tree_map_only(Tensor, Tensor.cpu, value))
     return values
 
 

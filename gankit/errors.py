@@ -62,10 +62,21 @@ def plain_words(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError):
         return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
-    # Out of memory: NumPy raises a MemoryError, torch a RuntimeError with different texts on CPUs and GPUs.
-    text = str(error)
-    short = isinstance(error, RuntimeError) and ("allocate memory" in text or "out of memory" in text)
-    if not short and not isinstance(error, MemoryError):
-        return None
-    reason = next(iter(text.splitlines()), "it is used up")
-    return f"not enough memory ({reason}); set smaller sizes, widths, batches or counts"
+    reason = next(iter(str(error).splitlines()), "it is used up")
+    if is_short_of_memory(error):
+        return f"not enough memory ({reason}); set smaller sizes, widths, batches or counts"
+    if is_device_failure(error):
+        return f"the GPU failed ({reason[:120]}); try again, or on the CPU (CUDA_VISIBLE_DEVICES=)"
+    return None
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Whether memory is used up: NumPy raises a MemoryError, torch a RuntimeError with different texts by device."""
+    signs = ("out of memory", "allocate memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(s in str(error) for s in signs))
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Whether a GPU failed, or one of the libraries that compute on it."""
+    signs = ("CUDA error", "CUDA driver", "HIP error", "cuDNN error")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)

@@ -53,7 +53,8 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
     Args:
         devices: whose generators beside the CPU's are used; all by default.
     """
-    with _TURN, torch.random.fork_rng(devices):
+    # Named, since torch warns where there are several GPUs and none is named.
+    with _TURN, torch.random.fork_rng(range(torch.cuda.device_count()) if devices is None else devices):
         yield
 
 
@@ -115,7 +116,8 @@ class TurnDraws:
             raise PartError(
                 f"draws of shape {shape} for {stop - start} samples: the first size must be the number of samples"
             )
-        return distribution((total, *shape[1:]), **made)[start:stop].to(self._like)
+        # A copy: matrix products round differently where memory begins elsewhere, as that of some rows does.
+        return distribution((total, *shape[1:]), **made)[start:stop].to(self._like, copy=True)
 
     def uniform(self, *shape: int) -> Tensor:
         """Values in [0, 1) of the given shape, (n, ...)."""

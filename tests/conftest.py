@@ -57,7 +57,9 @@ def _one_rehearsal_of_a_kind() -> Iterator[None]:
             name: value for name, value in tables["training"].items()
             if name not in ("steps", "seed", "max_minutes", "start_from", "threads") and not name.endswith("_every")
         }  # fmt: skip
-        kind = repr((parts, training, data.image, tables["data"].get("held_out"), rehearsal._data_warnings(data)))
+        classes = data.labels.unique().tolist() if data.image.classes else []
+        of_data = (data.image, classes, data.dataset.remarks, tables["data"].get("held_out"))
+        kind = repr((parts, training, of_data))
         if kind not in said or not built_in.issuperset(experiment.part_names()):
             said[kind] = rehearsal.rehearse(experiment, data)
         return list(said[kind])

@@ -86,7 +86,7 @@ def test_intervals_of_shares_over_seeds_cover(n: int, per_group: int) -> None:
         right = draw.random((seeds, n)) < 1 / (1 + np.exp(-(easy + draw.normal(0, spread, (seeds, 1)))))
         labels = np.concatenate([np.zeros(n, np.int64), np.ones(1, np.int64)])
         predicted = np.concatenate([np.where(right, 0, 1), np.ones((seeds, 1), np.int64)], 1)
-        entry = Scorer(labels, np.append(groups, n), ["a", "b"])._share(labels == 0, predicted == labels)
+        entry = Scorer(labels, np.append(groups, n), ["a", "b"])._share_entry(labels == 0, predicted == labels)
         hits.append(entry["low"] <= true <= entry["high"])
         low, high = wilson(entry["value"] * n, n)
         usual.append(low <= true <= high)

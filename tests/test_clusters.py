@@ -295,6 +295,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.jobs = folder, folder / "runs" / "there" / "jobs"
+        self.started: list[subprocess.Popen[str]] = []
         folder.mkdir()
         (folder / "script.py").write_text(SCRIPT)
         (folder / "hold").touch()
@@ -303,7 +304,9 @@ class Place:
 
     def start(self, cluster: str) -> subprocess.Popen[str]:
         words = [sys.executable, "script.py", cluster, *small_networks(Path("d.npz"))]
-        return subprocess.Popen(words, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        self.started.append(subprocess.Popen(words, cwd=self.folder, stdout=pipe, stderr=pipe, text=True))
+        return self.started[-1]
 
     def wait(self, process: subprocess.Popen[str], *names: str) -> None:
         """Until these jobs are at work."""
@@ -314,6 +317,16 @@ class Place:
             time.sleep(0.2)
         for name in names:
             (self.jobs / name / "here").unlink()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path / "place")
+    yield made
+    for process in made.started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def check_cluster(place: Place, cluster: str) -> str:
@@ -341,8 +354,8 @@ def check_cluster(place: Place, cluster: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not installed: pip install 'gankit[dask]'")
-def test_a_cluster_of_dask_whose_workers_have_the_folder_elsewhere(tmp_path: Path) -> None:
-    place, mount = Place(tmp_path / "place"), tmp_path / "mount"
+def test_a_cluster_of_dask_whose_workers_have_the_folder_elsewhere(place: Place, tmp_path: Path) -> None:
+    mount = tmp_path / "mount"
     mount.mkdir()
     (place.folder / "runs").mkdir()
     for name in ("runs", "d.npz", "hold"):
@@ -369,15 +382,13 @@ def test_a_cluster_of_dask_whose_workers_have_the_folder_elsewhere(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'gankit[ray]'")
-def test_workers_of_ray_on_this_machine(tmp_path: Path) -> None:
-    place = Place(tmp_path / "place")
+def test_workers_of_ray_on_this_machine(place: Place) -> None:
     assert check_cluster(place, "ray") == str(place.folder)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not installed: pip install 'gankit[dask]'")
-def test_workers_of_dask_on_this_machine(tmp_path: Path) -> None:
-    place = Place(tmp_path / "place")
+def test_workers_of_dask_on_this_machine(place: Place) -> None:
     assert check_cluster(place, "dask") == str(place.folder)
     nowhere = open_cluster("dask:tcp://127.0.0.1:9")
     with pytest.raises(GankitError, match=r"cluster dask:tcp://127\.0\.0\.1:9: .*start dask scheduler"), nowhere:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 import gankit
 from gankit import seeds
-from gankit.errors import RunError
+from gankit.errors import RunError, plain_words
 from gankit.interfaces import Augment, Critic, ImageSpec, Loss, Turn
 from gankit.runs.run import choose_device
 from gankit.training import rehearsal
@@ -146,10 +147,10 @@ def test_the_record_says_how_precisely_a_run_computes(small: Small, tmp_path: Pa
 class FailsLater(Loss):
     """Raises what a device would, in the fourth step."""
 
-    text = ""
+    text, step = "", 3
 
     def critic(self, turn: Turn) -> Tensor:
-        if turn.step == 3 and turn.batch == 4:
+        if turn.step == self.step and turn.batch == 4:
             raise RuntimeError(self.text)
         return turn.fake_scores.mean() - turn.real_scores.mean()
 
@@ -168,6 +169,8 @@ FAULTS = {
     "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronous": (
         r": the GPU failed after step 3 \(CUDA error: unspecified launch failure\); go on .* gankit resume "
     ),
+    "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED": r": the GPU failed after step 3 \(cuDNN error: CUDNN_STATUS_EXEC",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`": r": not enough memory after step 3; ",
 }
 
 
@@ -186,6 +189,44 @@ def test_a_fault_of_the_device_takes_one_line_and_keeps_the_checkpoint(
     with pytest.raises(RuntimeError, match=r"^a mistake of a part$"):
         gankit.resume(tmp_path / "run")
     assert gankit.open_run(tmp_path / "run").steps == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("CUDA out of memory.", "not enough memory"), ("CUDA error: no device", "the GPU failed")]
+)
+def test_a_fault_in_the_rehearsal_is_the_devices_and_no_parts(
+    text: str, told: str, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gankit.losses.register("fails-later")(FailsLater)
+    monkeypatch.setattr(FailsLater, "text", text)
+    monkeypatch.setattr(FailsLater, "step", 0)
+    with pytest.raises(RunError, match=rf"run: {told} before the first step"):
+        gankit.train(gankit.load("wgan-gp", *small('losses=["fails-later"]')), tmp_path / "run")
+    assert not (tmp_path / "run" / "experiment.toml").exists()
+
+
+def test_outside_a_training_a_fault_is_one_line_too() -> None:
+    assert plain_words(RuntimeError("CUDA error: device lost\nmore")) == (
+        "the GPU failed (CUDA error: device lost); try again, or on the CPU (CUDA_VISIBLE_DEVICES=)"
+    )
+    assert plain_words(RuntimeError("a mistake of a part")) is None
+
+
+def test_the_draws_of_all_gpus_are_named_since_torch_would_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[list[int]] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        torch.random, "fork_rng", lambda devices: named.append(list(devices)) or contextlib.nullcontext()
+    )
+    with seeds.own_draws(), seeds.own_draws([]):
+        pass
+    assert named == [[0, 1], []]
+
+
+def test_nothing_is_made_double_on_a_device_that_may_have_no_doubles() -> None:
+    """An Apple GPU has none."""
+    for path in Path(gankit.__file__).parent.rglob("*.py"):
+        assert ".double().cpu()" not in path.read_text(), path
 
 
 def test_a_gpu_that_is_not_there_is_refused_in_one_line() -> None:

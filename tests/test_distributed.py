@@ -82,6 +82,61 @@ def test_two_processes_end_where_one_does(name: str, recipe: list[str], tmp_path
     assert gankit.open_run(two).experiment.run.processes == 2  # type: ignore[union-attr]
 
 
+REPLAYED = """
+import sys
+
+from torch import nn
+
+import gankit
+from gankit import distributed
+from gankit.testing._capture import ReplayRecorder
+from gankit.training import step
+from gankit.training.execution.graphs import Graphs
+
+recipe, folder, *settings = sys.argv[1:]
+eagerly, close = step.choose, Graphs.close
+
+def replay(settings, device, parts, random, log, report, compilation):
+    modules = [part for part in parts.values() if isinstance(part, nn.Module)]
+    if settings.graphs is False:  # a rehearsal
+        return eagerly(settings, device, parts, random, log, report, compilation)
+    return Graphs(ReplayRecorder(modules), modules, [random], log, report)
+
+def tell_and_close(graphs):
+    print(f"replayed {len(graphs.recorded)} kinds of turns", file=sys.stderr)
+    close(graphs)
+
+with distributed.process_group():
+    gankit.train(gankit.load(recipe, *settings), f"{folder}/eager")
+    step.choose, Graphs.close = replay, tell_and_close
+    gankit.train(gankit.load(recipe, *settings), f"{folder}/replayed")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_that_replay_end_bitwise_where_eager_ones_do(tmp_path: Path) -> None:
+    """Gradients are summed after the replay, where a recording keeps its own."""
+    settings = [*RESNET[1:], *SMALL, "generator.norm=layer", "augment.name=diffaugment", LAZY, "training.steps=5"]
+    done = processes.run(RESNET[0], str(tmp_path), *settings, processes=2, code=REPLAYED)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("replayed 3 kinds of turns") == 2
+    assert "training.graphs" not in done.stderr
+    eager, replayed = (gankit.open_run(tmp_path / name) for name in ("eager", "replayed"))
+    assert replayed.exported.read_bytes() == eager.exported.read_bytes()
+    for part in ("generator", "critic", "averaged"):
+        ours, theirs = (state(run.path)[part] for run in (replayed, eager))
+        assert all(torch.equal(ours[name], value) for name, value in theirs.items()), part
+    losses = [[{k: v for k, v in row.items() if "/" in k} for row in run.log] for run in (eager, replayed)]
+    assert losses[0] == losses[1]
+
+
+def test_what_is_gathered_comes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(dist, "all_gather_object", lambda values, value: values.__setitem__(slice(2), [value, value]))
+    monkeypatch.setattr(Tensor, "cpu", lambda tensor: "on the CPU")
+    assert distributed.gather({"a": [torch.ones(()), 3]}) == [{"a": ["on the CPU", 3]}] * 2
+
+
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     through, changing = tmp_path / "through", tmp_path / "changing"
     settings = [*RESNET, *DOUBLE, "training.lr_decay=none"]
@@ -245,6 +300,8 @@ def test_draws_are_rows_of_the_global_draws() -> None:
     part = seeds.TurnDraws(seeds.generator(0, "s", 3), like, (2, 5, 7))
     assert torch.equal(whole.uniform(7, 2)[2:5], part.uniform(3, 2))
     assert torch.equal(whole.normal(7)[2:5], part.normal(3))
+    rows = seeds.TurnDraws(seeds.generator(0, "s", 3), torch.empty(0), (2, 5, 7)).uniform(3, 2)
+    assert not rows.storage_offset()  # else a replay, whose inputs are copies, would round differently
     with pytest.raises(PartError, match=r"draws of shape \(1,\) for 3 samples"):
         part.uniform(1)
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 import gankit
-from gankit.errors import PartError
+from gankit.errors import PartError, RunError
 from gankit.interfaces import Augment, Loss, Turn
+from gankit.nn import modes
 from gankit.testing import AugmentTests, LossTests, isolated_registry
 from gankit.testing._capture import ReplayRecorder, replay_turns
 from gankit.training.data import prepare
@@ -33,6 +34,10 @@ RECIPES = {
     "dcgan": ("dcgan", ["generator.width=4", "critic.width=4"]),
     "sngan": ("sngan", ["generator.width=4", "critic.width=4"]),
     "r3gan": ("r3gan", ["generator.width=8", "critic.width=8", "generator.blocks=1", "critic.blocks=1"]),
+    "as on a GPU": ("sngan", [
+        "generator.width=4", "critic.width=4", "critic.norm=layer", 'losses=["hinge","r1"]', "augment.name=diffaugment",
+        "training.precision=bf16",
+    ]),
     "wgan": ("wgan", ["generator.width=4", "critic.width=4"]),
     "lazy and moving": ("wgan-gp", [
         *RESNET, 'data.conditional=["a"]', "training.label_fade=[0,4]", "training.precision=bf16",
@@ -77,8 +82,10 @@ def advanced(of: Stepper, steps: int = STEPS) -> list[Any]:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("sngan", "r3gan", "wgan"))) for name in RECIPES]
 )
-def test_replays_are_bitwise_what_eager_turns_are(name: str) -> None:
+def test_replays_are_bitwise_what_eager_turns_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, overrides = RECIPES[name]
+    if name == "as on a GPU":
+        monkeypatch.setattr(modes, "DEVICES", {"cpu"})
     eager, replayed = (stepper(recipe, *overrides) for _ in range(2))
     told: list[str] = []
     graphs = replay_turns(replayed, told.append)
@@ -141,6 +148,16 @@ def test_what_acts_after_a_step_sees_that_step() -> None:
     assert advanced(replayed) == advanced(eager)
 
 
+class Failing(ReplayRecorder):
+    """Cannot record: there is no memory for it, or the driver is too old."""
+
+    error: Exception
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        super().record(work)
+        raise self.error
+
+
 class Wrong(ReplayRecorder):
     """Replays something else."""
 
@@ -157,6 +174,12 @@ class Wrong(ReplayRecorder):
         return spoil
 
 
+ERRORS = {
+    "no memory": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has\nmore"),
+    "old driver": RuntimeError("CUDA error: operation not supported\nCUDA kernel errors might be asynchronous"),
+}
+
+
 def wrong(graphs: Graphs, spoilt: torch.nn.Parameter) -> Wrong:
     recorder = Wrong(graphs._modules)
     recorder.spoilt = spoilt
@@ -164,7 +187,7 @@ def wrong(graphs: Graphs, spoilt: torch.nn.Parameter) -> Wrong:
 
 
 @pytest.mark.usefixtures("strangers")
-@pytest.mark.parametrize("fault", ["reads back", "another replay"])
+@pytest.mark.parametrize("fault", ["reads back", "another replay", *ERRORS])
 def test_a_failed_recording_goes_on_eagerly_from_the_same_state(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Drawing, "fault", fault)
     eager, replayed = (stepper("wgan-gp", *LOOKS_AFTER) for _ in range(2))
@@ -172,11 +195,16 @@ def test_a_failed_recording_goes_on_eagerly_from_the_same_state(fault: str, monk
     graphs = replay_turns(replayed, told.append)
     if fault == "another replay":
         graphs._recorder = wrong(graphs, next(replayed.critic.parameters()))
+    elif fault in ERRORS:
+        recorder = graphs._recorder = Failing(graphs._modules)
+        recorder.error = ERRORS[fault]
     assert advanced(replayed) == advanced(eager)
     assert len(told) == 1
     assert "\n" not in told[0]
     reason = {"reads back": "RuntimeError: aten._local_scalar_dense.default reads a value back to the host",
-              "another replay": "first replay differs from an eager turn in the gradient of "}[fault]  # fmt: skip
+              "another replay": "first replay differs from an eager turn in the gradient of ",
+              "no memory": "OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB",
+              "old driver": "RuntimeError: CUDA error: operation not supported"}[fault]  # fmt: skip
     assert told[0].startswith(f"training.graphs: turns go on eagerly, since the critic's {reason}")
     assert not graphs.recorded
 
@@ -208,21 +236,67 @@ def test_a_closed_training_goes_on_eagerly() -> None:
     assert advanced(replayed, STEPS - 4) == advanced(eager)
 
 
+def replaying(monkeypatch: pytest.MonkeyPatch, recorder: Callable[[Any], Any]) -> list[Graphs]:
+    """Let trainings replay, and give what replays."""
+    made: list[Graphs] = []
+
+    def choose(settings: Any, device: Any, parts: Any, random: Any, log: Any, report: Any, compilation: Any) -> Any:
+        modules = [part for part in parts.values() if isinstance(part, torch.nn.Module)]
+        if settings.graphs is False:  # a rehearsal
+            return Eager(log)
+        made.append(Graphs(recorder(modules), modules, [random], log, report))
+        return made[-1]
+
+    monkeypatch.setattr("gankit.training.step.choose", choose)
+    return made
+
+
+class Lost(ReplayRecorder):
+    """Of a GPU that fails in a replay, and in all that follows."""
+
+    replays = 0
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        replay = super().record(work)
+
+        def replay_for_a_while() -> None:
+            self.replays += 1
+            self.check()
+            replay()
+
+        return replay_for_a_while
+
+    def check(self) -> None:
+        if self.replays > 6:
+            raise RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronous")
+
+    def free(self) -> None:
+        self.check()
+
+
+def test_a_gpu_that_disappears_ends_the_run_with_one_line_and_keeps_the_checkpoint(
+    small: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = replaying(monkeypatch, Lost)
+    experiment = gankit.load("wgan-gp", *small("training.checkpoint_every=1"))
+    failed = r"^\S+run: the GPU failed after step (\d) \(CUDA error: unspecified launch failure\); go on from the last"
+    with pytest.raises(RunError, match=failed) as caught:
+        gankit.train(experiment, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert len(made[0].recorded) == 0
+    steps = gankit.open_run(tmp_path / "run").steps
+    assert f"after step {steps} " in str(caught.value)
+    assert 2 < steps < 6
+    monkeypatch.undo()
+    assert gankit.resume(tmp_path / "run").finished
+
+
 def test_a_run_that_is_killed_while_it_replays_ends_as_an_eager_one(
     small: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = gankit.load("wgan-gp", *small("augment.name=diffaugment", "training.tick_every=1"))
     eager = gankit.train(experiment, tmp_path / "eager")
-    made: list[Graphs] = []
-
-    def replaying(settings: Any, device: Any, parts: Any, random: Any, log: Any, report: Any, compilation: Any) -> Any:
-        modules = [part for part in parts.values() if isinstance(part, torch.nn.Module)]
-        if settings.graphs is not False:  # else a rehearsal
-            made.append(Graphs(ReplayRecorder(modules), modules, [random], log, report))
-            return made[-1]
-        return Eager(log)
-
-    monkeypatch.setattr("gankit.training.step.choose", replaying)
+    made = replaying(monkeypatch, ReplayRecorder)
 
     def power_cut(row: dict[str, Any]) -> None:
         if row["step"] == 5:
@@ -237,6 +311,15 @@ def test_a_run_that_is_killed_while_it_replays_ends_as_an_eager_one(
     assert resumed.exported.read_bytes() == eager.exported.read_bytes()
     rows = [[{k: v for k, v in row.items() if "/" in k} for row in run.log] for run in (eager, resumed)]
     assert rows[0] == rows[1]
+
+
+def test_without_a_gpu_turns_run_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `CUDA_VISIBLE_DEVICES=`."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for graphs in ("auto", "false"):
+        assert isinstance(
+            stepper("wgan-gp", *RESNET, "training.device=auto", f"training.graphs={graphs}").execution, Eager
+        )
 
 
 def test_true_is_refused_where_there_is_no_cuda_device() -> None:

@@ -88,3 +88,14 @@ def test_a_gpu_keeps_what_takes_a_quarter_of_its_free_memory(
         monkeypatch.setattr(pixels, name, lambda dataset, device, name=name: name)
     assert place(images("uint8"), torch.device("cuda")) == kept  # type: ignore[comparison-overlap]
     assert isinstance(place(images("uint8"), CPU), Host)
+
+
+def test_the_thread_that_fills_pinned_memory_uses_the_gpu_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[tuple[torch.device, str]] = []
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda device: taken.append((device, threading.current_thread().name))
+    )
+    ahead = ReadAhead(images("uint8"), torch.device("cuda:1"))
+    ahead._reader.submit(lambda: None).result()
+    assert [device for device, _ in taken] == [torch.device("cuda:1")]
+    assert taken[0][1].startswith("gankit images")

@@ -1,4 +1,4 @@
-"""Training in bf16: one-step gradients beside those of float32, and penalties that are float32 throughout."""
+"""Training in bf16: one-step gradients, with penalties and of penalties alone, beside those of float32."""
 
 from __future__ import annotations
 
@@ -102,34 +102,21 @@ def penalty_alone(name: str, precision: str, small: Small, folder: Path) -> tupl
 
 
 @pytest.mark.parametrize("name", ["gradient-penalty", "r1", "r2"])
-def test_a_penalty_is_exactly_that_of_float32(
-    name: str, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_penalty_is_that_of_float32_within_bf16_rounding(name: str, small: Small, tmp_path: Path) -> None:
     gankit.losses.register("generator-alone")(GeneratorAlone)
     expected, value = penalty_alone(name, "float32", small, tmp_path)
-    found, same_value = penalty_alone(name, "bf16", small, tmp_path)
-    assert same_value == value > 0
-    assert torch.equal(found, expected)
-    # Where autocast cannot be switched off, both are others: the comparison would notice.
-    autocast = torch.autocast
-    monkeypatch.setattr(torch, "autocast", lambda device, *_, **__: autocast(device, torch.bfloat16))
-    off, other_value = penalty_alone(name, "bf16", small, tmp_path)
-    assert other_value != value
-    assert differences(off, expected)[0] > 1e-3
+    found, rounded = penalty_alone(name, "bf16", small, tmp_path)
+    assert rounded == pytest.approx(value, rel=0.05)
+    off = differences(found, expected)
+    assert 1e-3 < off[0] < TOLERANCES["critic"][0]
+    assert off[1] < TOLERANCES["critic"][1]
 
 
-@pytest.mark.parametrize("name", ["gradient-penalty", "r1", "r2"])
-def test_every_layer_of_the_critic_is_float32_within_a_penalty(name: str, small: Small, tmp_path: Path) -> None:
-    gankit.losses.register("generator-alone")(GeneratorAlone)
-    for first, types in (("generator-alone", {torch.float32}), ("wasserstein", {torch.bfloat16, torch.float32})):
-        of = updates(small, tmp_path, "bf16", f'losses=["{first}", "{name}"]')
-        seen: set[tuple[torch.nn.Module, torch.dtype]] = set()
-
-        def note(layer: torch.nn.Module, _: Any, output: Tensor, seen: Any = seen) -> None:
-            seen.add((layer, output.dtype))
-
-        layers = [module for module in of.critic.modules() if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))]
-        for layer in layers:
-            layer.register_forward_hook(note)
-        of.update("critic", BATCH, 0)
-        assert seen == {(layer, dtype) for layer in layers for dtype in types}
+def test_every_layer_of_the_critic_is_in_bf16_within_a_penalty_too(small: Small, tmp_path: Path) -> None:
+    of = updates(small, tmp_path, "bf16", 'losses=["wasserstein", "gradient-penalty"]')
+    seen: list[torch.dtype] = []
+    layers = [module for module in of.critic.modules() if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))]
+    for layer in layers:
+        layer.register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
+    of.update("critic", BATCH, 0)
+    assert seen == [torch.bfloat16] * (2 * len(layers))

@@ -565,7 +565,7 @@ def folders(tmp_path: Path) -> list[Path]:
 
 def test_a_page_of_two_folders_tells_them_apart_only_by_its_key(folders: list[Path], tmp_path: Path) -> None:
     page = write_page([*map(str, folders)], tmp_path / "page", seed=5, real=3, against=str(folders[0]))
-    key = read_key(page.parent / "key.json")[0]
+    key = read_key(page.parent / "key.json", Key)[0]
     assert [Path(origin.name).name for origin in key.sources] == ["murky", "sunny"]
     assert [(image.source, image.number) for image in key.generated] == [(s, n) for s in (0, 1) for n in range(6)]
     assert sum(image.real for image in key.images) == 3

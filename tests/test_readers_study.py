@@ -45,12 +45,13 @@ def test_measures_of_a_reader_by_hand() -> None:
     assert accuracy(calls, kinds) == pytest.approx((3 / 4 + 2 / 3) / 2)
     z = stats.norm.ppf
     assert discrimination(calls, kinds) == pytest.approx(z(3.5 / 5) - z(1.5 / 4))
-    assert pair_discrimination(calls, kinds) == pytest.approx(math.sqrt(2) * z(4.5 / 8))
+    assert pair_discrimination(4 / 7, 7) == pytest.approx(math.sqrt(2) * z(4.5 / 8))
+    assert pair_discrimination([0.5, 1.0]).tolist() == [0, math.inf]
     assert share(calls, kinds) == pytest.approx(4 / 7)
     scores = np.array([[5, 3, NONE, 1, 3, 2, NONE, NONE]])  # of 6 pairs three are won, and one is a tie
     assert area(scores, kinds) == pytest.approx((4 - 0.5) / 6)
     nothing = np.full((1, 8), NONE)
-    for measure in (accuracy, discrimination, pair_discrimination, share, area):
+    for measure in (accuracy, discrimination, share, area):
         assert np.isnan(measure(nothing, kinds)).all()
 
 
@@ -417,6 +418,7 @@ def test_files_that_are_no_ratings_and_a_key_that_was_changed(sources: list[str]
     for name, text, message in (
         ("notes.txt", "x", "notes.txt is no CSV or JSON file of ratings"),
         ("a.json", "{", "a.json is no progress of a page"),
+        ("a.json", "[]", r"a.json is no progress of a page \(Input should be an object\): save"),
         ("a.json", '{"key": "", "rater": "Ada", "answers": {}}', "a.json holds no answer"),
         ("a.csv", "image,score", "has a header and no rows"),
     ):

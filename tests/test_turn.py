@@ -85,7 +85,7 @@ def test_a_critic_without_features_says_so() -> None:
     critic = gankit.wrap("critic", nn.Sequential(nn.Flatten(), nn.Linear(108, 1)))
     seen = turn("critic", critic)
     assert seen.real_scores.shape == (5, 1)
-    with pytest.raises(PartError, match="no FeatureCritic"):
+    with pytest.raises(PartError, match="not a FeatureCritic"):
         _ = seen.real_features
 
 

@@ -1,15 +1,17 @@
 """Differentiable augmentation (Zhao et al. 2020, DiffAugment, arXiv 2006.10738, section 3)."""
 
 from collections.abc import Callable
-from typing import Annotated, Final, Literal, final
+from typing import Annotated, Any, Final, Literal, final
 
 import torch
 from annotated_types import MinLen
 from pydantic import BeforeValidator
 from torch import Tensor
+from torch.nn import functional as F
 
 from gankit.errors import PartError
 from gankit.interfaces import Augment
+from gankit.nn.modes import uses_torch
 
 Operation = Literal["color", "translation", "cutout"]
 
@@ -61,20 +63,58 @@ def color(images: Tensor) -> Tensor:
     Brightness adds U(-0.5, 0.5), saturation scales the distance from the mean of the channels by U(0, 2) (one channel
     stays as it is), contrast the distance from the image's mean by U(0.5, 1.5).
     """
-    images = images + _uniform(images, -0.5, 0.5)
-    if images.shape[1] > 1:
-        images = torch.lerp(images.mean(1, keepdim=True), images, _uniform(images, 0.0, 2.0))
-    return torch.lerp(images.mean((1, 2, 3), keepdim=True), images, _uniform(images, 0.5, 1.5))
+    # In float32 whatever the type of the images: half precision would give only some hundred different values.
+    colour = images.shape[1] > 1
+    draws = torch.rand(3 if colour else 2, len(images), 1, 1, 1, device=images.device)
+    images = images + (draws[0] - 0.5).to(images.dtype)
+    if colour:
+        images = torch.lerp(images.mean(1, keepdim=True), images, (draws[1] * 2).to(images.dtype))
+    return torch.lerp(images.mean((1, 2, 3), keepdim=True), images, (draws[-1] + 0.5).to(images.dtype))
 
 
 def translation(images: Tensor) -> Tensor:
     """Shift (n, c, h, w) images by whole pixels, up to an eighth (rounded) of each axis; 0 fills the rest."""
+    n, _, height, width = images.shape
+    most = _eighth(height), _eighth(width)
+    down, right = (torch.randint(-m, m + 1, (n, 1), device=images.device) for m in most)
+    # Pixels are counted in images with a margin, in which a shift is a distance.
+    across = width + 2 * most[1]
+    pixels = torch.arange((height + 2 * most[0]) * across, device=images.device).view(-1, across)
+    pixels = pixels[most[0] : most[0] + height, most[1] : most[1] + width].reshape(1, -1)
+    distances = torch.add(right, down, alpha=across)
+    if uses_torch():
+        return _shifted(images, pixels - distances)
+    moved: Tensor = _Shifted.apply(images, pixels, distances)
+    return moved
+
+
+def _eighth(size: int) -> int:
+    return int(0.125 * size + 0.5)
+
+
+def _shifted(images: Tensor, sources: Tensor) -> Tensor:
+    """Images (n, c, h, w) of the pixels (n, h w) of themselves with a margin of zeros."""
     n, channels, height, width = images.shape
-    rows, row_outside = _source_pixels(n, height, images.device)
-    columns, column_outside = _source_pixels(n, width, images.device)
-    source = (rows[:, :, None] * width + columns[:, None, :]).reshape(n, 1, height * width)
-    moved = images.flatten(2).gather(2, source.expand(n, channels, height * width)).view(images.shape)
-    return moved.masked_fill((row_outside[:, :, None] | column_outside[:, None, :])[:, None], 0)
+    rows, columns = _eighth(height), _eighth(width)
+    padded = F.pad(images, (columns, columns, rows, rows)).flatten(2)
+    return padded.gather(2, sources[:, None].expand(n, channels, height * width)).view(images.shape)
+
+
+class _Shifted(torch.autograd.Function):
+    """Images shifted by distances (n, 1) of pixels; a gradient is shifted back, where torch would add pixel by pixel.
+
+    On a GPU torch sorts all indices first for that, so that sums are always the same.
+    """
+
+    @staticmethod
+    def forward(context: Any, images: Tensor, pixels: Tensor, distances: Tensor) -> Tensor:
+        context.save_for_backward(pixels, distances)
+        return _shifted(images, pixels - distances)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        pixels, distances = context.saved_tensors
+        return _Shifted.apply(gradient, pixels, -distances), None, None
 
 
 def cutout(images: Tensor) -> Tensor:
@@ -87,26 +127,10 @@ def cutout(images: Tensor) -> Tensor:
 OPERATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {op.__name__: op for op in (color, translation, cutout)}
 
 
-def _uniform(images: Tensor, low: float, high: float) -> Tensor:
-    """One value per sample, drawn in float32: half precision would give only some hundred different values."""
-    values = torch.rand(len(images), 1, 1, 1, device=images.device) * (high - low) + low
-    return values.to(images.dtype)
-
-
-def _source_pixels(n: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(n, size) the pixel of an axis that moves to each position, and whether it would lie outside the image."""
-    most = int(0.125 * size + 0.5)
-    shift = torch.randint(-most, most + 1, (n, 1), device=device)
-    source = torch.arange(size, device=device) - shift
-    inside = source.clamp(0, size - 1)
-    return inside, source != inside
-
-
 def _in_box(n: int, size: int, device: torch.device) -> Tensor:
     """(n, size) whether a position on an axis is in the box."""
     length = int(0.5 * size + 0.5)
     # A box of even length is centred on an edge between pixels or on an outer edge: one more than there are pixels.
     centre = torch.randint(0, size + 1 - length % 2, (n, 1), device=device)
-    start = centre - length // 2
-    position = torch.arange(size, device=device)
-    return (position >= start) & (position < start + length)
+    position = torch.arange(length // 2, length // 2 + size, device=device) - centre  # 0 where the box begins
+    return position.clamp(0, length - 1) == position

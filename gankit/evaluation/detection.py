@@ -37,9 +37,18 @@ def discrimination(calls: Floats, kinds: Kinds) -> Floats:
     return _z(calls[:, kinds]) - _z(calls[:, ~kinds])
 
 
-def pair_discrimination(right: Floats, kinds: Kinds) -> Floats:
-    """d' from 2-alternative forced choice: sqrt(2) z(share right), corrected as in `discrimination`; 0 is chance."""
-    return math.sqrt(2) * _z(right)
+def pair_discrimination(right: ArrayLike, pairs: ArrayLike | None = None) -> Floats:
+    """d' from 2-alternative forced choice: sqrt(2) z(share right); 0 is chance, infinite for a share of 0 or 1.
+
+    Args:
+        right: (...) shares of pairs of which the right one was chosen.
+        pairs: (...) their numbers, for the correction of `discrimination`; None corrects nothing.
+    """
+    share = np.asarray(right, np.float64)
+    if pairs is not None:
+        count = np.asarray(pairs, np.float64)
+        share = (share * count + 0.5) / (count + 1)
+    return np.asarray(math.sqrt(2) * ndtri(share))
 
 
 def area(scores: Floats, kinds: Kinds) -> Floats:

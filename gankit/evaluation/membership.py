@@ -144,7 +144,7 @@ def _critic_scores(run: Run, images: Dataset) -> Floats:
                 labels = torch.as_tensor(images.labels[places], device=run.device)
             with torch.no_grad():
                 scores = run.critic(torch.from_numpy(pixels).to(run.device), labels)
-            yield scores.double().cpu().reshape(len(places), -1).mean(1).numpy()
+            yield scores.cpu().double().reshape(len(places), -1).mean(1).numpy()
 
     values = np.concatenate(list(batches()))
     if not np.isfinite(values).all():

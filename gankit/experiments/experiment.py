@@ -66,7 +66,7 @@ class Training(Settings):
             At first the average forgets faster: its half-life grows with the steps until it is that of this decay.
         dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
         precision: "float32", whose convolutions a GPU computes in TF32, as torch does by default; "float32-exact",
-            without TF32; "bf16" (autocast; penalties stay in float32); or "float64".
+            without TF32; "bf16" (autocast, in penalties too); or "float64".
         compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
             that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
         graphs: records what a turn computes as CUDA graphs and replays it, bitwise equal to an eager turn and several

@@ -20,7 +20,7 @@ SHOWN = 16
 
 def to_pixels(images: Tensor, dtype: str, value_range: tuple[float, float]) -> NDArray[Any]:
     """(n, c, h, w) images in [-1, 1] to the type and range of the data, clipped, and rounded for integer types."""
-    values = rescale(images.detach().double().cpu().clamp(-1, 1), (-1.0, 1.0), value_range).numpy()
+    values = rescale(images.detach().cpu().double().clamp(-1, 1), (-1.0, 1.0), value_range).numpy()
     return (np.rint(values) if np.dtype(dtype).kind == "u" else values).astype(dtype)
 
 

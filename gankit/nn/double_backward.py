@@ -10,19 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
-def uses_torch() -> bool:
-    """Whether torch's own operations serve: in `torch.func`, compilation and tracing, which know no others, or without
-    graph."""
-    special = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._is_tracing()
-    return special or not torch.is_grad_enabled()
+from gankit.nn.modes import autocast_dtype, cast, uses_torch
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, groups: int = 1) -> Tensor:
     """`F.conv2d`: (n, i, h, w) and a weight (o, i / groups, k, l) to (n, o, h', w')."""
     setting = (stride, padding, groups)
-    if uses_torch() or (x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)):
+    if uses_torch():
         return F.conv2d(x, weight, bias, stride, padding, 1, groups)
+    if (dtype := autocast_dtype(x)) is not None:
+        x, weight, bias = x.to(dtype), cast(weight), None if bias is None else cast(bias)
     link = _Weights.apply(weight, bias, [x], setting)
     y: Tensor = _Convolution.apply(x, weight, link, bias, setting)
     return y

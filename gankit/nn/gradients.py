@@ -1,6 +1,5 @@
 """Gradients of each sample's score with respect to that sample: what gradient penalties are made of."""
 
-import contextlib
 from collections.abc import Callable
 
 import torch
@@ -8,6 +7,8 @@ from torch import Tensor, nn
 
 from gankit.errors import PartError
 from gankit.nn import compilation
+from gankit.nn.modes import without_autocast as without_autocast
+from gankit.nn.modes import without_float16
 
 
 def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -17,7 +18,8 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
     2018, arXiv 1801.04406, equations 9 and 10). Where gradients are enabled, the result has a graph: a penalty can be
     differentiated with respect to everything that the critic depends on, except `images`.
 
-    The critic runs outside autocast in float32 or finer, because products of gradients underflow in half precision.
+    Autocast to float16, in which products of gradients underflow, is off inside. Autocast to bfloat16, which has the
+    range of float32, stays: gradients are then as exact as those of the critic's other losses (docs/measured/bf16.md).
 
     Args:
         critic: called as `critic(images)`, or `critic(images, labels)` where labels are given. It must score each
@@ -32,7 +34,7 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
         PartError: the scores have no graph, or there is not one score, or one map of scores, per sample.
     """
     create_graph = torch.is_grad_enabled()
-    with torch.inference_mode(False), torch.enable_grad(), without_autocast(images.device):
+    with torch.inference_mode(False), torch.enable_grad(), without_float16(images.device):
         images = _without_inference(images).detach().to(torch.promote_types(images.dtype, torch.float32))
         labels = None if labels is None else _without_inference(labels)
         if torch._C._are_functorch_transforms_active():
@@ -58,11 +60,6 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
             # Tied to the scores, so that the critic's parameters get a gradient of zero instead of an error.
             gradients = torch.zeros_like(images) + (0 * means).reshape(-1, *[1] * (images.ndim - 1))
         return gradients if create_graph else gradients.detach()
-
-
-def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """A context in which autocast is off on a device; the meta device has none, and torch raises if it is asked."""
-    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _without_inference(tensor: Tensor) -> Tensor:

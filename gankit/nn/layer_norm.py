@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gankit.nn.double_backward import uses_torch
+from gankit.nn.modes import autocast_dtype, few_kernels, uses_torch
 
-DEVICES = {"cuda"}
-"""Devices on which it replaces torch's: on a CPU results stay those of torch, bit by bit."""
 Maps = tuple[Tensor, ...]
 
 
@@ -27,9 +25,9 @@ class LayerNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) to the same."""
-        device = x.device.type
-        if device not in DEVICES or uses_torch() or torch.is_autocast_enabled(device):
+        if not few_kernels(x.device) or uses_torch():
             return F.group_norm(x, 1, self.weight, self.bias, self.eps)
+        x = x if autocast_dtype(x) is None else x.float()  # as torch's under autocast
         gain, bias = (
             (x.new_ones(x.shape[1]), x.new_zeros(x.shape[1])) if self.weight is None else (self.weight, self.bias)
         )

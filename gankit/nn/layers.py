@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
 from gankit.errors import PartError
 from gankit.images.spec import ImageSpec
@@ -18,6 +17,8 @@ from gankit.nn.double_backward import leaky_relu as leaky_relu
 from gankit.nn.double_backward import mean_pool as mean_pool
 from gankit.nn.double_backward import relu as relu
 from gankit.nn.layer_norm import LayerNorm
+from gankit.nn.modes import cast, few_kernels
+from gankit.nn.spectral_norm import with_spectral_norm as with_spectral_norm
 
 Resample = Literal["up", "down"] | None
 NormName = Literal["batch", "layer", "none"]
@@ -77,7 +78,17 @@ def fuse_resampling(weight: Tensor) -> Tensor:
             first, second, third = weight.unbind(axis)
             weight = torch.stack([first, first + second, second + third, third], axis)
         return weight
+    if few_kernels(weight.device):
+        return F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), 2, 1, divisor_override=1)
     return sum((F.pad(weight, (i, 1 - i, j, 1 - j)) for i in (0, 1) for j in (0, 1)), weight.new_zeros(()))
+
+
+def _upsampling(weight: Tensor) -> Tensor:
+    return fuse_resampling(weight).flip(2, 3).transpose(0, 1)
+
+
+def _downsampling(weight: Tensor) -> Tensor:
+    return fuse_resampling(weight) / 4
 
 
 class ResampledConv2d(nn.Conv2d):
@@ -105,10 +116,10 @@ class ResampledConv2d(nn.Conv2d):
             return self._plain(x)
         up = self.resample == "up"
         if self.fused and self.kernel_size == (3, 3):
-            kernel = fuse_resampling(self.weight)
+            kernel = cast(self.weight, _upsampling if up else _downsampling)
             if up:
-                return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), self.bias, stride=2, padding=1)
-            return conv2d(x, kernel / 4, self.bias, 2, 1)
+                return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+            return conv2d(x, kernel, self.bias, 2, 1)
         # A 1x1 convolution and resampling commute.
         resample_first = up != (self.fused and self.kernel_size == (1, 1))
         return self._plain(_resample(x, up)) if resample_first else _resample(self._plain(x), up)
@@ -331,13 +342,3 @@ class ResidualBlock(nn.Module):
         inner = self.conv2(relu(self.norm2(self.conv1(inner), labels)))
         total: Tensor = inner + self.shortcut(x)
         return total
-
-
-def with_spectral_norm(network: nn.Module) -> None:
-    """Divide the weight of each convolution, linear map and class embedding by its largest singular value, in place.
-
-    Miyato et al. 2018 (arXiv 1802.05957), algorithm 1: one power iteration a forward pass in training.
-    """
-    for module in list(network.modules()):
-        if isinstance(module, (nn.Conv2d, nn.Linear, nn.Embedding)):
-            spectral_norm(module)

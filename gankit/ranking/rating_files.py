@@ -114,8 +114,8 @@ def _progress(path: Path) -> Iterator[tuple[str, str, Mapping[str, str]]]:
         progress = _Progress.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path} is no progress of a page ({place}: {first['msg']}): save the ratings again") from error
+        reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        raise DataError(f"{path} is no progress of a page ({reason}): save the ratings again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {cause(error)}") from error
     for image, given in progress.answers.items():

@@ -46,7 +46,7 @@ def critic_scores(run: Run, z: Tensor, labels: Tensor | None) -> tuple[Scores, l
 
     def score(images: Tensor) -> Tensor:
         of_these = None if labels is None else labels[start : start + len(images)].to(run.device)
-        return run.critic(images.to(run.device), of_these).double().cpu().reshape(len(images), -1).mean(1)
+        return run.critic(images.to(run.device), of_these).cpu().double().reshape(len(images), -1).mean(1)
 
     with torch.no_grad():
         for images in generate_batches(run.generator, z, labels):

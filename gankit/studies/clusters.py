@@ -95,8 +95,9 @@ def _ray(address: str, workers: int | None) -> contextlib.AbstractContextManager
                                                     "include_dashboard": False}  # fmt: skip
         try:
             ray.init(**own, log_to_driver=False, logging_level="error")
-        except (OSError, ValueError, RuntimeError) as error:
-            raise RunError(f"cluster ray:{address}: {one_line(error)}; start ray there") from None
+        except Exception as error:  # Ray raises nothing more particular where it times out
+            ray.shutdown()
+            raise RunError(f"cluster ray:{address}: {one_line(error)}; start ray there") from error
         try:
             register_ray()
             has = ray.cluster_resources()

@@ -247,5 +247,5 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
 def apply(network: nn.Module, dataset: Dataset) -> NDArray[np.float64]:
     """(n, outputs) of a network in evaluation mode, for all n images of a data set."""
     device, places = next(network.parameters()).device, torch.split(torch.arange(len(dataset)), JUDGED)
-    pieces = [network(to_tensor(dataset.read(batch.numpy()), dataset, device)).double().cpu() for batch in places]
+    pieces = [network(to_tensor(dataset.read(batch.numpy()), dataset, device)).cpu().double() for batch in places]
     return torch.cat(pieces).numpy()

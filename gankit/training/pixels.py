@@ -93,8 +93,13 @@ class ReadAhead:
 
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
         self._dataset, self._device = dataset, device
-        self._reader = ThreadPoolExecutor(1, "gankit images")  # one: data sets need not be safe for more
+        # One thread: data sets need not be safe for more. Without a device it would take memory of the first GPU.
+        self._reader = ThreadPoolExecutor(1, "gankit images", self._take_device)
         self._waiting: dict[bytes, Future[Tensor]] = {}
+
+    def _take_device(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
 
     def _read(self, indices: Indices) -> Tensor:
         pixels = _storable(self._dataset.rows(indices))

@@ -14,7 +14,7 @@ from safetensors.torch import load as from_bytes
 from torch import Tensor, nn
 
 from gankit import distributed, seeds
-from gankit.errors import GankitError, PartError, RunError, typed_line
+from gankit.errors import GankitError, PartError, RunError, is_device_failure, is_short_of_memory, typed_line
 from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.selection import open_dataset
 from gankit.interfaces import Augment, Critic, Generator, Loss, Side
@@ -108,6 +108,8 @@ def _attempt(stepper: Stepper) -> None:
     except GankitError:
         raise
     except Exception as error:
+        if is_short_of_memory(error) or is_device_failure(error):  # no part's mistake
+            raise
         parts = stepper.named_parts()
         owners = {id(module): name for name, part in parts.items() for module in _modules(part)}
         frames = [owners.get(id(frame.f_locals.get("self"))) for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -231,7 +233,7 @@ def _same(a: Any = None, b: Any = None) -> bool:
     if isinstance(a, NUMBERS) and isinstance(b, NUMBERS):
         # Sums on a GPU are not always added in the same order.
         tolerance = 1e-2 if isinstance(a, Tensor) and a.is_cuda else 1e-4
-        a, b = (torch.as_tensor(value).detach().double().cpu() for value in (a, b))
+        a, b = (torch.as_tensor(value).detach().cpu().double() for value in (a, b))
         if a.shape != b.shape:
             return False
         scale = torch.cat([a.flatten(), b.flatten(), torch.zeros(1)]).abs().max()

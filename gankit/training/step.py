@@ -15,6 +15,7 @@ from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Critic, Generator, Side, Turn
 from gankit.nn.compilation import Compilation
 from gankit.nn.copies import copied
+from gankit.nn.modes import bfloat16
 from gankit.registry import value_at
 from gankit.runs import checkpoint
 from gankit.runs.networks import load_state, not_finite, step_hooks
@@ -218,7 +219,7 @@ class Stepper:
         """Compute the gradients of a turn, added to those of the batch's other parts; False where no loss is due."""
         if part == 0:
             self.optimizers[turn.side].zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+        with bfloat16(self.device, self.settings.precision == "bf16"):
             total = self.objective(turn, index)
         if total is None:
             return False

@@ -16,6 +16,7 @@ from gankit.nn.threads import thread_options, torch_threads
 from gankit.runs import checkpoint
 from gankit.runs.run import Run, choose_device, open_run
 from gankit.training.execution.arithmetic import arithmetic
+from gankit.training.execution.faults import device_faults
 from gankit.training.start import load_start_weights
 from gankit.training.trainer import OnTick, Trainer
 
@@ -45,6 +46,7 @@ def train(
     experiment = (experiment if data is None else experiment.for_given_data()).with_run(None)
     with distributed.process_group(), _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack:
         distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
+        stack.enter_context(device_faults(folder, experiment.training))
         trainer = Trainer(experiment, folder, data, options)
         trainer.rehearse()
         load_start_weights(trainer.stepper)
@@ -80,6 +82,7 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
     experiment = run.experiment
     with distributed.process_group(), _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack:
         distributed.on_rank_zero(lambda: stack.enter_context(sole_writer(run.path)))
+        stack.enter_context(device_faults(run.path, experiment.training))
         trainer = Trainer(experiment, run.path, data, options)
         trainer.restore()
         return trainer.run(on_tick)

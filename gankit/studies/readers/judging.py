@@ -46,7 +46,6 @@ QUESTIONS = (
     Question("d'", discrimination, call_of, 0.0, bounded=False),
     Question("AUC of scores", area, score_of, 0.5, kind=lambda image: image.source == REAL),
     Question(PAIRS_RIGHT, share, right_of_pair, 0.5, of_pairs=True),
-    Question("d' of pairs", pair_discrimination, right_of_pair, 0.0, of_pairs=True, bounded=False),
     Question(DIAGNOSED, share, diagnosis_right, None, with_reals=False),
 )
 
@@ -79,7 +78,7 @@ def _finding(answers: Answers, question: Question, source: str) -> list[dict[str
     kinds = [question.of_pairs or not question.with_reals or question.kind(image) for image in images]
     found = over_readers(question.measure, table, kinds, _patients(images))
     low, high = found.interval(question.bounded) or (None, None)
-    return [{
+    entry = {
         "source": source, "what": question.name, "value": None if found.estimate is None else found.estimate.value,
         "low": low, "high": high, "chance": question.chance, "readers": found.readers,
         "cases": len(images), "independent": found.groups,
@@ -87,7 +86,22 @@ def _finding(answers: Answers, question: Question, source: str) -> list[dict[str
             rater.name: None if math.isnan(value) else float(value)
             for rater, value in zip(answers.raters, found.by_reader, strict=True)
         },
-    }]  # fmt: skip
+    }  # fmt: skip
+    return [entry, _discrimination(entry, table)] if question.name == PAIRS_RIGHT else [entry]
+
+
+def _discrimination(share: dict[str, Any], table: Floats) -> dict[str, Any]:
+    """d' beside the share of right pairs: its interval on another scale; an end at infinity is None."""
+    ends = [None if end is None else float(pair_discrimination(end)) for end in (share["low"], share["high"])]
+    low, high = (end if end is not None and math.isfinite(end) else None for end in ends)
+    counts = (~np.isnan(table)).sum(1)
+    by_reader = {
+        name: None if value is None else float(pair_discrimination(value, count))
+        for (name, value), count in zip(share["by_reader"].items(), counts.tolist(), strict=True)
+    }
+    value = None if share["value"] is None else float(pair_discrimination(share["value"], share["cases"]))
+    return {**share, "what": "d' of pairs", "value": value, "low": low, "high": high, "chance": 0.0,
+            "by_reader": by_reader}  # fmt: skip
 
 
 def _patients(images: Sequence[Shown]) -> NDArray[np.str_]:

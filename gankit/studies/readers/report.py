@@ -33,9 +33,11 @@ def number(value: float | None) -> str:
 
 def interval(entry: Mapping[str, Any]) -> str:
     """A value with its interval, where there is one."""
-    if entry["low"] is None:
+    ends = entry["low"], entry["high"]
+    if ends == (None, None):
         return number(entry["value"])
-    return f"{entry['value']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
+    low, high = (inf if end is None else f"{end:.2f}" for end, inf in zip(ends, ("-inf", "inf"), strict=True))
+    return f"{entry['value']:.2f} [{low}, {high}]"
 
 
 def finding_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
@@ -159,8 +161,7 @@ def write_report(study: ReadersStudy, results: Results) -> None:
 def _pictures(metrics: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """Figures by their captions."""
     figures = {}
-    rows = [entry for entry in metrics["findings"] if entry["low"] is not None and entry["what"] != "d'"]
-    shares = [entry for entry in rows if entry["chance"] != 0]
+    shares = [entry for entry in metrics["findings"] if entry["low"] is not None and entry["chance"] != 0]
     if shares:
         figures["Shares and areas with 95 % intervals; crosses are readers, the line is guessing"] = draw_png(
             functools.partial(_draw, shares), (7, 0.8 + 0.35 * len(shares))

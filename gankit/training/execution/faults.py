@@ -6,43 +6,42 @@ import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gankit.errors import RunError
+from gankit.errors import RunError, is_device_failure, is_short_of_memory
 from gankit.experiments.experiment import Training
 
-OUT_OF_MEMORY = ("out of memory", "allocate memory")
-"""One of these is in the error of torch's allocators, on the GPU and on the CPU."""
 ASKED = re.compile(r"tried to allocate ([\d.]+ ?\w+)", re.IGNORECASE)
 
 
 @contextlib.contextmanager
-def device_faults(folder: Path, settings: Training, step: Callable[[], int]) -> Iterator[None]:
+def device_faults(folder: Path, settings: Training, step: Callable[[], int] | None = None) -> Iterator[None]:
     """Say in one line what a device's error means for the run in a folder.
 
     Args:
         folder: the run's.
         settings: of its training.
-        step: gives the step that has been reached.
+        step: gives the step that has been reached; None before a training runs.
 
     Raises:
         RunError: there was too little memory, or the device failed.
     """
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         text = str(error)
-        if any(sign in text for sign in OUT_OF_MEMORY):
+        when = "before the first step" if step is None else f"after step {step()}"
+        if is_short_of_memory(error):
             asked = ASKED.search(text)
             raise RunError(
-                f"{folder}: not enough memory after step {step()}"
-                f"{f' (another {asked[1]} were asked for)' if asked else ''}; the last checkpoint stays; lower "
-                f"training.batch ({settings.batch}), the widths of both networks or data.size, raise "
-                f"training.accumulate ({settings.accumulate}), leave the device to this training alone, or set "
-                "training.graphs=false, which takes less memory on a GPU"
+                f"{folder}: not enough memory {when}{f' (another {asked[1]} were asked for)' if asked else ''}; "
+                f"{'' if step is None else 'the last checkpoint stays; '}lower training.batch ({settings.batch}), the "
+                f"widths of both networks or data.size, raise training.accumulate ({settings.accumulate}), leave the "
+                "device to this training alone, or set training.graphs=false, which takes less memory on a GPU"
             ) from error
-        if "CUDA error" in text or "CUDA driver" in text:
+        if is_device_failure(error):
+            again = "try again" if step is None else "go on from the last checkpoint"
+            command = "" if step is None else f", with: gankit resume {shlex.quote(str(folder))}"
             raise RunError(
-                f"{folder}: the GPU failed after step {step()} ({text.splitlines()[0][:120]}); go on from the last "
-                f"checkpoint, once it works again or on the CPU (CUDA_VISIBLE_DEVICES=), with: gankit resume "
-                f"{shlex.quote(str(folder))}"
+                f"{folder}: the GPU failed {when} ({text.splitlines()[0][:120]}); {again}, once it works again or on "
+                f"the CPU (CUDA_VISIBLE_DEVICES=){command}"
             ) from error
         raise

@@ -234,13 +234,14 @@ class Graphs:
         for buffer, value in zip(self._all_buffers(), values, strict=True):
             buffer.copy_(value)
 
+    def _all_generators(self) -> list[torch.Generator]:
+        """Those from which turns draw, with torch's own of the same devices."""
+        gpus = {generator.device.index for generator in self._generators if generator.device.type == "cuda"}
+        return [torch.default_generator, *self._generators, *(torch.cuda.default_generators[i] for i in sorted(gpus))]
+
     def _random_state(self) -> list[Tensor]:
-        states = [torch.get_rng_state(), *(generator.get_state() for generator in self._generators)]
-        return [*states, torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else states  # type: ignore[no-untyped-call]
+        return [generator.get_state() for generator in self._all_generators()]
 
     def _set_random_state(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        for generator, state in zip(self._generators, states[1:], strict=False):
+        for generator, state in zip(self._all_generators(), states, strict=True):
             generator.set_state(state)
-        if len(states) > len(self._generators) + 1:
-            torch.cuda.set_rng_state(states[-1])

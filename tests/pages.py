@@ -1,0 +1,188 @@
+"""The blocks of a page of the documentation, and how each is run or compared with the file that it quotes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gankit
+from gankit import cli
+from gankit.registry import registry
+from gankit.registry.plugins import KINDS
+from gankit.studies.reading import load_study
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+sys.path.insert(0, str(DOCS))
+import quotes  # noqa: E402
+
+EXAMPLES = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_examples*.py"))
+GENERATED = {
+    "experiment.md", "generators.md", "critics.md", "losses.md", "augments.md", "metrics.md", "features.md",
+    "datasets.md", "recipes.md", "command-line.md", "errors.md", "studies.md",
+}  # fmt: skip
+WRITTEN = sorted(
+    path.relative_to(DOCS).as_posix()
+    for path in DOCS.rglob("*.md")
+    if not (path.parent.name == "reference" and path.name in GENERATED) and path.parent.name != "code"
+)
+NOT_RUN = ("pip", ".venv/bin/pip", "make", "git", "torchrun", "source", "cd", "mkdir", "export")
+LANGUAGES = ("python", "sh", "toml", "text", "json")
+
+
+@dataclass
+class Block:
+    """A fenced block: its language, lines, the first line's number, and the hidden comment directly above it."""
+
+    language: str
+    lines: list[str]
+    line: int
+    note: str
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines) + "\n"
+
+    @property
+    def source(self) -> str:
+        """The file, and its section, that the block quotes; "" where it quotes none."""
+        found = quotes.SOURCE.match(self.note)
+        return found[1] if found else ""
+
+
+def blocks(text: str) -> list[Block]:
+    found: list[Block] = []
+    fence, indent, note = "", 0, ""
+    for number, line in enumerate(text.splitlines(), 1):
+        opened = re.match(r"^( *)(```+)(.*)$", line)
+        if fence:
+            if opened and opened[2] == fence and not opened[3]:
+                fence, note = "", ""
+            else:
+                found[-1].lines.append(line[indent:])
+        elif opened:
+            fence, indent = opened[2], len(opened[1])
+            found.append(Block(opened[3].strip().split(" ")[0], [], number + 1, note))
+        elif comment := re.match(r"^ *<!-- (.*) -->$", line):
+            note = comment[1]
+        elif line.strip():
+            note = ""
+    assert not fence, "a fence is not closed"
+    return found
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Every command of a shell block, as words; comments are left out."""
+    for line in text.replace("\\\n", " ").splitlines():
+        for command in re.split(r" && ", line):
+            if words := shlex.split(command, comments=True):
+                yield words
+
+
+class Page:
+    """The blocks of one page, run in order in one folder and one namespace."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.space: dict[str, Any] = {"__name__": "__main__"}
+        self.capsys = capsys
+
+    def run(self, block: Block) -> None:
+        if block.note.startswith("needs: ") and importlib.util.find_spec(block.note.removeprefix("needs: ")) is None:
+            return
+        assert block.language in LANGUAGES, f"line {block.line}: a block of {block.language or 'no language'}"
+        if block.source:
+            check_quoted(block)
+        if block.language != "text" and not (block.source and block.language == "python"):
+            getattr(self, block.language)(block)
+
+    def python(self, block: Block) -> None:
+        exec(compile("\n" * (block.line - 1) + block.text, "page", "exec"), self.space)
+
+    def json(self, block: Block) -> None:
+        json.loads(block.text)
+
+    def toml(self, block: Block) -> None:
+        content = tomllib.loads(block.text)
+        if block.note.startswith("pyproject"):
+            groups = content.get("project", {}).get("entry-points", {})
+            assert set(groups) <= {registry(kind).package for kind in KINDS}
+            return
+        if block.note.startswith("study "):
+            Path("study.toml").write_text(block.text, encoding="utf-8")  # which commands of the page may name
+            load_study(block.note.removeprefix("study "), "study.toml")
+            return
+        gankit.load(over_the_default(content) if block.note == "part" else content)
+
+    def sh(self, block: Block) -> None:
+        small = block.note.removeprefix("the tests add: ").split() if block.note.startswith("the tests add: ") else []
+        words = list(commands(block.text))
+        for number, command in enumerate(words):
+            if command[0] in NOT_RUN or command[:3] in (["python", "-m", "venv"], ["python3", "-m", "venv"]):
+                continue
+            if command[0] == "python" and re.fullmatch(r"examples/\w+\.py", command[1]):
+                check_run_elsewhere(command[1])
+                continue
+            assert command[0] == "gankit", f"line {block.line}: {' '.join(command)} is not run by the tests"
+            shown = " ".join(command)
+            more = small if command[1] in ("train", "demo", "study") else []
+            code, output = self.command([*command[1:], *more])
+            if block.note.startswith("fails: ") and number == len(words) - 1:
+                assert code == 2, f"{shown}: exit code {code}\n{output}"
+                assert block.note.removeprefix("fails: ") in output, output
+            else:
+                assert code == 0, f"{shown}: exit code {code}\n{output}"
+
+    def command(self, arguments: list[str]) -> tuple[int, str]:
+        self.capsys.readouterr()
+        code = 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["gankit", *arguments])
+            try:
+                cli.main()
+            except SystemExit as stop:
+                code = stop.code if isinstance(stop.code, int) else 0
+        shown = self.capsys.readouterr()
+        return code, shown.out + shown.err
+
+
+def over_the_default(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The default recipe with a fragment of an experiment in it."""
+    tables = gankit.load("wgan-gp").tables()
+    for name, table in content.items():
+        fragment = isinstance(table, dict) and "name" not in table and name in tables
+        tables[name] = {**tables[name], **table} if fragment else table
+    return tables
+
+
+def check_quoted(block: Block) -> None:
+    try:
+        assert block.text == quotes.quoted(block.source), (
+            f"line {block.line}: not as in its file; python docs/quotes.py"
+        )
+    except LookupError as error:
+        raise AssertionError(str(error)) from None
+    check_run_elsewhere(block.source.partition(":")[0])
+
+
+def check_run_elsewhere(path: str) -> None:
+    assert (ROOT / path).is_file(), f"{path} is shown, and there is no such file"
+    if path.startswith("examples/"):
+        assert f'"{Path(path).name}"' in EXAMPLES, f"{path} is shown, and no test of the examples runs it"
+
+
+def run_page(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run all blocks of one page in a folder."""
+    monkeypatch.chdir(folder)
+    page = Page(capsys)
+    for block in blocks((DOCS / name).read_text(encoding="utf-8")):
+        page.run(block)
