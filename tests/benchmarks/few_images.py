@@ -24,6 +24,7 @@ import itertools
 import json
 import platform
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -242,7 +243,7 @@ def train_and_judge(cell: Cell, plan: Plan, folder: Path) -> Values:
 
 def machine() -> Values:
     """What the trainings ran on."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} thread(s)"
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU (threads: {torch.get_num_threads()})"
     return {
         "device": name,
         "torch": torch.__version__,
@@ -275,6 +276,7 @@ def run(cells: list[Cell], plan: Plan, given: argparse.Namespace) -> Values:
     hours = sum(job.cost for job in todo) / 3600
     print(f"{len(jobs)} trainings of {plan.minutes:g} minutes, {len(todo)} to do: about {hours:.1f} hours; "
           "stop with Ctrl-C, and go on with the same command", flush=True)  # fmt: skip
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would never hear it
     limit = threading.Timer(60 * given.limit, _thread.interrupt_main) if given.limit else None
     with contextlib.suppress(KeyboardInterrupt):
         try:
