@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -77,6 +78,19 @@ def test_it_runs_in_small_and_keeps_what_is_done(tmp_path: Path, capsys: pytest.
 
 def plan(minutes: float, clone: Path | None = None) -> few_images.Plan:
     return few_images.Plan(minutes, Path(), clone, None, ())
+
+
+def test_an_interrupted_training_goes_on_in_the_time_that_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(few_images, "steps_in", lambda *_: 3)
+    cell, tiny = few_images.Cell("resnet-small", "eyes", 28, "30"), ("data.counts=[30,30,30]", "training.batch=2")
+    begun, more = (dataclasses.replace(plan(minutes), overrides=tiny) for minutes in (1e-9, 10))
+    assert few_images.train_recipe(cell, begun, tmp_path).steps == 1
+    assert few_images.train_recipe(cell, begun, tmp_path).steps == 1  # no time is left
+    run = few_images.train_recipe(cell, more, tmp_path)
+    assert run.steps == 3
+    assert 9 < run.experiment.training.max_minutes < 10
 
 
 def test_stylegan_runs_in_its_clone_until_the_time_is_over(tmp_path: Path) -> None:

@@ -29,8 +29,9 @@ python tests/benchmarks/few_images.py --data FOLDER --seeds 3 --minutes 6 --limi
 ```
 
 It says what it will cost, stops after nine minutes, and goes on with the same command until it says that all is done.
-It trains every recipe of gankit and of the plug-ins on the eyes at 64 and 128 pixels, on `bccd_cells` at 64,
-`retinamnist` and `breastmnist` at 32, each with 100, 300 and all images; then with classes, and from the run of the set before.
+It trains every recipe of gankit and of the plug-ins on the eyes at 64 and 128 pixels, on `bccd_cells` at 64 and on
+`retinamnist` and `breastmnist` at 32, each with 100, 300 and all images; then with classes, and from the run of the set
+before.
 `--sets`, `--numbers`, `--recipes` and `--kinds` choose a part.
 """
 
@@ -147,13 +148,13 @@ def page(found: Row) -> str:
     ]
     if found["smoke"]:
         parts.append("\n**A trial of tiny trainings: no record.**\n")
-    if machine["device"].startswith("CPU"):
+    if machine["device"].startswith("CPU") and at < 5:
         parts.append(
             "\n**The order means nothing yet.** A minute or so on one core of a busy machine ends after a handful of "
-            "steps, as the table shows, with networks that have hardly begun: one step may last longer than the whole time, "
-            "which ends only between steps. These rows show that the measurement works and what its page looks like. "
-            "Nothing here was run on a GPU; StyleGAN2-ADA's own training, which needs one, was tried with a stand-in "
-            "for its programs, and torch-mimicry's for single steps.\n"
+            "steps, as the table shows, with networks that have hardly begun: one step may last longer than the whole "
+            "time, which ends only between steps. These rows show that the measurement works and what its page looks "
+            "like. Nothing here was run on a GPU; StyleGAN2-ADA's own training, which needs one, was tried with a "
+            "stand-in for its programs, and torch-mimicry's for single steps.\n"
         )
     parts.append(
         "\nEach recipe's steps, and with them its schedules, are those that fit into the time by a trial of steps "
