@@ -293,10 +293,10 @@ def commit() -> str | None:
     return None
 
 
-def register_fastgan() -> None:
-    """Take FastGAN's parts from the plug-in's folder where they are not installed."""
-    sys.path.insert(0, str(FASTGAN))
-    groups = tomllib.loads((FASTGAN / "pyproject.toml").read_text())["project"]["entry-points"]
+def register_plugin(folder: Path) -> None:
+    """Take the parts of a plug-in that lies in this folder, where they are not installed."""
+    sys.path.insert(0, str(folder))
+    groups = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["entry-points"]
     for group, parts in groups.items():
         registry = getattr(gankit, group.removeprefix("gankit."))
         known = {name.rpartition(":")[2] for name in registry.names()}
@@ -316,7 +316,7 @@ def main(arguments: list[str] | None = None) -> Row:
         parser.error("--smoke needs --out: what it measures is no record")
     if not given.smoke and not torch.cuda.is_available():
         parser.error("torch finds no CUDA device; --smoke runs on the CPU")
-    register_fastgan()
+    register_plugin(FASTGAN)
     results = run(Bench(given.smoke, 60 * given.minutes))
     record = HERE / "gpu.json" if given.out is None else given.out / "gpu.json"
     page = gpu_page.PAGE if given.out is None else given.out / "gpu.md"
