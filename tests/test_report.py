@@ -174,7 +174,7 @@ def test_the_card_has_attacks_and_controls(tmp_path: Path) -> None:
     text = render(
         "gankit.report", "card.md.j2", name="run", steps=5, metrics=metrics, generator="resnet", critic="resnet",
         record={"image": {"channels": 1, "height": 8, "width": 8}, "images": 1200}, data="npz", losses=["wasserstein"],
-        patients=30, held_out=90, unopened="", classes={},
+        patients=30, held_out=90, unopened="", unread="", classes={},
     )  # fmt: skip
     assert "1,200 training images of 30 patients" in text
     assert "Membership attack by critic score: area 0.75 (0.60 to 0.85) over 30 training and 9 held-out" in text

@@ -60,7 +60,7 @@ def arm_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def arm_numbers(metrics: Mapping[str, Any]) -> list[list[object]]:
+def arm_numbers(metrics: Mapping[str, Any]) -> list[list[str]]:
     """The arms as `arm_rows`, but each number by itself."""
     head, *rows = arm_rows(metrics)
     after, bounds = head.index("less best baseline"), ["value", "low", "high"]
