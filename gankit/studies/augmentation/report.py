@@ -18,6 +18,7 @@ from gankit.studies.augmentation.judging import predictions, read_cells
 from gankit.studies.augmentation.learning import MADE
 from gankit.studies.jobs import Outcome
 from gankit.studies.study import JOBS, Results, write_page
+from gankit.terminal.text import as_columns
 
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
@@ -109,9 +110,7 @@ def variance_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
 def summary(metrics: Mapping[str, Any]) -> str:
     """The verdict, the arms and the notes, as lines for a terminal."""
     rows = [row[:1] + row[2:4] for row in arm_rows(metrics)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([verdict_line(metrics), *lines, *(f"note: {note}" for note in metrics["notes"])])
+    return "\n".join([verdict_line(metrics), *as_columns(rows), *(f"note: {note}" for note in metrics["notes"])])
 
 
 def write_tables(

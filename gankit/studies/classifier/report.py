@@ -22,6 +22,7 @@ from gankit.studies.classifier.training import load_outputs
 from gankit.studies.labelled import class_labels, numbers
 from gankit.studies.study import JOBS, Results, write_page
 from gankit.studies.trainings import RUN
+from gankit.terminal.text import as_columns
 
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
@@ -43,12 +44,10 @@ def text_table(metrics: Mapping[str, Any]) -> str:
         [pair[0], f"less {pair[1]}", *(interval(row, signed=True) for row in rows if row["score"] in SCORES)]
         for pair, rows in _by_pair(metrics).items()
     ]
-    lines = []
+    lines: list[str] = []
     for header, rows in (["arm", *HEADLINES], scores), (["difference", "", *SCORES], differences):
         if rows or header[0] == "arm":
-            widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-            for row in (header, *rows):
-                lines.append("  ".join(map(str.ljust, row, widths)).rstrip())
+            lines += as_columns([header, *rows])
     return "\n".join([*lines, *(f"note: {note}" for note in metrics["protocol"]["notes"])])
 
 

@@ -18,6 +18,7 @@ from gankit.report.pages import draw_png
 from gankit.studies.readers.answers import RATINGS, Answers, call_of, right_of_pair
 from gankit.studies.readers.blinding import IMAGES, KEY, PAGE, SET
 from gankit.studies.study import Results, write_page
+from gankit.terminal.text import as_columns
 
 if TYPE_CHECKING:
     from gankit.studies.readers.study import ReadersStudy
@@ -138,9 +139,9 @@ def summary(results: Results) -> str:
     if not metrics["readers"]:
         return next_step(results.folder)
     rows = [row[:3] for row in finding_rows(metrics)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([*metrics["verdicts"].values(), *lines, *(f"note: {note}" for note in metrics["notes"])])
+    return "\n".join(
+        [*metrics["verdicts"].values(), *as_columns(rows), *(f"note: {note}" for note in metrics["notes"])]
+    )
 
 
 def write_report(study: ReadersStudy, results: Results) -> None:
