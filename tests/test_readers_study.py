@@ -1,4 +1,4 @@
-"""The study of readers: statistics by hand, the blinded set, readers of known skill in a browser, and bad ratings."""
+"""The study of readers: the blinded set, readers of known skill in a browser, and bad ratings."""
 
 from __future__ import annotations
 
@@ -17,15 +17,6 @@ from rating_person import PHONE, Person, data_of
 from scipy import stats
 
 from gankit.errors import DataError, GankitError, RunError, SettingsError
-from gankit.evaluation.detection import (
-    accuracy,
-    area,
-    discrimination,
-    fleiss_kappa,
-    over_readers,
-    pair_discrimination,
-    share,
-)
 from gankit.ranking.key import read_key
 from gankit.studies.readers.blinding import SetKey
 from gankit.studies.readers.study import ReadersStudy
@@ -33,59 +24,7 @@ from gankit.studies.reading import load_study
 from gankit.studies.study import Results
 
 CLASSES = ["left", "right"]
-NONE = math.nan
 SMALL = ["readers.images=6", "readers.pairs=4", "readers.repeats=0.25"]
-
-# Statistics
-
-
-def test_measures_of_a_reader_by_hand() -> None:
-    calls = np.array([[1, 1, 1, 0, 0, 0, 1, NONE]])  # three of four are found, one of three is a false alarm
-    kinds = np.array([True] * 4 + [False] * 4)
-    assert accuracy(calls, kinds) == pytest.approx((3 / 4 + 2 / 3) / 2)
-    z = stats.norm.ppf
-    assert discrimination(calls, kinds) == pytest.approx(z(3.5 / 5) - z(1.5 / 4))
-    assert pair_discrimination(4 / 7, 7) == pytest.approx(math.sqrt(2) * z(4.5 / 8))
-    assert pair_discrimination([0.5, 1.0]).tolist() == [0, math.inf]
-    assert share(calls, kinds) == pytest.approx(4 / 7)
-    scores = np.array([[5, 3, NONE, 1, 3, 2, NONE, NONE]])  # of 6 pairs three are won, and one is a tie
-    assert area(scores, kinds) == pytest.approx((4 - 0.5) / 6)
-    nothing = np.full((1, 8), NONE)
-    for measure in (accuracy, discrimination, share, area):
-        assert np.isnan(measure(nothing, kinds)).all()
-
-
-def test_fleiss_kappa_of_the_published_example() -> None:
-    # 14 readers, 10 cases, 5 categories: the table of the article in Wikipedia, kappa 0.210.
-    table = ["0 0 0 0 14", "0 2 6 4 2", "0 0 3 5 6", "0 3 9 2 0", "2 2 8 1 1", "7 7 0 0 0", "3 2 6 3 0", "2 5 3 2 2",
-             "6 5 2 1 0", "0 2 2 3 7"]  # fmt: skip
-    calls = [[k for k, count in enumerate(row.split()) for _ in range(int(count))] for row in table]
-    assert fleiss_kappa(np.array(calls).T) == pytest.approx(0.210, abs=5e-4)
-    assert fleiss_kappa([[1, 0, 1, NONE], [1, 0, 0, 1]]) == pytest.approx((2 / 3 - 1 / 2) / (1 - 1 / 2))
-    assert fleiss_kappa([[1, 1], [1, 1]]) is None
-    assert fleiss_kappa([[1, 0]]) is None
-    assert fleiss_kappa([[1, NONE], [NONE, 1]]) is None
-
-
-def test_intervals_are_over_readers_and_patients_together() -> None:
-    kinds = np.arange(40) < 20
-    each, twice = np.arange(40), np.arange(40) // 2
-    right = np.tile([1, 1, 0, 0], (4, 10))  # images of a patient are alike
-    alike = over_readers(accuracy, np.where(kinds, right, 1 - right), kinds, each)
-    by_patient = over_readers(accuracy, np.where(kinds, right, 1 - right), kinds, twice)
-    assert (alike.estimate.parts["seeds"].variance, alike.readers, by_patient.groups) == (0, 4, 20)  # type: ignore[union-attr]
-    assert alike.interval(True)[0] > by_patient.interval(True)[0]  # type: ignore[index]
-    skilled = right.copy()
-    skilled[2:] = 1
-    unlike = over_readers(share, skilled.astype(float), np.ones(40), each)
-    low, high = unlike.interval(True)  # type: ignore[misc]
-    assert unlike.by_reader.tolist() == [0.5, 0.5, 1, 1]
-    assert high - low > 0.5  # two kinds of readers: nobody knows what the next one is
-    once = over_readers(share, np.array([[1, NONE, NONE], [1, 0, 1]]), np.ones(3), each[:3])
-    assert np.isnan(once.by_reader).tolist() == [True, False]
-    assert once.readers == 1
-    perfect = over_readers(discrimination, np.tile(kinds, (3, 1)).astype(float), kinds, each)
-    assert perfect.interval(False) is None
 
 
 # The set
