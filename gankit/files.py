@@ -49,7 +49,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; names `path`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     with named_errors(path, temporary):
         try:
             with open(temporary, "w+b") as file:
@@ -188,11 +188,13 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
         fill: called with an empty folder, into which it writes everything.
 
     Raises:
-        RunError: the folder holds something, or another process writes it.
+        RunError: the folder holds something, is the current one, or another process writes it.
         OSError: it cannot be written; names the file.
     """
     folder = user_path(folder)
     refuse_nonempty(folder)
+    if folder.resolve() == Path.cwd():
+        raise RunError(f"{folder} is the current folder, which cannot be replaced; name another as --out")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder, folder.with_name(f".{folder.name}{LOCK}")):
         for left in _unfinished(folder.parent, re.escape(folder.name)):

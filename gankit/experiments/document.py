@@ -22,6 +22,7 @@ from gankit.files import user_path
 from gankit.registry import registry
 from gankit.registry.messages import shown, suggestion
 from gankit.registry.trust import trust
+from gankit.terminal.text import as_columns
 
 RECIPES = resources.files("gankit.recipes")
 DEFAULT_RECIPE = "wgan-gp"
@@ -64,8 +65,7 @@ def recipe_lines() -> list[str]:
     for name in sorted([*recipe_names(), *recipes.names()]):
         facts = recipe_facts(name)
         rows.append((name, facts["Sizes"], facts["Time"], facts["For"]))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return as_columns(rows)
 
 
 @dataclass
@@ -108,24 +108,31 @@ class SettingsDocument:
         """
         name = str(recipe_or_path)
         path = user_path(name)
-        if (path / "experiment.toml").is_file():
+        if os.path.isfile(path / "experiment.toml"):
             path = path / "experiment.toml"
-        if not path.is_file():
-            is_recipe = name in recipe_names() or name in registry("recipe")
-            if not is_recipe and path.is_dir():
+        return cls._read_file(path) if os.path.isfile(path) else cls._read_recipe(name)
+
+    @classmethod
+    def _read_recipe(cls, name: str) -> SettingsDocument:
+        """A recipe by name; the error for a name of none says what it may stand for."""
+        if name in registry("recipe"):
+            return cls(f"recipe {name}", {"data": dict(recipes.get(name).data)}, recipe=name)
+        if name not in recipe_names():
+            path = user_path(name)
+            if os.path.isdir(path):
                 raise SettingsError(
                     f"{path} is a folder without an experiment.toml: name a recipe, a file or a run; for "
                     f"its pictures a recipe with data.name=folder data.path={path}"
                 )
             if "=" in name:
                 raise SettingsError(f"{shown(name)} comes after a recipe or a file, for example: demo {name}")
-            if not is_recipe and (path.suffix in FORMATS or "/" in name):
+            if path.suffix.lower() in FORMATS or "/" in name:
                 raise SettingsError(f"{name}: there is no such experiment file")
-            if name in registry("recipe"):
-                data = dict(recipes.get(name).data)
-                return cls(f"recipe {name}", {"data": data}, recipe=name)
-            text = recipe_text(name)
-            return cls(f"recipe {name}", tomllib.loads(text), text)
+        text = recipe_text(name)
+        return cls(f"recipe {name}", tomllib.loads(text), text)
+
+    @classmethod
+    def _read_file(cls, path: Path) -> SettingsDocument:
         try:
             with open(path, encoding="utf-8-sig") as file:
                 text = file.read(max(LONGEST.values()) + 1)  # one too many, so that a longer file is refused
@@ -214,6 +221,8 @@ class SettingsDocument:
         for path, value in _texts(self.values, ()):
             if re.search(r"[\x00-\x1f]", value) and path[0] != "run":  # a record names what was there
                 hint = BACKSLASH if "\\" in self._source(path) else "rename the file or folder"
+                if "\n" in value and "=" in value:
+                    hint = "give each setting by itself"
                 setting = ".".join(map(str, path))
                 raise SettingsError(f"{self.where(path)}: {setting}: {value!r} has control characters; {hint}")
 

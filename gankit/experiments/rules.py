@@ -17,8 +17,8 @@ from gankit.recipes import TrainingImages
 
 FEWEST, FEWEST_OF_CLASS = 20, 10
 """Training images, and those of each class where networks are conditioned on it, below which nothing is learned."""
-DECIDES = ("data.", "data=", "training=", "training.batch=", "training.seed=", "training.steps=")
-"""Overrides from which other settings follow."""
+DECIDE = ("batch", "seed", "steps")
+"""Settings of the training from which others follow, as from all of the data."""
 
 
 class Given(Settings):
@@ -50,12 +50,28 @@ def fill(document: SettingsDocument, overrides: tuple[str, ...], data: Dataset |
     if data is not None:
         for _, key in of_data:
             known.values["data"].pop(key, None)
-    known.override(tuple(text for text in overrides if text.strip().startswith(DECIDES)), of_data)
+    known.override(tuple(filter(_decides, overrides)), of_data)
     given = read_settings(Given, known)
-    training = {key: value for key, value in given.training.items() if type(value) is int and value > 0}
-    document.values |= follow(document.recipe, given.data, data, **{
-        key: training[key] for key in ("batch", "seed", "steps") if key in training
-    })  # fmt: skip
+    training = {key: value for key in DECIDE if type(value := given.training.get(key)) is int and value > 0}
+    document.values |= follow(document.recipe, given.data, data, **training)
+
+
+def _decides(override: str) -> bool:
+    """Whether other settings follow from the one that is overridden."""
+    setting = str(override).partition("=")[0].strip()
+    return setting in ("data", "training", *(f"training.{key}" for key in DECIDE)) or setting.startswith("data.")
+
+
+def refuse_few(count: int, where: str) -> None:
+    """Refuse fewer training images than `FEWEST`.
+
+    Raises:
+        DataError: there are fewer; it begins with `where`.
+    """
+    if count < FEWEST:
+        raise DataError(
+            f"{where}: images to train on: {count}, too few to learn from; bring at least {FEWEST}, better hundreds"
+        )
 
 
 def follow(
@@ -86,11 +102,7 @@ def follow(
             f"data.size: recipe {name} makes images of {least} to {most} pixels a side, not {image.height} x "
             f"{image.width}; set data.size={min(max(64, least), most)}, or take another recipe (gankit list recipes)"
         )
-    if len(training) < FEWEST:
-        raise DataError(
-            f"data: images to train on: {len(training)}, too few to learn from; bring at least {FEWEST}, better "
-            "hundreds"
-        )
+    refuse_few(len(training), "data")
     if classes and training.labels is not None:
         counts = np.bincount(training.labels, minlength=classes)
         if counts.min() < FEWEST_OF_CLASS:

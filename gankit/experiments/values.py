@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from gankit.errors import SettingsError
+from gankit.errors import DataError, SettingsError
 from gankit.registry.messages import shown
 
 LONGEST = {".toml": 1_000_000, ".json": 10_000_000, ".yaml": 200_000}
@@ -144,10 +144,25 @@ def parse_value(text: str) -> Any:
     """
     text = text.strip()
     try:
-        return parse_text(f"value = {text}", ".toml")["value"]
+        table = parse_text(f"value = {text}", ".toml")
     except ValueError:
         words = re.fullmatch(r"\[([^\[\]{}\"'=]*)\]", text)
         return [parse_value(word) for word in words[1].split(",") if word.strip()] if words else text
+    return table["value"] if len(table) == 1 else text  # further lines may hold further settings
+
+
+def parse_table(text: str) -> dict[str, Any] | None:
+    """The table of a data set that stands in braces, as TOML; None for any other text.
+
+    Raises:
+        DataError: it begins with a brace and is no TOML table.
+    """
+    if not text.lstrip().startswith("{"):
+        return None
+    table = parse_value(text)
+    if not isinstance(table, dict):
+        raise DataError(f'{text}: it is no TOML table; write it as {{name = "folder", path = "scans"}}')
+    return table
 
 
 def parse_metrics(text: str) -> list[Any]:

@@ -104,7 +104,8 @@ def number_classes(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, 
     classes = sorted_names(names)
     if alike := two_spellings(classes):
         raise DataError(f"the classes {alike} are one name in two spellings; use one for both")
-    return np.array([classes.index(name) for name in names], dtype=np.int64), tuple(classes)
+    numbers = {name: number for number, name in enumerate(classes)}
+    return np.array([numbers[name] for name in names], dtype=np.int64), tuple(classes)
 
 
 def sorted_names(names: Sequence[str]) -> list[str]:

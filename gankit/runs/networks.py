@@ -15,13 +15,12 @@ from gankit import seeds
 from gankit.errors import GankitError, PartError, RunError, one_line, typed_line
 from gankit.experiments.experiment import Experiment
 from gankit.images.pictures import to_pixels
+from gankit.images.spec import LARGEST
 from gankit.interfaces import Generator, ImageSpec
 from gankit.nn.layers import label_layers
 
 SAMPLE_BATCH = 64
 PROBE_BATCH = 4
-LARGEST = 2**33
-"""The most pixel values of images that are taken at a time, 32 GB in float32; networks take many times as much."""
 
 
 def too_many(count: int, image: ImageSpec) -> str:
