@@ -34,9 +34,9 @@ def check_range(images: NDArray[Any], value_range: tuple[float, float] | None, w
     """Refuse images of any shape with values that are NaN or outside the declared range, where one is declared.
 
     Raises:
-        DataError: there are such values; it calls the images `where`.
+        DataError: there are such values, for which it calls the images `where`; or as `valid_range`.
     """
-    if value_range is None:
+    if (value_range := valid_range(value_range)) is None:
         return
     low, high = float(images.min()), float(images.max())
     if not (value_range[0] <= low and high <= value_range[1]):

@@ -109,6 +109,13 @@ SCOPE_WARNINGS = {
 def experiment_warnings(experiment: Experiment) -> list[str]:
     """What a user should know before this experiment trains, one line each."""
     lines = []
+    for kind in ("generator", "critic"):
+        settings = getattr(experiment, kind).settings
+        width = type(settings).model_fields.get("width")
+        if width and getattr(settings, "widths", None) and settings.width != width.default:
+            lines.append(
+                f"{kind}.width: {kind}.widths decides all channels; unset it with {kind}.widths=none, or alter it"
+            )
     scope = experiment.augment.scope if experiment.augment else "critic"
     if scope in SCOPE_WARNINGS:
         lines.append(f"augment.scope={scope}: {SCOPE_WARNINGS[scope]}")

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import traceback
 from collections import deque
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from safetensors.torch import load as from_bytes
 from torch import Tensor, nn
 
 from gankit import distributed, seeds
-from gankit.errors import GankitError, PartError, RunError, is_device_failure, is_short_of_memory, typed_line
+from gankit.errors import GankitError, PartError, RunError, first_of, is_device_failure, is_short_of_memory, typed_line
 from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.selection import open_dataset
 from gankit.interfaces import Augment, Critic, Generator, Loss, Side
@@ -65,7 +66,7 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
     with seeds.own_draws(), distributed.alone():
         first, second = (Stepper(experiment, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
         _attempt(first)
-        first.log.means()  # empties the log
+        _check_finite(first)
         _resume(first, second)
         _check_export(first)
         _check_same_outputs(first, second)
@@ -117,6 +118,16 @@ def _attempt(stepper: Stepper) -> None:
         where = f"{names[0]} raised" if names else f"the derivatives of {', '.join(parts)} raised"
         called = f" (called by {names[-1]})" if len(names) > 1 else ""
         raise PartError(f"in a trial step {where} {typed_line(error, 200)}{called}") from error
+
+
+def _check_finite(stepper: Stepper) -> None:
+    """Losses and weights must be finite after a first step, or the training would end after it; empties the log."""
+    wrong = [name for name, value in stepper.log.means().items() if not math.isfinite(value)] + stepper.not_finite()
+    if wrong:
+        raise PartError(
+            f"in a trial step {first_of(wrong)} became infinite or NaN; lower the weights of losses, "
+            "training.generator_lr and training.critic_lr, or correct the part"
+        )
 
 
 def _resume(first: Stepper, second: Stepper) -> None:
