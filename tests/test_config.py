@@ -16,8 +16,8 @@ import torch
 
 import gankit
 from gankit.errors import SettingsError
-from gankit.experiments.document import recipe_facts, recipe_names, recipe_text
 from gankit.experiments.lines import json_lines, toml_lines, yaml_lines
+from gankit.experiments.recipe_files import recipe_facts, recipe_names, recipe_text
 from gankit.experiments.schema import schema
 from gankit.interfaces import ImageSpec
 from gankit.registry import registry

@@ -10,62 +10,23 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from gankit import recipes
 from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
+from gankit.experiments.recipe_files import DEFAULT_RECIPE, recipe_names, recipe_text
 from gankit.experiments.values import DEEPEST, LONGEST, LONGEST_KEY, copy_values, parse_text, parse_value
 from gankit.files import user_path
 from gankit.registry import registry
-from gankit.registry.messages import shown, suggestion
+from gankit.registry.messages import shown
 from gankit.registry.trust import trust
-from gankit.terminal.text import as_columns
 
-RECIPES = resources.files("gankit.recipes")
-DEFAULT_RECIPE = "wgan-gp"
 OF_DATA = [("data", "size"), ("data", "flip"), ("evaluation", "count")]
 """Settings that a recipe chooses for its own data set; they are dropped where another one takes its place."""
 BACKSLASH = "write Windows paths in single quotes or with /"
 FORMATS = {".toml": ".toml", ".json": ".json", ".yaml": ".yaml", ".yml": ".yaml"}
-
-
-def recipe_names() -> list[str]:
-    """The names of the recipes with fixed settings, which are files."""
-    return sorted(file.name.removesuffix(".toml") for file in RECIPES.iterdir() if file.name.endswith(".toml"))
-
-
-def recipe_text(name: str) -> str:
-    """The TOML text of one recipe with fixed settings.
-
-    Raises:
-        SettingsError: there is no such recipe.
-    """
-    if name not in recipe_names():
-        names = [*recipe_names(), *recipes.names()]
-        raise SettingsError(f"there is no recipe or file {shown(name)}; {suggestion(name, names)}")
-    return (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
-
-
-def recipe_facts(name: str) -> dict[str, str]:
-    """What a recipe says of itself: "For" what, "Sizes" of images, and "Time" of the whole training."""
-    if name not in recipe_names():
-        recipe = recipes.get(name)
-        least, most = recipe.sides
-        return {"For": recipe.purpose, "Sizes": f"{least}x{least} to {most}x{most}", "Time": recipe.time}
-    lines = (line.removeprefix("# ").partition(": ") for line in recipe_text(name).splitlines())
-    return {key: text for key, _, text in lines if key in ("For", "Sizes", "Time")}
-
-
-def recipe_lines() -> list[str]:
-    """A table in text with one line per recipe: its name and its `recipe_facts`."""
-    rows = [("recipe", "sizes", "time of the whole training", "for")]
-    for name in sorted([*recipe_names(), *recipes.names()]):
-        facts = recipe_facts(name)
-        rows.append((name, facts["Sizes"], facts["Time"], facts["For"]))
-    return as_columns(rows)
 
 
 @dataclass

@@ -14,11 +14,12 @@ import tomlkit
 
 from gankit import recipes, seeds
 from gankit.errors import DataError, GankitError, RunError
-from gankit.experiments.document import FORMATS, recipe_names
+from gankit.experiments.document import FORMATS
 from gankit.experiments.experiment import load
-from gankit.experiments.rules import FEWEST, FEWEST_OF_CLASS, follow
+from gankit.experiments.recipe_files import recipe_names
+from gankit.experiments.rules import FEWEST_OF_CLASS, follow
 from gankit.experiments.selection import open_dataset, select_images, split_indices
-from gankit.experiments.values import parse_value
+from gankit.experiments.values import parse_table
 from gankit.files import user_path, write_atomically
 from gankit.images.labels_csv import files_below
 from gankit.interfaces import Dataset
@@ -79,10 +80,7 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
     settings = load({"data": {"size": 32, **table}}).data
     first = open_dataset(settings)
     n = len(select_images(settings, 0, first)[0]) if len(first) > 1 else len(first)
-    if n < FEWEST:
-        raise DataError(
-            f"{place}: images to train on: {n}, too few to learn from; bring at least {FEWEST}, better hundreds"
-        )
+    refuse_few(n, place)
     choices = _choose_data(first, table, sides, kind != "cpu", minutes)
     data = {**table, **{key: choice.value for key, choice in choices.items()}}
     experiment = load({"data": data})
@@ -119,10 +117,7 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
 
 def _table(place: str) -> dict[str, Any]:
     """The data table of what the user names."""
-    if place.lstrip().startswith("{"):
-        table = parse_value(place)
-        if not isinstance(table, dict):
-            raise DataError(f'{place}: it is no TOML table; write it as {{name = "folder", path = "scans"}}')
+    if (table := parse_table(place)) is not None:
         return table
     path = user_path(place)
     if path.is_dir():

@@ -33,7 +33,7 @@ import tomlkit
 
 import gankit
 from gankit.errors import GankitError, plain_words
-from gankit.experiments.document import recipe_names, recipe_text
+from gankit.experiments.recipe_files import recipe_names, recipe_text
 from gankit.ranking import ratings
 from gankit.ranking.key import Key, Origin, Shown
 from gankit.ranking.rating_files import read_ratings
