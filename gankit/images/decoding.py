@@ -103,12 +103,13 @@ class Decoder:
         """
         with _damage_told(where):
             stored = _stored_form(picture, where)
-            turn = 1 if isinstance(picture, tiff.Picture) else picture.getexif().get(ExifTags.Base.Orientation, 1)
+            is_tiff = isinstance(picture, tiff.Picture)
+            orientation = 1 if is_tiff else picture.getexif().get(ExifTags.Base.Orientation, 1)
             inverted = isinstance(picture, tiff.Picture) and tiff.white_is_zero(picture)
             picture.load()  # which turns a TIFF upright
             deep = stored.dtype.itemsize > 1
             array = _decode_16_bit(picture, where, inverted) if deep else self._decode_8_bit(picture, where)
-            array = upright(array, turn)
+            array = upright(array, orientation)
             if deep and self.grey is False:
                 array = np.repeat(array, 3, axis=0)
             if array.shape[1:] != stored.shape[1:]:

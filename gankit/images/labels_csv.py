@@ -17,7 +17,7 @@ from gankit.errors import DataError
 from gankit.images import columns
 from gankit.images.csv_table import CsvTable, read_csv
 from gankit.images.known import Known
-from gankit.images.names import look, shown, spelling, two_spellings
+from gankit.images.names import look, escaped, spelling, two_spellings
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _BESIDE = (".csv", ".txt", ".json", ".md")
@@ -222,7 +222,7 @@ def _listed_files(rows: CsvTable, title: str, files: Sequence[str]) -> list[str]
         if name not in present:
             close = difflib.get_close_matches(name, files, n=1, cutoff=0.8)
             alike = bool(close) and look(close[0]) == look(name)
-            quoted = shown if alike else repr
+            quoted = escaped if alike else repr
             hint = f"did you mean {quoted(close[0])}? " if close else ""
             raise DataError(
                 f"{rows.where(row)} names {quoted(name)}, and there is no such image; "
@@ -298,7 +298,7 @@ def _check_spelling(
                 first = spellings.setdefault(form(name), name)
                 if first != name:
                     raise DataError(
-                        f"{rows.where(row)} says {shown(name)} where others say {shown(first)}; use one spelling"
+                        f"{rows.where(row)} says {escaped(name)} where others say {escaped(first)}; use one spelling"
                     )
 
 

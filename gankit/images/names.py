@@ -16,11 +16,11 @@ def two_spellings(names: Iterable[str]) -> str | None:
     spellings: dict[str, str] = {}
     for name in sorted(set(names)):
         if (first := spellings.setdefault(spelling(name), name)) != name:
-            return f"{shown(first)} and {shown(name)}"
+            return f"{escaped(first)} and {escaped(name)}"
     return None
 
 
-def shown(name: str) -> str:
+def escaped(name: str) -> str:
     """A name between quotation marks, with letters beyond ASCII escaped, as they may look like others."""
     return repr(name) if name.isascii() else ascii(name)
 

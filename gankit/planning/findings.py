@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.errors import counted
+from gankit.errors import counted, first_of
 from gankit.interfaces import Dataset, Rows
 from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 
@@ -81,5 +81,4 @@ def _pairs(images: list[Thumbnail]) -> Iterator[tuple[int, int]]:
 
 def _names(dataset: Dataset, indices: Any) -> str:
     files = dataset.known.files
-    names = [files[index] if len(files) else f"image {index}" for index in indices]
-    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    return first_of([files[index] if len(files) else f"image {index}" for index in indices], NAMED)

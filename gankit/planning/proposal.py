@@ -17,7 +17,7 @@ from gankit.errors import DataError, GankitError, RunError
 from gankit.experiments.document import FORMATS
 from gankit.experiments.experiment import load
 from gankit.experiments.recipe_files import recipe_names
-from gankit.experiments.rules import FEWEST_OF_CLASS, follow
+from gankit.experiments.rules import FEWEST_OF_CLASS, follow, refuse_few
 from gankit.experiments.selection import open_dataset, select_images, split_indices
 from gankit.experiments.values import parse_table
 from gankit.files import user_path, write_atomically
@@ -102,13 +102,14 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
         "tick_every": max(rounded // 100, 1), "sample_every": max(rounded // 20, 1),
         "checkpoint_every": max(rounded // 10, 1),
     }  # fmt: skip
-    measured, said = list(_measurable(dataset, data["held_out"])), f"{seconds:.2g} s a step here, {minutes:g} minutes"
-    text = _text(place, recipe, table, choices, tables, said, measured)
+    measured = list(_measurable(dataset, data["held_out"]))
+    time_said = f"{seconds:.2g} s a step here, {minutes:g} minutes"
+    text = _text(place, recipe, table, choices, tables, time_said, measured)
     load(tomllib.loads(text))  # raises before anything is written where a setting does not fit
     for key, choice in choices.items():
         yield f"data.{key} = {json.dumps(choice.value)}: {choice.why}"
     yield f"recipe {recipe}, its settings for {len(dataset)} images: gankit show {shlex.quote(str(out))}"
-    yield f"training.steps = {rounded}: {said}"
+    yield f"training.steps = {rounded}: {time_said}"
     for line in measured:
         yield f"to judge: {line}"
     write_atomically(out, text)
@@ -122,7 +123,7 @@ def _table(place: str) -> dict[str, Any]:
     path = user_path(place)
     if path.is_dir():
         return {"name": "dicom" if any(map(_is_dicom, islice(files_below(path), NAMED))) else "folder", "path": place}
-    if path.suffix in (".npz", ".npy"):
+    if path.suffix.lower() in (".npz", ".npy"):
         return {"name": "npz", "path": place}
     if len(path.parts) > 1 or path.exists() or place not in registry("dataset").names():
         raise DataError(f"{place}: there is no folder, npz file or data set of this name")
