@@ -17,7 +17,7 @@ from gankit.errors import DataError
 from gankit.images import columns
 from gankit.images.csv_table import CsvTable, read_csv
 from gankit.images.known import Known
-from gankit.images.names import look, escaped, spelling, two_spellings
+from gankit.images.names import escaped, look, spelling, two_spellings
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _BESIDE = (".csv", ".txt", ".json", ".md")
