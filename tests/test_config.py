@@ -445,6 +445,7 @@ def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
         ("no/where", "no/where: there is no such experiment file"),
         (".", ". is a folder without an experiment.toml"),
         ("data.path=a/b", "'data.path=a/b' comes after a recipe or a file, for example: demo data.path=a/b"),
+        ("a" * 300, "there is no recipe or file 'aaa"),
     ],
 )
 def test_sources_that_are_missing(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,6 +469,9 @@ def test_places() -> None:
         "a.b.c d.e.1.f": 5, "a.b.c d.e.1.f.0": 5, "a.b.c d.e.1.f.1": 6, "h": 7, "h.0": 7, "h.0.i": 8, "h.0.i.0": 8,
         "h.0.i.0.j": 9, "h.1": 10, "h.1.i": 11, "h.1.i.0": 11, "h.1.i.1": 12, "h.1.i.1.k": 13,
     }  # fmt: skip
+    quoted = 'a = """one \\""" \ntwo \\\\"""\nb = "\\""\n'
+    assert tomllib.loads(quoted) == {"a": 'one """ \ntwo \\', "b": '"'}
+    assert toml_lines(quoted) == {("a",): 1, ("b",): 3}
     assert json_lines('{"a":\n [1, {"b:": "}]",\n "c"\n: null}],\n "d": {}}') == {
         ("a",): 1, ("a", 0): 2, ("a", 1): 2, ("a", 1, "b:"): 2, ("a", 1, "c"): 3, ("d",): 5,
     }  # fmt: skip
@@ -674,3 +678,9 @@ def test_long_names_are_shortened_in_errors(override: str) -> None:
     with pytest.raises(gankit.GankitError) as caught:
         gankit.load("wgan-gp", override)
     assert max(map(len, str(caught.value).splitlines())) < 2000
+
+
+def test_an_override_of_several_lines_is_not_read_in_part() -> None:
+    (line,) = errors("wgan-gp", "training.steps=5\ntraining.batch=3")
+    assert line.endswith(r"training.steps: '5\ntraining.batch=3' has control characters; give each setting by itself")
+    assert gankit.load("wgan-gp", "training.betas=[\n0.5,\n0.9 # less\n]").training.betas == (0.5, 0.9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import time
@@ -200,3 +201,19 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     with pytest.raises(GankitError, match=r"a\.toml: 'the class \\udcff' is a name that is not in UTF-8; rename"):
         write_atomically(tmp_path / "a.toml", "the class \udcff")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "../" + tmp_path.name, str(tmp_path)):
+        with pytest.raises(RunError, match="is the current folder, which cannot be replaced; name another as --out"):
+            write_folder(Path(name), lambda folder: None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_a_folder_is_no_file_to_write(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=rf": '{re.escape(name)}'$"):
+        write_atomically(Path(name), "text")
+    assert not list(tmp_path.iterdir())

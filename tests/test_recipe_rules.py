@@ -228,3 +228,11 @@ def test_a_study_takes_such_a_recipe() -> None:
 def test_following_depends_on_nothing_else() -> None:
     table = gankit.load("resnet").data
     assert follow("resnet", table, images(50)) == follow("resnet", table, images(50))
+
+
+def test_spaces_round_an_override_change_nothing_that_follows() -> None:
+    assert gankit.load("resnet", " training.batch = 16") == gankit.load("resnet", "training.batch=16")
+
+
+def test_a_huge_batch_leaves_steps_to_train() -> None:
+    assert gankit.load("resnet", "training.batch=1000000").training.steps == 100

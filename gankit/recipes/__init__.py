@@ -53,8 +53,8 @@ class TrainingImages:
 
     @property
     def steps(self) -> int:
-        """As the user sets them; else so many that `SHOWN` images are shown, in hundreds."""
-        return self.given_steps or SHOWN // self.batch // 100 * 100
+        """As the user sets them; else so many hundreds, at least one, that `SHOWN` images are shown."""
+        return self.given_steps or max(SHOWN // self.batch // 100, 1) * 100
 
     def averaging(self, half_life: float = HALF_LIFE) -> float:
         """The decay per step of averaged weights that forget half in so many images."""
