@@ -192,9 +192,9 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
         OSError: it cannot be written; names the file.
     """
     folder = user_path(folder)
-    refuse_nonempty(folder)
     if folder.resolve() == Path.cwd():
         raise RunError(f"{folder} is the current folder, which cannot be replaced; name another as --out")
+    refuse_nonempty(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder, folder.with_name(f".{folder.name}{LOCK}")):
         for left in _unfinished(folder.parent, re.escape(folder.name)):
