@@ -180,6 +180,17 @@ def refuse_nonempty(folder: Path, hint: str = "choose another --out") -> None:
         raise RunError(f"{folder} is not empty; {hint}")
 
 
+def refuse_taken(folder: Path) -> None:
+    """Refuse what `write_folder` cannot write, before the work.
+
+    Raises:
+        RunError: the folder holds something, is a file, or is the current folder, which cannot be replaced.
+    """
+    if folder.resolve() == Path.cwd():
+        raise RunError(f"{folder} is the current folder, which cannot be replaced; name another as --out")
+    refuse_nonempty(folder)
+
+
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
     """Write a folder that is either there as a whole or not at all.
 
@@ -188,13 +199,11 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
         fill: called with an empty folder, into which it writes everything.
 
     Raises:
-        RunError: the folder holds something, is the current one, or another process writes it.
+        RunError: as `refuse_taken`, or another process writes the folder.
         OSError: it cannot be written; names the file.
     """
     folder = user_path(folder)
-    if folder.resolve() == Path.cwd():
-        raise RunError(f"{folder} is the current folder, which cannot be replaced; name another as --out")
-    refuse_nonempty(folder)
+    refuse_taken(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder, folder.with_name(f".{folder.name}{LOCK}")):
         for left in _unfinished(folder.parent, re.escape(folder.name)):
