@@ -64,8 +64,8 @@ def _check_memory(part: Part, image: ImageSpec) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory / COPIES:
         raise PartError(
-            f"{part.kind} {part.name} has {needed / 1e9:,.0f} GB of weights, of which a training needs {COPIES} times as "
-            f"much, and this machine {memory / 1e9:,.0f} GB of memory; lower its width or widths, or data.size"
+            f"{part.kind} {part.name} has {needed / 1e9:,.0f} GB of weights, of which a training needs {COPIES} times "
+            f"as much, and this machine {memory / 1e9:,.0f} GB of memory; lower its width or widths, or data.size"
         )
 
 
