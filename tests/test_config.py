@@ -684,3 +684,11 @@ def test_an_override_of_several_lines_is_not_read_in_part() -> None:
     (line,) = errors("wgan-gp", "training.steps=5\ntraining.batch=3")
     assert line.endswith(r"training.steps: '5\ntraining.batch=3' has control characters; give each setting by itself")
     assert gankit.load("wgan-gp", "training.betas=[\n0.5,\n0.9 # less\n]").training.betas == (0.5, 0.9)
+
+
+def test_a_file_that_is_called_recipe_keeps_what_it_says_of_its_data(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.toml", "data = 'eyes'\n[evaluation]\ncount = 7\n").rename(tmp_path / "recipe 1.toml")
+    assert gankit.load(path, "data.name=npz", "data.path=x.npz").evaluation.count == 7
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert gankit.load("recipe 1.toml", "data.name=npz", "data.path=x.npz").evaluation.count == 7

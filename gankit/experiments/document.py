@@ -41,6 +41,7 @@ class SettingsDocument:
         from_default: the tables that were taken from the default recipe.
         overridden: for each overridden setting, by its path of keys, the text of the override.
         recipe: the recipe whose settings follow from the images, or "".
+        is_recipe: whether it is a recipe, of either sort.
     """
 
     label: str
@@ -50,6 +51,7 @@ class SettingsDocument:
     from_default: set[str] = field(default_factory=set)
     overridden: dict[KeyPath, str] = field(default_factory=dict)
     recipe: str = ""
+    is_recipe: bool = False
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> SettingsDocument:
@@ -77,7 +79,7 @@ class SettingsDocument:
     def _read_recipe(cls, name: str) -> SettingsDocument:
         """A recipe by name; the error for a name of none says what it may stand for."""
         if name in registry("recipe"):
-            return cls(f"recipe {name}", {"data": dict(recipes.get(name).data)}, recipe=name)
+            return cls(f"recipe {name}", {"data": dict(recipes.get(name).data)}, recipe=name, is_recipe=True)
         if name not in recipe_names():
             path = user_path(name)
             if os.path.isdir(path):
@@ -90,7 +92,7 @@ class SettingsDocument:
             if path.suffix.lower() in FORMATS or "/" in name:
                 raise SettingsError(f"{name}: there is no such experiment file")
         text = recipe_text(name)
-        return cls(f"recipe {name}", tomllib.loads(text), text)
+        return cls(f"recipe {name}", tomllib.loads(text), text, is_recipe=True)
 
     @classmethod
     def _read_file(cls, path: Path) -> SettingsDocument:
@@ -190,7 +192,7 @@ class SettingsDocument:
     def _source(self, path: KeyPath) -> str:
         """The override or the line that holds a setting; "" for settings from Python."""
         line = self._lines.get(path)
-        return self.overridden.get(path) or (self.text.splitlines()[line - 1] if line else "")
+        return self.overridden.get(path) or (self.text.split("\n")[line - 1] if line else "")
 
     def _forget_within(self, path: KeyPath) -> None:
         """Forget the overrides inside a table that is replaced."""
@@ -209,7 +211,7 @@ class SettingsDocument:
             before: whether it had a recipe's value in the experiment that this document was made of.
         """
         changed = any(path[: len(keys)] == keys for keys in self.overridden)
-        return not changed and (before or self.label.startswith("recipe ") or path[0] in self.from_default)
+        return not changed and (before or self.is_recipe or path[0] in self.from_default)
 
     def where(self, path: KeyPath) -> str:
         """Where a setting is written: an override, or a file with a line.
