@@ -663,7 +663,9 @@ def test_the_schema_of_a_study_tells_its_own_defaults(made: dict[str, Any], tmp_
 def test_an_experiment_can_be_sent_to_another_process(overrides: list[str], tmp_path: Path) -> None:
     """As joblib does, whose workers know nothing of the models of settings that this process has made."""
     experiment = gankit.load("wgan-gp", *overrides)
-    assert pickle.loads(pickle.dumps(experiment)) == experiment
+    sent = pickle.loads(pickle.dumps(experiment))
+    assert sent == experiment
+    assert not sent.for_given_data().data.flip, "a recipe's setting for its own images"
     file = tmp_path / "experiment.pickle"
     file.write_bytes(pickle.dumps(experiment))
     code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).toml(), end='')"
