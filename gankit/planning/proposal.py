@@ -66,14 +66,8 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
             anything; or the file is there already. Nothing is written then.
     """
     out = user_path(out)
-    if out.exists():
-        raise RunError(f"{out}: there is such a file already; choose another with --out")
-    if FORMATS.get(out.suffix.lower(), ".toml") != ".toml" or not out.absolute().parent.is_dir():
-        raise GankitError(f"--out: {out} must be a .toml file in a folder that exists")
+    _check_options(out, recipe)
     kind = choose_device("auto").type
-    if recipe in recipe_names():
-        following = ", ".join(recipes.names())
-        raise GankitError(f"--recipe {recipe}: its settings are fixed; take one that follows the images: {following}")
     recipe = recipe or _proposed(kind)
     sides = recipes.get(recipe).sides
     table = _table(place)
@@ -114,6 +108,16 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
         yield f"to judge: {line}"
     write_atomically(out, text)
     yield f"next: gankit train {shlex.quote(str(out))}"
+
+
+def _check_options(out: Path, recipe: str | None) -> None:
+    if out.exists():
+        raise RunError(f"{out}: there is such a file already; choose another with --out")
+    if FORMATS.get(out.suffix.lower(), ".toml") != ".toml" or not out.absolute().parent.is_dir():
+        raise GankitError(f"--out: {out} must be a .toml file in a folder that exists")
+    if recipe in recipe_names():
+        following = ", ".join(recipes.names())
+        raise GankitError(f"--recipe {recipe}: its settings are fixed; take one that follows the images: {following}")
 
 
 def _table(place: str) -> dict[str, Any]:
