@@ -49,12 +49,12 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         PartError: a part cannot be trained, saved, exported or resumed; one line that names it.
     """
     n = min(PROBE_BATCH, experiment.training.batch)
-    plain = {"critic_steps": 1, "accumulate": 1, "compile": False, "graphs": False, "tensorboard": False}
+    plain = {"critic_steps": 1, "compile": False, "graphs": False, "tensorboard": False}
     whole = experiment.model_copy(update={
         "training": experiment.training.model_copy(update=plain),
         "losses": [table.model_copy(update={"every": 1}) for table in experiment.losses],
     })  # fmt: skip
-    small = {"batch": n, "generator_batch": n}
+    small = {"batch": n, "generator_batch": n, "accumulate": 1}
     experiment = whole.model_copy(update={"training": whole.training.model_copy(update=small)})
     with seeds.own_draws(), distributed.alone():
         first, second = (Stepper(experiment, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
