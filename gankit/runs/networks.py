@@ -59,7 +59,7 @@ def _check_memory(part: Part, image: ImageSpec) -> None:
     """Refuse a network of gankit's own that memory cannot hold: the system would end this program, or another."""
     if part.name not in registry(part.kind).built_in() or not hasattr(os, "sysconf"):
         return  # others may draw numbers or read files when they are built, which must not happen twice
-    with torch.device("meta"):
+    with seeds.own_draws([]), torch.device("meta"):
         needed = sum(parameter.nbytes for parameter in part.build(image).parameters())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory / COPIES:
