@@ -15,7 +15,7 @@ import tomlkit
 import torch
 
 import gankit
-from gankit.errors import SettingsError
+from gankit.errors import GankitError, SettingsError
 from gankit.experiments.lines import json_lines, toml_lines, yaml_lines
 from gankit.experiments.recipe_files import recipe_facts, recipe_names, recipe_text
 from gankit.experiments.schema import schema
@@ -72,6 +72,10 @@ def test_a_run_record_round_trips(tmp_path: Path) -> None:
     assert gankit.load(folder) == experiment
     assert gankit.load(str(folder)) == experiment
     assert experiment.with_run(None) == gankit.load("wgan-gp")
+    sizes = {"channels": 1, "height": 8, "width": 8}
+    for image in ({**sizes, "height": 0}, {"channels": 1}, {**sizes, "depth": 3}, {**sizes, "width": 10**12}):
+        with pytest.raises(GankitError, match=r"run\.image: |do not fit into any memory"):
+            gankit.load({**experiment.tables(), "run": {**record.model_dump(), "image": image}})
 
 
 def test_tables_that_are_missing_come_from_the_default_recipe(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from gankit.experiments.tables import Settings
+from gankit.images.spec import ImageSpec
 
 
 class RunRecord(Settings):
@@ -44,3 +45,12 @@ class RunRecord(Settings):
     processes: int = 1
     data_in_process: bool = False
     features: str = ""
+
+    @field_validator("image")
+    @classmethod
+    def _check_image(cls, image: dict[str, int]) -> dict[str, int]:
+        try:
+            ImageSpec(**image)
+        except TypeError:
+            raise ValueError(f"channels, height, width, classes and conditions are needed, not {image}") from None
+        return image
