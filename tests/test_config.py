@@ -73,8 +73,9 @@ def test_a_run_record_round_trips(tmp_path: Path) -> None:
     assert gankit.load(str(folder)) == experiment
     assert experiment.with_run(None) == gankit.load("wgan-gp")
     sizes = {"channels": 1, "height": 8, "width": 8}
-    for image in ({**sizes, "height": 0}, {"channels": 1}, {**sizes, "depth": 3}, {**sizes, "width": 10**12}):
-        with pytest.raises(GankitError, match=r"run\.image: |do not fit into any memory"):
+    for image in ({**sizes, "height": 0}, {"channels": 1}, {**sizes, "depth": 3}, {**sizes, "width": 10**12},
+                  {**sizes, "classes": 3}, {**sizes, "conditions": 2}):  # fmt: skip
+        with pytest.raises(GankitError, match=r": run(\.image)?: |do not fit into any memory"):
             gankit.load({**experiment.tables(), "run": {**record.model_dump(), "image": image}})
 
 

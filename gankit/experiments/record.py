@@ -1,8 +1,9 @@
 """What a run records beside its experiment."""
 
-from typing import Literal
+import dataclasses
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gankit.experiments.tables import Settings
 from gankit.images.spec import ImageSpec
@@ -50,7 +51,14 @@ class RunRecord(Settings):
     @classmethod
     def _check_image(cls, image: dict[str, int]) -> dict[str, int]:
         try:
-            ImageSpec(**image)
+            return dataclasses.asdict(ImageSpec(**image))
         except TypeError:
             raise ValueError(f"channels, height, width, classes and conditions are needed, not {image}") from None
-        return image
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        if min(len(self.class_names), len(self.label_counts)) < self.image["classes"]:
+            raise ValueError(f"there are {self.image['classes']} classes, and class_names or label_counts lacks some")
+        if min(len(self.condition_mean), len(self.condition_scale)) < self.image["conditions"]:
+            raise ValueError(f"there are {self.image['conditions']} conditions, and condition_mean or scale lacks some")
+        return self
