@@ -193,11 +193,18 @@ def test_more_threads_than_cores_are_a_warning() -> None:
     assert line.startswith(f"training.threads={cores + 1}: this machine has {cores} cores")
 
 
-def test_a_width_that_widths_hides_is_a_warning() -> None:
-    assert experiment_warnings(gankit.load("demo")) == []
-    assert experiment_warnings(gankit.load("demo", "generator.width=8")) == [
-        "generator.width: generator.widths decides all channels; unset it with generator.widths=none, or alter it"
-    ]
+@pytest.mark.parametrize(
+    ("recipe", "override", "said"),
+    [
+        ("demo", "generator.width=8", "generator.width: generator.widths decides all channels; unset it"),
+        ("wgan", "training.betas=[0.5, 0.9]", "training.betas: RMSprop has none"),
+        ("wgan", "training.lazy_scaling=true", "training.lazy_scaling: it does nothing where no loss has an interval"),
+    ],
+)
+def test_a_setting_without_effect_is_a_warning(recipe: str, override: str, said: str) -> None:
+    assert experiment_warnings(gankit.load(recipe)) == []
+    (line,) = experiment_warnings(gankit.load(recipe, override))
+    assert line.startswith(said)
 
 
 def test_images_that_no_memory_holds_are_not_begun() -> None:
