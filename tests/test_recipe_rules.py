@@ -14,7 +14,7 @@ import torch
 import gankit
 from gankit import recipes
 from gankit.cli import app
-from gankit.errors import DataError, GankitError, SettingsError
+from gankit.errors import DataError, GankitError, PartError, SettingsError
 from gankit.experiments.rules import follow
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.planning import proposal
@@ -223,6 +223,26 @@ def test_a_proposed_size_is_one_that_the_recipe_makes(
 def test_a_study_takes_such_a_recipe() -> None:
     study = load_study("classifier", "resnet-small", "data.size=64", "training.steps=9")
     assert len(study.experiment.generator.settings.widths) == 5  # type: ignore[attr-defined]
+
+
+def test_a_recipe_that_fails_is_named_and_shares_no_table() -> None:
+    class Own(Recipe):
+        purpose, time = "tests", "no time"
+        tables: Any = None
+
+        def settings(self, images: TrainingImages) -> Any:
+            return self.tables[images.count] if isinstance(self.tables, list) else self.tables
+
+    with recipes._registry.isolated():
+        recipes.register("own")(Own)
+        with pytest.raises(PartError, match="recipe own returned None; its settings must return tables by name"):
+            gankit.load("own")
+        Own.tables = []
+        with pytest.raises(PartError, match=r"recipe own cannot follow TrainingImages\(.*: IndexError"):
+            gankit.load("own")
+        network = {"name": "resnet", "width": 8}
+        Own.tables = {"generator": network, "critic": network}
+        assert gankit.load("own", "critic.width=4").generator.settings.width == 8
 
 
 def test_following_depends_on_nothing_else() -> None:

@@ -7,13 +7,14 @@ import numpy as np
 from pydantic import Field
 
 from gankit import recipes
-from gankit.errors import DataError
+from gankit.errors import DataError, GankitError, PartError, typed_line
 from gankit.experiments.document import OF_DATA, SettingsDocument
 from gankit.experiments.reading import read_settings
 from gankit.experiments.selection import select_images
 from gankit.experiments.tables import DataTable, Settings
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.recipes import TrainingImages
+from gankit.registry.messages import shown
 
 FEWEST, FEWEST_OF_CLASS = 20, 10
 """Training images, and those of each class where networks are conditioned on it, below which nothing is learned."""
@@ -53,7 +54,8 @@ def fill(document: SettingsDocument, overrides: tuple[str, ...], data: Dataset |
     known.override(tuple(filter(_decides, overrides)), of_data)
     given = read_settings(Given, known)
     training = {key: value for key in DECIDE if type(value := given.training.get(key)) is int and value > 0}
-    document.values |= follow(document.recipe, given.data, data, **training)
+    # Copied, since a recipe may share a table between two settings, of which an override may change one.
+    document.values |= SettingsDocument.from_tables(follow(document.recipe, given.data, data, **training)).values
 
 
 def _decides(override: str) -> bool:
@@ -90,8 +92,9 @@ def follow(
 
     Raises:
         DataError: the images are too few, too small or too large for the recipe, or a class has too few of them.
+        PartError: the recipe raised an error, or returned something else.
     """
-    recipe = recipes.get(name)()
+    recipe = recipes.get(name)
     training, _ = select_images(table, seed, data)
     image = training.image
     classes = image.classes if table.conditional is True else 0
@@ -112,4 +115,13 @@ def follow(
                 f"than {FEWEST_OF_CLASS}: merge it with another, or set data.conditional=false"
             )
     spec = ImageSpec(image.channels, image.height, image.width, classes, conditions)
-    return recipe.settings(TrainingImages(spec, len(training), training.dtype == np.uint8, batch, steps))
+    images = TrainingImages(spec, len(training), training.dtype == np.uint8, batch, steps)
+    try:
+        tables = recipe().settings(images)
+    except GankitError:
+        raise
+    except Exception as error:  # plug-ins may raise anything
+        raise PartError(f"recipe {name} cannot follow {images}: {typed_line(error)}") from error
+    if not isinstance(tables, dict):
+        raise PartError(f"recipe {name} returned {shown(tables)}; its settings must return tables by name")
+    return tables
