@@ -15,6 +15,7 @@ import gankit
 from gankit import recipes
 from gankit.cli import app
 from gankit.errors import DataError, GankitError, PartError, SettingsError
+from gankit.experiments.recipe_files import recipe_lines
 from gankit.experiments.rules import follow
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.planning import proposal
@@ -243,6 +244,21 @@ def test_a_recipe_that_fails_is_named_and_shares_no_table() -> None:
         network = {"name": "resnet", "width": 8}
         Own.tables = {"generator": network, "critic": network}
         assert gankit.load("own", "critic.width=4").generator.settings.width == 8
+
+
+def test_a_broken_plug_in_stops_neither_the_list_nor_a_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
+    get = recipes.get
+
+    def get_unless_broken(name: str) -> type[Recipe]:
+        if name == "broken":
+            raise PartError("recipe 'broken' cannot be imported")
+        return get(name)
+
+    monkeypatch.setattr(recipes, "names", lambda: ["broken", "resnet-small"])
+    monkeypatch.setattr(recipes, "get", get_unless_broken)
+    (line,) = [line for line in recipe_lines() if line.startswith("broken")]
+    assert line.endswith("fails: recipe 'broken' cannot be imported")
+    assert proposal._proposed("cpu") == "resnet-small"
 
 
 def test_following_depends_on_nothing_else() -> None:

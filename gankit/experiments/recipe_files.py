@@ -3,7 +3,7 @@
 from importlib import resources
 
 from gankit import recipes
-from gankit.errors import SettingsError
+from gankit.errors import PartError, SettingsError
 from gankit.registry.messages import shown, suggestion
 from gankit.terminal.text import as_columns
 
@@ -43,6 +43,9 @@ def recipe_lines() -> list[str]:
     """A table in text with one line per recipe: its name and its `recipe_facts`."""
     rows = [("recipe", "sizes", "time of the whole training", "for")]
     for name in sorted([*recipe_names(), *recipes.names()]):
-        facts = recipe_facts(name)
+        try:
+            facts = recipe_facts(name)
+        except PartError as error:  # of a plug-in
+            facts = {"Sizes": "", "Time": "", "For": f"fails: {error}"}
         rows.append((name, facts["Sizes"], facts["Time"], facts["For"]))
     return as_columns(rows)

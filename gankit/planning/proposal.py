@@ -1,5 +1,6 @@
 """From a folder of images to a proposed experiment, with its reasons (after nnU-Net, Isensee et al. 2021)."""
 
+import contextlib
 import json
 import shlex
 import time
@@ -13,7 +14,7 @@ import numpy as np
 import tomlkit
 
 from gankit import recipes, seeds
-from gankit.errors import DataError, GankitError, RunError
+from gankit.errors import DataError, GankitError, PartError, RunError
 from gankit.experiments.document import FORMATS
 from gankit.experiments.experiment import load
 from gankit.experiments.recipe_files import recipe_names
@@ -141,7 +142,11 @@ def _is_dicom(path: Path) -> bool:
 
 def _proposed(device: str) -> str:
     """The first recipe that is proposed on this type of device, those of plug-ins included."""
-    return next((name for name in recipes.names() if device in recipes.get(name).proposed_on), "resnet")
+    for name in recipes.names():
+        with contextlib.suppress(PartError):  # a plug-in that is broken stops only what names it
+            if device in recipes.get(name).proposed_on:
+                return name
+    return "resnet"
 
 
 def _choose_data(

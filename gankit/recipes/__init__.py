@@ -94,8 +94,8 @@ class Recipe(ABC):
         proposed_on: types of devices of torch on which `gankit plan` proposes it.
     """
 
-    purpose: ClassVar[str]
-    time: ClassVar[str]
+    purpose: ClassVar[str] = ""
+    time: ClassVar[str] = ""
     sides: ClassVar[tuple[int, int]] = (28, 256)
     data: ClassVar[Mapping[str, Any]] = MappingProxyType({"name": "eyes", "size": 32, "flip": True})
     proposed_on: ClassVar[tuple[str, ...]] = ()
