@@ -134,9 +134,9 @@ class Npz(DecodedDataset):
         shape = self._header.shape
         if len(shape) == 3:
             return None
-        first, last = (self.channels or "first") == "first", (self.channels or "last") == "last"
-        if self.channels is None:
-            first, last = shape[1] in _COLOURS, shape[3] in _COLOURS
+        if self.channels is not None:
+            return 1 if self.channels == "first" else 3
+        first, last = shape[1] in _COLOURS, shape[3] in _COLOURS
         if first == last:
             raise DataError(
                 f"{self.archive.path}: images of shape {shape} do not tell which axis holds the channels; "

@@ -77,7 +77,7 @@ class Decoder:
         Raises:
             DataError: a kind of picture that cannot be read without loss.
         """
-        with _damage_told(where):
+        with _damage_as_data_error(where):
             stored = _stored_form(picture, where)
         height, width = self.size or (stored.height, stored.width)
         channels = stored.channels if self.grey is None else 1 if self.grey else 3
@@ -101,7 +101,7 @@ class Decoder:
         Raises:
             DataError: as for `__call__`; a ValueError of a damaged picture ends as one.
         """
-        with _damage_told(where):
+        with _damage_as_data_error(where):
             stored = _stored_form(picture, where)
             is_tiff = isinstance(picture, tiff.Picture)
             orientation = 1 if is_tiff else picture.getexif().get(ExifTags.Base.Orientation, 1)
@@ -184,7 +184,7 @@ def _stored_form(picture: Image.Image, where: str) -> Form:
 
 
 @contextmanager
-def _damage_told(where: str) -> Iterator[None]:
+def _damage_as_data_error(where: str) -> Iterator[None]:
     """Errors of a damaged picture as a DataError; Pillow and the libraries below it raise them of any type."""
     try:
         yield

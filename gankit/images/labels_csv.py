@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -290,16 +290,20 @@ def _check_spelling(
 ) -> None:
     """A name in two spellings would count as two: two classes, a vote against the label, a patient on both sides."""
     calls = [[*([classes[row]] if classes else []), *(votes[row] if votes else [])] for row in range(len(rows.lines))]
-    splits_and_groups = ([[cell] for cell in cells or []] for cells in (splits, groups))
-    for names_of_rows, form in zip((calls, *splits_and_groups), (spelling, spelling, look), strict=True):
-        spellings: dict[str, str] = {}
-        for row, names in enumerate(names_of_rows):
-            for name in names:
-                first = spellings.setdefault(form(name), name)
-                if first != name:
-                    raise DataError(
-                        f"{rows.where(row)} says {escaped(name)} where others say {escaped(first)}; use one spelling"
-                    )
+    _refuse_two_forms(rows, calls, spelling)
+    _refuse_two_forms(rows, [[cell] for cell in splits or []], spelling)
+    _refuse_two_forms(rows, [[cell] for cell in groups or []], look)
+
+
+def _refuse_two_forms(rows: CsvTable, names_of_rows: list[list[str]], form: Callable[[str], str]) -> None:
+    """Refuse two names of the same form, anywhere in the rows."""
+    firsts: dict[str, str] = {}
+    for row, names in enumerate(names_of_rows):
+        for name in names:
+            if (first := firsts.setdefault(form(name), name)) != name:
+                raise DataError(
+                    f"{rows.where(row)} says {escaped(name)} where others say {escaped(first)}; use one spelling"
+                )
 
 
 def _agreement(rows: CsvTable, classes: list[str] | None, votes: list[list[str]] | None) -> NDArray[np.float64] | None:
