@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import shlex
 import time
 import tomllib
@@ -67,7 +68,7 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
             anything; or the file is there already. Nothing is written then.
     """
     out = user_path(out)
-    _check_options(out, recipe)
+    _check_options(minutes, out, recipe)
     kind = choose_device("auto").type
     recipe = recipe or _proposed(kind)
     sides = recipes.get(recipe).sides
@@ -111,7 +112,9 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
     yield f"next: gankit train {shlex.quote(str(out))}"
 
 
-def _check_options(out: Path, recipe: str | None) -> None:
+def _check_options(minutes: float, out: Path, recipe: str | None) -> None:
+    if not 0 < minutes < math.inf:
+        raise GankitError(f"--minutes {minutes:g}: a number above 0 is needed")
     if out.exists():
         raise RunError(f"{out}: there is such a file already; choose another with --out")
     if FORMATS.get(out.suffix.lower(), ".toml") != ".toml" or not out.absolute().parent.is_dir():
@@ -182,7 +185,7 @@ def _choose_size(dataset: Dataset, sides: tuple[int, int], on_gpu: bool, minutes
     sizes = np.array(list(dataset.stored_sizes))
     shorter = int(sizes.min())
     most = 32 if not on_gpu else 64 if minutes < 60 else 128 if minutes < 240 else 256
-    makes = [size for size in (28, 32, 64, 128, 256) if sides[0] <= size <= sides[1]]
+    makes = [size for size in (28, 32, 64, 128, 256) if sides[0] <= size <= sides[1]] or [sides[0]]
     side = max([size for size in makes if size <= min(most, shorter)], default=makes[0])
     ratio = float(np.median(sizes[:, 1] / sizes[:, 0]))
     step = 1 << (side.bit_length() - 3)  # networks double 4 to 7 pixels
