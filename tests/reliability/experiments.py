@@ -42,7 +42,7 @@ from gankit.ranking.rating_files import read_ratings
 from gankit.training.rehearsal import check
 
 SEED = 0
-COUNTS = {"experiment": 20_000, "rating": 1_000, "setting": len(settings.cases())}
+COUNTS = {"experiment": 20_000, "rating": 1_000}
 WHAT = {
     "experiment": "experiment files and overrides", "rating": "ratings and their keys",
     "setting": "extreme values of settings",
@@ -337,7 +337,8 @@ def main() -> None:
     if given.work:
         work(given.kind, *given.work)
         return
-    found = [run(kind, given.count or COUNTS[kind], given.results) for kind in ([given.kind] if given.kind else TRIALS)]
+    counts = {**COUNTS, "setting": len(settings.cases())}
+    found = [run(kind, given.count or counts[kind], given.results) for kind in ([given.kind] if given.kind else TRIALS)]
     for each in found:
         print(each["what"], each["tried"], each["outcomes"], *each["bad"].items(), sep="\n  ")
     sys.exit(any(each["bad"] for each in found))
