@@ -12,6 +12,7 @@ import shlex
 import shutil
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -49,7 +50,8 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; names `path`.
     """
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    # Threads, too, may write the same cached array at one time.
+    temporary = path.parent / f".{path.name}.{os.getpid()}{threading.get_ident()}.tmp"
     with named_errors(path, temporary):
         try:
             with open(temporary, "w+b") as file:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -217,3 +218,14 @@ def test_a_folder_is_no_file_to_write(name: str, tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError, match=rf": '{re.escape(name)}'$"):
         write_atomically(Path(name), "text")
     assert not list(tmp_path.iterdir())
+
+
+def test_two_threads_may_write_the_same_file(tmp_path: Path) -> None:
+    with open_atomically(tmp_path / "a") as file:
+        file.write(b"first")
+        other = threading.Thread(target=write_atomically, args=(tmp_path / "a", "second"))
+        other.start()
+        other.join()
+        assert (tmp_path / "a").read_bytes() == b"second"
+        file.write(b" of all")
+    assert (tmp_path / "a").read_bytes() == b"first of all"
