@@ -1,4 +1,4 @@
-"""A few of the experiment files, ratings, keys and extreme settings that `tests/reliability/experiments.py` tries by the thousand."""
+"""A few of the files, overrides, ratings and settings that `tests/reliability/experiments.py` tries by the thousand."""
 
 from __future__ import annotations
 
