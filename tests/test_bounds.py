@@ -159,6 +159,7 @@ def test_options_of_optimisers_leave_alone_what_has_a_setting(options: str, said
         ("training.start_from=nowhere", RunError, "training.start_from: nowhere: there is no run here"),
         ("training.optimizer_options={eps = 'x'}", PartError, "training.optimizer_options: Adam refuses them"),
         ("generator.width=1000000000", PartError, "cannot be built"),
+        ("generator.width=1000000", PartError, "GB of weights, of which a training needs 4 times as much, and this"),
         ("data.size=1000000000", DataError, "images of 1000000000 x 1000000000 pixels do not fit into any memory"),
         ("data.value_range=[-1e38, 1e38]", DataError, "leaves float32 too few levels"),
         ("losses.gradient-penalty.weight=1e308", SettingsError, "a number up to 1e+38 in size is needed, not 1e+308"),
