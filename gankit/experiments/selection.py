@@ -17,7 +17,6 @@ from gankit.experiments.tables import DataTable
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.interfaces.dataset import View
 
-
 AT_ONCE = 2**26
 """The most pixel values that are resized at a time, 256 MB in float32."""
 
