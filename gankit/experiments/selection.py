@@ -16,6 +16,7 @@ from gankit.errors import DataError
 from gankit.experiments.tables import DataTable
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.interfaces.dataset import View
+from gankit.registry.messages import shown
 
 AT_ONCE = 2**26
 """The most pixel values that are resized at a time, 256 MB in float32."""
@@ -133,7 +134,7 @@ def split_indices(dataset: Dataset, name: str | None) -> NDArray[np.int64]:
         return np.arange(len(dataset))
     if name not in splits:
         known = ", ".join(["all", *splits])
-        raise DataError(f"data.split: there is no split {name!r} in this data set; known: {known}")
+        raise DataError(f"data.split: there is no split {shown(name)} in this data set; known: {known}")
     return np.asarray(splits[name])
 
 

@@ -65,7 +65,8 @@ def _check_memory(part: Part, image: ImageSpec) -> None:
     if needed > memory / COPIES:
         raise PartError(
             f"{part.kind} {part.name} has {needed / 1e9:,.0f} GB of weights, of which a training needs {COPIES} times "
-            f"as much, and this machine {memory / 1e9:,.0f} GB of memory; lower its width or widths, or data.size"
+            f"as much, and this machine {memory / 1e9:,.0f} GB of memory; lower its width, widths or latent_dim, or "
+            "data.size"
         )
 
 
