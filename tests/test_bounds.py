@@ -213,6 +213,13 @@ def test_images_that_no_memory_holds_are_not_begun() -> None:
         gankit.open_run("eyes").sample(10**12)
 
 
+@pytest.mark.parametrize("label", ["\u00b2", "9" * 5000, -1, 3])
+def test_a_label_of_no_class_is_said_in_one_short_line(label: str | int) -> None:
+    with pytest.raises(RunError, match="there is no class") as caught:
+        gankit.open_run("eyes").sample(1, label)
+    assert len(str(caught.value)) < 600
+
+
 def test_a_name_that_is_not_in_utf8_is_said_once() -> None:
     with pytest.raises(SettingsError, match=r"^override 'data\.path=\\udcff': '\\udcff' is not in UTF-8"):
         gankit.load("wgan-gp", "data.path=\udcff")

@@ -12,6 +12,7 @@ from torch import Tensor
 from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.record import RunRecord
+from gankit.registry.messages import shown
 
 Labels = int | str | Sequence[int] | Sequence[str] | Sequence[float] | NDArray[Any] | Tensor | None
 
@@ -62,10 +63,11 @@ def _find_class(label: Any, record: RunRecord, run: Path) -> int:
         return names.index(str(label))
     # Where names are numbers, as grades 1 to 3, a number is a name, for Python and the command line alike.
     are_numbers = any(name.isdigit() and name != str(number) for number, name in enumerate(names))
-    if not are_numbers and str(label).isdigit() and int(label) < record.image["classes"]:
-        return int(label)
+    text = str(label)
+    if not are_numbers and text.isdecimal() and len(text) < 10 and int(text) < record.image["classes"]:
+        return int(text)
     known = ", ".join(f"{number} {name}" for number, name in enumerate(names))
-    raise RunError(f"there is no class {label!r} in {run}; known: {known}")
+    raise RunError(f"there is no class {shown(label)} in {run}; known: {known}")
 
 
 def encode_conditions(labels: Labels, n: int, record: RunRecord) -> Tensor:
