@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import multiprocessing
 import os
 import signal
@@ -96,6 +97,7 @@ def _run(
     code: str, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, site: Path | None,
     said: Sequence[Path],
 ) -> None:  # fmt: skip
+    gc.freeze()  # what was loaded stays; to look through it again and again would take most of a short command's time
     torch.set_num_threads(1)
     os.environ.clear()
     os.environ.update(environment)

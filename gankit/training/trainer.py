@@ -68,6 +68,7 @@ class Trainer:
         self.stepper.warnings += experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
         self._saved = 0  # step of the newest checkpoint
+        self._sampler: Generator | None = None  # from the present weights
         self._lost: set[str] = set()  # penalties of which it was said that they do not hold the critic
 
     def rehearse(self) -> None:
@@ -95,6 +96,7 @@ class Trainer:
         Raises:
             RunError: the data have changed, or the checkpoint does not fit the experiment.
         """
+        self._sampler = None
         if self.experiment.run is not None:
             check_same_data(self.folder, self.experiment.run, self.record)
         restored = checkpoint.restore(
@@ -139,6 +141,7 @@ class Trainer:
                 self._tick(bar, on_tick, stop)
             stopped, out_of_time = is_stopped(), False
             while stepper.step < settings.steps and not stopped and not out_of_time:
+                self._sampler = None
                 line = self.threads.advance(stepper, is_stopped)
                 self._say_warnings(bar)
                 last = stepper.step == settings.steps
@@ -240,9 +243,11 @@ class Trainer:
             )
 
     def _generator(self) -> Generator:
-        """A copy of the generator to sample from, once all weights are known to be finite."""
-        self._raise_if_diverged(self.stepper.not_finite())
-        return self.evaluator.generator()
+        """A copy of the generator to sample from, one for all uses at a step, once all weights are known to be finite."""
+        if self._sampler is None:
+            self._raise_if_diverged(self.stepper.not_finite())
+            self._sampler = self.evaluator.generator()
+        return self._sampler
 
     def _write_grid(self) -> None:
         generator, path = self._generator(), self.folder / "samples" / f"step-{self.stepper.step:08d}.png"
