@@ -43,7 +43,8 @@ def test_the_scopes_of_an_augment(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_table_of_what_diverged_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: Path) -> None:
-    out, small = tmp_path / "out", [*NARROW, "training.batch=4", "training.critic_steps=1"]
+    out = tmp_path / "out"
+    small = [*NARROW, "training.batch=4", "training.critic_steps=1", "evaluation.subset=20"]
     given = [out, *small, "--npz", arrays, "--recipes", "wgan-gp", "dcgan", "--sides", 16, "--steps", 2, "--seeds", 1]
     first = run("no_divergence.py", *given)
     assert len(re.findall(r"^\| (?:wgan-gp|dcgan) \| (?:eyes|arrays) \| 16 \| 1 \| 2 \| 4 \| \d", first, re.M)) == 4
@@ -55,7 +56,7 @@ def test_a_table_of_what_diverged_goes_on_where_it_was(run: Run, arrays: Path, t
 
 
 def test_a_lazy_penalty_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: Path) -> None:
-    quick = ["data.subset=24", "training.batch=4", "evaluation.features=pixels", *LEVELS]
+    quick = ["data.subset=24", "data.held_out=0.1", "training.batch=4", "evaluation.features=pixels", *LEVELS]
     out = tmp_path / "lazy"
     given = ["lazy_penalty.py", out, *quick, "--npz", arrays, "--every", 1, 2, "--steps", 2, "--seeds", 1, "--jobs", 1]
     run(*given, "--rounds", 1)

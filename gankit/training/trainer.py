@@ -243,7 +243,7 @@ class Trainer:
             )
 
     def _generator(self) -> Generator:
-        """A copy of the generator to sample from, one for all uses at a step, once all weights are known to be finite."""
+        """A copy of the generator to sample from, one for all uses of a step; all its weights are finite."""
         if self._sampler is None:
             self._raise_if_diverged(self.stepper.not_finite())
             self._sampler = self.evaluator.generator()
