@@ -87,7 +87,7 @@ def test_a_folder_of_one_s_own(run: Run, tmp_path: Path) -> None:
 # Each job loads torch.
 @pytest.mark.parametrize(("jobs", "seeds"), [(1, 1), pytest.param(2, 2, marks=pytest.mark.slow)])
 def test_many_trainings(run: Run, jobs: int, seeds: int, tmp_path: Path) -> None:
-    given = [tmp_path / "many", *QUICK, *LEVELS, "--seeds", seeds]
+    given = [tmp_path / "many", *QUICK, *LEVELS, "training.threads=1", "--seeds", seeds]
     table = run("many_trainings.py", *given, "--jobs", jobs)
     assert [line[:22].strip() for line in table.splitlines()[1:]] == ["wgan-gp", "diffaugment", "weaker penalty"]
     runs = sorted(path.name for path in (tmp_path / "many").iterdir())

@@ -107,11 +107,12 @@ def die_at_step_6(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_killed_and_resumed_is_bitwise_as_never_stopped(recipe: str, small: Small, tmp_path: Path) -> None:
-    experiment = gankit.load("wgan-gp", *small(*RECIPES[recipe]))
-    gankit.train(experiment, tmp_path / "whole")
+    def copy_at_step_6(row: dict[str, Any]) -> None:
+        if row["step"] == 6:  # what a run that is killed now leaves
+            shutil.copytree(tmp_path / "whole", tmp_path / "cut")
 
-    with pytest.raises(Killed):
-        gankit.train(experiment, tmp_path / "cut", on_tick=die_at_step_6)
+    gankit.train(gankit.load("wgan-gp", *small(*RECIPES[recipe])), tmp_path / "whole", on_tick=copy_at_step_6)
+    assert gankit.open_run(tmp_path / "cut").steps == 4
     torch.manual_seed(7)  # what the resuming process drew before must not matter
     run = gankit.resume(tmp_path / "cut")
     assert run.finished

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import gankit.testing
+import pytest
 from gankit.interfaces import ImageSpec
 
 from gankit_stylegan2 import PathLength, StyleGAN2Critic, StyleGAN2Generator
@@ -28,6 +29,7 @@ class TestCritic(gankit.testing.CriticTests):
     settings: ClassVar = {"width": 4, "max_width": 6}
 
 
+@pytest.mark.slow
 class TestPathLength(gankit.testing.LossTests):
     """The loss, with the generator that it is for."""
 
