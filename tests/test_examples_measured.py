@@ -120,6 +120,7 @@ def test_bf16_beside_float32(run: Run, tmp_path: Path) -> None:
     assert run(*given) == printed
 
 
+@pytest.mark.usefixtures("eyes_of_noise")
 def test_a_penalty_in_bf16_beside_float64(run: Run) -> None:
     printed = run("bf16_gradients.py", "--turns", 1, "--steps", 1, "--networks", "16x16, width 16")
     rows = [[float(cell) for cell in row.split("|")[3:-1]] for row in printed.splitlines()[1:]]
