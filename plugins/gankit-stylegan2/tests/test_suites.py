@@ -10,6 +10,7 @@ from gankit.interfaces import ImageSpec
 
 from gankit_stylegan2 import PathLength, StyleGAN2Critic, StyleGAN2Generator
 
+pytestmark = pytest.mark.slow
 SMALL = {"width": 4, "max_width": 6, "latent_dim": 5, "style_dim": 6, "mapping_layers": 2}
 
 
@@ -29,7 +30,6 @@ class TestCritic(gankit.testing.CriticTests):
     settings: ClassVar = {"width": 4, "max_width": 6}
 
 
-@pytest.mark.slow
 class TestPathLength(gankit.testing.LossTests):
     """The loss, with the generator that it is for."""
 
