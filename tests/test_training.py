@@ -26,6 +26,7 @@ from gankit.distributed import shard
 from gankit.errors import GankitError, PartError, RunError
 from gankit.interfaces import Loss, Side, Turn
 from gankit.runs import checkpoint
+from gankit.training.evaluator import Evaluator
 from gankit.training.log import StopRequest
 from gankit.training.start import load_start_weights
 from gankit.training.trainer import Trainer
@@ -251,6 +252,21 @@ def test_resuming_another_seed_or_a_plain_rand_in_a_part(small: Small, tmp_path:
         gankit.train(experiment, tmp_path / "cut", on_tick=die_at_step_6)
     gankit.resume(tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_the_generator_is_prepared_for_sampling_once_a_step(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, steps = Evaluator.generator, []
+
+    def noted(self: Evaluator) -> gankit.Generator:
+        steps.append(self._stepper.step)
+        return prepare(self)
+
+    monkeypatch.setattr(Evaluator, "generator", noted)
+    gankit.train(gankit.load("wgan-gp", *small("evaluation.every=1")), tmp_path / "run")
+    # Twice before the first: between the trial evaluation and the first grid weights may be loaded.
+    assert steps == [0, 0, 3, 4, 6]
 
 
 def test_training_leaves_torch_as_it_was(small: Small, tmp_path: Path) -> None:
