@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from gankit.training.execution.arithmetic import (
     deterministic,
     nondeterministic_operations,
 )
+from gankit.training.log import TickLog
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -203,6 +205,36 @@ def test_a_fault_in_the_rehearsal_is_the_devices_and_no_parts(
     with pytest.raises(RunError, match=rf"run: {told} before the first step"):
         gankit.train(gankit.load("wgan-gp", *small('losses=["fails-later"]')), tmp_path / "run")
     assert not (tmp_path / "run" / "experiment.toml").exists()
+
+
+def test_a_checkpoint_that_the_device_cannot_take_is_not_called_damaged(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gankit.losses.register("fails-later")(FailsLater)
+    run, torch_load = tmp_path / "run", torch.load
+    with pytest.raises(RuntimeError):
+        gankit.train(gankit.load("wgan-gp", *small('losses=["fails-later"]', "training.checkpoint_every=2")), run)
+
+    def refusal(place: Any, name: str, error: RuntimeError) -> str:
+        def fail(*arguments: Any, mmap: bool = False, **options: Any) -> Any:
+            if mmap:  # as `Run.steps` reads it, tensors stay on the disk
+                return torch_load(*arguments, mmap=mmap, **options)
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, fail)
+            with pytest.raises(RunError) as caught:
+                gankit.resume(run)
+        return str(caught.value)
+
+    no_room, failure = torch.OutOfMemoryError("CUDA out of memory. Tried 1 MiB."), RuntimeError("CUDA error: no device")
+    assert refusal(torch, "load", no_room).endswith(
+        "00000002.pt does not fit into the memory of cpu (CUDA out of memory. Tried 1 MiB.); it is not damaged: leave "
+        "the device to this run alone, or use the CPU (CUDA_VISIBLE_DEVICES=)"
+    )
+    assert "run: not enough memory before the first step" in refusal(TickLog, "load_state_dict", no_room)
+    for place, name in ((torch, "load"), (TickLog, "load_state_dict")):
+        assert "run: the GPU failed before the first step" in refusal(place, name, failure)
 
 
 def test_outside_a_training_a_fault_is_one_line_too() -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load as from_bytes
 from torch import Tensor, nn
 
 from gankit import distributed, seeds
-from gankit.errors import GankitError, PartError, RunError, is_device_failure, is_short_of_memory, typed_line
+from gankit.errors import GankitError, PartError, RunError, is_fault_of_machine, typed_line
 from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.selection import open_dataset
 from gankit.interfaces import Augment, Critic, Generator, Loss, Side
@@ -108,7 +108,7 @@ def _attempt(stepper: Stepper) -> None:
     except GankitError:
         raise
     except Exception as error:
-        if is_short_of_memory(error) or is_device_failure(error):  # no part's mistake
+        if is_fault_of_machine(error):
             raise
         parts = stepper.named_parts()
         owners = {id(module): name for name, part in parts.items() for module in _modules(part)}
@@ -124,7 +124,9 @@ def _resume(first: Stepper, second: Stepper) -> None:
     for name, given in first.state_dict().items():
         try:
             state = read_back(given, first.device)
-        except Exception:
+        except Exception as error:
+            if is_fault_of_machine(error):
+                raise
             entries = given.items() if isinstance(given, dict) else []
             broken = [f"{key}, a {type(value).__name__}" for key, value in entries if not _can_be_read(value)]
             raise PartError(

@@ -118,7 +118,8 @@ def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]
     """
     setting, record = experiment.training.threads, experiment.run
     computing = arithmetic(experiment.training, choose_device(experiment.training.device))
-    with seeds.own_draws(), seeds.plain_torch(), computing:
+    # `torch_threads` first: while this waits for its turn to draw, another training may use another number.
+    with torch_threads(None), seeds.own_draws(), seeds.plain_torch(), computing:
         may_choose = setting == "auto" and distributed.size() == 1 and not experiment.training.compile
         options = thread_options() if may_choose else []  # before `torch_threads`, which would leave no choice
         recorded = record.threads if record else None
