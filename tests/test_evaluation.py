@@ -50,7 +50,7 @@ def variance(features: np.ndarray, groups: np.ndarray | None = None) -> float:
     return found
 
 
-@pytest.mark.parametrize("returned", [0.5, None, [0.5], {"wrong": np.ones(3)}, {"wrong": "high"}, torch.ones(2)])
+@pytest.mark.parametrize("returned", [0.5, None, [0.5], {}, {"wrong": np.ones(3)}, {"wrong": "high"}, torch.ones(2)])
 def test_a_metric_that_returns_no_numbers_by_name_is_refused_in_one_line(returned: Any) -> None:
     class Wrong(Metric):
         needs = ("images",)

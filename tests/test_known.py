@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gankit
+from gankit.errors import DataError
 from gankit.experiments.selection import Resized
 from gankit.experiments.tables import DataTable
 from gankit.images.known import Columns, Known
@@ -159,6 +160,16 @@ def test_plug_ins_find_the_record_by_its_old_name() -> None:
     from gankit.image_tables import Knowledge
 
     assert Knowledge is Known
+
+
+def test_a_subset_is_chosen_by_indices_or_by_a_mask() -> None:
+    data = Pictures()
+    mask = np.arange(len(data)) % 3 == 1
+    assert np.array_equal(data.subset(mask).images, data.images[mask])
+    assert len(data.subset([])) == 0
+    for wrong in (mask[1:], [0.5], [[1]]):
+        with pytest.raises(DataError, match=r"chosen by indices \(k,\), or by a mask of \d+ booleans; these are "):
+            data.subset(wrong)  # type: ignore[arg-type]
 
 
 def test_subsets_can_be_sent_to_other_processes() -> None:

@@ -225,6 +225,18 @@ class Extra(Painter):
         pass
 
 
+class Empty(Painter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [self.start]
+        del self.start, self.end, self.grow
+
+
+class Hooked(Painter):
+    def before_step(self, step: int) -> Any:
+        return 0.5
+
+
 class DtypeOfItsOwn(Painter):
     def forward(self, z: Tensor) -> Any:
         return super().forward(z).numpy(force=True)
@@ -242,6 +254,8 @@ class DtypeOfItsOwn(Painter):
         (Counting, "generator mine changes calls in a step, which a resumed run would lose"),
         (Locked, "generator mine cannot be copied, as sampling needs it: TypeError"),
         (Extra, "the state of generator mine cannot be exported"),
+        (Empty, "generator mine has no parameters to train: hold its layers as attributes, several of them in a torch"),
+        (Hooked, r"Hooked.before_step returned 0\.5 \(float\): return numbers by name, or None"),
         (DtypeOfItsOwn, r"returned array.*\(ndarray\); it must return one tensor"),
     ],
 )
@@ -296,6 +310,21 @@ class OnceDifferentiable(Scoring):
 
     def forward(self, images: Tensor) -> Any:
         return self.score(self.Square.apply(images.flatten(1)))  # type: ignore[no-untyped-call]
+
+
+class Heated(Scoring):
+    """Tells the log of a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("heat", torch.tensor(0.25))
+
+    def before_step(self, step: int) -> Any:
+        return {"heat": self.heat}
+
+
+def test_tensors_that_a_part_tells_of_a_step_are_logged_as_numbers(trained: Trained) -> None:
+    assert [row["heat"] for row in trained(critic=gankit.wrap("critic", Heated)).log] == [0.25]
 
 
 @pytest.mark.parametrize(
@@ -360,6 +389,12 @@ class Number(gankit.Loss):
         return 0.5  # type: ignore[return-value]
 
 
+class LogsAll(gankit.Loss):
+    def generator(self, turn: gankit.Turn) -> Tensor:
+        turn.log("scores", turn.fake_scores)
+        return turn.fake_scores.mean()
+
+
 class Failing(gankit.Loss):
     def after_step(self, turn: gankit.Turn) -> None:
         raise KeyError("gone")
@@ -383,6 +418,7 @@ def test_numbers_of_numpy_are_saved_as_numbers(trained: Trained) -> None:
         (Vector, r"loss mine returned \(4,\) on the critic's turn: return one number as a tensor"),
         (Number, r"loss mine returned 0.5 \(float\) on the generator's turn"),
         (Failing, "in a trial step loss mine raised KeyError: 'gone'"),
+        (LogsAll, r"scores was logged with shape \(4,\): log one number, such as a mean"),
     ],
 )
 def test_losses_that_are_refused(kind: type, message: str, trained: Trained) -> None:

@@ -51,12 +51,14 @@ class Result:
         result = output if isinstance(output, Result) else cls(output)
         try:
             values = {str(name): float(value) for name, value in result.values.items()}
-        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, TypeError, ValueError, RuntimeError):
+            values = {}
+        if not values:
             description = f"{str(result.values)[:80]} ({type(result.values).__name__})"
             raise PartError(
                 f"metric {type(metric).__name__}: compute returned {description}; return numbers by name, such as "
                 '{"brightness": 0.3}'
-            ) from error
+            )
         return dataclasses.replace(result, values=values)
 
 

@@ -200,6 +200,12 @@ def _check_penalties(experiment: Experiment, losses: tuple[LossTerm, ...]) -> No
 def _check_shapes(
     experiment: Experiment, generator: Generator, critic: Critic, augment: Augment | None, image: ImageSpec
 ) -> None:
+    for kind, network in (("generator", generator), ("critic", critic)):
+        if not list(network.parameters()):
+            raise PartError(
+                f"{kind} {getattr(experiment, kind).name} has no parameters to train: hold its layers as attributes, "
+                "several of them in a torch.nn.ModuleList"
+            )
     name = f"generator {experiment.generator.name}"
     z, labels = probe_inputs(generator, image)
     copy = _copy(name, generator)

@@ -21,6 +21,8 @@ from gankit.training.pixels import Pixels, place
 
 LARGEST = 1e100
 """Facts above it, and weights below its inverse, must be mistakes: their powers overflow float64."""
+ROUNDING = 1e-13
+"""Values that differ by less, relative to their mean, are equal but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _training_data(dataset: Dataset, table: DataTable, training: TrainingData | 
         if not np.isfinite(columns).all():
             raise DataError(f"data.conditional: {', '.join(table.conditional)} has missing values")
         mean, scale = columns.mean(0), columns.std(0)
-        scale[scale == 0] = 1.0
+        scale[scale <= ROUNDING * np.abs(mean)] = 1.0  # a constant, whose mean is rounded
         if training is not None:
             mean, scale = np.array(training.condition_mean), np.array(training.condition_scale)
         labels = torch.from_numpy(((columns - mean) / scale).astype(np.float32))

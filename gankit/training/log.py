@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gankit import distributed
-from gankit.errors import RunError
+from gankit.errors import PartError, RunError
 from gankit.files import append_line, write_atomically
 from gankit.runs.record import read_log
 from gankit.terminal.text import ErrorStream, harmless, progress_bar
@@ -177,7 +177,13 @@ class TickLog:
             self._writer_class = SummaryWriter
 
     def add(self, name: str, value: Tensor) -> None:
-        """Add a scalar tensor to the running mean of this name."""
+        """Add a scalar tensor to the running mean of this name.
+
+        Raises:
+            PartError: it is no scalar.
+        """
+        if value.numel() != 1:
+            raise PartError(f"{name} was logged with shape {tuple(value.shape)}: log one number, such as a mean")
         total, count = self._sums.get(name, (value.new_zeros((), dtype=torch.float32), 0))
         self._sums[name] = (total + value.float(), count + 1)
 
@@ -254,6 +260,8 @@ class StopRequest:
             kinds = [signal.SIGINT, signal.SIGTERM]
             if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 kinds.append(signal.SIGHUP)
+            # Where Python runs inside another program, that may have handlers which could not be put back: None here.
+            kinds = [kind for kind in kinds if signal.getsignal(kind) is not None]
             self._previous_handlers = {kind: signal.signal(kind, self._request) for kind in kinds}
         return self
 

@@ -1,16 +1,18 @@
 """One step of a training: the critic's turns, then the generator's; the same for every recipe."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from gankit import distributed, seeds
 from gankit.distributed import Shard
+from gankit.errors import PartError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Critic, Generator, Side, Turn
 from gankit.nn.compilation import Compilation
@@ -18,7 +20,7 @@ from gankit.nn.copies import copied
 from gankit.nn.modes import bfloat16
 from gankit.registry import value_at
 from gankit.runs import checkpoint
-from gankit.runs.networks import load_state, not_finite, step_hooks
+from gankit.runs.networks import describe_value, load_state, not_finite, step_hooks
 from gankit.runs.run import choose_device
 from gankit.training.assembly import Gan, build
 from gankit.training.data import TrainingData
@@ -31,6 +33,7 @@ from gankit.training.optimizers import betas_at, build_optimizer
 
 PARAMETER_DTYPES = {"float64": torch.float64}
 """By `training.precision`; all others keep float32 parameters, over which bf16 is autocast."""
+NUMBERS = (int, float, np.generic, Tensor)
 
 
 @final
@@ -142,11 +145,19 @@ class Stepper:
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
     def go_to(self, step: int) -> None:
-        """Set the number of generator updates done, and call `before_step` of every part."""
+        """Set the number of generator updates done, and call `before_step` of every part.
+
+        Raises:
+            PartError: one of them returns something other than numbers by name, or None.
+        """
         self.step, self.hook_values = step, {}
         self.objective.go_to(step)
         for hook in self._hooks:
-            self.hook_values.update(hook(step) or {})
+            values = hook(step) or {}
+            if not isinstance(values, Mapping) or not all(isinstance(value, NUMBERS) for value in values.values()):
+                name = getattr(hook, "__qualname__", "before_step")
+                raise PartError(f"{name} returned {describe_value(values)}: return numbers by name, or None")
+            self.hook_values.update(values)
 
     def advance(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
         """One step: `critic_steps` critic updates, then one generator update; or the rest of a step that was stopped.
@@ -183,9 +194,11 @@ class Stepper:
         """A context in which the critic's parameters get no gradients, as on the generator's turn."""
         for parameter in self._trained_critic_parameters:
             parameter.requires_grad_(False)
-        yield
-        for parameter in self._trained_critic_parameters:
-            parameter.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for parameter in self._trained_critic_parameters:
+                parameter.requires_grad_(True)
 
     def update(self, side: Side, batch: int, index: int) -> None:
         """Do the `index`-th update of one side, on `batch` samples over all processes; nothing where no loss is due."""
