@@ -64,6 +64,18 @@ def test_a_metric_that_returns_no_numbers_by_name_is_refused_in_one_line(returne
         evaluate(noise(12, 0), noise(12, 1), ["wrong"])
 
 
+def test_an_error_inside_a_metric_names_it() -> None:
+    class Wrong(Metric):
+        needs = ("images",)
+
+        def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+            raise ZeroDivisionError("division by zero")
+
+    gankit.metrics.register("wrong")(Wrong)
+    with pytest.raises(PartError, match=r"^metric Wrong raised ZeroDivisionError: division by zero$"):
+        evaluate(noise(12, 0), noise(12, 1), ["wrong"])
+
+
 def test_a_permutation_test_that_cannot_be_made_is_said() -> None:
     report = evaluate(noise(30, 0), noise(30, 1), ["variance-ratio"], permutations=20)
     assert "p_value" not in report["metrics"]["variance-ratio"]

@@ -288,6 +288,20 @@ class ScorePair(Scoring):
         return scores, scores
 
 
+class Squashed(nn.Module):
+    """Its `features` and `score` are not all that `forward` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.head = nn.Flatten(), nn.Linear(768, 1)
+
+    def score(self, features: Tensor) -> Tensor:
+        return self.head(features)  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Any:
+        return self.score(self.features(images)).tanh()
+
+
 class OtherSize(Scoring):
     def __init__(self) -> None:
         super().__init__()
@@ -331,6 +345,7 @@ def test_tensors_that_a_part_tells_of_a_step_are_logged_as_numbers(trained: Trai
     ("kind", "message"),
     [
         (ScorePair, r"critic mine, called with \(4, 3, 16, 16\), returned a tuple of \(4, 1\) and \(4, 1\)"),
+        (Squashed, r"critic mine has methods `features` and `score`, and .* differs from `forward\(images, labels\)`"),
         (OtherSize, r"critic mine, called with \(4, 3, 16, 16\), raised RuntimeError: mat1 and mat2"),
         (OnceDifferentiable, "in a trial step .*raised RuntimeError: trying to differentiate twice"),
     ],

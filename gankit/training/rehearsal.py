@@ -17,7 +17,7 @@ from gankit import distributed, seeds
 from gankit.errors import GankitError, PartError, RunError, is_fault_of_machine, typed_line
 from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.selection import open_dataset
-from gankit.interfaces import Augment, Critic, Generator, Loss, Side
+from gankit.interfaces import Augment, Critic, FeatureCritic, Generator, Loss, Side
 from gankit.nn.copies import copied
 from gankit.runs import checkpoint
 from gankit.runs.networks import PROBE_BATCH, build_network, load_state
@@ -69,6 +69,7 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         _resume(first, second)
         _check_export(first)
         _check_same_outputs(first, second)
+        _check_features(first)
         for stepper in (first, second):
             _attempt(stepper)
         _check_same_step(first, second)
@@ -201,6 +202,21 @@ def _output(part: Any, stepper: Stepper, train: bool) -> Tensor:
         part = copied(part).train(train)
         output: Tensor = part(inputs) if isinstance(part, Augment) else part(inputs, turn.labels)
     return output
+
+
+def _check_features(stepper: Stepper) -> None:
+    """A critic whose features are read in training must score by them, and by nothing else."""
+    critic, turn = copied(stepper.critic).eval(), stepper.turn("critic", distributed.shard(stepper.settings.batch), 0)
+    if not isinstance(critic, FeatureCritic):
+        return
+    with torch.no_grad():
+        scores = critic(turn.raw_real, turn.labels)
+        from_features = critic.score(critic.features(turn.raw_real), turn.labels)
+    if not _same(scores, from_features):
+        raise PartError(
+            f"critic {stepper.experiment.critic.name} has methods `features` and `score`, and `score(features(images), "
+            "labels)`, which training uses, differs from `forward(images, labels)`: make them equal, or rename one"
+        )
 
 
 def _check_same_step(first: Stepper, second: Stepper) -> None:
