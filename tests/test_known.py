@@ -172,6 +172,18 @@ def test_a_subset_is_chosen_by_indices_or_by_a_mask() -> None:
             data.subset(wrong)  # type: ignore[arg-type]
 
 
+def test_a_notebook_shows_what_is_wrong_with_images_in_their_place() -> None:
+    class Broken(Pictures):
+        @property
+        def images(self) -> Any:  # type: ignore[override]
+            raise DataError("<1>.png cannot be read")
+
+        def __len__(self) -> int:
+            return N
+
+    assert Broken()._repr_html_().endswith("<p>&lt;1&gt;.png cannot be read</p>")
+
+
 def test_subsets_can_be_sent_to_other_processes() -> None:
     data = gankit.wrap("dataset", Pictures().images, labels=LABELS, facts=FACTS).subset([4, 9])
     copy = pickle.loads(pickle.dumps(data))

@@ -47,8 +47,11 @@ class Dataset(ABC):
         return f"{text}, {', '.join(f'{count} {name}' for count, name in counts)}"
 
     def _repr_html_(self) -> str:
-        first = self.read(np.arange(min(SHOWN, len(self))))
-        return f"<p>{escape(repr(self))}</p>" + grid_html(first, self.value_range)
+        try:
+            shown = grid_html(self.read(np.arange(min(SHOWN, len(self)))), self.value_range)
+        except GankitError as error:
+            shown = f"<p>{escape(str(error))}</p>"
+        return f"<p>{escape(repr(self))}</p>{shown}"
 
     @property
     @abstractmethod

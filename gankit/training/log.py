@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -29,6 +29,11 @@ def format_seconds(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
+
+
+def go_on(folder: Path) -> str:
+    """How a run that was stopped goes on."""
+    return f"go on with: gankit resume {shlex.quote(str(folder))}"
 
 
 class Progress:
@@ -55,7 +60,8 @@ class Progress:
 
     def __init__(self, steps: int, done: int, images_per_step: int, quiet: bool = False) -> None:
         self._stream = ErrorStream()
-        self._lines = not quiet and not in_notebook() and not self._stream.isatty()
+        in_notebook = "ipykernel" in sys.modules  # there `tqdm.auto` draws its bar as a widget
+        self._lines = not quiet and not in_notebook and not self._stream.isatty()
         self._bar = progress_bar(
             total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0, disable=quiet or self._lines
         )
@@ -131,23 +137,17 @@ class Progress:
     def say_stopped(self, reason: str, folder: Path) -> None:
         """Say where the training was stopped, and how it goes on."""
         at = f"step {self._step:,} of {self._steps:,} after {format_seconds(time.monotonic() - self._start)}"
-        self.say(f"{reason}: stopped at {at}; go on with: gankit resume {shlex.quote(str(folder))}")
+        self.say(f"{reason}: stopped at {at}; {go_on(folder)}")
 
     def say_lost(self, saved: int, folder: Path) -> None:
         """Say what is lost of a training that was stopped at once, by the step of its newest checkpoint."""
         since = f"the checkpoint of step {saved:,}" if saved else "the start"
         at = f"step {self._step:,} of {self._steps:,}"
-        go_on = f"go on with: gankit resume {shlex.quote(str(folder))}"
-        self.say(f"stopped at once at {at}: all since {since} is lost; {go_on}")
+        self.say(f"stopped at once at {at}: all since {since} is lost; {go_on(folder)}")
 
     def close(self) -> None:
         """Leave the bar as it stands."""
         self._bar.close()
-
-
-def in_notebook() -> bool:
-    """Whether the program runs in a notebook, where `tqdm.auto` draws its bar as a widget."""
-    return "ipykernel" in sys.modules
 
 
 class TickLog:
@@ -286,6 +286,6 @@ class StopRequest:
         finally:
             self._breaks_off = False
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for kind, handler in self._previous_handlers.items():
             signal.signal(kind, handler)

@@ -14,7 +14,7 @@ from gankit import distributed, seeds
 from gankit.distributed import Shard
 from gankit.errors import PartError
 from gankit.experiments.experiment import Experiment
-from gankit.interfaces import Critic, Generator, Side, Turn
+from gankit.interfaces import Augment, Critic, Generator, Loss, Side, Turn
 from gankit.nn.compilation import Compilation
 from gankit.nn.copies import copied
 from gankit.nn.modes import bfloat16
@@ -54,6 +54,7 @@ class Stepper:
         gan: the parts as they were built.
         generator: in training mode, on the device.
         critic: in training mode, on the device.
+        parts: networks, losses and the augment, in this order, by kind and name, as errors name them.
         averaged: the averaged generator's parameters, or None.
         optimizers: by side, "critic" and "generator".
         inputs: what the turns read.
@@ -71,8 +72,8 @@ class Stepper:
         self.critic: Critic = self._place(self.gan.critic)
         # Without the parameters that the critic's author froze, such as those of a pretrained network.
         self._trained_critic_parameters = [p for p in self.critic.parameters() if p.requires_grad]
-        self._losses_and_augment: list[Any] = [term.loss for term in self.gan.losses]
-        self._losses_and_augment += [] if self.gan.augment is None else [self.gan.augment]
+        self.parts = self._parts()
+        self._losses_and_augment = [part for part in self.parts.values() if isinstance(part, (Loss, Augment))]
         for part in self._losses_and_augment:
             if isinstance(part, nn.Module):
                 part.to(self.device)
@@ -88,11 +89,10 @@ class Stepper:
         self.warnings: list[str] = []
         self.compilation = self._compilation()
         self.execution = choose(
-            self.settings, self.device, self.named_parts(), self.inputs.random, self.log.add, self.warnings.append,
+            self.settings, self.device, self.parts, self.inputs.random, self.log.add, self.warnings.append,
             self.compilation,
         )  # fmt: skip
-        parts = (self.generator, self.critic, *self._losses_and_augment)
-        self._hooks = [hook for part in parts for hook in step_hooks(part)]
+        self._hooks = [hook for part in self.parts.values() for hook in step_hooks(part)]
         self.hook_values: dict[str, float] = {}
         self.turns = 0
         self.go_to(0)
@@ -108,22 +108,17 @@ class Stepper:
 
     def _compilation(self) -> Compilation:
         # A turn can change their state before the optimiser's step; it is restored when a compiled turn fails.
-        parts = [self.generator, self.critic, *self._losses_and_augment, self.log]
-        stateful = [part for part in parts if hasattr(part, "state_dict")]
+        stateful = [part for part in [*self.parts.values(), self.log] if hasattr(part, "state_dict")]
         compilation = Compilation(stateful, self.warnings.append, self.settings.compile == "all")
         if self.settings.compile and distributed.has_synchronised_norms(self.generator, self.critic):
             for side in self.optimizers:
                 compilation.give_up(side, "batch normalisation is synchronised between processes")
         return compilation
 
-    def named_parts(self) -> dict[str, Any]:
-        """The parts by kind and name, as errors name them."""
+    def _parts(self) -> dict[str, Any]:
         tables = self.experiment
-        parts = {
-            f"generator {tables.generator.name}": self.generator,
-            f"critic {tables.critic.name}": self.critic,
-            **{f"loss {term.name}": term.loss for term in self.gan.losses},
-        }
+        parts = {f"generator {tables.generator.name}": self.generator, f"critic {tables.critic.name}": self.critic}
+        parts |= {f"loss {term.name}": term.loss for term in self.gan.losses}
         return parts if tables.augment is None else {**parts, f"augment {tables.augment.name}": self.gan.augment}
 
     def close(self) -> None:

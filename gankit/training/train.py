@@ -1,7 +1,6 @@
 """Start a training, and resume one: `gankit.train` and `gankit.resume`."""
 
 import contextlib
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from gankit.runs import checkpoint
 from gankit.runs.run import Run, choose_device, open_run
 from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.faults import device_faults
+from gankit.training.log import go_on
 from gankit.training.start import load_start_weights
 from gankit.training.trainer import OnTick, Trainer
 
@@ -101,8 +101,7 @@ def _new_folder(folder: Path) -> Iterator[None]:
 
     def refuse() -> None:
         is_run = (folder / "experiment.toml").is_file()
-        go_on = f"go on with: gankit resume {shlex.quote(str(folder))}"
-        refuse_nonempty(folder, go_on if is_run else "choose another --out")
+        refuse_nonempty(folder, go_on(folder) if is_run else "choose another --out")
 
     refuse()  # before `sole_writer` writes there
     with sole_writer(folder):
