@@ -241,11 +241,13 @@ class Stepper:
             side: whose update.
             shard: this process's rows of the batch.
             index: the number of the update.
-            read: returns an input by name; losses then draw from `inputs.random`, which the caller has seeded. None
-                makes the inputs, and a generator for the draws, here.
+            read: returns an input by name; the caller has then seeded `inputs.random`, from which losses draw. None
+                makes the inputs, and seeds it, here.
             log: takes what losses log; by default it goes to the training's log.
         """
-        inputs = self.inputs.of(side, shard, index) if read is None else {}
+        if read is None:
+            inputs = self.inputs.of(side, shard, index)
+            self.inputs.seed(side, index)
         take: Read = read or (lambda name: inputs[name]())
         write, has_labels = log or self.log.add, self.data.labels is not None
 
@@ -260,7 +262,7 @@ class Stepper:
             labels=take("labels") if has_labels else None,
             latents=take("latents"),
             step=self.step,
-            random=self.inputs.loss_draws(side, shard, index if read is None else None),
+            random=self.inputs.loss_draws(shard),
             augment=self.gan.augment,
             scope=self.experiment.augment.scope if self.experiment.augment else "critic",
             critic_mixes=self.gan.critic_mixes_samples,
