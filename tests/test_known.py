@@ -172,6 +172,19 @@ def test_a_subset_is_chosen_by_indices_or_by_a_mask() -> None:
             data.subset(wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("dtype", ["float64", ">u2"])
+def test_pixels_of_other_types_are_refused_in_one_line(dtype: str) -> None:
+    class Other(Pictures):
+        value_range = 0.0, 1.0
+
+        @property
+        def images(self) -> Any:  # type: ignore[override]
+            return np.zeros((N, 1, 4, 6), dtype)
+
+    with pytest.raises(DataError, match=rf"images are {dtype}; the data set must give uint8, uint16 or float32"):
+        prepare(DataTable(name="eyes"), 0, Other())
+
+
 def test_a_notebook_shows_what_is_wrong_with_images_in_their_place() -> None:
     class Broken(Pictures):
         @property

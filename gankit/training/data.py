@@ -19,6 +19,7 @@ from gankit.interfaces import Dataset, ImageSpec
 from gankit.seeds import Order
 from gankit.training.pixels import Pixels, place
 
+DTYPES = ("uint8", "uint16", "float32")
 LARGEST = 1e100
 """Facts above it, and weights below its inverse, must be mistakes: their powers overflow float64."""
 ROUNDING = 1e-13
@@ -91,6 +92,8 @@ def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> Trainin
         DataError: what the table asks for is not in the data; one line that names the setting.
     """
     training_images, held_out_images = select_images(table, seed, data)
+    if str(dtype := training_images.dtype) not in DTYPES:
+        raise DataError(f"data: images are {dtype}; the data set must give {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
     training = _training_data(training_images, table, None)
     if held_out_images is None:
         return training

@@ -53,7 +53,6 @@ def on_device(indices: Indices, device: torch.device) -> Tensor:
 
 def _storable(rows: NDArray[Any]) -> Tensor:
     """Pixels as a tensor; those of 16 bits as int16, since torch can do little with uint16."""
-    rows = rows.astype(rows.dtype.newbyteorder("="), copy=False)  # torch knows only this machine's order of bytes
     return torch.from_numpy(rows.view(np.int16) if rows.dtype == np.uint16 else rows)
 
 
