@@ -228,8 +228,12 @@ class Extra(Painter):
 class Empty(Painter):
     def __init__(self) -> None:
         super().__init__()
-        self.layers = [self.start]
-        del self.start, self.end, self.grow
+        self.layers = [self.start, self.grow, self.end]
+        del self.start, self.end
+
+    def forward(self, z: Tensor) -> Any:
+        start, grow, end = self.layers
+        return end(grow(start(z).unflatten(1, (-1, 4, 4)))).tanh()
 
 
 class Hooked(Painter):
