@@ -14,7 +14,7 @@ from torch import Tensor
 
 import gankit
 from gankit import seeds
-from gankit.errors import RunError, plain_words
+from gankit.errors import PartError, RunError, plain_words
 from gankit.interfaces import Augment, Critic, ImageSpec, Loss, Turn
 from gankit.runs.run import choose_device
 from gankit.training import rehearsal
@@ -253,6 +253,12 @@ def test_the_draws_of_all_gpus_are_named_since_torch_would_warn(monkeypatch: pyt
     with seeds.own_draws(), seeds.own_draws([]):
         pass
     assert named == [[0, 1], []]
+
+
+def test_doubles_on_an_apple_gpu_are_refused(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gankit.training.step.choose_device", lambda setting: torch.device("mps"))
+    with pytest.raises(PartError, match=r"^training\.precision: Apple GPUs have no float64; set training\.device=cpu"):
+        Trainer(gankit.load("wgan-gp", *small("training.precision=float64")), tmp_path, None)
 
 
 def test_nothing_is_made_double_on_a_device_that_may_have_no_doubles() -> None:

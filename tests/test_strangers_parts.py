@@ -86,6 +86,11 @@ def test_a_critic_that_flattens_with_view_trains(trained: Trained) -> None:
     assert trained(critic=gankit.wrap("critic", Viewed)).finished
 
 
+def test_a_layout_that_a_network_cannot_have_is_refused(trained: Trained) -> None:
+    with pytest.raises(PartError, match=r"^training\.channels_last: critic mine has tensors of five dim"):
+        trained("training.channels_last=true", critic=gankit.wrap("critic", Viewed))
+
+
 def test_a_thin_strided_convolution_trains(trained: Trained) -> None:
     layers = nn.Conv2d(3, 8, 1, stride=2), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 8)
     assert trained('losses=["hinge"]', critic=gankit.wrap("critic", nn.Sequential(*layers))).finished

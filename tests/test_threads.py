@@ -132,7 +132,6 @@ def test_two_trainings_in_threads_keep_their_numbers(small: Small, tmp_path: Pat
 
     one, two = (gankit.load("wgan-gp", *small(f"training.threads={number}")) for number in (3, 2))
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(torch.ones(10).sum)
         run = gankit.train(one, tmp_path / "one", on_tick=start_the_other)
         other = waiting[0].result()
         assert pool.submit(torch.get_num_threads).result() == before

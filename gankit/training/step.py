@@ -66,10 +66,12 @@ class Stepper:
         self.experiment, self.settings, self.data, self.log = experiment, experiment.training, data, log
         self.device = choose_device(self.settings.device)
         dtype = PARAMETER_DTYPES.get(self.settings.precision, torch.float32)
+        if dtype is torch.float64 and self.device.type == "mps":
+            raise PartError("training.precision: Apple GPUs have no float64; set training.device=cpu")
         self.like = torch.empty(0, dtype=dtype, device=self.device)
         self.gan: Gan = build(experiment, data.image)
-        self.generator: Generator = self._place(self.gan.generator)
-        self.critic: Critic = self._place(self.gan.critic)
+        self.generator: Generator = self._place("generator")
+        self.critic: Critic = self._place("critic")
         # Without the parameters that the critic's author froze, such as those of a pretrained network.
         self._trained_critic_parameters = [p for p in self.critic.parameters() if p.requires_grad]
         self.parts = self._parts()
@@ -97,12 +99,18 @@ class Stepper:
         self.turns = 0
         self.go_to(0)
 
-    def _place(self, network: Any) -> Any:
-        network = network.to(self.device, self.like.dtype).train()
+    def _place(self, kind: Side) -> Any:
+        network = getattr(self.gan, kind).to(self.device, self.like.dtype).train()
         setting = self.settings.channels_last
         if network.channels_last or setting is not None:
+            layout = torch.contiguous_format if setting is False else torch.channels_last
+            if setting and any(tensor.dim() > 4 for tensor in [*network.parameters(), *network.buffers()]):
+                name = getattr(self.experiment, kind).name
+                raise PartError(
+                    f"training.channels_last: {kind} {name} has tensors of five dimensions; set it to false"
+                )
             # Weights alone: convolutions follow their layout, and images stay contiguous, as plug-ins expect.
-            network.to(memory_format=torch.contiguous_format if setting is False else torch.channels_last)
+            network.to(memory_format=layout)
         distributed.synchronise(network)
         return network
 
@@ -148,7 +156,8 @@ class Stepper:
         self.step, self.hook_values = step, {}
         self.objective.go_to(step)
         for hook in self._hooks:
-            values = hook(step) or {}
+            if (values := hook(step)) is None:
+                continue
             if not isinstance(values, Mapping) or not all(isinstance(value, NUMBERS) for value in values.values()):
                 name = getattr(hook, "__qualname__", "before_step")
                 raise PartError(f"{name} returned {describe_value(values)}: return numbers by name, or None")
