@@ -103,14 +103,14 @@ class Stepper:
         network = getattr(self.gan, kind).to(self.device, self.like.dtype).train()
         setting = self.settings.channels_last
         if network.channels_last or setting is not None:
-            layout = torch.contiguous_format if setting is False else torch.channels_last
-            if setting and any(tensor.dim() > 4 for tensor in [*network.parameters(), *network.buffers()]):
+            tensors = [*network.parameters(), *network.buffers()]
+            if setting is not False and any(tensor.dim() == 5 for tensor in tensors):
                 name = getattr(self.experiment, kind).name
                 raise PartError(
                     f"training.channels_last: {kind} {name} has tensors of five dimensions; set it to false"
                 )
             # Weights alone: convolutions follow their layout, and images stay contiguous, as plug-ins expect.
-            network.to(memory_format=layout)
+            network.to(memory_format=torch.contiguous_format if setting is False else torch.channels_last)
         distributed.synchronise(network)
         return network
 
