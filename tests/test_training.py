@@ -26,8 +26,8 @@ from gankit.distributed import shard
 from gankit.errors import GankitError, PartError, RunError
 from gankit.interfaces import Loss, Side, Turn
 from gankit.runs import checkpoint
-from gankit.training.log import StopRequest
 from gankit.training.start import load_start_weights
+from gankit.training.stopping import StopRequest
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]

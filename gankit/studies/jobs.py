@@ -22,7 +22,7 @@ from gankit.registry.plugins import KINDS
 from gankit.studies.clusters import Cluster
 from gankit.studies.worker import ALIVE, RESULT, STOP, Start, repeat, run_job
 from gankit.terminal.text import ErrorStream, harmless, progress_bar, say
-from gankit.training.log import StopRequest
+from gankit.training.stopping import StopRequest
 
 SHOW_EVERY = 2.0  # Seconds between looks at the time left
 BEAT_EVERY = 5.0  # Seconds between signs of life

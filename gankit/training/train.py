@@ -16,7 +16,7 @@ from gankit.runs import checkpoint
 from gankit.runs.run import Run, choose_device, open_run
 from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.faults import device_faults
-from gankit.training.log import go_on
+from gankit.training.progress import go_on
 from gankit.training.start import load_start_weights
 from gankit.training.trainer import OnTick, Trainer
 

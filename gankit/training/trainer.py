@@ -25,10 +25,12 @@ from gankit.training.description import summarise
 from gankit.training.evaluator import Evaluator
 from gankit.training.execution.arithmetic import describe_arithmetic
 from gankit.training.execution.faults import device_faults
-from gankit.training.log import BrokenOff, Progress, StopRequest, TickLog
+from gankit.training.log import TickLog
+from gankit.training.progress import Progress
 from gankit.training.rehearsal import rehearse
 from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
+from gankit.training.stopping import BrokenOff, StopRequest
 from gankit.training.threads import StepThreads
 
 OnTick = Callable[[dict[str, Any]], None]
