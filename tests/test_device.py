@@ -212,8 +212,9 @@ def test_a_checkpoint_that_the_device_cannot_take_is_not_called_damaged(
 ) -> None:
     gankit.losses.register("fails-later")(FailsLater)
     run, torch_load = tmp_path / "run", torch.load
+    settings = small('losses=["fails-later"]', "training.checkpoint_every=2", "training.device=cpu")
     with pytest.raises(RuntimeError):
-        gankit.train(gankit.load("wgan-gp", *small('losses=["fails-later"]', "training.checkpoint_every=2")), run)
+        gankit.train(gankit.load("wgan-gp", *settings), run)
 
     def refusal(place: Any, name: str, error: RuntimeError) -> str:
         def fail(*arguments: Any, mmap: bool = False, **options: Any) -> Any:

@@ -347,7 +347,7 @@ class Heated(Scoring):
 
 
 def test_tensors_that_a_part_tells_of_a_step_are_logged_as_numbers(trained: Trained) -> None:
-    assert [row["heat"] for row in trained(critic=gankit.wrap("critic", Heated)).log] == [0.25]
+    assert [row["heat"] for row in trained(critic=gankit.wrap("critic", Heated)).log] == [0.25, 0.25]
 
 
 @pytest.mark.parametrize(

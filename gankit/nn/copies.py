@@ -31,12 +31,12 @@ def copied(part: Part) -> Part:
 
 
 def buffers_of(modules: Iterable[nn.Module]) -> list[Tensor]:
-    """Copies of all buffers of some modules, for `restore_buffers`."""
+    """Copies of all buffers of some modules, each of any shape, for `restore_buffers`."""
     return [buffer.clone() for module in modules for buffer in module.buffers()]
 
 
 @torch.no_grad()
 def restore_buffers(modules: Iterable[nn.Module], values: Sequence[Tensor]) -> None:
-    """Give the buffers of modules their values of before, in place."""
+    """Give the buffers of modules their values of before, of the same shapes, in place."""
     for buffer, value in zip((buffer for module in modules for buffer in module.buffers()), values, strict=True):
         buffer.copy_(value)

@@ -60,6 +60,9 @@ class Stepper:
         inputs: what the turns read.
         objective: what they minimise.
         execution: how turns are executed.
+
+    Raises:
+        PartError: the parts do not fit, or their numbers or layouts are not for the device.
     """
 
     def __init__(self, experiment: Experiment, data: TrainingData, log: TickLog) -> None:
