@@ -338,6 +338,24 @@ def test_without_torchrun_nothing_is_started() -> None:
         assert distributed.means({"a": 1.5}) == {"a": 1.5}
 
 
+@pytest.mark.parametrize(
+    ("rank", "size", "message"),
+    [
+        ("first", "2", r"RANK=first and WORLD_SIZE=2 are no numbers: start all processes by torchrun, or unset RANK"),
+        ("0", "2", r"process 0 of 2 cannot join the others \(.*MASTER_ADDR.*\): start all processes by torchrun, or"),
+    ],
+)
+def test_what_another_program_left_in_the_place_of_torchruns_settings_is_told(
+    rank: str, size: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(RunError, match=message), distributed.process_group():
+        pass
+    assert distributed.size() == 1
+
+
 def test_a_lost_process_is_told_from_other_errors() -> None:
     assert distributed.is_process_loss(RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
     assert not distributed.is_process_loss(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

@@ -15,8 +15,8 @@ import pytest
 import gankit
 from gankit.report import write_report
 from gankit.terminal.text import progress_bar
-from gankit.training import log
-from gankit.training.log import Progress, StopRequest, format_seconds
+from gankit.training.progress import Progress, format_seconds
+from gankit.training.stopping import StopRequest
 
 
 class Terminal(io.StringIO):
@@ -30,7 +30,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A clock that the test moves: `clock[0]` is the time."""
     now = [100.0]
-    monkeypatch.setattr(log.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     return now
 
 

@@ -27,8 +27,8 @@ from gankit.errors import GankitError, PartError, RunError
 from gankit.interfaces import Loss, Side, Turn
 from gankit.runs import checkpoint
 from gankit.training.evaluator import Evaluator
-from gankit.training.log import StopRequest
 from gankit.training.start import load_start_weights
+from gankit.training.stopping import StopRequest
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -221,6 +221,17 @@ def test_a_terminal_that_closes_asks_for_a_stop_unless_nohup_says_otherwise() ->
         assert not stop.requested
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_handler_of_the_program_that_python_runs_in_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As R's: Python shows None in its place, and could not put it back."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(signal, "getsignal", lambda kind: None if kind == signal.SIGINT else before)
+    set_for: list[int] = []
+    monkeypatch.setattr(signal, "signal", lambda kind, handler: set_for.append(kind))
+    with StopRequest():
+        assert signal.SIGTERM in set_for
+    assert signal.SIGINT not in set_for
 
 
 def test_a_training_outlives_its_terminal(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,6 +452,13 @@ def test_start_from_another_run(small: Small, tmp_path: Path) -> None:
     trainer = Trainer(experiment, tmp_path / "second", None)
     load_start_weights(trainer.stepper)
     assert_equal(dict(trainer.stepper.generator.state_dict()), dict(state(first.path)["generator"]))
+    newest = max((first.path / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1])
+    trainer.stepper.warnings.clear()
+    load_start_weights(trainer.stepper)
+    [line] = trainer.stepper.warnings
+    assert "step-00000006.pt cannot be read" in line
+    assert line.endswith("; starting from step 4 of that run")
     with pytest.raises(RunError, match="does not fit"):
         gankit.train(gankit.load(experiment, "generator.width=8"), tmp_path / "third")
     assert not (tmp_path / "third").exists()
@@ -579,7 +597,7 @@ def test_refusals_write_nothing(small: Small, tmp_path: Path) -> None:
         "cannot use labels": ["generator.name=dcgan", "data.conditional=true"],
         "trains the generator": ['losses=["gradient-penalty"]'],
         "needs an Augment": ['losses=["hinge", "consistency"]'],
-        "cannot make images 30 high": ["data.size=30"],
+        "does not fit images 30 high": ["data.size=30"],
         "refuses them": ["training.optimizer_options={momentom=1}"],
         "cannot be used here": ["training.device=cuda:9"],
         "there is no run here": ["training.start_from=nowhere"],

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import torch
 
 from gankit.errors import RunError
 from gankit.files import sole_writer, write_atomically
+from gankit.nn.threads import own_threads
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
 from gankit.studies.clusters import Cluster
 from gankit.studies.worker import ALIVE, RESULT, STOP, Start, repeat, run_job
 from gankit.terminal.text import ErrorStream, harmless, progress_bar, say
-from gankit.training.log import StopRequest
+from gankit.training.stopping import StopRequest
 
 SHOW_EVERY = 2.0  # Seconds between looks at the time left
 BEAT_EVERY = 5.0  # Seconds between signs of life
@@ -88,7 +88,7 @@ def _run_jobs(
     jobs: Sequence[Job], folder: Path, workers: int, threads: int | None, quiet: bool, cluster: Cluster | None
 ) -> dict[str, Outcome]:
     (folder / STOP).unlink(missing_ok=True)
-    share = threads or (torch.get_num_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
+    share = threads or (own_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
     start = _start() if workers > 1 else None
     # Relative to where workers begin, since other machines may have the folder elsewhere
     shared = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

@@ -25,10 +25,12 @@ from gankit.training.description import summarise
 from gankit.training.evaluator import Evaluator
 from gankit.training.execution.arithmetic import describe_arithmetic
 from gankit.training.execution.faults import device_faults
-from gankit.training.log import BrokenOff, Progress, StopRequest, TickLog
+from gankit.training.log import TickLog
+from gankit.training.progress import Progress
 from gankit.training.rehearsal import rehearse
 from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
+from gankit.training.stopping import BrokenOff, StopRequest
 from gankit.training.threads import StepThreads
 
 OnTick = Callable[[dict[str, Any]], None]
@@ -197,14 +199,15 @@ class Trainer:
         """
         step, sums = self.stepper.step, self.log.state_dict()
         losses = distributed.means(self.log.means())
-        logged = {**losses, **self.stepper.hook_values}
+        hook_values = {name: float(value) for name, value in self.stepper.hook_values.items()}
+        logged = {**losses, **hook_values}
         self._raise_if_diverged([name for name, value in logged.items() if not math.isfinite(value)])
         if distributed.rank():
             return
         for line in self._lost_penalties(losses):
             bar.say(f"warning: {line}")
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.stepper.optimizers.items()}
-        row: dict[str, Any] = {"step": step, **losses, **rates, **bar.speed(), **self.stepper.hook_values}
+        row: dict[str, Any] = {"step": step, **losses, **rates, **bar.speed(), **hook_values}
         if self.evaluator.is_due(step):
             generator = self._generator()
             try:
