@@ -24,7 +24,7 @@ from torch import Tensor
 import gankit
 from gankit import cli
 from gankit.cli import main
-from gankit.experiments.document import recipe_names
+from gankit.experiments.recipe_files import recipe_names
 from gankit.runs.walk import write_walk
 
 Small = Callable[..., list[str]]

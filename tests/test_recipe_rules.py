@@ -14,7 +14,8 @@ import torch
 import gankit
 from gankit import recipes
 from gankit.cli import app
-from gankit.errors import DataError, GankitError, SettingsError
+from gankit.errors import DataError, GankitError, PartError, SettingsError
+from gankit.experiments.recipe_files import recipe_lines
 from gankit.experiments.rules import follow
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.planning import proposal
@@ -225,6 +226,49 @@ def test_a_study_takes_such_a_recipe() -> None:
     assert len(study.experiment.generator.settings.widths) == 5  # type: ignore[attr-defined]
 
 
+def test_a_recipe_that_fails_is_named_and_shares_no_table() -> None:
+    class Own(Recipe):
+        purpose, time = "tests", "no time"
+        tables: Any = None
+
+        def settings(self, images: TrainingImages) -> Any:
+            return self.tables[images.count] if isinstance(self.tables, list) else self.tables
+
+    with recipes._registry.isolated():
+        recipes.register("own")(Own)
+        with pytest.raises(PartError, match="recipe own returned None; its settings must return tables by name"):
+            gankit.load("own")
+        Own.tables = []
+        with pytest.raises(PartError, match=r"recipe own cannot follow TrainingImages\(.*: IndexError"):
+            gankit.load("own")
+        network = {"name": "resnet", "width": 8}
+        Own.tables = {"generator": network, "critic": network}
+        assert gankit.load("own", "critic.width=4").generator.settings.width == 8
+
+
+def test_a_broken_plug_in_stops_neither_the_list_nor_a_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
+    get = recipes.get
+
+    def get_unless_broken(name: str) -> type[Recipe]:
+        if name == "broken":
+            raise PartError("recipe 'broken' cannot be imported")
+        return get(name)
+
+    monkeypatch.setattr(recipes, "names", lambda: ["broken", "resnet-small"])
+    monkeypatch.setattr(recipes, "get", get_unless_broken)
+    (line,) = [line for line in recipe_lines() if line.startswith("broken")]
+    assert line.endswith("fails: recipe 'broken' cannot be imported")
+    assert proposal._proposed("cpu") == "resnet-small"
+
+
 def test_following_depends_on_nothing_else() -> None:
     table = gankit.load("resnet").data
     assert follow("resnet", table, images(50)) == follow("resnet", table, images(50))
+
+
+def test_spaces_round_an_override_change_nothing_that_follows() -> None:
+    assert gankit.load("resnet", " training.batch = 16") == gankit.load("resnet", "training.batch=16")
+
+
+def test_a_huge_batch_leaves_steps_to_train() -> None:
+    assert gankit.load("resnet", "training.batch=1000000").training.steps == 100

@@ -586,7 +586,8 @@ def test_data_of_the_calling_program(small: Small, tmp_path: Path) -> None:
 
 
 def test_a_training_that_diverges_ends_with_a_clear_error(small: Small, tmp_path: Path) -> None:
-    experiment = gankit.load("wgan-gp", *small("losses.gradient-penalty.weight=1e30", "training.optimizer=SGD"))
+    weight = "losses.gradient-penalty.weight={start=1.0, end=1e30, steps=1}"
+    experiment = gankit.load("wgan-gp", *small(weight, "training.optimizer=SGD"))
     with pytest.raises(RunError, match="diverged by step"):
         gankit.train(experiment, tmp_path / "run")
 
@@ -713,7 +714,8 @@ def test_a_run_that_started_from_another_resumes_without_it(small: Small, tmp_pa
 
 def test_no_checkpoint_holds_weights_that_are_not_finite(small: Small, tmp_path: Path) -> None:
     """Also where the losses are looked at more rarely than checkpoints are written."""
-    options = ["losses.gradient-penalty.weight=1e30", "training.optimizer=SGD", "training.tick_every=1000"]
+    weight = "losses.gradient-penalty.weight={start=1.0, end=1e30, steps=1}"
+    options = [weight, "training.optimizer=SGD", "training.tick_every=1000"]
     with pytest.raises(RunError, match=r"diverged by step 4 \(.*critic"):
         gankit.train(gankit.load("wgan-gp", *small(*options)), tmp_path / "run")
     assert checkpoint.restore(tmp_path / "run" / "checkpoints") is None

@@ -53,8 +53,8 @@ class TrainingImages:
 
     @property
     def steps(self) -> int:
-        """As the user sets them; else so many that `SHOWN` images are shown, in hundreds."""
-        return self.given_steps or SHOWN // self.batch // 100 * 100
+        """As the user sets them; else so many hundreds, at least one, that `SHOWN` images are shown."""
+        return self.given_steps or max(SHOWN // self.batch // 100, 1) * 100
 
     def averaging(self, half_life: float = HALF_LIFE) -> float:
         """The decay per step of averaged weights that forget half in so many images."""
@@ -94,8 +94,8 @@ class Recipe(ABC):
         proposed_on: types of devices of torch on which `gankit plan` proposes it.
     """
 
-    purpose: ClassVar[str]
-    time: ClassVar[str]
+    purpose: ClassVar[str] = ""
+    time: ClassVar[str] = ""
     sides: ClassVar[tuple[int, int]] = (28, 256)
     data: ClassVar[Mapping[str, Any]] = MappingProxyType({"name": "eyes", "size": 32, "flip": True})
     proposed_on: ClassVar[tuple[str, ...]] = ()

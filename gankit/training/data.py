@@ -16,6 +16,7 @@ from gankit.experiments.selection import select_images
 from gankit.experiments.tables import DataTable
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, ImageSpec
+from gankit.registry.messages import shown
 from gankit.seeds import Order
 from gankit.training.pixels import Pixels, place
 
@@ -130,7 +131,7 @@ def _numeric_column(dataset: Dataset, table: DataTable, key: str, name: str) -> 
     numeric = [column for column, values in columns.items() if values.ndim == 1 and values.dtype.kind in "biuf"]
     if name not in numeric:
         raise DataError(
-            f"data.{key}: {table.name} has no numeric column {name!r}; it has: {', '.join(numeric) or 'none'}"
+            f"data.{key}: {table.name} has no numeric column {shown(name)}; it has: {', '.join(numeric) or 'none'}"
         )
     values = columns[name].astype(np.float64)
     if (np.abs(values[np.isfinite(values)]) > LARGEST).any():

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import traceback
 from collections import deque
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from safetensors.torch import load as from_bytes
 from torch import Tensor, nn
 
 from gankit import distributed, seeds
-from gankit.errors import GankitError, PartError, RunError, is_fault_of_machine, typed_line
+from gankit.errors import GankitError, PartError, RunError, first_of, is_fault_of_machine, typed_line
 from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.selection import open_dataset
 from gankit.interfaces import Augment, Critic, FeatureCritic, Generator, Loss, Turn
@@ -48,24 +49,18 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         PartError: a part cannot be trained, saved, exported or resumed; one line that names it.
     """
     n = min(PROBE_BATCH, experiment.training.batch)
-    small = {
-        "batch": n,
-        "generator_batch": n,
-        "critic_steps": 1,
-        "accumulate": 1,
-        "compile": False,
-        "graphs": False,
-        "tensorboard": False,
-    }
-    changes = {
-        "training": experiment.training.model_copy(update=small),
+    plain = {"critic_steps": 1, "compile": False, "graphs": False, "tensorboard": False}
+    whole = experiment.model_copy(update={
+        "training": experiment.training.model_copy(update=plain),
         "losses": [table.model_copy(update={"every": 1}) for table in experiment.losses],
-    }
-    experiment = experiment.model_copy(update=changes)
+    })  # fmt: skip
+    small = {"batch": n, "generator_batch": n, "accumulate": 1}
+    experiment = whole.model_copy(update={"training": whole.training.model_copy(update=small)})
     with seeds.own_draws(), distributed.alone():
         first, second = (Stepper(experiment, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
         _attempt(first)
-        first.log.means()  # empties the log
+        if _not_finite(first):  # perhaps because so few images lack a class
+            _check_finite(Stepper(whole, data, TickLog(Path(), tensorboard=False)))
         _resume(first, second)
         _check_export(first)
         _check_same_outputs(first, second)
@@ -118,6 +113,21 @@ def _attempt(stepper: Stepper) -> None:
         where = f"{names[0]} raised" if names else f"the derivatives of {', '.join(parts)} raised"
         called = f" (called by {names[-1]})" if len(names) > 1 else ""
         raise PartError(f"in a trial step {where} {typed_line(error, 200)}{called}") from error
+
+
+def _not_finite(stepper: Stepper) -> list[str]:
+    """The names of losses and weights that hold infinity or NaN; empties the log."""
+    return [name for name, value in stepper.log.means().items() if not math.isfinite(value)] + stepper.not_finite()
+
+
+def _check_finite(stepper: Stepper) -> None:
+    """Losses and weights must be finite after a first step, or the training would end after it."""
+    _attempt(stepper)
+    if wrong := _not_finite(stepper):
+        raise PartError(
+            f"in a trial step {first_of(wrong)} became infinite or NaN; lower the weights of losses, "
+            "training.generator_lr and training.critic_lr, or correct the part"
+        )
 
 
 def _resume(first: Stepper, second: Stepper) -> None:
