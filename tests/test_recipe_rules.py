@@ -106,7 +106,7 @@ def test_every_recipe_builds_at_every_size_that_it_takes(side: int, shipped: dic
 def test_what_the_user_sets_stays_and_the_rest_follows_from_it() -> None:
     own = gankit.load("resnet", "training.batch=16", "training.steps=700", "training.critic_lr=1e-3")
     assert (own.training.batch, own.training.steps, own.training.critic_lr) == (16, 700, 1e-3)
-    assert own.training.averaging == of(32, given_batch=16).averaging()
+    assert own.training.averaging == of(32, given_batch=16, given_steps=700).averaging()
     losses = gankit.load("r3gan", "training.steps=700", "losses.r2.weight=3").losses
     assert (losses[1].weight.steps, losses[2].weight) == (140, 3.0)  # type: ignore[union-attr]
 

@@ -1,5 +1,6 @@
 """WGAN-GP with residual networks (Gulrajani et al. 2017, arXiv 1704.00028) and DiffAugment (arXiv 2006.10738)."""
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from gankit.recipes import Recipe, TrainingImages
@@ -12,6 +13,8 @@ class ResNet(Recipe):
         channels: at 4 to 7 pixels, and the fewest of any level.
         rate: of both networks. Wider layers move further in a step of Adam, so that they take a lower one.
         critic_steps: critic updates of each step.
+        largest_batch: the most images of a critic update.
+        color: whether colour is augmented.
     """
 
     purpose = "any pictures, with a GPU"
@@ -19,11 +22,14 @@ class ResNet(Recipe):
     channels: ClassVar[tuple[int, int]] = (512, 32)
     rate: ClassVar[float] = 2e-4
     critic_steps: ClassVar[int] = 2
+    largest_batch: ClassVar[int] = 64
+    color: ClassVar[bool] = True
 
     def settings(self, images: TrainingImages) -> dict[str, Any]:
         """See `Recipe.settings`."""
+        images = replace(images, given_batch=images.given_batch or min(images.batch, self.largest_batch))
         widths = images.widths(*self.channels, most=self.channels[0])
-        policy = images.policy()
+        policy = images.policy(self.color)
         return {
             "generator": {"name": "resnet", "widths": widths},
             "critic": {"name": "resnet", "widths": widths[-2::-1], "flat_blocks": 1, "head": "flatten"},
