@@ -14,7 +14,7 @@ class ResNet(Recipe):
         rate: of both networks. Wider layers move further in a step of Adam, so that they take a lower one.
         critic_steps: critic updates of each step.
         largest_batch: the most images of a critic update.
-        color: whether colour is augmented.
+        moves_only: whether augmentation is translation alone.
     """
 
     purpose = "any pictures, with a GPU"
@@ -23,13 +23,13 @@ class ResNet(Recipe):
     rate: ClassVar[float] = 2e-4
     critic_steps: ClassVar[int] = 2
     largest_batch: ClassVar[int] = 64
-    color: ClassVar[bool] = True
+    moves_only: ClassVar[bool] = False
 
     def settings(self, images: TrainingImages) -> dict[str, Any]:
         """See `Recipe.settings`."""
         images = replace(images, given_batch=images.given_batch or min(images.batch, self.largest_batch))
         widths = images.widths(*self.channels, most=self.channels[0])
-        policy = images.policy(self.color)
+        policy = images.policy(color=not self.moves_only, cutout=not self.moves_only)
         return {
             "generator": {"name": "resnet", "widths": widths},
             "critic": {"name": "resnet", "widths": widths[-2::-1], "flat_blocks": 1, "head": "flatten"},

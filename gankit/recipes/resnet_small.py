@@ -6,7 +6,7 @@ from gankit.recipes.resnet import ResNet
 class SmallResNet(ResNet):
     """The recipe `resnet` with a fourth of its channels, smaller batches and higher rates, for CPUs.
 
-    Colour is not augmented: it takes longer to learn than a CPU has.
+    With colour or cutout networks take longer to learn, longer than a CPU has.
     """
 
     purpose = "any pictures, without a GPU"
@@ -16,4 +16,4 @@ class SmallResNet(ResNet):
     rate = 1e-3
     critic_steps = 1
     largest_batch = 32
-    color = False
+    moves_only = True
