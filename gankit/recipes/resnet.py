@@ -25,6 +25,10 @@ class ResNet(Recipe):
     largest_batch: ClassVar[int] = 64
     moves_only: ClassVar[bool] = False
 
+    def critic_blocks(self, images: TrainingImages, widths: list[int]) -> dict[str, Any]:
+        """The critic's levels for the generator's widths: down to 4 to 7 pixels, and one more block there."""
+        return {"widths": widths[-2::-1], "flat_blocks": 1}
+
     def settings(self, images: TrainingImages) -> dict[str, Any]:
         """See `Recipe.settings`."""
         images = replace(images, given_batch=images.given_batch or min(images.batch, self.largest_batch))
@@ -32,7 +36,7 @@ class ResNet(Recipe):
         policy = images.policy(color=not self.moves_only, cutout=not self.moves_only)
         return {
             "generator": {"name": "resnet", "widths": widths},
-            "critic": {"name": "resnet", "widths": widths[-2::-1], "flat_blocks": 1, "head": "flatten"},
+            "critic": {"name": "resnet", **self.critic_blocks(images, widths), "head": "flatten"},
             "losses": [{"name": "wasserstein"}, {"name": "gradient-penalty", "weight": 10.0}],
             **({"augment": {"name": "diffaugment", "policy": policy}} if policy else {}),
             "training": {

@@ -1,5 +1,8 @@
 """The recipe resnet with a fourth of its channels, for CPUs; docs/measured/demo-search.md has its trials."""
 
+from typing import Any
+
+from gankit.recipes import TrainingImages
 from gankit.recipes.resnet import ResNet
 
 
@@ -17,3 +20,8 @@ class SmallResNet(ResNet):
     critic_steps = 1
     largest_batch = 32
     moves_only = True
+
+    def critic_blocks(self, images: TrainingImages, widths: list[int]) -> dict[str, Any]:
+        """The generator's levels in reverse, down to 2 or 3 pixels; an odd size that is left is not halved."""
+        halves = all(side % 2 ** len(widths) == 0 for side in (images.image.height, images.image.width))
+        return {"widths": widths[::-1], "flat_blocks": 0} if halves else {"widths": widths[:0:-1], "flat_blocks": 1}
