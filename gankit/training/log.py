@@ -6,7 +6,6 @@ import contextlib
 import json
 import shlex
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from gankit import distributed
 from gankit.errors import RunError
 from gankit.files import append_line, write_atomically
 from gankit.runs.record import read_log
-from gankit.terminal.text import ErrorStream, harmless, progress_bar
+from gankit.terminal.text import ErrorStream, can_draw, harmless, progress_bar
 
 
 def format_seconds(seconds: float) -> str:
@@ -55,7 +54,7 @@ class Progress:
 
     def __init__(self, steps: int, done: int, images_per_step: int, quiet: bool = False) -> None:
         self._stream = ErrorStream()
-        self._lines = not quiet and not in_notebook() and not self._stream.isatty()
+        self._lines = not quiet and not can_draw()
         self._bar = progress_bar(
             total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0, disable=quiet or self._lines
         )
@@ -143,11 +142,6 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it stands."""
         self._bar.close()
-
-
-def in_notebook() -> bool:
-    """Whether the program runs in a notebook, where `tqdm.auto` draws its bar as a widget."""
-    return "ipykernel" in sys.modules
 
 
 class TickLog:
