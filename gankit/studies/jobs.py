@@ -177,7 +177,7 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
         stop = stack.enter_context(StopRequest()) if workers > 1 else None
         bar = stack.enter_context(progress_bar(
             total=sum(cost.values()), initial=sum(cost[name] for name in taken), disable=quiet or not undone,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}", mininterval=SHOW_EVERY,
         ))  # fmt: skip
 
         def look() -> None:
@@ -189,7 +189,7 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
                     bar.write(harmless(f"{name} failed: {outcome.failure}"), file=stream)
                 bar.n += undone.pop(name)
                 taken[name], latest = outcome.seconds, now
-            if ended or now - shown > SHOW_EVERY:
+            if ended or (not bar.disable and now - shown > bar.mininterval):
                 shown, expected = now, sum(cost[name] for name in taken)
                 # Unfinished jobs are expected to exceed their cost as much as the finished ones did
                 slower = sum(taken.values()) / expected if expected else 1.0

@@ -1,11 +1,10 @@
 """What a training tells on the terminal: how far it is, what it costs, and how it goes on."""
 
 import shlex
-import sys
 import time
 from pathlib import Path
 
-from gankit.terminal.text import ErrorStream, harmless, progress_bar
+from gankit.terminal.text import ErrorStream, can_draw, harmless, progress_bar
 
 
 def format_seconds(seconds: float) -> str:
@@ -44,8 +43,7 @@ class Progress:
 
     def __init__(self, steps: int, done: int, images_per_step: int, quiet: bool = False) -> None:
         self._stream = ErrorStream()
-        in_notebook = "ipykernel" in sys.modules  # there `tqdm.auto` draws its bar as a widget
-        self._lines = not quiet and not in_notebook and not self._stream.isatty()
+        self._lines = not quiet and not can_draw()
         self._bar = progress_bar(
             total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0, disable=quiet or self._lines
         )
