@@ -70,6 +70,11 @@ def plain_words(error: Exception) -> str | None:
     return None
 
 
+def is_fault_of_machine(error: BaseException) -> bool:
+    """Whether memory is used up or a device failed, which is no mistake of a part, a setting or a file."""
+    return is_short_of_memory(error) or is_device_failure(error)
+
+
 def is_short_of_memory(error: BaseException) -> bool:
     """Whether memory is used up, or too small for the sizes asked for.
 

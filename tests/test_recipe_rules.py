@@ -93,6 +93,21 @@ def test_the_rules_are_those_of_their_sources() -> None:
     assert of(32, 100, pictures=False).policy() == ["translation", "cutout"]
 
 
+def test_the_average_of_a_short_training_looks_back_a_twentieth_of_it() -> None:
+    assert of(32, given_steps=100).averaging() ** 5 == pytest.approx(0.5, abs=1e-4)
+
+
+def test_the_recipe_for_cpus_only_moves_pictures_and_takes_small_batches() -> None:
+    small, large = (gankit.load(name, "data.subset=200") for name in ("resnet-small", "resnet"))
+    assert (small.training.batch, large.training.batch) == (32, 64)
+    assert small.augment.settings.policy == ("translation",)  # type: ignore[union-attr]
+    assert large.augment.settings.policy == ("color", "translation", "cutout")  # type: ignore[union-attr]
+    assert small.training.steps == recipes.SHOWN // 32 // 100 * 100
+    for side, levels in {32: ((16, 32, 64, 128), 0), 28: ((32, 64), 1), 48: ((16, 32, 64, 128), 0)}.items():
+        critic = gankit.load("resnet-small", f"data.size={side}").critic.settings
+        assert (tuple(critic.widths), critic.flat_blocks) == levels
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_every_recipe_builds_at_every_size_that_it_takes(side: int, shipped: dict[str, type[Recipe]]) -> None:
     for name in recipes._registry.built_in():
@@ -106,7 +121,7 @@ def test_every_recipe_builds_at_every_size_that_it_takes(side: int, shipped: dic
 def test_what_the_user_sets_stays_and_the_rest_follows_from_it() -> None:
     own = gankit.load("resnet", "training.batch=16", "training.steps=700", "training.critic_lr=1e-3")
     assert (own.training.batch, own.training.steps, own.training.critic_lr) == (16, 700, 1e-3)
-    assert own.training.averaging == of(32, given_batch=16).averaging()
+    assert own.training.averaging == of(32, given_batch=16, given_steps=700).averaging()
     losses = gankit.load("r3gan", "training.steps=700", "losses.r2.weight=3").losses
     assert (losses[1].weight.steps, losses[2].weight) == (140, 3.0)  # type: ignore[union-attr]
 

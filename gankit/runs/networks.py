@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from gankit import seeds
-from gankit.errors import GankitError, PartError, RunError, one_line, typed_line
+from gankit.errors import GankitError, PartError, RunError, is_fault_of_machine, one_line, typed_line
 from gankit.experiments.experiment import Experiment
 from gankit.images.pictures import to_pixels
 from gankit.images.spec import LARGEST
@@ -129,6 +129,8 @@ def load_state(part: Any, name: str, states: Mapping[str, Any], folder: Path) ->
     try:
         part.load_state_dict(states[name])
     except Exception as error:  # plug-ins' parts, and torch itself, may raise anything for a state that does not fit
+        if is_fault_of_machine(error):
+            raise
         raise RunError(f"{folder}: the saved {name} does not fit the experiment: {one_line(error, 200)}") from error
 
 

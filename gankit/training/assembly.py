@@ -245,6 +245,12 @@ def _check_shapes(
             f"{name} gives scores of shape {tuple(scores.shape)} for {PROBE_BATCH} images; the first size must be the "
             "number of images"
         )
+    for kind, network in (("generator", generator), ("critic", critic)):
+        if not list(network.parameters()):
+            raise PartError(
+                f"{kind} {getattr(experiment, kind).name} has no parameters to train: hold its layers as attributes, "
+                "several of them in a torch.nn.ModuleList"
+            )
 
 
 def _copy(name: str, part: Any) -> Any:
