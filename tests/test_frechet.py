@@ -1,4 +1,4 @@
-"""The Frechet distance against closed forms and 60 digits: equal sets, few images, offsets, bounded memory."""
+"""The Frechet distance against closed forms and 60 digits: equal sets, few images, offsets, blocks of rows."""
 
 from __future__ import annotations
 
