@@ -150,9 +150,9 @@ def page(found: Row) -> str:
         parts.append("\n**A trial of tiny trainings: no record.**\n")
     if machine["device"].startswith("CPU"):
         parts.append(
-            "\n**Nothing here was run on a GPU**, nor were other libraries trained. On a CPU, recipes that are made for "
-            "GPUs end after a handful of steps, as the table shows: their rows say what they do in this time, not "
-            "what they can do.\n"
+            "\n**Nothing here was run on a GPU**, nor were other libraries trained. On a CPU, recipes made for GPUs "
+            "end after a handful of steps, as the table shows: their rows say what they do in this time, not what "
+            "they can do.\n"
         )
     parts.append(
         "\nEach recipe's steps, and with them its schedules, are those that fit into the time by a trial of steps "
