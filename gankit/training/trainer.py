@@ -98,7 +98,6 @@ class Trainer:
         Raises:
             RunError: the data have changed, or the checkpoint does not fit the experiment.
         """
-        self._sampler = None
         if self.experiment.run is not None:
             check_same_data(self.folder, self.experiment.run, self.record)
         restored = checkpoint.restore(
