@@ -223,12 +223,13 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
             indices = order.batch(steps, settings.batch)
             targets = data.targets[indices].to(device)
             outputs = network(batch_images(data, indices, seed, steps, device))
-            if targets.is_floating_point():
-                errors = (outputs - targets).square().mean(1)
-                scales = None if weights is None else weights[torch.from_numpy(data.labels[indices]).to(device)]
-                loss = errors.mean() if scales is None else (errors * scales).sum() / scales.sum()
-            else:
+            if not targets.is_floating_point():
                 loss = F.cross_entropy(outputs, targets, weights)
+            elif weights is None:
+                loss = F.mse_loss(outputs, targets)
+            else:  # as cross_entropy does, by the class of each image
+                scales = weights[torch.from_numpy(data.labels[indices]).to(device)]
+                loss = ((outputs - targets).square().mean(1) * scales).sum() / scales.sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -6,14 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gankit.errors import DataError
 from gankit.experiments.selection import open_dataset, split_indices
 from gankit.interfaces import Dataset, Indices
 from gankit.registry.messages import suggestion
 from gankit.seeds import derive_seed
-from gankit.studies.labelled import class_labels, groups_of, image_digests, numbers, stratified_folds, training_part
+from gankit.studies.labelled import (
+    class_counts,
+    class_labels,
+    groups_of,
+    image_digests,
+    numbers,
+    stratified_folds,
+    training_part,
+)
 
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
@@ -33,12 +40,7 @@ class Split:
     @property
     def rarest(self) -> int:
         """The class with the fewest training cases."""
-        return int(self.counts(self.train).argmin())
-
-    @staticmethod
-    def counts(side: Dataset) -> NDArray[np.int64]:
-        """(classes,) cases of each class."""
-        return np.bincount(class_labels(side), minlength=side.image.classes)
+        return int(class_counts(self.train).argmin())
 
 
 def split_data(study: ClassifierStudy) -> Split:
@@ -83,7 +85,7 @@ def check_apart(dataset: Dataset, train: Indices, test: Indices) -> None:
             f"{both[0]}; correct the splits, or set data.split=all to draw folds of whole groups"
         )
     for side, places in (("training", train), ("test", test)):
-        counts = np.bincount(class_labels(dataset)[places], minlength=dataset.image.classes)
+        counts = class_counts(dataset.subset(places))
         if missing := [name for name, n in zip(dataset.class_names, counts, strict=True) if n == 0]:
             why = f"the {side} part has no case of {missing[0]!r}; merge classes, or leave it out"
             raise DataError(f"classifier: {why}")

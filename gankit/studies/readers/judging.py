@@ -1,5 +1,6 @@
 """What readers' answers say: how well they tell images apart, what they see in them, and how far they agree."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from gankit.evaluation.design import Floats
 from gankit.evaluation.detection import (
     Measure,
     accuracy,
+    agreement_interval,
     area,
     discrimination,
     fleiss_kappa,
@@ -21,7 +23,7 @@ from gankit.evaluation.detection import (
 )
 from gankit.ranking.rating_files import REAL, Rater
 from gankit.ranking.ratings import krippendorff_alpha
-from gankit.studies.readers.answers import Answers, call_of, diagnosis_right, right_of_pair, score_of
+from gankit.studies.readers.answers import Answers, call_of, diagnosis_right, right_of_pair, score_of, side_of_pair
 from gankit.studies.readers.blinding import Shown
 
 ACCURACY, PAIRS_RIGHT, DIAGNOSED = "accuracy", "pairs right", "diagnosis right"
@@ -132,51 +134,59 @@ def _verdict(source: str, findings: Sequence[dict[str, Any]]) -> str:
 def agreement(answers: Answers) -> list[dict[str, Any]]:
     """How far readers agree with each other, and with themselves where something was shown twice."""
     rows: list[dict[str, Any]] = []
-
-    def add(who: str, what: str, value: float | None, n: int) -> None:
-        if n:
-            rows.append({"who": who, "what": what, "value": value, "n": n})
-
-    singles, pairs = answers.first(False), answers.first(True)
-    if len(answers.raters) > 1:
+    ordinal, nominal = (functools.partial(krippendorff_alpha, level=level) for level in ("ordinal", "nominal"))
+    singles, pairs, readers = answers.first(False), answers.first(True), len(answers.raters)
+    if readers > 1:
+        row = functools.partial(_agreement, "between readers")
         scores, calls = answers.table(singles, score_of), answers.table(singles, call_of)
-        chosen, diagnoses = answers.table(pairs, right_of_pair), _codes(answers, singles)
-        several = "between readers"
-        add(several, "Krippendorff's alpha of scores (ordinal)", krippendorff_alpha(scores, "ordinal"), _twice(scores))
-        add(several, "Fleiss' kappa of real or generated", fleiss_kappa(calls), _by_all(calls))
-        add(several, "Fleiss' kappa of pairs", fleiss_kappa(chosen), _by_all(chosen))
-        add(several, "Krippendorff's alpha of diagnoses (nominal)", krippendorff_alpha(diagnoses, "nominal"),
-            _twice(diagnoses))  # fmt: skip
+        rows += row("Krippendorff's alpha of scores (ordinal)", ordinal, scores, singles)
+        rows += row("Fleiss' kappa of real or generated", fleiss_kappa, calls, singles, readers)
+        rows += row("Fleiss' kappa of pairs", fleiss_kappa, answers.table(pairs, side_of_pair), pairs, readers)
+        rows += row("Krippendorff's alpha of diagnoses (nominal)", nominal, _codes(answers, singles), singles)
     for place, rater in enumerate(answers.raters):
-        for what, value, of_pairs in (("call", call_of, False), ("choice", right_of_pair, True)):
-            both = _both(answers, place, value, of_pairs)
-            same = float((both[0] == both[1]).mean()) if both.size else None
-            add(rater.name, f"same {what} again", same, both.shape[1])
-        both = _both(answers, place, score_of, False)
-        add(rater.name, "Krippendorff's alpha of scores given twice (ordinal)", krippendorff_alpha(both, "ordinal"),
-            both.shape[1])  # fmt: skip
+        for what, measure, value, of_pairs in (
+            ("same call again", _same, call_of, False),
+            ("same choice again", _same, right_of_pair, True),
+            ("Krippendorff's alpha of scores given twice (ordinal)", ordinal, score_of, False),
+        ):
+            first, second = answers.again(of_pairs)
+            twice = np.array([answers.table(images, value)[place] for images in (first, second)])
+            rows += _agreement(rater.name, what, measure, twice, first)
     return rows
 
 
-def _both(answers: Answers, place: int, value: Callable[[Rater, Shown], float], pairs: bool) -> Floats:
-    """(2, k) answers of a reader to what was shown twice and answered twice."""
-    both = np.array([answers.table(images, value)[place] for images in answers.again(pairs)])
-    return both[:, ~np.isnan(both).any(0)]
+def _agreement(
+    who: str,
+    what: str,
+    measure: Callable[[Floats], float | None],
+    table: Floats,
+    images: Sequence[Shown],
+    needed: int = 2,
+) -> list[dict[str, Any]]:
+    """A row of the images with so many answers in a (k, images) table; nothing where there are none."""
+    counts = (~np.isnan(table)).sum(0) >= needed
+    table, images = table[:, counts], [image for image, known in zip(images, counts, strict=True) if known]
+    if not images:
+        return []
+    sources = [image.source for image in images]
+    low, high = agreement_interval(measure, table, sources, _patients(images), measure is _same) or (None, None)
+    return [{"who": who, "what": what, "value": measure(table), "low": low, "high": high, "n": len(images)}]
 
 
-def _twice(table: Floats) -> int:
-    return int(((~np.isnan(table)).sum(0) > 1).sum())
-
-
-def _by_all(table: Floats) -> int:
-    return int((~np.isnan(table)).all(0).sum())
+def _same(twice: Floats) -> float:
+    """The share of (2, n) answers that are alike."""
+    return float((twice[0] == twice[1]).mean())
 
 
 def _codes(answers: Answers, images: Sequence[Shown]) -> Floats:
     """(readers, images) diagnoses as numbers."""
-    texts = [[rater.diagnoses.get(image.id, "").casefold() for image in images] for rater in answers.raters]
-    known = sorted({text for row in texts for text in row if text})
-    return np.array([[known.index(text) if text else math.nan for text in row] for row in texts])
+    known = sorted({text.casefold() for rater in answers.raters for text in rater.diagnoses.values() if text})
+
+    def code(rater: Rater, image: Shown) -> float:
+        text = rater.diagnoses.get(image.id, "")
+        return float(known.index(text.casefold())) if text else math.nan
+
+    return answers.table(images, code)
 
 
 def _diagnoses(answers: Answers) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from gankit.evaluation.latex import tabular
 from gankit.files import write_atomically, write_csv
 from gankit.images.pictures import grid_png, png_uri
 from gankit.ranking.rating_files import REAL
-from gankit.report.pages import draw_png
+from gankit.report.pages import draw_intervals
 from gankit.studies.readers.answers import RATINGS, Answers, call_of, right_of_pair
 from gankit.studies.readers.blinding import IMAGES, KEY, PAGE, SET
 from gankit.studies.study import Results, write_page
@@ -67,7 +66,7 @@ def reader_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
 
 def agreement_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     """How far readers agree, a header first."""
-    rows = [[entry["who"], entry["what"], number(entry["value"]), str(entry["n"])] for entry in metrics["agreement"]]
+    rows = [[entry["who"], entry["what"], interval(entry), str(entry["n"])] for entry in metrics["agreement"]]
     return [["reader", "measure", "value", "images or pairs"], *rows]
 
 
@@ -104,7 +103,7 @@ def write_tables(metrics: Mapping[str, Any], answers: Answers, folder: Path) -> 
     """Write the tables as LaTeX, their numbers as CSV, and every answer beside what the image is."""
     titles = {
         "findings": ["source", "what", "value", "low", "high", "chance", "readers", "cases", "independent"],
-        "agreement": ["who", "what", "value", "n"],
+        "agreement": ["who", "what", "value", "low", "high", "n"],
         "diagnoses": ["source", "class", "images", "right", "diagnoses"],
     }  # fmt: skip
     for name, columns in titles.items():
@@ -120,9 +119,12 @@ def write_tables(metrics: Mapping[str, Any], answers: Answers, folder: Path) -> 
         "findings": finding_rows(metrics), "readers": reader_rows(metrics), "agreement": agreement_rows(metrics),
         "diagnoses": diagnosis_rows(metrics), "flow": metrics["flow"],
     }  # fmt: skip
+    notes = {
+        "findings": "Brackets hold 95 % intervals over readers and images",
+        "agreement": "Brackets hold 95 % intervals over images, for these readers",
+    }
     for name, rows in tables.items():
-        note = "Brackets hold 95 % intervals over readers and images" if name == "findings" else ""
-        write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], note).encode())
+        write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], notes.get(name, "")).encode())
 
 
 def next_step(folder: Path) -> str:
@@ -164,8 +166,9 @@ def _pictures(metrics: Mapping[str, Any], folder: Path) -> dict[str, str]:
     figures = {}
     shares = [entry for entry in metrics["findings"] if entry["low"] is not None and entry["chance"] != 0]
     if shares:
-        figures["Shares and areas with 95 % intervals; crosses are readers, the line is guessing"] = draw_png(
-            functools.partial(_draw, shares), (7, 0.8 + 0.35 * len(shares))
+        rows = [(f"{entry['source']}: {entry['what']}", entry, [*entry["by_reader"].values()]) for entry in shares]
+        figures["Shares and areas with 95 % intervals; crosses are readers, the line is guessing"] = draw_intervals(
+            rows, 0.5
         )
     answers = metrics["answers"]
     for source in metrics["verdicts"]:
@@ -186,14 +189,3 @@ def _pictures(metrics: Mapping[str, Any], folder: Path) -> dict[str, str]:
 def _grid(files: Sequence[Path]) -> bytes:
     images = np.stack([np.asarray(Image.open(file)) for file in files])
     return grid_png(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2), (0.0, 255.0), SHOWN)
-
-
-def _draw(rows: Sequence[Mapping[str, Any]], axes: Any) -> None:
-    for place, entry in enumerate(rows[::-1]):
-        axes.plot([entry["low"], entry["high"]], [place, place], color="tab:blue", linewidth=2)
-        readers = [value for value in entry["by_reader"].values() if value is not None]
-        axes.plot(readers, [place] * len(readers), "x", color="tab:gray", markersize=4)
-        axes.plot(entry["value"], place, "o", color="tab:blue")
-    axes.axvline(0.5, color="black", linewidth=1)
-    axes.set_yticks(range(len(rows)), [f"{entry['source']}: {entry['what']}" for entry in rows[::-1]], fontsize=7)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(rows) - 0.4))
