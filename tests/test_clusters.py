@@ -121,6 +121,27 @@ def test_a_study_on_a_cluster_is_that_of_this_process(tmp_path: Path, capsys: py
     assert not (tmp_path / "there" / "jobs" / ALIVE).exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[study", r"study\.toml:1: not TOML"),
+        ("study = 3", "holds a study of other settings"),
+    ],
+)
+def test_a_study_file_that_was_damaged(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(GankitError, match=message):
+        Doubles(gankit.load("demo")).run(tmp_path, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.toml"]
+
+
+@pytest.mark.parametrize("options", [{"workers": -1}, {"workers": 0}, {"threads": 0}])
+def test_numbers_of_workers_and_threads_begin_at_one(options: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"(workers|threads): (-1|0) is too few; give 1 or more, or leave it out"):
+        Doubles(gankit.load("demo")).run(tmp_path / "out", quiet=True, **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_takes_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given: list[Any] = []
 

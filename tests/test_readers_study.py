@@ -240,9 +240,11 @@ def test_three_readers_of_known_skill_in_a_browser(
     assert results.values["notes"] == []
     several = {entry["what"]: entry for entry in results.values["agreement"] if entry["who"] == "between readers"}
     assert several["Fleiss' kappa of real or generated"]["n"] == 48
-    assert 0 < several["Krippendorff's alpha of scores (ordinal)"]["value"] < 1
+    alpha = several["Krippendorff's alpha of scores (ordinal)"]
+    assert 0 < alpha["low"] < alpha["value"] < alpha["high"] < 1
     own = [entry for entry in results.values["agreement"] if entry["who"] == "Bo"]
     assert [(entry["what"], entry["n"]) for entry in own[:2]] == [("same call again", 7), ("same choice again", 3)]
+    assert {entry["low"] for entry in own} == {None}  # too few
     check_report(browser, results)
 
 
@@ -322,6 +324,18 @@ def test_half_a_reader_and_one_who_comes_under_two_names(
     assert found["pairs right"]["readers"] == 2
 
 
+def test_readers_who_choose_alike_agree(sources: list[str], tmp_path: Path, fixed_secret: None) -> None:
+    out, settings = tmp_path / "out", [*sources, "readers.images=0", "readers.pairs=12", "readers.repeats=0"]
+    run(out, *settings)
+    key = key_of(out)
+    for seed, name in enumerate(("Ada", "Bo")):
+        save(out, name, Simulated(name, 30.0, seed).answers(key), key.digest)  # they see the real one every time
+    results = run(out, *settings)
+    assert results.values["agreement"] == [
+        {"who": "between readers", "what": "Fleiss' kappa of pairs", "value": 1.0, "low": None, "high": None, "n": 12}
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -331,6 +345,12 @@ def test_half_a_reader_and_one_who_comes_under_two_names(
         (lambda given, key: (given | {key.images[0].id: {"call": "left"}}, key.digest, {}), "is one image, of which"),
         (lambda given, key: (given | {key.images[-1].id: {"call": "real"}}, key.digest, {}), "is a pair, of which"),
         (lambda given, key: (given | {key.images[-1].id: {"score": "3"}}, key.digest, {}), "is a pair: give the call"),
+        (
+            lambda given, key: (given | {key.images[-1].id: {"call": "left", "score": "3"}}, key.digest, {}),
+            "is a pair: give the call left or right, and nothing else",
+        ),
+        (lambda given, key: (given | {key.images[0].id: {"score": "35"}}, key.digest, {}), "the score 35, which is no"),
+        (lambda given, key: (given | {key.images[0].id: {"score": "2.5"}}, key.digest, {}), "has the score 2.5, which"),
         (
             lambda given, key: (given | {key.images[0].id: {"call": "maybe"}}, key.digest, {}),
             "neither real nor generat",

@@ -225,11 +225,12 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
             outputs = network(batch_images(data, indices, seed, steps, device))
             if not targets.is_floating_point():
                 loss = F.cross_entropy(outputs, targets, weights)
-            elif weights is None:
-                loss = F.mse_loss(outputs, targets)
-            else:  # as cross_entropy does, by the class of each image
-                scales = weights[torch.from_numpy(data.labels[indices]).to(device)]
-                loss = ((outputs - targets).square().mean(1) * scales).sum() / scales.sum()
+            else:
+                errors = (outputs - targets).square().mean(1)
+                loss = errors.mean()
+                if weights is not None:  # a weighted mean, as cross_entropy's
+                    scales = weights[torch.from_numpy(data.labels[indices]).to(device)]
+                    loss = (errors * scales).sum() / scales.sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
