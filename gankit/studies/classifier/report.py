@@ -43,10 +43,9 @@ def text_table(metrics: Mapping[str, Any]) -> str:
         [pair[0], f"less {pair[1]}", *(interval(row, signed=True) for row in rows if row["score"] in SCORES)]
         for pair, rows in _by_pair(metrics).items()
     ]
-    lines: list[str] = []
-    for header, rows in (["arm", *HEADLINES], scores), (["difference", "", *SCORES], differences):
-        if rows or header[0] == "arm":
-            lines += as_columns([header, *rows])
+    lines = as_columns([["arm", *HEADLINES], *scores])
+    if differences:
+        lines += as_columns([["difference", "", *SCORES], *differences])
     return "\n".join([*lines, *(f"note: {note}" for note in metrics["protocol"]["notes"])])
 
 

@@ -29,6 +29,16 @@ from gankit.studies.readers.blinding import Shown
 ACCURACY, PAIRS_RIGHT, DIAGNOSED = "accuracy", "pairs right", "diagnosis right"
 
 
+def is_real(image: Shown) -> bool:
+    """Whether a single image is real."""
+    return image.source == REAL
+
+
+def is_generated(image: Shown) -> bool:
+    """Whether a single image is generated."""
+    return image.source != REAL
+
+
 @dataclass(frozen=True)
 class Question:
     """One thing that is measured of all readers."""
@@ -39,16 +49,15 @@ class Question:
     chance: float | None  # the value of readers who guess
     of_pairs: bool = False
     bounded: bool = True  # by 0 and 1
-    kind: Callable[[Shown], bool] = lambda image: image.source != REAL
-    with_reals: bool = True  # whether the real images belong to the cases
+    kind: Callable[[Shown], bool] | None = None  # what the measure tells apart, the real images being among the cases
 
 
 QUESTIONS = (
-    Question(ACCURACY, accuracy, call_of, 0.5),
-    Question("d'", discrimination, call_of, 0.0, bounded=False),
-    Question("AUC of scores", area, score_of, 0.5, kind=lambda image: image.source == REAL),
+    Question(ACCURACY, accuracy, call_of, 0.5, kind=is_generated),
+    Question("d'", discrimination, call_of, 0.0, bounded=False, kind=is_generated),
+    Question("AUC of scores", area, score_of, 0.5, kind=is_real),
     Question(PAIRS_RIGHT, share, right_of_pair, 0.5, of_pairs=True),
-    Question(DIAGNOSED, share, diagnosis_right, None, with_reals=False),
+    Question(DIAGNOSED, share, diagnosis_right, None),
 )
 
 
@@ -58,7 +67,7 @@ def judge(answers: Answers) -> dict[str, Any]:
     findings = []
     for source in [*sources, REAL]:
         for question in QUESTIONS:
-            if source != REAL or not question.with_reals:
+            if source != REAL or question.name == DIAGNOSED:
                 findings += _finding(answers, question, source)
     return {
         "findings": findings,
@@ -70,14 +79,14 @@ def judge(answers: Answers) -> dict[str, Any]:
 
 def _finding(answers: Answers, question: Question, source: str) -> list[dict[str, Any]]:
     """A measure of a source; nothing where no reader was asked."""
-    wanted = {source, REAL} if question.with_reals else {source}
+    wanted = {source} if question.kind is None else {source, REAL}
     images = [image for image in answers.first(question.of_pairs) if image.source in wanted]
     if not images or not answers.raters:
         return []
     table = answers.table(images, question.value)
     if np.isnan(table).all():
         return []
-    kinds = [question.of_pairs or not question.with_reals or question.kind(image) for image in images]
+    kinds = [question.kind is None or question.kind(image) for image in images]
     found = over_readers(question.measure, table, kinds, _patients(images))
     low, high = found.interval(question.bounded) or (None, None)
     entry = {
