@@ -18,7 +18,9 @@ from scipy import stats
 
 from gankit.errors import DataError, GankitError, RunError, SettingsError
 from gankit.ranking.key import read_key
+from gankit.studies.readers.answers import Answers, read_answers
 from gankit.studies.readers.blinding import SetKey
+from gankit.studies.readers.report import by_calls
 from gankit.studies.readers.study import ReadersStudy
 from gankit.studies.reading import load_study
 from gankit.studies.study import Results
@@ -322,6 +324,11 @@ def test_half_a_reader_and_one_who_comes_under_two_names(
     assert found["accuracy"]["readers"] == 3
     assert found["pairs right"]["by_reader"]["Ada"] is None
     assert found["pairs right"]["readers"] == 2
+    of_few = Answers(key, tuple(rater for rater in read_answers(out, key).raters if rater.name == "Ada"))
+    shown = by_calls(of_few, "gan")  # what nobody called is not among them
+    calls = [whole[image.id]["call"] for image in shown]
+    assert calls == sorted(calls, reverse=True)
+    assert len(calls) == sum(image.source == "gan" and image.id in list(whole)[:10] for image in of_few.first(False))
 
 
 def test_readers_who_choose_alike_agree(sources: list[str], tmp_path: Path, fixed_secret: None) -> None:

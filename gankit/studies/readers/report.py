@@ -15,7 +15,7 @@ from gankit.images.pictures import grid_png, png_uri
 from gankit.ranking.rating_files import REAL
 from gankit.report.pages import draw_intervals
 from gankit.studies.readers.answers import RATINGS, Answers, call_of, right_of_pair
-from gankit.studies.readers.blinding import IMAGES, KEY, PAGE, SET
+from gankit.studies.readers.blinding import IMAGES, KEY, PAGE, SET, Shown
 from gankit.studies.study import Results, write_page
 from gankit.terminal.text import as_columns
 
@@ -172,18 +172,19 @@ def _pictures(metrics: Mapping[str, Any], folder: Path) -> dict[str, str]:
         )
     answers = metrics["answers"]
     for source in metrics["verdicts"]:
-        images = [image for image in answers.first(False) if image.source == source]
-        files = [folder / SET / IMAGES / image.files[0] for image in images]
-        if not images or not answers.raters or not all(file.is_file() for file in files):
-            continue
-        table = answers.table(images, call_of)
-        calls = np.nansum(table, 0) / np.maximum((~np.isnan(table)).sum(0), 1)
-        order = np.argsort(calls, kind="stable").tolist()
-        figures[f"Images of {source} that were called real most often"] = _grid([files[i] for i in order[:SHOWN]])
-        figures[f"Images of {source} that were called generated most often"] = _grid(
-            [files[i] for i in order[::-1][:SHOWN]]
-        )
+        files = [folder / SET / IMAGES / image.files[0] for image in by_calls(answers, source)]
+        if files and all(file.is_file() for file in files):
+            figures[f"Images of {source} that were called real most often"] = _grid(files[:SHOWN])
+            figures[f"Images of {source} that were called generated most often"] = _grid(files[::-1][:SHOWN])
     return {caption: png_uri(figure) for caption, figure in figures.items()}
+
+
+def by_calls(answers: Answers, source: str) -> list[Shown]:
+    """The single images of a source that were called something: first those that most readers called real."""
+    singles = [image for image in answers.first(False) if image.source == source]
+    images = [image for image in singles if any(rater.calls.get(image.id) for rater in answers.raters)]
+    shares = np.array([np.nanmean(calls) for calls in answers.table(images, call_of).T])
+    return [images[place] for place in np.argsort(shares, kind="stable")]
 
 
 def _grid(files: Sequence[Path]) -> bytes:
