@@ -18,6 +18,7 @@ from scipy import stats
 
 from gankit.errors import DataError, GankitError, RunError, SettingsError
 from gankit.ranking.key import read_key
+from gankit.studies.commands import own_options
 from gankit.studies.readers.answers import Answers, read_answers
 from gankit.studies.readers.blinding import SetKey
 from gankit.studies.readers.report import by_calls
@@ -144,6 +145,12 @@ def test_images_of_another_size_are_refused(sources: list[str], tmp_path: Path) 
 def test_settings_that_do_not_serve(settings: list[str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         study(*settings)
+
+
+def test_names_of_sources_may_have_hyphens() -> None:
+    words = own_options("readers", ["--generated.my-gan", "runs/gan", "--real=scans"])
+    assert words == ["readers.generated.my-gan=runs/gan", "readers.real=scans"]
+    assert study(*words).settings.generated == {"my-gan": "runs/gan"}
 
 
 # Readers
