@@ -180,7 +180,7 @@ class Study(ABC):
         self._is_begun(folder)  # before anything is written there
         if threads is None and self.experiment.training.threads != "auto":
             threads = self.experiment.training.threads
-        if threads is None and cluster is not None:
+        if threads is None and cluster:
             threads = 1  # nothing is known of the workers' cores
         with sole_writer(folder), contextlib.ExitStack() as stack:
             opened = stack.enter_context(open_cluster(cluster, workers)) if cluster else None
