@@ -450,6 +450,7 @@ def test_data_that_do_not_fit(
 def test_two_groups_are_two_folds(write: Write) -> None:
     parts = study(write(groups=np.arange(N) % 2)).split
     assert (len(parts.train), len(parts.test)) == (60, 60)
+    assert parts.words.startswith("one of 2 folds is the test part")
     # Three groups that lack a class each: one alone on a side never has all.
     groups = np.repeat(list("acabbc"), (30, 30, 10, 10, 20, 20))
     with pytest.raises(DataError, match="no fold of 3 has every class on both sides; set fewer folds"):

@@ -62,8 +62,8 @@ def split_data(study: ClassifierStudy) -> Split:
         train, test = np.asarray(dataset.splits[table.split or "train"]), np.asarray(dataset.splits[name])
         words = f"the split {name!r} of the data is the test part"
     else:
-        train, test = _fold(dataset, study)
-        words = f"one of {settings.folds} folds is the test part, stratified by class"
+        train, test, folds = _fold(dataset, study)
+        words = f"one of {folds} folds is the test part, stratified by class"
     check_apart(dataset, train, test)
     words += "" if dataset.groups is None else "; whole groups (patients), none of them on both sides"
     training = training_part(study.experiment, dataset, train)
@@ -111,8 +111,11 @@ def _check_names(study: ClassifierStudy, dataset: Dataset) -> None:
             raise DataError(f"classifier.regression: {number} has missing values")
 
 
-def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices]:
-    """The first fold, in an order that the seed decides, that leaves every class on both sides."""
+def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices, int]:
+    """The first fold, in an order that the seed decides, with every class on both sides; and how many folds there are.
+
+    They are as many as the settings say, or as there are groups.
+    """
     places = split_indices(dataset, study.experiment.data.split or "all")
     labels = class_labels(dataset)[places]
     groups = groups_of(dataset, places)
@@ -131,7 +134,7 @@ def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices]:
         raise DataError(f"classifier.folds: every class has fewer than {folds} cases; set fewer folds") from None
     for train, test in sides:
         if len(np.unique(labels[train])) == len(np.unique(labels[test])) == dataset.image.classes:
-            return places[train], places[test]
+            return places[train], places[test], folds
     raise DataError(
         f"classifier.folds: no fold of {folds} has every class on both sides; set fewer folds, or another training.seed"
     )
