@@ -316,8 +316,9 @@ def test_half_a_reader_and_one_who_comes_under_two_names(
     key = key_of(out)
     whole = Simulated("Ada", 1.0, 0).answers(key)
     save(out, "Ada", dict(list(whole.items())[:10]), key.digest)
-    alone = run(out, *sources, *SMALL).values
-    assert "one reader: the intervals are over images alone, and say nothing of other readers" in alone["notes"]
+    alone = run(out, *sources, *SMALL)
+    assert "one reader: the intervals are over images alone, and say nothing of other readers" in alone.values["notes"]
+    assert "over readers and" not in alone.report.read_text(encoding="utf-8") + (out / "findings.tex").read_text()
     other = Simulated("Bo", 1.0, 1).answers(key)
     save(out, "Bo", other, key.digest)
     save(out, "Di", other, "")

@@ -120,7 +120,7 @@ def write_tables(metrics: Mapping[str, Any], answers: Answers, folder: Path) -> 
         "diagnoses": diagnosis_rows(metrics), "flow": metrics["flow"],
     }  # fmt: skip
     notes = {
-        "findings": "Brackets hold 95 % intervals over readers and images",
+        "findings": f"Brackets hold 95 % intervals over {'readers and ' if len(answers.raters) > 1 else ''}images",
         "agreement": "Brackets hold 95 % intervals over images, for these readers",
     }
     for name, rows in tables.items():
