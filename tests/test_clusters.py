@@ -124,7 +124,7 @@ def test_a_study_on_a_cluster_is_that_of_this_process(tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[study", r"study\.toml:1: not TOML"),
+        ("[study\n", r"study\.toml:1: not TOML"),
         ("study = 3", "holds a study of other settings"),
     ],
 )
