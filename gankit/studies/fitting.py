@@ -223,14 +223,14 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
             indices = order.batch(steps, settings.batch)
             targets = data.targets[indices].to(device)
             outputs = network(batch_images(data, indices, seed, steps, device))
-            if not targets.is_floating_point():
-                loss = F.cross_entropy(outputs, targets, weights)
-            else:
+            if targets.is_floating_point():
                 errors = (outputs - targets).square().mean(1)
                 loss = errors.mean()
                 if weights is not None:  # a weighted mean, as cross_entropy's
                     scales = weights[torch.from_numpy(data.labels[indices]).to(device)]
                     loss = (errors * scales).sum() / scales.sum()
+            else:
+                loss = F.cross_entropy(outputs, targets, weights)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
