@@ -385,13 +385,13 @@ def answered_together(random, images, skills, lines):
     """Answers to so many images of each kind, by name: how agreement is measured, a (readers, n) table, (n,) kinds."""
     kinds, one_kind = np.arange(2 * images) < images, np.zeros(images)
     seen = looks(random, skills, kinds) - lines[:, None]
-    first, second = np.split(looks(random, skills, np.arange(images) < images // 2), 2, axis=1)
-    left = random.random(images // 2) < 0.5
+    first, second = np.split(looks(random, skills, kinds), 2, axis=1)
+    left = random.random(images) < 0.5
     known = math.hypot(1, CASES) + random.normal(0, CASES, images) + random.normal(0, 1, (len(skills), images)) > 0
     return {
         "alpha of scores": (ORDINAL, np.searchsorted(LINES, seen), kinds),
         "kappa of calls": (fleiss_kappa, seen < 0, kinds),
-        "kappa of pairs": (fleiss_kappa, (first > second) == left, one_kind[: images // 2]),
+        "kappa of pairs": (fleiss_kappa, (first > second) == left, one_kind),
         "alpha of diagnoses": (NOMINAL, known == (np.arange(images) % 2 == 0), one_kind),
     }
 
@@ -445,8 +445,8 @@ FAMILIES = {
     "shares over trainings": (share_trials, [(1, 3, 5), (100,), (0.0, 0.3)], 1),
     "compare": (difference_trials, [(50, 100), ((0.0, 0.0), (0.4, 0.4), (0.4, -0.4), (0.4, 0.5))], 0.2),
     "readers": (reader_trials, [(1, 3, 6), (20, 40), (0.0, 1.0, 2.5), tuple(READERS)], 0.2),
-    "agreement of readers": (together_trials, [(2, 4), (20, 40), (0.0, 1.0, 2.5), tuple(READERS)], 0.2),
-    "readers who answer again": (again_trials, [(10, 20), (0.0, 1.0, 2.5)], 0.2),
+    "agreement of readers": (together_trials, [(2, 4), (20, 40), (0.0, 1.0, 2.5), ("differ",)], 0.2),
+    "readers who answer again": (again_trials, [(20, 40), (0.0, 1.0, 2.5)], 0.2),
     "ratings": (wilson_trials, [(20, 60), (0.5, 0.9)], 1),
 }
 STEP = 100  # trials between writes

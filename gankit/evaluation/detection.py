@@ -13,7 +13,7 @@ from gankit.evaluation.paired import Cases, crossed_estimate
 
 Kinds = NDArray[np.bool_]
 ROUNDING = 1e-9  # errors below it are none
-FEWEST = 10  # groups of which the jackknife says how much an agreement varies
+FEWEST = 20  # groups; of fewer, intervals of agreement cover too seldom
 Measure = Callable[[Floats, Kinds], Floats]
 """From (readers, n) answers, NaN where there is none, and (n,) kinds to (readers,) values, NaN where there is none."""
 
