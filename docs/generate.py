@@ -20,7 +20,7 @@ import gankit
 from gankit import cli, recipes
 from gankit.experiments import experiment as config
 from gankit.experiments import tables as part_tables
-from gankit.experiments.document import recipe_facts
+from gankit.experiments.recipe_files import recipe_facts
 from gankit.registry import registry
 from gankit.registry.plugins import PART_KINDS, plural
 from gankit.studies.commands import study_command

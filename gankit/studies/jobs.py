@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import torch
 
 from gankit.errors import RunError
 from gankit.files import sole_writer, write_atomically
+from gankit.nn.threads import own_threads
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
 from gankit.studies.clusters import Cluster
 from gankit.studies.worker import ALIVE, POLL, RESULT, STOP, MainProcess, repeat, run_job
 from gankit.terminal.text import ErrorStream, harmless, progress_bar, say
-from gankit.training.log import StopRequest
+from gankit.training.stopping import StopRequest
 
 SHOW_EVERY = 2.0  # Seconds between looks at the time left
 BEAT_EVERY = 5.0  # Seconds between signs of life
@@ -87,7 +87,7 @@ def run_jobs(
     if wrong := [name for name in names if not re.fullmatch(r"[\w.-]*\w", name) or names.count(name) > 1]:
         raise ValueError(f"job {wrong[0]!r}: names are different, of letters, digits, dots, hyphens and underscores")
     workers = cluster.workers if cluster else workers
-    threads = threads or (torch.get_num_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
+    threads = threads or (own_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
     main = _main_process() if workers > 1 else None
     with sole_writer(folder):
         (folder / STOP).unlink(missing_ok=True)
@@ -187,7 +187,7 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
         stop = stack.enter_context(StopRequest()) if workers > 1 else None
         bar = stack.enter_context(progress_bar(
             total=sum(cost.values()), initial=sum(cost[name] for name in taken), disable=quiet or not undone,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}", mininterval=SHOW_EVERY,
         ))  # fmt: skip
 
         def look() -> None:
@@ -199,7 +199,7 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
                     bar.write(harmless(f"{name} failed: {outcome.failure}"), file=stream)
                 bar.n += undone.pop(name)
                 taken[name], latest = outcome.seconds, now
-            if ended or now - shown > SHOW_EVERY:
+            if ended or (not bar.disable and now - shown > bar.mininterval):
                 shown, expected = now, sum(cost[name] for name in taken)
                 # Unfinished jobs are expected to exceed their cost as much as the finished ones did
                 slower = sum(taken.values()) / expected if expected else 1.0
