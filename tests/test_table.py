@@ -1,3 +1,5 @@
+"""`labels.csv`: columns, votes, splits, and errors with file and line."""
+
 from __future__ import annotations
 
 from pathlib import Path

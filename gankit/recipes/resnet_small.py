@@ -13,7 +13,7 @@ class SmallResNet(ResNet):
     """
 
     purpose = "any pictures, without a GPU"
-    time = "hours on two CPU cores at 32x32"
+    time = "2 hours on a CPU core at 32x32"
     proposed_on = ("cpu", "mps")
     channels = (128, 16)
     rate = 1e-3
