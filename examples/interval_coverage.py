@@ -19,11 +19,20 @@ from scipy.stats import norm
 
 from gankit.evaluation.classification import Scorer, balanced_accuracy, macro_auc, macro_f1, recalls
 from gankit.evaluation.design import cross_validated
-from gankit.evaluation.detection import accuracy, area, discrimination, over_readers, share
+from gankit.evaluation.detection import (
+    accuracy,
+    agreement_interval,
+    area,
+    discrimination,
+    fleiss_kappa,
+    over_readers,
+    share,
+)
 from gankit.evaluation.extraction import as_part
 from gankit.evaluation.paired import Cases, paired_difference
 from gankit.evaluation.uncertainty import influences, variances_of, wilson
 from gankit.interfaces import Pool, Rows
+from gankit.ranking.ratings import krippendorff_alpha
 from gankit.studies.agreement.arms import arm_at
 from gankit.studies.agreement.findings import Findings, Trial, Where
 from gankit.studies.jobs import Outcome
@@ -364,6 +373,61 @@ def reader_trials(readers, images, skill, spread):
     return trial
 
 
+ORDINAL, NOMINAL = (functools.partial(krippendorff_alpha, level=level) for level in ("ordinal", "nominal"))
+
+
+def same(twice):
+    """The share of (2, n) answers that are alike."""
+    return float((twice[0] == twice[1]).mean())
+
+
+def answered_together(random, images, skills, lines):
+    """Answers to so many images of each kind, by name: how agreement is measured, a (readers, n) table, (n,) kinds."""
+    kinds, one_kind = np.arange(2 * images) < images, np.zeros(images)
+    seen = looks(random, skills, kinds) - lines[:, None]
+    first, second = np.split(looks(random, skills, kinds), 2, axis=1)
+    left = random.random(images) < 0.5
+    known = math.hypot(1, CASES) + random.normal(0, CASES, images) + random.normal(0, 1, (len(skills), images)) > 0
+    return {
+        "alpha of scores": (ORDINAL, np.searchsorted(LINES, seen), kinds),
+        "kappa of calls": (fleiss_kappa, seen < 0, kinds),
+        "kappa of pairs": (fleiss_kappa, (first > second) == left, one_kind),
+        "alpha of diagnoses": (NOMINAL, known == (np.arange(images) % 2 == 0), one_kind),
+    }
+
+
+def answered_twice(random, images, skills, lines):
+    """The same of a reader who sees so many images twice."""
+    kinds = np.arange(images) < images // 2
+    seen = looks(random, skills, kinds) - lines[:, None]
+    return {"same call": (same, seen < 0, kinds), "alpha of scores": (ORDINAL, np.searchsorted(LINES, seen), kinds)}
+
+
+def agreement_of(answers, images, skills, lines):
+    """Trials of the agreement of these readers, whose true value is that on very many images."""
+    everything = answers(np.random.default_rng(5), 20_000, skills, lines)
+    true = {name: measure(table.astype(float)) for name, (measure, table, _) in everything.items()}
+
+    def trial(random):
+        found = {}
+        for name, (measure, table, kinds) in answers(random, images, skills, lines).items():
+            ends = agreement_interval(measure, table.astype(float), kinds, np.arange(len(kinds)), measure is same)
+            excluded = None if measure is same or not ends else not ends[0] <= 0 <= ends[1]
+            found[name] = ends and (ends[0] <= true[name] <= ends[1], excluded, ends[1] - ends[0])
+        return found
+
+    return trial
+
+
+def together_trials(readers, images, skill, spread):
+    offsets = norm.ppf((np.arange(readers) + 0.5) / readers) * READERS[spread]
+    return agreement_of(answered_together, images, skill + offsets, offsets)
+
+
+def again_trials(images, skill):
+    return agreement_of(answered_twice, images, np.full(2, skill), np.zeros(2))
+
+
 SEEDS = ("alike", "differ much")
 FOLDS = ("seeds alike", "seeds differ in each fold", "seeds differ, alike in all folds", "training sets matter")
 GAINS = (0.0, 0.35, 0.8)
@@ -381,6 +445,8 @@ FAMILIES = {
     "shares over trainings": (share_trials, [(1, 3, 5), (100,), (0.0, 0.3)], 1),
     "compare": (difference_trials, [(50, 100), ((0.0, 0.0), (0.4, 0.4), (0.4, -0.4), (0.4, 0.5))], 0.2),
     "readers": (reader_trials, [(1, 3, 6), (20, 40), (0.0, 1.0, 2.5), tuple(READERS)], 0.2),
+    "agreement of readers": (together_trials, [(2, 4), (20, 40), (0.0, 1.0, 2.5), ("differ",)], 0.2),
+    "readers who answer again": (again_trials, [(20, 40), (0.0, 1.0, 2.5)], 0.2),
     "ratings": (wilson_trials, [(20, 60), (0.5, 0.9)], 1),
 }
 STEP = 100  # trials between writes
@@ -401,8 +467,12 @@ def simulate(file, trials):
                 trial = trial or make(*setting)
                 for number in range(sums["trials"], min(sums["trials"] + STEP, wanted)):
                     random = np.random.default_rng([zlib.crc32(key.encode()), number])
-                    for name, (covered, excluded, width) in trial(random).items():
+                    for name, interval in trial(random).items():
                         entry = sums["intervals"].setdefault(name, {"covered": 0, "excluded": None, "width": 0.0})
+                        if interval is None:
+                            entry["none"] = entry.get("none", 0) + 1
+                            continue
+                        covered, excluded, width = interval
                         entry["covered"] += int(covered)
                         if excluded is not None:
                             entry["excluded"] = (entry["excluded"] or 0) + int(excluded)
@@ -427,9 +497,12 @@ def tables(found):
                 print("|---|" + "---|" * len(names))
             cells = []
             for values in names.values():
-                n = entry["trials"]
+                none = values.get("none", 0)
+                n = entry["trials"] - none
                 excluded = "" if values["excluded"] is None else f", {100 * values['excluded'] / n:.1f} %"
-                cells.append(f"{100 * values['covered'] / n:.1f} %{excluded} ({values['width'] / n:.3g})")
+                without = f"; none in {100 * none / entry['trials']:.1f} %" if none else ""
+                covered = f"{100 * values['covered'] / n:.1f} %" if n else "-"
+                cells.append(f"{covered}{excluded} ({values['width'] / max(n, 1):.3g}){without}")
             print(f"| {', '.join(map(str, setting))} | {' | '.join(cells)} |")
 
 

@@ -270,6 +270,18 @@ def test_an_arm_whose_generator_fails_is_marked(write: Write, tmp_path: Path) ->
     assert any("1 generator for 2 seeds" in note for note in found["protocol"]["notes"])
 
 
+def test_a_classifier_that_diverges_is_marked(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "gankit.studies.classifier.training.apply", lambda network, test: np.full((len(test), 3), np.nan)
+    )
+    small = study(write(), REAL, "classifier.steps=1", "classifier.seeds=1", "classifier.regression=severity")
+    results = small.run(tmp_path / "out", quiet=True)
+    assert results.values["failures"] == dict.fromkeys(
+        ("real-0", "regression-0"), "the classifier diverged: lower classifier.lr"
+    )
+    assert "NaN" not in (tmp_path / "out" / "metrics.json").read_text()
+
+
 def test_a_study_of_which_every_arm_fails_is_reported(write: Write, tmp_path: Path) -> None:
     small = study(write(), REAL, "classifier.steps=2", "classifier.seeds=1")
     job = tmp_path / "out" / "jobs" / "real-0"
@@ -419,6 +431,11 @@ def test_settings_that_do_not_fit(write: Write, overrides: list[str], words: str
         ({}, ['classifier.groupings={x=["many", "few", "some"]}'], "every class is positive"),
         ({}, ["data.split=train"], "data.split: there is no split 'train' in this data set; known: all"),
         ({}, ["data.min_agreement=0.6"], "npz has no agreement of raters"),
+        (
+            {"agreement": np.repeat([1, 0.5, 1], COUNTS)},
+            ["data.min_agreement=0.6"],
+            "filters leave no image of 'few' to learn from; loosen them",
+        ),
     ],
 )
 def test_data_that_do_not_fit(
@@ -433,6 +450,7 @@ def test_data_that_do_not_fit(
 def test_two_groups_are_two_folds(write: Write) -> None:
     parts = study(write(groups=np.arange(N) % 2)).split
     assert (len(parts.train), len(parts.test)) == (60, 60)
+    assert parts.words.startswith("one of 2 folds is the test part")
     # Three groups that lack a class each: one alone on a side never has all.
     groups = np.repeat(list("acabbc"), (30, 30, 10, 10, 20, 20))
     with pytest.raises(DataError, match="no fold of 3 has every class on both sides; set fewer folds"):

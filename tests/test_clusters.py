@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
@@ -30,7 +31,7 @@ from gankit.studies import worker
 from gankit.studies.clusters import open_cluster
 from gankit.studies.jobs import Job, Outcome, run_jobs
 from gankit.studies.study import Arm, Results, Study, Work
-from gankit.studies.worker import ALIVE, Start, check_made, run_job
+from gankit.studies.worker import ALIVE, MainProcess, check_made, run_job
 
 
 class Elsewhere(ParallelBackendBase):  # type: ignore[misc]
@@ -120,6 +121,27 @@ def test_a_study_on_a_cluster_is_that_of_this_process(tmp_path: Path, capsys: py
     assert not (tmp_path / "there" / "jobs" / ALIVE).exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[study\n", r"study\.toml:1: not TOML"),
+        ("study = 3", "holds a study of other settings"),
+    ],
+)
+def test_a_study_file_that_was_damaged(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(GankitError, match=message):
+        Doubles(gankit.load("demo")).run(tmp_path, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.toml"]
+
+
+@pytest.mark.parametrize("options", [{"workers": -1}, {"workers": 0}, {"threads": 0}])
+def test_numbers_of_workers_and_threads_begin_at_one(options: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"(workers|threads): (-1|0) is too few; give 1 or more, or leave it out"):
+        Doubles(gankit.load("demo")).run(tmp_path / "out", quiet=True, **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_takes_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given: list[Any] = []
 
@@ -155,26 +177,60 @@ def test_a_cluster_that_is_not_installed(name: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_cluster_of_one_worker_is_none() -> None:
-    with pytest.raises(RunError, match="it runs one job at a time"), open_cluster("elsewhere", 1):
+    with pytest.raises(RunError, match="it runs 1 job at a time, and must run two"), open_cluster("elsewhere", 1):
         pass
+
+
+class FakeRay(SimpleNamespace):
+    """What is used of Ray, on a cluster of two GPUs without CPUs."""
+
+    def __init__(self, used: bool = False) -> None:
+        def note(name: str) -> Callable[..., None]:
+            return lambda *given, **more: self.calls.append(name)
+
+        super().__init__(calls=[], init=note("init"), shutdown=note("shutdown"), register_ray=note("register"))
+        self.is_initialized, self.cluster_resources = (lambda: used), (lambda: {"GPU": 2.0})
+        self.exceptions = SimpleNamespace(RayError=RuntimeError)
+
+
+def use_ray(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ray", "ray.util", "ray.util.joblib"):
+        monkeypatch.setitem(sys.modules, name, fake)
+    monkeypatch.setitem(joblib.parallel.BACKENDS, "ray", Elsewhere)
+
+
+def test_ray_without_cpus_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeRay()
+    use_ray(fake, monkeypatch)
+    with pytest.raises(RunError, match="cluster ray:auto: it runs 0 jobs at a time"), open_cluster("ray:auto"):
+        pass
+    assert fake.calls == ["init", "register", "shutdown"]
+
+
+def test_ray_that_the_program_uses_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeRay(used=True)
+    use_ray(fake, monkeypatch)
+    with pytest.raises(RunError, match="this program uses Ray already"), open_cluster("ray"):
+        pass
+    assert fake.calls == []
 
 
 def note(folder: Path) -> dict[str, Any]:
     return {"cwd": os.getcwd()}
 
 
-def started(place: Path, mark: str = "here") -> Start:
+def started(place: Path, token: str = "here") -> MainProcess:
     """A study in `place`, whose process lives."""
     (place / "runs" / "jobs").mkdir(parents=True, exist_ok=True)
     (place / "runs" / "jobs" / ALIVE).write_text("here 0")
-    return Start(place, mark, [])
+    return MainProcess(place, token, [])
 
 
 def test_a_worker_finds_the_folder_where_its_machine_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     mounted, jobs = tmp_path / "mounted", Path("runs/jobs")
     start = started(mounted)
-    gone = Start(tmp_path / "not here", start.mark, [])  # the directory of another machine
+    gone = MainProcess(tmp_path / "not here", start.token, [])  # the directory of another machine
     monkeypatch.setattr(worker, "_home", lambda: mounted)
     run_job(Job("a", note), jobs, 1, gone)
     assert json.loads((mounted / jobs / "a" / "result.json").read_text())["result"] == {"cwd": str(mounted)}
@@ -186,9 +242,19 @@ def test_a_worker_finds_the_folder_where_its_machine_has_it(tmp_path: Path, monk
         run_job(Job("c", note), jobs, 1, gone)
     monkeypatch.setattr(worker, "LATE", 0.5)
     with pytest.raises(RunError, match="does not see the study"):  # a folder of the same name, but not this study's
-        run_job(Job("c", note), jobs, 1, Start(mounted, "another", []))
+        run_job(Job("c", note), jobs, 1, MainProcess(mounted, "another", []))
     with pytest.raises(RunError, match=r"has gankit .*, and 0\.0 runs the study: install the same"):
-        run_job(Job("c", note), jobs, 1, Start(mounted, "here", [], "0.0"))
+        run_job(Job("c", note), jobs, 1, MainProcess(mounted, "here", [], "0.0"))
+
+
+def test_a_worker_outlives_a_parent_that_is_not_the_main_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the shell in which somebody started it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(worker, "PARENT", 0)
+    run_job(Job("a", note), Path("runs/jobs"), 1, started(tmp_path))
+    assert (tmp_path / "runs" / "jobs" / "a" / "result.json").is_file()
 
 
 def test_a_job_ends_when_the_process_that_started_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

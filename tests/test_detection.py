@@ -10,6 +10,7 @@ from scipy import stats
 
 from gankit.evaluation.detection import (
     accuracy,
+    agreement_interval,
     area,
     discrimination,
     fleiss_kappa,
@@ -47,6 +48,35 @@ def test_fleiss_kappa_of_the_published_example() -> None:
     assert fleiss_kappa([[1, 1], [1, 1]]) is None
     assert fleiss_kappa([[1, 0]]) is None
     assert fleiss_kappa([[1, NONE], [NONE, 1]]) is None
+
+
+def test_intervals_of_agreement_are_over_patients() -> None:
+    random = np.random.default_rng(0)
+    truth = np.arange(40) % 2
+    calls = np.where(random.random((3, 40)) < 0.8, truth, 1 - truth).astype(float)
+    kinds, each = ["a"] * 40, np.arange(40)
+
+    def interval(table: np.ndarray, groups: np.ndarray, is_share: bool = False) -> tuple[float, float] | None:
+        return agreement_interval(fleiss_kappa, table, kinds[: table.shape[1]], groups, is_share)
+
+    low, high = interval(calls, each)  # type: ignore[misc]
+    left_out = np.array([fleiss_kappa(np.delete(calls, i, 1)) for i in range(40)], float)
+    error = math.sqrt(39**2 / 40 * left_out.var(ddof=1))
+    half = stats.t.ppf(0.975, 39) * error
+    kappa = fleiss_kappa(calls)
+    assert kappa is not None
+    assert (low, high) == pytest.approx((kappa - half, kappa + half))
+    twice = interval(np.repeat(calls, 2, axis=1)[:, :40], each // 2)
+    once = interval(calls[:, :20], each[:20])
+    assert twice == pytest.approx(once, abs=0.02)  # images of a patient that are alike say nothing new
+    assert interval(calls[:, :19], each[:19]) is None
+    assert interval(np.tile(truth, (3, 1)).astype(float), each) is None  # all agree: the jackknife sees no error
+    assert interval(np.ones((3, 40)), each) is None
+    near = np.tile(truth, (3, 1)).astype(float)
+    near[0, 0] = 1 - near[0, 0]
+    assert interval(near, each)[1] == 1  # type: ignore[index]
+    same = agreement_interval(lambda both: float((both[0] == both[1]).mean()), calls[:2], kinds, each, is_share=True)
+    assert 0 < same[0] < (calls[0] == calls[1]).mean() < same[1] < 1  # type: ignore[index]
 
 
 def test_intervals_are_over_readers_and_patients_together() -> None:

@@ -204,6 +204,12 @@ def test_workers_survive_a_death_and_know_the_parts_of_the_script(tmp_path: Path
     assert (tmp_path / "quick" / "output.txt").is_file()
 
 
+def test_workers_that_do_nothing_are_not_asked_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gankit.studies.jobs.run_job", lambda *given: None)
+    with pytest.raises(RunError, match=r"workers were lost 3 times before any job ended \(a or a neighbour\)"):
+        run_jobs([Job("a", count)], tmp_path, quiet=True)
+
+
 def test_workers_that_were_there_before_go_where_the_program_has_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

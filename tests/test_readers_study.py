@@ -18,7 +18,10 @@ from scipy import stats
 
 from gankit.errors import DataError, GankitError, RunError, SettingsError
 from gankit.ranking.key import read_key
+from gankit.studies.commands import own_options
+from gankit.studies.readers.answers import Answers, read_answers
 from gankit.studies.readers.blinding import SetKey
+from gankit.studies.readers.report import by_calls
 from gankit.studies.readers.study import ReadersStudy
 from gankit.studies.reading import load_study
 from gankit.studies.study import Results
@@ -144,6 +147,12 @@ def test_settings_that_do_not_serve(settings: list[str], message: str) -> None:
         study(*settings)
 
 
+def test_names_of_sources_may_have_hyphens() -> None:
+    words = own_options("readers", ["--generated.my-gan", "runs/gan", "--real=scans"])
+    assert words == ["readers.generated.my-gan=runs/gan", "readers.real=scans"]
+    assert study(*words).settings.generated == {"my-gan": "runs/gan"}
+
+
 # Readers
 
 
@@ -240,9 +249,11 @@ def test_three_readers_of_known_skill_in_a_browser(
     assert results.values["notes"] == []
     several = {entry["what"]: entry for entry in results.values["agreement"] if entry["who"] == "between readers"}
     assert several["Fleiss' kappa of real or generated"]["n"] == 48
-    assert 0 < several["Krippendorff's alpha of scores (ordinal)"]["value"] < 1
+    alpha = several["Krippendorff's alpha of scores (ordinal)"]
+    assert 0 < alpha["low"] < alpha["value"] < alpha["high"] < 1
     own = [entry for entry in results.values["agreement"] if entry["who"] == "Bo"]
     assert [(entry["what"], entry["n"]) for entry in own[:2]] == [("same call again", 7), ("same choice again", 3)]
+    assert {entry["low"] for entry in own} == {None}  # too few
     check_report(browser, results)
 
 
@@ -305,8 +316,9 @@ def test_half_a_reader_and_one_who_comes_under_two_names(
     key = key_of(out)
     whole = Simulated("Ada", 1.0, 0).answers(key)
     save(out, "Ada", dict(list(whole.items())[:10]), key.digest)
-    alone = run(out, *sources, *SMALL).values
-    assert "one reader: the intervals are over images alone, and say nothing of other readers" in alone["notes"]
+    alone = run(out, *sources, *SMALL)
+    assert "one reader: the intervals are over images alone, and say nothing of other readers" in alone.values["notes"]
+    assert "over readers and" not in alone.report.read_text(encoding="utf-8") + (out / "findings.tex").read_text()
     other = Simulated("Bo", 1.0, 1).answers(key)
     save(out, "Bo", other, key.digest)
     save(out, "Di", other, "")
@@ -320,6 +332,23 @@ def test_half_a_reader_and_one_who_comes_under_two_names(
     assert found["accuracy"]["readers"] == 3
     assert found["pairs right"]["by_reader"]["Ada"] is None
     assert found["pairs right"]["readers"] == 2
+    of_few = Answers(key, tuple(rater for rater in read_answers(out, key).raters if rater.name == "Ada"))
+    shown = by_calls(of_few, "gan")  # what nobody called is not among them
+    calls = [whole[image.id]["call"] for image in shown]
+    assert calls == sorted(calls, reverse=True)
+    assert len(calls) == sum(image.source == "gan" and image.id in list(whole)[:10] for image in of_few.first(False))
+
+
+def test_readers_who_choose_alike_agree(sources: list[str], tmp_path: Path, fixed_secret: None) -> None:
+    out, settings = tmp_path / "out", [*sources, "readers.images=0", "readers.pairs=12", "readers.repeats=0"]
+    run(out, *settings)
+    key = key_of(out)
+    for seed, name in enumerate(("Ada", "Bo")):
+        save(out, name, Simulated(name, 30.0, seed).answers(key), key.digest)  # they see the real one every time
+    results = run(out, *settings)
+    assert results.values["agreement"] == [
+        {"who": "between readers", "what": "Fleiss' kappa of pairs", "value": 1.0, "low": None, "high": None, "n": 12}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -331,6 +360,12 @@ def test_half_a_reader_and_one_who_comes_under_two_names(
         (lambda given, key: (given | {key.images[0].id: {"call": "left"}}, key.digest, {}), "is one image, of which"),
         (lambda given, key: (given | {key.images[-1].id: {"call": "real"}}, key.digest, {}), "is a pair, of which"),
         (lambda given, key: (given | {key.images[-1].id: {"score": "3"}}, key.digest, {}), "is a pair: give the call"),
+        (
+            lambda given, key: (given | {key.images[-1].id: {"call": "left", "score": "3"}}, key.digest, {}),
+            "is a pair: give the call left or right, and nothing else",
+        ),
+        (lambda given, key: (given | {key.images[0].id: {"score": "35"}}, key.digest, {}), "the score 35, which is no"),
+        (lambda given, key: (given | {key.images[0].id: {"score": "2.5"}}, key.digest, {}), "has the score 2.5, which"),
         (
             lambda given, key: (given | {key.images[0].id: {"call": "maybe"}}, key.digest, {}),
             "neither real nor generat",

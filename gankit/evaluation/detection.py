@@ -1,7 +1,7 @@
 """How well readers tell two kinds of images apart, over readers and cases together: signal detection theory."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from gankit.evaluation.paired import Cases, crossed_estimate
 
 Kinds = NDArray[np.bool_]
 ROUNDING = 1e-9  # errors below it are none
+FEWEST = 20  # groups; of fewer, intervals of agreement cover too seldom
 Measure = Callable[[Floats, Kinds], Floats]
 """From (readers, n) answers, NaN where there is none, and (n,) kinds to (readers,) values, NaN where there is none."""
 
@@ -113,11 +114,49 @@ def over_readers(measure: Measure, answers: Floats, kinds: ArrayLike, groups: ND
     of_these = answers[enough]
     if not len(of_these):
         return OverReaders(by_reader, None, cases.groups)
-    left_out = np.empty(cases.groups)
-    for group in range(cases.groups):
-        kept = cases.group != group
-        left_out[group] = measure(of_these[:, kept], kinds[kept]).mean()
+    left_out = _left_out(cases, lambda kept: float(measure(of_these[:, kept], kinds[kept]).mean()))
     return OverReaders(by_reader, crossed_estimate(cases, by_reader[enough], left_out), cases.groups)
+
+
+def _left_out(cases: Cases, value: Callable[[NDArray[np.bool_]], float | None]) -> Floats:
+    """(groups,) values, each of the cases that are kept where one group is left out; NaN where there is none."""
+    return np.array([value(cases.group != group) for group in range(cases.groups)], np.float64)
+
+
+def agreement_interval(
+    agreement: Callable[[Floats], float | None],
+    answers: Floats,
+    kinds: Sequence[str],
+    groups: NDArray[np.generic],
+    is_share: bool = False,
+    level: float = LEVEL,
+) -> tuple[float, float] | None:
+    """The interval of how far these readers agree, over cases alone: it says nothing of other readers.
+
+    A jackknife over groups, as the part "cases" of `crossed_estimate`, with Student's t; of a share Wilson's of as many
+    cases.
+
+    Args:
+        agreement: from (readers, n) answers to a value of at most 1; None where it is not defined.
+        answers: (readers, n), NaN where a reader did not answer.
+        kinds: n kinds of cases, whose numbers were decided beforehand.
+        groups: (n,) what cases of one patient share.
+        is_share: whether values are shares of cases.
+        level: of the interval.
+
+    Returns:
+        None where there is no value, fewer groups than `FEWEST`, or no group makes a difference.
+    """
+    cases = Cases.of(np.unique(kinds, return_inverse=True)[1], groups)
+    value = agreement(answers)
+    if value is None or cases.groups < FEWEST:
+        return None
+    left_out = _left_out(cases, lambda kept: agreement(answers[:, kept]))
+    estimate = crossed_estimate(cases, np.array([value]), left_out)
+    if is_share:
+        return estimate.share_interval(cases.groups, level=level)
+    low, high = estimate.interval(level)
+    return (low, min(high, 1.0)) if estimate.error > ROUNDING else None
 
 
 def fleiss_kappa(calls: ArrayLike) -> float | None:

@@ -73,3 +73,28 @@ def draw_lines(
         axes.legend(frameon=False, fontsize=8, ncols=1 + len(lines) // 6)
 
     return draw_png(draw, size)
+
+
+def draw_intervals(
+    rows: Sequence[tuple[str, Mapping[str, Any], Sequence[float | None]]], reference: float, xlabel: str = ""
+) -> bytes:
+    """Values with their intervals below each other as the bytes of a PNG.
+
+    Args:
+        rows: a name; "value", "low" and "high" (None without an interval); and the values behind it, drawn as crosses.
+        reference: where a line stands across all rows.
+        xlabel: of the axis.
+    """
+
+    def draw(axes: Any) -> None:
+        for place, (_, entry, single) in enumerate(rows):
+            if entry["low"] is not None:
+                axes.plot([entry["low"], entry["high"]], [place, place], color="tab:blue", linewidth=2)
+            known = [value for value in single if value is not None]
+            axes.plot(known, [place] * len(known), "x", color="tab:gray", markersize=5)
+            axes.plot(entry["value"], place, "o", color="tab:blue")
+        axes.axvline(reference, color="black", linewidth=1)
+        axes.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=8)
+        axes.set(xlabel=xlabel, ylim=(len(rows) - 0.4, -0.6))
+
+    return draw_png(draw, (7, 0.8 + 0.35 * max(len(rows), 2)))

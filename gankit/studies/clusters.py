@@ -3,12 +3,12 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import joblib
 from joblib.parallel import BACKENDS
 
-from gankit.errors import RunError, SettingsError, one_line
+from gankit.errors import RunError, SettingsError, counted, one_line
 
 PATIENCE = 30  # Seconds to wait for the answer of a scheduler
 
@@ -16,10 +16,10 @@ PATIENCE = 30  # Seconds to wait for the answer of a scheduler
 @final
 @dataclass(frozen=True)
 class Cluster:
-    """Workers on which the jobs run that are started meanwhile."""
+    """Workers on which joblib runs jobs while the cluster is open."""
 
     workers: int  # jobs at a time
-    lost: tuple[type[Exception], ...] = ()  # what is raised where a worker dies
+    lost: tuple[type[Exception], ...] = ()  # the errors that it raises where a worker dies
 
 
 @contextlib.contextmanager
@@ -36,18 +36,22 @@ def open_cluster(name: str, workers: int | None = None) -> Iterator[Cluster]:
         RunError: it does not answer, or cannot run several jobs at a time, each in a process of its own.
     """
     kind, _, address = name.partition(":")
-    if kind in STARTS:
-        try:
-            start = STARTS[kind](address, workers)
-        except ImportError as error:
-            raise SettingsError(f"cluster {name}: pip install 'gankit[{kind}]' first ({one_line(error)})") from None
+    if kind in KINDS:
+        opened = KINDS[kind](address, workers)
     elif kind in BACKENDS and not getattr(BACKENDS[kind], "supports_sharedmem", False) and not address:
-        start = _registered(kind, workers)
+        opened = _registered(kind, workers)
     else:
         raise SettingsError(f"cluster {name}: write dask or ray, or dask:ADDRESS or ray:ADDRESS of one that is there")
-    with start as cluster:
+    with contextlib.ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(opened)
+        except ImportError as error:
+            raise SettingsError(f"cluster {name}: pip install 'gankit[{kind}]' first ({one_line(error)})") from None
         if cluster.workers < 2:
-            raise RunError(f"cluster {name}: it runs one job at a time, as this machine does: start a second worker")
+            raise RunError(
+                f"cluster {name}: it runs {counted(cluster.workers, 'job')} at a time, and must run two: start more "
+                "workers there, or leave out --cluster"
+            )
         yield cluster
 
 
@@ -57,61 +61,55 @@ def _registered(kind: str, workers: int | None) -> Iterator[Cluster]:
         yield Cluster(workers or joblib.cpu_count())
 
 
-def _dask(address: str, workers: int | None) -> contextlib.AbstractContextManager[Cluster]:
+@contextlib.contextmanager
+def _dask(address: str, workers: int | None) -> Iterator[Cluster]:
     from distributed import Client, KilledWorker, LocalCluster
 
-    @contextlib.contextmanager
-    def start() -> Iterator[Cluster]:
-        with contextlib.ExitStack() as stack:
-            place = address
-            if not address:
-                place = stack.enter_context(LocalCluster(
-                    n_workers=workers or joblib.cpu_count(), threads_per_worker=1, memory_limit=0,
-                    dashboard_address=None,
-                ))  # fmt: skip
-            try:
-                client = stack.enter_context(Client(place, timeout=PATIENCE))
-            except (OSError, ValueError) as error:
-                raise RunError(f"cluster dask:{address}: {one_line(error)}; start dask scheduler there") from None
-            threads = client.nthreads()
-            if any(count > 1 for count in threads.values()):
-                raise RunError(
-                    f"cluster dask:{address}: workers have several threads, and a job needs a process of its own: "
-                    "start them by dask worker --nthreads 1 --nworkers NUMBER"
-                )
-            stack.enter_context(joblib.parallel_config("dask", client=client))
-            yield Cluster(min(workers or len(threads), len(threads)), (KilledWorker,))
-
-    return start()
+    with contextlib.ExitStack() as stack:
+        place = address or stack.enter_context(LocalCluster(
+            n_workers=workers or joblib.cpu_count(), threads_per_worker=1, memory_limit=0, dashboard_address=None,
+        ))  # fmt: skip
+        try:
+            client = stack.enter_context(Client(place, timeout=PATIENCE))
+        except (OSError, ValueError) as error:
+            raise RunError(f"cluster dask:{address}: {one_line(error)}; start dask scheduler there") from None
+        threads = client.nthreads()
+        if any(count > 1 for count in threads.values()):
+            raise RunError(
+                f"cluster dask:{address}: workers have several threads, and a job needs a process of its own: "
+                "start them by dask worker --nthreads 1 --nworkers NUMBER"
+            )
+        stack.enter_context(joblib.parallel_config("dask", client=client))
+        yield Cluster(min(workers or len(threads), len(threads)), (KilledWorker,))
 
 
-def _ray(address: str, workers: int | None) -> contextlib.AbstractContextManager[Cluster]:
+@contextlib.contextmanager
+def _ray(address: str, workers: int | None) -> Iterator[Cluster]:
     import ray
     from ray.util.joblib import register_ray
 
-    @contextlib.contextmanager
-    def start() -> Iterator[Cluster]:
-        own = {"address": address} if address else {"address": "local", "num_cpus": workers or joblib.cpu_count(),
-                                                    "include_dashboard": False}  # fmt: skip
-        try:
-            ray.init(**own, log_to_driver=False, logging_level="error")
-        except Exception as error:  # Ray raises nothing more particular where it times out
-            ray.shutdown()
-            raise RunError(f"cluster ray:{address}: {one_line(error)}; start ray there") from error
-        try:
-            register_ray()
-            has = ray.cluster_resources()
-            number = min(workers or int(has.get("CPU", 0)), int(has.get("CPU", 0)))
-            # Without a share Ray would hide the GPUs from the workers
-            gpus = {"num_gpus": min(1, has["GPU"] / number)} if has.get("GPU") else {}
-            with joblib.parallel_config("ray", ray_remote_args={"num_cpus": 1, **gpus}):
-                yield Cluster(number, (ray.exceptions.RayError,))
-        finally:
-            ray.shutdown()
+    if ray.is_initialized():  # it can be so once in a process, and what the program does with it must not end here
+        raise RunError("cluster ray: this program uses Ray already; call ray.shutdown() before the study")
+    place: dict[str, Any] = {"address": address}
+    if not address:
+        place = {"address": "local", "num_cpus": workers or joblib.cpu_count(), "include_dashboard": False}
+    try:
+        ray.init(**place, log_to_driver=False, logging_level="error")
+    except Exception as error:  # Ray raises nothing more particular where it times out
+        ray.shutdown()
+        raise RunError(f"cluster ray:{address}: {one_line(error)}; start ray there") from error
+    try:
+        register_ray()
+        resources = ray.cluster_resources()
+        cpus = int(resources.get("CPU", 0))
+        number = min(workers or cpus, cpus)
+        # Without a share Ray would hide the GPUs from the workers
+        share = {"num_gpus": min(1, resources["GPU"] / max(number, 1))} if resources.get("GPU") else {}
+        with joblib.parallel_config("ray", ray_remote_args={"num_cpus": 1, **share}):
+            yield Cluster(number, (ray.exceptions.RayError,))
+    finally:
+        ray.shutdown()
 
-    return start()
 
-
-STARTS: dict[str, Callable[[str, int | None], contextlib.AbstractContextManager[Cluster]]] = {
-    "dask": _dask, "ray": _ray,
-}  # fmt: skip
+Open = Callable[[str, int | None], contextlib.AbstractContextManager[Cluster]]
+KINDS: dict[str, Open] = {"dask": _dask, "ray": _ray}

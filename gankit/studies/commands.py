@@ -84,8 +84,10 @@ def own_options(study: str, words: list[str]) -> list[str]:
     for word in rest:
         if word.startswith("--"):
             option, equals, value = word.partition("=")
-            key = option[2:].replace("-", "_")
-            if key.partition(".")[0] not in known:
+            first, *inner = option[2:].split(".")
+            first = first.replace("-", "_")
+            key = ".".join([first, *inner])  # inside there may be names of the user's, with hyphens
+            if first not in known:
                 near = suggestion(key, [*known, "out", "workers", "threads", "cluster"])
                 raise SettingsError(f"{option}: the command has no such option, nor [{kind.table}] such a key; {near}")
             if not equals and (value := next(rest, "")) == "":

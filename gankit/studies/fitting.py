@@ -225,8 +225,10 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
             outputs = network(batch_images(data, indices, seed, steps, device))
             if targets.is_floating_point():
                 errors = (outputs - targets).square().mean(1)
-                scales = None if weights is None else weights[torch.from_numpy(data.labels[indices]).to(device)]
-                loss = errors.mean() if scales is None else (errors * scales).sum() / scales.sum()
+                loss = errors.mean()
+                if weights is not None:  # a weighted mean, as cross_entropy's
+                    scales = weights[torch.from_numpy(data.labels[indices]).to(device)]
+                    loss = (errors * scales).sum() / scales.sum()
             else:
                 loss = F.cross_entropy(outputs, targets, weights)
             optimizer.zero_grad()

@@ -1,6 +1,7 @@
 """Resumable jobs: each writes everything into its own folder, and is not repeated once its result is there."""
 
 import contextlib
+import itertools
 import json
 import math
 import re
@@ -20,25 +21,30 @@ from gankit.nn.threads import own_threads
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
 from gankit.studies.clusters import Cluster
-from gankit.studies.worker import ALIVE, RESULT, STOP, Start, repeat, run_job
+from gankit.studies.worker import ALIVE, POLL, RESULT, STOP, MainProcess, repeat, run_job
 from gankit.terminal.text import ErrorStream, harmless, progress_bar, say
 from gankit.training.stopping import StopRequest
 
 SHOW_EVERY = 2.0  # Seconds between looks at the time left
 BEAT_EVERY = 5.0  # Seconds between signs of life
-RESTARTS = 2  # How often jobs start again after a worker died without any job finished in between
+RESTARTS = 2  # How often in a row jobs are started again although none of them has ended
 
 
 @dataclass(frozen=True)
 class Job:
-    """Work that ends in a result."""
+    """Work that ends in a result.
 
-    name: str  # of its folder; letters, digits, dots, hyphens and underscores
-    # does the work in its folder, or what is left of it there, and returns what JSON can hold; cloudpickle takes it to
-    # other processes and machines, where folders may have other paths
+    Attributes:
+        name: of its folder; letters, digits, dots, hyphens and underscores.
+        run: does the work, or what is left of it, in the folder that it is given, and returns what JSON can hold.
+            cloudpickle takes it to other processes and machines, where folders may have other paths: what an earlier
+            job wrote is in `folder.parent / NAME`.
+        cost: seconds that it is expected to take.
+    """
+
+    name: str
     run: Callable[[Path], dict[str, Any]]
-    # Where a job needs what an earlier one wrote, that one's folder stands beside its own: `folder.parent / NAME`
-    cost: float = 1.0  # seconds that it is expected to take
+    cost: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -80,42 +86,49 @@ def run_jobs(
     names = [job.name for job in jobs]
     if wrong := [name for name in names if not re.fullmatch(r"[\w.-]*\w", name) or names.count(name) > 1]:
         raise ValueError(f"job {wrong[0]!r}: names are different, of letters, digits, dots, hyphens and underscores")
+    workers = cluster.workers if cluster else workers
+    threads = threads or (own_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
+    main = _main_process() if workers > 1 else None
     with sole_writer(folder):
-        return _run_jobs(jobs, folder, cluster.workers if cluster else workers, threads, quiet, cluster)
+        (folder / STOP).unlink(missing_ok=True)
+        with _progress(jobs, folder, workers, quiet), _signs_of_life(folder, main):
+            _start_all(jobs, folder, workers, threads, main, cluster)
+        if todo := unfinished(jobs, folder):
+            (folder / STOP).unlink(missing_ok=True)
+            say(f"stopped with {len(todo)} of {len(jobs)} jobs to do; the same command goes on", error=True)
+            raise KeyboardInterrupt
+        return {job.name: _outcome(folder / job.name) for job in jobs}
 
 
-def _run_jobs(
-    jobs: Sequence[Job], folder: Path, workers: int, threads: int | None, quiet: bool, cluster: Cluster | None
-) -> dict[str, Outcome]:
-    (folder / STOP).unlink(missing_ok=True)
-    share = threads or (own_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
-    start = _start() if workers > 1 else None
+def _start_all(
+    jobs: Sequence[Job], folder: Path, workers: int, threads: int, main: MainProcess | None, cluster: Cluster | None
+) -> None:
+    """Start jobs, and start them again where workers were lost, until all have ended or are to stop.
+
+    Raises:
+        RunError: workers are lost again and again.
+    """
     # Relative to where workers begin, since other machines may have the folder elsewhere
     shared = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     # A cluster decides itself how many jobs run at a time: it must be given no more than that
     settings = {"pre_dispatch": workers} if cluster else {}
     lost: tuple[type[Exception], ...] = (BrokenProcessPool, *(cluster.lost if cluster else ()))
-    restarts = 0
-    with _progress(jobs, folder, workers, quiet), _signs_of_life(folder, start):
-        while todo := unfinished(jobs, folder):
-            calls = [joblib.delayed(run_job)(job, shared, share, start) for job in todo]
-            try:
-                joblib.Parallel(n_jobs=min(workers, max(2, len(todo))), batch_size=1, **settings)(calls)
-            except lost as error:
-                left = [job.name for job in unfinished(todo, folder)]
-                restarts = restarts + 1 if len(left) == len(todo) else 0
-                if restarts > RESTARTS and not (folder / STOP).exists():
-                    raise RunError(
-                        f"{folder}: a worker died {restarts} times before any job ended ({', '.join(left[:workers])} "
-                        "or a neighbour): out of memory? Start again with fewer workers, or smaller batches"
-                    ) from error
-            if (folder / STOP).exists():
-                break
-    if todo := unfinished(jobs, folder):
-        (folder / STOP).unlink(missing_ok=True)
-        say(f"stopped with {len(todo)} of {len(jobs)} jobs to do; the same command goes on", error=True)
-        raise KeyboardInterrupt
-    return {job.name: _outcome(folder / job.name) for job in jobs}
+    fruitless = 0  # starts in a row
+    while (todo := unfinished(jobs, folder)) and not (folder / STOP).exists():
+        calls = [joblib.delayed(run_job)(job, shared, threads, main) for job in todo]
+        reason = None
+        try:
+            # A single job too is one for a worker, where there are several
+            joblib.Parallel(n_jobs=min(workers, max(2, len(todo))), batch_size=1, **settings)(calls)
+        except lost as error:
+            reason = error
+        left = [job.name for job in unfinished(todo, folder)]
+        fruitless = fruitless + 1 if len(left) == len(todo) else 0
+        if fruitless > RESTARTS and not (folder / STOP).exists():
+            raise RunError(
+                f"{folder}: workers were lost {fruitless} times before any job ended ({', '.join(left[:workers])} or a "
+                "neighbour): out of memory? Start again with fewer workers, or smaller batches"
+            ) from reason
 
 
 def unfinished(jobs: Iterable[Job], folder: Path) -> list[Job]:
@@ -123,33 +136,30 @@ def unfinished(jobs: Iterable[Job], folder: Path) -> list[Job]:
     return [job for job in jobs if not (folder / job.name / RESULT).is_file()]
 
 
-def _start() -> Start:
-    """Of this process; others do not know the parts that the calling program registered."""
+def _main_process() -> MainProcess:
+    """This process, with the parts that the calling program registered, which workers do not know."""
     parts = [
         (kind, row.name, registry(kind).get(row.name))
         for kind in KINDS for row in registry(kind).list() if row.distribution == Registry.IN_PROCESS
     ]  # fmt: skip
-    return Start(Path.cwd(), secrets.token_hex(8), parts)
+    return MainProcess(Path.cwd(), secrets.token_hex(8), parts)
 
 
 @contextlib.contextmanager
-def _signs_of_life(folder: Path, start: Start | None) -> Iterator[None]:
-    """Tell workers, whatever machine they are on, that this process lives."""
-    if start is None:
+def _signs_of_life(folder: Path, main: MainProcess | None) -> Iterator[None]:
+    """Show workers, whatever machine they are on, that this process lives; without workers it does nothing."""
+    if main is None:
         yield
         return
-    number, latest = 0, -math.inf
+    numbers = itertools.count()
 
-    def look() -> None:
-        nonlocal number, latest
-        if time.monotonic() - latest > BEAT_EVERY:
-            with contextlib.suppress(OSError):  # the jobs themselves say what is wrong with the disk
-                write_atomically(folder / ALIVE, f"{start.mark} {number}")
-            number, latest = number + 1, time.monotonic()
+    def show() -> None:
+        with contextlib.suppress(OSError):  # the jobs themselves say what is wrong with the disk
+            write_atomically(folder / ALIVE, f"{main.token} {next(numbers)}")
 
-    look()
+    show()
     try:
-        with repeat(look):
+        with repeat(show, BEAT_EVERY):
             yield
     finally:
         (folder / ALIVE).unlink(missing_ok=True)
@@ -203,7 +213,7 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
 
         look()
         try:
-            with repeat(look):
+            with repeat(look, POLL):
                 yield
         finally:
             look()

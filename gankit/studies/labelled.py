@@ -29,6 +29,11 @@ def class_labels(dataset: Dataset) -> NDArray[np.int64]:
     return np.asarray(dataset.labels)
 
 
+def class_counts(dataset: Dataset) -> NDArray[np.int64]:
+    """(classes,) images of each class."""
+    return np.bincount(class_labels(dataset), minlength=dataset.image.classes)
+
+
 def numbers(dataset: Dataset) -> dict[str, NDArray[np.float64]]:
     """The (n,) numbers that are known of each image."""
     facts = {name: values for name, values in dataset.facts.items() if values.ndim == 1 and values.dtype.kind in "biuf"}
@@ -60,10 +65,14 @@ def training_part(experiment: Experiment, dataset: Dataset, places: Indices) -> 
     """The images at (k,) places that the filters of the `data` table leave.
 
     Raises:
-        DataError: the filters ask for what the data do not have.
+        DataError: the filters ask for what the data do not have, or leave no image of a class.
     """
     bare = experiment.data.model_copy(update={"split": None, "held_out": 0.0, "conditional": False, "balance": 0.0})
-    return prepare(bare, experiment.training.seed, dataset.subset(places)).dataset
+    part = prepare(bare, experiment.training.seed, dataset.subset(places)).dataset
+    if (counts := class_counts(part)).min() == 0:
+        lost = dataset.class_names[int(counts.argmin())]
+        raise DataError(f"data: filters leave no image of {lost!r} to learn from; loosen them")
+    return part
 
 
 def image_digests(dataset: Dataset) -> list[bytes]:

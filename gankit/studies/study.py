@@ -14,6 +14,7 @@ import tomlkit
 from pydantic import BaseModel, ValidationError
 
 from gankit.errors import GankitError, RunError, SettingsError
+from gankit.experiments.document import SettingsDocument
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
 from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
@@ -169,13 +170,18 @@ class Study(ABC):
         Raises:
             GankitError: the data or the networks do not serve (nothing is written then), the folder is taken, the
                 cluster does not answer, or there is nothing to judge.
+            SettingsError: `workers` or `threads` is below 1.
             KeyboardInterrupt: it was interrupted; the same call goes on.
         """
+        for name, number in (("workers", workers), ("threads", threads)):
+            if number is not None and number < 1:
+                raise SettingsError(f"{name}: {number} is too few; give 1 or more, or leave it out")
         folder = user_path(out)
         self._is_begun(folder)  # before anything is written there
-        own = self.experiment.training.threads
-        # On a cluster nothing is known of the workers' cores
-        threads = threads or ((1 if cluster else None) if own == "auto" else own)
+        if threads is None and self.experiment.training.threads != "auto":
+            threads = self.experiment.training.threads
+        if threads is None and cluster:
+            threads = 1  # nothing is known of the workers' cores
         with sole_writer(folder), contextlib.ExitStack() as stack:
             opened = stack.enter_context(open_cluster(cluster, workers)) if cluster else None
             return self._run(folder, opened.workers if opened else workers or 1, threads, quiet, opened)
@@ -236,8 +242,8 @@ class Study(ABC):
         if not (folder / FILE).is_file():
             refuse_nonempty(folder, "it holds no study; choose another --out")
             return False
-        text = (folder / FILE).read_text(encoding="utf-8")
-        with contextlib.suppress(GankitError, KeyError, ValidationError):  # of another study
+        text = SettingsDocument.read(folder / FILE).text
+        with contextlib.suppress(GankitError, KeyError, TypeError, ValidationError):  # of another study
             text = _restore(type(self), self.name, text).toml()  # an older gankit may have written other keys
         before, now = _leaves(tomllib.loads(text)), _leaves(tomllib.loads(self.toml()))
         if different := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
@@ -261,10 +267,14 @@ def _restore(kind: type[Study], name: str, text: str) -> Study:
 
 def _leaves(value: Any, path: str = "") -> dict[str, Any]:
     """Every setting by its dotted path."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if items is None:
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
         return {path: value}
-    return {k: v for key, item in items for k, v in _leaves(item, f"{path}.{key}".lstrip(".")).items()}
+    leaves: dict[str, Any] = {}
+    for key, inner in value.items():
+        leaves |= _leaves(inner, f"{path}.{key}" if path else str(key))
+    return leaves
 
 
 def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bool) -> list[Work]:

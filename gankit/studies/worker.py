@@ -1,4 +1,8 @@
-"""What a worker does of a study, in another process or on another machine: one job in its folder."""
+"""What a worker does of a study, in another process or on another machine: one job in its folder.
+
+The main process, which runs the study, and its workers share the folder of the jobs and nothing else. There the main
+process shows that it lives (`ALIVE`) and asks its workers to stop (`STOP`), and a job leaves its `RESULT`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,44 +34,54 @@ if TYPE_CHECKING:
     from gankit.studies.jobs import Job
 
 RESULT, CLOCK, STOP, OUTPUT = "result.json", "seconds.txt", ".stop", "output.txt"
-ALIVE = ".alive"  # Holds the mark of the process that runs the jobs, and a number that it raises while it lives
-POLL = 0.3  # Seconds between looks at the folder: for results, and for the wish to stop
-CLOCK_EVERY = 10.0  # Seconds between notes of the time that a job has taken, of which a killed one loses no more
-SILENCE = 180.0  # Seconds without a sign of life after which a worker gives up; a shared disk shows one a minute late
+ALIVE = ".alive"  # Holds the token of the main process, and a number that grows while it lives
+POLL = 0.3  # Seconds between looks at the folder
+CLOCK_EVERY = 10.0  # Seconds between notes of the time that a job has taken; a killed one loses no more
 LATE = 60.0  # Seconds by which a shared disk may show a file late
+SILENCE = 180.0  # Seconds for which `ALIVE` may stay the same; then the main process is taken for dead
 PARENT = os.getppid()
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a worker must know of the process that runs the jobs."""
+class MainProcess:
+    """What a worker must know of the process that runs the study."""
 
     directory: Path  # where relative paths begin
-    mark: str  # stands in `ALIVE`
+    token: str  # stands in `ALIVE`; a main process that takes its place has another
     parts: list[tuple[str, str, Any]]  # kind, name and class of those that its program has registered
     version: str = __version__
+    number: int = field(default_factory=os.getpid)  # the operating system's
 
 
-def run_job(job: Job, jobs: Path, threads: int, start: Start | None) -> None:
-    """Run one job here, or in a worker: in a directory for relative paths, printing into a file."""
-    is_left: Callable[[], bool] = bool  # never
-    if start is not None:
-        _enter(jobs, start)
-        is_left = _Watch(jobs / ALIVE, start.mark).is_left
-        for kind, name, part in start.parts:
+def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> None:
+    """Do a job, unless it is done already or the study is to stop.
+
+    A worker, for which `main` is not None, does so in the directory of the main process, and prints into a file.
+    """
+    watch = None
+    if main is not None:
+        _enter(jobs, main)
+        watch = _Watch(jobs / ALIVE, main)
+        for kind, name, part in main.parts:
             registry(kind).register(name)(part)
     folder, stop = jobs / job.name, jobs / STOP
 
+    def is_abandoned() -> bool:
+        return watch is not None and watch.is_abandoned()
+
+    def must_stop() -> bool:
+        return stop.exists() or is_abandoned()
+
     def is_over() -> bool:
-        return stop.exists() or (folder / RESULT).is_file() or is_left()
+        return (folder / RESULT).is_file() or must_stop()
 
     try:
-        # A worker whose parent was killed may still be at this job, until it notices.
+        # A worker of a main process that was killed may still be at this job, until it notices
         with locked(folder, jobs / f".{job.name}.lock", is_over):
             if not is_over():
-                _do(job, folder, threads, (lambda: stop.exists() or is_left()) if start is not None else None)
+                _do(job, folder, threads, must_stop if watch else None)
     except KeyboardInterrupt:
-        if not is_left():  # the next parent may have begun already
+        if not is_abandoned():  # else the next main process may have begun already
             stop.touch()
     except BusyError:
         if not is_over():
@@ -80,21 +94,21 @@ def _home() -> Path:
     return Path.cwd()
 
 
-def _enter(jobs: Path, start: Start) -> None:
-    """Go where the folder of the jobs is the one of the process that runs them: its directory, else the worker's own.
+def _enter(jobs: Path, main: MainProcess) -> None:
+    """Go to the directory in which `jobs` is the folder of the main process: the same one, else where the worker began.
 
     Raises:
-        RunError: there is no such folder, or gankit is another version than there.
+        RunError: it is in neither, or the main process has another version of gankit.
     """
     host, until = socket.gethostname(), time.monotonic() + LATE
-    if start.version != __version__:
+    if main.version != __version__:
         raise RunError(
-            f"the worker on {host} has gankit {__version__}, and {start.version} runs the study: install the same"
+            f"the worker on {host} has gankit {__version__}, and {main.version} runs the study: install the same"
         )
-    places = list(dict.fromkeys((_home(), start.directory)))
+    places = list(dict.fromkeys((_home(), main.directory)))
     while True:
         for place in places:
-            if _read(place / jobs / ALIVE).startswith(start.mark):
+            if _read(place / jobs / ALIVE).startswith(main.token):
                 os.chdir(place)  # the worker may have run jobs of a program in another one
                 return
         if time.monotonic() > until or not any((place / jobs).is_dir() for place in places):
@@ -106,6 +120,7 @@ def _enter(jobs: Path, start: Start) -> None:
 
 
 def _read(path: Path) -> str:
+    """The text of a file; "" where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError:
@@ -113,28 +128,31 @@ def _read(path: Path) -> str:
 
 
 class _Watch:
-    """Looks whether the process that started a job has ended."""
+    """Looks whether the main process still waits for what this worker does."""
 
-    def __init__(self, alive: Path, mark: str) -> None:
-        self._alive, self._mark = alive, mark
-        self._sign, self._seen = "", time.monotonic()
+    def __init__(self, alive: Path, main: MainProcess) -> None:
+        self._alive, self._main = alive, main
+        self._sign, self._since = "", time.monotonic()  # what `ALIVE` holds, and since when it has been the same
 
-    def is_left(self) -> bool:
-        """Whether it is no parent any more (never so on Windows), shows no sign of life, or another one has begun."""
+    def is_abandoned(self) -> bool:
+        """Whether the main process has ended (as a parent; not on Windows), fell silent, or another took its place."""
         sign = _read(self._alive)
         if sign != self._sign:
-            self._sign, self._seen = sign, time.monotonic()
-        is_other = sign != "" and not sign.startswith(self._mark)
-        return os.getppid() != PARENT or is_other or time.monotonic() - self._seen > SILENCE
+            self._sign, self._since = sign, time.monotonic()
+        is_orphan = self._main.number == PARENT and os.getppid() != PARENT
+        is_replaced = sign != "" and not sign.startswith(self._main.token)
+        return is_orphan or is_replaced or time.monotonic() - self._since > SILENCE
 
 
-def _do(job: Job, folder: Path, threads: int, is_stopped: Callable[[], bool] | None) -> None:
+def _do(job: Job, folder: Path, threads: int, must_stop: Callable[[], bool] | None) -> None:
+    """Run a job and write its result; in a worker, which is told by `must_stop`, printing into a file."""
     folder.mkdir(exist_ok=True)
     remove_unfinished(folder)
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch_threads(threads))
-        seconds = stack.enter_context(_clock(folder, is_stopped))
-        if is_stopped is not None:
+        seconds = stack.enter_context(_clock(folder))
+        if must_stop is not None:
+            stack.enter_context(_interrupted_if(must_stop))
             stack.enter_context(joblib.parallel_config("sequential"))  # else a cluster's: jobs within jobs
             stack.enter_context(_output(folder / OUTPUT))
         try:
@@ -186,15 +204,15 @@ def check_made(job: Path, *files: str) -> None:
 
 
 @contextlib.contextmanager
-def repeat(look: Callable[[], object]) -> Iterator[None]:
-    """Call `look` every `POLL` seconds meanwhile."""
+def repeat(act: Callable[[], object], every: float) -> Iterator[None]:
+    """Do something meanwhile, each time after so many seconds."""
     over = threading.Event()
 
-    def watch() -> None:
-        while not over.wait(POLL):
-            look()
+    def go_on() -> None:
+        while not over.wait(every):
+            act()
 
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=go_on, daemon=True)
     thread.start()
     try:
         yield
@@ -204,34 +222,39 @@ def repeat(look: Callable[[], object]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _clock(folder: Path, is_stopped: Callable[[], bool] | None) -> Iterator[Callable[[], float]]:
-    """Seconds of a job with those of earlier starts; meanwhile this process is interrupted if it `is_stopped`."""
-    before, interrupted, start, thread = 0.0, False, time.monotonic(), threading.current_thread()
-    noted = start
+def _clock(folder: Path) -> Iterator[Callable[[], float]]:
+    """Tells the seconds that a job has taken over all its starts, and notes them in its folder meanwhile."""
+    before, start = 0.0, time.monotonic()
     with contextlib.suppress(OSError, ValueError):
         before = float((folder / CLOCK).read_text(encoding="utf-8"))
 
     def seconds() -> float:
         return before + time.monotonic() - start
 
-    def write() -> None:
+    def note() -> None:
         with contextlib.suppress(OSError):  # the job itself says what is wrong with the disk
             write_atomically(folder / CLOCK, f"{seconds():.2f}")
 
+    try:
+        with repeat(note, CLOCK_EVERY):
+            yield seconds
+    finally:
+        note()
+
+
+@contextlib.contextmanager
+def _interrupted_if(must_stop: Callable[[], bool]) -> Iterator[None]:
+    """Interrupt this thread, once, where it must stop meanwhile."""
+    thread, interrupted = threading.current_thread(), False
+
     def look() -> None:
-        nonlocal noted, interrupted
-        if time.monotonic() - noted > CLOCK_EVERY:
-            noted = time.monotonic()
-            write()
-        if is_stopped is not None and is_stopped() and not interrupted:
+        nonlocal interrupted
+        if not interrupted and must_stop():
             interrupted = True
             _interrupt(thread)
 
-    try:
-        with repeat(look):
-            yield seconds
-    finally:
-        write()
+    with repeat(look, POLL):
+        yield
 
 
 def _interrupt(thread: threading.Thread) -> None:

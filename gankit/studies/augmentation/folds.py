@@ -88,14 +88,10 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
                 rest, part = _complete(labels[train], groups[train], setting, inner, dataset, name)[0]
                 parts[name], train = cases[train[part]], train[rest]
             learn = training_part(experiment, dataset, cases[train])
-            number = len(folds) + 1
-            if (counts := counts_of(learn)).min() == 0:
-                lost = dataset.class_names[int(counts.argmin())]
-                raise DataError(f"data: filters leave no image of {lost!r} to learn from in fold {number}; loosen them")
             parts["learn"] = cases[train]
             reserve = dataset.subset(parts["reserve"]) if "reserve" in parts else None
             validation, judged = dataset.subset(parts["validation"]), dataset.subset(parts["test"])
-            folds.append(Fold(number, repeat, learn, validation, judged, reserve, parts))
+            folds.append(Fold(len(folds) + 1, repeat, learn, validation, judged, reserve, parts))
     return Division(dataset, cases, folds, list(_notes(dataset, folds, settings)))
 
 

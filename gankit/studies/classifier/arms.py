@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gankit.seeds import derive_seed
 from gankit.studies import study
 from gankit.studies.fitting import Images, TrainingSet, class_weights, noised_copies
-from gankit.studies.labelled import class_labels
+from gankit.studies.labelled import class_counts, class_labels
 from gankit.studies.trainings import finished_run
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def training_set(study: ClassifierStudy, arm: Arm, seed: int = 0, generator: Pat
 
 def added_labels(study: ClassifierStudy) -> Labels:
     """(k,) classes of the images that fill up the rare classes."""
-    names, counts = study.split.train.class_names, study.split.counts(study.split.train)
+    names, counts = study.split.train.class_names, class_counts(study.split.train)
     labels = np.array([names.index(name) for name in study.classes_to_fill], np.int64)
     wanted = round(study.settings.synthetic_fill * int(counts.max()))
     return np.repeat(labels, np.maximum(0, wanted - counts[labels]))

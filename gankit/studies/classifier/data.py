@@ -6,14 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gankit.errors import DataError
 from gankit.experiments.selection import open_dataset, split_indices
 from gankit.interfaces import Dataset, Indices
 from gankit.registry.messages import suggestion
 from gankit.seeds import derive_seed
-from gankit.studies.labelled import class_labels, groups_of, image_digests, numbers, stratified_folds, training_part
+from gankit.studies.labelled import (
+    class_counts,
+    class_labels,
+    groups_of,
+    image_digests,
+    numbers,
+    stratified_folds,
+    training_part,
+)
 
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
@@ -33,12 +40,7 @@ class Split:
     @property
     def rarest(self) -> int:
         """The class with the fewest training cases."""
-        return int(self.counts(self.train).argmin())
-
-    @staticmethod
-    def counts(side: Dataset) -> NDArray[np.int64]:
-        """(classes,) cases of each class."""
-        return np.bincount(class_labels(side), minlength=side.image.classes)
+        return int(class_counts(self.train).argmin())
 
 
 def split_data(study: ClassifierStudy) -> Split:
@@ -60,8 +62,8 @@ def split_data(study: ClassifierStudy) -> Split:
         train, test = np.asarray(dataset.splits[table.split or "train"]), np.asarray(dataset.splits[name])
         words = f"the split {name!r} of the data is the test part"
     else:
-        train, test = _fold(dataset, study)
-        words = f"one of {settings.folds} folds is the test part, stratified by class"
+        train, test, folds = _fold(dataset, study)
+        words = f"one of {folds} folds is the test part, stratified by class"
     check_apart(dataset, train, test)
     words += "" if dataset.groups is None else "; whole groups (patients), none of them on both sides"
     training = training_part(study.experiment, dataset, train)
@@ -83,7 +85,7 @@ def check_apart(dataset: Dataset, train: Indices, test: Indices) -> None:
             f"{both[0]}; correct the splits, or set data.split=all to draw folds of whole groups"
         )
     for side, places in (("training", train), ("test", test)):
-        counts = np.bincount(class_labels(dataset)[places], minlength=dataset.image.classes)
+        counts = class_counts(dataset.subset(places))
         if missing := [name for name, n in zip(dataset.class_names, counts, strict=True) if n == 0]:
             why = f"the {side} part has no case of {missing[0]!r}; merge classes, or leave it out"
             raise DataError(f"classifier: {why}")
@@ -109,8 +111,11 @@ def _check_names(study: ClassifierStudy, dataset: Dataset) -> None:
             raise DataError(f"classifier.regression: {number} has missing values")
 
 
-def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices]:
-    """The first fold, in an order that the seed decides, that leaves every class on both sides."""
+def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices, int]:
+    """The first fold, in an order that the seed decides, with every class on both sides; and how many folds there are.
+
+    They are as many as the settings say, or as there are groups.
+    """
     places = split_indices(dataset, study.experiment.data.split or "all")
     labels = class_labels(dataset)[places]
     groups = groups_of(dataset, places)
@@ -129,7 +134,7 @@ def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices]:
         raise DataError(f"classifier.folds: every class has fewer than {folds} cases; set fewer folds") from None
     for train, test in sides:
         if len(np.unique(labels[train])) == len(np.unique(labels[test])) == dataset.image.classes:
-            return places[train], places[test]
+            return places[train], places[test], folds
     raise DataError(
         f"classifier.folds: no fold of {folds} has every class on both sides; set fewer folds, or another training.seed"
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from gankit.evaluation.classification import SCORES
 from gankit.evaluation.design import Floats
 from gankit.files import write_csv
 from gankit.images.pictures import grid_png, png_uri
-from gankit.report.pages import draw_lines, draw_png
+from gankit.report.pages import draw_intervals, draw_lines, draw_png
 from gankit.runs.run import open_run
 from gankit.studies.classifier.arms import Arm
 from gankit.studies.classifier.training import load_outputs
@@ -44,10 +43,9 @@ def text_table(metrics: Mapping[str, Any]) -> str:
         [pair[0], f"less {pair[1]}", *(interval(row, signed=True) for row in rows if row["score"] in SCORES)]
         for pair, rows in _by_pair(metrics).items()
     ]
-    lines: list[str] = []
-    for header, rows in (["arm", *HEADLINES], scores), (["difference", "", *SCORES], differences):
-        if rows or header[0] == "arm":
-            lines += as_columns([header, *rows])
+    lines = as_columns([["arm", *HEADLINES], *scores])
+    if differences:
+        lines += as_columns([["difference", "", *SCORES], *differences])
     return "\n".join([*lines, *(f"note: {note}" for note in metrics["protocol"]["notes"])])
 
 
@@ -120,8 +118,9 @@ def _pictures(study: ClassifierStudy, results: Results) -> dict[str, str]:
     """Figures by their captions."""
     metrics, settings = results.values, study.settings
     arms, figures = metrics["arms"], {}
-    if rows := [row for row in metrics["differences"] if row["score"] == "balanced accuracy"]:
-        figures["Differences of balanced accuracy"] = draw_png(functools.partial(_draw_differences, rows[::-1]))
+    if differences := [row for row in metrics["differences"] if row["score"] == "balanced accuracy"]:
+        rows = [(f"{row['arm']} less {row['against']}", row, row["by_seed"]) for row in differences]
+        figures["Differences of balanced accuracy; crosses are seeds"] = draw_intervals(rows, 0)
     if settings.calibration and arms:
         lines: dict[str, Any] = {"right as often as confident": [((0, 1), (0, 1))]}
         lines |= {arm: [tuple(zip(*values["reliability"], strict=True))[1:]] for arm, values in arms.items()}
@@ -141,13 +140,3 @@ def _pictures(study: ClassifierStudy, results: Results) -> dict[str, str]:
         lines = {arm: [((np.arange(len(y)) + 0.5) * settings.steps / len(y), y)] for arm, y in losses.items()}
         figures["Losses"] = draw_lines(lines, "optimiser step", "training loss, mean of seeds")
     return {caption: png_uri(figure) for caption, figure in figures.items()}
-
-
-def _draw_differences(rows: Sequence[Mapping[str, Any]], axes: Any) -> None:
-    for place, row in enumerate(rows):
-        axes.plot([row["low"], row["high"]], [place, place], color="tab:blue", linewidth=2)
-        axes.plot(row["by_seed"], [place] * len(row["by_seed"]), "x", color="tab:gray", markersize=5)
-        axes.plot(row["value"], place, "o", color="tab:blue")
-    axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(rows)), [f"{row['arm']} less {row['against']}" for row in rows])
-    axes.set(xlabel="difference of balanced accuracy; crosses are seeds", ylim=(-0.6, len(rows) - 0.4))

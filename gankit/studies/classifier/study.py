@@ -25,7 +25,7 @@ from gankit.studies.classifier.settings import ClassifierSettings
 from gankit.studies.classifier.training import load_outputs, train_arm, train_regression
 from gankit.studies.fitting import fit
 from gankit.studies.jobs import Job, Outcome
-from gankit.studies.labelled import class_labels, numbers, package_versions
+from gankit.studies.labelled import class_counts, class_labels, numbers, package_versions
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work
 from gankit.studies.trainings import RUN, time_steps, time_training, train_or_resume
@@ -135,24 +135,24 @@ class ClassifierStudy(Study):
         settings, test, seeds = self.settings, self.split.test, self.seeds(self.settings.seeds)
         scorer = Scorer(class_labels(test), test.groups, test.class_names)
         failures = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure is not None}
-        whole = [arm for arm in self.arms() if not any(f"{arm.name}-{seed}" in failures for seed in seeds)]
+
+        def is_whole(name: str) -> bool:
+            return not any(f"{name}-{seed}" in failures for seed in seeds)
+
+        whole = [arm for arm in self.arms() if is_whole(arm.name)]
         logits = {arm: load_outputs(folder, arm.name, seeds) for arm in whole}
-        arms: dict[str, Any] = {}
-        for arm, outputs in logits.items():
-            of_arm = [outcomes[f"{arm.name}-{seed}"] for seed in seeds]
-            arms[arm.name] = {
-                **{key: of_arm[0].result[key] for key in ("real", "added")},
-                "steps": [outcome.result["steps"] for outcome in of_arm],
-                "seconds": [outcome.seconds for outcome in of_arm],
-                "losses": np.mean([outcome.result["losses"] for outcome in of_arm], axis=0).tolist(),
-                **scorer.scores(outputs, settings.groupings, settings.calibration),
-            }
         pairs = [(arm, against) for against in whole if against.baseline for arm in whole if arm != against]
         bars = [against for against in whole if against.bar]
         pairs += [(arm, against) for against in bars for arm in whole if arm != against and not arm.baseline]
         metrics: dict[str, Any] = {
             "protocol": self._protocol(outcomes, folder),
-            "arms": arms,
+            "arms": {
+                arm.name: {
+                    **_effort([outcomes[f"{arm.name}-{seed}"] for seed in seeds]),
+                    **scorer.scores(of_arm, settings.groupings, settings.calibration),
+                }
+                for arm, of_arm in logits.items()
+            },
             "differences": [
                 {"arm": arm.name, "against": against.name, "score": score, **values}
                 for arm, against in pairs
@@ -160,7 +160,7 @@ class ClassifierStudy(Study):
             ],
             "failures": failures,
         }
-        if settings.regression is not None and not any(f"{REGRESSION}-{seed}" in failures for seed in seeds):
+        if settings.regression is not None and is_whole(REGRESSION):
             true, mean = numbers(test)[settings.regression], outcomes[f"{REGRESSION}-{seeds[0]}"].result["mean"]
             metrics["regression"] = {
                 "number": settings.regression,
@@ -193,7 +193,7 @@ class ClassifierStudy(Study):
             "image": list(split.train.image.shape),
             "digest": {name: side.digest() for name, side in sides.items()},
             "split": split.words,
-            "cases": {name: dict(zip(names, split.counts(side).tolist(), strict=True)) for name, side in sides.items()},
+            "cases": {name: dict(zip(names, class_counts(side).tolist(), strict=True)) for name, side in sides.items()},
             "groups": {name: None if of is None else len(np.unique(of)) for name, of in grouped.items()},
             "rarest": names[split.rarest],
             "seeds": self.seeds(settings.seeds),
@@ -213,6 +213,16 @@ class ClassifierStudy(Study):
     def summary(self, results: Results) -> str:
         """Scores of the arms, differences with intervals, and notes."""
         return text_table(results.values)
+
+
+def _effort(outcomes: list[Outcome]) -> dict[str, Any]:
+    """What the trainings of one arm, seed by seed, learnt from and took."""
+    return {
+        **{key: outcomes[0].result[key] for key in ("real", "added")},
+        "steps": [outcome.result["steps"] for outcome in outcomes],
+        "seconds": [outcome.seconds for outcome in outcomes],
+        "losses": np.mean([outcome.result["losses"] for outcome in outcomes], axis=0).tolist(),
+    }
 
 
 load_classifier_study = functools.partial(load_study, "classifier")

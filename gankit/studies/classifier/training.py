@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from gankit import seeds
+from gankit.errors import RunError
 from gankit.evaluation.design import Floats
 from gankit.files import open_atomically
 from gankit.runs import checkpoint
@@ -31,6 +32,9 @@ def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: str | None
     """A job: train a classifier of one arm and one seed, write it and its logits of the test part.
 
     `generator` is the name of the job that trained the generator of the arm's images.
+
+    Raises:
+        RunError: that job has failed, or the classifier diverged.
     """
     train = study.split.train
     data = training_set(study, arm, seed, None if generator is None else folder.parent / generator)
@@ -39,7 +43,11 @@ def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: str | None
 
 
 def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[str, Any]:
-    """A job: train a network of one seed on a number; write it and its predictions for the test part, in the units."""
+    """A job: train a network of one seed on a number; write it, and its predictions for the test part in their units.
+
+    Raises:
+        RunError: it diverged.
+    """
     train, name = study.split.train, str(study.settings.regression)
     values = numbers(train)[name]
     mean, scale = float(values.mean()), float(values.std()) or 1.0
@@ -62,8 +70,11 @@ def _train(study: ClassifierStudy, data: TrainingSet, folder: Path, facts: dict[
         **study.settings.model_dump(include={"network", "width", "input_size"}),
         **facts, "image": list(train.image.shape), "value_range": list(train.value_range),
     }  # fmt: skip
+    outputs = apply(network, study.split.test)
+    if not np.isfinite(outputs).all():
+        raise RunError("the classifier diverged: lower classifier.lr")
     checkpoint.export(folder / FILE, network, facts)
-    _write_outputs(folder, apply(network, study.split.test))
+    _write_outputs(folder, outputs)
     for path in (folder / "checkpoints").glob("*.pt"):
         path.unlink()
     return {**progress, "real": len(train), "added": len(data.images) - len(train)}

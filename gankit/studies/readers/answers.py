@@ -16,6 +16,7 @@ from gankit.registry.messages import shown
 from gankit.studies.readers.blinding import SetKey, Shown
 
 RATINGS = "ratings"
+SCORES = range(1, 6)  # that the page takes
 
 
 def read_answers(folder: Path, key: SetKey) -> "Answers":
@@ -36,16 +37,25 @@ def read_answers(folder: Path, key: SetKey) -> "Answers":
                 f"{rater.path}: these ratings are of another set (key {shown(foreign[0][:12])}, here "
                 f"{key.digest[:12]}): move the file out of this folder"
             )
-        for image, call in rater.calls.items():
-            if image not in images:
-                raise DataError(f"{rater.path}: there is no image {shown(image)} among the {len(images)} of this set")
-            pair = images[image].is_pair
-            if call not in ((LEFT, RIGHT, "") if pair else (REAL, GENERATED, "")):
-                what = "a pair" if pair else "one image"
-                raise DataError(f"{rater.path}: {image} is {what}, of which {shown(call)} cannot be said")
-            if pair and not call:
-                raise DataError(f"{rater.path}: {image} is a pair: give the call {LEFT} or {RIGHT}, and nothing else")
+        for name in rater.calls:
+            if name not in images:
+                raise DataError(f"{rater.path}: there is no image {shown(name)} among the {len(images)} of this set")
+            if mistake := _mistake(rater, images[name]):
+                raise DataError(f"{rater.path}: {name} {mistake}")
     return Answers(key, tuple(raters))
+
+
+def _mistake(rater: Rater, image: Shown) -> str:
+    """What is wrong with an answer that the page cannot give; "" for one that it can."""
+    call, score, diagnosis = rater.calls[image.id], rater.scores.get(image.id), rater.diagnoses[image.id]
+    what, calls = ("a pair", (LEFT, RIGHT)) if image.is_pair else ("one image", (REAL, GENERATED))
+    if call not in (*calls, ""):
+        return f"is {what}, of which {shown(call)} cannot be said"
+    if image.is_pair and (not call or score is not None or diagnosis):
+        return f"is a pair: give the call {LEFT} or {RIGHT}, and nothing else"
+    if score is not None and score not in SCORES:
+        return f"has the score {score:g}, which is none of 1, 2, 3, 4 and 5"
+    return ""
 
 
 @final
@@ -115,6 +125,11 @@ def right_of_pair(rater: Rater, image: Shown) -> float:
     """Whether the reader chose the real one of a pair; NaN without a call."""
     call = rater.calls.get(image.id, "")
     return float(image.pictures[call == RIGHT].source == REAL) if call else math.nan
+
+
+def side_of_pair(rater: Rater, image: Shown) -> float:
+    """1 where the reader chose the right one of a pair, 0 for the left one; NaN without a call."""
+    return {LEFT: 0.0, RIGHT: 1.0}.get(rater.calls.get(image.id, ""), math.nan)
 
 
 def diagnosis_right(rater: Rater, image: Shown) -> float:

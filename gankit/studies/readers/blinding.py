@@ -18,7 +18,7 @@ from gankit.interfaces import Dataset
 from gankit.ranking.key import Sealed, new_ids, new_secret, read_key
 from gankit.ranking.page import page_text
 from gankit.ranking.rating_files import REAL
-from gankit.ranking.shown import Opened as Named
+from gankit.ranking.shown import Opened as Source
 from gankit.ranking.shown import check_shapes, class_texts, open_reals
 from gankit.runs.run import Run
 
@@ -79,8 +79,8 @@ class Opened:
     """The images of a source."""
 
     images: Dataset
-    what: str
-    notes: list[str]
+    what: str  # in words
+    notes: list[str]  # what a reader of the numbers should know
 
     def pictures(self, source: str, numbers: NDArray[np.int64]) -> list[Picture]:
         """What is known of the (k,) images of these numbers."""
@@ -103,7 +103,7 @@ def open_sources(study: ReadersStudy) -> dict[str, Opened]:
     runs = [(what, source) for what, source in named.values() if isinstance(source, Run)]
     if settings.real is None and not runs:
         raise DataError("readers.real: no real images are named, and no source is a run that has some; name a folder")
-    what, reals = open_reals([Named(*run) for run in runs], settings.real)
+    what, reals = open_reals([Source(*run) for run in runs], settings.real)
     remarks = notes(reals, what)
     if what == TRAINING:
         remarks.append("the real images are training images, which the generator of their run has seen")
@@ -127,15 +127,18 @@ def open_sources(study: ReadersStudy) -> dict[str, Opened]:
 
 
 def _in_order(
-    groups: list[tuple[Picture, ...]], repeats: float, random: np.random.Generator
+    looks: list[tuple[Picture, ...]], repeats: float, random: np.random.Generator
 ) -> list[tuple[tuple[Picture, ...], int | None]]:
-    """Shuffled, with the place of what is shown again: the second half repeats some of what the first half shows."""
-    shuffled = [groups[place] for place in random.permutation(len(groups))]
+    """Single images, or pairs, as they are shown; each with the place of the look that it repeats, or None.
+
+    They are shuffled, and a share `repeats` of them is shown again: something of the first half in the second half.
+    """
+    shuffled = [looks[place] for place in random.permutation(len(looks))]
     half = (len(shuffled) + 1) // 2
     again = random.choice(half, min(half, round(repeats * len(shuffled))), replace=False).tolist() if shuffled else []
     later = [(shuffled[place], None) for place in range(half, len(shuffled))]
     later += [(shuffled[place][::-1], place) for place in again]  # the sides of a pair are exchanged
-    return [(group, None) for group in shuffled[:half]] + [later[place] for place in random.permutation(len(later))]
+    return [(look, None) for look in shuffled[:half]] + [later[place] for place in random.permutation(len(later))]
 
 
 def seal_set(study: ReadersStudy, opened: Mapping[str, Opened]) -> SetKey:
@@ -150,7 +153,7 @@ def seal_set(study: ReadersStudy, opened: Mapping[str, Opened]) -> SetKey:
         (next(reals), picture)[:: random.choice([-1, 1])]
         for name in names for picture in chosen[name][settings.images : settings.images + settings.pairs]
     ]  # fmt: skip
-    parts = [_in_order(list(groups), settings.repeats, random) for groups in (singles, pairs)]
+    parts = [_in_order(list(looks), settings.repeats, random) for looks in (singles, pairs)]
     ids, images = new_ids(secret, sum(map(len, parts))), list[Shown]()
     for part in parts:
         own = ids[len(images) : len(images) + len(part)]
@@ -201,10 +204,10 @@ def export_set(study: ReadersStudy, job: Path) -> dict[str, Any]:
 
 
 def open_key(folder: Path, digest: str) -> SetKey:
-    """The key in a study's folder.
+    """The key in a study's folder, whose hash was `digest` when it was sealed.
 
     Raises:
-        RunError: it is missing, was changed since, or names images that cannot be.
+        RunError: it is missing, is no key, or was changed since.
     """
     path = folder / KEY
     key, actual = read_key(path, SetKey)

@@ -1,5 +1,6 @@
 """What readers' answers say: how well they tell images apart, what they see in them, and how far they agree."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from gankit.evaluation.design import Floats
 from gankit.evaluation.detection import (
     Measure,
     accuracy,
+    agreement_interval,
     area,
     discrimination,
     fleiss_kappa,
@@ -21,10 +23,20 @@ from gankit.evaluation.detection import (
 )
 from gankit.ranking.rating_files import REAL, Rater
 from gankit.ranking.ratings import krippendorff_alpha
-from gankit.studies.readers.answers import Answers, call_of, diagnosis_right, right_of_pair, score_of
+from gankit.studies.readers.answers import Answers, call_of, diagnosis_right, right_of_pair, score_of, side_of_pair
 from gankit.studies.readers.blinding import Shown
 
 ACCURACY, PAIRS_RIGHT, DIAGNOSED = "accuracy", "pairs right", "diagnosis right"
+
+
+def is_real(image: Shown) -> bool:
+    """Whether a single image is real."""
+    return image.source == REAL
+
+
+def is_generated(image: Shown) -> bool:
+    """Whether a single image is generated."""
+    return image.source != REAL
 
 
 @dataclass(frozen=True)
@@ -37,16 +49,15 @@ class Question:
     chance: float | None  # the value of readers who guess
     of_pairs: bool = False
     bounded: bool = True  # by 0 and 1
-    kind: Callable[[Shown], bool] = lambda image: image.source != REAL
-    with_reals: bool = True  # whether the real images belong to the cases
+    kind: Callable[[Shown], bool] | None = None  # what the measure tells apart, the real images being among the cases
 
 
 QUESTIONS = (
-    Question(ACCURACY, accuracy, call_of, 0.5),
-    Question("d'", discrimination, call_of, 0.0, bounded=False),
-    Question("AUC of scores", area, score_of, 0.5, kind=lambda image: image.source == REAL),
+    Question(ACCURACY, accuracy, call_of, 0.5, kind=is_generated),
+    Question("d'", discrimination, call_of, 0.0, bounded=False, kind=is_generated),
+    Question("AUC of scores", area, score_of, 0.5, kind=is_real),
     Question(PAIRS_RIGHT, share, right_of_pair, 0.5, of_pairs=True),
-    Question(DIAGNOSED, share, diagnosis_right, None, with_reals=False),
+    Question(DIAGNOSED, share, diagnosis_right, None),
 )
 
 
@@ -56,7 +67,7 @@ def judge(answers: Answers) -> dict[str, Any]:
     findings = []
     for source in [*sources, REAL]:
         for question in QUESTIONS:
-            if source != REAL or not question.with_reals:
+            if source != REAL or question.name == DIAGNOSED:
                 findings += _finding(answers, question, source)
     return {
         "findings": findings,
@@ -68,14 +79,14 @@ def judge(answers: Answers) -> dict[str, Any]:
 
 def _finding(answers: Answers, question: Question, source: str) -> list[dict[str, Any]]:
     """A measure of a source; nothing where no reader was asked."""
-    wanted = {source, REAL} if question.with_reals else {source}
+    wanted = {source} if question.kind is None else {source, REAL}
     images = [image for image in answers.first(question.of_pairs) if image.source in wanted]
     if not images or not answers.raters:
         return []
     table = answers.table(images, question.value)
     if np.isnan(table).all():
         return []
-    kinds = [question.of_pairs or not question.with_reals or question.kind(image) for image in images]
+    kinds = [question.kind is None or question.kind(image) for image in images]
     found = over_readers(question.measure, table, kinds, _patients(images))
     low, high = found.interval(question.bounded) or (None, None)
     entry = {
@@ -132,51 +143,59 @@ def _verdict(source: str, findings: Sequence[dict[str, Any]]) -> str:
 def agreement(answers: Answers) -> list[dict[str, Any]]:
     """How far readers agree with each other, and with themselves where something was shown twice."""
     rows: list[dict[str, Any]] = []
-
-    def add(who: str, what: str, value: float | None, n: int) -> None:
-        if n:
-            rows.append({"who": who, "what": what, "value": value, "n": n})
-
-    singles, pairs = answers.first(False), answers.first(True)
-    if len(answers.raters) > 1:
+    ordinal, nominal = (functools.partial(krippendorff_alpha, level=level) for level in ("ordinal", "nominal"))
+    singles, pairs, readers = answers.first(False), answers.first(True), len(answers.raters)
+    if readers > 1:
+        row = functools.partial(_agreement, "between readers")
         scores, calls = answers.table(singles, score_of), answers.table(singles, call_of)
-        chosen, diagnoses = answers.table(pairs, right_of_pair), _codes(answers, singles)
-        several = "between readers"
-        add(several, "Krippendorff's alpha of scores (ordinal)", krippendorff_alpha(scores, "ordinal"), _twice(scores))
-        add(several, "Fleiss' kappa of real or generated", fleiss_kappa(calls), _by_all(calls))
-        add(several, "Fleiss' kappa of pairs", fleiss_kappa(chosen), _by_all(chosen))
-        add(several, "Krippendorff's alpha of diagnoses (nominal)", krippendorff_alpha(diagnoses, "nominal"),
-            _twice(diagnoses))  # fmt: skip
+        rows += row("Krippendorff's alpha of scores (ordinal)", ordinal, scores, singles)
+        rows += row("Fleiss' kappa of real or generated", fleiss_kappa, calls, singles, readers)
+        rows += row("Fleiss' kappa of pairs", fleiss_kappa, answers.table(pairs, side_of_pair), pairs, readers)
+        rows += row("Krippendorff's alpha of diagnoses (nominal)", nominal, _codes(answers, singles), singles)
     for place, rater in enumerate(answers.raters):
-        for what, value, of_pairs in (("call", call_of, False), ("choice", right_of_pair, True)):
-            both = _both(answers, place, value, of_pairs)
-            same = float((both[0] == both[1]).mean()) if both.size else None
-            add(rater.name, f"same {what} again", same, both.shape[1])
-        both = _both(answers, place, score_of, False)
-        add(rater.name, "Krippendorff's alpha of scores given twice (ordinal)", krippendorff_alpha(both, "ordinal"),
-            both.shape[1])  # fmt: skip
+        for what, measure, value, of_pairs in (
+            ("same call again", _same, call_of, False),
+            ("same choice again", _same, right_of_pair, True),
+            ("Krippendorff's alpha of scores given twice (ordinal)", ordinal, score_of, False),
+        ):
+            first, second = answers.again(of_pairs)
+            twice = np.array([answers.table(images, value)[place] for images in (first, second)])
+            rows += _agreement(rater.name, what, measure, twice, first)
     return rows
 
 
-def _both(answers: Answers, place: int, value: Callable[[Rater, Shown], float], pairs: bool) -> Floats:
-    """(2, k) answers of a reader to what was shown twice and answered twice."""
-    both = np.array([answers.table(images, value)[place] for images in answers.again(pairs)])
-    return both[:, ~np.isnan(both).any(0)]
+def _agreement(
+    who: str,
+    what: str,
+    measure: Callable[[Floats], float | None],
+    table: Floats,
+    images: Sequence[Shown],
+    needed: int = 2,
+) -> list[dict[str, Any]]:
+    """A row of the images with so many answers in a (k, images) table; nothing where there are none."""
+    counts = (~np.isnan(table)).sum(0) >= needed
+    table, images = table[:, counts], [image for image, known in zip(images, counts, strict=True) if known]
+    if not images:
+        return []
+    sources = [image.source for image in images]
+    low, high = agreement_interval(measure, table, sources, _patients(images), measure is _same) or (None, None)
+    return [{"who": who, "what": what, "value": measure(table), "low": low, "high": high, "n": len(images)}]
 
 
-def _twice(table: Floats) -> int:
-    return int(((~np.isnan(table)).sum(0) > 1).sum())
-
-
-def _by_all(table: Floats) -> int:
-    return int((~np.isnan(table)).all(0).sum())
+def _same(twice: Floats) -> float:
+    """The share of (2, n) answers that are alike."""
+    return float((twice[0] == twice[1]).mean())
 
 
 def _codes(answers: Answers, images: Sequence[Shown]) -> Floats:
     """(readers, images) diagnoses as numbers."""
-    texts = [[rater.diagnoses.get(image.id, "").casefold() for image in images] for rater in answers.raters]
-    known = sorted({text for row in texts for text in row if text})
-    return np.array([[known.index(text) if text else math.nan for text in row] for row in texts])
+    known = sorted({text.casefold() for rater in answers.raters for text in rater.diagnoses.values() if text})
+
+    def code(rater: Rater, image: Shown) -> float:
+        text = rater.diagnoses.get(image.id, "")
+        return float(known.index(text.casefold())) if text else math.nan
+
+    return answers.table(images, code)
 
 
 def _diagnoses(answers: Answers) -> list[dict[str, Any]]:

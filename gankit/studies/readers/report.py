@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,9 @@ from gankit.evaluation.latex import tabular
 from gankit.files import write_atomically, write_csv
 from gankit.images.pictures import grid_png, png_uri
 from gankit.ranking.rating_files import REAL
-from gankit.report.pages import draw_png
+from gankit.report.pages import draw_intervals
 from gankit.studies.readers.answers import RATINGS, Answers, call_of, right_of_pair
-from gankit.studies.readers.blinding import IMAGES, KEY, PAGE, SET
+from gankit.studies.readers.blinding import IMAGES, KEY, PAGE, SET, Shown
 from gankit.studies.study import Results, write_page
 from gankit.terminal.text import as_columns
 
@@ -67,7 +66,7 @@ def reader_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
 
 def agreement_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     """How far readers agree, a header first."""
-    rows = [[entry["who"], entry["what"], number(entry["value"]), str(entry["n"])] for entry in metrics["agreement"]]
+    rows = [[entry["who"], entry["what"], interval(entry), str(entry["n"])] for entry in metrics["agreement"]]
     return [["reader", "measure", "value", "images or pairs"], *rows]
 
 
@@ -104,7 +103,7 @@ def write_tables(metrics: Mapping[str, Any], answers: Answers, folder: Path) -> 
     """Write the tables as LaTeX, their numbers as CSV, and every answer beside what the image is."""
     titles = {
         "findings": ["source", "what", "value", "low", "high", "chance", "readers", "cases", "independent"],
-        "agreement": ["who", "what", "value", "n"],
+        "agreement": ["who", "what", "value", "low", "high", "n"],
         "diagnoses": ["source", "class", "images", "right", "diagnoses"],
     }  # fmt: skip
     for name, columns in titles.items():
@@ -120,9 +119,12 @@ def write_tables(metrics: Mapping[str, Any], answers: Answers, folder: Path) -> 
         "findings": finding_rows(metrics), "readers": reader_rows(metrics), "agreement": agreement_rows(metrics),
         "diagnoses": diagnosis_rows(metrics), "flow": metrics["flow"],
     }  # fmt: skip
+    notes = {
+        "findings": f"Brackets hold 95 % intervals over {'readers and ' if len(answers.raters) > 1 else ''}images",
+        "agreement": "Brackets hold 95 % intervals over images, for these readers",
+    }
     for name, rows in tables.items():
-        note = "Brackets hold 95 % intervals over readers and images" if name == "findings" else ""
-        write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], note).encode())
+        write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], notes.get(name, "")).encode())
 
 
 def next_step(folder: Path) -> str:
@@ -164,36 +166,27 @@ def _pictures(metrics: Mapping[str, Any], folder: Path) -> dict[str, str]:
     figures = {}
     shares = [entry for entry in metrics["findings"] if entry["low"] is not None and entry["chance"] != 0]
     if shares:
-        figures["Shares and areas with 95 % intervals; crosses are readers, the line is guessing"] = draw_png(
-            functools.partial(_draw, shares), (7, 0.8 + 0.35 * len(shares))
+        rows = [(f"{entry['source']}: {entry['what']}", entry, [*entry["by_reader"].values()]) for entry in shares]
+        figures["Shares and areas with 95 % intervals; crosses are readers, the line is guessing"] = draw_intervals(
+            rows, 0.5
         )
     answers = metrics["answers"]
     for source in metrics["verdicts"]:
-        images = [image for image in answers.first(False) if image.source == source]
-        files = [folder / SET / IMAGES / image.files[0] for image in images]
-        if not images or not answers.raters or not all(file.is_file() for file in files):
-            continue
-        table = answers.table(images, call_of)
-        calls = np.nansum(table, 0) / np.maximum((~np.isnan(table)).sum(0), 1)
-        order = np.argsort(calls, kind="stable").tolist()
-        figures[f"Images of {source} that were called real most often"] = _grid([files[i] for i in order[:SHOWN]])
-        figures[f"Images of {source} that were called generated most often"] = _grid(
-            [files[i] for i in order[::-1][:SHOWN]]
-        )
+        files = [folder / SET / IMAGES / image.files[0] for image in by_calls(answers, source)]
+        if files and all(file.is_file() for file in files):
+            figures[f"Images of {source} that were called real most often"] = _grid(files[:SHOWN])
+            figures[f"Images of {source} that were called generated most often"] = _grid(files[::-1][:SHOWN])
     return {caption: png_uri(figure) for caption, figure in figures.items()}
+
+
+def by_calls(answers: Answers, source: str) -> list[Shown]:
+    """The single images of a source that were called something: first those that most readers called real."""
+    singles = [image for image in answers.first(False) if image.source == source]
+    images = [image for image in singles if any(rater.calls.get(image.id) for rater in answers.raters)]
+    shares = np.array([np.nanmean(calls) for calls in answers.table(images, call_of).T])
+    return [images[place] for place in np.argsort(shares, kind="stable")]
 
 
 def _grid(files: Sequence[Path]) -> bytes:
     images = np.stack([np.asarray(Image.open(file)) for file in files])
     return grid_png(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2), (0.0, 255.0), SHOWN)
-
-
-def _draw(rows: Sequence[Mapping[str, Any]], axes: Any) -> None:
-    for place, entry in enumerate(rows[::-1]):
-        axes.plot([entry["low"], entry["high"]], [place, place], color="tab:blue", linewidth=2)
-        readers = [value for value in entry["by_reader"].values() if value is not None]
-        axes.plot(readers, [place] * len(readers), "x", color="tab:gray", markersize=4)
-        axes.plot(entry["value"], place, "o", color="tab:blue")
-    axes.axvline(0.5, color="black", linewidth=1)
-    axes.set_yticks(range(len(rows)), [f"{entry['source']}: {entry['what']}" for entry in rows[::-1]], fontsize=7)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(rows) - 0.4))
