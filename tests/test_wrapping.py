@@ -177,6 +177,9 @@ def test_a_loss_by_functions() -> None:
         (lambda: gankit.wrap("loss", discriminator=abs), "unexpected keyword argument 'discriminator'"),
         (lambda: gankit.wrap("metric", abs), "kind 'metric' cannot be wrapped; these can: generator, critic"),
         (lambda: gankit.wrap("crtic", abs), "kind 'crtic' cannot be wrapped"),
+        (lambda: gankit.wrap("critic", "resnet"), r"wrap\('critic'\): a module, .* is needed, not 'resnet'"),
+        (lambda: gankit.wrap("loss", abs), r"wrap\('loss'\) takes functions by name: critic="),
+        (lambda: gankit.wrap("loss", critic="hinge"), r"wrap\('loss'\): critic must be a function, not 'hinge'"),
     ],
 )
 def test_errors(make: Callable[[], object], message: str) -> None:

@@ -24,6 +24,8 @@ Its value comes from gankit, not from the user."""
 
 ALIASES = {"metric": {"fid": "frechet"}}
 """Other names of gankit's own parts, by kind; any part that has the name itself comes first."""
+TABLES = {"generator": "generator", "critic": "critic", "augment": "augment", "dataset": "data"}
+"""The table of an experiment that names a part of a kind, where there is one such table."""
 
 
 @dataclass(frozen=True)
@@ -258,8 +260,8 @@ class Registry:
                 owners += [name] if setting in self.settings(name).model_fields else []
         if not owners:
             return ""
-        table = "data" if self.kind == "dataset" else self.kind
-        return f"{' and '.join(owners)} {'have' if owners[1:] else 'has'} it: set {table}.name={owners[0]}"
+        hint = f"{' and '.join(owners)} {'have' if owners[1:] else 'has'} it"
+        return f"{hint}: set {TABLES[self.kind]}.name={owners[0]}" if self.kind in TABLES else hint
 
     @property
     def positional(self) -> str:

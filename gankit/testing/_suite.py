@@ -23,7 +23,7 @@ from gankit.errors import GankitError, PartError
 from gankit.experiments.experiment import Experiment, load
 from gankit.interfaces import ImageSpec, Side
 from gankit.registry import Part, construct, registry
-from gankit.registry.plugins import PART_KINDS
+from gankit.registry.plugins import KINDS
 from gankit.registry.wrapping import wrap
 from gankit.runs.networks import probe_labels
 from gankit.testing._capture import assert_capturable
@@ -46,6 +46,21 @@ IMAGES: dict[str, dict[str, Any]] = {
 SIDES: tuple[Side, Side] = ("critic", "generator")
 
 each_image = pytest.mark.parametrize("kind_of_image", IMAGES)
+
+
+@contextlib.contextmanager
+def isolated_registry() -> Iterator[None]:
+    """Forget, at the end, the parts that are registered inside: for tests that register parts.
+
+    @pytest.fixture(autouse=True)
+    def _isolated():
+        with gankit.testing.isolated_registry():
+            yield
+    """
+    with contextlib.ExitStack() as stack:
+        for kind in KINDS:
+            stack.enter_context(registry(kind).isolated())
+        yield
 
 
 class Suite:
@@ -72,9 +87,7 @@ class Suite:
     @pytest.fixture(autouse=True)
     def _seeded(self, tmp_path: Path) -> Iterator[None]:
         # On a fork of torch's generator, so that the order of tests decides nothing.
-        with seeds.own_draws([]), contextlib.ExitStack() as stack:
-            for kind in PART_KINDS:
-                stack.enter_context(registry(kind).isolated())
+        with seeds.own_draws([]), isolated_registry():
             torch.manual_seed(0)
             self.files = dict(self.write(tmp_path))
             yield
