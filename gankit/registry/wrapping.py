@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, final, overload
+from typing import Any, Literal, TypedDict, Unpack, final, overload
 
 from torch import Tensor, nn
 
@@ -17,44 +17,24 @@ ABILITIES = ("features", "score", "class_logits", "mapping", "synthesis", "style
 ImageFunction = Callable[[Tensor], Tensor]
 
 
+class _OfNetwork(TypedDict, total=False):
+    labels: bool
+    channels_last: bool
+    capturable: bool
+
+
+class _OfGenerator(_OfNetwork):
+    latent_dim: int
+
+
 @overload
-def wrap(
-    kind: Literal["generator"],
-    module: type[nn.Module],
-    *,
-    latent_dim: int,
-    labels: bool = ...,
-    channels_last: bool = ...,
-    capturable: bool = ...,
-) -> type[Generator]: ...
+def wrap(kind: Literal["generator"], module: type[nn.Module], **of: Unpack[_OfGenerator]) -> type[Generator]: ...
 @overload
-def wrap(
-    kind: Literal["generator"],
-    module: nn.Module,
-    *,
-    latent_dim: int,
-    labels: bool = ...,
-    channels_last: bool = ...,
-    capturable: bool = ...,
-) -> Generator: ...
+def wrap(kind: Literal["generator"], module: nn.Module, **of: Unpack[_OfGenerator]) -> Generator: ...
 @overload
-def wrap(
-    kind: Literal["critic"],
-    module: type[nn.Module],
-    *,
-    labels: bool = ...,
-    channels_last: bool = ...,
-    capturable: bool = ...,
-) -> type[Critic]: ...
+def wrap(kind: Literal["critic"], module: type[nn.Module], **of: Unpack[_OfNetwork]) -> type[Critic]: ...
 @overload
-def wrap(
-    kind: Literal["critic"],
-    module: nn.Module,
-    *,
-    labels: bool = ...,
-    channels_last: bool = ...,
-    capturable: bool = ...,
-) -> Critic: ...
+def wrap(kind: Literal["critic"], module: nn.Module, **of: Unpack[_OfNetwork]) -> Critic: ...
 @overload
 def wrap(kind: Literal["augment"], module: type[nn.Module], *, capturable: bool = ...) -> type[Augment]: ...
 @overload

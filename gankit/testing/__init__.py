@@ -10,13 +10,14 @@ pytest then runs every test of the suite on the part. `suites` makes such classe
 distribution; `isolated_registry` forgets the parts that a test registers. Needs pytest (`pip install pytest`).
 """
 
+import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-for _file in ("_capture", "_suite", "_networks", "_losses", "_augments", "_metrics", "_features", "_datasets"):
-    pytest.register_assert_rewrite(f"gankit.testing.{_file}")  # so that a failure shows the values
+# Before they are imported, so that a failure shows the values.
+pytest.register_assert_rewrite(*(f"{__name__}.{file.name}" for file in pkgutil.iter_modules(__path__)))
 
 from gankit.registry import registry  # noqa: E402
 from gankit.registry.plugins import PART_KINDS, normalise_name  # noqa: E402
