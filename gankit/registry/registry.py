@@ -94,8 +94,10 @@ class Registry:
         An instance can be registered too; every training then gets a copy of it.
 
         Raises:
-            PartError: the name is one of gankit's own, or what is registered is not a part of this kind.
+            PartError: the name is one of gankit's own, or none; or what is registered is not a part of this kind.
         """
+        if not isinstance(name, str):  # the decorator without a name would replace the class, and register nothing
+            raise PartError(f'register takes a name: write @gankit.{plural(self.kind)}.register("name")')
 
         def remember(part: PartOrClass) -> PartOrClass:
             if name in self.built_in():
