@@ -19,6 +19,12 @@ class TestGenerator(gankit.testing.GeneratorTests):
     settings: ClassVar = {"width": 4, "latent_dim": 8}
 
 
+class TestGeneratorFromSevenPixels(TestGenerator):
+    """Its smallest map is 7x7, which excitation pools to 4x4."""
+
+    image = ImageSpec(3, 28, 28)
+
+
 class TestCritic(gankit.testing.CriticTests):
     """The critic as in published trainings."""
 
@@ -40,8 +46,9 @@ class TestCritic(gankit.testing.CriticTests):
 
 
 class TestCriticWithoutBatchStatistics(TestCritic):
-    """The critic for losses that differentiate sample by sample."""
+    """The critic for losses that differentiate sample by sample, at the size at which it halves once more."""
 
+    image = ImageSpec(3, 28, 28)
     settings: ClassVar = {"width": 4, "norm": "layer"}
 
 
