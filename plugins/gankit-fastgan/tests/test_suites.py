@@ -19,12 +19,6 @@ class TestGenerator(gankit.testing.GeneratorTests):
     settings: ClassVar = {"width": 4, "latent_dim": 8}
 
 
-class TestGeneratorFromSevenPixels(TestGenerator):
-    """Its smallest map is 7x7, which excitation pools to 4x4."""
-
-    image = ImageSpec(3, 28, 28)
-
-
 class TestCritic(gankit.testing.CriticTests):
     """The critic as in published trainings."""
 
