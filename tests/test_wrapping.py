@@ -256,6 +256,8 @@ def test_arrays_mirror_by_default() -> None:
         ([Image.new("RGBA", (8, 8))], {}, "image 0 is partly transparent"),
         ([np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint16)], {}, "several shapes or types, such as .* uint16"),
         ([], {}, "there are no images"),
+        ("photos", {}, "images are of type str"),
+        ([Path("a.png"), "b.png"], {}, "image 0 is the name of a file: open it with Pillow"),
         (images(), {"labels": ["a", "b"] * 6, "class_names": ("a",)}, "labels has 'b', which class_names lacks"),
         ([np.zeros((3, 8, 8), np.uint8), np.zeros((3, 9, 8), np.uint8)], {}, "images have several shapes"),
         ([{"picture": 1}], {}, 'item 0 has picture; a key "image" is needed'),

@@ -1,6 +1,7 @@
 """A data set made of arrays, of pictures, or of another library's data set."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -34,7 +35,7 @@ def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
     """The images and labels of a tensor, a list of pictures, or a data set of another library."""
     if isinstance(items, Tensor):
         return items.numpy(force=True), None
-    if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+    if isinstance(items, str) or not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
         raise DataError(
             f"images are of type {type(items).__name__}; an array, a list or a data set with len() is needed"
         )
@@ -65,6 +66,10 @@ def _planes(item: Any, where: str) -> NDArray[Any]:
     """A picture or an array, with an axis of channels."""
     if isinstance(item, Image.Image):
         return Decoder()(item, where)
+    if isinstance(item, (str, Path)):
+        raise DataError(
+            f"{where} is the name of a file: open it with Pillow, or train on its folder (data.name=folder)"
+        )
     array = _array(item, where)
     return array[None] if array.ndim == 2 else array
 
