@@ -80,7 +80,7 @@ class Dicom(DecodedDataset):
             mirror_keeps_label: False where left and right matter to the label.
 
         Raises:
-            DataError: here for a window that is none; all else is raised when first needed.
+            DataError: the window is invalid; all other errors are raised when the images are first needed.
         """
         super().__init__(in_memory=in_memory, mirror_keeps_label=mirror_keeps_label)
         self.path = Path(path).expanduser()
@@ -251,7 +251,7 @@ def _frames_to_read(count: int, frames: Frames) -> Sequence[int]:
 def _valid_window(window: Window, function: Function | None) -> Window:
     if isinstance(window, str):
         if window == "full" and function is not None:
-            raise DataError('function shapes a window, and window = "full" is none; leave one of them out')
+            raise DataError('function is the shape of a window, and window = "full" has none; leave one of them out')
         return window
     centre, width = (float(value) for value in window)
     if not is_window(centre, width, function or "linear"):
