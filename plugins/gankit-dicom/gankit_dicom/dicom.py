@@ -251,7 +251,7 @@ def _frames_to_read(count: int, frames: Frames) -> Sequence[int]:
 def _valid_window(window: Window, function: Function | None) -> Window:
     if isinstance(window, str):
         if window == "full" and function is not None:
-            raise DataError('function is the shape of a window, and window = "full" has none; leave one of them out')
+            raise DataError('function shapes a window, and window = "full" has none; leave one of them out')
         return window
     centre, width = (float(value) for value in window)
     if not is_window(centre, width, function or "linear"):
