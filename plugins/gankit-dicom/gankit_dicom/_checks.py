@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from gankit.errors import DataError
-from gankit.images.decoding import NAMED, all_told
+from gankit.images.decoding import all_told
 
 from gankit_dicom._guard import Problem
 from gankit_dicom._header import Header
@@ -26,11 +26,9 @@ def refuse(problems: Mapping[int, str], names: Sequence[str], show: Show) -> Non
     Raises:
         DataError: there are problems; says the first, and names the first few files.
     """
-    if not problems:
-        return
-    shown = {place: show(names[place]) for place in sorted(problems)[:NAMED]}
-    told = {place: f"{shown.get(place, '')} {text}" for place, text in problems.items()}
-    raise DataError(all_told(told, [shown.get(place, "") for place in range(len(names))]))
+    if problems:
+        told = {place: f"{show(names[place])} {text}" for place, text in problems.items()}
+        raise DataError(all_told(told, [show(name) for name in names]))
 
 
 def check_readable(names: Sequence[str], headers: Sequence[Header], show: Show, *, burned_in: bool) -> None:
