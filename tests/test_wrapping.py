@@ -153,6 +153,12 @@ def test_labels(small: Small, tmp_path: Path) -> None:
     assert gankit.train(gankit.load("wgan-gp", *kept, "critic.name=labelled"), tmp_path / "run").finished
 
 
+def test_a_loss_of_one_function_trains_one_side(small: Small, tmp_path: Path) -> None:
+    gankit.losses.register("one-sided")(gankit.wrap("loss", critic=lambda turn: -turn.real_scores.mean()))
+    with pytest.raises(PartError, match="none of one-sided trains the generator; add one that does"):
+        gankit.train(gankit.load("wgan-gp", *small(), 'losses=["one-sided"]'), tmp_path / "run")
+
+
 def test_a_loss_by_functions() -> None:
     one_sided = gankit.wrap("loss", critic=lambda turn: turn, per_sample=True)
     assert one_sided.per_sample is True
@@ -237,7 +243,7 @@ def test_arrays_mirror_by_default() -> None:
         (images(), {"labels": np.arange(12) / 2}, r"labels must be \(n,\) whole numbers from 0, not .* float64"),
         (images(), {"labels": np.arange(12) - 1}, "whole numbers from 0"),
         (images(), {"labels": 2 * np.eye(12, dtype=int)}, r"labels must be \(n,\)"),
-        (images(), {"labels": [0, 10**9] * 6}, "labels has the class 1000000000; number classes 0, 1"),
+        (images(), {"labels": [0, 10**9] * 6}, "labels has the class 1000000000: number classes 0, 1"),
         (images(), {"labels": ["a", None] * 6}, "labels has no value for image 1"),
         (images(), {"labels": [[0]] * 11 + [[0, 1]]}, "labels cannot be an array: its rows have several lengths"),
         (images(), {"labels": np.eye(12, dtype=int), "class_names": ("a", "b")}, "2 names for 12 columns of labels"),
