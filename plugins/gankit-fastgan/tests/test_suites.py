@@ -39,6 +39,7 @@ class TestCritic(gankit.testing.CriticTests):
             assert parameter.grad.any(), name
 
 
+@pytest.mark.slow
 class TestCriticWithoutBatchStatistics(TestCritic):
     """The critic for losses that differentiate sample by sample, at the size at which it halves once more."""
 
@@ -46,6 +47,7 @@ class TestCriticWithoutBatchStatistics(TestCritic):
     settings: ClassVar = {"width": 4, "norm": "layer"}
 
 
+@pytest.mark.slow
 class TestReconstruction(gankit.testing.LossTests):
     """The loss, with a critic that mixes no samples."""
 
