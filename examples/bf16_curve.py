@@ -20,6 +20,7 @@ matplotlib.use("Agg")  # write files; open no window
 import matplotlib.pyplot as plt
 
 import gankit
+from gankit.studies.trainings import train_or_resume
 
 # --8<-- [start:settings]
 PRECISIONS = {"float32": "tab:blue", "bf16": "tab:orange"}
@@ -66,9 +67,7 @@ def costs(settings: list[str], rounds: int, steps: int = 5) -> dict[str, list[fl
 
 def job(folder: Path, precision: str, settings: list[str]) -> list[dict]:
     """The log of one training."""
-    started = (folder / "experiment.toml").is_file()  # by an earlier call
-    run = gankit.resume(folder) if started else gankit.train(experiment(precision, *settings), folder)
-    return run.log
+    return train_or_resume(experiment(precision, *settings), folder).log
 
 
 def main() -> None:

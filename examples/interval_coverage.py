@@ -51,7 +51,7 @@ def mean_chance(logit, spread):
     return float((chance(logit + spread * nodes) * weights).sum() / weights.sum())
 
 
-def test_part(n, per_group):
+def cases_of(n, per_group):
     """Labels and groups of about n cases in three classes."""
     groups = np.maximum(2, np.round(SHARES * n / per_group)).astype(int)
     labels = np.repeat(np.repeat(np.arange(3), groups), per_group)
@@ -75,12 +75,12 @@ def logits_of(random, labels, group, seeds, spread):
 def true_scores(spread):
     """Scores of infinitely many cases and seeds, by a large sample."""
     random, found = np.random.default_rng(7), []
-    labels, group = test_part(5000, 1)
+    labels, group = cases_of(5000, 1)
     for _ in range(60):
         logits = logits_of(random, labels, group, 1, spread)
         counts = Cases.of(labels, None).counts(logits.argmax(-1), 3).sum(1)
-        area = macro_auc(labels, softmax(logits[0], axis=-1))[0]
-        found.append([balanced_accuracy(counts)[0], macro_f1(counts)[0], area, recalls(counts)[0, 1]])
+        auc = macro_auc(labels, softmax(logits[0], axis=-1))[0]
+        found.append([balanced_accuracy(counts)[0], macro_f1(counts)[0], auc, recalls(counts)[0, 1]])
     return np.mean(found, axis=0)
 
 
@@ -91,7 +91,7 @@ def score_trials(cases, per_group, seeds, spread):
     true = true_scores(SPREADS[spread])
 
     def trial(random):
-        labels, group = test_part(cases, per_group)
+        labels, group = cases_of(cases, per_group)
         logits = logits_of(random, labels, group, seeds, SPREADS[spread])
         found = Scorer(labels, group, list("abc")).scores(logits, {})
         entries = [*(found[name] for name in SCORE_NAMES[:3]), found["recall"]["b"]]
@@ -111,7 +111,7 @@ def number_trials(cases, per_group, seeds, spread):
     of_seed, noise = 0.5 * SPREADS[spread], 1.0
 
     def trial(random):
-        labels, group = test_part(cases, per_group)
+        labels, group = cases_of(cases, per_group)
         true = random.normal(0, 2, len(labels))
         own = random.normal(0, noise, len(labels)) + random.normal(0, noise, group.max() + 1)[group]
         slope = np.exp(random.normal(0, of_seed, (seeds, 1)))
@@ -135,7 +135,7 @@ def paired_trials(cases, per_group, seeds, spread, gain):
     true = mean_chance(1 + gain, sd) - mean_chance(1, sd)
 
     def trial(random):
-        labels, group = test_part(cases, per_group)
+        labels, group = cases_of(cases, per_group)
         easy, of_cases = difficulty(random, group), Cases.of(labels, group)
         counts = []
         for extra in (gain, 0.0):
@@ -164,7 +164,7 @@ def fold_trials(cases, per_group, what, gain, folds=5, generators=3, classifiers
     true = mean_chance(1 + gain, sd) - mean_chance(1, sd)
 
     def trial(random):
-        labels, group = test_part(cases, per_group)
+        labels, group = cases_of(cases, per_group)
         easy = difficulty(random, group)
         place = np.zeros(group.max() + 1, int)  # the fold of each group, dealt class by class
         strata = labels[np.unique(group, return_index=True)[1]]
@@ -309,7 +309,7 @@ LINES = (-1.5, -0.5, 0.5, 1.5)  # between the scores 1 to 5
 
 
 def looks(random, skills, kinds):
-    """(readers, n) impressions of images, of which a kind looks more real, to each reader by his skill."""
+    """(readers, n) impressions of images, of which a kind looks more real, to each reader by their skill."""
     both = random.normal(0, CASES, len(kinds)) + random.normal(0, 1, (len(skills), len(kinds)))
     return math.hypot(1, CASES) * skills[:, None] * np.where(kinds, 0.5, -0.5) + both
 
@@ -365,8 +365,8 @@ def reader_trials(readers, images, skill, spread):
         found = {}
         for name, (measure, answers, of_kind, bounded, true) in measured.items():
             low, high = over_readers(measure, answers, of_kind, np.arange(len(of_kind))).interval(bounded) or (0, 0)
-            chance = {"diagnosis right": None, "d'": 0}.get(name, 0.5)
-            excluded = None if chance is None else not low <= chance <= high
+            guessing = {"diagnosis right": None, "d'": 0}.get(name, 0.5)
+            excluded = None if guessing is None else not low <= guessing <= high
             found[name] = (low <= true <= high, excluded, high - low)
         return found
 

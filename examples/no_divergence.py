@@ -16,20 +16,15 @@ import gankit
 from gankit.errors import GankitError
 from gankit.experiments.recipe_files import recipe_names
 from gankit.registry import value_at
+from gankit.studies.trainings import train_or_resume
 
 LOST, WORSE, TIMES = 100, 3, 20
-
-
-def train_or_resume(folder: Path, recipe: str, settings: list[str]) -> gankit.Run:
-    if (folder / "experiment.toml").is_file():
-        return gankit.resume(folder)
-    return gankit.train(gankit.load(recipe, *settings), folder)
 
 
 def outcome(folder: Path, recipe: str, settings: list[str]) -> dict[str, Any]:
     """What became of one training: its words, and how far it came."""
     try:
-        run = train_or_resume(folder, recipe, settings)
+        run = train_or_resume(gankit.load(recipe, *settings), folder)
     except GankitError as error:
         words = "diverged: not finite" if "diverged by step" in str(error) else f"not run: {error}"
         return {"outcome": words}

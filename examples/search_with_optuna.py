@@ -12,6 +12,7 @@ import numpy as np
 import optuna
 
 import gankit
+from gankit.studies.trainings import train_or_resume
 
 FEATURES = "pixels"  # quick; for real work use efficientnet-lite0 from gankit[offline]
 
@@ -73,11 +74,8 @@ def main() -> None:
     for name, settings in {"recipe": [], f"trial-{study.best_trial.number}": best}.items():
         values = []
         for seed in range(1000, 1000 + given.seeds):  # seeds that the search has not used
-            folder = given.out / f"final-{name}-{seed}"
-            started = (folder / "experiment.toml").is_file()  # by an earlier call
-            run = gankit.resume(folder) if started else gankit.train(
-                experiment(seed, [*given.overrides, *settings]), folder
-            )  # fmt: skip
+            # One that an earlier call began goes on, and a finished one is left as it is.
+            run = train_or_resume(experiment(seed, [*given.overrides, *settings]), given.out / f"final-{name}-{seed}")
             values.append(gankit.evaluate(run, test, ["kid"], FEATURES)["metrics"]["kid"]["value"])
         print(f"{name} on fresh seeds and test images: " + " ".join(f"{value:.4f}" for value in values))
     # --8<-- [end:final]

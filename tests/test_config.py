@@ -208,6 +208,8 @@ def test_a_setting_of_another_part_leads_to_that_part() -> None:
     assert line.endswith("data.path: there is no such setting; folder and npz have it: set data.name=folder")
     (line,) = errors("dcgan", "generator.widths=[4, 4]")
     assert "resnet" in line
+    (line,) = errors("wgan-gp", "losses.wasserstein.one_sided=true")
+    assert line.endswith("there is no such setting; gradient-penalty has it")
 
 
 def test_list_entries_by_number_and_by_name() -> None:

@@ -404,4 +404,4 @@ def test_the_suites_catch_a_broken_promise(fault: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(type(suite), "part", part, raising=False)
     suite.files = {}
     with isolated_registry(), pytest.raises(AssertionError, match=message):
-        suite.replay(suite.build(), **(suite._partners() if part is Drawing else {}))
+        suite.test_can_be_replayed()

@@ -115,7 +115,7 @@ def test_every_recipe_builds_at_every_size_that_it_takes(side: int, shipped: dic
         with torch.device("meta"):
             for part in (experiment.generator, experiment.critic):
                 part.part.build(ImageSpec(3, side, side, classes=3))
-    assert {side for recipe in shipped.values() for side in recipe.sides} == {28, 32, 256}
+    assert {side for recipe in shipped.values() for side in recipe.sides} == {28, 256}
 
 
 def test_what_the_user_sets_stays_and_the_rest_follows_from_it() -> None:

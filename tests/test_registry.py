@@ -308,6 +308,7 @@ def test_registering_in_this_process() -> None:
     assert gankit.augments.get("blur").__name__ == "Blur2"
     assert "the name is gankit's own" in refused(lambda: gankit.augments.register("diffaugment")(Blur))
     assert "colon" in refused(lambda: gankit.augments.register("a:b")(Blur))
+    assert 'write @gankit.augments.register("name")' in refused(lambda: gankit.augments.register(Blur))  # type: ignore[arg-type]
 
 
 def test_an_instance_can_be_registered() -> None:

@@ -24,7 +24,7 @@ from gankit.images.labels_csv import read_csv
 from gankit.ranking.page import page_text
 from gankit.registry.plugins import PlugIn
 from gankit.registry.registry import Registry
-from gankit.registry.trust import VARIABLE
+from gankit.registry.trust import VARIABLE, check_trust, trust
 from gankit.runs.sampling import write_samples
 from gankit.terminal.text import from_cell, harmless, to_cell
 
@@ -84,6 +84,18 @@ def test_a_file_is_trusted_by_the_environment(
     else:
         with pytest.raises(PartError, match="holds a program"):
             features.build(gankit.ImageSpec(3, 8, 8))
+
+
+def test_a_path_that_holds_the_separator_is_trusted_too(script: Path, tmp_path: Path) -> None:
+    folder = tmp_path / f"12{os.pathsep}30"
+    folder.mkdir()
+    path = str(script.rename(folder / "net.pt"))
+    for _ in range(2):
+        trust({"path": path})
+    assert os.environ[VARIABLE] == path
+    check_trust(path, "features torchscript")
+    with pytest.raises(PartError, match="holds a program"):
+        check_trust(__file__, "features torchscript")
 
 
 def test_trust_does_not_follow_from_naming_another_file(

@@ -153,6 +153,12 @@ def test_labels(small: Small, tmp_path: Path) -> None:
     assert gankit.train(gankit.load("wgan-gp", *kept, "critic.name=labelled"), tmp_path / "run").finished
 
 
+def test_a_loss_of_one_function_trains_one_side(small: Small, tmp_path: Path) -> None:
+    gankit.losses.register("one-sided")(gankit.wrap("loss", critic=lambda turn: -turn.real_scores.mean()))
+    with pytest.raises(PartError, match="none of one-sided trains the generator; add one that does"):
+        gankit.train(gankit.load("wgan-gp", *small(), 'losses=["one-sided"]'), tmp_path / "run")
+
+
 def test_a_loss_by_functions() -> None:
     one_sided = gankit.wrap("loss", critic=lambda turn: turn, per_sample=True)
     assert one_sided.per_sample is True
@@ -177,6 +183,9 @@ def test_a_loss_by_functions() -> None:
         (lambda: gankit.wrap("loss", discriminator=abs), "unexpected keyword argument 'discriminator'"),
         (lambda: gankit.wrap("metric", abs), "kind 'metric' cannot be wrapped; these can: generator, critic"),
         (lambda: gankit.wrap("crtic", abs), "kind 'crtic' cannot be wrapped"),
+        (lambda: gankit.wrap("critic", "resnet"), r"wrap\('critic'\): a module, .* is needed, not 'resnet'"),
+        (lambda: gankit.wrap("loss", abs), r"wrap\('loss'\) takes functions by name: critic="),
+        (lambda: gankit.wrap("loss", critic="hinge"), r"wrap\('loss'\): critic must be a function, not 'hinge'"),
     ],
 )
 def test_errors(make: Callable[[], object], message: str) -> None:
@@ -234,6 +243,27 @@ def test_arrays_mirror_by_default() -> None:
         (images(), {"labels": np.arange(12) / 2}, r"labels must be \(n,\) whole numbers from 0, not .* float64"),
         (images(), {"labels": np.arange(12) - 1}, "whole numbers from 0"),
         (images(), {"labels": 2 * np.eye(12, dtype=int)}, r"labels must be \(n,\)"),
+        (images(), {"labels": [0, 10**9] * 6}, "labels has the class 1000000000: number classes 0, 1"),
+        (images(), {"labels": ["a", None] * 6}, "labels has no value for image 1"),
+        (images(), {"labels": [[0]] * 11 + [[0, 1]]}, "labels cannot be an array: its rows have several lengths"),
+        (images(), {"labels": np.eye(12, dtype=int), "class_names": ("a", "b")}, "2 names for 12 columns of labels"),
+        (
+            images(),
+            {"labels": np.eye(12, dtype=int)[:, :2], "facts": {"label-1": range(12)}},
+            "facts has 'label-1', and so have the labels",
+        ),
+        (images(), {"labels": [0, 1] * 6, "class_names": ("a", "a")}, "class_names has 'a' twice"),
+        (images(), {"labels": [0, 1] * 6, "class_names": ("a", "A")}, "class_names has 'A' and 'a'"),
+        (images(), {"groups": [1.0, np.nan] * 6}, "groups has no value for image 1"),
+        (images(), {"agreement": ["high"] * 12}, r"agreement has values outside \[0, 1\]"),
+        (images(), {"facts": {"age": None}}, r"age has the shape \(\)"),
+        (images(), {"value_range": (1.0, 0.0)}, r"value_range = \[1, 0\] must be two finite numbers"),
+        (images(), {"value_range": (0.0, 1.0, 2.0)}, r"value_range = \(0.0, 1.0, 2.0\) must be two finite numbers"),
+        ([Image.new("RGBA", (8, 8))], {}, "image 0 is partly transparent"),
+        ([np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint16)], {}, "several shapes or types, such as .* uint16"),
+        ([], {}, "there are no images"),
+        ("photos", {}, "images are of type str"),
+        ([Path("a.png"), "b.png"], {}, "image 0 is the name of a file: open it with Pillow"),
         (images(), {"labels": ["a", "b"] * 6, "class_names": ("a",)}, "labels has 'b', which class_names lacks"),
         ([np.zeros((3, 8, 8), np.uint8), np.zeros((3, 9, 8), np.uint8)], {}, "images have several shapes"),
         ([{"picture": 1}], {}, 'item 0 has picture; a key "image" is needed'),
@@ -445,6 +475,29 @@ def test_data_sets_of_other_libraries(item: Callable[[int], Any]) -> None:
     assert np.array_equal(data.images, images())
     assert data.labels is not None
     assert data.labels.tolist() == [0, 1, 2] * 4
+
+
+def test_labels_may_be_bytes_and_a_fact_may_be_called_labels() -> None:
+    data = gankit.wrap(
+        "dataset", images(), labels=np.array([b"cat", b"dog"] * 6), class_names=np.array(["dog", "cat"]),
+        groups=np.arange(12)[:, None], facts={"groups": np.ones(12)},
+    )  # fmt: skip
+    assert (data.class_names, data.labels.tolist()) == (("dog", "cat"), [1, 0] * 6)  # type: ignore[union-attr]
+    assert data.groups.tolist() == list(range(12))  # type: ignore[union-attr]
+    assert data.facts["groups"].tolist() == [1.0] * 12
+
+
+def test_pictures_with_a_palette_are_read_in_colour() -> None:
+    picture = Image.new("RGB", (8, 8), (200, 100, 0))
+    data = gankit.wrap("dataset", [picture, picture.quantize()])
+    assert data.image == gankit.ImageSpec(3, 8, 8)
+    assert np.array_equal(data.images[0], data.images[1])
+
+
+def test_small_arrays_with_channels_first_stay_as_they_are() -> None:
+    data = gankit.wrap("dataset", [np.zeros((3, 4, 4), np.uint8)] * 2)
+    assert data.image == gankit.ImageSpec(3, 4, 4)
+    assert len(gankit.wrap("dataset", torch.utils.data.TensorDataset(torch.zeros(5, 1, 8, 8, dtype=torch.uint8)))) == 5
 
 
 def test_a_list_of_pictures() -> None:

@@ -54,7 +54,10 @@ def valid_range(value_range: tuple[float, float] | None) -> tuple[float, float] 
     """
     if value_range is None:
         return None
-    low, high = (float(value) for value in value_range)
+    try:
+        low, high = (float(value) for value in value_range)
+    except (TypeError, ValueError):
+        raise DataError(f"value_range = {value_range!r} must be two finite numbers, black before white") from None
     if not (np.isfinite([low, high]).all() and low < high):
         raise DataError(f"value_range = [{low:g}, {high:g}] must be two finite numbers, black before white")
     # Networks see the levels in float32, whose numbers are about 1e-7 of their size apart.

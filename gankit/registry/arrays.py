@@ -1,41 +1,41 @@
 """A data set made of arrays, of pictures, or of another library's data set."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 from torch import Tensor
 
 from gankit.errors import DataError
-from gankit.images.grey_levels import check_range
+from gankit.images.decoding import Decoder
+from gankit.images.grey_levels import check_range, valid_range
+from gankit.images.names import escaped, two_spellings
 from gankit.interfaces import Dataset, Images, ImageSpec, Known
 from gankit.interfaces.dataset import flip_left_right
 
+_MISSING = ("None", "nan", "NaT", "<NA>")
+"""How Python, NumPy and pandas write what is missing."""
+_MOST_CLASSES = 100_000
 
-def _classes_or_facts(
-    labels: NDArray[Any], names: Sequence[str] | None
-) -> tuple[NDArray[Any] | None, Sequence[str] | None, dict[str, NDArray[Any]]]:
-    """Labels as (n,) classes with their names, or as facts where an image may have several."""
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim == 1 and labels.dtype.kind in "OUS":
-        texts = [str(label) for label in labels]
-        known = list(names) if names else sorted(set(texts))
-        if unknown := sorted(set(texts) - set(known)):
-            raise DataError(f"labels has {str(unknown[0])!r}, which class_names lacks")
-        return np.asarray([known.index(text) for text in texts]), known, {}
-    if labels.ndim == 2 and np.isin(labels, (0, 1)).all():
-        titles = names if names and len(names) == labels.shape[1] else [f"label-{k}" for k in range(labels.shape[1])]
-        return None, None, {title: labels[:, k].astype(np.float64) for k, title in enumerate(titles)}
-    return labels, names, {}
+
+def _array(values: Any, name: str) -> NDArray[Any]:
+    """Values as an array; errors call them by the name."""
+    if isinstance(values, Tensor):
+        return values.numpy(force=True)
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise DataError(f"{name} cannot be an array: its rows have several lengths") from None
 
 
 def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
-    """The images and labels of a list of pictures, or of a data set of another library."""
+    """The images and labels of a tensor, a list of pictures, or a data set of another library."""
     if isinstance(items, Tensor):
         return items.numpy(force=True), None
-    if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+    if isinstance(items, str) or not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
         raise DataError(
             f"images are of type {type(items).__name__}; an array, a list or a data set with len() is needed"
         )
@@ -48,20 +48,108 @@ def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
                 raise DataError(f'item {number} has {", ".join(map(str, item))}; a key "image" is needed')
             item = (item[key], item["label"]) if "label" in item else item[key]
         if isinstance(item, tuple):
-            labels.append(np.asarray(item[1]).tolist())
-            item = item[0]
-        if isinstance(item, Tensor):
-            images.append(item.numpy(force=True))
+            item, *rest = item
+            labels += [_array(label, "label").tolist() for label in rest[:1]]
+        images.append(_planes(item, f"image {number}"))
+    if not images:
+        raise DataError("there are no images")
+    forms = sorted({f"{image.shape} {image.dtype}" for image in images})
+    if len(forms) > 1:
+        raise DataError(
+            f"images have several shapes or types, such as {forms[0]} and {forms[-1]}: give them one size, one number "
+            "of channels and one type"
+        )
+    return np.stack(images), labels if labels and labels[0] is not None else None
+
+
+def _planes(item: Any, where: str) -> NDArray[Any]:
+    """A picture or an array, with an axis of channels."""
+    if isinstance(item, Image.Image):
+        return Decoder()(item, where)
+    if isinstance(item, (str, Path)):
+        raise DataError(
+            f"{where} is the name of a file: open it with Pillow, or train on its folder (data.name=folder)"
+        )
+    array = _array(item, where)
+    return array[None] if array.ndim == 2 else array
+
+
+def _column(values: Any, name: str, n: int) -> NDArray[Any]:
+    """(n,) values of n images, none of them missing; (n, 1) is taken too."""
+    array = _array(values, name)
+    if array.shape not in ((n,), (n, 1)):
+        raise DataError(f"{name} has the shape {array.shape}; there are {n} images: {name} must be (n,)")
+    array = array.reshape(n)
+    if array.dtype.kind in "Of":
+        missing = [k for k, value in enumerate(array) if not isinstance(value, str) and str(value) in _MISSING]
+        if missing:
+            raise DataError(f"{name} has no value for image {missing[0]}: give it one, or leave such images out")
+    return array
+
+
+def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """(n,) numbers or names of classes to numbers, and the name of each class."""
+    if labels.dtype.kind in "OUS":
+        texts = [label.decode(errors="replace") if isinstance(label, bytes) else str(label) for label in labels]
+        names = names or tuple(sorted(set(texts)))
+        if unknown := sorted(set(texts) - set(names)):
+            raise DataError(f"labels has {unknown[0]!r}, which class_names lacks")
+        return np.array([names.index(text) for text in texts], dtype=np.int64), names
+    if labels.dtype.kind not in "iub" or labels.min() < 0:
+        raise DataError(f"labels must be (n,) whole numbers from 0, not {labels.shape} of {labels.dtype}")
+    count = int(labels.max()) + 1
+    if count > _MOST_CLASSES:
+        raise DataError(f"labels has the class {count - 1}: number classes 0, 1, ... without gaps, or give their names")
+    names = names or tuple(map(str, range(count)))
+    if len(names) < count:
+        raise DataError(f"class_names has {len(names)} names for {count} classes in labels")
+    return labels.astype(np.int64), names
+
+
+def _label_facts(labels: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """(n, k) zeros and ones, of images that may have several labels, as k facts."""
+    columns = labels.shape[1]
+    if len(names) not in (0, columns):
+        raise DataError(f"class_names has {len(names)} names for {columns} columns of labels")
+    titles = names or tuple(f"label-{column}" for column in range(columns))
+    return {title: labels[:, column].astype(np.float64) for column, title in enumerate(titles)}
+
+
+def _distinct(names: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of classes, which must be distinct; () for None."""
+    texts = () if names is None else tuple(map(str, names))
+    twice = next((f"{escaped(text)} twice" for place, text in enumerate(texts) if text in texts[:place]), None)
+    if alike := twice or two_spellings(texts):
+        raise DataError(f"class_names has {alike}: give each class a name of its own")
+    return texts
+
+
+def _read_known(
+    n: int, labels: Any, class_names: Sequence[str] | None, groups: Any, agreement: Any, facts: Mapping[str, ArrayLike]
+) -> Known:
+    """What is known of n images, with every array checked."""
+    names, classes, arrays = _distinct(class_names), None, {name: _array(facts[name], name) for name in facts}
+    if labels is not None:
+        labels = _array(labels, "labels")
+        if labels.ndim == 2 and labels.shape[1] > 1 and np.isin(labels, (0, 1)).all():
+            several, names = _label_facts(labels, names), ()
+            if taken := several.keys() & arrays.keys():
+                raise DataError(f"facts has {min(taken)!r}, and so have the labels: give the fact another name")
+            arrays = several | arrays
         else:
-            picture = np.asarray(item)
-            planes = picture[:, :, None] if picture.ndim == 2 else picture
-            channels_last = planes.ndim == 3 and planes.shape[2] in (1, 3, 4)
-            images.append(np.moveaxis(planes, 2, 0) if channels_last else planes)
-    if len({image.shape for image in images}) > 1:
-        shapes = sorted({image.shape for image in images})
-        raise DataError(f"images have several shapes, such as {shapes[0]} and {shapes[-1]}: give them one size")
-    array = np.stack(images) if images else np.zeros((0, 1, 1, 1), np.uint8)
-    return array, labels if labels and labels[0] is not None else None
+            classes, names = _classes(_column(labels, "labels", n), names)
+    if names and classes is None:
+        raise DataError(f"class_names has {len(names)} names for 0 classes in labels")
+    for name, values in arrays.items():
+        if values.shape[:1] != (n,):
+            raise DataError(f"{name} has the shape {values.shape}; there are {n} images")
+    shares = None if agreement is None else _column(agreement, "agreement", n)
+    if shares is not None and not (shares.dtype.kind in "iufb" and ((shares >= 0) & (shares <= 1)).all()):
+        raise DataError("agreement has values outside [0, 1]: it is the share of raters who chose the label")
+    return Known(
+        labels=classes, class_names=names, agreement=None if shares is None else shares.astype(np.float64),
+        groups=None if groups is None else _column(groups, "groups", n), facts=arrays,
+    )  # fmt: skip
 
 
 @final
@@ -71,11 +159,11 @@ class Arrays(Dataset):
     Args:
         images: (n, channels, height, width) uint8, uint16 or float32; (n, height, width, channels) is recognised where
             1, 3 or 4 channels come last. Or a list of pictures or arrays of one size, or a data set with `len` whose
-            items are pictures, pairs of picture and label, or tables with "image" and "label". A memory-mapped array
-            is not read into memory.
+            items are pictures, pairs of picture and label, or tables with "image" and "label". Pictures are read as
+            those of a folder: palettes become colours. A memory-mapped array is not read into memory.
         labels: (n,) integers from 0, (n,) names, or None. Or (n, k) zeros and ones where an image can have several of k
-            labels: these become facts "label-0" and so on, which can condition a training.
-        class_names: one per class; their numbers by default.
+            labels: these become facts, which can condition a training.
+        class_names: one per class, or per label of several; their numbers, or "label-0" and so on, by default.
         groups: (n,) group of each image, or None.
         agreement: (n,) share of the raters who chose the image's label, in [0, 1], or None.
         facts: further values of each image, such as its patient's age: (n, ...) arrays by name.
@@ -83,7 +171,8 @@ class Arrays(Dataset):
         mirror: mirrors (n, c, h, w) arrays and tensors such that labels stay true; None where that is impossible.
 
     Raises:
-        DataError: shapes or types do not fit.
+        DataError: shapes or types do not fit, values are missing, two classes have one name, or a picture cannot be
+            read without loss.
     """
 
     def __init__(
@@ -101,43 +190,20 @@ class Arrays(Dataset):
         if not isinstance(images, np.ndarray):
             images, own_labels = _unpack(images)
             labels = own_labels if labels is None else labels
-        array = np.asanyarray(images)
-        if array.ndim == 4 and array.shape[3] in (1, 3, 4) and array.shape[1] > 4:
-            array = np.moveaxis(array, 3, 1)
-        self._images = array
-        if array.ndim != 4 or array.dtype not in (np.uint8, np.uint16, np.float32):
+        if images.ndim == 4 and images.shape[3] in (1, 3, 4) and images.shape[1] > 4:
+            images = np.moveaxis(images, 3, 1)
+        if images.ndim != 4 or images.dtype not in (np.uint8, np.uint16, np.float32):
             raise DataError(
-                f"images have the shape {array.shape} and type {array.dtype}; "
+                f"images have the shape {images.shape} and type {images.dtype}; "
                 "(n, channels, height, width) uint8, uint16 or float32 is needed"
             )
-        if not len(array):
+        if not len(images):
             raise DataError("there are no images in the array")
-        if value_range is None and array.dtype == np.float32:
+        if value_range is None and images.dtype == np.float32:
             raise DataError("float32 images need a value_range: the values that stand for black and white")
-        check_range(array, value_range, "images")  # reads nothing where there is no range
-        facts = dict(facts or {})
-        if labels is not None:
-            labels, class_names, label_facts = _classes_or_facts(np.asarray(labels), class_names)
-            facts = {**label_facts, **facts}
-        columns = {"labels": labels, "groups": groups, "agreement": agreement, **facts}
-        arrays = {name: np.asarray(values) for name, values in columns.items() if values is not None}
-        for name, values in arrays.items():
-            if values.shape[:1] != (len(array),):
-                raise DataError(f"{name} has the shape {values.shape}; there are {len(array)} images")
-        classes, shares = arrays.get("labels"), arrays.get("agreement")
-        if classes is not None and (classes.ndim != 1 or classes.dtype.kind not in "iub" or classes.min() < 0):
-            raise DataError(f"labels must be (n,) whole numbers from 0, not {classes.shape} of {classes.dtype}")
-        if shares is not None and not ((shares >= 0) & (shares <= 1)).all():
-            raise DataError("agreement has values outside [0, 1]: it is the share of raters who chose the label")
-        count = 0 if classes is None else int(classes.max()) + 1
-        names = tuple(class_names) if class_names else tuple(map(str, range(count)))
-        if len(names) < count or (names and not count):
-            raise DataError(f"class_names has {len(names)} names for {count} classes in labels")
-        self._known = Known(
-            labels=None if classes is None else classes.astype(np.int64), class_names=names, agreement=shares,
-            groups=arrays.get("groups"), facts={name: arrays[name] for name in facts},
-        )  # fmt: skip
-        self._range, self._mirror = value_range, mirror
+        self._images, self._range, self._mirror = images, valid_range(value_range), mirror
+        check_range(images, self._range, "images")  # reads nothing where there is no range
+        self._known = _read_known(len(images), labels, class_names, groups, agreement, facts or {})
 
     @property
     def image(self) -> ImageSpec:

@@ -24,6 +24,8 @@ Its value comes from gankit, not from the user."""
 
 ALIASES = {"metric": {"fid": "frechet"}}
 """Other names of gankit's own parts, by kind; any part that has the name itself comes first."""
+TABLES = {"generator": "generator", "critic": "critic", "augment": "augment", "dataset": "data"}
+"""The table of an experiment that names a part of a kind, where there is one such table."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,10 @@ class Registry:
         An instance can be registered too; every training then gets a copy of it.
 
         Raises:
-            PartError: the name is one of gankit's own, or what is registered is not a part of this kind.
+            PartError: the name is one of gankit's own, or none; or what is registered is not a part of this kind.
         """
+        if not isinstance(name, str):  # the decorator without a name would replace the class, and register nothing
+            raise PartError(f'register takes a name: write @gankit.{plural(self.kind)}.register("name")')
 
         def remember(part: PartOrClass) -> PartOrClass:
             if name in self.built_in():
@@ -258,8 +262,8 @@ class Registry:
                 owners += [name] if setting in self.settings(name).model_fields else []
         if not owners:
             return ""
-        table = "data" if self.kind == "dataset" else self.kind
-        return f"{' and '.join(owners)} {'have' if owners[1:] else 'has'} it: set {table}.name={owners[0]}"
+        hint = f"{' and '.join(owners)} {'have' if owners[1:] else 'has'} it"
+        return f"{hint}: set {TABLES[self.kind]}.name={owners[0]}" if self.kind in TABLES else hint
 
     @property
     def positional(self) -> str:

@@ -42,7 +42,7 @@ def derive_settings(
     positional: str,
     reserved: Collection[str],
     nested_type: Callable[[str], Any],
-    elsewhere: Callable[[str], str] = lambda _: "",
+    elsewhere: Callable[[str], str],
 ) -> type[BaseModel]:
     """A frozen pydantic model of a part's settings, which refuses unknown keys.
 

@@ -19,9 +19,8 @@ VARIABLE = "GANKIT_TRUST"
 def trust(value: Any) -> None:
     """Trust every file that a value from the user names: a path, or paths in tables and lists."""
     if isinstance(value, (str, Path)):
-        trusted = _trusted()
-        if _is_file(value) and (path := _absolute(value)) not in trusted:
-            os.environ[VARIABLE] = os.pathsep.join([*trusted, path])
+        if _is_file(value) and not _is_trusted(path := _absolute(value)):
+            os.environ[VARIABLE] = f"{os.environ.get(VARIABLE, '')}{os.pathsep}{path}".removeprefix(os.pathsep)
     elif isinstance(value, (Mapping, list, tuple)):
         for item in value.values() if isinstance(value, Mapping) else value:
             trust(item)
@@ -33,15 +32,16 @@ def check_trust(file: str | Path, who: str) -> None:
     Raises:
         PartError: names the file and `who`, the part that would load it.
     """
-    if _is_file(file) and (path := _absolute(file)) not in _trusted():
+    if _is_file(file) and not _is_trusted(path := _absolute(file)):
         raise PartError(
             f"{who}: {path} holds a program, which can read and write your files, and only a file of settings names "
             f"it; if you trust it, name it on the command line, or set {VARIABLE}={path}"
         )
 
 
-def _trusted() -> list[str]:
-    return [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
+def _is_trusted(path: str) -> bool:
+    # Not split: a path may hold the separator itself, as folders named after the time of day do.
+    return f"{os.pathsep}{path}{os.pathsep}" in f"{os.pathsep}{os.environ.get(VARIABLE, '')}{os.pathsep}"
 
 
 def _is_file(path: str | Path) -> bool:

@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, final, overload
+from typing import Any, Literal, TypedDict, Unpack, final, overload
 
 from torch import Tensor, nn
 
 from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, ImageSpec, Loss, Turn
 from gankit.registry.arrays import Arrays as Arrays
+from gankit.registry.messages import shown
 from gankit.registry.settings import interface
 
 ABILITIES = ("features", "score", "class_logits", "mapping", "synthesis", "style_layers", "after_step")
@@ -16,44 +17,24 @@ ABILITIES = ("features", "score", "class_logits", "mapping", "synthesis", "style
 ImageFunction = Callable[[Tensor], Tensor]
 
 
+class _OfNetwork(TypedDict, total=False):
+    labels: bool
+    channels_last: bool
+    capturable: bool
+
+
+class _OfGenerator(_OfNetwork):
+    latent_dim: int
+
+
 @overload
-def wrap(
-    kind: Literal["generator"],
-    module: type[nn.Module],
-    *,
-    latent_dim: int,
-    labels: bool = ...,
-    channels_last: bool = ...,
-    capturable: bool = ...,
-) -> type[Generator]: ...
+def wrap(kind: Literal["generator"], module: type[nn.Module], **of: Unpack[_OfGenerator]) -> type[Generator]: ...
 @overload
-def wrap(
-    kind: Literal["generator"],
-    module: nn.Module,
-    *,
-    latent_dim: int,
-    labels: bool = ...,
-    channels_last: bool = ...,
-    capturable: bool = ...,
-) -> Generator: ...
+def wrap(kind: Literal["generator"], module: nn.Module, **of: Unpack[_OfGenerator]) -> Generator: ...
 @overload
-def wrap(
-    kind: Literal["critic"],
-    module: type[nn.Module],
-    *,
-    labels: bool = ...,
-    channels_last: bool = ...,
-    capturable: bool = ...,
-) -> type[Critic]: ...
+def wrap(kind: Literal["critic"], module: type[nn.Module], **of: Unpack[_OfNetwork]) -> type[Critic]: ...
 @overload
-def wrap(
-    kind: Literal["critic"],
-    module: nn.Module,
-    *,
-    labels: bool = ...,
-    channels_last: bool = ...,
-    capturable: bool = ...,
-) -> Critic: ...
+def wrap(kind: Literal["critic"], module: nn.Module, **of: Unpack[_OfNetwork]) -> Critic: ...
 @overload
 def wrap(kind: Literal["augment"], module: type[nn.Module], *, capturable: bool = ...) -> type[Augment]: ...
 @overload
@@ -99,6 +80,10 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
     }  # fmt: skip
     if kind not in makers:
         raise PartError(f"kind {kind!r} cannot be wrapped; these can: {', '.join(makers)}")
+    if kind == "loss" and module is not None:
+        raise PartError("wrap('loss') takes functions by name: critic=..., generator=...")
+    if kind not in ("loss", "dataset") and not callable(module):
+        raise PartError(f"wrap({kind!r}): a module, a function or a class of modules is needed, not {shown(module)}")
     arguments = () if kind == "loss" else (module,)
     try:
         inspect.signature(makers[kind]).bind(*arguments, **properties)
@@ -233,36 +218,16 @@ class _Loss(Loss):
         before_step: Callable[[int], Mapping[str, float] | None] | None = None,
         after_step: Callable[[Turn], None] | None = None,
     ) -> None:
-        functions: dict[str, Any] = {
-            "critic": critic,
-            "generator": generator,
-            "before_step": before_step,
-            "after_step": after_step,
-        }
-        self._functions = {name: function for name, function in functions.items() if function is not None}
-        # Facts of this loss, not of its class.
-        self.per_sample, self.capturable = per_sample, capturable  # type: ignore[misc]
-        self._stateful = {name: term for name, term in self._functions.items() if hasattr(term, "state_dict")}
+        given = {"critic": critic, "generator": generator, "before_step": before_step, "after_step": after_step}
+        functions = {name: function for name, function in given.items() if function is not None}
+        for name, function in functions.items():
+            if not callable(function):
+                raise PartError(f"wrap('loss'): {name} must be a function, not {shown(function)}")
+        # They take the places of the methods; all of this is of this loss, not of its class.
+        vars(self).update(functions, per_sample=per_sample, capturable=capturable)
+        self._stateful: dict[str, Any] = {name: term for name, term in functions.items() if hasattr(term, "state_dict")}
         if self._stateful:
             self.state_dict, self.load_state_dict = self._save, self._load
-
-    def _call(self, name: str, argument: Any) -> Any:
-        return self._functions[name](argument) if name in self._functions else None
-
-    def critic(self, turn: Turn) -> Tensor | None:
-        result: Tensor | None = self._call("critic", turn)
-        return result
-
-    def generator(self, turn: Turn) -> Tensor | None:
-        result: Tensor | None = self._call("generator", turn)
-        return result
-
-    def before_step(self, step: int) -> Mapping[str, float] | None:
-        result: Mapping[str, float] | None = self._call("before_step", step)
-        return result
-
-    def after_step(self, turn: Turn) -> None:
-        self._call("after_step", turn)
 
     def _save(self) -> dict[str, Any]:
         return {name: term.state_dict() for name, term in self._stateful.items()}

@@ -10,24 +10,24 @@ pytest then runs every test of the suite on the part. `suites` makes such classe
 distribution; `isolated_registry` forgets the parts that a test registers. Needs pytest (`pip install pytest`).
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
+import pkgutil
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-for _file in ("_capture", "_suite", "_networks", "_losses", "_augments", "_metrics", "_features", "_datasets"):
-    pytest.register_assert_rewrite(f"gankit.testing.{_file}")  # so that a failure shows the values
+# Before they are imported, so that a failure shows the values.
+pytest.register_assert_rewrite(*(f"{__name__}.{file.name}" for file in pkgutil.iter_modules(__path__)))
 
 from gankit.registry import registry  # noqa: E402
-from gankit.registry.plugins import KINDS, PART_KINDS, normalise_name  # noqa: E402
+from gankit.registry.plugins import PART_KINDS, normalise_name  # noqa: E402
 from gankit.testing._augments import AugmentTests  # noqa: E402
 from gankit.testing._datasets import DatasetTests  # noqa: E402
 from gankit.testing._features import FeaturesTests  # noqa: E402
 from gankit.testing._losses import LossTests  # noqa: E402
 from gankit.testing._metrics import MetricTests  # noqa: E402
 from gankit.testing._networks import CriticTests, GeneratorTests  # noqa: E402
-from gankit.testing._suite import Suite  # noqa: E402
+from gankit.testing._suite import Suite, isolated_registry  # noqa: E402
 
 __all__ = [
     "AugmentTests", "CriticTests", "DatasetTests", "FeaturesTests", "GeneratorTests", "LossTests", "MetricTests",
@@ -38,21 +38,6 @@ SUITES: dict[str, type[Suite]] = {
     suite.kind: suite
     for suite in (GeneratorTests, CriticTests, LossTests, AugmentTests, MetricTests, FeaturesTests, DatasetTests)
 }
-
-
-@contextlib.contextmanager
-def isolated_registry() -> Iterator[None]:
-    """Forget, at the end, the parts that are registered inside: for tests that register parts.
-
-    @pytest.fixture(autouse=True)
-    def _isolated():
-        with gankit.testing.isolated_registry():
-            yield
-    """
-    with contextlib.ExitStack() as stack:
-        for kind in KINDS:
-            stack.enter_context(registry(kind).isolated())
-        yield
 
 
 def suites(distribution: str, **changes: Mapping[str, Any]) -> dict[str, type[Suite]]:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from gankit.interfaces import Augment, ImageSpec, Side, Turn
 from gankit.registry.wrapping import wrap
-from gankit.testing._suite import SIDES, Suite, assert_is_gradient, each_image, save_and_load
+from gankit.testing._suite import SIDES, assert_is_gradient, each_image, save_and_load
+from gankit.testing._trained import TrainedSuite
 
 ALIKE = 64
 """Equal images in one batch."""
 
 
-class AugmentTests(Suite):
+class AugmentTests(TrainedSuite):
     """Tests of an augment: give its class, or its registered name, as `part`."""
 
     kind = "augment"
@@ -120,14 +121,6 @@ class AugmentTests(Suite):
         )  # fmt: skip
         (turn.fake_scores.mean() - turn.real_scores.mean()).backward()  # type: ignore[no-untyped-call]
         augment.after_step(turn)
-
-    def test_can_be_trained_saved_exported_and_resumed(self) -> None:
-        """Trainings rehearse this before they write anything, and refuse a part that cannot."""
-        self.rehearse()
-
-    def test_can_be_replayed(self) -> None:
-        """`capturable = True`: its turns compute the same once they are replayed, and stay on their device."""
-        self.replay(self.build())
 
     def test_state_survives_a_checkpoint(self) -> None:
         """What it learned is in buffers, so that a resumed training continues with it."""

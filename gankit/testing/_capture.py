@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gankit.distributed import shard
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Side, Turn
 from gankit.training.data import TrainingData
@@ -166,7 +167,7 @@ def _numbers(stepper: Stepper) -> dict[str, Any]:
 
 def _assert_stays_on_its_device(stepper: Stepper, side: Side) -> None:
     """On the meta device, which holds no values: nothing can be read back, and what comes from the CPU is seen."""
-    made = {name: make() for name, make in stepper.inputs.of(side, _shard(stepper), 0).items()}
+    made = {name: make() for name, make in stepper.inputs.of(side, shard(stepper.settings.batch), 0).items()}
     there = {name: torch.empty_like(value, device="meta") for name, value in made.items()}
     parts = stepper.parts.values()
     for part in parts:
@@ -193,12 +194,6 @@ def _assert_stays_on_its_device(stepper: Stepper, side: Side) -> None:
         f"on the {side}'s turn {crossings.seen[0]} copies a tensor between devices: make tensors on the device of the "
         "inputs, and keep constants in buffers (capturable = True)"
     )
-
-
-def _shard(stepper: Stepper) -> Any:
-    from gankit.distributed import shard
-
-    return shard(stepper.settings.batch)
 
 
 class _Crossings(TorchDispatchMode):  # type: ignore[no-untyped-call]

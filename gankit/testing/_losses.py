@@ -13,12 +13,13 @@ from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Loss, Side, Turn
 from gankit.registry import registry, valid_part
 from gankit.registry.wrapping import wrap
-from gankit.testing._suite import SIDES, Suite, labels_for, named, save_and_load
+from gankit.testing._suite import SIDES, labels_for, save_and_load
+from gankit.testing._trained import TrainedSuite, named
 
 each_side = pytest.mark.parametrize("side", SIDES)
 
 
-class LossTests(Suite):
+class LossTests(TrainedSuite):
     """Tests of a loss: give its class, or its registered name, as `part`.
 
     Attributes:
@@ -105,8 +106,8 @@ class LossTests(Suite):
 
     def test_acts_on_one_side_at_least(self) -> None:
         """A loss that is silent on both sides and does nothing after a step has a misspelt method."""
-        names, part = ("critic", "generator", "after_step"), self._class()
-        assert any(getattr(part, name) is not getattr(Loss, name) for name in names), (
+        names, loss = ("critic", "generator", "after_step"), self.build()
+        assert any(getattr(getattr(loss, name), "__func__", None) is not getattr(Loss, name) for name in names), (
             "it overrides none of critic, generator and after_step"
         )
 
@@ -238,15 +239,8 @@ class LossTests(Suite):
             if values[0] is not None:
                 assert torch.equal(*values), f"a loss with the saved state gives another value on the {side}'s turn"
 
-    def test_can_be_trained_saved_exported_and_resumed(self) -> None:
-        """Trainings rehearse this before they write anything, and refuse a part that cannot."""
-        self.rehearse(**self._partners())
-
-    def test_can_be_replayed(self) -> None:
-        """`capturable = True`: its turns compute the same once they are replayed, and stay on their device."""
-        self.replay(self.build(), **self._partners())
-
-    def _partners(self) -> dict[str, Any]:
+    def partners(self) -> dict[str, Any]:
+        """The suite's networks, and its augment or a fixed view for a loss that needs one."""
         needs_view = Augment in self._class().needs
         if needs_view:
             registry("augment").register("fixed-view")(_fixed_view())

@@ -148,9 +148,4 @@ class MetricTests(Suite):
 
 def close(got: Mapping[str, float], expected: Mapping[str, float], when: str, tolerance: float = 1e-6) -> None:
     """Assert that values agree, up to rounding."""
-    assert got.keys() == expected.keys(), f"names of values differ {when}"
-    for name, value in expected.items():
-        same = math.isclose(got[name], value, rel_tol=tolerance, abs_tol=tolerance) or (
-            math.isnan(got[name]) and math.isnan(value)
-        )
-        assert same, f"{name} differs {when}: {got[name]} and {value}"
+    assert got == pytest.approx(expected, rel=tolerance, abs=tolerance, nan_ok=True), f"values differ {when}"

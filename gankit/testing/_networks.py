@@ -11,12 +11,13 @@ from gankit.interfaces import Critic, FeatureCritic, Generator, ImageSpec
 from gankit.losses.gradient_penalty import gradient_penalty
 from gankit.runs.networks import step_hooks
 from gankit.testing._in_place import in_place_error
-from gankit.testing._suite import Suite, assert_is_gradient, each_image, labels_for, save_and_load
+from gankit.testing._suite import assert_is_gradient, each_image, labels_for, save_and_load
+from gankit.testing._trained import TrainedSuite
 
 Inputs = tuple[Tensor, Tensor | None]
 
 
-class _NetworkTests(Suite):
+class _NetworkTests(TrainedSuite):
     """What holds for both networks of a GAN."""
 
     SAMPLES: ClassVar[int] = 4
@@ -127,14 +128,6 @@ class _NetworkTests(Suite):
         for mode in (True, False):
             outputs = [_run(copy.deepcopy(original).train(mode), *inputs) for original in (network, other)]
             assert torch.equal(*outputs), "a network with the saved state computes something else: a buffer is missing"
-
-    def test_can_be_trained_saved_exported_and_resumed(self) -> None:
-        """Trainings rehearse this before they write anything, and refuse a part that cannot."""
-        self.rehearse()
-
-    def test_can_be_replayed(self) -> None:
-        """`capturable = True`: its turns compute the same once they are replayed, and stay on their device."""
-        self.replay(self.build())
 
     def test_survives_a_change_of_memory_format(self) -> None:
         """Where the network declares `channels_last`, that layout must change nothing but rounding."""

@@ -11,24 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pytest
 import tomlkit
 import torch
 from pydantic import BaseModel, ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from gankit import seeds
 from gankit.errors import GankitError, PartError
-from gankit.experiments.experiment import Experiment, load
 from gankit.interfaces import ImageSpec, Side
 from gankit.registry import Part, construct, registry
-from gankit.registry.plugins import PART_KINDS
-from gankit.registry.wrapping import wrap
+from gankit.registry.plugins import KINDS
 from gankit.runs.networks import probe_labels
-from gankit.testing._capture import assert_capturable
-from gankit.training.data import TrainingData, prepare
-from gankit.training.rehearsal import read_back, rehearse
+from gankit.training.rehearsal import read_back
 
 SOURCE = re.compile(r"arXiv \d{4}\.\d{4,5}|doi\b|10\.\d{4,}/|\b[A-Z][\w-]+( (and|,) [A-Z][\w-]+| et al\.)*,? \(?\d{4}")
 """An arXiv number, a DOI, or authors with a year."""
@@ -46,6 +41,21 @@ IMAGES: dict[str, dict[str, Any]] = {
 SIDES: tuple[Side, Side] = ("critic", "generator")
 
 each_image = pytest.mark.parametrize("kind_of_image", IMAGES)
+
+
+@contextlib.contextmanager
+def isolated_registry() -> Iterator[None]:
+    """Forget, at the end, the parts that are registered inside: for tests that register parts.
+
+    @pytest.fixture(autouse=True)
+    def _isolated():
+        with gankit.testing.isolated_registry():
+            yield
+    """
+    with contextlib.ExitStack() as stack:
+        for kind in KINDS:
+            stack.enter_context(registry(kind).isolated())
+        yield
 
 
 class Suite:
@@ -72,9 +82,7 @@ class Suite:
     @pytest.fixture(autouse=True)
     def _seeded(self, tmp_path: Path) -> Iterator[None]:
         # On a fork of torch's generator, so that the order of tests decides nothing.
-        with seeds.own_draws([]), contextlib.ExitStack() as stack:
-            for kind in PART_KINDS:
-                stack.enter_context(registry(kind).isolated())
+        with seeds.own_draws([]), isolated_registry():
             torch.manual_seed(0)
             self.files = dict(self.write(tmp_path))
             yield
@@ -120,51 +128,6 @@ class Suite:
             assert_one_line(error)
             pytest.skip(f"refused: {error}")
 
-    def rehearse(self, **partners: Any) -> None:
-        """Let the part do in small what a training does: steps, saves, a resume, an export; a refusal fails the test.
-
-        Args:
-            partners: tables of an experiment, by kind, in place of linear networks and the hinge loss.
-        """
-        try:
-            rehearse(*self.training(**partners))
-        except GankitError as error:
-            assert_one_line(error)
-            pytest.fail(str(error))
-
-    def replay(self, part: Any, **partners: Any) -> None:
-        """Record turns of a small training and replay them, as CUDA graphs do, where the part says that it can be.
-
-        Args:
-            part: as it is built.
-            partners: as of `rehearse`.
-        """
-        if not part.capturable:
-            pytest.skip("it does not say that it can be captured, so that its turns run eagerly")
-        assert_capturable(*self.training(**partners))
-
-    def training(self, **partners: Any) -> tuple[Experiment, TrainingData]:
-        """An experiment with the part, and data for it; `partners` as of `rehearse`."""
-        image = self.image
-        known: dict[str, Any] = {"labels": np.arange(16) % image.classes} if image.classes else {}
-        known["facts"] = {f"fact-{k}": np.random.default_rng(k).normal(size=16) for k in range(image.conditions)}
-        images = np.random.default_rng(0).integers(0, 256, (16, *image.shape), np.uint8)
-        conditional = bool(image.classes) or list(known["facts"])
-        generators, critics = registry("generator"), registry("critic")
-        pixels = math.prod(image.shape)
-        facts: dict[str, Any] = {"labels": True, "capturable": True}
-        generators.register("linear")(wrap("generator", _Linear(8, image.shape), latent_dim=8, **facts))
-        critics.register("linear")(wrap("critic", _Linear(pixels, (1,)), **facts))
-        tables: dict[str, Any] = {"generator": "linear", "critic": "linear", "loss": {"name": "hinge"}, **partners}
-        tables[self.kind] = {**self.settings, **self.files, "name": named(self.kind, self.part)}
-        losses = tables.pop("loss")
-        experiment = load({
-            **tables, "losses": [{"name": "hinge"}, losses], "training": {"batch": 4, "device": "cpu"},
-            "data": {"name": "eyes", "conditional": conditional, "held_out": 0.5},
-            "evaluation": {"features": "pixels"},
-        })  # fmt: skip
-        return experiment, prepare(experiment.data, 0, wrap("dataset", images, **known))
-
     def test_builds_from_defaults(self) -> None:
         """It needs no setting but the files that `write` names."""
         assert isinstance(self._construct(self.given(None), self.files), registry(self.kind).interface())
@@ -191,26 +154,6 @@ class Suite:
             f"{part.__name__} cites no source: name the paper in the first lines, as in 'Zhao et al. 2020, arXiv "
             f"2006.10738, section 3'; for a part without a paper, set cites = False in {type(self).__name__}"
         )
-
-
-class _Linear(nn.Module):
-    """One linear layer, as a generator or a critic; labels are ignored."""
-
-    def __init__(self, size: int, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(size, math.prod(shape)), nn.Unflatten(1, shape))
-
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        values: Tensor = self.layers(x)
-        return values.tanh() if values.dim() == 4 else values
-
-
-def named(kind: str, part: str | type) -> str:
-    """The name of a part, registered here where it is a class."""
-    if isinstance(part, str):
-        return part
-    registry(kind).register(f"{part.__name__} under test")(part)
-    return f"{part.__name__} under test"
 
 
 def labels_for(image: ImageSpec, n: int, like: Tensor | None = None) -> Tensor | None:

@@ -37,8 +37,8 @@ class LossTerm:
     every: int
 
     def trains(self, side: Side) -> bool:
-        """Whether the loss has a term for a side: it overrides the method."""
-        return getattr(type(self.loss), side) is not getattr(Loss, side)
+        """Whether the loss has a term for a side: it overrides the method, in its class or in itself."""
+        return getattr(getattr(self.loss, side), "__func__", None) is not getattr(Loss, side)
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ class AdaptiveAugment(Augment):
 
     def _adjust(self, batch: int) -> None:
         """Change p if an interval is over; `torch.where` decides it, so that nothing is read back from the device."""
-        is_over = self._steps == self.interval
+        is_over = self._steps >= self.interval  # more, where a training goes on with a shorter interval
         numerator, denominator = self._sums
         separates = denominator > 0
         r = torch.where(separates, numerator / torch.where(separates, denominator, 1), 0).clamp(-1, 1)

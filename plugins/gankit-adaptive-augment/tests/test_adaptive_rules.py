@@ -48,6 +48,14 @@ def test_p_stays_between_0_and_p_max() -> None:
     assert step(augment, make_turn(plain(-0.5))) == pytest.approx(0.175)
 
 
+def test_a_shorter_interval_ends_one_that_a_longer_began() -> None:
+    longer, shorter = adaptive(interval=8), adaptive(interval=2)
+    for _ in range(3):
+        step(longer, make_turn(plain(1.0)))
+    shorter.load_state_dict(longer.state_dict())
+    assert step(shorter, make_turn(plain(1.0))) == 0.125
+
+
 def test_an_interval_is_judged_by_its_mean() -> None:
     augment = adaptive(interval=4, images=32 * N)
     high, low = plain(0.5), plain(-0.5)

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gankit.errors import DataError
 from gankit.images.decoding import all_told
 
 from gankit_dicom._guard import Problem
 from gankit_dicom._header import Header
-from gankit_dicom._patients import HIDDEN, redacted
+from gankit_dicom._patients import HIDDEN, Redactor
 from gankit_dicom._tones import Function, Window, own_window
 
 Show = Callable[[str], str]
+
+
+def refuse(problems: Mapping[int, str], names: Sequence[str], show: Show) -> None:
+    """
+    Args:
+        problems: what is wrong with some files, in words to which the name is the subject, by index.
+        names: of all files.
+        show: how errors name a file.
+
+    Raises:
+        DataError: there are problems; says the first, and names the first few files.
+    """
+    if problems:
+        told = {place: f"{show(names[place])} {text}" for place, text in problems.items()}
+        raise DataError(all_told(told, [show(name) for name in names]))
 
 
 def check_readable(names: Sequence[str], headers: Sequence[Header], show: Show, *, burned_in: bool) -> None:
@@ -21,8 +36,7 @@ def check_readable(names: Sequence[str], headers: Sequence[Header], show: Show, 
     Raises:
         DataError: files cannot be read, or a file's pixels show who the patient is; names the first such files.
     """
-    if problems := {i: f"{show(names[i])} {header.problem}" for i, header in enumerate(headers) if header.problem}:
-        raise DataError(all_told(problems, [show(name) for name in names]))
+    refuse({place: header.problem for place, header in enumerate(headers) if header.problem}, names, show)
     for name, header in zip(names, headers, strict=True):
         if header.burned_in and not burned_in:
             count = f"{sum(header.burned_in for header in headers)} of {len(headers)} files do"
@@ -95,11 +109,14 @@ def _problem(window: tuple[float, float, str], function: Function | None) -> str
     return None
 
 
-def check_sub_folders(classes: Sequence[str], headers: Sequence[Header], *, classes_by_setting: bool) -> None:
+def check_sub_folders(
+    classes: Sequence[str], headers: Sequence[Header], redacted: Redactor, *, classes_by_setting: bool
+) -> None:
     """
     Args:
         classes: the sub-folder of each file that names its class; empty where folders are no classes.
         headers: of each file.
+        redacted: hides what tells the files' patients.
         classes_by_setting: whether the settings say that sub-folders are classes.
 
     Raises:
@@ -108,7 +125,7 @@ def check_sub_folders(classes: Sequence[str], headers: Sequence[Header], *, clas
     patients = defaultdict(set)
     for folder, header in zip(classes, headers, strict=False):
         patients[folder].add(header.patient)
-    named_after_patients = any(HIDDEN in redacted(folder, headers) for folder in patients)
+    named_after_patients = any(HIDDEN in redacted(folder) for folder in patients)
     single = all(len(of_folder) == 1 for of_folder in patients.values())
     apart = len(set().union(*patients.values()) - {""}) == len(patients) > 1
     if named_after_patients or (single and apart and not classes_by_setting):

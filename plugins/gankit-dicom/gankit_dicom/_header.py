@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pydicom
 from pydicom import Dataset
+from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     UID,
@@ -37,9 +38,10 @@ PIXELS = (
 """All that decoding reads beside the pixels: the other elements, which tell of the patient, are never parsed."""
 _LARGEST = 2**29  # bytes of a deflated file when it is unpacked
 _BROKEN = "has the suffix or the mark of DICOM and cannot be read as an image; replace it or take it out"
+_IDS = ("AccessionNumber", "OtherPatientIDs", "PatientBirthDate", "PatientID")
+_NAMES = ("OtherPatientNames", "PatientBirthName", "PatientName")
 _PERSON = (
-    "AccessionNumber", "BurnedInAnnotation", "OtherPatientIDs", "PatientBirthDate", "PatientID", "PatientName",
-    "SpecificCharacterSet", "StudyInstanceUID",
+    *_IDS, *_NAMES, "BurnedInAnnotation", "OtherPatientIDsSequence", "SpecificCharacterSet", "StudyInstanceUID",
 )  # fmt: skip
 
 View = tuple[tuple[float, float], bool, tuple[float, float, str] | None]
@@ -106,16 +108,20 @@ def _has_no_image(header: Dataset) -> bool:
 
 
 def _person(header: Dataset) -> dict[str, Any]:
-    secrets = {str(header.get(name) or "").strip() for name in ("PatientID", "PatientBirthDate", "AccessionNumber")}
-    others = header.get("OtherPatientIDs") or []
-    secrets |= {others} if isinstance(others, str) else {str(other) for other in others}
-    name = str(header.get("PatientName") or "")
-    secrets |= {name, *re.split(r"[\s^=,_.-]+", name)}
+    ids = [text for item in (header, *(header.get("OtherPatientIDsSequence") or ())) for text in _texts(item, _IDS)]
+    names = _texts(header, _NAMES)
+    secrets = {*ids, *names, *(word for name in names for word in re.split(r"[\s^=,_.-]+", name))}
     return {
         "patient": str(header.get("PatientID") or "").strip(),
         "study": str(header.get("StudyInstanceUID") or "").strip(),
         "secrets": frozenset(secrets - {""}),
     }
+
+
+def _texts(header: Dataset, elements: Sequence[str]) -> list[str]:
+    """All values of some elements, of which each may have several."""
+    values = [header.get(element) or "" for element in elements]
+    return [str(each).strip() for value in values for each in (value if isinstance(value, MultiValue) else [value])]
 
 
 def _check_unpacked(path: Path) -> None:

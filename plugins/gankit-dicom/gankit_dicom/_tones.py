@@ -70,7 +70,7 @@ class Tones:
         """Stored values of any shape to shades from 0 (black) to `largest` (white), not rounded.
 
         Raises:
-            Problem: the file's own window is none.
+            Problem: the file's own window is invalid.
         """
         values = stored * self.slope + self.intercept if self.modality is None else self.modality(stored)
         if not isinstance(window, str):
@@ -87,7 +87,7 @@ def own_window(window: tuple[float, float, str], function: Function | None) -> t
     """A file's own window, with its own function unless another is given.
 
     Raises:
-        Problem: it is none.
+        Problem: it is invalid.
     """
     centre, width, name = window
     functions: dict[str, Function] = {"LINEAR": "linear", "LINEAR_EXACT": "linear-exact", "SIGMOID": "sigmoid"}
@@ -95,7 +95,7 @@ def own_window(window: tuple[float, float, str], function: Function | None) -> t
     if chosen is None:
         raise Problem("has a window of a function that the standard does not know; set window = [centre, width]")
     if not is_window(centre, width, chosen):
-        raise Problem("has a window that is none; set window = [centre, width]")
+        raise Problem("has an invalid window; set window = [centre, width]")
     return centre, width, chosen
 
 
@@ -122,7 +122,7 @@ def tones(header: Dataset, frame: int) -> Tones:
     """The transformations of one frame, from the frame itself, all frames in common, or the file.
 
     Raises:
-        Problem: they are none.
+        Problem: they are invalid.
     """
     rescaling = _macro(header, frame, "PixelValueTransformationSequence")
     view = _macro(header, frame, "FrameVOILUTSequence")

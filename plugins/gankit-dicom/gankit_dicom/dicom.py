@@ -15,17 +15,16 @@ import numpy as np
 import pydicom
 from gankit.cache import fingerprint
 from gankit.errors import DataError
-from gankit.images.decoding import all_told
 from gankit.images.labels_csv import find_table, read_table
 from gankit.images.resizing import Fit
 from gankit.interfaces import DecodedDataset, ImageSpec, Known
 from numpy.typing import NDArray
 
-from gankit_dicom._checks import check_alike, check_readable, check_sub_folders
+from gankit_dicom._checks import check_alike, check_readable, check_sub_folders, refuse
 from gankit_dicom._files import find, from_sub_folders
 from gankit_dicom._guard import Problem
 from gankit_dicom._header import Header, read_header
-from gankit_dicom._patients import GroupBy, dense, group_files, redacted
+from gankit_dicom._patients import GroupBy, Redactor, dense, group_files
 from gankit_dicom._pixels import FORMAT, Decoder
 from gankit_dicom._tones import Function, Window, is_window
 
@@ -81,7 +80,7 @@ class Dicom(DecodedDataset):
             mirror_keeps_label: False where left and right matter to the label.
 
         Raises:
-            DataError: here for a window that is none; all else is raised when first needed.
+            DataError: the window is invalid; all other errors are raised when the images are first needed.
         """
         super().__init__(in_memory=in_memory, mirror_keeps_label=mirror_keeps_label)
         self.path = Path(path).expanduser()
@@ -110,7 +109,7 @@ class Dicom(DecodedDataset):
             raise DataError(f"{self.path} holds no DICOM images{f' ({left_out})' if left_out else ''}; check path")
         if left_out:
             text = f"{self.path}: {len(with_images)} DICOM files are read; left out: {left_out}"
-            _LOG.warning("%s", redacted(text, with_images.values()))
+            _LOG.warning("%s", Redactor(with_images.values())(text))
         return with_images
 
     @cached_property
@@ -123,20 +122,22 @@ class Dicom(DecodedDataset):
                 return read_table(table, names, skip_unlisted=self.unlisted == "skip")
             known, classes = from_sub_folders(names, self.sub_folders != "ignore")
             headers = list(self._all_headers.values())
-            check_sub_folders(classes, headers, classes_by_setting=self.sub_folders is not None)
+            check_sub_folders(classes, headers, self._redacted, classes_by_setting=self.sub_folders is not None)
             return known
         except DataError as error:
             text = self._redacted(str(error))
         raise DataError(text)
 
-    def _redacted(self, text: str) -> str:
-        return redacted(text, self._all_headers.values())
+    @cached_property
+    def _redacted(self) -> Redactor:
+        return Redactor(self._all_headers.values())
 
     def _show(self, name: str) -> str:
         """How errors name a file: its path in the folder, and its number where the path tells the patient."""
         shown = self._redacted(name)
-        number = list(self._all_headers).index(name) + 1
-        return shown if shown == name else f"{shown} (number {number} in order of path)"
+        if shown == name:
+            return shown
+        return f"{shown} (number {list(self._all_headers).index(name) + 1} in order of path)"
 
     @cached_property
     def _headers(self) -> list[Header]:
@@ -203,23 +204,16 @@ class Dicom(DecodedDataset):
     def _decode(self, places: NDArray[np.int64]) -> NDArray[Any]:
         result = np.empty((len(places), *self.image.shape), dtype=self.dtype)
         ends = [0, *(np.flatnonzero(np.diff(places[:, 0])) + 1), len(places)] if len(places) else []
-        files, problems = self._known_of_files.files, {}
+        files = self._known_of_files.files
+        problems: dict[int, str] = {}
         for start, end in pairwise(ends):  # neighbours from one file are read at once
             file = int(places[start, 0])
             try:
-                result[start:end] = self._frames(files[file], places[start:end, 1].tolist())
-            except DataError as error:
-                problems[file] = str(error)
-        if problems:
-            raise DataError(all_told(problems, [self._show(name) for name in files]))
+                result[start:end] = self._decoder(self.path / files[file], places[start:end, 1].tolist())
+            except Problem as problem:
+                problems[file] = str(problem)
+        refuse(problems, files, self._show)
         return result
-
-    def _frames(self, name: str, frames: Sequence[int]) -> list[NDArray[Any]]:
-        try:
-            return self._decoder(self.path / name, frames)
-        except Problem as problem:
-            text = f"{self._show(name)} {problem}"
-        raise DataError(text)
 
     @cached_property
     def known(self) -> Known:
@@ -257,7 +251,7 @@ def _frames_to_read(count: int, frames: Frames) -> Sequence[int]:
 def _valid_window(window: Window, function: Function | None) -> Window:
     if isinstance(window, str):
         if window == "full" and function is not None:
-            raise DataError('function shapes a window, and window = "full" is none; leave one of them out')
+            raise DataError('function shapes a window, and window = "full" has none; leave one of them out')
         return window
     centre, width = (float(value) for value in window)
     if not is_window(centre, width, function or "linear"):

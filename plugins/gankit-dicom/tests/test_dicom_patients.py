@@ -20,6 +20,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
 from gankit_dicom import Dicom
+from gankit_dicom._header import Header
+from gankit_dicom._patients import Redactor
 
 CANARY = "ZQXJVKWY"
 DIGITS = "19710923"  # as a date or a number, where letters are not allowed
@@ -139,6 +141,24 @@ class TestFileNames:
         data = Dicom(path=tmp_path, sub_folders="ignore")
         text = error(lambda: data.image)
         assert text.startswith("[patient]_1/[patient].dcm (number 1 in order of path) keeps its values")
+
+    def test_other_ids_and_names_of_a_patient_are_hidden_too(self, tmp_path: Path) -> None:
+        other = Dataset()
+        other.PatientID = CANARY
+        save(
+            tmp_path / f"{CANARY}-amalia-weiss-1971.dcm",
+            pixels(4, 4),
+            OtherPatientIDsSequence=Sequence([other]),
+            OtherPatientNames=["Brandt^Amalia", "Brandt^A"],
+            PatientBirthName="Weiss^A",
+            HighBit=2,
+        )
+        assert error(lambda: Dicom(path=tmp_path).image).startswith("[patient]-[patient]-[patient]-1971.dcm (number 1")
+
+    def test_hiding_does_not_slow_down_with_the_number_of_patients(self) -> None:
+        hide = Redactor(Header(secrets=frozenset({f"ID-{n:06}", f"Q{n}"})) for n in range(20_000))
+        texts = [hide(f"scans/id-{n:06}/q7/x-{n}.dcm") for n in range(500)]
+        assert texts == [f"scans/[patient]/q7/x-{n}.dcm" for n in range(500)]
 
     def test_patients_are_hidden_in_errors_of_the_table(self, tmp_path: Path) -> None:
         save(tmp_path / f"{CANARY}.dcm", pixels(4, 4), PatientID=CANARY)

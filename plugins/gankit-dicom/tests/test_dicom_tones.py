@@ -207,7 +207,7 @@ def test_windows_that_are_none(tmp_path: Path) -> None:
         )
     assert "function shapes a window" in error(lambda: Dicom(path=tmp_path, window="full", function="sigmoid"))
     save(tmp_path / "a", pixels(4, 4), WindowCenter=5, WindowWidth=0)
-    assert error(lambda: Dicom(path=tmp_path).images) == "a has a window that is none; set window = [centre, width]"
+    assert error(lambda: Dicom(path=tmp_path).images) == "a has an invalid window; set window = [centre, width]"
     save(tmp_path / "a", pixels(4, 4), WindowCenter=5, WindowWidth=9, VOILUTFunction="CUBIC")
     assert "a has a window of a function that the standard does not know" in error(lambda: Dicom(path=tmp_path).image)
     save(tmp_path / "a", pixels(4, 4), RescaleSlope=0, RescaleIntercept=9)
@@ -264,7 +264,7 @@ def test_half_a_rescaling(tmp_path: Path, tags: dict[str, Any], slope: float, in
 @pytest.mark.parametrize("tags", [{"WindowCenter": 5}, {"WindowWidth": 5}, {"WindowCenter": 5, "WindowWidth": ""}])
 def test_half_a_window_is_none(tmp_path: Path, tags: dict[str, Any]) -> None:
     save(tmp_path / "a", pixels(4, 4), **tags)
-    assert error(lambda: Dicom(path=tmp_path).image) == "a has a window that is none; set window = [centre, width]"
+    assert error(lambda: Dicom(path=tmp_path).image) == "a has an invalid window; set window = [centre, width]"
     assert Dicom(path=tmp_path, window=(40.0, 400.0)).images.shape == (1, 1, 4, 4)
 
 

@@ -22,7 +22,7 @@ SMALL_LEVEL = 5
 
 
 class Encoder(nn.Module):
-    """Residual halvings of an image down to 8 to 14 pixels.
+    """Residual halvings of an image.
 
     Args:
         image: specification of the images that it sees; they may be reduced ones.
@@ -75,12 +75,12 @@ class Head(nn.Module):
 class FastGANCritic(Critic):
     """Residual halvings until the shorter side is 8 to 14 pixels, then one score for every 4x4 window; in two branches.
 
-    The second branch scores the image at half its side, and at 128 pixels at most, by layers of its own. Decoders turn
-    maps into images: the last map of either branch into the whole image, reduced; and a crop of the first branch's map
-    before the last into a crop of the image. Only the loss `fastgan-reconstruction` trains them; without it they are
-    not used. The shorter side of the image must be 4 to 7 times 2^k with k at least 3, and 2^k must divide the longer.
-    At 64x64 and width 64 it has 19,107,595 parameters, 6,793,993 of them in the decoders. Labels act by projection on
-    the last map's mean.
+    Images below 32 pixels are halved once more, to 4 to 7 pixels. The second branch scores the image at half its side,
+    and at 128 pixels at most, by layers of its own. Decoders turn maps into images: the last map of either branch into
+    the whole image, reduced; and a crop of the first branch's map before the last into a crop of the image. Only the
+    loss `fastgan-reconstruction` trains them; without it they are not used. The shorter side of the image must be 4 to
+    7 times 2^k with k at least 2, and 2^k must divide the longer. At 64x64 and width 64 it has 19,107,595 parameters,
+    6,793,993 of them in the decoders. Labels act by projection on the last map's mean.
 
     Args:
         image: specification of the images to score.
@@ -107,31 +107,32 @@ class FastGANCritic(Critic):
         second: bool = True,
     ) -> None:
         super().__init__()
-        levels, height, width_ = pyramid(image, "critic fastgan", 3)
-        self.grid = (4 * height, 4 * width_)
+        levels, height, width_ = pyramid(image, "critic fastgan", 2)
+        end = min(1, levels - 2)  # the last map's level: of small images one more, so that the second branch halves too
+        self.grid = (height << end + 1, width_ << end + 1)
         seen = [levels, min(levels - 1, SMALL_LEVEL)][: 1 + second]
-        channels = [[channels_at(width, level) for level in range(level, 0, -1)] for level in seen]
+        channels = [[channels_at(width, level) for level in range(top, end - 1, -1)] for top in seen]
         self.encoders = nn.ModuleList(Encoder(image, each, norm) for each in channels)
         self.heads = nn.ModuleList(Head(image, each[-1], norm) for each in channels)
         if spectral:
             with_spectral_norm(self)
         # Fewer than the paper's where a reconstruction would have more pixels than the image or crop that it shows.
-        doublings = [min(DOUBLINGS, level - 1) for level in seen]
-        part_doublings = min(DOUBLINGS, levels - 2)
+        doublings = [min(DOUBLINGS, top - end) for top in seen]
+        part_doublings = min(DOUBLINGS, levels - end - 1)
         self.wholes = nn.ModuleList(
-            Decoder(width, 1, each[-1], image.channels, most, norm)
+            Decoder(width, end, each[-1], image.channels, most, norm)
             for each, most in zip(channels, doublings, strict=True)
         )
-        self.part = Decoder(width, 2, channels[0][-2], image.channels, part_doublings, norm)
+        self.part = Decoder(width, end + 1, channels[0][-2], image.channels, part_doublings, norm)
         self.reduction = 2 ** (levels - seen[-1])
-        self.pooling = [*(2 ** (levels - 1 - most) for most in doublings), 2 ** (levels - 2 - part_doublings)]
+        self.pooling = [*(2 ** (levels - end - most) for most in doublings), 2 ** (levels - end - 1 - part_doublings)]
 
     def features(self, images: Tensor) -> Maps:
         """(n, channels, height, width) to the maps that are scored and decoded.
 
         Returns:
-            (n, c, h, w) with a shorter side of 16 to 28 pixels, (n, 2 c, h / 2, w / 2), and the second branch's last
-            map of the same shape.
+            (n, c, h, w) with a shorter side of 16 to 28 pixels (of smaller images 8 to 14), (n, 2 c, h / 2, w / 2),
+            and the second branch's last map of the same shape.
         """
         maps: Maps = self.encoders[0](images)
         if len(self.encoders) == 1:
@@ -139,7 +140,7 @@ class FastGANCritic(Critic):
         return (*maps, self.encoders[1](F.avg_pool2d(images, self.reduction))[1])
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(n, channels, height, width) and labels to (n, branches, h, w) scores, 5x5 each for square images."""
+        """(n, channels, height, width) and labels to (n, branches, h, w) scores, 5x5 each of 8x8 maps."""
         return self.score(self.features(images), labels)
 
     def score(self, features: Maps, labels: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""FastGAN (Liu et al. 2021, arXiv 2101.04775) for images of 32 to 256 pixels."""
+"""FastGAN (Liu et al. 2021, arXiv 2101.04775) for images of 28 to 256 pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ class FastGAN(Recipe):
 
     purpose = "a hundred to some thousand pictures, with a GPU"
     time = "20 minutes on a GPU at 64x64"
-    sides = (32, 256)
     proposed_on = ("cuda",)
 
     def settings(self, images: TrainingImages) -> dict[str, Any]:

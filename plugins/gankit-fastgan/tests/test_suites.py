@@ -41,8 +41,9 @@ class TestCritic(gankit.testing.CriticTests):
 
 @pytest.mark.slow
 class TestCriticWithoutBatchStatistics(TestCritic):
-    """The critic for losses that differentiate sample by sample."""
+    """The critic for losses that differentiate sample by sample, at the size at which it halves once more."""
 
+    image = ImageSpec(3, 28, 28)
     settings: ClassVar = {"width": 4, "norm": "layer"}
 
 
