@@ -107,7 +107,8 @@ def evaluate(
     settings = source.experiment.evaluation if isinstance(source, Run) else Evaluation()
     parts = [as_part("metric", metric) for metric in (settings.metrics if metrics is None else metrics)]
     by_default = metrics is None and [part.name for part in parts] == default_metrics()
-    features, count = features or settings.features, count or settings.count
+    features = settings.features if features is None else features
+    count = settings.count if count is None else count
     seed = settings.seed if seed is None else seed
     if real is None and not isinstance(source, Run):
         raise DataError(f"real, on the command line --against: say which real images to compare {fake_name} with")
@@ -272,7 +273,7 @@ def _training_images(training: Source | None, source: Source | None, reference: 
 
 def _fakes(source: Source, name: str, reals: _Side | Statistics, count: int | None, seed: int, window: Window) -> _Side:
     """The images to evaluate; from a run as many as there are real ones, unless a number is given."""
-    if isinstance(source, Run) and not count:
+    if isinstance(source, Run) and count is None:
         count = reals.moments.n if isinstance(reals, Statistics) else len(reals.images)
         if count is None:
             raise GankitError(f"{reals.name} does not say how many images it is of: give count, the number to draw")

@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from gankit.errors import DataError, first_of
+from gankit.evaluation.comparison import set_aside
 from gankit.evaluation.design import Estimate, cross_validated
 from gankit.evaluation.evaluate import evaluate
 from gankit.evaluation.latex import tabular
@@ -106,6 +107,8 @@ def evaluate_folds(folder: str | Path, real: Source | None = None, *settings: An
 def _left_out(folds: Sequence[Path]) -> float:
     """Images that a fold leaves out, divided by those that it learns from: the mean over folds."""
     learnt = [set(read_csv(fold / LIST, ("digest",), fold=str.casefold).columns["digest"]) for fold in folds]
+    if empty := [fold / LIST for fold, images in zip(folds, learnt, strict=True) if not images]:
+        raise DataError(f"{empty[0]} lists no images; export the folds again")
     everything = len(set().union(*learnt))
     return float(np.mean([everything / len(images) - 1 for images in learnt]))
 
@@ -117,7 +120,11 @@ def _mean(values: Sequence[float], left_out: float) -> dict[str, float]:
 
 
 def write_folds(report: EvaluatedFolds, path: Path) -> str:
-    """Write the table to a file that ends in .csv or .tex, else everything as JSON; says what was done."""
+    """Write the table to a file that ends in .csv or .tex, else everything as JSON; says what was done.
+
+    A JSON file that is there is renamed first, as by `write_metrics`.
+    """
+    done = f"written to {path}"
     if path.suffix == ".tex":
         header, *table = report.cells()
         write_atomically(path, tabular(header, [("", table)], "\n".join(report["notes"])))
@@ -132,5 +139,7 @@ def write_folds(report: EvaluatedFolds, path: Path) -> str:
             lines.append(["mean", metric, mean["value"], None, None, None, mean["low"], mean["high"]])
         write_csv(path, lines)
     else:
+        if path.is_file():
+            done += f"; what stood there is now in {set_aside(path)}"
         write_atomically(path, json.dumps(report, indent=1) + "\n")
-    return f"written to {path}"
+    return done

@@ -136,6 +136,8 @@ def open_images(
     if isinstance(source, Run):
         if count is None:
             raise DataError(f"{name}: give count, the number of images to draw from {source.path}")
+        if count < 1:
+            raise DataError(f"{name}: {count} images cannot be drawn; at least 1 is needed")
         return Drawn(source, count, seed)
     dataset = source if isinstance(source, Dataset) else from_array(source, name, window)
     if count is None or count == len(dataset):
@@ -207,16 +209,29 @@ def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) 
         raise too_few(name, 0)
     if array.dtype == np.uint8:
         window = (0.0, 255.0)
-    elif window is None or array.dtype.kind not in "uif":
+    elif array.dtype.kind not in "uif":
+        raise DataError(f"{name} images are {array.dtype}; numbers are needed, such as uint8")
+    elif window is None:
         raise _missing_window(f"{name} images", array.dtype)
-    elif not (math.isfinite(window[0]) and math.isfinite(window[1]) and window[0] < window[1]):
-        raise DataError(f"window {window}: two finite numbers are needed, black below white")
-    elif not (window[0] <= array.min() and array.max() <= window[1]):
-        raise DataError(f"{name} images go from {array.min():g} to {array.max():g}, outside the window {window}")
-    elif array.dtype not in (np.uint16, np.float32):
-        array = array.astype(np.float32)
+    else:
+        black, white = _black_white(window)
+        if not (black <= array.min() and array.max() <= white):
+            raise DataError(f"{name} images go from {array.min():g} to {array.max():g}, outside the window {window}")
+        if array.dtype not in (np.uint16, np.float32):
+            array = array.astype(np.float32)
     dataset: Dataset = wrap("dataset", array, value_range=window)
     return dataset
+
+
+def _black_white(window: Any) -> tuple[float, float]:
+    """The two values of a window that a program gave."""
+    try:
+        black, white = map(float, window)
+    except (TypeError, ValueError):
+        black = white = math.nan
+    if not (math.isfinite(black) and math.isfinite(white) and black < white):
+        raise DataError(f"window {window}: two finite numbers are needed, black below white")
+    return black, white
 
 
 def open_only_images(

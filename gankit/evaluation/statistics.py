@@ -58,7 +58,7 @@ class Statistics:
             mean, covariance = (archive.read(key).astype(np.float64) for key in ("mu", "sigma"))
             n = operator.index(archive.read("n")[()]) if "n" in archive.headers else None
             protocol = dict(json.loads(str(archive.read("protocol")))) if "protocol" in archive.headers else {}
-            dict(protocol.get("features_protocol", {}))  # raises if it is no table
+            protocol.get("features_protocol", {}).items()  # raises if it is no table
         except DataError:
             raise
         except Exception as error:  # a damaged file can raise anything
@@ -102,9 +102,24 @@ class Statistics:
         warning = f"{self.name} was made with versions {versions or 'unknown'}, here are {here}: values may vary"
         return [] if versions == here else [warning]
 
+    @staticmethod
+    def refuse_other(path: Path) -> None:
+        """Refuse to write over a file that holds something other than statistics, such as the images themselves.
+
+        Raises:
+            DataError: there is such a file.
+        """
+        if path.is_file() and not Statistics.is_file(path):
+            raise DataError(f"{path} holds something other than statistics, which would be lost: name another file")
+
     def write(self, path: str | Path) -> Path:
-        """Write the file, as a whole or not at all."""
+        """Write the file, as a whole or not at all.
+
+        Raises:
+            DataError: a file of this name holds something other than statistics.
+        """
         target = user_path(path)
+        self.refuse_other(target)
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {"mu": self.moments.mean, "sigma": self.moments.covariance}
         if self.moments.n is not None:

@@ -1,5 +1,6 @@
 """Evaluations as tables: for a terminal, a notebook or page, a paper, and a spreadsheet."""
 
+import math
 import re
 from html import escape
 from pathlib import Path
@@ -47,10 +48,13 @@ def title(metric: str, features: str) -> str:
         metric: the value's name in a metrics file.
         features: their name; empty for values that use none.
     """
-    base, rest = re.fullmatch(r"(frechet|kid|mind|)\b(.*)", metric, re.DOTALL).groups()  # type: ignore[union-attr]
-    rest = rest.replace("-infinity", " at infinity") if base == "frechet" else rest
-    if (base, features) == ("frechet", "inception-v3"):
-        return f"FID{rest}"
+    known = re.match(r"(frechet|kid|mind)\b", metric)
+    base = known[0] if known else ""
+    rest = metric.removeprefix(base)
+    if base == "frechet":
+        rest = rest.replace("-infinity", " at infinity")
+        if features == "inception-v3":
+            return f"FID{rest}"
     name = {"frechet": "FD"}.get(base, base.upper()) + rest
     return f"{name} ({features})" if features else name
 
@@ -87,7 +91,7 @@ def with_error(value: float, error: float | None, mark: str = "±") -> str:
 
     Without an error the value has four significant digits.
     """
-    if not error:
+    if not error or not math.isfinite(value + error):
         return f"{value:.4g}"
     decimals = _decimals(error)
     return f"{_round(value, decimals)} {mark} {_round(error, decimals)}"
@@ -135,9 +139,7 @@ def cells(report: dict[str, Any]) -> list[list[str]]:
 def _baseline_cell(row: Row, key: str) -> str:
     """A value of the baseline, with the decimals of the row's own value."""
     baseline, error = row.entry["real_vs_real"], row.entry["standard_error"]
-    if not baseline:
-        return "-"
-    return _round(baseline[key], _decimals(error)) if error else f"{baseline[key]:.4g}"
+    return with_error(baseline[key], error).partition(" ± ")[0] if baseline else "-"
 
 
 def _common_n(report: dict[str, Any]) -> int | None:
@@ -248,6 +250,13 @@ def html(report: dict[str, Any]) -> str:
 
 def _which_is_better(better: str) -> str:
     return f"{better} is {'better' if better in ('lower', 'higher') else 'best'}" if better else ""
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is empty or holds a table that gankit wrote, of one evaluation or of folds."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        first_line = file.readline()
+    return not first_line or first_line.startswith(("metric,features,", "fold,metric,", "% fake: ", "% mean: "))
 
 
 def write_table(report: dict[str, Any], path: Path) -> None:

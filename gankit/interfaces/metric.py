@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,18 +45,27 @@ class Result:
         """What a metric computes of some images, as a result whose values are floats.
 
         Raises:
-            PartError: it returns anything but numbers by name.
+            PartError: it returns anything but numbers by name, or details that JSON does not have.
             GankitError: as `Metric.compute`.
         """
         output: Any = metric.compute(real, fake)
         result = output if isinstance(output, Result) else cls(output)
         try:
             values = {str(name): float(value) for name, value in result.values.items()}
+            if not values:
+                raise ValueError
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
             description = f"{str(result.values)[:80]} ({type(result.values).__name__})"
             raise PartError(
                 f"metric {type(metric).__name__}: compute returned {description}; return numbers by name, such as "
                 '{"brightness": 0.3}'
+            ) from error
+        try:
+            json.dumps(dict(result.details))
+        except (TypeError, ValueError) as error:
+            raise PartError(
+                f"metric {type(metric).__name__}: its details cannot be stored ({error}); make them of plain numbers, "
+                "texts, lists and dictionaries"
             ) from error
         return dataclasses.replace(result, values=values)
 

@@ -90,9 +90,10 @@ def export_config(experiment: Experiment, record: RunRecord, conditions: Tensor 
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of `log.jsonl`, each with its "step"; a half line that a killed run has left is skipped."""
+    """The lines of `log.jsonl`, each with its "step"; what is damaged, as a killed run may leave the last one, is skipped."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in text.splitlines():
         with contextlib.suppress(ValueError):
             row = json.loads(line)
             if isinstance(row, dict) and isinstance(row.get("step"), int):

@@ -239,6 +239,8 @@ class Run:
         Raises:
             RunError: there is no generator yet, the labels do not fit the run, or no memory would hold the images.
         """
+        if n < 0:
+            raise RunError(f"{self.path}: {n} images cannot be drawn; give 0 or more")
         if reason := too_many(n, self.image):
             raise RunError(f"{self.path}: {reason}")
         return seeds.latents(seed, n, self.generator.latent_dim), self.encode_labels(n, labels, seed)
