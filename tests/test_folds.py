@@ -87,8 +87,16 @@ def test_the_command_writes_one_table(exported: Path, capsys: pytest.CaptureFixt
     assert float(rows[0]["value"]) == stored["folds"]["fold-1"]["metrics"]["kid"]["value"]
     assert float(rows[3]["high"]) == stored["mean"]["kid"]["high"]
     assert "fold-3 & 8 & 12 &" in files["tex"].read_text()
+    assert f"what stood there is now in {exported.parent / 'table-1.json'}" in call("--out", files["json"])
+    assert json.loads((exported.parent / "table-1.json").read_text()) == stored
     with pytest.raises(GankitError, match="each fold has training images of its own: leave it out"):
         call("--training", exported)
+
+
+def test_a_fold_that_lists_nothing(exported: Path) -> None:
+    (exported / "fold-2" / "train.csv").write_text("file,name,digest,class,group\n")
+    with pytest.raises(DataError, match=r"train\.csv lists no images; export the folds again"):
+        evaluate_folds(exported, None, ["variance-ratio"], "pixels")
 
 
 def test_folders_that_are_no_folds(exported: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,8 +204,8 @@ def test_a_part_of_a_set_is_drawn_by_the_seed() -> None:
             opened(COLOUR, count)
 
 
-@pytest.mark.parametrize("window", [(0, math.inf), (0, 0), (255, 0), (math.nan, 1)])
-def test_windows_that_are_none(window: tuple[float, float]) -> None:
+@pytest.mark.parametrize("window", [(0, math.inf), (0, 0), (255, 0), (math.nan, 1), (0,), 5, "wide"])
+def test_windows_that_are_none(window: Any) -> None:
     with pytest.raises(GankitError, match="two finite numbers are needed, black below white"):
         opened(DEEP, window=window)
 

@@ -90,7 +90,7 @@ def export_config(experiment: Experiment, record: RunRecord, conditions: Tensor 
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of `log.jsonl`, each with its "step"; what is damaged, as a killed run may leave the last one, is skipped."""
+    """The lines of `log.jsonl`, each with its "step"; what is damaged is skipped, as the end of a killed run."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     rows = []
     for line in text.splitlines():
