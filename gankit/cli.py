@@ -121,7 +121,7 @@ def rank(
 
     given: list[Any] = [open_run(source, best=True) if best else source for source in sources]
     first = user_path(sources[0])
-    beside = first if (first / "experiment.toml").is_file() else Path()
+    beside = first if os.path.isfile(first / "experiment.toml") else Path()  # False for a long table
     if page:
         if against and not real:
             raise GankitError("--against: how many of these real images the page shows is not said: add --real NUMBER")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from gankit.errors import GankitError
 from gankit.evaluation.tables import SUFFIXES, Evaluated, is_table, write_table
+from gankit.evaluation.uncertainty import free_name
 from gankit.files import locked, sole_writer, user_path, write_atomically
 from gankit.registry import valid_part
 
@@ -241,10 +242,7 @@ def _merge(before: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
     for name, entry in report["metrics"].items():
         numbered = re.fullmatch(r"(.+)-\d+", name)
         base = numbered[1] if numbered and numbered[1] in report["metrics"] else name
-        number, key = 1, base
-        while key in metrics and metrics[key]["metric"] != entry["metric"]:
-            number += 1
-            key = f"{base}-{number}"
+        key = free_name(base, [key for key, other in metrics.items() if other["metric"] != entry["metric"]])
         metrics[key] = metrics.get(key, {}) | entry  # a p-value stays where the new entry has none
         new.append(key)
     warnings = [] if set(metrics) == set(new) else before["protocol"]["warnings"]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
+from gankit.evaluation.classification import auc
 from gankit.evaluation.design import LEVEL, Estimate, Floats
 from gankit.evaluation.paired import Cases, crossed_estimate
 
@@ -53,11 +54,8 @@ def pair_discrimination(right: ArrayLike, pairs: ArrayLike | None = None) -> Flo
 
 def area(scores: Floats, kinds: Kinds) -> Floats:
     """The AUC: the share of pairs of a True and another kind in which the former has the greater score; ties half."""
-    greater, lesser = scores[:, kinds, None], scores[:, None, ~kinds]
-    known = ~np.isnan(greater) & ~np.isnan(lesser)
-    won = ((greater > lesser) + 0.5 * (greater == lesser)).sum((1, 2))
-    count = known.sum((1, 2))
-    return _known(count, won / np.maximum(count, 1))
+    readers = zip(scores, ~np.isnan(scores), strict=True)
+    return np.array([float(auc(kinds[answered], row[answered])[0]) for row, answered in readers])
 
 
 def _z(calls: Floats) -> Floats:

@@ -1,6 +1,7 @@
 """Evaluations of images that were generated for each fold of a cross-validation: one row per fold, and their mean."""
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +55,8 @@ def fold_folders(source: object) -> list[Path]:
 
     Empty for anything else.
     """
-    if not isinstance(source, (str, Path)) or not (folder := user_path(source)).is_dir():
+    # Unlike Path.is_dir, this is False for what is too long for a name, such as a table.
+    if not isinstance(source, (str, Path)) or not os.path.isdir(folder := user_path(source)):
         return []
     folds = [path for path in folder.iterdir() if FOLD.fullmatch(path.name) and (path / LIST).is_file()]
     return sorted(folds, key=lambda path: int(path.name.partition("-")[2]))

@@ -1,7 +1,8 @@
 """Standard errors, real-against-real baselines, and p-values of a metric's values."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,13 +90,10 @@ def evaluate_metric(
     return entries, warnings
 
 
-def free_name(name: str, taken: Mapping[str, Any]) -> str:
-    """A name for a value, numbered where an evaluation has two metrics of one name."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}-{number}"
-    return free
+def free_name(name: str, taken: Container[str]) -> str:
+    """The name of a value, or where it is taken the name with the next free number: "kid-2"."""
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(free for free in itertools.chain([name], numbered) if free not in taken)
 
 
 def standard_errors(

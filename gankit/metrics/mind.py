@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from gankit.errors import GankitError
 from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
-from gankit.metrics._rows import LARGEST_POOL, Matrix, float64_feature_pair, float64_pair, pooled_features
+from gankit.metrics._rows import LARGEST_POOL, Matrix, feature_pair, float64_pair, pooled_features
 
 VALUES_AT_ONCE = 2**22
 """Projected values that are sorted at a time where not all are kept."""
@@ -88,7 +88,7 @@ class Mind(Metric):
         Raises:
             GankitError: as `monge_distance`.
         """
-        return {"mind": monge_distance(*float64_feature_pair(real, fake, min_rows=1), projections=self.projections)}
+        return {"mind": monge_distance(*feature_pair(real, fake, min_rows=1), projections=self.projections)}
 
     def resampling(self, pool: Pool) -> Resampling:
         """Values from one projection of all images, up to 7,000 of them."""
