@@ -183,10 +183,12 @@ def evaluate(
     from gankit.runs.run import open_run
 
     # "Best" is the same run with another generator.
+    opened: Any = None
     folds = not best and bool(fold_folders(source))
-    opened: Any = open_run(source, best=True) if best else None if folds else open_source(source, window)
     if folds and training:
         raise GankitError("--training: each fold has training images of its own: leave it out")
+    if not folds:
+        opened = open_run(source, best=True) if best else open_source(source, window)
     is_run = isinstance(opened, gankit.Run)
     default = opened.path / "metrics.json" if is_run else None
     files = check_files({"--out": out or default, "--csv": csv, "--tex": tex}, adds=not folds)

@@ -93,12 +93,6 @@ def test_the_command_writes_one_table(exported: Path, capsys: pytest.CaptureFixt
         call("--training", exported)
 
 
-def test_a_fold_that_lists_nothing(exported: Path) -> None:
-    (exported / "fold-2" / "train.csv").write_text("file,name,digest,class,group\n")
-    with pytest.raises(DataError, match=r"train\.csv lists no images; export the folds again"):
-        evaluate_folds(exported, None, ["variance-ratio"], "pixels")
-
-
 def test_folders_that_are_no_folds(exported: Path, tmp_path: Path) -> None:
     shutil.rmtree(exported / "fold-3" / "generated")
     (exported / "fold-2" / "generated" / "left").rename(exported / "away")

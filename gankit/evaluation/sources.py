@@ -11,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gankit import seeds
 from gankit.errors import DataError, PartError, RunError
 from gankit.evaluation.extraction import as_part
 from gankit.evaluation.statistics import Statistics
-from gankit.experiments.selection import Resized, select_images, split_indices
+from gankit.experiments.selection import Resized, random_subset, select_images, split_indices
 from gankit.experiments.values import parse_value
 from gankit.files import user_path
 from gankit.interfaces import Dataset, ImageSpec, Indices, Known
@@ -144,8 +143,7 @@ def open_images(
         return dataset
     if not 0 < count < len(dataset):
         raise DataError(f"{name}: {count} images are asked for, and there are {len(dataset)}")
-    order = torch.randperm(len(dataset), generator=seeds.generator(seed, "chosen images")).numpy()
-    return dataset.subset(np.sort(order[:count]))
+    return dataset.subset(random_subset(len(dataset), count, seed, "chosen images"))
 
 
 def open_named(source: Source, role: str, window: Window = None) -> tuple[str, Source]:

@@ -57,9 +57,9 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
     return training, dataset.subset(held_out) if len(held_out) else None
 
 
-def random_subset(count: int, size: int, seed: int) -> NDArray[np.int64]:
+def random_subset(count: int, size: int, seed: int, stream: str = "subset", *index: int) -> NDArray[np.int64]:
     """(size,) sorted indices of some of `count` images; with the same seed a larger subset contains a smaller one."""
-    return np.sort(torch.randperm(count, generator=seeds.generator(seed, "subset")).numpy()[:size])
+    return np.sort(torch.randperm(count, generator=seeds.generator(seed, stream, *index)).numpy()[:size])
 
 
 @final
