@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from gankit.evaluation.classification import auc
-from gankit.evaluation.design import LEVEL, Estimate, Floats
+from gankit.evaluation.design import Estimate, Floats
 from gankit.evaluation.paired import Cases, crossed_estimate
 
 Kinds = NDArray[np.bool_]
@@ -82,16 +82,14 @@ class OverReaders:
         """How many readers have a value."""
         return int((~np.isnan(self.by_reader)).sum())
 
-    def interval(self, bounded: bool, level: float = LEVEL) -> tuple[float, float] | None:
-        """The interval of a level over readers and cases, of one reader over cases alone.
+    def interval(self, bounded: bool) -> tuple[float, float] | None:
+        """The 95 % interval over readers and cases, of one reader over cases alone.
 
         None without an estimate, and for a measure that is not `bounded` by 0 and 1 where all answers are alike.
         """
         if self.estimate is None or not (bounded or self.estimate.error > ROUNDING):
             return None
-        if bounded:
-            return self.estimate.share_interval(self.groups, level=level)
-        return self.estimate.interval(level)
+        return self.estimate.share_interval(self.groups) if bounded else self.estimate.interval()
 
 
 def over_readers(measure: Measure, answers: Floats, kinds: ArrayLike, groups: NDArray[np.generic]) -> OverReaders:

@@ -15,6 +15,7 @@ from torch import Tensor
 from gankit import seeds
 from gankit.errors import GankitError
 from gankit.evaluation.design import Estimate, Floats, Part
+from gankit.evaluation.uncertainty import number_groups
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, Pool, Rows
 from gankit.metrics._distances import Rows64, Shortlist
@@ -81,7 +82,7 @@ def attack(
         `{"area", "low", "high", "control", "members", "others"}`; the last two are numbers of patients. An area of 0.5
         is chance, 1 tells all apart. None with fewer than 4 patients among the members or 2 among the others.
     """
-    units, other_units = _units(member_groups, len(members)), _units(other_groups, len(others))
+    units, other_units = number_groups(member_groups, len(members)), number_groups(other_groups, len(others))
     n, m = int(units.max()) + 1, int(other_units.max()) + 1
     if n < 4 or m < 2:
         return None
@@ -106,11 +107,6 @@ def _above(scores: Floats, others: Floats) -> Floats:
     others = np.sort(others)
     below = np.searchsorted(others, scores, "left") + np.searchsorted(others, scores, "right")
     return np.asarray(below / (2 * len(others)))
-
-
-def _units(groups: NDArray[Any] | None, count: int) -> NDArray[np.int64]:
-    """(count,) number of each image's group, from 0."""
-    return np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
 
 
 def _nearness(rows: Rows, fake: Rows) -> Floats:

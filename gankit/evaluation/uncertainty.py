@@ -141,9 +141,11 @@ def influences(resampling: Resampling, side: str, values: Values) -> dict[str, N
     """
     pool = resampling.pool
     places = pool.real_places if side == "real" else pool.fake_places
-    names, unit = units(pool, side)
-    if len(names) > LEAVE_ONE_OUT:
-        order = torch.randperm(len(names), generator=seeds.generator(0, "jackknife")).numpy()
+    rows = pool.real if side == "real" else pool.fake
+    unit = number_groups(rows.groups, rows.count)
+    n_units = int(unit.max()) + 1
+    if n_units > LEAVE_ONE_OUT:
+        order = torch.randperm(n_units, generator=seeds.generator(0, "jackknife")).numpy()
         unit = (order % resampling.metric.jackknife_groups)[unit]
     parts = [places[unit == number] for number in range(int(unit.max()) + 1)]
     if len(parts) < 2 or len(places) - max(map(len, parts)) < 2:
@@ -163,11 +165,9 @@ def influences(resampling: Resampling, side: str, values: Values) -> dict[str, N
     return result
 
 
-def units(pool: Pool, side: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The units that vary independently, groups (patients) or else images: (k,) names, and (n,) each image's unit."""
-    rows = pool.real if side == "real" else pool.fake
-    names, unit = np.unique(np.arange(rows.count) if rows.groups is None else rows.groups, return_inverse=True)
-    return names, unit.reshape(-1)
+def number_groups(groups: NDArray[Any] | None, count: int) -> Indices:
+    """(count,) the number of each image's group (patient), from 0; without groups each image is its own."""
+    return np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
 
 
 def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict[str, dict[str, Any]]:
@@ -180,8 +180,7 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
     """
     pool = resampling.pool
     most, middle = min(pool.fake.count, pool.real.count // 2), pool.real.count // 2
-    names, unit = units(pool, "real")
-    fake_unit = units(pool, "fake")[1]
+    unit, fake_unit = (number_groups(rows.groups, rows.count) for rows in (pool.real, pool.fake))
     divisions: list[tuple[Indices, Indices, Indices]] = []
     for split in range(SPLITS):
 
@@ -189,7 +188,7 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
             order: Indices = torch.randperm(len(places), generator=seeds.generator(seed, stream, split)).numpy()
             return np.asarray(places[order])
 
-        rank = torch.randperm(len(names), generator=seeds.generator(seed, "split", split)).numpy()
+        rank = torch.randperm(int(unit.max()) + 1, generator=seeds.generator(seed, "split", split)).numpy()
         order = np.argsort(rank[unit], kind="stable")
         first, second = shuffle(order[:middle], "first half"), shuffle(order[-middle:], "second half")
         second = _one_of_each(second[~np.isin(unit[second], unit[first])], unit)
@@ -235,8 +234,7 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
     """
     pool = _exchangeable(pool, seed)
     resampling: Resampling = part.build().resampling(pool)
-    _, real_unit = units(pool, "real")
-    _, fake_unit = units(pool, "fake")
+    real_unit, fake_unit = (number_groups(rows.groups, rows.count) for rows in (pool.real, pool.fake))
     n_real_units = int(real_unit.max()) + 1
     unit = np.concatenate([real_unit, fake_unit + n_real_units])
 
@@ -259,7 +257,7 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
 
 def _exchangeable(pool: Pool, seed: int) -> Pool:
     """One random image of each group; the whole pool if all groups, or single images, have one size."""
-    unit_of_image = [units(pool, side)[1] for side in ("real", "fake")]
+    unit_of_image = [number_groups(rows.groups, rows.count) for rows in (pool.real, pool.fake)]
     if len({int(size) for unit in unit_of_image for size in np.bincount(unit)}) == 1:
         return pool
     chosen = []
@@ -269,17 +267,16 @@ def _exchangeable(pool: Pool, seed: int) -> Pool:
     return pool.subset(np.concatenate(chosen))
 
 
-def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
-    """The score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, 209).
+def wilson(hits: float, n: float) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, 209).
 
     Args:
         hits: cases that count, 0 to n, not necessarily whole.
         n: independent cases, not necessarily whole; of none the interval is (0, 1).
-        level: of the interval.
     """
     if not n:
         return 0.0, 1.0
-    z, share = float(ndtri((1 + level) / 2)), hits / n
+    z, share = float(ndtri(0.975)), hits / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     # Exactly 0 and 1 at the ends, which rounding would miss.
