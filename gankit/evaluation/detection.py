@@ -45,11 +45,11 @@ def pair_discrimination(right: ArrayLike, pairs: ArrayLike | None = None) -> Flo
         right: (...) shares of pairs of which the right one was chosen.
         pairs: (...) their numbers, for the correction of `discrimination`; None corrects nothing.
     """
-    share = np.asarray(right, np.float64)
+    shares = np.asarray(right, np.float64)
     if pairs is not None:
         count = np.asarray(pairs, np.float64)
-        share = (share * count + 0.5) / (count + 1)
-    return np.asarray(math.sqrt(2) * ndtri(share))
+        shares = (shares * count + 0.5) / (count + 1)
+    return np.asarray(math.sqrt(2) * ndtri(shares))
 
 
 def area(scores: Floats, kinds: Kinds) -> Floats:

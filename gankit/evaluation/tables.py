@@ -86,7 +86,7 @@ def _metric(table: dict[str, Any]) -> Metric | None:
     return metric
 
 
-def with_error(value: float, error: float | None, mark: str = "±") -> str:
+def with_error(value: float, error: float | None) -> str:
     """A value with its error: two significant digits of the error, and as many decimals of the value.
 
     Without an error the value has four significant digits.
@@ -94,7 +94,7 @@ def with_error(value: float, error: float | None, mark: str = "±") -> str:
     if not error or not math.isfinite(value + error):
         return f"{value:.4g}"
     decimals = _decimals(error)
-    return f"{_round(value, decimals)} {mark} {_round(error, decimals)}"
+    return f"{_round(value, decimals)} ± {_round(error, decimals)}"
 
 
 def _decimals(error: float) -> int:

@@ -145,7 +145,7 @@ def influences(resampling: Resampling, side: str, values: Values) -> dict[str, N
     unit = number_groups(rows.groups, rows.count)
     n_units = int(unit.max()) + 1
     if n_units > LEAVE_ONE_OUT:
-        order = torch.randperm(n_units, generator=seeds.generator(0, "jackknife")).numpy()
+        order = _shuffle(np.arange(n_units), 0, "jackknife")
         unit = (order % resampling.metric.jackknife_groups)[unit]
     parts = [places[unit == number] for number in range(int(unit.max()) + 1)]
     if len(parts) < 2 or len(places) - max(map(len, parts)) < 2:
@@ -183,16 +183,12 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
     unit, fake_unit = (number_groups(rows.groups, rows.count) for rows in (pool.real, pool.fake))
     divisions: list[tuple[Indices, Indices, Indices]] = []
     for split in range(SPLITS):
-
-        def shuffle(places: Indices, stream: str, split: int = split) -> Indices:
-            order: Indices = torch.randperm(len(places), generator=seeds.generator(seed, stream, split)).numpy()
-            return np.asarray(places[order])
-
-        rank = torch.randperm(int(unit.max()) + 1, generator=seeds.generator(seed, "split", split)).numpy()
+        rank = _shuffle(np.arange(int(unit.max()) + 1), seed, "split", split)
         order = np.argsort(rank[unit], kind="stable")
-        first, second = shuffle(order[:middle], "first half"), shuffle(order[-middle:], "second half")
+        first = _shuffle(order[:middle], seed, "first half", split)
+        second = _shuffle(order[-middle:], seed, "second half", split)
         second = _one_of_each(second[~np.isin(unit[second], unit[first])], unit)
-        fakes = _one_of_each(shuffle(np.arange(pool.fake.count), "split of fakes"), fake_unit)
+        fakes = _one_of_each(_shuffle(np.arange(pool.fake.count), seed, "split of fakes", split), fake_unit)
         divisions.append((first[:most], second[:most], pool.fake_places[fakes[:most]]))
     n = min(len(part) for division in divisions for part in division[1:])
     if n < 2:
@@ -214,6 +210,12 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
         for name in values
         if math.isfinite(real_means[name]) and math.isfinite(fake_means[name])
     }
+
+
+def _shuffle(places: Indices, seed: int, stream: str, *index: int) -> Indices:
+    """The places in the random order of a stream."""
+    order: Indices = torch.randperm(len(places), generator=seeds.generator(seed, stream, *index)).numpy()
+    return np.asarray(places[order])
 
 
 def _one_of_each(places: Indices, unit: Indices) -> Indices:
@@ -247,7 +249,7 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
     worse = dict.fromkeys(observed, 1)  # the observed division counts
     sign = 1 if better == "lower" else -1
     for number in progress_bar(range(permutations), unit="permutation", desc=f"{part.name} by chance", delay=1):
-        values = values_by_rank(torch.randperm(n_units, generator=seeds.generator(seed, "permutation", number)).numpy())
+        values = values_by_rank(_shuffle(np.arange(n_units), seed, "permutation", number))
         for name, value in observed.items():
             slack = ROUNDING * abs(value)  # equal divisions are ties, whatever the order of sums
             worse[name] += sign * values.get(name, math.inf * sign) >= sign * value - slack  # a missing value is worse
@@ -262,7 +264,7 @@ def _exchangeable(pool: Pool, seed: int) -> Pool:
         return pool
     chosen = []
     for offset, side, unit in zip((0, pool.real.count), ("real", "fake"), unit_of_image, strict=True):
-        order = torch.randperm(len(unit), generator=seeds.generator(seed, f"one of each {side} group")).numpy()
+        order = _shuffle(np.arange(len(unit)), seed, f"one of each {side} group")
         chosen.append(np.sort(_one_of_each(order, unit)) + offset)
     return pool.subset(np.concatenate(chosen))
 

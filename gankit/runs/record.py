@@ -29,6 +29,9 @@ def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRec
             condition_scale, device, data_in_process.
     """
     labels, before = dataset.labels, experiment.run
+    features = ""  # those of the settings
+    if not experiment.evaluation.features:  # the default is chosen when a run starts, and kept when it resumes
+        features = (before and before.features) or default_features()
     return RunRecord(
         versions=_versions(experiment),
         dtype=str(dataset.dtype),
@@ -38,7 +41,7 @@ def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRec
         images=len(dataset),
         threads=torch.get_num_threads(),
         processes=distributed.size(),
-        features="" if experiment.evaluation.features else (before and before.features) or default_features(),
+        features=features,
         **facts,
     )
 

@@ -166,7 +166,7 @@ class Run:
         return restored.step if restored else 0
 
     def known_steps(self) -> tuple[int | None, str]:
-        """`steps` for what describes the run and needs the generator alone: None, and why, where nobody can tell."""
+        """`steps` and "", or None and the reason where no checkpoint can be read: for pages that can do without."""
         try:
             return self.steps, ""
         except RunError as error:
