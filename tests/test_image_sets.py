@@ -17,7 +17,6 @@ from PIL import Image
 import gankit
 from gankit import GankitError
 from gankit.evaluation.sources import Source, Window, open_images, open_source
-from gankit.evaluation.statistics import Statistics
 from gankit.interfaces import Dataset
 
 DRAW = np.random.default_rng(0)
@@ -33,9 +32,7 @@ def folder(path: Path, images: np.ndarray) -> Path:
 
 
 def opened(source: Source, count: int | None = None, seed: int = 0, window: Window = None) -> Dataset:
-    images = open_images(source, "real", count=count, seed=seed, window=window)
-    assert not isinstance(images, Statistics)
-    return images
+    return open_images(source, "real", count=count, seed=seed, window=window)
 
 
 def pixels(images: Dataset) -> np.ndarray:

@@ -27,7 +27,6 @@ from gankit.evaluation.sources import (
     notes,
     open_images,
     open_named,
-    open_only_images,
     run_data,
     run_reference,
     too_few,
@@ -244,12 +243,12 @@ def _references(
 ) -> tuple[_Side | Statistics, _Side | None]:
     """The real images; and the training images if they are wanted or come with a run, unless they are the same set."""
     name, reference = open_named(real, "real", window)
+    if isinstance(reference, Statistics):
+        return reference, None
     if isinstance(reference, Run):
         (name, images), wants_training = run_reference(reference), True
-    elif isinstance(opened := open_images(reference, name, window=window), Statistics):
-        return opened, None
     else:
-        images = opened
+        images = open_images(reference, name, window=window)
     reals = _Side(name, images)
     training_side = _training_images(training, source, reference, window) if wants_training else None
     is_other_set = training_side is not None and training_side.content != reals.content
@@ -261,7 +260,7 @@ def _training_images(training: Source | None, source: Source | None, reference: 
     if training is not None:
         name, opened = open_named(training, "training", window)
         if not isinstance(opened, Run):
-            return _Side(name, open_only_images(opened, name, window=window))
+            return _Side(name, open_images(opened, name, window=window))
         return _Side(TRAINING, run_data(opened)[0])
     run = next((run for run in (source, reference) if isinstance(run, Run)), None)
     return None if run is None or in_process(run) else _Side(TRAINING, run_data(run)[0])
@@ -273,7 +272,7 @@ def _fakes(source: Source, name: str, reals: _Side | Statistics, count: int | No
         count = reals.moments.n if isinstance(reals, Statistics) else len(reals.images)
         if count is None:
             raise GankitError(f"{reals.name} does not say how many images it is of: give count, the number to draw")
-    return _Side(name, open_only_images(source, name, count=count, seed=seed, window=window))
+    return _Side(name, open_images(source, name, count=count, seed=seed, window=window))
 
 
 def _reference_warnings(fakes: _Side, reals: _Side, lacks_training: bool) -> list[str]:

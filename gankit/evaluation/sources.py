@@ -115,23 +115,24 @@ def _missing_window(name: str, dtype: Any) -> DataError:
 
 def open_images(
     source: Source, name: str, *, count: int | None = None, seed: int = 0, window: Window = None
-) -> Dataset | Statistics:
-    """The images of a source, or the statistics that stand for them.
+) -> Dataset:
+    """The images of a source.
 
     Args:
-        source: a run, a data set, statistics, (n, c, h, w) images, or where these are stored.
+        source: a run, a data set, (n, c, h, w) images, or where these are stored.
         name: what to call the images in errors.
         count: how many images to draw from a run, or to choose at random from a set; None for all of a set.
         seed: of drawn latents and chosen images.
         window: the values of black and white, of arrays and files that are not 8-bit.
 
     Raises:
-        GankitError: nothing is there, fewer images than `count`, or images deeper than 8 bits without a window.
+        GankitError: nothing is there, fewer images than `count`, statistics in place of images, or images deeper than
+            8 bits without a window.
     """
     if isinstance(source, (str, Path, dict)):
         source = open_source(source, window)
     if isinstance(source, Statistics):
-        return source
+        raise DataError(f"{name}: a statistics file holds no images; it can be given only as the real images")
     if isinstance(source, Run):
         if count is None:
             raise DataError(f"{name}: give count, the number of images to draw from {source.path}")
@@ -230,20 +231,6 @@ def _black_white(window: Any) -> tuple[float, float]:
     if not (math.isfinite(black) and math.isfinite(white) and black < white):
         raise DataError(f"window {window}: two finite numbers are needed, black below white")
     return black, white
-
-
-def open_only_images(
-    source: Source, name: str, *, count: int | None = None, seed: int = 0, window: Window = None
-) -> Dataset:
-    """As `open_images`, of a source that must have images.
-
-    Raises:
-        GankitError: as `open_images`, or it is statistics.
-    """
-    opened = open_images(source, name, count=count, seed=seed, window=window)
-    if isinstance(opened, Statistics):
-        raise DataError(f"{name}: a statistics file holds no images; it can be given only as the real images")
-    return opened
 
 
 def too_few(name: str, count: int) -> DataError:
