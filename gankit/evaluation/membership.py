@@ -57,7 +57,8 @@ def attacks(source: Any, pool: Pool, training: Dataset, held_out: Dataset) -> tu
     successful = [result for result in results.values() if result["low"] > 0.5 and result["area"] > result["control"]]
     warnings = [
         f"training images can be told from held-out ones by {result['by']}: area {result['area']:.2f} "
-        f"({result['low']:.2f} to {result['high']:.2f}), {result['control']:.2f} at most among training images alone"
+        f"({result['low']:.2f} to {result['high']:.2f}), and 95 % of attacks among training images alone stay below "
+        f"{result['control']:.2f}"
         for result in successful
     ]
     return results, warnings

@@ -174,7 +174,8 @@ def notes(report: dict[str, Any]) -> list[str]:
     for attack in report["protocol"].get("membership", {}).values():
         lines.append(
             f"membership attack by {attack['by']}: area {attack['area']:.2f} ({attack['low']:.2f} to "
-            f"{attack['high']:.2f}), 0.5 tells nothing; among training images alone {attack['control']:.2f} at most"
+            f"{attack['high']:.2f}), 0.5 tells nothing; 95 % of attacks among training images alone stay below "
+            f"{attack['control']:.2f}"
         )
     return lines
 

@@ -57,7 +57,7 @@ def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tens
 
 def _as_array(labels: Labels) -> NDArray[Any]:
     try:
-        return np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+        return np.asarray(labels.tolist() if isinstance(labels, Tensor) else labels)
     except ValueError:
         raise RunError("labels of different lengths: give one label, or one per sample") from None
 
