@@ -223,12 +223,8 @@ def statistics(
     """Store mean and covariance of the features of real images, as clean-fid and pytorch-fid read them."""
     import gankit
     from gankit.evaluation.statistics import Statistics
-    from gankit.files import user_path
 
-    out = user_path(out)
-    if out.suffix != ".npz" or not out.absolute().parent.is_dir():
-        raise GankitError(f"--out: {out} must be an .npz file in a folder that exists")
-    Statistics.refuse_other(out)  # before the work
+    out = Statistics.check_output(out)  # before the work
     result = gankit.statistics(source, features, window=window)
     warnings = (f"warning: {warning}" for warning in result.protocol.get("warnings", []))
     say(f"{result.moments.n} images of {result.name}: {result.write(out)}", *warnings)

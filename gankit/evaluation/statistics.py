@@ -103,23 +103,26 @@ class Statistics:
         return [] if versions == here else [warning]
 
     @staticmethod
-    def refuse_other(path: Path) -> None:
-        """Refuse to write over a file that holds something other than statistics, such as the images themselves.
+    def check_output(path: str | Path) -> Path:
+        """The path of a file, once it is clear that statistics may be written to it.
 
         Raises:
-            DataError: there is such a file.
+            DataError: it is no .npz file in a folder that exists, or it holds something else, such as the images.
         """
-        if path.is_file() and not Statistics.is_file(path):
-            raise DataError(f"{path} holds something other than statistics, which would be lost: name another file")
+        target = user_path(path)
+        if target.suffix != ".npz" or not target.absolute().parent.is_dir():
+            raise DataError(f"{target} must be an .npz file in a folder that exists")
+        if target.is_file() and not Statistics.is_file(target):
+            raise DataError(f"{target} holds something other than statistics, which would be lost: name another file")
+        return target
 
     def write(self, path: str | Path) -> Path:
         """Write the file, as a whole or not at all.
 
         Raises:
-            DataError: a file of this name holds something other than statistics.
+            DataError: as `check_output`.
         """
-        target = user_path(path)
-        self.refuse_other(target)
+        target = self.check_output(path)
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {"mu": self.moments.mean, "sigma": self.moments.covariance}
         if self.moments.n is not None:
