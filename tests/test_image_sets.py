@@ -248,6 +248,8 @@ class TestTables:
             assert ("warnings" in gankit.statistics(real, "pixels").protocol) == said
         with pytest.raises(GankitError, match="no split 'tset' in this data set; known: all, train, val, test"):
             opened({**table, "split": "tset"})  # type: ignore[arg-type]
+        with pytest.raises(GankitError, match=r"no split \['test'\] in this data set"):
+            opened({**table, "split": ["test"]})  # type: ignore[arg-type]
 
     def test_a_size(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", images=COLOUR)

@@ -126,9 +126,8 @@ def split_indices(dataset: Dataset, name: str | None) -> NDArray[np.int64]:
         return np.asarray(splits["train"])
     if name is None or name == "all":
         return np.arange(len(dataset))
-    if name not in splits:
-        known = ", ".join(["all", *splits])
-        raise DataError(f"data.split: there is no split {name!r} in this data set; known: {known}")
+    if name not in (known := ["all", *splits]):
+        raise DataError(f"data.split: there is no split {name!r} in this data set; known: {', '.join(known)}")
     return np.asarray(splits[name])
 
 
