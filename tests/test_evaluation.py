@@ -85,6 +85,11 @@ def test_features_that_are_no_tensor_are_refused_in_one_line() -> None:
         evaluate(noise(12, 0), noise(12, 1), features=Wrong())
 
 
+def test_one_metric_needs_no_list() -> None:
+    for metric in ("kid", {"name": "kid"}):
+        assert list(evaluate(noise(8, 0), noise(8, 1), metric)["metrics"]) == ["kid"]
+
+
 def test_a_permutation_test_that_cannot_be_made_is_said() -> None:
     report = evaluate(noise(30, 0), noise(30, 1), ["variance-ratio"], permutations=20)
     assert "p_value" not in report["metrics"]["variance-ratio"]

@@ -49,7 +49,7 @@ Named = str | dict[str, Any] | Part
 def evaluate(
     run_or_images: Source,
     real: Source | None = None,
-    metrics: Sequence[Named] | None = None,
+    metrics: Named | Sequence[Named] | None = None,
     features: Named | Features | None = None,
     *,
     training: Source | None = None,
@@ -66,7 +66,7 @@ def evaluate(
             name and settings, or (n, c, h, w) images.
         real: the same, or a statistics file; for a run its held-out images, or its training images where it has none.
             None takes those of the run that is evaluated.
-        metrics: names, tables with a name, or parts; by default those of the run's `evaluation` settings, else frechet,
+        metrics: one or several names, tables with a name, or parts; by default those of the run's `evaluation` settings, else frechet,
             kid, precision-recall, variance-ratio and memorisation, and kid within classes where both sides have some.
         features: a name, a table with a name, a part, or an extractor; by default those of the run's settings, else
             efficientnet-lite0 where the extra `offline` is installed, else pixels.
@@ -102,6 +102,8 @@ def evaluate(
         raise GankitError(f"permutations: there cannot be {permutations} regroupings; 0 is for none")
     if metrics is not None and not metrics:
         raise GankitError("metrics: name at least one")
+    if isinstance(metrics, (str, dict, Part)):
+        metrics = [metrics]
     fake_name, source = open_named(run_or_images, "fake", window)
     settings = source.experiment.evaluation if isinstance(source, Run) else Evaluation()
     parts = [as_part("metric", metric) for metric in (settings.metrics if metrics is None else metrics)]
