@@ -66,8 +66,9 @@ def evaluate(
             name and settings, or (n, c, h, w) images.
         real: the same, or a statistics file; for a run its held-out images, or its training images where it has none.
             None takes those of the run that is evaluated.
-        metrics: one or several names, tables with a name, or parts; by default those of the run's `evaluation` settings, else frechet,
-            kid, precision-recall, variance-ratio and memorisation, and kid within classes where both sides have some.
+        metrics: one or several names, tables with a name, or parts; by default those of the run's `evaluation`
+            settings, else frechet, kid, precision-recall, variance-ratio and memorisation, and kid within classes where
+            both sides have some.
         features: a name, a table with a name, a part, or an extractor; by default those of the run's settings, else
             efficientnet-lite0 where the extra `offline` is installed, else pixels.
         training: the images that the generator was trained on, for metrics that look for copies; not needed for
