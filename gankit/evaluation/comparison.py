@@ -12,10 +12,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from gankit.errors import GankitError
-from gankit.evaluation.tables import SUFFIXES, Evaluated, is_table, write_table
+from gankit.evaluation.tables import SUFFIXES, Evaluated, is_table, metric_of, write_table
 from gankit.evaluation.uncertainty import free_name
 from gankit.files import locked, sole_writer, user_path, write_atomically
-from gankit.registry import valid_part
 
 ALIKE = ("features", "features_dim", "features_protocol", "n_real", "n_fake", "real_size", "fake_size", "real_range",
          "fake_range", "real_content")  # fmt: skip
@@ -124,11 +123,8 @@ def _error_of_difference(
 
 def _reads_training(entry: dict[str, Any]) -> bool:
     """Whether a value depends on the training images; True also where its metric is not installed."""
-    settings = dict(entry["metric"])
-    try:
-        return "training" in valid_part("metric", settings.pop("name"), settings).build().needs
-    except GankitError:
-        return True
+    metric = metric_of(entry["metric"])
+    return metric is None or "training" in metric.needs
 
 
 def read_metrics(path: Path) -> Evaluated:
@@ -142,7 +138,7 @@ def read_metrics(path: Path) -> Evaluated:
         _File.model_validate(content)
     except ValidationError as error:
         fault = error.errors()[0]
-        reason = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        reason = f"{'.'.join(map(str, fault['loc'])) or 'all of it'}: {fault['msg']}"
         raise GankitError(f"{path} is no metrics file of gankit evaluate: {reason}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise GankitError(f"{path} is no metrics file of gankit evaluate: {error}") from error

@@ -64,7 +64,7 @@ def rows(report: dict[str, Any]) -> list[Row]:
     values = []
     for name, entry in report["metrics"].items():
         features, meaning = report["protocol"]["features"], Meaning()
-        if metric := _metric(entry["metric"]):
+        if metric := metric_of(entry["metric"]):
             meaning = metric.meaning(name)
             numbered = re.fullmatch(r"(.+)-\d+", name)  # metrics of the same name are told apart by their settings
             if numbered and not meaning.words:
@@ -77,10 +77,11 @@ def rows(report: dict[str, Any]) -> list[Row]:
     return values
 
 
-def _metric(table: dict[str, Any]) -> Metric | None:
+def metric_of(table: dict[str, Any]) -> Metric | None:
+    """The metric of an entry of a metrics file; None where it is not installed."""
     settings = dict(table)
     try:
-        metric: Metric = valid_part("metric", settings.pop("name"), settings).build()
+        metric: Metric = valid_part("metric", str(settings.pop("name", "")), settings).build()
     except GankitError:
         return None
     return metric
