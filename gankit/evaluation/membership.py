@@ -144,10 +144,9 @@ def _run_labels(run: Run, images: Dataset) -> Tensor | None:
     """(n,) the images' classes as the run numbers them, by name; None where either has none."""
     if run.image.conditions:
         raise GankitError("conditions are standardised by the training")
-    if not run.image.classes:
+    labels, names = images.labels, images.class_names
+    if not run.image.classes or labels is None:
         return None
-    if images.labels is None:
-        return None
-    if images.labels.ndim > 1:
+    if labels.ndim > 1:
         raise GankitError("the critic was trained on classes, and these images have conditions")
-    return run.encode_labels(len(images), [images.class_names[label] for label in images.labels])
+    return run.encode_labels(len(images), [names[label] for label in labels] if names else labels)
