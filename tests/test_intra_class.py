@@ -336,4 +336,5 @@ def test_refused(real: tuple[Any, Any], fake: tuple[Any, Any], message: str) -> 
 
 def test_labels_without_a_class_name_are_refused() -> None:
     with pytest.raises(GankitError, match="generated images have the label 2 and 2 class names, for 0 to 1"):
-        IntraClass().compute(rows(REAL), rows((np.zeros((2, 2)), np.array([0, 2])), ("a", "b")))
+        real = rows((np.zeros((2, 2)), np.array([0, 1])))
+        IntraClass().compute(real, rows((np.zeros((2, 2)), np.array([0, 2])), ("a", "b")))
