@@ -335,6 +335,6 @@ def test_refused(real: tuple[Any, Any], fake: tuple[Any, Any], message: str) -> 
 
 
 def test_labels_without_a_class_name_are_refused() -> None:
+    real = rows((np.zeros((2, 2)), np.array([0, 1])))
     with pytest.raises(GankitError, match="generated images have the label 2 and 2 class names, for 0 to 1"):
-        real = rows((np.zeros((2, 2)), np.array([0, 1])))
         IntraClass().compute(real, rows((np.zeros((2, 2)), np.array([0, 2])), ("a", "b")))
