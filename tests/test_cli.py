@@ -612,6 +612,7 @@ def test_report(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
 def test_a_demo_that_is_there_keeps_its_settings(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
     run = shutil.copytree(runs["plain"], tmp_path / "run")
     shutil.rmtree(run / "samples")
+    assert call("evaluate", run, "--features", "pixels", "--metrics", "frechet").code == 0
     answer = call("demo", "training.steps=100", "--out", run)
     assert answer.code == 0, answer
     assert f"{run}: the run that is there keeps its settings; for others choose another --out" in answer.out
