@@ -90,6 +90,18 @@ def test_one_metric_needs_no_list() -> None:
         assert list(evaluate(noise(8, 0), noise(8, 1), metric)["metrics"]) == ["kid"]
 
 
+def test_an_error_inside_a_metric_names_it() -> None:
+    class Wrong(Metric):
+        needs = ("images",)
+
+        def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+            raise ZeroDivisionError("division by zero")
+
+    gankit.metrics.register("wrong")(Wrong)
+    with pytest.raises(PartError, match=r"^metric Wrong raised ZeroDivisionError: division by zero$"):
+        evaluate(noise(12, 0), noise(12, 1), ["wrong"])
+
+
 def test_a_permutation_test_that_cannot_be_made_is_said() -> None:
     report = evaluate(noise(30, 0), noise(30, 1), ["variance-ratio"], permutations=20)
     assert "p_value" not in report["metrics"]["variance-ratio"]
