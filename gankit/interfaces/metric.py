@@ -45,7 +45,7 @@ class Result:
         """What a metric computes of some images, as a result whose values are floats.
 
         Raises:
-            PartError: it returns anything but numbers by name or details that JSON has, or raises an error of another kind.
+            PartError: it returns anything but numbers by name or details that JSON has, or raises another error.
             GankitError: as `Metric.compute`.
         """
         try:
