@@ -77,7 +77,7 @@ class _Moved:
     """Finds the modules that have moved, after all other ways to find them have failed."""
 
     def find_spec(self, name: str, *_: object) -> Any:
-        known = name.removeprefix("gankit.") in _MOVED
+        known = name.startswith("gankit.") and name.removeprefix("gankit.") in _MOVED
         # A package, since `gankit.study` has modules inside.
         return importlib.machinery.ModuleSpec(name, self, is_package=True) if known else None  # type: ignore[arg-type]
 

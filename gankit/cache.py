@@ -132,14 +132,16 @@ def _map(path: Path) -> NDArray[Any]:
 
 def _make_room(folder: Path, limit: float) -> None:
     """Delete the files that were unused for longest until the others fit; the newest always stays."""
-    files = []
+    files, now = [], time.time()
     for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another process may have deleted it
-            files.append((path.stat().st_mtime, path.stat().st_size, path))
+            status = path.stat()
+            # A clock that was set back leaves times in the future behind, which must not stay the newest for long.
+            files.append((abs(now - status.st_mtime), status.st_size, path))
     total = 0
-    for place, (used, size, path) in enumerate(sorted(files, reverse=True)):  # newest first
+    for place, (age, size, path) in enumerate(sorted(files)):  # newest first
         total += size
-        superfluous = time.time() - used >= ABANDONED if path.suffix == ".tmp" else total > limit
+        superfluous = age >= ABANDONED if path.suffix == ".tmp" else total > limit
         if place > 0 and superfluous:
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -49,6 +49,8 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
     folder = user_path(out or "runs/demo")
     if (folder / "experiment.toml").is_file():
         run = open_run(folder)
+        if overrides:
+            say(f"{folder}: the run that is there keeps its settings; for others choose another --out")
         if not run.finished:
             if (folder / "metrics.json").is_file():
                 set_aside(folder / "metrics.json")  # its values are those of an earlier state
@@ -60,7 +62,7 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
             report = gankit.evaluate(run, pictures=folder)
             write_metrics(report, folder / "metrics.json")
         say(report)
-    say(f"samples: {sorted((folder / 'samples').glob('*.png'))[-1]}")
+    say(*(f"samples: {grid}" for grid in sorted((folder / "samples").glob("*.png"))[-1:]))
     say(f"report:  {write_report(run)}")
 
 
@@ -119,7 +121,7 @@ def rank(
 
     given: list[Any] = [open_run(source, best=True) if best else source for source in sources]
     first = user_path(sources[0])
-    beside = first if (first / "experiment.toml").is_file() else Path()
+    beside = first if os.path.isfile(first / "experiment.toml") else Path()  # False for a long table
     if page:
         if against and not real:
             raise GankitError("--against: how many of these real images the page shows is not said: add --real NUMBER")
@@ -181,13 +183,15 @@ def evaluate(
     from gankit.runs.run import open_run
 
     # "Best" is the same run with another generator.
+    opened: Any = None
     folds = not best and bool(fold_folders(source))
-    opened: Any = open_run(source, best=True) if best else None if folds else open_source(source, window)
     if folds and training:
         raise GankitError("--training: each fold has training images of its own: leave it out")
+    if not folds:
+        opened = open_run(source, best=True) if best else open_source(source, window)
     is_run = isinstance(opened, gankit.Run)
     default = opened.path / "metrics.json" if is_run else None
-    files = check_files({"--out": out or default, "--csv": csv, "--tex": tex})
+    files = check_files({"--out": out or default, "--csv": csv, "--tex": tex}, adds=not folds)
     path = files.get("--out")
     with distributed.process_group(), contextlib.ExitStack() as stack:
         first = distributed.rank() == 0
@@ -218,11 +222,9 @@ def statistics(
 ) -> None:
     """Store mean and covariance of the features of real images, as clean-fid and pytorch-fid read them."""
     import gankit
-    from gankit.files import user_path
+    from gankit.evaluation.statistics import Statistics
 
-    out = user_path(out)
-    if out.suffix != ".npz" or not out.absolute().parent.is_dir():
-        raise GankitError(f"--out: {out} must be an .npz file in a folder that exists")
+    out = Statistics.check_output(out)  # before the work
     result = gankit.statistics(source, features, window=window)
     warnings = (f"warning: {warning}" for warning in result.protocol.get("warnings", []))
     say(f"{result.moments.n} images of {result.name}: {result.write(out)}", *warnings)

@@ -238,3 +238,6 @@ def test_modules_that_moved_are_imported_by_their_old_names() -> None:
         assert importlib.import_module(f"gankit.{name}").__doc__ is None
     with pytest.raises(ModuleNotFoundError, match=r"gankit\.nothing"):
         importlib.import_module("gankit.nothing")
+    for name in {name.partition(".")[0] for name in gankit._MOVED}:  # modules of others, such as PyTables, are theirs
+        spec = importlib.util.find_spec(name)
+        assert spec is None or not isinstance(spec.loader, gankit._Moved)

@@ -348,6 +348,9 @@ def test_networks_of_torchvision(tmp_path: Path, write: Write) -> None:
     assert torch.equal(next(network.network.parameters()), next(published.parameters()))
     with pytest.raises(PartError, match=r"weights.pth is not of alexnet: .* name the network that it belongs to"):
         load_weights(models.alexnet(weights=None, num_classes=3), path, "alexnet")
+    torch.save([1, 2], path)
+    with pytest.raises(PartError, match=r"weights.pth is not of squeezenet1_1: 0 of its 52 tensors are there"):
+        load_weights(published, path, "squeezenet1_1")
     path.write_bytes(b"no weights")
     with pytest.raises(PartError, match=r"weights\.pth cannot be read"):
         started.settings.new_network(started.split.train.image, 3)

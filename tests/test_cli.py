@@ -609,6 +609,17 @@ def test_report(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
     assert "there is no run here" in call("report", tmp_path).line
 
 
+def test_a_demo_that_is_there_keeps_its_settings(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(runs["plain"], tmp_path / "run")
+    shutil.rmtree(run / "samples")
+    assert call("evaluate", run, "--features", "pixels", "--metrics", "frechet").code == 0
+    answer = call("demo", "training.steps=100", "--out", run)
+    assert answer.code == 0, answer
+    assert f"{run}: the run that is there keeps its settings; for others choose another --out" in answer.out
+    assert "samples:" not in answer.out
+    assert (run / "report.html").is_file()
+
+
 def test_a_run_whose_checkpoints_are_all_damaged_is_judged_by_its_generator(
     call: Call, runs: dict[str, Path], tmp_path: Path
 ) -> None:

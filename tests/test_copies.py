@@ -67,7 +67,8 @@ def test_where_new_images_are_as_near_by_nature_only_exact_copies_are_reported()
     assert protocol["copies"] == {"exact": 0, "near": 60, "near_expected": 1.0}
     assert not said(protocol, "near copies")
     fake[0] = training[0]
-    assert said(evaluate(fake, held_out, training=training), "1 of 60 generated images equal a training image")
+    (warning,) = said(evaluate(fake, held_out, training=training), "1 of 60 generated images equal a training image")
+    assert warning.endswith("image 0 copies 0")  # and no later one that is only near
 
 
 def test_without_training_images_copies_of_the_reals_are_reported_and_no_real_image_copies_itself() -> None:

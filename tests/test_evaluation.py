@@ -16,7 +16,7 @@ import gankit
 from gankit.errors import GankitError, PartError
 from gankit.evaluation.tables import text_table, title, with_error
 from gankit.evaluation.uncertainty import influences, variances_of
-from gankit.interfaces import Metric, Pool, Resampling, Rows
+from gankit.interfaces import Features, Metric, Pool, Resampling, Result, Rows
 from gankit.report import write_report
 
 Small = Callable[..., list[str]]
@@ -62,6 +62,32 @@ def test_a_metric_that_returns_no_numbers_by_name_is_refused_in_one_line(returne
     gankit.metrics.register("wrong")(Wrong)
     with pytest.raises(PartError, match=r"metric Wrong: compute returned .* return numbers by name, such as \{"):
         evaluate(noise(12, 0), noise(12, 1), ["wrong"])
+
+
+def test_details_that_no_file_can_hold_are_refused_in_one_line() -> None:
+    class Wrong(Metric):
+        def compute(self, real: Rows, fake: Rows) -> Result:
+            return Result({"wrong": 1.0}, details={"step": np.int64(3)})
+
+    gankit.metrics.register("wrong")(Wrong)
+    with pytest.raises(PartError, match=r"metric Wrong: its details cannot be stored .*int64"):
+        evaluate(noise(12, 0), noise(12, 1), ["wrong"])
+
+
+def test_features_that_are_no_tensor_are_refused_in_one_line() -> None:
+    class Wrong(Features):
+        dim = 4
+
+        def forward(self, images: torch.Tensor) -> Any:
+            return images, images
+
+    with pytest.raises(PartError, match=r"features Wrong gave a tuple of .* for 12 images; \(12, 4\) is needed"):
+        evaluate(noise(12, 0), noise(12, 1), features=Wrong())
+
+
+def test_one_metric_needs_no_list() -> None:
+    for metric in ("kid", {"name": "kid"}):
+        assert list(evaluate(noise(8, 0), noise(8, 1), metric)["metrics"]) == ["kid"]
 
 
 def test_an_error_inside_a_metric_names_it() -> None:
@@ -208,6 +234,8 @@ def test_the_distance_tells_sets_apart_and_does_not_depend_on_order() -> None:
         (lambda: evaluate(noise(5, 0), noise(5, 1), [{}]), "needs a name"),
         (lambda: evaluate("nowhere.npz", noise(5, 1)), r"nowhere\.npz"),
         (lambda: gankit.compare("nowhere.json", "nowhere.json"), "is no metrics file"),
+        (lambda: gankit.compare({}, {}), "only evaluations can be compared: give what gankit.evaluate returned"),
+        (lambda: evaluate(noise(5, 0), noise(5, 1), features=""), "there is no features named ''"),
     ],
 )
 def test_refusals(call: Callable[[], object], message: str) -> None:

@@ -87,6 +87,8 @@ def test_the_command_writes_one_table(exported: Path, capsys: pytest.CaptureFixt
     assert float(rows[0]["value"]) == stored["folds"]["fold-1"]["metrics"]["kid"]["value"]
     assert float(rows[3]["high"]) == stored["mean"]["kid"]["high"]
     assert "fold-3 & 8 & 12 &" in files["tex"].read_text()
+    assert f"what stood there is now in {exported.parent / 'table-1.json'}" in call("--out", files["json"])
+    assert json.loads((exported.parent / "table-1.json").read_text()) == stored
     with pytest.raises(GankitError, match="each fold has training images of its own: leave it out"):
         call("--training", exported)
 
@@ -98,6 +100,7 @@ def test_folders_that_are_no_folds(exported: Path, tmp_path: Path) -> None:
         evaluate_folds(exported)
     (exported / "fold-10").mkdir()
     assert [path.name for path in fold_folders(exported)] == ["fold-1", "fold-2", "fold-3"]
+    assert fold_folders(f'{{name = "npz", path = "{"a" * 300}"}}') == []  # a table may be too long for a name
     assert fold_folders(np.zeros(3)) == fold_folders("none") == fold_folders(tmp_path) == []
     for name in ("fold-2", "fold-3"):
         shutil.rmtree(exported / name)

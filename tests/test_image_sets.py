@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from PIL import Image
 import gankit
 from gankit import GankitError
 from gankit.evaluation.sources import Source, Window, open_images, open_source
-from gankit.evaluation.statistics import Statistics
 from gankit.interfaces import Dataset
 
 DRAW = np.random.default_rng(0)
@@ -32,9 +32,7 @@ def folder(path: Path, images: np.ndarray) -> Path:
 
 
 def opened(source: Source, count: int | None = None, seed: int = 0, window: Window = None) -> Dataset:
-    images = open_images(source, "real", count=count, seed=seed, window=window)
-    assert not isinstance(images, Statistics)
-    return images
+    return open_images(source, "real", count=count, seed=seed, window=window)
 
 
 def pixels(images: Dataset) -> np.ndarray:
@@ -203,8 +201,8 @@ def test_a_part_of_a_set_is_drawn_by_the_seed() -> None:
             opened(COLOUR, count)
 
 
-@pytest.mark.parametrize("window", [(0, math.inf), (0, 0), (255, 0), (math.nan, 1)])
-def test_windows_that_are_none(window: tuple[float, float]) -> None:
+@pytest.mark.parametrize("window", [(0, math.inf), (0, 0), (255, 0), (math.nan, 1), (0,), 5, "wide"])
+def test_windows_that_are_none(window: Any) -> None:
     with pytest.raises(GankitError, match="two finite numbers are needed, black below white"):
         opened(DEEP, window=window)
 
@@ -250,6 +248,8 @@ class TestTables:
             assert ("warnings" in gankit.statistics(real, "pixels").protocol) == said
         with pytest.raises(GankitError, match="no split 'tset' in this data set; known: all, train, val, test"):
             opened({**table, "split": "tset"})  # type: ignore[arg-type]
+        with pytest.raises(GankitError, match=r"no split \['test'\] in this data set"):
+            opened({**table, "split": ["test"]})  # type: ignore[arg-type]
 
     def test_a_size(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", images=COLOUR)

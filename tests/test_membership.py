@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,3 +73,15 @@ def test_an_attack_covers_and_its_control_holds_where_there_is_nothing_to_tell()
         flagged.append(found["low"] > 0.5 and found["area"] > found["control"])
     assert np.mean(covered) > 0.88
     assert np.mean(flagged) < 0.1
+
+
+def test_a_critic_scores_classes_by_their_names(small: Callable[..., list[str]], tmp_path: Path) -> None:
+    run = gankit.train(gankit.load("wgan-gp", *small("data.conditional=true")), tmp_path / "run")
+    images = np.random.default_rng(3).integers(0, 256, (12, 3, 8, 8), dtype=np.uint8)
+
+    def critic_of(labels: list[int], *names: str) -> Any:
+        others = gankit.wrap("dataset", images, labels=np.array(labels), class_names=names)
+        return gankit.evaluate(run, others, ["memorisation"], "pixels")["protocol"]["membership"].get("critic")
+
+    assert critic_of([0, 1] * 6, "0", "1") == critic_of([1, 0] * 6, "1", "0") is not None
+    assert critic_of([0, 1, 2] * 4, "0", "1", "2") is None  # a class that the critic does not know

@@ -83,6 +83,10 @@ def test_the_wrong_protocol_is_refused(stored: Path) -> None:
         ({"mu": np.zeros(9), "sigma": np.diag([1.0] * 8 + [-1.0])}, "negative eigenvalues"),
         ({"mu": np.zeros(9), "sigma": np.eye(9), "protocol": np.array("{")}, "no statistics can be read"),
         ({"mu": np.zeros(9), "sigma": np.eye(9), "protocol": np.array("[1]")}, "no statistics can be"),
+        (
+            {"mu": np.zeros(9), "sigma": np.eye(9), "protocol": np.array('{"features_protocol": []}')},
+            "no statistics can be",
+        ),
     ],
 )
 def test_broken_files(arrays: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
@@ -90,6 +94,16 @@ def test_broken_files(arrays: dict[str, np.ndarray], message: str, tmp_path: Pat
     with pytest.raises(GankitError, match=message) as caught:
         gankit.evaluate(FAKE, str(tmp_path / "a.npz"), ["frechet"], FEATURES)
     assert "\n" not in str(caught.value)
+
+
+def test_images_are_not_written_over_by_their_statistics(stored: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images.npz"
+    np.savez(images, images=REAL.transpose(0, 2, 3, 1))
+    before = images.read_bytes()
+    with pytest.raises(GankitError, match=r"images\.npz holds something other than statistics"):
+        Statistics.read(stored).write(images)
+    assert images.read_bytes() == before
+    Statistics.read(stored).write(stored)
 
 
 def test_a_damaged_file(stored: Path) -> None:

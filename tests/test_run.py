@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import processes
@@ -18,6 +20,7 @@ from gankit.errors import GankitError, RunError
 from gankit.runs import checkpoint
 from gankit.runs.networks import generate_batches, recompute_norms
 from gankit.runs.sampling import write_samples
+from gankit.runs.walk import write_walk
 
 Small = Callable[..., list[str]]
 
@@ -86,18 +89,33 @@ def test_statistics_settled_for_the_weights_equal_those_of_a_large_batch() -> No
     assert all(norm.momentum == 0.1 for norm in norms)
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [("dog", "no class 'dog' .* known: 0 0, 1 1"), (2, "no class 2"), ([0, 1, 0], "3 labels for 2 samples")],
-)
-def test_labels_that_do_not_fit(labels: object, message: str, conditional: gankit.Run) -> None:
-    with pytest.raises(RunError, match=message):
-        conditional.sample(2, labels=labels)  # type: ignore[arg-type]
+def test_labels_in_many_forms_and_those_that_do_not_fit(conditional: gankit.Run) -> None:
+    expected = conditional.sample(2, labels=1)
+    forms: list[Any] = [torch.tensor(1), np.array(1), 1.0, "1", [1, "1"], np.float32([1, 1])]
+    for labels in forms:
+        np.testing.assert_array_equal(conditional.sample(2, labels=labels), expected)
+    misfits: list[tuple[Any, str]] = [
+        ("dog", "no class 'dog' .* known: 0 0, 1 1"),
+        (2, "no class 2"),
+        ([0, 1, 0], "3 labels for 2 samples"),
+        ([0, 1.5], "no class 1.5"),
+        ([[0], [1]], r"no class \[0\]"),
+        ([[0], [0, 1]], "labels of different lengths"),
+    ]
+    for labels, message in misfits:
+        with pytest.raises(RunError, match=message):
+            conditional.sample(2, labels=labels)
 
 
 def test_labels_for_a_run_without(plain: gankit.Run) -> None:
     with pytest.raises(RunError, match="trained without labels"):
         plain.sample(2, labels=0)
+    with pytest.raises(RunError, match="-1 images cannot be drawn"):
+        plain.sample(-1)
+    with pytest.raises(GankitError, match="-3 images cannot be drawn"):
+        gankit.evaluate(plain, count=-3)
+    with pytest.raises(RunError, match="do not fit into any memory"):
+        write_walk(plain, plain.path / "walk", stops=10**5, frames=10**5)
 
 
 def test_a_generator_that_cannot_truncate(plain: gankit.Run) -> None:
@@ -117,6 +135,9 @@ def test_conditions_in_their_own_units(small: Small, tmp_path: Path) -> None:
     assert (run.decode_conditions(run.encode_labels(1, [0.0])) == 0).all()  # type: ignore[arg-type]
     with pytest.raises(RunError, match=r"shape \(2, 2\)"):
         run.sample(2, labels=[1.0, 2.0])
+    for wrong in ("severe", [math.nan], [None]):
+        with pytest.raises(RunError, match="conditions must be 1 finite numbers"):
+            run.sample(2, labels=wrong)  # type: ignore[arg-type]
 
 
 def test_written_samples_hold_the_same_pixels(conditional: gankit.Run, tmp_path: Path) -> None:
@@ -200,6 +221,8 @@ def test_a_log_that_ends_in_half_a_line(plain: gankit.Run) -> None:
     rows = plain.log
     with open(plain.path / "log.jsonl", "a") as file:
         file.write('garbage}\n{"step": 7, "losses": {"a": 1}')
+    with open(plain.path / "log.jsonl", "ab") as file_of_bytes:
+        file_of_bytes.write(b"\n\xff\xfe\n")
     assert plain.log == rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 import gankit
 from gankit import GankitError
 from gankit.evaluation.comparison import check_files, read_metrics, write_evaluation, write_metrics
-from gankit.evaluation.tables import Evaluated, cells, html, text_table, with_error
+from gankit.evaluation.tables import Evaluated, cells, html, text_table, title, with_error
 from gankit.evaluation.uncertainty import evaluate_metric
 from gankit.interfaces import Meaning, Metric, Pool, Rows
 from gankit.registry import registry
@@ -45,6 +46,8 @@ def evaluate(*metrics: Any, fake: Any = None, real: Any = None, **more: Any) -> 
         (-1e-9, 0.0123, "0.000 ± 0.012"),
         (1.2345e-7, 1.2e-9, "1.235e-07 ± 1.2e-09"),
         (0.77654, None, "0.7765"),
+        (0.77654, math.nan, "0.7765"),
+        (math.inf, 1e-10, "inf"),
     ],
 )
 def test_a_value_has_the_digits_of_its_error(value: float, error: float | None, text: str) -> None:
@@ -171,6 +174,41 @@ def test_files_are_checked_before_anything_is_computed(tmp_path: Path) -> None:
         with pytest.raises(GankitError, match=message):
             check_files({option: tmp_path / name})
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "paper.tex"])
+def test_files_of_others_are_not_written_over(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("file,label\n")
+    option = f"--{path.suffix[1:]}"
+    with pytest.raises(GankitError, match="holds something else than a table of gankit: name another file"):
+        check_files({option: path})
+    path.write_text("")
+    for _ in range(2):  # an empty file, then the table
+        check_files({option: path})
+        write_evaluation(evaluate("kid"), path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content["metrics"]["kid"].pop("value"), r"metrics\.kid\.value: Field required"),
+        (lambda content: content["metrics"]["kid"].update(value="0.1"), r"metrics\.kid\.value: .*valid number"),
+        (lambda content: content["protocol"].pop("warnings"), r"protocol\.warnings: Field required"),
+        (lambda content: content.update(metrics=[]), "metrics: .*dictionary"),
+    ],
+)
+def test_damaged_metrics_files_are_named(damage: Callable[[Any], None], message: str, tmp_path: Path) -> None:
+    content = json.loads(json.dumps(evaluate("kid")))
+    damage(content)
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    with pytest.raises(GankitError, match=rf"metrics\.json is no metrics file of gankit evaluate: {message}"):
+        read_metrics(tmp_path / "metrics.json")
+
+
+def test_titles_of_values_that_start_with_a_sign() -> None:
+    assert title("% sharp", "") == "% sharp"
+    assert title("", "pixels") == " (pixels)"
 
 
 def test_values_are_added_to_a_metrics_file(tmp_path: Path) -> None:

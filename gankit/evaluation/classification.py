@@ -117,9 +117,8 @@ class Scorer:
             values[name] = self._bounded_entry(score_estimate(self.cases, counts, score), score(counts.sum(1)))
         areas = self._jackknife(lambda seed, weights: macro_auc(self.labels, probabilities[seed], weights), len(logits))
         values["AUC"] = self._bounded_entry(*areas)
-        by_name = enumerate(self.names)
         values["recall"] = {
-            name: self._share_entry(self.labels == label, predicted == label) for label, name in by_name
+            name: self._share_entry(self.labels == label, predicted == label) for label, name in enumerate(self.names)
         }
         values["groupings"] = {name: self._grouping(chosen, probabilities) for name, chosen in groupings.items()}
         values["confusion"] = counts.sum(1).mean(0).tolist()
@@ -152,7 +151,9 @@ class Scorer:
     def _bounded_entry(self, estimate: Estimate, by_seed: Floats) -> Values:
         """An entry of a score in [0, 1] that is a mean over classes."""
         groups = np.unique(self.cases.stratum, return_counts=True)[1]
-        return _entry(estimate.value, estimate.share_interval(len(groups) ** 2 / float((1 / groups).sum())), by_seed)
+        # A share of so many groups varies as much as a mean over classes of these numbers of groups.
+        equivalent = len(groups) ** 2 / float((1 / groups).sum())
+        return _entry(estimate.value, estimate.share_interval(equivalent), by_seed)
 
     def _grouping(self, chosen: Sequence[str], probabilities: Floats) -> Values:
         positive_classes = [self.names.index(name) for name in chosen]

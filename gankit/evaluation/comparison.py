@@ -9,14 +9,53 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from gankit.errors import GankitError
-from gankit.evaluation.tables import SUFFIXES, Evaluated, write_table
+from gankit.evaluation.tables import SUFFIXES, Evaluated, is_table, metric_of, write_table
+from gankit.evaluation.uncertainty import free_name
 from gankit.files import locked, sole_writer, user_path, write_atomically
-from gankit.registry import valid_part
 
 ALIKE = ("features", "features_dim", "features_protocol", "n_real", "n_fake", "real_size", "fake_size", "real_range",
          "fake_range", "real_content")  # fmt: skip
 """Facts of the protocol in which evaluations must agree to be compared."""
+
+
+class _Baseline(BaseModel, strict=True):
+    value: float
+    n: int
+    fake_value_at_n: float
+
+
+class _Entry(BaseModel, strict=True):
+    value: float
+    standard_error: float | None
+    n_real: int | None
+    n_fake: int
+    real_vs_real: _Baseline | None
+    p_value: dict[str, float] | None = None
+    metric: dict[str, Any]
+    details: dict[str, Any] = {}
+    real_influences: list[float] = []
+    fake_variance: float = 0.0
+
+
+class _Protocol(BaseModel, strict=True):
+    features: str
+    features_dim: int
+    features_protocol: dict[str, Any]
+    real: str
+    fake: str
+    n_real: int | None
+    n_fake: int
+    warnings: list[str]
+
+
+class _File(BaseModel, strict=True):
+    """What every metrics file holds; newer versions add to it."""
+
+    protocol: _Protocol
+    metrics: dict[str, _Entry]
 
 
 def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, force: bool = False) -> dict[str, Any]:
@@ -38,6 +77,8 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
             values cannot be compared.
     """
     first, second = (value if isinstance(value, dict) else read_metrics(user_path(value)) for value in (a, b))
+    if not all({"protocol", "metrics"} <= value.keys() for value in (first, second)):
+        raise GankitError("only evaluations can be compared: give what gankit.evaluate returned, or its file")
     shared = [name for name in first["metrics"] if name in second["metrics"]]
     if not shared:
         raise GankitError("the evaluations have no value in common: compute the same metrics for both")
@@ -82,11 +123,8 @@ def _error_of_difference(
 
 def _reads_training(entry: dict[str, Any]) -> bool:
     """Whether a value depends on the training images; True also where its metric is not installed."""
-    settings = dict(entry["metric"])
-    try:
-        return "training" in valid_part("metric", settings.pop("name"), settings).build().needs
-    except GankitError:
-        return True
+    metric = metric_of(entry["metric"])
+    return metric is None or "training" in metric.needs
 
 
 def read_metrics(path: Path) -> Evaluated:
@@ -97,9 +135,14 @@ def read_metrics(path: Path) -> Evaluated:
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Evaluated(protocol=content["protocol"], metrics=content["metrics"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _File.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        reason = f"{'.'.join(map(str, fault['loc'])) or 'all of it'}: {fault['msg']}"
+        raise GankitError(f"{path} is no metrics file of gankit evaluate: {reason}") from None
+    except (OSError, ValueError, RecursionError) as error:
         raise GankitError(f"{path} is no metrics file of gankit evaluate: {error}") from error
+    return Evaluated(protocol=content["protocol"], metrics=content["metrics"])
 
 
 @contextlib.contextmanager
@@ -114,11 +157,12 @@ def sole_output(path: Path) -> Iterator[None]:
         yield
 
 
-def check_files(files: Mapping[str, Path | None]) -> dict[str, Path]:
-    """The files that `write_evaluation` is to write, checked before an evaluation that may take long.
+def check_files(files: Mapping[str, Path | None], adds: bool = True) -> dict[str, Path]:
+    """The files that an evaluation is to be written to, checked before it is made, which may take long.
 
     Args:
         files: by the option that names each; None where it names none. ~ is the home folder.
+        adds: whether values are added to a metrics file that is there; else it is set aside, whatever it holds.
 
     Raises:
         GankitError: a file cannot be written, or what stands there would be lost.
@@ -129,7 +173,11 @@ def check_files(files: Mapping[str, Path | None]) -> dict[str, Path]:
             raise GankitError(f"{option}: {path} cannot be written: name a file in a folder that exists")
         if option != "--out" and path.suffix != f".{option[2:]}":
             raise GankitError(f"{option}: {path} must end in .{option[2:]}")
-        if path.is_file() and path.suffix not in SUFFIXES:
+        if not path.is_file():
+            continue
+        if path.suffix in SUFFIXES and not is_table(path):
+            raise GankitError(f"{option}: {path} holds something else than a table of gankit: name another file")
+        if path.suffix not in SUFFIXES and adds:
             read_metrics(path)
     return paths
 
@@ -190,10 +238,7 @@ def _merge(before: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
     for name, entry in report["metrics"].items():
         numbered = re.fullmatch(r"(.+)-\d+", name)
         base = numbered[1] if numbered and numbered[1] in report["metrics"] else name
-        number, key = 1, base
-        while key in metrics and metrics[key]["metric"] != entry["metric"]:
-            number += 1
-            key = f"{base}-{number}"
+        key = free_name(base, [key for key, other in metrics.items() if other["metric"] != entry["metric"]])
         metrics[key] = metrics.get(key, {}) | entry  # a p-value stays where the new entry has none
         new.append(key)
     warnings = [] if set(metrics) == set(new) else before["protocol"]["warnings"]

@@ -68,15 +68,17 @@ def _match(
 
     With `itself` the images are the known ones, and none counts as a copy of itself.
     """
-    exact, near, partner = np.zeros((3, len(images)), np.int64)
+    exact, near = np.zeros((2, len(images)), bool)
+    partner = np.zeros(len(images), np.int64)
     for mirrored in (False, True):
         for i, j, _, equal in duplicates(list(_thumbnails(images, mirrored)), known, NEAR_COPY):
-            other = i != j if itself else np.ones(len(i), bool)
-            for place, match, is_equal in zip(i[other], j[other], equal[other], strict=True):
-                if is_equal or not exact[place]:
-                    partner[place] = match
-                near[place], exact[place] = True, exact[place] or is_equal
-    return exact.astype(bool), near.astype(bool), partner
+            if itself:
+                i, j, equal = i[i != j], j[i != j], equal[i != j]
+            only_near = ~equal & ~exact[i]
+            partner[i[only_near]] = j[only_near]
+            partner[i[equal]] = j[equal]  # an equal one is named before one that is near
+            near[i], exact[i[equal]] = True, True
+    return exact, near, partner
 
 
 def _thumbnails(images: Dataset, mirrored: bool = False) -> Iterator[Thumbnail]:

@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.95
 POWER = 0.8
+DISAGREEMENT = 0.2
+"""The share of cases that one of two arms gets right and the other one wrong, before anything is known."""
 
 
 @dataclass(frozen=True)
@@ -53,35 +55,37 @@ class Estimate:
         """The interval of a level."""
         return self.value - self.half_width(level), self.value + self.half_width(level)
 
-    def share_interval(self, units: float, cases: float = math.inf, level: float = LEVEL) -> tuple[float, float]:
-        """The interval of a value in [0, 1]: Wilson's, for as many independent cases as would have the same half-width.
+    def share_interval(self, units: float, cases: float = math.inf) -> tuple[float, float]:
+        """The 95 % interval of a value in [0, 1]: Wilson's, for as many independent cases as have the same half-width.
 
         Args:
             units: the number of independent cases to take where the value is 0 or 1 or its error is 0.
             cases: the most independent cases to take.
-            level: of the interval.
         """
-        half, spread = self.half_width(level), self.value * (1 - self.value)
+        half, spread = self.half_width(), self.value * (1 - self.value)
         if half == math.inf:
             return 0.0, 1.0
         n = units
         if half > 0 and spread > 0:
-            n = min(cases, student_quantile(math.inf, level) ** 2 * spread / half**2)
-        return wilson(self.value * n, n, level)
+            n = min(cases, student_quantile(math.inf) ** 2 * spread / half**2)
+        return wilson(self.value * n, n)
 
     @property
     def p_value(self) -> float:
         """The two-sided p-value of a true value of 0: 1 minus the level whose interval ends at 0."""
-        if not 0 < self.half_width() < math.inf:
-            return 1.0 if self.value == 0 or self.half_width() else 0.0
+        half = self.half_width()
+        if self.value == 0 or not half < math.inf:
+            return 1.0
+        if half == 0:
+            return 0.0
         if self.half_width(1 - 1e-12) < abs(self.value):
             return 1e-12
         ends = optimize.brentq(lambda level: self.half_width(level) - abs(self.value), 0, 1 - 1e-12)
         return float(1 - ends)
 
-    def detectable(self, power: float = POWER) -> float:
-        """The smallest true difference whose interval would exclude 0 with this probability, given the same errors."""
-        return self.half_width() + float(special.ndtri(power)) * self.error
+    def detectable(self) -> float:
+        """The smallest true difference whose interval would exclude 0 with probability 0.8, given the same errors."""
+        return self.half_width() + float(special.ndtri(POWER)) * self.error
 
 
 def student_quantile(freedom: float, level: float = LEVEL) -> float:
@@ -187,23 +191,19 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p_values}
 
 
-def visible_difference(
-    counts: Sequence[int], folds: int = 1, disagree: float = 0.2, power: float = POWER, level: float = LEVEL
-) -> float:
+def visible_difference(counts: Sequence[int], folds: int = 1) -> float:
     """Roughly the smallest difference of balanced accuracy that a study of so many cases can tell from chance.
 
-    It can be computed before anything is trained, from how many cases two arms are assumed to decide differently. It is
-    a lower bound, since the differences between seeds come on top.
+    "Can tell" is a 95 % interval that excludes 0 with probability 0.8.
+    It can be computed before anything is trained: one arm is assumed to get a fifth of the cases right that the other
+    one gets wrong. It is a lower bound, since the differences between seeds come on top.
 
     Args:
         counts: independent test cases (patients) of each class; with folds those of all folds together.
         folds: of the cross-validation; 1 for a single split.
-        disagree: the share of cases that one arm gets right and the other one wrong.
-        power: the probability that the interval excludes 0.
-        level: of the interval.
     """
-    variance = sum(disagree / max(count, 1) for count in counts) / len(counts) ** 2
+    variance = sum(DISAGREEMENT / max(count, 1) for count in counts) / len(counts) ** 2
     if folds > 1:
         variance *= 1 + folds / (folds - 1)  # as in `cross_validated`
     freedom = folds - 1 if folds > 1 else sum(counts) - len(counts)
-    return (student_quantile(max(freedom, 1), level) + float(special.ndtri(power))) * math.sqrt(variance)
+    return (student_quantile(max(freedom, 1)) + float(special.ndtri(POWER))) * math.sqrt(variance)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from gankit.evaluation.design import LEVEL, Estimate, Floats
+from gankit.evaluation.classification import auc
+from gankit.evaluation.design import Estimate, Floats
 from gankit.evaluation.paired import Cases, crossed_estimate
 
 Kinds = NDArray[np.bool_]
@@ -45,20 +46,17 @@ def pair_discrimination(right: ArrayLike, pairs: ArrayLike | None = None) -> Flo
         right: (...) shares of pairs of which the right one was chosen.
         pairs: (...) their numbers, for the correction of `discrimination`; None corrects nothing.
     """
-    share = np.asarray(right, np.float64)
+    shares = np.asarray(right, np.float64)
     if pairs is not None:
         count = np.asarray(pairs, np.float64)
-        share = (share * count + 0.5) / (count + 1)
-    return np.asarray(math.sqrt(2) * ndtri(share))
+        shares = (shares * count + 0.5) / (count + 1)
+    return np.asarray(math.sqrt(2) * ndtri(shares))
 
 
 def area(scores: Floats, kinds: Kinds) -> Floats:
     """The AUC: the share of pairs of a True and another kind in which the former has the greater score; ties half."""
-    greater, lesser = scores[:, kinds, None], scores[:, None, ~kinds]
-    known = ~np.isnan(greater) & ~np.isnan(lesser)
-    won = ((greater > lesser) + 0.5 * (greater == lesser)).sum((1, 2))
-    count = known.sum((1, 2))
-    return _known(count, won / np.maximum(count, 1))
+    readers = zip(scores, ~np.isnan(scores), strict=True)
+    return np.array([float(auc(kinds[answered], row[answered])[0]) for row, answered in readers])
 
 
 def _z(calls: Floats) -> Floats:
@@ -85,16 +83,14 @@ class OverReaders:
         """How many readers have a value."""
         return int((~np.isnan(self.by_reader)).sum())
 
-    def interval(self, bounded: bool, level: float = LEVEL) -> tuple[float, float] | None:
-        """The interval of a level over readers and cases, of one reader over cases alone.
+    def interval(self, bounded: bool) -> tuple[float, float] | None:
+        """The 95 % interval over readers and cases, of one reader over cases alone.
 
         None without an estimate, and for a measure that is not `bounded` by 0 and 1 where all answers are alike.
         """
         if self.estimate is None or not (bounded or self.estimate.error > ROUNDING):
             return None
-        if bounded:
-            return self.estimate.share_interval(self.groups, level=level)
-        return self.estimate.interval(level)
+        return self.estimate.share_interval(self.groups) if bounded else self.estimate.interval()
 
 
 def over_readers(measure: Measure, answers: Floats, kinds: ArrayLike, groups: NDArray[np.generic]) -> OverReaders:

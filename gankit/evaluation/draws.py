@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-from gankit import seeds
 from gankit.errors import GankitError
 from gankit.evaluation.extraction import as_part
 from gankit.evaluation.uncertainty import influences, standard_errors, variances_of
+from gankit.experiments.selection import random_subset
 from gankit.interfaces import Indices, Pool, Rows
 from gankit.metrics.kid import BLOCK
 
@@ -69,8 +68,7 @@ def _one_block(real: Indices) -> Indices:
 
 def random_places(count: int, size: int, stream: str, number: int = 0) -> Indices:
     """(size,) different random numbers below `count`, sorted; each stream and number has its own."""
-    order = torch.randperm(count, generator=seeds.generator(0, f"study {stream}", number)).numpy()
-    return np.sort(order[:size])
+    return random_subset(count, size, 0, f"study {stream}", number)
 
 
 def pooled_variance(samples: Sequence[Sequence[float]]) -> tuple[float, int]:

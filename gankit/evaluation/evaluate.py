@@ -27,7 +27,6 @@ from gankit.evaluation.sources import (
     notes,
     open_images,
     open_named,
-    open_only_images,
     run_data,
     run_reference,
     too_few,
@@ -50,7 +49,7 @@ Named = str | dict[str, Any] | Part
 def evaluate(
     run_or_images: Source,
     real: Source | None = None,
-    metrics: Sequence[Named] | None = None,
+    metrics: Named | Sequence[Named] | None = None,
     features: Named | Features | None = None,
     *,
     training: Source | None = None,
@@ -67,8 +66,9 @@ def evaluate(
             name and settings, or (n, c, h, w) images.
         real: the same, or a statistics file; for a run its held-out images, or its training images where it has none.
             None takes those of the run that is evaluated.
-        metrics: names, tables with a name, or parts; by default those of the run's `evaluation` settings, else frechet,
-            kid, precision-recall, variance-ratio and memorisation, and kid within classes where both sides have some.
+        metrics: one or several names, tables with a name, or parts; by default those of the run's `evaluation`
+            settings, else frechet, kid, precision-recall, variance-ratio and memorisation, and kid within classes where
+            both sides have some.
         features: a name, a table with a name, a part, or an extractor; by default those of the run's settings, else
             efficientnet-lite0 where the extra `offline` is installed, else pixels.
         training: the images that the generator was trained on, for metrics that look for copies; not needed for
@@ -103,24 +103,27 @@ def evaluate(
         raise GankitError(f"permutations: there cannot be {permutations} regroupings; 0 is for none")
     if metrics is not None and not metrics:
         raise GankitError("metrics: name at least one")
+    if isinstance(metrics, (str, dict, Part)):
+        metrics = [metrics]
     fake_name, source = open_named(run_or_images, "fake", window)
     settings = source.experiment.evaluation if isinstance(source, Run) else Evaluation()
     parts = [as_part("metric", metric) for metric in (settings.metrics if metrics is None else metrics)]
     by_default = metrics is None and [part.name for part in parts] == default_metrics()
-    features, count = features or settings.features, count or settings.count
+    features = settings.features if features is None else features
+    count = settings.count if count is None else count
     seed = settings.seed if seed is None else seed
     if real is None and not isinstance(source, Run):
         raise DataError(f"real, on the command line --against: say which real images to compare {fake_name} with")
-    real, wants_training = source if real is None else real, "training" in _needs(parts) or training is not None
-    reals, training_side = _references(real, source, training, window, wants_training)
+    wants_training = "training" in _needs(parts) or training is not None
+    reals, training_side = _references(source if real is None else real, source, training, window, wants_training)
     if isinstance(reals, Statistics):
         parts = _take_moments(parts, reals.name, by_default, permutations)
     fakes = _fakes(source, fake_name, reals, count, seed, window)
 
     shape = (fakes if isinstance(reals, Statistics) else reals).images.image.shape
     features_name, network = extractor(features, shape)
-    needs, warnings = _needs(parts), notes(source, fake_name) if isinstance(source, Dataset) else []
-    privacy: dict[str, Any] = {}
+    needs = _needs(parts)
+    warnings = notes(source, fake_name) if isinstance(source, Dataset) else []
     if isinstance(reals, Statistics):
         warnings += reals.check_features(features_protocol(features_name, network))
         real_rows = Rows(statistics=reals.moments)
@@ -130,43 +133,39 @@ def evaluate(
     pool = Pool(real_rows, fakes.rows(network, needs))
 
     values: dict[str, dict[str, Any]] = {}
-    by_class = (
-        [as_part("metric", {"name": "intra-class", "metric": "kid"})] if by_default and _has_classes(pool) else []
-    )
-    for metric in [*parts, *by_class]:
+    by_class = [as_part("metric", {"name": "intra-class", "metric": "kid"})] * (by_default and _has_classes(pool))
+    for part in [*parts, *by_class]:
         try:
-            entries, metric_warnings = evaluate_metric(metric, pool, seed, permutations)
+            entries, metric_warnings = evaluate_metric(part, pool, seed, permutations)
         except GankitError as error:
-            if not by_default or (metric is parts[-1] and not values):
+            if not by_default or (part is parts[-1] and not values):
                 raise
-            warnings.append(f"{metric.name} is left out: {error}")
+            warnings.append(f"{part.name} is left out: {error}")
             continue
+        warnings += metric_warnings
         for name, entry in entries.items():
             values[key := free_name(name, values)] = entry
             pairs = entry.get("details", {}).get("pairs", [])
             if pairs and isinstance(reals, _Side):
-                beside = training_side if training_side and "training" in metric.build().needs else reals
-                _name_files(pairs, fakes.images, beside.images)
-                if pictures is not None:
-                    _draw_pairs(pairs, fakes.images, beside.images, user_path(pictures) / f"{key}-pairs.png")
-        warnings += metric_warnings
+                beside = training_side if training_side and "training" in part.build().needs else reals
+                picture = None if pictures is None else user_path(pictures) / f"{key}-pairs.png"
+                _show_pairs(pairs, fakes.images, beside.images, picture)
     if permutations and not any("p_value" in entry for entry in values.values()):
         warnings.append("no p-values: of these metrics, neither larger nor smaller values are better")
+    protocol = _protocol(features_name, network, reals, fakes, seed)
     if isinstance(reals, _Side):
         lacks_training = "training" in needs and training is None and training_side is None
         warnings += notes(reals.images, reals.name) + _reference_warnings(fakes, reals, lacks_training)
         kind = "training image" if training_side or training is not None or reals.name == TRAINING else "real image"
         held_out = reals.images if training_side else None
         copies, copy_warnings = find_copies(fakes.images, (training_side or reals).images, held_out, kind)
-        privacy, warnings = {"copies": copies}, warnings + copy_warnings
-    protocol = _protocol(features_name, network, reals, fakes, seed) | privacy
-    if training_side and isinstance(reals, _Side):
-        protocol["membership"], attack_warnings = attacks(source, pool, training_side.images, reals.images)
-        warnings += attack_warnings
+        protocol["copies"], warnings = copies, warnings + copy_warnings
+        if training_side:
+            protocol |= {"training": training_side.name, "n_training": len(training_side.images)}
+            protocol["training_content"] = training_side.content
+            protocol["membership"], attack_warnings = attacks(source, pool, training_side.images, reals.images)
+            warnings += attack_warnings
     protocol["warnings"] = list(dict.fromkeys(warnings))
-    if training_side:
-        protocol["training"], protocol["n_training"] = training_side.name, len(training_side.images)
-        protocol["training_content"] = training_side.content
     return Evaluated(protocol=protocol, metrics=values)
 
 
@@ -247,12 +246,12 @@ def _references(
 ) -> tuple[_Side | Statistics, _Side | None]:
     """The real images; and the training images if they are wanted or come with a run, unless they are the same set."""
     name, reference = open_named(real, "real", window)
+    if isinstance(reference, Statistics):
+        return reference, None
     if isinstance(reference, Run):
         (name, images), wants_training = run_reference(reference), True
-    elif isinstance(opened := open_images(reference, name, window=window), Statistics):
-        return opened, None
     else:
-        images = opened
+        images = open_images(reference, name, window=window)
     reals = _Side(name, images)
     training_side = _training_images(training, source, reference, window) if wants_training else None
     is_other_set = training_side is not None and training_side.content != reals.content
@@ -264,7 +263,7 @@ def _training_images(training: Source | None, source: Source | None, reference: 
     if training is not None:
         name, opened = open_named(training, "training", window)
         if not isinstance(opened, Run):
-            return _Side(name, open_only_images(opened, name, window=window))
+            return _Side(name, open_images(opened, name, window=window))
         return _Side(TRAINING, run_data(opened)[0])
     run = next((run for run in (source, reference) if isinstance(run, Run)), None)
     return None if run is None or in_process(run) else _Side(TRAINING, run_data(run)[0])
@@ -272,11 +271,11 @@ def _training_images(training: Source | None, source: Source | None, reference: 
 
 def _fakes(source: Source, name: str, reals: _Side | Statistics, count: int | None, seed: int, window: Window) -> _Side:
     """The images to evaluate; from a run as many as there are real ones, unless a number is given."""
-    if isinstance(source, Run) and not count:
+    if isinstance(source, Run) and count is None:
         count = reals.moments.n if isinstance(reals, Statistics) else len(reals.images)
         if count is None:
             raise GankitError(f"{reals.name} does not say how many images it is of: give count, the number to draw")
-    return _Side(name, open_only_images(source, name, count=count, seed=seed, window=window))
+    return _Side(name, open_images(source, name, count=count, seed=seed, window=window))
 
 
 def _reference_warnings(fakes: _Side, reals: _Side, lacks_training: bool) -> list[str]:
@@ -294,16 +293,14 @@ def _reference_warnings(fakes: _Side, reals: _Side, lacks_training: bool) -> lis
     return warnings
 
 
-def _name_files(pairs: list[dict[str, Any]], fakes: Dataset, reals: Dataset) -> None:
-    """Add the names of their files to pairs of images, where these are files."""
+def _show_pairs(pairs: list[dict[str, Any]], fakes: Dataset, reals: Dataset, path: Path | None) -> None:
+    """Add the names of their files to pairs of images; draw generated images above the real ones, if `path` is set."""
     for side, images in (("fake", fakes), ("real", reals)):
         if files := images.known.files:
             for pair in pairs:
                 pair[f"{side}_file"] = files[pair[side]]
-
-
-def _draw_pairs(pairs: list[dict[str, Any]], fakes: Dataset, reals: Dataset, path: Path) -> None:
-    """Write a picture of each generated image above the real one that it is closest to."""
+    if path is None:
+        return
     fake, real = (np.array([pair[side] for pair in pairs[:8]]) for side in ("fake", "real"))
     path.parent.mkdir(parents=True, exist_ok=True)
     png = pairs_png(fakes.read(fake), fakes.value_range, reals.read(real), reals.value_range)

@@ -23,6 +23,7 @@ from gankit.interfaces import Dataset, Features, ImageSpec, Indices, Rows
 from gankit.nn.threads import ThreadChoice, own_threads, thread_options, torch_threads
 from gankit.registry import Part, valid_part
 from gankit.registry.trust import trust
+from gankit.runs.networks import describe_value
 from gankit.runs.run import choose_device
 from gankit.terminal.text import harmless, progress_bar
 
@@ -192,9 +193,9 @@ def _features_of_chunk(
             start = perf_counter()
             values = network(batch.to(device_of(network)))
             threads.note(perf_counter() - start)
-            if values.shape != (len(batch), network.dim):
+            if not isinstance(values, Tensor) or values.shape != (len(batch), network.dim):
                 raise PartError(
-                    f"features {type(network).__name__} gave {tuple(values.shape)} for {len(batch)} images; "
+                    f"features {type(network).__name__} gave {describe_value(values)} for {len(batch)} images; "
                     f"({len(batch)}, {network.dim}) is needed"
                 )
             batches.append(values.float().cpu().numpy())

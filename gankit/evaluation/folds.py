@@ -1,6 +1,7 @@
 """Evaluations of images that were generated for each fold of a cross-validation: one row per fold, and their mean."""
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from gankit.errors import DataError, first_of
+from gankit.evaluation.comparison import set_aside
 from gankit.evaluation.design import Estimate, cross_validated
 from gankit.evaluation.evaluate import evaluate
 from gankit.evaluation.latex import tabular
@@ -53,7 +55,8 @@ def fold_folders(source: object) -> list[Path]:
 
     Empty for anything else.
     """
-    if not isinstance(source, (str, Path)) or not (folder := user_path(source)).is_dir():
+    # Unlike Path.is_dir, this is False for what is too long for a name, such as a table.
+    if not isinstance(source, (str, Path)) or not os.path.isdir(folder := user_path(source)):
         return []
     folds = [path for path in folder.iterdir() if FOLD.fullmatch(path.name) and (path / LIST).is_file()]
     return sorted(folds, key=lambda path: int(path.name.partition("-")[2]))
@@ -117,7 +120,11 @@ def _mean(values: Sequence[float], left_out: float) -> dict[str, float]:
 
 
 def write_folds(report: EvaluatedFolds, path: Path) -> str:
-    """Write the table to a file that ends in .csv or .tex, else everything as JSON; says what was done."""
+    """Write the table to a file that ends in .csv or .tex, else everything as JSON; says what was done.
+
+    A JSON file that is there is renamed first, as by `write_metrics`.
+    """
+    done = f"written to {path}"
     if path.suffix == ".tex":
         header, *table = report.cells()
         write_atomically(path, tabular(header, [("", table)], "\n".join(report["notes"])))
@@ -132,5 +139,7 @@ def write_folds(report: EvaluatedFolds, path: Path) -> str:
             lines.append(["mean", metric, mean["value"], None, None, None, mean["low"], mean["high"]])
         write_csv(path, lines)
     else:
+        if path.is_file():
+            done += f"; what stood there is now in {set_aside(path)}"
         write_atomically(path, json.dumps(report, indent=1) + "\n")
-    return f"written to {path}"
+    return done

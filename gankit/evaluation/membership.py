@@ -5,19 +5,21 @@ et al. 2019 (LOGAN), arXiv 1705.07663, white box.
 """
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gankit import seeds
 from gankit.errors import GankitError
 from gankit.evaluation.design import Estimate, Floats, Part
+from gankit.evaluation.uncertainty import number_groups
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, Pool, Rows
 from gankit.metrics._distances import Rows64, Shortlist
+from gankit.runs.networks import call_part
 from gankit.runs.run import Run
 
 SPLITS = 200
@@ -45,7 +47,7 @@ def attacks(source: Any, pool: Pool, training: Dataset, held_out: Dataset) -> tu
     if members is not None and members.features is not None and pool.fake.features is not None:
         scores["generator"] = _nearness(members, pool.fake), _nearness(pool.real, pool.fake)
     if isinstance(source, Run) and training.image.shape == held_out.image.shape == source.image.shape:
-        with contextlib.suppress(GankitError):  # no checkpoint, or a critic with conditions
+        with contextlib.suppress(GankitError):  # the critic cannot score these images
             scores["critic"] = _critic_scores(source, training), _critic_scores(source, held_out)
     groups = [images.groups for images in (training, held_out)]
     results: dict[str, Any] = {
@@ -55,7 +57,8 @@ def attacks(source: Any, pool: Pool, training: Dataset, held_out: Dataset) -> tu
     successful = [result for result in results.values() if result["low"] > 0.5 and result["area"] > result["control"]]
     warnings = [
         f"training images can be told from held-out ones by {result['by']}: area {result['area']:.2f} "
-        f"({result['low']:.2f} to {result['high']:.2f}), {result['control']:.2f} at most among training images alone"
+        f"({result['low']:.2f} to {result['high']:.2f}), and 95 % of attacks among training images alone stay below "
+        f"{result['control']:.2f}"
         for result in successful
     ]
     return results, warnings
@@ -80,13 +83,13 @@ def attack(
         `{"area", "low", "high", "control", "members", "others"}`; the last two are numbers of patients. An area of 0.5
         is chance, 1 tells all apart. None with fewer than 4 patients among the members or 2 among the others.
     """
-    units, other_units = _units(member_groups, len(members)), _units(other_groups, len(others))
+    units, other_units = number_groups(member_groups, len(members)), number_groups(other_groups, len(others))
     n, m = int(units.max()) + 1, int(other_units.max()) + 1
     if n < 4 or m < 2:
         return None
-    is_member = np.arange(len(members) + len(others)) < len(members)
-    area = float(_areas(np.concatenate([members, others]), is_member[None])[0])
-    sides = {"members": (_above(members, others), units), "others": (1 - _above(others, members), other_units)}
+    shares_above = _above(members, others)
+    area = float(shares_above.mean())
+    sides = {"members": (shares_above, units), "others": (1 - _above(others, members), other_units)}
     parts = {}
     for name, (shares, unit) in sides.items():
         sums = np.bincount(unit, shares - area)
@@ -94,30 +97,17 @@ def attack(
         parts[name] = Part(float((sums**2).sum()) * count / (count - 1) / len(shares) ** 2, count - 1)
     low, high = Estimate(area, parts).share_interval(min(n, m))
     orders = [torch.randperm(n, generator=seeds.generator(0, "members", k)).numpy() for k in range(SPLITS)]
-    kept = np.array([~np.isin(units, order[: min(m, n // 2)]) for order in orders])
-    control = float(np.quantile(_areas(members, kept), 0.95))
+    divisions = [np.isin(units, order[: min(m, n // 2)]) for order in orders]
+    areas = [_above(members[~left_out], members[left_out]).mean() for left_out in divisions]
+    control = float(np.quantile(areas, 0.95))
     return {"area": area, "low": low, "high": high, "control": control, "members": n, "others": m}
 
 
-def _areas(scores: Floats, positive: NDArray[np.bool_]) -> Floats:
-    """(k,) areas under the curve of (n,) scores, from their ranks, for k choices (k, n) of the positive ones."""
-    from scipy.stats import rankdata  # a second to load
-
-    counts = positive.sum(1)
-    areas = (positive @ rankdata(scores) - counts * (counts + 1) / 2) / (counts * (len(scores) - counts))
-    return np.asarray(areas)
-
-
 def _above(scores: Floats, others: Floats) -> Floats:
-    """(n,) for each score the share of the others below it; equal ones count half."""
+    """(n,) for each score the share of the others below it; equal ones count half. Their mean is the area."""
     others = np.sort(others)
     below = np.searchsorted(others, scores, "left") + np.searchsorted(others, scores, "right")
     return np.asarray(below / (2 * len(others)))
-
-
-def _units(groups: NDArray[Any] | None, count: int) -> NDArray[np.int64]:
-    """(count,) number of each image's group, from 0."""
-    return np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
 
 
 def _nearness(rows: Rows, fake: Rows) -> Floats:
@@ -131,22 +121,32 @@ def _nearness(rows: Rows, fake: Rows) -> Floats:
 
 
 def _critic_scores(run: Run, images: Dataset) -> Floats:
-    """(n,) scores of a run's critic; of a map of scores its mean."""
-    if run.image.conditions:
-        raise GankitError("conditions are standardised by the training")
+    """(n,) scores of a run's critic; of a map of scores its mean.
 
-    def batches() -> Iterator[Floats]:
-        for start in range(0, len(images), BATCH):
-            places = np.arange(start, min(start + BATCH, len(images)))
-            pixels = rescale(images.read(places).astype(np.float32), images.value_range, (-1.0, 1.0))
-            labels = None
-            if run.image.classes and images.labels is not None:
-                labels = torch.as_tensor(images.labels[places], device=run.device)
-            with torch.no_grad():
-                scores = run.critic(torch.from_numpy(pixels).to(run.device), labels)
-            yield scores.cpu().double().reshape(len(places), -1).mean(1).numpy()
-
-    values = np.concatenate(list(batches()))
+    Raises:
+        GankitError: the critic cannot score these images: there is no checkpoint, their classes are not the run's, ...
+    """
+    labels = _run_labels(run, images)
+    batches: list[Floats] = []
+    for start in range(0, len(images), BATCH):
+        places = np.arange(start, min(start + BATCH, len(images)))
+        pixels = rescale(images.read(places).astype(np.float32), images.value_range, (-1.0, 1.0))
+        of_batch = None if labels is None else labels[places].to(run.device)
+        scores = call_part("the critic", run.critic, torch.from_numpy(pixels).to(run.device), of_batch)
+        batches.append(scores.cpu().double().reshape(len(places), -1).mean(1).numpy())
+    values = np.concatenate(batches)
     if not np.isfinite(values).all():
         raise GankitError("the critic's scores are not finite")
     return values
+
+
+def _run_labels(run: Run, images: Dataset) -> Tensor | None:
+    """(n,) the images' classes as the run numbers them, by name; None where either has none."""
+    if run.image.conditions:
+        raise GankitError("conditions are standardised by the training")
+    labels, names = images.labels, images.class_names
+    if not run.image.classes or labels is None:
+        return None
+    if labels.ndim > 1:
+        raise GankitError("the critic was trained on classes, and these images have conditions")
+    return run.encode_labels(len(images), [names[label] for label in labels] if names else labels)

@@ -8,7 +8,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.evaluation.design import LEVEL, Estimate, Floats, Part, variance_of_mean
+from gankit.evaluation.design import Estimate, Floats, Part, variance_of_mean
+from gankit.evaluation.uncertainty import number_groups
 
 Score = Callable[[Floats], Floats]  # (..., k, k) confusion matrices to (...) values
 
@@ -24,10 +25,8 @@ class Cases:
     @classmethod
     def of(cls, labels: NDArray[np.int64], groups: NDArray[np.generic] | None) -> Self:
         """From (n,) classes and (n,) groups; without groups each case is its own."""
-        names = np.arange(len(labels)) if groups is None else groups
-        group = np.unique(names, return_inverse=True)[1]
-        classes = int(labels.max()) + 1
-        counts = np.zeros((int(group.max()) + 1, classes), np.int64)
+        group = number_groups(groups, len(labels))
+        counts = np.zeros((int(group.max()) + 1, int(labels.max()) + 1), np.int64)
         np.add.at(counts, (group, labels), 1)
         return cls(labels, group, counts.argmax(1))
 
@@ -86,10 +85,8 @@ class PairedDifference:
     seeds_error: float | None  # the part from the seeds; None for one seed, and the interval then leaves it out
 
 
-def paired_difference(
-    cases: Cases, first: Floats, second: Floats, score: Score, level: float = LEVEL
-) -> PairedDifference:
-    """The paired difference of two arms, with a t interval over test cases and seeds, as in `crossed_estimate`.
+def paired_difference(cases: Cases, first: Floats, second: Floats, score: Score) -> PairedDifference:
+    """The paired difference of two arms, with a 95 % t interval over test cases and seeds, as in `crossed_estimate`.
 
     Both arms have (seeds, groups, k, k) counts, paired by seed. docs/measured/paired-intervals.md has the measured
     rates of false positives.
@@ -100,4 +97,4 @@ def paired_difference(
     estimate = crossed_estimate(cases, by_seed, left_out)
     seeds = estimate.parts.get("seeds")
     errors = math.sqrt(estimate.parts["cases"].variance), math.sqrt(seeds.variance) if seeds else None
-    return PairedDifference(estimate.value, *estimate.interval(level), by_seed.tolist(), *errors)
+    return PairedDifference(estimate.value, *estimate.interval(), by_seed.tolist(), *errors)

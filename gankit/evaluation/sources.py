@@ -11,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gankit import seeds
 from gankit.errors import DataError, PartError, RunError
 from gankit.evaluation.extraction import as_part
 from gankit.evaluation.statistics import Statistics
-from gankit.experiments.selection import Resized, select_images, split_indices
+from gankit.experiments.selection import Resized, random_subset, select_images, split_indices
 from gankit.experiments.values import parse_table
 from gankit.files import user_path
 from gankit.interfaces import Dataset, ImageSpec, Indices, Known
@@ -114,34 +113,36 @@ def _missing_window(name: str, dtype: Any) -> DataError:
 
 def open_images(
     source: Source, name: str, *, count: int | None = None, seed: int = 0, window: Window = None
-) -> Dataset | Statistics:
-    """The images of a source, or the statistics that stand for them.
+) -> Dataset:
+    """The images of a source.
 
     Args:
-        source: a run, a data set, statistics, (n, c, h, w) images, or where these are stored.
+        source: a run, a data set, (n, c, h, w) images, or where these are stored.
         name: what to call the images in errors.
         count: how many images to draw from a run, or to choose at random from a set; None for all of a set.
         seed: of drawn latents and chosen images.
         window: the values of black and white, of arrays and files that are not 8-bit.
 
     Raises:
-        GankitError: nothing is there, fewer images than `count`, or images deeper than 8 bits without a window.
+        GankitError: nothing is there, fewer images than `count`, statistics in place of images, or images deeper than
+            8 bits without a window.
     """
     if isinstance(source, (str, Path, dict)):
         source = open_source(source, window)
     if isinstance(source, Statistics):
-        return source
+        raise DataError(f"{name}: a statistics file holds no images; it can be given only as the real images")
     if isinstance(source, Run):
         if count is None:
             raise DataError(f"{name}: give count, the number of images to draw from {source.path}")
+        if count < 1:
+            raise DataError(f"{name}: {count} images cannot be drawn; at least 1 is needed")
         return Drawn(source, count, seed)
     dataset = source if isinstance(source, Dataset) else from_array(source, name, window)
     if count is None or count == len(dataset):
         return dataset
     if not 0 < count < len(dataset):
         raise DataError(f"{name}: {count} images are asked for, and there are {len(dataset)}")
-    order = torch.randperm(len(dataset), generator=seeds.generator(seed, "chosen images")).numpy()
-    return dataset.subset(np.sort(order[:count]))
+    return dataset.subset(random_subset(len(dataset), count, seed, "chosen images"))
 
 
 def open_named(source: Source, role: str, window: Window = None) -> tuple[str, Source]:
@@ -205,30 +206,29 @@ def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) 
         raise too_few(name, 0)
     if array.dtype == np.uint8:
         window = (0.0, 255.0)
-    elif window is None or array.dtype.kind not in "uif":
+    elif array.dtype.kind not in "uif":
+        raise DataError(f"{name} images are {array.dtype}; numbers are needed, such as uint8")
+    elif window is None:
         raise _missing_window(f"{name} images", array.dtype)
-    elif not (math.isfinite(window[0]) and math.isfinite(window[1]) and window[0] < window[1]):
-        raise DataError(f"window {window}: two finite numbers are needed, black below white")
-    elif not (window[0] <= array.min() and array.max() <= window[1]):
-        raise DataError(f"{name} images go from {array.min():g} to {array.max():g}, outside the window {window}")
-    elif array.dtype not in (np.uint16, np.float32):
-        array = array.astype(np.float32)
+    else:
+        black, white = _black_white(window)
+        if not (black <= array.min() and array.max() <= white):
+            raise DataError(f"{name} images go from {array.min():g} to {array.max():g}, outside the window {window}")
+        if array.dtype not in (np.uint16, np.float32):
+            array = array.astype(np.float32)
     dataset: Dataset = wrap("dataset", array, value_range=window)
     return dataset
 
 
-def open_only_images(
-    source: Source, name: str, *, count: int | None = None, seed: int = 0, window: Window = None
-) -> Dataset:
-    """As `open_images`, of a source that must have images.
-
-    Raises:
-        GankitError: as `open_images`, or it is statistics.
-    """
-    opened = open_images(source, name, count=count, seed=seed, window=window)
-    if isinstance(opened, Statistics):
-        raise DataError(f"{name}: a statistics file holds no images; it can be given only as the real images")
-    return opened
+def _black_white(window: Any) -> tuple[float, float]:
+    """The two values of a window that a program gave."""
+    try:
+        black, white = map(float, window)
+    except (TypeError, ValueError):
+        black = white = math.nan
+    if not (math.isfinite(black) and math.isfinite(white) and black < white):
+        raise DataError(f"window {window}: two finite numbers are needed, black below white")
+    return black, white
 
 
 def too_few(name: str, count: int) -> DataError:

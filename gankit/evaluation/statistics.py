@@ -58,7 +58,7 @@ class Statistics:
             mean, covariance = (archive.read(key).astype(np.float64) for key in ("mu", "sigma"))
             n = operator.index(archive.read("n")[()]) if "n" in archive.headers else None
             protocol = dict(json.loads(str(archive.read("protocol")))) if "protocol" in archive.headers else {}
-            dict(protocol.get("features_protocol", {}))  # raises if it is no table
+            protocol.get("features_protocol", {}).items()  # raises if it is no table
         except DataError:
             raise
         except Exception as error:  # a damaged file can raise anything
@@ -102,9 +102,27 @@ class Statistics:
         warning = f"{self.name} was made with versions {versions or 'unknown'}, here are {here}: values may vary"
         return [] if versions == here else [warning]
 
-    def write(self, path: str | Path) -> Path:
-        """Write the file, as a whole or not at all."""
+    @staticmethod
+    def check_output(path: str | Path) -> Path:
+        """The path of a file, once it is clear that statistics may be written to it.
+
+        Raises:
+            DataError: it is no .npz file in a folder that exists, or it holds something else, such as the images.
+        """
         target = user_path(path)
+        if target.suffix != ".npz" or not target.absolute().parent.is_dir():
+            raise DataError(f"{target} must be an .npz file in a folder that exists")
+        if target.is_file() and not Statistics.is_file(target):
+            raise DataError(f"{target} holds something other than statistics, which would be lost: name another file")
+        return target
+
+    def write(self, path: str | Path) -> Path:
+        """Write the file, as a whole or not at all.
+
+        Raises:
+            DataError: as `check_output`.
+        """
+        target = self.check_output(path)
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {"mu": self.moments.mean, "sigma": self.moments.covariance}
         if self.moments.n is not None:

@@ -1,5 +1,6 @@
 """Evaluations as tables: for a terminal, a notebook or page, a paper, and a spreadsheet."""
 
+import math
 import re
 from html import escape
 from pathlib import Path
@@ -47,10 +48,13 @@ def title(metric: str, features: str) -> str:
         metric: the value's name in a metrics file.
         features: their name; empty for values that use none.
     """
-    base, rest = re.fullmatch(r"(frechet|kid|mind|)\b(.*)", metric, re.DOTALL).groups()  # type: ignore[union-attr]
-    rest = rest.replace("-infinity", " at infinity") if base == "frechet" else rest
-    if (base, features) == ("frechet", "inception-v3"):
-        return f"FID{rest}"
+    known = re.match(r"(frechet|kid|mind)\b", metric)
+    base = known[0] if known else ""
+    rest = metric.removeprefix(base)
+    if base == "frechet":
+        rest = rest.replace("-infinity", " at infinity")
+        if features == "inception-v3":
+            return f"FID{rest}"
     name = {"frechet": "FD"}.get(base, base.upper()) + rest
     return f"{name} ({features})" if features else name
 
@@ -60,7 +64,7 @@ def rows(report: dict[str, Any]) -> list[Row]:
     values = []
     for name, entry in report["metrics"].items():
         features, meaning = report["protocol"]["features"], Meaning()
-        if metric := _metric(entry["metric"]):
+        if metric := metric_of(entry["metric"]):
             meaning = metric.meaning(name)
             numbered = re.fullmatch(r"(.+)-\d+", name)  # metrics of the same name are told apart by their settings
             if numbered and not meaning.words:
@@ -73,24 +77,25 @@ def rows(report: dict[str, Any]) -> list[Row]:
     return values
 
 
-def _metric(table: dict[str, Any]) -> Metric | None:
+def metric_of(table: dict[str, Any]) -> Metric | None:
+    """The metric of an entry of a metrics file; None where it is not installed."""
     settings = dict(table)
     try:
-        metric: Metric = valid_part("metric", settings.pop("name"), settings).build()
+        metric: Metric = valid_part("metric", str(settings.pop("name", "")), settings).build()
     except GankitError:
         return None
     return metric
 
 
-def with_error(value: float, error: float | None, mark: str = "±") -> str:
+def with_error(value: float, error: float | None) -> str:
     """A value with its error: two significant digits of the error, and as many decimals of the value.
 
     Without an error the value has four significant digits.
     """
-    if not error:
+    if not error or not math.isfinite(value + error):
         return f"{value:.4g}"
     decimals = _decimals(error)
-    return f"{_round(value, decimals)} {mark} {_round(error, decimals)}"
+    return f"{_round(value, decimals)} ± {_round(error, decimals)}"
 
 
 def _decimals(error: float) -> int:
@@ -135,9 +140,7 @@ def cells(report: dict[str, Any]) -> list[list[str]]:
 def _baseline_cell(row: Row, key: str) -> str:
     """A value of the baseline, with the decimals of the row's own value."""
     baseline, error = row.entry["real_vs_real"], row.entry["standard_error"]
-    if not baseline:
-        return "-"
-    return _round(baseline[key], _decimals(error)) if error else f"{baseline[key]:.4g}"
+    return with_error(baseline[key], error).partition(" ± ")[0] if baseline else "-"
 
 
 def _common_n(report: dict[str, Any]) -> int | None:
@@ -172,7 +175,8 @@ def notes(report: dict[str, Any]) -> list[str]:
     for attack in report["protocol"].get("membership", {}).values():
         lines.append(
             f"membership attack by {attack['by']}: area {attack['area']:.2f} ({attack['low']:.2f} to "
-            f"{attack['high']:.2f}), 0.5 tells nothing; among training images alone {attack['control']:.2f} at most"
+            f"{attack['high']:.2f}), 0.5 tells nothing; 95 % of attacks among training images alone stay below "
+            f"{attack['control']:.2f}"
         )
     return lines
 
@@ -248,6 +252,13 @@ def html(report: dict[str, Any]) -> str:
 
 def _which_is_better(better: str) -> str:
     return f"{better} is {'better' if better in ('lower', 'higher') else 'best'}" if better else ""
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is empty or holds a table that gankit wrote, of one evaluation or of folds."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        first_line = file.readline()
+    return not first_line or first_line.startswith(("metric,features,", "fold,metric,", "% fake: ", "% mean: "))
 
 
 def write_table(report: dict[str, Any], path: Path) -> None:

@@ -1,7 +1,8 @@
 """Standard errors, real-against-real baselines, and p-values of a metric's values."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,13 +90,10 @@ def evaluate_metric(
     return entries, warnings
 
 
-def free_name(name: str, taken: Mapping[str, Any]) -> str:
-    """A name for a value, numbered where an evaluation has two metrics of one name."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}-{number}"
-    return free
+def free_name(name: str, taken: Container[str]) -> str:
+    """The name of a value, or where it is taken the name with the next free number: "kid-2"."""
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(free for free in itertools.chain([name], numbered) if free not in taken)
 
 
 def standard_errors(
@@ -143,9 +141,11 @@ def influences(resampling: Resampling, side: str, values: Values) -> dict[str, N
     """
     pool = resampling.pool
     places = pool.real_places if side == "real" else pool.fake_places
-    names, unit = units(pool, side)
-    if len(names) > LEAVE_ONE_OUT:
-        order = torch.randperm(len(names), generator=seeds.generator(0, "jackknife")).numpy()
+    rows = pool.real if side == "real" else pool.fake
+    unit = number_groups(rows.groups, rows.count)
+    n_units = int(unit.max()) + 1
+    if n_units > LEAVE_ONE_OUT:
+        order = _shuffle(np.arange(n_units), 0, "jackknife")
         unit = (order % resampling.metric.jackknife_groups)[unit]
     parts = [places[unit == number] for number in range(int(unit.max()) + 1)]
     if len(parts) < 2 or len(places) - max(map(len, parts)) < 2:
@@ -165,11 +165,9 @@ def influences(resampling: Resampling, side: str, values: Values) -> dict[str, N
     return result
 
 
-def units(pool: Pool, side: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The units that vary independently, groups (patients) or else images: (k,) names, and (n,) each image's unit."""
-    rows = pool.real if side == "real" else pool.fake
-    names, unit = np.unique(np.arange(rows.count) if rows.groups is None else rows.groups, return_inverse=True)
-    return names, unit.reshape(-1)
+def number_groups(groups: NDArray[Any] | None, count: int) -> Indices:
+    """(count,) the number of each image's group (patient), from 0; without groups each image is its own."""
+    return np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
 
 
 def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict[str, dict[str, Any]]:
@@ -182,20 +180,15 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
     """
     pool = resampling.pool
     most, middle = min(pool.fake.count, pool.real.count // 2), pool.real.count // 2
-    names, unit = units(pool, "real")
-    fake_unit = units(pool, "fake")[1]
+    unit, fake_unit = (number_groups(rows.groups, rows.count) for rows in (pool.real, pool.fake))
     divisions: list[tuple[Indices, Indices, Indices]] = []
     for split in range(SPLITS):
-
-        def shuffle(places: Indices, stream: str, split: int = split) -> Indices:
-            order: Indices = torch.randperm(len(places), generator=seeds.generator(seed, stream, split)).numpy()
-            return np.asarray(places[order])
-
-        rank = torch.randperm(len(names), generator=seeds.generator(seed, "split", split)).numpy()
+        rank = _shuffle(np.arange(int(unit.max()) + 1), seed, "split", split)
         order = np.argsort(rank[unit], kind="stable")
-        first, second = shuffle(order[:middle], "first half"), shuffle(order[-middle:], "second half")
+        first = _shuffle(order[:middle], seed, "first half", split)
+        second = _shuffle(order[-middle:], seed, "second half", split)
         second = _one_of_each(second[~np.isin(unit[second], unit[first])], unit)
-        fakes = _one_of_each(shuffle(np.arange(pool.fake.count), "split of fakes"), fake_unit)
+        fakes = _one_of_each(_shuffle(np.arange(pool.fake.count), seed, "split of fakes", split), fake_unit)
         divisions.append((first[:most], second[:most], pool.fake_places[fakes[:most]]))
     n = min(len(part) for division in divisions for part in division[1:])
     if n < 2:
@@ -219,6 +212,12 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
     }
 
 
+def _shuffle(places: Indices, seed: int, stream: str, *index: int) -> Indices:
+    """The places in the random order of a stream."""
+    order: Indices = torch.randperm(len(places), generator=seeds.generator(seed, stream, *index)).numpy()
+    return np.asarray(places[order])
+
+
 def _one_of_each(places: Indices, unit: Indices) -> Indices:
     """The first of these places for each unit, in their order."""
     first = np.sort(np.unique(unit[places], return_index=True)[1])
@@ -237,8 +236,7 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
     """
     pool = _exchangeable(pool, seed)
     resampling: Resampling = part.build().resampling(pool)
-    _, real_unit = units(pool, "real")
-    _, fake_unit = units(pool, "fake")
+    real_unit, fake_unit = (number_groups(rows.groups, rows.count) for rows in (pool.real, pool.fake))
     n_real_units = int(real_unit.max()) + 1
     unit = np.concatenate([real_unit, fake_unit + n_real_units])
 
@@ -251,7 +249,7 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
     worse = dict.fromkeys(observed, 1)  # the observed division counts
     sign = 1 if better == "lower" else -1
     for number in progress_bar(range(permutations), unit="permutation", desc=f"{part.name} by chance", delay=1):
-        values = values_by_rank(torch.randperm(n_units, generator=seeds.generator(seed, "permutation", number)).numpy())
+        values = values_by_rank(_shuffle(np.arange(n_units), seed, "permutation", number))
         for name, value in observed.items():
             slack = ROUNDING * abs(value)  # equal divisions are ties, whatever the order of sums
             worse[name] += sign * values.get(name, math.inf * sign) >= sign * value - slack  # a missing value is worse
@@ -261,27 +259,26 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
 
 def _exchangeable(pool: Pool, seed: int) -> Pool:
     """One random image of each group; the whole pool if all groups, or single images, have one size."""
-    unit_of_image = [units(pool, side)[1] for side in ("real", "fake")]
+    unit_of_image = [number_groups(rows.groups, rows.count) for rows in (pool.real, pool.fake)]
     if len({int(size) for unit in unit_of_image for size in np.bincount(unit)}) == 1:
         return pool
     chosen = []
     for offset, side, unit in zip((0, pool.real.count), ("real", "fake"), unit_of_image, strict=True):
-        order = torch.randperm(len(unit), generator=seeds.generator(seed, f"one of each {side} group")).numpy()
+        order = _shuffle(np.arange(len(unit)), seed, f"one of each {side} group")
         chosen.append(np.sort(_one_of_each(order, unit)) + offset)
     return pool.subset(np.concatenate(chosen))
 
 
-def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
-    """The score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, 209).
+def wilson(hits: float, n: float) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, 209).
 
     Args:
         hits: cases that count, 0 to n, not necessarily whole.
         n: independent cases, not necessarily whole; of none the interval is (0, 1).
-        level: of the interval.
     """
     if not n:
         return 0.0, 1.0
-    z, share = float(ndtri((1 + level) / 2)), hits / n
+    z, share = float(ndtri(0.975)), hits / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     # Exactly 0 and 1 at the ends, which rounding would miss.

@@ -62,9 +62,9 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
     return training, dataset.subset(held_out) if len(held_out) else None
 
 
-def random_subset(count: int, size: int, seed: int) -> NDArray[np.int64]:
+def random_subset(count: int, size: int, seed: int, stream: str = "subset", *index: int) -> NDArray[np.int64]:
     """(size,) sorted indices of some of `count` images; with the same seed a larger subset contains a smaller one."""
-    return np.sort(torch.randperm(count, generator=seeds.generator(seed, "subset")).numpy()[:size])
+    return np.sort(torch.randperm(count, generator=seeds.generator(seed, stream, *index)).numpy()[:size])
 
 
 @final
@@ -132,9 +132,8 @@ def split_indices(dataset: Dataset, name: str | None) -> NDArray[np.int64]:
         return np.asarray(splits["train"])
     if name is None or name == "all":
         return np.arange(len(dataset))
-    if name not in splits:
-        known = ", ".join(["all", *splits])
-        raise DataError(f"data.split: there is no split {shown(name)} in this data set; known: {known}")
+    if name not in (known := ["all", *splits]):
+        raise DataError(f"data.split: there is no split {shown(name)} in this data set; known: {', '.join(known)}")
     return np.asarray(splits[name])
 
 

@@ -20,9 +20,6 @@ from torch import Tensor
 from gankit.errors import PartError
 from gankit.interfaces import Features
 
-Resizer = Callable[[NDArray[Any]], NDArray[np.float32]]
-"""(height, width, 3) to (side, side, 3) float32."""
-
 
 class Network(Features):
     """A trained network in evaluation mode, which gets images resized to the size that it was trained on.
@@ -57,7 +54,7 @@ class Network(Features):
         with torch.no_grad():
             if self.side is None:
                 return self.read(self._on_device(images.float().expand(-1, self.channels, -1, -1)))
-            small = _resize(images.detach().float().cpu().numpy(), self.resizer(self.side), self.side)
+            small = _resize(images.detach().float().cpu().numpy(), self.side)
             return self.read(self._on_device(torch.from_numpy(small[:, : self.channels])))
 
     def check_channels(self, channels: int) -> None:
@@ -69,11 +66,6 @@ class Network(Features):
             raise PartError(f"features {self.name} read grey or RGB images: 1 or 3 channels, these have {channels}")
         if channels > self.channels:
             raise PartError(f"features {self.name}: the network reads grey images, these have {channels} channels")
-
-    def resizer(self, side: int) -> Resizer:
-        """clean-fid's: each channel by Pillow's bicubic filter in floating point, clipped to [0, 255], not rounded."""
-        resize: Resizer = make_resizer("PIL", False, "bicubic", (side, side))
-        return resize
 
     def _on_device(self, images: Tensor) -> Tensor:
         weight = next(itertools.chain(self.parameters(), self.buffers()), images)
@@ -92,8 +84,13 @@ class Network(Features):
         return {"resize": resized, "versions": ", ".join(versions), "weights_sha256": self.weights_sha256}
 
 
-def _resize(images: NDArray[np.float32], resize: Resizer, side: int) -> NDArray[np.float32]:
-    """(n, 1 or 3, height, width) to (n, 3, side, side); grey is repeated, as Pillow's conversion to RGB does."""
+def _resize(images: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """(n, 1 or 3, height, width) to (n, 3, side, side) by clean-fid's mode "clean".
+
+    Each channel is resized by Pillow's bicubic filter in floating point, clipped to [0, 255] and not rounded. Grey is
+    repeated, as Pillow's conversion to RGB does.
+    """
+    resize: Callable[[NDArray[Any]], NDArray[np.float32]] = make_resizer("PIL", False, "bicubic", (side, side))
     colours = np.broadcast_to(images, (len(images), 3, *images.shape[2:])).transpose(0, 2, 3, 1)
     small = np.empty((len(images), 3, side, side), dtype=np.float32)
 

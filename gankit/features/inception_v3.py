@@ -12,14 +12,13 @@ from typing import Annotated, Any, ClassVar, final
 import torch
 from cleanfid import downloads_helper
 from cleanfid.inception_torchscript import InceptionV3W
-from cleanfid.resize import build_resizer
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gankit.cache import cache_folder
 from gankit.errors import PartError
-from gankit.features._network import Network, Resizer, read_weights, reason, without_deprecations
+from gankit.features._network import Network, read_weights, reason, without_deprecations
 
 _FILE = "inception-2015-12-05.pt"  # the name that clean-fid's loader asks for
 _SPARE = "weights-inception-2015-12-05-6726825d.pth"  # the same weights as torch-fidelity publishes them
@@ -106,11 +105,6 @@ class InceptionV3(Network):
             raise PartError(f"the weights of features {self.name} have no class head; use NVIDIA's {_FILE}")
         with torch.no_grad():
             return functional.linear(features.to(weight), weight)
-
-    def resizer(self, side: int) -> Resizer:
-        """clean-fid's mode "clean"."""
-        resize: Resizer = build_resizer("clean")
-        return resize
 
     @property
     def protocol(self) -> dict[str, str | int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class Result:
         """What a metric computes of some images, as a result whose values are floats.
 
         Raises:
-            PartError: it returns anything but numbers by name, or raises an error of another kind.
+            PartError: it returns anything but numbers by name or details that JSON has, or raises another error.
             GankitError: as `Metric.compute`.
         """
         try:
@@ -64,6 +65,13 @@ class Result:
                 f"metric {type(metric).__name__}: compute returned {description}; return numbers by name, such as "
                 '{"brightness": 0.3}'
             )
+        try:
+            json.dumps(dict(result.details))
+        except (TypeError, ValueError) as error:
+            raise PartError(
+                f"metric {type(metric).__name__}: its details cannot be stored ({error}); make them of plain numbers, "
+                "texts, lists and dictionaries"
+            ) from error
         return dataclasses.replace(result, values=values)
 
 

@@ -47,7 +47,7 @@ def float64_pair(
 
 
 def check_pair(x: ArrayLike, y: ArrayLike, min_rows: int, names: tuple[str, str]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """As `float64_pair`, without converting the type."""
+    """As `float64_pair`, of any type."""
     first, second = (check_rows(rows, name) for rows, name in zip((x, y), names, strict=True))
     for rows, name in ((first, names[0]), (second, names[1])):
         if len(rows) < min_rows:
@@ -59,14 +59,8 @@ def check_pair(x: ArrayLike, y: ArrayLike, min_rows: int, names: tuple[str, str]
     return first, second
 
 
-def float64_feature_pair(real: Rows, fake: Rows, min_rows: int) -> tuple[Matrix, Matrix]:
-    """The features of real and of generated images in float64, of at least `min_rows` each."""
-    first, second = feature_pair(real, fake, min_rows)
-    return first.astype(np.float64), second.astype(np.float64)
-
-
 def feature_pair(real: Rows, fake: Rows, min_rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """As `float64_feature_pair`, without converting the type."""
+    """The features of real and of generated images, of any type and of at least `min_rows` each."""
     names = ("features of the real images", "features of the generated images")
     x, y = real.required("features", "the real"), fake.required("features", "the generated")
     return check_pair(x, y, min_rows, names)
@@ -74,7 +68,7 @@ def feature_pair(real: Rows, fake: Rows, min_rows: int) -> tuple[NDArray[Any], N
 
 def pooled_features(pool: Pool, min_rows: int) -> Matrix:
     """(N, d) features of all images of a pool in float64, of at least `min_rows` of each side."""
-    return np.concatenate(float64_feature_pair(pool.real, pool.fake, min_rows))
+    return np.concatenate(feature_pair(pool.real, pool.fake, min_rows), dtype=np.float64)
 
 
 class SumsResampling(Resampling, ABC):

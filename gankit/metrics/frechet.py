@@ -83,7 +83,8 @@ class Frechet(Metric):
             GankitError: as `frechet_distance`, or as `frechet_distance_from_moments` for statistics.
         """
         first, second = _Gaussian.of(real, "real"), _Gaussian.of(fake, "generated")
-        dim, n = len(first.mean), min(side.n for side in (first, second) if side.n is not None)
+        dim = len(first.mean)
+        n = min((side.n for side in (first, second) if side.n is not None), default=dim)
         if dim != len(second.mean):
             raise GankitError(f"features differ in dimension: {dim} of real and {len(second.mean)} of generated images")
         warning = (

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from gankit.errors import GankitError
 from gankit.interfaces import Meaning, Metric, Result, Rows
-from gankit.metrics._rows import digests, float64_feature_pair, permutation
+from gankit.metrics._rows import digests, feature_pair, permutation
 from gankit.metrics.frechet import frechet_distance
 
 
@@ -39,7 +39,7 @@ class FrechetInfinity(Metric):
             GankitError: either side has fewer than twice as many images as dimensions.
         """
         # Shuffled by content: the first rows are a random sample, whatever order the rows arrived in.
-        sides = [rows[permutation(digests(rows))] for rows in float64_feature_pair(real, fake, min_rows=2)]
+        sides = [rows[permutation(digests(rows))] for rows in feature_pair(real, fake, min_rows=2)]
         n, dim = min(map(len, sides)), sides[0].shape[1]
         if n < 2 * dim:
             raise GankitError(

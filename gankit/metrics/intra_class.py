@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar, final
 
@@ -75,8 +75,8 @@ class IntraClass(Metric):
         return _ByClass(self, pool)
 
 
-def _places_by_class(rows: Rows, side: str) -> dict[Key, Indices]:
-    """The indices of the images of each class; `side` is "real" or "generated", for messages."""
+def _places_by_class(rows: Rows, side: str, name_lists: NameLists) -> dict[Key, Indices]:
+    """The indices of the images of each class, by its name where any set has names; `side` is for messages."""
     labels, names = rows.labels, rows.class_names
     if not rows.count:
         return {}
@@ -92,35 +92,18 @@ def _places_by_class(rows: Rows, side: str) -> dict[Key, Indices]:
         )
     if labels.min() < 0:
         raise GankitError(f"intra-class: the {side} images have the label {labels.min()}; classes are numbered from 0")
-    if names is not None and labels.max() >= len(names):
+    if not names and len(name_lists) > 1:
+        raise GankitError(
+            f"intra-class: label {labels.min()} has no class name, and the other images come with different names: "
+            f"{' and '.join(', '.join(names) for names in sorted(name_lists))}; give all images class names"
+        )
+    names = names or next(iter(name_lists), None)
+    if names and labels.max() >= len(names):
         raise GankitError(
             f"intra-class: the {side} images have the label {labels.max()} and {len(names)} class names, for 0 to "
             f"{len(names) - 1}; give each class a name"
         )
     return {names[label] if names else int(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
-
-
-def _match_classes(keys: Iterable[Key], name_lists: NameLists) -> dict[Key, list[Key]]:
-    """The keys of each class, by its name where it has one: one set may name a class that another numbers.
-
-    Named classes come in the order of the names, others by number.
-    """
-    place = {name: number for names in sorted(name_lists, reverse=True) for number, name in enumerate(names)}
-    classes: dict[Key, list[Key]] = {}
-    for key in keys:
-        matched = key
-        if name_lists and isinstance(key, int):
-            if len(name_lists) > 1:
-                raise GankitError(
-                    f"intra-class: label {key} has no class name, and the other images come with different names: "
-                    f"{' and '.join(', '.join(names) for names in sorted(name_lists))}; give all images class names"
-                )
-            (names,) = name_lists
-            if key >= len(names):
-                raise GankitError(f"intra-class: there is a label {key} and only {len(names)} class names")
-            matched = names[key]
-        classes.setdefault(matched, []).append(key)
-    return dict(sorted(classes.items(), key=lambda item: (place.get(str(item[0]), 0), item[0])))
 
 
 def _combine(outcomes: Mapping[Key, Outcome]) -> dict[str, float]:
@@ -139,26 +122,27 @@ class _ByClass(Resampling):
     def __init__(self, metric: IntraClass, pool: Pool) -> None:
         super().__init__(metric, pool)
         inner, training = metric.metric, pool.real.training or Rows()
+        name_lists = frozenset(rows.class_names for rows in (pool.real, pool.fake, training) if rows.class_names)
         places_by_class = [
-            _places_by_class(rows, side)
+            _places_by_class(rows, side, name_lists)
             for rows, side in ((pool.real, "real"), (pool.fake, "generated"), (training, "real"))
         ]
-        name_lists = frozenset(rows.class_names for rows in (pool.real, pool.fake, training) if rows.class_names)
+        # Named classes come in the order of the names, others by number.
+        place = {name: number for names in sorted(name_lists, reverse=True) for number, name in enumerate(names)}
+        keys = {key for places in places_by_class for key in places}
         real, fake, training = (_with_only(rows, inner.needs) for rows in (pool.real, pool.fake, training))
         self.class_of = np.zeros(pool.real.count + pool.fake.count, dtype=np.int64)
         self.index_in_class = np.zeros_like(self.class_of)
         self.classes: dict[Key, Resampling] = {}
-        keys = dict.fromkeys(key for places in places_by_class for key in places)
-        for number, (matched, keys_of_class) in enumerate(_match_classes(keys, name_lists).items()):
+        for number, key in enumerate(sorted(keys, key=lambda key: (place.get(str(key), 0), key))):
             of_real, of_fake, of_training = (
-                np.sort(np.concatenate([places.get(key, np.array([], dtype=np.int64)) for key in keys_of_class]))
-                for places in places_by_class
+                places.get(key, np.array([], dtype=np.int64)) for places in places_by_class
             )
             places = np.concatenate([of_real, of_fake + pool.real.count])
             self.class_of[places], self.index_in_class[places] = number, np.arange(len(places))
             training_of_class = None if pool.real.training is None else training.take(of_training)
             part = Pool(dataclasses.replace(real.take(of_real), training=training_of_class), fake.take(of_fake))
-            self.classes[matched] = _resampling(inner, part)
+            self.classes[key] = _resampling(inner, part)
 
     @cached_property
     def _results(self) -> dict[Key, Result | GankitError]:

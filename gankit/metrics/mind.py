@@ -7,8 +7,9 @@ import numpy as np
 from annotated_types import Ge
 from numpy.typing import ArrayLike
 
+from gankit.errors import GankitError
 from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result, Rows
-from gankit.metrics._rows import LARGEST_POOL, Matrix, float64_feature_pair, float64_pair, pooled_features
+from gankit.metrics._rows import LARGEST_POOL, Matrix, feature_pair, float64_pair, pooled_features
 
 VALUES_AT_ONCE = 2**22
 """Projected values that are sorted at a time where not all are kept."""
@@ -31,8 +32,10 @@ def monge_distance(x: ArrayLike, y: ArrayLike, *, projections: int = 1000) -> fl
         distribution, and falls with their size: read it beside the value between real images.
 
     Raises:
-        GankitError: an empty side, different d, or values that are not finite.
+        GankitError: an empty side, different d, values that are not finite, or no projection.
     """
+    if projections < 1:
+        raise GankitError(f"projections = {projections}: at least 1 is needed")
     first, second = float64_pair(x, y, min_rows=1)
     step = max(1, VALUES_AT_ONCE // (len(first) + len(second)))
     total = sum(
@@ -85,7 +88,7 @@ class Mind(Metric):
         Raises:
             GankitError: as `monge_distance`.
         """
-        return {"mind": monge_distance(*float64_feature_pair(real, fake, min_rows=1), projections=self.projections)}
+        return {"mind": monge_distance(*feature_pair(real, fake, min_rows=1), projections=self.projections)}
 
     def resampling(self, pool: Pool) -> Resampling:
         """Values from one projection of all images, up to 7,000 of them."""

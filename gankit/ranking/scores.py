@@ -13,7 +13,7 @@ from torch import Tensor
 from gankit.errors import GankitError, PartError, RunError
 from gankit.evaluation import extraction
 from gankit.evaluation.extraction import BATCH, device_of, extractor
-from gankit.evaluation.sources import TRAINING, Source, from_array, notes, open_only_images, run_reference
+from gankit.evaluation.sources import TRAINING, Source, from_array, notes, open_images, run_reference
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Features
 from gankit.metrics.precision_recall import realism_score
@@ -78,7 +78,7 @@ def realism_scores(
         name, reals = run_reference(real or run)
     else:
         name = "real images"
-        reals = open_only_images(real, name, window=run.value_range)
+        reals = open_images(real, name, window=run.value_range)
     chosen = run.experiment.evaluation.features if features is None else features
     _, network = extractor(chosen, reals.image.shape)
     drawn = from_array(images, "drawn", run.value_range)

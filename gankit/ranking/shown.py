@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import DataError, GankitError
-from gankit.evaluation.sources import Source, open_named, open_only_images, run_reference
+from gankit.evaluation.sources import Source, open_images, open_named, run_reference
 from gankit.evaluation.uncertainty import free_name
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset
@@ -78,7 +78,7 @@ def open_sources(sources: Sources) -> list[Opened]:
     for number, each in enumerate(listed, 1):
         name, source = open_named(each, f"images {number}")  # type: ignore[arg-type]
         if not isinstance(source, Run):
-            source = open_only_images(source, name)
+            source = open_images(source, name)
         name = source.path.absolute().name if isinstance(source, Run) else name
         opened.append(Opened(free_name(name, {other.name: other for other in opened}), source))
     return opened
@@ -112,7 +112,7 @@ def side(opened: Opened, count: int, seed: int, label: str | None) -> Side:
         raise DataError(
             f"label: {opened.name} is a set of images, and only a run can be asked for a label: leave it out"
         )
-    chosen = open_only_images(source, opened.name, count=count, seed=seed)
+    chosen = open_images(source, opened.name, count=count, seed=seed)
     texts, files = class_texts(chosen, np.arange(count)), tuple(chosen.known.files)
     content = chosen.digest(np.arange(count))
     images, names = np.asarray(chosen.images), tuple(chosen.class_names)
@@ -135,7 +135,7 @@ def open_reals(opened: Sequence[Opened], against: Source | None) -> tuple[str, D
         return run_reference(run)
     window = None if run is None else run.value_range
     name, source = open_named(against, "real images", window)
-    return run_reference(source) if isinstance(source, Run) else (name, open_only_images(source, name, window=window))
+    return run_reference(source) if isinstance(source, Run) else (name, open_images(source, name, window=window))
 
 
 def check_shapes(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> None:

@@ -2,14 +2,11 @@
 
 import copy
 import itertools
-import json
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -119,12 +116,17 @@ def load_weights(network: nn.Module, path: Path, name: str, table: str = "classi
     safe = path.suffix == ".safetensors"
     try:
         tensors: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+    except Exception as error:  # a damaged file may raise anything
         raise PartError(
             f"{table}.weights: {path} cannot be read ({one_line(error, 120)}); give a file of tensors by name"
         ) from None
     state = network.state_dict()
-    fitting = {key: value for key, value in tensors.items() if key in state and value.shape == state[key].shape}
+    named = tensors.items() if isinstance(tensors, dict) else ()
+    fitting = {
+        key: value
+        for key, value in named
+        if isinstance(value, Tensor) and key in state and value.shape == state[key].shape
+    }
     # Of a network with a second head for training, both heads depend on the classes: at most a weight and a bias each.
     if len(state) - len(fitting) > 4 or not fitting:
         raise PartError(
@@ -187,7 +189,7 @@ def load_classifier(path: str | Path, *, grey_levels: bool = False) -> Classifie
         with seeds.own_draws():
             network = make_network(image, facts["outputs"], facts["network"], facts["width"], facts["input_size"])
         network.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = one_line(error, 120)
         raise RunError(f"{file} does not fit the classifier that it says it holds: {reason}") from error
     except GankitError as error:

@@ -46,7 +46,8 @@ def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tens
         RunError: there is no such class in the run of the folder `run`, it had no training images, or the number of
             labels is neither 1 nor n.
     """
-    sequence = [labels] * n if isinstance(labels, (int, str, np.generic)) else list(labels)  # type: ignore[arg-type]
+    array = _as_array(labels)
+    sequence = [array.item()] * n if array.ndim == 0 else array.tolist()
     classes = [_find_class(label, record, run) for label in sequence]
     if untrained := [record.class_names[k] for k in dict.fromkeys(classes) if not record.label_counts[k]]:
         raise RunError(f"{run} had no training image of class {untrained[0]}: what is drawn of it would mean nothing")
@@ -55,10 +56,17 @@ def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tens
     return torch.tensor(classes)
 
 
+def _as_array(labels: Labels) -> NDArray[Any]:
+    try:
+        return np.asarray(labels.tolist() if isinstance(labels, Tensor) else labels)
+    except ValueError:
+        raise RunError("labels of different lengths: give one label, or one per sample") from None
+
+
 def _find_class(label: Any, record: RunRecord, run: Path) -> int:
     names = record.class_names
-    label = label.item() if isinstance(label, (np.generic, Tensor)) else label
-    label = label if isinstance(label, str) else int(label)
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
     if str(label) in names:
         return names.index(str(label))
     # Where names are numbers, as grades 1 to 3, a number is a name, for Python and the command line alike.
@@ -74,12 +82,14 @@ def encode_conditions(labels: Labels, n: int, record: RunRecord) -> Tensor:
     """(n, k) standardised conditions from (k,) or (n, k) numbers in their own units.
 
     Raises:
-        RunError: they have another shape.
+        RunError: they have another shape, or are not finite numbers.
     """
-    values = torch.as_tensor(np.asarray(labels, dtype=np.float64))
+    array, shape = _as_array(labels), (n, record.image["conditions"])
+    if array.dtype.kind not in "buif" or not np.isfinite(array).all():
+        raise RunError(f"conditions must be {shape[1]} finite numbers, not {str(labels)[:40]!r}")
+    values = torch.as_tensor(array.astype(np.float64))
     if values.dim() < 2:
         values = values.reshape(1, -1).expand(n, -1)
-    shape = (n, record.image["conditions"])
     if tuple(values.shape) != shape:
         raise RunError(f"conditions have the shape {tuple(values.shape)}; {shape} is needed")
     mean, scale = torch.tensor(record.condition_mean), torch.tensor(record.condition_scale)

@@ -164,7 +164,8 @@ def generate_batches(generator: Generator, z: Tensor, labels: Tensor | None) -> 
     like = next(generator.parameters())
     for start in range(0, max(len(z), 1), SAMPLE_BATCH):
         count = min(len(z) - start, SAMPLE_BATCH)
-        rows = (start + torch.arange(SAMPLE_BATCH)).clamp(max=max(len(z) - 1, 0))[: SAMPLE_BATCH if count else 0]
+        # The last latent pads a batch; without any latents the batch is empty.
+        rows = (start + torch.arange(SAMPLE_BATCH)).clamp(max=len(z) - 1) if count else torch.arange(0)
         label = None if labels is None else labels[rows].to(like.device)
         devices = [like.device] if like.is_cuda else []
         with seeds.own_draws(devices), seeds.plain_torch(), torch.no_grad():

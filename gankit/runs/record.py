@@ -29,6 +29,9 @@ def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRec
             condition_scale, device, data_in_process.
     """
     labels, before = dataset.labels, experiment.run
+    features = ""  # those of the settings
+    if not experiment.evaluation.features:  # the default is chosen when a run starts, and kept when it resumes
+        features = (before and before.features) or default_features()
     return RunRecord(
         versions=_versions(experiment),
         dtype=str(dataset.dtype),
@@ -38,7 +41,7 @@ def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRec
         images=len(dataset),
         threads=torch.get_num_threads(),
         processes=distributed.size(),
-        features="" if experiment.evaluation.features else (before and before.features) or default_features(),
+        features=features,
         **facts,
     )
 
@@ -90,9 +93,10 @@ def export_config(experiment: Experiment, record: RunRecord, conditions: Tensor 
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of `log.jsonl`, each with its "step"; a half line that a killed run has left is skipped."""
+    """The lines of `log.jsonl`, each with its "step"; what is damaged is skipped, as the end of a killed run."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in text.splitlines():
         with contextlib.suppress(ValueError):
             row = json.loads(line)
             if isinstance(row, dict) and isinstance(row.get("step"), int):

@@ -166,7 +166,7 @@ class Run:
         return restored.step if restored else 0
 
     def known_steps(self) -> tuple[int | None, str]:
-        """`steps` for what describes the run and needs the generator alone: None, and why, where nobody can tell."""
+        """`steps` and "", or None and the reason where no checkpoint can be read: for pages that can do without."""
         try:
             return self.steps, ""
         except RunError as error:
@@ -239,6 +239,8 @@ class Run:
         Raises:
             RunError: there is no generator yet, the labels do not fit the run, or no memory would hold the images.
         """
+        if n < 0:
+            raise RunError(f"{self.path}: {n} images cannot be drawn; give 0 or more")
         if reason := too_many(n, self.image):
             raise RunError(f"{self.path}: {reason}")
         return seeds.latents(seed, n, self.generator.latent_dim), self.encode_labels(n, labels, seed)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import DataError, RunError
-from gankit.evaluation.sources import TRAINING, Drawn, notes, open_named, open_only_images
+from gankit.evaluation.sources import TRAINING, Drawn, notes, open_images, open_named
 from gankit.files import refuse_nonempty, write_atomically, write_folder
 from gankit.images.pictures import image_png, png_uri
 from gankit.interfaces import Dataset
@@ -113,7 +113,7 @@ def open_sources(study: ReadersStudy) -> dict[str, Opened]:
             images: Dataset = Drawn(source, settings.images + settings.pairs, study.experiment.training.seed)
             opened[name] = Opened(images, what, [])
         else:
-            images = open_only_images(source, what, window=runs[0][1].value_range if runs else None)
+            images = open_images(source, what, window=runs[0][1].value_range if runs else None)
             opened[name] = Opened(images, what, notes(images, what))
     check_shapes([(each.what, each.images.image.shape) for each in opened.values()])
     for name, each in opened.items():
