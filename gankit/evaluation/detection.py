@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from gankit.evaluation.classification import auc
-from gankit.evaluation.design import Estimate, Floats
+from gankit.evaluation.design import LEVEL, Estimate, Floats
 from gankit.evaluation.paired import Cases, crossed_estimate
 
 Kinds = NDArray[np.bool_]
