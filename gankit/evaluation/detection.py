@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from gankit.evaluation.classification import auc
-from gankit.evaluation.design import LEVEL, Estimate, Floats
+from gankit.evaluation.design import Estimate, Floats
 from gankit.evaluation.paired import Cases, crossed_estimate
 
 Kinds = NDArray[np.bool_]
@@ -125,9 +125,8 @@ def agreement_interval(
     kinds: Sequence[str],
     groups: NDArray[np.generic],
     is_share: bool = False,
-    level: float = LEVEL,
 ) -> tuple[float, float] | None:
-    """The interval of how far these readers agree, over cases alone: it says nothing of other readers.
+    """The 95 % interval of how far these readers agree, over cases alone: it says nothing of other readers.
 
     A jackknife over groups, as the part "cases" of `crossed_estimate`, with Student's t; of a share Wilson's of as many
     cases.
@@ -138,7 +137,6 @@ def agreement_interval(
         kinds: n kinds of cases, whose numbers were decided beforehand.
         groups: (n,) what cases of one patient share.
         is_share: whether values are shares of cases.
-        level: of the interval.
 
     Returns:
         None where there is no value, fewer groups than `FEWEST`, or no group makes a difference.
@@ -150,8 +148,8 @@ def agreement_interval(
     left_out = _left_out(cases, lambda kept: agreement(answers[:, kept]))
     estimate = crossed_estimate(cases, np.array([value]), left_out)
     if is_share:
-        return estimate.share_interval(cases.groups, level=level)
-    low, high = estimate.interval(level)
+        return estimate.share_interval(cases.groups)
+    low, high = estimate.interval()
     return (low, min(high, 1.0)) if estimate.error > ROUNDING else None
 
 
