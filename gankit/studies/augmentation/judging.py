@@ -167,9 +167,10 @@ def choose(cells: Cells, fold: Fold, among: Sequence[Variant]) -> Variant | None
     return max(complete, key=lambda variant: cells[fold.number, variant.name].validation.mean(), default=None)
 
 
-def judge(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
-    """What `metrics.json` holds beside the protocol."""
-    cells, lacking = read_cells(study, outcomes, folder)
+def judge(
+    study: AugmentationStudy, outcomes: Mapping[str, Outcome], cells: Cells, lacking: Sequence[str]
+) -> dict[str, Any]:
+    """What `metrics.json` holds beside the protocol; cells and the names of lacking ones are from `read_cells`."""
     sources = source_rows(study, outcomes)
     alarmed = {row["source"] for row in sources if row["alarm"] and row["source"] != GENERATOR}
     trusted = [variant for variant in study.variants if variant.arm.source not in alarmed]
@@ -255,7 +256,7 @@ def _alarms(sources: list[dict[str, Any]]) -> Iterator[str]:
 
 def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, entry in controls.items():
-        low, high = entry["low"], entry["high"]
+        low = entry["low"]
         if low is None:
             yield f"the {CONTROLS[name].partition(':')[0]} could not be judged"
         elif name == COPIES and low > 0:
@@ -263,14 +264,14 @@ def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
                 "the negative control helps: noised copies do what generated images should, so that a gain is no merit "
                 "of the generator"
             )
-        elif name == HELD_OUT and low <= 0 <= high:
+        elif name == HELD_OUT and low <= 0:
             yield (
                 "no gain of the positive control can be seen: where more real images do not show, generated ones "
                 "hardly could"
             )
 
 
-def _lacks(lacking: list[str], primary: Mapping[str, Any]) -> Iterator[str]:
+def _lacks(lacking: Sequence[str], primary: Mapping[str, Any]) -> Iterator[str]:
     if lacking:
         yield f"incomplete, so not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
     if primary["missing"]:

@@ -107,8 +107,10 @@ class AugmentationSettings(FitSettings):
     @field_validator("others")
     @classmethod
     def _free(cls, others: dict[str, Other]) -> dict[str, Other]:
-        if taken := {GENERATOR, *CONTROLS, EXPORTED} & set(others):
-            raise ValueError(f"{min(taken)!r} is a source of the study's own; choose another name")
+        own = {GENERATOR, *CONTROLS, EXPORTED}
+        for name in others:
+            if name in own or any(f"{kind}-{name}" in KINDS for kind in KINDS):  # two arms would have one name
+                raise ValueError(f"{name!r} is a source or an arm of the study's own; choose another name")
         return others
 
     @property
