@@ -107,6 +107,8 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         silence = contextlib.nullcontext() if self.verbose else contextlib.redirect_stdout(io.StringIO())
         with tempfile.TemporaryDirectory() as folder, silence:
             made = train(experiment, Path(folder) / "run", data=data).sample(len(wanted), wanted, seed=seed)
+        if made.shape[1:] != images.shape[1:]:  # `wrap` has moved channels that came last
+            made = np.moveaxis(made, 1, 3)
         if images.dtype.kind in "iu":
             made = np.rint(made)
         rows = self._as_given(np.clip(made, low, high).astype(x.dtype), x.shape[1:])

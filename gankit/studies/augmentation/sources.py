@@ -56,9 +56,13 @@ def check_sources(study: AugmentationStudy, own: Path) -> None:
     """
     settings, learn = study.settings, study.fold(1).learn
     for ratio in settings.ratios:
-        adds = any(added_counts(fold, ratio).any() for fold in study.folds)
-        if not adds and (ratio != FILL or len(settings.ratios) == 1):  # beside others it adds what there is to fill
-            raise DataError(f"augmentation.ratios: {ratio} adds no image to any class of these data; name a larger one")
+        if ratio != FILL and not any(added_counts(fold, ratio).any() for fold in study.folds):
+            raise DataError(f"augmentation.ratios: {ratio} adds no image to any class of these data; raise it")
+    if idle := [fold.name for fold in study.folds if not most_added(fold, study).any()]:
+        raise DataError(
+            f"augmentation.ratios: nothing is added in {first_of(idle)}, whose classes are equally frequent; give a "
+            "number"
+        )
     if (settings.export_folds or settings.others) and not can_be_png(learn):
         raise DataError(
             f"augmentation.others: images of {learn.dtype} with {learn.image.channels} channels cannot be handed over "
