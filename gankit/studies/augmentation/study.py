@@ -199,16 +199,18 @@ class AugmentationStudy(Study):
 
     def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         settings, division = self.settings, self.division
-        groups = division.dataset.groups
+        data, cases = division.dataset, division.cases
+        labels, groups = class_labels(data)[cases], groups_of(data, cases)
+        patients = [len(np.unique(groups[labels == label])) for label in range(data.image.classes)]
         return {
             "data": self.experiment.data.name,
-            "image": list(division.dataset.image.shape),
-            "digest": division.dataset.digest(division.cases),
-            "cases": len(division.cases),
-            "groups": None if groups is None else len(np.unique(groups[division.cases])),
+            "image": list(data.image.shape),
+            "digest": data.digest(cases),
+            "cases": len(cases),
+            "groups": None if data.groups is None else len(np.unique(groups)),
             "endpoint": Endpoint(self).words,
             "margin": settings.margin,
-            "visible": self._visible(),
+            "visible": visible_difference(patients, settings.folds),
             "folds": settings.folds,
             "repeats": settings.repeats,
             "reserve": HELD_OUT in settings.controls,
@@ -219,13 +221,6 @@ class AugmentationStudy(Study):
             "versions": package_versions(),
             "command": self.command(folder),
         }  # fmt: skip
-
-    def _visible(self) -> float:
-        """Roughly the smallest difference that so many cases can show, whatever is trained."""
-        data, cases = self.division.dataset, self.division.cases
-        labels, groups = class_labels(data)[cases], groups_of(data, cases)
-        counts = [len(np.unique(groups[labels == label])) for label in range(data.image.classes)]
-        return visible_difference(counts, self.settings.folds)
 
     def report(self, results: Results) -> None:
         """Write `report.html`."""
