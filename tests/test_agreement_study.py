@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from gankit.evaluation.uncertainty import wilson
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement import study as agreement
 from gankit.studies.agreement.arms import arm_at
-from gankit.studies.agreement.conclusions import conclusions
+from gankit.studies.agreement.conclusions import _conclude_measured, conclusions
 from gankit.studies.agreement.findings import Findings, Spread, Where
 from gankit.studies.agreement.judging import Estimator
 from gankit.studies.agreement.report import warnings_of
@@ -374,6 +375,25 @@ def test_intervals_of_shares_know_how_trainings_differ(effect: Findings, monkeyp
     n = 1.959963985**2 * 0.25 / half**2  # as many independent images have that half-width
     assert (low, high) == pytest.approx(wilson(n / 2, n))
     assert high - low > 5 * np.diff(wilson(150, 300))[0]  # what the images alone would make of it
+
+
+def test_real_images_of_one_patient_count_as_one(effect: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = SimpleNamespace(
+        held_out=SimpleNamespace(groups=np.arange(100) // 5), held_out_at=lambda threshold: np.arange(100),
+        thresholds=[0.0, 0.8],
+    )  # fmt: skip
+    monkeypatch.setattr(Findings, "images", images)
+    measured = {"all": [(10, 50, 50), (12, 50, 50), (14, 50, 50)], None: [(40, 80, 100)]}
+    monkeypatch.setattr(Findings, "measured", lambda self, arm, row: measured[row])
+    assert effect.independent_reals(arm_at(0.0)) == 16
+    assert effect.share_interval(arm_at(0.0), None) == wilson(8, 16)
+    (part, _) = _conclude_measured(effect, "all").facts["parts"]
+    assert part["half"] > 1.96 * np.sqrt(0.25 / 16)
+
+
+def test_thresholds_that_are_near_have_names_of_their_own() -> None:
+    assert arm_at(0.66666666).name != arm_at(0.66666667).name
+    assert arm_at(0.57).name == "sr57"
 
 
 def beyond_sampling(spread: Spread) -> float:

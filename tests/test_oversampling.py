@@ -58,6 +58,12 @@ def test_images_come_out_as_they_went_in(shape: tuple[int, ...], dtype: Any) -> 
     assert given.min() <= more.min() <= more.max() <= given.max()
 
 
+def test_channels_may_come_last() -> None:
+    x, y = np.random.default_rng(0).integers(0, 255, (12, 3, 8, 8), np.uint8), images((8, 4))[1]
+    first, last = (sampler().fit_resample(given, y)[0] for given in (x, np.moveaxis(x, 1, 3)))
+    assert np.array_equal(np.moveaxis(first, 1, 3), last)
+
+
 def test_each_fold_has_a_generator_that_saw_no_test_image(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = images()
     seen, inner = [], module.train

@@ -226,13 +226,13 @@ def _sides_of_page(
     opened: list[Opened], key: Key, count: int | None, seed: int | None, label: str | None
 ) -> list[Side]:
     """The images of a page that are not real, made again."""
-    if len(opened) != len(key.sources):
-        names = ", ".join(origin.name for origin in key.sources)
-        raise GankitError(f"the rating page shows images of {len(key.sources)} sources: give {names}, in this order")
     each = len(key.generated) // len(key.sources)
     for name, value, of_page in (("count", count, each), ("seed", seed, key.seed), ("label", label, key.label)):
         if value is not None and value != of_page:
             raise GankitError(f"{name}: the rating page has {of_page}, not {value}: leave it out")
+    if len(opened) != len(key.sources):
+        names = ", ".join(origin.name for origin in key.sources)
+        raise GankitError(f"the rating page shows images of {len(key.sources)} sources: give {names}, in this order")
     sides = []
     for one, origin in zip(opened, key.sources, strict=True):
         if isinstance(one.source, Run) and one.source.wants_best != origin.best:
