@@ -455,6 +455,7 @@ def test_keys_of_the_table_are_options_of_the_command() -> None:
         (['augmentation.arms=["real"]'], "augmentation.arms: generated images need a source"),
         (['augmentation.arms=["synthetic"]'], "augmentation.arms: no baseline"),
         (["augmentation.ratios=[]"], "augmentation.ratios: "),
+        (['augmentation.positive=["few", "few"]'], "augmentation.positive: .*name each only once"),
         (['augmentation.others={copies={images="x"}}'], "'copies' is a source or an arm of the study's own"),
         (['augmentation.others={only={images="x"}}'], "'only' is a source or an arm of the study's own"),
         (["augmentation.others={x={}}"], "either images or command is needed"),

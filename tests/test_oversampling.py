@@ -58,6 +58,12 @@ def test_images_come_out_as_they_went_in(shape: tuple[int, ...], dtype: Any) -> 
     assert given.min() <= more.min() <= more.max() <= given.max()
 
 
+def test_floats_that_32_bits_round_stay_in_their_range() -> None:
+    x = np.random.default_rng(0).normal(size=(12, 8, 8))
+    more, _ = sampler().fit_resample(x, images((8, 4))[1])
+    assert x.min() <= more.min() <= more.max() <= x.max()
+
+
 def test_channels_may_come_last() -> None:
     x, y = np.random.default_rng(0).integers(0, 255, (12, 3, 8, 8), np.uint8), images((8, 4))[1]
     first, last = (sampler().fit_resample(given, y)[0] for given in (x, np.moveaxis(x, 1, 3)))

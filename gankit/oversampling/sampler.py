@@ -29,7 +29,7 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
     predicts: in `cross_val_score` each fold has a generator of its own, which has seen no image of the test part.
 
     Images are (n, channels, height, width), (n, height, width), or rows of (n, channels * height * width) numbers with
-    `image_shape`, as most estimators take them; those that come out have the shape and type of those that go in, and
+    `image_shape`, as most estimators take them; 1, 3 or 4 channels may also come last. Those that come out have the shape and type of those that go in, and
     the given images come first. `value_range` gives black and white of images that are not uint8.
 
     Attributes:
@@ -100,10 +100,11 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
             return x.copy(), np.array(y)
         wanted = np.concatenate(added)
         low, high = self._range(images)
+        stored_range = float(np.float32(low)), float(np.float32(high))  # rounded as the images are
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         experiment = load(self.experiment, *self.overrides, "data.conditional=true", f"training.seed={seed}")
         stored = images if images.dtype == np.uint8 else images.astype(np.float32)
-        data = wrap("dataset", stored, value_range=(low, high), labels=labels, class_names=[str(n) for n in names])
+        data = wrap("dataset", stored, value_range=stored_range, labels=labels, class_names=[str(n) for n in names])
         silence = contextlib.nullcontext() if self.verbose else contextlib.redirect_stdout(io.StringIO())
         with tempfile.TemporaryDirectory() as folder, silence:
             made = train(experiment, Path(folder) / "run", data=data).sample(len(wanted), wanted, seed=seed)
@@ -111,7 +112,7 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
             made = np.moveaxis(made, 1, 3)
         if images.dtype.kind in "iu":
             made = np.rint(made)
-        rows = self._as_given(np.clip(made, low, high).astype(x.dtype), x.shape[1:])
+        rows = self._as_given(np.clip(made.astype(np.float64), low, high).astype(x.dtype), x.shape[1:])
         both = np.concatenate([classes, names[wanted]])
         return np.concatenate([x, rows]), label_binarize(both, classes=names) if self._one_against_all else both
 

@@ -80,7 +80,7 @@ class AugmentationSettings(FitSettings):
     table: ClassVar[str] = "augmentation"
 
     endpoint: Literal["class", "presence", "severity"] = "class"
-    positive: list[str] = Field(default_factory=list)
+    positive: Annotated[list[str], AfterValidator(distinct)] = Field(default_factory=list)
     number: str | None = None
     margin: Annotated[float, Gt(0)] = 0.02
     folds: Annotated[int, Ge(2), Le(1000)] = 5
