@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import gankit
 from gankit.cli import app
 from gankit.errors import DataError, GankitError, PartError, RunError, SettingsError
 from gankit.images.pictures import save_image
-from gankit.studies.augmentation import judging
+from gankit.studies.augmentation import judging, sources
 from gankit.studies.augmentation.arms import KINDS, make_arms, variants
 from gankit.studies.augmentation.contrasts import NOTHING, contrast, verdict
 from gankit.studies.augmentation.estimators import FeatureLearner
@@ -305,6 +306,22 @@ def test_a_patient_changes_a_gain_by_a_step(write: Write) -> None:
     assert Endpoint(whole).step(part) == pytest.approx(np.mean([1 / (2 * count) for count in counts]))
 
 
+def test_generators_are_asked_for_classes_by_name_since_names_may_be_numbers(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, asked = study(write(class_names=["1", "2"]), FEW), []
+
+    def sample(n: int, labels: Any, seed: int) -> Any:
+        asked.extend(labels)
+        return draw_images(np.zeros(n), seed % 99)[:, None]
+
+    run = SimpleNamespace(class_names=["1", "2"], sample=sample)
+    monkeypatch.setattr(sources, "train_or_resume", lambda *arguments, **more: run)
+    made = sources.make_images(whole, 1, "generator", 0, tmp_path)
+    assert [asked.count(name) for name in ("1", "2")] == made["by_class"]
+    assert min(made["by_class"]) > 0
+
+
 def test_variants_and_folders_of_classes_have_names_of_their_own() -> None:
     strengths = [0.3333333, 0.33333334, 2.0]
     arm = next(arm for arm in make_arms(["classical"], [], []))
@@ -414,8 +431,6 @@ def test_a_program_is_run_for_each_fold(
 def test_a_generator_that_diverges_in_a_fold_is_marked(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gankit.studies.augmentation import sources
-
     inner = sources.train_or_resume
 
     def diverges(experiment: Any, folder: Path, data: Any = None) -> Any:

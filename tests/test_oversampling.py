@@ -58,8 +58,22 @@ def test_images_come_out_as_they_went_in(shape: tuple[int, ...], dtype: Any) -> 
     assert given.min() <= more.min() <= more.max() <= given.max()
 
 
+def test_classes_that_are_numbers_are_not_mistaken_for_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, _ = images((20, 6))
+    asked, inner = [], gankit.Run.encode_labels
+
+    def noted(run: gankit.Run, n: int, labels: Any, seed: int = 0) -> Any:
+        asked.append(inner(run, n, labels, seed))
+        return asked[-1]
+
+    monkeypatch.setattr(gankit.Run, "encode_labels", noted)
+    _, more = sampler().fit_resample(x, np.repeat([1, 2], (20, 6)))
+    assert set(asked[-1].tolist()) == {1}
+    assert Counter(more) == {1: 20, 2: 20}
+
+
 def test_floats_that_32_bits_round_stay_in_their_range() -> None:
-    x = np.random.default_rng(0).normal(size=(12, 8, 8))
+    x = np.random.default_rng(1).normal(size=(12, 8, 8))
     more, _ = sampler().fit_resample(x, images((8, 4))[1])
     assert x.min() <= more.min() <= more.max() <= x.max()
 

@@ -167,7 +167,8 @@ def _from_generator(study: AugmentationStudy, fold: Fold, seed: int, folder: Pat
     labels = np.repeat(np.arange(len(counts)), counts)
     drawn = derive_seed(seed, "added", fold.number) % 2**62
     if study.settings.endpoint != "severity":
-        return run.sample(len(labels), labels, seed=drawn), labels, np.zeros(len(labels))
+        names = np.array(run.class_names)[labels]  # since names may be numbers
+        return run.sample(len(labels), names, seed=drawn), labels, np.zeros(len(labels))
     random, known, truth = np.random.default_rng(drawn), class_labels(fold.learn), values_of(fold.learn, study.settings)
     values = np.array([random.choice(truth[known == label]) for label in labels])
     return run.sample(len(labels), values[:, None], seed=drawn), labels, values
