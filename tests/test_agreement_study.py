@@ -391,11 +391,6 @@ def test_real_images_of_one_patient_count_as_one(effect: Findings, monkeypatch: 
     assert part["half"] > 1.96 * np.sqrt(0.25 / 16)
 
 
-def test_thresholds_that_are_near_have_names_of_their_own() -> None:
-    assert arm_at(0.66666666).name != arm_at(0.66666667).name
-    assert arm_at(0.57).name == "sr57"
-
-
 def beyond_sampling(spread: Spread) -> float:
     """The standard deviation between trainings that the sampling of images does not explain."""
     return float(np.sqrt(max(spread.total**2 - spread.sampling**2, 0.0)))
@@ -540,6 +535,7 @@ def test_tex_says_every_character_as_it_stands() -> None:
     [
         (["study.threshold=[1]"], "override 'study.threshold=[1]': study.threshold: there is no such setting; did you"),
         (["study.thresholds=[0.8,0.6]"], "study.thresholds: each threshold must be above the one before"),
+        (["study.thresholds=[0.66666666,0.66666667]"], "study.thresholds: each threshold must be above the one before"),
         (["study.thresholds=[80]"], "study.thresholds.0: input should be less than or equal to 1"),
         (["study.kept=60"], "the best and the worst 60 of 100 overlap; draw more or keep fewer"),
         (['study.scopes=["critic","critic"]'], "study.scopes: name each only once; these are critic, critic"),

@@ -53,7 +53,7 @@ def arm_at(threshold: float, control: str = "", scope: str = "") -> Arm:
 
 def percent(threshold: float) -> str:
     """A selection rate as in the founding paper: 0.6 is 60."""
-    return f"{100 * threshold:.12g}"
+    return f"{100 * threshold:g}"
 
 
 def heading(threshold: float) -> str:

@@ -16,7 +16,7 @@ from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Repeats, Settings
 from gankit.interfaces import MeasuresFacts
 from gankit.registry import registry
-from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
+from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at, percent
 from gankit.studies.agreement.findings import Findings, Trial
 from gankit.studies.agreement.judging import Judge
 from gankit.studies.agreement.report import warnings_of, write_report
@@ -72,7 +72,7 @@ class AgreementSettings(Settings):
     @field_validator("thresholds")
     @classmethod
     def _rising(cls, values: list[float]) -> list[float]:
-        if any(b <= a for a, b in itertools.pairwise(values)):
+        if any(b <= a or percent(a) == percent(b) for a, b in itertools.pairwise(values)):  # by which arms are named
             raise ValueError(f"each threshold must be above the one before; these are {values}")
         return values
 

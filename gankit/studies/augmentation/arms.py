@@ -78,7 +78,7 @@ class Variant:
     def name(self) -> str:
         """The variant's name in tables."""
         chosen = [str(self.ratio)] if self.ratio is not None else []
-        chosen += [f"x{self.strength:.12g}"] if self.strength not in (None, 1.0) else []
+        chosen += [f"x{self.strength:g}"] if self.strength not in (None, 1.0) else []
         return "-".join([self.arm.name, *chosen])
 
     @property

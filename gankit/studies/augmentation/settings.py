@@ -97,12 +97,18 @@ class AugmentationSettings(FitSettings):
     ratios: Annotated[list[Amount], MinLen(1), AfterValidator(distinct)] = Field(
         default_factory=lambda: list[Ratio]([0.5, 1.0, FILL])
     )
-    strengths: Annotated[list[Factor], MinLen(1), AfterValidator(distinct)] = Field(default_factory=lambda: [1.0])
+    strengths: Annotated[list[Factor], MinLen(1)] = Field(default_factory=lambda: [1.0])
     copy_noise: Annotated[float, Gt(0), Lt(1)] = 0.02
     estimator: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     features: str = "pixels"
     views: Repeats = 4
+
+    @field_validator("strengths")
+    @classmethod
+    def _distinct(cls, strengths: list[float]) -> list[float]:
+        distinct([f"{strength:g}" for strength in strengths])  # as variants are named
+        return strengths
 
     @field_validator("others")
     @classmethod
