@@ -39,14 +39,15 @@ def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
     """Write what a generator of this fold may see: `train/CLASS/*`, `train.csv` and `wanted.csv`.
 
     `train.csv` lists files with the name in the data set, a digest of the pixels, class, group (patient) and number.
-    Nothing else of the data set is written: whoever sees this folder alone cannot have seen an image that judges.
+    Nothing else of the data set is written: whoever sees this folder alone cannot have seen an image that judges. The
+    images are such that `can_be_png`.
 
     Raises:
         RunError: the folder holds the fold of other data or settings.
     """
     learn, names = fold.learn, class_folders(fold.learn.class_names)
-    labels, suffix = class_labels(learn), ".png" if can_be_png(learn) else ".npy"
-    files = [f"{TRAIN}/{names[label]}/{place:06d}{suffix}" for place, label in enumerate(labels)]
+    labels = class_labels(learn)
+    files = [f"{TRAIN}/{names[label]}/{place:06d}.png" for place, label in enumerate(labels)]
     columns: dict[str, Sequence[object]] = {
         "file": files,
         "name": learn.known.files or [""] * len(learn),

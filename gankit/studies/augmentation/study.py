@@ -1,10 +1,11 @@
 """Do generated images help a classifier of the data? `gankit study augmentation`."""
 
 import functools
+import itertools
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -129,22 +130,7 @@ class AugmentationStudy(Study):
         """The images of every source in every fold, and then every variant, fold by fold."""
         self._check_networks()
         check_sources(self, jobs.parent)
-        generators: list[Job] = []
-        others: list[Job] = []
-        trainings: dict[str, Job] = {}
-        for fold in self.folds:
-            for source in self.settings.sources:
-                names = self.image_jobs(fold, source)
-                for seed, name in zip(self.fold_seeds(fold, len(names), "generator"), names, strict=True):
-                    job = Job(name, functools.partial(make_images, self, fold.number, source, seed))
-                    (generators if source == GENERATOR else others).append(job)
-            for variant in self.variants:
-                added = variant.arm.source in self.settings.sources
-                made = self.image_jobs(fold, str(variant.arm.source)) if added else [None]
-                for row, image_job in zip(self.trainings(fold, variant), made, strict=True):
-                    for seed, name in zip(self.fold_seeds(fold, len(row), "classifier"), row, strict=True):
-                        run = functools.partial(train_variant, self, fold.number, variant, image_job, seed)
-                        trainings.setdefault(name, Job(name, run))
+        others = [source for source in self.settings.sources if source != GENERATOR]
         steps = 1 if self.settings.estimator else self.settings.steps
 
         def time_generator(threads: int | None) -> float:
@@ -152,10 +138,33 @@ class AugmentationStudy(Study):
             return time_training(self.generator_experiment(first), threads, self.fold(1).learn)
 
         return [
-            Work("generator", generators, self.experiment.training.steps, time_generator, first=True),
-            Work("", others, 1, lambda threads: 1.0, first=True),
-            Work("classifier", list(trainings.values()), steps, self._time_classifier),
-        ]
+            Work("generator", self._making([GENERATOR] * self.settings.generator), self.experiment.training.steps,
+                 time_generator, first=True),
+            Work("", self._making(others), 1, lambda threads: 1.0, first=True),
+            Work("classifier", self._training_jobs(), steps, self._time_classifier),
+        ]  # fmt: skip
+
+    def _making(self, sources: Sequence[str]) -> list[Job]:
+        """The jobs that make or read the images of these sources, fold by fold."""
+        return [
+            Job(name, functools.partial(make_images, self, fold.number, source, seed))
+            for fold, source in itertools.product(self.folds, sources)
+            for seed, name in zip(self.fold_seeds(fold, self.generators_of(source), "generator"),
+                                  self.image_jobs(fold, source), strict=True)
+        ]  # fmt: skip
+
+    def _training_jobs(self) -> list[Job]:
+        """The trainings of every variant, fold by fold; variants that only judge differently share theirs."""
+        trainings: dict[str, Job] = {}
+        for fold, variant in itertools.product(self.folds, self.variants):
+            added = variant.arm.source in self.settings.sources
+            made = self.image_jobs(fold, str(variant.arm.source)) if added else [None]
+            seeds = self.fold_seeds(fold, self.settings.seeds, "classifier")
+            for row, image_job in zip(self.trainings(fold, variant), made, strict=True):
+                for seed, name in zip(seeds, row, strict=True):
+                    run = functools.partial(train_variant, self, fold.number, variant, image_job, seed)
+                    trainings.setdefault(name, Job(name, run))
+        return list(trainings.values())
 
     def _check_networks(self) -> None:
         """Refuse what could not be trained, before anything is written."""
