@@ -180,8 +180,8 @@ def _by_ratings(
     label: str | None,
     key_file: Path | None,
 ) -> Ranking:
-    listed = [files] if user_path(files).is_file() else [part for part in files.split(",") if part.strip()]
-    paths = [user_path(part) for part in listed]
+    listed = [files] if user_path(files).is_file() else files.split(",")  # a name may hold a comma
+    paths = [user_path(part) for part in listed if part.strip()]
     if not paths:
         raise GankitError("by ratings: no file is named: give ratings:FILE.csv")
     raters = read_ratings(paths)

@@ -172,16 +172,18 @@ class Agreement(Study):
         """
         trials, steps, warm = self._trials(), self.experiment.training.steps, self.settings.warm_start
         time_step = functools.partial(time_training, self.experiment_of(*next(iter(trials.values()))))
-        starts = {name: (arm_at(0.0, scope=arm.scope if arm.scope == UNAUGMENTED else ""), seed)
-                  for name, (arm, seed) in trials.items()} if warm else {}  # fmt: skip
-        names = {start: "-".join(filter(None, (WARM, f"seed{start[1]}", start[0].scope))) for start in starts.values()}
-        warm_ups = [Job(name, functools.partial(self._warm_up, *start)) for start, name in names.items()]
-        trainings = [
-            Job(name, functools.partial(self._train_and_judge, arm, seed, names[starts[name]] if warm else None))
-            for name, (arm, seed) in trials.items()
-        ]
+        warm_ups: dict[str, Job] = {}
+        trainings = []
+        for name, (arm, seed) in trials.items():
+            start = None
+            if warm:
+                scope = arm.scope if arm.scope == UNAUGMENTED else ""
+                start = "-".join(filter(None, (WARM, f"seed{seed}", scope)))
+                warm_up = functools.partial(self._warm_up, arm_at(0.0, scope=scope), seed)
+                warm_ups.setdefault(start, Job(start, warm_up))
+            trainings.append(Job(name, functools.partial(self._train_and_judge, arm, seed, start)))
         return [
-            Work("warm start", warm_ups, warm, time_step, first=True),
+            Work("warm start", list(warm_ups.values()), warm, time_step, first=True),
             Work("", [Job(REALS, lambda folder: self.judging.reals(), cost=0.1)], steps, time_step),
             Work("training", trainings, steps, time_step),
         ]
