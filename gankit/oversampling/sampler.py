@@ -51,7 +51,8 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         """
         Args:
-            experiment: how the generator is trained, as `gankit.load` takes it; its data set is replaced.
+            experiment: how the generator is trained, as `gankit.load` takes it; its data set is replaced by the images,
+                at their own size.
             overrides: settings as `key.path=value`, as for `gankit.load`.
             sampling_strategy: as for every over-sampler of imbalanced-learn; "auto" fills all classes up to the
                 largest.
@@ -104,9 +105,10 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         low, high = self._range(images)
         stored_range = float(np.float32(low)), float(np.float32(high))  # rounded as the images are
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        experiment = load(self.experiment, *self.overrides, "data.conditional=true", f"training.seed={seed}")
         stored = images if images.dtype == np.uint8 else images.astype(np.float32)
         data = wrap("dataset", stored, value_range=stored_range, labels=labels, class_names=texts)
+        decided = "data.size=none", "data.conditional=true", f"training.seed={seed}"
+        experiment = load(self.experiment, *self.overrides, *decided, data=data)
         silence = contextlib.nullcontext() if self.verbose else contextlib.redirect_stdout(io.StringIO())
         with tempfile.TemporaryDirectory() as folder, silence:
             run = train(experiment, Path(folder) / "run", data=data)
