@@ -59,10 +59,10 @@ def test_images_come_out_as_they_went_in(shape: tuple[int, ...], dtype: Any) -> 
 
 
 def test_settings_follow_from_the_images_whose_size_is_kept() -> None:
-    x, y = np.random.default_rng(0).integers(0, 255, (40, 1, 16, 16), np.uint8), np.repeat([0, 1], (28, 12))
-    steps = ("training.steps=1", "data.size=32")
-    more, _ = gankit.GanOverSampler("resnet-small", overrides=steps, random_state=0).fit_resample(x, y)
-    assert more.shape == (56, 1, 16, 16)
+    x, y = np.random.default_rng(0).integers(0, 255, (40, 1, 28, 28), np.uint8), np.repeat([0, 1], (28, 12))
+    brief = ("training.steps=1", "training.batch=4", "training.critic_steps=1", "data.size=32")
+    more, _ = gankit.GanOverSampler("resnet-small", overrides=brief, random_state=0).fit_resample(x, y)
+    assert more.shape == (56, 1, 28, 28)
 
 
 def test_classes_that_are_numbers_are_not_mistaken_for_places(monkeypatch: pytest.MonkeyPatch) -> None:

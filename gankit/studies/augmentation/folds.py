@@ -175,8 +175,10 @@ def _indivisible(setting: str, groups: NDArray[np.generic], count: int) -> DataE
 
 def _notes(dataset: Dataset, folds: list[Fold], settings: AugmentationSettings) -> Iterator[str]:
     if dataset.groups is None:
-        yield "the data have no groups: every image counts as a patient of its own; if patients have several images, " \
-              "all that follows looks better and more certain than it is"  # fmt: skip
+        yield (
+            "the data have no groups: every image counts as a patient of its own; if patients have several images, all "
+            "that follows looks better and more certain than it is"
+        )
     digests = np.array(image_digests(dataset), dtype=object)
     twins = sum(np.isin(digests[fold.places["test"]], digests[fold.places["learn"]]).sum() for fold in folds)
     if twins:
