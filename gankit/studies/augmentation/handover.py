@@ -59,6 +59,7 @@ def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
         columns[str(study.settings.number)] = list(values_of(learn, study.settings))
     table = [list(columns), *zip(*columns.values(), strict=True)]
     listed, new = folder / LIST, folder / f".{LIST}"
+    folder.mkdir(parents=True, exist_ok=True)
     write_csv(new, table)
     begun = listed.is_file()
     if begun and new.read_bytes() != listed.read_bytes():

@@ -89,14 +89,14 @@ def _check_source(study: AugmentationStudy, source: str) -> None:
     if folder is None:
         check_program(study, source)
         return
-    places = {fold: folder / fold.name / GENERATED for fold in study.folds}
-    if missing := [fold.name for fold, place in places.items() if not any(place.glob("*/*"))]:
+    places = [folder / fold.name / GENERATED for fold in study.folds]
+    if missing := [place.parent.name for place in places if not any(place.glob("*/*"))]:
         wanted = f"{WANTED} there says how many; then " if source == EXPORTED else ""
         raise RunError(
             f"{folder}: no generated images for {first_of(missing)}: put them into FOLD/{GENERATED}/CLASS/ as PNG "
             f"files; {wanted}the same command goes on"
         )
-    for fold, place in places.items():
+    for fold, place in zip(study.folds, places, strict=True):
         open_generated(study, fold, place)
 
 
