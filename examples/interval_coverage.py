@@ -450,7 +450,7 @@ FAMILIES = {
     "errors of a number": (number_trials, [(240,), (1, 4), (3,), SEEDS], 0.2),
     "paired difference, one split": (paired_trials, [(152,), (1, 4), (2, 3, 5), SEEDS, GAINS], 1),
     "cross-validated difference": (fold_trials, [(150, 400), (1, 4), FOLDS, GAINS], 1),
-    "arms chosen inside folds": (choice_trials, [(150, 400), (2,), tuple(CHOICES), GAINS], 1),
+    "arms chosen inside folds": (choice_trials, [(150, 400), (2,), tuple(CHOICES), GAINS], 0.2),
     "distances of generators": (
         agreement_trials,
         [("ends", "scopes", "scopes, seed 0 favours one"), (2.0, 6.0), (0.0, 15.0)],

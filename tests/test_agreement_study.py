@@ -26,11 +26,12 @@ from gankit.runs.run import Run, open_run
 from gankit.studies.agreement import study as agreement
 from gankit.studies.agreement.arms import arm_at
 from gankit.studies.agreement.conclusions import _conclude_measured, conclusions
-from gankit.studies.agreement.findings import Findings, Spread, Where
+from gankit.studies.agreement.findings import Findings, Spread, Trial, Where
 from gankit.studies.agreement.judging import Estimator
 from gankit.studies.agreement.report import warnings_of
 from gankit.studies.agreement.study import Agreement
 from gankit.studies.agreement.tables import table1, table2
+from gankit.studies.jobs import Outcome
 from gankit.studies.reading import load_study
 from gankit.training.data import prepare
 
@@ -377,17 +378,17 @@ def test_intervals_of_shares_know_how_trainings_differ(effect: Findings, monkeyp
     assert high - low > 5 * np.diff(wilson(150, 300))[0]  # what the images alone would make of it
 
 
-def test_real_images_of_one_patient_count_as_one(effect: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = SimpleNamespace(
-        held_out=SimpleNamespace(groups=np.arange(100) // 5), held_out_at=lambda threshold: np.arange(100),
-        thresholds=[0.0, 0.8],
-    )  # fmt: skip
-    monkeypatch.setattr(Findings, "images", images)
+def test_real_images_of_one_patient_count_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out, arm = SimpleNamespace(groups=np.arange(100) // 5), arm_at(0.0)
+    images: Any = SimpleNamespace(held_out=held_out, held_out_at=lambda threshold: np.arange(100), thresholds=[0.0])
+    study: Any = SimpleNamespace(images=images)
+    trials = [Trial(arm, seed, Path(), Outcome("", {}, None, 0.0, 1)) for seed in range(3)]
     measured = {"all": [(10, 50, 50), (12, 50, 50), (14, 50, 50)], None: [(40, 80, 100)]}
     monkeypatch.setattr(Findings, "measured", lambda self, arm, row: measured[row])
-    assert effect.independent_reals(arm_at(0.0)) == 16
-    assert effect.share_interval(arm_at(0.0), None) == wilson(8, 16)
-    (part, _) = _conclude_measured(effect, "all").facts["parts"]
+    findings = Findings(study, trials, {})
+    assert findings.independent_reals(arm) == 16
+    assert findings.share_interval(arm, None) == wilson(8, 16)
+    (part,) = _conclude_measured(findings, "all").facts["parts"]
     assert part["half"] > 1.96 * np.sqrt(0.25 / 16)
 
 
