@@ -8,7 +8,7 @@ RUN := $(BIN)/python -m
 demo: .venv/.installed
 	$(RUN) gankit demo --out runs/demo
 
-# A newcomer's first hour, from a fresh clone to both studies, with the time of each stage.
+# A newcomer's first hour, from a fresh clone to two studies, with the time of each stage.
 newcomer: .venv/.installed
 	$(BIN)/python tests/first_hour.py --clone
 

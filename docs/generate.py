@@ -20,7 +20,7 @@ import gankit
 from gankit import cli, recipes
 from gankit.experiments import experiment as config
 from gankit.experiments import tables as part_tables
-from gankit.experiments.document import recipe_facts
+from gankit.experiments.recipe_files import recipe_facts
 from gankit.registry import registry
 from gankit.registry.plugins import PART_KINDS, plural
 from gankit.studies.commands import study_command
@@ -401,6 +401,8 @@ def command_line_page() -> str:
         ],
         ["`GANKIT_DISABLE_PLUGINS`", "Distributions whose plug-ins are switched off, separated by commas; `*` for all."
         ],
+        ["`GANKIT_TRUST`", "Paths of files that hold programs and may be loaded, separated as in `PATH`: "
+                           "[who may name them](../how-to/judge.md#features)."],
     ])  # fmt: skip
     return "\n".join(["# Command line\n", opening, table(["command", "what it does"], summary), *sections, variables])
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import gankit
 from gankit.errors import GankitError
-from gankit.experiments.document import recipe_names
+from gankit.experiments.recipe_files import recipe_names
 from gankit.registry import value_at
 
 LOST, WORSE, TIMES = 100, 3, 20

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import platformdirs
@@ -41,23 +41,27 @@ def feature_limit() -> float:
     """Bytes that cached features may take: `GANKIT_CACHE_GB` times 1e9, by default 2e9.
 
     Raises:
-        GankitError: the variable holds no number.
+        GankitError: the variable holds no number, or one below 0.
     """
     text = os.environ.get("GANKIT_CACHE_GB") or "2"
-    try:
-        return float(text) * 1e9
-    except ValueError:
-        raise GankitError(f"GANKIT_CACHE_GB={text}: a number of gigabytes is needed, for example 2") from None
+    with contextlib.suppress(ValueError):
+        if (limit := float(text)) >= 0:
+            return limit * 1e9
+    raise GankitError(f"GANKIT_CACHE_GB={text}: a number of gigabytes is needed, for example 2")
 
 
 def clear_cache() -> int:
     """Delete arrays and features, and leave downloaded weights; returns the number of bytes freed."""
-    size = 0
-    for name in ("arrays", "features"):
+    freed = 0
+    for name in get_args(Folder):
         folder = cache_folder() / name
-        size += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        for path in folder.rglob("*"):
+            with contextlib.suppress(OSError):  # a folder, or a file that cannot be deleted or is gone
+                size = path.stat().st_size
+                path.unlink()
+                freed += size
         shutil.rmtree(folder, ignore_errors=True)
-    return size
+    return freed
 
 
 def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays") -> NDArray[Any]:

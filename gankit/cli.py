@@ -252,7 +252,7 @@ def list_(
     load: Annotated[bool, typer.Option("--load", help="Import every part, and say which fail and why.")] = False,
 ) -> None:
     """List every part: name, kind, distribution; or every recipe: what it is for, and how long it takes."""
-    from gankit.experiments.document import recipe_lines
+    from gankit.experiments.recipe_files import recipe_lines
     from gankit.registry.parts import list_parts
     from gankit.registry.plugins import scan
 

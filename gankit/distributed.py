@@ -23,6 +23,7 @@ from gankit.errors import GankitError, PartError, ProcessLostError, RunError, on
 Result = TypeVar("Result")
 PATIENCE = datetime.timedelta(minutes=30)
 """How long a process waits for another, which may be computing metrics."""
+START_OR_UNSET = "start all processes by torchrun, or unset RANK and WORLD_SIZE to train in one"
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,16 @@ def rank() -> int:
 
 
 def torchrun_rank_and_size() -> tuple[int, int]:
-    """(rank, size) that torchrun gave this process; (0, 1) without torchrun."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    """(rank, size) that torchrun gave this process; (0, 1) without torchrun.
+
+    Raises:
+        RunError: they are no numbers.
+    """
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    try:
+        return int(rank), int(size)
+    except ValueError:
+        raise RunError(f"RANK={rank} and WORLD_SIZE={size} are no numbers: {START_OR_UNSET}") from None
 
 
 @contextlib.contextmanager
@@ -82,6 +91,7 @@ def process_group() -> Iterator[None]:
     """Join the other processes that torchrun started; without torchrun nothing happens.
 
     Raises:
+        RunError: they cannot be joined.
         ProcessLostError: another process was lost.
     """
     global _together
@@ -96,7 +106,12 @@ def process_group() -> Iterator[None]:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         # NCCL refuses two processes on one GPU; gloo sums their gradients by way of the machine's memory.
         alone_on_gpu = cuda and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if alone_on_gpu else "gloo", timeout=PATIENCE)
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if alone_on_gpu else "gloo", timeout=PATIENCE)
+        except (ValueError, RuntimeError) as error:
+            raise RunError(
+                f"process {number} of {count} cannot join the others ({one_line(error, 120)}): {START_OR_UNSET}"
+            ) from error
     _together = True
     try:
         yield

@@ -70,10 +70,20 @@ def plain_words(error: Exception) -> str | None:
     return None
 
 
+def is_fault_of_machine(error: BaseException) -> bool:
+    """Whether memory is used up or a device failed, which is no mistake of a part, a setting or a file."""
+    return is_short_of_memory(error) or is_device_failure(error)
+
+
 def is_short_of_memory(error: BaseException) -> bool:
-    """Whether memory is used up: NumPy raises a MemoryError, torch a RuntimeError with different texts by device."""
-    signs = ("out of memory", "allocate memory", "ALLOC_FAILED")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(s in str(error) for s in signs))
+    """Whether memory is used up, or too small for the sizes asked for.
+
+    NumPy raises a MemoryError, or a ValueError where a size is beyond all numbers; torch a RuntimeError with different
+    texts by device.
+    """
+    signs = ("out of memory", "allocate memory", "ALLOC_FAILED", "array is too big", "Maximum allowed dimension")
+    is_possible = isinstance(error, (RuntimeError, ValueError))
+    return isinstance(error, MemoryError) or (is_possible and any(sign in str(error) for sign in signs))
 
 
 def is_device_failure(error: BaseException) -> bool:

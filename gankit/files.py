@@ -12,6 +12,7 @@ import shlex
 import shutil
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -49,7 +50,8 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; names `path`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Threads, too, may write the same cached array at one time.
+    temporary = path.parent / f".{path.name}.{os.getpid()}{threading.get_ident()}.tmp"
     with named_errors(path, temporary):
         try:
             with open(temporary, "w+b") as file:
@@ -180,6 +182,17 @@ def refuse_nonempty(folder: Path, hint: str = "choose another --out") -> None:
         raise RunError(f"{folder} is not empty; {hint}")
 
 
+def refuse_taken(folder: Path) -> None:
+    """Refuse what `write_folder` cannot write, before the work.
+
+    Raises:
+        RunError: the folder holds something, is a file, or is the current folder, which cannot be replaced.
+    """
+    if folder.resolve() == Path.cwd():
+        raise RunError(f"{folder} is the current folder, which cannot be replaced; name another as --out")
+    refuse_nonempty(folder)
+
+
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
     """Write a folder that is either there as a whole or not at all.
 
@@ -188,11 +201,11 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
         fill: called with an empty folder, into which it writes everything.
 
     Raises:
-        RunError: the folder holds something, or another process writes it.
+        RunError: as `refuse_taken`, or another process writes the folder.
         OSError: it cannot be written; names the file.
     """
     folder = user_path(folder)
-    refuse_nonempty(folder)
+    refuse_taken(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder, folder.with_name(f".{folder.name}{LOCK}")):
         for left in _unfinished(folder.parent, re.escape(folder.name)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import shutil
@@ -18,6 +19,40 @@ from gankit.testing import isolated_registry
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUIRED = os.environ.get("GANKIT_REQUIRE_BROWSER") == "1"
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+# Files that take longest come first, so that no process is left alone with one of them at the end; then those of which
+# any process that is free takes the next test, since their tests share nothing that takes long to make.
+LONGEST = (
+    "test_shipped_plugins.py", "test_distributed.py", "test_conformance.py", "test_installed_plugins.py",
+    "test_agreement_study.py", "test_augmentation_study.py", "test_training.py", "test_few_images.py",
+    "test_uncertainty.py", "test_strangers_parts.py", "test_site.py", "test_docs.py", "test_reliability.py",
+)  # fmt: skip
+DIVIDED = ("test_examples_measured.py", "test_examples.py", "test_docs_how_to.py", "test_docs_pages.py", "test_ring.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: number for number, name in enumerate((*LONGEST, *DIVIDED))}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is loaded by now stays: to look through it again and again takes a tenth of the tests' time
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of `--dist loadfile`: a file's tests run one after another in one process, but for those of `DIVIDED`."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return nodeid if Path(file).name in DIVIDED else file
+
+    return Files(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +101,16 @@ def _one_rehearsal_of_a_kind() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gankit.training.trainer.rehearse", rehearse)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_statistics() -> Iterator[None]:
+    """Statistics of batch normalisation from one batch: those of eight take a third of a small training's time."""
+    from processes import STATISTICS_BATCHES
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gankit.training.evaluator.STATISTICS_BATCHES", STATISTICS_BATCHES)
         yield
 
 

@@ -1,4 +1,4 @@
-"""The first hour of a newcomer: README's commands for one's own photographs, and both studies on them.
+"""The first hour of a newcomer: README's commands for one's own photographs, and two studies on them.
 
     python tests/first_hour.py            whole, with the gankit that this Python has
     python tests/first_hour.py --clone    from a fresh clone on: installation and `make demo` too

@@ -124,7 +124,8 @@ class Page:
         gankit.load(over_the_default(content) if block.note == "part" else content)
 
     def sh(self, block: Block) -> None:
-        small = block.note.removeprefix("the tests add: ").split() if block.note.startswith("the tests add: ") else []
+        fails, _, added = block.note.partition("the tests add: ")
+        fails, small = fails.removesuffix("; "), added.split()
         words = list(commands(block.text))
         for number, command in enumerate(words):
             if command[0] in NOT_RUN or command[:3] in (["python", "-m", "venv"], ["python3", "-m", "venv"]):
@@ -134,11 +135,11 @@ class Page:
                 continue
             assert command[0] == "gankit", f"line {block.line}: {' '.join(command)} is not run by the tests"
             shown = " ".join(command)
-            more = small if command[1] in ("train", "demo", "study") else []
+            more = small if command[1] in ("train", "demo", "study", "check") else []
             code, output = self.command([*command[1:], *more])
-            if block.note.startswith("fails: ") and number == len(words) - 1:
+            if fails.startswith("fails: ") and number == len(words) - 1:
                 assert code == 2, f"{shown}: exit code {code}\n{output}"
-                assert block.note.removeprefix("fails: ") in output, output
+                assert fails.removeprefix("fails: ") in output, output
             else:
                 assert code == 0, f"{shown}: exit code {code}\n{output}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import multiprocessing
 import os
 import signal
@@ -19,10 +20,13 @@ from typing import Any
 import torch
 
 import gankit
+from gankit.training import evaluator
 
 GANKIT = "import runpy; runpy.run_module('gankit', run_name='__main__')"
 PYTEST = "import pytest; raise SystemExit(pytest.main())"
 
+STATISTICS_BATCHES = 1
+"""For batch normalisation, in these processes and in that of the tests; what is installed has its own."""
 PACKAGE = Path(gankit.__file__).parent
 MODULES = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in PACKAGE.rglob("[!_]*.py")]
 FORKED = multiprocessing.get_context("forkserver")
@@ -96,13 +100,16 @@ def _run(
     code: str, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, site: Path | None,
     said: Sequence[Path],
 ) -> None:  # fmt: skip
+    gc.freeze()  # what was loaded stays; to look through it again and again would take most of a short command's time
     torch.set_num_threads(1)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     for number, file in enumerate(said, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
-    if site is not None:
+    if site is None:
+        evaluator.STATISTICS_BATCHES = STATISTICS_BATCHES
+    else:
         addsitedir(str(site))
     sys.argv = ["gankit", *arguments]
     try:

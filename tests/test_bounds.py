@@ -159,6 +159,10 @@ def test_options_of_optimisers_leave_alone_what_has_a_setting(options: str, said
         ("training.start_from=nowhere", RunError, "training.start_from: nowhere: there is no run here"),
         ("training.optimizer_options={eps = 'x'}", PartError, "training.optimizer_options: Adam refuses them"),
         ("generator.width=1000000000", PartError, "cannot be built"),
+        ("generator.width=1000000", PartError, "GB of weights, of which a training needs 4 times as much, and this"),
+        ("data.size=1000000000", DataError, "images of 1000000000 x 1000000000 pixels do not fit into any memory"),
+        ("data.value_range=[-1e38, 1e38]", DataError, "leaves float32 too few levels"),
+        ("losses.gradient-penalty.weight=1e308", SettingsError, "a number up to 1e+38 in size is needed, not 1e+308"),
     ],
 )
 def test_check_finds_what_training_would(
@@ -188,6 +192,20 @@ def test_more_threads_than_cores_are_a_warning() -> None:
     assert experiment_warnings(gankit.load("wgan-gp", f"training.threads={cores}")) == []
     (line,) = experiment_warnings(gankit.load("wgan-gp", f"training.threads={cores + 1}"))
     assert line.startswith(f"training.threads={cores + 1}: this machine has {cores} cores")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override", "said"),
+    [
+        ("demo", "generator.width=8", "generator.width: generator.widths decides all channels; unset it"),
+        ("wgan", "training.betas=[0.5, 0.9]", "training.betas: RMSprop has none"),
+        ("wgan", "training.lazy_scaling=true", "training.lazy_scaling: it does nothing where no loss has an interval"),
+    ],
+)
+def test_a_setting_without_effect_is_a_warning(recipe: str, override: str, said: str) -> None:
+    assert experiment_warnings(gankit.load(recipe)) == []
+    (line,) = experiment_warnings(gankit.load(recipe, override))
+    assert line.startswith(said)
 
 
 def test_images_that_no_memory_holds_are_not_begun() -> None:

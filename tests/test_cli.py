@@ -24,7 +24,7 @@ from torch import Tensor
 import gankit
 from gankit import cli
 from gankit.cli import main
-from gankit.experiments.document import recipe_names
+from gankit.experiments.recipe_files import recipe_names
 from gankit.runs.walk import write_walk
 
 Small = Callable[..., list[str]]
@@ -210,7 +210,7 @@ MISTAKES = {
         ["critic=dcgan", "data.size=16"],
         "critic.norm: critic dcgan mixes the samples of a batch",
     ),
-    "sizes a network cannot make": (["data.size=30"], "cannot make images 30 high"),
+    "sizes a network cannot make": (["data.size=30"], "does not fit images 30 high"),
     "an empty folder": (["data=folder", "data.path={empty}"], "holds no pictures"),
     "a CSV row without its image": (["data=folder", "data.path={row without image}"], "d.png"),
     "no labels": (

@@ -15,9 +15,9 @@ import tomlkit
 import torch
 
 import gankit
-from gankit.errors import SettingsError
-from gankit.experiments.document import recipe_facts, recipe_names, recipe_text
+from gankit.errors import GankitError, SettingsError
 from gankit.experiments.lines import json_lines, toml_lines, yaml_lines
+from gankit.experiments.recipe_files import recipe_facts, recipe_names, recipe_text
 from gankit.experiments.schema import schema
 from gankit.interfaces import ImageSpec
 from gankit.registry import registry
@@ -72,6 +72,11 @@ def test_a_run_record_round_trips(tmp_path: Path) -> None:
     assert gankit.load(folder) == experiment
     assert gankit.load(str(folder)) == experiment
     assert experiment.with_run(None) == gankit.load("wgan-gp")
+    sizes = {"channels": 1, "height": 8, "width": 8}
+    for image in ({**sizes, "height": 0}, {"channels": 1}, {**sizes, "depth": 3}, {**sizes, "width": 10**12},
+                  {**sizes, "classes": 3}, {**sizes, "conditions": 2}):  # fmt: skip
+        with pytest.raises(GankitError, match=r": run(\.image)?: |do not fit into any memory"):
+            gankit.load({**experiment.tables(), "run": {**record.model_dump(), "image": image}})
 
 
 def test_tables_that_are_missing_come_from_the_default_recipe(tmp_path: Path) -> None:
@@ -445,6 +450,7 @@ def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
         ("no/where", "no/where: there is no such experiment file"),
         (".", ". is a folder without an experiment.toml"),
         ("data.path=a/b", "'data.path=a/b' comes after a recipe or a file, for example: demo data.path=a/b"),
+        ("a" * 300, "there is no recipe or file 'aaa"),
     ],
 )
 def test_sources_that_are_missing(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,6 +474,9 @@ def test_places() -> None:
         "a.b.c d.e.1.f": 5, "a.b.c d.e.1.f.0": 5, "a.b.c d.e.1.f.1": 6, "h": 7, "h.0": 7, "h.0.i": 8, "h.0.i.0": 8,
         "h.0.i.0.j": 9, "h.1": 10, "h.1.i": 11, "h.1.i.0": 11, "h.1.i.1": 12, "h.1.i.1.k": 13,
     }  # fmt: skip
+    quoted = 'a = """one \\""" \ntwo \\\\"""\nb = "\\""\n'
+    assert tomllib.loads(quoted) == {"a": 'one """ \ntwo \\', "b": '"'}
+    assert toml_lines(quoted) == {("a",): 1, ("b",): 3}
     assert json_lines('{"a":\n [1, {"b:": "}]",\n "c"\n: null}],\n "d": {}}') == {
         ("a",): 1, ("a", 0): 2, ("a", 1): 2, ("a", 1, "b:"): 2, ("a", 1, "c"): 3, ("d",): 5,
     }  # fmt: skip
@@ -659,7 +668,9 @@ def test_the_schema_of_a_study_tells_its_own_defaults(made: dict[str, Any], tmp_
 def test_an_experiment_can_be_sent_to_another_process(overrides: list[str], tmp_path: Path) -> None:
     """As joblib does, whose workers know nothing of the models of settings that this process has made."""
     experiment = gankit.load("wgan-gp", *overrides)
-    assert pickle.loads(pickle.dumps(experiment)) == experiment
+    sent = pickle.loads(pickle.dumps(experiment))
+    assert sent == experiment
+    assert not sent.for_given_data().data.flip, "a recipe's setting for its own images"
     file = tmp_path / "experiment.pickle"
     file.write_bytes(pickle.dumps(experiment))
     code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).toml(), end='')"
@@ -674,3 +685,17 @@ def test_long_names_are_shortened_in_errors(override: str) -> None:
     with pytest.raises(gankit.GankitError) as caught:
         gankit.load("wgan-gp", override)
     assert max(map(len, str(caught.value).splitlines())) < 2000
+
+
+def test_an_override_of_several_lines_is_not_read_in_part() -> None:
+    (line,) = errors("wgan-gp", "training.steps=5\ntraining.batch=3")
+    assert line.endswith(r"training.steps: '5\ntraining.batch=3' has control characters; give each setting by itself")
+    assert gankit.load("wgan-gp", "training.betas=[\n0.5,\n0.9 # less\n]").training.betas == (0.5, 0.9)
+
+
+def test_a_file_that_is_called_recipe_keeps_what_it_says_of_its_data(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.toml", "data = 'eyes'\n[evaluation]\ncount = 7\n").rename(tmp_path / "recipe 1.toml")
+    assert gankit.load(path, "data.name=npz", "data.path=x.npz").evaluation.count == 7
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert gankit.load("recipe 1.toml", "data.name=npz", "data.path=x.npz").evaluation.count == 7

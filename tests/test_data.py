@@ -101,6 +101,14 @@ def test_conditions_are_standardised() -> None:
     np.testing.assert_allclose(back[:, 1], np.arange(N) * 2.0, atol=1e-5)
 
 
+def test_a_condition_that_never_changes_is_zero() -> None:
+    """The mean of equal numbers is rounded, and so their standard deviation is not always zero."""
+    data = prepare(table(conditional=["age"]), 0, dataset(facts={"age": np.full(N, 36.6)}))
+    assert data.labels is not None
+    np.testing.assert_allclose(data.labels, 0, atol=1e-6)
+    assert data.condition_scale == [1]
+
+
 def test_splits() -> None:
     class Splits(Dataset):
         image, images = ImageSpec(1, 8, 8), dataset().images

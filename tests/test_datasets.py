@@ -1,3 +1,5 @@
+"""Resizing of pictures, and data sets of torchvision: shapes, depths, antialiasing, classes, refusals."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 import gankit
 from gankit import seeds
-from gankit.errors import RunError, plain_words
+from gankit.errors import PartError, RunError, plain_words
 from gankit.interfaces import Augment, Critic, ImageSpec, Loss, Turn
 from gankit.runs.run import choose_device
 from gankit.training import rehearsal
@@ -24,6 +25,7 @@ from gankit.training.execution.arithmetic import (
     deterministic,
     nondeterministic_operations,
 )
+from gankit.training.log import TickLog
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -205,6 +207,37 @@ def test_a_fault_in_the_rehearsal_is_the_devices_and_no_parts(
     assert not (tmp_path / "run" / "experiment.toml").exists()
 
 
+def test_a_checkpoint_that_the_device_cannot_take_is_not_called_damaged(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gankit.losses.register("fails-later")(FailsLater)
+    run, torch_load = tmp_path / "run", torch.load
+    settings = small('losses=["fails-later"]', "training.checkpoint_every=2", "training.device=cpu")
+    with pytest.raises(RuntimeError):
+        gankit.train(gankit.load("wgan-gp", *settings), run)
+
+    def refusal(place: Any, name: str, error: RuntimeError) -> str:
+        def fail(*arguments: Any, mmap: bool = False, **options: Any) -> Any:
+            if mmap:  # as `Run.steps` reads it, tensors stay on the disk
+                return torch_load(*arguments, mmap=mmap, **options)
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, fail)
+            with pytest.raises(RunError) as caught:
+                gankit.resume(run)
+        return str(caught.value)
+
+    no_room, failure = torch.OutOfMemoryError("CUDA out of memory. Tried 1 MiB."), RuntimeError("CUDA error: no device")
+    assert refusal(torch, "load", no_room).endswith(
+        "00000002.pt does not fit into the memory of cpu (CUDA out of memory. Tried 1 MiB.); it is not damaged: leave "
+        "the device to this run alone, or use the CPU (CUDA_VISIBLE_DEVICES=)"
+    )
+    assert "run: not enough memory before the first step" in refusal(TickLog, "load_state_dict", no_room)
+    for place, name in ((torch, "load"), (TickLog, "load_state_dict")):
+        assert "run: the GPU failed before the first step" in refusal(place, name, failure)
+
+
 def test_outside_a_training_a_fault_is_one_line_too() -> None:
     assert plain_words(RuntimeError("CUDA error: device lost\nmore")) == (
         "the GPU failed (CUDA error: device lost); try again, or on the CPU (CUDA_VISIBLE_DEVICES=)"
@@ -221,6 +254,12 @@ def test_the_draws_of_all_gpus_are_named_since_torch_would_warn(monkeypatch: pyt
     with seeds.own_draws(), seeds.own_draws([]):
         pass
     assert named == [[0, 1], []]
+
+
+def test_doubles_on_an_apple_gpu_are_refused(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gankit.training.step.choose_device", lambda setting: torch.device("mps"))
+    with pytest.raises(PartError, match=r"^training\.precision: Apple GPUs have no float64; set training\.device=cpu"):
+        Trainer(gankit.load("wgan-gp", *small("training.precision=float64")), tmp_path, None)
 
 
 def test_nothing_is_made_double_on_a_device_that_may_have_no_doubles() -> None:

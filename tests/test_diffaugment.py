@@ -248,6 +248,7 @@ def test_policy_is_a_list_or_a_string_with_commas(settings, policy):
     assert part.build().policy == policy
     assert part.table() == {"name": "diffaugment", "policy": list(policy)}
     assert read_part("augment", part.table()) == part
+    assert DiffAugment(**settings).policy == policy
 
 
 @pytest.mark.parametrize("settings", [{"policy": "colour"}, {"policy": []}, {"policy": 3}, {"probability": 0.5}])

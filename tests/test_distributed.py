@@ -1,4 +1,4 @@
-"""Several processes train as one, by gloo on this machine, compared with one process; one test starts torchrun."""
+"""Several processes train as one, by gloo on this machine, compared with one process; a slow test starts torchrun."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def difference(one: Path, other: Path, part: str) -> float:
 @pytest.mark.parametrize(
     ("name", "recipe"),
     [
-        ("wgan-gp", RESNET),
+        pytest.param("wgan-gp", RESNET, marks=pytest.mark.slow),
         ("a lazy penalty, alone every other time", [*RESNET, LAZY]),
         ("batch norm", DCGAN),
         ("labels", LABELS),
@@ -155,17 +156,30 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
         assert difference(through, changing, part) < 1e-9, part
 
 
-def test_a_lost_process_ends_the_run_with_an_error_and_a_checkpoint(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    settings = [*RESNET, *SMALL, "training.steps=4000", "training.lr_decay=none"]
+LONG = [*RESNET, *SMALL, "training.steps=4000", "training.lr_decay=none"]
+
+
+def lose_the_second(out: Path) -> processes.Done:
+    """Of two forked processes."""
+    started = processes.Started("train", *LONG, "--out", str(out), processes=2)
+    try:
+        while len(list((out / "checkpoints").glob("*"))) < 2:
+            assert all(process.is_alive() for process in started.processes)
+            time.sleep(0.05)
+    finally:
+        started.processes[1].kill()
+    return started.wait()
+
+
+def lose_the_second_of_torchrun(out: Path) -> processes.Done:
     process = subprocess.Popen(
-        [sys.executable, *TORCHRUN, "-m", "gankit", "train", *settings, "--out", str(out)],
+        [sys.executable, *TORCHRUN, "-m", "gankit", "train", *LONG, "--out", str(out)],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
         start_new_session=True,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 120
-        while len(list((out / "checkpoints").glob("*"))) < 2 and time.monotonic() < deadline:
+        while len(list((out / "checkpoints").glob("*"))) < 2:
+            assert process.poll() is None
             time.sleep(0.2)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         ranks = {rank_of(int(child)): int(child) for child in children}
@@ -174,7 +188,17 @@ def test_a_lost_process_ends_the_run_with_an_error_and_a_checkpoint(tmp_path: Pa
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode != 0
+    return processes.Done(process.returncode, "", errors)
+
+
+@pytest.mark.parametrize("lose", [lose_the_second, pytest.param(lose_the_second_of_torchrun, marks=pytest.mark.slow)])
+def test_a_lost_process_ends_the_run_with_an_error_and_a_checkpoint(
+    lose: Callable[[Path], processes.Done], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    done = lose(out)
+    errors = done.stderr
+    assert done.returncode != 0
     assert "gankit: process 0 of 2: another process was lost" in errors
     assert "gankit resume RUN" in errors
     restored = checkpoint.restore(out / "checkpoints")
@@ -312,6 +336,24 @@ def test_without_torchrun_nothing_is_started() -> None:
         assert distributed.gather(3) == [3]
         assert distributed.on_rank_zero(lambda: 4) == 4
         assert distributed.means({"a": 1.5}) == {"a": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "message"),
+    [
+        ("first", "2", r"RANK=first and WORLD_SIZE=2 are no numbers: start all processes by torchrun, or unset RANK"),
+        ("0", "2", r"process 0 of 2 cannot join the others \(.*MASTER_ADDR.*\): start all processes by torchrun, or"),
+    ],
+)
+def test_what_another_program_left_in_the_place_of_torchruns_settings_is_told(
+    rank: str, size: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(RunError, match=message), distributed.process_group():
+        pass
+    assert distributed.size() == 1
 
 
 def test_a_lost_process_is_told_from_other_errors() -> None:

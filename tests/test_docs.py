@@ -53,7 +53,7 @@ def test_every_block_of_the_generated_pages_runs(
 
 
 def test_the_glossary_is_in_order_and_has_gankits_own_words() -> None:
-    text = (DOCS / "explanation" / "glossary.md").read_text(encoding="utf-8")
+    text = (DOCS / "reference" / "glossary.md").read_text(encoding="utf-8")
     words = re.findall(r"^\| ([\w -]+) \| [^|]+ \|$", text, re.MULTILINE)[1:]
     assert words == sorted(words)
     assert {"critic", "turn", "tick", "scope", "floor", "part", "recipe", "real-real", "protocol"} <= set(words)

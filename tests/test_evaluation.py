@@ -50,7 +50,7 @@ def variance(features: np.ndarray, groups: np.ndarray | None = None) -> float:
     return found
 
 
-@pytest.mark.parametrize("returned", [0.5, None, [0.5], {"wrong": np.ones(3)}, {"wrong": "high"}, torch.ones(2)])
+@pytest.mark.parametrize("returned", [0.5, None, [0.5], {}, {"wrong": np.ones(3)}, {"wrong": "high"}, torch.ones(2)])
 def test_a_metric_that_returns_no_numbers_by_name_is_refused_in_one_line(returned: Any) -> None:
     class Wrong(Metric):
         needs = ("images",)
@@ -61,6 +61,18 @@ def test_a_metric_that_returns_no_numbers_by_name_is_refused_in_one_line(returne
 
     gankit.metrics.register("wrong")(Wrong)
     with pytest.raises(PartError, match=r"metric Wrong: compute returned .* return numbers by name, such as \{"):
+        evaluate(noise(12, 0), noise(12, 1), ["wrong"])
+
+
+def test_an_error_inside_a_metric_names_it() -> None:
+    class Wrong(Metric):
+        needs = ("images",)
+
+        def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+            raise ZeroDivisionError("division by zero")
+
+    gankit.metrics.register("wrong")(Wrong)
+    with pytest.raises(PartError, match=r"^metric Wrong raised ZeroDivisionError: division by zero$"):
         evaluate(noise(12, 0), noise(12, 1), ["wrong"])
 
 

@@ -84,13 +84,14 @@ def test_a_folder_of_one_s_own(run: Run, tmp_path: Path) -> None:
     assert "frechet within classes" in printed
 
 
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])  # each job loads torch
-def test_many_trainings(run: Run, jobs: int, tmp_path: Path) -> None:
-    given = [tmp_path / "many", *QUICK, *LEVELS, "--seeds", 2]
+# Each job loads torch.
+@pytest.mark.parametrize(("jobs", "seeds"), [(1, 1), pytest.param(2, 2, marks=pytest.mark.slow)])
+def test_many_trainings(run: Run, jobs: int, seeds: int, tmp_path: Path) -> None:
+    given = [tmp_path / "many", *QUICK, *LEVELS, "training.threads=1", "--seeds", seeds]
     table = run("many_trainings.py", *given, "--jobs", jobs)
     assert [line[:22].strip() for line in table.splitlines()[1:]] == ["wgan-gp", "diffaugment", "weaker penalty"]
     runs = sorted(path.name for path in (tmp_path / "many").iterdir())
-    assert len(runs) == 6
+    assert len(runs) == 3 * seeds
     written = (tmp_path / "many" / runs[0] / "log.jsonl").read_bytes()
     assert run("many_trainings.py", *given, "--jobs", 1) == table
     assert (tmp_path / "many" / runs[0] / "log.jsonl").read_bytes() == written

@@ -6,9 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from example_scripts import EXAMPLES, LEVELS, NARROW, QUICK, Run, runner
+from numpy.typing import NDArray
 from PIL import Image
 
 import gankit
@@ -17,6 +20,18 @@ import gankit
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     yield from runner(monkeypatch, capsys)
+
+
+@pytest.fixture
+def eyes_of_noise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In the place of all the data set's images, which take ten seconds to render."""
+
+    def noise(subjects: dict[str, Any], layout: Any, seed: int) -> NDArray[np.uint8]:
+        shape = len(subjects["label"]), 3, layout.height, layout.width
+        return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+    monkeypatch.setenv("GANKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("gankit.datasets.eyes.render", noise)
 
 
 def test_dcgan_beside_wgan_gp(run: Run, tmp_path: Path) -> None:
@@ -42,8 +57,10 @@ def test_the_scopes_of_an_augment(run: Run, tmp_path: Path) -> None:
         assert picture.size == (8 * (96 + 2) + 2, 4 * (96 + 2) + 2)
 
 
+@pytest.mark.usefixtures("eyes_of_noise")
 def test_a_table_of_what_diverged_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: Path) -> None:
-    out, small = tmp_path / "out", [*NARROW, "training.batch=4", "training.critic_steps=1"]
+    out = tmp_path / "out"
+    small = [*NARROW, "training.batch=4", "training.critic_steps=1", "evaluation.subset=20"]
     given = [out, *small, "--npz", arrays, "--recipes", "wgan-gp", "dcgan", "--sides", 16, "--steps", 2, "--seeds", 1]
     first = run("no_divergence.py", *given)
     assert len(re.findall(r"^\| (?:wgan-gp|dcgan) \| (?:eyes|arrays) \| 16 \| 1 \| 2 \| 4 \| \d", first, re.M)) == 4
@@ -54,6 +71,7 @@ def test_a_table_of_what_diverged_goes_on_where_it_was(run: Run, arrays: Path, t
     assert json.loads(broken.read_text()) == json.loads(kept[broken])
 
 
+@pytest.mark.usefixtures("eyes_of_noise")
 def test_a_lazy_penalty_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: Path) -> None:
     quick = ["data.subset=24", "training.batch=4", "evaluation.features=pixels", *LEVELS]
     out = tmp_path / "lazy"
@@ -85,6 +103,7 @@ def test_a_lazy_penalty_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: P
     assert (lazy / "log.jsonl").read_bytes() == written
 
 
+@pytest.mark.usefixtures("eyes_of_noise")
 def test_bf16_beside_float32(run: Run, tmp_path: Path) -> None:
     quick = ["data.subset=24", "training.batch=4", "training.tick_every=1", "evaluation.every=1"]
     narrow = ["generator={name='resnet', width=4}", "critic={name='resnet', width=4}"]
@@ -101,6 +120,7 @@ def test_bf16_beside_float32(run: Run, tmp_path: Path) -> None:
     assert run(*given) == printed
 
 
+@pytest.mark.usefixtures("eyes_of_noise")
 def test_a_penalty_in_bf16_beside_float64(run: Run) -> None:
     printed = run("bf16_gradients.py", "--turns", 1, "--steps", 1, "--networks", "16x16, width 16")
     rows = [[float(cell) for cell in row.split("|")[3:-1]] for row in printed.splitlines()[1:]]

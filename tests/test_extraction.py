@@ -134,9 +134,10 @@ def test_the_cache_is_bounded_and_keeps_what_was_used_last(folder: Path, monkeyp
     assert {path.stem for path in folder.iterdir()} == {"a", "c", "d"}
     stored("large", lambda: np.zeros(10**5), "features")
     assert {path.stem for path in folder.iterdir()} == {"large"}  # the newest stays in any case
-    monkeypatch.setenv("GANKIT_CACHE_GB", "much")
-    with pytest.raises(GankitError, match="GANKIT_CACHE_GB=much: a number of gigabytes"):
-        stored("b", lambda: array, "features")
+    for wrong in ("much", "nan", "-1"):
+        monkeypatch.setenv("GANKIT_CACHE_GB", wrong)
+        with pytest.raises(GankitError, match=f"GANKIT_CACHE_GB={wrong}: a number of gigabytes"):
+            stored("b", lambda: array, "features")
 
 
 def test_files_of_dead_writers_go_and_those_of_living_ones_stay(folder: Path) -> None:
@@ -164,6 +165,17 @@ def test_clearing_frees_features_and_arrays_but_no_weights(folder: Path) -> None
     assert clear_cache() > 150 * 6 * 4
     assert not folder.exists()
     assert weights.exists()
+
+
+def test_what_is_said_to_be_freed_is_freed_in_a_folder_that_lies_elsewhere(folder: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large disk"
+    large.mkdir()
+    folder.parent.mkdir(exist_ok=True)
+    folder.symlink_to(large)
+    stored("x", lambda: np.zeros(10), "features")
+    size = sum(file.stat().st_size for file in large.iterdir())
+    assert clear_cache() >= size > 80
+    assert not list(large.iterdir())
 
 
 def test_two_processes_may_make_the_same_entry(folder: Path) -> None:

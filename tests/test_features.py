@@ -1,3 +1,5 @@
+"""The networks of features beside their authors' code, and files of weights that are wrong, missing or downloaded."""
+
 from __future__ import annotations
 
 import hashlib

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -200,3 +202,30 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     with pytest.raises(GankitError, match=r"a\.toml: 'the class \\udcff' is a name that is not in UTF-8; rename"):
         write_atomically(tmp_path / "a.toml", "the class \udcff")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "../" + tmp_path.name, str(tmp_path)):
+        with pytest.raises(RunError, match="is the current folder, which cannot be replaced; name another as --out"):
+            write_folder(Path(name), lambda folder: None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_a_folder_is_no_file_to_write(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=rf": '{re.escape(name)}'$"):
+        write_atomically(Path(name), "text")
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_threads_may_write_the_same_file(tmp_path: Path) -> None:
+    with open_atomically(tmp_path / "a") as file:
+        file.write(b"first")
+        other = threading.Thread(target=write_atomically, args=(tmp_path / "a", "second"))
+        other.start()
+        other.join()
+        assert (tmp_path / "a").read_bytes() == b"second"
+        file.write(b" of all")
+    assert (tmp_path / "a").read_bytes() == b"first of all"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import gankit
-from gankit.errors import DataError, RunError
+from gankit.errors import DataError, PartError, RunError
 from gankit.training.rehearsal import rehearse
 from gankit.training.step import Stepper
 
@@ -75,6 +75,13 @@ def test_weights_that_are_not_finite_end_the_training_at_an_evaluation(
     overrides = small("training.averaging=0.9", "evaluation.every=1", "training.tick_every=3")
     with pytest.raises(RunError, match="diverged by step 3"):
         gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
+
+
+def test_a_trial_step_that_is_not_finite_is_refused(small: Small, tmp_path: Path) -> None:
+    overrides = small("losses.gradient-penalty.weight=1e30", "training.optimizer=SGD")
+    with pytest.raises(PartError, match=r"^in a trial step \w+/\w+.* became infinite or NaN; lower the weights"):
+        gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("bad", BAD)

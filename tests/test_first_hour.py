@@ -1,4 +1,4 @@
-"""A newcomer's first hour, in small: README's commands on a folder of photographs, and both studies."""
+"""A newcomer's first hour, in small: README's commands on a folder of photographs, and two studies."""
 
 from __future__ import annotations
 

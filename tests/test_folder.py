@@ -1,3 +1,5 @@
+"""Pictures in a folder, read without loss: depths, colours, orientation, classes of sub-folders, refusals."""
+
 from __future__ import annotations
 
 import os

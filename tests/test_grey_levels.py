@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from gankit.images.grey_levels import rescale
+from gankit.errors import DataError
+from gankit.images.grey_levels import check_range, rescale, valid_range
 from gankit.images.pictures import to_8bit, to_pixels
 
 
@@ -37,3 +38,16 @@ def test_every_level_comes_back_from_the_range_of_networks(dtype: Any, high: int
     images = rescale(torch.from_numpy(levels.astype(np.float32)), (0, high), (-1, 1))
     np.testing.assert_array_equal(to_pixels(images, np.dtype(dtype).name, (0, high)), levels)
     assert to_pixels(torch.tensor([-3.0, 3.0]), np.dtype(dtype).name, (0, high)).tolist() == [0, high]
+
+
+@pytest.mark.parametrize("value_range", [(-1e308, 1e308), (0, 5e-324), (2**24, 2**24 + 1), (0, 1e38), (1e30, 2e30)])
+def test_a_range_whose_levels_float32_cannot_tell_apart_is_refused(value_range: tuple[float, float]) -> None:
+    with pytest.raises(DataError, match="leaves float32 too few levels between black and white"):
+        valid_range(value_range)
+    with pytest.raises(DataError, match="too few levels"):  # as arrays of a program are checked
+        check_range(np.full(3, value_range[0], np.float64), value_range, "images")
+
+
+def test_windows_of_measured_values_are_valid() -> None:
+    for value_range in ((-1024, 3071), (30_000, 30_100), (0, 1e-6), (-1e9, 1e9)):
+        assert valid_range(value_range) == value_range

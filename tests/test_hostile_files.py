@@ -1,4 +1,4 @@
-"""A few of the experiment files, ratings and keys that `tests/reliability/experiments.py` tries by the thousand."""
+"""A few of the files, overrides, ratings and settings that `tests/reliability/experiments.py` tries by the thousand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import page
 from experiments import GOOD, outcome
 
 
-@pytest.mark.parametrize(("kind", "count"), [("experiment", 120), ("rating", 80)])
+@pytest.mark.parametrize(("kind", "count"), [("experiment", 120), ("rating", 80), ("setting", 8)])
 def test_files_of_others_are_read_or_refused(
     kind: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,3 +1,5 @@
+"""The inception score against its definition and known truths."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""Metrics within each class: names, means, classes that cannot be judged."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""The kernel distance against a double loop and closed forms: without bias, with a variance that is right."""
+
 from __future__ import annotations
 
 import math

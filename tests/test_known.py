@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gankit
+from gankit.errors import DataError
 from gankit.experiments.selection import Resized
 from gankit.experiments.tables import DataTable
 from gankit.images.known import Columns, Known
@@ -159,6 +160,41 @@ def test_plug_ins_find_the_record_by_its_old_name() -> None:
     from gankit.image_tables import Knowledge
 
     assert Knowledge is Known
+
+
+def test_a_subset_is_chosen_by_indices_or_by_a_mask() -> None:
+    data = Pictures()
+    mask = np.arange(len(data)) % 3 == 1
+    assert np.array_equal(data.subset(mask).images, data.images[mask])
+    assert len(data.subset([])) == 0
+    for wrong in (mask[1:], [0.5], [[1]]):
+        with pytest.raises(DataError, match=r"chosen by indices \(k,\), or by a mask of \d+ booleans; these are "):
+            data.subset(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["float64", ">u2"])
+def test_pixels_of_other_types_are_refused_in_one_line(dtype: str) -> None:
+    class Other(Pictures):
+        value_range = 0.0, 1.0
+
+        @property
+        def images(self) -> Any:  # type: ignore[override]
+            return np.zeros((N, 1, 4, 6), dtype)
+
+    with pytest.raises(DataError, match=rf"images are {dtype}; the data set must give uint8, uint16 or float32"):
+        prepare(DataTable(name="eyes"), 0, Other())
+
+
+def test_a_notebook_shows_what_is_wrong_with_images_in_their_place() -> None:
+    class Broken(Pictures):
+        @property
+        def images(self) -> Any:  # type: ignore[override]
+            raise DataError("<1>.png cannot be read")
+
+        def __len__(self) -> int:
+            return N
+
+    assert Broken()._repr_html_().endswith("<p>&lt;1&gt;.png cannot be read</p>")
 
 
 def test_subsets_can_be_sent_to_other_processes() -> None:

@@ -1,3 +1,5 @@
+"""Exact and near duplicates between two sets, against brute force, at any size and colour."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

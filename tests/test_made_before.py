@@ -25,6 +25,7 @@ def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "before"
     shutil.copytree(MADE_BEFORE, folder)
     monkeypatch.chdir(folder)
+    monkeypatch.setattr("gankit.training.evaluator.STATISTICS_BATCHES", 8)  # as then
     return folder
 
 

@@ -1,3 +1,5 @@
+"""Copies of training images, against brute force: controls, levels of its tests, groups."""
+
 from __future__ import annotations
 
 import dataclasses

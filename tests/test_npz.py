@@ -1,3 +1,5 @@
+"""Arrays of npz and npy files: layouts, MedMNIST, depths, facts, refusals."""
+
 from __future__ import annotations
 
 import zipfile

@@ -1,3 +1,5 @@
+"""The features `pixels`: shape, range, antialiasing, protocol."""
+
 from __future__ import annotations
 
 import numpy as np

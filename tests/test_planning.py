@@ -182,6 +182,8 @@ def test_minutes_are_bounded(minutes: str, tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit, match="2"):
         app(["plan", "eyes", "--minutes", minutes, "--out", str(tmp_path / "e.toml")])
     assert "less than or equal to 1000000" in capsys.readouterr().err
+    with pytest.raises(GankitError, match="--minutes nan: a number above 0 is needed"):
+        lines("eyes", tmp_path / "e.toml", float("nan"))
 
 
 @pytest.mark.usefixtures("fast")

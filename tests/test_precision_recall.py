@@ -1,3 +1,5 @@
+"""Precision, recall, density and coverage against their definitions; the choice of k."""
+
 from __future__ import annotations
 
 import time

@@ -14,9 +14,10 @@ import pytest
 
 import gankit
 from gankit.report import write_report
+from gankit.terminal import text
 from gankit.terminal.text import progress_bar
-from gankit.training import log
-from gankit.training.log import Progress, StopRequest, format_seconds
+from gankit.training.progress import Progress, format_seconds
+from gankit.training.stopping import StopRequest
 
 
 class Terminal(io.StringIO):
@@ -30,7 +31,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A clock that the test moves: `clock[0]` is the time."""
     now = [100.0]
-    monkeypatch.setattr(log.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     return now
 
 
@@ -174,3 +175,23 @@ def test_a_bar_that_was_only_refreshed_ends_its_line(capsys: pytest.CaptureFixtu
         with progress_bar(total=2) as bar:
             bar.refresh()
     assert capsys.readouterr().err.count("\n") == 50
+
+
+def test_a_bar_in_a_file_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(text, "LINE_EVERY", 0.0)
+    with progress_bar(total=2, desc="looking", bar_format="{desc} {n}", leave=True) as bar:
+        with progress_bar(total=1, desc="within", bar_format="{desc} {n}") as inner:
+            inner.update()
+            print("a line of its own", file=sys.stderr)
+        bar.update(2)
+    written = capsys.readouterr().err
+    assert "\r" not in written
+    assert "\x1b" not in written
+    assert written.splitlines() == ["looking 0", "within 0", "within 1", "a line of its own", "looking 2"]
+
+
+def test_a_bar_in_a_file_is_not_a_line_for_every_item(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(list(progress_bar(range(100_000), "counting"))) == 100_000
+    assert len(capsys.readouterr().err.splitlines()) == 2  # the start and the end

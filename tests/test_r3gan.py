@@ -125,7 +125,7 @@ def test_halving_keeps_out_what_the_smaller_map_cannot_hold() -> None:
 def test_settings_that_cannot_work(kind: str, least: list[int]) -> None:
     with pytest.raises(PartError, match=rf"{kind}\.widths has 2 numbers; an image of this size takes 3"):
         gankit.build(kind, "r3gan", ImageSpec(3, 16, 16), widths=least)
-    with pytest.raises(PartError, match=rf"{kind} r3gan cannot make images 36 high"):
+    with pytest.raises(PartError, match=rf"{kind} r3gan does not fit images 36 high"):
         gankit.build(kind, "r3gan", ImageSpec(3, 36, 36))
 
 

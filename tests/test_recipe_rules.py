@@ -14,7 +14,8 @@ import torch
 import gankit
 from gankit import recipes
 from gankit.cli import app
-from gankit.errors import DataError, GankitError, SettingsError
+from gankit.errors import DataError, GankitError, PartError, SettingsError
+from gankit.experiments.recipe_files import recipe_lines
 from gankit.experiments.rules import follow
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.planning import proposal
@@ -92,6 +93,21 @@ def test_the_rules_are_those_of_their_sources() -> None:
     assert of(32, 100, pictures=False).policy() == ["translation", "cutout"]
 
 
+def test_the_average_of_a_short_training_looks_back_a_twentieth_of_it() -> None:
+    assert of(32, given_steps=100).averaging() ** 5 == pytest.approx(0.5, abs=1e-4)
+
+
+def test_the_recipe_for_cpus_only_moves_pictures_and_takes_small_batches() -> None:
+    small, large = (gankit.load(name, "data.subset=200") for name in ("resnet-small", "resnet"))
+    assert (small.training.batch, large.training.batch) == (32, 64)
+    assert small.augment.settings.policy == ("translation",)  # type: ignore[union-attr]
+    assert large.augment.settings.policy == ("color", "translation", "cutout")  # type: ignore[union-attr]
+    assert small.training.steps == recipes.SHOWN // 32 // 100 * 100
+    for side, levels in {32: ((16, 32, 64, 128), 0), 28: ((32, 64), 1), 48: ((16, 32, 64, 128), 0)}.items():
+        critic = gankit.load("resnet-small", f"data.size={side}").critic.settings
+        assert (tuple(critic.widths), critic.flat_blocks) == levels
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_every_recipe_builds_at_every_size_that_it_takes(side: int, shipped: dict[str, type[Recipe]]) -> None:
     for name in recipes._registry.built_in():
@@ -105,7 +121,7 @@ def test_every_recipe_builds_at_every_size_that_it_takes(side: int, shipped: dic
 def test_what_the_user_sets_stays_and_the_rest_follows_from_it() -> None:
     own = gankit.load("resnet", "training.batch=16", "training.steps=700", "training.critic_lr=1e-3")
     assert (own.training.batch, own.training.steps, own.training.critic_lr) == (16, 700, 1e-3)
-    assert own.training.averaging == of(32, given_batch=16).averaging()
+    assert own.training.averaging == of(32, given_batch=16, given_steps=700).averaging()
     losses = gankit.load("r3gan", "training.steps=700", "losses.r2.weight=3").losses
     assert (losses[1].weight.steps, losses[2].weight) == (140, 3.0)  # type: ignore[union-attr]
 
@@ -225,6 +241,49 @@ def test_a_study_takes_such_a_recipe() -> None:
     assert len(study.experiment.generator.settings.widths) == 5  # type: ignore[attr-defined]
 
 
+def test_a_recipe_that_fails_is_named_and_shares_no_table() -> None:
+    class Own(Recipe):
+        purpose, time = "tests", "no time"
+        tables: Any = None
+
+        def settings(self, images: TrainingImages) -> Any:
+            return self.tables[images.count] if isinstance(self.tables, list) else self.tables
+
+    with recipes._registry.isolated():
+        recipes.register("own")(Own)
+        with pytest.raises(PartError, match="recipe own returned None; its settings must return tables by name"):
+            gankit.load("own")
+        Own.tables = []
+        with pytest.raises(PartError, match=r"recipe own cannot follow TrainingImages\(.*: IndexError"):
+            gankit.load("own")
+        network = {"name": "resnet", "width": 8}
+        Own.tables = {"generator": network, "critic": network}
+        assert gankit.load("own", "critic.width=4").generator.settings.width == 8
+
+
+def test_a_broken_plug_in_stops_neither_the_list_nor_a_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
+    get = recipes.get
+
+    def get_unless_broken(name: str) -> type[Recipe]:
+        if name == "broken":
+            raise PartError("recipe 'broken' cannot be imported")
+        return get(name)
+
+    monkeypatch.setattr(recipes, "names", lambda: ["broken", "resnet-small"])
+    monkeypatch.setattr(recipes, "get", get_unless_broken)
+    (line,) = [line for line in recipe_lines() if line.startswith("broken")]
+    assert line.endswith("fails: recipe 'broken' cannot be imported")
+    assert proposal._proposed("cpu") == "resnet-small"
+
+
 def test_following_depends_on_nothing_else() -> None:
     table = gankit.load("resnet").data
     assert follow("resnet", table, images(50)) == follow("resnet", table, images(50))
+
+
+def test_spaces_round_an_override_change_nothing_that_follows() -> None:
+    assert gankit.load("resnet", " training.batch = 16") == gankit.load("resnet", "training.batch=16")
+
+
+def test_a_huge_batch_leaves_steps_to_train() -> None:
+    assert gankit.load("resnet", "training.batch=1000000").training.steps == 100

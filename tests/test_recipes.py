@@ -12,7 +12,7 @@ import pytest
 
 import gankit
 from gankit.datasets.eyes import estimate_deviation
-from gankit.experiments.document import recipe_names
+from gankit.experiments.recipe_files import recipe_names
 
 
 @pytest.mark.slow

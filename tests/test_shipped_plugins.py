@@ -33,6 +33,14 @@ SINGLE |= {
 """Public names of modules that are not public as a whole."""
 
 
+TRAINED = {"gankit-adaptive-augment", "gankit-fastgan", "gankit-stylegan2"}
+"""Those that train their examples in small in their own tests, since their networks are large."""
+
+
+def examples_of(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.toml")) if path.name != "pyproject.toml"]
+
+
 def project(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     return found
@@ -106,15 +114,13 @@ def test_its_requirements_are_met(folder: Path, shipped: Environment) -> None:
 
 def test_its_parts_load_and_its_examples_are_valid(shipped: Environment, without_source: Path) -> None:
     groups = {GROUPS[group]: parts for group, parts in project(without_source)["entry-points"].items()}
-    examples = [path for path in sorted(without_source.glob("*.toml")) if path.name != "pyproject.toml"]
+    examples = examples_of(without_source)
     assert examples
     assert groups
-    if "dataset" in groups:
-        scans(shipped.folder)
     quiet, *answers = shipped.several(
         ["list", {"GANKIT_DISABLE_PLUGINS": without_source.name}],
         *(["list", kind, "--load"] for kind in groups),
-        *([command, path] for path in examples for command in ("check", "show")),
+        *(["show", path] for path in examples),
     )
     assert without_source.name not in quiet.out
     for answer in answers:
@@ -123,12 +129,28 @@ def test_its_parts_load_and_its_examples_are_valid(shipped: Environment, without
         for name in parts[1]:
             row = answer.rows[name].split()
             assert row == [name, parts[0], without_source.name, "ok"] or (parts[0] == "recipe" and "x" in row[1])
-    for answer in answers[len(groups) + 1 :: 2]:
+    for answer in answers[len(groups) :]:
         assert f'name = "{without_source.name}:' in answer.out, "an example uses what it is an example of"
 
 
-def test_its_own_tests_pass_on_what_is_installed(shipped: Environment, without_source: Path) -> None:
-    tested = shipped.python(processes.PYTEST, "-p", "no:cacheprovider", "tests", folder=without_source)
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(each, marks=pytest.mark.slow if each.name in TRAINED else [], id=each.name) for each in FOLDERS],
+    indirect=True,
+)
+def test_its_examples_can_be_trained(shipped: Environment, without_source: Path) -> None:
+    if "gankit.datasets" in project(without_source)["entry-points"]:
+        scans(shipped.folder)
+    fewer = {"eyes": ["data.counts=[40,40,40]"]}  # all take ten seconds to render
+    names = {path: tomllib.loads(path.read_text())["data"]["name"] for path in examples_of(without_source)}
+    for answer in shipped.several(*(["check", path, *fewer.get(name, [])] for path, name in names.items())):
+        assert (answer.code, answer.err) == (0, ""), answer
+
+
+@pytest.mark.parametrize("which", ["not slow", pytest.param("", marks=pytest.mark.slow, id="all")])
+def test_its_own_tests_pass_on_what_is_installed(which: str, shipped: Environment, without_source: Path) -> None:
+    options = ["-p", "no:cacheprovider", "-m", which]
+    tested = shipped.python(processes.PYTEST, *options, "tests", folder=without_source)
     assert tested.code == 0, tested.out[-8000:] + tested.err
     assert "[100%]" in tested.out
 

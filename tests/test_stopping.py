@@ -14,8 +14,8 @@ import torch
 import gankit
 from gankit.evaluation.while_training import MetricsWhileTraining
 from gankit.runs import checkpoint
-from gankit.training.log import StopRequest
 from gankit.training.step import Stepper
+from gankit.training.stopping import StopRequest
 
 Small = Callable[..., list[str]]
 

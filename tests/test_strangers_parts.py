@@ -86,6 +86,11 @@ def test_a_critic_that_flattens_with_view_trains(trained: Trained) -> None:
     assert trained(critic=gankit.wrap("critic", Viewed)).finished
 
 
+def test_a_layout_that_a_network_cannot_have_is_refused(trained: Trained) -> None:
+    with pytest.raises(PartError, match=r"^training\.channels_last: critic mine has tensors of five dim"):
+        trained("training.channels_last=true", critic=gankit.wrap("critic", Viewed))
+
+
 def test_a_thin_strided_convolution_trains(trained: Trained) -> None:
     layers = nn.Conv2d(3, 8, 1, stride=2), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 8)
     assert trained('losses=["hinge"]', critic=gankit.wrap("critic", nn.Sequential(*layers))).finished
@@ -225,6 +230,22 @@ class Extra(Painter):
         pass
 
 
+class Empty(Painter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [self.start, self.grow, self.end]
+        del self.start, self.end
+
+    def forward(self, z: Tensor) -> Any:
+        start, grow, end = self.layers
+        return end(grow(start(z).unflatten(1, (-1, 4, 4)))).tanh()
+
+
+class Hooked(Painter):
+    def before_step(self, step: int) -> Any:
+        return 0.5
+
+
 class DtypeOfItsOwn(Painter):
     def forward(self, z: Tensor) -> Any:
         return super().forward(z).numpy(force=True)
@@ -242,6 +263,8 @@ class DtypeOfItsOwn(Painter):
         (Counting, "generator mine changes calls in a step, which a resumed run would lose"),
         (Locked, "generator mine cannot be copied, as sampling needs it: TypeError"),
         (Extra, "the state of generator mine cannot be exported"),
+        (Empty, "generator mine has no parameters to train: hold its layers as attributes, several of them in a torch"),
+        (Hooked, r"Hooked.before_step returned 0\.5 \(float\): return numbers by name, or None"),
         (DtypeOfItsOwn, r"returned array.*\(ndarray\); it must return one tensor"),
     ],
 )
@@ -274,6 +297,20 @@ class ScorePair(Scoring):
         return scores, scores
 
 
+class Squashed(nn.Module):
+    """Its `features` and `score` are not all that `forward` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.head = nn.Flatten(), nn.Linear(768, 1)
+
+    def score(self, features: Tensor) -> Tensor:
+        return self.head(features)  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Any:
+        return self.score(self.features(images)).tanh()
+
+
 class OtherSize(Scoring):
     def __init__(self) -> None:
         super().__init__()
@@ -298,10 +335,26 @@ class OnceDifferentiable(Scoring):
         return self.score(self.Square.apply(images.flatten(1)))  # type: ignore[no-untyped-call]
 
 
+class Heated(Scoring):
+    """Tells the log of a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("heat", torch.tensor(0.25))
+
+    def before_step(self, step: int) -> Any:
+        return {"heat": self.heat}
+
+
+def test_tensors_that_a_part_tells_of_a_step_are_logged_as_numbers(trained: Trained) -> None:
+    assert [row["heat"] for row in trained(critic=gankit.wrap("critic", Heated)).log] == [0.25, 0.25]
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
         (ScorePair, r"critic mine, called with \(4, 3, 16, 16\), returned a tuple of \(4, 1\) and \(4, 1\)"),
+        (Squashed, r"critic mine has methods `features` and `score`, and .* differs from `forward\(images, labels\)`"),
         (OtherSize, r"critic mine, called with \(4, 3, 16, 16\), raised RuntimeError: mat1 and mat2"),
         (OnceDifferentiable, "in a trial step .*raised RuntimeError: trying to differentiate twice"),
     ],
@@ -360,6 +413,12 @@ class Number(gankit.Loss):
         return 0.5  # type: ignore[return-value]
 
 
+class LogsAll(gankit.Loss):
+    def generator(self, turn: gankit.Turn) -> Tensor:
+        turn.log("scores", turn.fake_scores)
+        return turn.fake_scores.mean()
+
+
 class Failing(gankit.Loss):
     def after_step(self, turn: gankit.Turn) -> None:
         raise KeyError("gone")
@@ -383,6 +442,7 @@ def test_numbers_of_numpy_are_saved_as_numbers(trained: Trained) -> None:
         (Vector, r"loss mine returned \(4,\) on the critic's turn: return one number as a tensor"),
         (Number, r"loss mine returned 0.5 \(float\) on the generator's turn"),
         (Failing, "in a trial step loss mine raised KeyError: 'gone'"),
+        (LogsAll, r"scores was logged with shape \(4,\): log one number, such as a mean"),
     ],
 )
 def test_losses_that_are_refused(kind: type, message: str, trained: Trained) -> None:

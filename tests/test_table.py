@@ -1,3 +1,5 @@
+"""`labels.csv`: columns, votes, splits, and errors with file and line."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -58,6 +60,10 @@ class TestTable:
         assert data.class_names == ("1", "2", "10")
         assert data.labels is not None
         assert data.labels.tolist() == [0, 1, 2, 1]
+
+    def test_names_with_digits_and_underscores_are_no_numbers(self, pictures: Path) -> None:
+        data = listed(pictures, "file,visit\na.png,1_2\nb.png,1_3\nc.png,2_1\nd/e.png,12\n")
+        assert data.facts["visit"].tolist() == ["1_2", "1_3", "2_1", "12"]
 
     def test_votes_in_columns(self, pictures: Path) -> None:
         data = listed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import gankit
 from gankit.evaluation import extraction
 from gankit.features.pixels import Pixels
 from gankit.nn import threads
-from gankit.nn.threads import ThreadChoice, fastest, thread_options, torch_threads
+from gankit.nn.threads import ThreadChoice, fastest, own_threads, thread_options, torch_threads
 from gankit.studies import study
 from gankit.studies.jobs import Job
 from gankit.studies.study import Arm, Study, Work
@@ -99,6 +100,45 @@ def test_a_number_that_somebody_has_chosen_is_kept(monkeypatch: pytest.MonkeyPat
         assert thread_options() == [6]
 
 
+def test_each_thread_of_a_program_has_its_number_and_leaves_the_programs() -> None:
+    """They need not leave in the reverse order of coming, as nested ones do."""
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second, ThreadPoolExecutor(1) as third:
+        own = first.submit(own_threads).result()
+        one, other, any_number = torch_threads(own + 1), torch_threads(own + 2), torch_threads(None)
+        first.submit(one.__enter__).result()
+        assert second.submit(torch.get_num_threads).result() == own + 1  # what torch does to a thread that is new
+        assert second.submit(own_threads).result() == own
+        second.submit(other.__enter__).result()
+        assert first.submit(own_threads).result() == own + 1
+        first.submit(one.__exit__, None, None, None).result()
+        assert first.submit(own_threads).result() == own
+        assert second.submit(thread_options).result() == [own + 2]  # still chosen
+        third.submit(any_number.__enter__).result()
+        assert third.submit(torch.get_num_threads).result() == own
+        second.submit(other.__exit__, None, None, None).result()
+        third.submit(any_number.__exit__, None, None, None).result()
+        assert not first.submit(lambda: threads._here.counts).result()
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == own
+
+
+def test_two_trainings_in_threads_keep_their_numbers(small: Small, tmp_path: Path, used: list[tuple[int, int]]) -> None:
+    before = torch.get_num_threads()
+    waiting: list[Any] = []
+
+    def start_the_other(row: dict[str, Any]) -> None:
+        if not waiting:  # while the first is in the midst of its steps
+            waiting.append(pool.submit(gankit.train, two, tmp_path / "two"))
+
+    one, two = (gankit.load("wgan-gp", *small(f"training.threads={number}")) for number in (3, 2))
+    with ThreadPoolExecutor(1) as pool:
+        run = gankit.train(one, tmp_path / "one", on_tick=start_the_other)
+        other = waiting[0].result()
+        assert pool.submit(torch.get_num_threads).result() == before
+    assert [number for _, number in used] == [3] * 6 + [2] * 6
+    assert [run.experiment.run.threads, other.experiment.run.threads, torch.get_num_threads()] == [3, 2, before]
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Two cores to choose from, and a clock that moves by what a step takes there: `clock["machine"]`."""
@@ -108,7 +148,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         machine["now"] += machine["machine"](torch.get_num_threads())  # read before and after a step
         return float(machine["now"])
 
-    monkeypatch.setattr(train, "thread_options", lambda: [1] if threads._held else [1, 2])
+    monkeypatch.setattr(train, "thread_options", lambda: [1] if any(threads._here.counts) else [1, 2])
     monkeypatch.setattr(step_threads, "perf_counter", now)
     return machine
 

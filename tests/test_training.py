@@ -26,8 +26,9 @@ from gankit.distributed import shard
 from gankit.errors import GankitError, PartError, RunError
 from gankit.interfaces import Loss, Side, Turn
 from gankit.runs import checkpoint
-from gankit.training.log import StopRequest
+from gankit.training.evaluator import Evaluator
 from gankit.training.start import load_start_weights
+from gankit.training.stopping import StopRequest
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -107,11 +108,12 @@ def die_at_step_6(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_killed_and_resumed_is_bitwise_as_never_stopped(recipe: str, small: Small, tmp_path: Path) -> None:
-    experiment = gankit.load("wgan-gp", *small(*RECIPES[recipe]))
-    gankit.train(experiment, tmp_path / "whole")
+    def copy_at_step_6(row: dict[str, Any]) -> None:
+        if row["step"] == 6:  # what a run that is killed now leaves
+            shutil.copytree(tmp_path / "whole", tmp_path / "cut")
 
-    with pytest.raises(Killed):
-        gankit.train(experiment, tmp_path / "cut", on_tick=die_at_step_6)
+    gankit.train(gankit.load("wgan-gp", *small(*RECIPES[recipe])), tmp_path / "whole", on_tick=copy_at_step_6)
+    assert gankit.open_run(tmp_path / "cut").steps == 4
     torch.manual_seed(7)  # what the resuming process drew before must not matter
     run = gankit.resume(tmp_path / "cut")
     assert run.finished
@@ -167,11 +169,11 @@ def interrupt_and_resume(kind: signal.Signals, overrides: list[str], whole: Path
     assert len(gankit.open_run(cut).log) == steps // 3, "an interrupt leaves no line of its own"
     assert processes.run("resume", str(cut)).returncode == 0
     assert_same_run(whole, cut)
+    assert gankit.resume(cut).finished
     for folder in ("samples", "checkpoints"):
         assert [file.name for file in sorted((cut / folder).iterdir())] == [
             file.name for file in sorted((whole / folder).iterdir())
         ]
-    assert processes.run("resume", str(cut)).returncode == 0
 
 
 def test_a_damaged_checkpoint_is_passed_over(small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,6 +223,17 @@ def test_a_terminal_that_closes_asks_for_a_stop_unless_nohup_says_otherwise() ->
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_handler_of_the_program_that_python_runs_in_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As R's: Python shows None in its place, and could not put it back."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(signal, "getsignal", lambda kind: None if kind == signal.SIGINT else before)
+    set_for: list[int] = []
+    monkeypatch.setattr(signal, "signal", lambda kind, handler: set_for.append(kind))
+    with StopRequest():
+        assert signal.SIGTERM in set_for
+    assert signal.SIGINT not in set_for
+
+
 def test_a_training_outlives_its_terminal(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone(io.StringIO):
         def write(self, text: str) -> int:
@@ -250,6 +263,21 @@ def test_resuming_another_seed_or_a_plain_rand_in_a_part(small: Small, tmp_path:
         gankit.train(experiment, tmp_path / "cut", on_tick=die_at_step_6)
     gankit.resume(tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_the_generator_is_prepared_for_sampling_once_a_step(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, steps = Evaluator.generator, []
+
+    def noted(self: Evaluator) -> gankit.Generator:
+        steps.append(self._stepper.step)
+        return prepare(self)
+
+    monkeypatch.setattr(Evaluator, "generator", noted)
+    gankit.train(gankit.load("wgan-gp", *small("evaluation.every=1")), tmp_path / "run")
+    # Twice before the first: between the trial evaluation and the first grid weights may be loaded.
+    assert steps == [0, 0, 3, 4, 6]
 
 
 def test_training_leaves_torch_as_it_was(small: Small, tmp_path: Path) -> None:
@@ -424,6 +452,13 @@ def test_start_from_another_run(small: Small, tmp_path: Path) -> None:
     trainer = Trainer(experiment, tmp_path / "second", None)
     load_start_weights(trainer.stepper)
     assert_equal(dict(trainer.stepper.generator.state_dict()), dict(state(first.path)["generator"]))
+    newest = max((first.path / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-1])
+    trainer.stepper.warnings.clear()
+    load_start_weights(trainer.stepper)
+    [line] = trainer.stepper.warnings
+    assert "step-00000006.pt cannot be read" in line
+    assert line.endswith("; starting from step 4 of that run")
     with pytest.raises(RunError, match="does not fit"):
         gankit.train(gankit.load(experiment, "generator.width=8"), tmp_path / "third")
     assert not (tmp_path / "third").exists()
@@ -551,7 +586,8 @@ def test_data_of_the_calling_program(small: Small, tmp_path: Path) -> None:
 
 
 def test_a_training_that_diverges_ends_with_a_clear_error(small: Small, tmp_path: Path) -> None:
-    experiment = gankit.load("wgan-gp", *small("losses.gradient-penalty.weight=1e30", "training.optimizer=SGD"))
+    weight = "losses.gradient-penalty.weight={start=1.0, end=1e30, steps=1}"
+    experiment = gankit.load("wgan-gp", *small(weight, "training.optimizer=SGD"))
     with pytest.raises(RunError, match="diverged by step"):
         gankit.train(experiment, tmp_path / "run")
 
@@ -562,7 +598,7 @@ def test_refusals_write_nothing(small: Small, tmp_path: Path) -> None:
         "cannot use labels": ["generator.name=dcgan", "data.conditional=true"],
         "trains the generator": ['losses=["gradient-penalty"]'],
         "needs an Augment": ['losses=["hinge", "consistency"]'],
-        "cannot make images 30 high": ["data.size=30"],
+        "does not fit images 30 high": ["data.size=30"],
         "refuses them": ["training.optimizer_options={momentom=1}"],
         "cannot be used here": ["training.device=cuda:9"],
         "there is no run here": ["training.start_from=nowhere"],
@@ -678,7 +714,8 @@ def test_a_run_that_started_from_another_resumes_without_it(small: Small, tmp_pa
 
 def test_no_checkpoint_holds_weights_that_are_not_finite(small: Small, tmp_path: Path) -> None:
     """Also where the losses are looked at more rarely than checkpoints are written."""
-    options = ["losses.gradient-penalty.weight=1e30", "training.optimizer=SGD", "training.tick_every=1000"]
+    weight = "losses.gradient-penalty.weight={start=1.0, end=1e30, steps=1}"
+    options = [weight, "training.optimizer=SGD", "training.tick_every=1000"]
     with pytest.raises(RunError, match=r"diverged by step 4 \(.*critic"):
         gankit.train(gankit.load("wgan-gp", *small(*options)), tmp_path / "run")
     assert checkpoint.restore(tmp_path / "run" / "checkpoints") is None

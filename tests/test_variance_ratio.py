@@ -1,3 +1,5 @@
+"""The ratio of variances against traces of covariances; collapse at any number of images."""
+
 from __future__ import annotations
 
 from typing import Any

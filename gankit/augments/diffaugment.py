@@ -16,7 +16,7 @@ from gankit.nn.modes import uses_torch
 Operation = Literal["color", "translation", "cutout"]
 
 
-def _split_names(policy: object) -> object:
+def _split_names(policy: Any) -> Any:
     return [name.strip() for name in policy.split(",")] if isinstance(policy, str) else policy
 
 
@@ -41,6 +41,7 @@ class DiffAugment(Augment):
 
     def __init__(self, *, policy: Policy = ("color", "translation", "cutout")) -> None:
         super().__init__()
+        policy = tuple(_split_names(policy))
         if unknown := sorted(set(policy) - set(OPERATIONS)):
             raise PartError(f"diffaugment has no {', '.join(unknown)}; it has {', '.join(OPERATIONS)}")
         self.policy = policy

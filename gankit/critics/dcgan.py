@@ -38,8 +38,10 @@ class DCGANCritic(Critic):
         channels = [image.channels, *(width << level for level in range(levels))]
         layers: list[nn.Module] = []
         for level, (a, b) in enumerate(itertools.pairwise(channels)):
-            layers += [nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False)]
-            layers += [Norm(norm, b)] * (level > 0 and norm != "none") + [nn.LeakyReLU(0.2)]
+            layers.append(nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False))
+            if level and norm != "none":
+                layers.append(Norm(norm, b))
+            layers.append(nn.LeakyReLU(0.2))
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, (height, width_), bias=False))
         for module in self.layers.modules():
             if isinstance(module, nn.Conv2d):

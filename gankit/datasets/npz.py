@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.cache import fingerprint
-from gankit.errors import DataError
+from gankit.errors import DataError, first_of
 from gankit.images.archive import Archive, Header
 from gankit.images.columns import find
 from gankit.images.grey_levels import check_range
@@ -134,9 +134,9 @@ class Npz(DecodedDataset):
         shape = self._header.shape
         if len(shape) == 3:
             return None
-        first, last = (self.channels or "first") == "first", (self.channels or "last") == "last"
-        if self.channels is None:
-            first, last = shape[1] in _COLOURS, shape[3] in _COLOURS
+        if self.channels is not None:
+            return 1 if self.channels == "first" else 3
+        first, last = shape[1] in _COLOURS, shape[3] in _COLOURS
         if first == last:
             raise DataError(
                 f"{self.archive.path}: images of shape {shape} do not tell which axis holds the channels; "
@@ -154,7 +154,8 @@ class Npz(DecodedDataset):
             shape = self.archive.header(key).shape
             if shape[:1] != (count,):
                 raise DataError(f"{self.archive.path}: {key!r} has shape {shape}, and there are {count} images")
-        return np.concatenate([self.archive.read(key) for key in keys])
+        parts = [self.archive.read(key) for key in keys]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]  # a copy of all images may not fit into memory
 
     def _flat(self, name: str) -> NDArray[Any] | None:
         """A column with one value per image, stored as (n,) or (n, 1)."""
@@ -273,8 +274,8 @@ class Npz(DecodedDataset):
         of_images = [*self.names.values(), "groups", "agreement", *self.facts]
         used = {"class_names", "mu", "sigma", *(prefix + name for prefix in self._prefixes for name in of_images)}
         odd = [f"{name} {header.shape}" for name, header in self.archive.headers.items() if name not in used]
-        shown = ", ".join(odd[:3]) + (", ..." if len(odd) > 3 else "")
-        return [f"{shown}: no facts, which have numbers or a text for each of the {len(self)} images"] if odd else []
+        reason = f"no facts, which have numbers or a text for each of the {len(self)} images"
+        return [f"{first_of(odd)}: {reason}"] if odd else []
 
     def _is_fact(self, name: str) -> bool:
         headers = [self.archive.headers.get(prefix + name) for prefix in self._prefixes]

@@ -178,8 +178,10 @@ class Torchvision(DecodedDataset):
 
 def _class(name: str) -> Any:
     base = torchvision.datasets.VisionDataset
-    members = {key: value for key, value in vars(torchvision.datasets).items() if inspect.isclass(value)}
-    classes = {key: value for key, value in members.items() if issubclass(value, base) and value is not base}
+    classes = {
+        key: value for key, value in vars(torchvision.datasets).items()
+        if inspect.isclass(value) and issubclass(value, base) and value is not base
+    }  # fmt: skip
     if name not in classes:
         folded = {key.casefold(): key for key in classes}
         close = difflib.get_close_matches(name.casefold(), folded, n=1)

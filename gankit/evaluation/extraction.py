@@ -20,7 +20,7 @@ from gankit.errors import DataError, PartError
 from gankit.experiments.experiment import default_features
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, Features, ImageSpec, Indices, Rows
-from gankit.nn.threads import ThreadChoice, thread_options, torch_threads
+from gankit.nn.threads import ThreadChoice, own_threads, thread_options, torch_threads
 from gankit.registry import Part, valid_part
 from gankit.registry.trust import trust
 from gankit.runs.run import choose_device
@@ -142,7 +142,7 @@ def features(
     protocol = network.protocol
     if "weights_sha256" not in protocol:
         content = None  # nothing tells whether the features on disk come from the same network
-    threads = ThreadChoice(thread_options() if device_of(network).type == "cpu" else [torch.get_num_threads()])
+    threads = ThreadChoice(thread_options() if device_of(network).type == "cpu" else [own_threads()])
     title = f"features of {harmless(name)}"
     with (
         torch_threads(threads.threads),

@@ -16,7 +16,7 @@ from gankit.errors import DataError, PartError, RunError
 from gankit.evaluation.extraction import as_part
 from gankit.evaluation.statistics import Statistics
 from gankit.experiments.selection import Resized, select_images, split_indices
-from gankit.experiments.values import parse_value
+from gankit.experiments.values import parse_table
 from gankit.files import user_path
 from gankit.interfaces import Dataset, ImageSpec, Indices, Known
 from gankit.registry import build, registry
@@ -73,10 +73,8 @@ def open_source(place: Place, window: Window = None) -> Run | Dataset | Statisti
 
 def _table(place: object) -> dict[str, Any] | None:
     """The table of a data set, given as such or as TOML text; None for anything else."""
-    if isinstance(place, str) and place.lstrip().startswith("{"):
-        place = parse_value(place)
-        if not isinstance(place, dict):
-            raise DataError(f'{place}: it is no TOML table; write it as {{name = "folder", path = "scans"}}')
+    if isinstance(place, str):
+        return parse_table(place)
     return place if isinstance(place, dict) else None
 
 

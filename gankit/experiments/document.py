@@ -10,62 +10,23 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from gankit import recipes
 from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
+from gankit.experiments.recipe_files import DEFAULT_RECIPE, recipe_names, recipe_text
 from gankit.experiments.values import DEEPEST, LONGEST, LONGEST_KEY, copy_values, parse_text, parse_value
 from gankit.files import user_path
 from gankit.registry import registry
-from gankit.registry.messages import shown, suggestion
+from gankit.registry.messages import shown
 from gankit.registry.trust import trust
 
-RECIPES = resources.files("gankit.recipes")
-DEFAULT_RECIPE = "wgan-gp"
 OF_DATA = [("data", "size"), ("data", "flip"), ("evaluation", "count")]
 """Settings that a recipe chooses for its own data set; they are dropped where another one takes its place."""
 BACKSLASH = "write Windows paths in single quotes or with /"
 FORMATS = {".toml": ".toml", ".json": ".json", ".yaml": ".yaml", ".yml": ".yaml"}
-
-
-def recipe_names() -> list[str]:
-    """The names of the recipes with fixed settings, which are files."""
-    return sorted(file.name.removesuffix(".toml") for file in RECIPES.iterdir() if file.name.endswith(".toml"))
-
-
-def recipe_text(name: str) -> str:
-    """The TOML text of one recipe with fixed settings.
-
-    Raises:
-        SettingsError: there is no such recipe.
-    """
-    if name not in recipe_names():
-        names = [*recipe_names(), *recipes.names()]
-        raise SettingsError(f"there is no recipe or file {shown(name)}; {suggestion(name, names)}")
-    return (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
-
-
-def recipe_facts(name: str) -> dict[str, str]:
-    """What a recipe says of itself: "For" what, "Sizes" of images, and "Time" of the whole training."""
-    if name not in recipe_names():
-        recipe = recipes.get(name)
-        least, most = recipe.sides
-        return {"For": recipe.purpose, "Sizes": f"{least}x{least} to {most}x{most}", "Time": recipe.time}
-    lines = (line.removeprefix("# ").partition(": ") for line in recipe_text(name).splitlines())
-    return {key: text for key, _, text in lines if key in ("For", "Sizes", "Time")}
-
-
-def recipe_lines() -> list[str]:
-    """A table in text with one line per recipe: its name and its `recipe_facts`."""
-    rows = [("recipe", "sizes", "time of the whole training", "for")]
-    for name in sorted([*recipe_names(), *recipes.names()]):
-        facts = recipe_facts(name)
-        rows.append((name, facts["Sizes"], facts["Time"], facts["For"]))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 @dataclass
@@ -80,6 +41,7 @@ class SettingsDocument:
         from_default: the tables that were taken from the default recipe.
         overridden: for each overridden setting, by its path of keys, the text of the override.
         recipe: the recipe whose settings follow from the images, or "".
+        is_recipe: whether it is a recipe, of either sort.
     """
 
     label: str
@@ -89,6 +51,7 @@ class SettingsDocument:
     from_default: set[str] = field(default_factory=set)
     overridden: dict[KeyPath, str] = field(default_factory=dict)
     recipe: str = ""
+    is_recipe: bool = False
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> SettingsDocument:
@@ -108,24 +71,31 @@ class SettingsDocument:
         """
         name = str(recipe_or_path)
         path = user_path(name)
-        if (path / "experiment.toml").is_file():
+        if os.path.isfile(path / "experiment.toml"):
             path = path / "experiment.toml"
-        if not path.is_file():
-            is_recipe = name in recipe_names() or name in registry("recipe")
-            if not is_recipe and path.is_dir():
+        return cls._read_file(path) if os.path.isfile(path) else cls._read_recipe(name)
+
+    @classmethod
+    def _read_recipe(cls, name: str) -> SettingsDocument:
+        """A recipe by name; the error for a name of none says what it may stand for."""
+        if name in registry("recipe"):
+            return cls(f"recipe {name}", {"data": dict(recipes.get(name).data)}, recipe=name, is_recipe=True)
+        if name not in recipe_names():
+            path = user_path(name)
+            if os.path.isdir(path):
                 raise SettingsError(
                     f"{path} is a folder without an experiment.toml: name a recipe, a file or a run; for "
                     f"its pictures a recipe with data.name=folder data.path={path}"
                 )
             if "=" in name:
                 raise SettingsError(f"{shown(name)} comes after a recipe or a file, for example: demo {name}")
-            if not is_recipe and (path.suffix in FORMATS or "/" in name):
+            if path.suffix.lower() in FORMATS or "/" in name:
                 raise SettingsError(f"{name}: there is no such experiment file")
-            if name in registry("recipe"):
-                data = dict(recipes.get(name).data)
-                return cls(f"recipe {name}", {"data": data}, recipe=name)
-            text = recipe_text(name)
-            return cls(f"recipe {name}", tomllib.loads(text), text)
+        text = recipe_text(name)
+        return cls(f"recipe {name}", tomllib.loads(text), text, is_recipe=True)
+
+    @classmethod
+    def _read_file(cls, path: Path) -> SettingsDocument:
         try:
             with open(path, encoding="utf-8-sig") as file:
                 text = file.read(max(LONGEST.values()) + 1)  # one too many, so that a longer file is refused
@@ -214,13 +184,15 @@ class SettingsDocument:
         for path, value in _texts(self.values, ()):
             if re.search(r"[\x00-\x1f]", value) and path[0] != "run":  # a record names what was there
                 hint = BACKSLASH if "\\" in self._source(path) else "rename the file or folder"
+                if "\n" in value and "=" in value:
+                    hint = "give each setting by itself"
                 setting = ".".join(map(str, path))
                 raise SettingsError(f"{self.where(path)}: {setting}: {value!r} has control characters; {hint}")
 
     def _source(self, path: KeyPath) -> str:
         """The override or the line that holds a setting; "" for settings from Python."""
         line = self._lines.get(path)
-        return self.overridden.get(path) or (self.text.splitlines()[line - 1] if line else "")
+        return self.overridden.get(path) or (self.text.split("\n")[line - 1] if line else "")
 
     def _forget_within(self, path: KeyPath) -> None:
         """Forget the overrides inside a table that is replaced."""
@@ -239,7 +211,7 @@ class SettingsDocument:
             before: whether it had a recipe's value in the experiment that this document was made of.
         """
         changed = any(path[: len(keys)] == keys for keys in self.overridden)
-        return not changed and (before or self.label.startswith("recipe ") or path[0] in self.from_default)
+        return not changed and (before or self.is_recipe or path[0] in self.from_default)
 
     def where(self, path: KeyPath) -> str:
         """Where a setting is written: an override, or a file with a line.

@@ -240,7 +240,7 @@ class Experiment(Settings):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as plain tables: pickle cannot import the classes of parts' settings, which are created at run time.
-        return type(self).model_validate, (self.tables(),)
+        return _unpickle, (type(self), self.tables(), self._recipe_settings, self._follows)
 
     def __eq__(self, other: object) -> bool:
         # Its fields alone: equal settings may come from a recipe or from a file.
@@ -267,6 +267,14 @@ class Experiment(Settings):
     def with_run(self, record: RunRecord | None) -> Self:
         """The same experiment with another run record."""
         return self.model_copy(update={"run": record})
+
+
+def _unpickle(
+    kind: type[Experiment], tables: dict[str, Any], recipe_settings: list[tuple[str, str]], follows: str
+) -> Experiment:
+    experiment = kind.model_validate(tables)
+    experiment._recipe_settings, experiment._follows = recipe_settings, follows
+    return experiment
 
 
 TABLES_WITH_DEFAULTS = ("data", "generator", "critic", "losses", "training", "evaluation")

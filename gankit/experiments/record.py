@@ -1,10 +1,12 @@
 """What a run records beside its experiment."""
 
-from typing import Literal
+import dataclasses
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from gankit.experiments.tables import Settings
+from gankit.images.spec import ImageSpec
 
 
 class RunRecord(Settings):
@@ -44,3 +46,19 @@ class RunRecord(Settings):
     processes: int = 1
     data_in_process: bool = False
     features: str = ""
+
+    @field_validator("image")
+    @classmethod
+    def _check_image(cls, image: dict[str, int]) -> dict[str, int]:
+        try:
+            return dataclasses.asdict(ImageSpec(**image))
+        except TypeError:
+            raise ValueError(f"channels, height, width, classes and conditions are needed, not {image}") from None
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        if min(len(self.class_names), len(self.label_counts)) < self.image["classes"]:
+            raise ValueError(f"there are {self.image['classes']} classes, and class_names or label_counts lacks some")
+        if min(len(self.condition_mean), len(self.condition_scale)) < self.image["conditions"]:
+            raise ValueError(f"there are {self.image['conditions']} conditions, and condition_mean or scale lacks some")
+        return self

@@ -7,18 +7,19 @@ import numpy as np
 from pydantic import Field
 
 from gankit import recipes
-from gankit.errors import DataError
+from gankit.errors import DataError, GankitError, PartError, typed_line
 from gankit.experiments.document import OF_DATA, SettingsDocument
 from gankit.experiments.reading import read_settings
 from gankit.experiments.selection import select_images
 from gankit.experiments.tables import DataTable, Settings
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.recipes import TrainingImages
+from gankit.registry.messages import shown
 
 FEWEST, FEWEST_OF_CLASS = 20, 10
 """Training images, and those of each class where networks are conditioned on it, below which nothing is learned."""
-DECIDES = ("data.", "data=", "training=", "training.batch=", "training.seed=", "training.steps=")
-"""Overrides from which other settings follow."""
+DECIDE = ("batch", "seed", "steps")
+"""Settings of the training from which others follow, as from all of the data."""
 
 
 class Given(Settings):
@@ -50,12 +51,29 @@ def fill(document: SettingsDocument, overrides: tuple[str, ...], data: Dataset |
     if data is not None:
         for _, key in of_data:
             known.values["data"].pop(key, None)
-    known.override(tuple(text for text in overrides if text.strip().startswith(DECIDES)), of_data)
+    known.override(tuple(filter(_decides, overrides)), of_data)
     given = read_settings(Given, known)
-    training = {key: value for key, value in given.training.items() if type(value) is int and value > 0}
-    document.values |= follow(document.recipe, given.data, data, **{
-        key: training[key] for key in ("batch", "seed", "steps") if key in training
-    })  # fmt: skip
+    training = {key: value for key in DECIDE if type(value := given.training.get(key)) is int and value > 0}
+    # Copied, since a recipe may share a table between two settings, of which an override may change one.
+    document.values |= SettingsDocument.from_tables(follow(document.recipe, given.data, data, **training)).values
+
+
+def _decides(override: str) -> bool:
+    """Whether other settings follow from the one that is overridden."""
+    setting = str(override).partition("=")[0].strip()
+    return setting in ("data", "training", *(f"training.{key}" for key in DECIDE)) or setting.startswith("data.")
+
+
+def refuse_few(count: int, where: str) -> None:
+    """Refuse fewer training images than `FEWEST`.
+
+    Raises:
+        DataError: there are fewer; it begins with `where`.
+    """
+    if count < FEWEST:
+        raise DataError(
+            f"{where}: images to train on: {count}, too few to learn from; bring at least {FEWEST}, better hundreds"
+        )
 
 
 def follow(
@@ -74,8 +92,9 @@ def follow(
 
     Raises:
         DataError: the images are too few, too small or too large for the recipe, or a class has too few of them.
+        PartError: the recipe raised an error, or returned something else.
     """
-    recipe = recipes.get(name)()
+    recipe = recipes.get(name)
     training, _ = select_images(table, seed, data)
     image = training.image
     classes = image.classes if table.conditional is True else 0
@@ -86,11 +105,7 @@ def follow(
             f"data.size: recipe {name} makes images of {least} to {most} pixels a side, not {image.height} x "
             f"{image.width}; set data.size={min(max(64, least), most)}, or take another recipe (gankit list recipes)"
         )
-    if len(training) < FEWEST:
-        raise DataError(
-            f"data: images to train on: {len(training)}, too few to learn from; bring at least {FEWEST}, better "
-            "hundreds"
-        )
+    refuse_few(len(training), "data")
     if classes and training.labels is not None:
         counts = np.bincount(training.labels, minlength=classes)
         if counts.min() < FEWEST_OF_CLASS:
@@ -100,4 +115,13 @@ def follow(
                 f"than {FEWEST_OF_CLASS}: merge it with another, or set data.conditional=false"
             )
     spec = ImageSpec(image.channels, image.height, image.width, classes, conditions)
-    return recipe.settings(TrainingImages(spec, len(training), training.dtype == np.uint8, batch, steps))
+    images = TrainingImages(spec, len(training), training.dtype == np.uint8, batch, steps)
+    try:
+        tables = recipe().settings(images)
+    except GankitError:
+        raise
+    except Exception as error:  # plug-ins may raise anything
+        raise PartError(f"recipe {name} cannot follow {images}: {typed_line(error)}") from error
+    if not isinstance(tables, dict):
+        raise PartError(f"recipe {name} returned {shown(tables)}; its settings must return tables by name")
+    return tables

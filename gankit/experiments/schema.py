@@ -34,19 +34,18 @@ def schema(load: bool = False, **more: type[BaseModel]) -> dict[str, Any]:
         table_schema = settings_schema(table, table.kind)
         table_properties = {key: value for key, value in table_schema["properties"].items() if key != "part"}
         options: list[dict[str, Any]] = [{"type": "string", "description": "the name alone, with default settings"}]
-        for name in registry(table.kind).names():
-            if not load and isinstance(registry(table.kind).find(name), PlugIn):
-                known = {"name": {"const": name}, **table_properties}
-                options.append({"title": f"{table.kind} {name}", "properties": known, "required": ["name"]})
-                continue
-            try:
-                content = settings_schema(registry(table.kind).settings(name), f"{table.kind}.{name}".replace(":", "."))
-            except PartError:
-                continue
+        parts = registry(table.kind)
+        for name in parts.names():
+            content: dict[str, Any] = {}
+            if load or not isinstance(parts.find(name), PlugIn):
+                try:
+                    content = settings_schema(parts.settings(name), f"{table.kind}.{name}".replace(":", "."))
+                except PartError:
+                    continue
+                content["additionalProperties"] = False
             content["properties"] = {"name": {"const": name}, **table_properties, **content.get("properties", {})}
             content["required"] = ["name", *content.get("required", [])]
             content["title"] = f"{table.kind} {name}"
-            content["additionalProperties"] = False
             options.append(content)
         return {"description": table_schema.get("description", ""), "anyOf": options}
 

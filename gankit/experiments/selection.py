@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from functools import cached_property
 from typing import Any, final
 
@@ -15,6 +16,10 @@ from gankit.errors import DataError
 from gankit.experiments.tables import DataTable
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.interfaces.dataset import View
+from gankit.registry.messages import shown
+
+AT_ONCE = 2**26
+"""The most pixel values that are resized at a time, 256 MB in float32."""
 
 
 def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> tuple[Dataset, Dataset | None]:
@@ -80,8 +85,9 @@ class Resized(View):
         """(n, channels, height, width) in the data set's type."""
         images = self.whole.images
         result = np.empty((len(images), self.image.channels, *self.size), images.dtype)
-        for start in range(0, len(images), 256):
-            result[start : start + 256] = self._resize(images[start : start + 256])
+        count = max(min(256, AT_ONCE // math.prod(self.image.shape)), 1)
+        for start in range(0, len(images), count):
+            result[start : start + count] = self._resize(images[start : start + count])
         return result
 
     def _resize(self, images: NDArray[Any]) -> NDArray[Any]:
@@ -128,7 +134,7 @@ def split_indices(dataset: Dataset, name: str | None) -> NDArray[np.int64]:
         return np.arange(len(dataset))
     if name not in splits:
         known = ", ".join(["all", *splits])
-        raise DataError(f"data.split: there is no split {name!r} in this data set; known: {known}")
+        raise DataError(f"data.split: there is no split {shown(name)} in this data set; known: {known}")
     return np.asarray(splits[name])
 
 

@@ -10,12 +10,14 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from gankit.errors import SettingsError
+from gankit.errors import DataError, SettingsError
 from gankit.registry.messages import shown
 
 LONGEST = {".toml": 1_000_000, ".json": 10_000_000, ".yaml": 200_000}
 """The most characters of a file by its format: about a second's work for its parser."""
 LONGEST_KEY, LONGEST_TEXT = 200, 4096
+LARGEST = 1e38
+"""The largest size of a decimal number: networks compute in float32."""
 DEEPEST = 32
 """The most tables and lists within each other."""
 MOST = 100_000
@@ -119,6 +121,8 @@ def copy_values(value: Any) -> Any:
             return [copy(item, (*path, str(index))) for index, item in enumerate(value)]
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError(f"{place}a number of 64 bits is needed, from -2^63 to 2^63 - 1")
+        if isinstance(value, float) and LARGEST < abs(value) < math.inf:
+            raise ValueError(f"{place}a number up to {LARGEST:g} in size is needed, not {value:g}")
         if isinstance(value, str) and len(value) > LONGEST_TEXT:
             raise ValueError(f"{place}a text of more than {LONGEST_TEXT:,} characters")
         if isinstance(value, str) and not _is_unicode(value):
@@ -144,10 +148,25 @@ def parse_value(text: str) -> Any:
     """
     text = text.strip()
     try:
-        return parse_text(f"value = {text}", ".toml")["value"]
+        table = parse_text(f"value = {text}", ".toml")
     except ValueError:
         words = re.fullmatch(r"\[([^\[\]{}\"'=]*)\]", text)
         return [parse_value(word) for word in words[1].split(",") if word.strip()] if words else text
+    return table["value"] if len(table) == 1 else text  # further lines may hold further settings
+
+
+def parse_table(text: str) -> dict[str, Any] | None:
+    """The table of a data set that stands in braces, as TOML; None for any other text.
+
+    Raises:
+        DataError: it begins with a brace and is no TOML table.
+    """
+    if not text.lstrip().startswith("{"):
+        return None
+    table = parse_value(text)
+    if not isinstance(table, dict):
+        raise DataError(f'{text}: it is no TOML table; write it as {{name = "folder", path = "scans"}}')
+    return table
 
 
 def parse_metrics(text: str) -> list[Any]:

@@ -37,7 +37,7 @@ class CsvTable:
         if self.delimiter == ";" and re.fullmatch(r"[+-]?\d+,\d+", cell):
             cell = cell.replace(",", ".")
         try:
-            return float(cell)
+            return None if "_" in cell else float(cell)  # Python reads 1_2, which may be a name, as 12
         except ValueError:
             return None
 

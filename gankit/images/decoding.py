@@ -77,7 +77,7 @@ class Decoder:
         Raises:
             DataError: a kind of picture that cannot be read without loss.
         """
-        with _damage_told(where):
+        with _damage_as_data_error(where):
             stored = _stored_form(picture, where)
         height, width = self.size or (stored.height, stored.width)
         channels = stored.channels if self.grey is None else 1 if self.grey else 3
@@ -101,14 +101,15 @@ class Decoder:
         Raises:
             DataError: as for `__call__`; a ValueError of a damaged picture ends as one.
         """
-        with _damage_told(where):
+        with _damage_as_data_error(where):
             stored = _stored_form(picture, where)
-            turn = 1 if isinstance(picture, tiff.Picture) else picture.getexif().get(ExifTags.Base.Orientation, 1)
+            is_tiff = isinstance(picture, tiff.Picture)
+            orientation = 1 if is_tiff else picture.getexif().get(ExifTags.Base.Orientation, 1)
             inverted = isinstance(picture, tiff.Picture) and tiff.white_is_zero(picture)
             picture.load()  # which turns a TIFF upright
             deep = stored.dtype.itemsize > 1
             array = _decode_16_bit(picture, where, inverted) if deep else self._decode_8_bit(picture, where)
-            array = upright(array, turn)
+            array = upright(array, orientation)
             if deep and self.grey is False:
                 array = np.repeat(array, 3, axis=0)
             if array.shape[1:] != stored.shape[1:]:
@@ -183,7 +184,7 @@ def _stored_form(picture: Image.Image, where: str) -> Form:
 
 
 @contextmanager
-def _damage_told(where: str) -> Iterator[None]:
+def _damage_as_data_error(where: str) -> Iterator[None]:
     """Errors of a damaged picture as a DataError; Pillow and the libraries below it raise them of any type."""
     try:
         yield

@@ -34,9 +34,9 @@ def check_range(images: NDArray[Any], value_range: tuple[float, float] | None, w
     """Refuse images of any shape with values that are NaN or outside the declared range, where one is declared.
 
     Raises:
-        DataError: there are such values; it calls the images `where`.
+        DataError: there are such values, for which it calls the images `where`; or as `valid_range`.
     """
-    if value_range is None:
+    if (value_range := valid_range(value_range)) is None:
         return
     low, high = float(images.min()), float(images.max())
     if not (value_range[0] <= low and high <= value_range[1]):
@@ -50,11 +50,17 @@ def valid_range(value_range: tuple[float, float] | None) -> tuple[float, float] 
     """The values of black and white as floats, or None where none are given.
 
     Raises:
-        DataError: not two finite numbers, the smaller first.
+        DataError: not two numbers, the smaller first, between which float32 can tell a thousand levels apart.
     """
     if value_range is None:
         return None
     low, high = (float(value) for value in value_range)
     if not (np.isfinite([low, high]).all() and low < high):
         raise DataError(f"value_range = [{low:g}, {high:g}] must be two finite numbers, black before white")
+    # Networks see the levels in float32, whose numbers are about 1e-7 of their size apart.
+    if not (max(abs(low), abs(high)) < 1e4 * (high - low) and 1e-30 < high - low < 1e30):
+        raise DataError(
+            f"value_range = [{low:g}, {high:g}] leaves float32 too few levels between black and white; subtract an "
+            "offset from the images, and bring them nearer to 1"
+        )
     return low, high

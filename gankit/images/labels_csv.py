@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from gankit.errors import DataError
 from gankit.images import columns
 from gankit.images.csv_table import CsvTable, read_csv
 from gankit.images.known import Known
-from gankit.images.names import look, shown, spelling, two_spellings
+from gankit.images.names import escaped, look, spelling, two_spellings
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _BESIDE = (".csv", ".txt", ".json", ".md")
@@ -104,7 +104,8 @@ def number_classes(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, 
     classes = sorted_names(names)
     if alike := two_spellings(classes):
         raise DataError(f"the classes {alike} are one name in two spellings; use one for both")
-    return np.array([classes.index(name) for name in names], dtype=np.int64), tuple(classes)
+    numbers = {name: number for number, name in enumerate(classes)}
+    return np.array([numbers[name] for name in names], dtype=np.int64), tuple(classes)
 
 
 def sorted_names(names: Sequence[str]) -> list[str]:
@@ -221,7 +222,7 @@ def _listed_files(rows: CsvTable, title: str, files: Sequence[str]) -> list[str]
         if name not in present:
             close = difflib.get_close_matches(name, files, n=1, cutoff=0.8)
             alike = bool(close) and look(close[0]) == look(name)
-            quoted = shown if alike else repr
+            quoted = escaped if alike else repr
             hint = f"did you mean {quoted(close[0])}? " if close else ""
             raise DataError(
                 f"{rows.where(row)} names {quoted(name)}, and there is no such image; "
@@ -289,16 +290,20 @@ def _check_spelling(
 ) -> None:
     """A name in two spellings would count as two: two classes, a vote against the label, a patient on both sides."""
     calls = [[*([classes[row]] if classes else []), *(votes[row] if votes else [])] for row in range(len(rows.lines))]
-    splits_and_groups = ([[cell] for cell in cells or []] for cells in (splits, groups))
-    for names_of_rows, form in zip((calls, *splits_and_groups), (spelling, spelling, look), strict=True):
-        spellings: dict[str, str] = {}
-        for row, names in enumerate(names_of_rows):
-            for name in names:
-                first = spellings.setdefault(form(name), name)
-                if first != name:
-                    raise DataError(
-                        f"{rows.where(row)} says {shown(name)} where others say {shown(first)}; use one spelling"
-                    )
+    _refuse_two_forms(rows, calls, spelling)
+    _refuse_two_forms(rows, [[cell] for cell in splits or []], spelling)
+    _refuse_two_forms(rows, [[cell] for cell in groups or []], look)
+
+
+def _refuse_two_forms(rows: CsvTable, names_of_rows: list[list[str]], form: Callable[[str], str]) -> None:
+    """Refuse two names of the same form, anywhere in the rows."""
+    firsts: dict[str, str] = {}
+    for row, names in enumerate(names_of_rows):
+        for name in names:
+            if (first := firsts.setdefault(form(name), name)) != name:
+                raise DataError(
+                    f"{rows.where(row)} says {escaped(name)} where others say {escaped(first)}; use one spelling"
+                )
 
 
 def _agreement(rows: CsvTable, classes: list[str] | None, votes: list[list[str]] | None) -> NDArray[np.float64] | None:

@@ -16,11 +16,11 @@ def two_spellings(names: Iterable[str]) -> str | None:
     spellings: dict[str, str] = {}
     for name in sorted(set(names)):
         if (first := spellings.setdefault(spelling(name), name)) != name:
-            return f"{shown(first)} and {shown(name)}"
+            return f"{escaped(first)} and {escaped(name)}"
     return None
 
 
-def shown(name: str) -> str:
+def escaped(name: str) -> str:
     """A name between quotation marks, with letters beyond ASCII escaped, as they may look like others."""
     return repr(name) if name.isascii() else ascii(name)
 
@@ -38,8 +38,9 @@ def visible(text: str) -> str:
 def spelling(name: str) -> str:
     """The same for all spellings of a name."""
     text = unicodedata.normalize("NFC", look(name).casefold())
-    number = re.fullmatch(r"([+-]?)0*(\d+?)(?:\.(\d*?)0*)?", text)
+    number = re.fullmatch(r"([+-]?)(\d+)(?:\.(\d*))?", text)
     if number is None:
         return text
-    sign, whole, rest = number.groups()
-    return f"{sign.strip('+')}{whole}{f'.{rest}' if rest else ''}"
+    sign, whole, decimals = number.groups(default="")
+    decimals = decimals.rstrip("0")
+    return f"{sign.strip('+')}{whole.lstrip('0') or '0'}{f'.{decimals}' if decimals else ''}"

@@ -1,6 +1,12 @@
 """The shape of images and of their labels."""
 
+import math
 from dataclasses import dataclass
+
+from gankit.errors import DataError
+
+LARGEST = 2**33
+"""The most pixel values of images that are taken at a time, 32 GB in float32; networks take many times as much."""
 
 
 @dataclass(frozen=True)
@@ -13,6 +19,10 @@ class ImageSpec:
         width: pixels.
         classes: number of classes when networks are conditioned on classes, else 0.
         conditions: number of float conditions per sample when networks are conditioned on them, else 0.
+
+    Raises:
+        ValueError: a size below 1, a number below 0, or both classes and conditions.
+        DataError: an image that no memory holds.
     """
 
     channels: int
@@ -26,6 +36,10 @@ class ImageSpec:
             raise ValueError(f"not an image: {self}")
         if self.classes and self.conditions:
             raise ValueError("labels are classes or float conditions, not both")
+        if math.prod(self.shape) > LARGEST:
+            raise DataError(
+                f"images of {self.height} x {self.width} pixels do not fit into any memory; set a smaller size"
+            )
 
     @property
     def conditional(self) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gankit.errors import GankitError
+from gankit.errors import DataError, GankitError
 from gankit.images.grey_levels import Images
 from gankit.images.known import Known
 from gankit.images.pictures import SHOWN, grid_html
@@ -47,8 +47,11 @@ class Dataset(ABC):
         return f"{text}, {', '.join(f'{count} {name}' for count, name in counts)}"
 
     def _repr_html_(self) -> str:
-        first = self.read(np.arange(min(SHOWN, len(self))))
-        return f"<p>{escape(repr(self))}</p>" + grid_html(first, self.value_range)
+        try:
+            shown = grid_html(self.read(np.arange(min(SHOWN, len(self)))), self.value_range)
+        except GankitError as error:
+            shown = f"<p>{escape(str(error))}</p>"
+        return f"<p>{escape(repr(self))}</p>{shown}"
 
     @property
     @abstractmethod
@@ -177,9 +180,23 @@ class Dataset(ABC):
         labels = self.labels
         return len(self.images if labels is None else labels)
 
-    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Dataset:
-        """The images with the given (k,) indices, in that order, with all that is known of them."""
-        return _Subset(self, np.asarray(indices, dtype=np.int64))
+    def subset(self, indices: Sequence[int] | NDArray[np.int64] | NDArray[np.bool_]) -> Dataset:
+        """The images with the given (k,) indices, in that order, with all that is known of them.
+
+        A (n,) mask of booleans serves too: `data.subset(data.labels == 1)`.
+
+        Raises:
+            DataError: they are neither whole numbers nor such a mask.
+        """
+        chosen = np.asarray(indices)
+        if chosen.dtype == bool and chosen.shape == (len(self),):
+            chosen = np.flatnonzero(chosen)
+        if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
+            raise DataError(
+                f"a subset is chosen by indices (k,), or by a mask of {len(self)} booleans; these are {chosen.dtype} "
+                f"of shape {chosen.shape}"
+            )
+        return _Subset(self, chosen.astype(np.int64))
 
 
 class View(Dataset):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 
-from gankit.errors import PartError
+from gankit.errors import GankitError, PartError, is_fault_of_machine, typed_line
 from gankit.interfaces.meaning import Meaning
 from gankit.interfaces.rows import Indices, Pool, Rows
 
@@ -44,19 +44,26 @@ class Result:
         """What a metric computes of some images, as a result whose values are floats.
 
         Raises:
-            PartError: it returns anything but numbers by name.
+            PartError: it returns anything but numbers by name, or raises an error of another kind.
             GankitError: as `Metric.compute`.
         """
-        output: Any = metric.compute(real, fake)
+        try:
+            output: Any = metric.compute(real, fake)
+        except Exception as error:
+            if isinstance(error, GankitError) or is_fault_of_machine(error):
+                raise
+            raise PartError(f"metric {type(metric).__name__} raised {typed_line(error, 200)}") from error
         result = output if isinstance(output, Result) else cls(output)
         try:
             values = {str(name): float(value) for name, value in result.values.items()}
-        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, TypeError, ValueError, RuntimeError):
+            values = {}
+        if not values:
             description = f"{str(result.values)[:80]} ({type(result.values).__name__})"
             raise PartError(
                 f"metric {type(metric).__name__}: compute returned {description}; return numbers by name, such as "
                 '{"brightness": 0.3}'
-            ) from error
+            )
         return dataclasses.replace(result, values=values)
 
 

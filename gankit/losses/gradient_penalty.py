@@ -52,8 +52,7 @@ def gradient_penalty(
         raise DataError(f"real {tuple(real.shape)} and fake {tuple(fake.shape)} must have one shape")
     n, dtype = len(real), torch.promote_types(torch.promote_types(real.dtype, fake.dtype), torch.float32)
     real, fake = real.to(dtype), fake.to(dtype)
-    if alpha is None:
-        alpha = torch.rand(n, dtype=dtype, device=real.device)
+    alpha = torch.rand(n, dtype=dtype, device=real.device) if alpha is None else torch.as_tensor(alpha)
     if alpha.numel() != n or alpha.shape[:1] != real.shape[:1]:
         raise DataError(f"alpha has shape {tuple(alpha.shape)}, it must be ({n},): one number per sample")
     alpha = alpha.to(real).reshape(n, *[1] * (real.ndim - 1))

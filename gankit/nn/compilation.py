@@ -17,6 +17,8 @@ from typing import Any, TypeVar, final
 import torch
 from torch import nn
 
+from gankit.nn.copies import buffers_of, restore_buffers
+
 Result = TypeVar("Result")
 _active: Compilation | None = None
 
@@ -47,7 +49,8 @@ class Compilation:
 
     def __init__(self, parts: list[Any], report: Callable[[str], None], gradients: bool = True) -> None:
         self.gradients = gradients
-        self._parts = parts
+        self._modules = [part for part in parts if isinstance(part, nn.Module)]
+        self._others = [part for part in parts if not isinstance(part, nn.Module)]
         self._report = report
         self._functions: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._failed: set[str] = set()
@@ -76,16 +79,18 @@ class Compilation:
         if side in self._failed:
             return work()
         global _active
-        before, outer = [_state(part) for part in self._parts], _active
-        _active = self
+        # Of modules the buffers alone, since parameters wait for the optimiser.
+        buffers, states = buffers_of(self._modules), [copy.deepcopy(part.state_dict()) for part in self._others]
+        outer, _active = _active, self
         try:
             return work()
         except Exception as error:
             reason = _first_line(error)  # the error itself would keep the turn's memory
         finally:
             _active = outer
-        for part, state in zip(self._parts, before, strict=True):
-            _restore(part, state)
+        restore_buffers(self._modules, buffers)
+        for part, state in zip(self._others, states, strict=True):
+            part.load_state_dict(state)
         result = work()  # raises what was no fault of the compiler
         self.give_up(side, reason)
         return result
@@ -102,22 +107,6 @@ class Compilation:
     def load_state_dict(self, state: dict[str, list[str]]) -> None:
         """Load such sides, in addition to those that go on without here."""
         self._failed |= set(state["failed"])
-
-
-def _state(part: Any) -> Any:
-    """What a turn may change in a part; of modules their buffers, since parameters wait for the optimiser."""
-    if isinstance(part, nn.Module):
-        return [buffer.clone() for buffer in part.buffers()]
-    return copy.deepcopy(part.state_dict())
-
-
-@torch.no_grad()
-def _restore(part: Any, state: Any) -> None:
-    if isinstance(part, nn.Module):
-        for buffer, value in zip(part.buffers(), state, strict=True):
-            buffer.copy_(value)
-    else:
-        part.load_state_dict(state)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,9 +1,11 @@
-"""Copies of parts as they are in the midst of a training."""
+"""Copies of parts, and of their buffers, as they are in the midst of a training."""
 
 import copy
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 Part = TypeVar("Part")
@@ -26,3 +28,15 @@ def copied(part: Part) -> Part:
     """
     with _Detached():
         return copy.deepcopy(part)
+
+
+def buffers_of(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """Copies of all buffers of some modules, each of any shape, for `restore_buffers`."""
+    return [buffer.clone() for module in modules for buffer in module.buffers()]
+
+
+@torch.no_grad()
+def restore_buffers(modules: Iterable[nn.Module], values: Sequence[Tensor]) -> None:
+    """Give the buffers of modules their values of before, of the same shapes, in place."""
+    for buffer, value in zip((buffer for module in modules for buffer in module.buffers()), values, strict=True):
+        buffer.copy_(value)

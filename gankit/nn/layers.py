@@ -41,10 +41,10 @@ def pyramid(image: ImageSpec, part: str, doublings: int = 0) -> tuple[int, int, 
     short, long = sorted((image.height, image.width))
     k = max(short.bit_length() - 3, 0)
     if short < 4 or short % 2**k or long % 2**k:
-        sides = [base * 2**level for level in range(9) for base in (4, 5, 6, 7)]
-        nearest = sorted(sorted(set(sides), key=lambda side: abs(side - short))[:2])
+        sides = [base << level for level in range(9) for base in (4, 5, 6, 7)]
+        nearest = sorted(sorted(sides, key=lambda side: abs(side - short))[:2])
         raise PartError(
-            f"{part} cannot make images {image.height} high and {image.width} wide: the shorter side must be 4 to 7 "
+            f"{part} does not fit images {image.height} high and {image.width} wide: the shorter side must be 4 to 7 "
             "times a power of two that also divides the longer; "
             f"set data.size, for example {nearest[0]} or {nearest[1]}"
         )

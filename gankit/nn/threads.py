@@ -3,6 +3,7 @@
 import contextlib
 import os
 import statistics
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
@@ -21,21 +22,46 @@ PATIENCE = 120.0
 REST = 20.0
 """No trial starts before so many times the seconds that the last one took."""
 
-_held = False
+
+class _Here(threading.local):
+    """Of one thread of the program: the numbers in those `torch_threads` that it is inside."""
+
+    counts: tuple[int | None, ...] = ()
+
+
+_here, _entered = _Here(), threading.Lock()
+_program: list[int] = []
+"""The program's own number of threads, once for each `torch_threads` that is entered, in whatever thread."""
 
 
 @contextlib.contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Use so many CPU threads of torch inside, and let `thread_options` offer no others; None changes nothing."""
-    global _held
-    before = torch.get_num_threads(), _held
-    torch.set_num_threads(count or before[0])
-    _held = _held or count is not None
+    """Use so many CPU threads of torch inside, and let `thread_options` offer no others; None changes nothing.
+
+    This holds for the present thread of the program: trainings and studies in others keep theirs.
+    """
+    before, outer = own_threads(), _here.counts
+    with _entered:
+        _program.append(_program[0] if _program else before)
+    torch.set_num_threads(count or before)
+    _here.counts = (*outer, count)
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        _held = before[1]
+        _here.counts = outer
+        torch.set_num_threads(before)
+        with _entered:
+            _program.pop()
+
+
+def own_threads() -> int:
+    """How many CPU threads of torch this thread of the program uses.
+
+    torch keeps a number for each thread, which starts with the one last set in any. That may be a training's: outside
+    `torch_threads` the program's own counts, as long as another thread is inside.
+    """
+    with _entered:
+        return _program[0] if _program and not _here.counts else torch.get_num_threads()
 
 
 def thread_options() -> list[int]:
@@ -44,10 +70,11 @@ def thread_options() -> list[int]:
     The present one alone where somebody has chosen it: by `torch_threads`, OMP_NUM_THREADS, MKL_NUM_THREADS or
     `torch.set_num_threads`.
     """
-    own = torch.get_num_threads()
+    own = own_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    is_set = any(_here.counts) or not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}.isdisjoint(os.environ)
     # By default torch uses all logical cores, or half of them where each physical core counts as two.
-    if _held or {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & set(os.environ) or own not in (cores, cores // 2):
+    if is_set or own not in (cores, cores // 2):
         return [own]
     return sorted({own >> halvings for halvings in range(own.bit_length())})
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.errors import counted
+from gankit.errors import counted, first_of
 from gankit.interfaces import Dataset, Rows
 from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 
@@ -43,16 +43,13 @@ def findings(dataset: Dataset) -> Iterator[str]:
     if len(pairs):
         copies = np.unique(pairs[:, 1])
         yield f"{counted(len(copies), 'duplicate')} of other images, such as {_names(dataset, pairs[0])}: remove them"
-        if known.labels is not None and (differ := known.labels[pairs[:, 0]] != known.labels[pairs[:, 1]]).any():
-            yield (
-                f"{counted(int(differ.sum()), 'pair')} of duplicates with different classes, such as "
-                f"{_names(dataset, pairs[differ][0])}: correct them"
-            )
-        if known.groups is not None and (differ := known.groups[pairs[:, 0]] != known.groups[pairs[:, 1]]).any():
-            yield (
-                f"{counted(int(differ.sum()), 'pair')} of duplicates of different patients, such as "
-                f"{_names(dataset, pairs[differ][0])}: held-out images would not be new ones"
-            )
+        for values, of_what, advice in (
+            (known.labels, "with different classes", "correct them"),
+            (known.groups, "of different patients", "held-out images would not be new ones"),
+        ):
+            if values is not None and (differ := values[pairs[:, 0]] != values[pairs[:, 1]]).any():
+                count, first = counted(int(differ.sum()), "pair"), _names(dataset, pairs[differ][0])
+                yield f"{count} of duplicates {of_what}, such as {first}: {advice}"
     yield from _leaks(dataset, pairs)
 
 
@@ -81,5 +78,4 @@ def _pairs(images: list[Thumbnail]) -> Iterator[tuple[int, int]]:
 
 def _names(dataset: Dataset, indices: Any) -> str:
     files = dataset.known.files
-    names = [files[index] if len(files) else f"image {index}" for index in indices]
-    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    return first_of([files[index] if len(files) else f"image {index}" for index in indices], NAMED)

@@ -1,6 +1,8 @@
 """From a folder of images to a proposed experiment, with its reasons (after nnU-Net, Isensee et al. 2021)."""
 
+import contextlib
 import json
+import math
 import shlex
 import time
 import tomllib
@@ -13,12 +15,13 @@ import numpy as np
 import tomlkit
 
 from gankit import recipes, seeds
-from gankit.errors import DataError, GankitError, RunError
-from gankit.experiments.document import FORMATS, recipe_names
+from gankit.errors import DataError, GankitError, PartError, RunError
+from gankit.experiments.document import FORMATS
 from gankit.experiments.experiment import load
-from gankit.experiments.rules import FEWEST, FEWEST_OF_CLASS, follow
+from gankit.experiments.recipe_files import recipe_names
+from gankit.experiments.rules import FEWEST_OF_CLASS, follow, refuse_few
 from gankit.experiments.selection import open_dataset, select_images, split_indices
-from gankit.experiments.values import parse_value
+from gankit.experiments.values import parse_table
 from gankit.files import user_path, write_atomically
 from gankit.images.labels_csv import files_below
 from gankit.interfaces import Dataset
@@ -65,24 +68,15 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
             anything; or the file is there already. Nothing is written then.
     """
     out = user_path(out)
-    if out.exists():
-        raise RunError(f"{out}: there is such a file already; choose another with --out")
-    if FORMATS.get(out.suffix.lower(), ".toml") != ".toml" or not out.absolute().parent.is_dir():
-        raise GankitError(f"--out: {out} must be a .toml file in a folder that exists")
+    _check_options(minutes, out, recipe)
     kind = choose_device("auto").type
-    if recipe in recipe_names():
-        following = ", ".join(recipes.names())
-        raise GankitError(f"--recipe {recipe}: its settings are fixed; take one that follows the images: {following}")
     recipe = recipe or _proposed(kind)
     sides = recipes.get(recipe).sides
     table = _table(place)
     settings = load({"data": {"size": 32, **table}}).data
     first = open_dataset(settings)
     n = len(select_images(settings, 0, first)[0]) if len(first) > 1 else len(first)
-    if n < FEWEST:
-        raise DataError(
-            f"{place}: images to train on: {n}, too few to learn from; bring at least {FEWEST}, better hundreds"
-        )
+    refuse_few(n, place)
     choices = _choose_data(first, table, sides, kind != "cpu", minutes)
     data = {**table, **{key: choice.value for key, choice in choices.items()}}
     experiment = load({"data": data})
@@ -104,30 +98,40 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
         "tick_every": max(rounded // 100, 1), "sample_every": max(rounded // 20, 1),
         "checkpoint_every": max(rounded // 10, 1),
     }  # fmt: skip
-    measured, said = list(_measurable(dataset, data["held_out"])), f"{seconds:.2g} s a step here, {minutes:g} minutes"
-    text = _text(place, recipe, table, choices, tables, said, measured)
+    measured = list(_measurable(dataset, data["held_out"]))
+    time_said = f"{seconds:.2g} s a step here, {minutes:g} minutes"
+    text = _text(place, recipe, table, choices, tables, time_said, measured)
     load(tomllib.loads(text))  # raises before anything is written where a setting does not fit
     for key, choice in choices.items():
         yield f"data.{key} = {json.dumps(choice.value)}: {choice.why}"
     yield f"recipe {recipe}, its settings for {len(dataset)} images: gankit show {shlex.quote(str(out))}"
-    yield f"training.steps = {rounded}: {said}"
+    yield f"training.steps = {rounded}: {time_said}"
     for line in measured:
         yield f"to judge: {line}"
     write_atomically(out, text)
     yield f"next: gankit train {shlex.quote(str(out))}"
 
 
+def _check_options(minutes: float, out: Path, recipe: str | None) -> None:
+    if not 0 < minutes < math.inf:
+        raise GankitError(f"--minutes {minutes:g}: a number above 0 is needed")
+    if out.exists():
+        raise RunError(f"{out}: there is such a file already; choose another with --out")
+    if FORMATS.get(out.suffix.lower(), ".toml") != ".toml" or not out.absolute().parent.is_dir():
+        raise GankitError(f"--out: {out} must be a .toml file in a folder that exists")
+    if recipe in recipe_names():
+        following = ", ".join(recipes.names())
+        raise GankitError(f"--recipe {recipe}: its settings are fixed; take one that follows the images: {following}")
+
+
 def _table(place: str) -> dict[str, Any]:
     """The data table of what the user names."""
-    if place.lstrip().startswith("{"):
-        table = parse_value(place)
-        if not isinstance(table, dict):
-            raise DataError(f'{place}: it is no TOML table; write it as {{name = "folder", path = "scans"}}')
+    if (table := parse_table(place)) is not None:
         return table
     path = user_path(place)
     if path.is_dir():
         return {"name": "dicom" if any(map(_is_dicom, islice(files_below(path), NAMED))) else "folder", "path": place}
-    if path.suffix in (".npz", ".npy"):
+    if path.suffix.lower() in (".npz", ".npy"):
         return {"name": "npz", "path": place}
     if len(path.parts) > 1 or path.exists() or place not in registry("dataset").names():
         raise DataError(f"{place}: there is no folder, npz file or data set of this name")
@@ -141,7 +145,11 @@ def _is_dicom(path: Path) -> bool:
 
 def _proposed(device: str) -> str:
     """The first recipe that is proposed on this type of device, those of plug-ins included."""
-    return next((name for name in recipes.names() if device in recipes.get(name).proposed_on), "resnet")
+    for name in recipes.names():
+        with contextlib.suppress(PartError):  # a plug-in that is broken stops only what names it
+            if device in recipes.get(name).proposed_on:
+                return name
+    return "resnet"
 
 
 def _choose_data(
@@ -177,7 +185,7 @@ def _choose_size(dataset: Dataset, sides: tuple[int, int], on_gpu: bool, minutes
     sizes = np.array(list(dataset.stored_sizes))
     shorter = int(sizes.min())
     most = 32 if not on_gpu else 64 if minutes < 60 else 128 if minutes < 240 else 256
-    makes = [size for size in (28, 32, 64, 128, 256) if sides[0] <= size <= sides[1]]
+    makes = [size for size in (28, 32, 64, 128, 256) if sides[0] <= size <= sides[1]] or [sides[0]]
     side = max([size for size in makes if size <= min(most, shorter)], default=makes[0])
     ratio = float(np.median(sizes[:, 1] / sizes[:, 0]))
     step = 1 << (side.bit_length() - 3)  # networks double 4 to 7 pixels

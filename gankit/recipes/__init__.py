@@ -14,6 +14,8 @@ SHOWN = 1_500_000
 """Images that a critic is shown in a whole training, some twenty minutes of one H200 at 64x64."""
 HALF_LIFE = 10_000
 """Images in which the average of weights forgets half: StyleGAN2's (arXiv 1912.04958, in its authors' code)."""
+RAMP = 0.05
+"""The most of a training that the average of weights looks back: StyleGAN2-ADA's (arXiv 2006.06676, in its code)."""
 MANY, FEW = 50_000, 1000
 """Images from which augmentation costs more than it gains, and below which cutout joins (arXiv 2006.10738)."""
 
@@ -53,12 +55,12 @@ class TrainingImages:
 
     @property
     def steps(self) -> int:
-        """As the user sets them; else so many that `SHOWN` images are shown, in hundreds."""
-        return self.given_steps or SHOWN // self.batch // 100 * 100
+        """As the user sets them; else so many hundreds, at least one, that `SHOWN` images are shown."""
+        return self.given_steps or max(SHOWN // self.batch // 100, 1) * 100
 
     def averaging(self, half_life: float = HALF_LIFE) -> float:
-        """The decay per step of averaged weights that forget half in so many images."""
-        return round(math.exp2(-self.batch / half_life), 6)
+        """The decay per step of averaged weights that forget half in so many images, or in a `RAMP` of all shown."""
+        return round(math.exp2(-self.batch / min(half_life, RAMP * self.steps * self.batch)), 6)
 
     def r1_weight(self) -> float:
         """StyleGAN2-ADA's gamma, 0.0002 x height x width / batch (arXiv 2006.06676, "auto"); three digits."""
@@ -75,9 +77,9 @@ class TrainingImages:
         levels = max(min(self.image.height, self.image.width).bit_length() - 3, 0)
         return [min(max(channels >> level, least), most) for level in range(levels + 1)]
 
-    def policy(self, cutout: bool = True) -> list[str]:
+    def policy(self, color: bool = True, cutout: bool = True) -> list[str]:
         """DiffAugment's operations: colour for pictures alone, cutout below `FEW` images, none from `MANY` on."""
-        wanted = {"color": self.pictures, "translation": True, "cutout": cutout and self.count < FEW}
+        wanted = {"color": color and self.pictures, "translation": True, "cutout": cutout and self.count < FEW}
         return [name for name, is_wanted in wanted.items() if is_wanted and self.count < MANY]
 
 
@@ -94,8 +96,8 @@ class Recipe(ABC):
         proposed_on: types of devices of torch on which `gankit plan` proposes it.
     """
 
-    purpose: ClassVar[str]
-    time: ClassVar[str]
+    purpose: ClassVar[str] = ""
+    time: ClassVar[str] = ""
     sides: ClassVar[tuple[int, int]] = (28, 256)
     data: ClassVar[Mapping[str, Any]] = MappingProxyType({"name": "eyes", "size": 32, "flip": True})
     proposed_on: ClassVar[tuple[str, ...]] = ()

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from gankit.errors import RunError, one_line
+from gankit.errors import RunError, is_device_failure, is_short_of_memory, one_line
 from gankit.files import is_sealed, seal, write_atomically
 
 FORMAT = 3
@@ -97,7 +97,8 @@ def restore(
         mmap: leaves tensors on the disk until they are read.
 
     Raises:
-        RunError: there are checkpoints, but none can be read or loaded, or one is of a newer gankit.
+        RunError: there are checkpoints, but none can be read or loaded, one is of a newer gankit, or the device has too
+            little memory for one.
     """
     skipped: list[str] = []
     refusal: RunError | None = None
@@ -138,7 +139,14 @@ def _read(path: Path, device: str | torch.device, mmap: bool) -> tuple[int, dict
         number, step, state = content["format"], content["step"], content["state"]
     except _DamagedError:
         raise
-    except Exception as error:  # a damaged file may raise anything
+    except Exception as error:  # a damaged file may raise anything, and ask for any amount of memory
+        if sealed and is_short_of_memory(error):
+            raise RunError(
+                f"{path} does not fit into the memory of {device} ({one_line(error, 100)}); it is not damaged: leave "
+                "the device to this run alone, or use the CPU (CUDA_VISIBLE_DEVICES=)"
+            ) from error
+        if sealed and is_device_failure(error):
+            raise
         raise _DamagedError(one_line(error, 100) or type(error).__name__) from error
     if not isinstance(state, dict) or step != _step(path) or (sealed is None and number not in (1, 2)):
         raise _DamagedError("it was altered after it was written")

@@ -1,6 +1,7 @@
 """The networks of a run: building them, loading their states, and drawing images from a generator."""
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,16 +13,18 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from gankit import seeds
-from gankit.errors import GankitError, PartError, RunError, one_line, typed_line
+from gankit.errors import GankitError, PartError, RunError, is_fault_of_machine, one_line, typed_line
 from gankit.experiments.experiment import Experiment
 from gankit.images.pictures import to_pixels
+from gankit.images.spec import LARGEST
 from gankit.interfaces import Generator, ImageSpec
 from gankit.nn.layers import label_layers
+from gankit.registry import Part, registry
 
 SAMPLE_BATCH = 64
 PROBE_BATCH = 4
-LARGEST = 2**33
-"""The most pixel values of images that are taken at a time, 32 GB in float32; networks take many times as much."""
+COPIES = 4
+"""Of its weights, that a training needs: themselves, gradients, and the two moments of Adam."""
 
 
 def too_many(count: int, image: ImageSpec) -> str:
@@ -34,9 +37,10 @@ def build_network(experiment: Experiment, kind: Literal["generator", "critic"], 
     """A freshly initialised network; its labels fade in over the steps of `training.label_fade`, if set.
 
     Raises:
-        PartError: the part refuses the image, or is a generator without a `latent_dim`.
+        PartError: the part refuses the image, is larger than the memory, or is a generator without a `latent_dim`.
     """
     part = getattr(experiment, kind).part
+    _check_memory(part, image)
     network: nn.Module = part.build(image)
     if kind == "generator" and not isinstance(getattr(network, "latent_dim", None), int):
         raise PartError(
@@ -49,6 +53,21 @@ def build_network(experiment: Experiment, kind: Literal["generator", "critic"], 
         for layer in label_layers(network):
             layer.fade_in(*experiment.training.label_fade)
     return network
+
+
+def _check_memory(part: Part, image: ImageSpec) -> None:
+    """Refuse a network of gankit's own that memory cannot hold: the system would end this program, or another."""
+    if part.name not in registry(part.kind).built_in() or not hasattr(os, "sysconf"):
+        return  # others may draw numbers or read files when they are built, which must not happen twice
+    with seeds.own_draws([]), torch.device("meta"):
+        needed = sum(parameter.nbytes for parameter in part.build(image).parameters())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory / COPIES:
+        raise PartError(
+            f"{part.kind} {part.name} has {needed / 1e9:,.0f} GB of weights, of which a training needs {COPIES} times "
+            f"as much, and this machine {memory / 1e9:,.0f} GB of memory; lower its width, widths or latent_dim, or "
+            "data.size"
+        )
 
 
 def probe_labels(n: int, image: ImageSpec) -> Tensor | None:
@@ -110,6 +129,8 @@ def load_state(part: Any, name: str, states: Mapping[str, Any], folder: Path) ->
     try:
         part.load_state_dict(states[name])
     except Exception as error:  # plug-ins' parts, and torch itself, may raise anything for a state that does not fit
+        if is_fault_of_machine(error):
+            raise
         raise RunError(f"{folder}: the saved {name} does not fit the experiment: {one_line(error, 200)}") from error
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.options import Animation
-from gankit.files import refuse_nonempty, user_path, write_atomically, write_folder
+from gankit.files import refuse_taken, user_path, write_atomically, write_folder
 from gankit.images.pictures import enlargement, grid, grid_png, to_8bit
 from gankit.interfaces import Truncates
 from gankit.runs.run import Run
@@ -77,7 +77,7 @@ def write_walk(
             write the format.
     """
     folder = user_path(folder)
-    refuse_nonempty(folder)  # before the work
+    refuse_taken(folder)  # before the work
     Image.init()
     if animation.upper() not in Image.SAVE_ALL:
         raise RunError(f"this Pillow cannot write {animation}: choose the animation gif")

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import torch
 
 from gankit.errors import RunError
 from gankit.files import sole_writer, write_atomically
+from gankit.nn.threads import own_threads
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
 from gankit.studies.clusters import Cluster
 from gankit.studies.worker import ALIVE, RESULT, STOP, Start, repeat, run_job
 from gankit.terminal.text import ErrorStream, harmless, progress_bar, say
-from gankit.training.log import StopRequest
+from gankit.training.stopping import StopRequest
 
 SHOW_EVERY = 2.0  # Seconds between looks at the time left
 BEAT_EVERY = 5.0  # Seconds between signs of life
@@ -88,7 +88,7 @@ def _run_jobs(
     jobs: Sequence[Job], folder: Path, workers: int, threads: int | None, quiet: bool, cluster: Cluster | None
 ) -> dict[str, Outcome]:
     (folder / STOP).unlink(missing_ok=True)
-    share = threads or (torch.get_num_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
+    share = threads or (own_threads() if workers == 1 else max(1, joblib.cpu_count() // workers))
     start = _start() if workers > 1 else None
     # Relative to where workers begin, since other machines may have the folder elsewhere
     shared = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
@@ -177,7 +177,7 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
         stop = stack.enter_context(StopRequest()) if workers > 1 else None
         bar = stack.enter_context(progress_bar(
             total=sum(cost.values()), initial=sum(cost[name] for name in taken), disable=quiet or not undone,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}", mininterval=SHOW_EVERY,
         ))  # fmt: skip
 
         def look() -> None:
@@ -189,7 +189,7 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
                     bar.write(harmless(f"{name} failed: {outcome.failure}"), file=stream)
                 bar.n += undone.pop(name)
                 taken[name], latest = outcome.seconds, now
-            if ended or now - shown > SHOW_EVERY:
+            if ended or (not bar.disable and now - shown > bar.mininterval):
                 shown, expected = now, sum(cost[name] for name in taken)
                 # Unfinished jobs are expected to exceed their cost as much as the finished ones did
                 slower = sum(taken.values()) / expected if expected else 1.0

@@ -26,7 +26,7 @@ from gankit.seeds import plain_torch
 from gankit.studies.clusters import Cluster, open_cluster
 from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
 from gankit.terminal.text import say
-from gankit.training.log import format_seconds
+from gankit.training.progress import format_seconds
 
 JOBS, FILE = "jobs", "study.toml"
 

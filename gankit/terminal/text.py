@@ -14,6 +14,8 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _failures: list[OSError] = []
 """Of standard output, since `end_output`."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+LINE_EVERY = 30.0
+"""Seconds between the lines of a bar that cannot be drawn."""
 
 
 def harmless(text: str) -> str:
@@ -47,12 +49,37 @@ class ErrorStream:
         return getattr(sys.stderr, name)
 
 
+class LineStream(ErrorStream):
+    """An `ErrorStream` for a bar in a file or a pipe: each of its states is a line, which nothing overwrites."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def write(self, text: str) -> None:
+        """Write the bar that tqdm would draw over the last one; what only moves a terminal's cursor is left out."""
+        line = text.replace("\x1b[A", "").strip()
+        if line and line != self._last:
+            self._last = line
+            super().write(line + "\n")
+
+
+def can_draw() -> bool:
+    """Whether a bar can be drawn over its last state: on a terminal, or in a notebook, where it is a widget."""
+    return "ipykernel" in sys.modules or ErrorStream().isatty()
+
+
 def progress_bar(*arguments: Any, **options: Any) -> Any:
-    """A bar of tqdm, whose arguments these are, on an `ErrorStream` and by a clock that never jumps."""
+    """A bar of tqdm, whose arguments these are, on an `ErrorStream` and by a clock that never jumps.
+
+    Where it cannot be drawn it is a line every `LINE_EVERY` seconds.
+    """
     from tqdm.auto import tqdm
 
     kind: Any = tqdm  # its overloads cannot be checked for arguments that are passed on
-    bar = kind(*arguments, file=ErrorStream(), **options)
+    if can_draw():
+        bar = kind(*arguments, file=ErrorStream(), **options)
+    else:
+        bar = kind(*arguments, file=LineStream(), **{**options, "mininterval": LINE_EVERY, "maxinterval": LINE_EVERY})
     bar._time = time.monotonic  # the default is the time of day, which can jump
     # Equal, since tqdm ends a bar without a new line if it seems to have started after its last update.
     bar.start_t = bar.last_print_t = bar._time()

@@ -99,7 +99,7 @@ def _memory(tensor: Tensor) -> int:
 
 def replay_turns(stepper: Stepper, report: Callable[[str], None], exact: bool = True) -> Graphs:
     """Let a training on the CPU record and replay its turns."""
-    modules = [part for part in stepper.named_parts().values() if isinstance(part, nn.Module)]
+    modules = [part for part in stepper.parts.values() if isinstance(part, nn.Module)]
     random = [stepper.inputs.random]
     graphs = Graphs(ReplayRecorder(modules), modules, random, stepper.log.add, report, exact)
     stepper.execution = graphs
@@ -154,7 +154,7 @@ def _assert_equal_steps(eager: Stepper, replayed: Stepper, graphs: Graphs, said:
 def _numbers(stepper: Stepper) -> dict[str, Any]:
     """The numbers that parts hold as attributes."""
     found: dict[str, Any] = {}
-    for name, part in stepper.named_parts().items():
+    for name, part in stepper.parts.items():
         modules = part.named_modules() if isinstance(part, nn.Module) else [("", part)]
         for path, module in modules:
             attributes = vars(module).items()
@@ -168,7 +168,7 @@ def _assert_stays_on_its_device(stepper: Stepper, side: Side) -> None:
     """On the meta device, which holds no values: nothing can be read back, and what comes from the CPU is seen."""
     made = {name: make() for name, make in stepper.inputs.of(side, _shard(stepper), 0).items()}
     there = {name: torch.empty_like(value, device="meta") for name, value in made.items()}
-    parts = stepper.named_parts().values()
+    parts = stepper.parts.values()
     for part in parts:
         if isinstance(part, nn.Module):
             part.to("meta")

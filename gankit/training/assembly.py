@@ -1,6 +1,8 @@
 """From an experiment to its parts; every combination that cannot work is refused before training starts."""
 
+import inspect
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from gankit import seeds
 from gankit.errors import PartError, typed_line
-from gankit.experiments.experiment import Experiment
+from gankit.experiments.experiment import Experiment, Training
 from gankit.experiments.tables import LossTable
 from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, Loss, Side
 from gankit.nn.copies import copied
@@ -108,7 +110,7 @@ SCOPE_WARNINGS = {
 
 def experiment_warnings(experiment: Experiment) -> list[str]:
     """What a user should know before this experiment trains, one line each."""
-    lines = []
+    lines = list(_without_effect(experiment))
     scope = experiment.augment.scope if experiment.augment else "critic"
     if scope in SCOPE_WARNINGS:
         lines.append(f"augment.scope={scope}: {SCOPE_WARNINGS[scope]}")
@@ -119,6 +121,21 @@ def experiment_warnings(experiment: Experiment) -> list[str]:
     if threads != "auto" and threads > cores:
         lines.append(f"training.threads={threads}: this machine has {cores} cores, and more threads are slower")
     return lines
+
+
+def _without_effect(experiment: Experiment) -> Iterator[str]:
+    """Settings that are not at their defaults and do nothing beside the others."""
+    for kind in ("generator", "critic"):
+        settings = getattr(experiment, kind).settings
+        width = type(settings).model_fields.get("width")
+        if width and getattr(settings, "widths", None) and settings.width != width.default:
+            yield f"{kind}.width: {kind}.widths decides all channels; unset it with {kind}.widths=none, or alter it"
+    training = experiment.training
+    takes = inspect.signature(getattr(torch.optim, training.optimizer)).parameters
+    if "betas" not in takes and training.betas != Training.model_fields["betas"].default:
+        yield f"training.betas: {training.optimizer} has none, so that they do nothing; see training.optimizer_options"
+    if training.lazy_scaling and all(table.every == 1 for table in experiment.losses):
+        yield "training.lazy_scaling: it does nothing where no loss has an interval, every, above 1"
 
 
 def _freeze(critic: Critic, experiment: Experiment) -> None:
@@ -228,6 +245,12 @@ def _check_shapes(
             f"{name} gives scores of shape {tuple(scores.shape)} for {PROBE_BATCH} images; the first size must be the "
             "number of images"
         )
+    for kind, network in (("generator", generator), ("critic", critic)):
+        if not list(network.parameters()):
+            raise PartError(
+                f"{kind} {getattr(experiment, kind).name} has no parameters to train: hold its layers as attributes, "
+                "several of them in a torch.nn.ModuleList"
+            )
 
 
 def _copy(name: str, part: Any) -> Any:

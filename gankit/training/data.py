@@ -16,11 +16,15 @@ from gankit.experiments.selection import select_images
 from gankit.experiments.tables import DataTable
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, ImageSpec
+from gankit.registry.messages import shown
 from gankit.seeds import Order
 from gankit.training.pixels import Pixels, place
 
+DTYPES = ("uint8", "uint16", "float32")
 LARGEST = 1e100
 """Facts above it, and weights below its inverse, must be mistakes: their powers overflow float64."""
+ROUNDING = 1e-13
+"""Values that differ by less, relative to their mean, are equal but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> Trainin
         DataError: what the table asks for is not in the data; one line that names the setting.
     """
     training_images, held_out_images = select_images(table, seed, data)
+    if str(dtype := training_images.dtype) not in DTYPES:
+        raise DataError(f"data: images are {dtype}; the data set must give {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
     training = _training_data(training_images, table, None)
     if held_out_images is None:
         return training
@@ -109,7 +115,7 @@ def _training_data(dataset: Dataset, table: DataTable, training: TrainingData | 
         if not np.isfinite(columns).all():
             raise DataError(f"data.conditional: {', '.join(table.conditional)} has missing values")
         mean, scale = columns.mean(0), columns.std(0)
-        scale[scale == 0] = 1.0
+        scale[scale <= ROUNDING * np.abs(mean)] = 1.0  # a constant, whose mean is rounded
         if training is not None:
             mean, scale = np.array(training.condition_mean), np.array(training.condition_scale)
         labels = torch.from_numpy(((columns - mean) / scale).astype(np.float32))
@@ -125,7 +131,7 @@ def _numeric_column(dataset: Dataset, table: DataTable, key: str, name: str) -> 
     numeric = [column for column, values in columns.items() if values.ndim == 1 and values.dtype.kind in "biuf"]
     if name not in numeric:
         raise DataError(
-            f"data.{key}: {table.name} has no numeric column {name!r}; it has: {', '.join(numeric) or 'none'}"
+            f"data.{key}: {table.name} has no numeric column {shown(name)}; it has: {', '.join(numeric) or 'none'}"
         )
     values = columns[name].astype(np.float64)
     if (np.abs(values[np.isfinite(values)]) > LARGEST).any():

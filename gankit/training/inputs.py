@@ -38,8 +38,9 @@ class Inputs:
         self._settings, self._flip = experiment.training, experiment.data.flip
         self._data, self._like, self._latent_dim = data, like, latent_dim
         self.random = torch.Generator(seeds.device_of_draws(like.device))
-        self._labels = {id(part): self._labels_on_device(part) for part in (data, data.held_out) if part is not None}
         seed, held_out = self._settings.seed, data.held_out
+        self._labels = {"labels": self._on_device(data.labels)}
+        self._labels["held_out_labels"] = self._on_device(held_out.labels) if held_out else None
         self._orders = {side: data.order(seed, f"{side} images") for side in SIDES}
         self._held_out_orders = {side: held_out.order(seed, f"{side} held-out") for side in SIDES if held_out}
 
@@ -81,28 +82,19 @@ class Inputs:
                 batch = batch + (draws.uniform(*batch.shape).to(self._like) - 0.5) * grey_level
             return batch
 
-        labels = self._labels[id(data)]
+        labels = self._labels[names[1]]
         inputs: dict[str, Callable[[], Tensor]] = {names[0]: images}
         return inputs if labels is None else {**inputs, names[1]: lambda: labels[on_device(indices, labels.device)]}
 
-    def _labels_on_device(self, data: TrainingData) -> Tensor | None:
-        """All labels on the device, conditions in the type of the networks."""
-        labels = data.labels
+    def _on_device(self, labels: Tensor | None) -> Tensor | None:
+        """(n,) classes or (n, k) conditions on the device, conditions in the type of the networks."""
         if labels is None:
             return None
         return labels.to(self._like if labels.is_floating_point() else self._like.device)
 
-    def loss_draws(self, side: Side, shard: Shard, index: int | None) -> seeds.TurnDraws:
-        """The draws of the losses of a turn: from a new generator, or from `random`, which `seed` has seeded.
-
-        Args:
-            side: whose turn.
-            shard: this process's rows of the batch.
-            index: the number of the turn, or None for `random`.
-        """
-        if index is None:
-            return seeds.TurnDraws(self.random, self._like, self._rows(shard))
-        return self._draws(f"{side} losses", index, shard, self._like)
+    def loss_draws(self, shard: Shard) -> seeds.TurnDraws:
+        """The draws of the losses of a turn, from `random`, which `seed` has seeded."""
+        return seeds.TurnDraws(self.random, self._like, self._rows(shard))
 
     def seed(self, side: Side, index: int) -> None:
         """Seed the generator of the losses' draws for the `index`-th turn of a side."""

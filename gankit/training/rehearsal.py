@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import traceback
 from collections import deque
 from collections.abc import Iterator
@@ -14,10 +15,10 @@ from safetensors.torch import load as from_bytes
 from torch import Tensor, nn
 
 from gankit import distributed, seeds
-from gankit.errors import GankitError, PartError, RunError, is_device_failure, is_short_of_memory, typed_line
+from gankit.errors import GankitError, PartError, RunError, first_of, is_fault_of_machine, typed_line
 from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.selection import open_dataset
-from gankit.interfaces import Augment, Critic, Generator, Loss, Side
+from gankit.interfaces import Augment, Critic, FeatureCritic, Generator, Loss, Turn
 from gankit.nn.copies import copied
 from gankit.runs import checkpoint
 from gankit.runs.networks import PROBE_BATCH, build_network, load_state
@@ -25,11 +26,11 @@ from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.description import describe, summarise
 from gankit.training.execution.arithmetic import arithmetic, determinism_warnings
+from gankit.training.inputs import SIDES
 from gankit.training.log import TickLog
 from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
 
-SIDES: tuple[Side, Side] = ("critic", "generator")
 NUMBERS = (Tensor, np.ndarray, np.generic, int, float)
 NOT_SAVED = "; keep what changes or is random in buffers, or in state_dict and load_state_dict"
 
@@ -48,27 +49,22 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         PartError: a part cannot be trained, saved, exported or resumed; one line that names it.
     """
     n = min(PROBE_BATCH, experiment.training.batch)
-    small = {
-        "batch": n,
-        "generator_batch": n,
-        "critic_steps": 1,
-        "accumulate": 1,
-        "compile": False,
-        "graphs": False,
-        "tensorboard": False,
-    }
-    changes = {
-        "training": experiment.training.model_copy(update=small),
+    plain = {"critic_steps": 1, "compile": False, "graphs": False, "tensorboard": False}
+    whole = experiment.model_copy(update={
+        "training": experiment.training.model_copy(update=plain),
         "losses": [table.model_copy(update={"every": 1}) for table in experiment.losses],
-    }
-    experiment = experiment.model_copy(update=changes)
+    })  # fmt: skip
+    small = {"batch": n, "generator_batch": n, "accumulate": 1}
+    experiment = whole.model_copy(update={"training": whole.training.model_copy(update=small)})
     with seeds.own_draws(), distributed.alone():
         first, second = (Stepper(experiment, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
         _attempt(first)
-        first.log.means()  # empties the log
+        if _not_finite(first):  # perhaps because so few images lack a class
+            _check_finite(Stepper(whole, data, TickLog(Path(), tensorboard=False)))
         _resume(first, second)
         _check_export(first)
         _check_same_outputs(first, second)
+        _check_features(first)
         for stepper in (first, second):
             _attempt(stepper)
         _check_same_step(first, second)
@@ -108,9 +104,9 @@ def _attempt(stepper: Stepper) -> None:
     except GankitError:
         raise
     except Exception as error:
-        if is_short_of_memory(error) or is_device_failure(error):  # no part's mistake
+        if is_fault_of_machine(error):
             raise
-        parts = stepper.named_parts()
+        parts = stepper.parts
         owners = {id(module): name for name, part in parts.items() for module in _modules(part)}
         frames = [owners.get(id(frame.f_locals.get("self"))) for frame, _ in traceback.walk_tb(error.__traceback__)]
         names = list(dict.fromkeys(name for name in reversed(frames) if name))
@@ -119,12 +115,29 @@ def _attempt(stepper: Stepper) -> None:
         raise PartError(f"in a trial step {where} {typed_line(error, 200)}{called}") from error
 
 
+def _not_finite(stepper: Stepper) -> list[str]:
+    """The names of losses and weights that hold infinity or NaN; empties the log."""
+    return [name for name, value in stepper.log.means().items() if not math.isfinite(value)] + stepper.not_finite()
+
+
+def _check_finite(stepper: Stepper) -> None:
+    """Losses and weights must be finite after a first step, or the training would end after it."""
+    _attempt(stepper)
+    if wrong := _not_finite(stepper):
+        raise PartError(
+            f"in a trial step {first_of(wrong)} became infinite or NaN; lower the weights of losses, "
+            "training.generator_lr and training.critic_lr, or correct the part"
+        )
+
+
 def _resume(first: Stepper, second: Stepper) -> None:
     """Load into `second` what a checkpoint of `first` holds."""
     for name, given in first.state_dict().items():
         try:
             state = read_back(given, first.device)
-        except Exception:
+        except Exception as error:
+            if is_fault_of_machine(error):
+                raise
             entries = given.items() if isinstance(given, dict) else []
             broken = [f"{key}, a {type(value).__name__}" for key, value in entries if not _can_be_read(value)]
             raise PartError(
@@ -180,8 +193,8 @@ def _check_export(stepper: Stepper) -> None:
 
 
 def _check_same_outputs(first: Stepper, second: Stepper) -> None:
-    others = second.named_parts()
-    for name, part in first.named_parts().items():
+    others = second.parts
+    for name, part in first.parts.items():
         if isinstance(part, Loss) or _same(*(_output(twin, first, train=True) for twin in (part, others[name]))):
             continue
         raise PartError(
@@ -190,15 +203,37 @@ def _check_same_outputs(first: Stepper, second: Stepper) -> None:
         )
 
 
+def _turn(stepper: Stepper) -> Turn:
+    """The critic's first turn, whose images, labels and latents are the same at every call."""
+    return stepper.turn("critic", distributed.shard(stepper.settings.batch), 0)
+
+
 def _output(part: Any, stepper: Stepper, train: bool) -> Tensor:
     """The output of a copy of a network or an augment, for the same inputs and draws at every call."""
-    turn = stepper.turn("critic", distributed.shard(stepper.settings.batch), 0)
+    turn = _turn(stepper)
     inputs = turn.latents if isinstance(part, Generator) else turn.raw_real
     seeds.seed_torch(0, "rehearsal")
     with torch.no_grad():
         part = copied(part).train(train)
         output: Tensor = part(inputs) if isinstance(part, Augment) else part(inputs, turn.labels)
     return output
+
+
+def _check_features(stepper: Stepper) -> None:
+    """A critic whose features are read in training must score by them, and by nothing else."""
+    critic, turn = copied(stepper.critic).eval(), _turn(stepper)
+    if not isinstance(critic, FeatureCritic):
+        return
+    with torch.no_grad():
+        seeds.seed_torch(0, "rehearsal")
+        scores = critic(turn.raw_real, turn.labels)
+        seeds.seed_torch(0, "rehearsal")
+        from_features = critic.score(critic.features(turn.raw_real), turn.labels)
+    if not _same(scores, from_features):
+        raise PartError(
+            f"critic {stepper.experiment.critic.name} has methods `features` and `score`, and `score(features(images), "
+            "labels)`, which training uses, differs from `forward(images, labels)`: make them equal, or rename one"
+        )
 
 
 def _check_same_step(first: Stepper, second: Stepper) -> None:
@@ -211,8 +246,8 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
                 f"loss {term.name} finds {found:.6g} in a second step on the {side}'s turn, and {other:.6g} once all "
                 f"parts are built anew with their saved state{NOT_SAVED}; draw random numbers with torch or turn.random"
             )
-    others = second.named_parts()
-    for name, part in first.named_parts().items():
+    others = second.parts
+    for name, part in first.parts.items():
         if not hasattr(part, "state_dict"):
             continue
         for own, other in zip(_modules(part), _modules(others[name]), strict=True):
@@ -247,7 +282,7 @@ def _same(a: Any = None, b: Any = None) -> bool:
 
 def _network_warnings(stepper: Stepper) -> list[str]:
     tables, lines = stepper.experiment, []
-    turn = stepper.turn("critic", distributed.shard(stepper.settings.batch), 0)
+    turn = _turn(stepper)
     generator, critic = stepper.averaged_generator().eval(), copied(stepper.critic).eval()
     z, labels, images = turn.latents, turn.labels, turn.raw_real
     with torch.no_grad():
@@ -275,11 +310,11 @@ def _network_warnings(stepper: Stepper) -> list[str]:
 def _determinism_warnings(stepper: Stepper) -> list[str]:
     if stepper.device.type != "cuda" or not stepper.settings.deterministic:
         return []
-    turn = stepper.turn("critic", distributed.shard(stepper.settings.batch), 0)
+    turn = _turn(stepper)
     inputs = {Generator: (turn.latents, turn.labels), Critic: (turn.raw_real, turn.labels), Augment: (turn.raw_real,)}
     return determinism_warnings({
         name: (part, inputs[kind])
-        for name, part in stepper.named_parts().items() for kind in inputs if isinstance(part, kind)
+        for name, part in stepper.parts.items() for kind in inputs if isinstance(part, kind)
     })  # fmt: skip
 
 

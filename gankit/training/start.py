@@ -34,6 +34,10 @@ def load_start_weights(stepper: Stepper) -> None:
         raise RunError(f"training.start_from: {error}") from error
     if restored is None:
         raise RunError(f"training.start_from: {folder} has no checkpoint to start from")
+    if restored.skipped:
+        stepper.warnings.append(
+            f"training.start_from: {'; '.join(restored.skipped)}; starting from step {restored.step} of that run"
+        )
 
 
 def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None:

@@ -1,24 +1,26 @@
 """One step of a training: the critic's turns, then the generator's; the same for every recipe."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from gankit import distributed, seeds
 from gankit.distributed import Shard
+from gankit.errors import PartError
 from gankit.experiments.experiment import Experiment
-from gankit.interfaces import Critic, Generator, Side, Turn
+from gankit.interfaces import Augment, Critic, Generator, Loss, Side, Turn
 from gankit.nn.compilation import Compilation
 from gankit.nn.copies import copied
 from gankit.nn.modes import bfloat16
 from gankit.registry import value_at
 from gankit.runs import checkpoint
-from gankit.runs.networks import load_state, not_finite, step_hooks
+from gankit.runs.networks import describe_value, load_state, not_finite, step_hooks
 from gankit.runs.run import choose_device
 from gankit.training.assembly import Gan, build
 from gankit.training.data import TrainingData
@@ -31,6 +33,7 @@ from gankit.training.optimizers import betas_at, build_optimizer
 
 PARAMETER_DTYPES = {"float64": torch.float64}
 """By `training.precision`; all others keep float32 parameters, over which bf16 is autocast."""
+NUMBERS = (int, float, np.generic, Tensor)
 
 
 @final
@@ -51,25 +54,31 @@ class Stepper:
         gan: the parts as they were built.
         generator: in training mode, on the device.
         critic: in training mode, on the device.
+        parts: networks, losses and the augment, in this order, by kind and name, as errors name them.
         averaged: the averaged generator's parameters, or None.
         optimizers: by side, "critic" and "generator".
         inputs: what the turns read.
         objective: what they minimise.
         execution: how turns are executed.
+
+    Raises:
+        PartError: the parts do not fit, or their numbers or layouts are not for the device.
     """
 
     def __init__(self, experiment: Experiment, data: TrainingData, log: TickLog) -> None:
         self.experiment, self.settings, self.data, self.log = experiment, experiment.training, data, log
         self.device = choose_device(self.settings.device)
         dtype = PARAMETER_DTYPES.get(self.settings.precision, torch.float32)
+        if dtype is torch.float64 and self.device.type == "mps":
+            raise PartError("training.precision: Apple GPUs have no float64; set training.device=cpu")
         self.like = torch.empty(0, dtype=dtype, device=self.device)
         self.gan: Gan = build(experiment, data.image)
-        self.generator: Generator = self._place(self.gan.generator)
-        self.critic: Critic = self._place(self.gan.critic)
+        self.generator: Generator = self._place("generator")
+        self.critic: Critic = self._place("critic")
         # Without the parameters that the critic's author froze, such as those of a pretrained network.
         self._trained_critic_parameters = [p for p in self.critic.parameters() if p.requires_grad]
-        self._losses_and_augment: list[Any] = [term.loss for term in self.gan.losses]
-        self._losses_and_augment += [] if self.gan.augment is None else [self.gan.augment]
+        self.parts = self._parts()
+        self._losses_and_augment = [part for part in self.parts.values() if isinstance(part, (Loss, Augment))]
         for part in self._losses_and_augment:
             if isinstance(part, nn.Module):
                 part.to(self.device)
@@ -85,19 +94,24 @@ class Stepper:
         self.warnings: list[str] = []
         self.compilation = self._compilation()
         self.execution = choose(
-            self.settings, self.device, self.named_parts(), self.inputs.random, self.log.add, self.warnings.append,
+            self.settings, self.device, self.parts, self.inputs.random, self.log.add, self.warnings.append,
             self.compilation,
         )  # fmt: skip
-        parts = (self.generator, self.critic, *self._losses_and_augment)
-        self._hooks = [hook for part in parts for hook in step_hooks(part)]
+        self._hooks = [hook for part in self.parts.values() for hook in step_hooks(part)]
         self.hook_values: dict[str, float] = {}
         self.turns = 0
         self.go_to(0)
 
-    def _place(self, network: Any) -> Any:
-        network = network.to(self.device, self.like.dtype).train()
+    def _place(self, kind: Side) -> Any:
+        network = getattr(self.gan, kind).to(self.device, self.like.dtype).train()
         setting = self.settings.channels_last
         if network.channels_last or setting is not None:
+            tensors = [*network.parameters(), *network.buffers()]
+            if setting is not False and any(tensor.dim() == 5 for tensor in tensors):
+                name = getattr(self.experiment, kind).name
+                raise PartError(
+                    f"training.channels_last: {kind} {name} has tensors of five dimensions; set it to false"
+                )
             # Weights alone: convolutions follow their layout, and images stay contiguous, as plug-ins expect.
             network.to(memory_format=torch.contiguous_format if setting is False else torch.channels_last)
         distributed.synchronise(network)
@@ -105,22 +119,20 @@ class Stepper:
 
     def _compilation(self) -> Compilation:
         # A turn can change their state before the optimiser's step; it is restored when a compiled turn fails.
-        parts = [self.generator, self.critic, *self._losses_and_augment, self.log]
-        stateful = [part for part in parts if hasattr(part, "state_dict")]
+        stateful = [part for part in [*self.parts.values(), self.log] if hasattr(part, "state_dict")]
         compilation = Compilation(stateful, self.warnings.append, self.settings.compile == "all")
         if self.settings.compile and distributed.has_synchronised_norms(self.generator, self.critic):
             for side in self.optimizers:
                 compilation.give_up(side, "batch normalisation is synchronised between processes")
         return compilation
 
-    def named_parts(self) -> dict[str, Any]:
-        """The parts by kind and name, as errors name them."""
+    def _parts(self) -> dict[str, Any]:
         tables = self.experiment
-        parts = {
+        parts: dict[str, Any] = {
             f"generator {tables.generator.name}": self.generator,
             f"critic {tables.critic.name}": self.critic,
-            **{f"loss {term.name}": term.loss for term in self.gan.losses},
         }
+        parts |= {f"loss {term.name}": term.loss for term in self.gan.losses}
         return parts if tables.augment is None else {**parts, f"augment {tables.augment.name}": self.gan.augment}
 
     def close(self) -> None:
@@ -142,11 +154,20 @@ class Stepper:
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
     def go_to(self, step: int) -> None:
-        """Set the number of generator updates done, and call `before_step` of every part."""
+        """Set the number of generator updates done, and call `before_step` of every part.
+
+        Raises:
+            PartError: one of them returns something other than numbers by name, or None.
+        """
         self.step, self.hook_values = step, {}
         self.objective.go_to(step)
         for hook in self._hooks:
-            self.hook_values.update(hook(step) or {})
+            if (values := hook(step)) is None:
+                continue
+            if not isinstance(values, Mapping) or not all(isinstance(value, NUMBERS) for value in values.values()):
+                name = getattr(hook, "__qualname__", "before_step")
+                raise PartError(f"{name} returned {describe_value(values)}: return numbers by name, or None")
+            self.hook_values.update(values)
 
     def advance(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
         """One step: `critic_steps` critic updates, then one generator update; or the rest of a step that was stopped.
@@ -183,9 +204,11 @@ class Stepper:
         """A context in which the critic's parameters get no gradients, as on the generator's turn."""
         for parameter in self._trained_critic_parameters:
             parameter.requires_grad_(False)
-        yield
-        for parameter in self._trained_critic_parameters:
-            parameter.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for parameter in self._trained_critic_parameters:
+                parameter.requires_grad_(True)
 
     def update(self, side: Side, batch: int, index: int) -> None:
         """Do the `index`-th update of one side, on `batch` samples over all processes; nothing where no loss is due."""
@@ -233,11 +256,13 @@ class Stepper:
             side: whose update.
             shard: this process's rows of the batch.
             index: the number of the update.
-            read: returns an input by name; losses then draw from `inputs.random`, which the caller has seeded. None
-                makes the inputs, and a generator for the draws, here.
+            read: returns an input by name; the caller has then seeded `inputs.random`, from which losses draw. None
+                makes the inputs, and seeds it, here.
             log: takes what losses log; by default it goes to the training's log.
         """
-        inputs = self.inputs.of(side, shard, index) if read is None else {}
+        if read is None:
+            inputs = self.inputs.of(side, shard, index)
+            self.inputs.seed(side, index)
         take: Read = read or (lambda name: inputs[name]())
         write, has_labels = log or self.log.add, self.data.labels is not None
 
@@ -252,7 +277,7 @@ class Stepper:
             labels=take("labels") if has_labels else None,
             latents=take("latents"),
             step=self.step,
-            random=self.inputs.loss_draws(side, shard, index if read is None else None),
+            random=self.inputs.loss_draws(shard),
             augment=self.gan.augment,
             scope=self.experiment.augment.scope if self.experiment.augment else "critic",
             critic_mixes=self.gan.critic_mixes_samples,

@@ -61,19 +61,18 @@ class StepThreads:
         Returns:
             A line for the user when a choice has been made, else an empty text.
         """
-        step, turns_before, choice = stepper.step, stepper.turns, self._choice
+        step, choice = stepper.step, self._choice
         if choice is None:
             stepper.advance(is_stopped)
             return ""
-        torch.set_num_threads(self.at(step) or 1)
+        torch.set_num_threads(self.at(step) or 1)  # 1 where the first record is damaged
+        loads_and_compiles, self._is_first = self._is_first, False
+        began_before = stepper.turns > 0
         start = perf_counter()
         stepper.advance(is_stopped)
         seconds = perf_counter() - start
-        # Not timed: the first step of a process, which loads and compiles too, a step that was or is stopped half-way,
-        # and those that repeat recorded choices.
-        unusual = self._is_first or turns_before or stepper.turns
-        self._is_first = False
-        if unusual or step < self._rows[-1]["step"]:
+        is_half, repeats_record = began_before or stepper.turns > 0, step < self._rows[-1]["step"]
+        if loads_and_compiles or is_half or repeats_record:
             return ""
         threads, was_trying = choice.threads, choice.trying
         choice.note(seconds)

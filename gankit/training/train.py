@@ -1,7 +1,6 @@
 """Start a training, and resume one: `gankit.train` and `gankit.resume`."""
 
 import contextlib
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from gankit.runs import checkpoint
 from gankit.runs.run import Run, choose_device, open_run
 from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.faults import device_faults
+from gankit.training.progress import go_on
 from gankit.training.start import load_start_weights
 from gankit.training.trainer import OnTick, Trainer
 
@@ -101,8 +101,7 @@ def _new_folder(folder: Path) -> Iterator[None]:
 
     def refuse() -> None:
         is_run = (folder / "experiment.toml").is_file()
-        go_on = f"go on with: gankit resume {shlex.quote(str(folder))}"
-        refuse_nonempty(folder, go_on if is_run else "choose another --out")
+        refuse_nonempty(folder, go_on(folder) if is_run else "choose another --out")
 
     refuse()  # before `sole_writer` writes there
     with sole_writer(folder):
@@ -118,7 +117,8 @@ def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]
     """
     setting, record = experiment.training.threads, experiment.run
     computing = arithmetic(experiment.training, choose_device(experiment.training.device))
-    with seeds.own_draws(), seeds.plain_torch(), computing:
+    # `torch_threads` first: while this waits for its turn to draw, another training may use another number.
+    with torch_threads(None), seeds.own_draws(), seeds.plain_torch(), computing:
         may_choose = setting == "auto" and distributed.size() == 1 and not experiment.training.compile
         options = thread_options() if may_choose else []  # before `torch_threads`, which would leave no choice
         recorded = record.threads if record else None

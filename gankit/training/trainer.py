@@ -25,10 +25,12 @@ from gankit.training.description import summarise
 from gankit.training.evaluator import Evaluator
 from gankit.training.execution.arithmetic import describe_arithmetic
 from gankit.training.execution.faults import device_faults
-from gankit.training.log import BrokenOff, Progress, StopRequest, TickLog
+from gankit.training.log import TickLog
+from gankit.training.progress import Progress
 from gankit.training.rehearsal import rehearse
 from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
+from gankit.training.stopping import BrokenOff, StopRequest
 from gankit.training.threads import StepThreads
 
 OnTick = Callable[[dict[str, Any]], None]
@@ -68,6 +70,7 @@ class Trainer:
         self.stepper.warnings += experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
         self._saved = 0  # step of the newest checkpoint
+        self._sampler: Generator | None = None  # from the present weights
         self._lost: set[str] = set()  # penalties of which it was said that they do not hold the critic
 
     def rehearse(self) -> None:
@@ -95,6 +98,7 @@ class Trainer:
         Raises:
             RunError: the data have changed, or the checkpoint does not fit the experiment.
         """
+        self._sampler = None
         if self.experiment.run is not None:
             check_same_data(self.folder, self.experiment.run, self.record)
         restored = checkpoint.restore(
@@ -139,6 +143,7 @@ class Trainer:
                 self._tick(bar, on_tick, stop)
             stopped, out_of_time = is_stopped(), False
             while stepper.step < settings.steps and not stopped and not out_of_time:
+                self._sampler = None
                 line = self.threads.advance(stepper, is_stopped)
                 self._say_warnings(bar)
                 last = stepper.step == settings.steps
@@ -194,14 +199,15 @@ class Trainer:
         """
         step, sums = self.stepper.step, self.log.state_dict()
         losses = distributed.means(self.log.means())
-        logged = {**losses, **self.stepper.hook_values}
+        hook_values = {name: float(value) for name, value in self.stepper.hook_values.items()}
+        logged = {**losses, **hook_values}
         self._raise_if_diverged([name for name, value in logged.items() if not math.isfinite(value)])
         if distributed.rank():
             return
         for line in self._lost_penalties(losses):
             bar.say(f"warning: {line}")
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.stepper.optimizers.items()}
-        row: dict[str, Any] = {"step": step, **losses, **rates, **bar.speed(), **self.stepper.hook_values}
+        row: dict[str, Any] = {"step": step, **losses, **rates, **bar.speed(), **hook_values}
         if self.evaluator.is_due(step):
             generator = self._generator()
             try:
@@ -240,9 +246,11 @@ class Trainer:
             )
 
     def _generator(self) -> Generator:
-        """A copy of the generator to sample from, once all weights are known to be finite."""
-        self._raise_if_diverged(self.stepper.not_finite())
-        return self.evaluator.generator()
+        """A copy of the generator to sample from, one for all uses of a step; all its weights are finite."""
+        if self._sampler is None:
+            self._raise_if_diverged(self.stepper.not_finite())
+            self._sampler = self.evaluator.generator()
+        return self._sampler
 
     def _write_grid(self) -> None:
         generator, path = self._generator(), self.folder / "samples" / f"step-{self.stepper.step:08d}.png"

@@ -41,7 +41,7 @@ from few_images_peers import PEERS, clock
 import gankit
 from gankit import seeds
 from gankit.errors import GankitError, RunError
-from gankit.experiments.document import recipe_facts, recipe_names
+from gankit.experiments.recipe_files import recipe_facts, recipe_names
 from gankit.experiments.selection import select_images
 from gankit.images.pictures import grid_png
 from gankit.interfaces import Dataset

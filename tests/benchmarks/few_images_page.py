@@ -148,13 +148,11 @@ def page(found: Row) -> str:
     ]
     if found["smoke"]:
         parts.append("\n**A trial of tiny trainings: no record.**\n")
-    if machine["device"].startswith("CPU") and at < 5:
+    if machine["device"].startswith("CPU"):
         parts.append(
-            "\n**The order means nothing yet.** A minute or so on one core of a busy machine ends after a handful of "
-            "steps, as the table shows, with networks that have hardly begun: one step may last longer than the whole "
-            "time, which ends only between steps. These rows show that the measurement works and what its page looks "
-            "like. Nothing here was run on a GPU; StyleGAN2-ADA's own training, which needs one, was tried with a "
-            "stand-in for its programs, and torch-mimicry's for single steps.\n"
+            "\n**Nothing here was run on a GPU**, nor were other libraries trained. On a CPU, recipes made for GPUs "
+            "end after a handful of steps, as the table shows: their rows say what they do in this time, not what "
+            "they can do.\n"
         )
     parts.append(
         "\nEach recipe's steps, and with them its schedules, are those that fit into the time by a trial of steps "

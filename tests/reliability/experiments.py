@@ -2,7 +2,8 @@
 
 `python tests/reliability/experiments.py` makes 20,000 experiment files (TOML, JSON, YAML) with overrides and 1,000
 ratings with their key, each a function of the seed and its number, reads each as gankit does, and counts how it ended.
-It goes on where it was stopped. Every fifth experiment that can be read is also checked, as `gankit check` does.
+It goes on where it was stopped. Every fifth experiment that can be read is also checked, as `gankit check` does; so is
+every extreme value of `settings.py`.
 
 Outcomes: "read", "checked", "refused" (one short line per setting), and what must not be: "traceback", "long" (a line
 beyond 2,000 characters), "slow" (over 5 s), "memory" (over 1 GB), "differs" (it reads as something else once it is
@@ -29,11 +30,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import settings
 import tomlkit
 
 import gankit
 from gankit.errors import GankitError, plain_words
-from gankit.experiments.document import recipe_names, recipe_text
+from gankit.experiments.recipe_files import recipe_names, recipe_text
 from gankit.ranking import ratings
 from gankit.ranking.key import Key, Origin, Shown
 from gankit.ranking.rating_files import read_ratings
@@ -41,7 +43,10 @@ from gankit.training.rehearsal import check
 
 SEED = 0
 COUNTS = {"experiment": 20_000, "rating": 1_000}
-WHAT = {"experiment": "experiment files and overrides", "rating": "ratings and their keys"}
+WHAT = {
+    "experiment": "experiment files and overrides", "rating": "ratings and their keys",
+    "setting": "extreme values of settings",
+}  # fmt: skip
 GOOD = ("read", "checked", "refused")
 RESULTS = Path(__file__).parent / "results"
 SECONDS, MEGABYTES, SHARE = 5, 1024, 250  # limits of each case, and cases that share a process
@@ -233,7 +238,9 @@ def try_rating(number: int, folder: Path) -> str:
     return "read" if np.isfinite(numbers).all() else "differs"
 
 
-TRIALS: dict[str, Callable[[int, Path], str]] = {"experiment": try_experiment, "rating": try_rating}
+TRIALS: dict[str, Callable[[int, Path], str]] = {
+    "experiment": try_experiment, "rating": try_rating, "setting": settings.try_setting,
+}  # fmt: skip
 STARTED: list[str] = []
 
 
@@ -330,7 +337,8 @@ def main() -> None:
     if given.work:
         work(given.kind, *given.work)
         return
-    found = [run(kind, given.count or COUNTS[kind], given.results) for kind in ([given.kind] if given.kind else TRIALS)]
+    counts = {**COUNTS, "setting": len(settings.cases())}
+    found = [run(kind, given.count or counts[kind], given.results) for kind in ([given.kind] if given.kind else TRIALS)]
     for each in found:
         print(each["what"], each["tried"], each["outcomes"], *each["bad"].items(), sep="\n  ")
     sys.exit(any(each["bad"] for each in found))

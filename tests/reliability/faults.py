@@ -30,7 +30,7 @@ import torch
 
 import gankit
 from gankit import cli
-from gankit.experiments.document import recipe_names
+from gankit.experiments.recipe_files import recipe_names
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"

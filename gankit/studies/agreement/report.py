@@ -15,7 +15,7 @@ from gankit.studies.agreement.findings import ROWS, Findings, Trial, Where
 from gankit.studies.agreement.tables import EQUAL, block_title, blocks, rows, table1, write_tables
 from gankit.studies.study import Results, write_page
 from gankit.studies.trainings import RUN
-from gankit.training.log import format_seconds
+from gankit.training.progress import format_seconds
 
 SHOWN = 10  # Images in a row of the picture of reals, which has two
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, final
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gankit.errors import typed_line
 from gankit.interfaces import Turn
+from gankit.nn.copies import buffers_of, restore_buffers
 from gankit.training.execution.work import Eager, Log, Work
 
 WARM_UPS = 2
@@ -133,7 +134,7 @@ class Graphs:
 
     def _record(self, work: Work) -> Turn | None:
         """Do a turn eagerly, record it, replay it from the same state, and compare."""
-        before, inputs, logged = self._buffers(), {}, []
+        before, inputs, logged = buffers_of(self._modules), {}, []
 
         def keep(name: str) -> Tensor:
             if name not in inputs:
@@ -149,11 +150,11 @@ class Graphs:
             turn.take(computed)  # keeps no autograd graph, whose memory is then free for the recording
             del computed
         eager = _Recording(lambda: None, inputs, self._gradients(work.network), turn, logged)
-        after, random = self._buffers(), self._random_state()
+        after, random = buffers_of(self._modules), self._random_state()
         try:
             recording = self._recording(work, inputs, before)
             recording.replay()
-            difference = self._difference(work, eager, after, recording, self._buffers())
+            difference = self._difference(work, eager, after, recording, buffers_of(self._modules))
         except Exception as error:
             # Of two errors the first says why; the second, that the recording could not be ended.
             difference = typed_line(error.__context__ or error, 200)
@@ -162,7 +163,7 @@ class Graphs:
         if difference is None:
             self._recordings[work.key] = recording
             return self._finish(work, recording)
-        self._restore_buffers(after)
+        restore_buffers(self._modules, after)
         self._set_random_state(random)
         self._report(f"training.graphs: turns go on eagerly, since the {work.side}'s {difference}")
         result = self._finish(work, eager)
@@ -171,7 +172,7 @@ class Graphs:
 
     def _recording(self, work: Work, inputs: dict[str, Tensor], before: list[Tensor]) -> _Recording:
         """Record a turn, and leave buffers and generators in the state before it, for the first replay."""
-        self._restore_buffers(before)
+        restore_buffers(self._modules, before)
         for parameter in work.network.parameters():  # so that gradients are made in the memory of the recording
             parameter.grad = None
         self._recorder.free()
@@ -222,17 +223,6 @@ class Graphs:
 
     def _gradients(self, network: nn.Module) -> list[Tensor | None]:
         return [parameter.grad for parameter in network.parameters()]
-
-    def _all_buffers(self) -> Iterator[Tensor]:
-        return (buffer for module in self._modules for buffer in module.buffers())
-
-    def _buffers(self) -> list[Tensor]:
-        return [buffer.clone() for buffer in self._all_buffers()]
-
-    @torch.no_grad()
-    def _restore_buffers(self, values: list[Tensor]) -> None:
-        for buffer, value in zip(self._all_buffers(), values, strict=True):
-            buffer.copy_(value)
 
     def _all_generators(self) -> list[torch.Generator]:
         """Those from which turns draw, with torch's own of the same devices."""

@@ -296,6 +296,7 @@ def in_a_process(rank: int, address: str, results: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_processes_keep_one_p(tmp_path: Path) -> None:
     address = f"file://{tmp_path / 'meet'}"
     torch.multiprocessing.spawn(in_a_process, (address, tmp_path), nprocs=2)

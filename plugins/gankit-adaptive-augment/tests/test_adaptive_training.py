@@ -136,7 +136,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# The others differ in what gankit does beside the augment.
+QUICKLY = {"sign", "differences", "conditional"}
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in QUICKLY else pytest.mark.slow) for kind in KINDS]
+)
 def test_killed_and_resumed_is_bitwise_as_never_stopped(kind: str, small: Small, tmp_path: Path) -> None:
     experiment = gankit.load("wgan-gp", *small(*KINDS[kind]))
     whole = gankit.train(experiment, tmp_path / "whole")

@@ -77,9 +77,9 @@ def test_a_gate_acts_on_its_map():
 @pytest.mark.parametrize(
     ("part", "image", "message"),
     [
-        (FastGANGenerator, ImageSpec(3, 36, 36), "generator fastgan cannot make images 36 high and 36 wide"),
+        (FastGANGenerator, ImageSpec(3, 36, 36), "generator fastgan does not fit images 36 high and 36 wide"),
         (FastGANGenerator, ImageSpec(3, 4, 4), "generator fastgan does not fit images of 4x4"),
-        (FastGANCritic, ImageSpec(3, 36, 36), "critic fastgan cannot make images 36 high and 36 wide"),
+        (FastGANCritic, ImageSpec(3, 36, 36), "critic fastgan does not fit images 36 high and 36 wide"),
         (FastGANCritic, ImageSpec(3, 16, 16), "critic fastgan does not fit images of 16x16"),
         (FastGANCritic, ImageSpec(3, 16, 64), "critic fastgan does not fit images of 16x64"),
     ],

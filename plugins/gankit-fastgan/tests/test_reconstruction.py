@@ -122,6 +122,7 @@ def test_shares_the_pass_of_the_scores(monkeypatch):
     assert calls == [6, 6]  # reals, and fakes: batch normalisation keeps them apart
 
 
+@pytest.mark.slow
 def test_can_be_learned():
     """The loss falls on a few images, in a few steps."""
     torch.manual_seed(0)

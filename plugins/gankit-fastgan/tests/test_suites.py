@@ -39,12 +39,14 @@ class TestCritic(gankit.testing.CriticTests):
             assert parameter.grad.any(), name
 
 
+@pytest.mark.slow
 class TestCriticWithoutBatchStatistics(TestCritic):
     """The critic for losses that differentiate sample by sample."""
 
     settings: ClassVar = {"width": 4, "norm": "layer"}
 
 
+@pytest.mark.slow
 class TestReconstruction(gankit.testing.LossTests):
     """The loss, with a critic that mixes no samples."""
 

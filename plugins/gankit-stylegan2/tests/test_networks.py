@@ -63,7 +63,7 @@ def test_shapes(size, channels):
 def test_refuses_sizes_that_do_not_fit(part):
     """In one line that says what to do."""
     with pytest.raises(
-        PartError, match=r"stylegan2 cannot make images 36 high and 36 wide: .*set data\.size"
+        PartError, match=r"stylegan2 does not fit images 36 high and 36 wide: .*set data\.size"
     ) as caught:
         part(ImageSpec(3, 36, 36))
     assert "\n" not in str(caught.value)

@@ -1,0 +1,51 @@
+"""Recipes with fixed settings, which are TOML files, and what recipes of both sorts say of themselves."""
+
+from importlib import resources
+
+from gankit import recipes
+from gankit.errors import PartError, SettingsError
+from gankit.registry.messages import shown, suggestion
+from gankit.terminal.text import as_columns
+
+RECIPES = resources.files("gankit.recipes")
+DEFAULT_RECIPE = "wgan-gp"
+"""From which an experiment takes the tables that it lacks."""
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes with fixed settings, which are files."""
+    return sorted(file.name.removesuffix(".toml") for file in RECIPES.iterdir() if file.name.endswith(".toml"))
+
+
+def recipe_text(name: str) -> str:
+    """The TOML text of one recipe with fixed settings.
+
+    Raises:
+        SettingsError: there is no such recipe.
+    """
+    if name not in recipe_names():
+        names = [*recipe_names(), *recipes.names()]
+        raise SettingsError(f"there is no recipe or file {shown(name)}; {suggestion(name, names)}")
+    return (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def recipe_facts(name: str) -> dict[str, str]:
+    """What a recipe says of itself: "For" what, "Sizes" of images, and "Time" of the whole training."""
+    if name not in recipe_names():
+        recipe = recipes.get(name)
+        least, most = recipe.sides
+        return {"For": recipe.purpose, "Sizes": f"{least}x{least} to {most}x{most}", "Time": recipe.time}
+    lines = (line.removeprefix("# ").partition(": ") for line in recipe_text(name).splitlines())
+    return {key: text for key, _, text in lines if key in ("For", "Sizes", "Time")}
+
+
+def recipe_lines() -> list[str]:
+    """A table in text with one line per recipe: its name and its `recipe_facts`."""
+    rows = [("recipe", "sizes", "time of the whole training", "for")]
+    for name in sorted([*recipe_names(), *recipes.names()]):
+        try:
+            facts = recipe_facts(name)
+        except PartError as error:  # of a plug-in
+            facts = {"Sizes": "", "Time": "", "For": f"fails: {error}"}
+        rows.append((name, facts["Sizes"], facts["Time"], facts["For"]))
+    return as_columns(rows)

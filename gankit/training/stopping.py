@@ -1,0 +1,77 @@
+"""How a training is stopped in good order: by an interrupt, which it looks for between two updates."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from gankit.terminal.text import ErrorStream
+
+
+class BrokenOff(KeyboardInterrupt):
+    """An interrupt of an evaluation, which is done again when the training goes on."""
+
+
+class StopRequest:
+    """A context in which the first interrupt only requests a stop, and says so; a later one interrupts at once.
+
+    Interrupts are Ctrl-C, SIGTERM, and a terminal that is closed, unless `nohup` tells the process to ignore it.
+
+    A terminal and a wrapper such as `timeout` or make may both pass on the same interrupt, so that a second one within
+    `GRACE` seconds counts as the first.
+
+    Args:
+        answer: printed at once on the error stream at the first interrupt.
+
+    Attributes:
+        requested: whether there was an interrupt.
+    """
+
+    GRACE = 2.0
+
+    def __init__(self, answer: str = "") -> None:
+        self.requested = False
+        self._answer = answer
+        self._when = 0.0
+        self._breaks_off = False
+        self._previous_handlers: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            kinds = [signal.SIGINT, signal.SIGTERM]
+            if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                kinds.append(signal.SIGHUP)
+            # Where Python runs inside another program, that may have handlers which could not be put back: None here.
+            kinds = [kind for kind in kinds if signal.getsignal(kind) is not None]
+            self._previous_handlers = {kind: signal.signal(kind, self._request) for kind in kinds}
+        return self
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if not self.requested:
+            self.requested, self._when = True, time.monotonic()
+            if self._answer:
+                ErrorStream().write(f"\n{self._answer}\n")  # the bar's own lock may be held at this moment
+            if self._breaks_off:
+                raise BrokenOff
+        elif time.monotonic() - self._when > self.GRACE:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def breaking_off(self) -> Iterator[None]:
+        """A context that raises BrokenOff at the first interrupt, or at its start if there was one before."""
+        self._breaks_off = True
+        try:
+            if self.requested:
+                raise BrokenOff
+            yield
+        finally:
+            self._breaks_off = False
+
+    def __exit__(self, *_: object) -> None:
+        for kind, handler in self._previous_handlers.items():
+            signal.signal(kind, handler)
