@@ -35,6 +35,7 @@ from gankit.interfaces import Pool, Rows
 from gankit.ranking.ratings import krippendorff_alpha
 from gankit.studies.agreement.arms import arm_at
 from gankit.studies.agreement.findings import Findings, Trial, Where
+from gankit.studies.augmentation.contrasts import contrast
 from gankit.studies.jobs import Outcome
 
 SHARES = np.array([0.46, 0.17, 0.37])  # exotropia, esotropia, normal, as the founding paper has them
@@ -46,9 +47,9 @@ def chance(logits):
 
 
 def mean_chance(logit, spread):
-    """The mean of `chance` over a normal distribution of logits."""
+    """The mean of `chance` over a normal distribution around a logit, or around each of several."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
-    return float((chance(logit + spread * nodes) * weights).sum() / weights.sum())
+    return chance(np.expand_dims(logit, -1) + spread * nodes) @ weights / weights.sum()
 
 
 def cases_of(n, per_group):
@@ -149,6 +150,23 @@ def paired_trials(cases, per_group, seeds, spread, gain):
     return trial
 
 
+def deal(random, labels, group, parts):
+    """The part of each case: whole patients, dealt class by class."""
+    _, first, number = np.unique(group, return_index=True, return_inverse=True)
+    part = np.zeros(len(first), int)
+    for label in range(3):
+        members = random.permutation(np.flatnonzero(labels[first] == label))
+        part[members] = np.arange(len(members)) % parts
+    return part[number]
+
+
+def accuracies(random, easy, effects, labels):
+    """Balanced accuracies on (n,) cases of trainings with (..., 3) effects, in logits of whole classes."""
+    logits = easy + effects[..., labels]
+    right = random.random(logits.shape) < chance(logits)
+    return np.mean([right[..., labels == label].mean(-1) for label in range(3)], axis=0)
+
+
 TRAINING_SETS, OVERLAP = 0.2, 0.75  # what training parts do to an arm, in logits; how alike those of two folds are
 
 
@@ -166,12 +184,7 @@ def fold_trials(cases, per_group, what, gain, folds=5, generators=3, classifiers
     def trial(random):
         labels, group = cases_of(cases, per_group)
         easy = difficulty(random, group)
-        place = np.zeros(group.max() + 1, int)  # the fold of each group, dealt class by class
-        strata = labels[np.unique(group, return_index=True)[1]]
-        for label in range(3):
-            members = random.permutation(np.flatnonzero(strata == label))
-            place[members] = np.arange(len(members)) % folds
-        fold = place[group]
+        fold = deal(random, labels, group, folds)
         scores = []
         for extra in (gain, 0.0):
             common = math.sqrt(OVERLAP) * random.normal(0, of_sets, 3)
@@ -179,14 +192,10 @@ def fold_trials(cases, per_group, what, gain, folds=5, generators=3, classifiers
             effect = (sets + random.normal(0, shared, (1, generators, 1, 3))
                       + random.normal(0, by_fold, (folds, generators, 1, 3))
                       + random.normal(0, 0.2, (folds, generators, classifiers, 3)))  # fmt: skip
-            cells = []
-            for number in range(folds):
-                inside = fold == number
-                logit = easy[inside] + extra + effect[number].reshape(-1, 3)[:, labels[inside]]
-                right = random.random(logit.shape) < chance(logit)
-                shares = [right[:, labels[inside] == label].mean(1) for label in range(3)]
-                cells.append(np.mean(shares, axis=0).reshape(generators, classifiers))
-            scores.append(np.array(cells))
+            scores.append(np.array([
+                accuracies(random, easy[fold == number], extra + effect[number], labels[fold == number])
+                for number in range(folds)
+            ]))  # fmt: skip
         values = scores[0] - scores[1]
         naive = values.mean((1, 2)).std(ddof=1) / math.sqrt(folds) * 2.776
         spans = {
@@ -195,6 +204,74 @@ def fold_trials(cases, per_group, what, gain, folds=5, generators=3, classifiers
             "usual t over folds": (values.mean() - naive, values.mean() + naive),
         }
         return {name: (low <= true <= high, not low <= 0 <= high, high - low) for name, (low, high) in spans.items()}
+
+    return trial
+
+
+CHOICES = {
+    # by how many logits the worst arm of a side is below its best one; what training parts do to an arm
+    "arms alike": (0.0, 0.0),
+    "arms differ": (0.5, 0.0),
+    "training sets matter": (0.0, TRAINING_SETS),
+}
+SIDES = ((6, 1, 2), (7, 2, 2))  # of baselines and of synthetic arms: arms with their ratios, generators, classifiers
+TRUTHS = 200  # simulated studies whose mean is the true value
+
+
+def choice_trials(cases, per_group, what, gain, folds=5):
+    """`gankit study augmentation`: both sides choose an arm on each fold's validation part, and the test part judges.
+
+    The best synthetic arm is better than the best baseline by `gain` logits. The true value is what the chosen networks
+    would differ by on endless cases, on average over studies.
+    """
+    apart, of_sets = CHOICES[what]
+    means = [np.linspace(-apart, 0, arms) + more for (arms, *_), more in zip(SIDES, (0.0, gain), strict=True)]
+    by_fold, by_training = 0.3, 0.2
+    spread = math.sqrt(2 + of_sets**2 + by_fold**2 + by_training**2)
+
+    def study(random):
+        """Contrasts and true differences by how the arms were chosen."""
+        labels, group = cases_of(cases, per_group)
+        easy = difficulty(random, group)
+        fold = deal(random, labels, group, folds)
+        tests, validations, steps = [], [], []
+        for number in range(folds):
+            rest, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+            # A quarter of what the reserve, another quarter, leaves
+            validations.append(rest[deal(random, labels[rest], group[rest], 16) < 3])
+            tests.append(test)
+            steps.append(np.mean([1 / (3 * len(np.unique(group[test][labels[test] == label]))) for label in range(3)]))
+        inside, outside = [], []
+        for mean, (arms, generators, classifiers) in zip(means, SIDES, strict=True):
+            effects = (mean[:, None, None, None] + math.sqrt(OVERLAP) * random.normal(0, of_sets, (arms, 1, 1, 3))
+                       + math.sqrt(1 - OVERLAP) * random.normal(0, of_sets, (folds, arms, 1, 1, 3))
+                       + random.normal(0, by_fold, (folds, arms, generators, 1, 3))
+                       + random.normal(0, by_training, (folds, arms, generators, classifiers, 3)))  # fmt: skip
+            validated, tested = (
+                np.array([accuracies(random, easy[part], effect, labels[part])
+                          for part, effect in zip(parts, effects, strict=True)])
+                for parts in (validations, tests)
+            )  # fmt: skip
+            best = np.arange(folds), validated.mean((2, 3)).argmax(1)
+            inside.append((tested[best], mean_chance(1 + effects[best], math.sqrt(2)).mean()))
+            most = tested.mean((0, 2, 3)).argmax()
+            outside.append((tested[:, most], mean_chance(1 + mean[most], spread)))
+        found = {}
+        for name, sides in (("on the validation parts", inside), ("on the test parts", outside)):
+            (baseline, true_of_baseline), (synthetic, true_of_synthetic) = sides
+            entry = contrast(list(synthetic - baseline), 1 / (folds - 1), float(np.mean(steps)))
+            found[f"chosen {name}"] = entry, true_of_synthetic - true_of_baseline
+        return found
+
+    first = "chosen on the validation parts"
+    true = np.mean([study(np.random.default_rng([11, number]))[first][1] for number in range(TRUTHS)])
+
+    def trial(random):
+        return {
+            name: (entry["low"] <= (true if name == first else own) <= entry["high"],
+                   not entry["low"] <= 0 <= entry["high"], entry["high"] - entry["low"])
+            for name, (entry, own) in study(random).items()
+        }  # fmt: skip
 
     return trial
 
@@ -437,6 +514,7 @@ FAMILIES = {
     "errors of a number": (number_trials, [(240,), (1, 4), (3,), SEEDS], 0.2),
     "paired difference, one split": (paired_trials, [(152,), (1, 4), (2, 3, 5), SEEDS, GAINS], 1),
     "cross-validated difference": (fold_trials, [(150, 400), (1, 4), FOLDS, GAINS], 1),
+    "arms chosen inside folds": (choice_trials, [(150, 400), (2,), tuple(CHOICES), GAINS], 0.2),
     "distances of generators": (
         agreement_trials,
         [("ends", "scopes", "scopes, seed 0 favours one"), (2.0, 6.0), (0.0, 15.0)],

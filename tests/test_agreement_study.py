@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,13 @@ from gankit.evaluation.uncertainty import wilson
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement import study as agreement
 from gankit.studies.agreement.arms import arm_at
-from gankit.studies.agreement.conclusions import conclusions
-from gankit.studies.agreement.findings import Findings, Spread, Where
+from gankit.studies.agreement.conclusions import _conclude_measured, conclusions
+from gankit.studies.agreement.findings import Findings, Spread, Trial, Where
 from gankit.studies.agreement.judging import Estimator
 from gankit.studies.agreement.report import warnings_of
 from gankit.studies.agreement.study import Agreement
 from gankit.studies.agreement.tables import table1, table2
+from gankit.studies.jobs import Outcome
 from gankit.studies.reading import load_study
 from gankit.training.data import prepare
 
@@ -376,6 +378,20 @@ def test_intervals_of_shares_know_how_trainings_differ(effect: Findings, monkeyp
     assert high - low > 5 * np.diff(wilson(150, 300))[0]  # what the images alone would make of it
 
 
+def test_real_images_of_one_patient_count_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out, arm = SimpleNamespace(groups=np.arange(100) // 5), arm_at(0.0)
+    images: Any = SimpleNamespace(held_out=held_out, held_out_at=lambda threshold: np.arange(100), thresholds=[0.0])
+    study: Any = SimpleNamespace(images=images)
+    trials = [Trial(arm, seed, Path(), Outcome("", {}, None, 0.0, 1)) for seed in range(3)]
+    measured = {"all": [(10, 50, 50), (12, 50, 50), (14, 50, 50)], None: [(40, 80, 100)]}
+    monkeypatch.setattr(Findings, "measured", lambda self, arm, row: measured[row])
+    findings = Findings(study, trials, {})
+    assert findings.independent_reals(arm) == 16
+    assert findings.share_interval(arm, None) == wilson(8, 16)
+    (part,) = _conclude_measured(findings, "all").facts["parts"]
+    assert part["half"] > 1.96 * np.sqrt(0.25 / 16)
+
+
 def beyond_sampling(spread: Spread) -> float:
     """The standard deviation between trainings that the sampling of images does not explain."""
     return float(np.sqrt(max(spread.total**2 - spread.sampling**2, 0.0)))
@@ -520,6 +536,7 @@ def test_tex_says_every_character_as_it_stands() -> None:
     [
         (["study.threshold=[1]"], "override 'study.threshold=[1]': study.threshold: there is no such setting; did you"),
         (["study.thresholds=[0.8,0.6]"], "study.thresholds: each threshold must be above the one before"),
+        (["study.thresholds=[0.66666666,0.66666667]"], "study.thresholds: each threshold must be above the one before"),
         (["study.thresholds=[80]"], "study.thresholds.0: input should be less than or equal to 1"),
         (["study.kept=60"], "the best and the worst 60 of 100 overlap; draw more or keep fewer"),
         (['study.scopes=["critic","critic"]'], "study.scopes: name each only once; these are critic, critic"),

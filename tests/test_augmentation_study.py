@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,14 +20,17 @@ import gankit
 from gankit.cli import app
 from gankit.errors import DataError, GankitError, PartError, RunError, SettingsError
 from gankit.images.pictures import save_image
-from gankit.studies.augmentation import judging
+from gankit.studies.augmentation import judging, sources
 from gankit.studies.augmentation.arms import KINDS
-from gankit.studies.augmentation.contrasts import contrast, verdict
+from gankit.studies.augmentation.contrasts import NOTHING, contrast, verdict
+from gankit.studies.augmentation.estimators import FeatureLearner
+from gankit.studies.augmentation.handover import class_folders
 from gankit.studies.augmentation.judging import Endpoint
-from gankit.studies.augmentation.learning import added_counts
+from gankit.studies.augmentation.learning import added_counts, training_set
 from gankit.studies.augmentation.sources import leak
 from gankit.studies.augmentation.study import AugmentationStudy
 from gankit.studies.commands import own_options
+from gankit.studies.jobs import Outcome
 from gankit.studies.reading import load_study
 from gankit.studies.trainings import TIMED, WARMING
 
@@ -252,6 +257,9 @@ def test_the_whole_study_with_its_own_generator(write: Write, tmp_path: Path) ->
     assert len(rows(out / "flow.csv")) == 2
     again = whole.run(out, quiet=True).values
     assert again["primary"] == found["primary"]
+    (out / "jobs" / "fold-1-real-0-0" / "outputs.npz").write_bytes(b"")
+    with pytest.raises(RunError, match=r"fold-1-real-0-0/outputs\.npz is not what this job wrote"):
+        whole.run(out, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -296,6 +304,42 @@ def test_a_patient_changes_a_gain_by_a_step(write: Write) -> None:
     part = study(write(), "augmentation.folds=5").fold(1).test
     counts = [len(np.unique(np.asarray(part.groups)[part.labels == label])) for label in (0, 1)]
     assert Endpoint(whole).step(part) == pytest.approx(np.mean([1 / (2 * count) for count in counts]))
+
+
+def test_generators_are_asked_for_classes_by_name_since_names_may_be_numbers(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, asked = study(write(class_names=["1", "2"]), FEW), []
+
+    def sample(n: int, labels: Any, seed: int) -> Any:
+        asked.extend(labels)
+        return draw_images(np.zeros(n), seed % 99)[:, None]
+
+    run = SimpleNamespace(class_names=["1", "2"], sample=sample)
+    monkeypatch.setattr(sources, "train_or_resume", lambda *arguments, **more: run)
+    made = sources.make_images(whole, 1, "generator", 0, tmp_path)
+    assert [asked.count(name) for name in ("1", "2")] == made["by_class"]
+    assert min(made["by_class"]) > 0
+
+
+def test_folders_of_classes_have_names_of_their_own() -> None:
+    assert class_folders(["a_b-2", "a_b", "a b"]) == ["a_b-2", "a_b", "a_b-2-2"]
+
+
+def test_a_positive_control_that_hurts_shows_no_gain(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "contrast", lambda *arguments: dict.fromkeys(NOTHING, -0.1))
+    outcomes = defaultdict(lambda: Outcome("", {}, None, 0.0, 1))
+    notes = judging.judge(study(write()), outcomes, {}, [])["notes"]
+    assert any(note.startswith("no gain of the positive control can be seen") for note in notes)
+
+
+def test_an_estimator_that_cannot_judge_is_named(write: Write) -> None:
+    whole = study(write(), *FAST[2:], "augmentation.estimator=KNeighborsClassifier",
+                  "augmentation.options={n_neighbors=500}", 'augmentation.arms=["real", "synthetic"]')  # fmt: skip
+    learner, fold = FeatureLearner(whole.settings, whole.fold(1).learn, 0), whole.fold(1)
+    learner.fit(training_set(whole, fold, whole.variants[0], 0, None)[0])
+    with pytest.raises(PartError, match="KNeighborsClassifier cannot judge these images: Expected n_neighbors"):
+        learner.apply(fold.test)
 
 
 def test_verdicts_follow_the_rule() -> None:
@@ -383,8 +427,6 @@ def test_a_program_is_run_for_each_fold(
 def test_a_generator_that_diverges_in_a_fold_is_marked(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gankit.studies.augmentation import sources
-
     inner = sources.train_or_resume
 
     def diverges(experiment: Any, folder: Path, data: Any = None) -> Any:
@@ -424,7 +466,10 @@ def test_keys_of_the_table_are_options_of_the_command() -> None:
         (['augmentation.arms=["real"]'], "augmentation.arms: generated images need a source"),
         (['augmentation.arms=["synthetic"]'], "augmentation.arms: no baseline"),
         (["augmentation.ratios=[]"], "augmentation.ratios: "),
-        (['augmentation.others={copies={images="x"}}'], "'copies' is a source of the study's own"),
+        (["augmentation.strengths=[0.3333333,0.33333334]"], "augmentation.strengths: .*name each only once"),
+        (['augmentation.positive=["few", "few"]'], "augmentation.positive: .*name each only once"),
+        (['augmentation.others={copies={images="x"}}'], "'copies' is a source or an arm of the study's own"),
+        (['augmentation.others={only={images="x"}}'], "'only' is a source or an arm of the study's own"),
         (["augmentation.others={x={}}"], "either images or command is needed"),
         (["augmentation.network=resnet81"], "torchvision has no network 'resnet81'"),
         (['data.conditional=["severity"]'], "data.conditional: the study conditions its generator"),
@@ -454,10 +499,16 @@ def test_settings_that_do_not_fit(write: Write, overrides: list[str], words: str
         ({}, ["augmentation.estimator=LogisticRegresion"], "has no classifier 'LogisticRegresion'; did you mean"),
         ({}, ["augmentation.estimator=json.JSONDecoder"], "json.JSONDecoder is no estimator of scikit-learn"),
         ({}, ["augmentation.estimator=nowhere.Forest"], "nowhere.Forest cannot be imported"),
+        ({}, ["augmentation.estimator=.Forest"], ".Forest cannot be imported"),
+        ({}, ["augmentation.estimator=SVC", 'augmentation.options={decision_function_shape="ovo"}'],
+         "SVC is not a classifier with predict_proba, or decision_function by class"),
         ({}, [*FAST, "augmentation.options={D=1}"], "augmentation.options: LogisticRegression cannot be made"),
         ({}, ["augmentation.estimator=KNeighborsClassifier"], "KNeighborsClassifier takes no weights of images"),
         ({}, ['augmentation.others={x={command="none.py"}}'], "there is no file none.py"),
         ({}, ["augmentation.ratios=[1.0, 0.001]"], r"augmentation\.ratios: 0\.001 adds no image to any class"),
+        ({"labels": np.repeat([0, 1], N // 2), "groups": None},
+         [NO_CONTROLS, FEW, 'augmentation.ratios=["fill"]', "augmentation.validation=3"],
+         r"augmentation\.ratios: nothing is added in fold-1, fold-2, whose classes are equally frequent"),
         ({}, ["generator.norm=none"], "uses labels in its normalisation"),
         ({}, ["augmentation.network=squeezenet1_1"], r"augmentation\.network: .* set augmentation\.input_size=224"),
     ],
@@ -509,6 +560,17 @@ def test_a_folder_of_other_folds_is_refused(write: Write, tmp_path: Path) -> Non
         study(path, *OTHERS, FEW, folds).run(tmp_path / "out", quiet=True)
     with pytest.raises(RunError, match="fold-1 holds the fold of other data or settings; choose another folder"):
         study(path, *OTHERS, FEW, folds, "training.seed=5").run(tmp_path / "out", quiet=True)
+
+
+def test_a_study_that_needs_more_images_says_how_many(write: Write, tmp_path: Path) -> None:
+    path, wanted = write(), []
+    for ratio in (1.0, 2.0):
+        folds = f"augmentation.export_folds={tmp_path / 'folds'}"
+        whole = study(path, *OTHERS, FEW, folds, f"augmentation.ratios=[{ratio}]")
+        with pytest.raises(RunError, match="no generated images for fold-1"):
+            whole.run(tmp_path / "out", quiet=True)
+        wanted.append([int(row["images"]) for row in rows(tmp_path / "folds" / "fold-1" / "wanted.csv")])
+    assert wanted[1] == [2 * count for count in wanted[0]]
 
 
 @pytest.mark.parametrize(("folds", "out"), [("o", "o"), ("o/folds", "o"), ("folds", "folds/fold-2")])

@@ -58,6 +58,39 @@ def test_images_come_out_as_they_went_in(shape: tuple[int, ...], dtype: Any) -> 
     assert given.min() <= more.min() <= more.max() <= given.max()
 
 
+def test_settings_follow_from_the_images_whose_size_is_kept() -> None:
+    x, y = np.random.default_rng(0).integers(0, 255, (40, 1, 28, 28), np.uint8), np.repeat([0, 1], (28, 12))
+    brief = ("training.steps=1", "training.batch=4", "training.critic_steps=1", "data.size=32")
+    more, _ = gankit.GanOverSampler("resnet-small", overrides=brief, random_state=0).fit_resample(x, y)
+    assert more.shape == (56, 1, 28, 28)
+
+
+def test_classes_that_are_numbers_are_not_mistaken_for_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, _ = images((20, 6))
+    asked, inner = [], gankit.Run.encode_labels
+
+    def noted(run: gankit.Run, n: int, labels: Any, seed: int = 0) -> Any:
+        asked.append(inner(run, n, labels, seed))
+        return asked[-1]
+
+    monkeypatch.setattr(gankit.Run, "encode_labels", noted)
+    _, more = sampler().fit_resample(x, np.repeat([1, 2], (20, 6)))
+    assert set(asked[-1].tolist()) == {1}
+    assert Counter(more) == {1: 20, 2: 20}
+
+
+def test_floats_that_32_bits_round_stay_in_their_range() -> None:
+    x = np.random.default_rng(1).normal(size=(12, 8, 8))
+    more, _ = sampler().fit_resample(x, images((8, 4))[1])
+    assert x.min() <= more.min() <= more.max() <= x.max()
+
+
+def test_channels_may_come_last() -> None:
+    x, y = np.random.default_rng(0).integers(0, 255, (12, 3, 8, 8), np.uint8), images((8, 4))[1]
+    first, last = (sampler().fit_resample(given, y)[0] for given in (x, np.moveaxis(x, 1, 3)))
+    assert np.array_equal(np.moveaxis(first, 1, 3), last)
+
+
 def test_each_fold_has_a_generator_that_saw_no_test_image(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = images()
     seen, inner = [], module.train

@@ -239,6 +239,7 @@ def logits(*shape: int, fill: float = 0.0) -> Callable[[Tensor], Tensor]:
     [
         ("plain", {"by": "beauty"}, "by 'beauty': critic, realism, label or ratings:FILE.csv is needed"),
         ("plain", {"by": "ratings"}, "ratings:FILE.csv is needed"),
+        ("plain", {"by": "ratings:,"}, "by ratings: no file is named"),
         ("plain", {"by": "critic:x"}, "is needed"),
         ("plain", {"count": 0}, "count: 0 images"),
         ("plain", {"count": 3}, "keep: 10 of 3 images cannot be kept"),
@@ -416,6 +417,8 @@ def test_files_that_are_missing_or_given_twice(runs: dict[str, gankit.Run], tmp_
         rank(runs["plain"], 3, 1, f"ratings:{path},{tmp_path}/none.csv")
     with pytest.raises(DataError, match="r is the rater of two files"):
         rank(runs["plain"], 3, 1, f"ratings:{path},{path}")
+    with pytest.raises(GankitError, match="count: 0 images cannot be ranked"):
+        rank(runs["plain"], 0, 1, f"ratings:{path}")
     with pytest.raises(DataError, match="the ratings name no key"):
         rank(runs["plain"], 3, 1, f"ratings:{path}", key=path)
 
@@ -504,6 +507,7 @@ def test_a_key_that_was_changed_is_noticed(copied_run: gankit.Run) -> None:
         ({"images": [{"id": "a", "real": False, "number": 0, "label": ""}] * 2}, "not numbered 0, 1, 2"),
         ({"images": [{"id": "a", "real": real, "number": 0, "label": ""} for real in (True, False)]}, "have one id"),
         ({"images": [{"id": "a", "real": False, "number": True, "label": ""}]}, "valid integer"),
+        ({"sources": [], "images": [{"id": "a", "real": True, "number": 0, "label": ""}]}, "names no source"),
     ],
 )  # fmt: skip
 def test_a_forged_key_is_one_line(

@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 import gankit
+from gankit.errors import RunError
 from gankit.evaluation.comparison import write_metrics
 from gankit.report import write_report
+from gankit.report.card import card
 from gankit.report.nearest import nearest_png
 from gankit.report.pages import render
 
@@ -157,6 +159,24 @@ def test_the_card_says_what_the_images_are_and_what_is_not_known(run: gankit.Run
     assert "Not judged yet: gankit evaluate writes what belongs here" in (copy / "card.md").read_text()
 
 
+def test_the_card_of_a_run_says_what_it_was_told(run: gankit.Run, tmp_path: Path) -> None:
+    assert ", told the class." in card(run, None)
+    copy = shutil.copytree(run.path, tmp_path / "copy")
+    settings = (copy / "experiment.toml").read_text().replace("conditional = true", "conditional = false")
+    settings = re.sub(r"classes = \d", "classes = 0", settings).replace("held_out = 0.0", "held_out = 0.2")
+    settings = re.sub('path = ".*d.npz"', 'path = "gone.npz"', settings)
+    (copy / "experiment.toml").write_text(settings)
+    text = card(gankit.open_run(copy), None)
+    assert "told" not in text
+    assert "Kept from training: a share of the images, whose number is not known here" in text
+
+
+def test_a_folder_with_an_experiment_alone_has_no_report(tmp_path: Path) -> None:
+    (tmp_path / "experiment.toml").write_text(gankit.load("wgan-gp").toml())
+    with pytest.raises(RunError, match=r"experiment\.toml has no \[run\] table"):
+        write_report(gankit.open_run(tmp_path))
+
+
 def test_the_card_has_attacks_and_controls(tmp_path: Path) -> None:
     """Of a run with held-out images: through the template alone, with what an evaluation gives."""
     attack = {"by": "critic score", "area": 0.75, "low": 0.6, "high": 0.85, "control": 0.6, "members": 30, "others": 9}
@@ -174,7 +194,7 @@ def test_the_card_has_attacks_and_controls(tmp_path: Path) -> None:
     text = render(
         "gankit.report", "card.md.j2", name="run", steps=5, metrics=metrics, generator="resnet", critic="resnet",
         record={"image": {"channels": 1, "height": 8, "width": 8}, "images": 1200}, data="npz", losses=["wasserstein"],
-        patients=30, held_out=90, unopened="", unread="", classes={},
+        patients=30, held_out=90, unopened="", unread="", told="", classes={},
     )  # fmt: skip
     assert "1,200 training images of 30 patients" in text
     assert "Membership attack by critic score: area 0.75 (0.60 to 0.85) over 30 training and 9 held-out" in text

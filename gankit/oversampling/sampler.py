@@ -29,8 +29,9 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
     predicts: in `cross_val_score` each fold has a generator of its own, which has seen no image of the test part.
 
     Images are (n, channels, height, width), (n, height, width), or rows of (n, channels * height * width) numbers with
-    `image_shape`, as most estimators take them; those that come out have the shape and type of those that go in, and
-    the given images come first. `value_range` gives black and white of images that are not uint8.
+    `image_shape`, as most estimators take them; 1, 3 or 4 channels may also come last. Those that come out have the
+    shape and type of those that go in, and the given images come first. `value_range` gives black and white of images
+    that are not uint8.
 
     Attributes:
         sampling_strategy_: number of images that are added to each class.
@@ -50,7 +51,8 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         """
         Args:
-            experiment: how the generator is trained, as `gankit.load` takes it; its data set is replaced.
+            experiment: how the generator is trained, as `gankit.load` takes it; its data set is replaced by the images,
+                at their own size.
             overrides: settings as `key.path=value`, as for `gankit.load`.
             sampling_strategy: as for every over-sampler of imbalanced-learn; "auto" fills all classes up to the
                 largest.
@@ -94,22 +96,28 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         """
         x, classes, images = self._check(X, y)
         names, labels = np.unique(classes, return_inverse=True)
+        texts = [str(name) for name in names]
         added = [np.full(count, place) for place, name in enumerate(names)
                  if (count := self.sampling_strategy_.get(name, 0))]  # fmt: skip
         if not added:
             return x.copy(), np.array(y)
         wanted = np.concatenate(added)
         low, high = self._range(images)
+        stored_range = float(np.float32(low)), float(np.float32(high))  # rounded as the images are
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        experiment = load(self.experiment, *self.overrides, "data.conditional=true", f"training.seed={seed}")
         stored = images if images.dtype == np.uint8 else images.astype(np.float32)
-        data = wrap("dataset", stored, value_range=(low, high), labels=labels, class_names=[str(n) for n in names])
+        data = wrap("dataset", stored, value_range=stored_range, labels=labels, class_names=texts)
+        decided = "data.size=none", "data.conditional=true", f"training.seed={seed}"
+        experiment = load(self.experiment, *self.overrides, *decided, data=data)
         silence = contextlib.nullcontext() if self.verbose else contextlib.redirect_stdout(io.StringIO())
         with tempfile.TemporaryDirectory() as folder, silence:
-            made = train(experiment, Path(folder) / "run", data=data).sample(len(wanted), wanted, seed=seed)
+            run = train(experiment, Path(folder) / "run", data=data)
+            made = run.sample(len(wanted), [texts[k] for k in wanted], seed=seed)  # names may be numbers
+        if made.shape[1:] != images.shape[1:]:  # `wrap` has moved channels that came last
+            made = np.moveaxis(made, 1, 3)
         if images.dtype.kind in "iu":
             made = np.rint(made)
-        rows = self._as_given(np.clip(made, low, high).astype(x.dtype), x.shape[1:])
+        rows = self._as_given(np.clip(made.astype(np.float64), low, high).astype(x.dtype), x.shape[1:])
         both = np.concatenate([classes, names[wanted]])
         return np.concatenate([x, rows]), label_binarize(both, classes=names) if self._one_against_all else both
 

@@ -180,11 +180,10 @@ def _by_ratings(
     label: str | None,
     key_file: Path | None,
 ) -> Ranking:
-    paths = (
-        [user_path(files)]
-        if user_path(files).is_file()
-        else [user_path(part) for part in files.split(",") if part.strip()]
-    )
+    listed = [files] if user_path(files).is_file() else files.split(",")  # a name may hold a comma
+    paths = [user_path(part) for part in listed if part.strip()]
+    if not paths:
+        raise GankitError("by ratings: no file is named: give ratings:FILE.csv")
     raters = read_ratings(paths)
     runs = [each.source.path for each in opened if isinstance(each.source, Run)]
     of_runs = [folder for run in runs for folder in (run, *sorted(run.glob("rating-*")))]
@@ -202,15 +201,14 @@ def _by_ratings(
         _checked(len(key.generated), keep)
         names, real = [shown.id for shown in key.images], [shown.real for shown in key.images]
     ratings.check_images(raters, names, any(real))
+    generated = names if key is None else [shown.id for shown in key.generated]
     texts = [text for each in sides for text in each.labels]
     # A diagnosis is a class, and cannot equal the numbers that an image was drawn with
     asked = [text if not each.conditioned else "" for each in sides for text in each.labels]
-    labels = asked
+    labels = dict(zip(generated, asked, strict=True))
     if key is not None:
-        places = {shown.id: place for place, shown in enumerate(key.generated)}
-        labels = [shown.label if shown.real else asked[places[shown.id]] for shown in key.images]
-    found = ratings.findings(raters, names, real, labels)
-    generated = names if key is None else [shown.id for shown in key.generated]
+        labels |= {shown.id: shown.label for shown in key.images if shown.real}
+    found = ratings.findings(raters, names, real, [labels[name] for name in names])
     scores = ratings.mean_scores(raters, generated)
     from_each = [each.origin.name for each in sides for _ in each.labels]
     if len(sides) > 1:

@@ -165,8 +165,9 @@ def check_numbers(key: Key, path: Path) -> None:
     places, ids = [(image.source, image.number) for image in key.generated], {image.id for image in key.images}
     count = len(places) // max(len(key.sources), 1)
     numbered = [(source, number) for source in range(len(key.sources)) for number in range(count)]
-    if places != numbered or len(ids) < len(key.images):
-        raise _no_key(path, "its images are not numbered 0, 1, 2, ... in each source, or two have one id")
+    if not key.sources or places != numbered or len(ids) < len(key.images):
+        why = "it names no source, its images are not numbered 0, 1, 2, ... in each source, or two have one id"
+        raise _no_key(path, why)
 
 
 def _no_key(path: Path, reason: object) -> RunError:

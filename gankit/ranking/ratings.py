@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import krippendorff
 import numpy as np
@@ -100,11 +100,11 @@ def by_number(raters: Sequence[Rater], count: int) -> list[Rater]:
             if (name := str(int(stem))) in names.values():
                 raise DataError(f"ratings {rater.path}: {rater.name} has rated image {name} twice")
             names[image] = name
-        scores = {names[image]: score for image, score in rater.scores.items()}
-        diagnoses, calls = (
-            {names[image]: text for image, text in column.items()} for column in (rater.diagnoses, rater.calls)
-        )
-        renamed.append(replace(rater, scores=scores, diagnoses=diagnoses, calls=calls))
+        columns: dict[str, Any] = {
+            column: {names[image]: value for image, value in getattr(rater, column).items()}
+            for column in ("scores", "diagnoses", "calls")
+        }
+        renamed.append(replace(rater, **columns))
     return renamed
 
 

@@ -85,8 +85,10 @@ def open_sources(sources: Sources) -> list[Opened]:
 
 
 def common_count(opened: Sequence[Opened], count: int | None) -> int:
-    """How many images each source shows: `count`, else 100, or as many as every source has."""
-    return count or min([COUNT, *(len(each.source) for each in opened if isinstance(each.source, Dataset))])
+    """How many images each source shows: `count`; where that is None 100, or as many as every source has."""
+    if count is not None:
+        return count
+    return min([COUNT, *(len(each.source) for each in opened if isinstance(each.source, Dataset))])
 
 
 def side(opened: Opened, count: int, seed: int, label: str | None) -> Side:

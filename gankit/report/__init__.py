@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from gankit.errors import GankitError
 from gankit.evaluation.comparison import read_metrics
-from gankit.evaluation.sources import in_process, run_data, run_reference
+from gankit.evaluation.sources import run_data, run_reference
 from gankit.evaluation.tables import html
 from gankit.files import sole_writer, write_atomically
 from gankit.images.pictures import grid_png, png_uri
 from gankit.interfaces import Dataset
-from gankit.report.card import CARD, card
+from gankit.report.card import CARD, card, data_name
 from gankit.report.nearest import nearest_png
 from gankit.report.pages import draw_lines, render
 from gankit.runs.run import Run
@@ -44,21 +44,16 @@ def write_report(run: Run) -> Path:
     ones, or the training images where none were held out; where the data can no longer be opened, the page says so.
 
     Raises:
-        RunError: the run has no generator yet, or comes with gankit.
+        RunError: the run has no generator yet, was never trained, or comes with gankit.
     """
     run.check_own("report")
     with sole_writer(run.path):
-        metrics, path = _metrics(run), run.path / "report.html"
+        path, evaluated = run.path / "report.html", run.path / "metrics.json"
+        metrics = read_metrics(evaluated) if evaluated.is_file() else None
         text = card(run, metrics)
         write_atomically(path, _page(run, metrics, text))
         write_atomically(run.path / CARD, text)
     return path
-
-
-def _metrics(run: Run) -> dict[str, Any] | None:
-    """What `gankit evaluate` has written, or None."""
-    path = run.path / "metrics.json"
-    return read_metrics(path) if path.is_file() else None
 
 
 def _page(run: Run, metrics: dict[str, Any] | None, card_text: str) -> str:
@@ -78,8 +73,8 @@ def _page(run: Run, metrics: dict[str, Any] | None, card_text: str) -> str:
     return render(
         "gankit.report", "run.html.j2", name=run.path.name, path=shlex.quote(str(run.path)), metrics=metrics,
         record=run.experiment.run, training=run.experiment.training, steps=steps, unread=unread,
-        data="a program's own" if in_process(run) else run.experiment.data.name,
-        seconds=run.log[-1]["seconds"] if run.log else None, table=html(metrics) if metrics else "",
+        data=data_name(run), seconds=run.log[-1]["seconds"] if run.log else None,
+        table=html(metrics) if metrics else "",
         pictures=pictures[:CLASSES], more_classes=len(pictures[CLASSES:]),
         reals_name=name, reals_missing=missing, nearest=nearest, looked_at=looked_at,
         curves={label: png_uri(picture) for label, picture in curves(run.log).items()},

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gankit.errors import GankitError
-from gankit.evaluation.sources import run_data
+from gankit.evaluation.sources import in_process, run_data
 from gankit.files import write_atomically
 from gankit.report.pages import render
 from gankit.runs.run import Run
@@ -20,25 +20,35 @@ def card(run: Run, metrics: dict[str, Any] | None) -> str:
     Args:
         run: the run that the card describes.
         metrics: what `gankit evaluate` wrote, or None.
+
+    Raises:
+        RunError: the folder holds an experiment that was never trained.
     """
-    record, patients, held_out, unopened = run.experiment.run, None, 0, ""
+    image, record, data = run.image, run.experiment.run, run.experiment.data
+    assert record is not None  # else the run has no image
+    told = "the class" if image.classes else ", ".join(data.conditional) if isinstance(data.conditional, list) else ""
+    patients, held_out, unopened = None, None if data.held_out else 0, ""
     try:
         training, others = run_data(run)
         held_out = 0 if others is None else len(others)
         patients = None if training.groups is None else len(np.unique(training.groups))
     except GankitError as error:
         unopened = str(error)
-    counts = record.label_counts if record else []
     steps, unread = run.known_steps()
     text = render(
         "gankit.report", "card.md.j2", name=run.path.name, record=record, steps=steps, unread=unread,
-        metrics=metrics,
-        generator=run.experiment.generator.name, critic=run.experiment.critic.name, data=run.experiment.data.name,
+        metrics=metrics, told=told, data=data_name(run),
+        generator=run.experiment.generator.name, critic=run.experiment.critic.name,
         losses=[loss.name for loss in run.experiment.losses], patients=patients, held_out=held_out, unopened=unopened,
-        classes=dict(zip(run.class_names, counts, strict=False)),
+        classes=dict(zip(run.class_names, record.label_counts, strict=False)),
     )  # fmt: skip
     # Conditions of the template leave empty lines: none stays between items of a list, and at most one elsewhere.
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"(\n- [^\n]*)\n+(?=- )", r"\1\n", text)).rstrip() + "\n"
+
+
+def data_name(run: Run) -> str:
+    """What reports call the data of a run."""
+    return "a program's own" if in_process(run) else run.experiment.data.name
 
 
 def write_card(run: Run, metrics: dict[str, Any] | None) -> None:

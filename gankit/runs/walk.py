@@ -123,7 +123,7 @@ def _rows(run: Run, label: str | None, seed: int) -> tuple[Tensor | None, int]:
     if run.image.classes:
         record = run.experiment.run
         counts = record.label_counts if record else []
-        trained = [number for number, count in enumerate(counts) if count][:MOST_CLASSES]
+        trained = [name for name, count in zip(run.class_names, counts, strict=False) if count][:MOST_CLASSES]
         return run.encode_labels(len(trained), trained), len(trained)
     return run.encode_labels(ROWS, None, seed), ROWS
 

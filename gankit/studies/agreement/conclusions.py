@@ -117,7 +117,8 @@ def _conclude_measured(findings: Findings, row: str) -> Conclusion:
             of_fake, of_real = fake[0] / fake[1], real[0] / real[1]
             change = of_fake - of_real
             if freedom:
-                of_sampling, error_of_real = of_fake * (1 - of_fake) / fake[1], of_real * (1 - of_real) / real[1]
+                of_sampling = of_fake * (1 - of_fake) / fake[1]
+                error_of_real = of_real * (1 - of_real) / findings.independent_reals(arm)
                 of_trainings = variance / len(findings.trials_of(arm))
                 half = student_quantile(freedom) * math.sqrt(max(of_sampling, of_trainings) + error_of_real)
             answer = CANNOT if abs(change) <= half else "yes" if change < 0 else "no, more do"

@@ -267,6 +267,14 @@ class Findings:
         counts = [self.measured(arm, row) for arm in self.arms()]
         return pooled_variance([[positive / known for positive, known, _ in of_arm if known] for of_arm in counts])
 
+    def independent_reals(self, arm: Arm) -> float:
+        """How many independent cases the measured real images are: those of one patient together count as one."""
+        known, groups = self.count_measured(arm, None)[1], self.images.held_out.groups
+        if groups is None:
+            return float(known)
+        of_arm = groups[self.images.held_out_at(0.0 if arm.control else arm.threshold)]
+        return known * len(np.unique(of_arm)) / len(of_arm)
+
     def share_interval(self, arm: Arm, row: str | None) -> tuple[float, float]:
         """The 95 % interval of the share of positive ones among the measured images; None for the reals.
 
@@ -276,10 +284,7 @@ class Findings:
         if not known:
             return 0.0, 1.0
         if row is None:
-            cases, groups = float(known), self.images.held_out.groups
-            if groups is not None:
-                of_arm = groups[self.images.held_out_at(0.0 if arm.control else arm.threshold)]
-                cases *= len(np.unique(of_arm)) / len(of_arm)
+            cases = self.independent_reals(arm)
             return wilson(positive / known * cases, cases)
         share, (variance, freedom) = positive / known, self.spread_of_shares(row)
         sampling = share * (1 - share) / known

@@ -16,7 +16,7 @@ from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Repeats, Settings
 from gankit.interfaces import MeasuresFacts
 from gankit.registry import registry
-from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
+from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at, percent
 from gankit.studies.agreement.findings import Findings, Trial
 from gankit.studies.agreement.judging import Judge
 from gankit.studies.agreement.report import warnings_of, write_report
@@ -72,7 +72,7 @@ class AgreementSettings(Settings):
     @field_validator("thresholds")
     @classmethod
     def _rising(cls, values: list[float]) -> list[float]:
-        if any(b <= a for a, b in itertools.pairwise(values)):
+        if any(b <= a or percent(a) == percent(b) for a, b in itertools.pairwise(values)):  # by which arms are named
             raise ValueError(f"each threshold must be above the one before; these are {values}")
         return values
 
@@ -172,16 +172,18 @@ class Agreement(Study):
         """
         trials, steps, warm = self._trials(), self.experiment.training.steps, self.settings.warm_start
         time_step = functools.partial(time_training, self.experiment_of(*next(iter(trials.values()))))
-        starts = {name: (arm_at(0.0, scope=arm.scope if arm.scope == UNAUGMENTED else ""), seed)
-                  for name, (arm, seed) in trials.items()} if warm else {}  # fmt: skip
-        names = {start: "-".join(filter(None, (WARM, f"seed{start[1]}", start[0].scope))) for start in starts.values()}
-        warm_ups = [Job(name, functools.partial(self._warm_up, *start)) for start, name in names.items()]
-        trainings = [
-            Job(name, functools.partial(self._train_and_judge, arm, seed, names[starts[name]] if warm else None))
-            for name, (arm, seed) in trials.items()
-        ]
+        warm_ups: dict[str, Job] = {}
+        trainings = []
+        for name, (arm, seed) in trials.items():
+            start = None
+            if warm:
+                scope = arm.scope if arm.scope == UNAUGMENTED else ""
+                start = "-".join(filter(None, (WARM, f"seed{seed}", scope)))
+                warm_up = functools.partial(self._warm_up, arm_at(0.0, scope=scope), seed)
+                warm_ups.setdefault(start, Job(start, warm_up))
+            trainings.append(Job(name, functools.partial(self._train_and_judge, arm, seed, start)))
         return [
-            Work("warm start", warm_ups, warm, time_step, first=True),
+            Work("warm start", list(warm_ups.values()), warm, time_step, first=True),
             Work("", [Job(REALS, lambda folder: self.judging.reals(), cost=0.1)], steps, time_step),
             Work("training", trainings, steps, time_step),
         ]

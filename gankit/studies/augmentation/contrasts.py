@@ -22,7 +22,7 @@ def contrast(differences: Sequence[Floats], test_to_train: float, step: float = 
 
     Args:
         differences: of gains, one array for each fold.
-        test_to_train: images of a fold's test part, divided by those of its training part.
+        test_to_train: images of a fold's test part, divided by all its other images.
         step: by how much a single patient changes the value of a fold. Folds of few cases may agree by chance, so
             their standard deviation is taken to be at least this.
     """

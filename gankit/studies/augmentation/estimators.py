@@ -22,6 +22,7 @@ from gankit.evaluation.extraction import device_of, extractor
 from gankit.interfaces import Dataset, Features
 from gankit.registry.messages import suggestion
 from gankit.seeds import derive_seed
+from gankit.studies.augmentation.arms import KINDS
 from gankit.studies.fitting import JUDGED, TrainingSet, batch_images, to_tensor
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def new_estimator(settings: AugmentationSettings, seed: int) -> Any:
     """The estimator that settings name, seeded where it draws random numbers.
 
     Raises:
-        PartError: there is none of this name, it takes other arguments, or cannot do what the arms need.
+        PartError: there is none of this name, it takes other arguments, or cannot do what endpoint and arms need.
     """
     name, numeric = str(settings.estimator), settings.endpoint == "severity"
     kind = _import_class(name) if "." in name else _find_class(name, "regressor" if numeric else "classifier")
@@ -43,18 +44,21 @@ def new_estimator(settings: AugmentationSettings, seed: int) -> Any:
         options.setdefault("random_state", derive_seed(seed, "estimator") % 2**32)
     try:
         estimator = kind(**options)
-    except TypeError as error:
+    except Exception as error:  # an estimator may raise anything
         raise PartError(f"augmentation.options: {name} cannot be made: {one_line(error, 120)}") from None
-    wanted = "predict" if numeric else "predict_proba"
-    if not hasattr(estimator, wanted) and (numeric or not hasattr(estimator, "decision_function")):
-        what = "a regressor with predict" if numeric else "a classifier with predict_proba or decision_function"
+    # Scores of pairs of classes ("ovo") do not say how likely each class is
+    decides = hasattr(estimator, "decision_function") and getattr(estimator, "decision_function_shape", "") != "ovo"
+    if not (hasattr(estimator, "predict") if numeric else hasattr(estimator, "predict_proba") or decides):
+        what = (
+            "a regressor with predict" if numeric else "a classifier with predict_proba, or decision_function by class"
+        )
         raise PartError(f"augmentation.estimator: {name} is not {what}; choose another one, or other options")
+    if any(KINDS[arm].weighted for arm in settings.arms) and not has_fit_parameter(estimator, "sample_weight"):
+        raise PartError(
+            f"augmentation.estimator: {name} takes no weights of images; leave the arms with weights out, or choose "
+            "another one"
+        )
     return estimator
-
-
-def takes_weights(estimator: Any) -> bool:
-    """Whether an estimator can weight images."""
-    return bool(has_fit_parameter(estimator, "sample_weight"))
 
 
 def _find_class(name: str, kind: str) -> type:
@@ -75,7 +79,7 @@ def _import_class(path: str) -> type:
     module, _, name = path.rpartition(".")
     try:
         result = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module may raise anything
         raise PartError(f"augmentation.estimator: {path} cannot be imported: {one_line(error, 120)}") from None
     if not (isinstance(result, type) and issubclass(result, BaseEstimator)):
         raise PartError(
@@ -117,21 +121,29 @@ class FeatureLearner:
         if data.weights is not None:
             key = f"{self.pipeline.steps[-1][0]}__sample_weight"
             weights[key] = np.tile(data.weights.numpy()[labels], len(views)).astype(np.float64)
-        try:
-            self.pipeline.fit(x, y, **weights)
-        except Exception as error:  # an estimator may raise anything
-            raise PartError(f"{self.settings.estimator} cannot learn these images: {one_line(error, 160)}") from None
+        self._call("fit", x, y, **weights)
 
     def apply(self, dataset: Dataset) -> Floats:
-        """(n, classes) logarithms of probabilities, or (n, 1) numbers, for all images of a data set."""
+        """(n, classes) logarithms of probabilities, or (n, 1) numbers, for all images of a data set.
+
+        Raises:
+            PartError: the estimator cannot judge them.
+        """
         x = self._features(to_tensor(dataset.read(np.arange(len(dataset))), dataset, CPU))
         if self.settings.endpoint == "severity":
-            return np.asarray(self.pipeline.predict(x), np.float64).reshape(-1, 1)
+            return np.asarray(self._call("predict", x), np.float64).reshape(-1, 1)
         if hasattr(self.pipeline, "predict_proba"):
-            logs: Floats = np.log(np.clip(self.pipeline.predict_proba(x), 1e-12, None))
+            logs: Floats = np.log(np.clip(self._call("predict_proba", x), 1e-12, None))
             return logs
-        scores = np.asarray(self.pipeline.decision_function(x), np.float64)
+        scores = np.asarray(self._call("decision_function", x), np.float64)
         return np.stack([-scores, scores], 1) / 2 if scores.ndim == 1 else scores
+
+    def _call(self, method: str, *arguments: Any, **more: Any) -> Any:
+        try:
+            return getattr(self.pipeline, method)(*arguments, **more)
+        except Exception as error:  # an estimator may raise anything
+            verb, why = "learn" if method == "fit" else "judge", one_line(error, 160)
+            raise PartError(f"{self.settings.estimator} cannot {verb} these images: {why}") from None
 
     @torch.no_grad()
     def _features(self, images: torch.Tensor) -> NDArray[np.float32]:

@@ -19,7 +19,10 @@ from gankit.studies.augmentation.settings import AugmentationSettings
 from gankit.studies.labelled import class_labels, groups_of, image_digests, numbers, stratified_folds, training_part
 
 TRIES = 50  # Random divisions that are tried until every class is on every side
-TRIES_WITH_FEWER = 5  # The same for fewer folds than the setting says
+TRIES_WITH_FEWER = 5  # The same for fewer parts than the setting says
+
+Sides = tuple[Indices, Indices]
+"""Places of all other cases, and of those of one part."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +80,21 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
         missing = int(np.isnan(dataset.agreement[cases]).sum())
         raise DataError(f"data.min_agreement: {missing} images of {table.name} have no ratings; rate or remove them")
     folds: list[Fold] = []
+    inner = {"reserve": settings.reserve} if HELD_OUT in settings.controls else {}
+    inner["validation"] = settings.validation
     for repeat in range(1, settings.repeats + 1):
         seed = derive_seed(experiment.training.seed, "folds", repeat)
-        for train, test in _complete(labels, groups, settings.folds, seed, dataset, "folds"):
-            parts: dict[str, Indices] = {"test": cases[test]}
-            for name, setting in (("reserve", settings.reserve), ("validation", settings.validation)):
-                if name == "reserve" and HELD_OUT not in settings.controls:
-                    continue
-                inner = derive_seed(seed, name, len(folds))
-                rest, part = _complete(labels[train], groups[train], setting, inner, dataset, name)[0]
-                parts[name], train = cases[train[part]], train[rest]
-            learn = training_part(experiment, dataset, cases[train])
-            parts["learn"] = cases[train]
-            reserve = dataset.subset(parts["reserve"]) if "reserve" in parts else None
-            validation, judged = dataset.subset(parts["validation"]), dataset.subset(parts["test"])
-            folds.append(Fold(len(folds) + 1, repeat, learn, validation, judged, reserve, parts))
+        for train, test in _folds(labels, groups, settings.folds, seed):
+            number = len(folds) + 1
+            places: dict[str, Indices] = {"test": cases[test]}
+            for name, count in inner.items():
+                rest, part = _one_part(labels[train], groups[train], count, derive_seed(seed, name, len(folds)), name)
+                places[name], train = cases[train[part]], train[rest]
+            places["learn"] = cases[train]
+            learn = training_part(experiment, dataset, places["learn"])
+            others = {name: dataset.subset(places[name]) for name in ("validation", "test")}
+            reserve = dataset.subset(places["reserve"]) if "reserve" in places else None
+            folds.append(Fold(number, repeat, learn, **others, reserve=reserve, places=places))
     return Division(dataset, cases, folds, list(_notes(dataset, folds, settings)))
 
 
@@ -130,34 +133,49 @@ def _check_groups(
             )
 
 
-def _complete(
-    labels: NDArray[np.int64], groups: NDArray[np.generic], folds: int, seed: int, dataset: Dataset, setting: str
-) -> list[tuple[Indices, Indices]]:
-    """Divisions into all other cases and one fold's own, with every class on both sides.
+def _divisions(
+    labels: NDArray[np.int64], groups: NDArray[np.generic], parts: int, seed: int, tries: int
+) -> Iterator[list[Sides]]:
+    """Random divisions into so many parts; of each, the parts that have every class, as have all other cases."""
+    classes = len(np.unique(labels))
+    for attempt in range(tries):
+        try:
+            divided = stratified_folds(labels, groups, parts, derive_seed(seed, "division", attempt))
+        except ValueError:  # every class has fewer cases than there are parts
+            return
+        yield [sides for sides in divided if all(len(np.unique(labels[side])) == classes for side in sides)]
 
-    For validation and reserve one division is enough, and fewer folds are tried if the number asked for gives none.
-    """
-    classes = dataset.image.classes
-    fewer = [folds] if setting == "folds" else range(min(folds, len(np.unique(groups))), 1, -1)
-    for count in fewer:
-        for attempt in range(TRIES if count == folds else TRIES_WITH_FEWER):
-            try:
-                sides = stratified_folds(labels, groups, count, derive_seed(seed, "division", attempt))
-            except ValueError:  # every class has fewer cases than there are parts
-                break
-            good = [pair for pair in sides if all(len(np.unique(labels[side])) == classes for side in pair)]
-            if len(good) == count or (good and setting != "folds"):
-                return good
-    raise DataError(
-        f"augmentation.{setting}: {len(np.unique(groups))} groups cannot be divided into {folds} parts such that every "
+
+def _folds(labels: NDArray[np.int64], groups: NDArray[np.generic], count: int, seed: int) -> list[Sides]:
+    """So many folds with every class in each."""
+    for found in _divisions(labels, groups, count, seed, TRIES):
+        if len(found) == count:
+            return found
+    raise _indivisible("folds", groups, count)
+
+
+def _one_part(labels: NDArray[np.int64], groups: NDArray[np.generic], count: int, seed: int, setting: str) -> Sides:
+    """One part of so many, with every class in it and outside; a larger part where no division gives one."""
+    for fewer in range(min(count, len(np.unique(groups))), 1, -1):
+        for found in _divisions(labels, groups, fewer, seed, TRIES if fewer == count else TRIES_WITH_FEWER):
+            if found:
+                return found[0]
+    raise _indivisible(setting, groups, count)
+
+
+def _indivisible(setting: str, groups: NDArray[np.generic], count: int) -> DataError:
+    return DataError(
+        f"augmentation.{setting}: {len(np.unique(groups))} groups cannot be divided into {count} parts such that every "
         "class is in each; merge rare classes, or set fewer"
     )
 
 
 def _notes(dataset: Dataset, folds: list[Fold], settings: AugmentationSettings) -> Iterator[str]:
     if dataset.groups is None:
-        yield "the data have no groups: every image counts as a patient of its own; if patients have several images, " \
-              "all that follows looks better and more certain than it is"  # fmt: skip
+        yield (
+            "the data have no groups: every image counts as a patient of its own; if patients have several images, all "
+            "that follows looks better and more certain than it is"
+        )
     digests = np.array(image_digests(dataset), dtype=object)
     twins = sum(np.isin(digests[fold.places["test"]], digests[fold.places["learn"]]).sum() for fold in folds)
     if twins:
@@ -193,5 +211,9 @@ def flow(division: Division) -> list[list[str]]:
 
 
 def values_of(part: Dataset, settings: AugmentationSettings) -> NDArray[np.float64]:
-    """(n,) numbers that the endpoint "severity" learns."""
-    return numbers(part)[str(settings.number)]
+    """(n,) numbers that the endpoint "severity" learns; zeros for another endpoint.
+
+    Raises:
+        KeyError: the images have no such number.
+    """
+    return numbers(part)[str(settings.number)] if settings.endpoint == "severity" else np.zeros(len(part))

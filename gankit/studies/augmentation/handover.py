@@ -29,7 +29,9 @@ def class_folders(names: Sequence[str]) -> list[str]:
     folders: list[str] = []
     for number, name in enumerate(names):
         folder = re.sub(r"[^\w.-]", "_", name).strip(".") or f"class-{number}"
-        folders.append(folder if folder not in folders else f"{folder}-{number}")
+        while folder in folders:
+            folder += f"-{number}"
+        folders.append(folder)
     return folders
 
 
@@ -37,52 +39,42 @@ def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
     """Write what a generator of this fold may see: `train/CLASS/*`, `train.csv` and `wanted.csv`.
 
     `train.csv` lists files with the name in the data set, a digest of the pixels, class, group (patient) and number.
-    Nothing else of the data set is written: whoever sees this folder alone cannot have seen an image that judges.
+    Nothing else of the data set is written: whoever sees this folder alone cannot have seen an image that judges. The
+    images are such that `can_be_png`.
 
     Raises:
         RunError: the folder holds the fold of other data or settings.
     """
     learn, names = fold.learn, class_folders(fold.learn.class_names)
-    labels, groups = class_labels(learn), groups_of(learn, np.arange(len(learn)))
-    numeric = study.settings.endpoint == "severity"
-    suffix = ".png" if can_be_png(learn) else ".npy"
-    files = [f"{TRAIN}/{names[label]}/{place:06d}{suffix}" for place, label in enumerate(labels)]
-    table: list[list[object]] = [
-        ["file", "name", "digest", "class", "group", *([str(study.settings.number)] * numeric)]
-    ]
-    for place, (file, digest) in enumerate(zip(files, image_digests(learn), strict=True)):
-        name = learn.known.files[place] if learn.known.files else ""
-        row: list[object] = [file, name, digest.hex(), learn.class_names[labels[place]], groups[place]]
-        table.append([*row, *([values_of(learn, study.settings)[place]] if numeric else [])])
-    listed = folder / LIST
-    if listed.is_file():
-        temporary = folder / f".{LIST}"
-        write_csv(temporary, table)
-        same = temporary.read_bytes() == listed.read_bytes()
-        temporary.unlink()
-        if not same:
-            raise RunError(f"{folder} holds the fold of other data or settings; choose another folder")
-        return
-    for place, file in enumerate(files):
+    labels = class_labels(learn)
+    files = [f"{TRAIN}/{names[label]}/{place:06d}.png" for place, label in enumerate(labels)]
+    columns: dict[str, Sequence[object]] = {
+        "file": files,
+        "name": learn.known.files or [""] * len(learn),
+        "digest": [digest.hex() for digest in image_digests(learn)],
+        "class": [learn.class_names[label] for label in labels],
+        "group": list(groups_of(learn, np.arange(len(learn)))),
+    }
+    if study.settings.endpoint == "severity":
+        columns[str(study.settings.number)] = list(values_of(learn, study.settings))
+    table = [list(columns), *zip(*columns.values(), strict=True)]
+    listed, new = folder / LIST, folder / f".{LIST}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(new, table)
+    begun = listed.is_file()
+    if begun and new.read_bytes() != listed.read_bytes():
+        new.unlink()
+        raise RunError(f"{folder} holds the fold of other data or settings; choose another folder")
+    for place, file in enumerate([] if begun else files):
         path = folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
         save_image(path, learn.read(np.array([place]))[0])
-    wanted = zip(names, most_added(fold, study), strict=True)
+    wanted = zip(names, most_added(fold, study), strict=True)  # written anew: another study may need more
     write_csv(folder / WANTED, [["class", "images"], *([name, int(count)] for name, count in wanted)])
-    write_csv(listed, table)  # last, so that a fold with a list is complete
+    new.replace(listed)  # last, so that a fold with a list is complete
 
 
 def can_be_png(images: Dataset) -> bool:
     """Whether `save_image` writes images of this type as PNG files, which is what other programs hand over."""
     grey = images.image.channels == 1
     return (images.dtype == np.uint8 and images.image.channels in (1, 3)) or (images.dtype == np.uint16 and grey)
-
-
-def export_folds(study: AugmentationStudy, folder: Path) -> None:
-    """Write the folders of all folds that are not there yet.
-
-    Raises:
-        RunError: the folder holds folds of other data or settings.
-    """
-    for fold in study.folds:
-        write_fold(study, fold, folder / fold.name)

@@ -18,10 +18,11 @@ from gankit.interfaces import Dataset
 from gankit.studies.augmentation.arms import CONTROLS, COPIES, GENERATOR, HELD_OUT, Arm, Variant
 from gankit.studies.augmentation.contrasts import contrast, verdict
 from gankit.studies.augmentation.folds import Fold, counts_of, values_of
-from gankit.studies.augmentation.learning import OUTPUTS
+from gankit.studies.augmentation.learning import OUTPUTS, Labels
 from gankit.studies.jobs import Outcome
 from gankit.studies.labelled import class_labels, groups_of
 from gankit.studies.study import JOBS
+from gankit.studies.worker import check_made
 
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
@@ -42,9 +43,8 @@ class Endpoint:
     """What is judged: turns outputs into gains, of which a higher one is always better."""
 
     def __init__(self, study: AugmentationStudy) -> None:
-        self.settings, names = study.settings, list(study.division.dataset.class_names)
+        self.settings, names = study.settings, study.division.dataset.class_names
         self.positive = [names.index(name) for name in study.settings.positive]
-        self.classes = len(names)
 
     @property
     def words(self) -> str:
@@ -55,24 +55,27 @@ class Endpoint:
             "severity": f"mean absolute error of {self.settings.number}, with a minus sign",
         }[self.settings.endpoint]
 
+    def labels(self, part: Dataset) -> Labels:
+        """(n,) classes that are to be told apart: 1 where one is present, 0 elsewhere, for the endpoint "presence"."""
+        labels = class_labels(part)
+        return np.isin(labels, self.positive).astype(np.int64) if self.settings.endpoint == "presence" else labels
+
     def gain(self, part: Dataset, outputs: Floats, places: Any = slice(None)) -> float:
         """The gain of (n, k) outputs for the images of a part at some places."""
-        labels, outputs = class_labels(part)[places], outputs[places]
+        outputs = outputs[places]
         if self.settings.endpoint == "severity":
             return -float(np.abs(outputs[:, 0] - values_of(part, self.settings)[places]).mean())
+        called = outputs.argmax(-1)
         if self.settings.endpoint == "presence":
-            labels = np.isin(labels, self.positive).astype(np.int64)
             called = (softmax(outputs, axis=-1)[:, self.positive].sum(-1) > 0.5).astype(np.int64)
-            return float(classification.balanced_accuracy(confusion(labels, called, 2)))
-        return float(classification.balanced_accuracy(confusion(labels, outputs.argmax(-1), self.classes)))
+        counts = confusion(self.labels(part)[places], called, outputs.shape[1])
+        return float(classification.balanced_accuracy(counts))
 
     def step(self, part: Dataset) -> float:
         """By how much one group (patient) changes the gain on a part, on average over classes; 0 for numbers."""
-        labels, groups = class_labels(part), groups_of(part, np.arange(len(part)))
         if self.settings.endpoint == "severity":
             return 0.0
-        if self.settings.endpoint == "presence":
-            labels = np.isin(labels, self.positive).astype(np.int64)
+        labels, groups = self.labels(part), groups_of(part, np.arange(len(part)))
         counts = [len(np.unique(groups[labels == label])) for label in np.unique(labels)]
         return float(np.mean([1 / (len(counts) * count) for count in counts]))
 
@@ -94,7 +97,7 @@ class Endpoint:
                 "correlation": float(correlation),
             }
         probabilities: Floats = softmax(outputs, axis=-1)
-        counts = confusion(labels, outputs.argmax(-1), self.classes)
+        counts = confusion(labels, outputs.argmax(-1), outputs.shape[1])
         recalls = zip(part.class_names, classification.recalls(counts), strict=True)
         values = {
             "balanced accuracy": float(classification.balanced_accuracy(counts)),
@@ -112,7 +115,7 @@ class Endpoint:
         return values
 
 
-def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Floats:
+def confusion(labels: Labels, predicted: Labels, classes: int) -> Floats:
     """(n,) true and (n,) predicted classes to (classes, classes) counts, true classes in rows."""
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes).astype(np.float64)
 
@@ -120,22 +123,12 @@ def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: 
 def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Path]]) -> Cell:
     """The gains of a variant in a fold, from the outputs of (generators, seeds) trainings."""
     (validation, test), kept = np.zeros((2, len(files), len(files[0]))), []
-    counts = counts_of(fold.learn)
-    log_prior = np.log(counts / counts.sum())
-    halves = np.unique(groups_of(fold.validation, np.arange(len(fold.validation))), return_inverse=True)[1] % 2 == 0
     for place, path in np.ndenumerate(np.array(files, dtype=object)):
+        check_made(path.parent, OUTPUTS)
         with np.load(path) as file:
             of_validation, of_test = (file[name].astype(np.float64) for name in ("validation", "test"))
         if variant.arm.kind.tuned:
-            of_validation, of_test = log_softmax(of_validation, axis=-1), log_softmax(of_test, axis=-1)
-            gains = []
-            # Chosen on one half of the groups and judged on the other, else the adjustment would seem too good.
-            for half in (halves, ~halves):
-                if half.any() and not half.all():
-                    strength = endpoint.adjustment(fold.validation, of_validation, log_prior, half)
-                    gains.append(endpoint.gain(fold.validation, of_validation - strength * log_prior, ~half))
-            validation[place] = np.mean(gains) if gains else -np.inf
-            of_test = of_test - endpoint.adjustment(fold.validation, of_validation, log_prior) * log_prior
+            validation[place], of_test = _adjust(endpoint, fold, of_validation, of_test)
         else:
             validation[place] = endpoint.gain(fold.validation, of_validation)
         test[place] = endpoint.gain(fold.test, of_test)
@@ -143,12 +136,35 @@ def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Pat
     return Cell(validation, test, np.stack(kept).reshape(*test.shape, *kept[0].shape))
 
 
+def _adjust(endpoint: Endpoint, fold: Fold, of_validation: Floats, of_test: Floats) -> tuple[float, Floats]:
+    """The gain of adjusted decisions on the validation part, and the outputs for the test part, adjusted.
+
+    Judged where it was chosen, an adjustment would seem too good: the gain is the mean of those that are chosen on one
+    half of the groups and judged on the other one; minus infinity where there is a single group.
+    """
+    part, counts = fold.validation, counts_of(fold.learn)
+    log_prior = np.log(counts / counts.sum())
+    of_validation, of_test = log_softmax(of_validation, axis=-1), log_softmax(of_test, axis=-1)
+    first = np.unique(groups_of(part, np.arange(len(part))), return_inverse=True)[1] % 2 == 0
+    gains = []
+    for half in (first, ~first):
+        if half.any() and not half.all():
+            strength = endpoint.adjustment(part, of_validation, log_prior, half)
+            gains.append(endpoint.gain(part, of_validation - strength * log_prior, ~half))
+    adjusted = of_test - endpoint.adjustment(part, of_validation, log_prior) * log_prior
+    return float(np.mean(gains)) if gains else -np.inf, adjusted
+
+
 Cells = dict[tuple[int, str], Cell]
 """By the number of the fold and the name of the variant."""
 
 
 def read_cells(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Path) -> tuple[Cells, list[str]]:
-    """The cells of all variants and folds that have every training, and names of those that lack one."""
+    """The cells of all variants and folds that have every training, and names of those that lack one.
+
+    Raises:
+        RunError: what a training wrote was changed or lost since.
+    """
     endpoint, cells, lacking = Endpoint(study), {}, []
     for fold in study.folds:
         for variant in study.variants:
@@ -167,9 +183,10 @@ def choose(cells: Cells, fold: Fold, among: Sequence[Variant]) -> Variant | None
     return max(complete, key=lambda variant: cells[fold.number, variant.name].validation.mean(), default=None)
 
 
-def judge(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
-    """What `metrics.json` holds beside the protocol."""
-    cells, lacking = read_cells(study, outcomes, folder)
+def judge(
+    study: AugmentationStudy, outcomes: Mapping[str, Outcome], cells: Cells, lacking: Sequence[str]
+) -> dict[str, Any]:
+    """What `metrics.json` holds beside the protocol; cells and the names of lacking ones are from `read_cells`."""
     sources = source_rows(study, outcomes)
     alarmed = {row["source"] for row in sources if row["alarm"] and row["source"] != GENERATOR}
     trusted = [variant for variant in study.variants if variant.arm.source not in alarmed]
@@ -201,7 +218,10 @@ def judge(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Pat
         }
 
     primary = against_baseline(by_role["synthetic"])
-    arms = {arm.name: _arm(study, cells, arm, against_baseline) for arm in study.arms()}
+    arms = {}
+    for arm in study.arms():
+        entry = against_baseline([variant for variant in study.variants if variant.arm == arm])
+        arms[arm.name] = {**_arm_values(study, cells, arm, entry["chosen"]), **entry, "p_holm": None}
     for name, p in holm({name: entry["p"] for name, entry in arms.items() if entry["p"] is not None}).items():
         arms[name]["p_holm"] = p
     remedies = [variant for variant in by_role["baseline"] if variant.arm.kind.remedy]
@@ -217,18 +237,19 @@ def judge(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Pat
     }
 
 
-def _arm(study: AugmentationStudy, cells: Cells, arm: Arm, against_baseline: Any) -> dict[str, Any]:
-    own = [variant for variant in study.variants if variant.arm == arm]
-    entry = against_baseline(own)
+def _arm_values(
+    study: AugmentationStudy, cells: Cells, arm: Arm, chosen: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """An arm's words, and the means of its gain and scores over folds and seeds, of the variants that were chosen."""
     endpoint, scores = Endpoint(study), []
-    for row in entry["chosen"]:
+    for row in chosen:
         fold, cell = study.fold(row["fold"]), cells[row["fold"], row["variant"]]
         scores += [endpoint.scores(fold.test, outputs) for outputs in cell.outputs.reshape(-1, *cell.outputs.shape[2:])]
     names = scores[0] if scores else []
     known = {name: [values[name] for values in scores if not np.isnan(values[name])] for name in names}
     means = {name: float(np.mean(values)) if values else None for name, values in known.items()}
-    gain = float(np.mean([row["gain"] for row in entry["chosen"]])) if scores else None
-    return {"words": arm.words, "role": arm.role, "gain": gain, "scores": means, **entry, "p_holm": None}
+    gain = float(np.mean([row["gain"] for row in chosen])) if scores else None
+    return {"words": arm.words, "role": arm.role, "gain": gain, "scores": means}
 
 
 def source_rows(study: AugmentationStudy, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
@@ -255,7 +276,7 @@ def _alarms(sources: list[dict[str, Any]]) -> Iterator[str]:
 
 def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, entry in controls.items():
-        low, high = entry["low"], entry["high"]
+        low = entry["low"]
         if low is None:
             yield f"the {CONTROLS[name].partition(':')[0]} could not be judged"
         elif name == COPIES and low > 0:
@@ -263,14 +284,14 @@ def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
                 "the negative control helps: noised copies do what generated images should, so that a gain is no merit "
                 "of the generator"
             )
-        elif name == HELD_OUT and low <= 0 <= high:
+        elif name == HELD_OUT and low <= 0:
             yield (
                 "no gain of the positive control can be seen: where more real images do not show, generated ones "
                 "hardly could"
             )
 
 
-def _lacks(lacking: list[str], primary: Mapping[str, Any]) -> Iterator[str]:
+def _lacks(lacking: Sequence[str], primary: Mapping[str, Any]) -> Iterator[str]:
     if lacking:
         yield f"incomplete, so not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
     if primary["missing"]:
@@ -279,16 +300,16 @@ def _lacks(lacking: list[str], primary: Mapping[str, Any]) -> Iterator[str]:
 
 def predictions(study: AugmentationStudy, cells: Cells, arms: Mapping[str, Any]) -> Iterator[list[object]]:
     """Rows of the outputs of the chosen variants for every test case, a header first."""
-    endpoint_numeric = study.outputs == 1
-    names = [str(study.settings.number)] if endpoint_numeric else [f"p_{n}" for n in study.division.dataset.class_names]
+    numeric, classes = study.outputs == 1, study.division.dataset.class_names
+    names = [str(study.settings.number)] if numeric else [f"p_{name}" for name in classes]
     yield ["fold", "case", "group", "label", "arm", "variant", "generator", "seed", *names]
     for arm, entry in arms.items():
         for row in entry["chosen"]:
             fold, cell = study.fold(row["fold"]), cells[row["fold"], row["variant"]]
             cases, labels = fold.places["test"], class_labels(fold.test)
             groups = groups_of(study.division.dataset, cases)
-            shown = cell.outputs if endpoint_numeric else softmax(cell.outputs, axis=-1)
+            shown = cell.outputs if numeric else softmax(cell.outputs, axis=-1)
             for (g, s), _ in np.ndenumerate(cell.test):
                 for case, group, label, values in zip(cases, groups, labels, shown[g, s], strict=True):
                     texts = [f"{value:.5f}" for value in values]
-                    yield [fold.number, case, group, fold.test.class_names[label], arm, row["variant"], g, s, *texts]
+                    yield [fold.number, case, group, classes[label], arm, row["variant"], g, s, *texts]

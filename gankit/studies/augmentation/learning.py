@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from gankit import seeds
 from gankit.errors import RunError
 from gankit.evaluation.design import Floats
 from gankit.files import open_atomically
+from gankit.interfaces import Dataset
 from gankit.runs.run import choose_device
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import COPIES, FILL, HELD_OUT, Ratio, Variant
@@ -67,9 +70,8 @@ def training_set(
     Raises:
         RunError: that job has failed.
     """
-    kind, learn, numeric = variant.arm.kind, fold.learn, study.settings.endpoint == "severity"
-    labels = class_labels(learn)
-    values = values_of(learn, study.settings) if numeric else np.zeros(len(labels))
+    kind, learn = variant.arm.kind, fold.learn
+    labels, values = class_labels(learn), values_of(learn, study.settings)
     mean, scale = float(values.mean()), float(values.std()) or 1.0
     images: Images = np.asarray(learn.images)
     if variant.ratio is not None:
@@ -78,7 +80,7 @@ def training_set(
         images = np.concatenate([images[kept], added[0]])
         labels, values = np.concatenate([labels[kept], added[1]]), np.concatenate([values[kept], added[2]])
     targets = torch.from_numpy(labels.copy())
-    if numeric:
+    if study.outputs == 1:
         targets = torch.from_numpy((values - mean) / scale).float()[:, None]
     weights = class_weights(labels, learn.image.classes) if kind.weighted else None
     classical = scale_classical(study.settings.classical, variant.strength or 1.0) if kind.augmented else None
@@ -91,7 +93,6 @@ def _added_images(
     """Images, classes and numbers that a variant adds, class by class; larger ratios contain those of smaller ones."""
     assert variant.ratio is not None
     counts, random = added_counts(fold, variant.ratio), np.random.default_rng(derive_seed(seed, "added", fold.number))
-    numeric = study.settings.endpoint == "severity"
     if variant.arm.source in (COPIES, HELD_OUT):
         source = fold.learn if variant.arm.source == COPIES else fold.reserve
         assert source is not None
@@ -103,8 +104,7 @@ def _added_images(
         images = np.asarray(source.images)[places]
         if variant.arm.source == COPIES:
             images = noised_copies(source, places, study.settings.copy_noise, random)
-        values = values_of(source, study.settings)[places] if numeric else np.zeros(len(places))
-        return images, labels[places], values
+        return images, labels[places], values_of(source, study.settings)[places]
     assert made is not None
     check_made(made, MADE)
     if not (made / MADE).is_file():
@@ -128,31 +128,28 @@ def train_variant(
     fold, settings = study.fold(number), study.settings
     made = None if image_job is None else folder.parent / image_job
     data, (mean, scale) = training_set(study, fold, variant, seed, made)
-    outputs: dict[str, Floats] = {}
-    progress: dict[str, Any] = {}
+    steps: dict[str, int] = {}
+    predict: Callable[[Dataset], Floats]
     if settings.estimator is not None:
         learner = FeatureLearner(settings, fold.learn, seed)
         learner.fit(data)
-        outputs = {name: learner.apply(part) for name, part in _judging_parts(fold)}
+        predict = learner.apply
     else:
         with seeds.own_draws():
             seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
             network = settings.new_network(fold.learn.image, study.outputs)
         network.to(choose_device(study.experiment.training.device))
-        progress = fit(network, data, settings, seed, folder)
-        outputs = {name: apply(network, part) for name, part in _judging_parts(fold)}
-        for path in (folder / "checkpoints").glob("*.pt"):  # of no use after the training
-            path.unlink()
+        steps = {"steps": fit(network, data, settings, seed, folder)["steps"]}
+        predict = functools.partial(apply, network)
+    outputs = {"validation": predict(fold.validation), "test": predict(fold.test)}
     if study.outputs == 1:
         outputs = {name: values * scale + mean for name, values in outputs.items()}
     if not all(np.isfinite(values).all() for values in outputs.values()):
-        raise RunError("the classifier diverged: lower augmentation.lr")
+        advice = "choose other augmentation.options" if settings.estimator else "lower augmentation.lr"
+        raise RunError(f"the classifier diverged: {advice}")
     with open_atomically(folder / OUTPUTS) as file:
         np.savez(file, validation=outputs["validation"], test=outputs["test"])
+    for path in (folder / "checkpoints").glob("*.pt"):  # of no use any more
+        path.unlink()
     real = len(fold.learn) if variant.arm.kind.real else 0
-    steps = {"steps": progress["steps"]} if progress else {}
     return {**steps, "real": real, "added": len(data.images) - real}
-
-
-def _judging_parts(fold: Fold) -> list[tuple[str, Any]]:
-    return [("validation", fold.validation), ("test", fold.test)]

@@ -14,9 +14,8 @@ from gankit.files import write_atomically, write_csv
 from gankit.images.pictures import grid_png, png_uri
 from gankit.report.pages import draw_png
 from gankit.studies.augmentation.arms import CONTROLS, GENERATOR
-from gankit.studies.augmentation.judging import predictions, read_cells
+from gankit.studies.augmentation.judging import Cells, predictions
 from gankit.studies.augmentation.learning import MADE
-from gankit.studies.jobs import Outcome
 from gankit.studies.study import JOBS, Results, write_page
 from gankit.terminal.text import as_columns
 
@@ -50,26 +49,17 @@ def verdict_line(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def arm_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """The arms as text, a header first."""
-    rows = [["arm", "role", "gain", "less best baseline", "p", "p after Holm", "folds lacking", "chosen"]]
+def arm_rows(metrics: Mapping[str, Any], joined: bool = True) -> list[list[str]]:
+    """The arms as text, a header first; a difference and its interval `joined`, or each number by itself."""
+    bounds = [] if joined else ["low", "high"]
+    rows = [["arm", "role", "gain", "less best baseline", *bounds, "p", "p after Holm", "folds lacking", "chosen"]]
     for name, entry in metrics["arms"].items():
         chosen = [row["variant"] for row in entry["chosen"]]
         often = ", ".join(f"{variant} {chosen.count(variant)}x" for variant in dict.fromkeys(chosen))
+        difference = [interval(entry)] if joined else [number(entry[key]) for key in ("value", *bounds)]
         ps = [number(entry["p"]), number(entry["p_holm"])]
-        rows.append([name, entry["role"], number(entry["gain"]), interval(entry), *ps, str(entry["missing"]), often])
+        rows.append([name, entry["role"], number(entry["gain"]), *difference, *ps, str(entry["missing"]), often])
     return rows
-
-
-def arm_numbers(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """The arms as `arm_rows`, but each number by itself."""
-    head, *rows = arm_rows(metrics)
-    after, bounds = head.index("less best baseline"), ["value", "low", "high"]
-    numbered = [
-        [*row[:after], *(number(entry[bound]) for bound in bounds), *row[after + 1 :]]
-        for row, entry in zip(rows, metrics["arms"].values(), strict=True)
-    ]
-    return [[*head[: after + 1], *bounds[1:], *head[after + 1 :]], *numbered]
 
 
 def score_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
@@ -113,14 +103,11 @@ def summary(metrics: Mapping[str, Any]) -> str:
     return "\n".join([verdict_line(metrics), *as_columns(rows), *(f"note: {note}" for note in metrics["notes"])])
 
 
-def write_tables(
-    study: AugmentationStudy, metrics: Mapping[str, Any], outcomes: Mapping[str, Outcome], folder: Path
-) -> None:
+def write_tables(study: AugmentationStudy, metrics: Mapping[str, Any], cells: Cells, folder: Path) -> None:
     """Write the tables as CSV and LaTeX, the gains of every training, and the outputs for every test case."""
-    cells, _ = read_cells(study, outcomes, folder)
     tables = {"arms": arm_rows(metrics), "scores": score_rows(metrics), "choices": choice_rows(metrics)}
     for name, rows in tables.items():
-        write_csv(folder / f"{name}.csv", arm_numbers(metrics) if name == "arms" else rows)
+        write_csv(folder / f"{name}.csv", arm_rows(metrics, joined=False) if name == "arms" else rows)
         write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], verdict_line(metrics)).encode())
     write_csv(folder / "flow.csv", metrics["flow"])
     gains: list[list[object]] = [["fold", "variant", "generator", "seed", "validation", "test"]]

@@ -80,7 +80,7 @@ class AugmentationSettings(FitSettings):
     table: ClassVar[str] = "augmentation"
 
     endpoint: Literal["class", "presence", "severity"] = "class"
-    positive: list[str] = Field(default_factory=list)
+    positive: Annotated[list[str], AfterValidator(distinct)] = Field(default_factory=list)
     number: str | None = None
     margin: Annotated[float, Gt(0)] = 0.02
     folds: Annotated[int, Ge(2), Le(1000)] = 5
@@ -97,18 +97,26 @@ class AugmentationSettings(FitSettings):
     ratios: Annotated[list[Amount], MinLen(1), AfterValidator(distinct)] = Field(
         default_factory=lambda: list[Ratio]([0.5, 1.0, FILL])
     )
-    strengths: Annotated[list[Factor], MinLen(1), AfterValidator(distinct)] = Field(default_factory=lambda: [1.0])
+    strengths: Annotated[list[Factor], MinLen(1)] = Field(default_factory=lambda: [1.0])
     copy_noise: Annotated[float, Gt(0), Lt(1)] = 0.02
     estimator: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     features: str = "pixels"
     views: Repeats = 4
 
+    @field_validator("strengths")
+    @classmethod
+    def _distinct(cls, strengths: list[float]) -> list[float]:
+        distinct([f"{strength:g}" for strength in strengths])  # as variants are named
+        return strengths
+
     @field_validator("others")
     @classmethod
     def _free(cls, others: dict[str, Other]) -> dict[str, Other]:
-        if taken := {GENERATOR, *CONTROLS, EXPORTED} & set(others):
-            raise ValueError(f"{min(taken)!r} is a source of the study's own; choose another name")
+        own = {GENERATOR, *CONTROLS, EXPORTED}
+        for name in others:
+            if name in own or any(f"{kind}-{name}" in KINDS for kind in KINDS):  # two arms would have one name
+                raise ValueError(f"{name!r} is a source or an arm of the study's own; choose another name")
         return others
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from gankit.errors import DataError, RunError, one_line
+from gankit.errors import DataError, RunError, first_of, one_line
 from gankit.evaluation.design import Floats
 from gankit.evaluation.folds import GENERATED
 from gankit.files import open_atomically, user_path
@@ -20,10 +20,10 @@ from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 from gankit.registry import build
 from gankit.registry.trust import check_trust
 from gankit.seeds import derive_seed
-from gankit.studies.augmentation.arms import GENERATOR
+from gankit.studies.augmentation.arms import FILL, GENERATOR
 from gankit.studies.augmentation.folds import Fold, values_of
-from gankit.studies.augmentation.handover import class_folders, write_fold
-from gankit.studies.augmentation.learning import MADE, Labels, most_added
+from gankit.studies.augmentation.handover import WANTED, can_be_png, class_folders, write_fold
+from gankit.studies.augmentation.learning import MADE, Labels, added_counts, most_added
 from gankit.studies.augmentation.settings import EXPORTED
 from gankit.studies.fitting import Images
 from gankit.studies.labelled import class_labels
@@ -44,18 +44,67 @@ def folder_of(study: AugmentationStudy, source: str) -> Path | None:
     return None if other is None or other.images is None else user_path(other.images)
 
 
-def missing_folds(study: AugmentationStudy, source: str) -> list[str]:
-    """Names of the folds of which a source's folder has no images."""
-    folder = folder_of(study, source)
-    assert folder is not None
-    return [fold.name for fold in study.folds if not any((folder / fold.name / GENERATED).glob("*/*"))]
+def check_sources(study: AugmentationStudy, own: Path) -> None:
+    """Refuse ratios that add nothing and images of other programs that do not serve; write the folds for these.
 
-
-def open_generated(study: AugmentationStudy, fold: Fold, folder: Path) -> tuple[Dataset, Labels]:
-    """The n images of a folder with CLASS/*.png, and their (n,) classes, numbered as in the study.
+    Args:
+        study: whose sources are checked.
+        own: the folder of the study.
 
     Raises:
-        DataError: there are too few of a class, other classes, or images of another size, depth or range.
+        GankitError: a ratio adds no image, images are missing or do not serve, or a program is missing or not trusted.
+    """
+    settings, learn = study.settings, study.fold(1).learn
+    for ratio in settings.ratios:
+        if ratio != FILL and not any(added_counts(fold, ratio).any() for fold in study.folds):
+            raise DataError(f"augmentation.ratios: {ratio} adds no image to any class of these data; raise it")
+    if idle := [fold.name for fold in study.folds if not most_added(fold, study).any()]:
+        raise DataError(
+            f"augmentation.ratios: nothing is added in {first_of(idle)}, whose classes are equally frequent; give a "
+            "number"
+        )
+    if (settings.export_folds or settings.others) and not can_be_png(learn):
+        raise DataError(
+            f"augmentation.others: images of {learn.dtype} with {learn.image.channels} channels cannot be handed over "
+            "as pictures; 8-bit grey or colour and 16-bit grey ones can"
+        )
+    if settings.export_folds is not None:
+        exported = user_path(settings.export_folds)
+        place, folder = exported.resolve(), own.resolve()
+        # Neither could be written again once the other is there
+        if place.is_relative_to(folder) or any(folder.is_relative_to(place / fold.name) for fold in study.folds):
+            raise RunError(
+                f"augmentation.export_folds: {exported} and the study's own folder, {own}, overlap; choose one beside "
+                "it"
+            )
+        for fold in study.folds:
+            write_fold(study, fold, exported / fold.name)
+    for source in settings.sources:
+        if source != GENERATOR:
+            _check_source(study, source)
+
+
+def _check_source(study: AugmentationStudy, source: str) -> None:
+    folder = folder_of(study, source)
+    if folder is None:
+        check_program(study, source)
+        return
+    places = [folder / fold.name / GENERATED for fold in study.folds]
+    if missing := [place.parent.name for place in places if not any(place.glob("*/*"))]:
+        wanted = f"{WANTED} there says how many; then " if source == EXPORTED else ""
+        raise RunError(
+            f"{folder}: no generated images for {first_of(missing)}: put them into FOLD/{GENERATED}/CLASS/ as PNG "
+            f"files; {wanted}the same command goes on"
+        )
+    for fold, place in zip(study.folds, places, strict=True):
+        open_generated(study, fold, place)
+
+
+def open_generated(study: AugmentationStudy, fold: Fold, folder: Path) -> tuple[Dataset, Labels, Floats]:
+    """The n images of a folder with CLASS/*.png, their (n,) classes as the study numbers them, and (n,) numbers.
+
+    Raises:
+        DataError: there are too few of a class, other classes, images of another size, depth or range, or no numbers.
     """
     images: Dataset = build("dataset", "folder", path=str(folder))
     learn = fold.learn
@@ -79,17 +128,6 @@ def open_generated(study: AugmentationStudy, fold: Fold, folder: Path) -> tuple[
                 f"{folder}: {count} images of {name!r}, and {needed} are needed; make more, or lower "
                 "augmentation.ratios"
             )
-    if study.settings.endpoint == "severity":
-        values_of_generated(study, images, folder)
-    return images, labels
-
-
-def values_of_generated(study: AugmentationStudy, images: Dataset, folder: Path) -> Floats:
-    """(n,) numbers of generated images.
-
-    Raises:
-        DataError: they have none.
-    """
     try:
         values = values_of(images, study.settings)
     except KeyError:
@@ -99,7 +137,7 @@ def values_of_generated(study: AugmentationStudy, images: Dataset, folder: Path)
         ) from None
     if not np.isfinite(values).all():
         raise DataError(f"{folder}: {study.settings.number} has missing values; give one for each image")
-    return values
+    return images, labels, values
 
 
 def make_images(study: AugmentationStudy, number: int, source: str, seed: int, folder: Path) -> dict[str, Any]:
@@ -108,7 +146,7 @@ def make_images(study: AugmentationStudy, number: int, source: str, seed: int, f
     Raises:
         GankitError: the generator diverged, the program failed, or its images do not serve.
     """
-    fold, values = study.fold(number), None
+    fold = study.fold(number)
     if source == GENERATOR:
         images, labels, values = _from_generator(study, fold, seed, folder)
     else:
@@ -116,12 +154,10 @@ def make_images(study: AugmentationStudy, number: int, source: str, seed: int, f
         generated = folder / GENERATED if place is None else place / fold.name / GENERATED
         if place is None:
             _run_program(study, fold, source, folder)
-        opened, labels = open_generated(study, fold, generated)
+        opened, labels, values = open_generated(study, fold, generated)
         images = np.asarray(opened.images)
-        if study.settings.endpoint == "severity":
-            values = values_of_generated(study, opened, generated)
     with open_atomically(folder / MADE) as file:
-        np.savez(file, images=images, labels=labels, values=np.zeros(len(labels)) if values is None else values)
+        np.savez(file, images=images, labels=labels, values=values)
     return {"images": len(images), "by_class": np.bincount(labels).tolist(), **leak(fold, images)}
 
 
@@ -131,7 +167,8 @@ def _from_generator(study: AugmentationStudy, fold: Fold, seed: int, folder: Pat
     labels = np.repeat(np.arange(len(counts)), counts)
     drawn = derive_seed(seed, "added", fold.number) % 2**62
     if study.settings.endpoint != "severity":
-        return run.sample(len(labels), labels, seed=drawn), labels, np.zeros(len(labels))
+        names = np.array(run.class_names)[labels]  # since names may be numbers
+        return run.sample(len(labels), names, seed=drawn), labels, np.zeros(len(labels))
     random, known, truth = np.random.default_rng(drawn), class_labels(fold.learn), values_of(fold.learn, study.settings)
     values = np.array([random.choice(truth[known == label]) for label in labels])
     return run.sample(len(labels), values[:, None], seed=drawn), labels, values

@@ -1,32 +1,30 @@
 """Do generated images help a classifier of the data? `gankit study augmentation`."""
 
 import functools
+import itertools
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
-from gankit.errors import DataError, PartError, RunError, first_of
 from gankit.evaluation.design import visible_difference
-from gankit.evaluation.folds import GENERATED
 from gankit.experiments.experiment import Experiment
-from gankit.files import user_path, write_atomically
+from gankit.files import write_atomically
 from gankit.runs.run import choose_device
 from gankit.seeds import derive_seed, own_draws
-from gankit.studies.augmentation.arms import FILL, GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
-from gankit.studies.augmentation.estimators import FeatureLearner, new_estimator, takes_weights
+from gankit.studies.augmentation.arms import GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
+from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.folds import Division, Fold, divide, flow
-from gankit.studies.augmentation.handover import WANTED, can_be_png, export_folds
-from gankit.studies.augmentation.judging import Endpoint, judge
-from gankit.studies.augmentation.learning import added_counts, train_variant, training_set
+from gankit.studies.augmentation.judging import Endpoint, judge, read_cells
+from gankit.studies.augmentation.learning import train_variant, training_set
 from gankit.studies.augmentation.report import summary, write_report, write_tables
-from gankit.studies.augmentation.settings import EXPORTED, AugmentationSettings
-from gankit.studies.augmentation.sources import check_program, folder_of, make_images, missing_folds, open_generated
+from gankit.studies.augmentation.settings import AugmentationSettings
+from gankit.studies.augmentation.sources import check_sources, make_images
 from gankit.studies.fitting import fit
 from gankit.studies.jobs import Job, Outcome
 from gankit.studies.labelled import class_labels, groups_of, package_versions
@@ -131,23 +129,8 @@ class AugmentationStudy(Study):
     def work(self, jobs: Path) -> list[Work]:
         """The images of every source in every fold, and then every variant, fold by fold."""
         self._check_networks()
-        self._check_sources(jobs.parent)
-        generators: list[Job] = []
-        others: list[Job] = []
-        trainings: dict[str, Job] = {}
-        for fold in self.folds:
-            for source in self.settings.sources:
-                names = self.image_jobs(fold, source)
-                for seed, name in zip(self.fold_seeds(fold, len(names), "generator"), names, strict=True):
-                    job = Job(name, functools.partial(make_images, self, fold.number, source, seed))
-                    (generators if source == GENERATOR else others).append(job)
-            for variant in self.variants:
-                added = variant.arm.source in self.settings.sources
-                made = self.image_jobs(fold, str(variant.arm.source)) if added else [None]
-                for row, image_job in zip(self.trainings(fold, variant), made, strict=True):
-                    for seed, name in zip(self.fold_seeds(fold, len(row), "classifier"), row, strict=True):
-                        run = functools.partial(train_variant, self, fold.number, variant, image_job, seed)
-                        trainings.setdefault(name, Job(name, run))
+        check_sources(self, jobs.parent)
+        others = [source for source in self.settings.sources if source != GENERATOR]
         steps = 1 if self.settings.estimator else self.settings.steps
 
         def time_generator(threads: int | None) -> float:
@@ -155,74 +138,45 @@ class AugmentationStudy(Study):
             return time_training(self.generator_experiment(first), threads, self.fold(1).learn)
 
         return [
-            Work("generator", generators, self.experiment.training.steps, time_generator, first=True),
-            Work("", others, 1, lambda threads: 1.0, first=True),
-            Work("classifier", list(trainings.values()), steps, self._time_classifier),
-        ]
+            Work("generator", self._making([GENERATOR] * self.settings.generator), self.experiment.training.steps,
+                 time_generator, first=True),
+            Work("", self._making(others), 1, lambda threads: 1.0, first=True),
+            Work("classifier", self._training_jobs(), steps, self._time_classifier),
+        ]  # fmt: skip
+
+    def _making(self, sources: Sequence[str]) -> list[Job]:
+        """The jobs that make or read the images of these sources, fold by fold."""
+        return [
+            Job(name, functools.partial(make_images, self, fold.number, source, seed))
+            for fold, source in itertools.product(self.folds, sources)
+            for seed, name in zip(self.fold_seeds(fold, self.generators_of(source), "generator"),
+                                  self.image_jobs(fold, source), strict=True)
+        ]  # fmt: skip
+
+    def _training_jobs(self) -> list[Job]:
+        """The trainings of every variant, fold by fold; variants that only judge differently share theirs."""
+        trainings: dict[str, Job] = {}
+        for fold, variant in itertools.product(self.folds, self.variants):
+            added = variant.arm.source in self.settings.sources
+            made = self.image_jobs(fold, str(variant.arm.source)) if added else [None]
+            seeds = self.fold_seeds(fold, self.settings.seeds, "classifier")
+            for row, image_job in zip(self.trainings(fold, variant), made, strict=True):
+                for seed, name in zip(seeds, row, strict=True):
+                    run = functools.partial(train_variant, self, fold.number, variant, image_job, seed)
+                    trainings.setdefault(name, Job(name, run))
+        return list(trainings.values())
 
     def _check_networks(self) -> None:
         """Refuse what could not be trained, before anything is written."""
         settings, learn = self.settings, self.fold(1).learn
         if settings.estimator is not None:
-            estimator = new_estimator(settings, 0)
-            FeatureLearner(settings, learn, 0)  # the features exist and take these images
-            if any(arm.kind.weighted for arm in self.arms()) and not takes_weights(estimator):
-                raise PartError(
-                    f"augmentation.estimator: {settings.estimator} takes no weights of images; leave the arms with "
-                    "weights out, or choose another one"
-                )
+            FeatureLearner(settings, learn, 0)
         with own_draws():
             if settings.estimator is None:
                 settings.new_network(learn.image, self.outputs)
             if settings.generator:
                 experiment = self.generator_experiment(self.experiment.training.seed)
                 build(experiment, prepare(experiment.data, self.experiment.training.seed, learn).image)
-
-    def _check_sources(self, own: Path) -> None:
-        """Refuse ratios that add nothing, and other programs' images that cannot be used; write folds for these.
-
-        Args:
-            own: the folder of the study.
-
-        Raises:
-            GankitError: a ratio adds no image, images are missing or cannot be used, or a program is not there or not
-                trusted.
-        """
-        settings = self.settings
-        for ratio in settings.ratios:
-            if ratio != FILL and not any(added_counts(fold, ratio).any() for fold in self.folds):
-                raise DataError(f"augmentation.ratios: {ratio} adds no image to any class of these data; raise it")
-        if (settings.export_folds or settings.others) and not can_be_png(self.fold(1).learn):
-            image = self.fold(1).learn
-            raise DataError(
-                f"augmentation.others: images of {image.dtype} with {image.image.channels} channels cannot be handed "
-                "over as pictures; 8-bit grey or colour and 16-bit grey ones can"
-            )
-        if settings.export_folds is not None:
-            exported = user_path(settings.export_folds)
-            place, study = exported.resolve(), own.resolve()
-            # Neither could be written again once the other is there
-            if place.is_relative_to(study) or any(study.is_relative_to(place / fold.name) for fold in self.folds):
-                raise RunError(
-                    f"augmentation.export_folds: {exported} and the study's own folder, {own}, overlap; choose one "
-                    "beside it"
-                )
-            export_folds(self, exported)
-        for source in settings.sources:
-            if source == GENERATOR:
-                continue
-            folder = folder_of(self, source)
-            if folder is None:
-                check_program(self, source)
-            elif missing := missing_folds(self, source):
-                wanted = f"{WANTED} there says how many; then " if source == EXPORTED else ""
-                raise RunError(
-                    f"{folder}: no generated images for {first_of(missing)}: put them into FOLD/{GENERATED}/CLASS/ as "
-                    f"PNG files; {wanted}the same command goes on"
-                )
-            else:
-                for fold in self.folds:
-                    open_generated(self, fold, folder / fold.name / GENERATED)
 
     def _time_classifier(self, threads: int | None) -> float:
         """Seconds of a step with classical augmentation, the slowest; for an estimator those of a whole training."""
@@ -243,26 +197,29 @@ class AugmentationStudy(Study):
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         """What `metrics.json` holds; written with all tables."""
-        findings = judge(self, outcomes, folder)
+        cells, lacking = read_cells(self, outcomes, folder)
+        findings = judge(self, outcomes, cells, lacking)
         metrics = {**findings, "protocol": self._protocol(outcomes, folder), "flow": flow(self.division)}
         metrics["notes"] = [*findings["notes"], *self.division.notes]
         metrics["failures"] = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure}
-        write_tables(self, metrics, outcomes, folder)
+        write_tables(self, metrics, cells, folder)
         write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
         return metrics
 
     def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         settings, division = self.settings, self.division
-        groups = division.dataset.groups
+        data, cases = division.dataset, division.cases
+        labels, groups = class_labels(data)[cases], groups_of(data, cases)
+        patients = [len(np.unique(groups[labels == label])) for label in range(data.image.classes)]
         return {
             "data": self.experiment.data.name,
-            "image": list(division.dataset.image.shape),
-            "digest": division.dataset.digest(division.cases),
-            "cases": len(division.cases),
-            "groups": None if groups is None else len(np.unique(groups[division.cases])),
+            "image": list(data.image.shape),
+            "digest": data.digest(cases),
+            "cases": len(cases),
+            "groups": None if data.groups is None else len(np.unique(groups)),
             "endpoint": Endpoint(self).words,
             "margin": settings.margin,
-            "visible": self._visible(),
+            "visible": visible_difference(patients, settings.folds),
             "folds": settings.folds,
             "repeats": settings.repeats,
             "reserve": HELD_OUT in settings.controls,
@@ -273,13 +230,6 @@ class AugmentationStudy(Study):
             "versions": package_versions(),
             "command": self.command(folder),
         }  # fmt: skip
-
-    def _visible(self) -> float:
-        """Roughly the smallest difference that so many cases can show, whatever is trained."""
-        data, cases = self.division.dataset, self.division.cases
-        labels, groups = class_labels(data)[cases], groups_of(data, cases)
-        counts = [len(np.unique(groups[labels == label])) for label in range(data.image.classes)]
-        return visible_difference(counts, self.settings.folds)
 
     def report(self, results: Results) -> None:
         """Write `report.html`."""

@@ -26,7 +26,9 @@ Labels = NDArray[np.int64]
 def _generated(study: ClassifierStudy, labels: Labels, seed: int, generator: Path | None) -> Images:
     """(k, c, h, w) images of these classes from the generator that an earlier job has trained."""
     assert generator is not None
-    return finished_run(generator).sample(len(labels), labels, seed=derive_seed(seed, "added") % 2**62)
+    run = finished_run(generator)
+    names = np.array(run.class_names)[labels]  # since names may be numbers
+    return run.sample(len(labels), names, seed=derive_seed(seed, "added") % 2**62)
 
 
 def _noised_copies(study: ClassifierStudy, labels: Labels, seed: int, generator: Path | None) -> Images:
