@@ -35,8 +35,8 @@ def arrays(path: Path, images: np.ndarray[Any, Any], **facts: Any) -> str:
     return str(path)
 
 
-def lines(place: str, out: Path, minutes: float = 60) -> list[str]:
-    return list(proposal.plan(place, minutes, out))
+def lines(place: str, out: Path, minutes: float = 60, recipe: str | None = None) -> list[str]:
+    return list(proposal.plan(place, minutes, out, recipe))
 
 
 class Divided(Dataset):
@@ -87,7 +87,7 @@ def test_the_written_file_is_the_proposal_with_its_reasons(tmp_path: Path) -> No
     experiment = gankit.load(tmp_path / "cells.toml")
     assert (experiment.data.size, experiment.data.held_out) == ((32, 48), 0.2)
     assert (experiment.data.conditional, experiment.data.balance) == (True, 0.5)
-    assert experiment.augment.part.settings.policy == ("color", "translation", "cutout")
+    assert experiment.augment.part.settings.policy == ("translation",)
     assert experiment.training.steps == 54_000  # of 10 minutes, nine tenths
     text = (tmp_path / "cells.toml").read_text()
     assert "balance = 0.5  # classes have 60 to 240 images" in text
@@ -117,7 +117,7 @@ def test_what_the_data_do_not_allow_is_not_proposed(tmp_path: Path) -> None:
     assert "3 patients are too few to hold some out" in said
     facts = {"labels": np.array([0] * 11 + [1] * 189)}
     counts = noise(200, 32, 32).astype(np.uint16) * 200
-    said = "\n".join(lines(arrays(tmp_path / "b.npz", counts, **facts), tmp_path / "b.toml"))
+    said = "\n".join(lines(arrays(tmp_path / "b.npz", counts, **facts), tmp_path / "b.toml", recipe="resnet"))
     experiment = gankit.load(tmp_path / "b.toml")
     assert experiment.data.conditional is False
     assert "class 0 has fewer than 10 images to train on (11 in all)" in said

@@ -102,7 +102,7 @@ class MetricTests(Suite):
             nothing: dict[str, Any] = {name: None}
             lacking = (dataclasses.replace(rows, **nothing) for rows in (pool.real, pool.fake))
             try:
-                self.compute(Pool(*lacking))
+                self.build().compute(*lacking)
             except GankitError as error:
                 assert_one_line(error)
             except Exception as error:
@@ -111,12 +111,13 @@ class MetricTests(Suite):
     def test_gives_values_or_an_error_for_few_images(self) -> None:
         """With one image on a side there is a float or an error in one line."""
         for real, fake in ((1, 5), (5, 1), (1, 1), (2, 2)):
+            pool, metric = self.pool(real, fake), self.build()
             try:
-                values = self.compute(self.pool(real, fake)).values
+                metric.compute(pool.real, pool.fake)
             except GankitError as error:
                 assert_one_line(error)
             else:
-                assert all(isinstance(value, float) for value in values.values())
+                assert all(isinstance(value, float) for value in self.compute(pool, metric).values.values())
 
     def test_says_which_values_use_fewer_images(self) -> None:
         """Counts are of values that are there and of images that are there; details and warnings can be stored."""
