@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import gankit.testing
-import pytest
 from gankit.interfaces import ImageSpec
 
 from gankit_stylegan2 import PathLength, StyleGAN2Critic, StyleGAN2Generator
 
-pytestmark = pytest.mark.slow
 SMALL = {"width": 4, "max_width": 6, "latent_dim": 5, "style_dim": 6, "mapping_layers": 2}
 
 
