@@ -194,6 +194,10 @@ class TestNpz:
                 r"class_names has 'exotropi\u0301a' and 'exotrop\xeda'; use one spelling",
             ),
             (
+                {"images": pixels(3, 4, 4), "labels": [0, 1, 0], "class_names": ["a", "a"]},
+                "class_names has 'a' twice; use one spelling and one number",
+            ),
+            (
                 {"images": pixels(3, 4, 4), "labels": [0, 1, 0], "class_names": ["a"]},
                 "the labels have 2 classes, and class_names has 1",
             ),

@@ -8,15 +8,18 @@ _INVISIBLE = ("Cf", "Cc")  # categories of characters that take no room, such as
 
 
 def two_spellings(names: Iterable[str]) -> str | None:
-    """The first two names that are spellings of the same name, as text for messages; None if there are none.
+    """The first two of names, each of something else, that are the same name, as text for messages; None without such.
 
     Spellings of a name differ in letter case, in Unicode forms, in white space, in characters that are not seen, or in
     how a number is written.
     """
     spellings: dict[str, str] = {}
-    for name in sorted(set(names)):
-        if (first := spellings.setdefault(spelling(name), name)) != name:
-            return f"{escaped(first)} and {escaped(name)}"
+    for name in sorted(names):
+        key = spelling(name)
+        if key in spellings:
+            first = spellings[key]
+            return f"{escaped(name)} twice" if first == name else f"{escaped(first)} and {escaped(name)}"
+        spellings[key] = name
     return None
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from gankit.errors import DataError
 from gankit.images.decoding import Decoder
 from gankit.images.grey_levels import check_range, valid_range
-from gankit.images.names import escaped, two_spellings
+from gankit.images.names import two_spellings
 from gankit.interfaces import Dataset, Images, ImageSpec, Known
 from gankit.interfaces.dataset import flip_left_right
 
@@ -118,8 +118,7 @@ def _label_facts(labels: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDAr
 def _distinct(names: Sequence[str] | None) -> tuple[str, ...]:
     """The names of classes, which must be distinct; () for None."""
     texts = () if names is None else tuple(map(str, names))
-    twice = next((f"{escaped(text)} twice" for place, text in enumerate(texts) if text in texts[:place]), None)
-    if alike := twice or two_spellings(texts):
+    if alike := two_spellings(texts):
         raise DataError(f"class_names has {alike}: give each class a name of its own")
     return texts
 
