@@ -16,7 +16,15 @@ from gankit.registry.messages import suggestion
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import HELD_OUT
 from gankit.studies.augmentation.settings import AugmentationSettings
-from gankit.studies.labelled import class_labels, groups_of, image_digests, numbers, stratified_folds, training_part
+from gankit.studies.labelled import (
+    class_counts,
+    class_labels,
+    groups_of,
+    image_digests,
+    numbers,
+    stratified_folds,
+    training_part,
+)
 
 TRIES = 50  # Random divisions that are tried until every class is on every side
 TRIES_WITH_FEWER = 5  # The same for fewer parts than the setting says
@@ -57,11 +65,6 @@ class Division:
     cases: Indices  # places of the images that are divided
     folds: list[Fold]
     notes: list[str]  # what a reader of the numbers should know
-
-
-def counts_of(part: Dataset) -> NDArray[np.int64]:
-    """(classes,) images of each class."""
-    return np.bincount(class_labels(part), minlength=part.image.classes)
 
 
 def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
@@ -202,7 +205,7 @@ def flow(division: Division) -> list[list[str]]:
     for fold in division.folds:
         left_out = len(fold.places["learn"]) - len(fold.learn)
         by_class = ", ".join(
-            f"{name} {'/'.join(str(counts_of(part)[label]) for part in fold.parts.values())}"
+            f"{name} {'/'.join(str(class_counts(part)[label]) for part in fold.parts.values())}"
             for label, name in enumerate(division.dataset.class_names)
         )
         row = [cell(fold.learn), str(left_out), cell(fold.validation), cell(fold.test), cell(fold.reserve)]

@@ -17,10 +17,10 @@ from gankit.evaluation.design import Floats, holm
 from gankit.interfaces import Dataset
 from gankit.studies.augmentation.arms import CONTROLS, COPIES, GENERATOR, HELD_OUT, Arm, Variant
 from gankit.studies.augmentation.contrasts import contrast, verdict
-from gankit.studies.augmentation.folds import Fold, counts_of, values_of
+from gankit.studies.augmentation.folds import Fold, values_of
 from gankit.studies.augmentation.learning import OUTPUTS, Labels
 from gankit.studies.jobs import Outcome
-from gankit.studies.labelled import class_labels, groups_of
+from gankit.studies.labelled import class_counts, class_labels, groups_of
 from gankit.studies.study import JOBS
 from gankit.studies.worker import check_made
 
@@ -142,7 +142,7 @@ def _adjust(endpoint: Endpoint, fold: Fold, of_validation: Floats, of_test: Floa
     Judged where it was chosen, an adjustment would seem too good: the gain is the mean of those that are chosen on one
     half of the groups and judged on the other one; minus infinity where there is a single group.
     """
-    part, counts = fold.validation, counts_of(fold.learn)
+    part, counts = fold.validation, class_counts(fold.learn)
     log_prior = np.log(counts / counts.sum())
     of_validation, of_test = log_softmax(of_validation, axis=-1), log_softmax(of_test, axis=-1)
     first = np.unique(groups_of(part, np.arange(len(part))), return_inverse=True)[1] % 2 == 0

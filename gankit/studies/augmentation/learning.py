@@ -20,9 +20,9 @@ from gankit.runs.run import choose_device
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import COPIES, FILL, HELD_OUT, Ratio, Variant
 from gankit.studies.augmentation.estimators import FeatureLearner
-from gankit.studies.augmentation.folds import Fold, counts_of, values_of
+from gankit.studies.augmentation.folds import Fold, values_of
 from gankit.studies.fitting import Classical, Images, TrainingSet, apply, class_weights, fit, noised_copies
-from gankit.studies.labelled import class_labels
+from gankit.studies.labelled import class_counts, class_labels
 from gankit.studies.worker import check_made
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Labels = NDArray[np.int64]
 
 def added_counts(fold: Fold, ratio: Ratio) -> Labels:
     """(classes,) images that a ratio adds to each class."""
-    counts = counts_of(fold.learn)
+    counts = class_counts(fold.learn)
     if ratio == FILL:
         return np.asarray(counts.max() - counts, np.int64)
     added: Labels = np.rint(counts * ratio).astype(np.int64)
