@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import numpy as np
 from gankit.evaluation.latex import tabular
 from gankit.files import write_atomically, write_csv
 from gankit.images.pictures import grid_png, png_uri
-from gankit.report.pages import draw_png
+from gankit.report.pages import draw_intervals
 from gankit.studies.augmentation.arms import CONTROLS, GENERATOR
 from gankit.studies.augmentation.judging import Cells, predictions
 from gankit.studies.augmentation.learning import MADE
@@ -135,10 +134,14 @@ def write_report(study: AugmentationStudy, results: Results) -> None:
 def _pictures(study: AugmentationStudy, results: Results) -> dict[str, str]:
     """Figures by their captions."""
     metrics, figures = results.values, {}
-    drawn = {"best synthetic arm": metrics["primary"], **metrics["arms"]}
-    rows = {name: entry for name, entry in drawn.items() if entry["value"] is not None}
+    rows = [
+        (name, entry, [row["difference"] for row in entry["chosen"]])
+        for name, entry in {"best synthetic arm": metrics["primary"], **metrics["arms"]}.items()
+        if entry["value"] is not None
+    ]
     if rows:
-        figures["Differences from the best baseline; crosses are folds"] = draw_png(functools.partial(_draw, rows))
+        figure = draw_intervals(rows, 0, "difference of the endpoint")
+        figures["Differences from the best baseline; crosses are folds"] = figure
     fold = study.fold(1)
     for source in study.settings.sources:
         path = results.folder / JOBS / study.image_jobs(fold, source)[0] / MADE
@@ -150,15 +153,3 @@ def _pictures(study: AugmentationStudy, results: Results) -> dict[str, str]:
                 picture = grid_png(images[np.concatenate(places)], fold.learn.value_range, SHOWN)
                 figures[f"Images of {source} for fold 1, the first of each class"] = picture
     return {caption: png_uri(figure) for caption, figure in figures.items()}
-
-
-def _draw(rows: Mapping[str, Mapping[str, Any]], axes: Any) -> None:
-    for place, entry in enumerate(list(rows.values())[::-1]):
-        if entry["low"] is not None:
-            axes.plot([entry["low"], entry["high"]], [place, place], color="tab:blue", linewidth=2)
-        folds = [row["difference"] for row in entry["chosen"]]
-        axes.plot(folds, [place] * len(folds), "x", color="tab:gray", markersize=4)
-        axes.plot(entry["value"], place, "o", color="tab:blue")
-    axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(rows)), list(rows)[::-1], fontsize=6)
-    axes.set(xlabel="difference of the endpoint", ylim=(-0.6, len(rows) - 0.4))
