@@ -686,6 +686,20 @@ def test_a_run_killed_between_its_two_last_files_still_exports_its_generator(
     assert_same_run(tmp_path / "whole", tmp_path / "save")
 
 
+@pytest.mark.timeout(120)  # a thread that waits for the training's draws would wait for ever
+def test_a_run_can_be_evaluated_while_another_one_trains(small: Small, tmp_path: Path) -> None:
+    experiment = gankit.load("wgan-gp", *small())
+    run = gankit.train(experiment, tmp_path / "first")
+    alone = gankit.evaluate(run, count=20, features="pixels", metrics="kid")
+    during: list[Any] = []
+    gankit.train(
+        experiment, tmp_path / "second",
+        on_tick=lambda row: during.append(gankit.evaluate(run, count=20, features="pixels", metrics="kid")),
+    )  # fmt: skip
+    assert [values["metrics"] for values in during] == [alone["metrics"]] * 2
+    assert_same_run(tmp_path / "first", tmp_path / "second")
+
+
 def test_resuming_on_other_data_is_refused(small: Small, tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     images, severity = draw.integers(0, 255, (12, 1, 8, 8), dtype=np.uint8), draw.normal(size=12)

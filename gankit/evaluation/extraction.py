@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gankit import distributed
+from gankit import distributed, seeds
 from gankit.cache import stored
 from gankit.errors import DataError, PartError
 from gankit.experiments.experiment import default_features
@@ -220,6 +220,9 @@ def _read_ahead(images: Dataset, indices: Indices, name: str) -> Iterator[Tensor
         return torch.from_numpy(scaled)
 
     starts = range(0, len(indices), BATCH)
+    if seeds.has_turn():  # another thread would wait for it to generate images
+        yield from map(read, starts)
+        return
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(read, 0)
         for start in starts:
