@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -23,8 +24,10 @@ from gankit.interfaces import Dataset, ImageSpec
 from gankit.registry.messages import suggestion
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import SMALL, TorchvisionNetwork, load_weights, make_network
+from gankit.runs.run import choose_device
 from gankit.seeds import Order
 from gankit.studies.study import Refuse
+from gankit.studies.trainings import time_steps
 
 JUDGED = 256  # Images at a time when a classifier is applied
 CURVE = 20  # Points of the curve of losses
@@ -243,6 +246,17 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
                 checkpoint.save(folder / "checkpoints", steps, {**state, "losses": losses, "counts": counts})
     network.eval()
     return {"steps": steps, "resumed_at": resumed_at, "losses": (losses / counts)[counts > 0].tolist()}
+
+
+def time_fit(data: TrainingSet, settings: FitSettings, outputs: int, device: str, threads: int | None) -> float:
+    """Seconds that a step of a new network's training takes, from a few that are thrown away."""
+    with tempfile.TemporaryDirectory() as folder, seeds.own_draws():
+        network = settings.new_network(data.dataset.image, outputs).to(choose_device(device))
+
+        def advance(steps: int) -> None:
+            fit(network, data, settings.model_copy(update={"steps": steps}), 0, Path(folder))
+
+        return time_steps(advance, threads)
 
 
 @torch.no_grad()

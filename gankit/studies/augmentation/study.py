@@ -3,7 +3,6 @@
 import functools
 import itertools
 import json
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -15,7 +14,6 @@ import numpy as np
 from gankit.evaluation.design import visible_difference
 from gankit.experiments.experiment import Experiment
 from gankit.files import write_atomically
-from gankit.runs.run import choose_device
 from gankit.seeds import derive_seed, own_draws
 from gankit.studies.augmentation.arms import GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
 from gankit.studies.augmentation.estimators import FeatureLearner
@@ -25,11 +23,11 @@ from gankit.studies.augmentation.learning import train_variant, training_set
 from gankit.studies.augmentation.report import summary, write_report, write_tables
 from gankit.studies.augmentation.settings import AugmentationSettings
 from gankit.studies.augmentation.sources import check_sources, make_images
-from gankit.studies.fitting import fit
+from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome
 from gankit.studies.labelled import class_labels, groups_of, package_versions
 from gankit.studies.study import Refuse, Results, Study, Work
-from gankit.studies.trainings import time_steps, time_training
+from gankit.studies.trainings import time_training
 from gankit.training.assembly import build
 from gankit.training.data import prepare
 
@@ -186,14 +184,7 @@ class AugmentationStudy(Study):
             start = time.perf_counter()
             FeatureLearner(settings, fold.learn, 0).fit(data)
             return time.perf_counter() - start
-        with tempfile.TemporaryDirectory() as folder, own_draws():
-            network = settings.new_network(fold.learn.image, self.outputs)
-            network.to(choose_device(self.experiment.training.device))
-
-            def advance(steps: int) -> None:
-                fit(network, data, settings.model_copy(update={"steps": steps}), 0, Path(folder))
-
-            return time_steps(advance, threads)
+        return time_fit(data, settings, self.outputs, self.experiment.training.device, threads)
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         """What `metrics.json` holds; written with all tables."""

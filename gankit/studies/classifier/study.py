@@ -3,7 +3,6 @@
 import functools
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,19 +15,18 @@ from gankit.experiments.experiment import Experiment
 from gankit.files import write_atomically
 from gankit.report.pages import render
 from gankit.runs.classifiers import FILE, Classifier, load_classifier
-from gankit.runs.run import choose_device
 from gankit.seeds import own_draws
 from gankit.studies.classifier.arms import ARMS, Arm, added_labels, training_set
 from gankit.studies.classifier.data import Split, data_notes, split_data
 from gankit.studies.classifier.report import text_table, write_report, write_tables
 from gankit.studies.classifier.settings import ClassifierSettings
 from gankit.studies.classifier.training import load_outputs, train_arm, train_regression
-from gankit.studies.fitting import fit
+from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome
 from gankit.studies.labelled import class_counts, class_labels, numbers, package_versions
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work
-from gankit.studies.trainings import RUN, time_steps, time_training, train_or_resume
+from gankit.studies.trainings import RUN, time_training, train_or_resume
 from gankit.training.assembly import build
 from gankit.training.data import prepare
 
@@ -119,16 +117,8 @@ class ClassifierStudy(Study):
 
     def _time_classifier(self, threads: int | None) -> float:
         """Of an arm with classical augmentation, the slowest."""
-        train = self.split.train
         data = training_set(self, next(arm for arm in ARMS.values() if arm.augmented and not arm.adds))
-        with tempfile.TemporaryDirectory() as folder, own_draws():
-            network = self.settings.new_network(train.image, train.image.classes)
-            network.to(choose_device(self.experiment.training.device))
-
-            def advance(steps: int) -> None:
-                fit(network, data, self.settings.model_copy(update={"steps": steps}), 0, Path(folder))
-
-            return time_steps(advance, threads)
+        return time_fit(data, self.settings, self.split.train.image.classes, self.experiment.training.device, threads)
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         """What `metrics.json` holds; written with all tables and the classifier of the bar to beat."""
