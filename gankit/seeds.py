@@ -15,8 +15,15 @@ from torch import Tensor
 from gankit.errors import PartError
 
 _TURN, _ENTERED = threading.RLock(), threading.Lock()
-_inside = threading.local()
-"""Has `turns`, the number of `own_draws` that this thread is inside."""
+
+
+class _Here(threading.local):
+    """Of one thread of the program: the number of `own_draws` that it is inside."""
+
+    turns = 0
+
+
+_here = _Here()
 _plain: list[torch.dtype] = []
 """The calling program's default type, once for each `plain_torch` that is entered."""
 
@@ -57,16 +64,16 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
     """
     # Named, since torch warns where there are several GPUs and none is named.
     with _TURN, torch.random.fork_rng(range(torch.cuda.device_count()) if devices is None else devices):
-        _inside.turns = getattr(_inside, "turns", 0) + 1
+        _here.turns += 1
         try:
             yield
         finally:
-            _inside.turns -= 1
+            _here.turns -= 1
 
 
 def has_turn() -> bool:
     """Whether this thread is inside `own_draws`: no other one can draw before it leaves, so that it must not wait."""
-    return getattr(_inside, "turns", 0) > 0
+    return _here.turns > 0
 
 
 def derive_seed(seed: int, stream: str, *index: int) -> int:

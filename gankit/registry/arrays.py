@@ -94,7 +94,8 @@ def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.i
         names = names or tuple(sorted(set(texts)))
         if unknown := sorted(set(texts) - set(names)):
             raise DataError(f"labels has {unknown[0]!r}, which class_names lacks")
-        return np.array([names.index(text) for text in texts], dtype=np.int64), names
+        numbers = {name: number for number, name in enumerate(names)}
+        return np.array([numbers[text] for text in texts], dtype=np.int64), names
     if labels.dtype.kind not in "iub" or labels.min() < 0:
         raise DataError(f"labels must be (n,) whole numbers from 0, not {labels.shape} of {labels.dtype}")
     count = int(labels.max()) + 1

@@ -23,6 +23,7 @@ from gankit.registry.plugins import KINDS, plural
 from gankit.registry.registry import Registry
 from gankit.registry.settings import as_table, interface, takes_positional
 from gankit.registry.trust import check_trust, trust
+from gankit.terminal.text import as_columns
 
 if TYPE_CHECKING:  # torch, which the interfaces import, is not needed to list parts
     from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, ImageSpec, Loss, Metric
@@ -241,10 +242,8 @@ def list_parts(kind: str | None = None, load: bool = False) -> tuple[list[str], 
     singular = {plural(name): name for name in KINDS}
     registries = [registry(singular.get(kind, kind))] if kind else map(registry, KINDS)
     rows = [row for parts in registries for row in parts.list()]
-    entries = [(row.name, row.kind, row.distribution) for row in rows]
-    widths = [max(4, *map(len, column)) for column in zip(*entries, strict=True)]
-    lines, failures = [], 0
-    for row, entry in zip(rows, entries, strict=True):
+    cells, failures = [], 0
+    for row in rows:
         state = f"also {', '.join(row.also)}" if row.also else ""
         if load:
             try:
@@ -252,6 +251,5 @@ def list_parts(kind: str | None = None, load: bool = False) -> tuple[list[str], 
                 state = ", ".join(filter(None, ("ok", state)))
             except GankitError as error:
                 state, failures = f"fails: {error}", failures + 1
-        cells = [text.ljust(width) for text, width in zip(entry, widths, strict=True)]
-        lines.append("  ".join([*cells, state]).rstrip())
-    return lines, failures
+        cells.append((row.name, row.kind, row.distribution, state))
+    return as_columns(cells), failures
