@@ -4,8 +4,10 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, final
 
 import numpy as np
 import torch
@@ -14,13 +16,26 @@ from torch import Tensor
 
 from gankit.errors import PartError
 
-_TURN, _ENTERED = threading.RLock(), threading.Lock()
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+_CHANGED, _ENTERED = threading.Condition(), threading.Lock()
+_turns: list[int] = []
+"""Once for each `own_draws` that is entered, its thread: the last one has the turn, those before it wait for it."""
+
+
+@dataclass
+class _Client:
+    """The thread that waits for a `Reader` now, and for whom that one reads itself."""
+
+    thread: int | None = None
+    client: "_Client | None" = None
 
 
 class _Here(threading.local):
-    """Of one thread of the program: the number of `own_draws` that it is inside."""
+    """Of one thread of the program: for whom it reads."""
 
-    turns = 0
+    client: _Client | None = None
 
 
 _here = _Here()
@@ -62,18 +77,74 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
     Args:
         devices: whose generators beside the CPU's are used; all by default.
     """
-    # Named, since torch warns where there are several GPUs and none is named.
-    with _TURN, torch.random.fork_rng(range(torch.cuda.device_count()) if devices is None else devices):
-        _here.turns += 1
+    with _CHANGED:
+        _CHANGED.wait_for(_may_draw)
+        _turns.append(threading.get_ident())
+    try:
+        # Named, since torch warns where there are several GPUs and none is named.
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if devices is None else devices):
+            yield
+    finally:
+        with _CHANGED:
+            _turns.pop()
+            _CHANGED.notify_all()
+
+
+def _may_draw() -> bool:
+    """Whether nobody has the turn, or this thread, or one that waits for what this one reads."""
+    thread, client = threading.get_ident(), _here.client
+    while _turns and _turns[-1] != thread:
+        if client is None or client.thread is None:
+            return False
+        thread, client = client.thread, client.client
+    return True
+
+
+@final
+class Reader:
+    """A thread that reads ahead for others; what it reads may be generated, in the turn of the one that waits for it.
+
+    Args:
+        device: the GPU that it uses, if it is one.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._client = client = _Client()
+
+        def start() -> None:  # knows nothing of this object, so that the thread ends with it
+            _here.client = client
+            if device.type == "cuda":  # else pinned memory would take memory of the first GPU
+                torch.cuda.set_device(device)
+
+        # One thread: data sets need not be safe for more.
+        self._pool = ThreadPoolExecutor(1, "gankit images", start)
+
+    def submit(self, read: Callable[Given, Result], *given: Given.args, **named: Given.kwargs) -> Future[Result]:
+        """Read something once all that was submitted before is read."""
+        return self._pool.submit(read, *given, **named)
+
+    def result(self, future: Future[Result]) -> Result:
+        """What was read, once it is there."""
+        with self._waited_for():
+            return future.result()
+
+    def close(self) -> None:
+        """Wait until all is read that was submitted."""
+        with self._waited_for():
+            self._pool.shutdown()
+
+    @contextlib.contextmanager
+    def _waited_for(self) -> Iterator[None]:
+        thread = threading.get_ident()
+        with _CHANGED:
+            self._client.thread, self._client.client = thread, _here.client
+            _CHANGED.notify_all()
         try:
             yield
         finally:
-            _here.turns -= 1
-
-
-def has_turn() -> bool:
-    """Whether this thread is inside `own_draws`: no other one can draw before it leaves, so that it must not wait."""
-    return _here.turns > 0
+            with _CHANGED:  # the next batch may be generated already
+                _CHANGED.wait_for(lambda: thread not in _turns or _turns[-1] == thread)
+                self._client.thread = None
 
 
 def derive_seed(seed: int, stream: str, *index: int) -> int:

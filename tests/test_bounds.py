@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import gankit
 from gankit.cli import app, main
 from gankit.errors import DataError, GankitError, PartError, RunError, SettingsError
+from gankit.experiments.selection import open_dataset
+from gankit.experiments.tables import DataTable
 from gankit.studies.reading import load_study
 from gankit.training.assembly import experiment_warnings
 
@@ -209,8 +212,32 @@ def test_a_setting_without_effect_is_a_warning(recipe: str, override: str, said:
 
 
 def test_images_that_no_memory_holds_are_not_begun() -> None:
-    with pytest.raises(RunError, match=r"1,000,000,000,000 images of .* do not fit into any memory; set fewer"):
+    with pytest.raises(RunError, match=r"1,000,000,000,000 images of .* GB, too much for the memory; use few"):
         gankit.open_run("eyes").sample(10**12)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (
+            {"name": "eyes", "counts": [4, 4, 4]},
+            "eyes: counts: 12 images of 3 x 64 x 64 take 0 GB, too much for",
+        ),
+        ({"name": "npz", "path": "arrays.npz", "size": 64}, "data.size: 40 images of 3 x 64 x 64"),
+        ({"name": "folder", "path": "p", "size": [200, 300]}, "0.png and the others: 2 images of 1 x 200 x 300"),
+        ({"name": "torchvision", "dataset": "FakeData"}, "torchvision FakeData: 1,000 images of 3 x 224 x 224"),
+    ],
+)
+def test_images_that_this_machine_cannot_hold_are_refused_before_they_are_made(
+    table: dict[str, Any], said: str, arrays: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(arrays.parent)
+    monkeypatch.setattr("gankit.images.room.memory", lambda: 1e5)
+    Path("p").mkdir()
+    for number in range(2):
+        Image.new("L", (8, 8)).save(f"p/{number}.png")
+    with pytest.raises(DataError, match=said):
+        _ = open_dataset(DataTable.model_validate(table)).images
 
 
 @pytest.mark.parametrize("label", ["\u00b2", "9" * 5000, -1, 3])

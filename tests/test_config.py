@@ -13,12 +13,15 @@ import processes
 import pytest
 import tomlkit
 import torch
+from typer.testing import CliRunner
 
 import gankit
+from gankit.cli import app
 from gankit.errors import GankitError, SettingsError
 from gankit.experiments.lines import json_lines, toml_lines, yaml_lines
 from gankit.experiments.recipe_files import recipe_facts, recipe_names, recipe_text
 from gankit.experiments.schema import schema
+from gankit.experiments.values import parse_table
 from gankit.interfaces import ImageSpec
 from gankit.registry import registry
 from gankit.studies.reading import load_study, packaged_text, study_schema
@@ -451,7 +454,10 @@ def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
         ("nope.toml", "nope.toml: there is no such experiment file"),
         ("no/where", "no/where: there is no such experiment file"),
         (".", ". is a folder without an experiment.toml"),
-        ("data.path=a/b", "'data.path=a/b' comes after a recipe or a file, for example: demo data.path=a/b"),
+        (
+            "data.path=a/b",
+            "'data.path=a/b': there is no such file; a setting comes after a recipe or a",
+        ),
         ("a" * 300, "there is no recipe or file 'aaa"),
     ],
 )
@@ -459,6 +465,24 @@ def test_sources_that_are_missing(name: str, message: str, tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     (line,) = errors(name)
     assert line.startswith(message)
+
+
+def test_a_file_that_is_there_is_read_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given: list[Any] = []
+    monkeypatch.setattr("gankit.studies.reading.load_study", lambda *words: given.append(words) or gankit.load("none"))
+    (tmp_path / "lr=0.1").mkdir()
+    for file in ("a=b.toml", "lr=0.1/study.seeds=3"):
+        write(tmp_path / file, "[training]\nsteps = 7")
+        assert "steps = 7" in CliRunner().invoke(app, ["show", file, "training.batch=4"]).output
+        CliRunner().invoke(app, ["study", "agreement", file, "--seeds", "2"])
+        CliRunner().invoke(app, ["study", "agreement", file.replace(".toml", ".tml").replace("3", "4")])
+    assert given == [
+        ("agreement", "a=b.toml", "study.seeds=2"), ("agreement", None, "a=b.tml"),
+        ("agreement", "lr=0.1/study.seeds=3", "study.seeds=2"), ("agreement", None, "lr=0.1/study.seeds=4"),
+    ]  # fmt: skip
+    (tmp_path / "{a}").mkdir()
+    assert parse_table("{a}") is None
 
 
 def test_a_folder_that_is_called_as_a_recipe_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import wait
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import gankit
+from gankit import seeds
+from gankit.datasets.npz import Npz
 from gankit.interfaces import Dataset
+from gankit.interfaces.dataset import View
 from gankit.training import pixels
 from gankit.training.pixels import Host, ReadAhead, Resident, place
+
+Small = Callable[..., list[str]]
 
 CPU = torch.device("cpu")
 RANGES = {"uint8": 255, "uint16": 65535, "float32": 1}
@@ -60,7 +69,7 @@ def test_a_thread_reads_the_next_batch_and_each_batch_once() -> None:
     ahead = ReadAhead(dataset, CPU)
     for start in range(5):
         ahead.rows(np.array([start]), lambda start=start: np.array([start + 1]))  # type: ignore[misc]
-    ahead._reader.shutdown()
+    ahead._reader.close()
     assert [indices for indices, _ in dataset.read] == [[0], [1], [2], [3], [4], [5]]
     assert all(name.startswith("gankit images") for _, name in dataset.read)
 
@@ -77,6 +86,64 @@ def test_an_error_of_the_thread_is_that_of_the_batch() -> None:
     dataset: Any = Watched(fail=True)
     with pytest.raises(gankit.errors.DataError, match=r"a\.png: it is gone"):
         ReadAhead(dataset, CPU).rows(np.array([0]), lambda: np.array([1]))
+
+
+class Generating(View):
+    """Generates images with a run whenever it is read, and evaluates that run where it is read first."""
+
+    def __init__(self, whole: Dataset, run: gankit.Run) -> None:
+        super().__init__(whole)
+        self.run, self.threads, self.found = run, set[str](), list[Any]()
+
+    @property
+    def images(self) -> NDArray[Any]:
+        return self.whole.images
+
+    def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        self.run.sample(2, seed=int(indices[0]))
+        if (name := threading.current_thread().name) not in self.threads:
+            self.found.append(gankit.evaluate(self.run, count=20, features="pixels", metrics="kid")["metrics"])
+            self.threads.add(name)
+        return super().rows(indices)
+
+
+@pytest.mark.timeout(120)  # a thread that waits for the turn of the one that waits for it would wait for ever
+def test_images_that_are_generated_are_read_ahead_and_change_no_draw(
+    small: Small, arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = gankit.load("wgan-gp", *small())
+    run = gankit.train(experiment, tmp_path / "plain")
+    alone = gankit.evaluate(run, count=20, features="pixels", metrics="kid")["metrics"]
+    dataset = Generating(Npz(path=arrays), run)
+    monkeypatch.setattr("gankit.training.data.place", ReadAhead)
+    ahead = gankit.train(experiment, tmp_path / "ahead", data=dataset)
+    assert any(name.startswith("gankit images") for name in dataset.threads)
+    assert dataset.found == [alone] * len(dataset.threads)
+    assert np.array_equal(ahead.sample(4), run.sample(4))
+
+
+@pytest.mark.timeout(120)
+def test_what_is_read_ahead_gets_the_turn_when_it_is_waited_for_and_not_before() -> None:
+    def generate() -> Tensor:
+        with seeds.own_draws():
+            return torch.rand(())
+
+    reader = seeds.Reader(CPU)
+    with seeds.own_draws():
+        ahead = reader.submit(generate)
+        assert not wait([ahead], 0.1).done
+        reader.close()
+        assert ahead.done()
+
+
+def test_the_thread_ends_with_the_training() -> None:
+    ahead = ReadAhead(images("uint8"), CPU)
+    ahead.rows(np.array([0]), lambda: np.array([1]))
+    threads = [thread for thread in threading.enumerate() if thread in ahead._reader._pool._threads]
+    del ahead
+    for thread in threads:
+        thread.join(10)
+    assert [thread.is_alive() for thread in threads] == [False]
 
 
 @pytest.mark.parametrize(("free", "kept"), [(4 * 600 * 60, "Resident"), (4 * 600 * 60 - 4, "ReadAhead")])

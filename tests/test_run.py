@@ -114,7 +114,7 @@ def test_labels_for_a_run_without(plain: gankit.Run) -> None:
         plain.sample(-1)
     with pytest.raises(GankitError, match="-3 images cannot be drawn"):
         gankit.evaluate(plain, count=-3)
-    with pytest.raises(RunError, match="do not fit into any memory"):
+    with pytest.raises(RunError, match="too much for the memory"):
         write_walk(plain, plain.path / "walk", stops=10**5, frames=10**5)
 
 

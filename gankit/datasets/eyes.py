@@ -15,9 +15,10 @@ from gankit.datasets._eyes.render import RENDERER, render
 from gankit.datasets._eyes.subjects import CLASS_NAMES, draw_subjects
 from gankit.errors import DataError
 from gankit.images.known import Known
+from gankit.images.room import too_many
 from gankit.interfaces import Dataset, Images, ImageSpec, Measurement
 
-Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Count = Annotated[int, Field(ge=0, le=100_000)]
 _FACTS = (
     "deviation", "laterality", "kappa", "hirschberg_ratio", "gaze_h", "gaze_v", "yaw", "roll", "pupil", "ita",
     "epicanthus", "age",
@@ -34,7 +35,7 @@ class Eyes(Dataset):
     Args:
         size: (height, width) in pixels. [s, s] stacks two crops, the subject's right eye over the left; [s, 2 s] is one
             strip of both eyes, the right eye on the left. None is (64, 64).
-        counts: images of exotropia, esotropia and normal; the founding paper's by default.
+        counts: images of exotropia, esotropia and normal, at most 100,000 of each; the founding paper's by default.
         seed: decides subjects, light and camera.
         panel: decides the ten raters and their looks.
 
@@ -90,7 +91,13 @@ class Eyes(Dataset):
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
-        """(n, 3, height, width) uint8 sRGB, rendered at first use and kept in the cache."""
+        """(n, 3, height, width) uint8 sRGB, rendered at first use and kept in the cache.
+
+        Raises:
+            DataError: they are too many for the memory.
+        """
+        if reason := too_many(len(self), self.image.shape):
+            raise DataError(f"eyes: counts: {reason}")
         return stored(self._key, lambda: render(self._subjects, self._layout, self._seed))
 
     @property

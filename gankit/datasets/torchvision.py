@@ -18,6 +18,7 @@ from gankit.images.decoding import FORMAT, Decoder, Form, decode_all
 from gankit.images.grey_levels import check_range
 from gankit.images.known import Known
 from gankit.images.resizing import Fit
+from gankit.images.room import too_many
 from gankit.interfaces import DecodedDataset, ImageSpec
 
 _TARGETS = ("targets", "labels", "_labels")  # where torchvision's classes keep all targets, if they do
@@ -93,6 +94,8 @@ class Torchvision(DecodedDataset):
             raise DataError(
                 f"torchvision {self.dataset} gives {type(first).__name__}, not pictures; choose an image data set"
             )
+        if reason := too_many(count, self.decoder.form(first, self._name(0)).shape):
+            raise DataError(f"torchvision {self.dataset}: {reason}")
         return source
 
     def _name(self, index: int) -> str:

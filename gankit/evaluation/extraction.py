@@ -1,11 +1,11 @@
 """Features of images, cached on disk under a hash of the images, so that an interrupted pass can resume."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import Any
 
@@ -186,12 +186,12 @@ def _features_of_chunk(
     threads: ThreadChoice,
     progress: Callable[[int], Any],
 ) -> NDArray[np.float32]:
-    batches = []
+    batches, device = [], device_of(network)
     with torch.no_grad():
-        for batch in _read_ahead(images, indices, name):
+        for batch in _read_ahead(images, indices, name, device):
             torch.set_num_threads(threads.threads)
             start = perf_counter()
-            values = network(batch.to(device_of(network)))
+            values = network(batch.to(device))
             threads.note(perf_counter() - start)
             if not isinstance(values, Tensor) or values.shape != (len(batch), network.dim):
                 raise PartError(
@@ -207,7 +207,7 @@ def _features_of_chunk(
     return rows
 
 
-def _read_ahead(images: Dataset, indices: Indices, name: str) -> Iterator[Tensor]:
+def _read_ahead(images: Dataset, indices: Indices, name: str, device: torch.device) -> Iterator[Tensor]:
     """Batches as (k, c, h, w) float32 in [0, 255]; the next one is decoded while one is used."""
 
     def read(start: int) -> Tensor:
@@ -220,15 +220,12 @@ def _read_ahead(images: Dataset, indices: Indices, name: str) -> Iterator[Tensor
         return torch.from_numpy(scaled)
 
     starts = range(0, len(indices), BATCH)
-    if seeds.has_turn():  # another thread would wait for it to generate images
-        yield from map(read, starts)
-        return
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(read, 0)
+    with contextlib.closing(seeds.Reader(device)) as reader:
+        following = reader.submit(read, 0)
         for start in starts:
-            batch = following.result()
+            batch = reader.result(following)
             if start + BATCH < len(indices):
-                following = pool.submit(read, start + BATCH)
+                following = reader.submit(read, start + BATCH)
             yield batch
 
 

@@ -69,11 +69,8 @@ class SettingsDocument:
         Raises:
             SettingsError: nothing is there, or it cannot be parsed; with the line.
         """
-        name = str(recipe_or_path)
-        path = user_path(name)
-        if os.path.isfile(path / "experiment.toml"):
-            path = path / "experiment.toml"
-        return cls._read_file(path) if os.path.isfile(path) else cls._read_recipe(name)
+        path = settings_file(recipe_or_path)
+        return cls._read_recipe(str(recipe_or_path)) if path is None else cls._read_file(path)
 
     @classmethod
     def _read_recipe(cls, name: str) -> SettingsDocument:
@@ -88,7 +85,8 @@ class SettingsDocument:
                     f"its pictures a recipe with data.name=folder data.path={path}"
                 )
             if "=" in name:
-                raise SettingsError(f"{shown(name)} comes after a recipe or a file, for example: demo {name}")
+                comes_after = f"a setting comes after a recipe or a file, for example: demo {name}"
+                raise SettingsError(f"{shown(name)}: there is no such file; {comes_after}")
             if path.suffix.lower() in FORMATS or "/" in name:
                 raise SettingsError(f"{name}: there is no such experiment file")
         text = recipe_text(name)
@@ -230,6 +228,16 @@ class SettingsDocument:
             if keys in self._lines:
                 return f"{self.label}:{self._lines[keys]}"
         return self.label
+
+
+def settings_file(name: str | Path) -> Path | None:
+    """The experiment or study file that a name stands for: itself, or that of a run's folder; None if none is there.
+
+    A word of the command line that may be either is a file where this finds one, whatever characters it has, and else
+    a setting where it has a "=".
+    """
+    path = user_path(name)
+    return next((file for file in (path / "experiment.toml", path) if os.path.isfile(file)), None)
 
 
 def _copy(values: Any, label: str) -> Any:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from gankit import seeds
 from gankit.errors import DataError
 from gankit.experiments.tables import DataTable
+from gankit.images.room import too_many
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.interfaces.dataset import View
 from gankit.registry.messages import shown
@@ -84,6 +85,8 @@ class Resized(View):
     def images(self) -> NDArray[Any]:
         """(n, channels, height, width) in the data set's type."""
         images = self.whole.images
+        if reason := too_many(len(images), self.image.shape, images.dtype.itemsize):
+            raise DataError(f"data.size: {reason}")
         result = np.empty((len(images), self.image.channels, *self.size), images.dtype)
         count = max(min(256, AT_ONCE // math.prod(self.image.shape)), 1)
         for start in range(0, len(images), count):

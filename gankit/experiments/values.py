@@ -5,6 +5,7 @@ Files may come from others, so what a text may hold is bounded: reading one take
 
 import json
 import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -156,12 +157,12 @@ def parse_value(text: str) -> Any:
 
 
 def parse_table(text: str) -> dict[str, Any] | None:
-    """The table of a data set that stands in braces, as TOML; None for any other text.
+    """The table of a data set that stands in braces, as TOML; None for any other text, and for a file or folder.
 
     Raises:
         DataError: it begins with a brace and is no TOML table.
     """
-    if not text.lstrip().startswith("{"):
+    if not text.lstrip().startswith("{") or os.path.exists(text):
         return None
     table = parse_value(text)
     if not isinstance(table, dict):

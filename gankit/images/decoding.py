@@ -20,7 +20,7 @@ from PIL import __version__ as PIL_VERSION
 from gankit.errors import DataError, GankitError, cause
 from gankit.images import tiff
 from gankit.images.resizing import Fit, Size, resized
-from gankit.images.room import room_for
+from gankit.images.room import room_for, too_many
 from gankit.terminal.text import progress_bar
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -242,6 +242,8 @@ def decode_all(
     if like is None:
         raise DataError(all_told(problems, names))
     first, first_name = like
+    if reason := too_many(len(names), first.shape, first.dtype.itemsize):
+        raise DataError(f"{first_name} and the others: {reason}")
     result = np.empty((len(names), *first.shape), dtype=first.dtype)
 
     def decode(index: int) -> None:

@@ -14,8 +14,9 @@ from sklearn.preprocessing import label_binarize
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 
-from gankit.errors import PartError
+from gankit.errors import GankitError, PartError
 from gankit.experiments.experiment import load
+from gankit.images.room import too_many
 from gankit.registry.wrapping import wrap
 from gankit.training.train import train
 
@@ -140,7 +141,10 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         few = [name for name, count in counts.items() if count < 2 and self.sampling_strategy_.get(name)]
         if few:
             raise ValueError(f"class {few[0]!r} has one image; a generator needs two or more of each class to learn")
-        return x, classes, self._images(x)
+        images = self._images(x)
+        if reason := too_many(sum(self.sampling_strategy_.values()), images.shape[1:], np.float64().itemsize):
+            raise GankitError(f"sampling_strategy: {reason}")
+        return x, classes, images
 
     def _images(self, x: Array) -> Array:
         """Images as they came to (n, c, h, w)."""

@@ -18,6 +18,7 @@ from gankit.errors import GankitError, PartError, RunError, one_line
 from gankit.files import user_path
 from gankit.interfaces import ImageSpec
 from gankit.runs import checkpoint
+from gankit.runs.networks import refuse_large
 
 FILE = "classifier.safetensors"
 SMALL = "small"  # The name of gankit's own network; others are torchvision's
@@ -97,9 +98,10 @@ def make_network(
     """The network that settings name; `table` is that of the settings, for errors.
 
     Raises:
-        PartError: it cannot take these images.
+        PartError: it cannot take these images, or is larger than the memory.
     """
     if name == SMALL:
+        refuse_large(f"{table}.network {SMALL}", lambda: SmallNetwork(image, outputs, width), f"{table}.width")
         return SmallNetwork(image, outputs, width)
     return TorchvisionNetwork(image, outputs, name, input_size, table)
 

@@ -1,7 +1,5 @@
 """The networks of a run: building them, loading their states, and drawing images from a generator."""
 
-import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,21 +14,15 @@ from gankit import seeds
 from gankit.errors import GankitError, PartError, RunError, is_fault_of_machine, one_line, typed_line
 from gankit.experiments.experiment import Experiment
 from gankit.images.pictures import to_pixels
-from gankit.images.spec import LARGEST
+from gankit.images.room import memory
 from gankit.interfaces import Generator, ImageSpec
 from gankit.nn.layers import label_layers
-from gankit.registry import Part, registry
+from gankit.registry import registry
 
 SAMPLE_BATCH = 64
 PROBE_BATCH = 4
 COPIES = 4
 """Of its weights, that a training needs: themselves, gradients, and the two moments of Adam."""
-
-
-def too_many(count: int, image: ImageSpec) -> str:
-    """Why so many images cannot be held at a time; "" where they may."""
-    fits = count * math.prod(image.shape) <= LARGEST
-    return "" if fits else f"{count:,} images of {image.shape} do not fit into any memory; set fewer"
 
 
 def build_network(experiment: Experiment, kind: Literal["generator", "critic"], image: ImageSpec) -> Any:
@@ -40,7 +32,8 @@ def build_network(experiment: Experiment, kind: Literal["generator", "critic"], 
         PartError: the part refuses the image, is larger than the memory, or is a generator without a `latent_dim`.
     """
     part = getattr(experiment, kind).part
-    _check_memory(part, image)
+    if part.name in registry(kind).built_in():  # others may read files when they are built, which must not happen twice
+        refuse_large(f"{kind} {part.name}", lambda: part.build(image), "its width, widths or latent_dim, or data.size")
     network: nn.Module = part.build(image)
     if kind == "generator" and not isinstance(getattr(network, "latent_dim", None), int):
         raise PartError(
@@ -55,18 +48,23 @@ def build_network(experiment: Experiment, kind: Literal["generator", "critic"], 
     return network
 
 
-def _check_memory(part: Part, image: ImageSpec) -> None:
-    """Refuse a network of gankit's own that memory cannot hold: the system would end this program, or another."""
-    if part.name not in registry(part.kind).built_in() or not hasattr(os, "sysconf"):
-        return  # others may draw numbers or read files when they are built, which must not happen twice
+def refuse_large(what: str, build: Callable[[], nn.Module], lower: str) -> None:
+    """Refuse a network that memory cannot hold, before it is built: the system would end this program, or another.
+
+    Args:
+        what: the network, for the error.
+        build: builds it, drawing nothing but its weights; here without memory.
+        lower: what would make it smaller.
+
+    Raises:
+        PartError: its weights, and what a training needs beside them, are larger than this machine's memory.
+    """
     with seeds.own_draws([]), torch.device("meta"):
-        needed = sum(parameter.nbytes for parameter in part.build(image).parameters())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory / COPIES:
+        needed = sum(parameter.nbytes for parameter in build().parameters())
+    if needed > memory() / COPIES:
         raise PartError(
-            f"{part.kind} {part.name} has {needed / 1e9:,.0f} GB of weights, of which a training needs {COPIES} times "
-            f"as much, and this machine {memory / 1e9:,.0f} GB of memory; lower its width, widths or latent_dim, or "
-            "data.size"
+            f"{what} has {needed / 1e9:,.0f} GB of weights, of which a training needs {COPIES} times as much, and this "
+            f"machine {memory() / 1e9:,.0f} GB of memory; lower {lower}"
         )
 
 

@@ -16,12 +16,13 @@ from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.record import RunRecord
 from gankit.files import user_path
 from gankit.images.pictures import SHOWN, grid_html
+from gankit.images.room import too_many
 from gankit.interfaces import Critic, Generator, ImageSpec, Truncates
 from gankit.nn.layers import set_influence
 from gankit.registry.messages import shown
 from gankit.runs import checkpoint
 from gankit.runs.labels import Labels, draw_labels, encode_classes, encode_conditions
-from gankit.runs.networks import build_network, generate_pixels, load_state, step_hooks, too_many
+from gankit.runs.networks import build_network, generate_pixels, load_state, step_hooks
 from gankit.runs.record import read_log
 
 LAST, BEST = "generator.safetensors", "generator-best.safetensors"
@@ -241,7 +242,7 @@ class Run:
         """
         if n < 0:
             raise RunError(f"{self.path}: {n} images cannot be drawn; give 0 or more")
-        if reason := too_many(n, self.image):
+        if reason := too_many(n, self.image.shape, np.dtype(self.dtype).itemsize):
             raise RunError(f"{self.path}: {reason}")
         return seeds.latents(seed, n, self.generator.latent_dim), self.encode_labels(n, labels, seed)
 

@@ -16,8 +16,8 @@ from gankit.errors import RunError
 from gankit.experiments.options import Animation
 from gankit.files import refuse_taken, user_path, write_atomically, write_folder
 from gankit.images.pictures import enlargement, grid, grid_png, to_8bit
+from gankit.images.room import too_many
 from gankit.interfaces import Truncates
-from gankit.runs.networks import too_many
 from gankit.runs.run import Run
 from gankit.runs.sampling import label_texts, parse_label
 
@@ -83,7 +83,7 @@ def write_walk(
     if animation.upper() not in Image.SAVE_ALL:
         raise RunError(f"this Pillow cannot write {animation}: choose the animation gif")
     labels, rows = _rows(run, label, seed)
-    if reason := too_many(stops * frames * rows, run.image):
+    if reason := too_many(stops * frames * rows, run.image.shape):
         raise RunError(f"{run.path}: {reason}")
     latents = seeds.latents(seed, stops * (1 if run.image.classes else rows), run.generator.latent_dim)
     latents = latents.reshape(stops, -1, latents.shape[1]).expand(stops, rows, -1)

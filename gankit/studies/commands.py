@@ -1,7 +1,6 @@
 """The commands `gankit study NAME`, one for each study that the registry finds."""
 
 import importlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,7 +55,7 @@ def study_command(name: str) -> Callable[..., None]:
         from gankit.studies.reading import load_study
 
         arguments = words or []
-        file = arguments.pop(0) if arguments and not re.match(r"--|.*=", arguments[0]) else None
+        file = arguments.pop(0) if arguments and names_file(arguments[0]) else None
         study = load_study(name, file, *own_options(name, arguments))
         folder = out or Path(f"runs/study-{name.rpartition(':')[2]}")
         results = study.run(folder, workers=workers, threads=threads, cluster=cluster)
@@ -71,6 +70,13 @@ def study_command(name: str) -> Callable[..., None]:
     else:
         command.__doc__ = importlib.import_module(f"gankit.studies.{study.replace('-', '_')}").__doc__
     return command
+
+
+def names_file(word: str) -> bool:
+    """Whether a word stands for a study file, rather than for a setting."""
+    from gankit.experiments.document import settings_file
+
+    return not word.startswith("--") and ("=" not in word or settings_file(word) is not None)
 
 
 def own_options(study: str, words: list[str]) -> list[str]:

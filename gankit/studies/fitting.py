@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gankit import seeds
+from gankit.errors import PartError
 from gankit.experiments.tables import Count, Rate, Settings, Share
 from gankit.files import user_path
 from gankit.images.grey_levels import rescale
+from gankit.images.room import too_many
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.registry.messages import suggestion
 from gankit.runs import checkpoint
@@ -78,7 +80,7 @@ class FitSettings(Settings):
     network: str = SMALL
     width: Count = 16
     weights: str | None = None
-    input_size: Annotated[int, Ge(8)] | None = None
+    input_size: Annotated[int, Ge(8), Le(4096)] | None = None
     steps: Count = 1000
     batch: Annotated[int, Ge(2)] = 64
     lr: Rate = 2e-3
@@ -113,8 +115,11 @@ class FitSettings(Settings):
         """A network to be trained, from torch's own draws or from a file of weights.
 
         Raises:
-            PartError: the network cannot take these images, or the file holds no weights of it.
+            PartError: the network cannot take these images, they do not fit into the memory, or the file holds no
+                weights of it.
         """
+        if reason := too_many(self.batch, image.shape, torch.float32.itemsize):
+            raise PartError(f"{self.table}.batch: {reason}")
         network = make_network(image, outputs, self.network, self.width, self.input_size, self.table)
         if self.weights is not None:
             assert isinstance(network, TorchvisionNetwork)

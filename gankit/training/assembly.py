@@ -13,11 +13,12 @@ from gankit import seeds
 from gankit.errors import PartError, typed_line
 from gankit.experiments.experiment import Experiment, Training
 from gankit.experiments.tables import LossTable
+from gankit.images.room import too_many
 from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, Loss, Side
 from gankit.nn.copies import copied
 from gankit.nn.layers import influence_at, label_layers
 from gankit.registry import Schedule
-from gankit.runs.networks import PROBE_BATCH, build_network, call_part, probe_inputs, probe_labels, too_many
+from gankit.runs.networks import PROBE_BATCH, build_network, call_part, probe_inputs, probe_labels
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,14 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         PartError: a part refuses the image, makes wrong shapes, lacks what a loss needs, or a critic that mixes samples
             meets a loss that differentiates sample by sample. One line with the part at fault.
     """
-    for setting in ("batch", "generator_batch"):
-        count = getattr(experiment.training, setting)
-        if count is not None and (reason := too_many(count, image)):
-            raise PartError(f"training.{setting}: {reason}")
+    training, evaluation = experiment.training, experiment.evaluation
+    for setting, count, type_ in (
+        ("training.batch", training.batch, torch.float32),
+        ("training.generator_batch", training.generator_batch, torch.float32),
+        ("evaluation.count", evaluation.count, torch.uint8),
+    ):
+        if count is not None and (reason := too_many(count, image.shape, type_.itemsize)):
+            raise PartError(f"{setting}: {reason}")
     with seeds.own_draws([]):
         seeds.seed_torch(experiment.training.seed, "initial weights")
         generator: Generator = build_network(experiment, "generator", image)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gankit import seeds
 from gankit.interfaces import Dataset
 
 Indices = NDArray[np.int64]
@@ -93,13 +94,8 @@ class ReadAhead:
 
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
         self._dataset, self._device = dataset, device
-        # One thread: data sets need not be safe for more. Without a device it would take memory of the first GPU.
-        self._reader = ThreadPoolExecutor(1, "gankit images", self._take_device)
+        self._reader = seeds.Reader(device)
         self._waiting: dict[bytes, Future[Tensor]] = {}
-
-    def _take_device(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.set_device(self._device)
 
     def _read(self, indices: Indices) -> Tensor:
         pixels = _storable(self._dataset.rows(indices))
@@ -113,4 +109,4 @@ class ReadAhead:
             self._waiting.clear()
         if later.tobytes() not in self._waiting:
             self._waiting[later.tobytes()] = self._reader.submit(self._read, later)
-        return _readable(waiting.result().to(self._device, non_blocking=True))
+        return _readable(self._reader.result(waiting).to(self._device, non_blocking=True))

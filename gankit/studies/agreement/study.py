@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, final
 from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import AfterValidator, AliasChoices, Field, field_validator, model_validator
 
-from gankit.errors import RunError
+from gankit.errors import DataError, RunError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Repeats, Settings
+from gankit.images.room import too_many
 from gankit.interfaces import MeasuresFacts
 from gankit.registry import registry
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at, percent
@@ -170,6 +171,8 @@ class Agreement(Study):
 
         Trainings without the augment have warm starts without it.
         """
+        if reason := too_many(self.settings.drawn, self.images.full.image.shape):
+            raise DataError(f"study.drawn: {reason}")
         trials, steps, warm = self._trials(), self.experiment.training.steps, self.settings.warm_start
         time_step = functools.partial(time_training, self.experiment_of(*next(iter(trials.values()))))
         warm_ups: dict[str, Job] = {}
