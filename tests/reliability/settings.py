@@ -1,8 +1,10 @@
-"""Extreme values of every setting of an experiment file, one at a time, through `gankit check`.
+"""Extreme values of every setting of an experiment or study file, and of what `gankit plan` takes, one at a time.
 
-What a field's type allows decides the values that are tried: numbers at the ends of their range, no text and odd text,
-lists that are empty, long, or of extreme numbers, schedules and options that lead nowhere. Settings of the training and
-of the evaluation that pass are also trained with for two steps. `experiments.py` counts how the cases end.
+Experiments go through `gankit check`; studies are read, and their jobs made as far as nothing is trained; plans are
+made but for the time of a step, which is not measured. What a field's type allows decides the values that are tried:
+numbers at the ends of their range, no text and odd text, lists that are empty, long, or of extreme numbers, schedules
+and options that lead nowhere. Settings of the training and of the evaluation that pass are also trained with for two
+steps. `experiments.py` counts how the cases end.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import tomlkit
 from PIL import Image
 from pydantic import BaseModel
 
@@ -24,7 +27,10 @@ import gankit
 from gankit.experiments.experiment import Evaluation, Training
 from gankit.experiments.lines import KeyPath
 from gankit.experiments.tables import AugmentTable, CriticTable, DataTable, GeneratorTable, LossTable
+from gankit.planning import proposal
 from gankit.registry import Schedule, registry
+from gankit.studies.fitting import Classical
+from gankit.studies.reading import load_study
 from gankit.training.rehearsal import check
 
 VALUES: dict[Any, list[Any]] = {
@@ -48,6 +54,24 @@ DATA: dict[str, dict[str, Any]] = {
     "eyes": {"size": 16, "counts": [4, 4, 4]}, "npz": {"path": "d.npz"}, "folder": {"path": "p", "size": 8},
     "torchvision": {"dataset": "FakeData", "options": {"size": 8}, "size": 8},
 }  # fmt: skip
+STUDIES: dict[str, dict[str, Any]] = {
+    "agreement": {"drawn": 8, "kept": 2}, "augmentation": {"folds": 2, "validation": 2, "reserve": 2, "width": 2},
+    "classifier": {"folds": 2, "width": 2},
+    "readers": {"generated": {"g": {"name": "folder", "path": "p"}}, "real": DATA["npz"] | {"name": "npz"}, "images": 4,
+                "pairs": 2},
+}  # fmt: skip
+TABLES = {registry("study").get(name).table: name for name in STUDIES}
+"""The study of each study's own table."""
+PLAN = {"images": SMALL["data"], "minutes": 60.0, "out": "plan.toml", "recipe": "resnet"}
+
+
+class Plan(BaseModel):
+    """What `gankit plan` takes."""
+
+    images: str
+    minutes: float
+    out: str
+    recipe: str
 
 
 def values_of(annotation: Any) -> list[Any]:
@@ -70,14 +94,21 @@ def _kinds(annotation: Any) -> Iterator[Any]:
 
 
 def tables() -> Iterator[tuple[dict[str, Any], KeyPath, type[BaseModel]]]:
-    """(experiment, place of a table in it, model of its settings) of every table that an experiment may hold."""
-    yield SMALL, ("training",), Training
-    yield SMALL, ("evaluation",), Evaluation
-    yield SMALL, ("data",), DataTable
-    for kind in ("dataset", "generator", "critic", "loss", "augment", "metric"):
+    """(settings, place of a table in them, model of the table) of every table that an experiment or study may hold."""
+    yield {"plan": PLAN}, ("plan",), Plan
+    yield {"plan": PLAN}, ("plan", "images"), DataTable
+    for table, name in TABLES.items():
+        experiment = {**SMALL, table: STUDIES[name]}
+        yield experiment, (table,), registry("study").settings(name)
+        if "classical" in registry("study").settings(name).model_fields:
+            yield {**experiment, table: {**STUDIES[name], "classical": {}}}, (table, "classical"), Classical
+    for kind in ("features", "metric", "augment", "loss", "critic", "generator", "dataset"):
         for name in registry(kind).built_in():
             experiment, place = copy.deepcopy(SMALL), (kind,)
-            if kind == "dataset":
+            if kind == "features":
+                path = {"path": "d.npz"} if "path" in registry(kind).settings(name).model_fields else {}
+                experiment["evaluation"]["features"], place = {"name": name, **path}, ("evaluation", "features")
+            elif kind == "dataset":
                 experiment["data"], place = {"name": name, **DATA[name]}, ("data",)
             elif kind in ("generator", "critic"):
                 experiment[kind]["name"] = name
@@ -96,25 +127,28 @@ def tables() -> Iterator[tuple[dict[str, Any], KeyPath, type[BaseModel]]]:
         assert set(own.model_fields) == {"part"}
     yield {**SMALL, "losses": [{"name": "wasserstein"}]}, ("losses", 0), LossTable
     yield {**SMALL, "augment": {"name": "diffaugment"}}, ("augment",), AugmentTable
+    yield SMALL, ("data",), DataTable
+    yield SMALL, ("evaluation",), Evaluation
+    yield SMALL, ("training",), Training
 
 
 @cache
 def cases() -> list[tuple[dict[str, Any], KeyPath, Any]]:
-    """(experiment, place of a setting, its value) of every case."""
+    """(settings, place of a setting, its value) of every case."""
     return [
-        (experiment, (*place, name), value)
-        for experiment, place, model in tables()
+        (settings, (*place, name), value)
+        for settings, place, model in tables()
         for name, field in model.model_fields.items() if name != "part"
         for value in values_of(field.annotation)
     ]  # fmt: skip
 
 
 def try_setting(number: int, folder: Path) -> str:
-    """Check an experiment with one extreme setting, and train with it where it decides how to train or judge."""
+    """Check what has one extreme setting, and train with it where it decides how to train or judge."""
     if not (folder / "d.npz").exists():
         random = np.random.default_rng(0)
         images = random.integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
-        np.savez(folder / "d.npz", images=images, labels=np.arange(24) % 2)
+        np.savez(folder / "d.npz", images=images, labels=np.arange(24) % 2, agreement=np.arange(24) % 5 / 4)
         (folder / "p").mkdir()
         for place, image in enumerate(images):
             Image.fromarray(image).save(folder / "p" / f"{place}.png")
@@ -123,6 +157,23 @@ def try_setting(number: int, folder: Path) -> str:
     for key in path[:-1]:
         table = table[key]
     table[path[-1]] = copy.deepcopy(value)
+    if path[0] == "plan":
+        plan = experiment["plan"]
+        if not isinstance(plan["images"], str):
+            images = tomlkit.inline_table()
+            images.update(plan["images"])
+            plan["images"] = images.as_string()
+        Path("plan.toml").unlink(missing_ok=True)
+        proposal._seconds_a_step = lambda tables: 0.01
+        for _ in proposal.plan(plan["images"], plan["minutes"], Path(plan["out"]), plan["recipe"]):
+            pass
+        return "checked"
+    if path[0] in TABLES:
+        Path("study.toml").write_text(tomlkit.dumps(experiment), encoding="utf-8")
+        study = load_study(TABLES[path[0]], "study.toml")
+        study.arms()
+        study.work(Path("jobs"))
+        return "checked"
     gankit.load(experiment)
     for _ in check(experiment):  # type: ignore[arg-type]
         pass
