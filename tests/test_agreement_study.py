@@ -539,7 +539,7 @@ def test_tex_says_every_character_as_it_stands() -> None:
         (["study.thresholds=[0.66666666,0.66666667]"], "study.thresholds: each threshold must be above the one before"),
         (["study.thresholds=[80]"], "study.thresholds.0: input should be less than or equal to 1"),
         (["study.kept=60"], "the best and the worst 60 of 100 overlap; draw more or keep fewer"),
-        (['study.scopes=["critic","critic"]'], "study.scopes: name each only once; these are critic, critic"),
+        (['study.scopes=["critic","critic"]'], "study.scopes: name each only once; these are ['critic', 'critic']"),
         (["data.held_out=0"], "data.held_out: a study judges beside images kept from training"),
         (["data.min_agreement=0.7"], "data.min_agreement: study.thresholds decides this in a study"),
         (["data.subset=70"], "data.subset: study.controls decides this in a study"),

@@ -157,6 +157,7 @@ def test_options_of_optimisers_leave_alone_what_has_a_setting(options: str, said
     [
         ("training.batch=1000000000000000", PartError, "training.batch: 1,000,000,000,000,000 images"),
         ("training.generator_batch=1000000000000000", PartError, "training.generator_batch"),
+        ("evaluation.count=1000000000000000", PartError, "evaluation.count: 1,000,000,000,000,000 images of 3 x 8 x 8"),
         ("training.device=cuda:99", RunError, "training.device: 'cuda:99' cannot be used here"),
         ("training.device=meta", RunError, "training.device: 'meta' cannot be used here"),
         ("training.start_from=nowhere", RunError, "training.start_from: nowhere: there is no run here"),
@@ -240,6 +241,39 @@ def test_images_that_this_machine_cannot_hold_are_refused_before_they_are_made(
         _ = open_dataset(DataTable.model_validate(table)).images
 
 
+@pytest.mark.parametrize(
+    ("study", "override", "said"),
+    [
+        ("agreement", "study.drawn=1000000000000", "study.drawn: 1,000,000,000,000 images of 3 x 8 x 8"),
+        ("classifier", "classifier.batch=1000000000000", "classifier.batch: 1,000,000,000,000 images of 3 x 8 x 8"),
+        (
+            "classifier",
+            "classifier.width=1000000000",
+            "classifier.network small has .* GB of weights, .* lower classifier",
+        ),
+    ],
+)
+def test_what_memory_cannot_hold_is_refused_before_a_study_trains(
+    study: str, override: str, said: str, small: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    more = ["study.thresholds=[0]"] if study == "agreement" else []
+    with pytest.raises(GankitError, match=said):
+        load_study(study, "wgan-gp", *small(*more, override)).work(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("study", "override"),
+    [
+        ("augmentation", f"augmentation.network={'x' * 4000}"), ("augmentation", f"augmentation.ratios={[1] * 2000}"),
+        ("agreement", f"study.thresholds={[1] * 2000}"),
+    ],
+)  # fmt: skip
+def test_long_settings_of_a_study_are_refused_in_a_short_line(study: str, override: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_study(study, None, override)
+    assert len(str(caught.value)) < 2000
+
+
 @pytest.mark.parametrize("label", ["\u00b2", "9" * 5000, -1, 3])
 def test_a_label_of_no_class_is_said_in_one_short_line(label: str | int) -> None:
     with pytest.raises(RunError, match="there is no class") as caught:
@@ -266,7 +300,12 @@ def test_facts_whose_squares_overflow_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError("Unable to allocate 9 PiB"), RuntimeError("x: can't allocate memory: y")]
+    "error",
+    [
+        MemoryError("Unable to allocate 9 PiB"),
+        RuntimeError("x: can't allocate memory: y"),
+        RuntimeError("Storage size calculation overflowed with sizes=[9, 3]"),
+    ],
 )
 def test_too_little_memory_is_said_in_one_line(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 
 import gankit
-from gankit.errors import SettingsError
+from gankit.errors import GankitError, SettingsError
 from gankit.oversampling import sampler as module
 
 SMALL = (
@@ -46,6 +46,12 @@ def test_rare_classes_are_filled_and_the_given_images_come_first() -> None:
     again = sampler().fit_resample(x, y)[0]
     assert np.array_equal(more, again)
     assert Counter(sampler(sampling_strategy={"class 1": 8}).fit_resample(x, y)[1])["class 1"] == 8
+
+
+@pytest.mark.filterwarnings("ignore:After over-sampling")
+def test_more_images_than_memory_holds_are_refused_before_the_training() -> None:
+    with pytest.raises(GankitError, match=r"^sampling_strategy: 999,999,999,994 images of 1 x 8 x 8 take"):
+        sampler(sampling_strategy={"class 1": 10**12}).fit(*images())
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (64,)])

@@ -20,6 +20,7 @@ from gankit.images.known import Known
 from gankit.images.resizing import Fit
 from gankit.images.room import too_many
 from gankit.interfaces import DecodedDataset, ImageSpec
+from gankit.registry.messages import shown
 
 _TARGETS = ("targets", "labels", "_labels")  # where torchvision's classes keep all targets, if they do
 _NO_OPTIONS = ("self", "root", "download", "transform", "target_transform", "transforms")
@@ -189,7 +190,7 @@ def _class(name: str) -> Any:
         folded = {key.casefold(): key for key in classes}
         close = difflib.get_close_matches(name.casefold(), folded, n=1)
         hint = f"; did you mean {folded[close[0]]!r}?" if close else f"; it has: {', '.join(sorted(classes))}"
-        raise DataError(f"torchvision.datasets has no data set {name!r}{hint}")
+        raise DataError(f"torchvision.datasets has no data set {shown(name)}{hint}")
     return classes[name]
 
 

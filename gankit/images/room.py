@@ -4,7 +4,8 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from gankit.images.spec import LARGEST
 
@@ -15,8 +16,11 @@ _FREED = threading.Condition()
 
 
 def memory() -> float:
-    """Bytes of memory that this machine has; infinite where the system does not say."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+    """Bytes of memory that this machine has, or this container may use; infinite where the system does not say."""
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+    with suppress(OSError, ValueError):  # "max" where there is no limit
+        size = min(size, float(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return size
 
 
 def too_many(count: int, shape: Sequence[int], itemsize: int = 1) -> str:

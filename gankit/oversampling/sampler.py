@@ -77,6 +77,7 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ValueError: as `fit_resample`.
+            GankitError: no memory would hold the images.
         """
         self._check(X, y)
         return self
@@ -93,7 +94,7 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ValueError: images or classes do not serve.
-            GankitError: the experiment is not valid, or its training fails.
+            GankitError: the experiment is not valid, its training fails, or no memory would hold the images.
         """
         x, classes, images = self._check(X, y)
         names, labels = np.unique(classes, return_inverse=True)

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import warnings
 from pathlib import Path
 from typing import Any, final
@@ -38,7 +39,7 @@ class SmallNetwork(nn.Module):
 
     def __init__(self, image: ImageSpec, outputs: int, width: int = 16, dropout: float = 0.2) -> None:
         super().__init__()
-        levels = min(5, max(1, round(torch.tensor(min(image.height, image.width) / 4).log2().item())))
+        levels = min(5, max(1, round(math.log2(min(image.height, image.width) / 4))))
         widths = [image.channels, *(width * min(2**level, 4) for level in range(levels))]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):

@@ -23,7 +23,7 @@ from gankit.files import user_path
 from gankit.images.grey_levels import rescale
 from gankit.images.room import too_many
 from gankit.interfaces import Dataset, ImageSpec
-from gankit.registry.messages import suggestion
+from gankit.registry.messages import shown, suggestion
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import SMALL, TorchvisionNetwork, load_weights, make_network
 from gankit.runs.run import choose_device
@@ -96,7 +96,7 @@ class FitSettings(Settings):
 
             names = models.list_models(module=models)
             if name not in names:
-                raise ValueError(f"torchvision has no network {name!r}; {suggestion(name, [SMALL, *names])}")
+                raise ValueError(f"torchvision has no network {shown(name)}; {suggestion(name, [SMALL, *names])}")
         return name
 
     def check_weights(self, refuse: Refuse) -> None:

@@ -19,7 +19,7 @@ from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
 from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
 from gankit.nn.threads import fastest, thread_options
-from gankit.registry.messages import read_none
+from gankit.registry.messages import read_none, shown
 from gankit.registry.settings import as_table
 from gankit.report.pages import render
 from gankit.runs.run import choose_device
@@ -317,5 +317,5 @@ def distinct(values: list[Any]) -> list[Any]:
         ValueError: one of them is there twice.
     """
     if len(set(values)) < len(values):
-        raise ValueError(f"name each only once; these are {', '.join(map(str, values))}")
+        raise ValueError(f"name each only once; these are {shown(values)}")
     return values

@@ -17,6 +17,7 @@ from gankit.experiments.tables import Repeats, Settings
 from gankit.images.room import too_many
 from gankit.interfaces import MeasuresFacts
 from gankit.registry import registry
+from gankit.registry.messages import shown
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at, percent
 from gankit.studies.agreement.findings import Findings, Trial
 from gankit.studies.agreement.judging import Judge
@@ -74,7 +75,7 @@ class AgreementSettings(Settings):
     @classmethod
     def _rising(cls, values: list[float]) -> list[float]:
         if any(b <= a or percent(a) == percent(b) for a, b in itertools.pairwise(values)):  # by which arms are named
-            raise ValueError(f"each threshold must be above the one before; these are {values}")
+            raise ValueError(f"each threshold must be above the one before; these are {shown(values)}")
         return values
 
     @model_validator(mode="after")

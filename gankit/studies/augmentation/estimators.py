@@ -20,7 +20,7 @@ from gankit.errors import PartError, one_line
 from gankit.evaluation.design import Floats
 from gankit.evaluation.extraction import device_of, extractor
 from gankit.interfaces import Dataset, Features
-from gankit.registry.messages import suggestion
+from gankit.registry.messages import shown, suggestion
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import KINDS
 from gankit.studies.fitting import JUDGED, TrainingSet, batch_images, to_tensor
@@ -65,7 +65,7 @@ def _find_class(name: str, kind: str) -> type:
     known = _estimators(kind)
     if name not in known:
         near = suggestion(name, list(known))
-        raise PartError(f"augmentation.estimator: scikit-learn has no {kind} {name!r}; {near}")
+        raise PartError(f"augmentation.estimator: scikit-learn has no {kind} {shown(name)}; {near}")
     result: type = known[name]
     return result
 

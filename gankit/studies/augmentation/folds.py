@@ -12,7 +12,7 @@ from gankit.errors import DataError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.selection import open_dataset, split_indices
 from gankit.interfaces import Dataset, Indices
-from gankit.registry.messages import suggestion
+from gankit.registry.messages import shown, suggestion
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import HELD_OUT
 from gankit.studies.augmentation.settings import AugmentationSettings
@@ -105,14 +105,15 @@ def _check_names(dataset: Dataset, settings: AugmentationSettings, data: str) ->
     names = dataset.class_names
     for name in settings.positive:
         if name not in names:
-            raise DataError(f"augmentation.positive: {data} has no class {name!r}; {suggestion(name, names)}")
+            raise DataError(f"augmentation.positive: {data} has no class {shown(name)}; {suggestion(name, names)}")
     if settings.positive and set(settings.positive) == set(names):
         raise DataError("augmentation.positive: every class is positive; leave at least one out")
     if settings.endpoint == "severity":
         known = numbers(dataset)
         if settings.number not in known:
-            near = suggestion(str(settings.number), list(known))
-            raise DataError(f"augmentation.number: {data} has no number {settings.number!r} for each image; {near}")
+            number = str(settings.number)
+            near = suggestion(number, list(known))
+            raise DataError(f"augmentation.number: {data} has no number {shown(number)} for each image; {near}")
         if not np.isfinite(known[settings.number]).all():
             raise DataError(f"augmentation.number: {settings.number} has missing values; fill them, or remove images")
 

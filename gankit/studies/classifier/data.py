@@ -10,7 +10,7 @@ import numpy as np
 from gankit.errors import DataError
 from gankit.experiments.selection import open_dataset, split_indices
 from gankit.interfaces import Dataset, Indices
-from gankit.registry.messages import suggestion
+from gankit.registry.messages import shown, suggestion
 from gankit.seeds import derive_seed
 from gankit.studies.labelled import (
     class_counts,
@@ -58,7 +58,7 @@ def split_data(study: ClassifierStudy) -> Split:
         for key, split in (("classifier.test_split", name), ("data.split", table.split or "train")):
             if split not in dataset.splits:
                 known = ", ".join(dataset.splits) or "none"
-                raise DataError(f"{key}: there is no split {split!r} in this data set; known: {known}")
+                raise DataError(f"{key}: there is no split {shown(split)} in this data set; known: {known}")
         train, test = np.asarray(dataset.splits[table.split or "train"]), np.asarray(dataset.splits[name])
         words = f"the split {name!r} of the data is the test part"
     else:
@@ -97,14 +97,14 @@ def _check_names(study: ClassifierStudy, dataset: Dataset) -> None:
     for setting, classes in {"synthetic_classes": settings.synthetic_classes, **groupings}.items():
         for name in classes:
             if name not in names:
-                raise DataError(f"classifier.{setting}: {data} has no class {name!r}; {suggestion(name, names)}")
+                raise DataError(f"classifier.{setting}: {data} has no class {shown(name)}; {suggestion(name, names)}")
         if setting in groupings and set(classes) == set(names):
             raise DataError(f"classifier.{setting}: every class is positive; leave at least one out")
     if (number := settings.regression) is not None:
         known = numbers(dataset)
         if number not in known:
             raise DataError(
-                f"classifier.regression: {data} has no number {number!r} for each image; "
+                f"classifier.regression: {data} has no number {shown(number)} for each image; "
                 f"{suggestion(number, list(known))}; classifier.regression=none learns no number"
             )
         if not np.isfinite(known[number]).all():
