@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import gankit
 from gankit.cli import app, main
 from gankit.errors import DataError, GankitError, PartError, RunError, SettingsError
+from gankit.evaluation.sources import Drawn
 from gankit.experiments.selection import open_dataset
 from gankit.experiments.tables import DataTable
 from gankit.studies.reading import load_study
@@ -215,6 +216,8 @@ def test_a_setting_without_effect_is_a_warning(recipe: str, override: str, said:
 def test_images_that_no_memory_holds_are_not_begun() -> None:
     with pytest.raises(RunError, match=r"1,000,000,000,000 images of .* GB, too much for the memory; use few"):
         gankit.open_run("eyes").sample(10**12)
+    with pytest.raises(RunError, match=r"1,000,000,000,000 images of"):
+        Drawn(gankit.open_run("eyes"), 10**12)
 
 
 @pytest.mark.parametrize(

@@ -274,9 +274,13 @@ class Drawn(Dataset):
         run: whose generator.
         count: number of images.
         seed: of the latents and labels.
+
+    Raises:
+        RunError: so many cannot be drawn.
     """
 
     def __init__(self, run: Run, count: int, seed: int = 0) -> None:
+        run.check_count(count)  # before anything else is read or computed
         self._run, self._count, self._seed = run, count, seed
 
     @property

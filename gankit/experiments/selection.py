@@ -83,7 +83,11 @@ class Resized(View):
 
     @cached_property
     def images(self) -> NDArray[Any]:
-        """(n, channels, height, width) in the data set's type."""
+        """(n, channels, height, width) in the data set's type.
+
+        Raises:
+            DataError: they are too many for the memory.
+        """
         images = self.whole.images
         if reason := too_many(len(images), self.image.shape, images.dtype.itemsize):
             raise DataError(f"data.size: {reason}")

@@ -240,11 +240,19 @@ class Run:
         Raises:
             RunError: there is no generator yet, the labels do not fit the run, or no memory would hold the images.
         """
+        self.check_count(n)
+        return seeds.latents(seed, n, self.generator.latent_dim), self.encode_labels(n, labels, seed)
+
+    def check_count(self, n: int) -> None:
+        """Refuse numbers of images that cannot be drawn.
+
+        Raises:
+            RunError: n is below 0, or no memory would hold so many images.
+        """
         if n < 0:
             raise RunError(f"{self.path}: {n} images cannot be drawn; give 0 or more")
         if reason := too_many(n, self.image.shape, np.dtype(self.dtype).itemsize):
             raise RunError(f"{self.path}: {reason}")
-        return seeds.latents(seed, n, self.generator.latent_dim), self.encode_labels(n, labels, seed)
 
     @seeds.plain_torch()
     def decode(self, z: Tensor, labels: Tensor | None, truncation: float = 1.0) -> NDArray[Any]:

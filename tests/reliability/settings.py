@@ -172,7 +172,7 @@ def try_setting(number: int, folder: Path) -> str:
         Path("study.toml").write_text(tomlkit.dumps(experiment), encoding="utf-8")
         study = load_study(TABLES[path[0]], "study.toml")
         study.arms()
-        study.work(Path("jobs"))
+        study.work(Path(f"study-{number}", "jobs"))
         return "checked"
     gankit.load(experiment)
     for _ in check(experiment):  # type: ignore[arg-type]

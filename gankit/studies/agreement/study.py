@@ -171,6 +171,9 @@ class Agreement(Study):
         """Warm starts, one for each seed so that seeds have nothing in common; the reals; and every arm's trainings.
 
         Trainings without the augment have warm starts without it.
+
+        Raises:
+            DataError: no memory would hold the images to draw.
         """
         if reason := too_many(self.settings.drawn, self.images.full.image.shape):
             raise DataError(f"study.drawn: {reason}")
