@@ -22,6 +22,7 @@ from gankit.experiments.selection import open_dataset
 from gankit.experiments.tables import DataTable
 from gankit.studies.reading import load_study
 from gankit.training.assembly import experiment_warnings
+from gankit.training.rehearsal import check
 
 ALIAS_BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 9)
@@ -183,6 +184,7 @@ def test_check_finds_what_training_would(
     [
         (None, "training.critic_steps=1000000"), (None, "critic.flat_blocks=1000000"),
         (None, "generator={name='r3gan', blocks=1000000}"), (None, "data={name='eyes', counts=[1, 1, 2000000]}"),
+        (None, "evaluation.metrics=[{name='mind', projections=1000000}]"),
         ("augmentation", "augmentation.views=100000"), ("augmentation", "augmentation.repeats=100000"),
         ("classifier", "classifier.seeds=100000"), ("agreement", "study.seeds=100000"),
     ],
@@ -268,12 +270,16 @@ def test_what_memory_cannot_hold_is_refused_before_a_study_trains(
     ("study", "override"),
     [
         ("augmentation", f"augmentation.network={'x' * 4000}"), ("augmentation", f"augmentation.ratios={[1] * 2000}"),
-        ("agreement", f"study.thresholds={[1] * 2000}"),
+        ("agreement", f"study.thresholds={[1] * 2000}"), (None, f"generator={{name='resnet', width={2**63 - 1}}}"),
+        (None, f"data={{name='npz', path='arrays.npz', images='{'x' * 4000}'}}"),
     ],
 )  # fmt: skip
-def test_long_settings_of_a_study_are_refused_in_a_short_line(study: str, override: str) -> None:
-    with pytest.raises(SettingsError) as caught:
-        load_study(study, None, override)
+def test_what_is_refused_is_shown_in_short(
+    study: str | None, override: str, small: Callable[..., list[str]], arrays: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(arrays.parent)
+    with pytest.raises(GankitError) as caught:
+        load_study(study, None, override) if study else list(check("wgan-gp", *small(), override))
     assert len(str(caught.value)) < 2000
 
 

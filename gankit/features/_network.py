@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gankit.errors import PartError
 from gankit.interfaces import Features
+from gankit.registry.messages import shown
 
 
 class Network(Features):
@@ -111,7 +112,9 @@ def read_weights(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise PartError(f"the weights {path} cannot be read ({error.strerror}); set the path of a file") from error
+        raise PartError(
+            f"the weights {shown(str(path))} cannot be read ({error.strerror}); set the path of a file"
+        ) from error
     digest = hashlib.sha256(content).hexdigest()
     if sha256 is not None and digest != sha256.lower():
         raise PartError(f"{path} has the sha256 {digest}, not {sha256} as set; fetch the file again or correct sha256")

@@ -79,7 +79,7 @@ class Archive:
         if key not in self.headers:
             close = difflib.get_close_matches(key, self.headers, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise DataError(f"{self.path} has no array {key!r}; {hint}known: {', '.join(self.headers) or 'none'}")
+            raise DataError(f"{self.path} has no array {key[:200]!r}; {hint}known: {', '.join(self.headers) or 'none'}")
         header = self.headers[key]
         if header.dtype.hasobject:
             raise DataError(

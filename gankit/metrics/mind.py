@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, ClassVar, final
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from numpy.typing import ArrayLike
 
 from gankit.errors import GankitError
@@ -75,10 +75,10 @@ class Mind(Metric):
     better = "lower"
     meanings: ClassVar = {"mind": Meaning("mean distance between projections of both sides' features", "lower")}
 
-    def __init__(self, *, projections: Annotated[int, Ge(1)] = 1000) -> None:
+    def __init__(self, *, projections: Annotated[int, Ge(1), Le(10_000)] = 1000) -> None:
         """
         Args:
-            projections: number of random directions; with more, the value depends less on which ones are drawn.
+            projections: number of random directions, at most 10,000; with more, the value depends less on them.
         """
         self.projections = projections
 

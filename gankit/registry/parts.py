@@ -154,7 +154,7 @@ def _validate(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
     except (ValidationError, GankitError):
         raise
     except Exception as error:  # one of the part's own validators raised something other than ValueError
-        raise PartError(f"{kind} {name!r} cannot validate its settings: {typed_line(error)}") from error
+        raise PartError(f"{kind} {name!r} cannot validate its settings: {typed_line(error, 500)}") from error
     return Part(kind=kind, name=registry(kind).qualified_name(name), settings=validated)
 
 
@@ -182,7 +182,7 @@ def construct(kind: str, name: str | type, argument: object, settings: BaseModel
     except GankitError:
         raise
     except (Exception, SystemExit) as error:
-        raise PartError(f"{kind} {name!r} cannot be built: {typed_line(error)}") from error
+        raise PartError(f"{kind} {name!r} cannot be built: {typed_line(error, 500)}") from error
 
 
 def _build_nested(value: Any, argument: object) -> Any:
