@@ -45,7 +45,7 @@ SEED = 0
 COUNTS = {"experiment": 20_000, "rating": 1_000}
 WHAT = {
     "experiment": "experiment files and overrides", "rating": "ratings and their keys",
-    "setting": "extreme values of settings",
+    "setting": "extreme values of settings of experiments and studies, and of `gankit plan`",
 }  # fmt: skip
 GOOD = ("read", "checked", "refused")
 RESULTS = Path(__file__).parent / "results"
