@@ -43,12 +43,12 @@ def wheel(built: Path) -> dict[str, bytes]:
 
 
 def files(folder: str) -> set[str]:
-    """What git tracks there; without git, what is there."""
+    """What git tracks there; without git, what is there but for the hidden folders that tools leave."""
     listed = subprocess.run(["git", "ls-files", folder], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode == 0:
         return {name for name in listed.stdout.split() if (ROOT / name).is_file()}
     found = {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.is_file()}
-    return {name for name in found if not name.endswith(".pyc")}
+    return {name for name in found if not re.search(r"\.pyc$|^\.\w+/", name)}
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: dict[str, bytes]) -> None:
