@@ -64,9 +64,17 @@ class SkipLayerExcitation(nn.Module):
 
     def forward(self, small: Tensor, large: Tensor) -> Tensor:
         """(n, channels_small, h, w) and (n, channels_large, h', w') to (n, channels_large, h', w')."""
-        inner = F.leaky_relu(self.squeeze(F.adaptive_avg_pool2d(small, 4)), SLOPE)
+        inner = F.leaky_relu(self.squeeze(_pooled(small)), SLOPE)
         gates: Tensor = self.excite(inner).sigmoid()
         return large * gates
+
+
+def _pooled(maps: Tensor) -> Tensor:
+    """Means of (n, c, h, w) maps over 4x4 fields."""
+    fields = [side // 4 for side in maps.shape[2:]]
+    if maps.is_cuda and [4 * side for side in fields] == list(maps.shape[2:]):
+        return F.avg_pool2d(maps, fields)  # torch says of the other that it does not always compute the same
+    return F.adaptive_avg_pool2d(maps, 4)
 
 
 class ResidualDown(nn.Module):
