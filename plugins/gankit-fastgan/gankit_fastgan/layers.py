@@ -70,11 +70,11 @@ class SkipLayerExcitation(nn.Module):
 
 
 def _pooled(maps: Tensor) -> Tensor:
-    """Means of (n, c, h, w) maps over 4x4 fields."""
-    fields = [side // 4 for side in maps.shape[2:]]
-    if maps.is_cuda and [4 * side for side in fields] == list(maps.shape[2:]):
-        return F.avg_pool2d(maps, fields)  # torch says of the other that it does not always compute the same
-    return F.adaptive_avg_pool2d(maps, 4)
+    """The means of (n, c, h, w) maps over 4x4 fields."""
+    height, width = maps.shape[2:]
+    if height % 4 or width % 4:
+        return F.adaptive_avg_pool2d(maps, 4)  # whose derivative on a GPU does not always compute the same
+    return F.avg_pool2d(maps, (height // 4, width // 4))
 
 
 class ResidualDown(nn.Module):
