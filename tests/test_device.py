@@ -253,6 +253,7 @@ def test_outside_a_training_a_fault_is_one_line_too() -> None:
     assert plain_words(RuntimeError("CUDA error: device lost\nmore")) == (
         "the GPU failed (CUDA error: device lost); try again, or on the CPU (CUDA_VISIBLE_DEVICES=)"
     )
+    assert "too old" in str(plain_words(RuntimeError("The NVIDIA driver on your system is too old (found version 1)")))
     assert plain_words(RuntimeError("a mistake of a part")) is None
 
 

@@ -250,6 +250,6 @@ class _FromNumbers(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func in FROM_NUMBERS and out.is_meta and not isinstance(args[-1], Tensor):
+        if func in FROM_NUMBERS and out.is_meta and not any(isinstance(value, Tensor) for value in args[-1:]):
             self._seen.append(func.__name__)
         return out
