@@ -148,7 +148,9 @@ class Stepper:
     @torch.no_grad()
     def _update_average(self, average: AveragedModel) -> None:
         """What its `update_parameters` does, which copies the counter to the device and waits for that."""
-        averaged, current = (list(network.parameters()) for network in (average.module, self.generator))
+        averaged, current = (
+            [parameter.detach() for parameter in network.parameters()] for network in (average.module, self.generator)
+        )
         if updates := int(average.n_averaged):
             # A warm-up: the first, poor weights are forgotten quickly. Not those of a run that this one started from.
             decay = min(self.settings.averaging, (2 + updates) / (11 + updates))
