@@ -30,8 +30,8 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
 
     Images are (n, channels, height, width), (n, height, width), or rows of (n, channels * height * width) numbers with
     `image_shape`, as most estimators take them; 1, 3 or 4 channels may also come last. Those that come out have the
-    shape and type of those that go in, as arrays, and the given images come first. `value_range` gives black and white of images
-    that are not uint8.
+    shape and type of those that go in, as arrays, and the given images come first. `value_range` gives black and white
+    of images that are not uint8.
 
     Attributes:
         sampling_strategy_: number of images that are added to each class.
