@@ -20,7 +20,7 @@ from gankit.nn.copies import copied
 from gankit.nn.modes import bfloat16
 from gankit.registry import value_at
 from gankit.runs import checkpoint
-from gankit.runs.networks import describe_value, load_state, not_finite, step_hooks
+from gankit.runs.networks import describe_value, load_state, not_finite, place, step_hooks
 from gankit.runs.run import choose_device
 from gankit.training.assembly import Gan, build
 from gankit.training.data import TrainingData
@@ -103,15 +103,12 @@ class Stepper:
         self.go_to(0)
 
     def _place(self, kind: Side) -> Any:
-        network = getattr(self.gan, kind).to(self.device, self.like.dtype).train()
-        setting = self.settings.channels_last
+        name, setting = f"{kind} {getattr(self.experiment, kind).name}", self.settings.channels_last
+        network = place(name, getattr(self.gan, kind), self.device, self.like.dtype).train()
         if network.channels_last or setting is not None:
             tensors = [*network.parameters(), *network.buffers()]
             if setting is not False and any(tensor.dim() == 5 for tensor in tensors):
-                name = getattr(self.experiment, kind).name
-                raise PartError(
-                    f"training.channels_last: {kind} {name} has tensors of five dimensions; set it to false"
-                )
+                raise PartError(f"training.channels_last: {name} has tensors of five dimensions; set it to false")
             # Weights alone: convolutions follow their layout, and images stay contiguous, as plug-ins expect.
             network.to(memory_format=torch.contiguous_format if setting is False else torch.channels_last)
         distributed.synchronise(network)
