@@ -62,6 +62,23 @@ def test_what_is_not_known_is_said(photos: Path) -> None:
     ]
 
 
+def test_sub_folders_that_are_not_read_as_classes_are_named(photos: Path) -> None:
+    (photos / "labels.csv").write_text("file\n" + "\n".join(row.split(",")[0] for row in ROWS[1:]))
+    assert said(name="folder", path=str(photos))[1] == (
+        "  classes: none (a column `label` names them; "
+        "the sub-folders cat, dog, owl are not read as classes beside a table)"
+    )
+
+
+def test_values_that_are_darker_than_their_depth_are_pointed_out(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", np.array([[0, 3000]], np.uint16))
+    first = said(name="folder", path=str(tmp_path))[0]
+    assert first.endswith(
+        "grey, 16 bits, but no value above 3000: white is 65535 unless data.value_range=[0,4095] says otherwise"
+    )
+    assert "unless" not in said(name="folder", path=str(tmp_path), value_range=[0, 4095])[0]
+
+
 def test_columns_that_may_be_votes_are_asked_about(photos: Path) -> None:
     (photos / "labels.csv").write_text("\n".join(ROWS).replace("rater1", "anna").replace("rater2", "ben"))
     asked = "  votes?: anna, ben: names of classes; if raters gave them, call the columns vote_1, vote_2, ..."

@@ -152,6 +152,10 @@ def test_the_card_says_what_the_images_are_and_what_is_not_known(run: gankit.Run
     assert "**Not for clinical use**" in card
     page = (run.path / "report.html").read_text()
     assert "Card of the synthetic images" in page
+    assert "<h3>Copies and privacy</h3>\n<ul><li>Of 40 generated images" in page
+    assert "<li>right, both: 30 images.</li>" in page
+    assert "<strong>Not for clinical use</strong>" in page
+    assert "## " not in page
     assert NAMES[0] not in page
     copy = shutil.copytree(run.path, tmp_path / "copy")
     (copy / "metrics.json").unlink()
