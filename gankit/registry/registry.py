@@ -162,7 +162,7 @@ class Registry:
         text = f"there is no {self.kind} named {shown(name)}; {suggestion(name, known, list_all=True)}"
         distribution = name.rpartition(":")[0]
         plugins, faults = scan().plugins, scan().faults
-        if not distribution:
+        if not distribution and "did you mean" not in text:
             call = f"@gankit.{plural(self.kind)}.register({shown(name)})"
             text += f" (if a script registers it, run its `{call}` in this process first)"
         elif (owner := normalise_name(distribution)) not in {plugin.distribution for plugin in plugins}:

@@ -310,6 +310,8 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
     if not (folder / "experiment.toml").is_file():
         near = _runs_near(folder)
         hint = f"; did you mean {first_of(near)}?" if near else ""
+        if folder.is_file():
+            hint = "; a run is a folder, which gankit train makes from an experiment file"
         if str(path) in pretrained_names():
             hint = "; a run that comes with gankit has the same name: to open that one, change to another directory"
         raise RunError(f"{folder}: there is no run here (no experiment.toml){hint}")
