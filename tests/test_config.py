@@ -286,7 +286,7 @@ def test_overrides_do_not_change_what_they_were_given() -> None:
         ("steps=500", "override 'steps=500': steps: there is no such setting; did you mean training.steps?"),
         ("size=32", "override 'size=32': size: there is no such setting; did you mean data.size?"),
         ("data.part=3", "override 'data.part=3': data.part: there is no such setting"),
-        ("data.size=[1, 2, 3]", "override 'data.size=[1, 2, 3]': data.size: input should be a valid integer"),
+        ("data.size=[1, 2, 3]", "override 'data.size=[1, 2, 3]': data.size: a whole number is needed"),
         ("training.betas=[0.5]", "override 'training.betas=[0.5]': training.betas: the list is too short"),
         ("training.generator_lr=nan", "training.generator_lr: input should be a finite number, not nan"),
         ("training.optimizer=Adamm", "training.optimizer: torch.optim has no 'Adamm'; did you mean 'Adam'?"),
@@ -395,8 +395,7 @@ def test_yaml_is_version_1_2(tmp_path: Path) -> None:
 def test_overrides_and_recipes_are_named_as_such(tmp_path: Path) -> None:
     path = write(tmp_path / "e.toml", "[training]\nsteps = 0\n")
     assert errors(path, "critic.width=x", "training.batch=0") == [
-        "override 'critic.width=x': critic.width: input should be a valid integer, unable to parse string as an "
-        "integer, not 'x'",
+        "override 'critic.width=x': critic.width: a whole number is needed, not 'x'",
         f"{path}:2: training.steps: input should be greater than or equal to 1, not 0",
         "override 'training.batch=0': training.batch: input should be greater than or equal to 1, not 0",
     ]

@@ -108,7 +108,7 @@ class TestTable:
     @pytest.mark.parametrize("name", ["a", "A.PNG", "/home/ada/photos/a.png", "C:\\photos\\a.jpg"])
     def test_an_image_named_in_another_way_is_proposed(self, pictures: Path, name: str) -> None:
         text = error(lambda: listed(pictures, f"file,label\n{name},x\nb.png,x\nc,x\nd/e,x\n").image)
-        assert "and there is no such image, nor for 2 other rows; did you mean 'a.png'?" in text
+        assert "and there is no such image, as in 2 other rows; did you mean 'a.png'?" in text
 
     @pytest.mark.parametrize("header", ["Image Name,Class", "image;name", "FILE NAMES\tlabel"])
     def test_usual_titles_of_files_are_found_with_any_separator(self, pictures: Path, header: str) -> None:

@@ -221,7 +221,7 @@ def _listed_files(rows: CsvTable, title: str, files: Sequence[str]) -> list[str]
         close = _meant(name, files)
         quoted = escaped if look(close) == look(name) else repr
         hint = f"did you mean {quoted(close)}? " if close else ""
-        also = f", nor for {counted(others, 'other row')}" if others else ""
+        also = f", as in {counted(others, 'other row')}" if others else ""
         raise DataError(
             f"{rows.where(missing[0])} names {quoted(name)}, and there is no such image{also}; "
             f"{hint}add the image or remove the row"

@@ -136,6 +136,10 @@ def _sentence(error: ErrorDetails, known: Collection[str], elsewhere: Callable[[
             return "this setting is missing, and has no default"
         case "model_type" | "dict_type":
             return f"a table is needed, not {shown(value)}"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return f"a whole number is needed, not {shown(value)}"
+        case "float_type" | "float_parsing":
+            return f"a number is needed, not {shown(value)}"
         case "list_type" | "tuple_type":
             return f"a list is needed, not {shown(value)}"
         case "too_short":

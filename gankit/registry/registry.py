@@ -165,7 +165,9 @@ class Registry:
         if not distribution and "did you mean" not in text:
             call = f"@gankit.{plural(self.kind)}.register({shown(name)})"
             text += f" (if a script registers it, run its `{call}` in this process first)"
-        elif (owner := normalise_name(distribution)) not in {plugin.distribution for plugin in plugins}:
+        elif distribution and (owner := normalise_name(distribution)) not in {
+            plugin.distribution for plugin in plugins
+        }:
             text += f" (distribution {owner[:100]} is not installed, or GANKIT_DISABLE_PLUGINS switches it off)"
         return "; ".join([text, *faults])
 
