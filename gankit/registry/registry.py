@@ -162,12 +162,10 @@ class Registry:
         text = f"there is no {self.kind} named {shown(name)}; {suggestion(name, known, list_all=True)}"
         distribution = name.rpartition(":")[0]
         plugins, faults = scan().plugins, scan().faults
-        if not distribution and "did you mean" not in text:
+        if not distribution:
             call = f"@gankit.{plural(self.kind)}.register({shown(name)})"
             text += f" (if a script registers it, run its `{call}` in this process first)"
-        elif distribution and (owner := normalise_name(distribution)) not in {
-            plugin.distribution for plugin in plugins
-        }:
+        elif (owner := normalise_name(distribution)) not in {plugin.distribution for plugin in plugins}:
             text += f" (distribution {owner[:100]} is not installed, or GANKIT_DISABLE_PLUGINS switches it off)"
         return "; ".join([text, *faults])
 
