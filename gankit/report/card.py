@@ -44,7 +44,7 @@ def card(run: Run, metrics: dict[str, Any] | None) -> str:
         classes=dict(zip(run.class_names, record.label_counts, strict=False)),
     )  # fmt: skip
     # Conditions of the template leave empty lines: none stays between items of a list, and at most one elsewhere.
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"(\n- [^\n]*)\n+(?=- )", r"\1\n", text)).rstrip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"(?m)^(- .*)\n+(?=- )", r"\1\n", text)).rstrip() + "\n"
 
 
 def card_html(text: str) -> str:
