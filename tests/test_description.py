@@ -55,8 +55,9 @@ def test_what_is_not_known_is_said(photos: Path) -> None:
     (photos / "labels.csv").write_text("file\n" + "\n".join(f"owl/{i}.png" for i in range(4)))
     lines = said(name="folder", path=str(photos), unlisted="skip")
     assert lines[1:] == [
-        "  classes: none (a column `label` names them)",
-        "  patients: not known: each image counts as another patient's (a column `group` says whose each is)",
+        "  classes: none (sub-folders, a column `label` in labels.csv, or an array `labels` name them)",
+        "  patients: not known: each image counts as another patient's "
+        "(a column `patient` in labels.csv, or an array `groups`, says whose each is)",
         "  left out: 8 images without a row: cat/0.png, cat/1.png, cat/2.png, cat/3.png, dog/0.png, dog/1.png, "
         "dog/2.png, dog/3.png",
     ]
@@ -65,8 +66,7 @@ def test_what_is_not_known_is_said(photos: Path) -> None:
 def test_sub_folders_that_are_not_read_as_classes_are_named(photos: Path) -> None:
     (photos / "labels.csv").write_text("file\n" + "\n".join(row.split(",")[0] for row in ROWS[1:]))
     assert said(name="folder", path=str(photos))[1] == (
-        "  classes: none (a column `label` names them; "
-        "the sub-folders cat, dog, owl are not read as classes beside a table)"
+        "  classes: none (a column `label` names them; the sub-folders cat, dog, owl are not read beside a table)"
     )
 
 

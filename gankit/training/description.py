@@ -68,13 +68,17 @@ def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
     """Headings and their texts; an empty text is not shown."""
     if known.labels is None:
         folders = sorted({Path(name).parts[0] for name in known.files if len(Path(name).parts) > 1})
-        beside = f"; the sub-folders {_names(folders)} are not read as classes beside a table" if folders[1:] else ""
-        yield "classes", f"none (a column `label` names them{beside})"
+        if folders[1:]:
+            names = f"a column `label` names them; the sub-folders {_names(folders)} are not read beside a table"
+        else:
+            names = "sub-folders, a column `label` in labels.csv, or an array `labels` name them"
+        yield "classes", f"none ({names})"
     else:
         hint = "" if table.conditional else "; data.conditional=true tells the networks"
         yield "classes", _classes(known) + _columns(known, "label") + hint
     if known.groups is None:
-        yield "patients", "not known: each image counts as another patient's (a column `group` says whose each is)"
+        says = "a column `patient` in labels.csv, or an array `groups`, says whose each is"
+        yield "patients", f"not known: each image counts as another patient's ({says})"
     else:
         sizes = np.unique(known.groups, return_counts=True)[1]
         least, most = int(sizes.min()), int(sizes.max())
