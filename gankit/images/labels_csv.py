@@ -126,13 +126,15 @@ def check_folder(folder: Path, content: str) -> None:
     Raises:
         DataError: there is no such folder; it says that it should hold the `content`.
     """
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        if folder.suffix in (".npz", ".npy") and folder.exists():
-            raise DataError(f'{folder} is no folder of {content}; name = "npz" reads such files')
-        raise DataError(
-            f"the folder {folder} {what}; set path to the folder of the {content} ({Path.cwd()} is current)"
-        )
+    if folder.is_dir():
+        return
+    if not folder.exists():
+        here = f"{Path.cwd()} is current"
+        raise DataError(f"the folder {folder} does not exist; set path to that of the {content} ({here})")
+    if folder.suffix in (".npz", ".npy"):
+        raise DataError(f'{folder} is no folder of {content}; name = "npz" reads such files')
+    first = "unpack it, and " if folder.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") else ""
+    raise DataError(f"{folder} is a file, not a folder; {first}set path to the folder of the {content}")
 
 
 def may_lie_beside(file: Path) -> bool:
