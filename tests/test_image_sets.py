@@ -215,6 +215,12 @@ def test_ranges_that_differ_are_said() -> None:
     assert any("black and white are" in warning for warning in report["protocol"]["warnings"])
 
 
+def test_images_of_another_size_than_the_real_ones_are_pointed_out() -> None:
+    report = gankit.evaluate(COLOUR, COLOUR[:, :, :4], ["frechet"], {"name": "pixels", "side": 1})
+    said = "the generated images are of 5 x 7 pixels, the real ones of 4 x 7: sharpness differs"
+    assert said in report["protocol"]["warnings"]
+
+
 def test_images_of_other_classes_than_the_real_ones_are_pointed_out() -> None:
     data = gankit.wrap("dataset", COLOUR, labels=["mild", "none", "severe"] * 2)
     said = [

@@ -288,6 +288,11 @@ def _reference_warnings(fakes: _Side, reals: _Side, lacks_training: bool) -> lis
         )
     if ranges[0] != ranges[1] and (0.0, 255.0) not in ranges:
         warnings.append(f"black and white are {ranges[0]} in the generated images, but {ranges[1]} in the real ones")
+    sizes = [" x ".join(map(str, side.images.image.shape[1:])) for side in (fakes, reals)]
+    if sizes[0] != sizes[1]:
+        warnings.append(
+            f"the generated images are of {sizes[0]} pixels, the real ones of {sizes[1]}: sharpness differs"
+        )
     shown, others = _classes(fakes.images), _classes(reals.images)
     if shown & others and shown != others:
         listed = [first_of(sorted(classes)) for classes in (shown, others)]
