@@ -72,10 +72,10 @@ def read_csv(
             }
             with_key = [mark for mark, titles in headers.items() if any(is_key(fold(title)) for title in titles)]
             if not with_key:
-                titles = list(map(repr, max(headers.values(), key=len)))
+                most: list[str] = max(headers.values(), key=len)
                 raise DataError(
                     f"{path} has no column `{key}`; its first line must name the columns: {key},... "
-                    f"(it says: {first_of(titles, 8) or 'nothing'})"
+                    f"(it says: {first_of(list(map(repr, most)), 8) or 'nothing'})"
                 )
             delimiter = max(with_key, key=lambda mark: len(headers[mark]))
             file.seek(0)
