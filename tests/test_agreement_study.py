@@ -557,7 +557,7 @@ def test_settings_that_cannot_be_are_refused_with_their_place(overrides: list[st
 def test_a_file_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('[data]\nname = "eyes"\nheld_out = 0.2\n\n[study]\nkept = 5\ndrawn = "many"\n')
-    with pytest.raises(SettingsError, match=re.escape("mine.toml:7: study.drawn: input should be a valid integer")):
+    with pytest.raises(SettingsError, match=re.escape("mine.toml:7: study.drawn: a whole number is needed")):
         load(path)
     with pytest.raises(SettingsError, match="there is no such experiment file"):
         load(tmp_path / "none.toml")

@@ -334,6 +334,19 @@ def test_settings_that_cannot_work(kind: str, settings: dict[str, object], messa
         gankit.build(kind, "resnet", ImageSpec(3, 16, 16), **settings)
 
 
+@pytest.mark.parametrize(
+    ("side", "fitting"),
+    [
+        (28, r"32,"),  # not 56, for which 28x28 pictures would be blown up
+        (64, r"32,"),
+        (112, r"56,"),
+    ],
+)
+def test_the_size_for_too_many_or_too_few_widths_is_near_that_of_the_images(side: int, fitting: str) -> None:
+    with pytest.raises(PartError, match=rf"set data\.size={fitting}"):
+        gankit.build("generator", "resnet", ImageSpec(3, side, side), widths=[4] * 4)
+
+
 def test_a_generator_without_normalisation_refuses_labels() -> None:
     with pytest.raises(PartError, match=r"generator\.norm to batch or layer"):
         gankit.build("generator", "resnet", ImageSpec(3, 16, 16, classes=2), norm="none")
