@@ -19,7 +19,7 @@ from gankit.datasets.eyes import Eyes, estimate_deviation
 from gankit.errors import DataError
 
 PAPER = np.array([[1250, 1175, 1067, 938], [451, 412, 367, 316], [999, 959, 886, 784]])
-SMALL = (40, 24, 36)
+SMALL = (20, 12, 18)
 LAYOUTS = [(64, 64), (32, 32), (64, 128), (128, 128)]
 
 
