@@ -156,9 +156,8 @@ def test_its_examples_can_be_trained(shipped: Environment, without_source: Path)
 @pytest.mark.parametrize("which", ["not slow", pytest.param("", marks=pytest.mark.slow, id="all")])
 def test_its_own_tests_pass_on_what_is_installed(which: str, shipped: Environment, without_source: Path) -> None:
     options = ["-p", "no:cacheprovider", "-m", which]
-    tested = shipped.python(
-        f"import rehearsals; rehearsals.share(); {processes.PYTEST}", *options, "tests", folder=without_source
-    )
+    code = f"import rehearsals; rehearsals.share(); {processes.PYTEST}"
+    tested = shipped.python(code, *options, "tests", folder=without_source)
     assert tested.code == 0, tested.out[-8000:] + tested.err
     assert "[100%]" in tested.out
 
