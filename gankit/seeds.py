@@ -81,8 +81,10 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
         _CHANGED.wait_for(_may_draw)
         _turns.append(threading.get_ident())
     try:
-        # Named, since torch warns where there are several GPUs and none is named.
-        with torch.random.fork_rng(range(torch.cuda.device_count()) if devices is None else devices):
+        # Named, since torch warns where there are several GPUs and none is named. Where the driver is too old, torch
+        # counts GPUs that it cannot use.
+        usable = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+        with torch.random.fork_rng(usable if devices is None else devices):
             yield
     finally:
         with _CHANGED:
