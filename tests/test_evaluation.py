@@ -81,7 +81,7 @@ def test_features_that_are_no_tensor_are_refused_in_one_line() -> None:
         def forward(self, images: torch.Tensor) -> Any:
             return images, images
 
-    with pytest.raises(PartError, match=r"features Wrong gave a tuple of .* for 12 images; \(12, 4\) is needed"):
+    with pytest.raises(PartError, match=r"features Wrong, called with .*, returned a tuple of .*; it must return one"):
         evaluate(noise(12, 0), noise(12, 1), features=Wrong())
 
 
@@ -233,6 +233,8 @@ def test_the_distance_tells_sets_apart_and_does_not_depend_on_order() -> None:
         (lambda: evaluate(noise(5, 0), noise(5, 1), [{"name": "frechet", "x": 1}]), "x"),
         (lambda: evaluate(noise(5, 0), noise(5, 1), [{}]), "needs a name"),
         (lambda: evaluate("nowhere.npz", noise(5, 1)), r"nowhere\.npz"),
+        (lambda: evaluate(noise(5, 0, size=0), noise(5, 1)), r"shape \(5, 1, 0, 0\); \(n, channels"),
+        (lambda: evaluate(noise(5, 0), noise(5, 1), pictures=__file__), r"pictures: .*\.py is a file; name a folder"),
         (lambda: gankit.compare("nowhere.json", "nowhere.json"), "is no metrics file"),
         (lambda: gankit.compare({}, {}), "only evaluations can be compared: give what gankit.evaluate returned"),
         (lambda: evaluate(noise(5, 0), noise(5, 1), features=""), "there is no features named ''"),

@@ -98,6 +98,13 @@ def test_folders_that_are_no_folds(exported: Path, tmp_path: Path) -> None:
     (exported / "fold-2" / "generated" / "left").rename(exported / "away")
     with pytest.raises(DataError, match="no generated images for fold-2, fold-3: put them into FOLD/generated/CLASS/"):
         evaluate_folds(exported)
+    (exported / "fold-2" / "train.csv").write_text("file,name,digest,class,group\n")
+    for name in ("fold-2", "fold-3"):
+        write_images(exported / name / "generated" / "left", [1], 60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gankit.evaluation.folds.evaluate", None)  # nothing is evaluated before
+        with pytest.raises(DataError, match=r"fold-2.train\.csv has a header and no rows"):
+            evaluate_folds(exported)
     (exported / "fold-10").mkdir()
     assert [path.name for path in fold_folders(exported)] == ["fold-1", "fold-2", "fold-3"]
     assert fold_folders(f'{{name = "npz", path = "{"a" * 300}"}}') == []  # a table may be too long for a name

@@ -37,6 +37,15 @@ def test_statistics_serve_in_place_of_images(stored: Path) -> None:
     }
 
 
+def test_copies_are_looked_for_where_the_training_images_are_given(stored: Path) -> None:
+    training = np.concatenate([REAL, FAKE[:3]])
+    protocol = gankit.evaluate(FAKE, stored, ["frechet"], FEATURES, training=training)["protocol"]
+    assert protocol["copies"]["exact"] == 3
+    assert protocol["n_training"] == 93
+    assert "3 of 90 generated images equal a training image" in protocol["warnings"][-1]
+    assert "copies" not in gankit.evaluate(FAKE, stored, ["frechet"], FEATURES)["protocol"]
+
+
 def test_clean_fid_and_pytorch_fid_read_the_file(stored: Path) -> None:
     # Both read nothing but these two arrays: np.load(path)["mu"], np.load(path)["sigma"].
     with np.load(stored) as file:

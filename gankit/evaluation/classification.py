@@ -151,7 +151,7 @@ class Scorer:
     def _bounded_entry(self, estimate: Estimate, by_seed: Floats) -> Values:
         """An entry of a score in [0, 1] that is a mean over classes."""
         groups = np.unique(self.cases.stratum, return_counts=True)[1]
-        # A share of so many groups varies as much as a mean over classes of these numbers of groups.
+        # The variance of a mean of k shares of n_i groups each is that of one share of k^2 / sum(1 / n_i) groups.
         equivalent = len(groups) ** 2 / float((1 / groups).sum())
         return _entry(estimate.value, estimate.share_interval(equivalent), by_seed)
 

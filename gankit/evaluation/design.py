@@ -56,11 +56,11 @@ class Estimate:
         return self.value - self.half_width(level), self.value + self.half_width(level)
 
     def share_interval(self, units: float, cases: float = math.inf) -> tuple[float, float]:
-        """The 95 % interval of a value in [0, 1]: Wilson's, for as many independent cases as have the same half-width.
+        """The 95 % interval of a value in [0, 1]: Wilson's, for the number of independent cases with this half-width.
 
         Args:
-            units: the number of independent cases to take where the value is 0 or 1 or its error is 0.
-            cases: the most independent cases to take.
+            units: that number where the value is 0 or 1, or its error is 0.
+            cases: the largest number to take.
         """
         half, spread = self.half_width(), self.value * (1 - self.value)
         if half == math.inf:

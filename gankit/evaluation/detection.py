@@ -86,7 +86,7 @@ class OverReaders:
     def interval(self, bounded: bool) -> tuple[float, float] | None:
         """The 95 % interval over readers and cases, of one reader over cases alone.
 
-        None without an estimate, and for a measure that is not `bounded` by 0 and 1 where all answers are alike.
+        None without an estimate; also where all answers are alike and the measure is not `bounded` by 0 and 1.
         """
         if self.estimate is None or not (bounded or self.estimate.error > ROUNDING):
             return None

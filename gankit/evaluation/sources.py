@@ -59,9 +59,7 @@ def open_source(place: Place, window: Window = None) -> Run | Dataset | Statisti
     if len(path.parts) > 1 or path.exists():
         reason = "there is no such folder or file"
         if path.exists():
-            reason = (
-                "it is no folder of pictures and no npz or npy file; unpack a zip file, put a picture into a folder"
-            )
+            reason = "it is no folder and no npz or npy file; unpack a zip file, put a picture into a folder"
         raise DataError(f"{name}: {reason}")
     try:
         dataset: Dataset = build("dataset", name)
@@ -81,7 +79,7 @@ def _open_table(table: dict[str, Any], window: Window) -> Dataset:
     settings = dict(table)
     size, split = _height_width(settings.pop("size", None)), settings.pop("split", None)
     chosen = as_part("dataset", settings)
-    takes_window = getattr(chosen.settings, "value_range", False) is None
+    takes_window = getattr(chosen.settings, "value_range", False) is None  # it has such a setting, and nobody set it
     if takes_window and window is not None:
         chosen = as_part("dataset", {**settings, "value_range": window})
     dataset: Dataset = chosen.build(size)
@@ -96,9 +94,9 @@ def _open_table(table: dict[str, Any], window: Window) -> Dataset:
 
 
 def _height_width(size: Any) -> tuple[int, int] | None:
-    sides = [size, size] if isinstance(size, int) else size
     if size is None:
         return None
+    sides = [size, size] if isinstance(size, int) else size
     if not (isinstance(sides, (list, tuple)) and len(sides) == 2 and all(type(s) is int and s > 0 for s in sides)):
         raise DataError(f"size = {size}: a number of pixels for squares, or [height, width], is needed")
     return sides[0], sides[1]
@@ -146,11 +144,11 @@ def open_images(
 
 
 def open_named(source: Source, role: str, window: Window = None) -> tuple[str, Source]:
-    """What tables call a source, and the source, opened if it is a path.
+    """What tables call a source; and the source, which is opened if it is a path or a table.
 
     Args:
         source: as for `open_images`.
-        role: the name of data sets and arrays, which have none of their own, such as "real".
+        role: what to call data sets and arrays, which have no name of their own: "real", for example.
         window: as for `open_images`.
 
     Raises:
@@ -170,7 +168,7 @@ def _title(table: dict[str, Any]) -> str:
 
 
 def notes(images: Dataset, name: str) -> list[str]:
-    """What a user of these images should know, one line each: what is not used, which splits are joined.
+    """What to know of these images, one line each: what is not used of them, and which splits are joined.
 
     Args:
         images: the set, as it was opened.
@@ -200,7 +198,7 @@ def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) 
         array = np.asarray(images)
     except ValueError as error:
         raise DataError(f"{name} images cannot be read as one array ({error}); use one size") from None
-    if array.ndim != 4:
+    if array.ndim != 4 or 0 in array.shape[1:]:
         raise DataError(f"{name} images have the shape {array.shape}; (n, channels, height, width) is needed")
     if not len(array):
         raise too_few(name, 0)
@@ -257,7 +255,7 @@ def in_process(run: Run) -> bool:
 
 
 def run_reference(run: Run) -> tuple[str, Dataset]:
-    """What a run is compared with: "held-out images", or "training images" where it has none, and the images.
+    """What a run is compared with, name and images: its held-out images, or its training images where it has none.
 
     Raises:
         GankitError: as `run_data`.

@@ -112,8 +112,8 @@ def standard_errors(
     errors: dict[str, float | None] = {}
     for name in values:
         of_sides = [variance.get(name) for variance in variances]
-        # A value that no image changes beyond rounding, such as a precision of 0 or 1, is at a bound: its error cannot
-        # be told.
+        # A value that no image changes beyond rounding, such as a precision of 0 or 1, is at a bound: its error is
+        # unknown.
         error = math.sqrt(sum(variance for variance in of_sides if variance is not None))
         errors[name] = None if None in of_sides or error <= ROUNDING * abs(values[name]) else error
     return errors
@@ -133,11 +133,14 @@ def variances_of(of_side: Mapping[str, NDArray[np.float64] | None]) -> dict[str,
 def influences(resampling: Resampling, side: str, values: Values) -> dict[str, NDArray[np.float64] | None]:
     """(k,) numbers for each value: how much leaving out each of k blocks of one side's images changes it.
 
-    A block holds whole patients where images are grouped. The jackknife of Efron and Stein 1981, generalised to blocks
-    of different sizes by Busing, Meijer and Van der Leeden 1999 (Statistics and Computing 9, eq. 10). The sum of
-    squares is the variance. For two generators compared with the same reals, the squared differences of their
-    influences sum to the reals' part of the variance of the difference of their values. For that, blocks depend only
-    on the number of units. Empty with too few blocks or images; None for a value that is missing without some block.
+    This is the jackknife of Efron and Stein 1981, generalised to blocks of different sizes by Busing, Meijer and Van
+    der Leeden 1999 (Statistics and Computing 9, eq. 10). A block holds whole patients where images are grouped.
+
+    The squares of a value's influences sum to this side's part of its variance. Where two generators are compared with
+    the same reals, the squares of the differences of their influences sum to the reals' part of the variance of the
+    difference: therefore the blocks depend on the number of units alone.
+
+    The result is empty with too few blocks or images, and None for a value that is missing without some block.
     """
     pool = resampling.pool
     places = pool.real_places if side == "real" else pool.fake_places
@@ -173,10 +176,9 @@ def number_groups(groups: NDArray[Any] | None, count: int) -> Indices:
 def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict[str, dict[str, Any]]:
     """Mean values over ten random divisions of the reals: the second half, and the fakes, each beside the first half.
 
-    The second half stands for generated images. Images of one patient look alike, generated ones do not: so the second
-    half has one image of each patient that is not in the first. Of generated images with groups, one of each group is
-    taken too. Both are cut to n images, the most that every division has, and the first half to
-    min(n_fake, n_real // 2).
+    The second half stands for generated images. Images of one patient look alike, generated ones do not: so it is cut
+    to one image of each patient that is not in the first half, and generated images with groups to one of each group.
+    Both are then cut to n images, as many as every division has, and the first half to min(n_fake, n_real // 2).
     """
     pool = resampling.pool
     most, middle = min(pool.fake.count, pool.real.count // 2), pool.real.count // 2

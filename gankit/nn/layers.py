@@ -41,7 +41,7 @@ def pyramid(image: ImageSpec, part: str, doublings: int = 0) -> tuple[int, int, 
     short, long = sorted((image.height, image.width))
     k = max(short.bit_length() - 3, 0)
     if short < 4 or short % 2**k or long % 2**k:
-        sides = [base << level for level in range(9) for base in (4, 5, 6, 7)]
+        sides = [base << level for level in range(short.bit_length()) for base in (4, 5, 6, 7)]
         nearest = sorted(sorted(sides, key=lambda side: abs(side - short))[:2])
         raise PartError(
             f"{part} does not fit images {image.height} high and {image.width} wide: the shorter side must be 4 to 7 "

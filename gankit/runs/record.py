@@ -66,7 +66,8 @@ def check_same_data(folder: Path, before: RunRecord, now: RunRecord) -> None:
     old, new = before.model_dump(), now.model_dump()
     exact = ("image", "dtype", "value_range", "class_names", "images", "label_counts")
     different = [name for name in exact if old[name] != new[name]]
-    different += [name for name in ("condition_mean", "condition_scale") if not np.allclose(old[name], new[name])]
+    rounded = ("condition_mean", "condition_scale")
+    different += [name for name in rounded if len(old[name]) != len(new[name]) or not np.allclose(old[name], new[name])]
     if different:
         differences = "; ".join(f"{name} was {old[name]}, is {new[name]}" for name in different)
         raise RunError(

@@ -19,7 +19,7 @@ SHARE = 4
 CHUNK = 256
 """Images that are copied to the GPU at a time."""
 AHEAD = 8
-"""The most batches read and not yet used; there are up to four streams: reals and held-out images of both sides."""
+"""Batches that may be waiting: one for each of four streams, reals and held-out images of both sides, and some more."""
 
 
 class Pixels(Protocol):
@@ -93,7 +93,7 @@ class ReadAhead:
 
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
         self._dataset, self._device = dataset, device
-        # One thread: data sets need not be safe for more. Without a device it would take memory of the first GPU.
+        # One thread, since data sets need not be safe for more; without a device it would use the first GPU's memory.
         self._reader = ThreadPoolExecutor(1, "gankit images", self._take_device)
         self._waiting: dict[bytes, Future[Tensor]] = {}
 
@@ -109,7 +109,7 @@ class ReadAhead:
         """As `Pixels.rows`."""
         waiting = self._waiting.pop(indices.tobytes(), None) or self._reader.submit(self._read, indices)
         later = following()
-        if len(self._waiting) >= AHEAD:  # turns have read other batches than were announced
+        if len(self._waiting) >= AHEAD:  # batches were announced that no turn has read
             self._waiting.clear()
         if later.tobytes() not in self._waiting:
             self._waiting[later.tobytes()] = self._reader.submit(self._read, later)

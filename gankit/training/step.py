@@ -118,7 +118,7 @@ class Stepper:
         return network
 
     def _compilation(self) -> Compilation:
-        # A turn can change their state before the optimiser's step; it is restored when a compiled turn fails.
+        # What a turn may change before the optimiser's step is restored when the compiled turn fails.
         stateful = [part for part in [*self.parts.values(), self.log] if hasattr(part, "state_dict")]
         compilation = Compilation(stateful, self.warnings.append, self.settings.compile == "all")
         if self.settings.compile and distributed.has_synchronised_norms(self.generator, self.critic):
@@ -147,7 +147,8 @@ class Stepper:
 
     @torch.no_grad()
     def _update_average(self, averaged: Any, current: Any, _: Any) -> None:
-        # A warm-up: the first, poor weights are forgotten quickly. Not those of a run that this one started from.
+        # A warm-up, in which the first, poor weights are forgotten quickly. The average of a run that this one started
+        # from comes with its age, and is not.
         assert self.averaged is not None
         updates = int(self.averaged.n_averaged) + 1
         decay = min(self.settings.averaging, (1 + updates) / (10 + updates))
@@ -223,17 +224,17 @@ class Stepper:
 
     def _work(self, side: Side, shard: Shard, index: int, part: int) -> Work:
         return Work(
-            side,
-            (side, *(term.name for term in self.objective.due(side, index))),
-            getattr(self, side),
-            self.inputs.of(side, shard, index),
-            lambda: self._seed(side, index, part),
-            lambda read, log: self.turn(side, shard, index, read, log),
-            lambda turn: self._differentiate(turn, shard, index, part),
+            side=side,
+            key=(side, *(term.name for term in self.objective.due(side, index))),
+            network=getattr(self, side),
+            inputs=self.inputs.of(side, shard, index),
+            seed=lambda: self._seed(side, index, part),
+            turn=lambda read, log: self.turn(side, shard, index, read, log),
+            differentiate=lambda turn: self._differentiate(turn, shard, index, part),
         )
 
     def _seed(self, side: Side, index: int, part: int) -> None:
-        # All but the first add a number to the seed, so that no two processes, or parts of a batch, augment alike.
+        # Each process, and each part of a batch, but the first has a number, so that no two augment alike.
         number = distributed.rank() * self.settings.accumulate + part
         seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([number] if number else []))
         self.inputs.seed(side, index)
@@ -256,9 +257,9 @@ class Stepper:
             side: whose update.
             shard: this process's rows of the batch.
             index: the number of the update.
-            read: returns an input by name; the caller has then seeded `inputs.random`, from which losses draw. None
-                makes the inputs, and seeds it, here.
-            log: takes what losses log; by default it goes to the training's log.
+            read: returns an input by its name, after the caller has seeded the losses' draws (`Inputs.seed`). By
+                default inputs are made here, and draws seeded.
+            log: takes what losses log; by default the training's log does.
         """
         if read is None:
             inputs = self.inputs.of(side, shard, index)
@@ -311,7 +312,7 @@ class Stepper:
         return {name: checkpoint.plain(part.state_dict()) for name, part in self.stateful().items()}
 
     def load_state_dict(self, state: dict[str, Any], folder: Path) -> None:
-        """Load a state of this experiment; a RunError names the folder of a run whose state does not fit."""
+        """Load a state of this experiment; raises a RunError that names the run's folder where it does not fit."""
         for name, part in self.stateful().items():
             if name != "compilation" or name in state:  # training.compile may have been set since
                 load_state(part, name, state, folder)
