@@ -56,10 +56,10 @@ def find_copies(
             "that only copies would score well; compare with images that it was not trained on"
         )
 
-    def warn(copies: NDArray[np.bool_], what: str, beside: str = "") -> None:
+    def warn(copies: NDArray[np.bool_], what: str, of_reals: str = "") -> None:
         first = int(np.flatnonzero(copies)[0])
         warnings.append(
-            f"{copies.sum()} of {len(fakes)} generated images {what} pixel by pixel ({copies.mean():.1%}{beside}): "
+            f"{copies.sum()} of {len(fakes)} generated images {what} pixel by pixel ({copies.mean():.1%}{of_reals}): "
             f"image {_name(fakes, first)} copies {_name(training, int(closest[first]))}"
         )
 

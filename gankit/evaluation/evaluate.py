@@ -33,7 +33,7 @@ from gankit.evaluation.sources import (
 )
 from gankit.evaluation.statistics import Statistics
 from gankit.evaluation.tables import Evaluated
-from gankit.evaluation.uncertainty import LEAVE_ONE_OUT, evaluate_metric, free_name
+from gankit.evaluation.uncertainty import LEAVE_ONE_OUT, evaluate_metrics
 from gankit.experiments.experiment import Evaluation, default_metrics
 from gankit.files import user_path
 from gankit.interfaces import Dataset, Features, Pool, Rows
@@ -137,11 +137,11 @@ def evaluate(
         real_rows = dataclasses.replace(reals.rows(network, needs), training=training_rows)
     pool = Pool(real_rows, fakes.rows(network, needs))
 
-    values, of_metrics = _values(parts, pool, seed, permutations, by_default)
+    values, of_metrics = evaluate_metrics(parts, pool, seed, permutations, by_default)
     warnings += of_metrics
     protocol = _protocol(features_name, network, reals, fakes, seed)
     if isinstance(reals, _Side):
-        show_pairs(values, fakes.images, reals.images, training_side and training_side.images, folder)
+        show_pairs(values, fakes.images, reals.images, training_side.images if training_side else None, folder)
         lacks_training = "training" in needs and training is None and training_side is None
         warnings += notes(reals.images, reals.name) + _reference_warnings(fakes, reals, lacks_training)
     known = training_side or reals  # what the generator may have copied
@@ -208,41 +208,6 @@ class _Side:
 
     def rows(self, network: Features, needs: set[str]) -> Rows:
         return extraction.rows(self.images, network, needs, name=self.name, content=self.content, shared=True)
-
-
-def _values(
-    parts: list[Part], pool: Pool, seed: int, permutations: int, by_default: bool
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The entries of a metrics file by name, and warnings.
-
-    Default metrics that cannot judge the images are left out. After them comes kid within classes, where both sides
-    have several.
-    """
-    by_class = (
-        [as_part("metric", {"name": "intra-class", "metric": "kid"})] if by_default and _has_classes(pool) else []
-    )
-    values: dict[str, dict[str, Any]] = {}
-    warnings = []
-    for part in [*parts, *by_class]:
-        try:
-            entries, of_metric = evaluate_metric(part, pool, seed, permutations)
-        except GankitError as error:
-            if not by_default or (part is parts[-1] and not values):
-                raise
-            warnings.append(f"{part.name} is left out: {error}")
-            continue
-        warnings += of_metric
-        for name, entry in entries.items():
-            values[free_name(name, values)] = entry
-    if permutations and not any("p_value" in entry for entry in values.values()):
-        warnings.append("no p-values: of these metrics, neither larger nor smaller values are better")
-    return values, warnings
-
-
-def _has_classes(pool: Pool) -> bool:
-    """Whether each side has images of several classes."""
-    labels = [rows.labels for rows in (pool.real, pool.fake)]
-    return all(classes is not None and classes.ndim == 1 and len(np.unique(classes)) > 1 for classes in labels)
 
 
 def _needs(parts: Sequence[Part]) -> set[str]:

@@ -12,6 +12,7 @@ from scipy.special import ndtri
 
 from gankit import seeds
 from gankit.errors import GankitError
+from gankit.evaluation.extraction import as_part
 from gankit.interfaces import Indices, Metric, Pool, Resampling, Result
 from gankit.registry import Part
 from gankit.terminal.text import progress_bar
@@ -26,6 +27,49 @@ ROUNDING = 1e-9
 """Differences below this share of a value count as rounding errors."""
 
 Values = Mapping[str, float]
+
+
+def evaluate_metrics(
+    parts: Sequence[Part], pool: Pool, seed: int, permutations: int = 0, by_default: bool = False
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The entries of a metrics file for some metrics, by the names of their values, and warnings.
+
+    Args:
+        parts: the metrics.
+        pool: real and generated images with what the metrics need.
+        seed: as for `evaluate_metric`.
+        permutations: as for `evaluate_metric`.
+        by_default: whether nobody chose them. Those that cannot judge the images are then left out with a warning, and
+            kid within classes follows where both sides have several classes.
+
+    Raises:
+        GankitError: a metric cannot judge these images; of default ones, all of them.
+    """
+    by_class = (
+        [as_part("metric", {"name": "intra-class", "metric": "kid"})] if by_default and _has_classes(pool) else []
+    )
+    values: dict[str, dict[str, Any]] = {}
+    warnings = []
+    for part in [*parts, *by_class]:
+        try:
+            entries, of_metric = evaluate_metric(part, pool, seed, permutations)
+        except GankitError as error:
+            if not by_default or (part is parts[-1] and not values):
+                raise
+            warnings.append(f"{part.name} is left out: {error}")
+            continue
+        warnings += of_metric
+        for name, entry in entries.items():
+            values[free_name(name, values)] = entry
+    if permutations and not any("p_value" in entry for entry in values.values()):
+        warnings.append("no p-values: of these metrics, neither larger nor smaller values are better")
+    return values, warnings
+
+
+def _has_classes(pool: Pool) -> bool:
+    """Whether each side has images of several classes."""
+    labels = [rows.labels for rows in (pool.real, pool.fake)]
+    return all(classes is not None and classes.ndim == 1 and len(np.unique(classes)) > 1 for classes in labels)
 
 
 def evaluate_metric(

@@ -78,5 +78,5 @@ class MetricsWhileTraining:
 
     @property
     def better(self) -> Literal["lower", "higher"] | None:
-        """Whether lower or higher is better for the first metric, which picks the best generator; None if neither."""
-        return self._metrics[0].better if self._metrics else None
+        """Whether lower or higher is better for the first metric, which decides the best generator; None if neither."""
+        return self._metrics[0].better

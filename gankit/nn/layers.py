@@ -4,9 +4,10 @@ Residual blocks and their initialisation follow Gulrajani et al. 2017 (arXiv 170
 normalisation de Vries et al. 2017 (arXiv 1707.00683).
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +23,7 @@ from gankit.nn.spectral_norm import with_spectral_norm as with_spectral_norm
 
 Resample = Literal["up", "down"] | None
 NormName = Literal["batch", "layer", "none"]
+Width = Annotated[int, Ge(1)]
 
 
 def pyramid(image: ImageSpec, part: str, doublings: int = 0) -> tuple[int, int, int]:
@@ -145,7 +147,7 @@ class LabelLayer(nn.Module):
 
     Attributes:
         fade: (first, last) step of the transition from no influence to all, or None.
-        influence: a scalar between 0 and 1, a buffer that the state has; None where labels always act in full.
+        influence: a scalar buffer between 0 and 1, saved with the weights; None where labels always act in full.
     """
 
     fade: tuple[int, int] | None = None

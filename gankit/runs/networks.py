@@ -28,7 +28,7 @@ COPIES = 4
 
 
 def too_many(count: int, image: ImageSpec) -> str:
-    """Why so many images cannot be held at a time; empty where they can."""
+    """Why so many images cannot be held at a time; "" where they may."""
     fits = count * math.prod(image.shape) <= LARGEST
     return "" if fits else f"{count:,} images of {image.shape} do not fit into any memory; set fewer"
 

@@ -193,6 +193,7 @@ def _check_export(stepper: Stepper) -> None:
 
 
 def _check_same_outputs(first: Stepper, second: Stepper) -> None:
+    """In training mode, networks and augment must compute the same as those that loaded their state."""
     others = second.parts
     for name, part in first.parts.items():
         if isinstance(part, Loss) or _same(*(_output(twin, first, train=True) for twin in (part, others[name]))):

@@ -31,8 +31,6 @@ from gankit.training.log import TickLog
 from gankit.training.objective import Objective
 from gankit.training.optimizers import betas_at, build_optimizer
 
-PARAMETER_DTYPES = {"float64": torch.float64}
-"""By `training.precision`; all others keep float32 parameters, over which bf16 is autocast."""
 NUMBERS = (int, float, np.generic, Tensor)
 
 
@@ -68,7 +66,8 @@ class Stepper:
     def __init__(self, experiment: Experiment, data: TrainingData, log: TickLog) -> None:
         self.experiment, self.settings, self.data, self.log = experiment, experiment.training, data, log
         self.device = choose_device(self.settings.device)
-        dtype = PARAMETER_DTYPES.get(self.settings.precision, torch.float32)
+        # bf16 is autocast over float32 parameters.
+        dtype = torch.float64 if self.settings.precision == "float64" else torch.float32
         if dtype is torch.float64 and self.device.type == "mps":
             raise PartError("training.precision: Apple GPUs have no float64; set training.device=cpu")
         self.like = torch.empty(0, dtype=dtype, device=self.device)
@@ -103,6 +102,7 @@ class Stepper:
         self.go_to(0)
 
     def _place(self, kind: Side) -> Any:
+        """A network on the device, in training mode, in the type and the memory layout that it is trained in."""
         network = getattr(self.gan, kind).to(self.device, self.like.dtype).train()
         setting = self.settings.channels_last
         if network.channels_last or setting is not None:
@@ -128,10 +128,7 @@ class Stepper:
 
     def _parts(self) -> dict[str, Any]:
         tables = self.experiment
-        parts: dict[str, Any] = {
-            f"generator {tables.generator.name}": self.generator,
-            f"critic {tables.critic.name}": self.critic,
-        }
+        parts = {f"generator {tables.generator.name}": self.generator, f"critic {tables.critic.name}": self.critic}
         parts |= {f"loss {term.name}": term.loss for term in self.gan.losses}
         return parts if tables.augment is None else {**parts, f"augment {tables.augment.name}": self.gan.augment}
 
