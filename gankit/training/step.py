@@ -128,7 +128,10 @@ class Stepper:
 
     def _parts(self) -> dict[str, Any]:
         tables = self.experiment
-        parts = {f"generator {tables.generator.name}": self.generator, f"critic {tables.critic.name}": self.critic}
+        parts: dict[str, Any] = {
+            f"generator {tables.generator.name}": self.generator,
+            f"critic {tables.critic.name}": self.critic,
+        }
         parts |= {f"loss {term.name}": term.loss for term in self.gan.losses}
         return parts if tables.augment is None else {**parts, f"augment {tables.augment.name}": self.gan.augment}
 
