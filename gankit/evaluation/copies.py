@@ -73,14 +73,9 @@ def find_copies(
 def show_pairs(
     values: Mapping[str, dict[str, Any]], fakes: Dataset, reals: Dataset, training: Dataset | None, folder: Path | None
 ) -> None:
-    """Name the files of the pairs of images that metrics have found, and draw the closest pairs.
+    """Add the names of files to the pairs of images in entries of a metrics file; draw the closest pairs in a folder.
 
-    Args:
-        values: entries of a metrics file; their pairs get "fake_file" and "real_file", where images have files.
-        fakes: the generated images.
-        reals: those that metrics compare them with.
-        training: the training images, for metrics that read them, where they are another set.
-        folder: for the pictures `NAME-pairs.png`; None draws none.
+    Metrics that read the training images pair generated images with these, all others with the reals.
     """
     for name, entry in values.items():
         if not (pairs := entry.get("details", {}).get("pairs")):

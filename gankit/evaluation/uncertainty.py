@@ -34,13 +34,8 @@ def evaluate_metrics(
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The entries of a metrics file for some metrics, by the names of their values, and warnings.
 
-    Args:
-        parts: the metrics.
-        pool: real and generated images with what the metrics need.
-        seed: as for `evaluate_metric`.
-        permutations: as for `evaluate_metric`.
-        by_default: whether nobody chose them. Those that cannot judge the images are then left out with a warning, and
-            kid within classes follows where both sides have several classes.
+    Of metrics that nobody chose (`by_default`), those that cannot judge the images are left out with a warning, and kid
+    within classes follows where both sides have several classes. Other arguments are those of `evaluate_metric`.
 
     Raises:
         GankitError: a metric cannot judge these images; of default ones, all of them.
