@@ -85,8 +85,8 @@ def evaluate_metric(
     n_real: int | None = pool.real.count
     n_fake = pool.fake.count
     errors: Mapping[str, float | None] = {}
-    by_side: dict[str, dict[str, NDArray[np.float64] | None]] = {"real": {}}
-    variances: dict[str, dict[str, float | None]] = {}
+    real_influences: Mapping[str, NDArray[np.float64] | None] = {}
+    fake_variances: Mapping[str, float | None] = {}
     between_reals: dict[str, dict[str, Any]] = {}
     if pool.real.statistics is not None:  # no images to resample
         n_real = pool.real.statistics.n
@@ -94,10 +94,12 @@ def evaluate_metric(
     else:
         resampling = metric.resampling(pool)
         result = resampling.whole()
+        variances = []
         if max(pool.real.count, pool.fake.count) <= MOST_WITH_INFLUENCES or _closed_form(resampling) is None:
-            by_side = {side: influences(resampling, side, result.values) for side in ("real", "fake")}
-            variances = {side: variances_of(of_side) for side, of_side in by_side.items()}
-        errors = standard_errors(resampling, result.values, list(variances.values()))
+            real_influences = influences(resampling, "real", result.values)
+            fake_variances = variances_of(influences(resampling, "fake", result.values))
+            variances = [variances_of(real_influences), fake_variances]
+        errors = standard_errors(resampling, result.values, variances)
         between_reals = real_against_real(resampling, result.values, seed)
     warnings = [*result.warnings, *metric.warnings({name: entry["value"] for name, entry in between_reals.items()})]
     p_entries: dict[str, dict[str, Any]] = {}
@@ -110,7 +112,7 @@ def evaluate_metric(
     for name, value in result.values.items():
         n, m = result.counts.get(name, (n_real, n_fake))
         if name in between_reals and n is not None and n + m:
-            # A value of one class, or of the reals alone (m is 0), uses n reals: each half of them has at most n // 2.
+            # A half has at most n // 2 of the n reals that a value uses; m is 0 for a value of the reals alone.
             entry = between_reals[name]
             entry["n"] = min(entry["n"], m or entry["n"], max(n // 2, 1))
         spread = errors.get(name)
@@ -120,7 +122,7 @@ def evaluate_metric(
             "value": value, "standard_error": spread, "n_real": n, "n_fake": m,
             "real_vs_real": between_reals.get(name), **(p_entries.get(name, {}) if m else {}), "metric": part.table(),
         }  # fmt: skip
-        of_reals, of_fakes = by_side["real"].get(name), variances.get("fake", {}).get(name)
+        of_reals, of_fakes = real_influences.get(name), fake_variances.get(name)
         if of_reals is not None and of_fakes is not None:  # for `compare`, where two values share their reals
             entries[name]["real_influences"] = [float(f"{influence:.4g}") for influence in of_reals]
             entries[name]["fake_variance"] = of_fakes
