@@ -199,7 +199,8 @@ def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) 
     except ValueError as error:
         raise DataError(f"{name} images cannot be read as one array ({error}); use one size") from None
     if array.ndim != 4 or 0 in array.shape[1:]:
-        raise DataError(f"{name} images have the shape {array.shape}; (n, channels, height, width) is needed, all above 0")
+        needed = "(n, channels, height, width) is needed, all above 0"
+        raise DataError(f"{name} images have the shape {array.shape}; {needed}")
     if not len(array):
         raise too_few(name, 0)
     if array.dtype == np.uint8:
