@@ -170,10 +170,12 @@ def statistics(images: Source, features: Named | Features | None = None, *, wind
         window: as in `evaluate`.
 
     Raises:
-        GankitError: as `evaluate`.
+        GankitError: as `evaluate`; or features are chosen for a statistics file, which holds no images.
     """
     reals, _ = _references(images, None, None, window, wants_training=False)
     if isinstance(reals, Statistics):
+        if features is not None:
+            raise DataError(f"{reals.name} holds statistics, of features that are chosen already: give the images")
         return reals
     features_name, network = extractor(features, reals.images.image.shape)
     rows = reals.rows(network, {"features"})
