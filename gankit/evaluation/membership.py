@@ -48,7 +48,7 @@ def attacks(source: Any, pool: Pool, training: Dataset, held_out: Dataset) -> tu
         scores["generator"] = _nearness(members, pool.fake), _nearness(pool.real, pool.fake)
     if isinstance(source, Run) and training.image.shape == held_out.image.shape == source.image.shape:
         # The critic may be unable to score these images, or need more memory than there is.
-        with contextlib.suppress(GankitError, MemoryError, torch.OutOfMemoryError):
+        with contextlib.suppress(GankitError, MemoryError, torch.cuda.OutOfMemoryError):
             scores["critic"] = _critic_scores(source, training), _critic_scores(source, held_out)
     groups = [images.groups for images in (training, held_out)]
     results: dict[str, Any] = {
