@@ -22,7 +22,7 @@ from gankit.nn.layers import set_influence
 from gankit.registry.messages import shown
 from gankit.runs import checkpoint
 from gankit.runs.labels import Labels, draw_labels, encode_classes, encode_conditions
-from gankit.runs.networks import build_network, generate_pixels, load_state, step_hooks, too_many
+from gankit.runs.networks import build_network, generate_pixels, load_state, place, step_hooks, too_many
 from gankit.runs.record import read_log
 
 LAST, BEST = "generator.safetensors", "generator-best.safetensors"
@@ -192,7 +192,8 @@ class Run:
         load_state(generator, "generator", {"generator": weights}, self.path)
         if "label_influence" in config:  # in exports of format 1; later ones hold it among the weights
             set_influence(generator, config["label_influence"])
-        return generator.to(self.device).eval().requires_grad_(False)
+        place("the generator", generator, self.device)
+        return generator.eval().requires_grad_(False)
 
     @cached_property
     @seeds.plain_torch()
@@ -212,7 +213,8 @@ class Run:
             raise RunError(f"{self.path}: there is no checkpoint yet: resume the run first")
         for hook in step_hooks(critic):  # which set buffers that checkpoints of format 1 lack
             hook(restored.step)
-        return critic.to(self.device).eval().requires_grad_(False)
+        place("the critic", critic, self.device)
+        return critic.eval().requires_grad_(False)
 
     def sample(self, n: int, labels: Labels = None, seed: int = 0, truncation: float = 1.0) -> NDArray[Any]:
         """Draw images; image i depends only on (seed, i, label i).
