@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.95
 POWER = 0.8
+ROUNDING = 1e-9  # errors below it are none
 DISAGREEMENT = 0.2
 """The share of cases that one of two arms gets right and the other one wrong, before anything is known."""
 
@@ -43,6 +44,11 @@ class Estimate:
     def error(self) -> float:
         """The standard error, from all parts."""
         return math.sqrt(sum(part.variance for part in self.parts.values()))
+
+    @property
+    def varies(self) -> bool:
+        """Whether any source makes a difference beyond rounding; with few cases none may, by chance."""
+        return self.error > ROUNDING
 
     def half_width(self, level: float = LEVEL) -> float:
         """Half the width of the interval of a level; infinite where a part has no degrees of freedom."""

@@ -23,8 +23,8 @@ def contrast(differences: Sequence[Floats], test_to_train: float, step: float = 
     Args:
         differences: of gains, one array for each fold.
         test_to_train: images of a fold's test part, divided by all its other images.
-        step: by how much a single patient changes the value of a fold. Folds of few cases may agree by chance, so
-            their standard deviation is taken to be at least this.
+        step: by how much a single patient changes the value of a fold. Folds of few cases may agree exactly, by chance:
+            then they are taken to spread as if one patient of one fold had been judged otherwise.
     """
     if not differences:
         return dict(NOTHING)
@@ -35,10 +35,9 @@ def contrast(differences: Sequence[Floats], test_to_train: float, step: float = 
     estimate = cross_validated(table, test_to_train, shared_seeds=False)
     if len(differences) < 2:
         return {**NOTHING, "value": estimate.value}
-    folds = estimate.parts["folds"]
-    least = step**2 * (1 / len(differences) + test_to_train)
-    parts = {**estimate.parts, "folds": replace(folds, variance=max(folds.variance, least))}
-    estimate = Estimate(estimate.value, parts)
+    if not estimate.varies:
+        one_otherwise = step**2 / len(differences) * (1 / len(differences) + test_to_train)
+        estimate = Estimate(estimate.value, {"folds": replace(estimate.parts["folds"], variance=one_otherwise)})
     (low, high), (low90, high90) = estimate.interval(), estimate.interval(1 - 2 * LEVEL)
     return {
         "value": estimate.value, "low": low, "high": high, "low90": low90, "high90": high90, "p": estimate.p_value,
