@@ -25,7 +25,7 @@ from gankit.evaluation.uncertainty import wilson
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement import study as agreement
 from gankit.studies.agreement.arms import arm_at
-from gankit.studies.agreement.conclusions import _conclude_measured, conclusions
+from gankit.studies.agreement.conclusions import conclusions, difference_from_reals
 from gankit.studies.agreement.findings import Findings, Spread, Trial, Where
 from gankit.studies.agreement.judging import Estimator
 from gankit.studies.agreement.report import warnings_of
@@ -388,7 +388,7 @@ def test_real_images_of_one_patient_count_as_one(monkeypatch: pytest.MonkeyPatch
     findings = Findings(study, trials, {})
     assert findings.independent_reals(arm) == 16
     assert findings.share_interval(arm, None) == wilson(8, 16)
-    (part,) = _conclude_measured(findings, "all").facts["parts"]
+    (part,) = difference_from_reals(findings, "all").facts["parts"]
     assert part["half"] > 1.96 * np.sqrt(0.25 / 16)
 
 

@@ -380,6 +380,28 @@ def test_folds_that_agree_by_chance_are_not_taken_for_certainty() -> None:
     assert alike["low90"] < -0.02 < 0.02 < alike["high90"]  # nor for equivalence
 
 
+def test_an_interval_is_never_narrower_than_that_of_the_patients() -> None:
+    near = [np.full((1, 2), value) for value in (0.1, 0.101, 0.102)]
+    found = contrast(near, 0.5, of_patients=[0.01, 0.02, 0.03])
+    half = 1.959964 * np.sqrt((1 / 3 + 1 / 2) * 0.02)
+    assert (found["low"], found["high"]) == pytest.approx((0.101 - half, 0.101 + half), abs=1e-6)
+    far = [np.full((1, 2), value) for value in (-0.4, 0.1, 0.6)]
+    assert contrast(far, 0.5, of_patients=[0.01, 0.02, 0.03]) == contrast(far, 0.5)
+
+
+@pytest.mark.parametrize("endpoint", ["class", "presence", "severity"])
+def test_gains_without_each_patient_are_those_of_all_others(write: Write, endpoint: str) -> None:
+    settings = ['augmentation.positive=["few"]'] if endpoint == "presence" else []
+    settings += ["augmentation.number=severity"] if endpoint == "severity" else []
+    whole = study(write(), f"augmentation.endpoint={endpoint}", *settings)
+    judge, part = Endpoint(whole), whole.fold(1).test
+    outputs = np.random.default_rng(0).normal(size=(3, len(part), whole.outputs))
+    groups = np.asarray(part.groups)
+    expected = [np.mean([judge.gain(part, of_training, groups != group) for of_training in outputs])
+                for group in np.unique(groups)]  # fmt: skip
+    assert judge.left_out(part, outputs) == pytest.approx(np.array(expected))
+
+
 @pytest.mark.parametrize(("arms", "word"), [('"real"', "no evidence"), ('"real", "weights"', "helps")])
 def test_without_a_remedy_of_imbalance_nothing_helps(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arms: str, word: str

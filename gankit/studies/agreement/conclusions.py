@@ -44,7 +44,7 @@ def conclusions(findings: Findings) -> list[Conclusion]:
     if lowest != highest:
         answers += [_conclude_kept(findings, lowest, highest, row) for row in ("top", "bottom")]
     if findings.measurement is not None:
-        answers += [_conclude_measured(findings, row) for row in ("all", "top")]
+        answers += [difference_from_reals(findings, row) for row in ("all", "top")]
     for scope in findings.study.settings.scopes[1:]:
         both = zip(arms, findings.row(scope=scope), strict=True)
         pairs, where = [pair for pair in both if all(map(findings.trials_of, pair))], Where("equal", "held-out")
@@ -106,7 +106,7 @@ def _conclude_kept(findings: Findings, lowest: Arm, highest: Arm, row: str) -> C
     return Conclusion("kept", answer, {**facts, **numbers})
 
 
-def _conclude_measured(findings: Findings, row: str) -> Conclusion:
+def difference_from_reals(findings: Findings, row: str) -> Conclusion:
     """The paper: few samples are positive. Judged at each selection rate by the difference from the reals' share."""
     variance, freedom = findings.spread_of_shares(row)
     parts, answers = [], []
