@@ -32,6 +32,7 @@ from gankit.evaluation.design import (
 )
 from gankit.evaluation.paired import Cases, crossed_estimate, paired_difference, score_estimate
 from gankit.evaluation.uncertainty import wilson
+from gankit.studies.classifier.report import interval
 
 CLASSES = 3
 
@@ -163,6 +164,10 @@ def test_an_estimate_of_one_part_is_a_t_test() -> None:
     assert Estimate(0.1, {"seeds": Part(0.0, 0)}).p_value == 1
 
 
+def test_a_share_whose_error_is_rounding_has_the_interval_of_its_cases() -> None:
+    assert Estimate(0.5, {"cases": Part(1e-33, 9)}).share_interval(20) == wilson(10, 20)
+
+
 def test_folds_are_corrected_for_their_overlap() -> None:
     """Nadeau and Bengio's t by hand, of folds that differ and seeds that do not."""
     of_folds = np.array([0.10, 0.02, 0.06, 0.04, 0.08])
@@ -276,6 +281,14 @@ def test_intervals_of_errors_stay_in_their_range() -> None:
     found = Scorer(np.zeros(8, np.int64), None, ["a"]).errors(predicted, true)
     assert (found["correlation"]["low"], found["correlation"]["high"]) == (-1, 1)
     assert found["mean absolute error"]["low"] == found["root mean square error"]["low"] == 0
+
+
+def test_what_is_not_known_of_errors_is_none() -> None:
+    scorer = Scorer(np.zeros(4, np.int64), np.zeros(4), ["a"])  # one patient
+    found = scorer.errors(np.array([[1.0, 1, 1, 1], [1, 2, 3, 4]]), np.array([1.0, 3, 5, 6]))
+    assert found["mean absolute error"] == {"value": 2, "low": 0, "high": None, "by_seed": [2.75, 1.25]}
+    assert found["correlation"]["value"] is found["correlation"]["by_seed"][0] is None  # one seed says 1 of all
+    assert (interval(found["mean absolute error"]), interval(found["correlation"])) == ("2.000", "-")
 
 
 def test_pairing_narrows_and_groups_widen() -> None:

@@ -1,5 +1,6 @@
 """Scores of a classifier from its confusion matrices and probabilities, with intervals and differences."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -188,7 +189,10 @@ class Scorer:
         return {name: vars(paired_difference(self.cases, *sides, score)) for name, score in scores.items()}
 
     def errors(self, predicted: Floats, true: Floats) -> Values:
-        """Errors of (seeds, n) predicted numbers beside the (n,) true ones, in the units of these."""
+        """Errors of (seeds, n) predicted numbers beside the (n,) true ones, in the units of these.
+
+        None for the correlation of a seed that predicts one number for all, and for ends that nobody knows.
+        """
         errors, seeds = np.abs(predicted - true), len(predicted)
         squares = errors**2
         scores: dict[str, Callable[[int, Floats | None], Floats]] = {
@@ -206,7 +210,9 @@ class Scorer:
 
 
 def _entry(value: float, ends: tuple[float, float], by_seed: Floats) -> Values:
-    return {"value": value, "low": ends[0], "high": ends[1], "by_seed": by_seed.tolist()}
+    """Numbers as JSON can hold them: None for those that are not finite."""
+    numbers = [number if math.isfinite(number) else None for number in (value, *ends, *by_seed.tolist())]
+    return {"value": numbers[0], "low": numbers[1], "high": numbers[2], "by_seed": numbers[3:]}
 
 
 def _weighted_mean(values: NDArray[Any], weights: Floats | None) -> Floats:

@@ -65,14 +65,14 @@ class Estimate:
         """The 95 % interval of a value in [0, 1]: Wilson's, for as many independent cases as have the same half-width.
 
         Args:
-            units: the number of independent cases to take where the value is 0 or 1 or its error is 0.
+            units: the number of independent cases to take where the value is 0 or 1 or nothing varies.
             cases: the most independent cases to take.
         """
         half, spread = self.half_width(), self.value * (1 - self.value)
         if half == math.inf:
             return 0.0, 1.0
         n = units
-        if half > 0 and spread > 0:
+        if self.varies and spread > 0:
             n = min(cases, student_quantile(math.inf) ** 2 * spread / half**2)
         return wilson(self.value * n, n)
 
@@ -82,7 +82,7 @@ class Estimate:
         half = self.half_width()
         if self.value == 0 or not half < math.inf:
             return 1.0
-        if half == 0:
+        if not self.varies:
             return 0.0
         if self.half_width(1 - 1e-12) < abs(self.value):
             return 1e-12

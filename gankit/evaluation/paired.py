@@ -107,11 +107,12 @@ def paired_difference(cases: Cases, first: Floats, second: Floats, score: Score)
     left_out = (score(totals[0][:, None] - first) - score(totals[1][:, None] - second)).mean(0)
     estimate = crossed_estimate(cases, by_seed, left_out)
     seeds, of_cases = estimate.parts.get("seeds"), estimate.parts["cases"]
-    if not estimate.varies:
+    low, high = estimate.interval()
+    if not (estimate.varies and of_cases.freedom):
         most = max(_most_of_a_group(arm, score) for arm in (first, second))
-        estimate = Estimate(estimate.value, {"cases": Part(most**2, of_cases.freedom)})
+        half = Estimate(estimate.value, {"cases": Part(most**2, of_cases.freedom)}).half_width()
+        low, high = max(-1.0, estimate.value - half), min(1.0, estimate.value + half)
     errors = math.sqrt(of_cases.variance), math.sqrt(seeds.variance) if seeds else None
-    low, high = estimate.interval() if math.isfinite(estimate.half_width()) else (-1.0, 1.0)
     return PairedDifference(estimate.value, low, high, by_seed.tolist(), *errors)
 
 

@@ -73,8 +73,8 @@ class Endpoint:
     def called(self, outputs: Floats) -> Labels:
         """(..., n, k) outputs to the (..., n) classes, as `labels` has them."""
         if self.settings.endpoint == "presence":
-            return (softmax(outputs, axis=-1)[..., self.positive].sum(-1) > 0.5).astype(np.int64)
-        return outputs.argmax(-1)
+            return np.asarray(softmax(outputs, axis=-1)[..., self.positive].sum(-1) > 0.5, np.int64)
+        return np.asarray(outputs.argmax(-1), np.int64)
 
     def cases(self, part: Dataset) -> Cases:
         """The images of a part in their groups (patients)."""
