@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -164,6 +165,12 @@ def test_an_estimate_of_one_part_is_a_t_test() -> None:
     assert Estimate(0.1, {"seeds": Part(0.0, 0)}).p_value == 1
 
 
+def test_the_p_value_of_several_parts_is_of_the_interval_that_ends_at_0() -> None:
+    found = Estimate(0.7, {"cases": Part(0.04, 40), "seeds": Part(0.09, 2)})
+    assert found.interval(1 - found.p_value)[0] == pytest.approx(0, abs=1e-9)
+    assert 0.05 < found.p_value < 0.5
+
+
 def test_a_share_whose_error_is_rounding_has_the_interval_of_its_cases() -> None:
     assert Estimate(0.5, {"cases": Part(1e-33, 9)}).share_interval(20) == wilson(10, 20)
 
@@ -206,6 +213,10 @@ def test_holm_against_the_definition() -> None:
         {"b": 0.04, "a": 0.09, "c": 0.09, "d": 0.6}
     )
     assert holm({}) == {}
+    values = {"a": 0.2, "b": 0.004, "c": 0.004, "d": 0.013}  # with ties, by closed tests of Bonferroni
+    for name, adjusted in holm(values).items():
+        subsets = [s for size in range(1, 5) for s in itertools.combinations(values, size) if name in s]
+        assert adjusted == pytest.approx(max(min(1, len(s) * min(values[each] for each in s)) for s in subsets))
 
 
 def test_the_visible_difference_falls_with_the_root_of_the_cases() -> None:
