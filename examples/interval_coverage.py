@@ -392,11 +392,12 @@ def share_trials(trainings, images, spread):
         low, high = found.share_interval(arms[0], "all")
         usual = wilson(found.count_measured(arms[0], "all")[0], trainings * images)
         (part,) = difference_from_reals(found, "all").facts["parts"]
-        change, half = part["change"], part["half"]
+        ends = part["ends"]
         return {
             "with trainings": (low <= true <= high, None, high - low),
             "Wilson of all images": (usual[0] <= true <= usual[1], None, usual[1] - usual[0]),
-            "less the share of as many reals": half and (abs(change - (true - of_reals)) <= half, None, 2 * half),
+            "less the share of as many reals": ends
+            and (ends[0] <= true - of_reals <= ends[1], None, ends[1] - ends[0]),
         }
 
     return trial
