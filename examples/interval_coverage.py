@@ -482,14 +482,14 @@ def source_trials(images, spread, shift):
     def trial(random):
         seen = np.concatenate([random.normal(3, 1, images[0]), random.normal(3 + shift, spread, images[1])])
         sources = ["a"] * images[0] + ["b"] * images[1]
-        found = compare_sources([], 1.0 + np.searchsorted(cuts, seen), sources, sources, False)
-        ends = {"mean score": (found[0], first), "difference": (found[2], second - first)}
-        return {
-            name: None
-            if entry.low is None
-            else (entry.low <= true <= entry.high, not entry.low <= 0 <= entry.high, entry.high - entry.low)
-            for name, (entry, true) in ends.items()
-        }
+        of_first, _, difference = compare_sources([], 1.0 + np.searchsorted(cuts, seen), sources, sources, False)
+        found = {}
+        for name, entry, value in (("mean score", of_first, first), ("difference", difference, second - first)):
+            found[name] = None
+            if entry.low is not None:
+                excluded = None if name == "mean score" else not entry.low <= 0 <= entry.high
+                found[name] = entry.low <= value <= entry.high, excluded, entry.high - entry.low
+        return found
 
     return trial
 
