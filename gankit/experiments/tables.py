@@ -4,6 +4,7 @@ Each holds gankit's own keys together with the part's settings.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -31,8 +32,15 @@ class Settings(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        result: Self = reword_errors(cls, value, handler, list(cls.model_fields))
+        result: Self = reword_errors(cls, value, handler, list(cls.model_fields), cls._in_tables)
         return result
+
+    @classmethod
+    def _in_tables(cls, name: str) -> str:
+        """A hint at the tables of this one that have a setting, or ""."""
+        fields = cls.model_fields.items()
+        tables = [table for table, field in fields if name in getattr(field.annotation, "model_fields", ())]
+        return f"did you mean {' or '.join(f'{table}.{name}' for table in tables)}?" if tables else ""
 
 
 def _read_part(value: object, info: ValidationInfo) -> object:
@@ -132,6 +140,12 @@ class DataTable(PartTable):
     flip: bool = False
     balance: Annotated[float, Ge(0), Le(1)] = 0.0
     weights: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What reports call the data: the folder, file or data set of others that is read, and its reader."""
+        source = getattr(self.settings, "path", None) or getattr(self.settings, "dataset", None)
+        return f"{Path(source).expanduser().absolute().name} ({self.name})" if source else self.name
 
     @property
     def height_width(self) -> tuple[int, int] | None:

@@ -1,5 +1,6 @@
 """A run folder: its experiment, its generator and critic, and samples from it."""
 
+from difflib import get_close_matches
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gankit import seeds
-from gankit.errors import RunError
+from gankit.errors import RunError, first_of
 from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.record import RunRecord
 from gankit.files import user_path
@@ -309,7 +310,10 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
     if not folder.exists() and str(path) in pretrained_names():
         folder = PRETRAINED / folder
     if not (folder / "experiment.toml").is_file():
-        hint = ""
+        near = _runs_near(folder)
+        hint = f"; did you mean {first_of(near)}?" if near else ""
+        if folder.is_file():
+            hint = "; a run is a folder, which gankit train makes from an experiment file"
         if str(path) in pretrained_names():
             hint = "; a run that comes with gankit has the same name: to open that one, change to another directory"
         raise RunError(f"{folder}: there is no run here (no experiment.toml){hint}")
@@ -319,3 +323,14 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
             "metric that can rank generators (frechet, kid, precision-recall, ...) as the first of evaluation.metrics"
         )
     return Run(folder, load(folder / "experiment.toml"), best)
+
+
+def _runs_near(folder: Path) -> list[str]:
+    """Runs that a folder which is none may stand for: those in it, else one of a like name beside it or in `runs`."""
+    inside = [str(file.parent) for file in sorted(folder.glob("*/experiment.toml"))]
+    beside = {
+        file.parent.name: str(file.parent)
+        for place in (folder.parent, Path("runs"))
+        for file in place.glob("*/experiment.toml")
+    }
+    return inside or [beside[name] for name in get_close_matches(folder.name, beside, n=1)]
