@@ -295,8 +295,10 @@ def _reference_warnings(fakes: _Side, reals: _Side, lacks_training: bool) -> lis
 
 def _classes(images: Dataset) -> set[str]:
     """The names of the classes that images are of; empty where they are not known."""
-    labels, names = images.known.labels, images.known.class_names
-    return set() if labels is None or not names else {names[label] for label in np.unique(labels)}
+    known = images.known
+    if known.labels is None or not known.class_names:
+        return set()
+    return {known.class_names[label] for label in np.unique(known.labels)}
 
 
 def _protocol(
