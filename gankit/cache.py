@@ -136,7 +136,7 @@ def _make_room(folder: Path, limit: float) -> None:
     for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another process may have deleted it
             status = path.stat()
-            # A clock that was set back leaves times in the future behind, which must not stay the newest for long.
+            # After a clock was set back there are times in the future: they must not count as the newest for long.
             files.append((abs(now - status.st_mtime), status.st_size, path))
     total = 0
     for place, (age, size, path) in enumerate(sorted(files)):  # newest first

@@ -227,7 +227,8 @@ def statistics(
     out = Statistics.check_output(out)  # before the work
     result = gankit.statistics(source, features, window=window)
     warnings = (f"warning: {warning}" for warning in result.protocol.get("warnings", []))
-    say(f"{result.moments.n} images of {result.name}: {result.write(out)}", *warnings)
+    count = "?" if result.moments.n is None else result.moments.n
+    say(f"{count} images of {result.name}: {result.write(out)}", *warnings)
 
 
 def _classifier(text: str | None) -> Any:

@@ -162,8 +162,8 @@ def shard(batch: int) -> Shard:
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add up the gradients of all processes, in one call.
 
-    A parameter that some processes do not use counts there as one with a gradient of zero; one that no process uses
-    stays without.
+    Where a process does not use a parameter, its gradient there counts as zero; one that no process uses stays without
+    a gradient.
     """
     if size() == 1:
         return

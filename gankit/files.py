@@ -104,7 +104,7 @@ def append_line(path: Path, line: str) -> None:
 
 @contextlib.contextmanager
 def named_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Let an OSError of the block that names no file, or the temporary one, name this file."""
+    """Let an OSError inside name this file, where it names none or the temporary one."""
     try:
         yield
     except OSError as error:
@@ -161,24 +161,21 @@ def _digest(file: BinaryIO, size: int) -> bytes:
     return digest.digest()
 
 
-def is_free(folder: Path) -> bool:
-    """Whether a folder is missing, or holds nothing but what gankit left there when it was stopped."""
-    return not folder.exists() or all(OWN.fullmatch(path.name) for path in folder.iterdir())
-
-
 def refuse_nonempty(folder: Path, hint: str = "choose another --out") -> None:
     """Refuse to write into a folder that holds something.
 
     Args:
-        folder: accepted if `is_free`.
+        folder: may be missing, or hold what gankit left there when it was stopped.
         hint: what to do instead, for the error.
 
     Raises:
         RunError: the folder holds something, or is a file.
     """
-    if folder.exists() and not folder.is_dir():
+    if not folder.exists():
+        return
+    if not folder.is_dir():
         raise RunError(f"{folder} is a file; choose another --out")
-    if not is_free(folder):
+    if not all(OWN.fullmatch(path.name) for path in folder.iterdir()):
         raise RunError(f"{folder} is not empty; {hint}")
 
 

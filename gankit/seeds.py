@@ -40,7 +40,7 @@ class _Here(threading.local):
 
 _here = _Here()
 _plain: list[torch.dtype] = []
-"""The calling program's default type, once for each `plain_torch` that is entered."""
+"""The calling program's default type, once for each `plain_torch` that is now entered, in any thread."""
 
 
 @contextlib.contextmanager

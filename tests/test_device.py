@@ -16,6 +16,7 @@ import gankit
 from gankit import seeds
 from gankit.errors import PartError, RunError, plain_words
 from gankit.interfaces import Augment, Critic, ImageSpec, Loss, Turn
+from gankit.runs.networks import call_part
 from gankit.runs.run import choose_device
 from gankit.training import rehearsal
 from gankit.training.execution.arithmetic import (
@@ -216,6 +217,14 @@ def test_a_fault_in_the_rehearsal_is_the_devices_and_no_parts(
     with pytest.raises(RunError, match=rf"run: {told} before the first step"):
         gankit.train(gankit.load("wgan-gp", *small('losses=["fails-later"]')), tmp_path / "run")
     assert not (tmp_path / "run" / "experiment.toml").exists()
+
+
+def test_too_little_memory_is_no_fault_of_the_part_that_asked_for_it() -> None:
+    def part(images: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        call_part("critic", part, torch.zeros(1))
 
 
 def test_a_checkpoint_that_the_device_cannot_take_is_not_called_damaged(

@@ -81,7 +81,7 @@ def test_features_that_are_no_tensor_are_refused_in_one_line() -> None:
         def forward(self, images: torch.Tensor) -> Any:
             return images, images
 
-    with pytest.raises(PartError, match=r"features Wrong gave a tuple of .* for 12 images; \(12, 4\) is needed"):
+    with pytest.raises(PartError, match=r"features Wrong, called with .*, returned a tuple of .*; it must return one"):
         evaluate(noise(12, 0), noise(12, 1), features=Wrong())
 
 
@@ -233,6 +233,8 @@ def test_the_distance_tells_sets_apart_and_does_not_depend_on_order() -> None:
         (lambda: evaluate(noise(5, 0), noise(5, 1), [{"name": "frechet", "x": 1}]), "x"),
         (lambda: evaluate(noise(5, 0), noise(5, 1), [{}]), "needs a name"),
         (lambda: evaluate("nowhere.npz", noise(5, 1)), r"nowhere\.npz"),
+        (lambda: evaluate(noise(5, 0, size=0), noise(5, 1)), r"shape \(5, 1, 0, 0\); \(n, channels"),
+        (lambda: evaluate(noise(5, 0), noise(5, 1), pictures=__file__), r"pictures: .*\.py is a file; name a folder"),
         (lambda: gankit.compare("nowhere.json", "nowhere.json"), "is no metrics file"),
         (lambda: gankit.compare({}, {}), "only evaluations can be compared: give what gankit.evaluate returned"),
         (lambda: evaluate(noise(5, 0), noise(5, 1), features=""), "there is no features named ''"),
@@ -347,13 +349,18 @@ def test_pairs_of_unlike_sizes_and_colours_are_shown(tmp_path: Path) -> None:
     assert (tmp_path / "memorisation-pairs.png").is_file()
 
 
-def test_a_run_s_own_training_images_serve_beside_another_reference(small: Small, tmp_path: Path) -> None:
+def test_a_run_s_own_training_images_serve_beside_another_reference(small: Small, tmp_path: Path, arrays: Path) -> None:
     run = gankit.train(gankit.load("wgan-gp", *small("training.steps=1", "data.held_out=0.25")), tmp_path / "run")
     other = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
     protocol = evaluate(run, other, ["memorisation"])["protocol"]
     assert protocol["training"] == "training images"
     assert protocol["n_training"] in (28, 32)
     assert "training" not in evaluate(run, other)["protocol"]  # frechet asks for none
+    with np.load(arrays) as whole:
+        one_less = {name: whole[name][:-1] for name in whole}
+    np.savez(arrays, **one_less)  # of which other images would be held out, some that the generator has seen
+    with pytest.raises(GankitError, match=r"data are not those .* \((images|held_out|label_counts) was .*; put them"):
+        evaluate(run, run)
 
 
 def test_the_seed_decides_everything() -> None:

@@ -207,6 +207,10 @@ for _ in range(20):
     [
         (lambda images: images.mean((1, 2))[:, :4], r"gave \(64, 4\) for 64 images; \(64, 6\) is needed"),
         (lambda images: images.mean((1, 2)) / 0, "images: features of image 0 are not finite"),
+        (
+            lambda images: images @ images[0, 0, 0, :1],
+            r"\(64, 1, 6, 6\), raised RuntimeError: size mismatch",
+        ),
     ],
 )
 def test_features_that_cannot_be(forward: Callable[[Tensor], Tensor], message: str) -> None:

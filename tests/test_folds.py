@@ -16,7 +16,7 @@ from PIL import Image
 import gankit
 from gankit.cli import app
 from gankit.errors import DataError, GankitError
-from gankit.evaluation.folds import evaluate_folds, fold_folders
+from gankit.evaluation.folds import _mean, evaluate_folds, fold_folders
 
 METRICS = ["kid", "variance-ratio"]
 
@@ -59,6 +59,10 @@ def test_each_fold_is_evaluated_as_it_would_be_alone(exported: Path) -> None:
     assert any(line.startswith("real: what each fold's generator has learnt from") for line in lines)
 
 
+def test_folds_of_one_value_have_no_interval() -> None:
+    assert _mean([1.0, 1.0, 1.0], 0.5) == {"value": 1, "low": None, "high": None, "folds": 3}
+
+
 def test_copies_of_a_folds_training_images_are_told_beside_other_real_images(exported: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "others", range(40, 52), 50)
     for number in (0, 3):
@@ -98,6 +102,13 @@ def test_folders_that_are_no_folds(exported: Path, tmp_path: Path) -> None:
     (exported / "fold-2" / "generated" / "left").rename(exported / "away")
     with pytest.raises(DataError, match="no generated images for fold-2, fold-3: put them into FOLD/generated/CLASS/"):
         evaluate_folds(exported)
+    (exported / "fold-2" / "train.csv").write_text("file,name,digest,class,group\n")
+    for name in ("fold-2", "fold-3"):
+        write_images(exported / name / "generated" / "left", [1], 60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gankit.evaluation.folds.evaluate", None)  # nothing is evaluated before
+        with pytest.raises(DataError, match=r"fold-2.train\.csv has a header and no rows"):
+            evaluate_folds(exported)
     (exported / "fold-10").mkdir()
     assert [path.name for path in fold_folders(exported)] == ["fold-1", "fold-2", "fold-3"]
     assert fold_folders(f'{{name = "npz", path = "{"a" * 300}"}}') == []  # a table may be too long for a name

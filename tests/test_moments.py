@@ -9,6 +9,7 @@ import pytest
 
 import gankit
 from gankit import GankitError
+from gankit.cli import app
 from gankit.evaluation.statistics import Statistics
 from gankit.metrics.frechet import frechet_distance
 
@@ -37,6 +38,21 @@ def test_statistics_serve_in_place_of_images(stored: Path) -> None:
     }
 
 
+def test_copies_are_looked_for_where_the_training_images_are_given(stored: Path) -> None:
+    training = np.concatenate([REAL, FAKE[:3]])
+    protocol = gankit.evaluate(FAKE, stored, ["frechet"], FEATURES, training=training)["protocol"]
+    assert protocol["copies"]["exact"] == 3
+    assert protocol["n_training"] == 93
+    assert "3 of 90 generated images equal a training image" in protocol["warnings"][-1]
+    assert "copies" not in gankit.evaluate(FAKE, stored, ["frechet"], FEATURES)["protocol"]
+
+
+def test_statistics_have_their_features_already(stored: Path) -> None:
+    assert gankit.statistics(stored).moments.n == 90
+    with pytest.raises(GankitError, match=r"real\.npz holds statistics, of features that are chosen already"):
+        gankit.statistics(stored, FEATURES)
+
+
 def test_clean_fid_and_pytorch_fid_read_the_file(stored: Path) -> None:
     # Both read nothing but these two arrays: np.load(path)["mu"], np.load(path)["sigma"].
     with np.load(stored) as file:
@@ -48,11 +64,13 @@ def test_clean_fid_and_pytorch_fid_read_the_file(stored: Path) -> None:
     assert sigma.shape == (9, 9)
 
 
-def test_foreign_files_are_read_with_a_warning(tmp_path: Path) -> None:
+def test_foreign_files_are_read_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = DRAW.normal(size=(50, 9)) * 0.1 + 0.5
     for save in (np.savez, np.savez_compressed):  # pytorch-fid and clean-fid
         save(tmp_path / "theirs.npz", mu=rows.mean(0), sigma=np.cov(rows.T))
         report = gankit.evaluate(FAKE, str(tmp_path / "theirs.npz"), ["frechet"], FEATURES)
+        app(["statistics", str(tmp_path / "theirs.npz"), "--out", str(tmp_path / "ours.npz")], standalone_mode=False)
+        assert capsys.readouterr().out.startswith("? images of ")
         assert report["metrics"]["frechet"]["n_real"] is None
         assert "does not say which features" in report["protocol"]["warnings"][0]
     from gankit.evaluation import extraction

@@ -264,6 +264,11 @@ def test_pyramid_refuses_the_rest_and_names_sizes_that_fit(height: int, width: i
         pyramid(ImageSpec(1, int(side), int(side)), "test")
 
 
+def test_sizes_near_a_large_one_are_named() -> None:
+    with pytest.raises(PartError, match="for example 4096 or 5120"):
+        pyramid(ImageSpec(1, 5001, 5001), "test")
+
+
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("resample", [None, "down"])
 def test_third_derivatives_of_convolutions_are_those_of_torch(resample: str | None, size: int) -> None:

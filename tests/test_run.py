@@ -19,6 +19,7 @@ from gankit import seeds
 from gankit.errors import GankitError, RunError
 from gankit.runs import checkpoint
 from gankit.runs.networks import generate_batches, recompute_norms
+from gankit.runs.record import check_same_data
 from gankit.runs.sampling import write_samples
 from gankit.runs.walk import write_walk
 
@@ -124,6 +125,15 @@ def test_a_generator_that_cannot_truncate(plain: gankit.Run) -> None:
         plain.sample(2, truncation=0.7)
 
 
+def test_what_cannot_be_opened_as_a_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 1, {"a": 1})
+    (tmp_path / "step-00000002.pt").mkdir()
+    restored = checkpoint.restore(tmp_path)
+    assert restored is not None
+    assert restored.step == 1
+    assert "step-00000002.pt cannot be read (" in restored.skipped[0]
+
+
 def test_conditions_in_their_own_units(small: Small, tmp_path: Path) -> None:
     run = gankit.train(gankit.load("wgan-gp", *small('data.conditional=["severity"]')), tmp_path / "run")
     record = run.experiment.run
@@ -135,6 +145,9 @@ def test_conditions_in_their_own_units(small: Small, tmp_path: Path) -> None:
     assert (run.decode_conditions(run.encode_labels(1, [0.0])) == 0).all()  # type: ignore[arg-type]
     with pytest.raises(RunError, match=r"shape \(2, 2\)"):
         run.sample(2, labels=[1.0, 2.0])
+    other = record.model_copy(update={"condition_mean": [], "condition_scale": []})
+    with pytest.raises(RunError, match=r"condition_mean was \[.+\], is \[\]"):
+        check_same_data(run.path, record, other)
     for wrong in ("severe", [math.nan], [None]):
         with pytest.raises(RunError, match="conditions must be 1 finite numbers"):
             run.sample(2, labels=wrong)  # type: ignore[arg-type]
@@ -191,7 +204,7 @@ def test_what_is_no_run(tmp_path: Path, small: Small) -> None:
         gankit.open_run(tmp_path)
     run = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "run")
     (run.path / "generator.safetensors").write_bytes(b"half a file")
-    with pytest.raises(RunError, match="no generator that gankit exported"):
+    with pytest.raises(RunError, match="was not exported by gankit, or is damaged"):
         gankit.open_run(run.path).sample(1)
     for path in (run.path / "checkpoints").iterdir():
         path.write_bytes(b"")

@@ -171,6 +171,6 @@ def test_a_probability_decides_for_each_sample() -> None:
     changed = (augment(images) != images).flatten(1).any(1)
     assert 0.18 < changed.float().mean() < 0.32
     assert augment.before_step(7) is None
-    never, always = (gankit.build("augment", "sometimes", probability=p) for p in (0.0, 1.0))
+    never, always = (gankit.augments.get("sometimes")(probability=p) for p in (0.0, 1.0))
     assert torch.equal(never(images), images)
     assert (always(images) != images).flatten(1).any(1).all()

@@ -7,6 +7,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from gankit.augments import get
 from gankit.interfaces import Augment, Loss, Turn
 from gankit.registry import Scheduled, fill_at, value_at
 
@@ -35,10 +36,12 @@ class Sometimes(Augment):
     def __init__(
         self,
         *,
-        inner: Augment = "diffaugment",  # type: ignore[assignment]  # a name is built before it comes here
+        inner: Augment = "diffaugment",  # type: ignore[assignment]  # a name, for the registry
         probability: Scheduled[Probability] = 0.5,
     ) -> None:
         super().__init__()
+        # The registry passes an augment that is already built; a direct call may leave the default.
+        inner = get(inner)() if isinstance(inner, str) else inner
         self.inner, self.probability = inner, probability
         self.needs_held_out, self.capturable = inner.needs_held_out, inner.capturable
         self.register_buffer("p", torch.tensor(float(value_at(probability, 0))))

@@ -1,13 +1,11 @@
 """The DCGAN critic of Radford, Metz and Chintala 2016 (arXiv 1511.06434), in its widely used torch form."""
 
 import itertools
-from typing import Annotated
 
-from annotated_types import Ge
 from torch import Tensor, nn
 
 from gankit.interfaces import Critic, ImageSpec
-from gankit.nn.layers import Norm, NormName, unconditional_pyramid, with_spectral_norm
+from gankit.nn.layers import Norm, NormName, Width, unconditional_pyramid, with_spectral_norm
 
 
 class DCGANCritic(Critic):
@@ -31,7 +29,7 @@ class DCGANCritic(Critic):
     capturable = True
 
     def __init__(
-        self, image: ImageSpec, *, width: Annotated[int, Ge(1)] = 64, norm: NormName = "batch", spectral: bool = False
+        self, image: ImageSpec, *, width: Width = 64, norm: NormName = "batch", spectral: bool = False
     ) -> None:
         super().__init__()
         levels, height, width_ = unconditional_pyramid(image, "critic dcgan")

@@ -1,6 +1,5 @@
 """The critic of R3GAN (Huang et al. 2024, arXiv 2501.05441, section 3), for any size and channels."""
 
-from itertools import pairwise
 from typing import Annotated
 
 import torch
@@ -8,10 +7,8 @@ from annotated_types import Ge, Le, MinLen
 from torch import Tensor, nn
 
 from gankit.interfaces import Critic, ImageSpec
-from gankit.nn.bottleneck import Convolution, Halving, InvertedBottleneck, draw, label_embedding, stage_widths
-from gankit.nn.layers import pyramid
-
-Width = Annotated[int, Ge(1)]
+from gankit.nn.bottleneck import Convolution, Halving, draw, label_embedding, stage_widths, stages, transitions
+from gankit.nn.layers import Width, pyramid
 
 
 class R3GANCritic(Critic):
@@ -51,14 +48,8 @@ class R3GANCritic(Critic):
         levels, height, width_ = pyramid(image, "critic r3gan")
         channels = stage_widths(levels, width, widths and widths[::-1], "critic")[::-1]
         self.conv = Convolution(image.channels, channels[0], 1)
-        total = blocks * len(channels)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(InvertedBottleneck(c, total, expansion, group_width) for _ in range(blocks)))
-            for c in channels
-        )
-        self.transitions = nn.ModuleList(
-            nn.Identity() if a == b else Convolution(a, b, 1) for a, b in pairwise(channels)
-        )
+        self.stages = stages(channels, blocks, expansion, group_width)
+        self.transitions = transitions(channels)
         self.halving = Halving()
         dim = channels[-1]
         self.basis = nn.Parameter(torch.empty(dim, height, width_))

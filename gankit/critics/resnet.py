@@ -13,12 +13,11 @@ from gankit.nn.layers import (
     LabelEmbedding,
     ResampledConv2d,
     ResidualBlock,
+    Width,
     pyramid,
     relu,
     with_spectral_norm,
 )
-
-Width = Annotated[int, Ge(1)]
 
 
 class ResNetCritic(Critic):

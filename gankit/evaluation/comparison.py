@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from gankit.errors import GankitError
-from gankit.evaluation.tables import SUFFIXES, Evaluated, is_table, metric_of, write_table
+from gankit.evaluation.tables import SUFFIXES, Evaluated, is_table, reads_training, write_table
 from gankit.evaluation.uncertainty import free_name
 from gankit.files import locked, sole_writer, user_path, write_atomically
 
@@ -69,8 +69,8 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
     Returns:
         `{metric: {"a", "b", "difference", "standard_error"}}`; the difference is b minus a. Where both values were
         computed beside the same real images, its standard error follows from the influence of each of these on both
-        values. Where a file lacks the influences (those of gankit 0.1, closed forms of more than 2,000 images), it is
-        the sum of both errors, which is an upper bound.
+        values. It is the sum of both errors, an upper bound, where a file lacks these influences: those of gankit 0.1,
+        and those with closed forms of more than 2,000 images.
 
     Raises:
         GankitError: they differ in features, real images, numbers of images, sizes or settings of a metric, so that the
@@ -82,7 +82,7 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
     shared = [name for name in first["metrics"] if name in second["metrics"]]
     if not shared:
         raise GankitError("the evaluations have no value in common: compute the same metrics for both")
-    keys = ALIKE + ("training_content",) * any(_reads_training(first["metrics"][name]) for name in shared)
+    keys = ALIKE + ("training_content",) * any(reads_training(first["metrics"][name]) for name in shared)
     pairs = [(key, first["protocol"].get(key), second["protocol"].get(key)) for key in keys]
     for name in shared:
         one, other = first["metrics"][name], second["metrics"][name]
@@ -119,12 +119,6 @@ def _error_of_difference(
         return sum(errors)
     of_reals: float = sum((b - a) ** 2 for a, b in zip(*influences, strict=True))
     return math.sqrt(one["fake_variance"] + other["fake_variance"] + of_reals)
-
-
-def _reads_training(entry: dict[str, Any]) -> bool:
-    """Whether a value depends on the training images; True also where its metric is not installed."""
-    metric = metric_of(entry["metric"])
-    return metric is None or "training" in metric.needs
 
 
 def read_metrics(path: Path) -> Evaluated:
@@ -211,7 +205,7 @@ def write_metrics(report: dict[str, Any], path: Path) -> str:
         else:
             report = _merge(before, report)
             done = f"added to {path}: {len(report['metrics'])} values"
-    # Numbers of a list stand on one line.
+    # The numbers of a list go on one line.
     text = re.sub(
         r"\[\n([-+.e\d,\s]+)\]", lambda numbers: f"[{' '.join(numbers[1].split())}]", json.dumps(report, indent=2)
     )
@@ -226,14 +220,14 @@ def set_aside(path: Path) -> Path:
 
 
 def _differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    """The facts in which two protocols differ. One without training images may still be of the same evaluation."""
+    """The facts in which two protocols differ; training images count only where both evaluations had some."""
     keys = [*ALIKE, "fake_content", "seed"]
     keys += ["training_content"] * ("training_content" in first and "training_content" in second)
     return [key for key in keys if without_versions(first.get(key)) != without_versions(second.get(key))]
 
 
 def _merge(before: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
-    """The values of both reports; new values of a metric that is there with other settings get a numbered name."""
+    """The values of both reports; a new value whose name a metric with other settings has taken gets a number."""
     metrics, new = dict(before["metrics"]), []
     for name, entry in report["metrics"].items():
         numbered = re.fullmatch(r"(.+)-\d+", name)

@@ -1,12 +1,16 @@
 """Generated images that copy the pixels of a training image: every evaluation looks for them, whatever its metrics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import GankitError
+from gankit.evaluation.tables import reads_training
+from gankit.files import write_atomically
+from gankit.images.pictures import pairs_png
 from gankit.interfaces import Dataset, Rows
 from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 
@@ -14,6 +18,8 @@ SIDE = 32
 """Pixels a side, at most, at which images are compared."""
 CHUNK = 512
 """Images that are read at a time."""
+DRAWN = 8
+"""Pairs in a picture, at most."""
 
 
 def find_copies(
@@ -22,10 +28,10 @@ def find_copies(
     """How many generated images copy a training image or its mirror image, and warnings of them.
 
     A copy is exact if all pixels are equal, and near if the root mean square difference, at no more than 32 pixels a
-    side, is below 3 of 255 grey levels. Where images have little contrast, new ones can be as near as that too. So near
-    copies give a warning only if their share is above the expected one: that of held-out images that are near copies,
-    or, where none are held out, of training images that are near another one. Any exact copy gives a warning. So do
-    held-out images that equal a training image: the generator has seen them.
+    side, is below 3 of 255 grey levels. Any exact copy gives a warning. Where images have little contrast, new ones can
+    be as near as copies: near ones give a warning only if their share is above that of held-out images or, where none
+    are held out, of training images beside the other training images. Held-out images that equal a training image, so
+    that the generator has seen them, give a warning too.
 
     Args:
         fakes: the generated images.
@@ -43,22 +49,47 @@ def find_copies(
         beside = _match(training, known, itself=True) if held_out is None else _match(held_out, known)
     except GankitError as error:
         return {}, [f"copies of a {kind} are not looked for: {error}"]
-    warnings, near, m, expected = [], near & ~exact, len(fakes), float(beside[1].mean())
+    warnings, near, expected = [], near & ~exact, float(beside[1].mean())
     if held_out is not None and (shared := int(beside[0].sum())):
         warnings.append(
             f"{shared} of {len(held_out)} real images equal a {kind} or its mirror image: beside them a generator "
             "that only copies would score well; compare with images that it was not trained on"
         )
-    for is_copy, allowed, what, real_share in (
-        (exact, 0.0, f"equal a {kind} or its mirror image", ""),
-        (near, expected, f"are near copies of a {kind}", f", of real ones that are new {expected:.1%}"),
-    ):
-        if is_copy.mean() > allowed:
-            first = int(np.flatnonzero(is_copy)[0])
-            pair = f"image {_name(fakes, first)} copies {_name(training, int(closest[first]))}"
-            share = f"{is_copy.mean():.1%}{real_share}"
-            warnings.append(f"{is_copy.sum()} of {m} generated images {what} pixel by pixel ({share}): {pair}")
+
+    def warn(copies: NDArray[np.bool_], what: str, of_reals: str = "") -> None:
+        first = int(np.flatnonzero(copies)[0])
+        warnings.append(
+            f"{copies.sum()} of {len(fakes)} generated images {what} pixel by pixel ({copies.mean():.1%}{of_reals}): "
+            f"image {_name(fakes, first)} copies {_name(training, int(closest[first]))}"
+        )
+
+    if exact.any():
+        warn(exact, f"equal a {kind} or its mirror image")
+    if near.mean() > expected:
+        warn(near, f"are near copies of a {kind}", f", of real ones that are new {expected:.1%}")
     return {"exact": int(exact.sum()), "near": int(near.sum()), "near_expected": expected}, warnings
+
+
+def show_pairs(
+    values: Mapping[str, dict[str, Any]], fakes: Dataset, reals: Dataset, training: Dataset | None, folder: Path | None
+) -> None:
+    """Add the names of files to the pairs of images in entries of a metrics file; draw the closest pairs in a folder.
+
+    Metrics that read the training images pair generated images with these, all others with the reals.
+    """
+    for name, entry in values.items():
+        if not (pairs := entry.get("details", {}).get("pairs")):
+            continue
+        beside = training if training is not None and reads_training(entry) else reals
+        for side, images in (("fake", fakes), ("real", beside)):
+            if files := images.known.files:
+                for pair in pairs:
+                    pair[f"{side}_file"] = files[pair[side]]
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            fake, real = (np.array([pair[side] for pair in pairs[:DRAWN]]) for side in ("fake", "real"))
+            png = pairs_png(fakes.read(fake), fakes.value_range, beside.read(real), beside.value_range)
+            write_atomically(folder / f"{name}-pairs.png", png)
 
 
 def _match(

@@ -62,7 +62,7 @@ def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices
 
 
 def _one_block(real: Indices) -> Indices:
-    """These images, or a random block of as many as KID takes at once: with more each value would cost a second."""
+    """These images, or a random block of them that KID takes at once: with more, each value would take a second."""
     return real if len(real) <= BLOCK else real[random_places(len(real), BLOCK, "block of the kernel distance")]
 
 

@@ -1,4 +1,4 @@
-"""Evaluate generated images beside real ones: features once, every metric on them, no value without its context."""
+"""Evaluate generated images beside real ones: features are computed once, and every value comes with its context."""
 
 import dataclasses
 import platform
@@ -16,7 +16,7 @@ import torch
 from gankit import seeds
 from gankit.errors import DataError, GankitError, first_of
 from gankit.evaluation import extraction
-from gankit.evaluation.copies import find_copies
+from gankit.evaluation.copies import find_copies, show_pairs
 from gankit.evaluation.extraction import as_part, extractor, features_protocol
 from gankit.evaluation.membership import attacks
 from gankit.evaluation.sources import (
@@ -33,10 +33,9 @@ from gankit.evaluation.sources import (
 )
 from gankit.evaluation.statistics import Statistics
 from gankit.evaluation.tables import Evaluated
-from gankit.evaluation.uncertainty import LEAVE_ONE_OUT, evaluate_metric, free_name
+from gankit.evaluation.uncertainty import LEAVE_ONE_OUT, evaluate_metrics
 from gankit.experiments.experiment import Evaluation, default_metrics
-from gankit.files import user_path, write_atomically
-from gankit.images.pictures import pairs_png
+from gankit.files import user_path
 from gankit.interfaces import Dataset, Features, Pool, Rows
 from gankit.registry import Part
 from gankit.runs.run import Run
@@ -68,7 +67,7 @@ def evaluate(
             None takes those of the run that is evaluated.
         metrics: one or several names, tables with a name, or parts; by default those of the run's `evaluation`
             settings, else frechet, kid, precision-recall, variance-ratio and memorisation, and kid within classes where
-            both sides have some.
+            both sides have several.
         features: a name, a table with a name, a part, or an extractor; by default those of the run's settings, else
             efficientnet-lite0 where the extra `offline` is installed, else pixels.
         training: the images that the generator was trained on, for metrics that look for copies; not needed for
@@ -83,17 +82,20 @@ def evaluate(
 
     Returns:
         `{"protocol": {...}, "metrics": {name: {"value", "standard_error", "n_real", "n_fake", "real_vs_real",
-        "metric"}}}`, a dictionary that prints as a table. The standard error is in closed form for kid, else the
-        jackknife's (Efron and Stein 1981) over both sets, by group where the images have groups: the spread of the
-        value at this number of images, not its bias; None if there are too few images or groups to estimate it, if the
-        value is at a bound, or if no share can have an error so large. For `real_vs_real` the reals are divided
-        ten times into two halves. It holds means over these divisions: "value" is that of "n" images of the second
-        half, which stand for generated ones, beside the first, "fake_value_at_n" that of n generated images beside it,
-        with n = min(n_fake, n_real // 2). Where real images have groups (patients), the second half has one image of
-        each group that is not in the first, since generated images do not share patients either. "p_value" is there
-        on request, "details" where a metric has more to say. Whatever the metrics, generated images that copy pixels of
-        a training image give a warning, and the protocol has their numbers as "copies". With held-out images it also
-        has "membership": how well attacks tell the training images from these.
+        "metric"}}}`, a dictionary that prints as a table; with "p_value" on request, and "details" of some metrics.
+
+        "standard_error" is the spread of the value at this number of images, not its bias: in closed form for kid, else
+        the jackknife's (Efron and Stein 1981) over both sets, by group where the images have groups. None with too few
+        images or groups to estimate it, at a bound, or where no share can have an error so large.
+
+        "real_vs_real" holds means over ten random divisions of the reals into halves: "value" is that of the second
+        half beside the first, "fake_value_at_n" that of as many generated images beside the first, and "n" their
+        number, at most min(n_fake, n_real // 2). Generated images share no patients: where real images have groups, the
+        second half is cut to one image of each group that is not in the first.
+
+        The protocol has "copies", the numbers of generated images that copy pixels of a training image, whatever the
+        metrics; beside a statistics file only where `training` is given. With held-out images it also has "membership":
+        how well attacks tell the training images from these. Both add warnings.
 
     Raises:
         GankitError: no real images where no run is evaluated, too few images, images that the extractor refuses, images
@@ -103,6 +105,9 @@ def evaluate(
         raise GankitError(f"permutations: there cannot be {permutations} regroupings; 0 is for none")
     if metrics is not None and not metrics:
         raise GankitError("metrics: name at least one")
+    folder = None if pictures is None else user_path(pictures)
+    if folder is not None and folder.is_file():
+        raise DataError(f"pictures: {folder} is a file; name a folder")
     if isinstance(metrics, (str, dict, Part)):
         metrics = [metrics]
     fake_name, source = open_named(run_or_images, "fake", window)
@@ -114,12 +119,12 @@ def evaluate(
     seed = settings.seed if seed is None else seed
     if real is None and not isinstance(source, Run):
         raise DataError(f"real, on the command line --against: say which real images to compare {fake_name} with")
+
     wants_training = "training" in _needs(parts) or training is not None
     reals, training_side = _references(source if real is None else real, source, training, window, wants_training)
     if isinstance(reals, Statistics):
-        parts = _take_moments(parts, reals.name, by_default, permutations)
+        parts = _for_moments(parts, reals.name, by_default, permutations)
     fakes = _fakes(source, fake_name, reals, count, seed, window)
-
     shape = (fakes if isinstance(reals, Statistics) else reals).images.image.shape
     features_name, network = extractor(features, shape)
     needs = _needs(parts)
@@ -132,39 +137,25 @@ def evaluate(
         real_rows = dataclasses.replace(reals.rows(network, needs), training=training_rows)
     pool = Pool(real_rows, fakes.rows(network, needs))
 
-    values: dict[str, dict[str, Any]] = {}
-    by_class = [as_part("metric", {"name": "intra-class", "metric": "kid"})] * (by_default and _has_classes(pool))
-    for part in [*parts, *by_class]:
-        try:
-            entries, metric_warnings = evaluate_metric(part, pool, seed, permutations)
-        except GankitError as error:
-            if not by_default or (part is parts[-1] and not values):
-                raise
-            warnings.append(f"{part.name} is left out: {error}")
-            continue
-        warnings += metric_warnings
-        for name, entry in entries.items():
-            values[key := free_name(name, values)] = entry
-            pairs = entry.get("details", {}).get("pairs", [])
-            if pairs and isinstance(reals, _Side):
-                beside = training_side if training_side and "training" in part.build().needs else reals
-                picture = None if pictures is None else user_path(pictures) / f"{key}-pairs.png"
-                _show_pairs(pairs, fakes.images, beside.images, picture)
-    if permutations and not any("p_value" in entry for entry in values.values()):
-        warnings.append("no p-values: of these metrics, neither larger nor smaller values are better")
+    values, of_metrics = evaluate_metrics(parts, pool, seed, permutations, by_default)
+    warnings += of_metrics
     protocol = _protocol(features_name, network, reals, fakes, seed)
     if isinstance(reals, _Side):
+        show_pairs(values, fakes.images, reals.images, training_side.images if training_side else None, folder)
         lacks_training = "training" in needs and training is None and training_side is None
         warnings += notes(reals.images, reals.name) + _reference_warnings(fakes, reals, lacks_training)
-        kind = "training image" if training_side or training is not None or reals.name == TRAINING else "real image"
-        held_out = reals.images if training_side else None
-        copies, copy_warnings = find_copies(fakes.images, (training_side or reals).images, held_out, kind)
-        protocol["copies"], warnings = copies, warnings + copy_warnings
-        if training_side:
-            protocol |= {"training": training_side.name, "n_training": len(training_side.images)}
-            protocol["training_content"] = training_side.content
-            protocol["membership"], attack_warnings = attacks(source, pool, training_side.images, reals.images)
-            warnings += attack_warnings
+    known = training_side or reals  # what the generator may have copied
+    held_out = reals.images if training_side and isinstance(reals, _Side) else None
+    if isinstance(known, _Side):
+        kind = "training image" if training_side or training is not None or known.name == TRAINING else "real image"
+        protocol["copies"], of_copies = find_copies(fakes.images, known.images, held_out, kind)
+        warnings += of_copies
+    if training_side:
+        protocol |= {"training": training_side.name, "n_training": len(training_side.images)}
+        protocol["training_content"] = training_side.content
+    if training_side and held_out is not None:
+        protocol["membership"], of_attacks = attacks(source, pool, training_side.images, held_out)
+        warnings += of_attacks
     protocol["warnings"] = list(dict.fromkeys(warnings))
     return Evaluated(protocol=protocol, metrics=values)
 
@@ -179,10 +170,12 @@ def statistics(images: Source, features: Named | Features | None = None, *, wind
         window: as in `evaluate`.
 
     Raises:
-        GankitError: as `evaluate`.
+        GankitError: as `evaluate`; or features are chosen for a statistics file, which holds no images.
     """
     reals, _ = _references(images, None, None, window, wants_training=False)
     if isinstance(reals, Statistics):
+        if features is not None:
+            raise DataError(f"{reals.name} holds statistics, of features that are chosen already: give the images")
         return reals
     features_name, network = extractor(features, reals.images.image.shape)
     rows = reals.rows(network, {"features"})
@@ -194,7 +187,7 @@ def statistics(images: Source, features: Named | Features | None = None, *, wind
 
 @dataclass(frozen=True)
 class _Side:
-    """Images, and what tables call them."""
+    """The images of one side, generated, real or training images, and what tables call them."""
 
     name: str
     images: Dataset
@@ -219,17 +212,11 @@ class _Side:
         return extraction.rows(self.images, network, needs, name=self.name, content=self.content, shared=True)
 
 
-def _has_classes(pool: Pool) -> bool:
-    """Whether the images of both sides are of several classes."""
-    labels = [rows.labels for rows in (pool.real, pool.fake)]
-    return all(classes is not None and classes.ndim == 1 and len(np.unique(classes)) > 1 for classes in labels)
-
-
 def _needs(parts: Sequence[Part]) -> set[str]:
     return {need for part in parts for need in part.build().needs}
 
 
-def _take_moments(parts: list[Part], name: str, by_default: bool, permutations: int) -> list[Part]:
+def _for_moments(parts: list[Part], name: str, by_default: bool, permutations: int) -> list[Part]:
     """The metrics that can be computed from statistics alone; others are left out if `by_default`, else refused."""
     if permutations:
         raise GankitError(f"{name} holds no images to regroup: leave out permutations, or give the images")
@@ -244,10 +231,10 @@ def _take_moments(parts: list[Part], name: str, by_default: bool, permutations: 
 def _references(
     real: Source, source: Source | None, training: Source | None, window: Window, wants_training: bool
 ) -> tuple[_Side | Statistics, _Side | None]:
-    """The real images; and the training images if they are wanted or come with a run, unless they are the same set."""
+    """The real images; and the training images, if they are wanted or come with a run and are another set."""
     name, reference = open_named(real, "real", window)
     if isinstance(reference, Statistics):
-        return reference, None
+        return reference, _training_images(training, None, None, window)
     if isinstance(reference, Run):
         (name, images), wants_training = run_reference(reference), True
     else:
@@ -258,7 +245,9 @@ def _references(
     return reals, training_side if is_other_set else None
 
 
-def _training_images(training: Source | None, source: Source | None, reference: Source, window: Window) -> _Side | None:
+def _training_images(
+    training: Source | None, source: Source | None, reference: Source | None, window: Window
+) -> _Side | None:
     """The training images as given, else those of the evaluated run (`source`), else those of the reference run."""
     if training is not None:
         name, opened = open_named(training, "training", window)
@@ -307,22 +296,9 @@ def _reference_warnings(fakes: _Side, reals: _Side, lacks_training: bool) -> lis
 def _classes(images: Dataset) -> set[str]:
     """The names of the classes that images are of; empty where they are not known."""
     known = images.known
-    names = known.class_names if known.labels is not None else ()
-    return {names[label] for label in np.unique(known.labels)} if names else set()
-
-
-def _show_pairs(pairs: list[dict[str, Any]], fakes: Dataset, reals: Dataset, path: Path | None) -> None:
-    """Add the names of their files to pairs of images; draw generated images above the real ones, if `path` is set."""
-    for side, images in (("fake", fakes), ("real", reals)):
-        if files := images.known.files:
-            for pair in pairs:
-                pair[f"{side}_file"] = files[pair[side]]
-    if path is None:
-        return
-    fake, real = (np.array([pair[side] for pair in pairs[:8]]) for side in ("fake", "real"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    png = pairs_png(fakes.read(fake), fakes.value_range, reals.read(real), reals.value_range)
-    write_atomically(path, png)
+    if known.labels is None or not known.class_names:
+        return set()
+    return {known.class_names[label] for label in np.unique(known.labels)}
 
 
 def _protocol(

@@ -23,7 +23,7 @@ from gankit.interfaces import Dataset, Features, ImageSpec, Indices, Rows
 from gankit.nn.threads import ThreadChoice, own_threads, thread_options, torch_threads
 from gankit.registry import Part, valid_part
 from gankit.registry.trust import trust
-from gankit.runs.networks import describe_value
+from gankit.runs.networks import call_part
 from gankit.runs.run import choose_device
 from gankit.terminal.text import harmless, progress_bar, say
 
@@ -99,7 +99,7 @@ def rows(
         name: what to call the images in messages.
         content: the images' digest, under which their features are kept on disk; None computes them anew.
         quiet: no progress bar.
-        shared: whether the processes of torchrun share the work; all must call this, and each gets all rows.
+        shared: whether the processes of torchrun share the work; all must call this, and each returns all rows.
 
     Raises:
         DataError: images differ in shape, or features are not finite.
@@ -131,7 +131,7 @@ def features(
     quiet: bool = False,
     shared: bool = False,
 ) -> NDArray[np.float32]:
-    """(n, dim) float32 features, read from disk where they are kept, else computed; of many images memory-mapped.
+    """(n, dim) float32 features, read from the cache or computed; a large array is memory-mapped.
 
     Arguments are those of `rows`.
 
@@ -197,11 +197,11 @@ def _features_of_chunk(
         for batch in _read_ahead(images, indices, name, device):
             torch.set_num_threads(threads.threads)
             start = perf_counter()
-            values = network(batch.to(device))
+            values = call_part(f"features {type(network).__name__}", network, batch.to(device))
             threads.note(perf_counter() - start)
-            if not isinstance(values, Tensor) or values.shape != (len(batch), network.dim):
+            if values.shape != (len(batch), network.dim):
                 raise PartError(
-                    f"features {type(network).__name__} gave {describe_value(values)} for {len(batch)} images; "
+                    f"features {type(network).__name__} gave {tuple(values.shape)} for {len(batch)} images; "
                     f"({len(batch)}, {network.dim}) is needed"
                 )
             batches.append(values.float().cpu().numpy())
@@ -246,6 +246,6 @@ def _logits(features: NDArray[np.float32], network: Features) -> NDArray[np.floa
 
 
 def device_of(network: Any) -> torch.device:
-    """Where a module's tensors are; the CPU where it has none, or for a function."""
+    """Where a module's tensors are; the CPU for a module without any, and for a function."""
     tensors = [*network.parameters(), *network.buffers()] if isinstance(network, torch.nn.Module) else []
     return tensors[0].device if tensors else torch.device("cpu")

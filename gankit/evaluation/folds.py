@@ -46,7 +46,8 @@ class EvaluatedFolds(dict[str, Any]):
             table.append([name, *counts, *(with_error(entry["value"], entry["standard_error"]) for entry in entries)])
         means = self["mean"].values()
         table.append(["mean", "", "", *(f"{mean['value']:.4g}" for mean in means)])
-        table.append(["95 % interval", "", "", *(f"{mean['low']:.4g} to {mean['high']:.4g}" for mean in means)])
+        ends = ["-" if mean["low"] is None else f"{mean['low']:.4g} to {mean['high']:.4g}" for mean in means]
+        table.append(["95 % interval", "", "", *ends])
         return table
 
 
@@ -62,7 +63,9 @@ def fold_folders(source: object) -> list[Path]:
     return sorted(folds, key=lambda path: int(path.name.partition("-")[2]))
 
 
-def evaluate_folds(folder: str | Path, real: Source | None = None, *settings: Any, **options: Any) -> EvaluatedFolds:
+def evaluate_folds(
+    folder: str | Path, real: Source | None = None, metrics: Any = None, features: Any = None, **options: Any
+) -> EvaluatedFolds:
     """Evaluate the images that another program generated for each fold, as `gankit evaluate FOLDER` does.
 
     A fold is a folder as `gankit study augmentation --export-folds` writes it: `fold-1/train` holds what the generator
@@ -71,16 +74,20 @@ def evaluate_folds(folder: str | Path, real: Source | None = None, *settings: An
     Args:
         folder: with `fold-1`, `fold-2`, ...
         real: the real images of all folds, as for `gankit.evaluate`; None compares each fold with its own `train`.
-        settings: `metrics` and `features`, as for `gankit.evaluate`.
-        options: further arguments of `gankit.evaluate` except `training`, which is the fold's own `train`.
+        metrics: as for `gankit.evaluate`.
+        features: as for `gankit.evaluate`.
+        options: further arguments of `gankit.evaluate`, but for `training`, which is each fold's own `train`, and
+            `pictures`, which all folds would write.
 
     Returns:
         `{"folds": {name: evaluation}, "mean": {metric: {"value", "low", "high", "folds"}}, "notes": [...]}`, a
         dictionary that prints as a table. The interval is Student's over folds; their variance is multiplied by
-        1 / folds + left out / learnt from, as training images are shared (Nadeau and Bengio 2003).
+        1 / folds + left out / learnt from, as training images are shared (Nadeau and Bengio 2003). "low" and "high" are
+        None where all folds have one value, such as a precision of 1: how much others differ cannot be told.
 
     Raises:
-        GankitError: as `gankit.evaluate`; or there are fewer than two folds, or folds without generated images.
+        GankitError: as `gankit.evaluate`; or there are fewer than two folds, or folds without generated images or
+            without a list of what was learnt from.
     """
     folds = fold_folders(folder)
     if len(folds) < 2:
@@ -88,18 +95,17 @@ def evaluate_folds(folder: str | Path, real: Source | None = None, *settings: An
     if lacking := [fold.name for fold in folds if not any((fold / GENERATED).glob("**/*.*"))]:
         where = f"put them into FOLD/{GENERATED}/CLASS/"
         raise DataError(f"{folder}: no generated images for {first_of(lacking)}: {where}")
+    left_out = _left_out(folds)  # before the work
     evaluations = {}
     for fold in folds:
         train = fold / TRAIN
-        evaluations[fold.name] = evaluate(
-            fold / GENERATED, train if real is None else real, *settings, training=train, **options
-        )
+        beside = train if real is None else real
+        evaluations[fold.name] = evaluate(fold / GENERATED, beside, metrics, features, training=train, **options)
     first, *others = evaluations.values()
     shared = [name for name in first["metrics"] if all(name in other["metrics"] for other in others)]
     notes = ["mean: of the folds; its interval is Student's over folds, wider for the training images that they share"]
     if real is None:
         notes.append("real: what each fold's generator has learnt from: one that only copies would score best")
-    left_out = _left_out(folds)
     means = {
         name: _mean([fold["metrics"][name]["value"] for fold in evaluations.values()], left_out) for name in shared
     }
@@ -113,9 +119,9 @@ def _left_out(folds: Sequence[Path]) -> float:
     return float(np.mean([everything / len(images) - 1 for images in learnt]))
 
 
-def _mean(values: Sequence[float], left_out: float) -> dict[str, float]:
+def _mean(values: Sequence[float], left_out: float) -> dict[str, float | None]:
     mean: Estimate = cross_validated(np.array(values)[:, None, None], left_out)
-    low, high = mean.interval()
+    low, high = mean.interval() if mean.varies else (None, None)
     return {"value": mean.value, "low": low, "high": high, "folds": len(values)}
 
 

@@ -47,7 +47,8 @@ def attacks(source: Any, pool: Pool, training: Dataset, held_out: Dataset) -> tu
     if members is not None and members.features is not None and pool.fake.features is not None:
         scores["generator"] = _nearness(members, pool.fake), _nearness(pool.real, pool.fake)
     if isinstance(source, Run) and training.image.shape == held_out.image.shape == source.image.shape:
-        with contextlib.suppress(GankitError):  # the critic cannot score these images
+        # The critic may be unable to score these images, or need more memory than there is.
+        with contextlib.suppress(GankitError, MemoryError, torch.cuda.OutOfMemoryError):
             scores["critic"] = _critic_scores(source, training), _critic_scores(source, held_out)
     groups = [images.groups for images in (training, held_out)]
     results: dict[str, Any] = {

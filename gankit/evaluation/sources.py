@@ -20,6 +20,7 @@ from gankit.files import user_path
 from gankit.interfaces import Dataset, ImageSpec, Indices, Known
 from gankit.registry import build, registry
 from gankit.registry.wrapping import wrap
+from gankit.runs.record import check_same_images
 from gankit.runs.run import Run, open_run
 from gankit.version import __version__ as gankit_version
 
@@ -59,9 +60,7 @@ def open_source(place: Place, window: Window = None) -> Run | Dataset | Statisti
     if len(path.parts) > 1 or path.exists():
         reason = "there is no such folder or file"
         if path.exists():
-            reason = (
-                "it is no folder of pictures and no npz or npy file; unpack a zip file, put a picture into a folder"
-            )
+            reason = "it is no folder and no npz or npy file; unpack a zip file, put a picture into a folder"
         raise DataError(f"{name}: {reason}")
     try:
         dataset: Dataset = build("dataset", name)
@@ -81,7 +80,7 @@ def _open_table(table: dict[str, Any], window: Window) -> Dataset:
     settings = dict(table)
     size, split = _height_width(settings.pop("size", None)), settings.pop("split", None)
     chosen = as_part("dataset", settings)
-    takes_window = getattr(chosen.settings, "value_range", False) is None
+    takes_window = getattr(chosen.settings, "value_range", False) is None  # it has such a setting, and nobody set it
     if takes_window and window is not None:
         chosen = as_part("dataset", {**settings, "value_range": window})
     dataset: Dataset = chosen.build(size)
@@ -96,9 +95,9 @@ def _open_table(table: dict[str, Any], window: Window) -> Dataset:
 
 
 def _height_width(size: Any) -> tuple[int, int] | None:
-    sides = [size, size] if isinstance(size, int) else size
     if size is None:
         return None
+    sides = [size, size] if isinstance(size, int) else size
     if not (isinstance(sides, (list, tuple)) and len(sides) == 2 and all(type(s) is int and s > 0 for s in sides)):
         raise DataError(f"size = {size}: a number of pixels for squares, or [height, width], is needed")
     return sides[0], sides[1]
@@ -146,11 +145,11 @@ def open_images(
 
 
 def open_named(source: Source, role: str, window: Window = None) -> tuple[str, Source]:
-    """What tables call a source, and the source, opened if it is a path.
+    """What tables call a source; and the source, which is opened if it is a path or a table.
 
     Args:
         source: as for `open_images`.
-        role: the name of data sets and arrays, which have none of their own, such as "real".
+        role: what to call data sets and arrays, which have no name of their own: "real", for example.
         window: as for `open_images`.
 
     Raises:
@@ -170,7 +169,7 @@ def _title(table: dict[str, Any]) -> str:
 
 
 def notes(images: Dataset, name: str) -> list[str]:
-    """What a user of these images should know, one line each: what is not used, which splits are joined.
+    """What to know of these images, one line each: what is not used of them, and which splits are joined.
 
     Args:
         images: the set, as it was opened.
@@ -200,8 +199,9 @@ def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) 
         array = np.asarray(images)
     except ValueError as error:
         raise DataError(f"{name} images cannot be read as one array ({error}); use one size") from None
-    if array.ndim != 4:
-        raise DataError(f"{name} images have the shape {array.shape}; (n, channels, height, width) is needed")
+    if array.ndim != 4 or 0 in array.shape[1:]:
+        needed = "(n, channels, height, width) is needed, all above 0"
+        raise DataError(f"{name} images have the shape {array.shape}; {needed}")
     if not len(array):
         raise too_few(name, 0)
     if array.dtype == np.uint8:
@@ -240,7 +240,8 @@ def run_data(run: Run) -> tuple[Dataset, Dataset | None]:
     """The training images of a run, and the held-out ones where there are any.
 
     Raises:
-        RunError: the run was trained on data that the calling program passed in, which were not saved.
+        RunError: the run was trained on data that the calling program passed in, which were not saved, or its data have
+            other images now.
         DataError: its data are gone or broken.
     """
     if in_process(run):
@@ -248,7 +249,10 @@ def run_data(run: Run) -> tuple[Dataset, Dataset | None]:
             f"{run.path} was trained on data that the calling program passed in, and they were not saved: give the "
             "real images"
         )
-    return select_images(run.experiment.data, run.experiment.training.seed)
+    training, held_out = select_images(run.experiment.data, run.experiment.training.seed)
+    if run.experiment.run is not None:
+        check_same_images(run.path, run.experiment.run, training, held_out)
+    return training, held_out
 
 
 def in_process(run: Run) -> bool:
@@ -257,7 +261,7 @@ def in_process(run: Run) -> bool:
 
 
 def run_reference(run: Run) -> tuple[str, Dataset]:
-    """What a run is compared with: "held-out images", or "training images" where it has none, and the images.
+    """What a run is compared with, name and images: its held-out images, or its training images where it has none.
 
     Raises:
         GankitError: as `run_data`.

@@ -60,13 +60,13 @@ def title(metric: str, features: str) -> str:
 
 
 def rows(report: dict[str, Any]) -> list[Row]:
-    """The values of an evaluation in its order; without their meaning if the metric is not installed."""
+    """The values of an evaluation, in its order; those of a metric that is not installed have no meaning."""
     values = []
     for name, entry in report["metrics"].items():
         features, meaning = report["protocol"]["features"], Meaning()
         if metric := metric_of(entry["metric"]):
             meaning = metric.meaning(name)
-            numbered = re.fullmatch(r"(.+)-\d+", name)  # metrics of the same name are told apart by their settings
+            numbered = re.fullmatch(r"(.+)-\d+", name)  # as "kid-2": values of one name differ in the metric's settings
             if numbered and not meaning.words:
                 meaning = metric.meaning(numbered[1])
                 settings = ", ".join(f"{key} {value}" for key, value in entry["metric"].items() if key != "name")
@@ -87,6 +87,12 @@ def metric_of(table: dict[str, Any]) -> Metric | None:
     return metric
 
 
+def reads_training(entry: dict[str, Any]) -> bool:
+    """Whether a value depends on the training images; True also where its metric is not installed."""
+    metric = metric_of(entry["metric"])
+    return metric is None or "training" in metric.needs
+
+
 def with_error(value: float, error: float | None) -> str:
     """A value with its error: two significant digits of the error, and as many decimals of the value.
 
@@ -99,22 +105,22 @@ def with_error(value: float, error: float | None) -> str:
 
 
 def _decimals(error: float) -> int:
-    """Of an error with two significant digits; below 0 for tens, hundreds, ..."""
+    """How many decimals show two significant digits of an error; -1 if they are tens and hundreds, and so on."""
     return 1 - int(f"{error:.1e}".partition("e")[2])
 
 
 def _round(value: float, decimals: int) -> str:
-    if decimals > 8:
+    if decimals > 8:  # too small to be read without an exponent
         return f"{value:.{max(1, decimals - _decimals(abs(value) or 1) + 1)}e}"
     return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"  # + 0.0: no minus before a zero
 
 
 def cells(report: dict[str, Any]) -> list[list[str]]:
-    """Header and rows of a table of text; counts that are alike in all rows are left to `heading` and `notes`.
+    """Header and rows of a table of text.
 
-    Its columns: the name; which values are better; the value with its standard error; the baseline: "real-real" and
-    "fake-real", with their number of images ("at n") where rows differ; the numbers of images where rows differ in them
-    ("n fake", "n real"); the p-value.
+    Its columns are the name, which values are better, the value with its standard error, the baselines "real-real" and
+    "fake-real", their number of images ("at n"), those of the value ("n fake", "n real"), and the p-value. A number of
+    images has a column only where rows differ in it: `heading` and `notes` have those that are alike.
     """
     values, protocol = rows(report), report["protocol"]
     columns: dict[str, list[str]] = {

@@ -12,6 +12,7 @@ from scipy.special import ndtri
 
 from gankit import seeds
 from gankit.errors import GankitError
+from gankit.evaluation.extraction import as_part
 from gankit.interfaces import Indices, Metric, Pool, Resampling, Result
 from gankit.registry import Part
 from gankit.terminal.text import progress_bar
@@ -26,6 +27,44 @@ ROUNDING = 1e-9
 """Differences below this share of a value count as rounding errors."""
 
 Values = Mapping[str, float]
+
+
+def evaluate_metrics(
+    parts: Sequence[Part], pool: Pool, seed: int, permutations: int = 0, by_default: bool = False
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The entries of a metrics file for some metrics, by the names of their values, and warnings.
+
+    Of metrics that nobody chose (`by_default`), those that cannot judge the images are left out with a warning, and kid
+    within classes follows where both sides have several classes. Other arguments are those of `evaluate_metric`.
+
+    Raises:
+        GankitError: a metric cannot judge these images; of default ones, all of them.
+    """
+    by_class = (
+        [as_part("metric", {"name": "intra-class", "metric": "kid"})] if by_default and _has_classes(pool) else []
+    )
+    values: dict[str, dict[str, Any]] = {}
+    warnings = []
+    for part in [*parts, *by_class]:
+        try:
+            entries, of_metric = evaluate_metric(part, pool, seed, permutations)
+        except GankitError as error:
+            if not by_default or (part is parts[-1] and not values):
+                raise
+            warnings.append(f"{part.name} is left out: {error}")
+            continue
+        warnings += of_metric
+        for name, entry in entries.items():
+            values[free_name(name, values)] = entry
+    if permutations and not any("p_value" in entry for entry in values.values()):
+        warnings.append("no p-values: of these metrics, neither larger nor smaller values are better")
+    return values, warnings
+
+
+def _has_classes(pool: Pool) -> bool:
+    """Whether each side has images of several classes."""
+    labels = [rows.labels for rows in (pool.real, pool.fake)]
+    return all(classes is not None and classes.ndim == 1 and len(np.unique(classes)) > 1 for classes in labels)
 
 
 def evaluate_metric(
@@ -46,8 +85,8 @@ def evaluate_metric(
     n_real: int | None = pool.real.count
     n_fake = pool.fake.count
     errors: Mapping[str, float | None] = {}
-    by_side: dict[str, dict[str, NDArray[np.float64] | None]] = {"real": {}}
-    variances: dict[str, dict[str, float | None]] = {}
+    real_influences: Mapping[str, NDArray[np.float64] | None] = {}
+    fake_variances: Mapping[str, float | None] = {}
     between_reals: dict[str, dict[str, Any]] = {}
     if pool.real.statistics is not None:  # no images to resample
         n_real = pool.real.statistics.n
@@ -55,10 +94,12 @@ def evaluate_metric(
     else:
         resampling = metric.resampling(pool)
         result = resampling.whole()
+        variances = []
         if max(pool.real.count, pool.fake.count) <= MOST_WITH_INFLUENCES or _closed_form(resampling) is None:
-            by_side = {side: influences(resampling, side, result.values) for side in ("real", "fake")}
-            variances = {side: variances_of(of_side) for side, of_side in by_side.items()}
-        errors = standard_errors(resampling, result.values, list(variances.values()))
+            real_influences = influences(resampling, "real", result.values)
+            fake_variances = variances_of(influences(resampling, "fake", result.values))
+            variances = [variances_of(real_influences), fake_variances]
+        errors = standard_errors(resampling, result.values, variances)
         between_reals = real_against_real(resampling, result.values, seed)
     warnings = [*result.warnings, *metric.warnings({name: entry["value"] for name, entry in between_reals.items()})]
     p_entries: dict[str, dict[str, Any]] = {}
@@ -71,7 +112,7 @@ def evaluate_metric(
     for name, value in result.values.items():
         n, m = result.counts.get(name, (n_real, n_fake))
         if name in between_reals and n is not None and n + m:
-            # A value of one class, or of the reals alone (m is 0), uses n reals: each half of them has at most n // 2.
+            # A half has at most n // 2 of the n reals that a value uses; m is 0 for a value of the reals alone.
             entry = between_reals[name]
             entry["n"] = min(entry["n"], m or entry["n"], max(n // 2, 1))
         spread = errors.get(name)
@@ -81,7 +122,7 @@ def evaluate_metric(
             "value": value, "standard_error": spread, "n_real": n, "n_fake": m,
             "real_vs_real": between_reals.get(name), **(p_entries.get(name, {}) if m else {}), "metric": part.table(),
         }  # fmt: skip
-        of_reals, of_fakes = by_side["real"].get(name), variances.get("fake", {}).get(name)
+        of_reals, of_fakes = real_influences.get(name), fake_variances.get(name)
         if of_reals is not None and of_fakes is not None:  # for `compare`, where two values share their reals
             entries[name]["real_influences"] = [float(f"{influence:.4g}") for influence in of_reals]
             entries[name]["fake_variance"] = of_fakes
@@ -112,8 +153,8 @@ def standard_errors(
     errors: dict[str, float | None] = {}
     for name in values:
         of_sides = [variance.get(name) for variance in variances]
-        # A value that no image changes beyond rounding, such as a precision of 0 or 1, is at a bound: its error cannot
-        # be told.
+        # A value that no image changes beyond rounding, such as a precision of 0 or 1, is at a bound: its error is
+        # unknown.
         error = math.sqrt(sum(variance for variance in of_sides if variance is not None))
         errors[name] = None if None in of_sides or error <= ROUNDING * abs(values[name]) else error
     return errors
@@ -133,11 +174,14 @@ def variances_of(of_side: Mapping[str, NDArray[np.float64] | None]) -> dict[str,
 def influences(resampling: Resampling, side: str, values: Values) -> dict[str, NDArray[np.float64] | None]:
     """(k,) numbers for each value: how much leaving out each of k blocks of one side's images changes it.
 
-    A block holds whole patients where images are grouped. The jackknife of Efron and Stein 1981, generalised to blocks
-    of different sizes by Busing, Meijer and Van der Leeden 1999 (Statistics and Computing 9, eq. 10). The sum of
-    squares is the variance. For two generators compared with the same reals, the squared differences of their
-    influences sum to the reals' part of the variance of the difference of their values. For that, blocks depend only
-    on the number of units. Empty with too few blocks or images; None for a value that is missing without some block.
+    This is the jackknife of Efron and Stein 1981, generalised to blocks of different sizes by Busing, Meijer and Van
+    der Leeden 1999 (Statistics and Computing 9, eq. 10). A block holds whole patients where images are grouped.
+
+    The squares of a value's influences sum to this side's part of its variance. Where two generators are compared with
+    the same reals, the squares of the differences of their influences sum to the reals' part of the variance of the
+    difference: therefore the blocks depend on the number of units alone.
+
+    The result is empty with too few blocks or images, and None for a value that is missing without some block.
     """
     pool = resampling.pool
     places = pool.real_places if side == "real" else pool.fake_places
@@ -173,10 +217,9 @@ def number_groups(groups: NDArray[Any] | None, count: int) -> Indices:
 def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict[str, dict[str, Any]]:
     """Mean values over ten random divisions of the reals: the second half, and the fakes, each beside the first half.
 
-    The second half stands for generated images. Images of one patient look alike, generated ones do not: so the second
-    half has one image of each patient that is not in the first. Of generated images with groups, one of each group is
-    taken too. Both are cut to n images, the most that every division has, and the first half to
-    min(n_fake, n_real // 2).
+    The second half stands for generated images. Images of one patient look alike, generated ones do not: so it is cut
+    to one image of each patient that is not in the first half, and generated images with groups to one of each group.
+    Both are then cut to n images, as many as every division has, and the first half to min(n_fake, n_real // 2).
     """
     pool = resampling.pool
     most, middle = min(pool.fake.count, pool.real.count // 2), pool.real.count // 2

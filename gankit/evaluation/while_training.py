@@ -41,7 +41,7 @@ class MetricsWhileTraining:
         self.settings, self.value_range, self.device = settings, value_range, device
         self._reals = reference
         if settings.subset is not None and settings.subset < len(reference):
-            # A key for each image instead of one permutation, so that most chosen ones stay if images are added.
+            # Each image has a random key of its own, so that most of those chosen stay when images are added.
             sort_keys = [seeds.derive_seed(settings.seed, "evaluated subset", i) for i in range(len(reference))]
             self._reals = reference.subset(np.sort(np.argsort(sort_keys)[: settings.subset]))
         self.count = settings.count or len(self._reals)
@@ -78,5 +78,5 @@ class MetricsWhileTraining:
 
     @property
     def better(self) -> Literal["lower", "higher"] | None:
-        """Whether lower or higher is better for the first metric, which picks the best generator; None if neither."""
-        return self._metrics[0].better if self._metrics else None
+        """Whether lower or higher is better for the first metric, which decides the best generator; None if neither."""
+        return self._metrics[0].better

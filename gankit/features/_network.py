@@ -47,7 +47,7 @@ class Network(Features):
         """(n, 1 or 3, height, width) float32 in [0, 255] to (n, dim), without gradients, on the network's device.
 
         Raises:
-            PartError: the images have another number of channels, or are coloured where the network reads grey ones.
+            PartError: images are not (n, c, height, width), or `check_channels` refuses them.
         """
         if images.ndim != 4:
             raise PartError(f"features {self.name} read (n, channels, height, width) images, not {tuple(images.shape)}")
@@ -59,9 +59,10 @@ class Network(Features):
             return self.read(self._on_device(torch.from_numpy(small[:, : self.channels])))
 
     def check_channels(self, channels: int) -> None:
-        """
+        """Refuse images that the network cannot read.
+
         Raises:
-            PartError: the network cannot read images of so many channels.
+            PartError: they have neither 1 nor 3 channels, or are coloured where the network reads grey ones.
         """
         if channels not in (1, 3):
             raise PartError(f"features {self.name} read grey or RGB images: 1 or 3 channels, these have {channels}")

@@ -136,7 +136,7 @@ class _Spare(nn.Module):
 def _state(content: bytes) -> dict[str, Tensor] | None:
     """The tensors of torch-fidelity's file; None for any other."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch tells that it would load an archive as such
+        with warnings.catch_warnings(action="ignore"):  # torch warns of TorchScript archives, and refuses them
             loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:
         # TorchScript archives are refused here, and broken files raise all sorts of errors.

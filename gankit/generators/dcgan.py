@@ -1,12 +1,9 @@
 """The DCGAN generator of Radford, Metz and Chintala 2016 (arXiv 1511.06434), in its widely used torch form."""
 
-from typing import Annotated
-
-from annotated_types import Ge
 from torch import Tensor, nn
 
 from gankit.interfaces import Generator, ImageSpec
-from gankit.nn.layers import unconditional_pyramid
+from gankit.nn.layers import Width, unconditional_pyramid
 
 
 class DCGANGenerator(Generator):
@@ -27,9 +24,7 @@ class DCGANGenerator(Generator):
     channels_last = True
     capturable = True
 
-    def __init__(
-        self, image: ImageSpec, *, latent_dim: Annotated[int, Ge(1)] = 100, width: Annotated[int, Ge(1)] = 64
-    ) -> None:
+    def __init__(self, image: ImageSpec, *, latent_dim: Width = 100, width: Width = 64) -> None:
         super().__init__()
         levels, height, width_ = unconditional_pyramid(image, "generator dcgan")
         channels = [width << level for level in reversed(range(levels))]

@@ -1,6 +1,5 @@
 """The generator of R3GAN (Huang et al. 2024, arXiv 2501.05441, section 3), for any size and channels."""
 
-from itertools import pairwise
 from typing import Annotated
 
 import torch
@@ -9,10 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gankit.interfaces import Generator, ImageSpec
-from gankit.nn.bottleneck import Convolution, InvertedBottleneck, draw, label_embedding, stage_widths
-from gankit.nn.layers import pyramid
-
-Width = Annotated[int, Ge(1)]
+from gankit.nn.bottleneck import Convolution, draw, label_embedding, stage_widths, stages, transitions
+from gankit.nn.layers import Width, pyramid
 
 
 class R3GANGenerator(Generator):
@@ -59,14 +56,8 @@ class R3GANGenerator(Generator):
         self.linear = nn.Linear(latent_dim * (2 if image.conditional else 1), channels[0], bias=False)
         draw(self.linear.weight)
         self.basis = nn.Parameter(torch.randn(channels[0], height, width_))
-        self.transitions = nn.ModuleList(
-            nn.Identity() if a == b else Convolution(a, b, 1) for a, b in pairwise(channels)
-        )
-        total = blocks * len(channels)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(InvertedBottleneck(c, total, expansion, group_width) for _ in range(blocks)))
-            for c in channels
-        )
+        self.transitions = transitions(channels)
+        self.stages = stages(channels, blocks, expansion, group_width)
         self.conv = Convolution(channels[-1], image.channels, 1)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:

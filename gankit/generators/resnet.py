@@ -4,16 +4,13 @@ import itertools
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, MinLen
+from annotated_types import MinLen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gankit.errors import PartError
 from gankit.interfaces import Generator, ImageSpec
-from gankit.nn.layers import Norm, NormName, ResampledConv2d, ResidualBlock, pyramid
-
-Width = Annotated[int, Ge(1)]
-HeadName = Literal["norm", "plain"]
+from gankit.nn.layers import Norm, NormName, ResampledConv2d, ResidualBlock, Width, pyramid
 
 
 class ResNetGenerator(Generator):
@@ -49,7 +46,7 @@ class ResNetGenerator(Generator):
         widths: Annotated[list[Width], MinLen(1)] | None = None,
         norm: NormName = "batch",
         first_bias: bool = True,
-        head: HeadName = "norm",
+        head: Literal["norm", "plain"] = "norm",
         fused: bool = True,
     ) -> None:
         super().__init__()

@@ -47,7 +47,7 @@ def float64_pair(
 
 
 def check_pair(x: ArrayLike, y: ArrayLike, min_rows: int, names: tuple[str, str]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """As `float64_pair`, of any type."""
+    """As `float64_pair`, in the type that they have."""
     first, second = (check_rows(rows, name) for rows, name in zip((x, y), names, strict=True))
     for rows, name in ((first, names[0]), (second, names[1])):
         if len(rows) < min_rows:

@@ -131,6 +131,7 @@ class _ByClass(Resampling):
         place = {name: number for names in sorted(name_lists, reverse=True) for number, name in enumerate(names)}
         keys = {key for places in places_by_class for key in places}
         real, fake, training = (_with_only(rows, inner.needs) for rows in (pool.real, pool.fake, training))
+        # For each place in the pool, the number of its class and the place in the pool of that class.
         self.class_of = np.zeros(pool.real.count + pool.fake.count, dtype=np.int64)
         self.index_in_class = np.zeros_like(self.class_of)
         self.classes: dict[Key, Resampling] = {}
@@ -214,14 +215,15 @@ class _ByClass(Resampling):
             if error is None or name not in error:
                 return None
             errors[key] = {name: error[name]}
-        # Classes hold different images, so that their values are independent.
         errors_by_name = _combine(errors)
         mean, *of_classes = errors_by_name
-        return errors_by_name | {mean: math.hypot(*(errors_by_name[name] for name in of_classes)) / len(of_classes)}
+        # Classes hold different images, so that their values are independent.
+        errors_by_name[mean] = math.hypot(*(errors_by_name[name] for name in of_classes)) / len(of_classes)
+        return errors_by_name
 
 
 def _resampling(inner: Metric, pool: Pool) -> Resampling:
-    """The metric's own resampling; if it refuses the class, the plain one, whose `values` raise the same error."""
+    """The metric's own resampling; where it refuses the class the plain one, whose values raise the same error."""
     try:
         return inner.resampling(pool) if min(pool.real.count, pool.fake.count) > 1 else Resampling(inner, pool)
     except GankitError:

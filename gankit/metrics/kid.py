@@ -133,7 +133,7 @@ class _SharedKernel(Resampling):
 
 
 def _order(rows: Matrix) -> tuple[int, list[bytes]]:
-    """Sort key by which the longer side is greater, and of equally long ones that with the greater digests."""
+    """A key by which a longer side is greater; of equally long ones, that with the greater digests."""
     return len(rows), sorted(digests(rows))
 
 

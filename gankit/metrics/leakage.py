@@ -58,7 +58,7 @@ def duplicates(
 ) -> Iterator[tuple[Indices, Indices, Matrix, NDArray[np.bool_]]]:
     """Batches of p pairs of duplicates: (p,) indices in the first and the second set, RMS differences, whether exact.
 
-    Averaging never increases the difference: duplicates are also close at a few pixels a side, where search is cheap.
+    Candidates are looked for at a few pixels a side, where search is cheap: averaging never increases a difference.
 
     Raises:
         GankitError: images of different numbers of channels, both above 1.

@@ -71,7 +71,7 @@ class _Distances(NamedTuple):
 
 
 def _effective_number(codes: Indices) -> float:
-    """Number of independent images (Kish 1965): images of one group count together."""
+    """Number of independent images by their groups' codes (Kish 1965): images of one group count together."""
     counts = np.unique(codes, return_counts=True)[1]
     return float(counts.sum() ** 2 / np.square(counts).sum())
 
@@ -86,8 +86,8 @@ def _share_nearer(near: Matrix, held: Matrix) -> float:
 def _rank(n: int, left_one_out: bool) -> int:
     """Which of n held-out distances, from 1 for the smallest, is the threshold for a near copy.
 
-    Two images that are closest to each other have the same leave-one-out distance: the smallest come twice, and so the
-    rank is doubled.
+    Two images that are closest to each other have the same leave-one-out distance, so that the smallest distances come
+    twice: then the rank is doubled.
     """
     return min(n, 2 * max(1, (n + 2) // 200)) if left_one_out else max(1, (n + 1) // 100)
 
@@ -192,7 +192,7 @@ class _Copies(Resampling):
     """Values from lists of the closest training images, which are made at first use.
 
     Without separate training images, the real images are the training images, and each is held out in turn. Each list
-    then has `listed` images: one is enough for values on the whole pool, but may be missing from a part of it.
+    then has `listed` images: one is enough for values on the whole pool, but may be no member of a part of it.
     """
 
     def __init__(self, metric: Metric, pool: Pool, listed: int = 32) -> None:

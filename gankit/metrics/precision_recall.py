@@ -1,7 +1,7 @@
-"""Precision, recall: Kynkaanniemi et al. 2019, arXiv 1904.06991, eq. 1 and 2; density, coverage: arXiv 2002.09797.
+"""Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991, eq. 1 and 2), and density and coverage.
 
-Naeem et al. 2020 define the latter two in section 3. All four count which images lie in which balls; a ball is centred
-on an image, and its radius is the distance to that image's k-th nearest neighbour in its set.
+The latter two are those of Naeem et al. 2020, arXiv 2002.09797, section 3. All four count which images lie in which
+balls. A ball is centred on an image; its radius is the distance to that image's k-th nearest neighbour in its set.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ BallCounts = tuple[NDArray[np.bool_], NDArray[np.int64]]
 """For each ball whether it holds one of the other images, and for each of the others in how many balls it lies."""
 
 LISTED = 16
-"""Nearest images in the list of each image, times k + 1; for balls that reach further, all distances are computed."""
+"""The list of an image has k + 1 times so many nearest images; for balls beyond it, all distances are computed."""
 LARGEST_RATIO = 20
 """Above this ratio of the sides' sizes no lists are made, since each value uses few images of the larger side."""
 CENTRES, COLUMNS = 512, 2048
@@ -89,7 +89,7 @@ class _Neighbours:
         first: dict[bytes, int] = {}
         # Copies share the distances of the first of them, so that rounding cannot tell them apart.
         self.first = np.array([first.setdefault(digest, place) for place, digest in enumerate(self.content)])
-        self.origin = self._rows(np.arange(1))
+        self.origin = self._rows(np.arange(1))  # one for all blocks, so that their distances round alike
         length = min(self.n - 1, LISTED * (k + 1))
         self.listed, self.listed_squared = np.empty((self.n, length), np.int64), np.empty((self.n, length))
         for start in range(0, self.n, CENTRES):
@@ -129,6 +129,7 @@ class _Neighbours:
         return _scores(self._balls(real, fake, k), self._balls(fake, real, k), k)
 
     def _balls(self, centres: Indices, others: Indices, k: int) -> BallCounts:
+        """Balls around (n,) centres, up to the k-th nearest other centre, and the (m,) others in them."""
         is_same, is_other = np.zeros(self.n, dtype=bool), np.zeros(self.n, dtype=bool)
         is_same[centres] = is_other[others] = True
         listed, squared = self.listed[centres], self.listed_squared[centres]

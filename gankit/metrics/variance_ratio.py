@@ -97,7 +97,7 @@ class _Sums(SumsResampling):
         self.smallest_exact_scatter = 1e-6 * float(squares.sum())
 
     def from_sums(self, real: Matrix, fake: Matrix) -> dict[str, float] | None:
-        """None with too few images, or if cancellation costs so much precision that the rows themselves are needed."""
+        """None with too few images, or where sums cancel so much that the rows themselves are needed."""
         if min(real[0], fake[0]) < 2:
             return None
         scatter = [float(sums[-1] - np.square(sums[1:-1]).sum() / sums[0]) for sums in (real, fake)]

@@ -4,6 +4,8 @@ No layer normalises. Fix-up initialisation (Zhang et al. 2019, arXiv 1901.09321)
 last convolution of a block starts at zero, the others are scaled by the number of blocks.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -111,3 +113,17 @@ class InvertedBottleneck(nn.Module):
         inner = leaky_relu(self.mix(leaky_relu(self.expand(x), SLOPE)), SLOPE)
         total: Tensor = x + self.contract(inner)
         return total
+
+
+def stages(channels: list[int], blocks: int, expansion: int, group_width: int) -> nn.ModuleList:
+    """For each level so many blocks of its width; the other arguments are those of `InvertedBottleneck`."""
+    total = blocks * len(channels)
+    return nn.ModuleList(
+        nn.Sequential(*(InvertedBottleneck(width, total, expansion, group_width) for _ in range(blocks)))
+        for width in channels
+    )
+
+
+def transitions(channels: list[int]) -> nn.ModuleList:
+    """From each level to the next a 1x1 convolution, or nothing where both are equally wide."""
+    return nn.ModuleList(nn.Identity() if a == b else Convolution(a, b, 1) for a, b in pairwise(channels))

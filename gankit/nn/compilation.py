@@ -54,8 +54,8 @@ class Compilation:
         self._report = report
         self._functions: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._failed: set[str] = set()
-        # Shapes are compiled one by one: code for any shape would depend on which came first, and so would the
-        # rounding of a resumed training. Draws are those of the uncompiled network.
+        # Each shape is compiled by itself: code for any shape depends on which shape came first, and so would the
+        # rounding of a resumed training. Random draws are those of the uncompiled network.
         self._options: dict[str, Any] = {"fullgraph": True, "dynamic": False, "options": {"fallback_random": True}}
         if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
             self._options["isolate_recompiles"] = True  # other trainings of this process do not count

@@ -4,9 +4,10 @@ Residual blocks and their initialisation follow Gulrajani et al. 2017 (arXiv 170
 normalisation de Vries et al. 2017 (arXiv 1707.00683).
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +23,7 @@ from gankit.nn.spectral_norm import with_spectral_norm as with_spectral_norm
 
 Resample = Literal["up", "down"] | None
 NormName = Literal["batch", "layer", "none"]
+Width = Annotated[int, Ge(1)]
 
 
 def pyramid(image: ImageSpec, part: str, doublings: int = 0) -> tuple[int, int, int]:
@@ -41,7 +43,7 @@ def pyramid(image: ImageSpec, part: str, doublings: int = 0) -> tuple[int, int, 
     short, long = sorted((image.height, image.width))
     k = max(short.bit_length() - 3, 0)
     if short < 4 or short % 2**k or long % 2**k:
-        sides = [base << level for level in range(9) for base in (4, 5, 6, 7)]
+        sides = [base << level for level in range(short.bit_length()) for base in (4, 5, 6, 7)]
         nearest = sorted(sorted(sides, key=lambda side: abs(side - short))[:2])
         raise PartError(
             f"{part} does not fit images {image.height} high and {image.width} wide: the shorter side must be 4 to 7 "
@@ -145,7 +147,7 @@ class LabelLayer(nn.Module):
 
     Attributes:
         fade: (first, last) step of the transition from no influence to all, or None.
-        influence: a scalar between 0 and 1, a buffer that the state has; None where labels always act in full.
+        influence: a scalar buffer between 0 and 1, saved with the weights; None where labels always act in full.
     """
 
     fade: tuple[int, int] | None = None

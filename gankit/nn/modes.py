@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 DEVICES = {"cuda"}
-"""Where the number of kernels decides how long a step takes: fewer are used there, equal up to rounding. On a CPU all
-results stay those of torch, bit by bit."""
+"""Where the number of kernels decides how long a step takes: there operations use fewer, and equal torch's up to
+rounding. On a CPU they equal torch's bit by bit."""
 
 
 def few_kernels(device: torch.device) -> bool:
@@ -28,8 +28,9 @@ def uses_torch() -> bool:
 
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
-    """To what autocast casts a floating tensor of any shape now, or None; on meta none, where torch raises if asked."""
+    """The type to which autocast casts a floating tensor of any shape now, or None."""
     kind = tensor.device.type
+    # torch has no answer for the meta device.
     if kind == "meta" or tensor.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
         return None
     return torch.get_autocast_dtype(kind)

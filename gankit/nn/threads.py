@@ -38,7 +38,7 @@ _program: list[int] = []
 def torch_threads(count: int | None) -> Iterator[None]:
     """Use so many CPU threads of torch inside, and let `thread_options` offer no others; None changes nothing.
 
-    This holds for the present thread of the program: trainings and studies in others keep theirs.
+    This holds for the calling thread of the program: trainings and studies in other threads keep their numbers.
     """
     before, outer = own_threads(), _here.counts
     with _entered:
@@ -57,8 +57,8 @@ def torch_threads(count: int | None) -> Iterator[None]:
 def own_threads() -> int:
     """How many CPU threads of torch this thread of the program uses.
 
-    torch keeps a number for each thread, which starts with the one last set in any. That may be a training's: outside
-    `torch_threads` the program's own counts, as long as another thread is inside.
+    torch keeps a number for each thread of the program, and a new thread starts with the number last set in any, which
+    may be a training's. So outside of `torch_threads` the program's own number counts while another thread is inside.
     """
     with _entered:
         return _program[0] if _program and not _here.counts else torch.get_num_threads()

@@ -44,7 +44,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best
         folder: the run's `checkpoints`.
         step: generator updates done.
         state: tensors, numbers and strings in dicts and lists.
-        every: steps between checkpoints; older ones at other steps, from when a run was stopped, are deleted first.
+        every: steps between checkpoints. Older ones at other steps, where a run was stopped, are deleted first.
         best: whether to save it as `best.pt`, for the best generator so far, which is never deleted as an old one.
 
     Raises:
@@ -66,7 +66,8 @@ def prune(folder: Path, step: int, every: int) -> None:
     # Checkpoints of later steps stay: they could not be read, or the run would have resumed from them.
     before = [old for old in _step_checkpoints(folder) if _step(old) < step]
     regular = [old for old in before if _step(old) % every == 0]
-    for old in set(before) - set(regular[1 - KEPT :]):
+    kept = regular[-(KEPT - 1) :]  # beside the newest
+    for old in set(before) - set(kept):
         old.unlink(missing_ok=True)
 
 
@@ -131,6 +132,7 @@ class _DamagedError(Exception):
 
 def _read(path: Path, device: str | torch.device, mmap: bool) -> tuple[int, dict[str, Any]]:
     """The step and the state of a checkpoint."""
+    sealed: bool | None = None
     try:
         sealed = is_sealed(path)
         if sealed is False:
@@ -202,7 +204,7 @@ def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         number, digest = config.get("format", 1), config.pop("digest", None)
     except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
-        raise RunError(f"{path} is no generator that gankit exported: {error}") from error
+        raise RunError(f"{path} was not exported by gankit, or is damaged: {error}") from error
     _check_format(path, number)
     if digest != _digest(tensors, config) and (digest is not None or number not in (1, 2)):
         raise RunError(f"{path} was altered after it was written; put back a copy, or delete it and resume the run")

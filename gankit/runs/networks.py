@@ -22,7 +22,7 @@ from gankit.registry import registry
 SAMPLE_BATCH = 64
 PROBE_BATCH = 4
 COPIES = 4
-"""Of its weights, that a training needs: themselves, gradients, and the two moments of Adam."""
+"""How many times its weights a training keeps: themselves, their gradients, and the two moments of Adam."""
 
 
 def build_network(experiment: Experiment, kind: Literal["generator", "critic"], image: ImageSpec) -> Any:
@@ -109,15 +109,16 @@ def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Te
     """The output of a part for these inputs, without gradients: a tensor of any shape.
 
     Raises:
-        PartError: it raises an error or returns something other than a tensor; names part, inputs and outcome.
+        PartError: it raises an error or returns something other than a tensor; names part, inputs and outcome. Errors
+            of the machine, such as too little memory, stay as they are.
     """
     arguments = describe_value([value for value in inputs if value is not None])
     try:
         with torch.no_grad():
             output = part(*inputs)
-    except GankitError:
-        raise
     except Exception as error:
+        if isinstance(error, GankitError) or is_fault_of_machine(error):
+            raise
         raise PartError(f"{name}, called with {arguments}, raised {typed_line(error, 200)}") from error
     if not isinstance(output, Tensor):
         raise PartError(
@@ -220,7 +221,7 @@ def recompute_norms(generator: nn.Module, latent_dim: int, labels: Tensor | None
         norm.momentum = None  # a plain mean over the batches
     generator.train()
     like = _inputs_like(generator)
-    # Without buffers there are no running statistics or vectors of spectral normalisation to update.
+    # Where there are no buffers there is nothing to update: running statistics, vectors of spectral normalisation.
     for batch in range(n_batches if any(True for _ in generator.buffers()) else 0):
         z = torch.randn(SAMPLE_BATCH, latent_dim, generator=seeds.generator(seed, "statistics", batch)).to(like)
         label = None

@@ -168,7 +168,7 @@ class Run:
         return restored.step if restored else 0
 
     def known_steps(self) -> tuple[int | None, str]:
-        """`steps` and "", or None and the reason where no checkpoint can be read: for pages that can do without."""
+        """`steps` and an empty text; or None and the reason why no checkpoint can be read, for pages to show."""
         try:
             return self.steps, ""
         except RunError as error:

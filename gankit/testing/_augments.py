@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from gankit.interfaces import Augment, ImageSpec, Side, Turn
 from gankit.registry.wrapping import wrap
-from gankit.testing._suite import SIDES, assert_is_gradient, each_image, save_and_load
+from gankit.testing._suite import assert_is_gradient, each_image, save_and_load
 from gankit.testing._trained import TrainedSuite
+from gankit.training.inputs import SIDES
 
 ALIKE = 64
 """Equal images in one batch."""

@@ -16,9 +16,11 @@ from torch.utils._pytree import tree_leaves
 from gankit.distributed import shard
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Side, Turn
+from gankit.nn.copies import buffers_of, restore_buffers
 from gankit.training.data import TrainingData
 from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.graphs import WARM_UPS, Graphs
+from gankit.training.inputs import SIDES
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
 
@@ -36,10 +38,9 @@ STEPS = WARM_UPS + 2
 
 
 class ReplayRecorder:
-    """Records operations as a CUDA graph does, on the CPU: by their arguments, whose numbers stay as they are.
+    """Records operations on the CPU as a CUDA graph does: numbers among their arguments stay as they were.
 
-    A replay does the same operations on the same memory, so that whatever Python decides anew in each turn is out of
-    date then.
+    A replay does the same operations on the same memory: whatever Python decides anew in each turn, it does not see.
 
     Args:
         modules: whose buffers a recording leaves as they were.
@@ -53,15 +54,12 @@ class ReplayRecorder:
         """As `Recorder.aside`."""
         return contextlib.nullcontext()
 
-    @torch.no_grad()
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """As `Recorder.record`."""
-        buffers = [buffer for module in self._modules for buffer in module.buffers()]
-        before = [buffer.clone() for buffer in buffers]
-        with torch.enable_grad(), _Tape() as tape:
+        before = buffers_of(self._modules)
+        with _Tape() as tape:
             work()
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
+        restore_buffers(self._modules, before)
         replay: Callable[[], None] = tape.replay
         return replay
 
@@ -136,7 +134,7 @@ def assert_capturable(experiment: Experiment, data: TrainingData) -> None:
     eager, replayed = (_stepper(experiment, data, "cpu", graphs=False) for _ in range(2))
     said: list[str] = []
     _assert_equal_steps(eager, replayed, replay_turns(replayed, said.append), said)
-    for side in ("critic", "generator"):
+    for side in SIDES:
         _assert_stays_on_its_device(replayed, side)
     if torch.cuda.is_available():
         eager, replayed = (_stepper(experiment, data, "cuda", graphs=graphs) for graphs in (False, True))

@@ -13,8 +13,9 @@ from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Loss, Side, Turn
 from gankit.registry import registry, valid_part
 from gankit.registry.wrapping import wrap
-from gankit.testing._suite import SIDES, labels_for, save_and_load
+from gankit.testing._suite import labels_for, save_and_load
 from gankit.testing._trained import TrainedSuite, named
+from gankit.training.inputs import SIDES
 
 each_side = pytest.mark.parametrize("side", SIDES)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gankit import seeds
 from gankit.errors import GankitError, PartError
-from gankit.interfaces import ImageSpec, Side
+from gankit.interfaces import ImageSpec
 from gankit.registry import Part, construct, registry
 from gankit.registry.plugins import KINDS
 from gankit.runs.networks import probe_labels
@@ -37,8 +37,6 @@ IMAGES: dict[str, dict[str, Any]] = {
     "conditions": {"classes": 0, "conditions": 2},
 }
 """Kinds of images that a part is tested with, as changes to the suite's image; height and width are factors."""
-
-SIDES: tuple[Side, Side] = ("critic", "generator")
 
 each_image = pytest.mark.parametrize("kind_of_image", IMAGES)
 

@@ -28,7 +28,7 @@ class LossTerm:
     Attributes:
         name: in logs; numbered where an experiment names a loss twice.
         loss: the part.
-        weight: the experiment's weight.
+        weight: the factor that the experiment gives it, or the loss's own.
         every: the loss is computed on every `every`-th update only, with its weight times `every`.
     """
 

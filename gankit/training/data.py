@@ -73,7 +73,7 @@ class TrainingData:
             indices: (k,) which images.
             like: a tensor of any shape.
             mirrored: (k,) bool, which of them to show mirrored; None for none.
-            following: returns the indices of the next call, which are then read ahead; None if they are not known.
+            following: returns the indices of the next call, which are read ahead; None if they are not known.
         """
         pixels = self.pixels(like.device).rows(indices, following or (lambda: indices))
         if mirrored is not None and (mirror := self.dataset.mirror(pixels)) is not None:
@@ -115,7 +115,7 @@ def _training_data(dataset: Dataset, table: DataTable, training: TrainingData | 
         if not np.isfinite(columns).all():
             raise DataError(f"data.conditional: {', '.join(table.conditional)} has missing values")
         mean, scale = columns.mean(0), columns.std(0)
-        scale[scale <= ROUNDING * np.abs(mean)] = 1.0  # a constant, whose mean is rounded
+        scale[scale <= ROUNDING * np.abs(mean)] = 1.0  # of a constant, which differs from its mean by rounding alone
         if training is not None:
             mean, scale = np.array(training.condition_mean), np.array(training.condition_scale)
         labels = torch.from_numpy(((columns - mean) / scale).astype(np.float32))

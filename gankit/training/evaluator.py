@@ -32,8 +32,8 @@ class Evaluator:
         record: of the run.
 
     Attributes:
-        conditions: (up to MAX_CONDITIONS, k) standardised conditions of training images, evenly picked; None without
-            conditions.
+        conditions: (m, k) standardised conditions of training images, evenly picked, m at most MAX_CONDITIONS; None
+            without conditions.
     """
 
     def __init__(self, stepper: Stepper, record: RunRecord) -> None:
@@ -54,7 +54,7 @@ class Evaluator:
         return generate_pixels(generator, latents, labels, self._record.dtype, self._record.value_range)
 
     def grid_labels(self) -> Tensor | None:
-        """(n,) classes in turn or (n, k) conditions sorted by the first, one label per grid row; None if unlabelled."""
+        """One label per row of the grid: (n,) classes in turn, or (n, k) conditions sorted by the first; or None."""
         rows = None
         if classes := self._record.image["classes"]:
             rows = torch.arange(GRID_ROWS) % classes
@@ -64,7 +64,7 @@ class Evaluator:
         return None if rows is None else rows.repeat_interleave(GRID_COLUMNS, 0)
 
     def grid(self, generator: Generator) -> bytes:
-        """A PNG file with images of a copy from `self.generator()`, of the same latents and labels at every step."""
+        """A PNG file of images by a copy from `self.generator()`, with the same latents and labels at every step."""
         images = self._draw(generator, GRID_ROWS * GRID_COLUMNS, self._training_settings.seed, self.grid_labels())
         return grid_png(images, self._record.value_range, GRID_COLUMNS)
 

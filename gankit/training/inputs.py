@@ -72,7 +72,7 @@ class Inputs:
             return order.batch(index + 1, shard.total)[shard.rows]
 
         def images() -> Tensor:
-            # In float32 whatever the type of the networks, so that it does not change which images are mirrored.
+            # Draws are in float32, so that the type of the networks does not change which images are mirrored.
             draws = self._draws(stream, index, shard, torch.empty(0, device=self._like.device))
             mirrored = draws.uniform(len(indices)) < 0.5 if self._flip else None
             batch = data.batch(indices, self._like, mirrored, following)
@@ -101,7 +101,7 @@ class Inputs:
         self.random.manual_seed(seeds.derive_seed(self._settings.seed, f"{side} losses", index))
 
     def _rows(self, shard: Shard) -> tuple[int, int, int] | None:
-        """Which rows to take of draws for the whole batch, where the shard is a part of it."""
+        """The rows of this shard in draws for the whole batch; None where it is the whole batch."""
         return (shard.start, shard.stop, shard.total) if shard.weight < 1 else None
 
     def _draws(self, stream: str, index: int, shard: Shard, like: Tensor) -> seeds.TurnDraws:

@@ -20,7 +20,7 @@ SHARE = 4
 CHUNK = 256
 """Images that are copied to the GPU at a time."""
 AHEAD = 8
-"""The most batches read and not yet used; there are up to four streams: reals and held-out images of both sides."""
+"""Batches that may be waiting: one for each of four streams, reals and held-out images of both sides, and some more."""
 
 
 class Pixels(Protocol):
@@ -105,7 +105,7 @@ class ReadAhead:
         """As `Pixels.rows`."""
         waiting = self._waiting.pop(indices.tobytes(), None) or self._reader.submit(self._read, indices)
         later = following()
-        if len(self._waiting) >= AHEAD:  # turns have read other batches than were announced
+        if len(self._waiting) >= AHEAD:  # batches were announced that no turn has read
             self._waiting.clear()
         if later.tobytes() not in self._waiting:
             self._waiting[later.tobytes()] = self._reader.submit(self._read, later)

@@ -61,7 +61,7 @@ class Progress:
         self._description = ""
 
     def step(self, step: int, on_trial: bool = False) -> None:
-        """Move the bar to a step. One whose number of threads is `on_trial` says little about the cost of others."""
+        """Move the bar to a step; while threads are `on_trial`, a step says little about the cost of others."""
         self._bar.update(step - self._step)
         self._step = step
         now = time.monotonic()
@@ -79,7 +79,7 @@ class Progress:
         self._cost_said = self._cost_said and self._step - self._first > self.JUST_BEGUN
 
     def seconds_left(self) -> float:
-        """Estimate for the remaining steps, from the mean of those done, without the first if there are others."""
+        """An estimate for the remaining steps from those done; the first does not count if there are others."""
         step, since = self._counted_from
         if self._step == step:
             step, since = self._first, self._start

@@ -37,10 +37,10 @@ NOT_SAVED = "; keep what changes or is random in buffers, or in state_dict and l
 
 @seeds.plain_torch()
 def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
-    """Do on a small batch what the training will do: a step of every loss, a save, a resume, a second step, an export.
+    """Do on a small batch what the training will do: a step of every loss, a save, an export, a resume, a second step.
 
-    Parts are built anew for it, and torch's random state is left as it was. The second step is done twice: by the parts
-    that did the first, and by new ones into which the saved state was loaded; results must be equal.
+    Parts are built anew for it, and torch's random state is left as it was. The second step is done twice, by the parts
+    that did the first one and by new ones that have loaded their saved state: results must be equal.
 
     Returns:
         What the user should know about the parts and the labels, one line each.
@@ -48,19 +48,19 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
     Raises:
         PartError: a part cannot be trained, saved, exported or resumed; one line that names it.
     """
-    n = min(PROBE_BATCH, experiment.training.batch)
     plain = {"critic_steps": 1, "compile": False, "graphs": False, "tensorboard": False}
-    whole = experiment.model_copy(update={
+    whole_batch = experiment.model_copy(update={
         "training": experiment.training.model_copy(update=plain),
         "losses": [table.model_copy(update={"every": 1}) for table in experiment.losses],
     })  # fmt: skip
-    small = {"batch": n, "generator_batch": n, "accumulate": 1}
-    experiment = whole.model_copy(update={"training": whole.training.model_copy(update=small)})
+    n = min(PROBE_BATCH, experiment.training.batch)
+    few = {"batch": n, "generator_batch": n, "accumulate": 1}
+    few_images = whole_batch.model_copy(update={"training": whole_batch.training.model_copy(update=few)})
     with seeds.own_draws(), distributed.alone():
-        first, second = (Stepper(experiment, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
+        first, second = (Stepper(few_images, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
         _attempt(first)
         if _not_finite(first):  # perhaps because so few images lack a class
-            _check_finite(Stepper(whole, data, TickLog(Path(), tensorboard=False)))
+            _check_finite(Stepper(whole_batch, data, TickLog(Path(), tensorboard=False)))
         _resume(first, second)
         _check_export(first)
         _check_same_outputs(first, second)
@@ -98,7 +98,7 @@ def _modules(part: Any) -> list[Any]:
 
 
 def _attempt(stepper: Stepper) -> None:
-    """Do a step; an error inside a part becomes a PartError that names the part, and the part that called it."""
+    """Do a step; an error inside a part becomes a PartError that names it, and the part that called it."""
     try:
         stepper.advance()
     except GankitError:
@@ -193,6 +193,7 @@ def _check_export(stepper: Stepper) -> None:
 
 
 def _check_same_outputs(first: Stepper, second: Stepper) -> None:
+    """In training mode, networks and augment must compute the same as those that loaded their state."""
     others = second.parts
     for name, part in first.parts.items():
         if isinstance(part, Loss) or _same(*(_output(twin, first, train=True) for twin in (part, others[name]))):
@@ -258,13 +259,13 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
 
 
 def _attributes(module: Any) -> dict[str, Any]:
-    """The attributes and buffers of an object, without those that every module has."""
+    """The buffers and attributes of an object, but for those that every module has."""
     own = {key: value for key, value in vars(module).items() if key not in vars(nn.Module())}
     return own | dict(module.named_buffers(recurse=False)) if isinstance(module, nn.Module) else own
 
 
-def _same(a: Any = None, b: Any = None) -> bool:
-    """Whether two values are equal up to rounding; True for values of unknown types, and for ones not finite."""
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values are equal up to rounding; True of types that cannot be compared, and of infinite numbers."""
     if isinstance(a, NUMBERS) and isinstance(b, NUMBERS):
         # Sums on a GPU are not always added in the same order.
         tolerance = 1e-2 if isinstance(a, Tensor) and a.is_cuda else 1e-4

@@ -112,7 +112,7 @@ def _fit(saved: Any, own: Any, by_label: bool) -> Tensor | None:
 
 
 def _norm_aliases(key: str) -> list[str]:
-    """The names that a `Norm` with labels has for what a `Norm` without them calls `key`, or the reverse."""
+    """The names in a `Norm` with labels of what a `Norm` without them calls `key`, or the reverse."""
     pairs = [(".gain.table.weight", ".norm.weight"), (".gain.table.bias", ".norm.weight"),
              (".shift.table.weight", ".norm.bias"), (".shift.table.bias", ".norm.bias")]  # fmt: skip
     pairs += [(without, labelled) for labelled, without in pairs]

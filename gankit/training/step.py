@@ -31,8 +31,6 @@ from gankit.training.log import TickLog
 from gankit.training.objective import Objective
 from gankit.training.optimizers import betas_at, build_optimizer
 
-PARAMETER_DTYPES = {"float64": torch.float64}
-"""By `training.precision`; all others keep float32 parameters, over which bf16 is autocast."""
 NUMBERS = (int, float, np.generic, Tensor)
 
 
@@ -68,7 +66,8 @@ class Stepper:
     def __init__(self, experiment: Experiment, data: TrainingData, log: TickLog) -> None:
         self.experiment, self.settings, self.data, self.log = experiment, experiment.training, data, log
         self.device = choose_device(self.settings.device)
-        dtype = PARAMETER_DTYPES.get(self.settings.precision, torch.float32)
+        # bf16 is autocast over float32 parameters.
+        dtype = torch.float64 if self.settings.precision == "float64" else torch.float32
         if dtype is torch.float64 and self.device.type == "mps":
             raise PartError("training.precision: Apple GPUs have no float64; set training.device=cpu")
         self.like = torch.empty(0, dtype=dtype, device=self.device)
@@ -103,6 +102,7 @@ class Stepper:
         self.go_to(0)
 
     def _place(self, kind: Side) -> Any:
+        """A network on the device, in training mode, in the type and the memory layout that it is trained in."""
         name, setting = f"{kind} {getattr(self.experiment, kind).name}", self.settings.channels_last
         network = place(name, getattr(self.gan, kind), self.device, self.like.dtype).train()
         if network.channels_last or setting is not None:
@@ -115,7 +115,7 @@ class Stepper:
         return network
 
     def _compilation(self) -> Compilation:
-        # A turn can change their state before the optimiser's step; it is restored when a compiled turn fails.
+        # What a turn may change before the optimiser's step is restored when the compiled turn fails.
         stateful = [part for part in [*self.parts.values(), self.log] if hasattr(part, "state_dict")]
         compilation = Compilation(stateful, self.warnings.append, self.settings.compile == "all")
         if self.settings.compile and distributed.has_synchronised_norms(self.generator, self.critic):
@@ -149,7 +149,8 @@ class Stepper:
             [parameter.detach() for parameter in network.parameters()] for network in (average.module, self.generator)
         )
         if updates := int(average.n_averaged):
-            # A warm-up: the first, poor weights are forgotten quickly. Not those of a run that this one started from.
+            # A warm-up, in which the first, poor weights are forgotten quickly. The average of a run that this one
+            # started from comes with its age, and is not.
             decay = min(self.settings.averaging, (2 + updates) / (11 + updates))
             torch._foreach_lerp_(averaged, current, 1 - decay)
         else:
@@ -228,17 +229,17 @@ class Stepper:
 
     def _work(self, side: Side, shard: Shard, index: int, part: int) -> Work:
         return Work(
-            side,
-            (side, *(term.name for term in self.objective.due(side, index))),
-            getattr(self, side),
-            self.inputs.of(side, shard, index),
-            lambda: self._seed(side, index, part),
-            lambda read, log: self.turn(side, shard, index, read, log),
-            lambda turn: self._differentiate(turn, shard, index, part),
+            side=side,
+            key=(side, *(term.name for term in self.objective.due(side, index))),
+            network=getattr(self, side),
+            inputs=self.inputs.of(side, shard, index),
+            seed=lambda: self._seed(side, index, part),
+            turn=lambda read, log: self.turn(side, shard, index, read, log),
+            differentiate=lambda turn: self._differentiate(turn, shard, index, part),
         )
 
     def _seed(self, side: Side, index: int, part: int) -> None:
-        # All but the first add a number to the seed, so that no two processes, or parts of a batch, augment alike.
+        # Each process, and each part of a batch, but the first has a number, so that no two augment alike.
         number = distributed.rank() * self.settings.accumulate + part
         seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([number] if number else []))
         self.inputs.seed(side, index)
@@ -261,9 +262,9 @@ class Stepper:
             side: whose update.
             shard: this process's rows of the batch.
             index: the number of the update.
-            read: returns an input by name; the caller has then seeded `inputs.random`, from which losses draw. None
-                makes the inputs, and seeds it, here.
-            log: takes what losses log; by default it goes to the training's log.
+            read: returns an input by its name, after the caller has seeded the losses' draws (`Inputs.seed`). By
+                default inputs are made here, and draws seeded.
+            log: takes what losses log; by default the training's log does.
         """
         if read is None:
             inputs = self.inputs.of(side, shard, index)
@@ -316,7 +317,7 @@ class Stepper:
         return {name: checkpoint.plain(part.state_dict()) for name, part in self.stateful().items()}
 
     def load_state_dict(self, state: dict[str, Any], folder: Path) -> None:
-        """Load a state of this experiment; a RunError names the folder of a run whose state does not fit."""
+        """Load a state of this experiment; raises a RunError that names the run's folder where it does not fit."""
         for name, part in self.stateful().items():
             if name != "compilation" or name in state:  # training.compile may have been set since
                 load_state(part, name, state, folder)

@@ -46,13 +46,13 @@ class StepThreads:
             self._record(0)
 
     def at(self, step: int) -> int | None:
-        """The threads of a step, by its number from 0; None where the number is fixed."""
+        """The number of threads for a step, by the step's number from 0; None where it is fixed."""
         rows = [row for row in self._rows if row["step"] <= max(step, 0)]
         return rows[-1]["threads"] if rows else None
 
     @property
     def on_trial(self) -> bool:
-        """Whether a number is tried that the next steps may not keep."""
+        """Whether the present number of threads is on trial, so that the next steps may have another one."""
         return self._choice is not None and self._choice.trying
 
     def advance(self, stepper: Stepper, is_stopped: Callable[[], bool]) -> str:
@@ -71,8 +71,8 @@ class StepThreads:
         start = perf_counter()
         stepper.advance(is_stopped)
         seconds = perf_counter() - start
-        is_half, repeats_record = began_before or stepper.turns > 0, step < self._rows[-1]["step"]
-        if loads_and_compiles or is_half or repeats_record:
+        is_half, is_recorded = began_before or stepper.turns > 0, step < self._rows[-1]["step"]
+        if loads_and_compiles or is_half or is_recorded:  # its time tells nothing, or the next choice is made already
             return ""
         threads, was_trying = choice.threads, choice.trying
         choice.note(seconds)

@@ -44,10 +44,7 @@ def train(
     folder = user_path(out)
     experiment = experiment if isinstance(experiment, Experiment) else load(experiment, data=data)
     experiment = (experiment if data is None else experiment.for_given_data()).with_run(None)
-    with distributed.process_group(), _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack:
-        distributed.on_rank_zero(lambda: stack.enter_context(_new_folder(folder)))
-        stack.enter_context(device_faults(folder, experiment.training))
-        trainer = Trainer(experiment, folder, data, options)
+    with _trainer(experiment, folder, data, _new_folder(folder)) as trainer:
         trainer.rehearse()
         load_start_weights(trainer.stepper)
         distributed.on_rank_zero(trainer.create_folder)
@@ -79,11 +76,7 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
     record = run.experiment.run
     if record is not None and record.data_in_process and data is None:
         raise RunError(f"{run.path} was trained on data of the program that started it: resume it there with data=...")
-    experiment = run.experiment
-    with distributed.process_group(), _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack:
-        distributed.on_rank_zero(lambda: stack.enter_context(sole_writer(run.path)))
-        stack.enter_context(device_faults(run.path, experiment.training))
-        trainer = Trainer(experiment, run.path, data, options)
+    with _trainer(run.experiment, run.path, data, sole_writer(run.path)) as trainer:
         trainer.restore()
         return trainer.run(on_tick)
 
@@ -107,6 +100,20 @@ def _new_folder(folder: Path) -> Iterator[None]:
     with sole_writer(folder):
         refuse()  # another process may have come first
         yield
+
+
+@contextlib.contextmanager
+def _trainer(
+    experiment: Experiment, folder: Path, data: Dataset | None, claim: contextlib.AbstractContextManager[None]
+) -> Iterator[Trainer]:
+    """A trainer in the context that it needs: processes, threads, arithmetic, and words for faults of its device.
+
+    Process 0 enters `claim`, by which it alone writes into the folder.
+    """
+    with distributed.process_group(), _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack:
+        distributed.on_rank_zero(lambda: stack.enter_context(claim))
+        stack.enter_context(device_faults(folder, experiment.training))
+        yield Trainer(experiment, folder, data, options)
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ from gankit.training.threads import StepThreads
 
 OnTick = Callable[[dict[str, Any]], None]
 LOST = 100.0
-"""Weight times value of a lazy penalty from which on it does not hold the critic; 10 times 119 where one diverged."""
+"""A lazy penalty whose value times its weight is above this no longer holds the critic; one that diverged had 1190."""
 
 
 @final
@@ -63,6 +63,7 @@ class Trainer:
             image=dataclasses.asdict(self.data.image),
             condition_mean=self.data.condition_mean,
             condition_scale=self.data.condition_scale,
+            held_out=0 if self.data.held_out is None else len(self.data.held_out.dataset),
             device=str(self.stepper.device),
             arithmetic=describe_arithmetic(self.settings, self.stepper.device),
             data_in_process=data is not None,
@@ -71,7 +72,7 @@ class Trainer:
         self.evaluator = Evaluator(self.stepper, self.record)
         self._saved = 0  # step of the newest checkpoint
         self._sampler: Generator | None = None  # from the present weights
-        self._lost: set[str] = set()  # penalties of which it was said that they do not hold the critic
+        self._lost: set[str] = set()  # penalties that the user was told to have lost their hold of the critic
 
     def rehearse(self) -> None:
         """Rehearse the training on a small batch (`gankit.training.rehearsal`), and print a summary of its data."""
@@ -147,8 +148,7 @@ class Trainer:
                 line = self.threads.advance(stepper, is_stopped)
                 self._say_warnings(bar)
                 last = stepper.step == settings.steps
-                # Else the step was stopped half-way; a stop itself adds no log line and no samples.
-                if not stepper.turns:
+                if not stepper.turns:  # else the step was stopped half-way; it gets no line and no samples
                     bar.step(stepper.step, self.threads.on_trial)
                     if line:
                         bar.say(line)
@@ -224,7 +224,7 @@ class Trainer:
             on_tick(row)
 
     def _lost_penalties(self, losses: Mapping[str, float]) -> Iterator[str]:
-        """Each lazy penalty that no longer holds the critic, once; docs/measured/lazy-penalty.md says why."""
+        """A line for each lazy penalty that no longer holds the critic, once; see docs/measured/lazy-penalty.md."""
         step = self.stepper.step
         for term in self.stepper.gan.losses:
             value = losses.get(f"critic/{term.name}", 0.0)

@@ -31,7 +31,9 @@ HEADLINES = (*SCORES, "AUC")
 
 
 def interval(entry: Mapping[str, Any], signed: bool = False) -> str:
-    """A value with its interval."""
+    """A value with its interval, where these are known."""
+    if None in (entry["value"], entry["low"], entry["high"]):
+        return "-" if entry["value"] is None else f"{entry['value']:.3f}"
     sign = "+" if signed else ""
     return f"{entry['value']:{sign}.3f} [{entry['low']:{sign}.3f}, {entry['high']:{sign}.3f}]"
 
