@@ -358,7 +358,7 @@ def test_scopes_of_one_training_each_are_compared_by_the_spread_of_their_pairs(e
             outcome = dataclasses.replace(trial.outcome, result=result)
             others.append(dataclasses.replace(trial, arm=arm, outcome=outcome))
     findings = dataclasses.replace(effect, trials=[*effect.trials, *others])
-    pairs = list(zip(findings.row(), findings.row(scope="critic-turn"), strict=True))
+    pairs = list(zip(findings.arms_of(), findings.arms_of(scope="critic-turn"), strict=True))
     found = findings.contrast(pairs, where, same_reals=True)
     assert found is not None
     half = 12.706204736 * 10  # Student's, 1 degree of freedom; the real images move both values alike

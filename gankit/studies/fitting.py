@@ -29,7 +29,7 @@ from gankit.seeds import Order
 from gankit.studies.study import Refuse
 from gankit.studies.trainings import time_steps
 
-JUDGED = 256  # Images at a time when a classifier is applied
+AT_ONCE = 256  # Images to which a network is applied at a time
 CURVE = 20  # Points of the curve of losses
 Images = NDArray[Any]
 
@@ -121,6 +121,15 @@ class FitSettings(Settings):
             load_weights(network.network, user_path(self.weights), self.network, self.table)
         return network
 
+    def check_network(self, image: ImageSpec, outputs: int) -> None:
+        """Make a network, and throw it away.
+
+        Raises:
+            PartError: as `new_network`.
+        """
+        with seeds.own_draws():
+            self.new_network(image, outputs)
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -132,7 +141,7 @@ class TrainingSet:
     balanced: bool = False  # whether classes are drawn equally often
     weights: Tensor | None = None  # (classes,) of the loss
     classical: Classical | None = None
-    classes: NDArray[np.int64] | None = None  # (n,) where targets are numbers
+    classes: NDArray[np.int64] | None = None  # (n,) classes, where targets are numbers
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -248,6 +257,17 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
     return {"steps": steps, "resumed_at": resumed_at, "losses": (losses / counts)[counts > 0].tolist()}
 
 
+def fit_new(
+    data: TrainingSet, settings: FitSettings, outputs: int, device: str, seed: int, folder: Path
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A new network that was trained, and what `fit` returns; the seed alone decides its first weights."""
+    with seeds.own_draws():
+        seeds.seed_torch(seed, "classifier weights")
+        network = settings.new_network(data.dataset.image, outputs)
+    network.to(choose_device(device))
+    return network, fit(network, data, settings, seed, folder)
+
+
 def time_fit(data: TrainingSet, settings: FitSettings, outputs: int, device: str, threads: int | None) -> float:
     """Seconds that a step of a new network's training takes, from a few that are thrown away."""
     with tempfile.TemporaryDirectory() as folder, seeds.own_draws():
@@ -262,6 +282,6 @@ def time_fit(data: TrainingSet, settings: FitSettings, outputs: int, device: str
 @torch.no_grad()
 def apply(network: nn.Module, dataset: Dataset) -> NDArray[np.float64]:
     """(n, outputs) of a network in evaluation mode, for all n images of a data set."""
-    device, places = next(network.parameters()).device, torch.split(torch.arange(len(dataset)), JUDGED)
+    device, places = next(network.parameters()).device, torch.split(torch.arange(len(dataset)), AT_ONCE)
     pieces = [network(to_tensor(dataset.read(batch.numpy()), dataset, device)).cpu().double() for batch in places]
     return torch.cat(pieces).numpy()

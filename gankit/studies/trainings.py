@@ -14,6 +14,8 @@ from gankit.interfaces import Dataset
 from gankit.nn.threads import torch_threads
 from gankit.runs.run import Run, open_run
 from gankit.studies.worker import check_made
+from gankit.training.assembly import build
+from gankit.training.data import prepare
 from gankit.training.train import resume, train
 from gankit.training.trainer import Trainer
 
@@ -44,6 +46,16 @@ def finished_run(job: Path) -> Run:
     if not (job / RUN / "experiment.toml").is_file() or not (run := open_run(job / RUN)).finished:
         raise RunError(f"{job.name} has failed, and this training needs its run")
     return run
+
+
+def check_training(experiment: Experiment, data: Dataset | None = None) -> None:
+    """Build the parts of a training; `data` as for `gankit.train`.
+
+    Raises:
+        GankitError: the experiment cannot be trained.
+    """
+    with seeds.own_draws():
+        build(experiment, prepare(experiment.data, experiment.training.seed, data).image)
 
 
 def time_steps(advance: Callable[[int], object], threads: int | None) -> float:

@@ -149,8 +149,9 @@ class Agreement(Study):
 
     def seeds_of(self, arm: Arm) -> list[int]:
         """The training seeds of an arm."""
-        ends = self.settings.thresholds[:1] * (not arm.control) + self.settings.thresholds[-1:]
-        many = arm.threshold in ends and not arm.scope
+        lowest, highest = self.settings.thresholds[0], self.settings.thresholds[-1]
+        at_end = arm.threshold == highest or (arm.threshold == lowest and not arm.control)
+        many = at_end and not arm.scope
         return self.seeds(max(self.settings.seeds, self.settings.seeds_at_ends if many else 1))
 
     def experiment_of(self, arm: Arm, seed: int, **training: Any) -> Experiment:

@@ -12,11 +12,12 @@ from gankit.errors import DataError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.selection import open_dataset, split_indices
 from gankit.interfaces import Dataset, Indices
-from gankit.registry.messages import suggestion
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import HELD_OUT
 from gankit.studies.augmentation.settings import AugmentationSettings
 from gankit.studies.labelled import (
+    check_classes,
+    check_number,
     class_counts,
     class_labels,
     groups_of,
@@ -75,7 +76,9 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
     """
     dataset, table = open_dataset(experiment.data), experiment.data
     class_labels(dataset)
-    _check_names(dataset, settings, table.name)
+    check_classes("augmentation.positive", settings.positive, dataset, table.name)
+    if settings.endpoint == "severity":
+        check_number("augmentation.number", str(settings.number), dataset, table.name)
     cases = split_indices(dataset, table.split or "all")
     labels, groups = class_labels(dataset)[cases], groups_of(dataset, cases)
     _check_groups(dataset, labels, groups, settings)
@@ -99,22 +102,6 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
             reserve = dataset.subset(places["reserve"]) if "reserve" in places else None
             folds.append(Fold(number, repeat, learn, **others, reserve=reserve, places=places))
     return Division(dataset, cases, folds, list(_notes(dataset, folds, settings)))
-
-
-def _check_names(dataset: Dataset, settings: AugmentationSettings, data: str) -> None:
-    names = dataset.class_names
-    for name in settings.positive:
-        if name not in names:
-            raise DataError(f"augmentation.positive: {data} has no class {name!r}; {suggestion(name, names)}")
-    if settings.positive and set(settings.positive) == set(names):
-        raise DataError("augmentation.positive: every class is positive; leave at least one out")
-    if settings.endpoint == "severity":
-        known = numbers(dataset)
-        if settings.number not in known:
-            near = suggestion(str(settings.number), list(known))
-            raise DataError(f"augmentation.number: {data} has no number {settings.number!r} for each image; {near}")
-        if not np.isfinite(known[settings.number]).all():
-            raise DataError(f"augmentation.number: {settings.number} has missing values; fill them, or remove images")
 
 
 def _check_groups(

@@ -9,15 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gankit import seeds
 from gankit.errors import RunError
 from gankit.evaluation.design import Floats
 from gankit.files import open_atomically
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE
-from gankit.runs.run import choose_device
 from gankit.studies.classifier.arms import Arm, training_set
-from gankit.studies.fitting import TrainingSet, apply, fit
+from gankit.studies.fitting import TrainingSet, apply, fit_new
 from gankit.studies.labelled import numbers
 from gankit.studies.study import JOBS
 from gankit.version import __version__
@@ -59,12 +57,8 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
 
 
 def _train(study: ClassifierStudy, data: TrainingSet, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    train, seed = study.split.train, facts["seed"]
-    with seeds.own_draws():
-        seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
-        network = study.settings.new_network(train.image, facts["outputs"])
-    network.to(choose_device(study.experiment.training.device))
-    progress = fit(network, data, study.settings, seed, folder)
+    train, device = study.split.train, study.experiment.training.device
+    network, progress = fit_new(data, study.settings, facts["outputs"], device, facts["seed"], folder)
     facts = {
         "kind": "classifier", "gankit": __version__,
         **study.settings.model_dump(include={"network", "width", "input_size"}),

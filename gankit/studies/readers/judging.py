@@ -49,7 +49,8 @@ class Question:
     chance: float | None  # the value of readers who guess
     of_pairs: bool = False
     bounded: bool = True  # by 0 and 1
-    kind: Callable[[Shown], bool] | None = None  # what the measure tells apart, the real images being among the cases
+    # whether an image is of the kind that the measure detects; the real images are then among the cases
+    kind: Callable[[Shown], bool] | None = None
 
 
 QUESTIONS = (
@@ -78,7 +79,7 @@ def judge(answers: Answers) -> dict[str, Any]:
 
 
 def _finding(answers: Answers, question: Question, source: str) -> list[dict[str, Any]]:
-    """A measure of a source; nothing where no reader was asked."""
+    """A measure of a source's images, in no, one or two entries: d' follows the share of right pairs."""
     wanted = {source} if question.kind is None else {source, REAL}
     images = [image for image in answers.first(question.of_pairs) if image.source in wanted]
     if not images or not answers.raters:
