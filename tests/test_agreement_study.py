@@ -554,6 +554,14 @@ def test_settings_that_cannot_be_are_refused_with_their_place(overrides: list[st
         load(None, *overrides)
 
 
+def test_recipes_and_tables_given_by_a_name_are_read_as_elsewhere(tmp_path: Path) -> None:
+    assert load_study("agreement", "demo").experiment.evaluation.count == 500
+    other = load_study("agreement", "demo", "data.name=npz", "data.path=x.npz").experiment
+    assert other.evaluation.count is None  # what a recipe says of its own data, as for `gankit.load`
+    (tmp_path / "study.toml").write_text('data = "eyes"\n')
+    assert load_study("agreement", tmp_path / "study.toml").experiment.data.held_out == 0.2
+
+
 def test_a_file_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('[data]\nname = "eyes"\nheld_out = 0.2\n\n[study]\nkept = 5\ndrawn = "many"\n')

@@ -73,11 +73,11 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
     recipe = recipe or _proposed(kind)
     sides = recipes.get(recipe).sides
     table = _table(place)
-    settings = load({"data": {"size": 32, **table}}).data
-    first = open_dataset(settings)
-    n = len(select_images(settings, 0, first)[0]) if len(first) > 1 else len(first)
+    settings = load({"data": {"size": 32, **table}}).data  # until a size is chosen, any will do
+    unsized = open_dataset(settings)
+    n = len(select_images(settings, 0, unsized)[0]) if len(unsized) > 1 else len(unsized)
     refuse_few(n, place)
-    choices = _choose_data(first, table, settings.split, sides, kind != "cpu", minutes)
+    choices = _choose_data(unsized, table, settings.split, sides, kind != "cpu", minutes)
     data = {**table, **{key: choice.value for key, choice in choices.items()}}
     experiment = load({"data": data})
     dataset = open_dataset(experiment.data)

@@ -109,26 +109,20 @@ class FitSettings(Settings):
         if self.weights is not None and not user_path(self.weights).is_file():
             raise refuse(self.table, "weights", f"there is no file {self.weights}; weights are never downloaded")
 
-    def new_network(self, image: ImageSpec, outputs: int) -> nn.Module:
-        """A network to be trained, from torch's own draws or from a file of weights.
+    def new_network(self, image: ImageSpec, outputs: int, seed: int | None = None) -> nn.Module:
+        """A network to be trained; its first weights are of a file, or drawn by the seed or by torch's own state.
 
         Raises:
             PartError: the network cannot take these images, or the file holds no weights of it.
         """
-        network = make_network(image, outputs, self.network, self.width, self.input_size, self.table)
+        with seeds.own_draws():
+            if seed is not None:
+                seeds.seed_torch(seed, "classifier weights")
+            network = make_network(image, outputs, self.network, self.width, self.input_size, self.table)
         if self.weights is not None:
             assert isinstance(network, TorchvisionNetwork)
             load_weights(network.network, user_path(self.weights), self.network, self.table)
         return network
-
-    def check_network(self, image: ImageSpec, outputs: int) -> None:
-        """Make a network, and throw it away.
-
-        Raises:
-            PartError: as `new_network`.
-        """
-        with seeds.own_draws():
-            self.new_network(image, outputs)
 
 
 @dataclass(frozen=True)
@@ -261,10 +255,7 @@ def fit_new(
     data: TrainingSet, settings: FitSettings, outputs: int, device: str, seed: int, folder: Path
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A new network that was trained, and what `fit` returns; the seed alone decides its first weights."""
-    with seeds.own_draws():
-        seeds.seed_torch(seed, "classifier weights")
-        network = settings.new_network(data.dataset.image, outputs)
-    network.to(choose_device(device))
+    network = settings.new_network(data.dataset.image, outputs, seed).to(choose_device(device))
     return network, fit(network, data, settings, seed, folder)
 
 

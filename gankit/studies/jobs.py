@@ -91,7 +91,8 @@ def run_jobs(
     main = _main_process() if workers > 1 else None
     with sole_writer(folder):
         (folder / STOP).unlink(missing_ok=True)
-        with _progress(jobs, folder, workers, quiet), _signs_of_life(folder, main):
+        signs = _signs_of_life(folder, main) if main else contextlib.nullcontext()
+        with _progress(jobs, folder, workers, quiet), signs:
             _start_all(jobs, folder, workers, threads, main, cluster)
         if todo := unfinished(jobs, folder):
             (folder / STOP).unlink(missing_ok=True)
@@ -146,11 +147,8 @@ def _main_process() -> MainProcess:
 
 
 @contextlib.contextmanager
-def _signs_of_life(folder: Path, main: MainProcess | None) -> Iterator[None]:
-    """Show workers, whatever machine they are on, that this process lives; without workers it does nothing."""
-    if main is None:
-        yield
-        return
+def _signs_of_life(folder: Path, main: MainProcess) -> Iterator[None]:
+    """Show workers, whatever machine they are on, that this process lives."""
     numbers = itertools.count()
 
     def show() -> None:

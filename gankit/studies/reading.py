@@ -66,10 +66,12 @@ def _read_document(
     if document.recipe:
         fill_from_recipe(document, overrides)
     document.fill_from_default(TABLES_WITH_DEFAULTS)
-    document.override(overrides, of_data)
+    document.override(overrides, [*of_data, *document.recipe_settings()])
     for table, values in kind.defaults.items():
-        if isinstance(document.values.get(table), dict):
-            document.values[table] = {**values, **document.values[table]}
+        given = document.values.get(table)
+        given = {"name": given} if isinstance(given, str) else given
+        if isinstance(given, dict):
+            document.values[table] = {**values, **given}
     return document
 
 

@@ -51,7 +51,7 @@ class Work:
     name: str  # of one job, in the estimate of the cost; "" where the estimate need not mention them
     jobs: Sequence[Job]  # a `cost` of 1 stands for a whole training
     steps: int  # of a whole training
-    # measures the seconds that a step takes, with so many CPU threads (None for torch's choice)
+    # from a number of CPU threads, or None for torch's choice, to the seconds that a step takes, which it measures
     time_step: Callable[[int | None], float]
     first: bool = False  # whether all other jobs need these
 
@@ -95,7 +95,7 @@ class Study(ABC):
         defaults: settings of other tables that differ from an experiment's defaults, by table.
         of_data: settings of its own table that are about the data set of `file`, such as names of classes: they are
             dropped where a command names another data set.
-        decided: settings that a file must leave out, since the study sets them: the reason by (table, key).
+        decided: settings that the study itself decides, so that a file must leave them out: why, by (table, key).
         name: the study's, as in `gankit list study`.
     """
 
@@ -311,14 +311,8 @@ def write_page(
 ) -> None:  # fmt: skip
     """Write the report of a study: one self-contained page with settings, warnings, failed jobs and the command.
 
-    Args:
-        study: the study.
-        results: what it found.
-        template: in the folder of studies. "tables.html.j2" shows `title`, and `tables`: rows of text by their heading,
-            each table's header first.
-        warnings: what a reader must know before the numbers.
-        pictures: PNG files by their captions.
-        values: whatever else the template shows.
+    The template, of this folder, shows `values`, and `pictures`, PNG files by their captions. "tables.html.j2" shows
+    `title`, and `tables`: rows of text by their heading, each table's header first.
     """
     page = render(
         "gankit.studies", template, experiment=study.toml(), command=study.command(results.folder),

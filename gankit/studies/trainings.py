@@ -59,7 +59,7 @@ def check_training(experiment: Experiment, data: Dataset | None = None) -> None:
 
 
 def time_steps(advance: Callable[[int], object], threads: int | None) -> float:
-    """Seconds that a step takes, where `advance` does so many steps that are thrown away, with so many CPU threads."""
+    """Seconds that a step takes with so many CPU threads; `advance` does a number of steps, which are thrown away."""
     with seeds.own_draws(), torch_threads(threads):
         advance(WARMING)
         start = time.perf_counter()

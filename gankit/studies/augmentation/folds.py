@@ -86,14 +86,15 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
         missing = int(np.isnan(dataset.agreement[cases]).sum())
         raise DataError(f"data.min_agreement: {missing} images of {table.name} have no ratings; rate or remove them")
     folds: list[Fold] = []
-    inner = {"reserve": settings.reserve} if HELD_OUT in settings.controls else {}
-    inner["validation"] = settings.validation
+    # What is set aside of a fold's other cases, one after the other: one of so many parts of what is left
+    set_aside = {"reserve": settings.reserve} if HELD_OUT in settings.controls else {}
+    set_aside["validation"] = settings.validation
     for repeat in range(1, settings.repeats + 1):
         seed = derive_seed(experiment.training.seed, "folds", repeat)
         for train, test in _folds(labels, groups, settings.folds, seed):
             number = len(folds) + 1
             places: dict[str, Indices] = {"test": cases[test]}
-            for name, count in inner.items():
+            for name, count in set_aside.items():
                 rest, part = _one_part(labels[train], groups[train], count, derive_seed(seed, name, len(folds)), name)
                 places[name], train = cases[train[part]], train[rest]
             places["learn"] = cases[train]

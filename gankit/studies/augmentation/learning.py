@@ -73,10 +73,11 @@ def training_set(
     mean, scale = float(values.mean()), float(values.std()) or 1.0
     images: Images = np.asarray(learn.images)
     if variant.ratio is not None:
-        added = _added_images(study, fold, variant, seed, made)
+        added, classes, numbers = _added_images(study, fold, variant, seed, made)
         if kind.real:
-            added = tuple(map(np.concatenate, zip((images, labels, values), added, strict=True)))
-        images, labels, values = added
+            added, classes = np.concatenate([images, added]), np.concatenate([labels, classes])
+            numbers = np.concatenate([values, numbers])
+        images, labels, values = added, classes, numbers
     targets = torch.from_numpy(labels.copy())
     if study.outputs == 1:
         targets = torch.from_numpy((values - mean) / scale).float()[:, None]

@@ -127,13 +127,13 @@ class AugmentationStudy(Study):
         first = self.generator_experiment(self.experiment.training.seed)
         time_generator = functools.partial(time_training, first, data=self.fold(1).learn)
         return [
-            Work("generator", self._making([GENERATOR] * self.settings.generator), self.experiment.training.steps,
+            Work("generator", self._source_jobs([GENERATOR] * self.settings.generator), self.experiment.training.steps,
                  time_generator, first=True),
-            Work("", self._making(others), 1, lambda threads: 1.0, first=True),
+            Work("", self._source_jobs(others), 1, lambda threads: 1.0, first=True),
             Work("classifier", self._training_jobs(), steps, self._time_classifier),
         ]  # fmt: skip
 
-    def _making(self, sources: Sequence[str]) -> list[Job]:
+    def _source_jobs(self, sources: Sequence[str]) -> list[Job]:
         """The jobs that make or read the images of these sources, fold by fold."""
         return [
             Job(name, functools.partial(make_images, self, fold.number, source, seed))
@@ -161,7 +161,7 @@ class AugmentationStudy(Study):
         if settings.estimator is not None:
             FeatureLearner(settings, learn, 0)
         else:
-            settings.check_network(learn.image, self.outputs)
+            settings.new_network(learn.image, self.outputs)
         if settings.generator:
             check_training(self.generator_experiment(self.experiment.training.seed), learn)
 

@@ -81,7 +81,7 @@ class ClassifierStudy(Study):
     def work(self, jobs: Path) -> list[Work]:
         """The generators, and then every arm and the regression, seed by seed."""
         train, first = self.split.train, self.experiment.training.seed
-        self.settings.check_network(train.image, train.image.classes)
+        self.settings.new_network(train.image, train.image.classes)
         if self.needs_generators:
             check_training(self.generator_experiment(first), train)
         seeds = self.seeds(self.settings.seeds)
