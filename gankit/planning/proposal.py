@@ -192,8 +192,8 @@ def _choose_size(dataset: Dataset, sides: tuple[int, int], on_gpu: bool, minutes
     sizes = np.array(list(dataset.stored_sizes))
     shorter = int(sizes.min())
     most = 32 if not on_gpu else 64 if minutes < 60 else 128 if minutes < 240 else 256
-    makes = [size for size in (28, 32, 64, 128, 256) if sides[0] <= size <= sides[1]] or [sides[0]]
-    side = max([size for size in makes if size <= min(most, shorter)], default=makes[0])
+    possible = [size for size in (28, 32, 64, 128, 256) if sides[0] <= size <= sides[1]] or [sides[0]]
+    side = max([size for size in possible if size <= min(most, shorter)], default=possible[0])
     ratio = float(np.median(sizes[:, 1] / sizes[:, 0]))
     step = 1 << (side.bit_length() - 3)  # networks double 4 to 7 pixels
     wanted = step * round(side / step * max(ratio, 1 / ratio))

@@ -260,7 +260,8 @@ class Registry:
         owners = []
         for name in self.built_in():
             with contextlib.suppress(PartError):  # the library that it needs may not be installed
-                owners += [name] if setting in self.settings(name).model_fields else []
+                if setting in self.settings(name).model_fields:
+                    owners.append(name)
         if not owners:
             return ""
         hint = f"{' and '.join(owners)} {'have' if owners[1:] else 'has'} it"

@@ -18,5 +18,9 @@ def interval(entry: Mapping[str, Any], signed: bool = False, digits: int = 3) ->
     An end that is None alone is infinite.
     """
     form = f"{'+' if signed else ''}.{digits}f"
-    value, low, high = (None if entry[key] is None else format(entry[key], form) for key in ("value", "low", "high"))
-    return value or NONE if low is high is None else f"{value} [{low or '-inf'}, {high or 'inf'}]"
+    value = NONE if entry["value"] is None else format(entry["value"], form)
+    if entry["low"] is None and entry["high"] is None:
+        return value
+    low = "-inf" if entry["low"] is None else format(entry["low"], form)
+    high = "inf" if entry["high"] is None else format(entry["high"], form)
+    return f"{value} [{low}, {high}]"

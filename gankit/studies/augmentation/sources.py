@@ -255,5 +255,4 @@ def _copies(views: list[list[Thumbnail]], others: list[Thumbnail]) -> tuple[Indi
 
 
 def _thumbnails(images: Images, fold: Fold) -> list[Thumbnail]:
-    pixels = np.asarray(images)
-    return thumbnails(Rows(images=pixels, ids=np.arange(len(pixels)), value_range=fold.learn.value_range), "compared")
+    return thumbnails(Rows(images=images, ids=np.arange(len(images)), value_range=fold.learn.value_range), "compared")
