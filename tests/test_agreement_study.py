@@ -555,9 +555,9 @@ def test_settings_that_cannot_be_are_refused_with_their_place(overrides: list[st
 
 
 def test_recipes_and_tables_given_by_a_name_are_read_as_elsewhere(tmp_path: Path) -> None:
-    assert load_study("agreement", "demo").experiment.evaluation.count == 500
-    other = load_study("agreement", "demo", "data.name=npz", "data.path=x.npz").experiment
-    assert other.evaluation.count is None  # what a recipe says of its own data, as for `gankit.load`
+    assert load_study("agreement", "demo", "training.max_minutes=none").experiment.evaluation.count == 500
+    other = load_study("agreement", "demo", "training.max_minutes=none", "data.name=npz", "data.path=x.npz")
+    assert other.experiment.evaluation.count is None  # what a recipe says of its own data, as for `gankit.load`
     (tmp_path / "study.toml").write_text('data = "eyes"\n')
     assert load_study("agreement", tmp_path / "study.toml").experiment.data.held_out == 0.2
 

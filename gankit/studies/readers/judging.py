@@ -39,7 +39,7 @@ class Question:
     chance: float | None  # the value of readers who guess
     of_pairs: bool = False
     bounded: bool = True  # by 0 and 1
-    detects: Literal["real", "generated"] | None = None  # of the images of a source and the real ones together
+    detects: Literal["real", "generated"] | None = None  # which of a source's images and the real ones it finds
 
 
 QUESTIONS = (
