@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from generate import code, described, prose, table
 from PIL import Image
+from typer.main import get_command
 
 import gankit
 import gankit.interfaces
@@ -31,6 +32,7 @@ from gankit.testing import isolated_registry
 
 HERE = Path(__file__).parent
 PACKAGE = Path(gankit.__file__).parent
+COMMAND = get_command(app)
 SMALL = """\
 [data]
 name = "npz"
@@ -261,7 +263,7 @@ def made(mistake: Mistake) -> Outcome:
         places.clear()
         try:
             if mistake.do.startswith("gankit "):
-                app(shlex.split(mistake.do)[1:], standalone_mode=False)
+                COMMAND(shlex.split(mistake.do)[1:], standalone_mode=False)
             else:
                 exec(mistake.do, space)
         except errors.GankitError as error:

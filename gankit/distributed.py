@@ -168,9 +168,11 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if size() == 1:
         return
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    unused = [parameter for parameter in trained if parameter.grad is None]
+    unused = [number for number, parameter in enumerate(trained) if parameter.grad is None]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-    uses = gradients[0].new_tensor([float(parameter.grad is not None) for parameter in trained])
+    uses = gradients[0].new_ones(len(trained))
+    for number in unused:  # a list of numbers would be copied, for which the host waits
+        uses[number].zero_()
     flat = torch.cat([gradient.reshape(-1) for gradient in [*gradients, uses]])
     dist.all_reduce(flat)
     *parts, uses = torch.split(flat, [*(gradient.numel() for gradient in gradients), len(trained)])

@@ -88,5 +88,5 @@ def is_short_of_memory(error: BaseException) -> bool:
 
 def is_device_failure(error: BaseException) -> bool:
     """Whether a GPU failed, or one of the libraries that compute on it."""
-    signs = ("CUDA error", "CUDA driver", "HIP error", "cuDNN error")
+    signs = ("CUDA error", "CUDA driver", "NVIDIA driver", "HIP error", "cuDNN error")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)

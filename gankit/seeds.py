@@ -62,8 +62,10 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
     Args:
         devices: whose generators beside the CPU's are used; all by default.
     """
-    # Named, since torch warns where there are several GPUs and none is named.
-    with _TURN, torch.random.fork_rng(range(torch.cuda.device_count()) if devices is None else devices):
+    # Named, since torch warns where there are several GPUs and none is named. Where the driver is too old, torch counts
+    # GPUs that it cannot use.
+    usable = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with _TURN, torch.random.fork_rng(usable if devices is None else devices):
         _here.turns += 1
         try:
             yield

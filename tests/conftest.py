@@ -22,11 +22,12 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 # Files that take longest come first, so that no process is left alone with one of them at the end; then those of which
-# any process that is free takes the next test, since their tests share nothing that takes long to make.
+# any process that is free takes the next test, since their tests share nothing that takes long to make. Of the two that
+# need the generated pages, one comes early, so that the other does not wait for it.
 LONGEST = (
-    "test_shipped_plugins.py", "test_distributed.py", "test_conformance.py", "test_installed_plugins.py",
-    "test_agreement_study.py", "test_augmentation_study.py", "test_training.py", "test_few_images.py",
-    "test_uncertainty.py", "test_strangers_parts.py", "test_site.py", "test_docs.py", "test_reliability.py",
+    "test_shipped_plugins.py", "test_distributed.py", "test_site.py", "test_conformance.py",
+    "test_installed_plugins.py", "test_agreement_study.py", "test_augmentation_study.py", "test_training.py",
+    "test_few_images.py", "test_uncertainty.py", "test_strangers_parts.py", "test_reliability.py", "test_docs.py",
 )  # fmt: skip
 DIVIDED = ("test_examples_measured.py", "test_examples.py", "test_docs_how_to.py", "test_docs_pages.py", "test_ring.py")
 
@@ -74,33 +75,10 @@ def _own_cache(shared_folder: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_rehearsal_of_a_kind() -> Iterator[None]:
-    """Trainings of gankit's own parts are rehearsed once for all of a kind: that takes half the time of a small one.
-
-    Of a kind are those that differ in their images, length and seed alone; a rehearsal that fails is always repeated.
-    """
-    from gankit.registry import registry
-    from gankit.registry.plugins import PART_KINDS
-    from gankit.training import rehearsal
-
-    built_in = {name for kind in PART_KINDS for name in registry(kind).built_in()}
-    said: dict[str, list[str]] = {}
-
-    def rehearse(experiment: Any, data: Any) -> list[str]:
-        tables = experiment.tables()
-        parts = [tables.get(name) for name in ("generator", "critic", "losses", "augment")]
-        training = {
-            name: value for name, value in tables["training"].items()
-            if name not in ("steps", "seed", "max_minutes", "start_from", "threads") and not name.endswith("_every")
-        }  # fmt: skip
-        classes = data.labels.unique().tolist() if data.image.classes else []
-        of_data = (data.image, classes, data.dataset.remarks, tables["data"].get("held_out"))
-        kind = repr((parts, training, of_data))
-        if kind not in said or not built_in.issuperset(experiment.part_names()):
-            said[kind] = rehearsal.rehearse(experiment, data)
-        return list(said[kind])
+    from rehearsals import shared
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gankit.training.trainer.rehearse", rehearse)
+        patch.setattr("gankit.training.trainer.rehearse", shared(of_strangers=False))
         yield
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import subprocess
 import sys
+import tomllib
 import venv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,8 +91,12 @@ class Project:
 
 
 def wheels(projects: Iterable[Path], folder: Path) -> list[Path]:
-    """Build projects; the wheels in the order of their names."""
-    run([*PIP, "wheel", *OFFLINE, "--no-build-isolation", "--wheel-dir", folder, *projects])
+    """Build projects by their own build systems; the wheels in the order of their names."""
+    folder.mkdir(exist_ok=True)
+    for project in projects:
+        backend = tomllib.loads((project / "pyproject.toml").read_text())["build-system"]["build-backend"]
+        with contextlib.chdir(project):
+            importlib.import_module(backend).build_wheel(str(folder))  # as pip does, in a process of its own
     return sorted(folder.glob("*.whl"))
 
 
@@ -150,11 +157,11 @@ class Environment:
     def site(self) -> Path:
         return next(self.folder.glob("lib/python*/site-packages"))
 
-    def install(self, *wheels_: Path) -> None:
-        run([*PIP, "--python", self.interpreter, "install", *OFFLINE, *wheels_])
+    def install(self, *what: object) -> None:
+        run([*PIP, "install", *OFFLINE, "--ignore-installed", "--prefix", self.folder, *what])
 
     def install_editable(self, project: Path) -> None:
-        run([*PIP, "--python", self.interpreter, "install", *OFFLINE, "--no-build-isolation", "--editable", project])
+        self.install("--no-build-isolation", "--editable", project)
 
     def uninstall(self, *names: str) -> None:
         run([*PIP, "--python", self.interpreter, "uninstall", "--yes", *names])

@@ -26,7 +26,7 @@ GANKIT = "import runpy; runpy.run_module('gankit', run_name='__main__')"
 PYTEST = "import pytest; raise SystemExit(pytest.main())"
 
 STATISTICS_BATCHES = 1
-"""For batch normalisation, in these processes and in that of the tests; what is installed has its own."""
+"""For batch normalisation, in these processes and in that of the tests."""
 PACKAGE = Path(gankit.__file__).parent
 MODULES = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in PACKAGE.rglob("[!_]*.py")]
 FORKED = multiprocessing.get_context("forkserver")
@@ -107,9 +107,8 @@ def _run(
     os.chdir(folder)
     for number, file in enumerate(said, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
-    if site is None:
-        evaluator.STATISTICS_BATCHES = STATISTICS_BATCHES
-    else:
+    evaluator.STATISTICS_BATCHES = STATISTICS_BATCHES
+    if site is not None:
         addsitedir(str(site))
     sys.argv = ["gankit", *arguments]
     try:

@@ -53,7 +53,7 @@ MERGE_BOMB = "a0: &a0 {x: 1}\n" + "".join(
         ("e.toml", "x = [" + "1, " * 120_000 + "]", "there are more than 100,000 values"),
         ("e.toml", "#" * 2_000_000, "2,000,000 characters are too long for settings"),
         ("e.toml", "[evaluation]\n" + "x" * 5000 + " = 1", "a key of more than 200 characters"),
-        ("e.toml", "[training]\nsteps = '" + "x" * 4_000 + "'", "input should be a valid integer"),
+        ("e.toml", "[training]\nsteps = '" + "x" * 4_000 + "'", "a whole number is needed"),
         ("e.toml", "[data]\npath = '" + "x" * 5_000 + "'", "data.path: a text of more than 4,096 characters"),
     ],
 )  # fmt: skip

@@ -199,7 +199,7 @@ MISTAKES = {
     ),
     "a wrong type": (
         ["critic.width=wide"],
-        "override 'critic.width=wide': critic.width: input should be a valid integer",
+        "override 'critic.width=wide': critic.width: a whole number is needed",
     ),
     "a misspelt key": (["training.stesp=4"], "training.stesp: there is no such setting; did you mean 'steps'?"),
     "a value out of bounds": (

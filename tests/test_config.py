@@ -197,7 +197,7 @@ def test_an_error_of_an_optional_setting_says_how_to_unset_it() -> None:
 
 def test_a_folder_among_the_overrides_leads_to_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert errors("demo", "photos")[0].endswith("write key.path=value, for example training.steps=1000")
+    assert "for example training.steps=1000; no space beside =, and quotes" in errors("demo", "photos")[0]
     (tmp_path / "photos").mkdir()
     assert errors("demo", "photos")[0].endswith("for example data.name=folder data.path=photos")
     assert errors("photos")[0].endswith("for its pictures a recipe with data.name=folder data.path=photos")
@@ -272,7 +272,7 @@ def test_overrides_do_not_change_what_they_were_given() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("abc", "override 'abc': write key.path=value, for example training.steps=1000"),
+        ("abc", "override 'abc': write key.path=value, for example training.steps=1000; no space beside =, and quotes"),
         ("=3", "write key.path=value"),
         ("a..b=3", "write key.path=value"),
         ("training.steps.x=3", "override 'training.steps.x=3': training.steps holds a value, not a table"),
@@ -283,8 +283,10 @@ def test_overrides_do_not_change_what_they_were_given() -> None:
         ("losses=[3]", "override 'losses=[3]': losses.0: a name, or a table with a name, is needed, not 3"),
         ("augment.scope=real", "override 'augment.scope=real': augment: the table needs a name; known: "),
         ("foo.bar=3", "override 'foo.bar=3': foo: there is no such setting; known: data, generator, critic, losses"),
+        ("steps=500", "override 'steps=500': steps: there is no such setting; did you mean training.steps?"),
+        ("size=32", "override 'size=32': size: there is no such setting; did you mean data.size?"),
         ("data.part=3", "override 'data.part=3': data.part: there is no such setting"),
-        ("data.size=[1, 2, 3]", "override 'data.size=[1, 2, 3]': data.size: input should be a valid integer"),
+        ("data.size=[1, 2, 3]", "override 'data.size=[1, 2, 3]': data.size: a whole number is needed"),
         ("training.betas=[0.5]", "override 'training.betas=[0.5]': training.betas: the list is too short"),
         ("training.generator_lr=nan", "training.generator_lr: input should be a finite number, not nan"),
         ("training.optimizer=Adamm", "training.optimizer: torch.optim has no 'Adamm'; did you mean 'Adam'?"),
@@ -292,6 +294,7 @@ def test_overrides_do_not_change_what_they_were_given() -> None:
         ("evaluation.features=4", "evaluation.features: a name, or a table with a name, is needed, not 4"),
         ('evaluation.metrics=[{name="frechet", x=1}]', "evaluation.metrics.0.x: there is no such setting; known: name"),
         ('evaluation.metrics=["frechett"]', "evaluation.metrics.0: there is no metric named 'frechett'; did you mean"),
+        ('evaluation.metrics=["FID"]', "there is no metric named 'FID'; did you mean 'fid'?"),
     ],
 )  # fmt: skip
 def test_errors_name_the_override(override: str, message: str) -> None:
@@ -392,8 +395,7 @@ def test_yaml_is_version_1_2(tmp_path: Path) -> None:
 def test_overrides_and_recipes_are_named_as_such(tmp_path: Path) -> None:
     path = write(tmp_path / "e.toml", "[training]\nsteps = 0\n")
     assert errors(path, "critic.width=x", "training.batch=0") == [
-        "override 'critic.width=x': critic.width: input should be a valid integer, unable to parse string as an "
-        "integer, not 'x'",
+        "override 'critic.width=x': critic.width: a whole number is needed, not 'x'",
         f"{path}:2: training.steps: input should be greater than or equal to 1, not 0",
         "override 'training.batch=0': training.batch: input should be greater than or equal to 1, not 0",
     ]

@@ -58,7 +58,8 @@ class Stream:
 
 
 class Graph:
-    def __init__(self) -> None:
+    def __init__(self, made_on: str) -> None:
+        self.made_on = made_on
         self.generators: list[torch.Generator] = []
         self.replays = 0
 
@@ -73,8 +74,9 @@ class Graph:
 def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     card = Card()
     for name, value in {
-        "Stream": card.stream_made, "stream": card.stream, "graph": card.graph, "CUDAGraph": Graph,
-        "graph_pool_handle": lambda: "pool", "current_stream": lambda device: Stream(card, card.current),
+        "Stream": card.stream_made, "stream": card.stream, "graph": card.graph,
+        "CUDAGraph": lambda: Graph(card.current), "graph_pool_handle": lambda: "pool",
+        "current_stream": lambda device: Stream(card, card.current),
         "empty_cache": lambda: card.said.append("empty"),
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
@@ -101,6 +103,7 @@ def test_recordings_share_a_stream_and_memory_and_know_the_generators(card: Card
     assert seen == ["side 1"]
     assert card.said == ["record on side 1 in pool thread_local"]
     assert graph.generators == generators
+    assert graph.made_on == "side 1"  # with that stream's device
     replay()
     assert graph.replays == 1
     assert card.current == "main"

@@ -55,11 +55,28 @@ def test_what_is_not_known_is_said(photos: Path) -> None:
     (photos / "labels.csv").write_text("file\n" + "\n".join(f"owl/{i}.png" for i in range(4)))
     lines = said(name="folder", path=str(photos), unlisted="skip")
     assert lines[1:] == [
-        "  classes: none (a column `label` names them)",
-        "  patients: not known: each image counts as another patient's (a column `group` says whose each is)",
+        "  classes: none (sub-folders, a column `label` in labels.csv, or an array `labels` name them)",
+        "  patients: not known: each image counts as another patient's "
+        "(a column `patient` in labels.csv, or an array `groups`, says whose each is)",
         "  left out: 8 images without a row: cat/0.png, cat/1.png, cat/2.png, cat/3.png, dog/0.png, dog/1.png, "
         "dog/2.png, dog/3.png",
     ]
+
+
+def test_sub_folders_that_are_not_read_as_classes_are_named(photos: Path) -> None:
+    (photos / "labels.csv").write_text("file\n" + "\n".join(row.split(",")[0] for row in ROWS[1:]))
+    assert said(name="folder", path=str(photos))[1] == (
+        "  classes: none (a column `label` names them; the sub-folders cat, dog, owl are not read beside a table)"
+    )
+
+
+def test_values_that_are_darker_than_their_depth_are_pointed_out(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", np.array([[0, 3000]], np.uint16))
+    first = said(name="folder", path=str(tmp_path))[0]
+    assert first.endswith(
+        "grey, 16 bits, but no value above 3000: white is 65535 unless data.value_range=[0,4095] says otherwise"
+    )
+    assert "unless" not in said(name="folder", path=str(tmp_path), value_range=[0, 4095])[0]
 
 
 def test_columns_that_may_be_votes_are_asked_about(photos: Path) -> None:

@@ -55,28 +55,39 @@ def flags() -> tuple[bool, ...]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32,
         torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("overrides", "device", "inside"),
     [
-        ([], "cpu", (True, False, False, False, True)),
-        (["training.precision=float32-exact"], "cpu", (True, False, False, False, True)),
-        ([], "cuda", (True, False, True, True, False)),
-        (["training.deterministic=false"], "cuda", (True, False, False, False, True)),
+        ([], "cpu", (True, False, False, False, True, True)),
+        (["training.precision=float32-exact"], "cpu", (True, False, False, False, True, True)),
+        ([], "cuda", (True, False, True, True, False, False)),
+        (["training.deterministic=false"], "cuda", (True, False, False, False, True, True)),
         (["training.precision=float32-exact", "training.deterministic=false"], "cuda",
-         (False, False, False, False, True)),
+         (False, False, False, False, True, True)),
     ],
 )  # fmt: skip
 def test_a_training_computes_as_its_settings_say(
     overrides: list[str], device: str, inside: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)  # of the calling program
     before = flags()
     with arithmetic(gankit.load("wgan-gp", *overrides).training, torch.device(device)):
         assert flags() == inside
     assert flags() == before
+
+
+def test_a_training_makes_its_gpu_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: entered.append(device) or contextlib.nullcontext())
+    for name in ("cuda", "cuda:1", "cpu"):
+        with arithmetic(gankit.load("wgan-gp").training, torch.device(name)):
+            pass
+    assert entered == [torch.device("cuda:1")]
 
 
 @pytest.fixture
@@ -242,18 +253,21 @@ def test_outside_a_training_a_fault_is_one_line_too() -> None:
     assert plain_words(RuntimeError("CUDA error: device lost\nmore")) == (
         "the GPU failed (CUDA error: device lost); try again, or on the CPU (CUDA_VISIBLE_DEVICES=)"
     )
+    assert "too old" in str(plain_words(RuntimeError("The NVIDIA driver on your system is too old (found version 1)")))
     assert plain_words(RuntimeError("a mistake of a part")) is None
 
 
-def test_the_draws_of_all_gpus_are_named_since_torch_would_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_draws_of_all_gpus_that_work_are_named_since_torch_would_warn(monkeypatch: pytest.MonkeyPatch) -> None:
     named: list[list[int]] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(
         torch.random, "fork_rng", lambda devices: named.append(list(devices)) or contextlib.nullcontext()
     )
-    with seeds.own_draws(), seeds.own_draws([]):
-        pass
-    assert named == [[0, 1], []]
+    for driver_works in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda works=driver_works: works)
+        with seeds.own_draws(), seeds.own_draws([]):
+            pass
+    assert named == [[0, 1], [], [], []]
 
 
 def test_doubles_on_an_apple_gpu_are_refused(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from example_scripts import EXAMPLES, LEVELS, NARROW, QUICK, Run, runner, steps
 from PIL import Image
 
 import gankit
+from gankit.studies.reading import load_study
 
 
 @pytest.fixture
@@ -147,6 +148,13 @@ def test_the_experiment_file_is_valid() -> None:
     experiment = gankit.load(EXAMPLES / "few_images.toml")
     assert experiment.losses[1].name == "gradient-penalty"
     assert experiment.training.critic_steps == 3
+
+
+def test_the_study_file_is_valid() -> None:
+    study = load_study("augmentation", EXAMPLES / "retinas_study.toml")
+    assert study.settings.margin == 0.02
+    assert study.settings.folds == 3
+    assert study.experiment.data.split == "train"
 
 
 def test_the_plug_in_is_installed_found_trained_and_tested(tmp_path: Path) -> None:

@@ -99,13 +99,16 @@ def test_a_corrupt_entry_is_made_again(how: str, folder: Path) -> None:
     assert network.seen == 300
 
 
-def test_a_pass_that_was_stopped_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_that_was_stopped_goes_on_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(extraction, "CHUNK", 40)
     network = Counting()
     network.fails_after = 90
     with pytest.raises(KeyboardInterrupt):
         features(network)
     assert network.seen == 80
+    assert "interrupted; the same command goes on from image 80" in capsys.readouterr().err
     again = Counting()
     found = features(again)
     assert again.seen == 70

@@ -20,6 +20,7 @@ from gankit.errors import DataError
 
 PAPER = np.array([[1250, 1175, 1067, 938], [451, 412, 367, 316], [999, 959, 886, 784]])
 SMALL = (40, 24, 36)
+FEW = (20, 12, 18)  # where images are rendered
 LAYOUTS = [(64, 64), (32, 32), (64, 128), (128, 128)]
 
 
@@ -140,7 +141,7 @@ def test_an_empty_class_is_allowed() -> None:
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 128)])
 def test_the_mirror_keeps_the_deviation_and_exchanges_the_eyes(size: tuple[int, int]) -> None:
-    eyes = Eyes(size, counts=SMALL)
+    eyes = Eyes(size, counts=FEW)
     mirrored = eyes.mirror(eyes.images)
     assert np.array_equal(eyes.mirror(mirrored), eyes.images)
     assert np.array_equal(eyes.mirror(torch.from_numpy(np.array(eyes.images))).numpy(), mirrored)
@@ -156,14 +157,14 @@ def test_the_mirror_keeps_the_deviation_and_exchanges_the_eyes(size: tuple[int, 
 
 @pytest.mark.parametrize("size", [*LAYOUTS, (32, 64)])
 def test_the_estimator_finds_the_truth(size: tuple[int, int]) -> None:
-    eyes = Eyes(size, counts=SMALL)
+    eyes = Eyes(size, counts=FEW)
     error, abstained = errors(eyes, eyes.images)
     assert error < (6.5 if size == (32, 64) else 4.5)
     assert abstained < 0.1
 
 
 def test_the_estimator_bears_blur_and_noise() -> None:
-    eyes = Eyes(counts=SMALL)
+    eyes = Eyes(counts=FEW)
     soft = gaussian_filter(eyes.images.astype(np.float32), (0, 0, 1, 1))
     grainy = eyes.images + np.random.default_rng(0).normal(0, 10, eyes.images.shape)
     for images in (soft, grainy):

@@ -45,8 +45,10 @@ def test_time_counts_over_all_starts(tmp_path: Path) -> None:
 
 
 def test_it_runs_in_small_and_keeps_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = [f"{kind}.{width}" for kind in ("generator", "critic") for width in ("widths=none", "width=4")]
+    smoke = ["--smoke", "--out", str(tmp_path), *small]
     with gankit.testing.isolated_registry():
-        found = few_images.main(["--smoke", "--out", str(tmp_path)])
+        found = few_images.main(smoke)
         said = capsys.readouterr().out
         assert "6 trainings of 1e-05 minutes, 6 to do: about" in said
         assert "6 of 6 trainings, all done" in said
@@ -60,10 +62,10 @@ def test_it_runs_in_small_and_keeps_what_is_done(tmp_path: Path, capsys: pytest.
         assert all(row["samples"] == 27 and row["kid"]["value"] > 0 and row["steps"] >= 1 for row in good)
         assert all(0 <= row["confirmed_reals"] <= 1 for row in good if row["kind"] == "classes")
         runs = {path: path.read_bytes() for path in tmp_path.rglob("log.jsonl")}
-        assert few_images.main(["--smoke", "--out", str(tmp_path)]) == found
+        assert few_images.main(smoke) == found
         assert {path: path.read_bytes() for path in tmp_path.rglob("log.jsonl")} == runs
         with pytest.raises(SystemExit):
-            few_images.main(["--smoke", "--out", str(tmp_path), "critic.flat_blocks=0"])
+            few_images.main([*smoke, "critic.flat_blocks=0"])
     said = capsys.readouterr()
     assert "6 trainings of 1e-05 minutes, 0 to do" in said.out
     assert "has trainings of other minutes or settings: choose another --out" in said.err

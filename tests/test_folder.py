@@ -303,6 +303,10 @@ class TestFolder:
         assert "(2 .dcm; " in text
         assert "other.dcm first)" in text
         assert "is a file, not a folder" in error(lambda: Folder(path=tmp_path / "a.png").image)
+        (tmp_path / "photos.zip").touch()
+        assert "is a file, not a folder; unpack it, and set path" in error(
+            lambda: Folder(path=tmp_path / "photos.zip").image
+        )
 
     def test_many_pictures(self, tmp_path: Path) -> None:
         for i in range(decoding.NO_PROGRESS_BAR + 3):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,18 @@ class Drawing(Loss):
         value = drawn * turn.real_scores.square().mean()
         if self.fault == "reads back":
             value.item()
+        elif self.fault == "picks by a mask":
+            value = value + turn.real_scores[turn.real_scores > 0].sum()
+        elif self.fault == "repeats":
+            value = value * torch.ones(1).repeat_interleave(torch.ones(1, dtype=torch.int64)).to(value)
+        elif self.fault == "solves":
+            value = value * torch.linalg.inv(torch.eye(2)).trace()
+        elif self.fault == "a number":
+            value = value * torch.tensor(1.0, device=value.device)
+        elif self.fault == "an index of numbers":
+            value = value + turn.real_scores[[0]].sum()
+        elif self.fault == "no deterministic form":
+            warnings.warn("put_ does not have a deterministic implementation, but ...", stacklevel=1)
         elif self.fault == "depends on the step":
             value = value * (1 + turn.step)
         return value
@@ -152,10 +166,17 @@ class Failing(ReplayRecorder):
     """Cannot record: there is no memory for it, or the driver is too old."""
 
     error: Exception
+    memory: Any = None
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        memory = torch.empty(1)
+        self.memory = weakref.ref(memory)
         super().record(work)
-        raise self.error
+        raise type(self.error)(*self.error.args)  # one that keeps no memory for the next test
+
+    def recover(self) -> None:
+        assert self.memory() is None, "what failed to be recorded still takes memory"
+        super().recover()
 
 
 class Wrong(ReplayRecorder):
@@ -224,6 +245,27 @@ def test_rounding_is_allowed_where_algorithms_are_not_deterministic() -> None:
     graphs._recorder = wrong(graphs, list(replayed.critic.parameters())[-1])
     advanced(replayed)
     assert graphs.recorded
+
+
+@pytest.mark.usefixtures("strangers")
+@pytest.mark.filterwarnings("ignore:put_ does not")
+def test_rounding_is_allowed_where_an_operation_has_no_deterministic_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Drawing, "fault", "no deterministic form")
+    replayed = stepper("wgan-gp", *LOOKS_AFTER)
+    graphs = replay_turns(replayed, pytest.fail)
+    graphs._recorder = wrong(graphs, list(replayed.critic.parameters())[-1])
+    advanced(replayed, 3)
+    assert graphs.recorded
+
+
+def test_no_process_replays_where_another_one_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    replayed = stepper("wgan-gp", *RESNET)
+    graphs = replay_turns(replayed, told.append)
+    monkeypatch.setattr("gankit.training.execution.graphs.distributed.any_rank", lambda problem: True)
+    advanced(replayed, 3)
+    assert told == ["training.graphs: turns go on eagerly, since the critic's recording failed in another process"]
+    assert not graphs.recorded
 
 
 def test_a_closed_training_goes_on_eagerly() -> None:
@@ -390,6 +432,11 @@ class Counting(Augment):
 
 PROMISES: dict[str, tuple[Any, str]] = {
     "reads back": (Drawing, "reads a value back to the host"),
+    "picks by a mask": (Drawing, "reads a value back to the host"),
+    "repeats": (Drawing, "reads a value back to the host"),
+    "solves": (Drawing, "reads a value back to the host"),
+    "a number": (Drawing, "copies a tensor between devices: make tensors on the device"),
+    "an index of numbers": (Drawing, "numbers are copied from the host: keep them in a buffer"),
     "depends on the step": (Drawing, "differs once turns are replayed: what changes between steps must be in buffers"),
     "draws on the host": (HostDraws, "copies a tensor between devices: make tensors on the device"),
     "counting": (Counting, r"\.calls is a number that changes in a step: keep it in a buffer"),

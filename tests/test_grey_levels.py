@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gankit.errors import DataError
 from gankit.images.grey_levels import check_range, rescale, valid_range
-from gankit.images.pictures import to_8bit, to_pixels
+from gankit.images.pictures import grid, grid_png, to_8bit, to_pixels
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -51,3 +53,11 @@ def test_a_range_whose_levels_float32_cannot_tell_apart_is_refused(value_range: 
 def test_windows_of_measured_values_are_valid() -> None:
     for value_range in ((-1024, 3071), (30_000, 30_100), (0, 1e-6), (-1e9, 1e9)):
         assert valid_range(value_range) == value_range
+
+
+def test_a_grid_has_every_pixel_and_is_smaller_than_as_pillow_writes_it() -> None:
+    images, plain = np.random.default_rng(0).integers(0, 256, (9, 3, 16, 16), dtype=np.uint8), io.BytesIO()
+    expected, png = grid(images, 3, 8), grid_png(images, (0, 255), 3)
+    expected.save(plain, "PNG")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), np.asarray(expected))
+    assert len(png) <= len(plain.getvalue())

@@ -215,6 +215,23 @@ def test_ranges_that_differ_are_said() -> None:
     assert any("black and white are" in warning for warning in report["protocol"]["warnings"])
 
 
+def test_images_of_another_size_than_the_real_ones_are_pointed_out() -> None:
+    report = gankit.evaluate(COLOUR, COLOUR[:, :, :4], ["frechet"], {"name": "pixels", "side": 1})
+    said = "the generated images are of 5 x 7 pixels, the real ones of 4 x 7: sharpness differs"
+    assert said in report["protocol"]["warnings"]
+
+
+def test_images_of_other_classes_than_the_real_ones_are_pointed_out() -> None:
+    data = gankit.wrap("dataset", COLOUR, labels=["mild", "none", "severe"] * 2)
+    said = [
+        warning
+        for part in (data.subset([2, 5]), data.subset([0, 1, 2, 3]))
+        for warning in gankit.evaluate(part, data, ["frechet"], {"name": "pixels", "side": 1})["protocol"]["warnings"]
+        if "compare like with like" in warning
+    ]
+    assert said == ["the generated images are of severe, the real ones of mild, none, severe: compare like with like"]
+
+
 def test_half_precision_tensors_are_read() -> None:
     images = opened(torch.rand(3, 1, 4, 4).bfloat16(), window=(0, 1))
     assert pixels(images).dtype == np.float32

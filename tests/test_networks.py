@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import gankit
 from gankit.errors import PartError
 from gankit.interfaces import ClassHead, ImageSpec
+from gankit.nn.copies import copied
 from gankit.nn.layers import Norm, ResampledConv2d, ResidualBlock, pyramid
 from gankit.registry import registry
 from gankit.training.assembly import build, mixes_samples
@@ -147,6 +149,16 @@ def test_a_class_head_stands_on_the_features() -> None:
     with torch.no_grad():
         copied.logits.linear.bias.add_(1)
     torch.testing.assert_close(copied.class_logits(features), expected + 1)  # the copy's own head
+
+
+def test_a_copy_has_hooks_of_its_own_and_shares_what_was_shared() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    network[0].notes = network[1].notes = OrderedDict()
+    twin = copied(network)
+    twin[0].register_forward_hook(lambda *_: torch.full((1, 2), 7.0))
+    assert twin[0](torch.zeros(1, 2)).tolist() == [[7, 7]]
+    assert network[0](torch.zeros(1, 2)).tolist() != [[7, 7]]
+    assert twin[0].notes is twin[1].notes is not network[0].notes
 
 
 def test_a_class_head_can_stand_in_for_the_projection() -> None:
@@ -332,6 +344,19 @@ def test_a_penalty_computes_each_weight_gradient_once_and_as_cheaply_as_a_first_
 def test_settings_that_cannot_work(kind: str, settings: dict[str, object], message: str) -> None:
     with pytest.raises(PartError, match=message):
         gankit.build(kind, "resnet", ImageSpec(3, 16, 16), **settings)
+
+
+@pytest.mark.parametrize(
+    ("side", "fitting"),
+    [
+        (28, r"32,"),  # not 56, for which 28x28 pictures would be blown up
+        (64, r"32,"),
+        (112, r"56,"),
+    ],
+)
+def test_the_size_for_too_many_or_too_few_widths_is_near_that_of_the_images(side: int, fitting: str) -> None:
+    with pytest.raises(PartError, match=rf"set data\.size={fitting}"):
+        gankit.build("generator", "resnet", ImageSpec(3, side, side), widths=[4] * 4)
 
 
 def test_a_generator_without_normalisation_refuses_labels() -> None:

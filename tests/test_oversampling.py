@@ -79,6 +79,15 @@ def test_classes_that_are_numbers_are_not_mistaken_for_places(monkeypatch: pytes
     assert Counter(more) == {1: 20, 2: 20}
 
 
+def test_classes_may_differ_by_case_alone_and_nothing_is_printed_unasked(capfd: pytest.CaptureFixture[str]) -> None:
+    x, _ = images((8, 4))
+    y = np.repeat(["A", "a"], (8, 4))
+    assert Counter(sampler().fit_resample(x, y)[1]) == {"A": 8, "a": 8}
+    assert capfd.readouterr() == ("", "")
+    sampler(verbose=True).fit_resample(x, y)
+    assert "step 1 of 1" in capfd.readouterr().err
+
+
 def test_floats_that_32_bits_round_stay_in_their_range() -> None:
     x = np.random.default_rng(1).normal(size=(12, 8, 8))
     more, _ = sampler().fit_resample(x, images((8, 4))[1])

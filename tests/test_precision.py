@@ -14,6 +14,7 @@ from torch import Tensor
 
 import gankit
 from gankit.interfaces import Loss, Side, Turn
+from gankit.nn.modes import bfloat16
 from gankit.training.start import load_networks
 from gankit.training.step import Stepper
 from gankit.training.trainer import Trainer
@@ -76,6 +77,17 @@ def test_one_step_gradients_are_those_of_float32_within_bf16_rounding(
         assert off[0] < norm
         assert off[1] < cosine
         assert off[0] > 1e-3  # it was not float32 that ran
+
+
+def test_bf16_within_an_autocast_of_the_calling_program_follows_the_weights() -> None:
+    layer, x = torch.nn.Linear(2, 1, bias=False), torch.ones(1, 2)
+    values = []
+    with torch.autocast("cpu", enabled=False):
+        for weight in (1.0, 2.0):
+            torch.nn.init.constant_(layer.weight, weight)
+            with bfloat16(torch.device("cpu"), True):
+                values.append(layer(x).item())
+    assert values == [2.0, 4.0]
 
 
 class GeneratorAlone(Loss):

@@ -54,6 +54,17 @@ def test_the_cost_of_a_long_training_is_said_once_with_steps_for_a_short_one(
     )
 
 
+def test_the_cost_of_a_training_that_stops_by_itself_says_when(clock: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    take(Progress(1800, 0, 32, max_minutes=7), clock, range(10), 2)
+    take(Progress(1800, 0, 32, max_minutes=90), clock, range(10), 2)
+    stops, does_not = capsys.readouterr().err.splitlines()
+    assert stops == (
+        "1,800 steps: about 60 min on this machine; training.max_minutes stops it after 7 min, "
+        "and gankit resume goes on for as long again"
+    )
+    assert "max_minutes" not in does_not
+
+
 def test_after_a_slow_first_step_the_cost_is_said_at_once(clock: Any, capsys: pytest.CaptureFixture[str]) -> None:
     take(Progress(100_000, 0, 64), clock, range(1), 378)
     assert capsys.readouterr().err.startswith("100,000 steps: about 10,499.9 h on this machine")

@@ -17,7 +17,7 @@ from rating_person import PHONE, Person, data_of
 from scipy import stats
 
 from gankit.errors import DataError, GankitError, RunError, SettingsError
-from gankit.ranking.key import read_key
+from gankit.ranking.key import new_ids, read_key
 from gankit.studies.commands import own_options
 from gankit.studies.readers.answers import Answers, read_answers
 from gankit.studies.readers.blinding import SetKey
@@ -104,10 +104,15 @@ def test_the_set_is_blinded_and_the_key_tells(sources: list[str], tmp_path: Path
 def test_real_images_of_a_run_are_its_held_out_ones(sources: list[str], tmp_path: Path, small: Any) -> None:
     import gankit
 
-    trained = gankit.train(gankit.load("wgan-gp", *small("training.steps=1", "data.held_out=0.5")), tmp_path / "gan")
-    key = study(f"readers.generated.gan={trained.path}", "readers.images=3", "readers.pairs=2").opened
+    deep = {"images": np.random.default_rng(0).integers(0, 4096, (60, 12, 12), dtype=np.uint16)}
+    np.savez(tmp_path / "deep.npz", **deep)
+    own = [f"data.path={tmp_path / 'deep.npz'}", "data.value_range=[0, 4095]", "training.steps=1", "data.held_out=0.5"]
+    trained = gankit.train(gankit.load("wgan-gp", *small(*own)), tmp_path / "gan")
+    others = [f"readers.generated.other={tmp_path / 'deep.npz'}", "readers.images=3", "readers.pairs=2"]
+    key = study(f"readers.generated.gan={trained.path}", *others).opened
     assert key["real"].what == "held-out images"
     assert len(key["gan"].images) == 5
+    assert key["other"].images.value_range == (0, 4095)  # the run says which values are black and white
     everything = study(f"readers.generated.gan={trained.path}", "readers.images=30")
     with pytest.raises(DataError, match="50 images of real are to be shown, and held-out images has"):
         _ = everything.opened
@@ -125,6 +130,40 @@ def test_sources_that_do_not_serve(sources: list[str], tmp_path: Path, settings:
     with pytest.raises(DataError, match=message):
         run(tmp_path / "out", *sources, *settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_real_images_among_the_generated_ones_are_told_before_anyone_rates(sources: list[str], tmp_path: Path) -> None:
+    settings = [sources[0], sources[0].replace("readers.real", "readers.generated.gan"), "readers.images=40"]
+    done = study(*settings, "readers.pairs=0")
+    summary = done.summary(done.run(tmp_path / "out", quiet=True))
+    assert re.search(r"note: gan: \d+ of 40 generated images equal a real image or its mirror image", summary)
+
+
+def test_readers_choose_between_classes_not_their_spellings(sources: list[str], tmp_path: Path) -> None:
+    path = Path(sources[1].partition("=")[2])
+    with np.load(path) as gan:
+        np.savez(tmp_path / "gan.npz", images=gan["images"], labels=gan["labels"], class_names=["Left", "upper"])
+    settings = [sources[0], f"readers.generated.gan={tmp_path / 'gan.npz'}", *SMALL]
+    run(tmp_path / "out", *settings)
+    key = key_of(tmp_path / "out")
+    assert key.classes == ("left", "right", "upper")
+    save(tmp_path / "out", "Ada", {image.id: right_answer(image) for image in key.images}, key.digest)
+    rows = run(tmp_path / "out", *settings).values["diagnoses"]
+    assert {(row["source"], row["class"]) for row in rows if row["right"] == row["images"]} >= {
+        ("real", "left"), ("gan", "left"), ("gan", "upper")
+    }  # fmt: skip
+
+
+def right_answer(image: Any) -> dict[str, str]:
+    """What a reader says who knows the key."""
+    if image.is_pair:
+        return {"call": "left" if image.pictures[0].source == "real" else "right"}
+    picture = image.pictures[0]
+    return {"diagnosis": picture.label, "call": "real" if picture.source == "real" else "generated"}
+
+
+def test_ids_are_no_numbers_for_a_spreadsheet() -> None:
+    assert all(name[0].isalpha() for name in new_ids("7" * 64, 500))
 
 
 def test_images_of_another_size_are_refused(sources: list[str], tmp_path: Path) -> None:
@@ -319,6 +358,10 @@ def test_half_a_reader_and_one_who_comes_under_two_names(
     alone = run(out, *sources, *SMALL)
     assert "one reader: the intervals are over images alone, and say nothing of other readers" in alone.values["notes"]
     assert "over readers and" not in alone.report.read_text(encoding="utf-8") + (out / "findings.tex").read_text()
+    save(out, "Bo", {key.images[-1].id: {"call": "left"}}, key.digest)  # too little for any value
+    alone = run(out, *sources, *SMALL)
+    assert "one reader: the intervals are over images alone, and say nothing of other readers" in alone.values["notes"]
+    assert "over readers and" not in alone.report.read_text(encoding="utf-8") + (out / "findings.tex").read_text()
     other = Simulated("Bo", 1.0, 1).answers(key)
     save(out, "Bo", other, key.digest)
     save(out, "Di", other, "")
@@ -337,6 +380,10 @@ def test_half_a_reader_and_one_who_comes_under_two_names(
     calls = [whole[image.id]["call"] for image in shown]
     assert calls == sorted(calls, reverse=True)
     assert len(calls) == sum(image.source == "gan" and image.id in list(whole)[:10] for image in of_few.first(False))
+    picture = out / "for-readers" / "images" / shown[0].files[0]
+    picture.write_bytes(picture.read_bytes()[:60])
+    with pytest.raises(DataError, match=rf"{shown[0].id}\.png cannot be .*; replace it or take it out"):
+        run(out, *sources, *SMALL)
 
 
 def test_readers_who_choose_alike_agree(sources: list[str], tmp_path: Path, fixed_secret: None) -> None:

@@ -97,7 +97,7 @@ def test_settings_come_from_the_signature() -> None:
         model(**wrong)
     messages = {error["loc"][0]: error["msg"] for error in caught.value.errors()}
     assert messages["share"] == "input should be less than or equal to 1, not 2.0"
-    assert messages["times"].startswith("input should be a valid integer")
+    assert messages["times"].startswith("a whole number is needed")
     assert messages["way"] == "input should be 'up' or 'down', not 'left'"
     assert messages["tims"] == "there is no such setting; did you mean 'times'?"
     with pytest.raises(ValidationError, match="share\n  this setting is missing, and has no default"):

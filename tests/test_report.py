@@ -150,8 +150,13 @@ def test_the_card_says_what_the_images_are_and_what_is_not_known(run: gankit.Run
     assert re.search(r"Of 40 generated images \d+ equal an image of the training images pixel by pixel", card)
     assert "No membership attack was made" in card
     assert "**Not for clinical use**" in card
+    assert not re.search(r"\n- .*\n\n- ", card)  # one list, whatever lines are left out
     page = (run.path / "report.html").read_text()
     assert "Card of the synthetic images" in page
+    assert "<h3>Copies and privacy</h3>\n<ul><li>Of 40 generated images" in page
+    assert "<li>right, both: 30 images.</li>" in page
+    assert "<strong>Not for clinical use</strong>" in page
+    assert "## " not in page
     assert NAMES[0] not in page
     copy = shutil.copytree(run.path, tmp_path / "copy")
     (copy / "metrics.json").unlink()

@@ -82,20 +82,21 @@ def train(loss: str, regulariser: str, seed: int, out: Path, *more: str) -> int:
     return modes_reached(run.sample(2000, seed=seed)[:, :, 0, 0])
 
 
-# With a gradient penalty, with R1, R2 and pairs of a real and a fake; the slow ones differ in their formulas alone.
-QUICK = {"wasserstein", "relativistic"}
+# Quickly with a gradient penalty, and with R1, R2 and pairs of a real and a fake; the others differ in their formulas.
+QUICK = ("wasserstein", "relativistic")
 
 
 @pytest.mark.parametrize(
-    "loss", [pytest.param(loss, marks=[] if loss in QUICK else pytest.mark.slow) for loss in REGULARISED]
+    ("loss", "wanted"),
+    [*((loss, 1) for loss in QUICK), *(pytest.param(loss, 2, marks=pytest.mark.slow) for loss in REGULARISED)],
 )
-def test_ring_of_eight_gaussians(loss: str, tmp_path: Path) -> None:
-    """Two trainings of three reach seven modes; the third takes place where one of the first two did not."""
+def test_ring_of_eight_gaussians(loss: str, wanted: int, tmp_path: Path) -> None:
+    """So many trainings reach seven modes; one may fail, and then there is another one."""
     reached: list[int] = []
-    while len(reached) < 3 and sum(modes >= 7 for modes in reached) < 2:
+    while len(reached) <= wanted and sum(modes >= 7 for modes in reached) < wanted:
         seed = len(reached)
         reached.append(train(loss, REGULARISED[loss], seed, tmp_path / str(seed)))
-    assert sum(modes >= 7 for modes in reached) == 2, reached
+    assert sum(modes >= 7 for modes in reached) == wanted, reached
 
 
 def test_the_measure_can_fail(tmp_path: Path) -> None:

@@ -175,6 +175,17 @@ def test_samples_are_never_augmented(small: Small, tmp_path: Path) -> None:
     np.testing.assert_allclose(run.sample(4).astype(float), expected, atol=1)
 
 
+@pytest.mark.parametrize("path", ["mine", "run/mine", "runs", "runs/min"])
+def test_a_path_that_leads_to_no_run_is_answered_with_the_run_that_is_there(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs/mine").mkdir(parents=True)
+    Path("runs/mine/experiment.toml").touch()
+    with pytest.raises(RunError, match=r"there is no run here .*; did you mean runs/mine\?$"):
+        gankit.open_run(path)
+
+
 def test_what_is_no_run(tmp_path: Path, small: Small) -> None:
     with pytest.raises(RunError, match="no run here"):
         gankit.open_run(tmp_path)

@@ -125,7 +125,7 @@ def test_the_weight_of_a_loss_is_that_of_the_step(step: int) -> None:
         ("training.critic_lr.end=3", r"training\.critic_lr\.end: input should be less than 1, not 3"),
         ("training.critic_lr.ende=3", r"training\.critic_lr\.ende: there is no such setting; did you mean 'end'\?"),
         ("training.critic_lr.steps=0", r"training\.critic_lr\.steps: input should be greater than or equal to 1"),
-        ("training.critic_lr=fast", r"training\.critic_lr: input should be a valid number"),
+        ("training.critic_lr=fast", r"training\.critic_lr: a number is needed"),
         ("training.betas=[0, {start=0, end=1, steps=2}]", r"training\.betas\.1\.end: input should be less than 1"),
         ("losses.r1.weight.start=-1", r"losses\.1\.weight\.start: input should be greater than or equal to 0, not -1"),
         ("losses.r1.weight.shape=round", r"losses\.1\.weight\.shape: input should be 'cosine' or 'linear'"),

@@ -17,6 +17,7 @@ from gankit.distributed import shard
 from gankit.interfaces import Critic, ImageSpec, Loss, Turn
 from gankit.nn.gradients import score_gradients
 from gankit.registry import registry
+from gankit.testing._capture import _Crossings
 from gankit.training.data import prepare
 from gankit.training.step import Stepper
 from gankit.training.trainer import Trainer
@@ -145,10 +146,15 @@ def test_images_are_converted_and_mirrored_on_the_device(dtype: Any) -> None:
 
 
 class NoReadBack(TorchDispatchMode):
-    """Refuses to turn a tensor into a number."""
+    """Refuses to turn a tensor into a number, but for one that is on the CPU whatever the device."""
+
+    def __init__(self, counter: torch.Tensor) -> None:
+        super().__init__()
+        self.counter = counter
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func._overloadpacket not in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero), func
+        reads = func._overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero)
+        assert not reads or args[0] is self.counter, func
         return func(*args, **(kwargs or {}))
 
 
@@ -163,24 +169,28 @@ READ = {
 
 
 @pytest.mark.parametrize("case", READ)
-def test_nothing_is_read_back_between_ticks(
-    case: str, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_read_back_between_ticks(case: str, small: Small, tmp_path: Path) -> None:
     step = updates(small, tmp_path / "run", *READ[case])
     assert step.averaged is not None
-    follow, counter = step.averaged.update_parameters, step.averaged.n_averaged
-    assert counter.device.type == "cpu"  # whatever the device, so that reading it waits for nothing
-
-    def unwatched(network: Any) -> None:
-        with torch.utils._python_dispatch._disable_current_modes():
-            follow(network)
-
-    monkeypatch.setattr(step.averaged, "update_parameters", unwatched)
-    with NoReadBack():
+    counter = step.averaged.n_averaged
+    with NoReadBack(counter):
         for _ in range(2):
             step.advance()
-    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoReadBack():
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoReadBack(counter):
         step.log.means()
+
+
+def test_averaging_waits_for_no_device(small: Small, tmp_path: Path) -> None:
+    step = updates(small, tmp_path / "run")
+    assert step.averaged is not None
+    assert step.averaged.n_averaged.device.type == "cpu"
+    for network in (step.generator, step.averaged.module):
+        network.to("meta")
+    with _Crossings() as crossings:
+        for _ in range(2):
+            step._update_average(step.averaged)
+    assert not crossings.seen
+    assert step.averaged.n_averaged == 2
 
 
 class Inner(torch.nn.Module):

@@ -251,9 +251,24 @@ class DtypeOfItsOwn(Painter):
         return super().forward(z).numpy(force=True)
 
 
+class Bodiless(Painter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.zeros(3, device="meta"))
+
+
+class Computed(Painter):
+    def __init__(self) -> None:
+        super().__init__()
+        for values in self.start._parameters, self.end._parameters:
+            values.update({name: value * 1 for name, value in values.items() if value is not None})  # type: ignore
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
+        (Bodiless, "generator mine cannot be moved to cpu: NotImplementedError: Cannot copy out of meta tensor"),
+        (Computed, "generator mine has parameters that no optimizer can train, as copies of TorchScript modules"),
         (Pair, r"generator mine, called with \(4, 16\), returned a tuple of \(4, 3, 16, 16\) and \(4, 16\)"),
         (Columns, r"generator mine takes latents of shape \(4, 16, 1, 1\).*begin with z = z\[:, :, None, None\]"),
         (RandomConstant, "generator mine computes something else once it is built anew"),
@@ -271,6 +286,26 @@ class DtypeOfItsOwn(Painter):
 def test_generators_that_are_refused(kind: type, message: str, trained: Trained) -> None:
     with pytest.raises(PartError, match=message):
         trained(generator=gankit.wrap("generator", kind, latent_dim=16))
+
+
+class Turned(Painter):
+    """With numbers of three types, the first of them unused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+        self.register_buffer("turn", torch.tensor(1j))
+        self.shift = nn.Parameter(torch.tensor(0j))
+
+    def forward(self, z: Tensor) -> Any:
+        return (super().forward(z) * self.turn * self.turn + self.shift).real
+
+
+def test_complex_numbers_stay_complex_and_no_unused_parameter_decides_the_type(trained: Trained) -> None:
+    run = trained(generator=gankit.wrap("generator", Turned, latent_dim=16))
+    images = run.sample(4)
+    assert images.std() > 1  # all are grey without the imaginary part
+    assert np.array_equal(images, gankit.open_run(run.path).sample(4))
 
 
 def test_a_generator_without_latent_dim_is_told(trained: Trained) -> None:

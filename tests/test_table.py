@@ -105,6 +105,17 @@ class TestTable:
             "add the image or remove the row"
         )
 
+    @pytest.mark.parametrize("name", ["a", "A.PNG", "/home/ada/photos/a.png", "C:\\photos\\a.jpg"])
+    def test_an_image_named_in_another_way_is_proposed(self, pictures: Path, name: str) -> None:
+        text = error(lambda: listed(pictures, f"file,label\n{name},x\nb.png,x\nc,x\nd/e,x\n").image)
+        assert "and there is no such image, as in 2 other rows; did you mean 'a.png'?" in text
+
+    @pytest.mark.parametrize("header", ["Image Name,Class", "image;name", "FILE NAMES\tlabel"])
+    def test_usual_titles_of_files_are_found_with_any_separator(self, pictures: Path, header: str) -> None:
+        separator = next(mark for mark in ",;\t" if mark in header)
+        rows = "a.png,x\nb.png,y\nc.png,x\nd/e.png,x\n".replace(",", separator)
+        assert len(listed(pictures, f"{header}\n{rows}")) == 4
+
     def test_images_without_a_row(self, pictures: Path) -> None:
         rows = "file,label\na.png,x\nc.png,y\n"
         text = error(lambda: listed(pictures, rows).image)
@@ -117,8 +128,11 @@ class TestTable:
     @pytest.mark.parametrize(
         ("rows", "message"),
         [
-            ("name,label\na.png,x\n", "has no column `file`"),
-            ("", "has no column `file`"),
+            (
+                "Datei;Diagnose\na.png;x\n",
+                "has no column `file`; its first line must name the columns: file,... (it says: 'Datei', 'Diagnose')",
+            ),
+            ("", "has no column `file`; its first line must name the columns: file,... (it says: nothing)"),
             ("file,label\n", "has a header and no rows"),
             ("file,label\na.png,x,y\n", "line 2 has 3 cells where the header has 2"),
             ("file,label\na.png\n", "line 2 has 1 cells where the header has 2"),

@@ -14,7 +14,7 @@ import scipy
 import torch
 
 from gankit import seeds
-from gankit.errors import DataError, GankitError
+from gankit.errors import DataError, GankitError, first_of
 from gankit.evaluation import extraction
 from gankit.evaluation.copies import find_copies
 from gankit.evaluation.extraction import as_part, extractor, features_protocol
@@ -288,9 +288,27 @@ def _reference_warnings(fakes: _Side, reals: _Side, lacks_training: bool) -> lis
         )
     if ranges[0] != ranges[1] and (0.0, 255.0) not in ranges:
         warnings.append(f"black and white are {ranges[0]} in the generated images, but {ranges[1]} in the real ones")
+    sizes = [" x ".join(map(str, side.images.image.shape[1:])) for side in (fakes, reals)]
+    if sizes[0] != sizes[1]:
+        warnings.append(
+            f"the generated images are of {sizes[0]} pixels, the real ones of {sizes[1]}: sharpness differs"
+        )
+    shown, others = _classes(fakes.images), _classes(reals.images)
+    if shown & others and shown != others:
+        listed = [first_of(sorted(classes)) for classes in (shown, others)]
+        warnings.append(
+            f"the generated images are of {listed[0]}, the real ones of {listed[1]}: compare like with like"
+        )
     if reals.name == TRAINING:
         warnings.append("the reference is the training images: a generator that only copies them would score best")
     return warnings
+
+
+def _classes(images: Dataset) -> set[str]:
+    """The names of the classes that images are of; empty where they are not known."""
+    known = images.known
+    names = known.class_names if known.labels is not None else ()
+    return {names[label] for label in np.unique(known.labels)} if names else set()
 
 
 def _show_pairs(pairs: list[dict[str, Any]], fakes: Dataset, reals: Dataset, path: Path | None) -> None:

@@ -25,11 +25,11 @@ from gankit.registry import Part, valid_part
 from gankit.registry.trust import trust
 from gankit.runs.networks import describe_value
 from gankit.runs.run import choose_device
-from gankit.terminal.text import harmless, progress_bar
+from gankit.terminal.text import harmless, progress_bar, say
 
 BATCH = 64
 """Images that a network sees at a time; fixed, since its rounding errors may depend on it."""
-CHUNK = 1024
+CHUNK = 256
 """Images whose features are one file of the cache: a pass that is stopped loses no more than these."""
 FORMAT = 1
 """Version of the features: raise it when their values change, so that older cached features are not read."""
@@ -155,14 +155,20 @@ def features(
             if content is None:
                 return make()
             device = device_of(network).type  # CPU and GPU round differently
-            text = json.dumps([FORMAT, content, protocol, device, chunk[0].item(), images.value_range])
+            text = json.dumps([FORMAT, content, protocol, device, *chunk[[0, -1]].tolist(), images.value_range])
             values = stored(hashlib.blake2b(text.encode(), digest_size=20).hexdigest(), make, "features")
             bar.update(int(chunk[-1]) + 1 - bar.n)  # past a chunk that was on disk
             return values
 
-        if not shared or distributed.size() == 1:
-            return _join(map(of_chunk, chunks), len(images), network.dim)
-        by_process = distributed.gather([of_chunk(c) for c in chunks[distributed.rank() :: distributed.size()]])
+        try:
+            if not shared or distributed.size() == 1:
+                return _join(map(of_chunk, chunks), len(images), network.dim)
+            by_process = distributed.gather([of_chunk(c) for c in chunks[distributed.rank() :: distributed.size()]])
+        except KeyboardInterrupt:
+            if content is not None and not quiet:
+                bar.close()
+                say(f"{title}: interrupted; the same command goes on from image {bar.n - bar.n % CHUNK:,}", error=True)
+            raise
     parts = (by_process[i % len(by_process)][i // len(by_process)] for i in range(len(chunks)))
     return _join(parts, len(images), network.dim)
 

@@ -108,7 +108,7 @@ def evaluate_folds(folder: str | Path, real: Source | None = None, *settings: An
 
 def _left_out(folds: Sequence[Path]) -> float:
     """Images that a fold leaves out, divided by those that it learns from: the mean over folds."""
-    learnt = [set(read_csv(fold / LIST, ("digest",), fold=str.casefold).columns["digest"]) for fold in folds]
+    learnt = [set(read_csv(fold / LIST, "digest", fold=str.casefold).columns["digest"]) for fold in folds]
     everything = len(set().union(*learnt))
     return float(np.mean([everything / len(images) - 1 for images in learnt]))
 

@@ -107,7 +107,7 @@ def _height_width(size: Any) -> tuple[int, int] | None:
 def _missing_window(name: str, dtype: Any) -> DataError:
     return DataError(
         f"{name}: images are {dtype}, and it is not known which values are black and white: give window=(black, "
-        "white), on the command line --window black,white"
+        "white), on the command line --window black,white, or name them in a table with value_range = [black, white]"
     )
 
 

@@ -4,6 +4,7 @@ Each holds gankit's own keys together with the part's settings.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -119,6 +120,12 @@ class DataTable(PartTable):
     flip: bool = False
     balance: Annotated[float, Ge(0), Le(1)] = 0.0
     weights: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What reports call the data: the folder, file or data set of others that is read, and its reader."""
+        source = getattr(self.settings, "path", None) or getattr(self.settings, "dataset", None)
+        return f"{Path(source).expanduser().absolute().name} ({self.name})" if source else self.name
 
     @property
     def height_width(self) -> tuple[int, int] | None:

@@ -56,11 +56,14 @@ class ResNetGenerator(Generator):
         levels, height, width_ = pyramid(image, "generator resnet")
         channels = widths or [width] * (levels + 1)
         if len(channels) != levels + 1:
-            fitting = [side << (len(channels) - 1) for side in (height, width_)]
+            doublings = len(channels) - 1
+            smallest = [max(round(side / 2**doublings), 4) for side in (image.height, image.width)]
+            fitting = [side << doublings for side in ((height, width_) if levels > doublings else smallest)]
             size = str(fitting) if image.height != image.width else fitting[0]
             raise PartError(
                 f"generator.widths has {len(channels)} numbers; a {image.height}x{image.width} image takes "
-                f"{levels + 1}: set data.size={size}, or give as many widths"
+                f"{levels + 1}: set data.size={size}, give as many widths, or take a recipe that chooses them, such "
+                "as resnet-small"
             )
         if image.conditional and norm == "none":
             raise PartError("generator resnet uses labels in its normalisation: set generator.norm to batch or layer")

@@ -6,13 +6,8 @@ from collections.abc import Iterable
 from gankit.errors import DataError
 
 OWN = ("file", "label", "group", "agreement", "votes", "split")
-FILE = (
-    "file", "filename", "file_name", "filepath", "file_path", "image", "image_file", "image_name", "image_path", "path",
-    "picture", "photo",
-)  # fmt: skip
-"""Titles of the column of the images' files."""
 _WORDS = {
-    "file": "|".join(name.replace("_", "") for name in FILE),
+    "file": r"file(name|path)?|image(file|name|path)?|path|picture|photo",
     "label": r"(label|category|diagnosis)(name)?|class(name)?",
     "group": r"(group|patient|subject|case|person|participant|individual|proband|family)"
     r"(id|no|nr|number|code|name)?|pid|mrn",

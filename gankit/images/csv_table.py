@@ -3,11 +3,11 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gankit.errors import DataError
+from gankit.errors import DataError, first_of
 from gankit.images.names import visible
 from gankit.terminal.text import from_cell
 
@@ -42,31 +42,42 @@ class CsvTable:
             return None
 
 
-def read_csv(path: Path, key: Collection[str], *, fold: Callable[[str], str]) -> CsvTable:
+def read_csv(
+    path: Path, key: str, *, fold: Callable[[str], str], is_key: Callable[[str], bool] | None = None
+) -> CsvTable:
     """Read a CSV file with a header line, in UTF-8 with or without byte order mark; empty lines are skipped.
 
     A line `sep=;`, by which Excel is told the separator, may come first.
 
     Args:
         path: the file, separated by comma, semicolon or tab.
-        key: titles, folded, of which the header must have one; the separator is the one that finds it.
+        key: the title, folded, of a column that must be there.
         fold: makes spellings of a title equal.
+        is_key: whether a folded title may stand for `key`; by default only `key` does. The separator is the one by
+            which the header has such a title, and the most titles.
 
     Raises:
         DataError: the file cannot be read, has no key, a column twice, no row, a row of another length, or a quotation
             mark in a wrong place.
     """
+    is_key = is_key or key.__eq__
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header, above = file.readline(), 0
             if separator := re.fullmatch(r"sep=([,;\t])", header.strip('\r\n"'), re.IGNORECASE):
                 header, above = file.readline(), 1
-            for delimiter in separator[1] if separator else ",;\t":
-                if any(fold(visible(title)) in key for title in next(csv.reader([header], delimiter=delimiter), [])):
-                    break
-            else:
-                name = next(iter(key))
-                raise DataError(f"{path} has no column `{name}`; its first line must name the columns: {name},...")
+            headers = {
+                delimiter: [visible(title) for title in next(csv.reader([header], delimiter=delimiter), [])]
+                for delimiter in (separator[1] if separator else ",;\t")
+            }
+            with_key = [mark for mark, titles in headers.items() if any(is_key(fold(title)) for title in titles)]
+            if not with_key:
+                most: list[str] = max(headers.values(), key=len)
+                raise DataError(
+                    f"{path} has no column `{key}`; its first line must name the columns: {key},... "
+                    f"(it says: {first_of(list(map(repr, most)), 8) or 'nothing'})"
+                )
+            delimiter = max(with_key, key=lambda mark: len(headers[mark]))
             file.seek(0)
             for _ in range(above):
                 file.readline()

@@ -296,8 +296,8 @@ def _check_alike(form: Form, name: str, first: Form, first_name: str) -> None:
     if form.shape != first.shape:
         raise DataError(
             f"{name} is {form.height} x {form.width} pixels (height x width) where {first_name} is "
-            f"{first.height} x {first.width}; size = [height, width] resizes all, and fit says how: "
-            "data.size=[64, 64] for an experiment, {name = ..., size = [64, 64]} elsewhere"
+            f"{first.height} x {first.width}; size = [height, width] resizes all, as fit says: "
+            "data.size=64 or data.size=[48,64] for an experiment, {name = ..., size = [48, 64]} elsewhere"
         )
 
 

@@ -7,13 +7,13 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.errors import DataError
+from gankit.errors import DataError, counted
 from gankit.images import columns
 from gankit.images.csv_table import CsvTable, read_csv
 from gankit.images.known import Known
@@ -45,7 +45,7 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
     Raises:
         DataError: one line with the file, the line and what to do.
     """
-    rows = read_csv(path, columns.FILE, fold=_fold)
+    rows = read_csv(path, "file", fold=_fold, is_key=lambda title: columns.means(title, "file"))
     roles = _roles(rows)
     names = _listed_files(rows, roles["file"], files)
     unlisted = sorted(set(files) - set(names))
@@ -126,13 +126,15 @@ def check_folder(folder: Path, content: str) -> None:
     Raises:
         DataError: there is no such folder; it says that it should hold the `content`.
     """
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        if folder.suffix in (".npz", ".npy") and folder.exists():
-            raise DataError(f'{folder} is no folder of {content}; name = "npz" reads such files')
-        raise DataError(
-            f"the folder {folder} {what}; set path to the folder of the {content} ({Path.cwd()} is current)"
-        )
+    if folder.is_dir():
+        return
+    if not folder.exists():
+        here = f"{Path.cwd()} is current"
+        raise DataError(f"the folder {folder} does not exist; set path to that of the {content} ({here})")
+    if folder.suffix in (".npz", ".npy"):
+        raise DataError(f'{folder} is no folder of {content}; name = "npz" reads such files')
+    first = "unpack it, and " if folder.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") else ""
+    raise DataError(f"{folder} is a file, not a folder; {first}set path to the folder of the {content}")
 
 
 def may_lie_beside(file: Path) -> bool:
@@ -177,9 +179,9 @@ def folders_of(files: Sequence[str]) -> tuple[dict[str, NDArray[np.int64]], list
 
 
 def _fold(title: str) -> str:
-    """One spelling of the titles that are gankit's own, and of those of files, by which the separator is found."""
+    """One spelling of the titles that are gankit's own."""
     folded = title.casefold()
-    return folded if folded in (*columns.OWN, *columns.FILE) or columns.is_vote(title) else title
+    return folded if folded in columns.OWN or columns.is_vote(title) else title
 
 
 def _raters(rows: CsvTable) -> list[str]:
@@ -212,28 +214,37 @@ def _roles(rows: CsvTable) -> dict[str, str]:
 
 def _listed_files(rows: CsvTable, title: str, files: Sequence[str]) -> list[str]:
     """The images that the rows name, in their order."""
-    present = set(files)
-    composed = {unicodedata.normalize("NFC", name): name for name in files}
+    present, composed = set(files), {unicodedata.normalize("NFC", name): name for name in files}
+    names = [cell.replace("\\", "/").removeprefix("./") for cell in rows.columns[title]]
+    # macOS keeps letters and their accents apart in names of files, keyboards do not.
+    names = [name if name in present else composed.get(unicodedata.normalize("NFC", name), name) for name in names]
+    if missing := [row for row, name in enumerate(names) if name not in present]:
+        name, others = names[missing[0]], len(missing) - 1
+        close = _meant(name, files)
+        quoted = escaped if look(close) == look(name) else repr
+        hint = f"did you mean {quoted(close)}? " if close else ""
+        also = f", as in {counted(others, 'other row')}" if others else ""
+        raise DataError(
+            f"{rows.where(missing[0])} names {quoted(name)}, and there is no such image{also}; "
+            f"{hint}add the image or remove the row"
+        )
     row_of: dict[str, int] = {}
-    for row, cell in enumerate(rows.columns[title]):
-        name = cell.replace("\\", "/").removeprefix("./")
-        if name not in present:  # macOS keeps letters and their accents apart in names of files, keyboards do not
-            name = composed.get(unicodedata.normalize("NFC", name), name)
-        if name not in present:
-            close = difflib.get_close_matches(name, files, n=1, cutoff=0.8)
-            alike = bool(close) and look(close[0]) == look(name)
-            quoted = escaped if alike else repr
-            hint = f"did you mean {quoted(close[0])}? " if close else ""
-            raise DataError(
-                f"{rows.where(row)} names {quoted(name)}, and there is no such image; "
-                f"{hint}add the image or remove the row"
-            )
+    for row, name in enumerate(names):
         if name in row_of:
             raise DataError(
                 f"{rows.where(row)} names {name!r} again, after line {rows.lines[row_of[name]]}; remove one"
             )
         row_of[name] = row
-    return list(row_of)
+    return names
+
+
+def _meant(name: str, files: Sequence[str]) -> str:
+    """The image that a wrong name may stand for: the only one of this stem, else one spelt alike; empty for none."""
+    stem = PurePosixPath(name).stem.casefold()
+    same = [file for file in files if PurePosixPath(file).stem.casefold() == stem]
+    if len(same) == 1:
+        return same[0]
+    return next(iter(difflib.get_close_matches(name, files, n=1, cutoff=0.8)), "")
 
 
 def _cells_without_gaps(rows: CsvTable, column: str) -> list[str]:

@@ -62,6 +62,7 @@ def bfloat16(device: torch.device, enabled: bool) -> Iterator[None]:
             yield
     finally:
         _casts.made = outer
+        torch.clear_autocast_cache()  # as torch itself, but for within another autocast, where weights would stay old
 
 
 def _unchanged(weight: Tensor) -> Tensor:

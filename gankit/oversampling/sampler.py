@@ -30,8 +30,8 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
 
     Images are (n, channels, height, width), (n, height, width), or rows of (n, channels * height * width) numbers with
     `image_shape`, as most estimators take them; 1, 3 or 4 channels may also come last. Those that come out have the
-    shape and type of those that go in, and the given images come first. `value_range` gives black and white of images
-    that are not uint8.
+    shape and type of those that go in, as arrays, and the given images come first. `value_range` gives black and white
+    of images that are not uint8.
 
     Attributes:
         sampling_strategy_: number of images that are added to each class.
@@ -96,7 +96,6 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         """
         x, classes, images = self._check(X, y)
         names, labels = np.unique(classes, return_inverse=True)
-        texts = [str(name) for name in names]
         added = [np.full(count, place) for place, name in enumerate(names)
                  if (count := self.sampling_strategy_.get(name, 0))]  # fmt: skip
         if not added:
@@ -106,13 +105,13 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         stored_range = float(np.float32(low)), float(np.float32(high))  # rounded as the images are
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         stored = images if images.dtype == np.uint8 else images.astype(np.float32)
-        data = wrap("dataset", stored, value_range=stored_range, labels=labels, class_names=texts)
+        data = wrap("dataset", stored, value_range=stored_range, labels=labels)  # classes may be "A" and "a"
         decided = "data.size=none", "data.conditional=true", f"training.seed={seed}"
         experiment = load(self.experiment, *self.overrides, *decided, data=data)
-        silence = contextlib.nullcontext() if self.verbose else contextlib.redirect_stdout(io.StringIO())
+        silence = contextlib.nullcontext() if self.verbose else contextlib.redirect_stderr(io.StringIO())
         with tempfile.TemporaryDirectory() as folder, silence:
             run = train(experiment, Path(folder) / "run", data=data)
-            made = run.sample(len(wanted), [texts[k] for k in wanted], seed=seed)  # names may be numbers
+            made = run.sample(len(wanted), [str(place) for place in wanted], seed=seed)
         if made.shape[1:] != images.shape[1:]:  # `wrap` has moved channels that came last
             made = np.moveaxis(made, 1, 3)
         if images.dtype.kind in "iu":

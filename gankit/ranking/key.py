@@ -130,8 +130,8 @@ def new_secret() -> str:
 
 
 def new_ids(secret: str, count: int) -> list[str]:
-    """So many ids, which tell nothing without the secret."""
-    return [hmac.new(secret.encode(), str(i).encode(), "sha256").hexdigest()[:12] for i in range(count)]
+    """So many ids, which tell nothing without the secret; spreadsheets would read 123456789e12 as a number."""
+    return ["a" + hmac.new(secret.encode(), str(i).encode(), "sha256").hexdigest()[:11] for i in range(count)]
 
 
 def read_key(path: Path, kind: type[SomeKey]) -> tuple[SomeKey, str]:

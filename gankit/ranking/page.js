@@ -25,7 +25,7 @@ function validate(content) {
     for (const field of fields) {
       const value = given[field];
       if (value === undefined || value === "") continue;
-      const fits = typeof value === "string" && value.length <= 200
+      const fits = typeof value === "string" && (value.length <= 200 || data.classes.includes(value))
         && (field !== "score" || /^[1-5]$/.test(value)) && (field === "call" ? callsOf(images.get(id)).includes(value) : !isPair(images.get(id)));
       if (!fits) throw new Error("it holds an answer that this page cannot give");
       accepted[field] = value;

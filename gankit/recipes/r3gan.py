@@ -16,7 +16,7 @@ class R3GAN(Recipe):
     """
 
     purpose = "the networks and the loss of 2024"
-    time = "hours on a GPU; 2 days on two CPU cores"
+    time = "hours on a GPU; a day or two on two CPU cores"
 
     def settings(self, images: TrainingImages) -> dict[str, Any]:
         """See `Recipe.settings`."""

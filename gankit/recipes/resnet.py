@@ -18,7 +18,7 @@ class ResNet(Recipe):
     """
 
     purpose = "any pictures, with a GPU"
-    time = "an hour on a GPU at 64x64"
+    time = "an hour on a GPU; a day or two on two CPU cores"
     channels: ClassVar[tuple[int, int]] = (512, 32)
     rate: ClassVar[float] = 2e-4
     critic_steps: ClassVar[int] = 2

@@ -32,10 +32,11 @@ def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> 
     listing = f"known: {', '.join(islice(known, MOST_LISTED))}" if known else "there are none"
     if len(known) > MOST_LISTED:
         listing += f", ... ({len(known)} in all)"
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    folded = {item.casefold(): item for item in known}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     if not close:
         return listing
-    return f"did you mean {close[0]!r}?{f' {listing}' if list_all else ''}"
+    return f"did you mean {folded[close[0]]!r}?{f' {listing}' if list_all else ''}"
 
 
 def optional_settings(model: type[BaseModel]) -> list[str]:
@@ -135,6 +136,10 @@ def _sentence(error: ErrorDetails, known: Collection[str], elsewhere: Callable[[
             return "this setting is missing, and has no default"
         case "model_type" | "dict_type":
             return f"a table is needed, not {shown(value)}"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return f"a whole number is needed, not {shown(value)}"
+        case "float_type" | "float_parsing":
+            return f"a number is needed, not {shown(value)}"
         case "list_type" | "tuple_type":
             return f"a list is needed, not {shown(value)}"
         case "too_short":

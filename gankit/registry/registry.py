@@ -159,7 +159,8 @@ class Registry:
         return [plugin for plugin in scan().plugins if plugin.kind == self.kind]
 
     def _unknown(self, name: str) -> str:
-        text = f"there is no {self.kind} named {shown(name)}; {suggestion(name, self.names(), list_all=True)}"
+        known = [*self.names(), *ALIASES.get(self.kind, ())]
+        text = f"there is no {self.kind} named {shown(name)}; {suggestion(name, known, list_all=True)}"
         distribution = name.rpartition(":")[0]
         plugins, faults = scan().plugins, scan().faults
         if not distribution:

@@ -26,8 +26,15 @@ class Settings(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        result: Self = reword_errors(cls, value, handler)
+        result: Self = reword_errors(cls, value, handler, elsewhere=cls._in_tables)
         return result
+
+    @classmethod
+    def _in_tables(cls, name: str) -> str:
+        """A hint at the tables of this one that have a setting, or ""."""
+        fields = cls.model_fields.items()
+        tables = [table for table, field in fields if name in getattr(field.annotation, "model_fields", ())]
+        return f"did you mean {' or '.join(f'{table}.{name}' for table in tables)}?" if tables else ""
 
 
 def interface(name: str) -> type:

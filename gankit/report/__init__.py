@@ -14,7 +14,7 @@ from gankit.evaluation.tables import html
 from gankit.files import sole_writer, write_atomically
 from gankit.images.pictures import grid_png, png_uri
 from gankit.interfaces import Dataset
-from gankit.report.card import CARD, card, data_name
+from gankit.report.card import CARD, card, card_html, data_name
 from gankit.report.nearest import nearest_png
 from gankit.report.pages import draw_lines, render
 from gankit.runs.run import Run
@@ -79,7 +79,7 @@ def _page(run: Run, metrics: dict[str, Any] | None, card_text: str) -> str:
         reals_name=name, reals_missing=missing, nearest=nearest, looked_at=looked_at,
         curves={label: png_uri(picture) for label, picture in curves(run.log).items()},
         pairs=[png_uri(path.read_bytes()) for path in pairs if path.is_file()],
-        experiment=run.experiment.with_run(None).toml(), card=card_text,
+        experiment=run.experiment.with_run(None).toml(), card=card_html(card_text),
         command=f"gankit train {shlex.quote(str(run.path / 'experiment.toml'))} --out NEW_FOLDER",
     )  # fmt: skip
 

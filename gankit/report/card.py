@@ -1,6 +1,7 @@
 """The card of a run: what its generated images are, what they were made from, and how private and how fit they are."""
 
 import re
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -43,12 +44,25 @@ def card(run: Run, metrics: dict[str, Any] | None) -> str:
         classes=dict(zip(run.class_names, record.label_counts, strict=False)),
     )  # fmt: skip
     # Conditions of the template leave empty lines: none stays between items of a list, and at most one elsewhere.
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"(\n- [^\n]*)\n+(?=- )", r"\1\n", text)).rstrip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"(?m)^(- .*)\n+(?=- )", r"\1\n", text)).rstrip() + "\n"
+
+
+def card_html(text: str) -> str:
+    """A card for a page: paragraphs, lists and headings, without the title, which the page has."""
+    html = []
+    for block in escape(text).strip().split("\n\n")[1:]:
+        if block.startswith("## "):
+            html.append(f"<h3>{block[3:]}</h3>")
+        elif block.startswith("- "):
+            html.append("<ul>" + "".join(f"<li>{item}</li>" for item in block[2:].split("\n- ")) + "</ul>")
+        else:
+            html.append(f"<p>{block}</p>")
+    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", "\n".join(html))
 
 
 def data_name(run: Run) -> str:
     """What reports call the data of a run."""
-    return "a program's own" if in_process(run) else run.experiment.data.name
+    return "a program's own" if in_process(run) else run.experiment.data.title
 
 
 def write_card(run: Run, metrics: dict[str, Any] | None) -> None:

@@ -55,6 +55,30 @@ def build_network(experiment: Experiment, kind: Literal["generator", "critic"], 
     return network
 
 
+def place(name: str, network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
+    """The network on a device, its floating-point numbers of one type; complex ones stay complex.
+
+    Raises:
+        PartError: it cannot be moved; names the network.
+    """
+    try:
+        network = network.to(device)
+    except Exception as error:
+        if is_fault_of_machine(error):
+            raise
+        raise PartError(f"{name} cannot be moved to {device}: {typed_line(error, 200)}") from error
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.is_floating_point() and tensor.dtype != dtype:
+            tensor.data = tensor.data.to(dtype)
+    return network
+
+
+def _inputs_like(network: nn.Module) -> Tensor:
+    """A tensor of the device and the type that a network's inputs have."""
+    parameters = list(network.parameters())
+    return next((p for p in parameters if p.is_floating_point()), torch.empty(0, device=parameters[0].device))
+
+
 def _check_memory(part: Part, image: ImageSpec) -> None:
     """Refuse a network of gankit's own that memory cannot hold: the system would end this program, or another."""
     if part.name not in registry(part.kind).built_in() or not hasattr(os, "sysconf"):
@@ -161,7 +185,7 @@ def generate_batches(generator: Generator, z: Tensor, labels: Tensor | None) -> 
     Raises:
         RunError: an image is not finite.
     """
-    like = next(generator.parameters())
+    like = _inputs_like(generator)
     for start in range(0, max(len(z), 1), SAMPLE_BATCH):
         count = min(len(z) - start, SAMPLE_BATCH)
         # The last latent pads a batch; without any latents the batch is empty.
@@ -197,7 +221,7 @@ def recompute_norms(generator: nn.Module, latent_dim: int, labels: Tensor | None
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over the batches
     generator.train()
-    like = next(generator.parameters())
+    like = _inputs_like(generator)
     # Without buffers there are no running statistics or vectors of spectral normalisation to update.
     for batch in range(n_batches if any(True for _ in generator.buffers()) else 0):
         z = torch.randn(SAMPLE_BATCH, latent_dim, generator=seeds.generator(seed, "statistics", batch)).to(like)
@@ -218,7 +242,7 @@ def not_finite(networks: Mapping[str, nn.Module]) -> list[str]:
              for key, p in network.named_parameters()}  # fmt: skip
     # A buffer may hold infinity on purpose, as masks do.
     wrong |= {f"{name}.{key}": b.isnan().any() for name, network in networks.items()
-              for key, b in network.named_buffers()}  # fmt: skip
+              for key, b in network.named_buffers() if b.is_floating_point() or b.is_complex()}  # fmt: skip
     device = next(iter(wrong.values())).device
     flags = torch.stack([flag.to(device) for flag in wrong.values()]).tolist()  # waits for the device only once
     return [name for name, is_wrong in zip(wrong, flags, strict=True) if is_wrong]

@@ -1,5 +1,6 @@
 """A run folder: its experiment, its generator and critic, and samples from it."""
 
+from difflib import get_close_matches
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gankit import seeds
-from gankit.errors import RunError
+from gankit.errors import RunError, first_of
 from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.record import RunRecord
 from gankit.files import user_path
@@ -21,7 +22,7 @@ from gankit.nn.layers import set_influence
 from gankit.registry.messages import shown
 from gankit.runs import checkpoint
 from gankit.runs.labels import Labels, draw_labels, encode_classes, encode_conditions
-from gankit.runs.networks import build_network, generate_pixels, load_state, step_hooks, too_many
+from gankit.runs.networks import build_network, generate_pixels, load_state, place, step_hooks, too_many
 from gankit.runs.record import read_log
 
 LAST, BEST = "generator.safetensors", "generator-best.safetensors"
@@ -191,7 +192,8 @@ class Run:
         load_state(generator, "generator", {"generator": weights}, self.path)
         if "label_influence" in config:  # in exports of format 1; later ones hold it among the weights
             set_influence(generator, config["label_influence"])
-        return generator.to(self.device).eval().requires_grad_(False)
+        place("the generator", generator, self.device)
+        return generator.eval().requires_grad_(False)
 
     @cached_property
     @seeds.plain_torch()
@@ -211,7 +213,8 @@ class Run:
             raise RunError(f"{self.path}: there is no checkpoint yet: resume the run first")
         for hook in step_hooks(critic):  # which set buffers that checkpoints of format 1 lack
             hook(restored.step)
-        return critic.to(self.device).eval().requires_grad_(False)
+        place("the critic", critic, self.device)
+        return critic.eval().requires_grad_(False)
 
     def sample(self, n: int, labels: Labels = None, seed: int = 0, truncation: float = 1.0) -> NDArray[Any]:
         """Draw images; image i depends only on (seed, i, label i).
@@ -307,7 +310,10 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
     if not folder.exists() and str(path) in pretrained_names():
         folder = PRETRAINED / folder
     if not (folder / "experiment.toml").is_file():
-        hint = ""
+        near = _runs_near(folder)
+        hint = f"; did you mean {first_of(near)}?" if near else ""
+        if folder.is_file():
+            hint = "; a run is a folder, which gankit train makes from an experiment file"
         if str(path) in pretrained_names():
             hint = "; a run that comes with gankit has the same name: to open that one, change to another directory"
         raise RunError(f"{folder}: there is no run here (no experiment.toml){hint}")
@@ -317,3 +323,14 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
             "metric that can rank generators (frechet, kid, precision-recall, ...) as the first of evaluation.metrics"
         )
     return Run(folder, load(folder / "experiment.toml"), best)
+
+
+def _runs_near(folder: Path) -> list[str]:
+    """Runs that a folder which is none may stand for: those in it, else one of a like name beside it or in `runs`."""
+    inside = [str(file.parent) for file in sorted(folder.glob("*/experiment.toml"))]
+    beside = {
+        file.parent.name: str(file.parent)
+        for place in (folder.parent, Path("runs"))
+        for file in place.glob("*/experiment.toml")
+    }
+    return inside or [beside[name] for name in get_close_matches(folder.name, beside, n=1)]

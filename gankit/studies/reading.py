@@ -17,7 +17,9 @@ from gankit.registry import construct, registry
 from gankit.studies.study import Study
 
 # Settings that no study file may hold
-DECIDED = {("training", "max_minutes"): "a training of a study runs to its end; leave it out, set fewer steps"}
+DECIDED = {
+    ("training", "max_minutes"): "a training of a study runs to its end; set training.max_minutes=none, and fewer steps"
+}
 
 
 def load_study(name: str, file: str | Path | None = None, *overrides: str) -> Study:

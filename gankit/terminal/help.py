@@ -40,6 +40,10 @@ EXAMPLES = {
     "cache": ["cache clear"],
     "cache clear": ["cache clear"],
     "study": ["study agreement", "study agreement --help"],
+    "study readers": [
+        "study readers --generated.gan runs/mine --out runs/readers",
+        "study readers --generated.ours runs/mine --generated.theirs drawn --real photos --images 40 --pairs 20",
+    ],
 }
 """What may follow `gankit`, by command; "" for `gankit` itself."""
 
@@ -47,9 +51,10 @@ EXAMPLES = {
 def examples(command: str) -> list[str]:
     """Lines to type for a command, such as "train" or "study agreement"; none for one that is not gankit's."""
     lines = EXAMPLES.get(command, [])
-    if command.startswith("study "):
+    if command.startswith("study ") and not lines:
         lines = [
             command,
+            f"{command} data.name=folder data.path=photos data.size=32 --out runs/mine",
             f"{command} study.toml training.seed=1 --out runs/second",
             f"{command} --cluster dask:tcp://HOST:8786 --out runs/shared",
         ]

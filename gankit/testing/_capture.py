@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -22,8 +23,15 @@ from gankit.training.log import TickLog
 from gankit.training.step import Stepper
 
 aten: Any = torch.ops.aten
-READ_BACK = {aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.nonzero, aten.masked_select, aten._unique2}
-"""Operations whose result is read on the host, or whose shape is."""
+READ_BACK = {
+    aten._local_scalar_dense, aten.equal, aten.allclose, aten.is_nonzero, aten.nonzero, aten.masked_select,
+    aten.bincount, aten._unique2, aten.unique_dim, aten.unique_consecutive, aten._linalg_check_errors,
+}  # fmt: skip
+"""Operations whose result is read on the host, or whose shape is, or whether they worked."""
+COPIES = {aten._to_copy, aten.copy_, aten.index, aten.index_put, aten.index_put_}
+"""Operations that may copy from the host, the last three an index."""
+FROM_NUMBERS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
+"""Functions that may make a tensor of Python's numbers, which are copied from the host."""
 STEPS = WARM_UPS + 2
 
 
@@ -74,8 +82,10 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.overloadpacket in READ_BACK:
+        if func.overloadpacket in READ_BACK or _depends_on_values(func, args, kwargs):
             raise RuntimeError(f"{func} reads a value back to the host")
+        if func is aten.lift_fresh.default and args[0].dim():  # one number needs no copy
+            raise RuntimeError("numbers are copied from the host: keep them in a buffer")
         out = func(*args, **kwargs)
         given = {_memory(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
         new = [
@@ -92,6 +102,17 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             leaves = tree_leaves(func(*args, **kwargs))
             for number, memory in new:
                 memory.copy_(leaves[number])
+
+
+def _depends_on_values(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether the shape of a result follows from values: of a mask that picks elements, or of repetitions."""
+    if func is aten.repeat_interleave.Tensor:
+        return kwargs.get("output_size") is None
+    # What a mask picks can be set to one number without counting it.
+    is_counted = func is aten.index.Tensor or (
+        func.overloadpacket in (aten.index_put, aten.index_put_) and args[2].numel() != 1
+    )
+    return is_counted and any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1])
 
 
 def _memory(tensor: Tensor) -> int:
@@ -185,7 +206,11 @@ def _assert_stays_on_its_device(stepper: Stepper, side: Side) -> None:
         latents=there["latents"], step=0, random=Draws(), augment=stepper.gan.augment,
         held_out=lambda: (there["held_out"], there.get("held_out_labels")),
     )  # fmt: skip
-    with stepper.frozen_critic() if side == "generator" else contextlib.nullcontext(), _Crossings() as crossings:
+    with (
+        stepper.frozen_critic() if side == "generator" else contextlib.nullcontext(),
+        _Crossings() as crossings,
+        _FromNumbers(crossings.seen),
+    ):
         for term in stepper.gan.losses:
             value = getattr(term.loss, side)(turn)
             if value is not None:
@@ -197,7 +222,11 @@ def _assert_stays_on_its_device(stepper: Stepper, side: Side) -> None:
 
 
 class _Crossings(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Copies between devices."""
+    """Copies between devices.
+
+    Attributes:
+        seen: the names of what copies.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -205,8 +234,22 @@ class _Crossings(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func.overloadpacket in (aten._to_copy, aten.copy_):
+        if func.overloadpacket in COPIES:
             tensors = [value for value in tree_leaves((args, out)) if isinstance(value, Tensor)]
             if len({tensor.device for tensor in tensors}) > 1:
                 self.seen.append(str(func))
+        return out
+
+
+class _FromNumbers(TorchFunctionMode):
+    """Adds to the names of what copies between devices what makes tensors of Python's numbers there."""
+
+    def __init__(self, seen: list[str]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func in FROM_NUMBERS and out.is_meta and not any(isinstance(value, Tensor) for value in args[-1:]):
+            self._seen.append(func.__name__)
         return out

@@ -41,7 +41,8 @@ class TrainedSuite(Suite):
         }  # fmt: skip
         losses = tables.pop("loss")
         experiment = load({
-            **tables, "losses": [{"name": "hinge"}, losses], "training": {"batch": 4, "device": "cpu"},
+            **tables, "losses": [{"name": "hinge"}, losses],
+            "training": {"batch": 4, "critic_steps": 2, "device": "cpu"},
             "data": {"name": "eyes", "conditional": conditional, "held_out": 0.5},
             "evaluation": {"features": "pixels"},
         })  # fmt: skip

@@ -246,10 +246,16 @@ def _check_shapes(
             "number of images"
         )
     for kind, network in (("generator", generator), ("critic", critic)):
-        if not list(network.parameters()):
+        parameters, name = list(network.parameters()), f"{kind} {getattr(experiment, kind).name}"
+        if not parameters:
             raise PartError(
-                f"{kind} {getattr(experiment, kind).name} has no parameters to train: hold its layers as attributes, "
-                "several of them in a torch.nn.ModuleList"
+                f"{name} has no parameters to train: hold its layers as attributes, several of them in a "
+                "torch.nn.ModuleList"
+            )
+        if not all(parameter.is_leaf for parameter in parameters):
+            raise PartError(
+                f"{name} has parameters that no optimizer can train, as copies of TorchScript modules have: give the "
+                "module that was scripted or traced"
             )
 
 

@@ -1,6 +1,7 @@
 """What was read of a data set, in words: for `gankit check` and the start of a training."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -55,6 +56,10 @@ def _pixels(dataset: Dataset) -> str:
     black, white = dataset.value_range
     full = dtype.kind == "u" and (black, white) == (0, np.iinfo(dtype).max)
     levels = f"{8 * dtype.itemsize} bits" if full else f"{dtype} from {black:g} (black) to {white:g} (white)"
+    brightest = int(dataset.images.max()) if full and dtype.itemsize > 1 else white
+    if brightest <= white / 2:
+        window = f"data.value_range=[0,{2 ** brightest.bit_length() - 1}]"
+        levels += f", but no value above {brightest}: white is {white:g} unless {window} says otherwise"
     resized = "" if sizes == [(spec.height, spec.width)] else f", resized to {spec.height} x {spec.width}"
     return f"{text} pixels (height x width){resized}, {channels}, {levels}"
 
@@ -62,12 +67,18 @@ def _pixels(dataset: Dataset) -> str:
 def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
     """Headings and their texts; an empty text is not shown."""
     if known.labels is None:
-        yield "classes", "none (a column `label` names them)"
+        folders = sorted({Path(name).parts[0] for name in known.files if len(Path(name).parts) > 1})
+        if folders[1:]:
+            names = f"a column `label` names them; the sub-folders {_names(folders)} are not read beside a table"
+        else:
+            names = "sub-folders, a column `label` in labels.csv, or an array `labels` name them"
+        yield "classes", f"none ({names})"
     else:
         hint = "" if table.conditional else "; data.conditional=true tells the networks"
         yield "classes", _classes(known) + _columns(known, "label") + hint
     if known.groups is None:
-        yield "patients", "not known: each image counts as another patient's (a column `group` says whose each is)"
+        says = "a column `patient` in labels.csv, or an array `groups`, says whose each is"
+        yield "patients", f"not known: each image counts as another patient's ({says})"
     else:
         sizes = np.unique(known.groups, return_counts=True)[1]
         least, most = int(sizes.min()), int(sizes.max())

@@ -26,7 +26,8 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
     if name in CANNOT_TRAIN:
         raise PartError(f"training.optimizer: {name} {CANNOT_TRAIN[name]}; choose another, for example Adam")
     kind = getattr(torch.optim, name)
-    options: dict[str, Any] = {"lr": rate, "betas": betas_at(settings, 0), "fused": True}
+    options: dict[str, Any] = {"lr": rate, "betas": betas_at(settings, 0)}
+    options["fused"] = all(parameter.is_floating_point() for parameter in network.parameters())  # not complex
     options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
     try:
         optimizer: torch.optim.Optimizer = kind(network.parameters(), **options | settings.optimizer_options)

@@ -29,6 +29,7 @@ class Progress:
         steps: generator updates in all.
         done: those done before.
         images_per_step: real images that the critic sees in a step.
+        max_minutes: after which the training stops by itself, if it does.
         quiet: show and say nothing; set in every process but the first.
     """
 
@@ -41,7 +42,9 @@ class Progress:
     JUST_BEGUN = 100
     """If the speed of steps changes within this many steps from the start, the cost is said once more."""
 
-    def __init__(self, steps: int, done: int, images_per_step: int, quiet: bool = False) -> None:
+    def __init__(
+        self, steps: int, done: int, images_per_step: int, max_minutes: float | None = None, quiet: bool = False
+    ) -> None:
         self._stream = ErrorStream()
         self._lines = not quiet and not can_draw()
         self._bar = progress_bar(
@@ -50,6 +53,7 @@ class Progress:
         self._quiet = quiet
         self._steps, self._first, self._step = steps, done, done
         self._images_per_step = images_per_step
+        self._max_minutes = max_minutes
         self._start = time.monotonic()
         self._last_measured = (done, self._start)
         self._counted_from = (done, self._start)  # step and time from which the present speed is measured
@@ -85,7 +89,11 @@ class Progress:
         if seconds < self.WORTH_SAYING:
             return
         left = f"{self._steps:,} steps" if not self._first else f"{self._steps - self._first:,} steps that are left"
-        text = f"{left}: about {format_seconds(seconds)} on this machine; stop with Ctrl-C and go on at any time"
+        end = "stop with Ctrl-C and go on at any time"
+        if self._max_minutes is not None and seconds > self._max_minutes * 60:
+            limit = format_seconds(self._max_minutes * 60)
+            end = f"training.max_minutes stops it after {limit}, and gankit resume goes on for as long again"
+        text = f"{left}: about {format_seconds(seconds)} on this machine; {end}"
         fewer = int(self.SHORT / seconds * (self._steps - self._step))
         if seconds > self.LONG and not self._first and fewer:
             fewer -= fewer % 10 ** (len(str(fewer)) - 1)  # one digit, then zeros

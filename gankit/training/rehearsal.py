@@ -21,7 +21,7 @@ from gankit.experiments.selection import open_dataset
 from gankit.interfaces import Augment, Critic, FeatureCritic, Generator, Loss, Turn
 from gankit.nn.copies import copied
 from gankit.runs import checkpoint
-from gankit.runs.networks import PROBE_BATCH, build_network, load_state
+from gankit.runs.networks import PROBE_BATCH, build_network, load_state, place
 from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.description import describe, summarise
@@ -187,7 +187,7 @@ def _check_export(stepper: Stepper) -> None:
             load_state(opened, kind, {kind: state}, Path("trial"))
         except RunError as error:
             raise _load_error(name, error) from error
-        opened = opened.to(stepper.device, stepper.like.dtype)
+        place(name, opened, stepper.device, stepper.like.dtype)
         if not _same(*(_output(network, stepper, train=False) for network in (trained, opened))):
             raise PartError(f"{name} computes something else once it is built anew with its saved state{NOT_SAVED}")
 
@@ -268,7 +268,7 @@ def _same(a: Any = None, b: Any = None) -> bool:
     if isinstance(a, NUMBERS) and isinstance(b, NUMBERS):
         # Sums on a GPU are not always added in the same order.
         tolerance = 1e-2 if isinstance(a, Tensor) and a.is_cuda else 1e-4
-        a, b = (torch.as_tensor(value).detach().cpu().double() for value in (a, b))
+        a, b = (torch.as_tensor(value).detach().cpu().to(torch.complex128) for value in (a, b))
         if a.shape != b.shape:
             return False
         scale = torch.cat([a.flatten(), b.flatten(), torch.zeros(1)]).abs().max()

@@ -20,7 +20,7 @@ from gankit.nn.copies import copied
 from gankit.nn.modes import bfloat16
 from gankit.registry import value_at
 from gankit.runs import checkpoint
-from gankit.runs.networks import describe_value, load_state, not_finite, step_hooks
+from gankit.runs.networks import describe_value, load_state, not_finite, place, step_hooks
 from gankit.runs.run import choose_device
 from gankit.training.assembly import Gan, build
 from gankit.training.data import TrainingData
@@ -103,15 +103,12 @@ class Stepper:
         self.go_to(0)
 
     def _place(self, kind: Side) -> Any:
-        network = getattr(self.gan, kind).to(self.device, self.like.dtype).train()
-        setting = self.settings.channels_last
+        name, setting = f"{kind} {getattr(self.experiment, kind).name}", self.settings.channels_last
+        network = place(name, getattr(self.gan, kind), self.device, self.like.dtype).train()
         if network.channels_last or setting is not None:
             tensors = [*network.parameters(), *network.buffers()]
             if setting is not False and any(tensor.dim() == 5 for tensor in tensors):
-                name = getattr(self.experiment, kind).name
-                raise PartError(
-                    f"training.channels_last: {kind} {name} has tensors of five dimensions; set it to false"
-                )
+                raise PartError(f"training.channels_last: {name} has tensors of five dimensions; set it to false")
             # Weights alone: convolutions follow their layout, and images stay contiguous, as plug-ins expect.
             network.to(memory_format=torch.contiguous_format if setting is False else torch.channels_last)
         distributed.synchronise(network)
@@ -143,15 +140,23 @@ class Stepper:
         """An average of the generator's weights that begins with the present ones; None where it is turned off."""
         if not self.settings.averaging:
             return None
-        return AveragedModel(copied(self.generator), multi_avg_fn=self._update_average)
+        return AveragedModel(copied(self.generator))
 
     @torch.no_grad()
-    def _update_average(self, averaged: Any, current: Any, _: Any) -> None:
-        # A warm-up: the first, poor weights are forgotten quickly. Not those of a run that this one started from.
-        assert self.averaged is not None
-        updates = int(self.averaged.n_averaged) + 1
-        decay = min(self.settings.averaging, (1 + updates) / (10 + updates))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+    def _update_average(self, average: AveragedModel) -> None:
+        """What its `update_parameters` does, which copies the counter to the device and waits for that."""
+        averaged, current = (
+            [parameter.detach() for parameter in network.parameters()] for network in (average.module, self.generator)
+        )
+        if updates := int(average.n_averaged):
+            # A warm-up: the first, poor weights are forgotten quickly. Not those of a run that this one started from.
+            decay = min(self.settings.averaging, (2 + updates) / (11 + updates))
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+        else:
+            torch._foreach_copy_(averaged, current)
+        for own, buffer in zip(average.module.buffers(), self.generator.buffers(), strict=True):
+            own.copy_(buffer)
+        average.n_averaged += 1
 
     def go_to(self, step: int) -> None:
         """Set the number of generator updates done, and call `before_step` of every part.
@@ -186,7 +191,7 @@ class Stepper:
         self.turns = 0
         self.go_to(self.step + 1)
         if self.averaged is not None:
-            self.averaged.update_parameters(self.generator)
+            self._update_average(self.averaged)
 
     def move_rates(self, step: int) -> None:
         """Set the optimisers' rates and betas for a step, by its number from 0."""

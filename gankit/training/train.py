@@ -101,7 +101,7 @@ def _new_folder(folder: Path) -> Iterator[None]:
 
     def refuse() -> None:
         is_run = (folder / "experiment.toml").is_file()
-        refuse_nonempty(folder, go_on(folder) if is_run else "choose another --out")
+        refuse_nonempty(folder, f"{go_on(folder)}, or choose another --out" if is_run else "choose another --out")
 
     refuse()  # before `sole_writer` writes there
     with sole_writer(folder):

@@ -122,7 +122,8 @@ class Trainer:
             KeyboardInterrupt: it was interrupted; a checkpoint was written first.
         """
         settings, stepper, is_writer = self.settings, self.stepper, distributed.rank() == 0
-        bar = Progress(settings.steps, stepper.step, settings.batch * settings.critic_steps, quiet=not is_writer)
+        images = settings.batch * settings.critic_steps
+        bar = Progress(settings.steps, stepper.step, images, settings.max_minutes, quiet=not is_writer)
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
         answer = "finishing this update, then saving; again to stop now and lose the steps since the last checkpoint"
         with (

@@ -5,7 +5,8 @@
 
 A bare machine with one GPU needs no network: bring the wheels of gankit[offline] and what it depends on, and a folder
 .bench made by `make bench` with torch-mimicry (without it that row is left out). FastGAN is read from plugins/. Parts
-come in the order of their worth, and those for which no time is left are named.
+come in the order of their worth, and those for which no time is left are named. Both files are written anew after each
+row, and what fails is named and leaves the rest as it is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
 import gankit
+from gankit.errors import typed_line
 from gankit.evaluation.extraction import extractor
 from gankit.runs.networks import generate_batches
 from gankit.training.data import prepare
@@ -42,11 +45,13 @@ from gankit.training.log import TickLog
 from gankit.training.step import Stepper
 
 Row = dict[str, Any]
+Case = partial[Iterator[Row]]
+"""Measures one thing: a function of the benchmark and of what the rows are about."""
 
 HERE = Path(__file__).parent
 FASTGAN = HERE.parents[1] / "plugins" / "gankit-fastgan"
-LIMIT = 9 * 60
-"""Seconds for everything."""
+LIMIT = 8.5 * 60
+"""Seconds after which no row begins, so that everything takes nine minutes with the imports and the last row."""
 WHOLE = ("data.flip=true", "training.dequantise=true", "training.averaging=0.999")
 SAME = ("data.flip=false", "training.dequantise=false", "training.averaging=0")
 """What torch-mimicry does not do: mirrored images, noise below a grey level, averaged weights."""
@@ -92,7 +97,10 @@ class Bench:
         with profile(activities=[ProfilerActivity.CUDA]) as recorded:
             work()
             self.wait()
-        events = [event for event in recorded.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+        events = [
+            event for event in recorded.events()
+            if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+        ]  # fmt: skip
         return {"kernels_ms": sum(event.device_time for event in events) / 1000, "kernels": len(events)}
 
     def stepper(self, recipe: str, side: int, batch: int, *more: str) -> Stepper:
@@ -116,11 +124,10 @@ class Bench:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         stepper = self.stepper(recipe, side, batch, *more)
-        with arithmetic(stepper.settings, stepper.device):
+        with contextlib.closing(stepper), arithmetic(stepper.settings, stepper.device):
             for _ in range(1 if self.smoke else WARM_UPS + 3):
                 stepper.advance()
             yield stepper
-        stepper.close()
 
     def measured(self, stepper: Stepper) -> Row:
         """Milliseconds of a step, its kernels, memory, and images a second."""
@@ -146,78 +153,101 @@ def images(side: int, count: int) -> Any:
 # The parts
 
 
-def step_part(bench: Bench) -> Iterator[Row]:
+def step_part(bench: Bench) -> Iterator[Case]:
     """A step of every recipe and size, eagerly and as graphs."""
     for recipe, side, batch in CASES[:4:3] if bench.smoke else CASES:
-        row: Row = {"recipe": recipe, "side": side, "batch": batch}
-        for way in ("auto", "false"):
-            with bench.running(recipe, side, batch, *WHOLE, f"training.graphs={way}") as stepper:
-                row["graphs" if way == "auto" else "eager"] = bench.measured(stepper)
-        yield row
+        yield partial(step, bench, recipe, side, batch)
 
 
-def mimicry_part(bench: Bench) -> Iterator[Row]:
+def step(bench: Bench, recipe: str, side: int, batch: int) -> Iterator[Row]:
+    row: Row = {"recipe": recipe, "side": side, "batch": batch}
+    for way in ("auto", "false"):
+        with bench.running(recipe, side, batch, *WHOLE, f"training.graphs={way}") as stepper:
+            row["graphs" if way == "auto" else "eager"] = bench.measured(stepper)
+    yield row
+
+
+def mimicry_part(bench: Bench) -> Iterator[Case]:
     """WGAN-GP at 32x32 beside torch-mimicry's own step."""
+    yield partial(mimicry, bench, "torch-mimicry")
+    lazy = "losses.gradient-penalty.every=5"
+    for who, more in (("gankit", SAME), ("gankit, penalty every 5th", (*SAME, lazy)), ("gankit, whole recipe", WHOLE)):
+        yield partial(beside_mimicry, bench, who, *more)
+
+
+def mimicry(bench: Bench, who: str) -> Iterator[Row]:
     batch, width = (4, 4) if bench.smoke else (64, 128)
     peer = speed_peers.mimicry(batch, width, str(bench.device))
     peer()
-    yield {"who": "torch-mimicry", "step_ms": 1000 * bench.seconds(peer, bench.steps)}
-    lazy = "losses.gradient-penalty.every=5"
-    for who, more in (("gankit", SAME), ("gankit, penalty every 5th", (*SAME, lazy)), ("gankit, whole recipe", WHOLE)):
-        with bench.running("wgan-gp", 32, batch, *more) as stepper:
-            for _ in range(2 * WARM_UPS if bench.smoke else 15):  # until every set of due losses is recorded
-                stepper.advance()
-            yield {"who": who, **bench.measured(stepper)}
+    yield {"who": who, "step_ms": 1000 * bench.seconds(peer, bench.steps)}
 
 
-def equality_part(bench: Bench) -> Iterator[Row]:
+def beside_mimicry(bench: Bench, who: str, *more: str) -> Iterator[Row]:
+    with bench.running("wgan-gp", 32, 64, *more) as stepper:
+        for _ in range(2 * WARM_UPS if bench.smoke else 15):  # until every set of due losses is recorded
+            stepper.advance()
+        yield {"who": who, **bench.measured(stepper)}
+
+
+def equality_part(bench: Bench) -> Iterator[Case]:
     """Whether eager, replayed and resumed trainings end bitwise equal."""
     cases = (("wgan-gp", 32, 16), ("wgan-gp-diffaugment", 32, 16), ("dcgan", 64, 16), ("fastgan", 64, 8))
-    half = 1 if bench.smoke else 4
     for recipe, side, batch in cases[:1] if bench.smoke else cases:
-        ended = {}
-        for way in ("eager", "again", "replayed", "resumed"):
-            more = ("training.graphs=false",) if way in ("eager", "again") else ()
-            stepper = bench.stepper(recipe, side, batch, *WHOLE, *more)
-            with arithmetic(stepper.settings, stepper.device):
-                for _ in range(half if way == "resumed" else 2 * half):
+        yield partial(equality, bench, recipe, side, batch)
+
+
+def equality(bench: Bench, recipe: str, side: int, batch: int) -> Iterator[Row]:
+    half = 1 if bench.smoke else 4
+    ended = {}
+    for way in ("eager", "again", "replayed", "resumed"):
+        more = ("training.graphs=false",) if way in ("eager", "again") else ()
+        stepper = bench.stepper(recipe, side, batch, *WHOLE, *more)
+        with arithmetic(stepper.settings, stepper.device):
+            for _ in range(half if way == "resumed" else 2 * half):
+                stepper.advance()
+            if way == "resumed":
+                other = bench.stepper(recipe, side, batch, *WHOLE)
+                other.load_state_dict(stepper.state_dict(), Path("state"))
+                other.go_to(stepper.step)
+                stepper.close()
+                stepper = other
+                for _ in range(half):
                     stepper.advance()
-                if way == "resumed":
-                    other = bench.stepper(recipe, side, batch, *WHOLE)
-                    other.load_state_dict(stepper.state_dict(), Path("state"))
-                    other.go_to(stepper.step)
-                    stepper.close()
-                    stepper = other
-                    for _ in range(half):
-                        stepper.advance()
-            state = tree_leaves(stepper.state_dict())
-            ended[way] = [value.cpu().clone() for value in state if isinstance(value, Tensor)]
-            stepper.close()
-        for way in ("again", "replayed", "resumed"):
-            equal = all(torch.equal(a, b) for a, b in zip(ended["eager"], ended[way], strict=True))
-            yield {"recipe": recipe, "side": side, "way": way, "equal": equal}
+        state = tree_leaves(stepper.state_dict())
+        ended[way] = [value.cpu().clone() for value in state if isinstance(value, Tensor)]
+        stepper.close()
+    for way in ("again", "replayed", "resumed"):
+        equal = all(torch.equal(a, b) for a, b in zip(ended["eager"], ended[way], strict=True))
+        yield {"recipe": recipe, "side": side, "way": way, "equal": equal}
 
 
-def arithmetic_part(bench: Bench) -> Iterator[Row]:
+def arithmetic_part(bench: Bench) -> Iterator[Case]:
     """What determinism and exact float32 cost, and what bf16 gains."""
     ways = {"as it is": (), "not deterministic": ("training.deterministic=false",),
             "float32-exact": ("training.precision=float32-exact",), "bf16": ("training.precision=bf16",)}  # fmt: skip
     cases = (("wgan-gp", 32, 64), ("fastgan", 64, 16), ("wgan-gp-diffaugment", 64, 64), ("dcgan", 64, 64))
     for recipe, side, batch in cases[:1] if bench.smoke else cases:
         for way, more in ways.items():
-            with bench.running(recipe, side, batch, *WHOLE, *more) as stepper:
-                yield {"recipe": recipe, "side": side, "way": way, **bench.measured(stepper)}
+            yield partial(computing, bench, recipe, side, batch, way, *more)
 
 
-def record_part(bench: Bench) -> Iterator[Row]:
+def computing(bench: Bench, recipe: str, side: int, batch: int, way: str, *more: str) -> Iterator[Row]:
+    with bench.running(recipe, side, batch, *WHOLE, *more) as stepper:
+        yield {"recipe": recipe, "side": side, "way": way, **bench.measured(stepper)}
+
+
+def record_part(bench: Bench) -> Iterator[Case]:
     """What it takes to record the turns of a training, with the eager turns beside which they are compared."""
     for recipe, side, batch in (("wgan-gp", 32, 64), ("fastgan", 256, 8))[: 1 if bench.smoke else 2]:
-        stepper, taken = bench.stepper(recipe, side, batch, *WHOLE), []
-        with arithmetic(stepper.settings, stepper.device):
-            for _ in range(1 if bench.smoke else WARM_UPS + 3):
-                taken.append(bench_once(bench, stepper.advance))
-        yield {"recipe": recipe, "side": side, "first_s": taken[0], "all_s": sum(taken), "last_s": taken[-1]}
-        stepper.close()
+        yield partial(recording, bench, recipe, side, batch)
+
+
+def recording(bench: Bench, recipe: str, side: int, batch: int) -> Iterator[Row]:
+    stepper, taken = bench.stepper(recipe, side, batch, *WHOLE), []
+    with contextlib.closing(stepper), arithmetic(stepper.settings, stepper.device):
+        for _ in range(1 if bench.smoke else WARM_UPS + 3):
+            taken.append(bench_once(bench, stepper.advance))
+    yield {"recipe": recipe, "side": side, "first_s": taken[0], "all_s": sum(taken), "last_s": taken[-1]}
 
 
 def bench_once(bench: Bench, work: Callable[[], Any]) -> float:
@@ -228,53 +258,59 @@ def bench_once(bench: Bench, work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def inference_part(bench: Bench) -> Iterator[Row]:
+def inference_part(bench: Bench) -> Iterator[Case]:
     """Images a second that are sampled, and that features are extracted from."""
     count = 64 if bench.smoke else 4096
-    stepper = bench.stepper("wgan-gp", 32, 64)
-    generator = stepper.averaged_generator().eval()
+    yield partial(sampling, bench, count)
+    yield partial(features, bench, count)
+
+
+def sampling(bench: Bench, count: int) -> Iterator[Row]:
+    generator = bench.stepper("wgan-gp", 32, 64).averaged_generator().eval()
     latents = torch.randn(count, generator.latent_dim)
     taken = bench_once(bench, lambda: list(generate_batches(generator, latents, None)))
     yield {"what": "sampling wgan-gp 32x32", "images_per_second": count / taken}
+
+
+def features(bench: Bench, count: int) -> Iterator[Row]:
     name, network = extractor("pixels" if bench.smoke else None, (3, 32, 32), bench.device.type)
     batch = torch.rand(64, 3, 32, 32, device=bench.device) * 255
 
-    def features() -> None:
+    def extract() -> None:
         with torch.no_grad():
             for _ in range(count // 64):
                 network(batch)
 
-    features()
-    yield {"what": f"features {name}, 32x32", "images_per_second": count / bench_once(bench, features)}
+    extract()
+    yield {"what": f"features {name}, 32x32", "images_per_second": count / bench_once(bench, extract)}
 
 
-PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+PARTS: dict[str, Callable[[Bench], Iterator[Case]]] = {
     "equality": equality_part, "mimicry": mimicry_part, "arithmetic": arithmetic_part, "record": record_part,
     "inference": inference_part, "step": step_part,
 }  # fmt: skip
 
 
-def run(bench: Bench) -> Row:
-    """The rows of every part, until the time is used up."""
+def run(bench: Bench, save: Callable[[Row], None]) -> Row:
+    """The rows of every part, until the time is used up; what there is so far is saved after each."""
     found: Row = {"machine": machine(bench), "smoke": bench.smoke, **{name: [] for name in PARTS}}
+    found["not_run"] = bench.not_run
+    if bench.device.type != "cuda":
+        bench.not_run.append("everything that needs a GPU: graphs, kernels, memory, TF32")
     for name, part in PARTS.items():
-        rows = part(bench)
-        while True:
+        for case in part(bench):
             if time.monotonic() > bench.end:
                 bench.not_run.append(f"{name}: what follows row {len(found[name])}, for want of time")
                 break
             try:
-                row = next(rows, None)
-            except Exception as error:  # the other parts still count
-                bench.not_run.append(f"{name}: {type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}")
-                break
-            if row is None:
-                break
-            found[name].append(row)
-            print(name, json.dumps(row), flush=True)
-    if bench.device.type != "cuda":
-        bench.not_run.append("everything that needs a GPU: graphs, kernels, memory, TF32")
-    return {**found, "not_run": bench.not_run}
+                for row in case():
+                    found[name].append(row)
+                    print(name, json.dumps(row), flush=True)
+            except Exception as error:  # all others still count
+                about = " ".join(str(value) for value in case.args[1:])
+                bench.not_run.append(f"{name}: {typed_line(error, 200)} ({about})")
+            save(found)
+    return found
 
 
 def machine(bench: Bench) -> Row:
@@ -316,12 +352,17 @@ def main(arguments: list[str] | None = None) -> Row:
         parser.error("--smoke needs --out: what it measures is no record")
     if not given.smoke and not torch.cuda.is_available():
         parser.error("torch finds no CUDA device; --smoke runs on the CPU")
-    register_plugin(FASTGAN)
-    results = run(Bench(given.smoke, 60 * given.minutes))
-    record = HERE / "gpu.json" if given.out is None else given.out / "gpu.json"
+    with contextlib.suppress(OSError):  # rows of a plug-in that is not there say so
+        register_plugin(FASTGAN)
+    folder = HERE if given.out is None else given.out
     page = gpu_page.PAGE if given.out is None else given.out / "gpu.md"
-    record.write_text(json.dumps(results, indent=1) + "\n")
-    page.write_text(gpu_page.page(results))
+
+    def save(results: Row) -> None:
+        (folder / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
+        page.write_text(gpu_page.page(results))
+
+    results = run(Bench(given.smoke, 60 * given.minutes), save)
+    save(results)
     for line in results["not_run"]:
         print(f"not run: {line}")
     return results

@@ -86,12 +86,12 @@ def steps(rows: list[Row]) -> str:
 
 
 def beside_mimicry(rows: list[Row]) -> str:
-    own = rows[0]["step_ms"]
+    own = next((row["step_ms"] for row in rows if row["who"] == "torch-mimicry"), None)  # it may be absent
     targets = {"gankit": 7.0, "gankit, penalty every 5th": 9.0}
     lines = []
     for row in rows:
-        times, target = own / row["step_ms"], targets.get(row["who"])
-        met = f"{verdict(times, target)} ({target:g})" if target else ""
+        times, target = own and own / row["step_ms"], targets.get(row["who"])
+        met = f"{verdict(times, target)} ({target:g})" if target and times else ""
         lines.append([row["who"], f"{number(row['step_ms'])} ms", number(times, 2), met])
     return table(["who", "a step", "times as fast", "target"], lines)
 
@@ -104,8 +104,11 @@ def equalities(rows: list[Row]) -> str:
 
 def ways(rows: list[Row]) -> str:
     usual = {row["recipe"]: row["step_ms"] for row in rows if row["way"] == "as it is"}
-    lines = [[row["recipe"], row["side"], row["way"], f"{number(row['step_ms'])} ms",
-              number(usual[row["recipe"]] / row["step_ms"], 2)] for row in rows]  # fmt: skip
+    lines = []
+    for row in rows:
+        before = usual.get(row["recipe"])  # it may have failed
+        times = before and before / row["step_ms"]
+        lines.append([row["recipe"], row["side"], row["way"], f"{number(row['step_ms'])} ms", number(times, 2)])
     return table(["recipe", "side", "arithmetic", "a step", "times as fast"], lines)
 
 

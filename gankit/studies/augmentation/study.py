@@ -192,7 +192,7 @@ class AugmentationStudy(Study):
         labels, groups = class_labels(data)[cases], groups_of(data, cases)
         patients = [len(np.unique(groups[labels == label])) for label in range(data.image.classes)]
         return {
-            "data": self.experiment.data.name,
+            "data": self.experiment.data.title,
             "image": list(data.image.shape),
             "digest": data.digest(cases),
             "cases": len(cases),

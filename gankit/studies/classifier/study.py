@@ -170,7 +170,7 @@ class ClassifierStudy(Study):
             few = f"{settings.generators} generator{'s' if settings.generators != 1 else ''}"
             notes.append(f"{few} for {settings.seeds} seeds: intervals leave out a part of their spread")
         return {
-            "data": self.experiment.data.name,
+            "data": self.experiment.data.title,
             "image": list(split.train.image.shape),
             "digest": {name: side.digest() for name, side in sides.items()},
             "split": split.words,

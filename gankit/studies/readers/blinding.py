@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import DataError, RunError
+from gankit.evaluation.copies import find_copies
 from gankit.evaluation.sources import TRAINING, Drawn, notes, open_images, open_named
 from gankit.files import refuse_nonempty, write_atomically, write_folder
 from gankit.images.pictures import image_png, png_uri
@@ -98,11 +99,15 @@ def open_sources(study: ReadersStudy) -> dict[str, SourceImages]:
         GankitError: they cannot be opened, no real ones are named, sizes differ, or there are too few.
     """
     settings = study.settings
-    named = {name: open_named(place, name) for name, place in settings.generated.items()}
-    runs = [(what, source) for what, source in named.values() if isinstance(source, Run)]
+    named, runs, window = {}, list[Opened](), None
+    for name, place in settings.generated.items():
+        named[name] = what, source = open_named(place, name, window)
+        if isinstance(source, Run):
+            runs.append(Opened(what, source))
+            window = runs[0].source.value_range
     if settings.real is None and not runs:
         raise DataError("readers.real: no real images are named, and no source is a run that has some; name a folder")
-    what, reals = open_reals([Opened(*run) for run in runs], settings.real)
+    what, reals = open_reals(runs, settings.real)
     remarks = notes(reals, what)
     if what == TRAINING:
         remarks.append("the real images are training images, which the generator of their run has seen")
@@ -112,7 +117,7 @@ def open_sources(study: ReadersStudy) -> dict[str, SourceImages]:
             images: Dataset = Drawn(source, settings.images + settings.pairs, study.experiment.training.seed)
             opened[name] = SourceImages(images, what, [])
         else:
-            images = open_images(source, what, window=runs[0][1].value_range if runs else None)
+            images = open_images(source, what, window=window)
             opened[name] = SourceImages(images, what, notes(images, what))
     check_shapes([(source.what, source.images.image.shape) for source in opened.values()])
     for name, of_source in opened.items():
@@ -160,8 +165,25 @@ def seal_set(study: ReadersStudy, opened: Mapping[str, SourceImages]) -> SetKey:
             Shown(name, pictures, None if place is None else own[place])
             for name, (pictures, place) in zip(own, part, strict=True)
         ]
-    classes = tuple(dict.fromkeys(name for source in opened.values() for name in source.images.class_names))
-    return SetKey(secret, {name: source.what for name, source in opened.items()}, classes, tuple(images))
+    classes = dict[str, str]()
+    for name in (name for source in opened.values() for name in source.images.class_names):
+        classes.setdefault(name.casefold(), name)  # readers choose between meanings, not spellings
+    sources = {name: source.what for name, source in opened.items()}
+    return SetKey(secret, sources, tuple(classes.values()), tuple(images))
+
+
+def _copies(opened: Mapping[str, SourceImages], key: SetKey) -> list[str]:
+    """Warnings of generated images that copy real ones of the set: no reader can tell these apart."""
+    shown = {
+        name: source.images.subset(
+            sorted({each.number for image in key.images for each in image.pictures if each.source == name})
+        )
+        for name, source in opened.items()
+    }
+    return [
+        f"{name}: {warning}" for name, images in shown.items() if name != REAL
+        for warning in find_copies(images, shown[REAL], None, "real image")[1]
+    ]  # fmt: skip
 
 
 def export_set(study: ReadersStudy, job: Path) -> dict[str, Any]:
@@ -182,6 +204,7 @@ def export_set(study: ReadersStudy, job: Path) -> dict[str, Any]:
     refuse_nonempty(folder / SET, "readers may have it already; delete it, or choose another --out")
     opened = study.opened
     key = seal_set(study, opened)
+    remarks = [note for source in opened.values() for note in source.notes] + _copies(opened, key)
 
     def png(picture: Picture) -> bytes:
         images = opened[picture.source].images
@@ -199,7 +222,7 @@ def export_set(study: ReadersStudy, job: Path) -> dict[str, Any]:
 
     write_atomically(folder / KEY, key.content())
     write_folder(folder / SET, fill)
-    return {"key": key.digest, "notes": [note for source in opened.values() for note in source.notes]}
+    return {"key": key.digest, "notes": remarks}
 
 
 def open_key(folder: Path, digest: str) -> SetKey:

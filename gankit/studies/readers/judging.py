@@ -193,7 +193,8 @@ def _diagnoses(answers: Answers) -> list[dict[str, Any]]:
     rows = []
     for source in answers.key.sources:
         for label in answers.key.classes:
-            images = [each for each in answers.first(False) if (each.source, each.pictures[0].label) == (source, label)]
+            images = [each for each in answers.first(False)
+                      if (each.source, each.pictures[0].label.casefold()) == (source, label.casefold())]  # fmt: skip
             table = answers.table(images, diagnosis_right)
             if count := int((~np.isnan(table)).sum()):
                 rows.append({"source": source, "class": label, "images": len(images), "right": int(np.nansum(table)),

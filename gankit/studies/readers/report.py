@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from gankit.evaluation.latex import tabular
 from gankit.files import write_atomically, write_csv
+from gankit.images.decoding import Decoder, decode_all, open_picture
 from gankit.images.pictures import grid_png
 from gankit.ranking.rating_files import REAL
 from gankit.report.pages import draw_intervals
@@ -106,11 +106,16 @@ def write_tables(metrics: Mapping[str, Any], answers: Answers, folder: Path) -> 
         "diagnoses": diagnosis_rows(metrics), "flow": metrics["flow"],
     }  # fmt: skip
     notes = {
-        "findings": f"Brackets hold 95 % intervals over {'readers and ' if len(answers.raters) > 1 else ''}images",
+        "findings": f"Brackets hold 95 % intervals over {'readers and ' if over_readers(metrics) else ''}images",
         "agreement": "Brackets hold 95 % intervals over images, for these readers",
     }
     for name, rows in tables.items():
         write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], notes.get(name, "")))
+
+
+def over_readers(metrics: Mapping[str, Any]) -> bool:
+    """Whether any interval is over several readers: one who answered little has no value and does not count."""
+    return any(entry["readers"] > 1 for entry in metrics["findings"])
 
 
 def next_step(folder: Path) -> str:
@@ -124,12 +129,10 @@ def next_step(folder: Path) -> str:
 def summary(results: Results) -> str:
     """The verdicts, the values and the notes, as lines for a terminal; or what to do first."""
     metrics = results.values
-    if not metrics["readers"]:
-        return next_step(results.folder)
-    rows = [row[:3] for row in finding_rows(metrics)]
-    return "\n".join(
-        [*metrics["verdicts"].values(), *as_columns(rows), *(f"note: {note}" for note in metrics["notes"])]
-    )
+    found = [next_step(results.folder)]
+    if metrics["readers"]:
+        found = [*metrics["verdicts"].values(), *as_columns([row[:3] for row in finding_rows(metrics)])]
+    return "\n".join([*found, *(f"note: {note}" for note in metrics["notes"])])
 
 
 def write_report(study: ReadersStudy, results: Results) -> None:
@@ -142,7 +145,7 @@ def write_report(study: ReadersStudy, results: Results) -> None:
     write_page(
         study, results, "readers/report.html.j2", warnings=metrics["notes"], metrics=metrics,
         tables={heading: rows for heading, rows in tables.items() if len(rows) > 1},
-        next_step="" if metrics["readers"] else next_step(results.folder),
+        several=over_readers(metrics), next_step="" if metrics["readers"] else next_step(results.folder),
         pictures=_pictures(metrics, results.folder),
     )  # fmt: skip
 
@@ -174,5 +177,5 @@ def by_calls(answers: Answers, source: str) -> list[Shown]:
 
 
 def _grid(files: Sequence[Path]) -> bytes:
-    images = np.stack([np.asarray(Image.open(file)) for file in files])
-    return grid_png(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2), (0.0, 255.0), SHOWN)
+    images = decode_all([str(file) for file in files], lambda place: open_picture(files[place]), Decoder(), threads=1)
+    return grid_png(images, (0.0, 255.0), SHOWN)

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
-from gankit.errors import RunError
+from gankit.errors import RunError, first_of
 from gankit.files import write_atomically
 from gankit.ranking.rating_files import REAL
 from gankit.studies.jobs import Job, Outcome, unfinished
@@ -15,7 +15,7 @@ from gankit.studies.labelled import package_versions
 from gankit.studies.readers.answers import RATINGS, read_answers
 from gankit.studies.readers.blinding import SourceImages, export_set, flow, open_key, open_sources
 from gankit.studies.readers.judging import judge
-from gankit.studies.readers.report import summary, write_report, write_tables
+from gankit.studies.readers.report import over_readers, summary, write_report, write_tables
 from gankit.studies.readers.settings import ReadersSettings
 from gankit.studies.study import JOBS, Arm, Refuse, Results, Study, Work
 
@@ -72,10 +72,12 @@ class ReadersStudy(Study):
         key = open_key(folder, made.result["key"])
         answers = read_answers(folder, key)
         remarks = [*made.result["notes"], *answers.notes()]
-        if len(answers.raters) == 1:
-            remarks.append("one reader: the intervals are over images alone, and say nothing of other readers")
+        judged = judge(answers)
+        if alone := [f"{entry['what']} of {entry['source']}" for entry in judged["findings"] if entry["readers"] == 1]:
+            of = f" for {first_of(alone)}" if over_readers(judged) else ""
+            remarks.append(f"one reader{of}: the intervals are over images alone, and say nothing of other readers")
         metrics = {
-            **judge(answers),
+            **judged,
             "readers": {
                 rater.name: {"file": rater.path.name, "answered": count}
                 for rater, count in zip(answers.raters, answers.answered, strict=True)

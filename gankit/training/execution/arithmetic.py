@@ -23,6 +23,8 @@ def arithmetic(settings: Training, device: torch.device) -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as stack:
+        if device.index is not None:  # else it is the current one; pinned memory and graphs belong to the current one
+            stack.enter_context(torch.cuda.device(device))
         if settings.deterministic:
             stack.enter_context(deterministic())
         if settings.precision == "float32-exact":
@@ -34,9 +36,10 @@ def arithmetic(settings: Training, device: torch.device) -> Iterator[None]:
 def deterministic() -> Iterator[None]:
     """Use deterministic operations where they exist; torch's warnings about all others are not shown."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product starts
-    before = torch.get_deterministic_debug_mode()
+    before, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` would import the compiler
+    torch.backends.cudnn.benchmark = False  # it takes whichever convolution was faster in a trial
     # Filling new tensors with NaN helps to find mistakes and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
@@ -45,6 +48,7 @@ def deterministic() -> Iterator[None]:
             yield
     finally:
         torch.set_deterministic_debug_mode(before)
+        torch.backends.cudnn.benchmark = benchmark
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
@@ -78,13 +82,22 @@ def describe_arithmetic(settings: Training, device: torch.device) -> str:
     return words + (", deterministic" if settings.deterministic and device.type == "cuda" else "")
 
 
+@contextlib.contextmanager
+def noting_nondeterminism() -> Iterator[set[str]]:
+    """Gives the operations without a deterministic form that are done inside, once it is left; it shows no warning."""
+    found: set[str] = set()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield found
+    found.update(match[1] for warning in caught if (match := NOT_DETERMINISTIC.match(str(warning.message))))
+
+
 def nondeterministic_operations(part: nn.Module, *inputs: Tensor | None) -> list[str]:
     """The operations of a part, and of its first and second derivatives, that have no deterministic form.
 
     The part is copied; its inputs are latents (n, latent_dim) or images (n, c, h, w), and labels.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with noting_nondeterminism() as found:
         part = copied(part).train()
         leaves = [x.detach().requires_grad_() if x is not None and x.is_floating_point() else x for x in inputs]
         output: Tensor = part(*leaves)
@@ -93,8 +106,7 @@ def nondeterministic_operations(part: nn.Module, *inputs: Tensor | None) -> list
             first = torch.autograd.grad(output.square().sum(), sources, create_graph=True, allow_unused=True)
             total = torch.stack([gradient.square().sum() for gradient in first if gradient is not None]).sum()
             torch.autograd.grad(total, sources, allow_unused=True)
-    matches = [NOT_DETERMINISTIC.match(str(warning.message)) for warning in caught]
-    return sorted({match[1] for match in matches if match})
+    return sorted(found)
 
 
 def determinism_warnings(parts: dict[str, tuple[nn.Module, tuple[Tensor | None, ...]]]) -> list[str]:

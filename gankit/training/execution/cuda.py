@@ -37,14 +37,13 @@ class CudaRecorder:
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """As `Recorder.record`."""
-        graph = self._graph()
-        # If the recording becomes invalid, the inner context fails to leave the stream; the outer one then does.
-        # "thread_local" lets other threads read images meanwhile.
-        with (
-            torch.cuda.stream(self._stream),
-            torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
-        ):
-            work()
+        # If the recording becomes invalid, the inner context fails to leave the stream; the outer one then does. It
+        # makes its device the current one too, where the graph keeps the seeds of its draws.
+        with torch.cuda.stream(self._stream):
+            graph = self._graph()
+            # "thread_local" lets other threads read images meanwhile.
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                work()
         return graph.replay
 
     def _graph(self) -> torch.cuda.CUDAGraph:

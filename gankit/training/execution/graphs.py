@@ -16,9 +16,11 @@ from typing import Protocol, final
 import torch
 from torch import Tensor, nn
 
+from gankit import distributed
 from gankit.errors import typed_line
 from gankit.interfaces import Turn
 from gankit.nn.copies import buffers_of, restore_buffers
+from gankit.training.execution.arithmetic import noting_nondeterminism
 from gankit.training.execution.work import Eager, Log, Work
 
 WARM_UPS = 2
@@ -62,8 +64,8 @@ class _Recording:
 class Graphs:
     """Each kind of turn runs eagerly a few times, is recorded, and then replayed with new inputs and draws.
 
-    The turn that is recorded is computed eagerly as well: where the replay differs, or the recording fails, the use of
-    graphs ends with one line, and the training goes on from the eager turn.
+    The turn that is recorded is computed eagerly as well: where the replay differs, or the recording fails, in any
+    process, the use of graphs ends with one line, and the training goes on from the eager turn.
 
     Args:
         recorder: of the device.
@@ -71,7 +73,8 @@ class Graphs:
         generators: from which turns draw, beside torch's own.
         log: takes the values that losses log.
         report: takes a line for the user.
-        exact: whether operations are deterministic, so that a replay must equal an eager turn bit by bit.
+        exact: whether operations are to be deterministic, so that a replay must equal an eager turn bit by bit; up to
+            rounding where a turn has one without a deterministic form.
     """
 
     def __init__(
@@ -142,30 +145,32 @@ class Graphs:
             return inputs[name]
 
         work.seed()
-        with self._recorder.aside():
+        with self._recorder.aside(), noting_nondeterminism() as operations:
             computed = work.compute(keep, lambda name, value: logged.append((name, value.clone())))
-            if computed is None:
-                return None
-            turn = work.turn(keep, self._log)
-            turn.take(computed)  # keeps no autograd graph, whose memory is then free for the recording
-            del computed
+        if computed is None:
+            return None
+        turn = work.turn(keep, self._log)
+        turn.take(computed)  # keeps no autograd graph, whose memory is then free for the recording
+        del computed
         eager = _Recording(lambda: None, inputs, self._gradients(work.network), turn, logged)
         after, random = buffers_of(self._modules), self._random_state()
-        try:
-            recording = self._recording(work, inputs, before)
-            recording.replay()
-            difference = self._difference(work, eager, after, recording, buffers_of(self._modules))
-        except Exception as error:
-            # Of two errors the first says why; the second, that the recording could not be ended.
-            difference = typed_line(error.__context__ or error, 200)
-            recording = eager
-            self._recorder.recover()
-        if difference is None:
-            self._recordings[work.key] = recording
-            return self._finish(work, recording)
+        recorded: list[_Recording] = []
+        exact = self._exact and not operations
+
+        def replay() -> str | None:
+            recorded[0].replay()
+            return self._difference(work, eager, after, recorded[0], buffers_of(self._modules), exact)
+
+        # Both are agreed upon, since a replay may sum over all processes.
+        problem = _problem(lambda: recorded.append(self._recording(work, inputs, before))) or _problem(replay)
+        if problem is None:
+            self._recordings[work.key] = recorded[0]
+            return self._finish(work, recorded[0])
+        recorded.clear()
+        self._recorder.recover()
         restore_buffers(self._modules, after)
         self._set_random_state(random)
-        self._report(f"training.graphs: turns go on eagerly, since the {work.side}'s {difference}")
+        self._report(f"training.graphs: turns go on eagerly, since the {work.side}'s {problem}")
         result = self._finish(work, eager)
         self.close()
         return result
@@ -197,6 +202,7 @@ class Graphs:
         eager_buffers: list[Tensor],
         replayed: _Recording,
         replayed_buffers: list[Tensor],
+        exact: bool,
     ) -> str | None:
         """What differs between an eager turn and a replay, or None."""
         names = [name for name, _ in work.network.named_parameters()]
@@ -212,14 +218,9 @@ class Graphs:
             # Relative to the largest: some values, such as gradients of a last bias, are zero but for rounding.
             largest = max((float(a.double().norm()) for a in expected if a is not None), default=0.0)
             for label, a, b in zip(labels, expected, found, strict=True):
-                if (a is None) != (b is None) or (a is not None and b is not None and self._differ(a, b, largest)):
+                if (a is None) != (b is None) or (a is not None and b is not None and _differ(a, b, largest, exact)):
                     return f"first replay differs from an eager turn in {label}"
         return None
-
-    def _differ(self, a: Tensor, b: Tensor, largest: float) -> bool:
-        if self._exact or not a.is_floating_point():
-            return not torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
-        return bool((a.double() - b.double()).norm() > ROUNDING * largest)
 
     def _gradients(self, network: nn.Module) -> list[Tensor | None]:
         return [parameter.grad for parameter in network.parameters()]
@@ -235,3 +236,23 @@ class Graphs:
     def _set_random_state(self, states: list[Tensor]) -> None:
         for generator, state in zip(self._all_generators(), states, strict=True):
             generator.set_state(state)
+
+
+def _problem(attempt: Callable[[], str | None]) -> str | None:
+    """What an attempt returns or raises, here or in another process; None where it works in all of them.
+
+    The error itself is not kept: it would keep the memory of a failed recording.
+    """
+    try:
+        problem = attempt()
+    except Exception as error:
+        # Of two errors the first says why; the second, that the recording could not be ended.
+        problem = typed_line(error.__context__ or error, 200)
+    elsewhere = distributed.any_rank(problem is not None)
+    return problem or ("recording failed in another process" if elsewhere else None)
+
+
+def _differ(a: Tensor, b: Tensor, largest: float, exact: bool) -> bool:
+    if exact or not a.is_floating_point():
+        return not torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+    return bool((a.double() - b.double()).norm() > ROUNDING * largest)

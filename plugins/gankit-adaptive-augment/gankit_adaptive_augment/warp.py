@@ -52,15 +52,30 @@ def warp(images: Tensor, sources: Tensor, taps: Tensor) -> Tensor:
 def _interpolate(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """(n, c, k) values at (n, k) positions of periodic (n, c, y, x) images, linear between samples."""
     height, width = images.shape[2:]
+    pick, maps = _by_index if images.is_cuda else _by_gather, images.flatten(2)
     top, left = rows.floor(), columns.floor()
     values = torch.zeros((), device=images.device, dtype=images.dtype)
     for down in (0, 1):
         for right in (0, 1):
             weights = (1 - (rows - top - down).abs()) * (1 - (columns - left - right).abs())
             places = (top + down).long().remainder(height) * width + (left + right).long().remainder(width)
-            found = images.flatten(2).gather(2, places[:, None].expand(-1, images.shape[1], -1))
-            values = values + weights[:, None] * found
+            values = values + weights[:, None] * pick(maps, places)
     return values
+
+
+def _by_gather(maps: Tensor, places: Tensor) -> Tensor:
+    """(n, c, k) values of (n, c, m) maps at (n, k) places."""
+    return maps.gather(2, places[:, None].expand(-1, maps.shape[1], -1))
+
+
+def _by_index(maps: Tensor, places: Tensor) -> Tensor:
+    """As `_by_gather`, for a GPU.
+
+    Where sums are to be the same every time there, its derivative sorts the places once for all channels; that of the
+    other sorts them for each channel, and in older versions of torch copies from the host, which no CUDA graph records.
+    """
+    samples = torch.arange(len(maps), device=maps.device)[:, None]
+    return maps[samples, :, places].transpose(1, 2)
 
 
 def _up_sampling(length: int, taps: Tensor) -> Tensor:

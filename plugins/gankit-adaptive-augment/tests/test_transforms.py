@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gankit_adaptive_augment import Transforms
-from gankit_adaptive_augment.warp import CENTRE, SYM6, warp
+from gankit_adaptive_augment.warp import CENTRE, SYM6, _by_gather, _by_index, warp
 
 GEOMETRIC = ["flip", "quarter_turns", "shift", "scale", "rotation", "stretch", "slide"]
 COLOUR = ["brightness", "contrast", "inversion", "hue", "saturation"]
@@ -75,6 +75,18 @@ def test_moves_by_whole_pixels_are_exact(size: tuple[int, int]) -> None:
     padded = np.pad(images.numpy(), [(0, 0), (0, 0), (5, 5), (5, 5)], mode="reflect")
     rows, columns = slice(4, 4 + size[0]), slice(7, 7 + size[1])
     torch.testing.assert_close(warp(images, move, TAPS), torch.tensor(padded[:, :, rows, columns]), rtol=0, atol=1e-9)
+
+
+def test_values_are_picked_on_a_gpu_as_on_a_cpu() -> None:
+    maps = torch.randn(3, 2, 7, dtype=torch.float64, requires_grad=True)
+    places, weights = torch.randint(7, (3, 20)), torch.randn(3, 2, 20, dtype=torch.float64)
+    found = []
+    for pick in (_by_gather, _by_index):
+        values = pick(maps, places)
+        (first,) = torch.autograd.grad((values.square() * weights).sum(), maps, create_graph=True)
+        found.append((values, first, *torch.autograd.grad(first.square().sum(), maps)))
+    for plain, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain)
 
 
 def test_a_flip_is_one_of_smooth_images() -> None:

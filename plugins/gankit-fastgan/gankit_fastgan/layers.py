@@ -64,9 +64,17 @@ class SkipLayerExcitation(nn.Module):
 
     def forward(self, small: Tensor, large: Tensor) -> Tensor:
         """(n, channels_small, h, w) and (n, channels_large, h', w') to (n, channels_large, h', w')."""
-        inner = F.leaky_relu(self.squeeze(F.adaptive_avg_pool2d(small, 4)), SLOPE)
+        inner = F.leaky_relu(self.squeeze(_pooled(small)), SLOPE)
         gates: Tensor = self.excite(inner).sigmoid()
         return large * gates
+
+
+def _pooled(maps: Tensor) -> Tensor:
+    """The means of (n, c, h, w) maps over 4x4 fields."""
+    height, width = maps.shape[2:]
+    if height % 4 or width % 4:
+        return F.adaptive_avg_pool2d(maps, 4)  # whose derivative on a GPU does not always compute the same
+    return F.avg_pool2d(maps, (height // 4, width // 4))
 
 
 class ResidualDown(nn.Module):

@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gankit_fastgan.layers import SLOPE, Decoder, GatedUp, Noise, SkipLayerExcitation, channels_at, crop_quarters
+from gankit_fastgan.layers import (
+    SLOPE,
+    Decoder,
+    GatedUp,
+    Noise,
+    SkipLayerExcitation,
+    _pooled,
+    channels_at,
+    crop_quarters,
+)
 
 
 def test_excitation_against_loops():
@@ -42,6 +51,16 @@ def test_excitation_by_known_numbers():
     small = torch.tensor([1.0, 3.0]).repeat(32).view(1, 1, 8, 8)
     assert layer(small, torch.full((1, 1, 3, 3), 10.0)).flatten().tolist() == pytest.approx([8.807970779] * 9)
     assert layer(-small, torch.full((1, 1, 1, 1), 10.0)).item() == pytest.approx(10 / (1 + math.exp(0.4)))
+
+
+@pytest.mark.parametrize("sides", [(4, 4), (8, 12), (5, 8), (6, 6)])
+def test_excitation_pools_by_what_is_deterministic_where_fields_are_equal(sides, monkeypatch):
+    """As torch's adaptive pooling, whose derivative on a GPU is not."""
+    maps, plain = torch.randn(2, 3, *sides), F.adaptive_avg_pool2d
+    expected, used = plain(maps, 4), []
+    monkeypatch.setattr(F, "adaptive_avg_pool2d", lambda *given: used.append(given) or plain(*given))
+    torch.testing.assert_close(_pooled(maps), expected)
+    assert bool(used) == (sides in ((5, 8), (6, 6)))
 
 
 def test_gated_up_is_a_gated_convolution_of_the_larger_map():

@@ -96,7 +96,8 @@ def test_refuses_in_one_line(part, image, message):
 @pytest.mark.parametrize("part", [FastGANGenerator, FastGANCritic])
 def test_parameter_counts_are_those_of_docstring_and_readme(part):
     """At 64x64 in the docstring; at three sizes in the README."""
-    counts = {side: f"{count(part(ImageSpec(3, side, side))):,}" for side in (64, 128, 256)}
+    with torch.device("meta"):
+        counts = {side: f"{count(part(ImageSpec(3, side, side))):,}" for side in (64, 128, 256)}
     assert f"{counts[64]} parameters" in re.sub(r"\s+", " ", part.__doc__)
     row = next(line for line in README.splitlines() if line.startswith(f"| {part.__name__[7:].lower()} |"))
     assert [cell.strip() for cell in row.split("|")[2:5]] == list(counts.values())

@@ -32,23 +32,25 @@ def small(*more):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, _own_cache):
-    """Four steps with averaged weights."""
-    return gankit.train(small("training.steps=4"), tmp_path_factory.mktemp("runs") / "whole")
-
-
-def test_two_steps(tmp_path):
-    """Every loss is logged and finite, and both networks move."""
+    """Four steps with averaged weights, and the lines of their log."""
     rows = []
-    made = gankit.train(small("training.steps=2", "training.tick_every=1"), tmp_path / "run", on_tick=rows.append)
-    assert made.finished
-    names = [name for name in rows[-1] if name.startswith("critic/")]
+    experiment = small("training.steps=4", "training.checkpoint_every=2", "training.tick_every=1")
+    made = gankit.train(experiment, tmp_path_factory.mktemp("runs") / "whole", on_tick=rows.append)
+    made.rows = rows
+    return made
+
+
+def test_every_loss_is_logged(run):
+    """All are finite, and both networks move."""
+    assert run.finished
+    names = [name for name in run.rows[-1] if name.startswith("critic/")]
     assert sorted(name.rpartition(":")[2].rpartition("/")[2] for name in names) == [
         "fastgan-hinge",
         "fastgan-reconstruction",
     ]
-    assert all(np.isfinite(row[name]) for row in rows for name in names)
-    assert not any("reconstruction" in name for name in rows[-1] if name.startswith("generator/"))
-    assert rows[0][names[1]] != rows[1][names[1]]
+    assert all(np.isfinite(row[name]) for row in run.rows for name in names)
+    assert not any("reconstruction" in name for name in run.rows[-1] if name.startswith("generator/"))
+    assert run.rows[0][names[1]] != run.rows[1][names[1]]
 
 
 def test_classes_train(tmp_path):
@@ -66,23 +68,20 @@ class Stopped(Exception):
     """The program that trains is stopped."""
 
 
-def test_resumes_exactly(tmp_path):
+def test_resumes_exactly(run, tmp_path):
     """Stopped in the third of four steps, the run ends bitwise as the one that never stopped."""
 
     def stop(row):
         if row["step"] == 3:
             raise Stopped
 
-    experiment = small("training.steps=4", "training.checkpoint_every=2", "training.tick_every=1")
     with pytest.raises(Stopped):
-        gankit.train(experiment, tmp_path / "stopped", on_tick=stop)
+        gankit.train(run.experiment, tmp_path / "stopped", on_tick=stop)
     assert gankit.open_run(tmp_path / "stopped").steps == 2
     torch.manual_seed(5)  # what torch draws elsewhere must not matter
     resumed = gankit.resume(tmp_path / "stopped")
-    torch.manual_seed(6)
-    whole = gankit.train(experiment, tmp_path / "whole")
     assert resumed.finished
-    assert resumed.exported.read_bytes() == whole.exported.read_bytes()
+    assert resumed.exported.read_bytes() == run.exported.read_bytes()
 
 
 def test_samples_depend_on_seed_and_number_alone(run):
